@@ -1,1 +1,1 @@
-"""Authentication: verify tokens of every kind, check passwords, issue our own tokens."""
+"""Authentication: verify tokens of every kind, check passwords, issue local tokens."""

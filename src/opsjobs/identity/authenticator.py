@@ -17,7 +17,7 @@ SEEN_MAX = 10_000
 
 
 class Authenticator:
-    """Verifies bearer tokens. Without `platform` only our own tokens are accepted."""
+    """Verifies bearer tokens. Without `platform` only this installation's tokens are accepted."""
 
     def __init__(
         self,
@@ -73,7 +73,7 @@ class Authenticator:
         return await self._of_platform(token)
 
     async def remember(self, principal: Principal) -> None:
-        """Store the rights of a platform user, who may come to own what is changed next.
+        """Store the rights of a platform user who may become the owner of the next change.
 
         Schedules and workflows continue without the user's token. Writes at most once a minute
         for each user.

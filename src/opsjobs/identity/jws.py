@@ -1,4 +1,4 @@
-"""Signed tokens (JWS, compact form): strict parsing, and verification with a key of ours."""
+"""Signed tokens (JWS, compact form): strict parsing, signing, and verification with a key."""
 
 from __future__ import annotations
 
@@ -65,9 +65,9 @@ class UnverifiedToken:
     def read(cls, token: str) -> UnverifiedToken:
         """Parse a token.
 
-        Raises Unauthorised if it is not a signed token or asks for an unsupported verification.
+        Raises Unauthorised if it is not a signed token or requires an unsupported verification.
         """
-        # Checked before anything is decoded: a token comes from any caller.
+        # Checked before anything is decoded: a token may come from any caller.
         if len(token) > TOKEN_BYTES_MAX:
             raise rejected(f"has over {TOKEN_BYTES_MAX} bytes")
         parts = token.split(".")
@@ -86,7 +86,7 @@ class UnverifiedToken:
     def prove(self, key: PublicKey | bytes, algorithms: tuple[str, ...]) -> Mapping[str, Any]:
         """Verify the signature and return the claims. Raises Unauthorised.
 
-        `algorithms` come from the configuration and fit the family of the key.
+        `algorithms` come from the configuration and match the family of the key.
         """
         if self.algorithm not in algorithms:
             raise rejected(f"is signed by other means than {', '.join(algorithms)} (alg)")
@@ -116,7 +116,7 @@ def sign(claims: Mapping[str, Any], key: PrivateKey | bytes, algorithm: str, kid
 
 
 def _object(part: str) -> dict[str, Any]:
-    """Decode a part of the token as a JSON object; refuse ambiguous JSON."""
+    """Decode a part of the token as a JSON object; reject ambiguous JSON."""
     try:
         raw = base64.b64decode(part + "=" * (-len(part) % 4), altchars=b"-_", validate=True)
         told = json.loads(raw.decode(), object_pairs_hook=_once, parse_constant=_no_number)

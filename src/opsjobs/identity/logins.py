@@ -40,9 +40,9 @@ class LoginService:
         self._own = own
 
     async def log_in(self, name: str, password: str, address: str | None) -> IssuedTokens:
-        """Log in. Raises Unauthorised and TooMany.
+        """Log in with a name and a password. Raises Unauthorised and TooMany.
 
-        Time and message of a refusal do not depend on what was wrong.
+        Time and message of a rejection do not depend on its cause.
         """
         user = await self._people.users.find_for_login(name)
         await self.prove(name, user, password, address)
@@ -74,7 +74,7 @@ class LoginService:
     async def refresh(self, refresh_token: str) -> IssuedTokens:
         """Return new tokens for a refresh token.
 
-        Raises Unauthorised if the token is invalid. A token used a second time ends the login.
+        Raises Unauthorised if the token is invalid. Reuse of a refresh token ends the login.
         """
         if len(refresh_token) > REFRESH_CHARACTERS_MAX:
             raise Unauthorised("token_invalid", "This login has ended: log in again.")

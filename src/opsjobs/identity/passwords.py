@@ -20,7 +20,7 @@ NAME_CHARACTERS_MIN = 3
 DIFFERENT_MIN = 5
 CHARACTERS_MAX = 1_024
 AT_ONCE = 2
-"""Each takes 64 MiB and a core for some 50 ms."""
+"""Concurrent hashes: each takes 64 MiB and a core for some 50 ms."""
 WAITING_MAX = 32
 
 
@@ -40,7 +40,7 @@ class Passwords:
     async def verify(self, kept: str | None, password: str) -> bool:
         """Return True if the password matches the hash. Raises TooMany.
 
-        Without a hash (an unknown user) the same work is done, and the result is False.
+        Without a hash (an unknown user) the same amount of work is done, and the result is False.
         """
         return await self._run(self._verify, kept, password)
 
@@ -80,7 +80,7 @@ class Passwords:
 
 
 def check_new(password: str, name: str) -> None:
-    """Raise Invalid if a new password is too short, too simple or has the user's name in it."""
+    """Raise Invalid if a new password is too short, too simple or contains the user's name."""
     if len(password) < CHARACTERS_MIN:
         detail = (
             f"A password has at least {CHARACTERS_MIN} characters. "

@@ -52,7 +52,7 @@ class _Introspection:
 
 
 class IntrospectedTokens:
-    """Verifies tokens by asking the Auth Service; answers are cached for `kept_seconds`."""
+    """Verifies tokens by the Auth Service; its responses are cached for `kept_seconds`."""
 
     def __init__(
         self, service: AuthService, rules: ClaimRules, clock: Clock, *, kept_seconds: float
@@ -66,7 +66,7 @@ class IntrospectedTokens:
     async def judge(self, token: str) -> Principal:
         """Return the token's principal.
 
-        Expired tokens and tokens with an unsupported algorithm are refused without a request.
+        Expired tokens and tokens with an unsupported algorithm are rejected without a request.
         """
         if len(token) > TOKEN_BYTES_MAX:
             raise rejected(f"has over {TOKEN_BYTES_MAX} bytes")
@@ -76,7 +76,7 @@ class IntrospectedTokens:
         if answer.claims is None:
             raise rejected("is not accepted by the Auth Service")
         check(answer.claims, self._rules, self._clock.now().timestamp())
-        # The answer counts from the time it was given, however old the token is.
+        # The response is dated from the time of the request, however old the token is.
         return replace(external(answer.claims, self._rules), issued_at=answer.at)
 
     def _look(self, unproven: UnverifiedToken) -> None:

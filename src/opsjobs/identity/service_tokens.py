@@ -25,7 +25,7 @@ class ServiceTokens:
     """Verifies tokens of services.
 
     `iss` and `sub` are the service, `aud` is this installation, the lifetime is at most 5 minutes.
-    With `on_behalf_of` {kind, name} the token has the rights that service and user share.
+    With `on_behalf_of` {kind, name} the token has only the rights that both service and user have.
     """
 
     def __init__(self, people: IdentityStore, clock: Clock, *, audience: str) -> None:
@@ -77,7 +77,7 @@ def _whose(claims: Mapping[str, Any], name: str) -> str:
 
 
 def load_public_key(pem: str) -> PublicKey:
-    """Return the public key of a PEM. Raises Invalid if it is none or not supported."""
+    """Return the public key in a PEM. Raises Invalid if there is none or it is not supported."""
     try:
         key: Any = load_pem_public_key(pem.encode())
     except (ValueError, UnsupportedAlgorithm):

@@ -19,7 +19,7 @@ from opsjobs.telemetry import log
 KEYS_MAX = 100
 REFETCH_SECONDS = 60.0
 FIRST_PAUSE_SECONDS = 2.0
-"""Pause between fetches as long as there are no keys at all."""
+"""Pause between fetches while there are no keys at all."""
 KEPT_WITHOUT_ANSWER_SECONDS = 86_400.0
 _PUBLIC_TYPES = ("RSA", "EC", "OKP")
 
@@ -49,7 +49,7 @@ class SharedSecret:
         self._key = ProvingKey(secret, (algorithm,))
 
     async def find(self, kid: str | None) -> ProvingKey:
-        """Return the shared secret, whatever the id."""
+        """Return the shared secret, for any id."""
         del kid
         return self._key
 
@@ -58,7 +58,7 @@ class PublishedKeys:
     """The keys of a JWKS document, fetched when needed.
 
     They are fetched again after `ttl_seconds`, and for an unknown key id at most once a minute, so
-    that tokens with invented ids cause no flood. While the issuer does not answer, the last keys
+    that tokens with invented ids cause no flood. While the issuer does not respond, the last keys
     stay valid for a day. `fetch` returns the document or raises ServiceUnavailable.
     """
 
@@ -81,7 +81,7 @@ class PublishedKeys:
 
     async def find(self, kid: str | None) -> ProvingKey:
         """Return the key of this id; without an id the only key, if there is exactly one."""
-        # With keys at hand, do not wait for a fetch in progress.
+        # If there are keys, do not wait for a fetch in progress.
         if self._is_stale() and not (self._keys and self._lock.locked()):
             await self._refresh(self._is_stale)
         found = self._get(kid)
@@ -135,7 +135,7 @@ class PublishedKeys:
 
 
 def _read(document: Any, allowed: frozenset[str]) -> dict[str | None, ProvingKey]:
-    """Return the keys of the document that fit an allowed algorithm.
+    """Return the keys of the document that support an allowed algorithm.
 
     Raises ServiceUnavailable if it is not a JWKS or has no usable key.
     """

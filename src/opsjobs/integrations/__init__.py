@@ -1,1 +1,1 @@
-"""Other services: small protocols, each with an HTTP client or a built-in stand-in."""
+"""Other services: small protocols, each with an HTTP client or a built-in implementation."""

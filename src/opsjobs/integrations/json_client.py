@@ -15,7 +15,7 @@ USER_AGENT = "OpsConductor-Client/job-execution"
 
 
 class ServiceUnavailable(Exception):
-    """The service does not answer, or not as expected; `status` if it is not 200."""
+    """The service does not respond, or not as expected; `status` if it is not 200."""
 
     def __init__(self, why: str, status: int | None = None) -> None:
         super().__init__(why)
@@ -23,7 +23,7 @@ class ServiceUnavailable(Exception):
 
 
 class JsonClient:
-    """A client of other services; answers that are not 200 with JSON are no answers."""
+    """A client of other services; accepts only responses with status 200 and JSON."""
 
     def __init__(self, *, seconds: float = SECONDS_MAX) -> None:
         self._seconds = seconds
@@ -35,11 +35,11 @@ class JsonClient:
         return await self._ask("GET", url, None)
 
     async def post(self, url: str, body: dict[str, Any]) -> Any:
-        """POST and return the JSON of the answer. Raises ServiceUnavailable."""
+        """POST and return the JSON of the response. Raises ServiceUnavailable."""
         return await self._ask("POST", url, body)
 
     async def close(self) -> None:
-        """Let go of the connections."""
+        """Close the connections."""
         if self._client is not None:
             await self._client.aclose()
 
@@ -56,7 +56,7 @@ class JsonClient:
 
     async def _ask(self, method: str, url: str, body: dict[str, Any] | None) -> Any:
         try:
-            # The client's own timeout is one for each step: an answer that drips would never end.
+            # The client's own timeout is per step: a slow trickle of a response would never end.
             async with (
                 asyncio.timeout(self._seconds),
                 self._connected().stream(method, url, json=body) as answer,

@@ -25,7 +25,7 @@ KEPT_MAX = 1_000
 
 
 class _Unfit(Exception):
-    """There are no choices to be had there; says why."""
+    """The URL yields no choices; the message is the reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +89,8 @@ class Choices:
         parts = urlsplit(url)
         host, port = str(parts.hostname), parts.port or (443 if parts.scheme == "https" else 80)
         address = await self._address(host, port)
-        # To the address that was checked, whatever the name resolves to a moment later; the
-        # certificate is still the name's.
+        # Connect to the address that was checked, whatever the name resolves to afterwards; the
+        # certificate is still checked against the name.
         shown = f"[{address}]" if ":" in address else address
         there = parts._replace(netloc=f"{shown}:{port}").geturl()
         async with (
@@ -109,8 +109,8 @@ class Choices:
             return body
 
     async def _address(self, host: str, port: int) -> str:
-        # The same answer for a name that does not resolve and for one that leads inside: neither
-        # reveals what an internal name stands for.
+        # The same error for a name that does not resolve and for one with an internal address:
+        # neither reveals what an internal name resolves to.
         unfit = _Unfit(
             f"{host} has no public address; "
             "list its network in OPSJOBS_CHOICES_ALLOW if it is meant"

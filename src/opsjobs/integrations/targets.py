@@ -9,18 +9,18 @@ from opsjobs.model.access import Reach
 from opsjobs.model.target import Endpoint, SelectionDraft, Target
 
 JUMPS_MAX = 4
-"""Jump hosts per target that are looked up; a way with more ends there."""
+"""Jump hosts per target that are looked up; a longer route is cut off there."""
 
 
 class Targets(Protocol):
-    """The selection at launch, and the way to a machine just before its session."""
+    """The selection at launch, and the route to a machine just before its session."""
 
     async def resolve(self, selection: SelectionDraft, sight: Reach | None = None) -> list[Target]:
         """Return the selected targets, each once: by ids, then groups, then selector.
 
         Raises Invalid("unknown_target") with a pointer to each entry of `ids` or `groups` that
-        names nothing, or a target out of sight (None: all are seen); Forbidden if groups or the
-        selector find nothing and not all is in sight.
+        does not exist, or to a target that is not visible in `sight` (None: all are visible);
+        Forbidden if groups or the selector match nothing and not everything is visible.
         """
 
     async def endpoints(self, target_ids: Sequence[str]) -> dict[str, Endpoint]:
@@ -34,7 +34,7 @@ class Targets(Protocol):
 
 
 async def load_jump_hosts(inventory: Targets, targets: Sequence[Target]) -> list[Target]:
-    """Return all jump hosts of these targets; the inventory is asked only if there are some."""
+    """Return all jump hosts of these targets; the inventory is queried only if there are some."""
     found: dict[str, Target] = {}
     ahead = {target.jump for target in targets if target.jump is not None}
     while ahead and len(found) <= JUMPS_MAX * len(targets):

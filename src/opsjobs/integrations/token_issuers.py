@@ -9,12 +9,12 @@ from opsjobs.integrations.json_client import JsonClient, ServiceUnavailable
 
 DISCOVERY = "/.well-known/openid-configuration"
 VALIDATE = "/api/auth/validate"
-# Of the platform's generations some say it in the body, some by the status.
+# Some generations of the platform report a rejection in the body, some by the status.
 _NO = (401, 403)
 
 
 class PinnedIssuer:
-    """An issuer whose JWKS is at an address of the settings."""
+    """An issuer whose JWKS is at an address in the settings."""
 
     def __init__(self, client: JsonClient, jwks_url: str) -> None:
         self._client = client
@@ -36,7 +36,7 @@ class DiscoveredIssuer:
     async def jwks(self) -> Any:
         """Return the JWKS.
 
-        Raises ServiceUnavailable, also if the discovery document is that of another issuer.
+        Raises ServiceUnavailable, even if only the discovery document is that of another issuer.
         """
         document = await self._client.get(self._issuer.rstrip("/") + DISCOVERY)
         if not isinstance(document, dict) or document.get("issuer") != self._issuer:
@@ -48,7 +48,7 @@ class DiscoveredIssuer:
 
 
 class AuthService:
-    """The platform's Auth Service, asked about each token that is not ours.
+    """The platform's Auth Service, queried for each token that opsjobs did not issue.
 
     `url`: its base address.
     """
@@ -60,7 +60,7 @@ class AuthService:
     async def validate(self, token: str) -> Mapping[str, Any] | None:
         """Return the claims of a valid token, None for an invalid one.
 
-        Both forms of the platform's answer are understood. Raises ServiceUnavailable.
+        Both forms of the platform's response are supported. Raises ServiceUnavailable.
         """
         try:
             answer = await self._client.post(self._url, {"token": token})

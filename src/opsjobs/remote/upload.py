@@ -1,7 +1,7 @@
-"""Upload one file: write it beside its destination, check it there, then rename it.
+"""Upload one file: write a draft next to its destination, check it, then rename it.
 
-A reader sees the old file or the new one, whole. Nothing that was sent is sent again after contact
-broke: a successor worker uses the same name for the draft.
+A reader sees the old file or the new one, whole. Data that was sent is not sent again after the
+connection broke: a successor worker uses the same name for the draft.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from opsjobs.remote.disk import Disk, DiskEntry, OpenFile, RunningDigest, transf
 from opsjobs.remote.download import cancel_requests, read_pieces, request_size
 
 FILE_MODE = 0o644
-# The maximum that is under way at a time, and so what may have arrived with a gap before it.
+# The maximum in flight at a time, and so the maximum that may have arrived after a gap.
 WINDOW_BYTES = 2 << 20
-# A smaller file is hashed quickly once it is there; a larger one is hashed while it comes.
+# A smaller file is hashed quickly after it has arrived; a larger one is hashed while it arrives.
 COUNTED_BYTES_MIN = 8 << 20
-# A wrong draft is written anew, once: a resumed one may hold the bytes of another upload.
+# A wrong draft is written again, once: a resumed one may hold the bytes of another upload.
 TRIES = 2
 
 
 class UploadSource(Protocol):
-    """The content to be written, with the SHA-256 of all of it."""
+    """The content to be written, with the SHA-256 of the whole content."""
 
     @property
     def size(self) -> int:
@@ -38,7 +38,7 @@ class UploadSource(Protocol):
 
     @property
     def sha256(self) -> bytes:
-        """The SHA-256 of all of it."""
+        """The SHA-256 of the whole content."""
 
     def pieces(self, offset: int) -> AsyncIterator[bytes]:
         """Yield the bytes from `offset` on."""
@@ -61,11 +61,11 @@ class Upload:
     path: str
     attributes: FileAttributes
     key: str
-    """Makes the draft's name, the same only for a successor that continues this transfer."""
+    """Determines the draft's name; the same only for a successor that continues this transfer."""
     on_progress: Callable[[int], None]
-    """Called with the number of bytes that are there."""
+    """Called with the number of bytes that are in place."""
     window_bytes: int = WINDOW_BYTES
-    """The bytes that are under way at a time, at most WINDOW_BYTES."""
+    """The bytes in flight at a time, at most WINDOW_BYTES."""
 
     @property
     def draft(self) -> str:
@@ -85,7 +85,7 @@ class Upload:
 async def stage(disk: Disk, order: Upload) -> bool:
     """Write the whole draft and set its attributes; return False if the file is already there.
 
-    The caller then does `disk.replace(order.draft, order.path)`. Raises RemoteFailure.
+    The caller then calls `disk.replace(order.draft, order.path)`. Raises RemoteFailure.
     """
     there = await disk.look(order.path, follow=False)
     if there is not None and there.kind == "folder":
@@ -145,10 +145,10 @@ async def _is_correct(disk: Disk, draft: str, source: UploadSource) -> bool:
 
 
 async def _resume_offset(disk: Disk, order: Upload) -> int | None:
-    """Return the offset from which an existing draft continues, or None to start anew.
+    """Return the offset at which an existing draft continues, or None to start again.
 
-    That is before its end: of what was under way when contact broke, later pieces may have arrived
-    without those before them.
+    The offset is before its end: of the data in flight when the connection broke, later pieces may
+    have arrived without those before them.
     """
     there = await disk.look(order.draft, follow=False)
     if there is None:
@@ -162,7 +162,7 @@ async def _resume_offset(disk: Disk, order: Upload) -> int | None:
 async def _fill(
     file: OpenFile, order: Upload, offset: int, request_bytes: int, running: RunningDigest | None
 ) -> None:
-    """Write the source from `offset` on, with at most a window of it under way."""
+    """Write the source from `offset` on, with at most one window in flight."""
     under_way: deque[tuple[int, asyncio.Task[None]]] = deque()
     window = min(order.window_bytes, WINDOW_BYTES)
     size = request_size(request_bytes, window)

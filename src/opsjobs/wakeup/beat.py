@@ -15,9 +15,9 @@ from opsjobs.wakeup.celery_app import WakeupApp
 from opsjobs.wakeup.loop_thread import LoopThread, run_until_signal
 
 TICK_SECONDS = 1.0
-# The shortest pause between two passes, even with much to do.
+# The shortest pause between two passes, even if there is much to do.
 REST_SECONDS_MIN = 0.005
-# A longer pass is cancelled and the next one begins: every pass is idempotent.
+# A longer pass is cancelled and the next one starts: every pass is idempotent.
 PASS_SECONDS_MAX = 60.0
 # An error that repeats at each tick is logged again only after this time.
 SAME_ERROR_SECONDS = 60.0
@@ -26,7 +26,7 @@ NO_REDIS = "redis://127.0.0.1:6379/0"
 
 
 class Tick(Protocol):
-    """The scheduler, as its host sees it."""
+    """The interface of the scheduler to its host."""
 
     async def start(self) -> None:
         """Start; return when `run_once` may be called."""
@@ -79,7 +79,7 @@ class _LedgerScheduler(beat.Scheduler):  # type: ignore[misc]  # Celery ships no
 
 
 class _TickLoop:
-    """Run a pass as soon as one is due, at least one a second, even after errors."""
+    """Runs a pass as soon as one is due, at least one a second, even after errors."""
 
     def __init__(self, tick: Tick, metrics: Metrics) -> None:
         self._tick = tick

@@ -12,11 +12,11 @@ from kombu import Connection, Queue
 WAKEUP = "opsjobs.wakeup"
 # Redis drops a zone's queue after this time without use: wake-ups do not pile up without workers.
 WAKEUP_SECONDS_MAX = 60
-# The longest that a Redis which accepts connections but does not answer may block the consumer.
+# The maximum time for which an unresponsive Redis that accepts connections may block the consumer.
 CONSUMER_SOCKET_SECONDS = 3.0
-# A health check without an answer for this long (plus the usual second) means a dead connection.
+# A health check without a response for this long (plus the usual second) means a dead connection.
 CONSUMER_HEALTH_SECONDS = 3
-# Reconnect pauses. With kombu's own 30 s, wake-ups would stay away long after Redis is back.
+# Reconnect pauses. With kombu's own 30 s, wake-ups would be missing long after Redis is back.
 RECONNECT_SECONDS_FIRST = 0.5
 RECONNECT_SECONDS_MAX = 3.0
 
@@ -50,11 +50,11 @@ class WakeupApp(Celery):  # type: ignore[misc]  # Celery ships no types
         self.conf.update(SETTINGS)
 
     def connection_for_read(self, url: str | None = None, **options: Any) -> Connection:
-        """Connect to the broker of our settings; CELERY_BROKER_URL is ignored."""
+        """Connect to the broker in the settings; CELERY_BROKER_URL is ignored."""
         return super().connection_for_read(url or self._broker_url, **options)
 
     def connection_for_write(self, url: str | None = None, **options: Any) -> Connection:
-        """Connect to the broker of our settings; CELERY_BROKER_URL is ignored."""
+        """Connect to the broker in the settings; CELERY_BROKER_URL is ignored."""
         return super().connection_for_write(url or self._broker_url, **options)
 
 
@@ -80,7 +80,7 @@ SETTINGS: dict[str, Any] = {
     "worker_enable_prefetch_count_reduction": False,
     "broker_connection_retry": True,
     "broker_connection_retry_on_startup": True,
-    # The default gives up after 100 tries, about 46 minutes, and the worker exits.
+    # By default it gives up after 100 tries, about 46 minutes, and the worker exits.
     "broker_connection_max_retries": None,
     "broker_connection_timeout": CONSUMER_SOCKET_SECONDS,
     "broker_heartbeat": 0,
@@ -112,8 +112,8 @@ def wakeup_queue(zone: str) -> Queue:
 def broker_url(redis_url: str) -> str:
     """Return REDIS_URL in Celery's form.
 
-    Unix sockets are redis+socket:// there, and TLS verifies no certificate without an option.
-    Raises ValueError for any other scheme than redis, rediss and unix.
+    In that form, Unix sockets are redis+socket://, and TLS does not verify certificates without an
+    option. Raises ValueError for any scheme other than redis, rediss and unix.
     """
     parts = urlsplit(redis_url)
     if parts.scheme == "redis" or (parts.scheme == "rediss" and "ssl_cert_reqs=" in parts.query):

@@ -18,9 +18,9 @@ from opsjobs.telemetry import log
 
 T = TypeVar("T")
 
-# The longest that a stop may take by default: a drain of 5 s, and the clean-up after it.
+# The maximum duration of a stop by default: a drain of 5 s, and the clean-up after it.
 STOP_SECONDS_MAX = 12.0
-# Celery's thread may take this long to end; it holds no state, so a hung Redis does not delay us.
+# Time limit for Celery's thread to end; it holds no state, so a hung Redis delays nothing.
 CELERY_SECONDS_MAX = 1.0
 LOOP_END_SECONDS_MAX = 1.0
 EXIT_FAILED = 1
@@ -28,17 +28,17 @@ EXIT_INTERRUPTED = 130
 
 
 class Startable(Protocol):
-    """A part that runs on the loop thread."""
+    """A service that runs on the loop thread."""
 
     async def start(self) -> None:
         """Start; return when it runs."""
 
     async def stop(self) -> None:
-        """Stop; return when it has ended."""
+        """Stop; return once it has ended."""
 
 
 class LoopThread:
-    """One part, started and stopped on an event loop with its own thread."""
+    """One service, started and stopped on an event loop with its own thread."""
 
     def __init__(self, part: Startable, name: str, *, stop_seconds: float | None = None) -> None:
         self._part = part
@@ -50,9 +50,9 @@ class LoopThread:
         self._starting: concurrent.futures.Future[None] | None = None
 
     def start(self) -> None:
-        """Start the thread and the part.
+        """Start the thread and the service.
 
-        Raises what the part's `start` raises, and SystemExit if `stop` was called first.
+        Raises the exceptions of the service's `start`, and SystemExit if `stop` was called first.
         """
         if self._once.locked():
             raise SystemExit(0)
@@ -70,7 +70,7 @@ class LoopThread:
             raise
 
     def stop(self) -> None:
-        """Stop the part, then the loop, within `stop_seconds`.
+        """Stop the service, then the loop, within `stop_seconds`.
 
         Callable from any thread, any number of times.
         """
@@ -117,7 +117,7 @@ async def _cancel_all() -> None:
 
 
 def run_until_signal(body: Callable[[], int], stop: Callable[[], None]) -> int:
-    """Run `body` on a thread until it ends or a signal comes, then run `stop`.
+    """Run `body` on a thread until it ends or a signal arrives, then run `stop`.
 
     Return the exit code. The main thread only waits for signals, so SIGTERM and SIGINT take effect
     at once whatever blocks `body` or `stop`, and the process ends in time even if `body` hangs. A
@@ -131,7 +131,7 @@ def run_until_signal(body: Callable[[], int], stop: Callable[[], None]) -> int:
         return process.code
 
 
-# Bytes on the pipe beside signal numbers.
+# Bytes on the pipe in addition to signal numbers.
 _BODY_ENDED = 254
 _STOPPED = 255
 
@@ -168,7 +168,7 @@ def _ignore(_: int, __: FrameType | None) -> None:
 
 
 class _Process:
-    """The process's life: running, stopping, stopped."""
+    """The lifecycle of the process: running, stopping, stopped."""
 
     def __init__(
         self, body: Callable[[], int], stop: Callable[[], None], signals: _SignalPipe
@@ -190,7 +190,7 @@ class _Process:
         self._signals.write(_BODY_ENDED)
 
     def handle(self, number: int) -> None:
-        """Begin to stop, once: a signal came or the body ended."""
+        """Start to stop, once: a signal arrived or the body ended."""
         if number == signal.SIGINT and self._interrupted:
             os._exit(EXIT_INTERRUPTED)
         self._interrupted = self._interrupted or number == signal.SIGINT

@@ -13,10 +13,10 @@ from opsjobs.backoff import Backoff
 from opsjobs.telemetry import Metrics, log
 from opsjobs.wakeup.celery_app import WAKEUP, WakeupApp, wakeup_queue
 
-# Bounds the memory if callers make up zones while Redis is away.
+# Limits the memory if callers invent zones while Redis is unavailable.
 ZONES_MAX = 1_000
-# The shortest time between two wake-ups of one zone; the first is sent at once. A worker claims all
-# that it has room for at each, so more would be useless, and each costs about 3 ms of CPU in all.
+# The shortest time between two wake-ups of one zone; the first is sent at once. A worker fills all
+# its free slots at each, so more would be useless, and each costs about 3 ms of CPU in all.
 SPACING_SECONDS = 0.02
 SOCKET_SECONDS = 1.0
 STOP_SECONDS_MAX = 1.5
@@ -43,7 +43,7 @@ class Notifier:
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Start the sending thread. It is no error if Redis is down."""
+        """Start the sending thread. It is not an error if Redis is down."""
         if self._sender and self._thread is None:
             self._thread = threading.Thread(
                 target=self._send_forever, name="opsjobs-notifier", daemon=True
@@ -51,7 +51,7 @@ class Notifier:
             self._thread.start()
 
     def stop(self) -> None:
-        """Send pending wake-ups if Redis answers; return within STOP_SECONDS_MAX in any case."""
+        """Send pending wake-ups if Redis responds; return within STOP_SECONDS_MAX in any case."""
         with self._change:
             self._stopping = True
             self._change.notify_all()
@@ -134,7 +134,7 @@ class _Sender:
         self._producer: Producer | None = None
 
     def send(self, zone: str) -> bool:
-        """Queue a wake-up; return False if one is queued already. Raises what kombu raises."""
+        """Queue a wake-up; return False if one is queued already. Raises kombu's exceptions."""
         producer = self._producer or self._connect()
         queue = wakeup_queue(zone)
         expiry = producer.channel.prepare_queue_arguments({}, expires=queue.expires)
@@ -166,6 +166,6 @@ class _Sender:
         }
         self._connection = self._app.connection_for_write(transport_options=timeouts)
         self._connection.ensure_connection(max_retries=0)
-        # A separate channel: the default channel of a connection retries without an end.
+        # A separate channel: the default channel of a connection retries without limit.
         self._producer = self._app.amqp.Producer(self._connection.channel(), auto_declare=False)
         return self._producer

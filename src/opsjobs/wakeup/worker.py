@@ -21,10 +21,10 @@ RECONNECT_LOG_SECONDS = 60.0
 
 
 class Hosted(Protocol):
-    """The engine, as its host sees it."""
+    """The interface of the engine to its host."""
 
     async def start(self) -> None:
-        """Start; return when it runs. It works without wake-ups as well."""
+        """Start; return once it runs. It also works without wake-ups."""
 
     def wake(self) -> None:
         """Look for runs to claim. Called from any thread; must not block."""
@@ -45,8 +45,8 @@ def run_worker(
     """Host `engine` until SIGTERM or SIGINT and pass it the wake-ups of `zone`.
 
     Return the process's exit code; a second SIGINT ends the process at once. Without `redis_url`,
-    and while Redis is away, the engine runs by its slow poll. `stop_seconds` is how long the
-    engine's `stop` may take; None for the default.
+    and while Redis is unavailable, the engine runs by its slow poll. `stop_seconds` is the time
+    limit of the engine's `stop`; None for the default.
     """
     host = LoopThread(engine, "opsjobs-engine", stop_seconds=stop_seconds)
     if redis_url is None:
@@ -122,11 +122,11 @@ class _EngineStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery ship
         self._waker = waker
 
     def start(self, _: WorkController) -> None:
-        """Start the engine; return when it runs."""
+        """Start the engine; return once it runs."""
         self._host.start()
 
     def stop(self, _: WorkController) -> None:
-        """Drain the engine; return when it has."""
+        """Drain the engine; return once it has drained."""
         self._host.stop()
 
     terminate = stop

@@ -1,1 +1,1 @@
-"""Secrets that others keep: HashiCorp Vault and OpenBao, over HTTP."""
+"""Secrets in external stores: HashiCorp Vault and OpenBao, over HTTP."""

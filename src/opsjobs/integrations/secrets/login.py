@@ -1,4 +1,4 @@
-"""Our Vault token: renewed before it expires, or obtained by AppRole."""
+"""The Vault token of this process: renewed before it expires, or obtained by AppRole."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from opsjobs.telemetry import log
 RENEW_SHARE = 2 / 3
 """Share of its lease after which a token is renewed."""
 FRESH_SECONDS = 5.0
-"""A token so young that is refused is not the reason: nothing is gained by another one."""
+"""A rejected token younger than this is not replaced: a new one would be rejected, too."""
 
 
 @dataclass(frozen=True, slots=True)
 class VaultToken:
-    """A token with its begin and expiry, in seconds of the monotonic clock."""
+    """A token with its start and expiry, in seconds of the monotonic clock."""
 
     value: Secret
     since: float
@@ -36,12 +36,12 @@ class VaultToken:
 
     @property
     def renew_at(self) -> float:
-        """When it is time to renew it."""
+        """The time at which it is due for renewal."""
         return self.since + (self.until - self.since) * RENEW_SHARE
 
 
 class VaultLogin:
-    """The token of one Vault; None before it is first needed."""
+    """The token of one Vault; obtained on first use."""
 
     def __init__(self, wire: VaultHttp, clock: Clock) -> None:
         self._wire = wire
@@ -50,7 +50,7 @@ class VaultLogin:
         self._next: asyncio.Task[VaultToken] | None = None
 
     async def token(self, refused: VaultToken | None = None) -> VaultToken:
-        """Return a valid token, if possible another one than `refused`.
+        """Return a valid token, if possible a different one than `refused`.
 
         Concurrent callers share one request and its failure. Raises SecretUnavailable.
         """
@@ -77,7 +77,7 @@ class VaultLogin:
             self._held = task.result()
 
     async def leave(self) -> None:
-        """Give up a token that we got by an AppRole; at the end, as well as it goes."""
+        """Revoke a token obtained by AppRole, at shutdown; a failure is only logged."""
         held, self._held = self._held, None
         if held is None or not self._may_enter:
             return
@@ -142,14 +142,14 @@ class VaultLogin:
             )
             token = self._parse_token(answer, held.first_lease_seconds)
         except SecretUnavailable as failure:
-            # It is good until its end, whatever became of the renewal.
+            # It is valid until its expiry, even after a failed renewal.
             log.warning("vault_token_not_renewed", reason=str(failure))
             return (
                 await self._entered()
                 if self._may_enter and isinstance(failure, VaultRefused)
                 else held
             )
-        # Near its greatest age a token is renewed for less and less.
+        # Near its maximum age a token is renewed for shorter and shorter times.
         old = token.until - token.since < held.first_lease_seconds / 2
         return await self._entered() if old and self._may_enter else token
 
@@ -175,7 +175,7 @@ class VaultLogin:
         renewable: bool,
         first_lease_seconds: float | None = None,
     ) -> VaultToken:
-        # 0 is a token without an end, such as the root token of a test.
+        # 0 is a token without an expiry, such as the root token of a test.
         seconds = float(lease) if isinstance(lease, int | float) and lease > 0 else math.inf
         now = self._clock.monotonic()
         return VaultToken(value, now, now + seconds, renewable, first_lease_seconds or seconds)

@@ -1,4 +1,4 @@
-"""One request to Vault: its options and limits, retries, and messages for refusals."""
+"""One request to Vault: its options and limits, retries, and messages for rejections."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ ANSWER_BYTES_MAX = 1 << 20
 CONNECTIONS_MAX = 16
 ATTEMPTS = 3
 RETRY_SECONDS_MAX = 2.0
-"""The longest pause between two attempts, whatever `Retry-After` asks for."""
+"""The longest pause between two attempts, whatever `Retry-After` requests."""
 KEPT_MAX = 1_000
-"""Secrets in memory at a time."""
-# Of the statuses below 500: too many requests (or a standby that will not serve), and a node that
+"""The maximum number of secrets in memory."""
+# Of the statuses below 500: too many requests (or a standby that does not serve), and a node that
 # lags behind.
 _AGAIN = {412, 429, 472, 473}
 _ERROR_CHARACTERS_MAX = 200
@@ -46,11 +46,11 @@ class VaultOptions:
 
 
 class SecretUnavailable(Exception):
-    """The secret cannot be had; says why and what to do, and never what the secret is."""
+    """The secret is unavailable; states the reason and the remedy, and never the secret."""
 
 
 class VaultRefused(SecretUnavailable):
-    """Vault has answered, and the answer is no: `status`, and what it says of it."""
+    """Vault has rejected the request: `status`, and its error text."""
 
     def __init__(self, status: int, said: str, body: Mapping[str, Any]) -> None:
         super().__init__(f"it answers {status}{f' ({said})' if said else ''}")
@@ -60,7 +60,7 @@ class VaultRefused(SecretUnavailable):
 
 
 class _Retry(SecretUnavailable):
-    """Not now; `pause_seconds` where the server says when."""
+    """Vault is unavailable now; `pause_seconds` is set if the server sent `Retry-After`."""
 
     def __init__(self, words: str, pause_seconds: float | None = None) -> None:
         super().__init__(words)
@@ -81,7 +81,7 @@ class VaultRequest:
 
 
 class VaultHttp:
-    """Speaks HTTP with one Vault. `client` is for tests."""
+    """The HTTP client of one Vault."""
 
     def __init__(self, options: VaultOptions) -> None:
         self.options = options
@@ -94,13 +94,14 @@ class VaultHttp:
         return f"{parts.scheme}://{parts.hostname}{f':{parts.port}' if parts.port else ''}"
 
     async def ask(self, request: VaultRequest) -> Mapping[str, Any]:
-        """Return the answer's body, {} without one.
+        """Return the response's body, {} without one.
 
         Raises SecretUnavailable, and VaultRefused for a 4xx.
 
-        What may pass by is tried up to three times: no connection, no answer in time, 5xx, 429.
+        A request is tried up to three times on temporary failures: no connection, no response in
+        time, 5xx, 429.
         """
-        # The hook answers with a pause where the server has said one.
+        # The hook returns a pause if the server has sent one.
         tries = stamina.retry_context(
             on=_pause,
             attempts=ATTEMPTS,
@@ -115,7 +116,7 @@ class VaultHttp:
         raise AssertionError("the last attempt returns or raises")
 
     async def close(self) -> None:
-        """Let go of the connections."""
+        """Close the connections."""
         if self._client is not None:
             client, self._client = self._client, None
             await client.aclose()
@@ -167,8 +168,8 @@ def _client(options: VaultOptions) -> httpx2.AsyncClient:
     limits = httpx2.Limits(
         max_connections=CONNECTIONS_MAX, max_keepalive_connections=CONNECTIONS_MAX
     )
-    # No redirect is followed: a token goes to the address of the settings and nowhere else. No
-    # proxy of the environment.
+    # No redirect is followed: a token is sent only to the address in the settings. No proxy from
+    # the environment.
     return httpx2.AsyncClient(
         verify=context,
         timeout=options.timeout_seconds,
@@ -234,7 +235,7 @@ def _json(raw: bytes) -> Mapping[str, Any] | None:
 
 
 def _error_text(body: Mapping[str, Any] | None, request: VaultRequest) -> str:
-    """Return Vault's own error on one short line, with our secrets redacted."""
+    """Return Vault's own error on one short line, with the request's secrets redacted."""
     errors = (body or {}).get("errors")
     texts = [text for text in errors if isinstance(text, str)] if isinstance(errors, list) else []
     said = " ".join(" ".join(texts).split())

@@ -35,7 +35,7 @@ class TtlCache(Generic[Value]):
         """Return the value, fetched if needed. Errors of the fetch are raised, not cached."""
         entry = self._entries.get(key)
         if entry is None:
-            # A task of its own: many may wait for it, and some of them give up.
+            # A task of its own: many may wait for it, and some of them may be cancelled.
             entry = self._entries[key] = _Entry(asyncio.create_task(_run(fetch)))
             entry.task.add_done_callback(lambda _: self._fetched(key, entry))
             while len(self._entries) > self._most:
@@ -43,7 +43,7 @@ class TtlCache(Generic[Value]):
         return await asyncio.shield(entry.task)
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Drop all values."""
         for key in [*self._entries]:
             self._forget(key)
 

@@ -25,7 +25,7 @@ FIELD_CHARACTERS_MAX = 65_536
 
 @dataclass(frozen=True, slots=True)
 class VaultSecret:
-    """A secret of Vault: its text fields, its version and the time of that version."""
+    """A secret in Vault: its text fields, its version and the time of that version."""
 
     fields: Mapping[str, Secret]
     version: int | None
@@ -33,7 +33,7 @@ class VaultSecret:
 
 
 class VaultServer:
-    """One Vault or OpenBao; nothing is asked of it before something is needed."""
+    """One Vault or OpenBao; no request is sent before it is needed."""
 
     def __init__(self, options: VaultOptions, clock: Clock | None = None) -> None:
         clock = clock or SystemClock()
@@ -45,14 +45,14 @@ class VaultServer:
         self._renews = options.token is not None and options.role_id is None
 
     async def read(self, source: VaultSource) -> VaultSecret:
-        """The secret, at most `keep_seconds` old. Raises SecretUnavailable."""
+        """Return the secret, at most `keep_seconds` old. Raises SecretUnavailable."""
         key = (source.namespace, source.mount, source.path, source.version)
         return await self._memory.get(key, lambda: self._read(source))
 
     async def sign(
         self, source: VaultSshSource, public_key: str, *, principals: Sequence[str], key_id: str
     ) -> str:
-        """The certificate of this public key, one OpenSSH line. Raises SecretUnavailable."""
+        """Return the certificate of this public key, one OpenSSH line. Raises SecretUnavailable."""
         body = {
             "public_key": public_key,
             "valid_principals": ",".join(principals),
@@ -89,7 +89,7 @@ class VaultServer:
         return {"tokens": 1}
 
     async def close(self) -> None:
-        """Forget what was read, give up our token, and let go of the connections."""
+        """Drop the cached secrets, revoke the AppRole token, and close the connections."""
         self._memory.clear()
         await self._login.leave()
         await self._wire.close()
@@ -119,7 +119,7 @@ class VaultServer:
     async def _ask(
         self, method: str, path: str, namespace: str | None, **more: Any
     ) -> Mapping[str, Any]:
-        """Send a request with our token; retry once with a new token if it is refused."""
+        """Send a request with the current token; retry once with a new token if it is rejected."""
         token = await self._login.token()
         try:
             return await self._wire.ask(VaultRequest(method, path, token.value, namespace, **more))

@@ -1,4 +1,4 @@
-"""Convert a credential to what asyncssh authenticates with.
+"""Convert a credential to the material that asyncssh authenticates with.
 
 Stored keys are parsed once per credential version.
 """
@@ -52,9 +52,9 @@ class AuthMaterial:
 
 
 class AuthMaterials:
-    """Prepare logins, with a cache of parsed keys: decrypting one costs 0.1 s of CPU.
+    """Prepares logins, with a cache of parsed keys: decrypting one costs 0.1 s of CPU.
 
-    Secrets that were fetched from an external store are not cached.
+    Credentials with secrets fetched from an external store are not cached.
     """
 
     def __init__(self, fetch: Fetch = refuse_external) -> None:
@@ -95,7 +95,7 @@ class AuthMaterials:
     async def _keyed(self, credential: Credential) -> AuthMaterial:
         login = await self._opened(credential)
         if login.expires_at is not None and login.expires_at <= datetime.now(UTC):
-            # Not attempted: a machine would count it as a refused login.
+            # Not attempted: a machine would count it as a rejected login.
             raise _missing(
                 f"The certificate of the credential {credential.name} "
                 f"was good until {login.expires_at:%Y-%m-%d %H:%M}Z."
@@ -109,7 +109,7 @@ class AuthMaterials:
         task = self._parsed.get(where)
         if task is None:
             # In a thread, because bcrypt is slow; in its own task, because many may wait for it and
-            # some give up.
+            # some may be cancelled.
             task = self._parsed[where] = asyncio.create_task(asyncio.to_thread(_parse, credential))
             task.add_done_callback(lambda done: self._forget_failure(where, done))
             if len(self._parsed) > PARSED_KEYS_LIMIT:

@@ -18,12 +18,12 @@ from cryptography.hazmat.primitives.serialization import ssh
 from opsjobs.model.secret import Secret
 
 SKEW_SECONDS = 60
-"""The maximum clock skew of a machine, behind ours."""
+"""The maximum clock skew of a machine behind this one."""
 _ENDLESS = 253_402_300_799  # the last second that a datetime can hold
 
 
 class Unusable(ValueError):
-    """The key or the certificate cannot be used, for the reason given."""
+    """The key or the certificate cannot be used, for the given reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class CertificateTerms:
 
     @property
     def words(self) -> str:
-        """Return a text for people: the users that the certificate is for, and its expiry."""
+        """Return a text for messages: the users that the certificate is for, and its expiry."""
         users = ", ".join(self.principals[:5]) or "anybody"
         until = f"{self.valid_before:%Y-%m-%d %H:%M:%S}Z"
         return f"its certificate (serial {self.serial}) is for {users} and good until {until}"
@@ -80,8 +80,8 @@ def sign(
     """Return a certificate of the public key, as one line, valid for `seconds` from now.
 
     It allows only commands and files: OpenSSH allows agent, X11 and port forwarding, a terminal and
-    the user's rc file by extensions, and there are none, but port forwarding if a jump host needs
-    it. Raises Unusable if the authority's key cannot sign.
+    the user's rc file by extensions, and the certificate has none, except port forwarding if a jump
+    host needs it. Raises Unusable if the authority's key cannot sign.
     """
     key = _authority(authority, passphrase)
     builder = (

@@ -1,4 +1,4 @@
-"""The asyncssh client of one login: its answers, and the release of its connection.
+"""The asyncssh client of one login: its responses, and the release of its connection.
 
 A connection that has been open for a while is in the oldest generation of the garbage collector.
 Left in cycles it would stay, 28 KB each, until a full collection, which stops the loop for seconds.
@@ -18,11 +18,11 @@ from opsjobs.remote.ssh.connection import SshConnection
 from opsjobs.remote.ssh.host_keys import HostKeyVerifier
 
 PROMPT_CHARACTERS = 80
-"""The maximum length of a server's prompt that an error repeats."""
+"""The maximum length of a server's prompt that is quoted in an error."""
 
 
 class LoginClient(asyncssh.SSHClient):
-    """The asyncssh client of one login; records what the server wants after a partial success."""
+    """The asyncssh client of one login; records the server's demands after a partial success."""
 
     def __init__(
         self, verifier: HostKeyVerifier, login: AuthMaterial, exchanged: Callable[[], None]
@@ -42,8 +42,8 @@ class LoginClient(asyncssh.SSHClient):
     def second_factor(self) -> str | None:
         """The second factor that the server asked for after it accepted the credential, or None.
 
-        A server lists a refused method again, and asyncssh then asks for another key or password.
-        After a partial success it lists only the others (RFC 4252, 5.1).
+        A server lists a rejected method again, and asyncssh then asks for another key or password.
+        After a partial success it lists only the other methods (RFC 4252, 5.1).
         """
         if len(self._prompts) > 1:
             return f"`{self._prompts[-1]}`"
@@ -65,7 +65,7 @@ class LoginClient(asyncssh.SSHClient):
     def validate_host_public_key(
         self, _host: str, _addr: str, _port: int, key: asyncssh.SSHKey
     ) -> bool:
-        """Decide about a host key that is not pinned."""
+        """Return True for an acceptable host key that is not pinned."""
         return self._verifier.accepts(key)
 
     def begin_auth(self, _username: str) -> None:
@@ -73,7 +73,7 @@ class LoginClient(asyncssh.SSHClient):
         self._exchanged()
 
     def public_key_auth_requested(self) -> Any:
-        """Return all keys at once, and none when asked again."""
+        """Return all keys on the first call, and none on later calls."""
         keys, self._keys = self._keys, []
         self._record_answer(given=bool(keys))
         return keys or None
@@ -85,7 +85,7 @@ class LoginClient(asyncssh.SSHClient):
         return password.reveal() if password is not None else None
 
     def kbdint_auth_requested(self) -> str | None:
-        """Accept keyboard-interactive if there is a password to answer with."""
+        """Accept keyboard-interactive if there is a password to respond with."""
         if self._password is not None:
             return ""
         if self._given:
@@ -99,7 +99,7 @@ class LoginClient(asyncssh.SSHClient):
     def kbdint_challenge_received(
         self, _name: str, _instructions: str, _lang: str, prompts: Any
     ) -> Any:
-        """Answer a single hidden prompt with the password; anything else needs a person."""
+        """Respond to a single hidden prompt with the password; any other needs a person."""
         if not prompts:
             return []
         asked = ", ".join(str(prompt).strip()[:PROMPT_CHARACTERS] for prompt, _echo in prompts)
@@ -131,7 +131,7 @@ def _refers(value: object, wire: Any) -> bool:
 
 
 def _ended_handler(*_: Any, **__: Any) -> bool:
-    """Replace a handler after the end."""
+    """Do nothing, in place of a handler after the end."""
     return False
 
 

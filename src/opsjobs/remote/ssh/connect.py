@@ -26,8 +26,8 @@ from opsjobs.remote.ssh.host_keys import KEY_KINDS, HostKeyVerifier, describe
 
 # AES-GCM comes before asyncssh's first choice, ChaCha20: it is as strong, done by the processor,
 # and a run costs a third less (measured 0.28 ms against 0.42). The rest is asyncssh's own list, for
-# machines with older algorithms. None is in CBC mode, in which an observer of a packet knows how
-# the next one begins (RFC 4251 9.3.1).
+# machines with older algorithms. None is in CBC mode, in which an observer of a packet can predict
+# the start of the next one (RFC 4251 9.3.1).
 CIPHERS = [
     "aes128-gcm@openssh.com",
     "aes256-gcm@openssh.com",
@@ -38,11 +38,11 @@ CIPHERS = [
 ]
 
 Remember = Callable[[str, str], Awaitable[None]]
-"""Called with a target's id and a host key accepted as new, after the first good login."""
+"""Called with a target's id and a newly accepted host key, after the first good login."""
 
 
 Observe = Callable[[float], None]
-"""Called with the seconds that each successful connect took."""
+"""Called with the duration in seconds of each successful connect."""
 
 
 Alarm = Callable[[Target, str], None]
@@ -67,7 +67,7 @@ async def forget_host_key(target_id: str, key: str) -> None:
 
 @dataclass(slots=True)
 class ConnectTiming:
-    """When the phases of one connect ended, on the monotonic clock."""
+    """When (monotonic) the phases of one connect ended."""
 
     started: float = field(default_factory=time.monotonic)
     exchanged: float | None = None
@@ -75,7 +75,7 @@ class ConnectTiming:
 
 
 class Connector:
-    """Connect to endpoints; the only state is the cache of parsed keys."""
+    """Connects to endpoints; the only state is the cache of parsed keys."""
 
     def __init__(
         self,
@@ -183,7 +183,7 @@ class Connector:
     async def _dial(
         self, target: Target, through: SshConnection | None, deadline: float
     ) -> AsyncIterator[dict[str, Any]]:
-        """Yield asyncssh's arguments for the way there: our own socket, or a tunnel.
+        """Yield asyncssh's arguments for the route: a connected socket, or a tunnel.
 
         The socket is closed if the block fails.
         """
@@ -194,13 +194,13 @@ class Connector:
         connected = await dial(target.host, target.port, self._allow, deadline)
         file = _inode(connected)
         try:
-            # The names are for asyncssh's own use if the peer has already disconnected and has no
+            # asyncssh needs host and port itself if the peer has already disconnected and has no
             # address any more.
             yield {"tunnel": SocketTunnel(connected), "host": target.host, "port": target.port}
         except BaseException:
-            # After a reset right after the connect, uvloop closes the descriptor without telling
-            # our socket, and by now it may be another one's: it must not be closed, neither here
-            # nor when the socket is collected.
+            # After a reset right after the connect, uvloop closes the descriptor without notifying
+            # the socket object, and by now the descriptor may belong to another socket: it must not
+            # be closed, neither here nor when the socket object is collected.
             if _inode(connected) == file:
                 connected.close()
             else:
@@ -218,7 +218,7 @@ class Connector:
             try:
                 found.append(await self._fetch_host_key(target, through, kind))
             except RemoteFailure as error:
-                # A server without a key of this kind says so, or just disconnects.
+                # A server without a key of this kind reports that, or just disconnects.
                 if error.code not in (ErrorCode.HOST_KEY, ErrorCode.CONNECTION_LOST):
                     raise
                 failure = error
@@ -256,7 +256,7 @@ def _inode(connected: socket.socket) -> int | None:
 def _arguments(
     options: SshOptions, login: AuthMaterial, verifier: HostKeyVerifier
 ) -> dict[str, Any]:
-    """Return all options that asyncssh would otherwise get from files, variables or an agent."""
+    """Return all options that asyncssh would otherwise read from files, variables or an agent."""
     by_password = login.password is not None
     return {
         "config": None,
@@ -271,8 +271,8 @@ def _arguments(
         "pkcs11_provider": None,
         "public_key_auth": not by_password,
         "password_auth": by_password,
-        # Also for keys, which answer nothing there: a server that wants a second factor is then
-        # distinguished from one that refuses.
+        # Also for keys, which respond to nothing there: a server that wants a second factor is then
+        # distinguished from one that rejects the login.
         "kbdint_auth": True,
         "host_based_auth": False,
         "gss_host": None,

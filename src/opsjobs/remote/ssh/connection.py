@@ -21,9 +21,9 @@ from opsjobs.remote.ssh.process import LineBuilder, Receiver, SshProcess
 from opsjobs.remote.ssh.sftp import RUNNING_DIGEST_LINE, SftpDisk, SshRunningDigest, open_sftp
 
 ANSWER_LIMIT_BYTES = 64 * 1024
-"""The maximum size of the answer to an internal question, with login scripts' output."""
+"""The maximum size of the response to an internal query, with login scripts' output."""
 
-# Per connection: sshd's MaxSessions leaves two channels beside those that are handed out.
+# Per connection: sshd's MaxSessions leaves two channels in addition to those that are handed out.
 QUESTIONS_AT_ONCE = 2
 
 _REFUSED_REQUEST = asyncssh.OPEN_REQUEST_SESSION_FAILED
@@ -38,22 +38,22 @@ class SshOptions:
     auth_seconds: float = 30.0
     """From the key exchange to the accepted login."""
     open_seconds: float = 30.0
-    """From the request for a channel to the answer that the command started."""
+    """From the request for a channel to the response that the command started."""
     keepalive_seconds: float = 15.0
     keepalive_count: int = 3
     """Unanswered keepalives after which the connection counts as lost."""
     window_bytes: int = 256 * 1024
-    """The bytes that a machine may send on one channel before we have read them."""
+    """The bytes that a machine may send on one channel before the worker has read them."""
 
 
 class ChannelRefused(RemoteFailure):
-    """The machine does not open another channel on this connection; nothing started."""
+    """The machine refuses another channel on this connection; nothing started."""
 
 
 class SshConnection:
     """A logged-in connection to one machine.
 
-    `expires_at` is the expiry of what it was logged in with; None = never.
+    `expires_at` is the expiry of the credential used for its login; None = never.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class SshConnection:
         return not self._lost and not self.wire.is_closed()
 
     def on_lost(self, callback: Callable[[], None]) -> None:
-        """Call `callback` once, when the connection ends for whatever reason."""
+        """Call `callback` once, when the connection ends for any reason."""
         if self.alive:
             self._on_lost = callback
         else:
@@ -104,7 +104,7 @@ class SshConnection:
         self.wire.close()
 
     async def wait_closed(self) -> None:
-        """Wait until everything of the connection is released."""
+        """Wait until all resources of the connection are released."""
         await self.wire.wait_closed()
 
     async def start(
@@ -117,11 +117,11 @@ class SshConnection:
     ) -> SshProcess:
         """Start a command line in the login shell.
 
-        `marked`: learn its process group (default: if it leads one). `hold`: its standard input
+        `marked`: find out its process group (default: if it leads one). `hold`: its standard input
         stays open until the process is closed.
 
         Raises RemoteFailure: CONNECTION_LOST if nothing can have started (as ChannelRefused if only
-        this connection has no room), LOST if the request was written and no answer came.
+        this connection has no room), LOST if the request was written and no response arrived.
         """
         can = self.capabilities
         receiver = Receiver(
@@ -163,7 +163,7 @@ class SshConnection:
         client.exit()
 
     def _may_end_bare(self) -> bool:
-        """Return True if a closed channel alone is the end of a command, while connected."""
+        """Return True if a closed channel alone marks the end of a command, while connected."""
         return not self.capabilities.exit_status and self.alive
 
     async def _open(self, receiver: Receiver, command: str) -> None:
@@ -202,7 +202,7 @@ class SshConnection:
     async def disk(self) -> AsyncIterator[SftpDisk]:
         """Yield the machine's files.
 
-        Raises RemoteFailure: TRANSFER if it serves none, CONNECTION_LOST.
+        Raises RemoteFailure: TRANSFER if it does not serve files, CONNECTION_LOST.
         """
         client = await self._sftp()
         try:
@@ -254,7 +254,7 @@ class SshConnection:
     async def _start_digest(self, path: bytes) -> SshRunningDigest | None:
         """Start computing a digest while the file is written.
 
-        It uses one of the channels for questions; the other one stays free.
+        It uses one of the channels for internal queries; the other one stays free.
         """
         if self._digest_runs or self._questions.locked():
             return None
@@ -276,7 +276,7 @@ class SshConnection:
         self._questions.release()
 
     async def ask(self, question: GroupSignal) -> Census | None:
-        """Ask about a process group over one more channel of this connection.
+        """Query a process group over one more channel of this connection.
 
         Returns None if the server refuses the channel.
         """
@@ -287,7 +287,7 @@ class SshConnection:
         return question.answer(output)
 
     async def _answer(self, line: str, stdin: bytes) -> tuple[bytes, RemoteExit]:
-        """Return what the command line writes to standard output, up to a limit, and its exit."""
+        """Return the command line's standard output, up to a limit, and its exit."""
         process = await self.start(line, stdin=stdin, marked=False)
         output, end = bytearray(), RemoteExit(None)
         try:
@@ -302,7 +302,7 @@ class SshConnection:
 
 
 def _close_late(receiver: Receiver, opening: asyncio.Future[None]) -> None:
-    """Close a channel that opened after its opener gave up."""
+    """Close a channel that opened after its opener was cancelled."""
     if not opening.cancelled():
         opening.exception()
     receiver.close()

@@ -14,7 +14,7 @@ from opsjobs.remote.ssh.connection import SshConnection
 
 
 class PooledConnection:
-    """A connection with its number of slots, and how many of them are taken."""
+    """A connection with its number of slots, and the number of those in use."""
 
     def __init__(self, connection: SshConnection) -> None:
         self.connection = connection
@@ -65,7 +65,7 @@ class ChannelSlot:
         return True
 
     async def on_another_connection(self) -> ChannelSlot:
-        """Return one more slot on another connection: the machine refused a channel on this one.
+        """Return one more slot on another connection, as this one refused a channel.
 
         Raises RemoteFailure.
         """
@@ -75,7 +75,7 @@ class ChannelSlot:
     async def move(self) -> None:
         """Change to a slot on another or a new connection.
 
-        Raises RemoteFailure; the slot is released then.
+        Raises RemoteFailure; the slot is then released.
         """
         self.release()
         self.pooled = (await self._group.take()).pooled
@@ -83,10 +83,10 @@ class ChannelSlot:
 
 
 class ConnectionGroup:
-    """Hand out slots; connect on demand, with each connection shared by all who wait for one.
+    """Hands out slots; connects on demand, sharing each connection among all its waiters.
 
-    Connections are made in tasks of the group itself, so that a waiter that gives up does not
-    cancel the connection of the others. The first connection is made alone: a refused login must
+    Connections are made in tasks of the group itself, so that a waiter that is cancelled does not
+    cancel the connection of the others. The first connection is made alone: a rejected login must
     not be tried several times at once.
     """
 
@@ -142,7 +142,7 @@ class ConnectionGroup:
             self.release(waiter.result())
 
     def release(self, pooled: PooledConnection) -> None:
-        """Free a slot of the connection."""
+        """Release a slot of the connection."""
         pooled.used -= 1
         if pooled.used == 0:
             pooled.idle_since = self._monotonic()
@@ -153,7 +153,7 @@ class ConnectionGroup:
             self._on_idle()
 
     def limit(self, pooled: PooledConnection, slots: int) -> None:
-        """Lower the connection to this many slots (at least one): the machine refused one more.
+        """Lower the connection's limit to this many slots (at least one), as it refused one more.
 
         New connections get no more slots than that.
         """
@@ -170,10 +170,10 @@ class ConnectionGroup:
         return max(free, key=lambda pooled: pooled.used, default=None)
 
     def _has_expired(self, pooled: PooledConnection) -> bool:
-        """Return True if the connection's credential has expired: users stay, none is added.
+        """Return True if the connection's credential has expired: it gets no new users.
 
-        Only a connection that has been used counts: if a clock jumps, each new connection would
-        otherwise be replaced at once by the next one.
+        Present users stay. Only a connection that has been used counts: after a clock step, each
+        new connection would otherwise be replaced at once by the next one.
         """
         expires_at = pooled.connection.expires_at
         return pooled.was_used and expires_at is not None and expires_at <= self._now()
@@ -190,7 +190,7 @@ class ConnectionGroup:
     def _grow(self) -> None:
         """Start as many connects as the waiters need, within the limit.
 
-        Only one at a time as long as none has succeeded.
+        Only one at a time until one has succeeded.
         """
         open_connections = sum(not self._has_expired(pooled) for pooled in self._connections)
         wanted = -(-len(self._waiters) // self._slots)
@@ -224,7 +224,7 @@ class ConnectionGroup:
             self._connecting.discard(task)
 
     def _fail(self, failure: Exception) -> None:
-        """Fail the waiters that this connection was meant for, or all if there is no other one."""
+        """Fail the waiters intended for this connection, or all if there is no other connection."""
         count = self._slots if self._connections or self._connecting else len(self._waiters)
         for waiter in [self._waiters.popleft() for _ in range(min(count, len(self._waiters)))]:
             if not waiter.done():

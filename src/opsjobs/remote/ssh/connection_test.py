@@ -1,4 +1,4 @@
-"""The test of a connection (`targets test`): one fresh connection, each step timed."""
+"""The test of a connection (`targets test`): one new connection, each step timed."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ async def run_steps(
 ) -> tuple[list[SessionStep], RemoteFailure | None]:
     """Return the steps connect (name, TCP, keys), auth, shell, sudo and sftp, and the failure.
 
-    The failure says why there was no login, or is None. The test ends with the first failed step
-    that sessions need; sudo and sftp are only informative.
+    The failure is the reason why there was no login, or None. The test ends with the first failed
+    step that sessions need; sudo and sftp are only informative.
     """
     timing = ConnectTiming()
     try:

@@ -1,4 +1,4 @@
-"""Connect over TCP to an address that the policy allows, and join the writes to it.
+"""Connect over TCP to an address that the policy allows, and coalesce the writes to it.
 
 asyncssh writes each packet by itself, and uvloop sends each write at once: starting a command with
 its standard input would need a system call per packet, and would wake the machine's sshd as often.
@@ -18,7 +18,7 @@ from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import ErrorCode
 
 AT_ONCE_BYTES = 128 * 1024
-"""This much is sent before the turn's end: files come in pieces of it."""
+"""The size at which data is sent before the turn's end: files are sent in pieces of it."""
 
 Allow = Callable[[str], None]
 """Called with a resolved address; raises RemoteFailure if it may not be connected to."""
@@ -34,12 +34,12 @@ _OUT_OF_FILES = {errno.EMFILE, errno.ENFILE}
 
 
 async def dial(host: str, port: int, allow: Allow, deadline: float) -> socket.socket:
-    """Return a connected socket; `deadline` is a moment of the loop's clock.
+    """Return a connected socket; `deadline` is a time of the loop's clock.
 
     Tries the allowed addresses in the resolver's order, each for its share of the time left; the
-    check and the connection see the same address. Raises RemoteFailure: DNS, CONNECT_TIMEOUT,
+    check and the connection use the same address. Raises RemoteFailure: DNS, CONNECT_TIMEOUT,
     CONNECTION_REFUSED, CONNECTION_LOST, INTERNAL (this process has no file descriptors left), or
-    what `allow` raises when no address is left.
+    the exception of `allow` if no address is left.
     """
     addresses = _filter_allowed(await _resolve(host, port, deadline), allow)
     failure = RemoteFailure(ErrorCode.DNS, f"The name {host} has no address.")
@@ -55,7 +55,7 @@ async def dial(host: str, port: int, allow: Allow, deadline: float) -> socket.so
 
 
 def check_literal(host: str, allow: Allow) -> None:
-    """Check a host that another machine resolves for us with `allow`, as far as it is numeric."""
+    """Check a host that a jump host will resolve with `allow`, as far as it is numeric."""
     if host.rstrip(".").lower().rpartition(".")[2] == "localhost":
         allow("127.0.0.1")
     elif (address := _numeric(host)) is not None:
@@ -71,7 +71,7 @@ def _literal(host: str) -> bool:
 
 
 def _numeric(host: str) -> str | None:
-    """Return the address that this host is, or None.
+    """Return the address if this host is numeric, else None.
 
     127.1, 0x7f000001 and 2130706433 are addresses to a resolver, too.
     """
@@ -163,7 +163,7 @@ def _reason(error: Exception) -> str:
 
 
 class SocketTunnel:
-    """A connected socket in the form of a tunnel: asyncssh asks it to make the connection."""
+    """A connected socket in the form of a tunnel, through which asyncssh connects."""
 
     def __init__(self, connected: socket.socket) -> None:
         self._connected = connected
@@ -179,11 +179,11 @@ class SocketTunnel:
 
 
 class _CoalescingProtocol(asyncio.Protocol):
-    """The protocol between the loop's transport and asyncssh, which gets a joining transport."""
+    """The protocol between the loop's transport and asyncssh, with a coalescing transport."""
 
     def __init__(self, protocol: Any) -> None:
         self.protocol = protocol
-        # What comes in goes straight through.
+        # Received data is passed on directly.
         self.data_received = protocol.data_received  # type: ignore[method-assign]  # an instance's
         self.eof_received = protocol.eof_received  # type: ignore[method-assign]  # likewise
 
@@ -218,7 +218,7 @@ class _CoalescingTransport:
             self._transport.write(b"".join(pending) if len(pending) > 1 else pending[0])
 
     def close(self) -> None:
-        """Send what is left, and close."""
+        """Send the remaining data, and close."""
         self._send()
         self._transport.close()
 
@@ -228,5 +228,5 @@ class _CoalescingTransport:
         self._transport.abort()
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
-        """Return what the loop's transport knows of its socket."""
+        """Return the information of the loop's transport about its socket."""
         return self._transport.get_extra_info(name, default)

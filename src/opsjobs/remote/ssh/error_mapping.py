@@ -1,6 +1,6 @@
 """Map asyncssh's exceptions to error codes, with messages that name machine and next step.
 
-Machines may repeat what they were sent: `login_mask` redacts secrets of the login in messages.
+Machines may repeat data that they were sent: `login_mask` redacts secrets of the login in messages.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from opsjobs.model.target import Endpoint, Target
 from opsjobs.remote.ssh.certificates import CertificateTerms
 from opsjobs.remote.ssh.host_keys import HostKeyVerifier
 
-# Messages of jump hosts about a connection that they could not make (sshd forwards the system's own
-# text).
+# Messages of jump hosts about a connection that they could not make (sshd forwards the text of the
+# operating system).
 _JUMP_HOST_MESSAGES = (
     ("refused", ErrorCode.CONNECTION_REFUSED),
     ("timed out", ErrorCode.CONNECT_TIMEOUT),
@@ -65,7 +65,7 @@ class ConnectAttempt:
     ) -> RemoteFailure:
         """Return the failure for this exception.
 
-        `second_factor`: what was asked for after the credential was accepted.
+        `second_factor`: the factor that was asked for after the credential was accepted.
         """
         if isinstance(error, asyncssh.ChannelOpenError):
             return self._tunnel_failure(error)
@@ -138,9 +138,9 @@ def _about_host_key(error: Exception) -> bool:
 
 
 def login_mask(endpoint: Endpoint, *sent: Secret) -> Mask:
-    """Return the mask of secrets that this machine was sent.
+    """Return the mask of secrets that were sent to this machine.
 
-    `sent` are further secrets it was sent, fetched from a secret store. The mask is built on each
+    `sent` are further secrets sent to it, fetched from a secret store. The mask is built on each
     call: it is for failures, and those are rare.
     """
     credential = endpoint.credential

@@ -30,7 +30,7 @@ KnownHosts = tuple[Sequence[asyncssh.SSHKey], Sequence[asyncssh.SSHKey], Sequenc
 
 @dataclass(slots=True)
 class HostKeyVerifier:
-    """The host keys that this target may show, by its policy, and the one accepted as new."""
+    """The host keys accepted for this target, by its policy, and the one accepted as new."""
 
     target: Target
     known: KnownHosts
@@ -69,10 +69,9 @@ class HostKeyVerifier:
     def algorithms(self) -> tuple[str, ...]:
         """Return the algorithms to offer: the kinds of the known keys first.
 
-        A server with several keys then shows one that we know. The other kinds follow because a
-        server that has none of the known kinds would only disconnect, which looks like a network
-        failure. Certificates are left out unless a CA is trusted: they would be refused for want of
-        one.
+        A server with several keys then shows a known one. The other kinds follow because a server
+        that has none of the known kinds would only disconnect, which looks like a network failure.
+        Certificates are left out unless a CA is trusted: they would be rejected for lack of one.
         """
         if self.target.host_key_policy is HostKeyPolicy.CA:
             return (*CERTIFIED_KEYS, *PLAIN_KEYS)

@@ -36,13 +36,13 @@ class PoolLimits:
     """Open connections of this worker; the longest idle ones are closed to make room."""
     connections_per_key: int = 8
     channels_per_connection: int = 8
-    """sshd's MaxSessions is 10 by default; two are left for the questions that a kill asks."""
+    """sshd's MaxSessions is 10 by default; two are left for the queries of a kill."""
     tunnels_per_connection: int = 128
     """Tunnels are not sessions: MaxSessions does not count them."""
     handshakes_per_host: int = 4
     """Concurrent handshakes to one host and port; sshd drops some from 10 on (MaxStartups)."""
     handshakes_a_second: float = 20.0
-    """Handshakes to one host and port; 0 = no limit. As many may come at once after a pause."""
+    """Handshakes to one host and port; 0 = no limit. After a pause, a burst of as many."""
     idle_seconds: float = 60.0
 
 
@@ -83,7 +83,7 @@ class SshPool:
             await session.close()
 
     async def test(self, endpoint: Endpoint) -> list[SessionStep]:
-        """Connect afresh, ignoring the circuit; time connect, auth, shell, sudo and sftp.
+        """Open a new connection, ignoring the circuit; time connect, auth, shell, sudo and sftp.
 
         Ends with the first failed step that sessions need. The outcome of the login closes or opens
         its circuit.
@@ -100,7 +100,7 @@ class SshPool:
         return [replace(step, error=step.error and mask.text(step.error)) for step in steps]
 
     async def scan_host_keys(self, endpoint: Endpoint) -> list[HostKey]:
-        """Return the host keys that the host shows now. Raises RemoteFailure."""
+        """Return the host keys that the host currently shows. Raises RemoteFailure."""
         async with self._take_jump_slot(endpoint) as jump:
             if isinstance(jump, RemoteFailure):
                 raise jump
@@ -119,7 +119,7 @@ class SshPool:
         await self._breaker.close()
 
     async def _take(self, endpoint: Endpoint, *, behind: int) -> ChannelSlot:
-        """Return a channel slot; `behind` is the number of further hops that go through it.
+        """Return a channel slot; `behind` is the number of further hops reached through it.
 
         0 means that commands run on it.
         """
@@ -237,7 +237,7 @@ class SshPool:
                 del self._gates[key]
 
     async def _sweep(self) -> None:
-        """Close connections that have been idle for long, and drop unused groups and limits."""
+        """Close connections that have been idle for too long; drop unused groups and limits."""
         while True:
             await self._clock.sleep(self._limits.idle_seconds / 4)
             now = self._clock.monotonic()
@@ -263,7 +263,7 @@ class _Gate:
 
 
 class Rate:
-    """At most `a_second` connects to each host over time; a burst of as many after a pause.
+    """Rate limit: `a_second` connects to each host, with a burst of as many after a pause.
 
     The burst is at least one; 0 means no limit.
     """
@@ -272,7 +272,7 @@ class Rate:
         self._a_second = a_second
         self._burst = max(a_second, 1.0)
         self._clock = clock
-        # When the bucket of a host will be full again: it lacks the seconds from now until then,
+        # When the bucket of a host will be full again: until then it lacks the remaining seconds
         # times the rate.
         self._full_at: dict[Hashable, float] = {}
 
@@ -292,16 +292,16 @@ class Rate:
         return max(0.0, full_at - now - self._burst / self._a_second)
 
     def forget(self) -> None:
-        """Drop the buckets that are full: they are like those of new hosts."""
+        """Drop the buckets that are full, as new hosts start with full ones."""
         now = self._clock.monotonic()
         self._full_at = {host: at for host, at in self._full_at.items() if at > now}
 
 
 class _Room:
-    """Count connections, and wait for one to close when the limit is reached.
+    """Counts connections, and waits for one to close when the limit is reached.
 
     Connections of jump hosts are kept while the hops behind them wait for room. So each hop further
-    away from the machine leaves a tenth of the room to those nearer to it: there is always some for
+    away from the machine leaves a tenth of the room to those nearer to it: there is always room for
     connections on which commands run, and those end.
     """
 
@@ -341,11 +341,11 @@ def _last_jump(endpoint: Endpoint) -> Endpoint:
 
 
 def _key(endpoint: Endpoint) -> Key:
-    """Return what sessions must have in common to share a connection.
+    """Return the key of a group: sessions with equal keys share connections.
 
-    That is the machine and its host keys, the login, and the jump hosts. A caller that may not use
-    a credential (`fault`) has no part in the connections of those that may. If a login is made for
-    one purpose, which a certificate names, each purpose has its own connections.
+    It consists of the machine and its host keys, the login, and the jump hosts. A caller that may
+    not use a credential (`fault`) does not share the connections of those that may. If a login is
+    made for one purpose, which is named in a certificate, each purpose has its own connections.
     """
     target, credential = endpoint.target, endpoint.credential
     login = (

@@ -33,7 +33,7 @@ ELSEWHERE_SECONDS = 5.0
 
 
 class PooledSession:
-    """A session on a channel slot; it may change connections as long as nothing has started."""
+    """A session on a channel slot; it may change connections until something has started."""
 
     def __init__(self, slot: ChannelSlot) -> None:
         self._slot = slot
@@ -42,7 +42,7 @@ class PooledSession:
 
     @property
     def login_times(self) -> LoginTimes | None:
-        """When its present connection was logged in."""
+        """The login times of its current connection."""
         return self._slot.pooled.connection.login_times
 
     @property
@@ -55,7 +55,7 @@ class PooledSession:
     ) -> RemoteProcess:
         """Start a command line in the login shell, or a program.
 
-        If this connection turns out to be dead or full before anything started, another one is
+        If this connection is found to be dead or full before anything started, another one is
         used. Raises RemoteFailure(CONNECTION_LOST or LOST).
         """
         if not isinstance(command, Program):
@@ -70,7 +70,7 @@ class PooledSession:
         try:
             return self._track(await _start_on(self._slot, line, stdin, marked=marked))
         except ChannelRefused:
-            # For servers with one channel per connection: what already runs over this one keeps it.
+            # For servers with one channel per connection: a running command keeps this connection.
             slot = await self._slot.on_another_connection()
         return self._track(await _start_on_own_slot(slot, line, stdin, marked=marked))
 
@@ -111,7 +111,7 @@ class PooledSession:
         return process
 
     async def close(self) -> None:
-        """Release what was started, and the slot."""
+        """Release the started processes, and the slot."""
         if self._identified is not None:
             self._slot.pooled.spool_login.plain = self._identified.shell in PLAIN_SHELLS
         for process in self._started:
@@ -136,7 +136,7 @@ async def _start_on(
 
 
 async def _ask_elsewhere(slot: ChannelSlot, question: GroupSignal) -> Census | None:
-    """Ask over another connection to the same machine; return None if there is none in time."""
+    """Query over another connection to the same machine; return None if none is free in time."""
     try:
         async with asyncio.timeout(ELSEWHERE_SECONDS):
             other = await slot.on_another_connection()
@@ -149,9 +149,9 @@ async def _ask_elsewhere(slot: ChannelSlot, question: GroupSignal) -> Census | N
 
 
 async def _begin_or_move(slot: ChannelSlot, begin: Callable[[SshConnection], Awaitable[T]]) -> T:
-    """Begin something on this slot's connection, or on another one.
+    """Start an operation on this slot's connection, or on another one.
 
-    Another one is used if this one turns out to be dead or full before anything began.
+    Another one is used if this one is found to be dead or full before anything started.
     """
     for _ in range(MOVES):
         try:
@@ -160,8 +160,8 @@ async def _begin_or_move(slot: ChannelSlot, begin: Callable[[SshConnection], Awa
             if failure.code is not ErrorCode.CONNECTION_LOST:
                 raise
             if isinstance(failure, ChannelRefused) and not slot.shrink():
-                # This session is the only user: the machine may not have noticed yet that our last
-                # channel is over.
+                # This session is the only user: the machine may not have registered yet that the
+                # last channel has ended.
                 await asyncio.sleep(REFUSED_PAUSE_SECONDS)
                 continue
             if not isinstance(failure, ChannelRefused) and slot.pooled.connection.alive:

@@ -25,17 +25,17 @@ _FISH = rb"fish: [^\n]*\n[^\n]*%s \$\$'?\n *\^\n?"
 
 
 LineBuilder = Callable[[str], str]
-"""Build a command line around the words that identify its shell, which come first in it."""
+"""Builds a command line that starts with the given words, which identify its shell."""
 
 
 class GroupLine:
-    """The line in which the login shell prints its process id; filter it from the output.
+    """The line in which the login shell prints its process id; filtered from the output.
 
     sshd makes every command the leader of its own process group, whose number is the shell's
     process id. Signals that are sent over the channel reach only a shell that is still alive:
     children that ignore TERM would outlive it (seen with OpenSSH 10, as root and as an ordinary
-    user), so we must know the group. `eval` with `echo` are both built into POSIX shells and csh;
-    `$$` is quoted because fish refuses a whole line that holds it bare.
+    user), so the group must be known. `eval` with `echo` are both built into POSIX shells and csh;
+    `$$` is quoted because fish rejects a whole line that contains it bare.
     """
 
     __slots__ = ("_held", "_scanned_bytes", "mark", "pid", "searching", "shell")
@@ -44,7 +44,7 @@ class GroupLine:
         self.mark = b"opsjobs:" + secrets.token_hex(8).encode()
         self.pid: int | None = None
         self.shell: str | None = None
-        """The login shell, if it was asked for and has answered."""
+        """The login shell, if it was queried and has responded."""
         self.searching = True
         self._held = b""
         self._scanned_bytes = 0
@@ -59,11 +59,11 @@ class GroupLine:
 
     @property
     def identify(self) -> str:
-        """The same for a POSIX shell, which also prints the name of the login shell."""
+        """The text for a POSIX shell, which also prints the name of the login shell."""
         return f"echo {self.mark.decode()} $$ $SHELL"
 
     def strip(self, data: bytes) -> bytes:
-        """Return standard output without the line; hold back only what may be its beginning."""
+        """Return standard output without the line; hold back only a possible start of it."""
         data = self._held + data
         self._held = b""
         at = data.find(self.mark)
@@ -98,7 +98,7 @@ class GroupLine:
         return data[:at] + data[end + 1 :]
 
     def strip_fish(self, data: bytes) -> bytes:
-        """Return standard error without fish's complaint about `$$`.
+        """Return standard error without fish's error message about `$$`.
 
         Commands of fish users run, but without a known group.
         """
@@ -108,14 +108,14 @@ class GroupLine:
         return re.sub(_FISH % re.escape(self.mark), b"", data, count=1)
 
     def rest(self) -> bytes:
-        """Return what was held back when the output ended."""
+        """Return the bytes that were held back when the output ended."""
         self.searching = False
         held, self._held = self._held, b""
         return held
 
 
 class Receiver(asyncssh.SSHClientSession[bytes]):
-    """The channel's protocol: put what asyncssh pushes into an OutputBuffer."""
+    """The channel's protocol: puts the data that asyncssh pushes into an OutputBuffer."""
 
     def __init__(self, name: str, *, marked: bool, bare_end: Callable[[], bool]) -> None:
         self._name = name
@@ -179,12 +179,12 @@ class Receiver(asyncssh.SSHClientSession[bytes]):
         self.exited.set()
 
     def eof_received(self) -> bool:
-        """Record that all output was delivered; return False: nothing is left to be sent either."""
+        """Record that all output was delivered; return False: no input is left to send either."""
         self._complete = True
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """End the output: the channel is closed after all output, or because contact broke."""
+        """End the output: the channel was closed after all output, or the connection broke."""
         if self.line is not None and (held := self.line.rest()):
             self.outflow.put("stdout", held)
         self.outflow.end(self._outcome(exc))
@@ -225,7 +225,7 @@ class Receiver(asyncssh.SSHClientSession[bytes]):
         return self._exit
 
     def send_early(self, stdin: bytes, *, end: bool) -> None:
-        """Send the command's standard input right after the start request, not after its answer.
+        """Send the command's standard input right after the start request, without its response.
 
         The server of a POSIX machine keeps the order. Others may take the end of the input for the
         end of the session.
@@ -246,11 +246,11 @@ class Receiver(asyncssh.SSHClientSession[bytes]):
             return  # The command ended without reading it, which its exit status shows.
 
     def give_up(self) -> None:
-        """Start nothing from now on: the caller gave up or was told that nothing started."""
+        """Start nothing from now on: the caller gave up or was notified that nothing started."""
         self._given_up = True
 
     def signal(self, name: str) -> None:
-        """Ask the server to signal the command."""
+        """Request the server to signal the command."""
         if self._channel is not None:
             self._channel.send_signal(name)
 
@@ -269,9 +269,9 @@ class Receiver(asyncssh.SSHClientSession[bytes]):
     def _resume(self) -> None:
         """Resume, and pause again only once everything that asyncssh holds has arrived.
 
-        With the first piece that it delivers it reopens the whole window, whatever it still holds:
-        if paused at the second one, the machine would send a window for each piece that is read
-        (330 MB of a flood piled up, seen with 2.24).
+        With the first piece that it delivers, asyncssh reopens the whole window, however much it
+        still holds: if paused at the second piece, the machine would send a window for each piece
+        that is read (330 MB of a flood piled up, seen with 2.24).
         """
         if self._channel is None:
             return
@@ -292,12 +292,12 @@ class SshProcess:
         self._receiver = receiver
         self._ask = ask
         self.ask_elsewhere: Ask | None = None
-        """Ask over another connection, for servers that allow one channel per connection."""
+        """Queries over another connection, for servers that allow one channel per connection."""
 
     def __aiter__(self) -> AsyncIterator[Output | RemoteExit]:
         """Iterate over the output, then one RemoteExit.
 
-        Raises RemoteFailure(LOST) if contact breaks first.
+        Raises RemoteFailure(LOST) if the connection breaks first.
         """
         return self._receiver.outflow.read()
 
@@ -357,7 +357,7 @@ class SshProcess:
         self._receiver.send(data, end=end)
 
     async def close(self) -> None:
-        """Close the channel, whatever state the command is in."""
+        """Close the channel, whether or not the command has ended."""
         self._receiver.close()
 
 

@@ -1,6 +1,6 @@
-"""Files on a machine over SFTP: map our requests to the protocol and its errors to ours.
+"""Files on a machine over SFTP: map disk requests to the protocol, its errors to failures.
 
-SFTP has no digests: programs of the machine compute the SHA-256 of a file, also while it comes.
+SFTP has no digests: programs of the machine compute the SHA-256 of a file, even while it arrives.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from opsjobs.remote.session import RemoteExit
 from opsjobs.remote.ssh.process import SshProcess
 
 # The maximum of OpenSSH, if the server announces that much: each request costs both sides a task
-# and an answer. A server that announces nothing gets 32 KiB (the protocol's limit).
+# and a response. A server that announces nothing gets 32 KiB (the protocol's limit).
 REQUEST_BYTES = 255 << 10
 SAFE_BYTES = 32 << 10
 _CONTACT = (
@@ -50,7 +50,7 @@ _DIGEST = (
 _OWNER = "sh -c 'id -u \"$1\"' opsjobs {}"
 _GROUP = 'sh -c \'getent group "$1" || grep "^$1:" /etc/group\' opsjobs {}'
 
-# The block size of dd, and how many blocks are worth a process: 4 MiB.
+# The block size of dd, and the number of blocks per announcement to its loop: 4 MiB.
 UNIT_BYTES = 64 << 10
 UNITS_AT_ONCE = 64
 # Standard input carries the path first, then repeatedly the number of further blocks.
@@ -69,7 +69,7 @@ StartDigest = Callable[[bytes], Awaitable[RunningDigest | None]]
 
 
 class SftpDisk:
-    """The Disk of a machine that speaks SFTP; `ask` and `count` run programs there."""
+    """The Disk of a machine with SFTP; `ask` and `start_digest` run programs there."""
 
     def __init__(
         self, client: asyncssh.SFTPClient, name: str, ask: Ask, start_digest: StartDigest
@@ -122,7 +122,7 @@ class SftpDisk:
         self, path: str, flags: int, attributes: asyncssh.SFTPAttrs, what: str
     ) -> SftpFile:
         with self._map_errors(what):
-            # A block size of 0: requests are split here, not once more by the library.
+            # A block size of 0: requests are split here, and not again by the library.
             file = await self._client.open(path, flags, attributes, encoding=None, block_size=0)
         return SftpFile(file, self.name, path)
 
@@ -191,7 +191,7 @@ class SftpDisk:
         return bytes.fromhex(found[1].decode()) if found else None
 
     async def start_digest(self, draft: str) -> RunningDigest | None:
-        """Start the same programs while the bytes come."""
+        """Start computing the SHA-256, by the programs of `digest`, while the bytes arrive."""
         asked = draft.encode("utf-8", "surrogateescape")
         return await self._start_digest(asked) if b"\n" not in asked else None
 
@@ -243,10 +243,11 @@ class SftpFile:
 
 
 class SshRunningDigest:
-    """A program on the machine that reads the file behind the writer.
+    """A program on the machine that reads the file while it is written.
 
-    It reads only as far as it is told, so it never reads what is not there yet. It is optional: if
-    it cannot be started, or ends early, there is no digest. `on_close` is called at the end.
+    It reads only as far as announced, so it never reads bytes that are not written yet. It is
+    optional: if it cannot be started, or ends early, there is no digest. `on_close` is called at
+    the end.
     """
 
     def __init__(self, process: SshProcess, on_close: Callable[[], None]) -> None:
@@ -274,12 +275,12 @@ class SshRunningDigest:
                 elif piece.stream == "stdout" and len(output) < _OUTPUT_BYTES_MAX:
                     output += piece.data
         except RemoteFailure:
-            return None  # the next request for the file shows whether contact is lost
+            return None  # the next request for the file shows whether the connection is lost
         match = _DIGEST_LINE.search(output)
         return bytes.fromhex(match[1].decode()) if match and end == RemoteExit(0) else None
 
     async def close(self) -> None:
-        """Close the process, whatever it is doing."""
+        """Close the process, whether or not it has ended."""
         await self._process.close()
         self._on_close()
 
