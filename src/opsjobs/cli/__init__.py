@@ -1,1 +1,1 @@
-"""The command `opsjobs`: what people type, and how answers look in a terminal."""
+"""The command `opsjobs`: its command line, and its output in a terminal."""

@@ -1,4 +1,4 @@
-"""`opsjobs approvals` and `opsjobs safety`: what needs a decision, and why."""
+"""`opsjobs approvals` and `opsjobs safety`: pending decisions, and the reasons for them."""
 
 from __future__ import annotations
 
@@ -166,7 +166,7 @@ _NOTHING: tuple[object, ...] = (None, "", [], {})
 
 
 def action_lines(action: Mapping[str, Any]) -> list[str]:
-    """Return the lines of one action: its key, what it starts, and each non-default field."""
+    """Return the lines of one action: its key, its command or job, and non-default fields."""
     kind = str(
         action.get("type")
         or ("script" if "script" in action or "script_base64" in action else "command")
@@ -178,7 +178,7 @@ def action_lines(action: Mapping[str, Any]) -> list[str]:
     first, *more = head.split("\n")
     defaults = _defaults(DRAFT_TYPES[kind]) if kind in DRAFT_TYPES else {}
     fields = {name: value for name, value in action.items() if name not in _HEADLINE}
-    # The interpreter is always shown, even the default: it decides what a script does.
+    # The interpreter is always shown, even the default: the effect of a script depends on it.
     always = {name: None for name in defaults if name != "interpreter"}
     shown = {
         name: value

@@ -249,7 +249,7 @@ def _tell_missing(keys: Collection[str]) -> None:
 
 
 def _signing(file: Path | None) -> SigningKeys | None:
-    """Return the signing keys in this file. Raises CommandFailed if it cannot be used."""
+    """Return the signing keys in this file. Raises CommandFailed if it is unusable."""
     if file is None:
         return None
     with _opened(file) as lines:

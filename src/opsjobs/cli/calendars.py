@@ -1,4 +1,4 @@
-"""`opsjobs calendars`: times at which schedules do not fire, also from files of holidays."""
+"""`opsjobs calendars`: times at which schedules do not fire, also from holiday files."""
 
 from __future__ import annotations
 
@@ -249,7 +249,7 @@ def _find_calendar(client: Client, name: object) -> Json | None:
 
 
 def _store(client: Client, body: Json, *, replace: bool) -> tuple[Json, str]:
-    """Store the calendar; return it and what was done."""
+    """Store the calendar; return it and the change."""
     if replace and (old := _find_calendar(client, body["name"])) is not None:
         return client.put(CALENDAR.path(old), body), "replaced"
     try:
@@ -263,7 +263,7 @@ def _store(client: Client, body: Json, *, replace: bool) -> tuple[Json, str]:
 
 
 def _apply_one(client: Client, body: Json, *, dry_run: bool) -> Json:
-    """Create or update the calendar of this name; return the change, also of a dry run."""
+    """Create or update the calendar of this name; return the change, even of a dry run."""
     old = _find_calendar(client, body.get("name", ""))
     if old is not None and _normalize(body).items() <= old.items():
         return {"name": old["name"], "change": "unchanged"}
@@ -277,7 +277,7 @@ def _apply_one(client: Client, body: Json, *, dry_run: bool) -> Json:
 
 
 def _normalize(body: Json, placed: yaml_documents.Placed | None = None) -> Json:
-    """Return the body as the service shows it. Raises CommandFailed if it is invalid.
+    """Return the body in the service's form. Raises CommandFailed if it is invalid.
 
     All bodies are checked first, so that none is stored if one is invalid.
     """
@@ -294,7 +294,7 @@ def _normalize(body: Json, placed: yaml_documents.Placed | None = None) -> Json:
         ) from None
 
 
-# --- files of holidays
+# --- holiday files
 
 
 DAYS_A_STRETCH = 366
@@ -363,7 +363,7 @@ def _read_lines(text: str) -> Holidays:
 
 
 def _read_icalendar(text: str) -> Holidays:
-    """Return the all-day events of an iCalendar file; of recurring ones, the yearly ones."""
+    """Return the all-day events of an iCalendar file; recurring ones only if yearly."""
     found = Holidays()
     for event in _iter_events(text):
         try:

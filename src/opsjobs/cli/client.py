@@ -45,7 +45,7 @@ class RequestRefused(CommandFailed):
         self.pointers = pointers
 
     def reworded(self, message: str) -> RequestRefused:
-        """Return the same refusal with another message."""
+        """Return the refusal with another message."""
         return RequestRefused(message, self.status, self.code, self.pointers)
 
 
@@ -144,8 +144,8 @@ class Client:
     def by_name(self, noun: str, ref: str, *, command: str | None = None) -> Json:
         """Return the job, target or credential with this id, uuid or name.
 
-        `command`: what the commands call the noun, if that is another name. Raises RequestRefused
-        (404) if there is none.
+        `command`: the commands' name of the noun, if it differs. Raises RequestRefused (404) if
+        there is none.
         """
         path = f"/{noun}s"
         if is_id(ref) and (found := self.find(f"{path}/{ref}")):
@@ -274,13 +274,13 @@ class Client:
         )
 
     def _render_refusal(self, status: int, path: str, problem: Json, errors: list[Json]) -> str:
-        """Return the message of a refusal: detail, all errors, and what to do."""
+        """Return the message of a refusal: detail, all errors, and the correction."""
         words = str(
             problem.get("detail")
             or problem.get("title")
             or f"{self.endpoint.url} answered with HTTP status {status}."
         )
-        # The detail is mostly that of the first error; all other errors are added.
+        # The detail is usually that of the first error; all other errors are added.
         more = errors[1:] if errors and str(errors[0].get("detail") or "\0") in words else errors
         if more:
             words = _MORE_IN_ERRORS.sub("", words)
@@ -369,7 +369,7 @@ def connect(*, as_login: bool = False) -> Client:
     """Return a client for the service of the environment, or the local `up`.
 
     It uses OPSJOBS_TOKEN, else the stored login, else the token of the local `up`. `as_login`: use
-    the stored login, whatever OPSJOBS_TOKEN is. Raises CommandFailed, SettingsError.
+    the stored login, even if OPSJOBS_TOKEN is set. Raises CommandFailed, SettingsError.
     """
     wanted, folder = load_client()
     endpoint, logins = find_endpoint(wanted, folder), TokenStore()

@@ -71,7 +71,7 @@ Validity = Annotated[
 
 @dataclass(frozen=True, slots=True)
 class SourceOptions:
-    """The values of these options; None if not given."""
+    """The values of the options for external secrets; None if not given."""
 
     path: str | None
     role: str | None

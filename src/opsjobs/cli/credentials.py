@@ -1,4 +1,4 @@
-"""`opsjobs credentials`: logins and secrets of jobs.
+"""`opsjobs credentials`: logins and job secrets.
 
 Secrets are read from files, prompts or standard input, never from the arguments.
 """
@@ -345,7 +345,7 @@ _WAYS = "--key FILE, --password, --password-file FILE, --keytab FILE"
 
 @dataclass(frozen=True, slots=True)
 class _Given:
-    """Options of `add` and `rotate` that a secret is read from."""
+    """Options of `add` and `rotate` that provide a secret."""
 
     key: str | None
     passphrase_file: str | None
@@ -367,7 +367,7 @@ class _Given:
         return sum(source is not None for source in given)
 
     def value(self, name: str) -> Json:
-        """Return the value of a secret of jobs, from its file or a prompt. Raises CommandFailed."""
+        """Return the value of a job secret, from its file or a prompt. Raises CommandFailed."""
         if self.secret_file is not None:
             return {"value": read_secret(self.secret_file)}
         return {
@@ -398,7 +398,7 @@ class _Given:
 
 
 def _type(secret: Json, *, kerberos: bool) -> CredentialType:
-    """Return the credential type of these secrets; its first line tells a certificate's."""
+    """Return the credential type of these secrets; the first line shows a certificate's."""
     if "keytab" in secret or kerberos:
         return CredentialType.KERBEROS
     if "password" in secret:

@@ -107,7 +107,7 @@ def _summary(ended: Json, tally: Tally, groups: list[Json]) -> None:
 
 
 def _command() -> str:
-    """Return how to type `opsjobs` here: its path if it is not on the PATH."""
+    """Return the command line of `opsjobs`: its path if it is not on the PATH."""
     if shutil.which("opsjobs"):
         return "opsjobs"
     script = Path(sys.executable).with_name("opsjobs")
@@ -124,7 +124,7 @@ def _stack(folder: Path, targets: int) -> Stack:
 
 
 def _options(folder: Path, targets: int) -> StackOptions:
-    """Return options of a stack that ignores settings of the environment."""
+    """Return options of a stack that ignores settings in the environment."""
     return StackOptions(data_dir=folder, port=0, lab=targets, environment=bare(os.environ))
 
 

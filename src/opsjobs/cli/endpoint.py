@@ -23,7 +23,7 @@ FILE_BYTES_MAX = 8_192
 
 @dataclass(frozen=True, slots=True)
 class ServiceEndpoint:
-    """An address, the token to show there, and whether it is the local `up` of `data_dir`."""
+    """An address, the token to send there, and whether it is the local `up` of `data_dir`."""
 
     url: str
     token: Secret | None
@@ -82,7 +82,7 @@ LOGINS_FILE = "logins.json"
 LOCK_FILE = "logins.lock"
 LOGINS_BYTES_MAX = 1 << 20
 STALE_SECONDS = 30.0
-"""An access token is renewed this long before it expires."""
+"""The time before its expiry at which an access token is renewed."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Errors of the commands: exit codes, and refusals of the service in words of the options."""
+"""Errors of the commands: exit codes, and refusals of the service in terms of options."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def get_execution_exit_code(status: str, *, interrupted: bool = False) -> ExitCo
     return ExitCode.NOT_SUCCEEDED
 
 
-# --- words of the options
+# --- terms of options
 
 
 _REPLACED: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...] = (

@@ -12,7 +12,7 @@ from opsjobs.cli.errors import CommandFailed
 GIVE_UP_SECONDS = 300.0  # of a stream that cannot be resumed
 PAUSE_SECONDS = 0.1
 PAUSE_SECONDS_MAX = 5.0
-# Far over the largest chunk that the service sends: a guard against a broken server.
+# Far above the largest chunk that the service sends: a guard against a broken server.
 EVENT_BYTES_MAX = 32 << 20
 
 
@@ -51,7 +51,7 @@ class Parser:
         return events
 
     def _lines(self, portion: bytes) -> list[bytes]:
-        """Return the lines that end in this portion: at CR, LF or CRLF, also if cut in between."""
+        """Return the lines that end in this portion: at CR, LF or CRLF, even if it is split."""
         if self._after_cr and portion:
             portion = portion.removeprefix(b"\n")
             self._after_cr = False
@@ -102,7 +102,7 @@ class RetryLater(Exception):
 
 
 class StreamRetry:
-    """Retry policy of a broken stream. It reports once that it broke, once that it is back."""
+    """Retry policy of a broken stream. It reports the break once, and the resumption once."""
 
     def __init__(self, url: str, execution_id: int, tell: Callable[[str], None]) -> None:
         self._url, self._execution_id, self._tell = url, execution_id, tell
@@ -111,7 +111,7 @@ class StreamRetry:
         self._backoff = Backoff(PAUSE_SECONDS, PAUSE_SECONDS_MAX)
 
     def reset(self) -> None:
-        """Begin anew, because something was received."""
+        """Start over, because data was received."""
         if self._broken:
             self._tell("reconnected")
         self._broken, self._silent_since = False, None

@@ -1,4 +1,4 @@
-"""`opsjobs executions logs` and `artifacts`: what an execution printed and downloaded."""
+"""`opsjobs executions logs` and `artifacts`: output and downloads of an execution."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ Execution = Annotated[str, typer.Argument(metavar="EXECUTION", help="Id or uuid.
 
 
 def render_wait(run: Mapping[str, Any]) -> str | None:
-    """Return what a waiting run waits for.
+    """Return the reason of a waiting run's wait.
 
     For example `timer`, `barrier: swap`, `hold: maintenance: new disk`, `a worker: zone paris has
     none`.
@@ -73,7 +73,7 @@ def render_duration(run: Mapping[str, Any]) -> str:
 
 
 def render_error(run: Mapping[str, Any]) -> str | None:
-    """Return the error of a run: the last stderr line of a failed command, else its message."""
+    """Return the error of a run: the last stderr line of a failed command, else the message."""
     error = run.get("error") or {}
     if error.get("code") in (None, ErrorCode.NONZERO_EXIT) and run.get("last_stderr"):
         return str(run["last_stderr"])

@@ -169,7 +169,7 @@ def _zone(asked: str | None) -> str:
 
 
 def local_zone(root: Path = Path("/")) -> str:
-    """Return the name of this machine's time zone, or UTC if it is unknown."""
+    """Return the name of the local time zone, or UTC if it is unknown."""
     names = [os.environ.get("TZ", "").removeprefix(":")]
     with suppress(OSError, UnicodeDecodeError):
         names.append((root / "etc/timezone").read_text().strip())
@@ -315,7 +315,8 @@ def _render_times(schedule: Json) -> Json:
 def _schedule(client: Client, job_id: int, body: Json) -> str:
     """Create or update the schedule of this job; return the change.
 
-    Of an existing schedule only the times come from the crontab: other fields may have been edited.
+    Only the times of an existing schedule are taken from the crontab: other fields may have been
+    edited.
     """
     path = f"{path_of('job', job_id)}/schedules"
     found, _ = client.items(path, limit=1, name=SCHEDULE)

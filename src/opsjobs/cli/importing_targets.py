@@ -255,7 +255,7 @@ def _keys(client: Client, found: Sequence[FoundTarget], file: str) -> dict[tuple
 
 
 def _key_file(key: str, file: str) -> Path:
-    """Return the path of a key named in this file; a relative path starts beside the file."""
+    """Return the path of a key named in this file; a relative one starts in the file's folder."""
     path = Path(key).expanduser()
     return path if path.is_absolute() or file == "-" else Path(file).expanduser().parent / path
 

@@ -51,7 +51,7 @@ def read_text(path: str, max_bytes: int) -> str:
 
 
 def name_of(path: str) -> str:
-    """Return how the input is called in messages."""
+    """Return the name of the input in messages."""
     return "standard input" if path == "-" else path
 
 
@@ -75,7 +75,7 @@ def ask_secret(question: str, *, otherwise: str) -> str:
 
 
 def read_secret(path: str) -> str:
-    """Return a secret of jobs; a single line loses its line end."""
+    """Return a job secret; the line end of a single line is removed."""
     text = read_secret_text(path)
     line = text.rstrip("\r\n")
     return text if "\n" in line else line

@@ -1,4 +1,4 @@
-"""A job for people: parameters, steps with their commands, non-default policy."""
+"""Display of a job: parameters, steps with their commands, non-default policy."""
 
 from __future__ import annotations
 

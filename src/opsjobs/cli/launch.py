@@ -67,7 +67,7 @@ def launch(
 
 
 def parse_wait_limit(wait_limit: str | None) -> float | None:
-    """Return how long to wait for a person's decision; None: without limit.
+    """Return the time to wait for a person's decision; None: without limit.
 
     Raises CommandFailed.
     """
@@ -136,7 +136,7 @@ _PREVIEW_COLUMNS = (
 
 
 def show_preview(client: Client, path: str, body: Json, *, as_json: bool) -> ExitCode:
-    """Print what `body` would start, without starting it. Raises CommandFailed if refused."""
+    """Print the execution that `body` would start. Raises CommandFailed if it is refused."""
     preview = client.post(path, {**body, "dry_run": True})
     if as_json:
         show_one(preview, Form.JSON)
@@ -195,7 +195,7 @@ class Interrupts:
         signal.signal(signal.SIGINT, self._before)
 
     def cancels(self, cancel: Callable[[], None]) -> None:
-        """Set what the first Ctrl-C does; one that came earlier counts."""
+        """Set the effect of the first Ctrl-C; an earlier one counts."""
         self._cancel = cancel
         if self.asked:
             self._ask()
@@ -285,7 +285,7 @@ def _follow(
     view: LiveView | None = None,
     as_json: bool = False,
 ) -> Json | None:
-    """Print the events; return the ended execution, or None if the view was left."""
+    """Print the events; return the ended execution, or None if the view was closed."""
     lines = OutputLines(terminal.write, names if int(execution["total_targets"]) > 1 else None)
     for events in client.follow(int(execution["id"]), terminal.notice):
         for event in events:
@@ -329,7 +329,7 @@ def _json_line(event: Event, data: Json) -> bytes:
 def _get_ended(client: Client, execution: Json, tally: Tally) -> Json:
     """Return the ended execution.
 
-    It is made of the last event if the service went away right after that.
+    It is built from the last event if the service became unavailable directly after that.
     """
     try:
         return dict(client.get(f"/executions/{execution['id']}"))

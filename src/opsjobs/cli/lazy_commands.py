@@ -97,7 +97,7 @@ class Commands(TyperGroup):
 
 
 def _name_values(command: Any) -> None:
-    """Have the help show what a value is, such as `--zone ZONE`, not its type in Python."""
+    """Make the help name a value by its meaning, such as `--zone ZONE`, not its Python type."""
     for inner in getattr(command, "commands", {}).values():
         _name_values(inner)
     for parameter in command.params:
@@ -108,7 +108,7 @@ def _name_values(command: Any) -> None:
 
 
 def _cut(words: str, room: int) -> str:
-    """Return as many whole words as fit into `room` characters."""
+    """Return the first whole words of at most `room` characters."""
     if len(words) <= room:
         return words
     return words[: room - 2].rpartition(" ")[0] + "..."

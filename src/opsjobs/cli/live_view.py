@@ -1,4 +1,4 @@
-"""The live view of an execution, what it waits for, and its summary at the end."""
+"""The live view of an execution, the reason of its wait, and its summary at the end."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from opsjobs.model.run_views import last_line
 
 REDRAW_SECONDS = 0.5
 QUIET_SECONDS = 1.5
-"""After this long without an event, the service is asked what the execution waits for."""
+"""Seconds without an event after which the service is asked why the execution waits."""
 ASK_SECONDS_MAX = 15.0
 """The longest pause between these requests, which back off while it stays quiet."""
 
 
 class LiveView:
-    """Live view of one execution, beside its stream of events.
+    """Live view of one execution, in addition to its stream of events.
 
-    Its own thread redraws the status line and asks what the execution waits for. `waits_seconds`:
-    how long to wait for a person's decision; None: without limit. `left`: that time is over, so the
+    Its own thread redraws the status line and requests the reason of a wait. `waits_seconds`: the
+    time to wait for a person's decision; None: without limit. `left`: that time is over, so the
     view should end.
     """
 
@@ -186,7 +186,7 @@ def _wave_of(execution: Mapping[str, Any]) -> tuple[int, int] | None:
     return (int(waves["open"]), int(waves["total"])) if waves else None
 
 
-# --- what it waits for
+# --- waits
 
 
 DECIDED_BY_PEOPLE = frozenset({"confirm", "max_fail", "pause", "approval"})
@@ -194,12 +194,12 @@ DECIDED_BY_PEOPLE = frozenset({"confirm", "max_fail", "pause", "approval"})
 
 
 def get_wait_kind(execution: Mapping[str, Any]) -> str | None:
-    """Return the kind of what it waits for, or None if it does not wait."""
+    """Return the kind of an execution's wait, or None if it does not wait."""
     return (execution.get("waiting_on") or {}).get("kind")
 
 
 def render_wait_reason(execution: Mapping[str, Any]) -> str | None:
-    """Return what the execution waits for and how to continue, or None.
+    """Return the reason of an execution's wait and how to continue it, or None.
 
     For example `paused: wave 1 of 2 has ended. Continue with: …`.
     """
@@ -299,7 +299,7 @@ class Tally:
             self.ended = data
 
     def counts(self) -> Counter[str]:
-        """Return the number of runs in each status, of runs with an event."""
+        """Return the number of runs in each status, counting only runs with an event."""
         return Counter(run.status for run in list(self._runs.values()))
 
     def _run(self, data: Mapping[str, Any]) -> _Run:
@@ -357,7 +357,7 @@ class Tally:
         return [(plain(self._names(r.target)), r.duration_ms) for r in runs[:shown]]
 
     def _failures(self, execution_id: int) -> Iterator[str]:
-        """Yield one line for each group of runs that failed alike.
+        """Yield one line for each group of runs with the same failure.
 
         For example `3 failed at step patch, exit 100: E: Could not get lock (app03, db07, web09)`.
         """
@@ -378,7 +378,7 @@ class Tally:
             if run.code in ("", ErrorCode.NONZERO_EXIT)
             else ""
         )
-        # The step of an ad-hoc command is always the same.
+        # All ad-hoc commands have the same step, so it is not shown.
         step = run.step if len(self._steps) > 1 or run.step != "step-1" else ""
         return render_reason(run.status, step, run.exit_code, run.code, words or run.message)
 

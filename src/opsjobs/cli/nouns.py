@@ -1,4 +1,4 @@
-"""Commands that many nouns have alike: `list`, `show` and `rm`."""
+"""Commands that many nouns share: `list`, `show` and `rm`."""
 
 from __future__ import annotations
 
@@ -15,34 +15,34 @@ from opsjobs.cli.render import Column, Form, plain, show_list, show_one, tell
 
 @dataclass(frozen=True, slots=True)
 class Noun:
-    """A kind of thing that the service stores, such as a calendar."""
+    """A kind of resource that the service stores, such as a calendar."""
 
     name: str
     """Its name in messages and commands."""
     columns: Sequence[Column]
     """The columns of its table."""
     route: str = ""
-    """Its name in the routes of the API, if that is another one."""
+    """Its name in the routes of the API, if that differs."""
 
     refs_help: str = "Names, ids or uuids."
-    """The help of an argument that names several of them."""
+    """The help of an argument that names several resources."""
 
     @property
     def argument(self) -> Any:
-        """The type of the argument that names one of them."""
+        """The type of the argument that names one resource."""
         return Annotated[str, typer.Argument(metavar=self.name.upper(), help="Name, id or uuid.")]
 
     @property
     def arguments(self) -> Any:
-        """The type of the argument that names several of them."""
+        """The type of the argument that names several resources."""
         return Annotated[list[str], typer.Argument(metavar=self.name.upper(), help=self.refs_help)]
 
     def find(self, client: Client, ref: str) -> Json:
-        """Return the one with this id, uuid or name. Raises RequestRefused (404)."""
+        """Return the resource with this id, uuid or name. Raises RequestRefused (404)."""
         return client.by_name(self.route or self.name, ref, command=self.name)
 
     def path(self, found: Json) -> str:
-        """Return the path of this one."""
+        """Return the path of a resource."""
         return path_of(self.route or self.name, found["id"])
 
 
@@ -89,7 +89,7 @@ def add_each(
     verb: str,
     done: str,
 ) -> None:
-    """Add the command `verb`, which changes several of them, one after the other."""
+    """Add the command `verb`, which changes several resources, one after the other."""
 
     def change_each(refs: list[str]) -> None:
         with connect() as client:

@@ -1,4 +1,4 @@
-"""Options that several commands share: parsers, and the targets that they select."""
+"""Options that several commands share: parsers, and selections of targets."""
 
 from __future__ import annotations
 
@@ -154,7 +154,7 @@ def pairs(option: str, given: list[str] | None) -> dict[str, str]:
 
 
 def duration(option: str, text: str | None) -> str | None:
-    """Return a duration for the API. Raises CommandFailed if it is not one."""
+    """Return a duration for the API. Raises CommandFailed if it is invalid."""
     try:
         seconds = 1.0 if text is None else parse_duration(text)
     except ValueError as error:
@@ -256,7 +256,7 @@ def select_targets(
 def query_each(
     targets: Sequence[Json], ask: Callable[[Json], T]
 ) -> Iterator[tuple[Json, T | CommandFailed]]:
-    """Yield each target in order with its answer or its error; several are asked in parallel."""
+    """Yield each target in order with its response or its error; requests run in parallel."""
 
     def query(target: Json) -> T | CommandFailed:
         try:
@@ -274,7 +274,7 @@ def query_each(
 
 
 def render_failure(target: Json, wrong: CommandFailed) -> str:
-    """Return the error of a target, prefixed with its name unless it begins with it."""
+    """Return the error of a target, prefixed with its name unless it starts with it."""
     name = plain(target["name"])
     return str(wrong) if str(wrong).startswith((f"{name} ", f"{name}:")) else f"{name}: {wrong}"
 

@@ -1,4 +1,4 @@
-"""`opsjobs users`, `services`, `tokens` and `login`: who may use the service, and how."""
+"""`opsjobs users`, `services`, `tokens` and `login`: identities, their grants and logins."""
 
 from __future__ import annotations
 
@@ -419,7 +419,7 @@ def logout() -> None:
         try:
             client.once("/auth/logout", {})
         except RequestRefused as refused:
-            if refused.status != 401:  # it has ended there already
+            if refused.status != 401:  # the login has already ended there
                 raise
     with logins.lock():
         logins.forget(url)

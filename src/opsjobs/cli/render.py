@@ -31,7 +31,7 @@ NEVER_FOLDED = frozenset({
     "id", "uuid", "name", "host", "target", "targets", "job", "schedule", "execution",
     "credential", "user", "username", "service", "group", "file", "key", "zone", "jump",
 })  # fmt: skip
-"""Headings of columns that are never folded: their cells are typed again."""
+"""Headings of columns that are never folded: their cells are typed into other commands."""
 REASONS = frozenset({"error", "message", "why", "reason", "waits for", "outcome", "changes"})
 """Headings of columns with reasons: hidden only before names and ids."""
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
@@ -104,7 +104,7 @@ def tell(message: str) -> None:
     """Print a message on stderr, one or more lines.
 
     It may contain text of a target or of the service: control characters are escaped. Pending
-    stdout is written first, so that the order stays if both are one file.
+    stdout is written first, to keep the order if both are one file.
     """
     sys.stdout.flush()
     sys.stderr.write(f"{plain_lines(message)}\n")
@@ -186,7 +186,7 @@ def _to_text(value: object) -> str:
 
 
 def seconds(milliseconds: object) -> str:
-    """Return a duration in ms for people: 45 ms, 1.25 s, 3 min 20 s."""
+    """Return a duration in ms for display: 45 ms, 1.25 s, 3 min 20 s."""
     if not isinstance(milliseconds, int | float):
         return "-"
     if milliseconds < 1_000:
@@ -205,7 +205,7 @@ def ago(moment: object, *, now: datetime | None = None) -> str:
 
 
 def elapsed(seconds_ago: float) -> str:
-    """Return an age in seconds for people: 12s ago, 5m ago, 3h ago, 4d ago."""
+    """Return an age in seconds for display: 12s ago, 5m ago, 3h ago, 4d ago."""
     passed = max(0.0, seconds_ago)
     for unit, length in (("d", 86_400), ("h", 3_600), ("m", 60)):
         if passed >= 2 * length:
@@ -224,7 +224,7 @@ def pluralize(number: int, noun: str) -> str:
 
 
 def size(size_bytes: object) -> str:
-    """Return a size for people: `3 B`, `12.5 MiB`."""
+    """Return a size for display: `3 B`, `12.5 MiB`."""
     if not isinstance(size_bytes, int):
         return ""
     number, unit = float(size_bytes), "B"
@@ -301,7 +301,7 @@ def _least(columns: Sequence[Column], widths: Sequence[int], kept: Sequence[int]
 def _fitting(
     columns: Sequence[Column], widths: Sequence[int], room: int, empty: Collection[int]
 ) -> list[int]:
-    """Return the positions of the columns that fit: empty ones go first, names and ids last."""
+    """Return the positions of columns with room: empty ones drop first, names and ids last."""
     kept = list(range(len(columns)))
 
     def worth(position: int) -> tuple[int, int]:

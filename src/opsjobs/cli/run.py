@@ -31,7 +31,7 @@ _WHERE = "no targets are given. Use -t web-1,web-2, -g GROUP or -l env=prod."
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BecomeOptions:
-    """Options that say as which user a command runs."""
+    """Options that select the user as which a command runs."""
 
     become: Annotated[bool | None, typer.Option("--become", help="Run it as root, with sudo.")]
     become_user: Annotated[
@@ -193,7 +193,7 @@ def _text_of(body: bytes) -> dict[str, str]:
 def _interpreter(body: bytes) -> str:
     """Return the interpreter of the script's `#!` line, or bash.
 
-    `#!/usr/bin/env python3` and `#!/bin/sh` both name their program.
+    Both `#!/usr/bin/env python3` and `#!/bin/sh` name their program.
     """
     first = body.split(b"\n", 1)[0].decode(errors="replace").strip()
     program = first.removeprefix("#!").split() if first.startswith("#!") else []

@@ -1,4 +1,4 @@
-"""Options of a schedule, and the body of POST /jobs/{id}/schedules that they make."""
+"""Options of a schedule, and their body of POST /jobs/{id}/schedules."""
 
 from __future__ import annotations
 
@@ -209,7 +209,7 @@ timed = options.spread(ScheduleTiming, "timing")
 
 
 def to_draft(schedule: Json) -> Json:
-    """Return the body that would make this stored schedule."""
+    """Return the body that would create this stored schedule."""
     return {
         name: schedule[name]
         for name in ScheduleDraft.model_fields
@@ -226,4 +226,4 @@ def _has_offset(text: str) -> bool:
     try:
         return datetime.fromisoformat(text).tzinfo is not None
     except ValueError:
-        return True  # the service reports what is wrong with it
+        return True  # the service reports the error

@@ -1,4 +1,4 @@
-"""`opsjobs targets test` and `trust`, and `opsjobs circuits`: how machines let us in."""
+"""`opsjobs targets test` and `trust`, and `opsjobs circuits`: connections to targets."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def trust(
 
 
 def _scan(client: Client, target: Json) -> list[Json]:
-    """Return the host keys that a machine presents now."""
+    """Return the host keys that a target presents now."""
     if target.get("host_key_policy") == HostKeyPolicy.CA:
         raise CommandFailed("its host keys are verified by its CA: there is nothing to pin.")
     shown: list[Json] = client.post(f"{path_of('target', target['id'])}/scan-host-keys")[
@@ -204,7 +204,7 @@ def fingerprints(lines: Sequence[str]) -> list[str]:
 
 
 def render_host_key_trust(target: Mapping[str, Any]) -> str:
-    """Return how host keys are verified: the number of pinned ones, `none`, or the policy."""
+    """Return the verification of host keys: the number of pinned ones, `none`, or the policy."""
     if target.get("transport") == "local":
         return ""
     policy = target.get("host_key_policy")

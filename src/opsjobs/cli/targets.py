@@ -1,4 +1,4 @@
-"""`opsjobs targets` and `opsjobs groups`: the machines, and named sets of them."""
+"""`opsjobs targets` and `opsjobs groups`: targets, and named sets of them."""
 
 from __future__ import annotations
 

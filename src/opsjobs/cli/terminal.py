@@ -17,7 +17,7 @@ _CLEAR = b"\r\x1b[K"
 
 
 class Terminal:
-    """Writer for stdout and stderr that keeps the order, also if both are one terminal.
+    """Writer for stdout and stderr that keeps the order, even if both are one terminal.
 
     On a terminal, control characters of remote bytes are escaped (`terminal_escapes`) unless `raw`.
     The status line is drawn only if stderr is a terminal, and only below whole lines; it is never
@@ -38,7 +38,7 @@ class Terminal:
     def write(self, stream: str, portion: bytes) -> None:
         """Write remote bytes to one of the streams, after flushing the other.
 
-        All remote bytes pass here.
+        All remote bytes are written by this method.
         """
         if not self._raw and self._file(stream).isatty():
             portion = self._shown[stream].feed(portion)
@@ -58,7 +58,7 @@ class Terminal:
                 self._open_line = not portion.endswith(b"\n")
 
     def notice(self, text: str, style: str | None = None) -> None:
-        """Print a message on lines of its own on stderr."""
+        """Print a message on separate lines on stderr."""
         with self._lock:
             self._erase()
             self.close_line()
@@ -130,7 +130,7 @@ Source = tuple[object, object, object, str]
 class OutputLines:
     """Writer of output events.
 
-    With `names`, each line begins with `NAME | ` and is never mixed with another target's.
+    With `names`, each line starts with `NAME | ` and is never mixed with another target's.
     """
 
     def __init__(self, write: Write, names: Callable[[str], str] | None) -> None:

@@ -1,6 +1,6 @@
 """Escape remote bytes for a terminal: text and colours pass, all other controls are shown.
 
-So no machine can control the terminal.
+So no remote host can control the terminal.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class EscapedOutput:
 
 
 def escape_output(data: bytes) -> bytes:
-    r"""Return a whole stream as a terminal may be given it.
+    r"""Return a whole stream with all escapes that a terminal needs.
 
     >>> shown(b"ok\rall gone\x1b[K \x1b[31mred")
     b'ok^Mall gone^[[K \x1b[31mred\x1b[0m'

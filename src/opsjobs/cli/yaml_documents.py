@@ -1,6 +1,6 @@
 """YAML files of jobs and schedules, read safely and within limits.
 
-YAML 1.2; JSON is YAML, too.
+YAML 1.2, which includes JSON.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ VALUES_MAX = 100_000
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """A body with its place in its file."""
+    """A body with its position in its file."""
 
     body: dict[str, Any]
     file: str
     node: Node
 
     def at(self, pointer: str = "") -> str:
-        """Return the line of a field of the body, or of the nearest one: `jobs.yaml, line 12`."""
+        """Return the line of a field of the body, or of the closest one: `jobs.yaml, line 12`."""
         line: int = self.node.start_mark.line
         node = self.node
         for step in pointer.split("/")[1:]:
@@ -65,7 +65,7 @@ def placed_bodies(
 
 
 def doubles(placed: Sequence[Placed]) -> list[tuple[Placed, Placed]]:
-    """Return each body with a name that an earlier one has, after that earlier one."""
+    """Return pairs of bodies with equal names: an earlier one, and the later one."""
     first: dict[str, Placed] = {}
     found: list[tuple[Placed, Placed]] = []
     for one in placed:
@@ -122,7 +122,7 @@ def one(file: str, noun: str) -> dict[str, Any]:
 
 
 def readable(body: dict[str, Any]) -> dict[str, Any]:
-    """Return the body for people: its name first, long texts as literal blocks."""
+    """Return the body for display: its name first, long texts as literal blocks."""
     order: dict[str, Any] = {name: body[name] for name in ("name", "description") if name in body}
     order.update(body)
     return {name: literal(value) for name, value in order.items()}
@@ -221,7 +221,7 @@ class _Counted:
                 return {self._key(key): self.plain(one, depth + 1) for key, one in value.items()}
             case list():
                 return [self.plain(one, depth + 1) for one in value]
-            case date():  # and datetime: JSON knows texts only
+            case date():  # and datetime: JSON has only texts for these
                 return value.isoformat()
             case None | bool() | int() | float() | str():
                 return value

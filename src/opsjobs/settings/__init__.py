@@ -1,8 +1,8 @@
 """Settings from the environment: read once, checked as a whole, in frozen groups.
 
 Names of the platform (DATABASE_URL, COMMAND_TIMEOUT, …) are read with and without the prefix
-`OPSJOBS_`; with it they take precedence. Our own names always have that prefix. Secrets can also be
-in files: `ENCRYPTION_KEYS_FILE=/run/secrets/keys`. An empty variable is not set.
+`OPSJOBS_`; with it they take precedence. All other names always have that prefix. Secrets can also
+be in files: `ENCRYPTION_KEYS_FILE=/run/secrets/keys`. An empty variable is not set.
 """
 
 from opsjobs.settings.groups import (

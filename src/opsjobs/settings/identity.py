@@ -24,7 +24,7 @@ from opsjobs.settings.variables import SettingsGroup, setting
 
 SECRET_BYTES_MIN = 32
 SECRET_CHARACTERS_DIFFERENT_MIN = 10
-# Values of examples, which are public.
+# Values in public examples.
 _KNOWN = re.compile(
     r"(?i)(change|your|example|default|secret-?key|super-?secret|jwt-?secret|password"
     r"|development|insecure|test-)"
@@ -222,7 +222,7 @@ def _unfit_for_production(wanted: IdentitySettings) -> Iterator[str]:
 
 
 def weakness(secret: str) -> str | None:
-    """Return why a shared secret is refused, to follow its name; None if it is good."""
+    """Return why a shared secret is refused, to follow its name; None if it is accepted."""
     if len(secret.encode()) < SECRET_BYTES_MIN:
         return f"has {len(secret.encode())} bytes"
     if _KNOWN.search(secret) or len(set(secret)) < SECRET_CHARACTERS_DIFFERENT_MIN:

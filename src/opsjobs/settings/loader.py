@@ -19,7 +19,7 @@ from opsjobs.settings.production import unfit
 from opsjobs.settings.types import HOW_TO_MAKE_A_KEY
 from opsjobs.settings.variables import PREFIX, Reading, read, variables
 
-# What a run finds in its environment on the target: no setting, and no mistake.
+# Variables that a run has in its environment on the target: neither settings nor mistakes.
 _ON_A_TARGET = re.compile(
     r"OPSJOBS_(TARGET|HOST|EXECUTION|JOB|ATTEMPT|SECRETS|RUN|FAILPOINT|PARAM_.*)"
 )
@@ -147,7 +147,7 @@ def names() -> frozenset[str]:
 
 
 def unknown(environ: Mapping[str, str] | None = None) -> dict[str, str | None]:
-    """Return OPSJOBS_ variables that are no settings, with the name that was perhaps meant."""
+    """Return OPSJOBS_ variables that are not settings, with the closest valid name."""
     environ = os.environ if environ is None else environ
     known = names()
     return {
@@ -160,7 +160,7 @@ def unknown(environ: Mapping[str, str] | None = None) -> dict[str, str | None]:
 def _read_all(
     environ: Mapping[str, str], group: type[BaseModel]
 ) -> tuple[list[Reading], list[str]]:
-    """Return what is set of a group's variables, and the faults of those that cannot be read."""
+    """Return the set variables of a group, and the faults of those that cannot be read."""
     readings, faults = [], []
     for variable in variables(group):
         try:
@@ -174,7 +174,7 @@ def _read_all(
 
 
 def _validate(group: type[_Group], readings: list[Reading]) -> tuple[_Group, list[str]]:
-    """Return the group with these values; its defaults and the faults if some are not valid."""
+    """Return the group with these values; its defaults and the faults if some are invalid."""
     values = dict[str, Any]()
     for reading in readings:
         *above, name = reading.variable.path
@@ -195,7 +195,7 @@ def _validate(group: type[_Group], readings: list[Reading]) -> tuple[_Group, lis
 
 
 def _find_contradictions(settings: Settings) -> list[str]:
-    """Return the faults that single values do not show, and what production refuses."""
+    """Return faults of combined values, and settings that production refuses."""
     production = settings.security.environment == "production"
     faults = list(identity.faults(settings.identity, production=production))
     if production and not faults:

@@ -11,7 +11,7 @@ from opsjobs.settings.groups import SecuritySettings, Settings
 from opsjobs.settings.types import HOW_TO_MAKE_A_KEY, key_bytes
 
 SECRET_CHARACTERS_MIN = 32  # 32 random bytes are 44 characters of base64
-# Of 32 random bytes fewer are different once in more installations than there will ever be.
+# 32 random bytes practically never have fewer different ones.
 KEY_BYTES_DIFFERENT_MIN = 10
 _ENCRYPTED = ("require", "verify-ca", "verify-full")
 _SO = "and ENVIRONMENT is production"

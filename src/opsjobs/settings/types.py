@@ -1,7 +1,7 @@
-"""Types of settings: they turn the text of a variable into a value, or say what to write.
+"""Types of settings: they parse the text of a variable, or report the accepted values.
 
-Each is a validator for `Annotated`. It takes text from the environment; a value that is no text
-(made in code) passes unchanged, and pydantic checks its type. Errors follow `NAME is VALUE: `.
+Each is a validator for `Annotated`. It accepts text from the environment; a value that is not text
+(set in code) passes unchanged, and pydantic checks its type. Errors follow `NAME is VALUE: `.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def size(low: int, high: int) -> BeforeValidator:
 
 
 def choice(*allowed: str) -> BeforeValidator:
-    """Parse one of a few words, in any case; the result is spelt as in `allowed`."""
+    """Parse one of a few words, in any letter case; the result is spelt as in `allowed`."""
     spellings = {word.lower(): word for word in allowed}
 
     def parse(text: str) -> str:
@@ -121,7 +121,7 @@ def _switch(text: str) -> bool:
 
 
 SWITCH = from_text(_switch)
-"""on or off, true or false, yes or no, 1 or 0."""
+"""A switch: on or off, true or false, yes or no, 1 or 0."""
 
 
 def address(schemes: tuple[str, ...], example: str) -> BeforeValidator:

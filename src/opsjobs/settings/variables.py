@@ -1,8 +1,8 @@
-"""Variables: the names, defaults and descriptions of settings, and how each is read.
+"""Variables: the names, defaults and descriptions of settings, and reading their values.
 
 A group of settings is a pydantic model. Each of its fields is one variable of the environment,
 declared by `setting`. Groups are read from a mapping, not from the process: tests and `opsjobs up`
-make their own.
+build their own.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Variable:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The accepted names, the one that wins first."""
+        """The accepted names, in order of precedence."""
         return (self.name,) if self.name.startswith(PREFIX) else (PREFIX + self.name, self.name)
 
     @property
@@ -96,7 +96,7 @@ def _variable(path: tuple[str, ...], field: FieldInfo) -> Variable:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """The value that the environment has for one variable.
+    """The value of one variable in the environment.
 
     `text` is None if the variable is not set. `name` is the spelling that was found. `origin` is
     "default", "environment" or the path of the file.
@@ -109,14 +109,14 @@ class Reading:
 
     @property
     def shown(self) -> str:
-        """The value for people: a secret as ***, a URL without its password."""
+        """The value for display: a secret as ***, a URL without its password."""
         text = self.variable.default if self.text is None else self.text
         if text is None:
             return ""
         return redact(text) if self.variable.secret else text
 
     def describe_fault(self, write: str) -> str:
-        """Return the sentence for a value that is not valid."""
+        """Return the message for an invalid value."""
         shown = self.shown if self.variable.secret else repr(self.text)
         file = "" if self.origin == "environment" else f" (from {self.origin})"
         return f"{self.name} is {shown}{file}: {write}."

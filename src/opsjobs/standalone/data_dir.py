@@ -38,7 +38,7 @@ class DataFolder:
     def acquire(self) -> None:
         """Create the folder if needed and lock it.
 
-        Raises Refusal if the folder holds something else, is unusable, or is locked by another
+        Raises Refusal if the folder has other contents, is unusable, or is locked by another
         process.
         """
         try:
@@ -83,7 +83,7 @@ class DataFolder:
             write_private(self.admin_token, [f"opsc_{secrets.token_urlsafe(TOKEN_BYTES)}"])
 
     def publish_endpoint(self, url: str) -> None:
-        """Write the URL into the endpoint file, so that commands on this machine find the API."""
+        """Write the URL into the endpoint file, so that commands on this host find the API."""
         making = self.endpoint.with_suffix(".making")
         making.write_text(f"{url}\n")
         making.chmod(0o644)
@@ -109,7 +109,7 @@ class DataFolder:
         existed = self.path.exists()
         for missing in [p for p in (*reversed(self.path.parents), self.path) if not p.exists()]:
             missing.mkdir()
-            # Regardless of our umask: PostgreSQL's user must be able to traverse it.
+            # Regardless of the umask: PostgreSQL's user must be able to traverse it.
             missing.chmod(0o755)
         if existed and not self._lock.exists() and (foreign := _foreign_entries(self.path)):
             raise Refusal(
@@ -223,7 +223,7 @@ def _make_private(folder: Path, owner: Owner) -> None:
     except FileExistsError:
         found = folder.lstat()
         # The name is predictable and the parent is world-writable: the folder must belong to the
-        # same user and be closed.
+        # same user and be closed to others.
         if not stat.S_ISDIR(found.st_mode) or found.st_uid != owner.uid or found.st_mode & 0o077:
             raise Refusal(
                 "socket_folder_taken",

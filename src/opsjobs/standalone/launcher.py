@@ -1,4 +1,4 @@
-"""Bind a new process to its parent's life, switch to a user, and exec the command.
+"""Bind a new process to its parent's lifetime, switch to a user, and exec the command.
 
 This file is run by path and never imported:
 `launcher.py PARENT_PID DEATH_SIGNAL UID GID COMMAND ARGUMENT…`; UID and GID are numbers, or `-` to
@@ -17,7 +17,7 @@ _PR_SET_PDEATHSIG = 1
 
 
 def main(parent: int, death_signal: int, uid: str, gid: str, command: list[str]) -> None:
-    """Exec `command`; exit with 1 if the parent is already gone."""
+    """Exec `command`; exit with 1 if the parent has already exited."""
     if uid != "-":
         os.setgroups([])
         os.setgid(int(gid))

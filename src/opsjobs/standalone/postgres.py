@@ -82,14 +82,14 @@ class Postgres:
 
     @property
     def running(self) -> bool:
-        """Return True while the server's main process lives."""
+        """Return True while the server's main process is running."""
         return self.process is not None and self.process.poll() is None
 
     def start(self) -> str:
         """Start the server and return the URL of its database `opsjobs`, which is ready then.
 
-        The first start creates the data. Raises Refusal for a data folder that cannot be used,
-        Unavailable if the server does not come up.
+        The first start creates the data. Raises Refusal for an unusable data folder, Unavailable
+        if the server does not start.
         """
         owner = server_owner(self._data)
         self._make_folders(owner)
@@ -105,7 +105,7 @@ class Postgres:
         return self.url
 
     def stop(self, timeout_seconds: float = STOP_SECONDS) -> None:
-        """Stop the server: disconnect the clients and write everything out.
+        """Stop the server: disconnect the clients and flush all data.
 
         After `timeout_seconds` it escalates to the next harder signal.
         """
@@ -146,7 +146,7 @@ class Postgres:
     def _initialise(self, binaries: Path, owner: Owner) -> None:
         """Create the cluster and its database under a temporary name, then rename.
 
-        A kill in between leaves nothing half-made.
+        A kill in between leaves no incomplete cluster.
         """
         making = self._own / "making"
         shutil.rmtree(making, ignore_errors=True)
@@ -216,7 +216,7 @@ class Postgres:
             if _is_server_of(pid, self._data):
                 _end_server(pid, self._data)
             else:
-                # PostgreSQL takes its own parent's id for stale, and still checks whether the old
+                # PostgreSQL treats its own parent's id as stale, and still checks whether the old
                 # shared memory is in use; deleting the file would skip that check.
                 _rewrite_first_line(record, str(os.getpid()))
 

@@ -1,4 +1,4 @@
-"""Helper process of `up`: record a worker's death, so that takeover need not wait.
+"""Helper process of `up`: record a worker's termination, so that takeover need not wait.
 
 Without it, its runs would wait for the lease to expire.
 

@@ -1,8 +1,8 @@
 """Start processes: the servers, the processes of the service, and short-lived helpers.
 
-A process has its own session and dies with the thread that started it. Helpers keep database
-drivers out of `up`, so that it stays small. The servers run as a user without privileges if `up`
-runs as root, because PostgreSQL refuses root.
+A process has its own session and is killed when the thread that started it ends. Helpers keep
+database drivers out of `up`, so that it stays small. The servers run as a user without privileges
+if `up` runs as root, because PostgreSQL refuses root.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _KEPT = ("PATH", "HOME", "LANG", "TZ", "TMPDIR", "LD_LIBRARY_PATH")
 
 
 def bare_environment() -> dict[str, str]:
-    """Return what a third-party server needs of the environment: no setting, no secret."""
+    """Return the variables that a third-party server needs: no setting, no secret."""
     return {name: os.environ[name] for name in _KEPT if name in os.environ} | {"LC_ALL": "C"}
 
 

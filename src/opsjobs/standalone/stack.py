@@ -31,7 +31,7 @@ WORKER_ENDS_SECONDS = 15.0
 LAB_SECONDS = 30.0
 PORT_SECONDS = 3.0  # a killed `up` may leave processes that hold its port for a moment
 DEATHS_AT_START = 3
-# Addresses for our own health checks.
+# Addresses for the health checks of the stack.
 _LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104  compared only
 
 _SERVER = ((signal.SIGINT, 30.0), (signal.SIGQUIT, 5.0), (signal.SIGKILL, 5.0))
@@ -41,7 +41,7 @@ _SERVER = ((signal.SIGINT, 30.0), (signal.SIGQUIT, 5.0), (signal.SIGKILL, 5.0))
 class StackOptions:
     """Options of `up` and `demo`.
 
-    `port` 0 picks a free one; the settings are read from `environment`.
+    `port` 0 selects a free one; the settings are read from `environment`.
     """
 
     data_dir: Path
@@ -56,8 +56,8 @@ class Stack:
     """The running service: `with Stack(options) as stack:` serves at `stack.url`.
 
     `stack.token` is the admin's. Everything ends with this process: in order by `stop()`, at once
-    by kill -9. Raises Refusal if the service must not start, Unavailable if some part does not come
-    up.
+    by kill -9. Raises Refusal if the service must not start, Unavailable if a component does not
+    start.
     """
 
     def __init__(self, options: StackOptions, report: Report = lambda _: None) -> None:
@@ -91,7 +91,7 @@ class Stack:
 
     @property
     def warnings(self) -> list[str]:
-        """Return warnings about what API callers can do on this machine because it runs as root."""
+        """Return warnings about the power of API callers over this host if `up` runs as root."""
         if os.geteuid() != 0:
             return []
         found = []
@@ -259,7 +259,7 @@ class Stack:
         return lambda pid: self._run_helper("reap_worker", _worker_name(pid))
 
     def _environment(self) -> dict[str, str]:
-        """Return the environment of all processes: the caller's, and what the stack adds to it."""
+        """Return the environment of all processes: the caller's, with the stack's additions."""
         ours = {
             "OPSJOBS_DATABASE_URL": self._database_url,
             "OPSJOBS_REDIS_URL": self._redis_url or "",

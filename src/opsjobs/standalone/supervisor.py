@@ -1,4 +1,4 @@
-"""Keep processes alive, with one thread each.
+"""Keep processes running, with one thread each.
 
 The thread starts its process, waits for the exit and restarts it unless it was asked to end.
 """
@@ -23,7 +23,7 @@ Report = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class SupervisedProcess:
-    """The configuration of one process: its start, its stop and its death.
+    """The configuration of one process: its start, its stop and its termination.
 
     `start` returns the process once it can be used, or raises Failure. `signals` are sent one after
     another, each with the seconds to wait for the exit before the next. `died` is called with the
@@ -69,19 +69,19 @@ class Supervisor:
             del self._threads[thread.process.name]
 
     def hurry(self) -> None:
-        """Skip the remaining grace of each process that is stopping. Safe in a signal handler."""
+        """Skip the rest of the grace period of stopping processes. Safe in a signal handler."""
         for thread in list(self._threads.values()):
             thread.hurry()
 
     def deaths(self, name: str) -> int:
-        """Return the number of deaths in a row; one after a long run counts as the first."""
+        """Return the number of consecutive terminations; one after a long run counts as first."""
         return self._threads[name].deaths
 
 
 class _ProcessThread(threading.Thread):
     """Supervise one process over its restarts.
 
-    This thread is the parent: the process dies when the thread does.
+    This thread is the parent: the process is killed when the thread ends.
     """
 
     def __init__(self, process: SupervisedProcess, report: Report) -> None:

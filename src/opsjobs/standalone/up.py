@@ -41,7 +41,7 @@ class _StopRequested(BaseException):
 
 
 class _SignalHandler:
-    """Handle SIGINT, SIGTERM and SIGHUP; a second signal skips the remaining grace."""
+    """Handle SIGINT, SIGTERM and SIGHUP; a second signal skips the grace period."""
 
     def __init__(self, stack: Stack) -> None:
         self.stop_requested = threading.Event()
@@ -75,7 +75,7 @@ def _print_welcome(stack: Stack, seconds: float) -> None:
 
 
 def _report(line: str) -> None:
-    # The terminal may be gone; children must be stopped all the same.
+    # The terminal may be closed; children must be stopped all the same.
     with contextlib.suppress(OSError):
         sys.stderr.write(f"up: {line}\n")
         sys.stderr.flush()

@@ -32,7 +32,7 @@ class Valkey:
 
     @property
     def running(self) -> bool:
-        """Return True while the process lives."""
+        """Return True while the process is running."""
         return self.process is not None and self.process.poll() is None
 
     def start(self) -> str:

@@ -1,4 +1,4 @@
-"""Inventories of other programs as targets; whatever is not imported has a reason."""
+"""Import targets from inventories of other programs; each skipped entry has a reason."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class SourceKind(StrEnum):
 def read(kind: SourceKind, name: str, text: str) -> ImportedInventory:
     """Return the inventory in the text of a file.
 
-    Raises ValueError with the line if it is not of this kind.
+    Raises ValueError with the line if it is not of this format.
     """
     _refuse_unread(name, text)
     if kind is SourceKind.ANSIBLE:

@@ -1,4 +1,4 @@
-"""Semantics of an Ansible inventory: nested groups, variables, how to reach each host."""
+"""Semantics of an Ansible inventory: nested groups, variables, connection parameters."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class Tree:
                 parents.setdefault(child, []).append(name)
         above = {name: _find_ancestors(name, parents) for name in self.groups}
         self.group(ALL_HOSTS)
-        # Ansible puts every host and every group below `all`, whether the file does so or not.
+        # Ansible puts every host and every group below `all`, even if the file does not.
         of_host: dict[str, set[str]] = {host: {ALL_HOSTS} for host in self.hosts}
         for name, group in self.groups.items():
             for host in group.hosts:

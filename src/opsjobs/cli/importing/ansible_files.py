@@ -20,9 +20,9 @@ from opsjobs.cli.importing.inventory import ImportedInventory
 
 
 def read_ansible(name: str, text: str) -> ImportedInventory:
-    """Return the inventory in a file, whose format its name or its first line tells.
+    """Return the inventory in a file; its name or its first line determines the format.
 
-    Raises ValueError with the place if it is not one.
+    Raises ValueError with the position if it is not an inventory.
     """
     if is_inventory_json(text):
         return read_json(text)
@@ -112,7 +112,7 @@ def read_yaml(text: str) -> ImportedInventory:
 class _LenientConstructor(SafeConstructor):
     """YAML constructor that accepts vaulted values and all other tags; none is imported.
 
-    A class of its own: constructors are added to a class, for all loaders in the process.
+    A separate class, because constructors are added to a class, for all loaders in the process.
     """
 
 
@@ -204,7 +204,7 @@ def is_inventory_json(text: str) -> bool:
 
 
 def read_json(text: str) -> ImportedInventory:
-    """Return the inventory in the text. Raises ValueError if a part has another shape."""
+    """Return the inventory in the text. Raises ValueError if a part has an unexpected type."""
     tree = Tree()
     groups = _json_object(json.loads(text), "the inventory")
     meta = _json_object(groups.pop(_META, None), f"{_META!r}")

@@ -1,4 +1,4 @@
-"""Parse crontabs as cron does: settings, entries, and reasons for what is skipped."""
+"""Parse crontabs as cron does: settings, entries, and skipped lines with their reasons."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ _LOWEST_HIGHEST = ((0, 59), (0, 23), (1, 28), (1, 12), (0, 6))
 _STEP = re.compile(r"([^,/]+)/(\d{1,9})(?=,|$)")
 _LOWEST, _STEPS = (0, 0, 1, 1, 0), (59, 23, 31, 12, 7)
 _BY_STAR = (2, 3, 4)
-"""Fields whose star matters: in a day field it decides whether both days count.
+"""Fields in which a star matters: in a day field it decides whether both days count.
 
-Their largest step gives the first value alone.
+Their largest step selects only the first value.
 """
 _NICKNAMES = ("@yearly", "@annually", "@monthly", "@weekly", "@daily", "@midnight", "@hourly")
 # Comments that do not describe the entry below: a header, a disabled entry, a ruler, an editor's
@@ -193,7 +193,7 @@ class _CrontabReader:
     # --- entries
 
     def _entry(self, written: str) -> CrontabEntry:
-        # A dash means "do not log this one". opsjobs has no counterpart, and nothing is lost.
+        # A dash means "do not log this one". opsjobs has no counterpart, so it can be dropped.
         written = written.removeprefix("-")
         when, rest = self._nickname(written) if written.startswith("@") else self._fields(written)
         user = None
@@ -254,11 +254,11 @@ class _CrontabReader:
         return _RANDOM.sub(lambda m: f"H({m[1] or low}-{m[2] or high})", text)
 
     def _step(self, position: int, item: re.Match[str]) -> str:
-        """Return an item with an excessive step as cron reads it: the first value alone."""
+        """Return an item with an excessive step as cron reads it: only the first value."""
         base, step, most = item[1], item[2], _STEPS[position]
         if int(step) <= most:
             return item[0]
-        # A field that begins with `*` must still do so if cron looks at that.
+        # A field that starts with `*` must still do so if that matters to cron.
         first = base.split("-")[0]
         if base == "*":
             first = f"*/{most}" if position in _BY_STAR else str(_LOWEST[position])

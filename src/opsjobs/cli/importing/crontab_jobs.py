@@ -52,8 +52,8 @@ class PlannedJob:
 def source_of(file: str, options: CrontabOptions, *, system: bool) -> str:
     """Return the tag of all jobs of one crontab.
 
-    A user's crontab is identified by the user, wherever its copy lies; a system crontab by its
-    file.
+    A user's crontab is identified by the user, regardless of the path of its copy; a system crontab
+    by its file.
     """
     parts = (options.prefix, options.user or "", PurePosixPath(file).name if system else "")
     return f"{TAG}:{sha256(chr(0).join(parts).encode()).hexdigest()[:DIGEST_CHARACTERS]}"
@@ -105,7 +105,7 @@ def _name(entry: CrontabEntry, options: CrontabOptions) -> str:
 
 
 def _program(command: str) -> str:
-    """Return the program's name for people, without `cd … &&`, assignments and wrappers."""
+    """Return the program's name for display, without `cd … &&`, assignments and wrappers."""
     rest = command.strip().lstrip("({ ")
     while (guard := _GUARD.match(rest)) is not None and guard.end() < len(rest):
         rest = rest[guard.end() :]
@@ -164,7 +164,7 @@ def _program_of(entry: CrontabEntry) -> dict[str, Any]:
 
 
 def _schedule(entry: CrontabEntry, options: CrontabOptions) -> dict[str, Any]:
-    """Return the schedule, as cron behaves: missed firings are skipped, runs may overlap."""
+    """Return the schedule with cron's behaviour: misfires are skipped, runs may overlap."""
     body: dict[str, Any] = {
         "name": SCHEDULE,
         "type": "cron",

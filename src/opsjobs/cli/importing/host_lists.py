@@ -164,7 +164,7 @@ def is_hosts_file(lines: Sequence[str]) -> bool:
 def read_hosts(text: str) -> ImportedInventory:
     """Return the inventory in the text. Raises ValueError with the line.
 
-    Of a name that appears twice, the first one counts.
+    If a name appears twice, the first entry is used.
     """
     found: dict[str, FoundTarget] = {}
     left: list[Skipped] = []

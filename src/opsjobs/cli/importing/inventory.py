@@ -11,7 +11,7 @@ TARGETS_MAX = 100_000
 
 @dataclass(frozen=True, slots=True)
 class FoundTarget:
-    """One machine; None: not given. `user` and `key` (a path) select the credential.
+    """One host; None: not given. `user` and `key` (a path) select the credential.
 
     `variables`: other values of the inventory, from which labels can be made.
     """
@@ -51,7 +51,7 @@ class FoundTarget:
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """Something that was not imported, with the reason. `target`: it is a whole machine."""
+    """An entry that was not imported, with the reason. `target`: it is a whole host."""
 
     what: str
     reason: str
@@ -60,7 +60,7 @@ class Skipped:
 
 @dataclass(frozen=True, slots=True)
 class ImportedInventory:
-    """Machines in the order of the file, each name once, and skipped entries."""
+    """Hosts in the order of the file, each name once, and skipped entries."""
 
     found: Sequence[FoundTarget]
     left: Sequence[Skipped] = ()

@@ -24,12 +24,12 @@ from opsjobs.standalone.lab.session import LabSession
 
 ADDRESS = "127.0.0.1"
 FIRST_PORT = 20_022
-LAST_PORT = 32_767  # above this are the ports that the kernel gives to clients
+LAST_PORT = 32_767  # above this are the ports that the kernel assigns to clients
 HANDSHAKES_WAITING = 256
 
 
 class Lab:
-    """The machines lab-1 … lab-N over the keys and ports of one folder."""
+    """The machines lab-1 … lab-N, with the keys and ports of one folder."""
 
     def __init__(self, folder: Path, count: int) -> None:
         self._folder = LabFolder(folder)

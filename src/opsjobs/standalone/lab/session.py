@@ -17,7 +17,7 @@ from asyncssh.stream import SSHServerStreamSession
 _STDIN, _STDERR = 0, 2
 # RFC 4254 section 6.10, without terminal signals.
 _SIGNALS = ("HUP", "INT", "QUIT", "KILL", "TERM", "USR1", "USR2")
-_ACCEPTED = ("LANG", "LC_")  # what Debian's sshd accepts of a client's environment
+_ACCEPTED = ("LANG", "LC_")  # the client's environment variables that Debian's sshd accepts
 
 
 class CommandSession(asyncssh.SSHServerSession[bytes]):
@@ -51,7 +51,7 @@ class CommandSession(asyncssh.SSHServerSession[bytes]):
         self._starting = asyncio.get_running_loop().create_task(self._start())
 
     def data_received(self, data: bytes, _: asyncssh.DataType) -> None:
-        """Write to standard input; data that comes before the process exists waits for it."""
+        """Write to standard input; data that arrives before the process exists is kept for it."""
         if self._process is None:
             self._early.append(data)
         elif stdin := self._stdin():
@@ -111,14 +111,14 @@ class CommandSession(asyncssh.SSHServerSession[bytes]):
             self.connection_lost(None)
 
     def output(self, descriptor: int, data: bytes) -> None:
-        """Send what the command wrote."""
+        """Send output of the command."""
         if self._channel is not None:
             self._channel.write(
                 data, asyncssh.EXTENDED_DATA_STDERR if descriptor == _STDERR else None
             )
 
     def exited(self, code: int) -> None:
-        """Send the exit status after all output; a negative code is a signal's number."""
+        """Send the exit status after all output; a negative code is the number of a signal."""
         if self._channel is None:
             return
         if code >= 0:
@@ -193,7 +193,7 @@ class HomeFiles(asyncssh.SFTPServer):
 
 
 class LabSession(asyncssh.SSHServerSession[bytes]):
-    """A session that becomes a command or an SFTP session when the request comes."""
+    """A session that becomes a command or an SFTP session when the request arrives."""
 
     def __init__(self, machine: str, home: Path) -> None:
         self._machine = machine
