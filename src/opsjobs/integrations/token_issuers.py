@@ -36,7 +36,7 @@ class DiscoveredIssuer:
     async def jwks(self) -> Any:
         """Return the JWKS.
 
-        Raises ServiceUnavailable, even if only the discovery document is that of another issuer.
+        Raises ServiceUnavailable, including if the discovery document is that of another issuer.
         """
         document = await self._client.get(self._issuer.rstrip("/") + DISCOVERY)
         if not isinstance(document, dict) or document.get("issuer") != self._issuer:

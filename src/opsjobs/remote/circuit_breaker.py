@@ -257,7 +257,7 @@ class Breaker:
                 break
             except Unavailable:
                 await self._clock.sleep(AGAIN_SECONDS[-1])
-            except Exception:  # noqa: BLE001  a defect of ours must not hide how the login ended
+            except Exception:  # noqa: BLE001  a bug must not hide how the login ended
                 log.exception("circuit_report_failed", target=report.key.target_id)
                 break
         if changed is not None:
@@ -294,7 +294,7 @@ class OutcomeBatch(Generic[Question, Reply]):
         self._kept: set[asyncio.Future[Any]] = set()
 
     async def do(self, question: Question) -> Reply:
-        """Return the reply. Raises the exception of the batch."""
+        """Return the reply to this question, or raise its failure."""
         reply: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
         self._waiting.append((question, reply))
         if self._working is None or self._working.done():
@@ -331,7 +331,7 @@ class OutcomeBatch(Generic[Question, Reply]):
         """Answer these questions together, or one by one if one of them fails."""
         try:
             replies = await self._answer([question for question, _ in portion])
-        except Exception as failure:  # noqa: BLE001  each waiter gets the failure, whatever it was
+        except Exception as failure:  # noqa: BLE001  each waiter gets the failure, of any kind
             if isinstance(failure, Unavailable) or len(portion) == 1:
                 _fail([reply for _, reply in portion], failure)
                 return

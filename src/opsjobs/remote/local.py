@@ -91,8 +91,8 @@ class LocalSessions:
             return [SessionStep("shell", False, _ms_since(started), failure.message)]
         return [SessionStep("shell", True, _ms_since(started))]
 
-    async def scan_host_keys(self, endpoint: Endpoint) -> list[HostKey]:  # noqa: ARG002  likewise
-        """Return no keys: there are none to connect to the local machine."""
+    async def scan_host_keys(self, endpoint: Endpoint) -> list[HostKey]:  # noqa: ARG002  as above
+        """Return no keys: the local machine is reached without SSH."""
         return []
 
     async def close(self) -> None:

@@ -32,13 +32,13 @@ class Tick(Protocol):
         """Start; return when `run_once` may be called."""
 
     async def run_once(self) -> Mapping[str, int]:
-        """Run one idempotent pass; return counts of what it did, by name."""
+        """Run one idempotent pass; return counts of its work, by name."""
 
     def rest_seconds(self) -> float:
         """Return the seconds until the next pass is due. Callable from any thread."""
 
     async def stop(self) -> None:
-        """Close what `start` opened."""
+        """Release the resources that `start` opened."""
 
 
 def run_scheduler(tick: Tick, *, redis_url: str | None, metrics: Metrics | None = None) -> int:

@@ -95,7 +95,7 @@ class LoopThread:
             log.error(
                 "stop_timed_out", hint="the lease expires instead", seconds=self._stop_seconds
             )
-        except Exception:  # noqa: BLE001  what fails here must not keep the process alive
+        except Exception:  # noqa: BLE001  a failure here must not keep the process alive
             log.exception("stop_failed")
 
     def _end_loop(self) -> None:

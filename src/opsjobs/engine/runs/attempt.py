@@ -93,7 +93,7 @@ class ProgramAttempt:
 
     @property
     def reattaches(self) -> bool:
-        """True if an earlier worker may have started it in a spool, so look it up there."""
+        """True if an earlier worker may have started it in a spool, which can be queried."""
         return self._may_have_started and self._durable and self._identity is not None
 
     @property

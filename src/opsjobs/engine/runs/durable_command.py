@@ -1,4 +1,4 @@
-"""Commands that outlive their worker: started at most once, reattached if contact is lost.
+"""Commands that outlive their worker: started at most once, reattached after disconnects.
 
 They keep running if the worker has to leave. Whether a command was started is decided on the
 target; the worker only queries that. Certain outcomes are recorded, uncertain ones are `lost`.

@@ -21,8 +21,8 @@ from opsjobs.store.statements import storable
 
 CHUNK_BYTES = 64 << 10
 # Back-pressure: a run with more unwritten output than the first limit waits, and every run waits
-# while the worker has more than the second. The first is larger than a flush, so that the bytes of
-# the next flush are in memory while the last one is being committed.
+# while the worker has more than the second. That is larger than a flush, so that the bytes of the
+# next flush are in memory while the last one is being committed.
 RUN_UNWRITTEN_BYTES = 2 << 20
 WORKER_UNWRITTEN_BYTES = 32 << 20
 # One run's share of a flush, so that a flood of output leaves room for other runs: at least the

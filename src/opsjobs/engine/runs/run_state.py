@@ -109,7 +109,7 @@ RELEASE_BYTES = 1024 * 1024
 
 @dataclass(slots=True)
 class RunState:
-    """One running run. Its TargetRunner creates it; its actions read it and write to it."""
+    """The state of a running run. TargetRunner creates it; actions read and write it."""
 
     journal: RunJournal
     """Receives all records of the run."""

@@ -110,7 +110,7 @@ class TransferOrder:
     """Seconds since it was started, by this worker or another one."""
     timeout_seconds: float
     window_seconds: float
-    """Time limit of unreachability of the machine during the transfer."""
+    """The machine may be unreachable for this long during the transfer."""
     asked_by: tuple[str, IdentityKind] | None = None
     """The requester, by name and kind, if a parameter names the file of an upload.
 

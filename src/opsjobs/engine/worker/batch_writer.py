@@ -225,7 +225,7 @@ class BatchWriter:
         run = flush.runs[0]
         try:
             settled = await self._settle_until_stored(self._without_output(flush, bug))
-        except Exception:  # noqa: BLE001  the claim loop finds it as an unknown run of ours
+        except Exception:  # noqa: BLE001  the claim loop finds it as an unknown run
             log.exception("run_not_ended", execution=run.execution_id, target_run=run.run_id)
             settled = Settled(frozenset(), frozenset(), {})
         return replace(settled, stale=settled.stale | {run.run_id})

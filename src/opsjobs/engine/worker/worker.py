@@ -62,7 +62,10 @@ class Worker:
         return self.session.heartbeat.database_now if self.session is not None else None
 
     async def start(self) -> None:
-        """Start in the background; wait there, too, if the database is not up yet."""
+        """Start in the background.
+
+        If the database is not up yet, the background task waits for it.
+        """
         self._loop = asyncio.get_running_loop()
         self._claim_task = asyncio.create_task(self._run_sessions(), name="claims")
         self._control_task = asyncio.create_task(self._listen_for_orders(), name="control")

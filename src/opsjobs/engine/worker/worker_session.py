@@ -45,7 +45,7 @@ STOPPED_EXECUTIONS_KEPT = 1_000
 # How long closing channels and the last flush may take when a worker stops.
 STOP_GRACE_SECONDS = 5.0
 # After taking over a run whose last workers died, no other such run is taken for this long, unless
-# it shows a heartbeat before.
+# it is found alive before.
 SUSPECT_SECONDS = 10.0
 # The pause after a failed claim.
 CLAIM_RETRY_SECONDS = 0.5
@@ -142,7 +142,7 @@ class WorkerSession:
         self._may_own_unknown_runs = False
         """True if the ledger may list runs of this session not in `runs`: adopt them first."""
         self._out_of_step: set[int] = set()
-        """Runs dropped without a record of their end: owned by another worker, or mismatched.
+        """Runs dropped without a record of their end: no longer owned, or mismatched.
 
         Those that the ledger still assigns to this session are adopted as lost, and never twice.
         """
@@ -342,7 +342,7 @@ class WorkerSession:
             asked = asked & {run.id for run in unknown}
             left = left & {run.id for run in unknown}
         self._out_of_step -= (
-            asked  # the others belong to other workers; they return only through a new claim
+            asked  # the others are no longer owned; they return only through a new claim
         )
         self._suspended -= left
 
@@ -424,7 +424,7 @@ class WorkerSession:
             self._suspend_run(run)
 
     def _on_flushed(self, flush: Flush, settled: Settled) -> None:
-        """Remove finished runs after a flush, notify followers, claim what became ready."""
+        """Remove finished runs after a flush, notify followers, wake claims for ready runs."""
         for move in flush.runs:
             if move.run_id in settled.stale:
                 self._drop_run(move.run_id, move.fence)
@@ -455,7 +455,7 @@ class WorkerSession:
             self._tools.metrics.run_seconds.observe(time.monotonic() - run.began)
 
     def _drop_run(self, run_id: int, fence: int) -> None:
-        """Drop a run that belongs to another worker, or that does not match the ledger.
+        """Drop a run that this session no longer owns, or that does not match the ledger.
 
         The next claim finds out which of the two applies.
         """

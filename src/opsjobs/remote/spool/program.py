@@ -14,7 +14,7 @@ from opsjobs.model.program import Program, StartOrder
 SHORT_BYTES = 8 * 1024
 """Longer code is sent as a file: shell builtins read byte by byte."""
 
-_MEMORY = "/dev/shm"  # noqa: S108  a folder of our own is made in it, or none
+_MEMORY = "/dev/shm"  # noqa: S108  opsjobs creates its own folder in it, or none
 _FAIL = re.compile(r"@fail (interpreter|folder|storage)@")
 _NAMES: Mapping[str, tuple[str, ...]] = {
     "python": ("python3", "python"),
@@ -102,7 +102,7 @@ def direct(program: Program, token: str, nonce: str) -> Package:
     words, begun = _shell_code(program, program.env, manner), f"echo '{nonce} B' >&2"
     if program.script is None and not program.secrets and len(words) <= SHORT_BYTES:
         return Package(f"{begun}\n{words}", program.stdin or b"")
-    roots = ["$HOME/.opsjobs/runs", "/var/tmp"]  # noqa: S108  likewise
+    roots = ["$HOME/.opsjobs/runs", "/var/tmp"]  # noqa: S108  as above
     if program.secrets:
         roots.insert(0, _MEMORY)
     placed = _Placed(program, words, manner)

@@ -1,16 +1,19 @@
-# What the shell that starts a program does with what came over standard input. program.py joins sections of it, as lines.
+# Code of the shell that starts a program from data on standard input. program.py joins its
+# sections, as lines.
 #
-# It comes over standard input itself, so quotes are free; but the author's variables are set by it, so no name is used after
-# that which could be one of them: only positional parameters, and names that begin with OPSJOBS_.
-# `@fail CAUSE@` is replaced: in a durable run the cause goes into its record, else a record of its own tells of it.
+# The code arrives over standard input, too, so quotes need no escaping; but it sets the author's
+# variables, so no name is used after that which could be one of them: only positional parameters,
+# and names with the prefix OPSJOBS_.
+# `@fail CAUSE@` is replaced: in a durable run the cause goes into its record, else it is reported
+# in a record of its own.
 #
-# OPSJOBS_PLACE, a folder of the run's own (0700), holds while it runs:
+# OPSJOBS_PLACE, a folder of the run's own (0700), contains while the program runs:
 #   script.*     the script     stdin   its input     secrets/*   one file (0600) each
-#   words        what would be long to read for a shell: variables, arguments, the command
-#   e            the interpreter could not be started at all
+#   words        code that a shell would read slowly: variables, arguments, the command
+#   e            present if the interpreter could not be started at all
 
 #: place
-# $@: where the folder may be made, best place first.
+# $@: the places for the folder, best first.
 OPSJOBS_PLACE= OPSJOBS_TERM= OPSJOBS_BASH=${BASH_VERSION:+$BASH}
 while [ $# -gt 0 ]; do
   mkdir -m 700 "$1" 2>/dev/null && OPSJOBS_PLACE=$1 && break
@@ -19,7 +22,7 @@ done
 [ "$OPSJOBS_PLACE" ] || @fail storage@
 
 #: unpack
-# $1 how many bytes there are in all; then name and size of each part. They come over fd 6.
+# $1: the total number of bytes; then name and size of each part. The bytes arrive over fd 6.
 (
   umask 077
   cd "$OPSJOBS_PLACE" || exit 1
@@ -54,7 +57,7 @@ esac
 exec 6<&-
 
 #: guard
-# Who kills this shell by KILL leaves nobody in its group who could tidy up.
+# After a KILL of this shell no process in its group is left that could tidy up.
 OPSJOBS_GUARD=
 if command -v setsid >/dev/null 2>&1; then
   setsid sh -c 'while kill -0 $1; do sleep 1; done; rm -rf "$2"' opsjobs $$ "$OPSJOBS_PLACE" </dev/null >/dev/null 2>&1 &
@@ -62,8 +65,8 @@ if command -v setsid >/dev/null 2>&1; then
 fi
 
 #: open
-# The shell stays behind the program, for what comes after it: a TERM is the program's to hear. It would tell of the signal
-# that ended the program, in its output.
+# The shell waits for the program, for the steps after it: a TERM is for the program to handle. The
+# shell would report the signal that ended the program, in the program's output.
 exec 9>&2 2>/dev/null
 trap OPSJOBS_TERM=1 TERM
 (

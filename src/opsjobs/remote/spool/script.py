@@ -294,7 +294,7 @@ def _place(identity: SpoolIdentity) -> tuple[str, list[str]]:
         return _NOBODY, []
     if not found[2]:
         return found[1], []
-    return found[1], [f"/var/tmp/opsjobs-{found[2]}/runs"]  # noqa: S108  is checked: ours, 0700
+    return found[1], [f"/var/tmp/opsjobs-{found[2]}/runs"]  # noqa: S108  owner and mode are checked
 
 
 def _boot(identity: SpoolIdentity) -> str:

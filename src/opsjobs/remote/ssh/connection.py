@@ -302,7 +302,7 @@ class SshConnection:
 
 
 def _close_late(receiver: Receiver, opening: asyncio.Future[None]) -> None:
-    """Close a channel that opened after its opener was cancelled."""
+    """Close a channel that opened after its opener stopped waiting."""
     if not opening.cancelled():
         opening.exception()
     receiver.close()

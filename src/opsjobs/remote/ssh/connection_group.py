@@ -203,7 +203,7 @@ class ConnectionGroup:
     async def _connect_one(self) -> None:
         try:
             pooled = await self._connect()
-        except Exception as failure:  # noqa: BLE001  each waiter gets the failure, whatever it was
+        except Exception as failure:  # noqa: BLE001  each waiter gets the failure, of any kind
             self._on_connect_done()
             self._fail(failure)
             return

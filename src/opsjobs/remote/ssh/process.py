@@ -225,10 +225,10 @@ class Receiver(asyncssh.SSHClientSession[bytes]):
         return self._exit
 
     def send_early(self, stdin: bytes, *, end: bool) -> None:
-        """Send the command's standard input right after the start request, without its response.
+        """Send the command's standard input right after the start request.
 
-        The server of a POSIX machine keeps the order. Others may take the end of the input for the
-        end of the session.
+        The response to the request is not awaited. The server of a POSIX machine keeps the order.
+        Others may take the end of the input for the end of the session.
         """
         if stdin or end:
             self._early = stdin, end

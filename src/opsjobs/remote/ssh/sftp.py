@@ -50,7 +50,7 @@ _DIGEST = (
 _OWNER = "sh -c 'id -u \"$1\"' opsjobs {}"
 _GROUP = 'sh -c \'getent group "$1" || grep "^$1:" /etc/group\' opsjobs {}'
 
-# The block size of dd, and the number of blocks per announcement to its loop: 4 MiB.
+# The block size of dd, and the minimum number of blocks per dd, except the last: 4 MiB.
 UNIT_BYTES = 64 << 10
 UNITS_AT_ONCE = 64
 # Standard input carries the path first, then repeatedly the number of further blocks.
