@@ -107,7 +107,7 @@ class Bus:
     async def publish_confirmed(self, *messages: tuple[str, bytes]) -> bool:
         """Send these (channel, message) pairs now, within ANSWER_SECONDS_MAX.
 
-        Return False if Redis did not confirm all of them; they may have been sent all the same.
+        Return False if Redis did not confirm all of them; they may have been sent nevertheless.
         """
         return await self._execute(("PUBLISH", *message) for message in messages)
 

@@ -41,7 +41,7 @@ CHATTY_LIBRARIES = (
     "celery.worker.strategy",
     "celery.app.trace",
 )
-# Loggers with handlers of their own: their records go through the root logger instead.
+# Loggers with their own handlers: their records go through the root logger instead.
 ROUTED_LIBRARIES = (
     "uvicorn",
     "uvicorn.error",
@@ -280,7 +280,7 @@ class _Sink:
 
 
 class _SinkHandler(logging.Handler):
-    """Passes records of the standard library to the same sink."""
+    """Passes records of the standard library to the sink."""
 
     def __init__(self, sink: _Sink) -> None:
         super().__init__()

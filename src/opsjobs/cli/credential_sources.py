@@ -90,7 +90,7 @@ class SourceOptions:
         return sum(source is not None for source in (self.path, self.role, self.authority))
 
     def body(self) -> Json:
-        """Return `type` and `source` of the body. Raises CommandFailed for a bad combination."""
+        """Return `type` and `source` of the body. Raises CommandFailed if options conflict."""
         of_vault = {"mount": self.mount, "namespace": self.namespace}
         of_certificates = {"principals": self.principals, "validity": self.validity}
         of_secrets = {"version": self.version, "fields": self._parse_fields()}

@@ -219,7 +219,7 @@ def _read(
 def _is_good(plan: PlannedJob) -> bool:
     """Return True if the service would accept the plan.
 
-    It is checked here, so that one bad line does not block the others.
+    It is checked here, so that one invalid line does not block the others.
     """
     try:
         JobDraft.model_validate(plan.job)

@@ -122,7 +122,7 @@ _UNENCRYPTED = b"none"
 def is_encrypted_key(text: str) -> bool:
     """Return True if a passphrase protects this key.
 
-    An OpenSSH key names a cipher; PEM says ENCRYPTED.
+    An OpenSSH key names a cipher; a PEM header contains ENCRYPTED.
     """
     found = _OPENSSH.search(text)
     if found is None:

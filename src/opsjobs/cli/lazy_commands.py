@@ -45,7 +45,7 @@ class Commands(TyperGroup):
     ) -> Any:
         """Return the command that the first argument names.
 
-        Suggests similar names itself: Typer knows only loaded commands.
+        Suggests similar names itself, because Typer considers only loaded commands.
         """
         name = args[0] if args else ""
         unknown = name not in self.entries and not name.startswith("-")

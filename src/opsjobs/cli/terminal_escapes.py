@@ -32,7 +32,7 @@ class EscapedOutput:
         self._coloured = False
 
     def feed(self, data: bytes, *, final: bool = False) -> bytes:
-        """Return what can be shown so far; at the end, all of it."""
+        """Return the output that can be shown so far; at the end, all of it."""
         text = self._held + self._decoder.decode(data, final)
         cut = None if final else _CUT.search(text)
         self._held = text[cut.start() :] if cut is not None else ""

@@ -137,7 +137,7 @@ class Reach:
 
     @property
     def everywhere(self) -> bool:
-        """True if no thing is out of reach."""
+        """True if one of the scopes covers everything."""
         return any(not scope.requirements for scope in self.scopes)
 
     def holds(self, labels: Mapping[str, str]) -> bool:
@@ -219,7 +219,7 @@ class Principal:
 
         These are the name of a user or platform user, and the person behind a key or a service. The
         name of a key or a service proves nothing, because its creator chooses it. Neither does the
-        person of a key that another identity has made, since that identity knows the token."""
+        person of a key that another identity created, because that identity has seen the token."""
         own = {self.name} if self.kind in ("user", "external") else set()
         other_made = self.kind == "api_key" and not set(self.makers) <= {
             f"user/{self.person}",

@@ -1,4 +1,4 @@
-"""The bounds of a caller's permission, and what errors reveal about things outside.
+"""The bounds of a caller's permission, and the details in errors about resources outside.
 
 They hold for targets, labels, and exclusive names."""
 

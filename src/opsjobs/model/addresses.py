@@ -114,7 +114,7 @@ _LIST_IT = "list it in OPSJOBS_TARGET_ALLOW"
 class AddressPolicy:
     """The check of each resolved address just before it is connected to.
 
-    `deny` wins over everything. `allow` lists exceptions to the built-in refusals: link-local,
+    `deny` takes precedence. `allow` lists exceptions to the built-in refusals: link-local,
     metadata and similar addresses that no host has are always refused, loopback if `production`.
     """
 
@@ -160,7 +160,7 @@ NETWORK_BITS = 64
 def origin(address: str | None) -> str:
     """Return the key that this address is counted under.
 
-    It is "unknown" if there is no IP address (a Unix socket has none).
+    It is "unknown" if there is no IP address, as with a Unix socket.
 
         >>> origin("10.0.0.5"), origin("::ffff:10.0.0.5"), origin("2001:db8:0:1::5"), origin(None)
         ('10.0.0.5', '10.0.0.5', '2001:db8:0:1::', 'unknown')"""

@@ -123,7 +123,7 @@ _HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 
 
 def snake_case(name: str) -> str:
-    """`timeoutSeconds` -> `timeout_seconds`."""
+    """Return a name in snake_case: `timeoutSeconds` -> `timeout_seconds`."""
     return _HUMP.sub("_", name).lower()
 
 

@@ -100,7 +100,7 @@ def ring_key(key: Secret, position: int) -> bytes:
         raise ValueError(f"key {position} of ENCRYPTION_KEYS is {fault}") from None
 
 
-# The columns that a row's hash covers, besides the hash before it.
+# The columns that a row's hash covers, in addition to the hash before it.
 FIELDS = (
     "seal",
     "id",
@@ -206,7 +206,7 @@ class ChainWalk:
 
     With `keys` each row's signature is also checked. Rows signed by a missing key are proven by the
     rows after them, because a hash covers all rows before. `ends`: the verified ends of the chain;
-    without them, unsigned rows may only come before all signed ones."""
+    without them, unsigned rows may only precede all signed ones."""
 
     def __init__(
         self, start: ChainLink, keys: SigningKeys | None = None, ends: Ends | None = None

@@ -99,8 +99,8 @@ class Closed:
     """The reason why calendars forbid firing at an instant.
 
     `calendar`: the calendar that is closed (of several `only` calendars all of them). `until`: when
-    the calendars together are open again; None if that is too far ahead (mostly over a year away,
-    or never). `zone` is the calendar's time zone."""
+    the calendars together are open again; None if that is too far ahead (usually over a year, or
+    never). `zone` is the calendar's time zone."""
 
     calendar: str
     reason: str

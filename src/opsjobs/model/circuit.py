@@ -12,7 +12,7 @@ from opsjobs.model.execution import OFFLINE, ErrorCode
 TRIPS_MAX = 6
 """The consecutive openings that lengthen the pause; the last is 32 times the first."""
 RIGHT_SECONDS = 10.0
-"""The lifetime of an unrenewed right to try: how long a dead holder blocks the others."""
+"""The lifetime of an unrenewed right to try: the time that a dead holder blocks others."""
 
 
 class CircuitState(StrEnum):
@@ -66,7 +66,7 @@ class Ask:
 
 
 class Right(Enum):
-    """The answer to an Ask."""
+    """The result of an Ask."""
 
     FREE = "free"
     """The login is known to work: any number of concurrent tries."""
@@ -196,7 +196,7 @@ def change(before: Circuit, after: Circuit) -> CircuitState | None:
 
 
 def describe_open(target_name: str, circuit: Circuit) -> str:
-    """Return why there is no session, for people."""
+    """Return why there is no session, in words."""
     since = f"{circuit.since:%Y-%m-%d %H:%M:%SZ}" if circuit.since else "just now"
     until = f"{circuit.until:%Y-%m-%d %H:%M:%SZ}" if circuit.until else "a while"
     code = circuit.code.value if circuit.code else "unknown"

@@ -50,7 +50,8 @@ class EventType(StrEnum):
     WORKER_LOST = "worker.lost"
 
 
-# These job events of the original API are published beside the execution's own, with the same data.
+# These job events of the original API are published in addition to the execution's own, with equal
+# data.
 JOB_TWIN: Mapping[EventType, EventType] = {
     EventType.EXECUTION_STARTED: EventType.JOB_STARTED,
     EventType.EXECUTION_COMPLETED: EventType.JOB_COMPLETED,

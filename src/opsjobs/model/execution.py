@@ -32,7 +32,7 @@ class RunStatus(StrEnum):
 
 FINAL_RUN_STATUSES: tuple[RunStatus, ...] = tuple(s for s in RunStatus if s.final)
 
-# The transitions, each with its verb. The database enforces the same with CHECKs on the columns
+# The transitions, each with its verb. The database enforces them with CHECKs on the columns
 # of each state.
 #   waiting -> running      claim
 #   running -> waiting      give_back (a worker stops), defer (a barrier, an approval, a back-off)
@@ -193,7 +193,7 @@ def verdict(counts: Mapping[RunStatus, int], *, cancel_asked: bool) -> Execution
     """Return the final status of an execution whose runs have all ended.
 
     `counts` holds how many runs ended in each status (missing = 0). An execution without targets is
-    completed. The statement in store/ledger computes the same in SQL; a property test compares
+    completed. A statement in store/ledger computes it in SQL; a property test compares
     the two."""
     total = sum(counts.values())
     succeeded = counts.get(RunStatus.SUCCEEDED, 0)
@@ -215,10 +215,10 @@ class Execution:
     `status` is the visible one (paused and cancelling while such a request is pending), `counts`
     has no zeros. `labels`: the labels that all of its targets had in common at the launch.
     `halt_reason`: why the runs that had not started were skipped. `paused_by` is None if a gate
-    paused it. `waves`: {open, total}, if it has several. `waiting_on`: what it waits for: {kind,
-    reason, …}, kind being pause, confirm, max_fail, exclusive or approval. `judgement`: {verdict,
-    findings} of the safety check; None: it was not checked. `retries`: the first 100 executions
-    that retry runs of it."""
+    paused it. `waves`: {open, total}, if it has several. `waiting_on`: the object of its wait:
+    {kind, reason, …}, kind being pause, confirm, max_fail, exclusive or approval. `judgement`:
+    {verdict, findings} of the safety check; None: it was not checked. `retries`: the first 100
+    executions that retry runs of it."""
 
     id: int
     uuid: str

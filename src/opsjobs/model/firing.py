@@ -18,7 +18,7 @@ LATE_SECONDS = 60.0
 CATCH_UPS_MAX = 100
 """The number of misfired times that `run_all` runs: the latest ones."""
 SHOWN_MAX = 100
-"""The number of misfired times with a row of their own: the latest ones.
+"""The number of misfired times with a separate row: the latest ones.
 
 Earlier ones share one row."""
 COUNTED_MAX = 300
@@ -123,7 +123,7 @@ class Round:
 def execution_uuid(schedule: UUID, due: datetime) -> UUID:
     """Return the uuid of the execution of a due time.
 
-    It is the same in a database that was restored from a backup."""
+    It does not change if a database is restored from a backup."""
     return uuid5(schedule, due.astimezone(UTC).isoformat())
 
 
@@ -162,7 +162,7 @@ def _due(
 
 
 def _latest(table: Moments, after: datetime, now: datetime, gap: timedelta) -> list[datetime]:
-    """Return at least the last due times up to now that get a row of their own, and one more.
+    """Return at least the last due times up to now that get a separate row, and one more.
 
     Returns all from `after` on if there are fewer."""
     limit, shortest = LISTED_MAX, timedelta(seconds=SPAN_SECONDS)
@@ -290,7 +290,7 @@ class _Judge:
 def _folded(verdicts: Sequence[FiringVerdict]) -> list[FiringVerdict]:
     """Fold the older verdicts of each rule that prevented a launch into one row.
 
-    The latest ones keep a row of their own."""
+    The latest ones keep a separate row."""
     folding: dict[int, FiringRule] = {}
     for rule in (FiringRule.MISFIRE, FiringRule.PAUSED, FiringRule.CALENDAR):
         alike = [n for n, v in enumerate(verdicts) if v.rule is rule]

@@ -210,7 +210,7 @@ def modernised(body: Mapping[str, Any]) -> dict[str, Any]:
     """Return a job body converted from the older notation.
 
     It had action_type, action_order, action_parameters, target_ids, timeout_seconds and priority.
-    Values are moved, not validated: validation comes after."""
+    Values are moved, not validated: validation follows."""
     new = _respelt(body, _OLD_JOB)
     if "target_ids" in new:
         if "targets" in new:

@@ -8,7 +8,7 @@ from opsjobs.model.action_base import ActionDraft
 from opsjobs.model.validation_errors import fault
 
 Dependencies = Mapping[str, tuple[str, ...]]
-"""Key -> the keys that come before it, from `depends_on` or the order of the list."""
+"""Key -> the keys that precede it, from `depends_on` or the order of the list."""
 
 
 def rollbacks(actions: Sequence[ActionDraft]) -> frozenset[str]:

@@ -17,7 +17,7 @@ from opsjobs.model.parameter import ParameterDraft, variable_of
 _HOLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_-]*)\}")
 _LABEL = re.compile(r"\$\{target\.labels\.([A-Za-z0-9_./-]+)\}")
 # Names that have a value in a shell: the script assigns them, or they look like environment
-# variables. Texts come from callers and are scanned within requests: each is scanned once, in
+# variables. Texts are sent by callers and scanned within requests: each is scanned once, in
 # time linear in its length.
 _WORD = re.compile(r"[A-Za-z0-9_-]+")
 _ASSIGNS = re.compile(r"(?:\[[^\]\n]{0,200}\])?\+?=")

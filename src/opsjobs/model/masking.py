@@ -352,7 +352,7 @@ class View:
         if any(sign in whole for sign in _NOT_BREAKS[gaps]) or gaps is _COLOUR:
             self.bare = gaps.sub(joint, whole)
         else:
-            # The same gaps in this text, and removed in a quarter of the time.
+            # These gaps are equivalent in this text, and are removed in a quarter of the time.
             self._gaps = _BREAKS
             self.bare = _without_breaks(whole, joint)
 
@@ -393,7 +393,7 @@ def views(whole: bytes, *, folds: bool) -> Iterator[View]:
 
 
 def _without_breaks(text: bytes, joint: bytes) -> bytes:
-    """Return the same as `_BREAKS.sub(joint, text)`, without a regular expression."""
+    """Return `_BREAKS.sub(joint, text)`, computed without a regular expression."""
     lines = [line for line in text.splitlines() if line]
     if not lines:
         return joint if text else b""
@@ -408,7 +408,7 @@ def _without_breaks(text: bytes, joint: bytes) -> bytes:
 
 
 def _is_indented(text: bytes) -> bool:
-    """Return True if blanks follow a line break, or a backslash comes before one.
+    """Return True if blanks follow a line break, or a backslash precedes one.
 
     It is called for each output, so it uses no regular expression."""
     if b"\n " in text or b"\n\t" in text:

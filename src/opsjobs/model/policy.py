@@ -271,5 +271,5 @@ def in_order(policy: Policy, targets: Sequence[Target], seed: int) -> list[Targe
             return list(targets)
         case by:
             key = by.removeprefix("label:")
-            # Targets without the label come last; the sort is stable.
+            # Targets without the label are last; the sort is stable.
             return sorted(targets, key=lambda t: (key not in t.labels, t.labels.get(key, "")))

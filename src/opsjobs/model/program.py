@@ -227,7 +227,7 @@ class StartOrder:
     ) -> StartOrder:
         """Return an order for a program.
 
-        A plain command line with variables makes the same order as in earlier releases."""
+        A plain command line with variables gives the same order as in earlier releases."""
         if program.plain:
             return cls(key, program.text, timeout_seconds, environment=program.env, **more)
         return cls(key, program.text, timeout_seconds, program=program, **more)

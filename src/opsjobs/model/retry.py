@@ -76,7 +76,7 @@ class RetryPolicy(ApiModel):
             case "linear":
                 pause = self.base * attempt
             case _:
-                # At most 100 ** 100, which fits into a float; `max` limits it.
+                # At most 100 ** 100, which a float can hold; `max` limits it.
                 pause = self.base * (self.factor or usual_factor) ** (attempt - 1)
         return min(pause, self.max)
 

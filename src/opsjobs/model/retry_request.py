@@ -112,7 +112,7 @@ class DiscardDraft(LettersDraft):
 
 @dataclass(frozen=True, slots=True)
 class PastRun:
-    """An ended run, with what is needed to launch a retry of it."""
+    """An ended run, with the data needed to launch a retry of it."""
 
     id: int
     execution_id: int

@@ -93,7 +93,7 @@ def _encoded(raw: bytes) -> Iterator[bytes]:
         for before in range(3):
             spelt = base64.b64encode(b"\0" * before + whole)
             start = (before * 8 + 5) // 6
-            # The characters that do not depend on what follows; and all, if nothing follows.
+            # The characters that do not depend on the next one; and all, if it is the last.
             for form in (spelt[start : (before + len(whole)) * 8 // 6], spelt[start:].rstrip(b"=")):
                 yield form.translate(_URL_SAFE)
                 yield from (escaped.encode() for escaped in around_base64(form.decode()))

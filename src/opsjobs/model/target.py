@@ -198,7 +198,7 @@ class Endpoint:
         return tuple(hop.credential for hop in (self, *self.jumps) if hop.credential is not None)
 
     def for_(self, purpose: str) -> Endpoint:
-        """Return the same endpoint and jump hosts with this purpose."""
+        """Return the endpoint with this purpose, including its jump hosts."""
         return replace(
             self, purpose=purpose, jumps=tuple(jump.for_(purpose) for jump in self.jumps)
         )

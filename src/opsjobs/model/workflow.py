@@ -82,7 +82,7 @@ def _only(key: str | None) -> frozenset[str]:
 
 
 class _Fate(Enum):
-    """The state of an action that has no outcome of its own."""
+    """The state of an action without an outcome."""
 
     BEGUN = auto()
     PASSED_BY = auto()
@@ -173,7 +173,7 @@ class WorkflowWalk:
         return self._stopped
 
     def begin(self, key: str) -> None:
-        """Mark an action as started, or as waiting for something of its own."""
+        """Mark an action as started, even if it only waits."""
         assert key not in self._marks, "an action begins once"
         self._marks[key] = _Fate.BEGUN
         self._running += 1

@@ -36,7 +36,7 @@ DOWNLOADERS = frozenset(
     }
 )
 UNNAMED = "?"
-"""The name of a call whose name is not known, for rules about its arguments."""
+"""The name of a call whose name is unknown, for rules about its arguments."""
 _DECODERS = frozenset(
     {
         *(

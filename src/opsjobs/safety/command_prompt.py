@@ -33,7 +33,7 @@ _WAYS_MAX = 16
 
 
 def read(trace: Trace, text: str, place: SourcePosition) -> None:
-    """Write what this text would do into the trace."""
+    """Record the effects of this text in the trace."""
     variables = dict(_loops(text))
     if (arguments := place.given.arguments) is not None:
         variables |= {

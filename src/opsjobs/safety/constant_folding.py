@@ -83,7 +83,7 @@ def compute_output(words: Sequence[str], fed: str | None) -> str | None:
 
 
 def decoded(text: str) -> str | None:
-    """Decode Base64, also without padding; None if it is not Base64, or not text."""
+    """Decode Base64, with or without padding; None if it is not Base64, or not text."""
     packed = re.sub(r"\s", "", text)
     try:
         data = base64.b64decode(packed + "=" * (-len(packed) % 4), validate=True)
@@ -292,7 +292,7 @@ _PRINTERS: dict[str, Printed] = {
     "cat": _cat,
     "tac": _cat,
     "tee": lambda _, fed: fed,
-    # Decoding Base64 has unpacked it already, because bytes are no text.
+    # Decoding Base64 has unpacked it already, because bytes are not text.
     **dict.fromkeys(("gunzip", "zcat"), lambda _, fed: fed),
     "gzip": lambda words, fed: fed if any("d" in w for w in words[1:]) else None,
     "tr": _tr,

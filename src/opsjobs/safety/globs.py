@@ -1,7 +1,7 @@
-"""Compile globs to regular expressions that match in linear time, whatever their stars.
+"""Compile globs to regular expressions that match in linear time, with any stars.
 
 A piece between two stars is searched once, from the left, without backtracking: its first match is
-as good as any later one.
+sufficient.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ def _nothing(_: str) -> Sequence[str]:
 
 @dataclass(frozen=True, slots=True)
 class EnvironmentChange:
-    """The changes that a command makes to the environment of what it runs."""
+    """The changes that a command makes to the environment of the programs it runs."""
 
     sets: tuple[tuple[str, str], ...] = ()
     """Names with their new values, in order."""
@@ -52,7 +52,7 @@ class ProgramInputs:
     def with_arguments(
         self, arguments: Sequence[str] | None, zero: str | None = None
     ) -> ProgramInputs:
-        """Return the same environment with these arguments."""
+        """Return the inputs with these arguments and the current environment."""
         return replace(self, arguments=None if arguments is None else tuple(arguments), zero=zero)
 
     def for_eval(self) -> ProgramInputs:

@@ -81,7 +81,7 @@ def _applied(trace: Trace, matcher: Matcher, budget: Budget) -> Iterator[tuple[S
 
 
 def _is_undone(rule: SafetyRule, call: Call, later: Sequence[Call], budget: Budget) -> bool:
-    """Return True if a later call undoes what this one does to the same thing.
+    """Return True if a later call undoes the effect of this one on the same object.
 
     `systemctl start x` after `systemctl stop x` does.
     """

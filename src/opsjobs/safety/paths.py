@@ -77,7 +77,7 @@ def _plain(patterns: tuple[str, ...]) -> tuple[str, ...]:
 
 @cache
 def _expression(patterns: tuple[str, ...]) -> re.Pattern[str]:
-    """Return one expression for a whole set; sets come from the rules, so there are few."""
+    """Return one expression for a whole set; only the rules have sets, so there are few."""
     return re.compile("|".join(_text(pattern) for pattern in patterns), re.DOTALL)
 
 

@@ -15,7 +15,7 @@ from opsjobs.safety.interpreters import Words
 
 @dataclass(frozen=True, slots=True)
 class Prefix:
-    """The options of a wrapper that take a value, and the number of words before its command."""
+    """The options of a wrapper with a value, and the number of words before its command."""
 
     short: str = ""
     long: frozenset[str] = frozenset()

@@ -152,7 +152,7 @@ _quiet = threading.Lock()
 
 
 def read(trace: Trace, text: str, place: SourcePosition) -> None:
-    """Write what this program would do into the trace."""
+    """Record the effects of this program in the trace."""
     try:
         with (
             _quiet,
@@ -464,7 +464,7 @@ def _is_proc(call: ast.Call) -> bool:
 
 
 def _unconditional(body: Sequence[ast.stmt]) -> Iterator[ast.stmt]:
-    """Yield the simple statements that a loop runs for each item, also within `try`."""
+    """Yield the simple statements that a loop runs for each item, including those in `try`."""
     for statement in body:
         match statement:
             case ast.Try(inner) | ast.With(_, inner):

@@ -129,7 +129,7 @@ class PythonNames:
         if names:
             inner = list(ast.walk(function))
             self._budget.spend(len(inner) // 4)
-            # Functions come from the outside in: those within a function are another scope, later.
+            # Outer functions precede inner ones, whose scopes then replace theirs.
             self._scopes.update(
                 {
                     id(n): (function.name, n.id)

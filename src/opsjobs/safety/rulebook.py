@@ -145,7 +145,7 @@ class SafetyRule:
     """Later calls of the same text that undo it if they share a word: then no finding."""
 
     def data(self) -> dict[str, Any]:
-        """An item of the answer to GET /safety/rules."""
+        """An item of the response to GET /safety/rules."""
         return {
             "name": self.name,
             "severity": self.severity.value,

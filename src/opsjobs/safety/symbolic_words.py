@@ -142,7 +142,7 @@ def _brackets(word: str) -> str:
 
 
 def _braces(word: str) -> list[str]:
-    """`{rm,-rf}` -> two words, the innermost braces first; at most MEANINGS_MAX of them."""
+    """Expand braces, `{rm,-rf}` to two words, innermost first; at most MEANINGS_MAX words."""
     done: list[str] = []
     left = [word]
     while left and len(done) + len(left) <= MEANINGS_MAX:

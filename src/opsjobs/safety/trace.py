@@ -81,7 +81,7 @@ class Io:
         try:
             return self.text() if self.text is not None else None
         except Spent:
-            return MAYBE_EMPTY  # it is too long, or the next step says so
+            return MAYBE_EMPTY  # it is too long, or the next step raises Spent again
 
 
 NOTHING = Io()

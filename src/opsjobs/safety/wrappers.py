@@ -317,7 +317,7 @@ def _shell_outs(pattern: str) -> Callable[[Words], list[Inner]]:
 
 
 def _multiplexer(words: Words) -> list[Inner]:
-    """`tmux new-session -d TEXT`, `screen -dmS name COMMAND`."""
+    """Return the command of `tmux new-session -d TEXT`, `screen -dmS name COMMAND`."""
     if words[0] == "screen":
         return _argv(Prefix("SthTpcs").rest(words))
     rest = [w for w in words[1:] if not w.startswith("-")]

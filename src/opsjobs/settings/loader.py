@@ -37,7 +37,7 @@ class SettingsError(Failure):
 class SettingDoc:
     """One setting as in `config show` and the reference of settings; secrets are redacted.
 
-    `origin` is "default", "environment" or the file that the value came from; `alias` is the other
+    `origin` is "default", "environment" or the file that holds the value; `alias` is the other
     accepted name.
     """
 

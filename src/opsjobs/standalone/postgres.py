@@ -184,8 +184,8 @@ class Postgres:
     def _configure(self, sockets: Path) -> None:
         """Write the configuration at each start.
 
-        The files belong to the user who starts the server: the server's own user must not decide
-        who may connect.
+        The files belong to the user who starts the server: the server's own user must not control
+        access to it.
         """
         # A configuration file has one token per line; a quote is doubled.
         chosen = {

@@ -1,7 +1,7 @@
 """Helper process of `up`: migrate, set the admin key, add the lab, reap old workers.
 
 It keeps database drivers out of `up` itself. Run as `python -m opsjobs.standalone.prepare
-DATA_DIR`; the settings come from the environment, as for all processes of `up`.
+DATA_DIR`; the settings are read from the environment, as by all processes of `up`.
 """
 
 from __future__ import annotations

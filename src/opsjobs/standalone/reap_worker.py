@@ -2,8 +2,8 @@
 
 Without it, its runs would wait for the lease to expire.
 
-Run as `python -m opsjobs.standalone.reap_worker WORKER_NAME`; the database comes from
-the environment.
+Run as `python -m opsjobs.standalone.reap_worker WORKER_NAME`; the database URL is
+read from the environment.
 """
 
 from __future__ import annotations

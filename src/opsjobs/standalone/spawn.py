@@ -38,7 +38,7 @@ def spawn(
 ) -> subprocess.Popen[bytes]:
     """Start `command` (an absolute path first) and append its output to `log`.
 
-    The process gets `death_signal` when the calling thread ends, for whatever reason (Linux).
+    The process gets `death_signal` when the calling thread ends, for any reason (Linux).
     `owner` is the user that it runs as: only root may name another user. Because the output is
     appended, the log can be truncated while it is written.
     """

@@ -246,7 +246,7 @@ class Stack:
         return start
 
     def _signals(self) -> tuple[tuple[signal.Signals, float], ...]:
-        # A worker lets commands continue during its drain, and then needs a moment to record how
+        # A worker lets commands continue during its drain, and then needs time to record how
         # they ended.
         return (
             (signal.SIGTERM, self._settings.worker.drain_seconds + WORKER_ENDS_SECONDS),

@@ -262,7 +262,7 @@ _RANGE = re.compile(r"\[([0-9]+|[A-Za-z]):([0-9]+|[A-Za-z])(?::([0-9]+))?\]")
 def expand_hosts(pattern: str) -> list[str]:
     """Return the names of a pattern.
 
-    Raises ValueError for a bad range, and for more than 10,000 names.
+    Raises ValueError for an invalid range, and for more than 10,000 names.
     """
     pieces: list[list[str]] = []
     end = 0

@@ -94,7 +94,7 @@ def prefix_of(selection: Mapping[str, Any]) -> str:
 def _name(entry: CrontabEntry, options: CrontabOptions) -> str:
     """Return a name from the command and the user, not the time.
 
-    So an entry whose time changes stays the same job.
+    So an entry whose time changes keeps its job.
     """
     user = entry.user or options.user or ""
     digest = sha256("\0".join((user, entry.command, entry.stdin or "")).encode()).hexdigest()[

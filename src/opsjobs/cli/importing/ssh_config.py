@@ -95,7 +95,7 @@ def _blocks(text: str, left: list[Skipped]) -> list[_Block]:
                 )
             )
         else:
-            # The first one wins, as for ssh.
+            # The first one is used, as by ssh.
             blocks[-1].options.setdefault(option, " ".join(_split_words(value, number)))
     return blocks
 
@@ -164,7 +164,7 @@ def _with_jumps(
 
 
 def _hop_name(hop: str) -> str:
-    """`deploy@gate.example.org:2222` -> `gate.example.org`."""
+    """Return the host of a jump: `deploy@gate.example.org:2222` -> `gate.example.org`."""
     return re.sub(r":\d+$", "", hop.rpartition("@")[2]).strip("[]")
 
 

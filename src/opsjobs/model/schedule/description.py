@@ -58,7 +58,7 @@ _NTH = ("", "first", "second", "third", "fourth", "fifth")
 
 
 def cron_words(fields: Sequence[str], zone: str) -> str:
-    """Describe six fields with H resolved; the zone is left out if it makes no difference."""
+    """Describe six fields with H resolved; the zone is omitted if it makes no difference."""
     time, plain = _time(fields)
     days = _cron_days(fields)
     if plain and not days:

@@ -164,7 +164,7 @@ class Definitions:
                 )
 
     def _set(self, words: Sequence[str]) -> None:
-        """`set -- a b`, `set -a`."""
+        """Record the effect of `set -- a b` or `set -a`."""
         if "--" in words:
             if self._shifts is None:
                 self._shifts = shifts_in(self._script.text(self._script.root))

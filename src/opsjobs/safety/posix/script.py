@@ -1,6 +1,6 @@
 """Walk a shell script from top to bottom.
 
-Every command that it may run is recorded, in whatever branch, with its input.
+Every command that it may run is recorded, in any branch, with its input.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _STARTS_ITSELF = re.compile(
 
 
 def read(trace: Trace, text: str, place: SourcePosition) -> None:
-    """Write what this script would do into the trace."""
+    """Record the effects of this script in the trace."""
     ScriptWalk(trace, Script(text, trace.budget), place).whole()
 
 
@@ -327,7 +327,7 @@ class ScriptWalk:
             self._reads(argv, place.given, io)
 
     def _reads(self, argv: list[str], given: ProgramInputs, io: Io) -> None:
-        """`read x` and `mapfile x` of what is known: `while read d; do …; done <<< /`."""
+        """Assign known input to `read x` and `mapfile x`: `while read d; do …; done <<< /`."""
         fed = io.fed()
         if fed is None or not is_known(fed):
             return

@@ -59,7 +59,7 @@ METHODS: dict[str, Callable[[str, list[str]], str]] = {
 
 
 def character(item: str) -> str:
-    """`[char]65`."""
+    """Return the character of a code: `[char]65`."""
     try:
         number = int(item, 16) if item.lower().startswith("0x") else int(item)
     except ValueError:
@@ -87,7 +87,7 @@ def string_of(text: str, encoding: str) -> str:
 
 
 def formatted(said: list[str]) -> str:
-    """`"{0}-{1}" -f a, b`."""
+    """Return a formatted text: `"{0}-{1}" -f a, b`."""
     items = said[1:]
     places = [int(found[1]) for found in _PLACE.finditer(said[0])]
     check_size(len(said[0]) + sum(len(items[place]) for place in places if place < len(items)))

@@ -1,4 +1,4 @@
-"""Parse PowerShell, after repairing the syntax that the grammar does not know."""
+"""Parse PowerShell, after repairing the syntax that the grammar does not support."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ _TABLE = re.compile(r"@\w+\Z")
 
 
 def read(trace: Trace, text: str, place: SourcePosition) -> None:
-    """Write what this script would do into the trace."""
+    """Record the effects of this script in the trace."""
     _PowerShellReading(trace, text, place).whole()
 
 
@@ -310,7 +310,7 @@ _ARGUMENTS = ("-encodedarguments", "-ea")
 
 
 def read_line(trace: Trace, text: str, place: SourcePosition) -> None:
-    """Write what `powershell WORDS` would do into the trace; `text`: the words, one a line."""
+    """Record the effects of `powershell WORDS` in the trace; `text`: the words, one a line."""
     words = text.split("\n")
     while words and words[0][:1] in ("-", "/", "\u2013", "\u2014") and words[0] != "-":
         option = "-" + words.pop(0)[1:].lower()

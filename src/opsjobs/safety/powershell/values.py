@@ -194,7 +194,7 @@ class PowerShellValues:
         return list(dict.fromkeys(found))
 
     def _element(self, node: Node) -> list[str]:
-        """`$args[0]`."""
+        """Return the values of an index such as `$args[0]`."""
         of, at = node.named_children[0], self.one(node.named_children[-1])
         items = self.evaluate(of)
         if not at.lstrip("-").isdigit():
@@ -204,7 +204,7 @@ class PowerShellValues:
         return [items[int(at)]] if -len(items) <= int(at) < len(items) else _UNKNOWN
 
     def _member(self, node: Node) -> list[str]:
-        """`$_.FullName` is what `$_` is."""
+        """Return the values of a member; `$_.FullName` has those of `$_`."""
         of = node.named_children[0]
         is_path = self.text(node).lower().endswith((".fullname", ".name", ".pspath", ".path"))
         return (
@@ -214,7 +214,7 @@ class PowerShellValues:
         )
 
     def table(self, written: str) -> list[str]:
-        """`@name`: the entries of a table as parameters with their values."""
+        """Return the entries of a table, `@name`, as parameters with their values."""
         found: list[str] = []
         for node in self._assigned.get(written.lower().lstrip("@"), ()):
             waiting = [node]
@@ -231,7 +231,7 @@ class PowerShellValues:
         return found or [SOMETHING]
 
     def expanded(self, text: str) -> str:
-        """Variables put in, backticks undone."""
+        """Return the text with its variables replaced and its backticks undone."""
         if "$" not in text and "`" not in text:
             return text
         made, size, at = list[str](), len(text), 0

@@ -47,7 +47,7 @@ class LabFolder:
         making.replace(self._record)
 
     def read(self) -> LabRecord | None:
-        """Return the last record, also of an earlier process; None before the first start."""
+        """Return the last record, even of an earlier process; None before the first start."""
         try:
             found = json.loads(self._record.read_text())
         except FileNotFoundError:
