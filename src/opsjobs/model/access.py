@@ -156,19 +156,25 @@ UNBOUNDED = Reach((EVERYWHERE,))
 class Principal:
     """The sender of a request, proven by a token.
 
-    `name` and `kind` together are one identity. `person`: the human behind it if known (of a user:
-    that user; of an API key: the person that it was made for); two principals of one person do not
-    count as two approvers. `makers`: of an API key or a service, the identities that may have its
-    secret: its creator, the creator of that one, and the people behind these. `issued_at`: of a
-    platform user, the time (Unix seconds) of the information about the user."""
+    `name` and `kind` together are one identity.
+    """
 
     name: str
     kind: PrincipalKind
     grants: tuple[Grant, ...]
     roles: tuple[str, ...] = ()
     person: str | None = None
+    """The human behind it if known: of a user that user, of an API key its intended owner.
+
+    Two principals of one person do not count as two approvers.
+    """
     makers: tuple[str, ...] = ()
+    """The identities that may have the secret of an API key or a service.
+
+    They are its creator, the creator of that one, and the people behind these.
+    """
     issued_at: float | None = field(default=None, compare=False)
+    """The time (Unix seconds) of the information about a platform user."""
 
     @classmethod
     def of_role(

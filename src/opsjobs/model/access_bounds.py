@@ -16,15 +16,14 @@ from opsjobs.model.target import Requirement, Target, Transport
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """The scopes in which a caller may act, and the larger ones in which things are visible.
-
-    `act`: the things that the caller may act on. `sight`: the things whose existence is visible to
-    the caller, which include `act`. `permission`: the permission that is held within `act`, for
-    messages."""
+    """The scopes in which a caller may act, and the larger ones in which things are visible."""
 
     act: Reach = UNBOUNDED
+    """The things that the caller may act on."""
     sight: Reach = UNBOUNDED
+    """The things whose existence is visible to the caller, which include `act`."""
     permission: str = "*"
+    """The permission that is held within `act`, for messages."""
 
     @classmethod
     def for_principal(

@@ -146,17 +146,19 @@ class ChainLink:
 
 @dataclass(frozen=True, slots=True)
 class Ends:
-    """The first and the last link of the chain; both are signed together.
-
-    `base`: the link before the oldest row that is kept (older rows are deleted by retention).
-    `anchor`: the number of the last row that was sealed before signatures existed; `anchor_id`: the
-    highest id of a retention row that was waiting to be sealed at that time, and so is not signed
-    as the sealer's own."""
+    """The first and the last link of the chain; both are signed together."""
 
     base: ChainLink = ChainLink()
+    """The link before the oldest row that is kept; retention deletes older rows."""
     head: ChainLink = ChainLink()
+    """The link of the newest row."""
     anchor: int = 0
+    """The number of the last row that was sealed before signatures existed."""
     anchor_id: int = 0
+    """The highest id of a retention row that was waiting to be sealed at that time.
+
+    Such a row is not signed as the sealer's own.
+    """
 
     @property
     def text(self) -> bytes:

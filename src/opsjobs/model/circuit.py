@@ -53,16 +53,18 @@ class CircuitKey:
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """A request to log in.
-
-    `login` represents everything that makes it another login when it changes; `token` identifies
-    this one try. `insist`: a command of opsjobs already runs there, so an unreachable host is not
-    a reason to wait; a refused login is."""
+    """A request to log in."""
 
     key: CircuitKey
     login: str
+    """A text that represents everything that makes it another login when it changes."""
     token: UUID
+    """Identifies this one try."""
     insist: bool = False
+    """True if a command of opsjobs already runs there.
+
+    An unreachable host is then not a reason to wait; a refused login is.
+    """
 
 
 class Right(Enum):
@@ -80,35 +82,38 @@ class Right(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """The outcome of a try: `code` None is success.
-
-    `token`: identifies the right that it was tried with, which this report ends."""
+    """The outcome of a try."""
 
     key: CircuitKey
     login: str
     code: ErrorCode | None = None
+    """The error; None is success."""
     message: str = ""
     token: UUID | None = None
+    """Identifies the right that it was tried with, which this report ends."""
 
 
 @dataclass(frozen=True, slots=True)
 class Circuit:
     """The state of one login.
 
-    `proven`: it was accepted once. `failures`: consecutive failed connects. `trips`: consecutive
-    openings. `code`, `message`, `since`: why and since when it is not closed. `holder`: the token
-    of the current try."""
+    `code`, `message` and `since`: why and since when it is not closed.
+    """
 
     login: str
     state: CircuitState = CircuitState.CLOSED
     proven: bool = False
+    """True if the login was accepted once."""
     failures: int = 0
+    """Consecutive failed connects."""
     trips: int = 0
+    """Consecutive openings."""
     code: ErrorCode | None = None
     message: str | None = None
     since: datetime | None = None
     until: datetime | None = None
     holder: UUID | None = None
+    """The token of the current try."""
     held_until: datetime | None = None
 
     @property

@@ -210,15 +210,7 @@ def verdict(counts: Mapping[RunStatus, int], *, cancel_asked: bool) -> Execution
 
 @dataclass(frozen=True, slots=True)
 class Execution:
-    """One launch, as read from the database.
-
-    `status` is the visible one (paused and cancelling while such a request is pending), `counts`
-    has no zeros. `labels`: the labels that all of its targets had in common at the launch.
-    `halt_reason`: why the runs that had not started were skipped. `paused_by` is None if a gate
-    paused it. `waves`: {open, total}, if it has several. `waiting_on`: the object of its wait:
-    {kind, reason, …}, kind being pause, confirm, max_fail, exclusive or approval. `judgement`:
-    {verdict, findings} of the safety check; None: it was not checked. `retries`: the first 100
-    executions that retry runs of it."""
+    """One launch, as read from the database."""
 
     id: int
     uuid: str
@@ -227,11 +219,13 @@ class Execution:
     number: int | None
     job_name: str
     status: ExecutionStatus
+    """The visible status: paused and cancelling while such a request is pending."""
     triggered_by: TriggeredBy
     requested_by: str
     requested_by_kind: str
     parameters: Mapping[str, Any]
     counts: Mapping[str, int]
+    """The number of runs in each status, without zeros."""
     total_targets: int
     last_seq: int
     log_day: date
@@ -243,13 +237,23 @@ class Execution:
     cancel_reason: str | None = None
     parent: int | None = None
     halt_reason: str | None = None
+    """The reason for skipping the runs that had not started."""
     paused_by: str | None = None
+    """The name of the identity that paused it; None if a gate paused it."""
     pause_reason: str | None = None
     waves: Mapping[str, int] | None = None
+    """{open, total}, if it has several."""
     waiting_on: Mapping[str, Any] | None = None
+    """The object of its wait: {kind, reason, …}.
+
+    The kind is pause, confirm, max_fail, exclusive or approval.
+    """
     labels: Mapping[str, str] = field(default_factory=dict)
+    """The labels that all of its targets had in common at the launch."""
     retries: Sequence[int] = ()
+    """The first 100 executions that retry runs of it."""
     judgement: Mapping[str, Any] | None = None
+    """{verdict, findings} of the safety check; None: it was not checked."""
 
     def data(self) -> dict[str, Any]:
         """Return the `data` of its events; API responses also have links."""

@@ -123,14 +123,14 @@ def _no_patterns(_: str) -> Matcher:
 
 @dataclass(frozen=True, slots=True)
 class NameScope:
-    """The names that a condition may use.
-
-    `parameters`: their types; `actions`: keys of actions that have ended before (None: any).
-    `pattern` compiles the pattern of `matches`, or raises ValueError."""
+    """The names that a condition may use."""
 
     parameters: Mapping[str, ValueKind] | None = None
+    """The types of parameters, by name; None: any parameter."""
     actions: Collection[str] | None = None
+    """The keys of actions that have ended before; None: any."""
     pattern: Callable[[str], Matcher] = _no_patterns
+    """Compiles the pattern of `matches`, or raises ValueError."""
 
 
 @dataclass(frozen=True, slots=True)

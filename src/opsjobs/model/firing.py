@@ -82,10 +82,7 @@ class Moments(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ScheduleStanding:
-    """The state of a schedule when the outcomes of its due times are decided.
-
-    `pending`: its firings that wait for their launch, without catch-ups. `closed`: returns the
-    description of the calendar that is closed at a time; None: it is open."""
+    """The state of a schedule when the outcomes of its due times are decided."""
 
     next_due_at: datetime
     next_fire_at: datetime
@@ -94,7 +91,9 @@ class ScheduleStanding:
     enabled: bool = True
     paused_reason: str | None = None
     pending: int = 0
+    """Its firings that wait for their launch, without catch-ups."""
     closed: Callable[[datetime], str | None] = field(default=lambda _: None)
+    """Returns the description of the calendar that is closed at a time; None: it is open."""
 
 
 @dataclass(frozen=True, slots=True)

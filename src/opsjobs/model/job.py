@@ -172,13 +172,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class LaunchOrder:
-    """The input of `engine.launch`: a job version or ad-hoc work (job None), and its targets.
-
-    `parameters`: the values for the `declared` ones; if nothing is declared (None), the values as
-    they are. `override`: the reason for overriding the safety check and approvals (the caller holds
-    safety:override). `bounds`: the bounds of the caller. `tags`: the job's. `pins`: the
-    fingerprints (model/target_fingerprint) of the hosts that were approved with the parent
-    execution, by target id; None: there was no such approval."""
+    """The input of `engine.launch`: a job version or ad-hoc work (job None), and its targets."""
 
     actions: Sequence[Action]
     targets: SelectionDraft
@@ -189,11 +183,23 @@ class LaunchOrder:
     narrowed_to: SelectionDraft | None = None
     reason: str | None = None
     parameters: Mapping[str, Any] = field(default_factory=dict)
+    """The values of the `declared` ones; if nothing is declared, the values as they are."""
     declared: Sequence[ParameterDraft] | None = None
+    """The declarations; None: nothing is declared."""
     bounds: Bounds = NO_BOUNDS
+    """The bounds of the caller."""
     override: str | None = None
+    """The reason for overriding the safety check and approvals.
+
+    The caller then holds safety:override.
+    """
     tags: Sequence[str] = ()
+    """The tags of the job."""
     pins: Mapping[str, bytes] | None = None
+    """Fingerprints of the hosts that were approved with the parent execution, by target id.
+
+    See model/target_fingerprint. None: there was no such approval.
+    """
 
 
 __all__ = [

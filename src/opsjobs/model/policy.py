@@ -144,19 +144,20 @@ class Policy(ApiModel):
 
 @dataclass(frozen=True, slots=True)
 class Strategy:
-    """The waves of an execution, and the conditions that stop or pause it between them.
-
-    `sizes`: cumulative runs at the end of each wave, the last is all. `limits`: how many may fail
-    in each wave; None = all of them. With `per_wave` the failures of the wave count, else those of
-    the execution. `confirm`: a person opens the next wave. `checked`: a wave with a failed check
-    does not open the next one. `pause_on_fail`: pause instead of stopping."""
+    """The waves of an execution, and the conditions that stop or pause it between them."""
 
     sizes: Sequence[int]
+    """The cumulative number of runs at the end of each wave; the last is all."""
     limits: Sequence[int] | None = None
+    """The number of runs that may fail in each wave; None: all of them."""
     per_wave: bool = False
+    """True if the failures of the wave count, else those of the execution count."""
     confirm: bool = False
+    """True if a person opens the next wave."""
     checked: bool = False
+    """True if a wave with a failed check does not open the next one."""
     pause_on_fail: bool = False
+    """True to pause instead of stopping."""
 
     @classmethod
     def from_policy(cls, policy: Policy, sizes: Sequence[int]) -> Strategy:
@@ -203,13 +204,13 @@ def _floor(share: str, total: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The targets by position, and the window (runs ready or running at a time).
-
-    `waves`: the cumulative numbers of targets of the waves; the last is all of them."""
+    """The targets by position, and the window."""
 
     targets: Sequence[Target]
     window: int
+    """The number of runs that are ready or running at a time."""
     waves: Sequence[int] = ()
+    """The cumulative numbers of targets of the waves; the last is all of them."""
 
     def wave_of(self, position: int) -> int:
         """Return the wave (from 0) of the target at this position (from 0)."""

@@ -61,19 +61,22 @@ _SHELLS = frozenset(
 class Program:
     """A command line, or the exact bytes of a script with its interpreter and arguments.
 
-    `interpreter`: a known name or a path. `env`: its variables, which never reach the processes of
-    opsjobs. `cwd`: its working directory (None: the home; a relative path starts there). `stdin`:
-    its standard input (None: empty). `secrets`: files of these names in the directory that
-    $OPSJOBS_SECRETS names. Raises ValueError for values that no shell or kernel accepts."""
+    Raises ValueError for values that no shell or kernel accepts.
+    """
 
     command: str | None = None
     script: bytes | None = None
     interpreter: str = "sh"
+    """A known name, or a path."""
     args: tuple[str, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)
+    """Its variables, which never reach the processes of opsjobs."""
     cwd: str | None = None
+    """Its working directory; None: the home. A relative path starts there."""
     stdin: bytes | None = None
+    """Its standard input; None: empty."""
     secrets: Mapping[str, Secret] = field(default_factory=dict)
+    """Files of these names in the directory that $OPSJOBS_SECRETS names."""
 
     def __post_init__(self) -> None:
         if (self.command is None) == (self.script is None):
@@ -208,18 +211,21 @@ class Become:
 class StartOrder:
     """The order to start a command at most once.
 
-    `timeout_seconds`, `grace_seconds` (TERM to KILL) and `limit_bytes` of each output file are
-    enforced on the target itself. `program`: the program, if it is more than a plain `command`;
-    `command` is its text then (see `StartOrder.for_program`)."""
+    Both times and the limit are enforced on the target itself.
+    """
 
     key: RunKey
     command: str
+    """The command line; of a `program` its text (see `StartOrder.for_program`)."""
     timeout_seconds: float
     grace_seconds: float = 5.0
+    """The time from TERM to KILL."""
     limit_bytes: int = 2 << 30
+    """The limit of each output file."""
     environment: Mapping[str, str] = field(default_factory=dict)
     become: Become | None = None
     program: Program | None = None
+    """The program, if it is more than a plain command line."""
 
     @classmethod
     def for_program(

@@ -26,13 +26,7 @@ class TargetName:
 
 @dataclass(frozen=True, slots=True)
 class TargetRun:
-    """The current state of one target's run in an execution.
-
-    `awaits`: the object of a run's wait, by name: the action of a barrier or an approval, the uuid
-    of a child execution, the reason of a hold; with a timer or a back-off, any other awaited
-    object. `not_before`: when its timer, back-off or hold ends. `step`: the current action, or the
-    one that did not succeed. `last_stderr`: the last line there, if it did not succeed.
-    `contact_lost_at`: since when the host of a running run has been unreachable."""
+    """The current state of one target's run in an execution."""
 
     id: int
     uuid: str
@@ -50,10 +44,19 @@ class TargetRun:
     cancel_proof: str | None = None
     late_result: Mapping[str, Any] | None = None
     awaits: str | None = None
+    """The object of its wait, by name.
+
+    It is the action of a barrier or an approval, the uuid of a child execution, or the reason of a
+    hold; with a timer or a back-off, any other awaited object.
+    """
     not_before: datetime | None = None
+    """The end of its timer, back-off or hold."""
     step: str | None = None
+    """The current action, or the one that did not succeed."""
     last_stderr: str | None = None
+    """The last line of stderr there, if it did not succeed."""
     contact_lost_at: datetime | None = None
+    """The time since which the host of a running run has been unreachable."""
 
     def data(self) -> dict[str, Any]:
         """Return an item of GET /executions/{id}/targets, also the `data` of the run's events."""

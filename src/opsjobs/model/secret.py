@@ -242,28 +242,31 @@ class CredentialType(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Credential:
-    """One decrypted login or job secret, kept in a worker's memory during a session.
-
-    `private_key` and `certificate` are OpenSSH or PEM texts; `keytab` is the file in base64, of the
-    principal `username`. `agent` uses the socket that SSH_AUTH_SOCK of the worker names. `value`:
-    the value for jobs, of one of type secret; it has no `username`. `bound`: its binding. `fault`:
-    why its secrets are unavailable; then there are none. `source`: the external source of its
-    secrets; they are fetched just before a login."""
+    """One decrypted login or job secret, kept in a worker's memory during a session."""
 
     id: str
     version: int
     name: str
     type: CredentialType
+    """The type; `agent` uses the socket that SSH_AUTH_SOCK of the worker names."""
     username: str
+    """The login name; the principal of a `keytab`. A credential of type secret has none."""
     password: Secret | None = None
     private_key: Secret | None = None
+    """An OpenSSH or PEM text."""
     passphrase: Secret | None = None
     certificate: str | None = None
+    """An OpenSSH or PEM text."""
     keytab: Secret | None = None
+    """The file in base64, of the principal `username`."""
     value: Secret | None = None
+    """The value for jobs, of a credential of type secret."""
     bound: Binding = ANYWHERE
+    """Its binding."""
     fault: str | None = None
+    """The reason for unavailable secrets; then there are none."""
     source: VaultSource | SshCaSource | VaultSshSource | None = field(default=None, hash=False)
+    """The external source of its secrets, which are fetched just before a login."""
 
     @property
     def secrets(self) -> list[Secret]:

@@ -150,9 +150,7 @@ class TargetDraft(ApiModel):
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A known machine. `credential` and `jump` are ids; `version` grows with every change.
-
-    `bound`: False if its login certainly has no binding, so that no check is needed."""
+    """A known machine."""
 
     id: str
     name: str
@@ -163,14 +161,18 @@ class Target:
     labels: Mapping[str, str] = field(default_factory=dict)
     groups: Sequence[str] = ()
     credential: str | None = None
+    """The id of its credential."""
     host_keys: Sequence[str] = ()
     host_key_policy: HostKeyPolicy = HostKeyPolicy.PINNED
     zone: str = "default"
     slots: int = 10
     jump: str | None = None
+    """The id of its jump host, which is a target."""
     durable: Durability = "auto"
     version: int = 1
+    """A number that grows with every change."""
     bound: bool = True
+    """False if its login certainly has no binding, so that no check is needed."""
 
     @property
     def capabilities(self) -> Capabilities:
@@ -180,17 +182,19 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """A target with its decrypted credential and its jump hosts (nearest first).
-
-    `insist`: a command of opsjobs runs there, so it is tried even if its circuit is open because
-    the host was unreachable. `purpose`: the purpose of the connection, which a certificate made for
-    this login names."""
+    """A target with its decrypted credential and its jump hosts."""
 
     target: Target
     credential: Credential | None
     jumps: tuple[Endpoint, ...] = ()
+    """The jump hosts, the nearest first."""
     insist: bool = False
+    """True if a command of opsjobs runs there.
+
+    It is then tried even if its circuit is open because the host was unreachable.
+    """
     purpose: str = ""
+    """The purpose of the connection, which a certificate made for this login names."""
 
     @property
     def logins(self) -> tuple[Credential, ...]:

@@ -65,19 +65,18 @@ def _by_label(target: Mapping[str, Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The outcome of one entry.
-
-    `error`: why it was refused, {code, message}. `changes`: the changed fields of an updated target
-    with their old and new values. `same_address`: names of other targets that have its host and
-    port."""
+    """The outcome of one entry."""
 
     position: int
     name: str
     outcome: Literal["created", "updated", "unchanged", "skipped", "refused"]
     id: str | None = None
     error: Mapping[str, str] | None = None
+    """The reason for a refusal: {code, message}."""
     changes: Mapping[str, Change] = field(default_factory=dict)
+    """The changed fields of an updated target with their old and new values."""
     same_address: Sequence[str] = ()
+    """Names of other targets that have its host and port."""
 
     def data(self) -> dict[str, Any]:
         """Return an item of the response."""

@@ -41,15 +41,19 @@ _NAME = re.compile(r"[^\s\x00-\x1f\x7f\ud800-\udfff][^\x00-\x1f\x7f\ud800-\udfff
 class ClaimRules:
     """The rules for a token's claims.
 
-    `issuer` None and no `audiences`: unchecked, which production does not allow. `needs_exp` is
-    False only if another service verifies the token each time. `name_claim`: the only claim that
-    names its bearer; if it is missing, the platform's older `username`, then `user_id`."""
+    `issuer` None and no `audiences`: unchecked, which production does not allow.
+    """
 
     issuer: str | None = None
     audiences: tuple[str, ...] = ()
     leeway_seconds: float = 10.0
     needs_exp: bool = True
+    """False only if another service verifies the token each time."""
     name_claim: str = "sub"
+    """The only claim that names its bearer.
+
+    If it is missing, the platform's older `username` does, then `user_id`.
+    """
 
     def __post_init__(self) -> None:
         assert 0 <= self.leeway_seconds <= LEEWAY_SECONDS_MAX, (
