@@ -14,18 +14,6 @@ from architecture.wording import (
     imports_of,
 )
 
-# Rooms whose lines have not been brought to 100 columns yet. A room leaves this list once.
-LONG_LINES_LEFT = (
-    "src/opsjobs/bus.py",
-    "src/opsjobs/cli/",
-    "src/opsjobs/composition/",
-    "src/opsjobs/failpoints.py",
-    "src/opsjobs/sandbox/",
-    "src/opsjobs/settings/",
-    "src/opsjobs/standalone/",
-    "src/opsjobs/store/",
-    "src/opsjobs/telemetry.py",
-)
 IMPORT_DEPTH_MAX = 25
 
 
@@ -34,7 +22,6 @@ def test_the_words_of_the_source_are_plain() -> None:
         str(finding)
         for path in modules()
         for finding in check_source(path, (ROOT / path).read_text())
-        if finding.rule != "long line" or not path.startswith(LONG_LINES_LEFT)
     ]
     assert found == []
 
