@@ -139,7 +139,7 @@ async def test_each_complaint_is_logged_once_and_so_is_its_end(database: Databas
         assert [line["code"] for line in said] == ["secrets_not_readable"]
         inspection._secrets = ()
         await inspection.run_once()
-    assert [line["event"] for line in said] == ["not_fit_for_service", "fit_for_service_again"]
+    assert [line["event"] for line in said] == ["service_check_failed", "service_check_recovered"]
 
 
 async def test_a_count_that_takes_too_long_is_not_repeated_with_each_look(

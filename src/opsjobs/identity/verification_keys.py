@@ -121,7 +121,7 @@ class PublishedKeys:
             try:
                 self._keys = _read(await self._fetch(), self._algorithms)
             except ServiceUnavailable as away:
-                log.warning("jwks_away", reason=str(away))
+                log.warning("jwks_fetch_failed", reason=str(away))
                 self._drop_old_keys()
             else:
                 self._fetched_at = self._clock.monotonic()

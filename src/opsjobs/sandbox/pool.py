@@ -148,7 +148,7 @@ class JudgePool:
                 self._failures.popitem(last=False)
         self._failed(reason)
         log.warning(
-            "text_not_judged",
+            "safety_check_aborted",
             reason=reason,
             interpreter=asked.interpreter[:200],
             characters=len(asked.text),

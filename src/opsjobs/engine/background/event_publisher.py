@@ -98,7 +98,7 @@ class EventPublisher:
                 except Exception as bug:  # noqa: BLE001  mark what was published; raised last
                     failed = bug
                     log.exception(
-                        "event_not_made", fact=fact.id, type=fact.type, given_up=fact.stale
+                        "event_build_failed", fact=fact.id, type=fact.type, given_up=fact.stale
                     )
                     if not fact.stale:
                         break

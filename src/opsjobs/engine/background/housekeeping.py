@@ -91,7 +91,7 @@ class Housekeeper:
                     await self._partitions.find_missing()
         if failed:
             self._metrics.upkeep_failures.labels("partitions_made").inc()
-            log.error("partitions_not_made", days=failed)
+            log.error("partition_creation_failed", days=failed)
         return 0 if failed else made
 
     async def _forget_leftovers(self) -> int:

@@ -55,6 +55,6 @@ class Inspection:
         for complaint in found:
             if complaint not in self.complaints:
                 write = log.error if complaint.fatal else log.warning
-                write("not_fit_for_service", code=complaint.code, reason=complaint.detail)
+                write("service_check_failed", code=complaint.code, reason=complaint.detail)
         for code in {c.code for c in self.complaints} - {c.code for c in found}:
-            log.info("fit_for_service_again", code=code)
+            log.info("service_check_recovered", code=code)

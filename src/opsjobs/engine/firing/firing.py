@@ -115,7 +115,7 @@ class FiringService:
             look = await self._firings.check_due()
         self._set_rest(look, worked=any(done.values()))
         if done["missed"]:
-            log.warning("schedule_moments_missed", moments=done["missed"])
+            log.warning("schedule_firings_missed", firings=done["missed"])
         return {kind: count for kind, count in done.items() if count}
 
     def _set_rest(self, look: FiringsDue, *, worked: bool) -> None:

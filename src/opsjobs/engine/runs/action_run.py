@@ -158,7 +158,7 @@ class ActionRun:
         except Unavailable as unavailable:
             # The started command continues: an outage that reaches this point must not end it.
             log.warning(
-                "run_left",
+                "run_handed_over",
                 target_run=self._state.journal.claimed.id,
                 action=self.key,
                 reason=str(unavailable),

@@ -141,7 +141,7 @@ class TargetRunner:
         except Interrupted:
             self._release()
         except Unavailable as handed_over:
-            log.warning("run_left", target_run=self.claimed.id, reason=str(handed_over))
+            log.warning("run_handed_over", target_run=self.claimed.id, reason=str(handed_over))
             self.journal.detach()
             await self.journal.flush()  # the next claim resumes the run from its recorded state
         except Exception as bug:  # noqa: BLE001  a bug ends this run, on record, and no other

@@ -91,7 +91,7 @@ class Worker:
                 await self._wind_down(tasks)
         except TimeoutError:
             log.warning(
-                "worker_stop_cut_short",
+                "worker_stop_timed_out",
                 runs=len(self.session.runs) if self.session is not None else 0,
             )
         finally:
@@ -168,7 +168,7 @@ class Worker:
             except Exception:  # noqa: BLE001  keep listening
                 # Without orders, a cancel takes effect only with the next renewal.
                 self._tools.metrics.bugs.labels("control").inc()
-                log.exception("orders_not_received")
+                log.exception("order_subscription_failed")
                 await asyncio.sleep(RESTART_SECONDS)
 
     def handle_order(self, message: bytes) -> None:

@@ -413,7 +413,7 @@ class WorkerSession:
         self._tasks.discard(task)
         if not task.cancelled() and (bug := task.exception()) is not None:
             self._tools.metrics.bugs.labels("target_run").inc()
-            log.error("target_run_broke", target_run=run.claimed.id, exc_info=bug)
+            log.error("target_run_bug", target_run=run.claimed.id, exc_info=bug)
         if self._batch_writer.dirty_runs >= len(self._tasks):
             self._batch_writer.flush_now()
         if run.journal.ended or run.journal.stale:
@@ -534,7 +534,7 @@ class WorkerSession:
         try:
             unknown = await self._unknown_runs()
         except Unavailable as unavailable:
-            log.warning("not_given_back", reason=str(unavailable))
+            log.warning("give_back_failed", reason=str(unavailable))
             return
         for run in unknown:
             if not run.taken_over and run.id not in self._out_of_step:

@@ -84,7 +84,7 @@ class VaultServer:
         try:
             await self._login.token()
         except SecretUnavailable as failure:
-            log.warning("vault_token_not_good", vault=self._wire.name, reason=str(failure))
+            log.warning("vault_token_invalid", vault=self._wire.name, reason=str(failure))
             return {"tokens": 0}
         return {"tokens": 1}
 

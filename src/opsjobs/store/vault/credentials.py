@@ -355,7 +355,7 @@ class Vault:
         try:
             return unpacked(row, self._content(row))
         except (KeyMissing, Tampered) as refused:
-            log.error("credential_does_not_open", credential=row["id"], reason=str(refused))
+            log.error("credential_undecryptable", credential=row["id"], reason=str(refused))
             return closed(row, str(refused))
 
     async def _next(

@@ -249,7 +249,7 @@ class KeyRotation:
                 told = {"kind": kind.name, "rewrapped": batch.rewrapped}
                 await audit.record(connection, "key.rotated", "key", self._ring.current, after=told)
         for row in batch.broken:
-            log.error("sealed_row_does_not_open", **row)
+            log.error("sealed_row_undecryptable", **row)
         return batch
 
     async def _count(self, kind: SealedKind) -> dict[str, int]:
