@@ -458,7 +458,7 @@ def test_an_invalid_crontab_line_does_not_block_the_others(
     assert [schedule["timezone"] for schedule in service.schedules.values()] == ["Asia/Tokyo"]
     told = capsys.readouterr().err
     assert "line 1: skipped: it must have at most 65536 characters" in told
-    assert "line 3: skipped: 'Europe/Berln' is no time zone" in told
+    assert "line 3: skipped: 'Europe/Berln' is not a time zone" in told
 
 
 def test_an_undeclared_system_crontab_is_detected(

@@ -267,9 +267,9 @@ async def test_a_day_without_a_partition_is_logged_and_blocks_no_other_step(
             )
         with capture_logs() as lines:
             done = await housekeeper(on).run_once()
-        assert [list(line["days"]) for line in lines if line["event"] == "partition_creation_failed"] == [
-            [str(broken)]
-        ]
+        assert [
+            list(line["days"]) for line in lines if line["event"] == "partition_creation_failed"
+        ] == [[str(broken)]]
         assert (done["events_forgotten"], failures(on.metrics, "partitions_made")) == (1, 1)
         assert await Partitions(database).find_missing() == [broken]
         async with on.worker():

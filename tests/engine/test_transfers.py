@@ -250,7 +250,7 @@ async def test_contact_that_stays_away_ends_it_when_the_window_is_over(database:
         found = await result(on, done)
         assert found.error is not None
         assert (found.status, found.error.code) == (RunStatus.FAILED, "transfer")
-        assert "contact was lost for more than 1s" in found.error.message
+        assert "the connection was lost for more than 1s" in found.error.message
         assert "/etc/app.conf" not in disk.found
 
 
@@ -258,7 +258,7 @@ async def test_contact_that_stays_away_ends_it_when_the_window_is_over(database:
     ("how", "words"),
     [
         ("full", "No space left on device"),
-        ("nowhere", "does not let us write beside"),
+        ("nowhere", "cannot write next to"),
         ("diskless", "serves no files: no SFTP here"),
         ("rots", "has other bytes than were sent, twice"),
         ("stranger", "knows no user or group stranger"),
@@ -508,7 +508,7 @@ async def test_a_tar_is_unpacked_into_a_folder(database: Database, form: int) ->
         (tar(("l", b"", "link")), "neither a file nor a folder"),
         (tar(("l", b"", "hard")), "neither a file nor a folder"),
         (tar(("l", b"", "pipe")), "neither a file nor a folder"),
-        (noise(2_000), "is no tar"),
+        (noise(2_000), "is not a tar archive"),
         (tar(("a", noise(100_000), ""))[:50_000], "is truncated"),
         (packed("\0"), "without a name"),
     ],

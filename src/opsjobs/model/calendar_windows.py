@@ -64,12 +64,12 @@ def read_moment(given: object) -> datetime:
             "write a time such as 2026-12-24T18:00 (in the calendar's zone) or "
             "2026-12-24T18:00:00+01:00; whole days are dates"
         )
-        raise ValueError(f"{_short(given)} is no moment: {words}")
+        raise ValueError(f"{_short(given)} is not a time: {words}")
     try:
         found = datetime.fromisoformat(given)
         found = found if found.tzinfo is None else found.astimezone(UTC)
     except (ValueError, OverflowError) as wrong:
-        raise ValueError(f"{_short(given)} is no moment: {wrong}") from None
+        raise ValueError(f"{_short(given)} is not a time: {wrong}") from None
     _check_year(found.year)
     return found
 
@@ -78,11 +78,11 @@ def _date(given: object) -> date:
     if isinstance(given, date) and not isinstance(given, datetime):
         return given
     if not isinstance(given, str) or not _DATE.fullmatch(given):
-        raise ValueError(f"{_short(given)} is no date: write it such as 2026-12-25")
+        raise ValueError(f"{_short(given)} is not a date: write it such as 2026-12-25")
     try:
         found = date.fromisoformat(given)
     except ValueError as wrong:
-        raise ValueError(f"{given!r} is no date: {wrong}") from None
+        raise ValueError(f"{given!r} is not a date: {wrong}") from None
     _check_year(found.year)
     return found
 
@@ -101,10 +101,10 @@ def _time(text: str) -> str:
     match = _TIME.fullmatch(text.lower())
     words = "write it such as 22:00, or fri 22:00 for one that lasts over days"
     if match is None:
-        raise ValueError(f"{_short(text)} is no time on a clock: {words}")
+        raise ValueError(f"{_short(text)} is not a local time: {words}")
     hour, minute, second = int(match[2]), int(match[3]), int(match[4] or 0)
     if not (hour < 24 and minute < 60 and second < 60) and (hour, minute, second) != (24, 0, 0):
-        raise ValueError(f"{_short(text)} is no time on a clock: 00:00 to 24:00; {words}")
+        raise ValueError(f"{_short(text)} is not a local time: 00:00 to 24:00; {words}")
     return text.lower()
 
 
@@ -113,7 +113,7 @@ def _range(text: str) -> str:
     match = _RANGE.fullmatch(text)
     if match is None:
         raise ValueError(
-            f"{_short(text)} is no part of a year: write days such as 12-24..01-02 (both are in "
+            f"{_short(text)} is not a part of a year: write days such as 12-24..01-02 (both are in "
             "it) or 12-25"
         )
     for month, day in ((match[1], match[2]), (match[3] or match[1], match[4] or match[2])):

@@ -465,7 +465,7 @@ def _within(item: Any, whole: Any) -> bool:
         return False
     if isinstance(whole, str):
         if not isinstance(item, str):
-            raise Unfit(f"{_shorten(item)} is no text, so it cannot be in one")
+            raise Unfit(f"{_shorten(item)} is not text, so it cannot be part of one")
         return item in whole
     if not isinstance(whole, list | tuple):
         raise Unfit(f"{_shorten(whole)} is neither a list nor a text, so nothing is in it")
@@ -476,7 +476,7 @@ def _matched(text: Any, matcher: Matcher) -> bool:
     if text is None:
         return False
     if not isinstance(text, str):
-        raise Unfit(f"{_shorten(text)} is no text, so it matches no pattern")
+        raise Unfit(f"{_shorten(text)} is not text, so no pattern matches it")
     try:
         return bool(matcher(text))
     except ValueError as costly:

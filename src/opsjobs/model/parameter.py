@@ -221,7 +221,7 @@ _ONLY_FOR: Mapping[str, tuple[ParameterType, ...]] = {
 
 def check_url(url: str) -> None:
     """Raise ValueError for an invalid URL of choices."""
-    words = f"{url[:100]!r} is no address that choices can be fetched from: write https://HOST/PATH"
+    words = f"{url[:100]!r} is not an address for choices: write https://HOST/PATH"
     if not _URL_CHARACTERS.fullmatch(url):
         raise ValueError(f"{words}, without blanks, control characters and characters beyond ASCII")
     try:

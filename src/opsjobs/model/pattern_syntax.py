@@ -210,7 +210,7 @@ class _PatternReader:
         elif comma:
             most = -1
         if max(least, most) > REPEAT_MAX or 0 <= most < least:
-            raise self.wrong(f"{{{low}{comma}{high}}} is no range of counts up to {REPEAT_MAX}")
+            raise self.wrong(f"{{{low}{comma}{high}}} is not a range of counts up to {REPEAT_MAX}")
         self.at = end + 1
         return least, most
 

@@ -41,7 +41,8 @@ def _segments(text: str) -> str:
         for part in parts
     ):
         raise ValueError(
-            f"{text!r} is no path: write segments of letters, digits and _.-@+=:~, such as web/key"
+            f"{text!r} is not a path: "
+            "write segments of letters, digits and _.-@+=:~, such as web/key"
         )
     return "/".join(parts)
 

@@ -56,7 +56,8 @@ def check_zone(name: str, info: ValidationInfo) -> str:
         return name
     allowed = "write a name of the IANA database, such as Europe/Berlin, America/New_York or UTC"
     raise fault(
-        "unknown_zone", f"{name[:_SHOWN_CHARACTERS_MAX]!r} is no time zone: {allowed}{_hint(name)}"
+        "unknown_zone",
+        f"{name[:_SHOWN_CHARACTERS_MAX]!r} is not a time zone: {allowed}{_hint(name)}",
     )
 
 

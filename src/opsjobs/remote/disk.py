@@ -120,5 +120,5 @@ def transfer_error(name: str, what: str, why: object) -> RemoteFailure:
 def contact_error(name: str, why: object) -> RemoteFailure:
     """Return the failure for a broken connection."""
     return RemoteFailure(
-        ErrorCode.CONNECTION_LOST, f"Contact with {name} broke during the transfer ({why})."
+        ErrorCode.CONNECTION_LOST, f"Connection to {name} was lost during the transfer ({why})."
     )

@@ -40,12 +40,12 @@ class LocalDisk:
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
-            raise transfer_error(_NAME, f"does not let us look at {path}", error.strerror) from None
+            raise transfer_error(_NAME, f"cannot look up {path}", error.strerror) from None
         return _entry(path, found)
 
     async def list(self, path: str) -> AsyncIterator[DiskEntry]:
         """Iterate over a folder."""
-        what = f"does not let us read the folder {path}"
+        what = f"cannot read the folder {path}"
         with await _call(what, os.scandir, self._at(path)) as found:
             while entries := await _call(what, _next, found):
                 for entry in entries:
@@ -53,12 +53,12 @@ class LocalDisk:
 
     async def open(self, path: str) -> OpenFile:
         """Open a file for reading."""
-        return await self._open(path, os.O_RDONLY, f"does not let us read {path}")
+        return await self._open(path, os.O_RDONLY, f"cannot read {path}")
 
     async def draft(self, path: str, *, must_be_new: bool) -> OpenFile:
         """Open a file for writing."""
         flags = os.O_WRONLY | os.O_NOFOLLOW | (os.O_CREAT | os.O_EXCL if must_be_new else 0)
-        return await self._open(path, flags, f"does not let us write beside {path}")
+        return await self._open(path, flags, f"cannot write next to {path}")
 
     async def _open(self, path: str, flags: int, what: str) -> OpenFile:
         # O_NONBLOCK, because a pipe without a writer would block the thread forever.
@@ -69,15 +69,13 @@ class LocalDisk:
 
     async def replace(self, draft: str, path: str) -> None:
         """Rename atomically."""
-        await _call(
-            f"does not let us put a file at {path}", os.replace, self._at(draft), self._at(path)
-        )
+        await _call(f"cannot create {path}", os.replace, self._at(draft), self._at(path))
 
     async def remove(self, path: str) -> None:
         """Remove a file or a link, if it exists."""
         with contextlib.suppress(FileNotFoundError):
             await _call(
-                f"does not let us remove {path}",
+                f"cannot remove {path}",
                 os.unlink,
                 self._at(path),
                 passing=FileNotFoundError,
@@ -87,13 +85,13 @@ class LocalDisk:
         """Create a folder, if it does not exist."""
         there = await self.look(path)
         if there is None or there.kind != "folder":
-            await _call(f"does not let us make the folder {path}", os.mkdir, self._at(path), mode)
+            await _call(f"cannot create the directory {path}", os.mkdir, self._at(path), mode)
 
     async def set_attributes(
         self, path: str, mode: int | None, owner: int | None, group: int | None
     ) -> None:
         """Set each attribute that is not None."""
-        what = f"does not let us set mode or owner of {path}"
+        what = f"cannot set mode or owner of {path}"
         if owner is not None or group is not None:
             ids = (-1 if owner is None else owner, -1 if group is None else group)
             await _call(what, os.lchown, self._at(path), *ids)
@@ -106,7 +104,7 @@ class LocalDisk:
 
     async def digest(self, path: str) -> bytes | None:
         """Return the SHA-256 of a file."""
-        return await _call(f"does not let us read {path}", _digest, self._at(path))
+        return await _call(f"cannot read {path}", _digest, self._at(path))
 
     async def start_digest(self, draft: str) -> None:
         """Return None: the digest is computed afterwards, as there is no upload to overlap with."""
@@ -124,9 +122,7 @@ class LocalFile:
 
     async def read(self, offset: int, size: int) -> bytes:
         """Return at most `size` bytes."""
-        return await _call(
-            f"does not let us read {self._path}", os.pread, self._number, size, offset
-        )
+        return await _call(f"cannot read {self._path}", os.pread, self._number, size, offset)
 
     async def write(self, offset: int, data: bytes) -> None:
         """Write all of these bytes."""

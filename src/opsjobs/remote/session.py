@@ -59,7 +59,7 @@ def explain_unstarted(cause: Cause, program: Program) -> RemoteExit:
         "interpreter": f"there is no {program.interpreter} on the target that can be started",
         "folder": f"the working directory {program.cwd} is not there, or cannot be entered",
         "storage": "the target could not store its script, its input or its secrets "
-        "(is its disk full?)",
+        "(check its free disk space)",
     }
     return RemoteExit(None, None, cause, words.get(cause))
 

@@ -131,7 +131,7 @@ async def _write(disk: Disk, order: Upload) -> None:
         await disk.remove(draft)
     raise RemoteFailure(
         ErrorCode.TRANSFER,
-        f"{disk.name} has other bytes than were sent, twice: is its disk all right?",
+        f"{disk.name} stored other bytes than were sent, twice: check its disk.",
     )
 
 

@@ -202,7 +202,7 @@ def _load(name: str, text: str) -> Any:
     try:
         return YAML(typ="safe", pure=True).load(text)
     except YAMLError as error:
-        raise RuleError(f"{name} is no YAML: {error}") from None
+        raise RuleError(f"{name} is not YAML: {error}") from None
 
 
 def _sets(text: str) -> dict[str, tuple[str, ...]]:
@@ -268,7 +268,7 @@ def _list(body: Mapping[str, Any], key: str) -> list[Any]:
 
 def _severity(word: Any) -> SafetyVerdict:
     if word not in set(SafetyVerdict) or word == SafetyVerdict.ALLOW:
-        raise ValueError(f"{word!r} is no severity: write warn, needs_approval or block")
+        raise ValueError(f"{word!r} is not a severity: write warn, needs_approval or block")
     return SafetyVerdict(word)
 
 
@@ -276,7 +276,8 @@ def _condition(text: Any) -> Condition:
     found = _CONDITION.fullmatch(text) if isinstance(text, str) else None
     if found is None:
         raise ValueError(
-            f"{text!r} is no condition: write become, share>=0.5, targets>=100 or a label, env=prod"
+            f"{text!r} is not a condition: "
+            "write become, share>=0.5, targets>=100 or a label, env=prod"
         )
     if found["flag"]:
         return Condition(text, "become")
@@ -312,7 +313,7 @@ def _match(body: Any, sets: Mapping[str, tuple[str, ...]]) -> Match:
     _only(body, _MATCH_KEYS)
     dialect = body.get("dialect", "posix")
     if dialect not in _DIALECTS:
-        raise ValueError(f"{dialect!r} is no dialect: write {', '.join(sorted(_DIALECTS))}")
+        raise ValueError(f"{dialect!r} is not a dialect: write {', '.join(sorted(_DIALECTS))}")
     return Match(
         command=_texts(body.get("command")),
         dialect=dialect,
@@ -345,7 +346,8 @@ def _texts(value: Any) -> tuple[str, ...]:
     texts = [value] if isinstance(value, str) else value
     if not _is_texts(texts):
         raise TypeError(
-            f"{value!r} is no text and no list of texts: quote what YAML takes for something else"
+            f"{value!r} is neither a text nor a list of texts: "
+            "quote what YAML takes for something else"
         )
     return tuple(texts)
 
@@ -364,7 +366,7 @@ def _paths(value: Any, sets: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
         if text.startswith("@"):
             if text[1:] not in sets:
                 raise ValueError(
-                    f"{text} is no set of paths.yaml: there are {', '.join(sorted(sets))}"
+                    f"{text} is not a set of paths.yaml: there are {', '.join(sorted(sets))}"
                 )
             found += sets[text[1:]]
         else:

@@ -148,7 +148,8 @@ def _read_file(name: str, path: str) -> str:
         ) from None
     if len(content) > SECRET_FILE_BYTES_MAX or b"\x00" in content:
         raise ValueError(
-            f"{name}_FILE is {path!r}, which is no text of at most {SECRET_FILE_BYTES_MAX} bytes."
+            f"{name}_FILE is {path!r}, which is not a text of at most "
+            f"{SECRET_FILE_BYTES_MAX} bytes."
         )
     return content.decode(errors="replace").strip()
 

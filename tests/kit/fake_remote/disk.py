@@ -103,7 +103,7 @@ class FakeDisk:
         self.check()
         path = self.files.links.get(path, path)
         if path not in self.files.found:
-            raise transfer_error(self.name, f"does not let us read {path}", "No such file")
+            raise transfer_error(self.name, f"cannot read {path}", "No such file")
         return _Open(self, path, self.files.found[path])
 
     async def draft(self, path: str, *, must_be_new: bool) -> OpenFile:
@@ -112,7 +112,7 @@ class FakeDisk:
         if posixpath.dirname(path) not in self.files.folders | {""} or must_be_new is (
             path in self.files.found
         ):
-            raise transfer_error(self.name, f"does not let us write beside {path}", "No such file")
+            raise transfer_error(self.name, f"cannot write next to {path}", "No such file")
         file = self.files.found.setdefault(path, FakeFile(bytearray(), DRAFT_MODE, 1000, 1000))
         return _Open(self, path, file)
 
@@ -132,7 +132,7 @@ class FakeDisk:
         """Create it, if it does not exist."""
         self.check()
         if path in self.files.found or posixpath.dirname(path) not in self.files.folders | {""}:
-            raise transfer_error(self.name, f"does not let us make the folder {path}", "Failure")
+            raise transfer_error(self.name, f"cannot create the directory {path}", "Failure")
         self.files.folders.add(path)
 
     async def set_attributes(

@@ -189,7 +189,7 @@ class FakeMachine:
         if since != self.contacts:
             raise RemoteFailure(
                 ErrorCode.CONNECTION_LOST,
-                f"Contact with {self.name} had broken before this was asked of it.",
+                f"Connection to {self.name} had been lost before this was asked of it.",
             )
 
     async def close(self) -> None:
@@ -245,7 +245,9 @@ class FakeProcess:
     def cut(self) -> None:
         """Break contact: the reader gets LOST after the output so far."""
         self._outflow.end(
-            RemoteFailure(ErrorCode.LOST, f"Contact with {self._machine.name} broke (as scripted).")
+            RemoteFailure(
+                ErrorCode.LOST, f"Connection to {self._machine.name} was lost (as scripted)."
+            )
         )
 
     async def kill(self, grace_seconds: float) -> CancelProof:

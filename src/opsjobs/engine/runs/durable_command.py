@@ -217,8 +217,8 @@ class DurableCommand:
     async def _handle_not_started(self, absent: NotStarted) -> None:
         if not self._certainly_never_started(absent):
             message = (
-                f"{self._order.key} is on no record of its machine any more (a reboot?): whether "
-                "it ran to its end is unknown"
+                f"{self._order.key} is not in its machine's records any more (possibly a reboot): "
+                "whether it ran to its end is unknown"
             )
             raise RemoteFailure(ErrorCode.LOST, message)
         if not absent.settled:
@@ -250,7 +250,7 @@ class DurableCommand:
             raise failure
         if failure.code in _NOT_RETRIED or failure.because in _NOT_RETRIED:
             raise ContactLost(
-                f"the command was started, but its machine lets us in no more: {failure.message}"
+                f"the command was started, but the host now rejects our login: {failure.message}"
             ) from failure
         self._work.entry.lose_contact(self._work.clock.now())
         now = self._work.clock.monotonic()
@@ -258,7 +258,7 @@ class DurableCommand:
         if now - self._lost_since > self._window_seconds:
             window = format_duration(self._window_seconds)
             message = (
-                f"contact was lost for more than {window}, and the command is perhaps still "
+                f"the connection was lost for more than {window}, and the command may still be "
                 f"running: {failure.message}"
             )
             raise ContactLost(message) from failure

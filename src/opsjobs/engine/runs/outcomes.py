@@ -17,7 +17,10 @@ from opsjobs.store.ledger import Progress
 _UNSTARTED = {
     "interpreter": (ErrorCode.INTERPRETER_MISSING, "its interpreter is not on the target"),
     "folder": (ErrorCode.INTERPRETER_MISSING, "its working directory is not on the target"),
-    "storage": (ErrorCode.TRANSFER, "the target could not store what it needs (is its disk full?)"),
+    "storage": (
+        ErrorCode.TRANSFER,
+        "the target could not store what it needs: check its free disk space",
+    ),
 }
 
 
@@ -152,6 +155,6 @@ def from_kill(
         case CancelProof.NEVER_STARTED:
             end = never_started(reason)
         case _:
-            message = "contact was lost while killing the command: it is perhaps still running"
+            message = "the connection was lost while killing the command: it may still be running"
             end = from_failure(RemoteFailure(ErrorCode.LOST, message))
     return replace(end, cancel_proof=proof)

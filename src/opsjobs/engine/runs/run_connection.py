@@ -212,9 +212,8 @@ class ResilientDisk:
         now = self._clock.monotonic()
         self._lost_since = now if self._lost_since is None else self._lost_since
         if now - self._lost_since > self._window_seconds:
-            message = (
-                f"contact was lost for more than {format_duration(self._window_seconds)}: {failure}"
-            )
+            window = format_duration(self._window_seconds)
+            message = f"the connection was lost for more than {window}: {failure}"
             raise RemoteFailure(ErrorCode.TRANSFER, message) from failure
         await self._clock.sleep(self._backoff.next())
 

@@ -197,7 +197,9 @@ def _parse_header(header: bytes) -> tarfile.TarInfo:
     try:
         return tarfile.TarInfo.frombuf(header, "utf-8", "surrogateescape")
     except tarfile.TarError as wrong:
-        raise _unsupported(f"is no tar ({wrong}): unpack accepts only uncompressed ones") from None
+        raise _unsupported(
+            f"is not a tar archive ({wrong}): unpack accepts only uncompressed ones"
+        ) from None
 
 
 async def _read_extension(archive: ContentSlice, at: int, info: tarfile.TarInfo) -> bytes:

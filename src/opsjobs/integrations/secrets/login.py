@@ -160,7 +160,7 @@ class VaultLogin:
         value = auth.get("client_token")
         if not isinstance(value, str) or not value:
             raise SecretUnavailable(
-                "it answers a login without a token: does OPSJOBS_VAULT_URL name a Vault?"
+                "its response to the login has no token: check that OPSJOBS_VAULT_URL is a Vault"
             )
         lease, renewable = auth.get("lease_duration"), auth.get("renewable") is True
         return self._token(

@@ -146,7 +146,8 @@ class VaultHttp:
                 raw += chunk
                 if len(raw) > ANSWER_BYTES_MAX:
                     raise SecretUnavailable(
-                        f"it answers with more than {ANSWER_BYTES_MAX} bytes: is that a Vault?"
+                        f"its response has more than {ANSWER_BYTES_MAX} bytes: "
+                        "check that it is a Vault"
                     )
             return answer.status_code, answer.headers, raw
 
@@ -204,7 +205,7 @@ def _parse_answer(
         if body is None:
             raise SecretUnavailable(
                 f"it answers {status} with something that is not its JSON: "
-                "does OPSJOBS_VAULT_URL name a Vault?"
+                "check that OPSJOBS_VAULT_URL is a Vault"
             )
         return body
     said = _error_text(body, request)

@@ -73,7 +73,8 @@ class VaultServer:
         )
         if not isinstance(signed, str) or len(signed) > FIELD_CHARACTERS_MAX:
             raise self._not_had(
-                source.where, "it answers without a signed key: is an SSH engine mounted there?"
+                source.where,
+                "its response has no signed key: check that an SSH engine is mounted there",
             )
         return signed.strip()
 

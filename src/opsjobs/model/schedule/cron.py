@@ -173,7 +173,7 @@ def _fields(expression: str) -> list[str]:
     """Return the six fields in capitals; the second is 0 if it was left out."""
     if expression.startswith("@"):
         if expression.lower() not in _NAMED:
-            words = "is no name of a schedule: write " + ", ".join(_NAMED)
+            words = "is not a schedule name: write " + ", ".join(_NAMED)
             raise fault("bad_cron", f"{expression[:_SHOWN_CHARACTERS_MAX]!r} {words}")
         expression = _NAMED[expression.lower()]
     fields = expression.upper().split()

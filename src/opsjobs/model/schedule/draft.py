@@ -193,8 +193,8 @@ class ScheduleDraft(ApiModel):
             )
         if self.local_time is not None and self.timezone is None:
             words = (
-                "a local time without a zone is no time: give timezone, such as Europe/Berlin, or "
-                "write at with an offset"
+                "a local time without a zone is ambiguous: "
+                "set timezone, for example Europe/Berlin, or write at with an offset"
             )
             raise fault("naive_time", words, "local_time")
         if self.dst_fold is DstFold.TWICE:

@@ -119,7 +119,7 @@ def weekday_of(given: Any) -> Weekday:
         shown = repr(given)[:_SHOWN_DAY_CHARACTERS_MAX]
         raise fault(
             "weekday",
-            f"{shown} is no day of the week: write {', '.join(WEEKDAYS)}, or 0 (Sunday) to 6",
+            f"{shown} is not a day of the week: write {', '.join(WEEKDAYS)}, or 0 (Sunday) to 6",
         )
     return found
 
@@ -140,7 +140,9 @@ def day_of(given: Any) -> int | str:
         'write 1 to 31, "last", or 1st to 5th or last and a weekday, '
         'such as "2nd tue" or "last fri"'
     )
-    raise fault("day", f"{repr(given)[:_SHOWN_DAY_CHARACTERS_MAX]} is no day of a month: {words}")
+    raise fault(
+        "day", f"{repr(given)[:_SHOWN_DAY_CHARACTERS_MAX]} is not a day of a month: {words}"
+    )
 
 
 Day = Annotated[

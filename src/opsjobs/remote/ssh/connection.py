@@ -182,14 +182,14 @@ class SshConnection:
             return self._not_started(receiver, error.reason)
         return ChannelRefused(
             ErrorCode.CONNECTION_LOST,
-            f"{name} refused another session: {error.reason} (MaxSessions?).",
+            f"{name} refused another session: {error.reason} (see MaxSessions in its sshd_config).",
         )
 
     def _not_started(self, receiver: Receiver, reason: object) -> RemoteFailure:
         name = self.target.name
         if receiver.requested:
             message = (
-                f"Contact with {name} broke while the command was being started ({reason}): "
+                f"Connection to {name} was lost while the command was being started ({reason}): "
                 "it may have run or not."
             )
             return RemoteFailure(ErrorCode.LOST, message)

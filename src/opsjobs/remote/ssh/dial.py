@@ -98,7 +98,7 @@ async def _resolve(host: str, port: int, deadline: float) -> Found:
                 found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except TimeoutError:
         raise RemoteFailure(
-            ErrorCode.DNS, f"The name {host} was not resolved in time: is the resolver reachable?"
+            ErrorCode.DNS, f"The name {host} was not resolved in time: check the DNS resolver."
         ) from None
     except (OSError, UnicodeError) as error:
         raise RemoteFailure(
@@ -145,13 +145,13 @@ def _failed(error: OSError, where: str) -> RemoteFailure:
         reason = "no answer in time" if not error.errno else _reason(error)
         message = (
             f"{where} cannot be reached: {reason}. "
-            "Is the machine up, and does a firewall let us through?"
+            "Check that the machine is up, and the firewalls on the way."
         )
         return RemoteFailure(ErrorCode.CONNECT_TIMEOUT, message)
     if isinstance(error, ConnectionRefusedError):
         return RemoteFailure(
             ErrorCode.CONNECTION_REFUSED,
-            f"{where} refuses connections: does sshd run, and on that port?",
+            f"{where} refuses connections: check that sshd runs, and on that port.",
         )
     return RemoteFailure(
         ErrorCode.CONNECTION_LOST, f"The connection to {where} broke: {_reason(error)}."

@@ -53,7 +53,7 @@ class ConnectAttempt:
         )
         return RemoteFailure(
             ErrorCode.CONNECT_TIMEOUT,
-            f"{self._where} {what}: is it overloaded, or is it no SSH server?",
+            f"{self._where} {what}: it may be overloaded, or not an SSH server.",
         )
 
     def failed(

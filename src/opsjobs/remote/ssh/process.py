@@ -200,12 +200,12 @@ class Receiver(asyncssh.SSHClientSession[bytes]):
         reason = f": {exc}" if exc is not None else ""
         if self._exit is not None:
             message = (
-                f"Contact with {self._name} broke before all output was read{reason}: "
+                f"Connection to {self._name} was lost before all output was read{reason}: "
                 f"the command ended ({self._exit})."
             )
         else:
             message = (
-                f"Contact with {self._name} broke before the command's end was seen{reason}: "
+                f"Connection to {self._name} was lost before the command's end was seen{reason}: "
                 "it may still be running."
             )
         return RemoteFailure(ErrorCode.LOST, message)

@@ -83,7 +83,7 @@ class SftpDisk:
 
     async def look(self, path: str, *, follow: bool = True) -> DiskEntry | None:
         """Return the entry at the path, or None."""
-        with self._map_errors(f"does not let us look at {path}"):
+        with self._map_errors(f"cannot look up {path}"):
             try:
                 attributes = await (self._client.stat(path) if follow else self._client.lstat(path))
             except (asyncssh.SFTPNoSuchFile, asyncssh.SFTPNoSuchPath, asyncssh.SFTPNotADirectory):
@@ -92,7 +92,7 @@ class SftpDisk:
 
     async def list(self, path: str) -> AsyncIterator[DiskEntry]:
         """Iterate over a folder."""
-        with self._map_errors(f"does not let us read the folder {path}"):
+        with self._map_errors(f"cannot read the folder {path}"):
             async for found in self._client.scandir(path):
                 name = (
                     found.filename
@@ -105,7 +105,7 @@ class SftpDisk:
     async def open(self, path: str) -> OpenFile:
         """Open a file for reading."""
         return await self._open(
-            path, asyncssh.FXF_READ, asyncssh.SFTPAttrs(), f"does not let us read {path}"
+            path, asyncssh.FXF_READ, asyncssh.SFTPAttrs(), f"cannot read {path}"
         )
 
     async def draft(self, path: str, *, must_be_new: bool) -> OpenFile:
@@ -115,7 +115,7 @@ class SftpDisk:
             path,
             flags,
             asyncssh.SFTPAttrs(permissions=DRAFT_MODE),
-            f"does not let us write beside {path}",
+            f"cannot write next to {path}",
         )
 
     async def _open(
@@ -131,7 +131,7 @@ class SftpDisk:
 
         Without that extension it works only if no file has the name.
         """
-        with self._map_errors(f"does not let us put a file at {path}"):
+        with self._map_errors(f"cannot create {path}"):
             try:
                 await self._client.posix_rename(draft, path)
             except asyncssh.SFTPOpUnsupported:
@@ -139,7 +139,7 @@ class SftpDisk:
 
     async def remove(self, path: str) -> None:
         """Remove a file or a link, if it exists."""
-        with self._map_errors(f"does not let us remove {path}"), suppress(asyncssh.SFTPNoSuchFile):
+        with self._map_errors(f"cannot remove {path}"), suppress(asyncssh.SFTPNoSuchFile):
             await self._client.remove(path)
 
     async def make_folder(self, path: str, mode: int) -> None:
@@ -147,14 +147,14 @@ class SftpDisk:
         there = await self.look(path)
         if there is not None and there.kind == "folder":
             return
-        with self._map_errors(f"does not let us make the folder {path}"):
+        with self._map_errors(f"cannot create the directory {path}"):
             await self._client.mkdir(path, asyncssh.SFTPAttrs(permissions=mode))
 
     async def set_attributes(
         self, path: str, mode: int | None, owner: int | None, group: int | None
     ) -> None:
         """Set each attribute that is not None."""
-        with self._map_errors(f"does not let us set mode or owner of {path}"):
+        with self._map_errors(f"cannot set mode or owner of {path}"):
             if owner is not None or group is not None:
                 there = await self._client.lstat(path)
                 uid, gid = (
@@ -216,7 +216,7 @@ class SftpFile:
         try:
             data = await self._file.read(size, offset)
         except (asyncssh.Error, OSError, ValueError) as error:
-            _raise_failure(self._name, f"does not let us read {self._path}", error)
+            _raise_failure(self._name, f"cannot read {self._path}", error)
         assert isinstance(data, bytes)
         return data
 

@@ -279,7 +279,7 @@ def _decode_keytab(text: str) -> bytes:
         raise ValueError("The keytab is not in base64: give the output of `base64 FILE`.") from None
     if not content.startswith(_MAGIC):
         raise ValueError(
-            "The keytab is no file as ktutil or ktpass write it: it does not begin with the bytes "
+            "The keytab is not in the format of ktutil or ktpass: it does not begin with the bytes "
             "5 and 2."
         )
     return content
