@@ -32,9 +32,10 @@ class Endings:
         self._at_work: set[Task] = set()
 
     def begin(self, *tasks: Task) -> None:
-        """Cancel these tasks now, and again until they have ended."""
-        for task in tasks:
-            task.cancel()
+        """Cancel these tasks, and again until they have ended.
+
+        The first cancel is sent when the loop runs next; each has `AGAIN_SECONDS` to clean up.
+        """
         work = asyncio.create_task(ended(*tasks), name="endings")
         self._at_work.add(work)
         work.add_done_callback(self._at_work.discard)

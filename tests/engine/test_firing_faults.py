@@ -182,7 +182,7 @@ async def test_a_scheduler_whose_claim_has_expired_launches_nothing(
     await on.scheduler().run_once()
     before = await on.rows()
     preparer = on.scheduler()._preparer
-    late = await preparer.prepared(frozen.ready)
+    late = await preparer.prepare(frozen.ready)
     batch = await on.firings.launch([order for order in late if hasattr(order, "new")])  # type: ignore[misc]
     assert (batch.ran, batch.ended, batch.waiting) == ([], [], [])
     assert await on.rows() == before

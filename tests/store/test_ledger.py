@@ -383,7 +383,7 @@ async def test_an_execution_that_cannot_be_claimed_stops_no_other_claim(
     assert len(first.runs) == 2
     # It stays aside, also if no other candidates are left, and nothing of it has changed.
     again = await ledger.claim(**given, limit=4)
-    assert (again.runs, again.miscounted, again.more) == ((), (), False)
+    assert (again.runs, again.miscounted, again.more) == ((), [], False)
     rows = await database.fetch(
         "select distinct status, waiting_for from target_runs where execution_id = %s", [bad.id]
     )

@@ -217,7 +217,7 @@ class Claim:
     lowest_turn: int | None
     """The lowest turn among the claimed runs."""
     miscounted: Sequence[int] = ()
-    """Executions that this claim set aside, because their counters contradict their runs."""
+    """Executions set aside since the last claim: their counters contradict their runs."""
 
 
 class SetAside:
@@ -225,10 +225,17 @@ class SetAside:
 
     def __init__(self) -> None:
         self._until: dict[int, float] = {}
+        self._unreported: set[int] = set()
 
     def add(self, executions: Sequence[int]) -> None:
         """Set these executions aside, for a minute."""
         self._until |= dict.fromkeys(executions, time.monotonic() + SET_ASIDE_SECONDS)
+        self._unreported.update(executions)
+
+    def take_unreported(self) -> list[int]:
+        """Return each execution once, for the log, also if the claim that set it aside failed."""
+        unreported, self._unreported = sorted(self._unreported), set()
+        return unreported
 
     def current(self) -> list[int]:
         """Return the executions that are set aside now."""
@@ -256,15 +263,15 @@ async def claim(
     who = {"owner": owner, "worker": worker}
     seen: list[DictRow] = []
     try:
-        return await _claim(database, {**wanted, "aside": aside.current()}, who, seen)
+        done = await _claim(database, {**wanted, "aside": aside.current()}, who, seen)
     except errors.CheckViolation:
         executions = sorted({row["execution_id"] for row in seen})
         miscounted = [row["id"] for row in await database.fetch(MISCOUNTED, [executions])]
         if not miscounted:
             raise
         aside.add(miscounted)
-    done = await _claim(database, {**wanted, "aside": aside.current()}, who, [])
-    return replace(done, miscounted=miscounted)
+        done = await _claim(database, {**wanted, "aside": aside.current()}, who, [])
+    return replace(done, miscounted=aside.take_unreported())
 
 
 async def _claim(

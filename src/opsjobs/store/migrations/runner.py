@@ -15,6 +15,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import Script, ScriptDirectory
+from alembic.script.revision import RevisionError
 from psycopg.errors import DeadlockDetected, InsufficientPrivilege, LockNotAvailable
 from psycopg.rows import dict_row
 from sqlalchemy import Connection, create_engine
@@ -57,7 +58,7 @@ def upgrade(url: str, keys: Sequence[Secret] = ()) -> SchemaState:
     call continues there. Old processes may run meanwhile. `keys`: ENCRYPTION_KEYS, with which the
     start of the audit log is signed. Raises Unavailable if a table is in use for too long without a
     pause, Failure if the keys are needed and none is given, Refusal if the database or the role's
-    rights do not allow it.
+    rights do not allow it, or if no release had the database's revision.
     """
     with _fit(url), _alone(url), _connected(url) as connection:
         if check(url).current is None:
@@ -240,7 +241,12 @@ def _state(connection: Connection) -> SchemaState:
 def _next(state: SchemaState) -> Script | None:
     if state.current is None or state.up_to_date:
         return None
-    later = list(
-        ScriptDirectory.from_config(_configuration()).iterate_revisions(state.head, state.current)
-    )
-    return later[-1]
+    scripts = ScriptDirectory.from_config(_configuration())
+    try:
+        return list(scripts.iterate_revisions(state.head, state.current))[-1]
+    except RevisionError as error:
+        detail = (
+            f"The database has revision {state.current}, which no release had: it was made by a "
+            "version in development. Use a new database, or another data folder."
+        )
+        raise Refusal("database_unknown_revision", detail) from error

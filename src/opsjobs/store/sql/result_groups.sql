@@ -13,9 +13,9 @@ with run as materialized (
 ), counting as materialized (
 :counting
 ), head as materialized (
-  select target_run_id, hashbyteaextended(head, :'salt') as hash from (:stdout_heads) h
+  select target_run_id, hash_record_extended(row(head), :'salt') as hash from (:stdout_heads) h
 ), complaint as materialized (
-  select target_run_id, hashbyteaextended(head, :'salt') as hash from (:stderr_heads) h
+  select target_run_id, hash_record_extended(row(head), :'salt') as hash from (:stderr_heads) h
 ), size as (
   select target_run_id, sum(bytes)::bigint as bytes, max(exit_code) as exit_code,
          max(status) as status

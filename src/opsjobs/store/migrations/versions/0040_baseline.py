@@ -5,7 +5,8 @@ from alembic import op
 from opsjobs.store.audit_chain import anchor
 from opsjobs.store.migrations import files
 
-revision = "0001"
+# Numbered after the migrations of development that it replaces, so that their databases are older.
+revision = "0040"
 down_revision = None
 
 
