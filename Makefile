@@ -1,5 +1,5 @@
 # Two commands on a fresh machine: `make demo` shows it, `make test` proves it. Both make their own .venv first.
-.PHONY: help demo test check format bench scale chaos fuzz clean audit sbom
+.PHONY: help demo test check format bench scale chaos fuzz client clean audit sbom
 
 PYTHON := .venv/bin/python
 # More for pytest: make test ARGS="tests/model -x". Four at a time: CI has two cores, and a test waits for half of its time.
@@ -15,6 +15,7 @@ help:
 	@echo "make scale   plans and times in a database of a million executions; fails where a goal is missed"
 	@echo "make chaos   ten minutes of faults of every kind, and a table of what came of them"
 	@echo "make fuzz    requests made up from the API's description, right ones and wrong ones, from two users"
+	@echo "make client  a client generated from the API's description runs a job"
 	@echo "make audit   asks the advisory service about every package that is installed"
 	@echo "make sbom    what opsjobs is made of, as CycloneDX JSON on standard output"
 	@echo "make clean   removes .venv and everything that was made"
@@ -58,6 +59,12 @@ fuzz:
 	@scripts/environment dev
 	@PYTHONPATH=tests $(PYTHON) -m fuzz $(ARGS)
 
+# The generator needs an older typer than ours, so it has an environment of its own.
+client:
+	@scripts/environment dev
+	@test -x .venv-client/bin/openapi-python-client || { python3 -m venv .venv-client && .venv-client/bin/pip install --quiet openapi-python-client ruff; }
+	@PATH="$(CURDIR)/.venv-client/bin:$$PATH" $(PYTHON) -m pytest -q tests/standalone/generated_client_run.py
+
 audit:
 	@scripts/environment dev
 	@scripts/audit
@@ -67,5 +74,5 @@ sbom:
 	@$(PYTHON) scripts/sbom
 
 clean:
-	rm -rf .venv .venv-audit build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-audit .venv-client build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -158,7 +158,7 @@ def _name(line: str) -> str:
     word = next((w for w in words if w in line), line)
     return (
         word.replace("opsjobs ", "")
-        .replace("opsjobs.standalone.", "")
+        .replace("opsjobs.standalone.lab.machines", "lab")
         .replace("-server", "")
         .replace(" -D", "")
     )

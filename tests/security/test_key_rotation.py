@@ -216,13 +216,11 @@ async def test_only_an_admin_rotates_keys_and_it_is_on_record(database: Database
             headers = await ada.token_of(role)
             problem(await ada.http.post("/keys/rotate", headers=headers), 403, "forbidden")
             problem(await ada.http.get("/keys", headers=headers), 403, "forbidden")
-        answer: dict[str, Any] = (await ada.http.post("/keys/rotate")).json()
-        assert (
-            answer["rewrapped"],
-            answer["left"],
-            answer["done"],
-            answer["keys"][1]["removable"],
-        ) == (2, 0, True, True)
+        rewrapped, answer = 0, dict[str, Any]()
+        while not answer.get("done"):  # a request goes on for some seconds only
+            answer = (await ada.http.post("/keys/rotate")).json()
+            rewrapped += answer["rewrapped"]
+        assert (rewrapped, answer["left"], answer["keys"][1]["removable"]) == (2, 0, True)
         told = await database.fetch_one(
             "select actor, thing_id, after from audit_log where action = 'key.rotated' order by id"
         )
