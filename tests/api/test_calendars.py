@@ -90,7 +90,7 @@ async def test_a_calendar_check_returns_open_or_closed_and_until_when(database: 
         ({"kind": "closed"}, "/kind", "'blackout' or 'only'"),
         ({"windows": []}, "/windows", "at least 1 item"),
         ({"windows": [{"yearly": "12-25"}] * 201}, "/windows", "at most 200 items"),
-        ({"windows": [{"dates": ["2026-02-30"]}]}, "/windows/0/dates/0", "no date"),
+        ({"windows": [{"dates": ["2026-02-30"]}]}, "/windows/0/dates/0", "not a date"),
         (
             {"windows": [{"weekdays": ["mon"], "dates": ["2026-12-25"]}]},
             "/windows/0/dates",

@@ -129,7 +129,7 @@ async def test_past_the_window_it_is_lost_and_says_that_it_perhaps_runs(database
         row = await on.row(execution)
         gate.event.set()
     assert ended.counts == {"lost": 1}
-    assert "perhaps still running" in row["error_message"]
+    assert "may still be running" in row["error_message"]
     assert row["sweep_due"] is not None
 
 

@@ -41,10 +41,10 @@ async def test_a_list_of_allowed_values_is_fetched_and_cached() -> None:
             assert await choices.fetch_all(asking(f"{desk.url}/versions?x=1")) == {
                 "version": ["1.0", 2, "3"]
             }
-        assert [(one.method, one.path, one.query) for one in desk.asked] == [
+        assert [(one.method, one.path, one.query) for one in desk.requests] == [
             ("GET", "/versions", {"x": ["1"]})
         ]
-        assert desk.asked[0].headers["host"] == desk.url.removeprefix("http://")
+        assert desk.requests[0].headers["host"] == desk.url.removeprefix("http://")
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ async def test_a_private_address_is_not_requested(url: str) -> None:
     with serve_api(answering(["x"])) as desk:
         there = url.replace("{port}", port(desk))
         assert "no public address" in await refusal(there, Choices(SystemClock()))
-        assert desk.asked == []
+        assert desk.requests == []
 
 
 def port(desk: FakeApi) -> str:

@@ -260,7 +260,7 @@ async def test_contact_that_stays_away_ends_it_when_the_window_is_over(database:
         ("full", "No space left on device"),
         ("nowhere", "cannot write next to"),
         ("diskless", "serves no files: no SFTP here"),
-        ("rots", "has other bytes than were sent, twice"),
+        ("rots", "stored other bytes than were sent, twice"),
         ("stranger", "knows no user or group stranger"),
     ],
 )

@@ -275,7 +275,7 @@ async def test_what_does_not_pass_by_is_tried_three_times(kit: VaultKit) -> None
         ),
         ({"raw": b"<html>welcome</html>"}, "not its JSON"),
         ({"raw": b"[1]"}, "not its JSON"),
-        ({"raw": b"{}"}, "without a token"),
+        ({"raw": b"{}"}, "has no token"),
         ({"raw": b" " * (ANSWER_BYTES_MAX + 1)}, "more than"),
     ],
     ids=["sealed", "standby", "html", "list", "empty", "large"],

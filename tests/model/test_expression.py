@@ -141,7 +141,7 @@ def test_depth_and_size_have_limits() -> None:
     [
         ("actions.check.outputs.free", "true or false"),
         ("actions.check.outputs.role < 3", "cannot be put in order"),
-        ("actions.check.outputs.free matches 'x'", "no text"),
+        ("actions.check.outputs.free matches 'x'", "not text"),
         ("1 in actions.check.outputs.on", "nothing is in it"),
     ],
 )

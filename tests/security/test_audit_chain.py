@@ -378,7 +378,7 @@ def test_the_command_lists_by_filters_and_walks_to_the_end(
             )
             == 0
         )
-        query = there.asked[-1].query
+        query = there.requests[-1].query
         assert (query["thing"], query["thing_id"], query["actor"]) == (["job"], ["7"], ["ada"])
         assert "at_after" in query
         assert '{"version": 1}' in capsys.readouterr().out
@@ -393,7 +393,7 @@ def test_the_command_lists_by_filters_and_walks_to_the_end(
         assert run(["audit", "verify"]) == 1
         assert "Row 7 is not what was sealed" in capsys.readouterr().err
         assert run(["audit", "anchor", "--reason", "INC-7"]) == 0
-        assert there.asked[-1].body == {"reason": "INC-7"}
+        assert there.requests[-1].body == {"reason": "INC-7"}
         assert run(["audit", "export"]) == 0
         found = capsys.readouterr()
         assert found.out == '{"seal": 4}\n'

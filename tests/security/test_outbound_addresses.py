@@ -64,7 +64,7 @@ async def test_a_refusal_does_not_tell_what_a_name_leads_to_nor_whether_it_is_th
     ],
 )  # fmt: skip
 def test_an_address_that_cannot_be_asked_is_refused_where_it_is_written(url: str) -> None:
-    with pytest.raises(ValueError, match="no address that choices can be fetched from"):
+    with pytest.raises(ValueError, match="not an address for choices"):
         ParameterDraft(name="version", type="choice", choices_url=url)
 
 
