@@ -11,7 +11,16 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 SOURCE = ROOT / "src" / "opsjobs"
 # What is never committed, for a tree without git.
-_MADE = {".git", ".venv", "__pycache__", "build", "dist", ".hypothesis"}
+_MADE = {
+    ".git",
+    ".venv",
+    ".venv-audit",
+    ".venv-client",
+    "__pycache__",
+    "build",
+    "dist",
+    ".hypothesis",
+}
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
