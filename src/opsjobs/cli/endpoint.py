@@ -23,11 +23,12 @@ FILE_BYTES_MAX = 8_192
 
 @dataclass(frozen=True, slots=True)
 class ServiceEndpoint:
-    """An address, the token to send there, and whether it is the local `up` of `data_dir`."""
+    """An address of the service, and the token to send there."""
 
     url: str
     token: Secret | None
     local: bool
+    """True if it is the local `up` of `data_dir`."""
     data_dir: Path
 
 
@@ -87,12 +88,13 @@ STALE_SECONDS = 30.0
 
 @dataclass(frozen=True, slots=True)
 class StoredLogin:
-    """Tokens of one service. `expires_at`: of the access token, in Unix seconds."""
+    """Tokens of one service."""
 
     user: str
     access_token: str
     refresh_token: str
     expires_at: float
+    """The expiry of the access token, in Unix seconds."""
 
     @classmethod
     def of_answer(cls, user: str, tokens: dict[str, Any]) -> StoredLogin:

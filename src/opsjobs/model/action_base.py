@@ -61,7 +61,7 @@ class TemplateKind(Enum):
     COMMAND = auto()
     """Each value as one word, quoted for the target's shell."""
     VALUE = auto()
-    """With its type, if the text is nothing but one name."""
+    """The value with its type, if the text is only one name."""
 
 
 @dataclass(frozen=True, slots=True)

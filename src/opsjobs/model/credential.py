@@ -66,7 +66,7 @@ _FORMS: Mapping[CredentialType, _Form] = {
 
 
 def unfit(type_: CredentialType, given: Set[str]) -> str | None:
-    """Return why these parts do not make a credential of this type; None if they do."""
+    """Return why these parts do not form a credential of this type; None if they do."""
     if type_ is CredentialType.SECRET:
         return _unfit(type_, given, _FORMS[type_], None)
     name = "principal" if type_ is CredentialType.KERBEROS else "username"

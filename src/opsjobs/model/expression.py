@@ -30,12 +30,14 @@ class Fault(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class ExpressionToken:
-    """A token. `kind`: word, number, text, sign or end. `value`: of a number or a text."""
+    """A token."""
 
     kind: str
+    """One of word, number, text, sign and end."""
     text: str
     at: int
     value: Any = None
+    """The value of a number or a text."""
 
 
 _TOKEN = re.compile(

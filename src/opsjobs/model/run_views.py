@@ -108,10 +108,7 @@ class Captured:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One attempt at one action in one target run.
-
-    `inherited_from`: the execution that ran it; a retry shows the result without running it again.
-    """
+    """One attempt at one action in one target run."""
 
     id: int
     execution_id: int
@@ -130,13 +127,12 @@ class Result:
     worker: str | None
     cancel_proof: str | None = None
     inherited_from: int | None = None
+    """The execution that ran it; a retry shows the result without running it again."""
 
 
 @dataclass(frozen=True, slots=True)
 class ResultGroup:
-    """Targets whose runs ended with equal status, exit code, error and output.
-
-    `stderr`: of runs that did not succeed."""
+    """Targets whose runs ended with equal status, exit code, error and output."""
 
     digest: str
     exit_code: int | None
@@ -145,6 +141,7 @@ class ResultGroup:
     targets: Sequence[TargetName]
     error_code: str | None = None
     stderr: bytes = b""
+    """The stderr of runs that did not succeed."""
 
 
 LAST_LINE_CHARACTERS = 200
@@ -190,9 +187,7 @@ class Phase(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Acted:
-    """One attempt at an action, with times of its worker's clock.
-
-    `auth_at`, `entered_at`: the start and the end of its login, if it waited for one."""
+    """One attempt at an action, with times of its worker's clock."""
 
     run_id: int
     action: str
@@ -201,7 +196,9 @@ class Acted:
     started_at: datetime
     finished_at: datetime | None
     auth_at: datetime | None = None
+    """The start of its login, if it waited for one."""
     entered_at: datetime | None = None
+    """The end of that login."""
 
 
 @dataclass(frozen=True, slots=True)

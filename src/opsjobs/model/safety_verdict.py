@@ -33,18 +33,17 @@ UNJUDGED = "unjudged"
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One finding of a rule.
-
-    `pointer`: the JSON Pointer of the text in a job, `/actions/0/command`; "" outside of one.
-    `excerpt`: up to 200 characters of the text as written, with the values of secrets redacted.
-    `unknown`: nothing dangerous was found, but the text cannot be analysed completely."""
+    """One finding of a rule."""
 
     rule: str
     severity: SafetyVerdict
     reason: str
     excerpt: str
+    """Up to 200 characters of the text as written, with the values of secrets redacted."""
     pointer: str = ""
+    """The JSON Pointer of the text in a job, `/actions/0/command`; "" outside of one."""
     unknown: bool = False
+    """True if nothing dangerous was found, but the text cannot be analysed completely."""
 
     def data(self) -> dict[str, Any]:
         """Return an item of `findings` in the response to POST /safety/check."""
@@ -78,12 +77,12 @@ class SafetyJudgement:
 
 @dataclass(frozen=True, slots=True)
 class Vetted:
-    """The result of the check of a stored job (None: unchecked), and an override's reason.
-
-    `override`: why the result did not count (None: it did)."""
+    """The result of the check of a stored job, and an override's reason."""
 
     judgement: SafetyJudgement | None = None
+    """The result; None: unchecked."""
     override: str | None = None
+    """The reason for which the result did not count; None: it counted."""
 
 
 UNASKED = Vetted()

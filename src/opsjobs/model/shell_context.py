@@ -18,12 +18,13 @@ Find = Callable[[str, int], "re.Match[str] | None"]
 
 @dataclass(frozen=True, slots=True)
 class NamePosition:
-    """A name in a command, from `start` to `end`; `fault`: why no value is allowed here."""
+    """A name in a command, from `start` to `end`."""
 
     name: str
     start: int
     end: int
     fault: str | None
+    """The reason for which no value is allowed here."""
 
 
 def places(text: str, find: Find, shell: Shell) -> list[NamePosition]:

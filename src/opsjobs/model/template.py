@@ -31,12 +31,11 @@ class TemplateFault(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class TemplateNames:
-    """The names that a template may use: declared parameters, and actions that have ended.
-
-    `secrets`: the parameters that are secret."""
+    """The names that a template may use: declared parameters, and actions that have ended."""
 
     parameters: Collection[str] = ()
     secrets: Collection[str] = ()
+    """The parameters that are secret."""
     actions: Collection[str] = ()
 
     def is_replaced(self, name: str) -> bool:
@@ -69,9 +68,10 @@ class TemplateNames:
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """A parsed template. `texts`: the texts around the `names`, one more than names."""
+    """A parsed template."""
 
     texts: tuple[str, ...]
+    """The texts around the `names`, one more than names."""
     names: tuple[str, ...]
 
     @classmethod

@@ -14,15 +14,14 @@ from opsjobs.model.execution import RunStatus
 
 @dataclass(frozen=True, slots=True)
 class WorkflowStep:
-    """One action's place in the graph.
-
-    `after`: the actions that must have ended before it starts; `needs`: those of them that must not
-    have failed."""
+    """One action's place in the graph."""
 
     key: str
     position: int
     after: frozenset[str]
+    """The actions that must have ended before it starts."""
     needs: frozenset[str]
+    """Those of `after` that must not have failed."""
     on_failure: str
     rollback: str | None
     barrier: bool

@@ -35,18 +35,16 @@ class SettingsError(Failure):
 
 @dataclass(frozen=True, slots=True)
 class SettingDoc:
-    """One setting as in `config show` and the reference of settings; secrets are redacted.
-
-    `origin` is "default", "environment" or the file that holds the value; `alias` is the other
-    accepted name.
-    """
+    """One setting as in `config show` and the reference of settings; secrets are redacted."""
 
     name: str
     default: str
     description: str
     value: str
     origin: str
+    """One of "default", "environment" or the file that holds the value."""
     alias: str | None = None
+    """The other accepted name."""
     secret: bool = False
 
 

@@ -54,9 +54,10 @@ def setting(
 
 @dataclass(frozen=True, slots=True)
 class Variable:
-    """One setting as it was declared; `path` leads to its field, such as ("worker", "zone")."""
+    """One setting as it was declared."""
 
     path: tuple[str, ...]
+    """The path of its field, such as ("worker", "zone")."""
     name: str
     default: str | None
     description: str
@@ -96,16 +97,15 @@ def _variable(path: tuple[str, ...], field: FieldInfo) -> Variable:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """The value of one variable in the environment.
-
-    `text` is None if the variable is not set. `name` is the spelling that was found. `origin` is
-    "default", "environment" or the path of the file.
-    """
+    """The value of one variable in the environment."""
 
     variable: Variable
     text: str | None = None
+    """The value as written; None if the variable is not set."""
     name: str = ""
+    """The spelling that was found."""
     origin: str = "default"
+    """One of "default", "environment" or the path of the file."""
 
     @property
     def shown(self) -> str:

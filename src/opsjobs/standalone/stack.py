@@ -39,17 +39,16 @@ _SERVER = ((signal.SIGINT, 30.0), (signal.SIGQUIT, 5.0), (signal.SIGKILL, 5.0))
 
 @dataclass(frozen=True, slots=True)
 class StackOptions:
-    """Options of `up` and `demo`.
-
-    `port` 0 selects a free one; the settings are read from `environment`.
-    """
+    """Options of `up` and `demo`."""
 
     data_dir: Path
     host: str = "127.0.0.1"
     port: int = 8003
+    """The port of the API; 0 selects a free one."""
     lab: int = 0
     worker_processes: int = 1
     environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
+    """The variables from which the settings are read."""
 
 
 class Stack:

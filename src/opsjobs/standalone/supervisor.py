@@ -23,20 +23,18 @@ Report = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class SupervisedProcess:
-    """The configuration of one process: its start, its stop and its termination.
-
-    `start` returns the process once it can be used, or raises Failure. `signals` are sent one after
-    another, each with the seconds to wait for the exit before the next. `died` is called with the
-    id of a process that ended by itself, before the next one starts.
-    """
+    """The configuration of one process: its start, its stop and its termination."""
 
     name: str
     start: Callable[[], subprocess.Popen[bytes]]
+    """Returns the process once it can be used, or raises Failure."""
     signals: Sequence[tuple[signal.Signals, float]] = (
         (signal.SIGTERM, 15.0),
         (signal.SIGKILL, 5.0),
     )
+    """Signals to send in turn, each with the seconds to wait for the exit before the next."""
     died: Callable[[int], None] | None = None
+    """Called with the id of a process that ended by itself, before the next one starts."""
 
 
 class Supervisor:

@@ -49,15 +49,15 @@ _NO_COUNTERPART = {
 
 @dataclass(frozen=True, slots=True)
 class CrontabSettings:
-    """Settings above an entry.
-
-    `zone`: from CRON_TZ; `home`: where commands start; `delay_minutes`: the longest random delay.
-    """
+    """Settings above an entry."""
 
     shell: str | None = None
     home: str | None = None
+    """The directory in which commands start."""
     zone: str | None = None
+    """The time zone, from CRON_TZ."""
     delay_minutes: int = 0
+    """The longest random delay."""
     env: Mapping[str, str] = field(default_factory=dict)
 
 

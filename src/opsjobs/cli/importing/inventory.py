@@ -11,9 +11,9 @@ TARGETS_MAX = 100_000
 
 @dataclass(frozen=True, slots=True)
 class FoundTarget:
-    """One host; None: not given. `user` and `key` (a path) select the credential.
+    """One host; a field is None if it is not given.
 
-    `variables`: other values of the inventory, from which labels can be made.
+    `user` and `key` select the credential.
     """
 
     name: str
@@ -21,6 +21,7 @@ class FoundTarget:
     port: int | None = None
     user: str | None = None
     key: str | None = None
+    """The path of a private key."""
     credential: str | None = None
     groups: Sequence[str] = ()
     labels: Mapping[str, str] = field(default_factory=dict)
@@ -30,6 +31,7 @@ class FoundTarget:
     zone: str | None = None
     slots: int | None = None
     variables: Mapping[str, str] = field(default_factory=dict)
+    """Other values of the inventory, from which labels can be made."""
 
     def body(self) -> dict[str, Any]:
         """Return the entry of POST /targets/import, with only the given fields."""
@@ -51,11 +53,12 @@ class FoundTarget:
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """An entry that was not imported, with the reason. `target`: it is a whole host."""
+    """An entry that was not imported, with the reason."""
 
     what: str
     reason: str
     target: bool = False
+    """True if it is a whole host."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -92,7 +92,7 @@ class Inputs:
         return found
 
     def behind_variables(self, words: Sequence[Node], io: Io) -> Io:
-        """Add the commands that made the values of the variables in these words as sources.
+        """Add the commands that produced the values of the variables in these words as sources.
 
         `x=$(curl …); eval "$x"` has the source curl.
         """
