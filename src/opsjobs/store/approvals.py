@@ -94,12 +94,12 @@ class Approvals:
         return bytes(row["salt"]) if row is not None and row["salt"] is not None else None
 
     async def authors(self, execution_id: int) -> Sequence[Author]:
-        """Return the authors of what this execution does; they may not approve it."""
+        """Return the authors of the actions of this execution; they may not approve it."""
         async with self._database.connection() as connection:
             return await load_authors(connection, execution_id)
 
     async def load_subject(self, execution_id: int) -> AskedAbout:
-        """Return what this execution would do, with at most MAX_TARGETS_PER_JOB targets.
+        """Return the plan of this execution, with at most MAX_TARGETS_PER_JOB targets.
 
         Raises NotFound.
         """

@@ -22,7 +22,7 @@ from opsjobs.store.transaction import Connection, Database
 
 SYSTEM = "opsjobs"
 SYSTEM_KIND = "system"
-# A change that is larger than this is recorded by its size and hash alone.
+# A change that is larger than this is recorded only by its size and hash.
 CHANGE_BYTES = 16 << 10
 # Times, and fields that are derived from the others: left out of `before` and `after`.
 _LEFT_OUT = frozenset({"id", "uuid", "status", "created_at", "updated_at", "created_by"})
@@ -32,7 +32,7 @@ _LEFT_OUT = frozenset({"id", "uuid", "status", "created_at", "updated_at", "crea
 class Actor:
     """The principal that acts, and the address it acts from.
 
-    `kind` is the kind of a principal, or `system` for what opsjobs does by itself.
+    `kind` is the kind of a principal, or `system` for actions of opsjobs itself.
     """
 
     name: str
@@ -64,7 +64,7 @@ values (%(actor)s, %(kind)s, %(person)s, %(address)s, %(request_id)s, %(action)s
 
 
 class AuditChange(TypedDict):
-    """A thing before and after a change."""
+    """An object before and after a change."""
 
     before: dict[str, Any]
     after: dict[str, Any]
@@ -72,7 +72,7 @@ class AuditChange(TypedDict):
 
 @contextmanager
 def acting(actor: Actor) -> Iterator[None]:
-    """Attribute what is recorded inside, in this task and the tasks it starts, to this actor."""
+    """Attribute audit records inside, in this task and the tasks it starts, to this actor."""
     token = _ACTOR.set(actor)
     try:
         yield
@@ -86,7 +86,7 @@ def actor() -> Actor:
 
 
 def requester() -> Requester | None:
-    """Return the current actor with the person behind it; None if opsjobs acts by itself."""
+    """Return the current actor with the person behind it; None if opsjobs acts on its own."""
     who = actor()
     return (
         None if who.kind == SYSTEM_KIND else Requester(who.name, who.kind, who.person, who.makers)
@@ -94,7 +94,7 @@ def requester() -> Requester | None:
 
 
 def written_by() -> Jsonb | None:
-    """Return the requester as it is stored beside what it writes, which it may not approve."""
+    """Return the requester as stored with the objects it writes, which it may not approve."""
     who = requester()
     return None if who is None else Jsonb(who.data())
 
@@ -113,8 +113,8 @@ async def record(
     """Record the current actor and the action, in the transaction that performs the action.
 
     If the record cannot be written, the action is not performed. `action` is `noun.verb`, as in
-    `credential.rotated`. `before` and `after` hold no secrets, and what both have alike may be left
-    out. Of a change of more than 16 KiB only the size and the hash are stored.
+    `credential.rotated`. `before` and `after` must not contain secrets, and may leave out equal
+    fields. Of a change of more than 16 KiB, only the size and the hash are stored.
     """
     await connection.execute(
         _RECORD, _row(action, thing, thing_id, name, before=before, after=after, reason=reason)
@@ -143,7 +143,7 @@ async def record_many(
     thing: str,
     things: Iterable[tuple[int | str, str, Mapping[str, Any]]],
 ) -> None:
-    """Record many things that were made at once: each with its id, its name and its new state."""
+    """Record many objects that were created at once, each with its id, name and new state."""
     rows = [_row(action, thing, thing_id, name, after=after) for thing_id, name, after in things]
     async with connection.cursor() as cursor:
         await cursor.executemany(_RECORD, rows)
@@ -177,7 +177,7 @@ def _row(
 
 
 def describe(thing: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the description of a thing as its audit row shows it: without times and the like."""
+    """Return the description of an object for its audit row, without times and derived fields."""
     return {name: value for name, value in thing.items() if name not in _LEFT_OUT}
 
 

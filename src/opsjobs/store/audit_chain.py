@@ -1,6 +1,6 @@
 """The audit log's chain: number, hash and sign committed rows, one process at a time.
 
-One row holds the chain's beginning and end, signed. Only the sealer writes it.
+One row contains the chain's start and end, signed. Only the sealer writes it.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _WRITE = """
 update audit_chain set base_seal = %s, base_hash = decode(%s, 'hex'), head_seal = %s,
 head_hash = decode(%s, 'hex'),
   anchor_seal = %s, anchor_id = %s, key_id = %s, mac = decode(%s, 'hex')"""
-# Rows that retention of the previous release wrote and that are not sealed yet: usually none.
+# Unsealed rows that retention of the previous release has written; usually none.
 _IDS = (
     "select coalesce(max(id), 0) as id from audit_log where seal is null and action = "
     "'audit.retained'"
@@ -54,13 +54,13 @@ class UnverifiedChain(Failure):
 
 @dataclass(frozen=True, slots=True)
 class Chain:
-    """The row as it is stored: its content and its signature."""
+    """The chain's row as it is stored: its content and its signature."""
 
     ends: Ends
     signature: Signature | None
 
     def proof(self, keys: SigningKeys) -> Proof:
-        """Return whether opsjobs signed it."""
+        """Return whether the signature proves that opsjobs wrote the row."""
         return keys.proof(Part.ENDS, self.ends.text, self.signature)
 
     def trusted(self, keys: SigningKeys) -> Ends:
@@ -138,7 +138,7 @@ def parse_chain(row: DictRow) -> Chain:
 
 
 def key_missing(key: str, what: str) -> str:
-    """Return a message: which key signed what, and what to do."""
+    """Return a message that names the missing key, what it signed, and the remedy."""
     return (
         f"{what} is signed by key {key}, which is not in ENCRYPTION_KEYS: put it back behind the "
         "current one. If it is lost, `opsjobs audit anchor` begins anew; if there never was such a "
@@ -150,7 +150,7 @@ def key_missing(key: str, what: str) -> str:
 SEALED_AT_ONCE = 500
 # Rows that one transaction of retention deletes.
 RETAINED_AT_ONCE = 2_000
-_LOCK = 0x6F707361756469  # "opsaudi"; any number would do as long as it never changes
+_LOCK = 0x6F707361756469  # "opsaudi"; any number is possible as long as it never changes
 
 _ANY = (
     "select 1 from audit_log where seal is null and at <= (select opsjobs_now()) - "
@@ -164,7 +164,7 @@ _OURS = (
     f"select {_COLUMNS} from audit_log where id = (select "
     f"currval(pg_get_serial_sequence('audit_log', 'id')))"
 )
-# Of each row 32 bytes of hash and 32 of signature, all in one value: as arrays they took longer
+# 32 bytes of hash and 32 of signature per row, all in one value: sending them as arrays took longer
 # than the hashing.
 _SEAL = """
 update audit_log l set seal = %(head)s + n.place, key_id = %(key_id)s,
@@ -172,7 +172,7 @@ update audit_log l set seal = %(head)s + n.place, key_id = %(key_id)s,
   mac = substr(%(proofs)s::bytea, (n.place * 64 - 31)::int, 32)
 from unnest(%(ids)s::bigint[]) with ordinality as n(id, place) where l.id = n.id"""
 
-# Whole days: a deletion is recorded itself, and need not be each minute.
+# Whole days: each deletion is itself recorded, and need not happen every minute.
 _UNTIL = """
 select date_trunc('day', opsjobs_now() at time zone 'UTC' - make_interval(secs => %s)) at time zone
   'UTC' as until"""
@@ -185,7 +185,7 @@ select coalesce(max(seal), 0) as seal,
     limit 1) as hash
 from audit_log"""
 _LET_GO = "delete from audit_log where seal > %s and seal <= %s"
-# Rows before the base, left since the chain was anchored behind them: of the next rows those that
+# Rows before the base, which remain since the chain was anchored after them: the next rows, if they
 # are too old to keep.
 _LEFT_OVER = """
 delete from audit_log where at < %s and seal in (select seal from audit_log where seal <= %s
@@ -193,10 +193,10 @@ delete from audit_log where at < %s and seal in (select seal from audit_log wher
 
 
 class Seals:
-    """Seals, anchors and retains the audit log; each verb is a bounded transaction of its own.
+    """Seals, anchors and retains the audit log; each verb is a separate, bounded transaction.
 
-    Raises UnverifiedChain if the chain's ends are not as opsjobs signed them: what is added to them
-    would be signed, too.
+    Raises UnverifiedChain if the chain's ends are not as opsjobs signed them: adding rows would
+    sign them as well.
     """
 
     def __init__(self, database: Database, keys: Sequence[Secret]) -> None:
@@ -207,9 +207,9 @@ class Seals:
     async def seal(self, *, older_than_seconds: float = 0.0) -> int:
         """Seal committed rows, at most 500; return how many.
 
-        It costs one query if no row is that old, or if another process is sealing. A number says
-        when a row was seen, not when it was written: a row that was committed late comes after
-        younger ones.
+        It costs one query if no row is that old, or if another process is sealing. The numbers are
+        in the order in which rows were seen, not written: a row that was committed late comes after
+        newer ones.
         """
         if await self._database.fetch_one(_ANY, [older_than_seconds]) is None:
             return 0
@@ -220,8 +220,8 @@ class Seals:
             alone = await (await connection.execute(_ALONE, [_LOCK])).fetchone()
             if alone is None or not alone["ours"]:
                 return 0
-            # Each in a statement of its own, after the lock: it sees what the previous sealer
-            # committed.
+            # Each in a separate statement after the lock, so that it sees the rows committed by the
+            # previous sealer.
             ends = await self._ends(connection)
             rows = await (await connection.execute(_ROWS, [SEALED_AT_ONCE])).fetchall()
             if rows:
@@ -230,7 +230,7 @@ class Seals:
         return len(rows)
 
     async def _ends(self, connection: Connection) -> Ends:
-        """Return the beginning and the end of the chain, locked."""
+        """Lock and return the start and the end of the chain."""
         ends = (await read(connection, lock=True)).trusted(self._keys)
         if (back := went_back(self._seen, ends.head)) is not None:
             raise UnverifiedChain(back.detail)
@@ -258,10 +258,10 @@ class Seals:
         return grown
 
     async def anchor(self, reason: str) -> ChainLink:
-        """Begin the chain anew behind all rows, even of a broken chain; return the new beginning.
+        """Start a new chain after all rows, even those of a broken chain; return the new start.
 
-        It is recorded, with the reason. This is the way out if the chain cannot be repaired, or if
-        a key is lost. Older rows stay, and are proven by nothing.
+        It is recorded, with the reason. This is the remedy if the chain cannot be repaired, or if a
+        key is lost. Older rows stay, but can no longer be verified.
         """
         async with self._database.transaction() as connection:
             await connection.execute(_WAIT, [_LOCK])
@@ -289,18 +289,19 @@ class Seals:
         after: dict[str, Any],
         reason: str | None = None,
     ) -> None:
-        """Write a row that only the sealer writes, and seal it as such."""
+        """Write a row of the kind that only the sealer writes, and seal it as such."""
         await audit.record(connection, action, "audit_log", None, after=after, reason=reason)
         await self._write(
             connection, ends, await (await connection.execute(_OURS)).fetchall(), Part.OWN
         )
 
     async def retain(self, keep_seconds: float) -> int:
-        """Delete rows of days that ended longer ago than is kept, oldest first; return how many.
+        """Delete rows of days that ended longer ago than `keep_seconds`, oldest first.
 
-        The deletion is recorded, in a row that is signed as the sealer's own. Rows that do not fit
-        stay, and nothing before them is deleted: they would be gone for good. Rows before an anchor
-        are deleted first, as they grow old; they need not fit. At most 2,000 rows.
+        Returns how many, at most 2,000. The deletion is recorded, in a row that is signed as the
+        sealer's own. Rows that do not match the chain stay, and no row before them is deleted: the
+        evidence would be lost for good. Rows before an anchor are deleted first, as they grow old;
+        they need not match.
         """
 
         async def once() -> int:

@@ -20,9 +20,9 @@ from opsjobs.store.transaction import Connection, Database
 CHUNK_BYTES = 256 << 10
 # Chunks of one statement: 2 MiB.
 BATCH_CHUNKS = 8
-# How long contents without a reference are kept: uploads in progress, downloads being read.
+# How long contents without a reference are kept: uploads and downloads in progress.
 UNUSED_SECONDS = 3_600.0
-# Contents that one part of the sweep looks at.
+# Contents that one part of the sweep examines.
 SWEPT_AT_ONCE = 500
 # Rows that one statement of the sweep deletes: 64 MiB.
 SWEEP_CHUNKS = 256
@@ -31,8 +31,8 @@ _BEGIN = "insert into file_contents (written_by, written_by_kind) values (%s, %s
 _GROW = """
 update file_contents set size = size + %s, touched_at = opsjobs_now()
 where id = %s and size = %s and sha256 is null and not doomed"""
-# Only to a content that has just grown. One statement per chunk: as one array they cost us and
-# PostgreSQL two more copies each.
+# Only to a content that has just grown. One statement per chunk: as one array they cost this
+# process and PostgreSQL two more copies each.
 _ADD = (
     "insert into file_chunks (content_id, n, data) select id, %s, %b from file_contents where "
     "id = %s and size = %s"
@@ -55,7 +55,7 @@ where id = any(%s::bigint[])
   and not exists (select from files f where f.content_id = c.id)
   and not exists (select from artifacts a where a.content_id = c.id)"""
 _HOLD = "update file_contents set loose = false where id = any(%s::bigint[]) and not doomed"
-# The oldest of them, as many as have that many chunks together, but at least one.
+# The oldest doomed contents, with that many chunks in total at most, but at least one content.
 _DOOMED = f"""
 select id, chunks from (
   select id, chunks, sum(chunks) over (order by id) - chunks as before from (
@@ -73,7 +73,7 @@ where id = any(%s::bigint[]) and doomed and not exists (select from file_chunks 
 
 
 class TooManyBytes(Failure):
-    """More bytes came than a content may have."""
+    """The pieces exceed the maximum size of a content."""
 
 
 class Forgotten(Failure):
@@ -82,7 +82,7 @@ class Forgotten(Failure):
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """Bytes that are complete and not referred to yet: refer to them with `seal`, soon."""
+    """Complete bytes without a reference: `seal` has to add one soon."""
 
     id: int
     size: int
@@ -102,7 +102,7 @@ class Contents:
         limit_bytes: int,
         by: tuple[str, IdentityKind] | None = None,
     ) -> Written:
-        """Write all pieces, of any size. Raises TooManyBytes, Forgotten, what `pieces` raises.
+        """Write all pieces, of any size. Raises TooManyBytes, Forgotten, exceptions of `pieces`.
 
         `by`: name and kind of the identity that uploads them.
 
@@ -120,7 +120,7 @@ class Contents:
     async def read(self, content_id: int, first: int, count: int = BATCH_CHUNKS) -> list[bytes]:
         """Return `count` chunks from the given one on; fewer at the end."""
         async with self._database.connection() as connection:
-            # In binary: as text each byte would be two characters, to be made, sent and read again.
+            # In binary: as text, each byte would be two characters to encode, send and decode.
             rows = await connection.execute(_READ, [content_id, first, first + count], binary=True)
             return [row["data"] for row in await rows.fetchall()]
 
@@ -151,8 +151,8 @@ class Contents:
             found = await (
                 await connection.execute(_LOOSE, [UNUSED_SECONDS, SWEPT_AT_ONCE])
             ).fetchall()
-            # Once their rows are locked, no new reference can be made: look in a statement of its
-            # own.
+            # Once their rows are locked, no new reference can be added: references are looked up in
+            # a separate statement.
             for decide in (_DOOM, _HOLD) if found else ():
                 await connection.execute(decide, [[row["id"] for row in found]])
         return len(found)
@@ -179,9 +179,9 @@ class Contents:
 
 
 async def seal(connection: Connection, written: Written) -> int:
-    """Return the id to refer to, in the caller's transaction. Raises Forgotten.
+    """Complete the content in the caller's transaction; return the id to refer to.
 
-    It is that of these bytes, or of equal bytes that were stored before.
+    It is the id of these bytes, or of equal bytes that were stored before. Raises Forgotten.
     """
     await connection.execute(_LOCK, [written.sha256.hex()])
     same = await (await connection.execute(_SAME, [written.sha256])).fetchone()
@@ -210,7 +210,7 @@ class _Draft:
         self._writing: asyncio.Task[None] | None = None
 
     async def add(self, batch: Sequence[bytes]) -> None:
-        """Start writing the batch, once the one before it is written."""
+        """Start writing the batch, after the previous one is written."""
         await self._wait_for_write()
         self._writing = asyncio.create_task(self._write(batch))
 
@@ -222,12 +222,12 @@ class _Draft:
         return Written(self._id, self._size, self._hash.digest())
 
     async def give_up(self) -> None:
-        """Stop, and leave what was written to the next sweep."""
+        """Stop; the next sweep deletes the bytes written so far."""
         if self._writing is not None:
             self._writing.cancel()
             await asyncio.wait({self._writing})
         if self._id:
-            with suppress(Unavailable):  # the sweep finds it an hour later
+            with suppress(Unavailable):  # otherwise the sweep finds it an hour later
                 async with self._database.connection() as connection:
                     await connection.execute(_DROP, [self._id])
 
@@ -253,8 +253,8 @@ class _Draft:
     async def _store(self, batch: Sequence[bytes]) -> None:
         size = sum(map(len, batch))
         async with self._database.pipelined() as connection:
-            # Only the commit that seals the content counts, and that one is synchronous: it makes
-            # the ones before it durable, too.
+            # Only the commit that seals the content matters, and that one is synchronous: it also
+            # makes the earlier ones durable.
             await connection.execute("set local synchronous_commit = off")
             grown = await connection.execute(_GROW, [size, self._id, self._size])
             for n, chunk in enumerate(batch, self._chunks):
@@ -266,7 +266,7 @@ class _Draft:
 
 
 async def _batches(pieces: AsyncIterable[bytes], limit_bytes: int) -> AsyncIterator[list[bytes]]:
-    """The same bytes as batches of chunks, all but the last of them full. Raises TooManyBytes."""
+    """Yield the bytes as batches of chunks, all but the last one full. Raises TooManyBytes."""
     batch = list[bytes]()
     async for chunk in recut(_limited(pieces, limit_bytes), CHUNK_BYTES):
         batch.append(chunk)

@@ -1,7 +1,7 @@
 """Connections to PostgreSQL: client deadlines, server limits, reconnecting after outages.
 
-Also: which errors of PostgreSQL mean "unavailable, try again", and which are refusals or bugs that
-a repetition does not cure.
+Also classifies the errors of PostgreSQL: "unavailable, try again", or refusals and bugs that a
+retry does not fix.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 STATEMENT_SECONDS = 30
 LIMITS: Mapping[str, str] = {
-    # A frozen client must not hold a lock for ever, and no statement waits for a lock for long.
+    # A frozen client must not hold a lock forever, and no statement waits for a lock for long.
     "idle_in_transaction_session_timeout": "3s",
     "lock_timeout": "5s",
     "statement_timeout": f"{STATEMENT_SECONDS}s",
@@ -37,7 +37,7 @@ LIMITS: Mapping[str, str] = {
 PLANNED_ONCE: Mapping[str, str] = {"plan_cache_mode": "force_generic_plan"}
 
 ANSWER_SECONDS = STATEMENT_SECONDS + 5.0
-"""Deadline of an answer, longer than the server's own: after it, server or network failed."""
+"""Deadline of a response, longer than the server's limits: then server or network failed."""
 DIAL_SECONDS = 5
 """Deadline for a host to accept the connection, and then to apply the limits."""
 PING_SECONDS = 2.0
@@ -81,24 +81,24 @@ def driver_url(url: str) -> str:
 
 
 class DatabaseConnection(AsyncConnection[DictRow]):
-    """A connection whose answers have a deadline on the client's side.
+    """A connection whose responses have a deadline on the client's side.
 
     After the deadline the socket is shut down and the statement fails. Limits are set once after
     connecting. Behind a pooler a session is shared with others, so there each transaction sets them
-    for itself (`begin`), and single statements have the limits of the role, as
-    docs/operations/running.md says.
+    for itself (`begin`), and single statements have the limits of the role, as described in
+    docs/operations/running.md.
     """
 
     idle_since = 0.0
     answer_seconds = ANSWER_SECONDS
     silent = False
-    """True once an answer has missed its deadline."""
+    """True once a response has missed its deadline."""
     pooled = False
     """True if a pooler (PgBouncer) is between the client and the server."""
     _local = ""
 
     async def wait(self, gen: PQGen[T], *args: Any, **kwargs: Any) -> T:
-        """Wait for the server's answer, for `answer_seconds` at most."""
+        """Wait for the server's response, for `answer_seconds` at most."""
         deadline = asyncio.get_running_loop().call_later(self.answer_seconds, self._give_up)
         try:
             return await super().wait(gen, *args, **kwargs)
@@ -142,7 +142,7 @@ class DatabaseConnection(AsyncConnection[DictRow]):
         self._local = " union all ".join(settings) if self.pooled else ""
 
     async def begin(self) -> None:
-        """Send "begin", so that a pipeline holds it together with what follows."""
+        """Send "begin" as a statement, so that it shares a pipeline with the next statements."""
         await self.execute("begin")
         await self.apply_transaction_limits()
 
@@ -198,9 +198,9 @@ async def open_connection(
 class Reconnector:
     """Connects for a pool.
 
-    While the database is unavailable one attempt at a time is made, half a second after the last.
-    The pool's own back-off doubles its pauses: it would notice the end of an outage as late as the
-    outage was long.
+    While the database is unavailable, one attempt at a time is made, half a second after the last.
+    The pool's own back-off doubles its pauses: after an outage it could take as long again to
+    reconnect as the outage lasted.
     """
 
     def __init__(self, dial: Callable[[], Awaitable[DatabaseConnection]]) -> None:
@@ -208,7 +208,7 @@ class Reconnector:
         self._turn = asyncio.Lock()
         self._closing = asyncio.Event()
         self.reason: str | None = None
-        """The reason why the last attempt failed; None while connecting works."""
+        """The reason why the last attempt failed; None while attempts succeed."""
 
     async def connect(self) -> DatabaseConnection:
         """Return a connection, however long it takes.
@@ -273,7 +273,7 @@ RETRYABLE = (errors.DeadlockDetected, errors.SerializationFailure)
 _CLASSES = ("08", "53", "57")
 # A transaction that the server or a failover ended, or an I/O error of the server's disk.
 _STATES = ("25P03", "25P04", "25006", "58030")
-# The server answered: it was too busy, the statement was too large for its time limit, or another
+# The server responded: it was too busy, the statement was too large for its time limit, or another
 # session held a lock for too long.
 _TOO_SLOW = (TooSlow, "PostgreSQL ended a statement at its time limit")
 _ANSWERED: Mapping[str, tuple[type[Unavailable], str]] = {
@@ -287,9 +287,9 @@ _FULL_WORDS = ("No space left on device", "Disk quota exceeded")
 
 
 def as_unavailable(error: psycopg.Error) -> Unavailable | None:
-    """Return the error as Unavailable, or None if repeating is no cure.
+    """Return the error as Unavailable, or None if a retry cannot help.
 
-    Unavailable means that PostgreSQL does not answer, or lacks a resource.
+    Unavailable means that PostgreSQL does not respond, or lacks a resource.
     """
     if isinstance(error, RETRYABLE):
         return None
@@ -297,8 +297,8 @@ def as_unavailable(error: psycopg.Error) -> Unavailable | None:
     if isinstance(error, errors.DiskFull) or any(words in reason for words in _FULL_WORDS):
         return DiskFull(f"The disk of PostgreSQL is full: {reason}")
     if error.sqlstate is None:
-        # The driver's own: the connection broke or was never made. Other errors without a state are
-        # misuse of the driver.
+        # Errors of the driver: the connection broke or was never made. Other errors without a
+        # state are misuse of the driver.
         broken = isinstance(error, psycopg.OperationalError | PoolTimeout)
         return Unavailable(f"PostgreSQL does not answer: {reason}") if broken else None
     if error.sqlstate in _ANSWERED:

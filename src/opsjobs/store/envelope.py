@@ -1,6 +1,6 @@
 """Envelope encryption of stored secrets, and the secret parameters of executions.
 
-Each secret has a random key of its own, wrapped by a key-encryption key and bound to its row. A
+Each secret has its own random key, wrapped by a key-encryption key and bound to its row. A
 sealed parameter is bound to its execution and its name.
 """
 

@@ -19,7 +19,7 @@ from opsjobs.model.execution import Execution
 from opsjobs.store.transaction import Database
 
 PAGE_BYTES = 1 << 20
-# How many executions a process caches the day of.
+# Number of executions whose day a process caches.
 CACHED_DAYS_MAX = 10_000
 
 
@@ -99,7 +99,7 @@ class ExecutionLog:
     ) -> list[LogEntry]:
         """Return the entries after a position, in order.
 
-        At most `limit`, and no further one once their data has reached `max_bytes`.
+        At most `limit`; the page ends early once its data has reached `max_bytes`.
         """
         given = {"execution": execution_id, "after": after, "limit": limit, "max_bytes": max_bytes}
         return [_entry(row) for row in await self._fetch(_READ, given)]
@@ -149,7 +149,7 @@ class ExecutionLog:
     ) -> list[LogEntry]:
         """Return status entries of target runs in (after, upto], in order.
 
-        The events for a range of the log are made of them.
+        The events for a range of the log are built from them.
         """
         given = {"execution": execution_id, "after": after, "upto": upto, "limit": limit}
         return [_entry(row) for row in await self._fetch(_STATES, given)]
@@ -197,8 +197,8 @@ def _entry(row: Mapping[str, Any]) -> LogEntry:
 
 
 DAYS_AHEAD = 14
-# A reader of the log delays attaching a partition, and attaching delays later readers: for this
-# long at most.
+# Maximum time of waiting for the lock to attach a partition: readers of the log delay it, and it
+# delays later readers.
 LOCK_WAIT_MS = 200
 # Time limit for moving the rows of a day. Only writers of that day wait in the meantime.
 MOVE_SECONDS = 600
@@ -208,7 +208,7 @@ MAKE = "select opsjobs_make_partition(%(day)s) as made"
 
 
 class Partitions:
-    """Creates partitions, each in a transaction of its own, so that a failure stops no other."""
+    """Creates partitions, each in its own transaction, so that a failure does not stop others."""
 
     def __init__(self, database: Database) -> None:
         self._database = database

@@ -1,4 +1,4 @@
-"""Files that people uploaded, and artifacts: files that runs fetched from targets."""
+"""Files that callers uploaded, and artifacts: files that runs fetched from targets."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ where e.finished_at is null
     %s::text)) limit 1"""
 
 
-# A row per caller; no file is read. Beside files: uploads in progress, uploads that broke off, and
+# A row per caller; no file is read. In addition to files: uploads in progress, aborted uploads, and
 # deleted contents that are not removed yet.
 _USED = """
 select f.all_bytes, f.caller_bytes, l.all_bytes as all_loose, l.caller_bytes as caller_loose
@@ -85,7 +85,7 @@ class FileLimits:
     def room(self, used: Used) -> int | None:
         """Return how many more bytes may be stored; None if there is no limit.
 
-        Loose bytes have a limit of the same size beside that of files.
+        Loose bytes have a limit of the same size in addition to that of files.
         """
         rooms = [
             min(limit - files, 2 * limit - files - loose)
@@ -108,7 +108,7 @@ NO_LIMITS = FileLimits()
 
 
 class Full(Failure):
-    """The file has no room beside those that were stored while it was uploaded."""
+    """The file exceeds the limits, because others were stored while it was uploaded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +140,7 @@ class StoredFile:
 
 
 class Files:
-    """The uploaded files, each a name of its own for a content that others may share."""
+    """The uploaded files: each has its own name, for a content that several files may share."""
 
     def __init__(self, database: Database, clock: Clock | None = None) -> None:
         self._database = database
@@ -156,7 +156,7 @@ class Files:
         created_by_kind: IdentityKind = "api_key",
         limits: FileLimits = NO_LIMITS,
     ) -> StoredFile | Answer:
-        """Name written bytes. Raises Forgotten, Full, and what `idempotency.begin` raises."""
+        """Store written bytes as a file. Raises Forgotten, Full, and as `idempotency.begin`."""
         async with self._database.transaction() as connection:
             if (
                 idem is not None

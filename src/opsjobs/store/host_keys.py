@@ -20,8 +20,8 @@ def host_key_line(text: str) -> str:
     """Return the normal form of a host key. Raises ValueError if it is not a host key.
 
     `ssh-ed25519 AAAA… root@web-1` becomes `ssh-ed25519 AAAA…`; a leading `@revoked ` stays. The
-    blob repeats the type (RFC 4253 §6.6), so a line that was cut or mixed up is found here and not
-    at 3 in the morning.
+    blob repeats the type (RFC 4253 §6.6), so a line that was cut or mixed up is detected when it is
+    stored.
     """
     if text.startswith(REVOKED):
         return REVOKED + host_key_line(text.removeprefix(REVOKED))

@@ -42,7 +42,7 @@ _JUMPS_LOCK = 0x6A756D7073
 
 @dataclass(frozen=True, slots=True)
 class StoredTarget:
-    """A target with its metadata. `credential_name` and `jump_name` are shown in answers."""
+    """A target with its metadata. `credential_name` and `jump_name` are shown in responses."""
 
     target: Target
     uuid: str
@@ -53,7 +53,7 @@ class StoredTarget:
 
     @property
     def labels(self) -> Mapping[str, str]:
-        """The labels that scopes are compared with."""
+        """The labels that scopes match against."""
         return self.target.labels
 
     def data(self) -> dict[str, Any]:
@@ -119,8 +119,8 @@ _REPLACE = f"""
 update targets set ({_NAMES}) = row({_VALUES}), version = version + 1, updated_at = opsjobs_now()
 where id = %(id)s and ({_NAMES}) is distinct from ({_VALUES})"""
 
-# Counts the jump hosts before this one, and those behind: the longest route through it is the sum.
-# Union ends cycles.
+# Counts the jump hosts before this one, and those after it: the longest route through it is the
+# sum. Union ends cycles.
 _ROUTE = f"""
 with recursive ahead(id, depth) as (
   select %(jump)s::bigint, 1
@@ -209,8 +209,8 @@ class TargetInventory:
     ) -> StoredTarget:
         """Replace the target; `version` grows if anything differs.
 
-        Raises NotFound, Conflict("name_taken"), Invalid, and Forbidden if it is out of bounds
-        before or after.
+        Raises NotFound, Conflict("name_taken"), Invalid, and Forbidden if it is outside the
+        caller's scope before or after.
         """
         async with self._database.transaction() as connection:
             target_id = await _locked(connection, ref)
@@ -261,9 +261,9 @@ class TargetInventory:
         """Return the selected targets, each once: from ids, then groups, then selector.
 
         Those of ids are in their order, those of groups and selector by target id. Raises
-        Invalid("unknown_target") with a pointer to each entry of `ids` or `groups` that names
-        nothing, or a target out of sight (None: all are seen); Forbidden if groups or the selector
-        find nothing and the caller does not see all targets.
+        Invalid("unknown_target") with a pointer to each entry of `ids` or `groups` that does not
+        exist, or that names a target outside of `sight` (None: all are visible); Forbidden if
+        groups or the selector find nothing and the caller does not see all targets.
         """
         return [
             _target(row)
@@ -271,10 +271,10 @@ class TargetInventory:
         ]
 
     async def endpoints(self, target_ids: Sequence[str]) -> dict[str, Endpoint]:
-        """Return how to reach these targets, credentials opened, in two queries.
+        """Return the endpoints of these targets, with opened credentials, in two queries.
 
-        Unknown ids are left out. `jumps` begins with the jump host nearest to us. A target whose
-        route is a cycle or longer than 4 is left out, too.
+        Unknown ids are left out. `jumps` begins with the jump host nearest to opsjobs. A target
+        whose route is a cycle or longer than 4 is also left out.
         """
         wanted = [int(i) for i in target_ids if i.isdigit() and Reference.parse(i)]
         rows = {row["id"]: _target(row) for row in await self._database.fetch(_REACH, [wanted])}
@@ -295,9 +295,9 @@ class TargetInventory:
         return {str(row["id"]): _target(row) for row in rows}
 
     async def remember_host_key(self, target_id: str, key: str) -> bool:
-        """Pin the first key seen of a target that accepts new ones.
+        """Pin the first key seen of a target that accepts new keys.
 
-        Returns False if another one is pinned already or none may be.
+        Returns False if another key is already pinned, or if the target does not accept new keys.
         """
         query = """update targets set host_keys = host_keys || %s::text, version = version + 1,
         updated_at = opsjobs_now()
@@ -346,7 +346,7 @@ async def insert(
 ) -> int:
     """Store a target; return its id. Raises Conflict("name_taken"), Invalid.
 
-    `kept`: False if it is only tried, and rolled back.
+    `kept`: False if the caller only tries it, and rolls it back.
     """
     values = {**await _values(connection, draft, None), "uuid": uuid}
     with unique_name("target", draft.name):
@@ -446,7 +446,7 @@ async def lock_by_name(connection: Connection, names: Collection[str]) -> dict[s
 async def of_same_address(
     connection: Connection, target_ids: Sequence[str], sight: Reach
 ) -> dict[str, list[str]]:
-    """Return for each of these targets a few others in sight with the same address.
+    """Return for each of these targets a few other visible ones with the same address.
 
     The address is host, port and jump host. Targets without others are left out.
     """
@@ -490,7 +490,7 @@ def _stored_fields(draft: TargetDraft) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """Return a field's value as JSON has it."""
+    """Return the value of a field in its JSON form."""
     if isinstance(value, StrEnum):
         return value.value
     if isinstance(value, tuple):

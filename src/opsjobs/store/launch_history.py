@@ -1,6 +1,7 @@
-"""Earlier executions, as a launch looks back at them.
+"""Earlier executions, as needed by a launch.
 
-What a job's last launches took, and how the runs of an execution that is retried ended.
+These are the durations of a job's last launches, and the outcomes of the runs of an execution that
+is retried.
 """
 
 from __future__ import annotations
@@ -75,7 +76,7 @@ _RUNS = f"select {RUN_COLUMNS} from target_runs r where r.execution_id = %s orde
 
 RETRIES_SHOWN = 10
 _LOCK = "select 1 from job_executions where id = %s for no key update"
-# Committed by now, or not begun: a retry locks the execution first.
+# Committed by now, or not yet started: a retry locks the execution first.
 _RETRIED = """
 select e.id, e.status from execution_specs s join job_executions e on e.id = s.execution_id
 where s.parent_id = %(execution)s and s.triggered_by = 'retry' and e.id <> %(besides)s and exists (
@@ -108,7 +109,7 @@ class Parents:
         return [Parent(**row) for row in rows]
 
     async def labels_of_jobs(self, job_ids: Collection[int]) -> dict[int, Mapping[str, str]]:
-        """Return the labels that scopes are compared with, of these jobs that exist."""
+        """Return the labels that scopes match against, of these jobs; missing ones are left out."""
         query = (
             f"select j.id, {OF_JOB.format('j.id')} as labels from jobs j where j.id = "
             f"any(%s::bigint[]) order by j.id"
@@ -132,8 +133,8 @@ async def check_not_retried(
 ) -> None:
     """Lock an execution that is to be retried; raise Conflict if it was retried already.
 
-    That is, if other retries were for one of these targets. `besides`: the retry that is being
-    made.
+    That is, if another retry was for one of these targets. `besides`: the retry that is being made,
+    which does not count.
     """
     await connection.execute(_LOCK, [execution_id])
     parameters = {"execution": execution_id, "targets": list(target_ids), "besides": besides}

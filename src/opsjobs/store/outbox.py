@@ -28,7 +28,7 @@ _LOCK = 0x6F700000
 class OutboxEvent:
     """One row of the outbox.
 
-    The type `target_run` stands for a range of an execution's log; it has no data of its own.
+    The type `target_run` represents a range of an execution's log; it has no data.
     """
 
     id: int
@@ -42,15 +42,15 @@ class OutboxEvent:
     stale: bool = False
 
 
-# One look into the index of unpublished events per shard, however many there are. In the order of
-# that index: for any one row a planner that takes most events for unpublished would read the table,
-# and find the published ones first.
+# One lookup in the index of unpublished events per shard, however many there are. In the order of
+# that index: to find just any row, a planner that expects most events to be unpublished would read
+# the table, and find the published ones first.
 _SHARDS = f"""
 select s.n as shard from generate_series(0, {SHARDS - 1}) s(n) cross join lateral (
   select 1 from events e where e.shard between s.n and s.n and e.published_at is null
   order by e.shard, e.id limit 1) waiting"""
-# A range of one shard: with an equality the primary key is in this order, too, and all published
-# events come before the unpublished ones.
+# A range of one shard: with an equality, the primary key would also give this order, and there all
+# published events come before the unpublished ones.
 _NEXT = """
 select id, type, subject, execution_id, from_seq, to_seq, data, at,
   (opsjobs_now() - at > interval '1 hour') as stale from events
@@ -64,9 +64,9 @@ delete from events where id = any(array(
   select id from events where published_at < (select opsjobs_now()) - interval '1 day'
   order by published_at limit %s)) returning 1"""
 
-# The oldest of each shard are looked at: while Redis is down, millions wait behind them. By a range
-# of one shard, so that only the index of unpublished events is in this order: with an equality, the
-# primary key is, too, and all published events come before them.
+# Only the oldest of each shard are examined: while Redis is down, millions wait behind them. By a
+# range of one shard, so that only the index of unpublished events gives this order: with an
+# equality, the primary key would, too, and there all published events come first.
 _DELETE_UNPUBLISHED = f"""
 delete from events where id = any(array(
   select e.id from generate_series(0, {SHARDS - 1}) s(n) cross join lateral (
@@ -76,7 +76,7 @@ delete from events where id = any(array(
 
 
 class Outbox:
-    """Events that wait for their publication.
+    """Events that wait to be published.
 
     Two publishers on one shard would break the order, so a shard has one at a time.
     """
@@ -138,7 +138,7 @@ async def append_event(
     shard: int = 0,
     execution_id: int | None = None,
 ) -> None:
-    """Append an event; it is published once the caller's transaction is committed."""
+    """Append an event; it is published after the caller's transaction is committed."""
     await connection.execute(
         "insert into events (shard, type, subject, execution_id, data) values (%s, %s, %s, %s, %s)",
         [

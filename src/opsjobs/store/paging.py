@@ -49,7 +49,7 @@ LIMIT_DEFAULT = 50
 LIMIT_MAX = 200
 PAGE_MAX = 10_000
 ROWS_MAX = 10_000
-"""The last row that numbered pages reach, and up to which `total` is counted."""
+"""The last row that numbered pages reach; `total` is counted up to it."""
 FILTER_VALUES_MAX = 100
 CURSOR_CHARACTERS_MAX = 2_000
 
@@ -59,8 +59,8 @@ class IndexWalk:
     """An index that returns the rows with one value of a column in the order of their ids.
 
     `key` and `id` are columns of the select, of one table that has an index on both in this order.
-    `also`: a further condition. `cases`: values that the key does not have, each with the condition
-    it stands for, which has an index of its own.
+    `also`: a further condition. `cases`: filter values that the key does not have, each with the
+    condition that it represents, which has its own index.
     """
 
     key: str
@@ -75,10 +75,10 @@ class ListColumn:
 
     `expression` (SQL over the select's columns) is the sort key, if that is not the column itself:
     it must never be NULL, so a nullable column is `coalesce(finished_at, 'infinity')`. `texts` is
-    an array: the filter means "contains". For a list of unlimited length: `walk` is the index
-    behind the filter; a filter without one requires one of the filters in `beside`. A moment with
+    an array: the filter means "contains". For a list of unlimited length: `walk` is the index that
+    serves the filter; a filter without one requires one of the filters in `beside`. A moment with
     `indexed` orders the list if it is filtered by and no other order is requested. `filter` False:
-    there is none.
+    the column cannot be filtered by.
     """
 
     kind: Kind = "text"
@@ -98,7 +98,7 @@ class PageRequest:
 
     `limit` 1 to 200; either `cursor`, or `page` (from 1) with `limit` as its size. `sort` is a
     column's name, descending with `-` before it. `filters` are lists of values, any of which may
-    match; a moment `x_at` is filtered by `x_after` (that moment or later) and `x_before` (earlier).
+    match; a moment `x_at` is filtered by `x_after` (that time or later) and `x_before` (earlier).
     """
 
     limit: int = LIMIT_DEFAULT
@@ -127,8 +127,8 @@ class Page(Generic[T]):
 class Listing:
     """A list: its query, and the columns to filter and sort by.
 
-    `labels` is what a scope is compared with. `label_rows`: the column with the execution that has
-    rows in execution_labels, so that they find what a scope sees; "id" if the list is one of
+    `labels` is the expression that a scope is matched against. `label_rows`: the column with the
+    execution whose rows in execution_labels find the items of a scope; "id" for a list of
     executions. `keyed`: `id` is a column of a table.
     """
 
@@ -151,7 +151,7 @@ class Listing:
 
     @property
     def filters(self) -> dict[str, Kind]:
-        """The names that a request may filter by, with the kind of their values."""
+        """The names of the filters that a request may use, with the kind of their values."""
         names: dict[str, Kind] = {}
         for name, column in self.columns.items():
             if not column.filter:
@@ -164,12 +164,12 @@ class Listing:
 
     @property
     def labelled(self) -> bool:
-        """True if a scope may see a part of the list."""
+        """True if a caller with a scope may see a part of the list."""
         return self._labels is not None
 
     @property
     def sorts(self) -> list[str]:
-        """The names that `sort=` may have."""
+        """The names that `sort=` accepts."""
         return [name for name, column in self.columns.items() if column.sort]
 
     async def page(
@@ -180,7 +180,9 @@ class Listing:
         *,
         reach: Reach | None = None,
     ) -> Page[DictRow]:
-        """Return the requested page of what is within reach (None: all), in at most two queries.
+        """Return the requested page of the items within reach (None: all).
+
+        It takes at most two queries.
 
         Raises Invalid for a wrong filter, order, limit or cursor.
         """
@@ -286,8 +288,8 @@ class Listing:
     ) -> str:
         """Return the query of a page.
 
-        Unless `whole`, its ids are found first: expensive columns are not computed for skipped
-        rows.
+        Unless `whole`, the ids are found first, so that expensive columns are not computed for
+        skipped rows.
         """
         way = "desc" if order.down else "asc"
         if not whole:
@@ -323,7 +325,7 @@ class Listing:
     def _walk(self, request: PageRequest) -> str | None:
         """Return the filter whose index is walked, or None.
 
-        It is the first that the list names, if the order is that of ids.
+        It is the first such column of the list, if the order is that of ids.
         """
         sorted_by = (request.sort or self.default_sort).removeprefix("-")
         if sorted_by != "id" and not self.columns.get(sorted_by, ListColumn()).by_id:
@@ -367,7 +369,7 @@ class Listing:
     def _walks(self, name: str, values: Sequence[str]) -> tuple[_Along, ...]:
         """Return a condition and an order for each value.
 
-        Between two ends of an index nothing else is read, whatever the statistics are.
+        Only one range of the index is read per value, whatever the planner's statistics are.
         """
         column = self.columns[name]
         assert column.walk is not None
@@ -417,7 +419,7 @@ class Listing:
         return self.columns[name] if name in self.columns else self.columns[self._moment_of(name)]
 
     def _moment_of(self, name: str) -> str:
-        """Return the moment x_at of a filter x_after or x_before."""
+        """Return the column x_at of a filter x_after or x_before."""
         stem = name.rpartition("_")[0]
         return next(c for c, k in self.columns.items() if k.kind == "moment" and _stem(c) == stem)
 
@@ -451,7 +453,7 @@ class _SortOrder:
 
 @dataclass(frozen=True, slots=True)
 class _Along:
-    """A stretch of an index: its condition and order. `join`: to the table of the index."""
+    """A range of an index: its condition and order. `join`: to the table of the index."""
 
     condition: str
     order: str
@@ -467,7 +469,7 @@ def _between(key: str, id_: str, value: str, join: str = "") -> _Along:
 
 
 _MARK = "md5(l.key || '=' || l.value)"
-# Selects what a scope sees of a list of something else, if that is little.
+# Selects the items of a scope in a list that is not one of executions, if they are few.
 _LABELLED = (
     f"{{execution}} in (select l.execution_id from execution_labels l where {_MARK} = "
     f"any(%(marks)s::text[]))"
@@ -544,8 +546,8 @@ def _read_cursor(cursor: str, order: _SortOrder) -> tuple[str, int]:
 
 
 def _key_fits(key: str, sql_type: str) -> bool:
-    # A cursor is opaque, not trusted: what PostgreSQL could not cast must be refused here, with a
-    # 422.
+    # A cursor is opaque, not trusted: values that PostgreSQL could not cast are refused here, with
+    # a 422.
     try:
         match sql_type:
             case "bigint":

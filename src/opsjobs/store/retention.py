@@ -1,6 +1,6 @@
-"""Retention: delete what is older, or more, than is to be kept, in bounded parts.
+"""Retention: delete data beyond the limits of age and number, in bounded parts.
 
-Slots and states of deleted targets go once no open run needs them.
+Slots and states of deleted targets are deleted once no open run needs them.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from psycopg import errors, sql
 
 from opsjobs.store.transaction import Database
 
-# Limits of one call: days of the log, executions (and their runs together), artifacts, uploaded
-# files (looked at, not necessarily deleted).
+# Limits of one call: days of the log, executions (and the sum of their runs), artifacts, uploaded
+# files (examined, not necessarily deleted).
 DAYS = 4
 EXECUTIONS = 200
 RUNS = 5_000
@@ -23,7 +23,7 @@ FILES = 500
 FIRINGS = 5_000
 SCHEDULES = 200
 NAMES = 5_000
-# How many parts of executions that all stay are looked at before a call ends.
+# Number of parts without any execution to delete after which a call ends.
 PARTS_MAX = 200
 _START = {"after": datetime(1970, 1, 1, tzinfo=UTC), "after_id": 0}
 # Detaching a day locks the log for a moment. While it waits for that lock, all other users wait
@@ -43,10 +43,10 @@ class RetentionLimits:
     file_seconds: float
     firing_seconds: float = 90 * 86_400.0
     audit_seconds: float = 0.0
-    """0: for ever."""
+    """0: forever."""
 
 
-# Days have partitions of their own. An open execution keeps its day.
+# Each day has its own partition. An open execution keeps its day.
 _OLD_DAYS = """
 select p.day from (
   select to_date(substring(c.relname from '^execution_log_(\\d{8})$'), 'YYYYMMDD') as day
@@ -57,16 +57,16 @@ where p.day < (((select opsjobs_now()) - make_interval(secs => %(seconds)s)) at 
   and not exists (select from job_executions e where e.finished_at is null and e.log_day = p.day)
 order by p.day limit %(limit)s"""
 _DROPPED = "insert into dropped_log_days (log_day) values (%s) on conflict do nothing"
-# A process that died between the two steps left the table behind, detached.
+# A process that died between the two steps has left the table detached.
 _LEFT_OVER = """
 select d.log_day from dropped_log_days d
 where to_regclass('execution_log_' || to_char(d.log_day, 'YYYYMMDD')) is not null
 order by d.log_day limit %s"""
 
-# Conditions for deletion: all events are published, nothing of it lies on a target or is looked up
-# there (within the time that this is tried), no dead letter waits for an answer, and no execution
-# that comes of it is open. Each is checked per execution by an index (offset 0: not joined, which
-# might read a table).
+# Conditions for deletion: all events are published, no folder is left on a target and no outcome is
+# to be looked up there (within the time limit of these tries), no dead letter waits for an answer,
+# and no child execution is open. Each is checked per execution by an index (offset 0: not joined,
+# which might read a table).
 _DONE_WITH = """
 e.finished_at < (select opsjobs_now()) - interval '1 hour'
 and not exists (select from events v where v.published_at is null and v.execution_id = e.id
@@ -79,9 +79,9 @@ and not exists (
 and not exists (
   select from execution_specs s join job_executions c on c.id = s.execution_id
   where s.parent_id = e.id and c.finished_at is null offset 0)"""
-# Looks at the next ones only, so that those which stay do not block others. `last`: the last one
-# that is dealt with; if there are too many runs for one statement, the one before the first that is
-# left over.
+# Examines the next ones only, so that executions that stay do not block others. `last`: the last
+# one that was handled; if there are too many runs for one statement, the one before the first that
+# is left over.
 _OLD_EXECUTIONS = f"""
 with seen as materialized (
   select e.id, e.total, e.finished_at from job_executions e
@@ -144,8 +144,8 @@ with seen as materialized (
 select (select count(*) from gone) as gone, (select max(id) from seen) as last,
   (select count(*) from seen) as looked"""
 
-# In insertion order, so that no index by age is needed; a firing that waits for its launch is not
-# old.
+# In insertion order, so that no index by age is needed; a firing that waits for its launch does not
+# count as old.
 _OLD_FIRINGS = """
 delete from schedule_executions where id in (
   select id from (select id, recorded_at, status from schedule_executions order by id
@@ -159,7 +159,7 @@ delete from job_schedules where id in (
     and not exists (select from schedule_executions f where f.schedule_id = s.id) limit %(limit)s)
     returning 1"""
 
-# Names of targets only: names of identities are kept for good.
+# Names of targets only: names of identities are kept forever.
 _OLD_NAMES = """
 delete from spent_names where noun = 'target' and name in (
   select name from spent_names where noun = 'target'
@@ -170,8 +170,8 @@ delete from spent_names where noun = 'target' and name in (
 class Retention:
     """Deletes old data.
 
-    Each method deletes a bounded part in a transaction of its own, and returns how much: 0 if
-    nothing is left to do.
+    Each method deletes a bounded part in its own transaction, and returns how much: 0 if nothing is
+    left to do.
     """
 
     def __init__(self, database: Database) -> None:
@@ -260,8 +260,8 @@ class Retention:
         return len(await self._database.retry(lambda: self._database.fetch(statement, bounds)))
 
     async def _detach(self, day: date) -> int:
-        # Not CONCURRENTLY: PostgreSQL refuses that beside a default partition. The day is recorded
-        # as dropped in the same transaction.
+        # Not CONCURRENTLY: PostgreSQL refuses that if there is a default partition. The day is
+        # recorded as dropped in the same transaction.
         detach = sql.SQL("alter table execution_log detach partition {}").format(_table(day))
         try:
             async with self._database.transaction() as connection:
@@ -308,8 +308,8 @@ delete from {table} where target_id = any(array(select target_id from gone)){fre
 _SLOTS = _GONE.format(table="target_slots", free=" and used = 0")
 _STATE = _GONE.format(table="target_state", free="")
 
-# Restores slots for a run of a deleted target that was launched at the moment its slots were
-# deleted, as a retry is: without them it could never be claimed.
+# Restores the slots for a run of a deleted target (such as a retry) that was launched while its
+# slots were being deleted: without them it could never be claimed.
 _RESTORE = """
 insert into target_slots (target_id, slots)
 select distinct r.target_id, 1 from target_runs r
@@ -325,7 +325,7 @@ class Leftovers:
         self._database = database
 
     async def forget(self) -> int:
-        """Delete what is left of deleted targets; return the number of rows."""
+        """Delete slots and states of deleted targets; return the number of rows."""
         await self._database.fetch(_RESTORE)
         slots = await self._database.fetch(_SLOTS, {"rows": ROWS})
         states = await self._database.fetch(_STATE, {"rows": ROWS})

@@ -1,6 +1,6 @@
-"""Checks on what a principal with a scope may write of a target or a job.
+"""Checks of the targets and jobs that a principal with a scope writes.
 
-It lies in the scope before and after, and does not bring along what belongs to others.
+The object must be in the scope before and after, and must not give access to objects of others.
 """
 
 from __future__ import annotations
@@ -57,11 +57,11 @@ where j.state <> 'archived' and (
 
 
 async def check_target_name(connection: Connection, name: str, bounds: Bounds) -> None:
-    """Raise Forbidden if the name of a target brings along commands and secrets of others.
+    """Raise Forbidden if the name of a target would receive commands and secrets of others.
 
-    Jobs of others may list the name, or another target had it: within a scope only names of one's
-    own can be reused. Call it after the target was written under a name that is new to it, so that
-    what was deleted or renamed at the same moment is seen.
+    Jobs of others may list the name, or another target had it: within a scope, only names from that
+    scope can be reused. Call it after the target was written under a name that is new to it, so
+    that concurrent deletions and renames are seen.
     """
     if bounds.act.everywhere:
         return
@@ -79,7 +79,7 @@ async def check_target_name(connection: Connection, name: str, bounds: Bounds) -
     raise Forbidden("name_reserved", detail, errors=[FieldError("/name", detail, "name_reserved")])
 
 
-# `version`: the one just written, which is the latest itself.
+# `version`: the version just written, which would otherwise be the latest.
 _BRINGS_ALONG = f"""
 (select {OF_JOB.format("v.job_id")} as labels from job_versions v
  where v.name = %(name)s and (v.job_id, v.version) is distinct
@@ -93,11 +93,11 @@ union all select {OF_JOB.format("j.id")} from jobs j where j.state <> 'archived'
 async def check_job_name(
     connection: Connection, name: str, bounds: Bounds, made: Job | None
 ) -> None:
-    """Raise Forbidden if the name of a job is one that jobs outside of the scope had or run.
+    """Raise Forbidden if jobs outside of the scope had or run the name of a job.
 
     Workflows run a job by its name, with the rights of the caller that launches them. Within a
-    scope a name cannot be reused if the last job to have it was outside, or if jobs there run it.
-    `made`: the job; None for one that is yet to be written.
+    scope, a name cannot be reused if the last job with it was outside, or if jobs outside run it.
+    `made`: the job; None for one that is not yet written.
     """
     if bounds.act.everywhere:
         return
@@ -120,9 +120,9 @@ async def check_job_name(
 
 
 async def _check_jump(connection: Connection, jump: str, bounds: Bounds, old: str | None) -> None:
-    """Check that a new jump host is in sight and in scope.
+    """Check that a new jump host is visible and in scope.
 
-    `old`: the id of the current jump host; it may stay, wherever it is.
+    `old`: the id of the current jump host; it may stay, even outside of the scope.
     """
     if (found := (await target_selection.find_listed(connection, [jump])).get(0)) is None or str(
         found

@@ -19,7 +19,7 @@ from opsjobs.store.vault import KeyRotation
 
 _VERSIONS = Path(__file__).parent / "migrations" / "versions"
 HEAD = max(path.name.partition("_")[0] for path in _VERSIONS.glob("[0-9]*_*.py"))
-"""The revision this release needs, from file names: importing alembic costs half a second."""
+"""The revision of this release, by file names: importing alembic takes half a second."""
 WORKERS_SHOWN = 1_000
 COUNTED_MAX = 100_000
 
@@ -132,7 +132,7 @@ select zone, coalesce(waiting, 0) as waiting, coalesce(ready, 0) as ready,
   coalesce(running, 0) as running, oldest_seconds,
        coalesce(workers, 0) as workers
 from work full join alive using (zone) order by zone"""
-# Only what is open: the processes that end executions count those, and counting all rows at each
+# Only open executions: the processes that end executions count those, and counting all rows at each
 # scrape would be slow.
 _OPEN = """
 select case when cancelling then 'cancelling' when paused then 'paused' else status end as status,
@@ -206,7 +206,7 @@ class SystemStatus:
         return {row["status"]: row["executions"] for row in await self._database.fetch(_OPEN)}
 
     async def upkeep(self) -> Upkeep:
-        """Return the numbers that the service's housekeeping has to keep small."""
+        """Return the numbers that housekeeping has to keep small."""
         row = await self._database.fetch_one(_UPKEEP)
         assert row is not None
         return Upkeep(**{**row, "ticks": {name: float(age) for name, age in row["ticks"].items()}})
@@ -254,8 +254,8 @@ select current_setting('server_version_num')::int / 10000 as major,
     order by 1 limit {TABLES_NAMED}) as denied
 from pg_database d where d.datname = current_database()"""
 
-# More than fits into work_mem, so it goes into a temporary file on the database's volume, and
-# leaves nothing behind.
+# Larger than work_mem, so it is written to a temporary file on the database's volume, which is
+# deleted afterwards.
 _SPILL = (
     "select count(*) as n from (select repeat('x', 1000) as text from generate_series(1, "
     "2000) order by random(), 1 offset 0) s"

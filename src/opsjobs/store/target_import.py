@@ -1,4 +1,4 @@
-"""Import many targets in one transaction; each entry is created, changed or refused alone."""
+"""Import many targets in one transaction; each entry succeeds or is refused independently."""
 
 from __future__ import annotations
 
@@ -47,10 +47,10 @@ class Imports:
     ) -> Imported | Answer:
         """Import the entries; return the outcome of each, in their order.
 
-        With `dry_run` it returns what would happen, and stores nothing. An entry that is out of
-        bounds is refused like any other invalid one. `uses_logins` raises Forbidden if the caller
-        may not use credentials (None: it may); it is called for each target that has one, or a jump
-        host, before its route changes.
+        With `dry_run` it returns the outcomes that would result, and stores nothing. An entry
+        outside the caller's scope is refused like any other invalid one. `uses_logins` raises
+        Forbidden if the caller may not use credentials (None: it may); it is called for each target
+        that has a credential or a jump host, before its route changes.
         """
         async with self._database.transaction() as connection:
             if idem is not None and (answer := await idempotency.begin(connection, idem)):
@@ -79,7 +79,7 @@ class Imports:
         known = await inventory.lock_by_name(
             connection, [e["name"] for e in entries if isinstance(e.get("name"), str)]
         )
-        # With a scope each entry is checked by itself.
+        # With a scope, each entry is checked individually.
         outcomes = await self._new(connection, draft, known) if bounds.act.everywhere else {}
         seen: set[str] = set()
         for position in jumps_first(entries):
@@ -205,7 +205,7 @@ class Imports:
 
 
 def _fields(stored: StoredTarget) -> dict[str, Any]:
-    """Return what a caller may write of a target."""
+    """Return the fields of a target that a caller may write."""
     return {
         name: value for name, value in stored.data().items() if name in TargetDraft.model_fields
     }
@@ -226,7 +226,7 @@ def _changes_login_use(wanted: TargetDraft, was: TargetDraft | None) -> bool:
 async def _add_same_address(
     connection: Connection, outcomes: Sequence[Outcome], bounds: Bounds
 ) -> list[Outcome]:
-    """Add to each created or moved target the others in sight that share its host and port."""
+    """Add to each created or moved target the other visible ones with its host and port."""
     written = [
         o.id
         for o in outcomes

@@ -37,11 +37,11 @@ T = TypeVar("T")
 Connection = AsyncConnection[DictRow]
 
 RETRIES_MAX = 5
-# For this long after its last use a connection is assumed to be alive.
+# Time after its last use for which a connection is assumed to be alive.
 TRUSTED_SECONDS = 1.0
 # Deadline for getting a connection, whether the pool is busy or the database unavailable.
 WAIT_SECONDS = 10.0
-# A statement is prepared once a connection has run it this often.
+# A connection prepares a statement after it has run it this many times.
 PREPARED_AFTER = 5
 # Errors of a pooler that does not keep the prepared statements of its clients apart.
 _NOT_PREPARED = (errors.InvalidSqlStatementName, errors.DuplicatePreparedStatement)
@@ -90,7 +90,7 @@ class Database:
     async def open(self) -> None:
         """Start the pool.
 
-        Connections are made on demand, so a database that is down is no error here.
+        Connections are made on demand, so a database that is down is not an error here.
         """
         await self._pool.open(wait=False)
 
@@ -135,7 +135,7 @@ class Database:
                 ) from None
             except psycopg.OperationalError as closed:
                 raise Unavailable(f"PostgreSQL: {closed}") from closed
-            # Workers retry failures, so they skip the check; a connection closed in the meantime is
+            # Workers retry failures, so they skip the check; a connection closed meanwhile is
             # detected without it.
             ask = (
                 not self.options.hot_verbs
@@ -184,9 +184,9 @@ class Database:
     async def manual_transaction(self) -> AsyncIterator[DatabaseConnection]:
         """Return a connection on which the block itself calls `begin` and sends "commit".
 
-        So they can be pipelined with the rest. A transaction that is open at the end of the block
-        is rolled back. If a statement fails, the connection is closed: psycopg believes that
-        statements skipped by a failed pipeline are prepared, so that every later one would fail,
+        So both can be pipelined with the rest. A transaction that is open at the end of the block
+        is rolled back. If a statement fails, the connection is closed: psycopg assumes that
+        statements skipped by a failed pipeline are prepared, so every later use of them would fail,
         too.
         """
         async with self.connection() as connection:
@@ -210,12 +210,12 @@ class Database:
     async def pipelined(self) -> AsyncIterator[DatabaseConnection]:
         """Return a connection in a transaction whose statements are sent at once.
 
-        No answer is awaited before the end of the block, so there is no round trip between a lock
-        and the commit. Read a cursor's rows after the block: within it, that waits for them and for
-        everything sent before. A failed statement raises at the next wait, or at the end of the
+        No response is awaited before the end of the block, so there is no round trip between a lock
+        and the commit. Read a cursor's rows after the block: within it, reading waits for them and
+        for everything sent before. A failed statement raises at the next wait, or at the end of the
         block.
         """
-        # Begin and commit are sent as statements: psycopg's own transaction waits for an answer
+        # Begin and commit are sent as statements: psycopg's own transaction waits for a response
         # before it commits.
         async with self.manual_transaction() as connection, connection.pipeline():
             await connection.begin()

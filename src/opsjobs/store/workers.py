@@ -175,7 +175,7 @@ class Workers:
 class Lease:
     """Renews the lease of one incarnation.
 
-    On a connection of its own, so that no queue of this process can delay it.
+    It uses a separate connection, so that no queue of this process can delay it.
     """
 
     def __init__(self, url: str, worker: Incarnation, *, lease_seconds: float) -> None:

@@ -119,7 +119,7 @@ class ServiceIdentities:
         """Register a service, whose rights never exceed the current rights of `by`.
 
         Raises Conflict("name_taken"), and ("name_reserved") unless `reuse_name` is set, to inherit
-        what the deleted one owned.
+        the objects of the deleted one.
         """
         values = {
             "uuid": uuid7(self._clock.now()),

@@ -115,7 +115,7 @@ async def for_each(
 async def admit_each(database: Database, executions: Sequence[int], at_once: int) -> int:
     """Call `admit` for executions, `at_once` at a time; return how many runs became ready.
 
-    If a batch fails, each of its executions is admitted by itself.
+    If a batch fails, its executions are admitted one by one.
     """
 
     async def alone(execution_id: int) -> int:

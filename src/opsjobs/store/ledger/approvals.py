@@ -180,7 +180,7 @@ async def expire(database: Database, limit: int) -> int:
     left_over = await database.fetch(_CANCEL_LEFT_OVER)
 
     async def close(approval_id: int) -> int:
-        with suppress(Conflict):  # it was decided at the last moment
+        with suppress(Conflict):  # it was decided just before the expiry
             await _close(database, approval_id, "it expired before it was decided", late=True)
         return 1
 

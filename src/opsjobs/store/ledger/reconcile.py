@@ -1,4 +1,4 @@
-"""Reconcile: repair what lost wake-ups, dead processes and broken connections left behind.
+"""Reconcile: repair the effects of lost wake-ups, dead processes and broken connections.
 
 Each step is bounded, idempotent SQL.
 """

@@ -54,7 +54,7 @@ def upgrade(url: str, keys: Sequence[Secret] = ()) -> SchemaState:
     """Run missing migrations and create the log's partitions, exclusively. Idempotent.
 
     A concurrent caller waits. A new database is created completely or not at all. An existing one
-    is upgraded migration by migration, each in a transaction of its own; after a failure the next
+    is upgraded migration by migration, each in its own transaction; after a failure the next
     call continues there. Old processes may run meanwhile. `keys`: ENCRYPTION_KEYS, with which the
     start of the audit log is signed. Raises Unavailable if a table is in use for too long without a
     pause, Failure if the keys are needed and none is given, Refusal if the database or the role's

@@ -80,7 +80,7 @@ order by j.name, s.name limit %(limit)s"""
 class CalendarUnreadable(Exception):
     """A stored calendar cannot be read by this process.
 
-    What it closes is unknown, so no schedule with it is launched.
+    The times that it closes are unknown, so no schedule with it is launched.
     """
 
 

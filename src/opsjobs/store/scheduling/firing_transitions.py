@@ -380,7 +380,7 @@ class LaunchBatch:
             self.before.append(CancelPrevious(ready, others))
 
     async def _launch(self, connection: Connection) -> None:
-        """Write the chosen executions: the plain ones together, each of the others by itself."""
+        """Write the chosen executions: the plain ones together, the others one by one."""
         together = [order for order in self._chosen if is_plain(order.new)]
         if together:
             made = await launch_many(connection, [order.new for order in together])

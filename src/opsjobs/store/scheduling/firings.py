@@ -1,6 +1,6 @@
 """Firings: due times become pending firings, and those become executions.
 
-Each step is a transaction of its own.
+Each step is a separate transaction.
 """
 
 from __future__ import annotations

@@ -181,7 +181,7 @@ class Vault:
         return made
 
     async def usage(self, ref: str) -> Usage:
-        """Return what names the credential. Raises NotFound."""
+        """Return the targets and jobs that name the credential. Raises NotFound."""
         row = await find(self._database, "credential", ref, "select id, name from credentials")
         async with self._database.connection() as connection:
             return await find_usage(connection, row["id"], row["name"])

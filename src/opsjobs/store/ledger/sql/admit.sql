@@ -1,5 +1,4 @@
--- Make waiting runs of these executions ready, as far as their windows allow; return how many, by
--- zone.
+-- Make waiting runs of these executions ready, within their windows; return how many, by zone.
 --
 -- Run under the locks of the executions. Linear in the number of admitted runs, whatever the table
 -- statistics: arrays count as few rows, and each element is looked up by its key. `low`: the turn

@@ -1,5 +1,5 @@
--- Open barriers and waves, halt or pause executions: judge watched executions after their runs have
--- moved.
+-- Open barriers and waves, halt or pause executions: evaluate watched executions after their runs
+-- have changed state.
 --
 -- Each CTE that only reads is materialized, so that no plan evaluates it once per run; released
 -- runs are looked up by their keys, run by run. Of the barriers at which runs wait, the first in

@@ -1,5 +1,5 @@
--- List the authors of what an execution runs: of its jobs' versions, of ad-hoc executions and of
--- schedules.
+-- List the authors of the actions of an execution: of its jobs' versions, of ad-hoc executions and
+-- of schedules.
 --
 -- Upwards (`above`): the executions that it is a part of, or retries. Their jobs determine its
 -- parameters and targets; an ad-hoc execution was written by its requester. Downwards (`step`): the

@@ -2,10 +2,10 @@
 -- status.
 --
 -- A run that has begun may have folders on its target and results: its open results end with it,
--- else the next action gets a result with this end. A run was never started if none of its actions
--- was performed, here or in a child execution; waiting does not count as performed, nor does what
--- the parent of a retry did. The outcome of a branch that was lost before is looked up later
--- (sweep_due).
+-- otherwise the next action gets a result with this end. A run was never started if none of its
+-- actions was performed, here or in a child execution; waiting does not count as performed, nor do
+-- actions that the parent of a retry performed. The outcome of a branch that was lost before is
+-- looked up later (sweep_due).
 with jobs as (
   select a ->> 'key' as key from execution_specs s cross join jsonb_array_elements(s.actions) a
   where s.execution_id = :'id' and a ->> 'type' = 'job'

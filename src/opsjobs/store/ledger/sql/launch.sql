@@ -1,8 +1,8 @@
 -- Write an execution with its spec, its runs, its first log entry and its event.
 --
 -- One statement, so that the row of the job, which assigns the number, is not locked across a round
--- trip. A job that is not active assigns no number; then nothing is written. Runs that fit into the
--- window are written as ready: no other run could be ready before them. `low`: as in admit.sql.
+-- trip. A job that is not active assigns no number; then nothing is written. Runs within the window
+-- are written as ready: no other run could be ready before them. `low`: as in admit.sql.
 with numbered as (
   update jobs set last_number = last_number + 1 where id = :'job_id' and state = 'active'
     returning last_number

@@ -1,8 +1,8 @@
--- The actions that a run `r` is at, or the one that it would begin next: a query beside a row `r`
--- (id, execution_id, attempt), for a lateral join. It returns no row unless `:condition` holds.
--- One row for each action that is open, else one for the first action that has not ended: `action`,
--- `begun` (its result is open), the `attempt` of that result or of the one to come, how far the
--- open result is, and whether it is `in_spool` on its target. An action that has ended stays
+-- The current actions of a run `r`, or the one that it would begin next: a query for a lateral join
+-- with a row `r` (id, execution_id, attempt). It returns no row unless `:condition` holds.
+-- One row for each open action, or else one for the first action that has not ended: `action`,
+-- `begun` (its result is open), the `attempt` of that result or of the next one, the progress of
+-- the open result, and whether it is `in_spool` on its target. An action that has ended stays
 -- ended, unless it never began, is to be retried, or was lost in an attempt before the run's own
 -- without a spool id. Rollback actions are not considered.
   select q.action, q.begun, q.attempt, q.started_at, q.stdout_stored, q.stderr_stored,

@@ -6,7 +6,7 @@
 -- 0), and stale runs are left out by a hashed `not in`. `spool_due`: a run with a boot id may have
 -- been started in the spool of its target: its folders there are removed a day after its end (while
 -- it waits in between, the time keeps this fact), and an unknown outcome is looked up there soon,
--- before that (`sweep_due`). Output that is large or may hold secrets is emptied within seconds
+-- before that (`sweep_due`). Output that is large or may contain secrets is deleted within seconds
 -- (`release`, remote_cleanup.EARLY_HOURS); the record of the run stays for the day.
 with seen as materialized (
   select f.*, t.target_id, t.claims, (t.owner = :'owner' and t.fence = f.fence

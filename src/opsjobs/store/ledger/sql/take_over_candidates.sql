@@ -2,9 +2,8 @@
 -- suspect.
 --
 -- A worker whose own lease has expired takes nothing over, not even its own runs. A worker that
--- stopped in order left its runs to others; that does not count as a death. `action` is read for
--- poisonous runs only; a poisonous run that has no action left can do no more harm, and is handed
--- out.
+-- shut down cleanly left its runs to others; that does not count as a death. `action` is read for
+-- poison runs only; a poison run without a remaining action can do no more harm, and is handed out.
 with suspect as materialized (
   select r.id from target_runs r join workers w on w.id = r.owner
   where r.status = 'running' and r.zone = :'zone' and w.buried_at is not null

@@ -50,9 +50,9 @@ create table login_attempts (
 );
 create index login_attempts_until on login_attempts (until);
 
--- Services, which sign their tokens themselves.
+-- Services, which sign their own tokens.
 -- made_by: who registered the service or changed it last. answers_to: the user, service or external
--- identity responsible for it, whose permissions bound it; null for none, as of the installation's
+-- identity responsible for it, whose permissions limit it; null for none, as for the installation's
 -- own key. makers: all identities that may have its secret.
 create table service_clients (
   id bigint generated always as identity primary key,
@@ -70,7 +70,7 @@ create table service_clients (
   makers text[] not null default '{}'
 );
 
--- External identities that launched or own something, and what their last token granted.
+-- External identities that launched or own something, and the grants of their last token.
 -- issued_at: Unix seconds of that token; an older one changes nothing.
 create table external_people (
   name text primary key,
@@ -81,9 +81,9 @@ create table external_people (
   issued_at double precision
 );
 
--- A key has a role or grants. user_id: the user whose key it is; it goes with that user.
--- answers_to: the service or external identity that made the key, perhaps by another key; its
--- permissions bound the key. makers: all identities that may have the secret.
+-- A key has a role or grants. user_id: the user whose key it is; it is deleted with that user.
+-- answers_to: the service or external identity that made the key, directly or with another key; its
+-- permissions limit the key. makers: all identities that may have the secret.
 create table api_keys (
   id bigint generated always as identity primary key,
   uuid uuid not null unique,
@@ -172,8 +172,8 @@ create index targets_labels on targets using gin (labels);
 create index targets_groups on targets using gin (groups);
 create index targets_host on targets (host);
 
--- Which spool (the token in ~/.opsjobs/id) and which boot a target showed last. A hint: losing it
--- is harmless.
+-- The spool (the token in ~/.opsjobs/id) and the boot that a target reported last. A hint: losing
+-- it is harmless.
 create table target_state (
   target_id text primary key,
   store_id text not null,
@@ -207,9 +207,9 @@ create table target_groups (
 );
 create index target_groups_groups on target_groups using gin (groups);
 
--- One login on one machine. credential_id: '' for none. login: a digest of all that makes it
--- another login when it changes. proven: it was accepted once, so no trial is needed.
--- holder: who tries just now, until held_until unless that is prolonged.
+-- One login on one machine. credential_id: '' for none. login: a digest of everything whose change
+-- makes it a different login. proven: it was accepted once, so no trial is needed.
+-- holder: the process that tries now, until held_until unless that is extended.
 create table circuits (
   id bigint generated always as identity primary key,
   uuid uuid not null unique default gen_random_uuid(),
@@ -236,8 +236,9 @@ create index circuits_held on circuits (holder) where holder is not null;
 
 
 -- Retired names of users, API keys, services and targets that were deleted or renamed. Files,
--- schedules, executions and jobs know them by name, so a new one of that name would inherit them.
--- labels: of a target, at last. Rows of targets go with the executions of their time.
+-- schedules, executions and jobs refer to them by name, so a new one of that name would inherit
+-- them. labels: the last ones of a target. Rows of targets are deleted with the executions of their
+-- time.
 create table spent_names (
   noun text not null check (noun in ('user', 'api_key', 'service', 'target')),
   name text not null,
@@ -321,11 +322,11 @@ create table job_targets (
   foreign key (job_id, version) references job_versions,
   unique (job_id, version, position)
 );
--- A selector may be longer than an index entry; only ids and groups are searched for.
+-- A selector may be longer than an index entry; only ids and groups are searched by index.
 create index job_targets_named on job_targets (kind, value) where kind in ('id', 'group');
 
 -- The labels of a job are its tags: `env=staging` is a label with a value, `web` one without. Of
--- two of one name the later counts. `labels_of` of model/access.py does the same in Python.
+-- two with the same name, the later one counts. `labels_of` in model/access.py is the Python form.
 create function opsjobs_labels(tags text[]) returns jsonb language sql immutable parallel safe as $$
   select coalesce(jsonb_object_agg(split_part(t.tag, '=', 1),
            case when strpos(t.tag, '=') > 0 then substr(t.tag, strpos(t.tag, '=') + 1) else '' end
@@ -336,11 +337,11 @@ $$;
 
 -- Executions.
 
--- The row is the execution's only lock, so it is narrow; what never changes is in execution_specs.
+-- The row is the execution's only lock, so it is narrow; constant columns are in execution_specs.
 -- open_until: the last position that may be admitted (null: all); waves are ranges of positions.
--- watched: settling has to look after it (waves, max_fail, barriers, names, a parent).
--- halted: what has not begun is skipped. named: it asks for exclusive names.
--- hold_until: until then unreachable targets are waited for.
+-- watched: settling has to advance it (waves, max_fail, barriers, names, a parent).
+-- halted: runs that have not begun are skipped. named: it requests exclusive names.
+-- hold_until: its runs wait for unreachable targets until then.
 create table job_executions (
   id bigint generated always as identity primary key,
   uuid uuid not null unique,
@@ -405,8 +406,8 @@ create index job_executions_deadline on job_executions (deadline_at)
 create index job_executions_status on job_executions (status, id);
 create index job_executions_created on job_executions (created_at, id);
 
--- The status of an execution whose runs have all ended. model/execution.py does the same in Python,
--- and a test compares them.
+-- The status of an execution whose runs have all ended. model/execution.py has the Python form, and
+-- a test compares them.
 create function opsjobs_verdict(cancel_asked boolean, total integer, succeeded integer,
   timed_out integer, cancelled integer)
   returns text language sql immutable as $$
@@ -424,11 +425,11 @@ create function opsjobs_counts(e job_executions) returns jsonb language sql immu
     ('skipped', e.skipped),
     ('blocked', e.blocked), ('lost', e.lost), ('dead', e.dead)) c(k, n) $$;
 
--- labels: what all targets had in common at the launch. requester: {name, kind, person}.
--- judgement: {verdict, findings} of the safety check; null: not judged.
--- target_versions: of each target, by the position of its run, the version that was judged, in 4
--- bytes, big endian. target_pins: of each a SHA-256 of where it is, how it is reached and its
--- labels, if an approval is needed.
+-- labels: those that all targets had in common at the launch. requester: {name, kind, person}.
+-- judgement: {verdict, findings} of the safety check; null: not checked.
+-- target_versions: of each target, by the position of its run, the version that was checked, in 4
+-- bytes, big endian. target_pins: of each a SHA-256 of its address, route, login and labels, if an
+-- approval is needed.
 create table execution_specs (
   execution_id bigint primary key references job_executions on delete cascade,
   job_name text not null,
@@ -459,14 +460,14 @@ create index execution_specs_parent on execution_specs (parent_id) where parent_
 create index execution_specs_job_name on execution_specs (job_name, execution_id);
 create index execution_specs_requested_by on execution_specs (requested_by, execution_id);
 create index execution_specs_triggered_by on execution_specs (triggered_by, execution_id);
--- Which executions use an uploaded file. A launch without transfers pays nothing.
+-- The executions that use an uploaded file. A launch without transfers costs nothing here.
 create index execution_specs_transfers on execution_specs using gin (actions jsonb_path_ops)
   where actions @> '[{"type": "file_transfer"}]';
 -- Executions with secret parameters, for the rotation of the keys that seal them.
 create index execution_specs_sealed on execution_specs (execution_id)
   where parameters @? '$.*.sealed';
 
--- The labels of executions once more, so that the newest with a label are found in order.
+-- A copy of the labels of executions, so that the newest with a label are found in order.
 create table execution_labels (
   key text not null,
   value text not null,
@@ -488,14 +489,14 @@ create trigger execution_specs_label after insert on execution_specs
 
 -- Runs on targets.
 
--- taken_over: its owner has it from a worker whose lease expired; claims: how often that happened
--- since the run's last sign of life. store_id, boot_id: where its command may have been started
--- ('direct': in no spool); never set while the run waits.
--- spool_due: when to remove its folders from the target. sweep_due: when to look again for what was
--- lost there. not_before: end of a timer, a back-off or a hold. awaits: what a waiting run waits
--- for: the key of a barrier or an approval, the uuid of a child execution, the reason of a hold.
--- passed: barriers that opened for it. contact_lost_at: set while its worker has no contact with
--- the machine; in no index and no predicate, so that flushes stay HOT.
+-- taken_over: its owner took it over from a worker whose lease expired; claims: how often that
+-- happened since the run's last recorded progress. store_id, boot_id: the spool and boot in which
+-- its command may have been started ('direct': outside of a spool); never set while the run waits.
+-- spool_due: when to remove its folders from the target. sweep_due: when to look up a lost outcome
+-- there again. not_before: end of a timer, a back-off or a hold. awaits: the subject of a wait: the
+-- key of a barrier or an approval, the uuid of a child execution, the reason of a hold.
+-- passed: barriers that opened for it. contact_lost_at: set while its worker cannot reach the
+-- machine; in no index and no predicate, so that flushes stay HOT.
 create table target_runs (
   id bigint generated always as identity primary key,
   uuid uuid not null unique,
@@ -565,23 +566,23 @@ create index target_runs_spool on target_runs (zone, spool_due) where spool_due 
 create index target_runs_sweep on target_runs (zone, sweep_due) where sweep_due is not null;
 create index target_runs_dead on target_runs (id) where status in ('lost', 'dead');
 
--- turn: below it the zone has no ready run, except perhaps one that was left behind. Claims write
--- it at most once a second. Candidates are looked for from there on, so that what was claimed since
--- the oldest snapshot is not read again and again.
+-- turn: below it the zone has no ready run, except possibly one that was left behind. Claims write
+-- it at most once a second. Candidates are looked for from there on, so that index entries of runs
+-- claimed since the oldest snapshot are not read again and again.
 create table zone_turns (
   zone text primary key,
   turn bigint not null,
   written_at timestamptz not null default opsjobs_now()
 ) with (fillfactor = 20);
 
--- One action of one run, one attempt. *_stored: bytes of the target's output that the log holds.
--- command: the line as it was run, if the definition has another one. outputs: what the action
--- hands on to later ones. inherited_from: the execution whose run did it: a retry begins where its
--- parent failed, and has on record what succeeded there.
--- store_id, boot_id: where this attempt may have been started ('direct': in no spool).
--- again_at: it is tried again, not before this, so this end is not final. logged_in: when its
--- connection was logged in to, on the worker's clock, if that was waited for.
--- late_result: what was found out of it after its run had ended.
+-- One attempt of one action of one run. *_stored: bytes of the target's output that the log holds.
+-- command: the line as it was run, if the definition has another one. outputs: values that the
+-- action passes to later ones. inherited_from: the execution whose run performed it: a retry begins
+-- where its parent failed, and has copies of the results that succeeded there.
+-- store_id, boot_id: where this attempt may have been started ('direct': outside of a spool).
+-- again_at: it is retried, not before this time, so this end is not final. logged_in: when its
+-- connection was logged in to, by the worker's clock, if the action waited for that.
+-- late_result: its outcome, found after its run had ended.
 create table job_execution_results (
   id bigint generated always as identity primary key,
   execution_id bigint not null,  -- the run's own; its foreign key is the run's
@@ -616,7 +617,7 @@ create table job_execution_results (
 create index job_execution_results_execution on job_execution_results (execution_id, id);
 
 -- A person's answer to a run that ended lost or dead; one row, so there cannot be two.
--- execution_id: what a revived run became; it may be gone by its age.
+-- execution_id: the new execution of a revived run; retention may have deleted it.
 create table dead_letter_answers (
   run_id bigint primary key references target_runs on delete cascade,
   answer text not null check (answer in ('revived', 'discarded')),
@@ -629,9 +630,9 @@ create table dead_letter_answers (
 
 -- Waves, exclusive names, approvals.
 
--- How a watched execution goes on from wave to wave. waves: cumulative counts. limits: how many may
--- fail in each (null: all), counted over the wave (per_wave) or the execution. fail_base: failures
--- that do not count any more. cause: which gate paused it.
+-- The waves of a watched execution. waves: cumulative counts. limits: how many may fail in each
+-- (null: all), counted over the wave (per_wave) or the execution. fail_base: failures that no
+-- longer count. cause: the gate that paused it.
 create table execution_gates (
   execution_id bigint primary key references job_executions on delete cascade,
   waves integer[] not null,
@@ -644,9 +645,10 @@ create table execution_gates (
   cause text check (cause in ('confirm', 'max_fail'))
 );
 
--- One row for each name and execution that asks for it. Granted all together, in launch order;
--- freed when the execution has ended. child: it is part of an execution that may wait for it, so it
--- passes those who only wait: they may wait for names of its parent, which waits for the child.
+-- One row for each name and execution that requests it. Granted all together, in launch order;
+-- released when the execution has ended. child: it is part of an execution that may wait for it, so
+-- it passes requests that only wait: they may wait for names of its parent, which waits for the
+-- child.
 create table exclusive_locks (
   name text not null,
   execution_id bigint not null references job_executions on delete cascade,
@@ -660,7 +662,7 @@ create index exclusive_locks_line on exclusive_locks (name, execution_id) where 
 create index exclusive_locks_children on exclusive_locks (name, execution_id)
   where not granted and child;
 
--- True if an execution and all that is part of it have ended: its names go with the last of them.
+-- True if an execution and all its parts have ended: its names are released with the last of them.
 create function opsjobs_family_over(execution bigint) returns boolean language sql stable as $$
   with recursive line as (
     select execution as id
@@ -682,12 +684,12 @@ begin
   return found;
 end $$;
 
--- Frees the names of executions that have ended, grants free names, and returns the executions that
--- got all they asked for. One caller at a time; this lock is taken last of all locks, and each
--- statement sees what was committed before it. Costs grow with the names, not with the waiting
--- executions: for each free name the first ones are looked at, children before others.
--- ended: executions whose requests go now. patient: if false and another process is at it, do
--- nothing.
+-- Releases the names of executions that have ended, grants free names, and returns the executions
+-- that now have all requested names. One caller at a time; this lock is taken last of all locks,
+-- and each statement sees the rows committed before it. Costs grow with the names, not with the
+-- waiting executions: for each free name the first ones are examined, children before others.
+-- ended: executions whose requests are removed now. patient: if false and another process is doing
+-- it, do nothing.
 create function opsjobs_pass_names(ended bigint[] default '{}',
   patient boolean default true) returns setof bigint
   language plpgsql set enable_seqscan = off as $$
@@ -746,8 +748,8 @@ begin
 end $$;
 
 -- Approvals of actions and of launches. needed: how many different people have to approve.
--- hash, salt: of what would run where, when the approval was requested. withheld: what the
--- execution's row gets when it is approved: window, timeout and hold in seconds, exclusive names.
+-- hash, salt: of the plan and its targets, when the approval was requested. withheld: values for
+-- the execution's row when it is approved: window, timeout and hold in seconds, exclusive names.
 create table approvals (
   id bigint generated always as identity primary key,
   uuid uuid not null unique default gen_random_uuid(),
@@ -778,7 +780,7 @@ create index approvals_status on approvals (status, id);
 create index approvals_decided_by on approvals (decided_by, id);
 create unique index approvals_launch on approvals (execution_id) where kind = 'launch';
 
--- person: by what one human is counted, once. decider: {name, kind, person, makers}.
+-- person: the key by which one human is counted only once. decider: {name, kind, person, makers}.
 create table approval_decisions (
   approval_id bigint not null references approvals on delete cascade,
   person text not null,
@@ -817,7 +819,7 @@ create index execution_log_output on execution_log (execution_id, target_run_id,
   where event = 'output';
 create table execution_log_default partition of execution_log default;
 
--- Days whose log was dropped by its age; whoever asks for it is told that it is gone.
+-- Days whose log was dropped because of its age; readers get the error that it is gone.
 create table dropped_log_days (
   log_day date primary key,
   dropped_at timestamptz not null default opsjobs_now()
@@ -846,7 +848,7 @@ create function opsjobs_wanted_partitions(days_ahead integer) returns setof date
   select w.day from wanted w, today t order by w.day < t.day, w.day $$;
 
 -- Makes the partition of a day, with the rows of that day from the default partition. Rows of a day
--- that was dropped have come too late and are deleted. Returns true if it made one.
+-- that was dropped arrived too late and are deleted. Returns true if it made one.
 create function opsjobs_make_partition(day date) returns boolean language plpgsql as $$
 declare
   name text := 'execution_log_' || to_char(day, 'YYYYMMDD');
@@ -874,10 +876,10 @@ end $$;
 
 -- Files and artifacts.
 
--- Bytes, stored once for all files with the same. sha256: null while they arrive and once they are
--- doomed. loose: perhaps nothing refers to them: they still arrive, or a file or artifact was
+-- Bytes, stored once for all files with equal bytes. sha256: null while they arrive and once they
+-- are doomed. loose: they may have no reference: they still arrive, or a file or artifact was
 -- deleted (at touched_at); checked an hour later, and removed if so. written_by: the uploader; null
--- for what an execution brought from a target.
+-- for files that an execution fetched from a target.
 create table file_contents (
   id bigint generated always as identity primary key,
   sha256 bytea unique check (length(sha256) = 32),
@@ -906,7 +908,7 @@ create table file_chunks (
   data bytea not null,
   primary key (content_id, n)
 );
--- Most files are compressed already, and a slice of uncompressed data is read without the rest.
+-- Most files are already compressed, and a slice of uncompressed data is read without the rest.
 alter table file_chunks alter column data set storage external;
 
 -- Uploaded files.
@@ -927,7 +929,8 @@ create index files_created on files (created_at, id);
 create trigger files_loosen after delete on files referencing old table as gone
   for each statement execute function opsjobs_loosen();
 
--- Bytes of the files of each uploader, kept by triggers; of two files with one content each counts.
+-- Bytes of the files of each uploader, maintained by triggers; two files with one content count
+-- twice.
 create table file_usage (
   created_by text not null,
   created_by_kind text not null,
@@ -962,7 +965,7 @@ create trigger files_count_added after insert on files referencing new table as 
 create trigger files_count_deleted after delete on files referencing old table as gone
   for each statement execute function opsjobs_count_deleted_files();
 
--- Files that an action fetched from a target; they go with their run.
+-- Files that an action fetched from a target; they are deleted with their run.
 create table artifacts (
   id bigint generated always as identity primary key,
   uuid uuid not null unique,
@@ -984,7 +987,7 @@ create trigger artifacts_loosen after delete on artifacts referencing old table 
 
 -- Schedules and calendars.
 
--- windows: as their author wrote them (model/calendar_windows.py). Schedules name calendars; a name
+-- windows: as written by their author (model/calendar_windows.py). Schedules name calendars; a name
 -- is looked up when a schedule is due.
 create table calendars (
   id bigint generated always as identity primary key,
@@ -999,9 +1002,9 @@ create table calendars (
 );
 
 -- When to launch a job. definition: the draft, except `enabled`, which is a column.
--- next_due_at: the next moment that was not fired. next_fire_at: when to fire it (with jitter;
--- later if reading the schedule failed). Both null: never again. firings: launched moments, which
--- max_firings bounds. tzdata: the time zone rules by which next_due_at was found; null if it
+-- next_due_at: the next due time that was not fired. next_fire_at: when to fire it (with jitter;
+-- later if reading the schedule failed). Both null: never again. firings: launched due times, which
+-- max_firings limits. tzdata: the time zone rules by which next_due_at was found; null if it
 -- depends on none. authors: who made the schedule, and who changed it last.
 create table job_schedules (
   id bigint generated always as identity primary key,
@@ -1033,11 +1036,11 @@ create index job_schedules_rules on job_schedules (tzdata)
   where tzdata is not null and next_due_at is not null;
 create index job_schedules_deleted on job_schedules (deleted_at) where deleted_at is not null;
 
--- The outcome of a due moment, of a series of missed ones (due_at to until_at, at least `moments`
--- of them), or of a trigger. uuid: that of its execution. attempts, not_before: who launches it has
--- raised attempts by one, and has it until not_before. in_turn: not before the earlier ones of its
--- schedule. awaits: the execution whose end it waits for. expires_at: not launched until then, it
--- has failed. over: its execution is known to have ended.
+-- The outcome of a due time, of a series of missed ones (due_at to until_at, at least `moments` of
+-- them), or of a trigger. uuid: that of its execution. attempts, not_before: a claim raises
+-- attempts by one, and is valid until not_before. in_turn: launched only after the earlier ones of
+-- its schedule. awaits: the execution whose end it waits for. expires_at: if not launched by then,
+-- it has failed. over: its execution is known to have ended.
 create table schedule_executions (
   id bigint generated always as identity primary key,
   uuid uuid not null unique,
@@ -1089,7 +1092,7 @@ create index schedule_executions_rule on schedule_executions (schedule_id, rule,
 
 -- The audit log: who did what to what, from where; append-only.
 
--- The transaction of a change writes its row, without a seal. A moment later the sealer numbers the
+-- The transaction of a change writes its row, without a seal. Shortly after, the sealer numbers the
 -- rows (seal), without a gap, in the order in which they became visible, and chains and signs them.
 create table audit_log (
   id bigint generated always as identity primary key,
@@ -1130,8 +1133,8 @@ create index audit_log_address on audit_log (address, id);
 create index audit_log_request on audit_log (request_id, id);
 create index audit_log_action on audit_log (action, id);
 
--- Where the chain begins (what was before was removed by its age) and where it ends, signed.
--- anchor_seal: up to there rows are not signed. anchor_id: the highest id of an unsealed row of
+-- The start of the chain (older rows were deleted because of their age) and its end, signed.
+-- anchor_seal: rows up to it are not signed. anchor_id: the highest id of an unsealed row of
 -- retention at that time; 0 for none.
 create table audit_chain (
   one boolean primary key default true check (one),
@@ -1146,8 +1149,9 @@ create table audit_chain (
 );
 insert into audit_chain default values;
 
--- A row is sealed once, and deleted only if the chain begins behind it. Everything else is refused.
--- A seal without a signature is not written, and is no error: the row waits for a sealer with keys.
+-- A row is sealed once, and deleted only if the chain starts after it. Everything else is refused.
+-- A seal without a signature is not written, without an error: the row waits for a sealer with
+-- keys.
 create function opsjobs_audit_log_guard() returns trigger language plpgsql as $$
 begin
   if tg_op = 'UPDATE' and old.seal is null and new.seal is not null then
@@ -1171,7 +1175,7 @@ create trigger audit_log_new before insert on audit_log
 create trigger audit_log_whole before truncate on audit_log
   for each statement execute function opsjobs_audit_log_guard();
 
--- The chain only grows at its end, and is shortened only at its beginning; each time with a new
+-- The chain only grows at its end, and is shortened only at its start; each time with a new
 -- signature.
 create function opsjobs_audit_chain_guard() returns trigger language plpgsql as $$
 begin
@@ -1211,9 +1215,9 @@ create index events_unpublished on events (shard, id) where published_at is null
 create index events_unpublished_execution on events (execution_id) where published_at is null;
 create index events_published on events (published_at) where published_at is not null;
 
--- One row for each incarnation of a worker. An expired lease is written (buried_at), not computed
--- from expires_at. last_flush: the number of its last group commit; after a broken answer the
--- worker reads here if it was committed.
+-- One row for each incarnation of a worker. The expiry of a lease is recorded (buried_at), not
+-- computed from expires_at. last_flush: the number of its last group commit; after a lost response
+-- the worker reads here whether it was committed.
 create table workers (
   id uuid primary key,
   name text not null,

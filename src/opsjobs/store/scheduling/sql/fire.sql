@@ -1,7 +1,7 @@
--- Write the firings of due moments, move their schedules on, and publish the events.
+-- Write the firings of due times, advance their schedules, and publish the events.
 --
--- A firing that is already on record (the same moment, found again after a change of the time zone
--- rules) stays as it is, and no event is published for it.
+-- A firing that is already recorded (the same instant, found again after a change of the time zone
+-- rules) stays unchanged, and no event is published for it.
 with moved as (
   update job_schedules s set next_due_at = m.due, next_fire_at = m.fire, tzdata = m.tzdata
   from unnest(:'moved'::bigint[], :'next_due'::timestamptz[], :'next_fire'::timestamptz[],
