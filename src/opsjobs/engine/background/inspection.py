@@ -1,4 +1,4 @@
-"""Check that the service can work with its database and keys, and report what is wrong.
+"""Check that the service can work with its database and keys, and report problems.
 
 The check is made at start and periodically after that.
 """

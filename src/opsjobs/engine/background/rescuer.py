@@ -1,4 +1,4 @@
-"""The rescuer: expire the leases of dead workers and repair what they left behind.
+"""The rescuer: expire the leases of dead workers and repair the state they left.
 
 It is the same in every worker and the scheduler.
 """

@@ -1,6 +1,6 @@
 """The scheduler, driven by the tick of beat.
 
-It fires schedules; like every worker, it also repairs what failures left, and publishes events.
+It fires schedules; like every worker, it also repairs the effects of failures and publishes events.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class Scheduler:
         return rest if self._firing is None else min(rest, self._firing.rest_seconds)
 
     async def tick(self) -> Counts:
-        """Fire what is due, and start a repair round if a second has passed.
+        """Fire due schedules, and start a repair round if a second has passed.
 
         Return what was done since the last tick. Raises the exception of a repair round that has
         ended meanwhile.
@@ -110,7 +110,7 @@ class Scheduler:
                 await self._repair
 
     async def run_once(self) -> Counts:
-        """Run one repair round; return what was done, by kind.
+        """Run one repair round; return counts by kind.
 
         Raises the exception of a failed part, after the other part was run.
         """

@@ -70,7 +70,7 @@ OWNER_IS_GONE = (
 class FiringService:
     """Fire due schedules; `run_once` is one query if nothing is due.
 
-    Every step is a transaction of its own: the process may be killed before or after it.
+    Every step is a separate transaction: the process may be killed before or after it.
     """
 
     def __init__(
@@ -99,7 +99,7 @@ class FiringService:
         return min(max(self._next_at - time.monotonic(), 0.0), REST_SECONDS)
 
     async def run_once(self) -> Counts:
-        """Run one pass; return what was done, by kind."""
+        """Run one pass; return counts by kind."""
         self._next_at = time.monotonic() + REST_SECONDS
         done: Counter[str] = Counter()
         if time.monotonic() >= self._rules_at:

@@ -94,7 +94,7 @@ class Launcher:
         safety: SafetyService | None = None,
         current_principal: PrincipalLookup | None = None,
     ) -> None:
-        """`current_principal`: looks up what the author of a job that takes secrets may do now."""
+        """`current_principal`: looks up the current rights of authors of jobs that take secrets."""
         self.safety = safety
         self.job_secrets = JobSecrets(database, vault, current_principal)
         self._choices = choices or Choices(clock)
@@ -283,7 +283,7 @@ class Launcher:
 
         `order` has its values. Raises Invalid("safety_blocked", "too_many_targets"),
         Conflict("target_changed") if a machine is not as it was when the parent execution was
-        approved, or was not part of that; and what `JobSecrets.check` raises.
+        approved, or was not part of that; and the exceptions of `JobSecrets.check`.
         """
         await self.job_secrets.check(order, new.targets)
         safety = await self.check_safety(new.actions, order, new.targets)

@@ -1,4 +1,4 @@
-"""Preview what a launch would do; nothing is written, and no machine is contacted."""
+"""Preview a launch: nothing is written, and no machine is contacted."""
 
 from __future__ import annotations
 
