@@ -1,4 +1,4 @@
-"""The HTTP application put together, and the process that serves it."""
+"""Assembly of the HTTP application, and the process that serves it."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ from opsjobs.store.files import FileLimits
 
 # Routers are tried in this order.
 _ROUTERS = (
-    executions.router,  # first, as requested most
+    executions.router,  # first, because it is requested most often
     jobs_as_code.router,  # before jobs: /jobs/export is not a job id
     jobs.router,
     schedule_preview.router,  # before schedules: /schedules/forecast is not an id

@@ -15,7 +15,7 @@ from opsjobs.store import audit
 from opsjobs.store.audit import Actor
 
 REFRESH = "/auth/refresh"
-# Exactly these answer without a token; openapi.json and docs only if they are enabled.
+# Exactly these are served without a token; openapi.json and docs only if they are enabled.
 OPEN_ROUTES = frozenset(
     {"/livez", "/readyz", "/health", "/openapi.json", "/docs", "/auth/login", REFRESH}
 )
@@ -45,7 +45,7 @@ class AuthMiddleware:
         self._limiter = limiter
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer 401 without a valid token, whether the path exists or not; 429 over the limit."""
+        """Send 401 without a valid token, whether the path exists or not; 429 over the limit."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return

@@ -1,6 +1,6 @@
-"""Authorization of a caller: by permission, by labels, by the grants it gives away.
+"""Authorization of a caller: by permission, by labels, and of the grants that it gives.
 
-404 for a thing that the caller may not see, 403 for one that it may see and not change.
+404 for an object that the caller may not see, 403 for one that it may see, but not change.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Within(StrEnum):
     EVERYTHING = "everything"
     """Refuses the caller: the route's objects have no labels, or it is about all objects."""
     OBJECT = "object"
-    """Checks the object in the path: 404 if the caller may not see it, 403 if only see it."""
+    """Checks the object in the path: 404 if it is hidden from the caller, 403 if only visible."""
     LIST = "list"
     """Shows only objects within the caller's scope; pages and totals do not count others."""
     BODY = "body"
@@ -54,7 +54,7 @@ class Permission:
         self.name = name
         self.within = within
 
-    # Async, as all our dependencies: FastAPI runs sync ones in a thread at each request.
+    # Async, like all dependencies here: FastAPI runs sync ones in a thread at each request.
     async def __call__(self, request: Request) -> None:
         """Check the permission. Raises Forbidden."""
         check_permission(request, self.name, within=self.within)
@@ -118,7 +118,7 @@ ReuseName = Annotated[
 
 
 class Labelled(Protocol):
-    """A thing that scopes are compared with."""
+    """An object with labels, which scopes match against."""
 
     @property
     def labels(self) -> Mapping[str, str]:
@@ -143,9 +143,9 @@ def reach(request: Request) -> Reach | None:
 def bounds(
     request: Request, permission: str | None = None, *, sees: str = "targets:read"
 ) -> Bounds:
-    """Return the bounds of what the caller asks for.
+    """Return the scopes in which the caller may act and see.
 
-    `permission`: the one that it takes (default: the route's). `sees`: the one to look at things.
+    `permission`: the one to act (default: the route's). `sees`: the one to see objects.
     """
     return Bounds.for_principal(
         principal_of(request), permission or permission_of(request), sees=sees
@@ -153,7 +153,7 @@ def bounds(
 
 
 def admitted(request: Request, noun: str, ref: object, thing: T, *, sees: str) -> T:
-    """Return the thing in a route's path. Raises as `admit`."""
+    """Return the object in a route's path. Raises as `admit`."""
     admit(request, noun, ref, thing.labels, sees=sees)
     return thing
 
@@ -169,8 +169,8 @@ def admit(
 ) -> None:
     """Raise NotFound or Forbidden unless the caller holds the permission for these labels.
 
-    NotFound, in the words of a thing that does not exist, if the caller may not see it (`sees`:
-    the permission to look at such things); Forbidden if it may. `ref`: the id or name in the
+    NotFound, with the message for an object that does not exist, if the caller may not see it
+    (`sees`: the permission to see such objects); Forbidden if it may. `ref`: the id or name in the
     request. `permission`: default: the one that the route requires.
     """
     permission = permission or permission_of(request)
@@ -193,9 +193,9 @@ def is_caller(request: Request, name: str, kind: str) -> bool:
 
 
 async def owner(request: Request) -> Principal:
-    """Return the caller as the owner of what is launched later in its name.
+    """Return the caller as the owner of later launches in its name.
 
-    The grants of an external identity are stored, as nothing else here has them.
+    The grants of an external identity are stored, because no other table has them.
     """
     principal = principal_of(request)
     await services_of(request).identities.remember(None, principal)
@@ -212,7 +212,7 @@ async def requester(request: Request) -> dict[str, Any]:
 
 
 def check_grantable(request: Request, grants: Iterable[GrantDraft]) -> None:
-    """Raise Forbidden if the caller gives grants that it does not hold."""
+    """Raise Forbidden if the grants to give exceed those that the caller holds."""
     giver = principal_of(request)
     if not all(may_give(giver, grant) for grant in grants_of(one.dump() for one in grants)):
         detail = (
@@ -238,7 +238,7 @@ def check_holds(request: Request, name: str, kept: Iterable[Mapping[str, Any]]) 
 def check_reuse_name(request: Request, *, reuse_name: bool) -> None:
     """Raise Forbidden if the caller sets `reuse_name` and does not hold everything.
 
-    What the deleted identity owned is not known, so it might be more than the caller holds.
+    The objects that the deleted identity owned are not known: they may exceed the caller's grants.
     """
     caller = principal_of(request)
     if reuse_name and not caller.reach(EVERYTHING).everywhere:
@@ -260,7 +260,7 @@ def check_override(request: Request, draft: Overriding) -> None:
 async def load_job(id: str, request: Request) -> StoredJob:
     """Return the job. Raises NotFound or Forbidden.
 
-    This precedes the check of the body: a wrong address is reported first.
+    This precedes the check of the body: a wrong path is reported first.
     """
     found: StoredJob = await services_of(request).jobs.get(id)
     return admitted(request, "job", id, found, sees="jobs:read")
@@ -270,7 +270,7 @@ JobDep = Annotated[StoredJob, Depends(load_job)]
 
 
 async def load_execution(id: str, request: Request) -> Execution:
-    """The execution; raises NotFound or Forbidden before the body is judged."""
+    """Return the execution. Raises NotFound or Forbidden before the body is checked."""
     found = await read_execution(request, id)
     return admitted(request, "execution", id, found, sees="executions:read")
 

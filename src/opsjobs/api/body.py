@@ -1,9 +1,9 @@
 """Limit the size of request bodies and check their JSON before any route reads them.
 
 Order of refusals: a body that is too large (413) or not declared as JSON (415) is refused here.
-Invalid JSON is remembered and refused (422) only after the route has checked that the object
-exists (404) and that the caller has the permission (403). Until then the body is passed on as
-`false`, which is not a valid body of any route.
+Invalid JSON is recorded and refused (422) only after the route has checked that the object exists
+(404) and that the caller has the permission (403). Until then the body is passed on as `false`,
+which is not a valid body of any route.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class JsonBodyMiddleware:
         if problem is not None and scope["method"] not in self._methods.for_path(route_path(scope)):
             await self._app(
                 scope, receive, send
-            )  # the router answers 404 or 405: no body would be accepted
+            )  # the router responds with 404 or 405: no body would be accepted
             return
         if problem is None:
             try:

@@ -1,7 +1,7 @@
 """HTTP connections of one process: deadlines, an immediate drop, limits on their number.
 
-Connections are limited in total and per address. If there are too many, it is decided here which
-one is dropped.
+Connections are limited in total and per address. If there are too many, this module selects the one
+to drop.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ DROP = "opsjobs.drop"
 HEADER_SECONDS = 10.0
 """Deadline for the last header of a request.
 
-It counts from the connection, or from the end of the previous answer.
+It counts from the connection, or from the end of the previous response.
 """
 
 
@@ -100,7 +100,7 @@ class HttpConnection(H11Protocol):
     def _too_slow(self) -> None:
         self._due = None
         unsent = self.transport.get_write_buffer_size()
-        if 0 < unsent < self._unsent:  # the peer is still reading the previous answer
+        if 0 < unsent < self._unsent:  # the peer is still reading the previous response
             self._watch()
             return
         self.transport.abort()

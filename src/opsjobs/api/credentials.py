@@ -61,7 +61,7 @@ def _as_written(
 ) -> dict[str, Any]:
     """Return the fields that a PATCH is merged onto.
 
-    The binding stays unless the body names it, and Kerberos has a principal.
+    The binding stays unless the body contains it. For Kerberos the login name is the principal.
     """
     kept = {name: value for name, value in base.items() if name != "bound_to" or "bound_to" in body}
     if stored.type is CredentialType.KERBEROS:
@@ -74,8 +74,8 @@ async def _secrets(
 ) -> dict[str, str]:
     """Return the secrets that a PATCH keeps.
 
-    None for another type or source. With a new private key, the old passphrase and certificate are
-    dropped.
+    It keeps none for another type or source. With a new private key, the old passphrase and
+    certificate are dropped.
     """
     if body.get("type", stored.type.value) != stored.type.value or body.get("source") is not None:
         return {}
@@ -198,7 +198,7 @@ async def usage(id: str, services: ServicesDep) -> Response:
 
 
 ROTATION_SECONDS = 2.0
-"""Work of one request, so that the answer comes in time and shows the progress."""
+"""Time limit of one request, so that the response arrives in time and shows the progress."""
 
 
 @keys_router.get(

@@ -1,4 +1,4 @@
-"""Answers about executions: links, results, groups of results, phases of the timeline."""
+"""Responses about executions: links, results, groups of results, phases of the timeline."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from opsjobs.model.run_views import Captured, Result, ResultGroup, Stretch
 
 
 def render_execution(execution: Execution) -> dict[str, Any]:
-    """Return the answer for an execution: its data, and links to what belongs to it."""
+    """Return the response for an execution: its data, and links to its parts."""
     return add_links(execution.data())
 
 
 def add_links(execution: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the data of an execution, which may be a stored answer, with its links."""
+    """Return the data of an execution, which may be a stored response, with its links."""
     path, job_id = f"/executions/{execution['id']}", execution["job_id"]
     return {
         **execution,

@@ -127,7 +127,7 @@ async def upload(
             "The upload took too long: its first part was deleted. Upload the file again.",
         ) from None
     except ClientDisconnect:
-        return Response(status_code=400)  # the client is gone, and reads no answer
+        return Response(status_code=400)  # the client has disconnected, and reads no response
     return render_created(request, "/files", stored)
 
 
@@ -191,8 +191,8 @@ async def delete(request: Request, services: ServicesDep, stored: FileDep) -> Re
 def download(request: Request, name: str, stored: Any, still: Callable[[], object]) -> Response:
     """Return a download of stored bytes (`content_id`, `size`, `sha256`).
 
-    They are to be saved under this name and never to be displayed. `still` raises if the caller
-    has lost the permission.
+    Clients save them under this name and never display them. `still` raises if the caller has lost
+    the permission.
     """
     plain = "".join(c if c.isascii() and (c.isalnum() or c in "._- ") else "_" for c in name)
     headers = {

@@ -1,9 +1,9 @@
 """Follow the log of an execution: one reader for all viewers, and a shared ring of frames.
 
-The reader is woken by notifications and encodes each log entry once into the ring. A viewer asks
-only for what follows its position; the bytes come from the ring or, for older positions, from a
-page of the store. No database connection is held while waiting, and a slow viewer does not delay
-the others.
+The reader is woken by notifications and encodes each log entry once into the ring. A viewer
+requests only the frames after its position; the bytes are taken from the ring or, for older
+positions, from a page of the store. No database connection is held while waiting, and a slow viewer
+does not delay the others.
 """
 
 from __future__ import annotations
@@ -162,7 +162,7 @@ class Follower:
 
     async def _listen(self) -> None:
         async with self._wakeups.listen(f"opsjobs.log.{self._execution_id}") as messages:
-            self._woken.set()  # entries written before the subscription notified no one here
+            self._woken.set()  # entries written before the subscription sent no notification here
             async for _ in messages:
                 self._woken.set()
 
@@ -173,7 +173,7 @@ class Follower:
                 # Subscribed now: also read entries that were written before the subscription.
                 await self._wakeup_or_poll()
                 await self._read_page()
-            # Neither read was caused by a notification, so the first notifications are answered at
+            # Neither read was caused by a notification, so the first notifications cause a read at
             # once; later ones are merged.
             now, pace = asyncio.get_running_loop().time, self._pace
             paid_until = now()
@@ -251,8 +251,8 @@ class Followers:
     ) -> AsyncGenerator[FrameBatch, None]:
         """Yield the log after a position as it grows, until its end.
 
-        Each entry comes once and in order; keep-alives come while the log does not grow. If the
-        execution has ended and the position is at or beyond its end, the end is sent again.
+        Each entry is sent once and in order; keep-alives are sent while the log does not grow. If
+        the execution has ended and the position is at or beyond its end, the end is sent again.
         `idle_seconds`: the longest wait for a batch, if shorter than the keep-alive interval.
         """
         if execution.status.final:
@@ -276,7 +276,7 @@ class Followers:
         """Wait until the execution ends, the time is over, or the process stops.
 
         No database connection is held while waiting. It never returns later than that: the read
-        runs in a task of its own, because it may not react to its cancellation at once.
+        runs in a separate task, because it may not react to its cancellation at once.
         """
         reading = asyncio.create_task(
             self._read_to_the_end(execution), name=f"await-{execution.id}"

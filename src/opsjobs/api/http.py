@@ -23,7 +23,7 @@ from opsjobs.store.paging import LIMIT_DEFAULT, LIMIT_MAX, PAGE_MAX, Listing, Pa
 
 
 class Renderable(Protocol):
-    """Object that an answer is rendered from."""
+    """Object that a response is rendered from."""
 
     def data(self) -> dict[str, Any]:
         """Return the JSON object."""
@@ -174,7 +174,7 @@ def render_created(
 ) -> JSONResponse:
     """Return 201 with the Location of the created object, below the path of its collection.
 
-    For a repeated request, return the answer of the first one. `versioned`: its version is its
+    For a repeated request, return the response to the first one. `versioned`: its version is its
     ETag.
     """
     if isinstance(thing, Answer):
@@ -187,9 +187,9 @@ def render_created(
 
 
 def render_replayed(request: Request, answer: Answer, *, etag: bool = False) -> JSONResponse:
-    """Return the answer of the first request again, marked as replayed.
+    """Return the response to the first request again, marked as replayed.
 
-    `etag`: the first answer had an ETag, that of its `version`, which is sent again.
+    `etag`: the first response had an ETag, that of its `version`, which is sent again.
     """
     headers = {"Idempotency-Replayed": "true"}
     if answer.location is not None:
@@ -278,7 +278,7 @@ async def if_match_or_any(
 def _versions(header: str) -> frozenset[int] | None:
     if header.strip() == "*":
         return None
-    # An ETag that is not a version number is ignored: then nothing matches, and the answer is 412.
+    # An ETag that is not a version number is ignored: then nothing matches, and the status is 412.
     return frozenset(
         int(tag)
         for tag in _TAG.findall(header)

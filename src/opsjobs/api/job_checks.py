@@ -37,8 +37,8 @@ def check_actions(request: Request, draft: JobDraft | RunDraft) -> None:
 async def vet(request: Request, draft: JobDraft, overriding: Overriding, *, at: str = "") -> Vetted:
     """Return the result of the safety check of a job that is to be stored.
 
-    Raises Invalid("safety_blocked") unless that is overridden. `at`: the place of the job in the
-    body.
+    Raises Invalid("safety_blocked") if findings block it, unless that is overridden. `at`: the
+    pointer to the job in the body.
     """
     judging = services_of(request).safety_service
     judgement = None if judging is None else await judging.check_job(draft)
@@ -50,7 +50,7 @@ async def vet(request: Request, draft: JobDraft, overriding: Overriding, *, at: 
 async def check_written(request: Request, draft: JobDraft | RunDraft, permission: str) -> None:
     """Check a draft as `check_actions` does, and its references against the caller's scope.
 
-    Also raises Forbidden or Invalid if something that it names lies outside the scope in which the
+    Also raises Forbidden or Invalid if the draft names an object outside the scope in which the
     caller holds this permission.
     """
     check_actions(request, draft)
@@ -72,7 +72,7 @@ def _running(draft: JobDraft | RunDraft) -> list[RunningAction]:
 
 
 def check_limits(request: Request, draft: JobDraft | RunDraft) -> None:
-    """Raises Invalid for too many actions or attempts, too much output, or too long waits."""
+    """Raise Invalid for too many actions or attempts, too much output, or too long waits."""
     _check_sizes(services_of(request).limits, draft)
     limit = services_of(request).limits.max_actions
     if len(draft.actions) > limit:

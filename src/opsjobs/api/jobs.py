@@ -300,8 +300,8 @@ async def resume(id: str, request: Request) -> Response:
 def _preview_order(request: Request, stored: StoredJob, draft: ExecuteDraft | None) -> LaunchOrder:
     """Return the order to preview, limited to the targets that the caller may read.
 
-    The caller may be anyone who may read the job. If the job has other targets, too, the preview
-    states it.
+    Every caller who may read the job may preview it. If the job also has other targets, the preview
+    reports that.
     """
     return but(order_of(stored, draft or ExecuteDraft()), bounds=bounds(request, "targets:read"))
 
@@ -312,9 +312,9 @@ async def _paused(id: str, request: Request, *, paused: bool) -> Response:
 
 
 def _visibility(request: Request) -> Visibility:
-    """Return what the caller may see.
+    """Return which credentials and files the caller may see.
 
-    Credentials as in GET /credentials, files as in GET /files/{id}.
+    Credentials are visible as in GET /credentials, files as in GET /files/{id}.
     """
     services = services_of(request)
     credentials = principal_of(request).reach("credentials:use").everywhere

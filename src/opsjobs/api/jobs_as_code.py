@@ -119,7 +119,7 @@ async def apply(
 
 
 async def _vetted(request: Request, draft: ApplyDraft, *, dry_run: bool) -> dict[str, Vetted]:
-    """Return the safety check's result for each job; a dry run reports all and refuses none."""
+    """Return the safety check's result for each job; a dry run reports them and refuses none."""
     how = Overriding(override_safety=True) if dry_run else draft
     return {
         job.name: await vet(request, job, how, at=f"/jobs/{n}") for n, job in enumerate(draft.jobs)
@@ -135,7 +135,7 @@ def _render_judgement(vetted: Vetted) -> dict[str, Any]:
 
 
 async def _check_drafts(request: Request, drafts: Sequence[JobDraft]) -> None:
-    """Raises as writing each of them by itself does."""
+    """Check each draft as a separate write of it would. Raises the same exceptions."""
     update = bounds(request, "jobs:update", sees="jobs:read")
     there: Mapping[str, Mapping[str, str]] = {}
     if not update.act.everywhere:

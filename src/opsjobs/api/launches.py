@@ -1,4 +1,4 @@
-"""Requests that launch executions, and their answers, for all routes that launch."""
+"""Requests that launch executions, and their responses, for all routes that launch."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def order_of(stored: StoredJob, asked: ExecuteDraft) -> LaunchOrder:
 async def launch(
     request: Request, order: LaunchOrder, idem: IdempotentRequest | None, prefer: str | None
 ) -> Response:
-    """Launch the order, and return the answer to its launch."""
+    """Launch the order, and return the response to the launch."""
     await check_open(request)
     launched = await services_of(request).launcher.launch(
         order, triggered_by=triggered_by(request), idem=idem, **await requester(request)
@@ -85,7 +85,7 @@ async def render_preview(request: Request, order: LaunchOrder) -> Response:
 
 
 async def render_launch(request: Request, launched: Launched, prefer: str | None) -> Response:
-    """Return the answer to a launch: 202 with the execution.
+    """Return the response to a launch: 202 with the execution.
 
     If the caller prefers to wait: 200 once the execution has ended.
     """

@@ -71,7 +71,7 @@ class LogQuery(BaseModel):
 
     @property
     def position(self) -> int:
-        """The entries after it are wanted."""
+        """The position after which entries are returned."""
         return max(self.after, self.cursor)
 
 
@@ -178,7 +178,7 @@ async def _output(
 
 
 STALL_SECONDS = 15.0
-"""A viewer that reads nothing for this long while its buffer is full is dropped."""
+"""Time after which a viewer that reads nothing while its buffer is full is dropped."""
 
 Position = Annotated[
     int, Query(ge=0, le=BIGINT_MAX, description="Start after this position of the log.")
@@ -223,13 +223,13 @@ async def events(
 
 
 class ViewerStalledError(Exception):
-    """The viewer does not read. It is dropped to bound the number of its unsent bytes."""
+    """The viewer does not read; it is dropped to bound the number of its unsent bytes."""
 
 
 class EventStream(Response):
     """Long-lived response with the log as Server-Sent Events.
 
-    It ends with the log, the viewer's connection, the viewer's permission, or the process.
+    It ends when the log, the viewer's connection, the viewer's permission, or the process ends.
     """
 
     media_type = "text/event-stream"
@@ -251,7 +251,7 @@ class EventStream(Response):
         del self.headers["content-length"]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send frames until one of these ends; refuse if the caller has too many streams."""
+        """Send frames until one of these ends; refuse if the caller has too many open streams."""
         try:
             with self._streams.one_of(self._caller):
                 await self._stream(scope, receive, send)

@@ -70,8 +70,8 @@ def encode_end(execution: Execution) -> bytes:
 def encode_refusal(position: int, refusal: Refusal) -> bytes:
     """Return the last frame of a stream whose viewer has lost the permission.
 
-    It has the answer that a new request would get. Its id is the viewer's position, so that a
-    client that resumes misses and repeats nothing.
+    It contains the response that a new request would get. Its id is the viewer's position, so that
+    a client that resumes misses and repeats nothing.
     """
     body = {"status": refusal.status, "code": refusal.code, "detail": refusal.detail}
     return _frame(position, "refused", encode_json(body))

@@ -31,7 +31,7 @@ JITTER = 0.2
 class StreamReauth:
     """A permission that is valid for at most `every_seconds` after `ask` returned.
 
-    `ask` raises a Refusal, or Unavailable if it cannot be decided.
+    `ask` raises a Refusal, or Unavailable if the permission cannot be checked.
     """
 
     def __init__(
@@ -48,10 +48,10 @@ class StreamReauth:
         return max(0.0, self._due - self._clock.monotonic())
 
     async def check(self) -> None:
-        """Ask again if it is due. To be called before anything is sent.
+        """Check the permission again if that is due. Call it before sending anything.
 
-        While `ask` is Unavailable nothing is sent; after PATIENCE_SECONDS of that this raises
-        Unavailable. Raises what `ask` raises.
+        While `ask` raises Unavailable, this waits and nothing is sent; after PATIENCE_SECONDS it
+        raises Unavailable. Raises the refusals of `ask`.
         """
         if self.seconds_left:
             return
@@ -79,7 +79,7 @@ class StreamReauth:
 def reauth_of(request: Request, still: Callable[[], object]) -> StreamReauth:
     """Return the re-authorization of this request: token, route's permission, and object.
 
-    `still`: checks the object in the path; it raises as it did when the answer began.
+    `still`: checks the object in the path; it raises as at the start of the response.
     """
     services = services_of(request)
     token, permission = token_of(request.headers), permission_of(request)
@@ -101,7 +101,7 @@ class Streams:
 
     @contextmanager
     def one_of(self, caller: Principal) -> Iterator[None]:
-        """Count one of them while the context is open. Raises TooMany."""
+        """Count one stream or download while the context is open. Raises TooMany."""
         who = (caller.kind, caller.name)
         if self._most and self._open[who] >= self._most:
             detail = (
@@ -119,10 +119,10 @@ class Streams:
 
 
 class Download(StreamingResponse):
-    """Bytes in pieces, within a time limit and while the caller may have them.
+    """Bytes in pieces, within a time limit and only while the caller has the permission.
 
     If the caller loses the permission (`still` as in `reauth_of`), or the time is over, the
-    connection is dropped, so that no client takes a part for the whole.
+    connection is dropped, so that no client mistakes a part for the whole.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Middleware without a noun of its own: request ids, log line and metric; allowed methods."""
+"""General middleware: request ids, log line and metric; allowed methods."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"
 
 
 class RequestContextMiddleware:
-    """Middleware that gives each request an id, a log line and, whatever happens, an answer."""
+    """Middleware that gives each request an id, a log line and, in every case, a response."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self._app = app
@@ -44,7 +44,7 @@ class RequestContextMiddleware:
             except Exception:
                 await self._bug(scope, receive, answer)
                 if answer.half_sent:
-                    raise  # half an answer is sent: only the server can end it, with the connection
+                    raise  # a part was sent: only the server can end it, with the connection
             finally:
                 self._note(scope, answer.status, time.perf_counter() - started)
 
@@ -71,7 +71,7 @@ class RequestContextMiddleware:
 
 
 class _Answer:
-    """The answer with the headers that every answer has; `status` is 0 until it begins."""
+    """Response with the headers common to all responses; `status` is 0 until it begins."""
 
     def __init__(self, scope: Scope, send: Send) -> None:
         self.status = 0
@@ -95,11 +95,11 @@ def _request_id(scope: Scope) -> str:
 
 
 ENDLESS = frozenset({"/executions/{id}/events"})
-"""Paths whose answers last until the viewer disconnects: they have no HEAD."""
+"""Paths whose responses last until the viewer disconnects: they do not support HEAD."""
 
 
 class AllowedMethods:
-    """The methods of each path of an application, read when it is first asked for."""
+    """The methods of each path of an application, read at the first use."""
 
     def __init__(self, app: FastAPI) -> None:
         self._app = app
@@ -148,7 +148,7 @@ class AllowedMethods:
 
 
 class AllowedMethodsMiddleware:
-    """Middleware that refuses methods a fixed path lacks and answers HEAD like GET, bodiless."""
+    """Middleware that refuses methods a fixed path lacks, and serves HEAD as GET without body."""
 
     def __init__(self, app: ASGIApp, methods: AllowedMethods) -> None:
         self._app = app

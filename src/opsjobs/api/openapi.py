@@ -140,7 +140,7 @@ def _schema(app: FastAPI) -> dict[str, Any]:
 def _require_parameters(operation: Mapping[str, Any]) -> None:
     """Mark parameters as required that are optional in code only for a better refusal.
 
-    Such a route refuses the missing parameter with a message of its own.
+    Such a route refuses the missing parameter with its own message.
     """
     for parameter in operation.get("parameters", ()):
         if parameter["schema"].pop(REQUIRED, False):
@@ -148,9 +148,9 @@ def _require_parameters(operation: Mapping[str, Any]) -> None:
 
 
 def _describe_optional_body(operation: Mapping[str, Any]) -> None:
-    """Describe a body that may be left out as just that.
+    """Describe an optional body as optional, without null.
 
-    FastAPI adds null as an alternative, and generated clients then have no way to leave it out.
+    FastAPI adds null as an alternative, and generated clients then cannot leave the body out.
     """
     for content in operation.get("requestBody", {}).get("content", {}).values():
         match content["schema"]:
@@ -159,7 +159,7 @@ def _describe_optional_body(operation: Mapping[str, Any]) -> None:
 
 
 def _with_plain_names(schema: dict[str, Any]) -> dict[str, Any]:
-    """Name the schemas of answers by their nouns: `Execution`, not the class `ExecutionOut`."""
+    """Name the schemas of responses by their nouns: `Execution`, not the class `ExecutionOut`."""
     schemas = schema["components"]["schemas"]
     plain = {name: name.removesuffix("Out") for name in schemas}
     assert len({*plain.values()}) == len(plain), "two schemas have one name"

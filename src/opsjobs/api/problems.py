@@ -33,7 +33,7 @@ RETRY_AFTER_SECONDS = 1
 
 
 class Problem(JSONResponse):
-    """Error answer with a stable `code` and the request's id, never with a stack trace."""
+    """Error response with a stable `code` and the request's id, never with a stack trace."""
 
     media_type = MEDIA_TYPE
 
@@ -78,7 +78,7 @@ class Problem(JSONResponse):
 
     @classmethod
     def from_unavailable(cls, scope: Scope, reason: Unavailable) -> Problem:
-        """Return the 503 for a dependency that does not answer; the caller may retry.
+        """Return the 503 for a dependency that does not respond; the caller may retry.
 
         The reason goes to the log only: it may name internal hosts.
         """
@@ -118,7 +118,7 @@ _PLACES = tuple((place,) for place in ("body", "query", "header", "path", "cooki
 
 
 def install(app: FastAPI) -> None:
-    """Install the handlers that answer exceptions of routes with problem documents."""
+    """Install the handlers that turn exceptions of routes into problem documents."""
     app.add_exception_handler(Refusal, _on_refusal)
     app.add_exception_handler(Unavailable, _on_unavailable)
     app.add_exception_handler(RemoteFailure, _on_remote_failure)
@@ -190,14 +190,14 @@ def _field_error(error: Mapping[str, Any], body: Any) -> FieldError:
 
 
 def _is_ours(error: Mapping[str, Any]) -> bool:
-    """Return True for a model.fault: it has a place and a code for programs."""
+    """Return True for an error of opsjobs' models: it has a pointer and a code for programs."""
     return "at" in (error.get("ctx") or {})
 
 
 def _without_kinds(steps: Sequence[Any]) -> list[Any]:
-    """Return the path without the kinds that pydantic inserts.
+    """Return the path without the action types that pydantic inserts.
 
-    Pydantic puts the kind between the position of an action and its fields. A kind may also be the
+    Pydantic puts the type between the position of an action and its fields. A type may also be the
     name of a field.
     """
     return [
@@ -235,7 +235,7 @@ def _steps_into(body: Any, steps: Sequence[Any], *, is_missing: bool) -> list[An
 
 
 def _key_of(body: Mapping[Any, Any], step: Any) -> Any:
-    """Return the key of a step in a body, perhaps in another spelling; None if it is missing."""
+    """Return the key of a step in a body, in either spelling; None if it is missing."""
     if step in body or not isinstance(step, str):
         return step if step in body else None
     return next((key for key in body if isinstance(key, str) and snake_case(key) == step), None)

@@ -1,6 +1,6 @@
 """Quotas per caller: open executions, and bytes in files.
 
-The refusals name the limit and what to do.
+The refusals name the limit and the remedy.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _REMEDY = (
     "Aborted uploads and deleted files count for up to an hour."
 )
 LOOK_AGAIN_BYTES = 64 << 20
-"""The quota is checked again after this many bytes of an upload: others upload meanwhile."""
+"""Bytes of an upload after which the quota is checked again: others upload meanwhile."""
 
 
 @dataclass
@@ -124,7 +124,7 @@ class FileQuota:
             yield piece
 
     def too_large(self, room: int) -> Conflict:
-        """Return the refusal of an upload that is larger than the remaining quota."""
+        """Return the error for an upload that is larger than the remaining quota."""
         detail = (
             f"The file is larger than the {format_size(room)} that are left "
             f"(OPSJOBS_FILES_PER_CALLER_BYTES, OPSJOBS_FILES_LIMIT_BYTES). {_REMEDY}"
@@ -132,7 +132,7 @@ class FileQuota:
         return Conflict("files_full", detail)
 
     def full(self, caller: Principal) -> Conflict:
-        """Return the refusal if files, or uploads of the last hour, have used up the quota."""
+        """Return the error if files, or uploads of the last hour, have used up the quota."""
         limits = [
             (
                 f"the files of {caller.name}",

@@ -2,8 +2,8 @@
 
 They are token buckets in the memory of this process and need no Redis. A request is counted before
 its body is read and before any look-up. A caller with a valid token is not counted by address,
-whatever others send from the same address. To establish that, its token is verified even if the
-address is over its limit: then a few tokens at a time.
+whatever others send from the same address. Therefore its token is verified even if the address is
+over its limit; then only a few tokens at a time.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class RateLimitMiddleware:
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, or answer 429 with Retry-After."""
+        """Pass the request on, or respond with 429 and Retry-After."""
         principal = scope.get("state", {}).get("principal")
         early = (
             self._buckets.take((principal.kind, principal.name))
@@ -65,9 +65,9 @@ class RateLimitMiddleware:
 ORIGINS_MAX = 10_000
 TOKENS_MAX = 10_000
 AT_ONCE_MAX = 50
-"""Open requests without a token per origin: their bodies are read, and no caller is known."""
+"""Open requests without a token per origin: their bodies are read for unknown callers."""
 VERIFIED_AT_ONCE_MAX = 4
-"""Tokens that are verified at a time for one origin that is over its limit."""
+"""Maximum number of tokens verified at a time for an origin that is over its limit."""
 
 
 class UnauthenticatedLimiter:
@@ -207,13 +207,13 @@ class ClientAddresses:
         self._trusted = tuple(trusted)
 
     def address(self, scope: Scope) -> str | None:
-        """Return the client's address: the last in X-Forwarded-For that is no trusted proxy."""
+        """Return the client's address: the last in X-Forwarded-For that is not a trusted proxy."""
         client = scope.get("client")
         found: str | None = client[0] if client else None
         if not self._trusted or not self._is_ours(found):
             return found
         told = ",".join(Headers(scope=scope).getlist("x-forwarded-for")).split(",")
-        # From the end: entries before the first untrusted address were sent by that client itself.
+        # From the end: entries before the last untrusted address were sent by that client itself.
         for one in reversed([part.strip() for part in told[-HOPS_MAX:]]):
             if not _is_address(one):
                 return found

@@ -22,7 +22,7 @@ def services_of(request: Request) -> Services:
     return services
 
 
-# Async, like all our dependencies: FastAPI runs the others in a thread.
+# Async, like all dependencies of the API: FastAPI runs the others in a thread.
 async def _services(request: Request) -> Services:
     return services_of(request)
 
@@ -51,7 +51,7 @@ def token_of(headers: Headers) -> str:
 
 
 def triggered_by(request: Request) -> TriggeredBy:
-    """Return `manual` for our command line (by its User-Agent), `api` for other programs."""
+    """Return `manual` for console and CLI (by their User-Agent), `api` for other programs."""
     agent = request.headers.get("user-agent", "")
     return TriggeredBy.MANUAL if agent.startswith(CONSOLE_AND_CLI) else TriggeredBy.API
 
@@ -71,11 +71,11 @@ def under_prefix(scope: Scope) -> Scope:
 
 
 def route_path(scope: Scope) -> str:
-    """Return the path as routes name it, without any prefix."""
+    """Return the path in the form of the routes, without any prefix."""
     path: str = scope["path"]
     return path.removeprefix(scope.get("root_path", ""))
 
 
 def build_location(request: Request, path: str) -> str:
-    """Return a path as this caller spells it: under /api/v1 if the request came there."""
+    """Return a path in the caller's form: under /api/v1 if the request used that prefix."""
     return str(request.scope.get("root_path", "")) + path

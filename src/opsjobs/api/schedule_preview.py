@@ -1,6 +1,6 @@
 """/schedules/preview and /schedules/forecast: future firings.
 
-Of one schedule, which need not be stored yet, and of all schedules.
+The preview is for one schedule, which need not be stored yet; the forecast is for all schedules.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from opsjobs.model.validation_errors import fault
 from opsjobs.store.scheduling.schedule_rows import StoredSchedule
 
 MOMENTS_MAX = 100
-# An H that is no letter of THU or MARCH.
+# An H that is not part of THU or MARCH.
 _HASHED = re.compile(r"(?<![A-Za-z])H(?![A-Za-z])")
 FIRST_YEAR, LAST_YEAR = 1970, 2199
 

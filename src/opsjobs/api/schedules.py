@@ -299,12 +299,12 @@ def check_parameters(declared: list[ParameterDraft], draft: ScheduleDraft) -> No
             detail,
             errors=[FieldError(f"/parameters/{secret[0]}", detail, "secret_in_schedule")],
         )
-    # Choices behind a URL are asked for at each launch: now and then may differ.
+    # Choices from a URL are fetched at each launch, because they may change.
     bound(declared, draft.parameters)
 
 
 def render_firing(firing: Firing) -> dict[str, Any]:
-    """Return the answer for a firing, with an explanation and a link to its execution."""
+    """Return the response for a firing, with an explanation and a link to its execution."""
     item = firing.data()
     links = (
         {"execution": f"/executions/{firing.execution_id}"}
@@ -315,10 +315,10 @@ def render_firing(firing: Firing) -> dict[str, Any]:
 
 
 def render_schedule(body: Mapping[str, Any], job_name: str, last: Firing | None) -> dict[str, Any]:
-    """Return the answer for a schedule.
+    """Return the response for a schedule.
 
-    It has the schedule, the name of its job, its next firing in words, and the result of its last
-    firing.
+    It has the schedule, the name of its job, a description of its next firing, and the result of
+    its last firing.
     """
     due, zone = body["next_due_at"], body.get("timezone")
     next_ = None if due is None else in_words(datetime.fromisoformat(due), zone)

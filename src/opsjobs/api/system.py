@@ -288,7 +288,7 @@ def _log(upkeep: Upkeep) -> dict[str, int]:
 
 
 PROBE_SECONDS = 2.0
-"""A probe is answered within this time, whatever PostgreSQL does."""
+"""Time limit of the response to a probe, whatever PostgreSQL does."""
 KEPT_SECONDS = 1.0
 """Maximum age of the result for a caller that is over its rate limit."""
 
@@ -311,8 +311,8 @@ class HealthProbe(Generic[Found]):
     async def __call__(self, *, in_a_hurry: bool) -> Found:
         """Return the current result.
 
-        `in_a_hurry`: accept a result of up to a second ago, so that any number of such calls makes
-        one check a second.
+        `in_a_hurry`: accept a result that is up to one second old, so that any number of such calls
+        causes only one check a second.
         """
         if not in_a_hurry:
             return await self._ask()
@@ -328,7 +328,7 @@ class Probes:
     """The probes of one process.
 
     `admin_waits`: the admin token of the settings is not valid yet.
-    `trouble`: the reason why no request can be served, or None. `redis`: True if Redis answers.
+    `trouble`: the reason why no request can be served, or None. `redis`: True if Redis responds.
     """
 
     def __init__(self, services: Services, *, admin_waits: bool = False) -> None:

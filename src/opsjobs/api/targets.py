@@ -60,7 +60,7 @@ class MaintenanceDraft(ApiModel):
 
 
 async def load_target(id: str, request: Request) -> StoredTarget:
-    """The target; raises NotFound or Forbidden before the body is judged."""
+    """Return the target. Raises NotFound or Forbidden before the body is checked."""
     found: StoredTarget = await services_of(request).inventory.get(id)
     return admitted(request, "target", id, found, sees="targets:read")
 
@@ -284,12 +284,12 @@ async def _endpoint(request: Request, stored: StoredTarget) -> Endpoint:
 def _check_credential(request: Request, draft: TargetDraft) -> None:
     if (
         draft.credential is not None or draft.jump is not None
-    ):  # a jump host is logged in to with its own
+    ):  # the login to a jump host uses the credential of the jump host
         check_permission(request, "credentials:use")
 
 
 async def load_target_id(target: str, request: Request) -> str:
-    """The target's id. Raises NotFound or Forbidden before the body is judged."""
+    """Return the target's id. Raises NotFound or Forbidden before the body is checked."""
     stored: StoredTarget = await services_of(request).inventory.get(target)
     return admitted(request, "target", target, stored, sees="targets:read").target.id
 

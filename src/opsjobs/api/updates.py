@@ -1,7 +1,7 @@
-"""PUT and PATCH of one object: build its new draft from the body and the GET answer.
+"""PUT and PATCH of one object: build its new draft from the body and the GET response.
 
 Both methods share one endpoint, and so one validation, authorization, audit row and If-Match. PUT
-has the whole object. PATCH is a JSON Merge Patch (RFC 7396) onto the GET answer. In both,
+has the whole object. PATCH is a JSON Merge Patch (RFC 7396) onto the GET response. In both,
 read-only fields of GET are accepted if their values are unchanged.
 """
 
@@ -45,7 +45,7 @@ class Stored(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Edit(Generic[Draft]):
-    """Draft that is to replace a stored object.
+    """Draft that replaces a stored object.
 
     `basis`: for PATCH, the `updated_at` of the version it was merged onto, which must not have
     changed since. None for PUT, which has the whole object.
@@ -72,7 +72,7 @@ def edit(
     """Return the dependency that reads the body as an `Edit` of this model.
 
     `known`: the dependency that finds the object, and refuses callers who may not see or change it.
-    `volatile`: fields of GET that change by themselves, so that an old value of them is ignored.
+    `volatile`: fields of GET that change on their own, so that an old value of them is ignored.
     """
 
     async def read(*, request: Request, stored: Stored, body: Any) -> Edit[Draft]:
@@ -91,7 +91,7 @@ def edit(
             _validated(model, merge_patch(base, _as_shown(shown, base, given))), stored.updated_at
         )
 
-    # Described as the model, and validated above.
+    # Described in OpenAPI as the model, but validated above.
     unvalidated: Any = Annotated[model, WrapValidator(lambda body, _: body)]
     read.__signature__ = Signature(  # type: ignore[attr-defined]  # FastAPI reads it
         [
@@ -175,8 +175,8 @@ def _check_read_only(
         for name in body
         if (name in shown or name in volatile) and name not in model.model_fields
     ]
-    # With a version, only that identifies what was read: other changes, such as a pause, also
-    # change `updated_at`.
+    # If there is a version, only that identifies the state that was read: other changes, such as a
+    # pause, also change `updated_at`.
     ignored = {*volatile, "updated_at"} if "version" in shown else set(volatile)
     wrong = [name for name in read_only if name not in ignored and body[name] != shown[name]]
     if wrong:
@@ -205,7 +205,7 @@ def _short(value: object) -> str:
 def _as_shown(shown: Mapping[str, Any], base: Mapping[str, Any], body: Json) -> Json:
     """Return the body with values that only GET shows replaced by those of the draft.
 
-    For example a job's state `paused`, which no body has.
+    An example is a job's state `paused`, which a body cannot have.
     """
     return {
         name: base[name]

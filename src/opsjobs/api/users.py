@@ -37,7 +37,7 @@ router = APIRouter(tags=["access"])
 def _check_holds(request: Request, user: User) -> None:
     """Raise Forbidden if the user holds more than the caller.
 
-    Otherwise the caller could take over a stronger user by setting a new password.
+    Otherwise the caller could take over a more privileged user by setting a new password.
     """
     check_holds(request, f"The user {user.name}", user.grants)
 
