@@ -32,9 +32,10 @@ class Endings:
         self._at_work: set[Task] = set()
 
     def begin(self, *tasks: Task) -> None:
-        """Cancel these tasks, and again until they have ended.
+        """Cancel these tasks in the background, and repeat it until all have ended.
 
-        The first cancel is sent when the loop runs next; each has `AGAIN_SECONDS` to clean up.
+        The first cancel is sent in the next iteration of the event loop. After each one the tasks
+        have `AGAIN_SECONDS` to clean up.
         """
         work = asyncio.create_task(ended(*tasks), name="endings")
         self._at_work.add(work)

@@ -99,7 +99,7 @@ async def test_a_calendar_check_returns_open_or_closed_and_until_when(database: 
         (
             {"windows": [{"from": "2026-12-24T18:00", "until": "2026-12-24T12:00"}]},
             "/windows/0/until",
-            "not after from",
+            "later than from",
         ),
         ({"color": "red"}, "/color", "no such field"),
     ],

@@ -60,8 +60,8 @@ _RAW: dict[str, Any] = {
 async def load_file(id: str, request: Request) -> StoredFile:
     """Return the file. Raises NotFound.
 
-    Also raises it for files of others if the caller holds the route's permission only within a
-    scope.
+    Also raises NotFound if the caller's permission is limited to a scope, and someone else uploaded
+    the file.
     """
     stored: StoredFile = await services_of(request).files.get(id)
     _admit(request, id, stored)

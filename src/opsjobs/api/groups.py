@@ -1,4 +1,6 @@
-"""/target-groups: named sets of targets: listed, selected by label, or of other groups."""
+"""/target-groups: named groups of targets.
+
+Members are listed by hand, selected by label, or taken from other groups."""
 
 from __future__ import annotations
 

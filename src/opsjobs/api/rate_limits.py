@@ -65,7 +65,9 @@ class RateLimitMiddleware:
 ORIGINS_MAX = 10_000
 TOKENS_MAX = 10_000
 AT_ONCE_MAX = 50
-"""Open requests without a token per origin: their bodies are read for unknown callers."""
+"""Maximum number of concurrent requests without a token per origin.
+
+A limit is needed because their bodies are read before the caller is known."""
 VERIFIED_AT_ONCE_MAX = 4
 """Maximum number of tokens verified at a time for an origin that is over its limit."""
 

@@ -63,7 +63,9 @@ Since = Annotated[
 ]
 Until = Annotated[
     str | None,
-    typer.Option(metavar="WHEN", help="Only entries before this time, or before this long ago."),
+    typer.Option(
+        metavar="WHEN", help="Only entries before this time, or older than this, such as 24h."
+    ),
 ]
 
 

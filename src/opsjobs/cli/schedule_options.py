@@ -82,7 +82,10 @@ class ScheduleTiming:
     ] = None
     dst_fold: Annotated[
         DstFold | None,
-        typer.Option(help="What to do with a time that comes twice (default: once, the first)."),
+        typer.Option(
+            help="What to do with a time that a clock change repeats: "
+            "once (the first; default) or twice."
+        ),
     ] = None
     misfire: Annotated[Misfire | None, typer.Option(help="What to do with missed firings.")] = None
     misfire_window: Annotated[

@@ -75,7 +75,7 @@ class UnverifiedToken:
             raise rejected("has not three parts")
         header, claims = _object(parts[0]), _object(parts[1])
         if refused := next((name for name in _HEADERS_REFUSED if name in header), None):
-            raise rejected(f"has the header {refused}, which is never taken")
+            raise rejected(f"has the header {refused}, which is not allowed")
         if str(header.get("typ", "JWT")).lower() not in _TYPES:
             raise rejected("is of another type (typ)")
         algorithm, kid = header.get("alg"), header.get("kid")

@@ -209,7 +209,7 @@ class WindowDraft(ApiModel):
         if not comparable:
             raise fault("invalid_window", "write both with an offset or both without one", "until")
         if self.until <= self.from_:
-            raise fault("invalid_window", "it is not after from", "until")
+            raise fault("invalid_window", "until must be later than from", "until")
 
     def _check_times(self, way: str | None) -> None:
         if self.start is None and self.end is None:

@@ -410,9 +410,7 @@ class _Parser:
 
 def _wants_truth(node: _Node) -> None:
     if node.kind not in (ValueKind.BOOLEAN, ValueKind.ANY, ValueKind.NULL):
-        raise Fault(
-            node.at, f"something true or false was expected here, and this is a {node.kind}"
-        )
+        raise Fault(node.at, f"expected true or false here, found a {node.kind}")
 
 
 def _comparable(left: _Node, right: _Node, at: int) -> None:
@@ -425,10 +423,7 @@ def _truth(node: _Node, values: Mapping[str, Any]) -> bool:
     value = node.value(values)
     if value is None or isinstance(value, bool):
         return bool(value)
-    raise Unfit(
-        f"something true or false was expected, and there is the {_kind_of(value)} "
-        f"{_shorten(value)}"
-    )
+    raise Unfit(f"expected true or false, found the {_kind_of(value)} {_shorten(value)}")
 
 
 def _kind_of(value: Any) -> ValueKind:

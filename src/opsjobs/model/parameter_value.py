@@ -62,7 +62,7 @@ def _text(given: object) -> str:
         raise ValueRefused("too_long", f"it has more than {TEXT_MAX} characters")
     if "\x00" in given:
         raise ValueRefused(
-            "bad_character", "it holds a NUL character, which no command can be given"
+            "bad_character", "it contains a NUL character, which no command can receive"
         )
     return given
 

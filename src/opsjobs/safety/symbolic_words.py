@@ -65,7 +65,7 @@ _NAMES = {
 
 
 def cleared(text: str) -> str:
-    """Return the text without marks and without surrogates, which have no bytes."""
+    """Replace internal marks and surrogates by U+FFFD; surrogates have no bytes in UTF-8."""
     return _UNWANTED.sub("\ufffd", text)
 
 

@@ -285,9 +285,9 @@ class Executions:
         return int(row["n"])
 
     async def first_approval_requested_at(self, executions: Sequence[int]) -> datetime | None:
-        """Return when the first approval of one of these executions was requested.
+        """Return the earliest request time of the granted approvals of these executions.
 
-        None if none was approved.
+        None if no approval was granted.
         """
         query = (
             "select min(asked_at) as at from approvals where execution_id = any(%s) and status "

@@ -50,9 +50,9 @@ class RunConnection:
     ) -> None:
         """Prepare; nothing is opened yet.
 
-        `insist`: part of the run may be on the machine already, so a circuit that is open because
-        the machine was unreachable is ignored. `renew` returns the endpoint with its current
-        logins, for every session but the first; for the first, too, if the endpoint is `stale`.
+        `insist`: ignore a circuit that opened because the machine was unreachable, as part of the
+        run may already be there. `renew` returns the endpoint with its current logins. It is called
+        before each reconnect, and before the first connection if `stale` is set.
         """
         self.endpoint = replace(endpoint, insist=insist)
         self._renew = renew

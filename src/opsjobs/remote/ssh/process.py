@@ -246,7 +246,10 @@ class Receiver(asyncssh.SSHClientSession[bytes]):
             return  # The command ended without reading it, which its exit status shows.
 
     def give_up(self) -> None:
-        """Start nothing from now on: the caller gave up or was notified that nothing started."""
+        """Do not start the command if the channel opens later.
+
+        The caller has timed out, was cancelled, or was told that the command did not start.
+        """
         self._given_up = True
 
     def signal(self, name: str) -> None:

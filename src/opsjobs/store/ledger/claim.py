@@ -113,7 +113,7 @@ class Progress:
 
     @property
     def voided(self) -> bool:
-        """Return True if it was kept from starting, so that the next attempt is the first again."""
+        """Return True if the attempt was prevented from starting, and so does not count."""
         return self.status is RunStatus.SKIPPED and self.cancel_proof is not None
 
     @property
