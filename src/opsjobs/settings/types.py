@@ -55,51 +55,40 @@ def text(pattern: str, write: str) -> BeforeValidator:
     return from_text(matching(pattern, write))
 
 
+def _between(parse: Callable[[str], float], low: float, high: float, write: str) -> BeforeValidator:
+    """Parse a value from `low` to `high`, both allowed; the error is `write`."""
+
+    def check(text: str) -> float:
+        try:
+            value = parse(text)
+        except ValueError:
+            raise ValueError(write) from None
+        if not low <= value <= high:
+            raise ValueError(write)
+        return value
+
+    return from_text(check)
+
+
 def whole(low: int, high: int) -> BeforeValidator:
     """Parse a whole number from `low` to `high`, both allowed."""
-
-    def parse(text: str) -> int:
-        if not re.fullmatch(r"\d{1,12}", text) or not low <= int(text) <= high:
-            raise ValueError(f"write a whole number from {low} to {high}")
-        return int(text)
-
-    return from_text(parse)
+    write = f"write a whole number from {low} to {high}"
+    digits = matching(r"\d{1,12}", write)
+    return _between(lambda text: int(digits(text)), low, high, write)
 
 
 def seconds(low: float, high: float) -> BeforeValidator:
     """Parse a duration into seconds: "30s", "5m" or a bare number."""
-
-    def parse(text: str) -> float:
-        try:
-            value = parse_duration(text)
-        except ValueError:
-            value = -1.0
-        if not low <= value <= high:
-            span = f"from {format_duration(low)} to {format_duration(high)}"
-            raise ValueError(
-                f"write a duration {span}, such as 30s, 5m or 1h (bare numbers are seconds)"
-            )
-        return value
-
-    return from_text(parse)
+    span = f"from {format_duration(low)} to {format_duration(high)}"
+    write = f"write a duration {span}, such as 30s, 5m or 1h (bare numbers are seconds)"
+    return _between(parse_duration, low, high, write)
 
 
 def size(low: int, high: int) -> BeforeValidator:
     """Parse a size into bytes: "10MiB" or a bare number."""
-
-    def parse(text: str) -> int:
-        try:
-            value = parse_size(text)
-        except ValueError:
-            value = -1
-        if not low <= value <= high:
-            span = f"from {format_size(low)} to {format_size(high)}"
-            raise ValueError(
-                f"write a size {span}, such as 64KiB or 10MiB (bare numbers are bytes)"
-            )
-        return value
-
-    return from_text(parse)
+    span = f"from {format_size(low)} to {format_size(high)}"
+    write = f"write a size {span}, such as 64KiB or 10MiB (bare numbers are bytes)"
+    return _between(parse_size, low, high, write)
 
 
 def choice(*allowed: str) -> BeforeValidator:
