@@ -20,7 +20,7 @@ import structlog
 from opsjobs import telemetry
 from opsjobs.engine.runs.run_secrets import hide_secrets
 from opsjobs.model.secret import Secret
-from opsjobs.telemetry import Metrics
+from opsjobs.telemetry import Metrics, logs, metrics_listener
 
 
 class Written:
@@ -115,9 +115,7 @@ def test_a_secret_does_not_reach_the_log(written: Written) -> None:
 def test_what_json_cannot_say_is_said_in_words(written: Written) -> None:
     telemetry.log.info("odd", number=float("nan"), thing=object(), keys={1: 2, (1, 2): 3})
     ours = next(
-        handler
-        for handler in logging.getLogger().handlers
-        if handler.__module__ == telemetry.__name__
+        handler for handler in logging.getLogger().handlers if handler.__module__ == logs.__name__
     )
     ours.handle(logging.LogRecord("z", logging.WARNING, "z.py", 1, "%d", ("no number",), None))
     assert written.lines[0]["number"] == "nan"
@@ -126,7 +124,7 @@ def test_what_json_cannot_say_is_said_in_words(written: Written) -> None:
 
 def test_a_huge_text_is_cut(written: Written) -> None:
     telemetry.log.info("x" * 100_000, banner="y" * 100_000)
-    assert len(written.stream.getvalue()) < 3 * telemetry.TEXT_CHARACTERS_MAX
+    assert len(written.stream.getvalue()) < 3 * logs.TEXT_CHARACTERS_MAX
 
 
 def test_a_closed_output_stops_nobody(written: Written) -> None:
@@ -190,7 +188,8 @@ def test_silent_connections_do_not_keep_a_scraper_out_of_the_listener() -> None:
     metrics = Metrics()
     port = metrics.serve("127.0.0.1", 0)
     silent = [
-        socket.create_connection(("127.0.0.1", port)) for _ in range(3 * telemetry.SCRAPES_MAX)
+        socket.create_connection(("127.0.0.1", port))
+        for _ in range(3 * metrics_listener.SCRAPES_MAX)
     ]
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=30) as answer:
@@ -206,7 +205,7 @@ def test_silent_connections_do_not_keep_a_scraper_out_of_the_listener() -> None:
 def test_a_connection_of_the_listener_has_a_time_in_all_however_often_it_sends_a_byte(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(telemetry, "SCRAPE_TIMEOUT_SECONDS", 0.5)
+    monkeypatch.setattr(metrics_listener, "SCRAPE_TIMEOUT_SECONDS", 0.5)
     metrics = Metrics()
     port = metrics.serve("127.0.0.1", 0)
     try:
