@@ -1,0 +1,147 @@
+"""An SMTP server on loopback: aiosmtpd with STARTTLS or TLS, and a login."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from aiosmtpd.smtp import SMTP, AuthResult, Envelope, Session
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+USER, PASSWORD = "opsjobs", "correct horse"
+
+
+@dataclass(frozen=True)
+class ReceivedMail:
+    """One message that the server has accepted."""
+
+    sender: str
+    recipients: list[str]
+    content: bytes
+    encrypted: bool
+    user: str | None
+
+
+@dataclass
+class MailServer:
+    """The server; `replies` are its answers to recipients other than 250."""
+
+    port: int
+    ca_file: Path
+    tls: bool = False
+    received: list[ReceivedMail] = field(default_factory=list)
+    logins: list[str] = field(default_factory=list)
+    replies: dict[str, str] = field(default_factory=dict)
+    arrived: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def authenticate(
+        self, _server: SMTP, session: Session, envelope: Envelope, mechanism: str, data: Any
+    ) -> AuthResult:
+        user = data.login.decode()
+        self.logins.append(user)
+        good = (user, data.password.decode()) == (USER, PASSWORD)
+        return AuthResult(success=good, handled=good, auth_data=user)
+
+    # aiosmtpd calls its handlers by these names.
+    async def handle_RCPT(  # noqa: N802
+        self,
+        _server: SMTP,
+        session: Session,
+        envelope: Envelope,
+        address: str,
+        options: list[str],
+    ) -> str:
+        if address in self.replies:
+            return self.replies[address]
+        envelope.rcpt_tos.append(address)
+        return "250 OK"
+
+    async def handle_DATA(  # noqa: N802
+        self, _server: SMTP, session: Session, envelope: Envelope
+    ) -> str:
+        content = envelope.original_content
+        assert content is not None
+        assert envelope.mail_from is not None
+        self.received.append(
+            ReceivedMail(
+                envelope.mail_from,
+                list(envelope.rcpt_tos),
+                content,
+                self.tls or session.ssl is not None,
+                session.auth_data if session.authenticated else None,
+            )
+        )
+        self.arrived.set()
+        return "250 OK kept"
+
+
+@asynccontextmanager
+async def mail_server(
+    folder: Path, *, tls: bool = False, starttls: bool = True, port: int = 0
+) -> AsyncIterator[MailServer]:
+    """Run a mail server; it demands encryption and a login if it offers them."""
+    chain, key = _certificate(folder)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(chain, key)
+    server = MailServer(port, chain, tls=tls)
+    loop = asyncio.get_running_loop()
+    listening = await loop.create_server(
+        lambda: SMTP(
+            server,
+            hostname="mail.example.org",
+            tls_context=context if starttls and not tls else None,
+            require_starttls=starttls and not tls,
+            auth_required=starttls and not tls,
+            # With TLS from the first byte, aiosmtpd does not see that it is there.
+            auth_require_tls=not tls,
+            authenticator=server.authenticate,
+            loop=loop,
+        ),
+        "127.0.0.1",
+        port,
+        ssl=context if tls else None,
+    )
+    server.port = listening.sockets[0].getsockname()[1]
+    try:
+        yield server
+    finally:
+        listening.close()
+        await listening.wait_closed()
+
+
+def _certificate(folder: Path) -> tuple[Path, Path]:
+    """Write a certificate of localhost, signed by itself, and its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    now = datetime.now(UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    chain, private = folder / "chain.pem", folder / "key.pem"
+    chain.write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    private.write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+    )
+    return chain, private
