@@ -17,6 +17,7 @@ from fastapi.routing import APIRoute, iter_route_contexts
 from docs.pages import ROOT
 from opsjobs.api.app import create_app
 from opsjobs.api.authorization import Permission
+from opsjobs.api.openapi import remove_summary
 from opsjobs.composition import Limits
 from opsjobs.telemetry import Metrics
 
@@ -52,7 +53,7 @@ def routes() -> dict[str, tuple[str, str]]:
         )
         for method in route.methods or ():
             operation = described[route.path][method.lower()]
-            does = f"{operation['summary']}. {' '.join(operation['description'].split())}"
+            does = " ".join(f"{operation['summary']}. {remove_summary(operation)}".split())
             found[f"{method} {route.path}"] = (permission, does)
     return found
 

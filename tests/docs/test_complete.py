@@ -73,7 +73,7 @@ def test_every_setting_is_documented_as_it_is() -> None:
 
 def test_the_table_of_routes_is_the_one_that_the_routes_make() -> None:
     page = read("docs/reference/api.md")
-    assert page == written(page), "write it anew: PYTHONPATH=tests python -m docs.reference"
+    assert page == written(page), "write it again: PYTHONPATH=tests python -m docs.reference"
 
 
 def test_every_field_of_a_job_is_explained() -> None:

@@ -77,7 +77,7 @@ async def list_(
 ) -> Response:
     """List approvals; `status=pending` are those that are open.
 
-    The newest come first unless `sort` says otherwise.
+    The default order is newest first.
     """
     return render_page(request, await services.approvals.list(page, reach(request)))
 

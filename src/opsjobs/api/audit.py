@@ -50,7 +50,7 @@ async def list_(
 ) -> Response:
     """List entries; `before` and `after` say what changed.
 
-    The newest come first unless `sort` says otherwise. `seal` and `hash` are set within seconds,
+    The default order is newest first. `seal` and `hash` are set within seconds,
     when an entry is sealed.
     """
     return render_page(request, await services.audit_log.list(page), dict)

@@ -35,7 +35,7 @@ resource = Resource[StoredCalendar](
     item_model=CalendarOut,
     page_model=CalendarPageOut,
 )
-resource.add_list("List calendars, by name unless `sort` says otherwise.")
+resource.add_list("List calendars. The default order is by name.")
 resource.add_show("Return the calendar, with its windows as they were written.")
 resource.add_delete("Delete the calendar. 409 while schedules name it.")
 

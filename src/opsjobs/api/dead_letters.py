@@ -49,7 +49,7 @@ async def list_(
 ) -> Response:
     """List dead letters; `job` and `target` are an id or a name.
 
-    The newest come first unless `sort` says otherwise.
+    The default order is newest first.
     """
     if since is not None:
         page = but(page, filters={**page.filters, "at_after": [since.isoformat()]})

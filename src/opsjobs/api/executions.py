@@ -151,7 +151,7 @@ async def list_(
 ) -> Response:
     """List executions.
 
-    The newest come first unless `sort` says otherwise.
+    The default order is newest first.
     """
     return render_page(
         request, await services.executions.list(page, reach(request)), render_execution
@@ -173,7 +173,7 @@ async def of_job(
 ) -> Response:
     """List the executions of a job.
 
-    The newest come first unless `sort` says otherwise.
+    The default order is newest first.
     """
     only = replace(page, filters={**page.filters, "job_id": [str(stored.job.id)]})
     return render_page(

@@ -143,7 +143,7 @@ async def list_(
 ) -> Response:
     """List files.
 
-    The newest come first unless `sort` says otherwise. Within a scope, only files that the caller
+    The default order is newest first. Within a scope, only files that the caller
     has uploaded, as files have no labels.
     """
     by = principal_of(request)

@@ -34,7 +34,7 @@ resource = Resource[StoredGroup](
     item_model=GroupOut,
     page_model=GroupPageOut,
 )
-resource.add_list("List groups, by name unless `sort` says otherwise.")
+resource.add_list("List groups. The default order is by name.")
 resource.add_show("Return the group; `direct_targets` counts the targets that name it.")
 resource.add_delete(
     "Delete the group, also from its targets. 409 while jobs or other groups name it."

@@ -93,7 +93,7 @@ async def list_(
 ) -> Response:
     """List the jobs that are not deleted.
 
-    The newest come first unless `sort` says otherwise.
+    The default order is newest first.
     """
     return render_page(request, await services.jobs.list(page, reach(request)))
 

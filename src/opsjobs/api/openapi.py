@@ -201,11 +201,17 @@ def _html(schema: Mapping[str, Any]) -> str:
     blocks = [
         f"<h3><code>{method.upper()} {escape(path)}</code></h3>"
         f"<p><b>{escape(operation.get('summary', ''))}.</b> "
-        f"{escape(operation.get('description', ''))}{_needs(operation)}</p>"
+        f"{escape(remove_summary(operation))}{_needs(operation)}</p>"
         for path, operations in sorted(schema["paths"].items())
         for method, operation in operations.items()
     ]
     return _PAGE.format(title=escape(schema["info"]["title"]), operations="".join(blocks))
+
+
+def remove_summary(operation: Mapping[str, Any]) -> str:
+    """Return an operation's description without a first sentence that repeats its summary."""
+    description: str = operation.get("description", "")
+    return description.removeprefix(f"{operation.get('summary', '')}.").lstrip()
 
 
 def _needs(operation: Mapping[str, Any]) -> str:

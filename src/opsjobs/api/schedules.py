@@ -119,7 +119,7 @@ async def of_job(
 ) -> Response:
     """List the schedules of a job.
 
-    The newest come first unless `sort` says otherwise.
+    The default order is newest first.
     """
     return await _render_schedules(
         request, but(page, filters={**page.filters, "job_id": [str(stored.job.id)]})
@@ -136,7 +136,7 @@ async def of_job(
 async def list_(request: Request, page: Annotated[PageRequest, page_of(SCHEDULES)]) -> Response:
     """List schedules, each with its next due time and its last firing.
 
-    The newest come first unless `sort` says otherwise.
+    The default order is newest first.
     """
     return await _render_schedules(request, page)
 
@@ -362,7 +362,7 @@ async def firings(
     schedule: ScheduleDep,
     page: Annotated[PageRequest, page_of(FIRINGS)],
 ) -> Response:
-    """List firings, the latest due time first unless `sort` says otherwise.
+    """List firings. The default order is latest due time first.
 
     A firing says whether it ran, was skipped (by which rule) or missed (why), and how late it
     was.

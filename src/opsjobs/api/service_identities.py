@@ -47,7 +47,7 @@ resource = Resource[Service](
     item_model=ServiceOut,
     page_model=ServicePageOut,
 )
-resource.add_list("List services, by name unless `sort` says otherwise.")
+resource.add_list("List services. The default order is by name.")
 resource.add_show("Return the service with its public key.")
 resource.add_delete("Delete the service. Its tokens are refused from now on.", check=_check_holds)
 

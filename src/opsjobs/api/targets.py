@@ -131,7 +131,7 @@ async def list_(
         str | None, Query(max_length=4_096, description="Labels, such as `env=prod,role!=db`.")
     ] = None,
 ) -> Response:
-    """List targets, by name unless `sort` says otherwise."""
+    """List targets. The default order is by name."""
     return render_page(request, await services.inventory.list(page, selector, reach=reach(request)))
 
 

@@ -54,7 +54,7 @@ resource = Resource[User](
     item_model=UserOut,
     page_model=UserPageOut,
 )
-resource.add_list("List users, by name unless `sort` says otherwise.")
+resource.add_list("List users. The default order is by name.")
 resource.add_show("Return the user, without the password or its hash.")
 resource.add_delete(
     "Delete the user with all logins and API keys. 409 for the last administrator.",
