@@ -55,6 +55,7 @@ COMMANDS = (
     "api",
     "worker",
     "scheduler",
+    "healthcheck",
     "db",
 )
 

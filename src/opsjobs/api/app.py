@@ -56,7 +56,8 @@ from opsjobs.api.middleware import (
 from opsjobs.api.quotas import FileQuota, OpenExecutions
 from opsjobs.api.rate_limits import ClientAddresses, RateLimitMiddleware, UnauthenticatedLimiter
 from opsjobs.api.system import Probes
-from opsjobs.composition import Services, build, build_inspection_loop, serve_metrics
+from opsjobs.composition import Services, build, build_inspection_loop
+from opsjobs.composition.liveness import Liveness, serve_metrics
 from opsjobs.composition.process import raise_descriptor_limit, spare_the_collector
 from opsjobs.model.access import Role
 from opsjobs.model.errors import Refusal, Unavailable
@@ -92,6 +93,8 @@ ADMIN = "admin"
 RAW = frozenset({("POST", "/files")})
 ADMIN_RETRY_SECONDS = 1
 GRACE_SECONDS = 10
+# How long the services may take to close once the last request has ended.
+CLOSE_SECONDS = 10
 
 
 def create_app(services: Services, *, admin_token: Secret | None = None) -> FastAPI:
@@ -209,9 +212,10 @@ async def _make_valid(services: Services, token: Secret | None) -> None:
 class _Server(uvicorn.Server):
     """Server that ends the event streams first: uvicorn would wait for their viewers to leave."""
 
-    def __init__(self, config: uvicorn.Config, followers: Followers) -> None:
+    def __init__(self, config: uvicorn.Config, followers: Followers, liveness: Liveness) -> None:
         super().__init__(config)
         self._followers = followers
+        self._liveness = liveness
         self._accept_warned_at = float("-inf")
 
     @contextmanager
@@ -239,6 +243,8 @@ class _Server(uvicorn.Server):
         """
         asyncio.get_running_loop().set_exception_handler(self._note_trouble)
         await super().startup(sockets)
+        if self.started:
+            self._liveness.start()
 
     def _note_trouble(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         if "socket.accept()" not in context.get("message", ""):
@@ -249,8 +255,10 @@ class _Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """End the event streams, then all other connections."""
+        self._liveness.begin_stop(GRACE_SECONDS + CLOSE_SECONDS)
         await self._followers.close()
         await super().shutdown(sockets)
+        await self._liveness.stop()
 
 
 def serve(settings: Settings) -> int:
@@ -260,7 +268,8 @@ def serve(settings: Settings) -> int:
     """
     telemetry.configure("api", settings.telemetry.log_level)
     services = build(settings)
-    serve_metrics(settings, services.metrics)
+    liveness = Liveness()
+    serve_metrics(settings, services.metrics, liveness)
     app = create_app(services, admin_token=settings.security.admin_token)
     allowed = raise_descriptor_limit()
     limits = ConnectionLimits(
@@ -283,7 +292,7 @@ def serve(settings: Settings) -> int:
         proxy_headers=False,
         timeout_graceful_shutdown=GRACE_SECONDS,
     )
-    server = _Server(config, app.state.followers)
+    server = _Server(config, app.state.followers, liveness)
     server.run()
     services.metrics.close()
     return 0 if server.started else 1

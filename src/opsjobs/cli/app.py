@@ -41,6 +41,9 @@ class _All(Commands):
             "scheduler",
             "Run the scheduler: fire due schedules, recover orphans.",
         ),
+        "healthcheck": LazyCommand(
+            "healthcheck", "healthcheck", "Ask a process on this machine whether it works."
+        ),
         "jobs": LazyCommand(
             "jobs", "app", "Jobs: list, show, run, validate, export and apply them."
         ),

@@ -450,10 +450,3 @@ def build_event_publisher(services: Services) -> EventPublisher:
     return EventPublisher(
         services.outbox, services.executions, services.execution_log, services.bus, services.metrics
     )
-
-
-def serve_metrics(settings: Settings, metrics: Metrics) -> None:
-    """Serve metrics without a token on METRICS_PORT, if it is set."""
-    wanted = settings.telemetry
-    if wanted.enable_metrics and wanted.metrics_port is not None:
-        metrics.serve(wanted.metrics_host, wanted.metrics_port)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 
 from opsjobs import telemetry
@@ -11,17 +12,22 @@ from opsjobs.composition import (
     build_firing_service,
     build_inspection_loop,
     build_rescuer,
-    serve_metrics,
 )
 from opsjobs.composition.background import build_housekeeping_loop
+from opsjobs.composition.liveness import Liveness, serve_metrics
 from opsjobs.composition.process import spare_the_collector
 from opsjobs.engine.background.housekeeping import SEAL_SECONDS, AuditSealer
 from opsjobs.engine.background.scheduler import Scheduler
 from opsjobs.engine.loop import Loop
 from opsjobs.settings import Settings
-from opsjobs.wakeup.beat import run_scheduler
+from opsjobs.wakeup.beat import PASS_SECONDS_MAX, run_scheduler
+from opsjobs.wakeup.loop_thread import STOP_SECONDS_MAX
 
 CONNECTIONS = 6
+# Beat cancels a pass that takes longer than PASS_SECONDS_MAX, and then begins the next one.
+PASS_PAUSE_SECONDS_MAX = 2 * PASS_SECONDS_MAX
+# Without a successful pass for so long, workers fire schedules in its place.
+READY_SECONDS = 10.0
 
 
 class HostedScheduler:
@@ -51,16 +57,26 @@ class HostedScheduler:
             build_inspection_loop(self.services),
         ]
 
+        self._passed_at = self._succeeded_at = float("-inf")
+        self.liveness = Liveness(fault=self._fault, unready=self._unready)
+
     async def start(self) -> None:
         """Open the services."""
         await self.services.open()
         for loop in self._loops:
             loop.start()
         spare_the_collector()
+        self._passed_at = time.monotonic()
+        self.liveness.start()
 
     async def run_once(self) -> Mapping[str, int]:
         """Run one pass."""
-        return await self.scheduler.tick()
+        try:
+            done = await self.scheduler.tick()
+            self._succeeded_at = time.monotonic()
+        finally:
+            self._passed_at = time.monotonic()
+        return done
 
     def rest_seconds(self) -> float:
         """Return the seconds until the next pass is due."""
@@ -68,15 +84,28 @@ class HostedScheduler:
 
     async def stop(self) -> None:
         """Close everything."""
+        self.liveness.begin_stop(STOP_SECONDS_MAX)
         for loop in self._loops:
             await loop.stop()
         await self.scheduler.stop()
         await self.services.close()
+        await self.liveness.stop()
+
+    def _fault(self) -> str | None:
+        pause = time.monotonic() - self._passed_at
+        if pause <= PASS_PAUSE_SECONDS_MAX:
+            return None
+        return f"no pass of the scheduler has ended for {pause:.0f} s"
+
+    def _unready(self) -> str | None:
+        if time.monotonic() - self._succeeded_at <= READY_SECONDS:
+            return None
+        return f"no pass of the scheduler has succeeded for {READY_SECONDS:.0f} s"
 
 
 def run(settings: Settings) -> int:
     """Run until SIGTERM; return the exit code."""
     telemetry.configure("scheduler", settings.telemetry.log_level)
     hosted = HostedScheduler(settings)
-    serve_metrics(settings, hosted.services.metrics)
+    serve_metrics(settings, hosted.services.metrics, hosted.liveness)
     return run_scheduler(hosted, redis_url=settings.redis.url, metrics=hosted.services.metrics)

@@ -13,9 +13,9 @@ from opsjobs.composition import (
     build_firing_service,
     build_inspection_loop,
     build_rescuer,
-    serve_metrics,
 )
 from opsjobs.composition.background import build_housekeeping_loop, build_retention_loop
+from opsjobs.composition.liveness import Liveness, serve_metrics
 from opsjobs.composition.process import (
     GIVE_BACK_SECONDS,
     give_back,
@@ -172,12 +172,18 @@ class HostedWorker:
     def __init__(self, settings: Settings, *, name: str | None = None) -> None:
         self.services = build(settings, process="worker", connections=CONNECTIONS, hot_verbs=True)
         self.worker = build_worker(settings, self.services, name=name)
+        self.liveness = Liveness(
+            fault=lambda: self.worker.fault, unready=lambda: self.worker.unready
+        )
+        self.stop_seconds = settings.worker.drain_seconds + 2 * STOP_GRACE_SECONDS + CLOSE_SECONDS
+        """Time limit of `stop`."""
 
     async def start(self) -> None:
         """Open the services and begin to claim."""
         await self.services.open()
         await self.worker.start()
         spare_the_collector()
+        self.liveness.start()
 
     def wake(self) -> None:
         """Look for runs to claim; callable from any thread."""
@@ -185,8 +191,10 @@ class HostedWorker:
 
     async def stop(self) -> None:
         """Drain, then close everything."""
+        self.liveness.begin_stop(self.stop_seconds)
         await self.worker.stop()
         await self.services.close()
+        await self.liveness.stop()
 
 
 def run(settings: Settings, *, name: str | None = None) -> int:
@@ -194,7 +202,7 @@ def run(settings: Settings, *, name: str | None = None) -> int:
     telemetry.configure("worker", settings.telemetry.log_level)
     raise_descriptor_limit()
     hosted = HostedWorker(settings, name=name)
-    serve_metrics(settings, hosted.services.metrics)
+    serve_metrics(settings, hosted.services.metrics, hosted.liveness)
     zone = settings.worker.zone
     return run_worker(
         hosted,
@@ -202,5 +210,5 @@ def run(settings: Settings, *, name: str | None = None) -> int:
         zone=zone,
         name=f"opsjobs-{zone}",
         metrics=hosted.services.metrics,
-        stop_seconds=settings.worker.drain_seconds + 2 * STOP_GRACE_SECONDS + CLOSE_SECONDS,
+        stop_seconds=hosted.stop_seconds,
     )

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import prometheus_client
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from opsjobs.telemetry.metrics_listener import MetricsListener
+from opsjobs.telemetry.metrics_listener import MetricsListener, Probe
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _LAG_SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 3600, 86_400)
@@ -126,13 +128,13 @@ class Metrics:
         """Return all metrics in Prometheus' text format."""
         return prometheus_client.generate_latest(self.registry)
 
-    def serve(self, host: str, port: int) -> int:
+    def serve(self, host: str, port: int, probes: Mapping[str, Probe] | None = None) -> int:
         """Serve `GET /metrics` without a token, on a thread, until `close`.
 
-        Return the port; port 0 selects a free one.
+        `probes` are further pages, by path. Return the port; port 0 selects a free one.
         Raises OSError with the address if it cannot listen.
         """
-        self._listener = MetricsListener(host, port, self.text)
+        self._listener = MetricsListener(host, port, self.text, probes or {})
         self._listener.start()
         return self._listener.port
 

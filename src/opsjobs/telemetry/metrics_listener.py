@@ -1,12 +1,13 @@
-"""The listener of METRICS_PORT: `GET /metrics` without a token, on threads of its own."""
+"""The listener of METRICS_PORT: metrics and probes without a token, on threads of its own."""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -15,6 +16,9 @@ import prometheus_client
 SCRAPE_TIMEOUT_SECONDS = 10.0
 SCRAPES_MAX = 32
 ACCEPT_PAUSE_SECONDS = 0.2
+
+Probe = Callable[[], str | None]
+"""Return why the probe fails, or None. Called on a thread of the listener."""
 
 
 class MetricsListener(ThreadingHTTPServer):
@@ -25,10 +29,16 @@ class MetricsListener(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, host: str, port: int, text: Callable[[], bytes]) -> None:
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        text: Callable[[], bytes],
+        probes: Mapping[str, Probe],
+    ) -> None:
         """Listen; port 0 selects a free one. Raises OSError with the address if it cannot."""
         try:
-            super().__init__((host, port), _page_class(text))
+            super().__init__((host, port), _page_class(text, probes))
         except OSError as refused:
             message = (
                 f"METRICS_PORT: cannot listen on {host}:{port} ({refused.strerror}). "
@@ -100,17 +110,30 @@ def _shut_down(connection: socket.socket) -> None:
         connection.shutdown(socket.SHUT_RDWR)
 
 
-def _page_class(text: Callable[[], bytes]) -> type[BaseHTTPRequestHandler]:
+def _page_class(
+    text: Callable[[], bytes], probes: Mapping[str, Probe]
+) -> type[BaseHTTPRequestHandler]:
     class _MetricsPage(BaseHTTPRequestHandler):
         timeout = SCRAPE_TIMEOUT_SECONDS
 
         def do_GET(self) -> None:
-            found = self.path.partition("?")[0] == "/metrics"
-            body = text() if found else b"Not found. This port serves /metrics.\n"
-            self.send_response(200 if found else 404)
-            self.send_header(
-                "Content-Type", prometheus_client.CONTENT_TYPE_LATEST if found else "text/plain"
-            )
+            path = self.path.partition("?")[0]
+            if path == "/metrics":
+                self._answer(200, prometheus_client.CONTENT_TYPE_LATEST, text())
+            elif path in probes:
+                reason = probes[path]()
+                told = (
+                    {"status": "unavailable", "reasons": [reason]} if reason else {"status": "ok"}
+                )
+                status = 503 if reason else 200
+                self._answer(status, "application/json", json.dumps(told).encode())
+            else:
+                pages = ", ".join(("/metrics", *probes))
+                self._answer(404, "text/plain", f"Not found. This port serves {pages}.\n".encode())
+
+        def _answer(self, status: int, content_type: str, body: bytes) -> None:
+            self.send_response(status)
+            self.send_header("Content-Type", content_type)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)

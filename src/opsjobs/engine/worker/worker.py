@@ -52,6 +52,20 @@ class Worker:
         self._stopping = False
 
     @property
+    def fault(self) -> str | None:
+        """The reason that this worker will never claim again, although it should; or None."""
+        if self._claim_task is None or self._stopping or not self._claim_task.done():
+            return None
+        return "the claim loop has ended by itself"
+
+    @property
+    def unready(self) -> str | None:
+        """The reason that this worker cannot start runs now; or None."""
+        if self.session is None:
+            return "no lease: PostgreSQL has not registered this worker"
+        return None if self.session.heartbeat.may_start else "the lease is not fresh"
+
+    @property
     def may_reap(self) -> bool:
         """True if this process may expire the leases of other workers."""
         return self.session is not None and self.session.heartbeat.may_reap

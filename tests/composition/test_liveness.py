@@ -1,0 +1,311 @@
+"""Liveness: what a process reports to systemd and to probes, and what it reports no more once it is stuck."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kit import backing_servers
+from kit.ports import free_port
+from opsjobs.composition.liveness import LAG_SECONDS_MAX, Liveness
+from opsjobs.composition.service_manager import ServiceManager
+from opsjobs.standalone.spawn import bare_environment
+from opsjobs.telemetry import Metrics
+
+SECONDS = 60.0
+SILENCE_SECONDS = 1.5
+
+
+class Manager:
+    """The receiving end of NOTIFY_SOCKET, as systemd has it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.heard: list[str] = []
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.bind(str(path))
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {"NOTIFY_SOCKET": str(self.path), "WATCHDOG_USEC": "300000"}
+
+    def wait_for(self, assignment: str, seconds: float = SECONDS) -> list[str]:
+        """The lines of the next datagram with this line."""
+        ends = time.monotonic() + seconds
+        while (left := ends - time.monotonic()) > 0:
+            self._socket.settimeout(left)
+            try:
+                lines = self._socket.recv(4096).decode().split("\n")
+            except TimeoutError:
+                break
+            self.heard += lines
+            if assignment in lines:
+                return lines
+        raise AssertionError(f"no {assignment} within {seconds} s: {self.heard}")
+
+    def drain(self) -> None:
+        self._socket.settimeout(0)
+        try:
+            while self._socket.recv(4096):
+                pass
+        except BlockingIOError:
+            return
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+@pytest.fixture
+def manager(tmp_path: Path) -> Iterator[Manager]:
+    found = Manager(tmp_path / "notify")
+    yield found
+    found.close()
+
+
+async def until(condition: Any) -> None:
+    async with asyncio.timeout(SECONDS):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+async def test_start_and_stop_are_reported_and_the_watchdog_is_fed(manager: Manager) -> None:
+    liveness = Liveness(manager=ServiceManager(manager.environment))
+    assert (liveness.unready(), liveness.fault()) == ("starting", None)
+    liveness.start()
+    await asyncio.to_thread(manager.wait_for, "WATCHDOG=1")
+    await asyncio.to_thread(manager.wait_for, "WATCHDOG=1")
+    assert (liveness.unready(), liveness.fault()) == (None, None)
+    liveness.begin_stop(90)
+    lines = await asyncio.to_thread(manager.wait_for, "STOPPING=1")
+    assert lines == ["STOPPING=1", "STATUS=stopping", "EXTEND_TIMEOUT_USEC=90000000"]
+    await asyncio.to_thread(manager.wait_for, "WATCHDOG=1")
+    assert (liveness.unready(), liveness.fault()) == ("stopping", None)
+    await liveness.stop()
+    assert manager.heard[0] == "READY=1"
+    assert "STATUS=ready" in manager.heard
+
+
+async def test_a_blocked_event_loop_does_not_feed_the_watchdog(manager: Manager) -> None:
+    liveness, blocked, freed = (
+        Liveness(manager=ServiceManager(manager.environment)),
+        threading.Event(),
+        threading.Event(),
+    )
+
+    def block() -> None:
+        blocked.set()
+        freed.wait(SECONDS)
+
+    def look() -> None:
+        blocked.wait(SECONDS)
+        manager.drain()
+        with pytest.raises(AssertionError):
+            manager.wait_for("WATCHDOG=1", SILENCE_SECONDS)
+        freed.set()
+        manager.wait_for("WATCHDOG=1")
+
+    liveness.start()
+    looking = asyncio.create_task(asyncio.to_thread(look))
+    asyncio.get_running_loop().call_later(0.2, block)
+    await looking
+    await liveness.stop()
+
+
+async def test_a_blocked_event_loop_fails_the_probe() -> None:
+    now = [1000.0]
+    liveness = Liveness(manager=ServiceManager({}), monotonic=lambda: now[0])
+    liveness.start()
+    now[0] += LAG_SECONDS_MAX + 1  # before the loop had a turn
+    assert liveness.fault() == "the event loop has been blocked for 31 s"
+    assert liveness.unready() == liveness.fault()
+    await until(lambda: liveness.fault() is None)
+    await liveness.stop()
+
+
+async def test_work_that_has_stopped_for_good_ends_the_feeding(manager: Manager) -> None:
+    faults: list[str] = []
+    liveness = Liveness(
+        fault=lambda: faults[0] if faults else None, manager=ServiceManager(manager.environment)
+    )
+    liveness.start()
+    await asyncio.to_thread(manager.wait_for, "WATCHDOG=1")
+    faults.append("the claim loop has ended by itself")
+    await asyncio.to_thread(manager.wait_for, "STATUS=the claim loop has ended by itself")
+    manager.drain()
+    with pytest.raises(AssertionError):
+        await asyncio.to_thread(manager.wait_for, "WATCHDOG=1", SILENCE_SECONDS)
+    assert liveness.fault() == faults[0]
+    await liveness.stop()
+
+
+@pytest.mark.parametrize(
+    ("environ", "seconds"),
+    [
+        ({}, None),
+        ({"WATCHDOG_USEC": "30000000"}, None),
+        ({"NOTIFY_SOCKET": "/run/n"}, None),
+        ({"NOTIFY_SOCKET": "/run/n", "WATCHDOG_USEC": "30000000"}, 30),
+        (
+            {
+                "NOTIFY_SOCKET": "/run/n",
+                "WATCHDOG_USEC": "1500000",
+                "WATCHDOG_PID": str(os.getpid()),
+            },
+            1.5,
+        ),
+        ({"NOTIFY_SOCKET": "/run/n", "WATCHDOG_USEC": "1500000", "WATCHDOG_PID": "1"}, None),
+        ({"NOTIFY_SOCKET": "/run/n", "WATCHDOG_USEC": "soon"}, None),
+        ({"NOTIFY_SOCKET": "vsock:2:1", "WATCHDOG_USEC": "1500000"}, None),
+    ],
+)
+def test_the_watchdog_is_on_if_it_is_meant_for_this_process(
+    environ: dict[str, str], seconds: float | None
+) -> None:
+    assert ServiceManager(environ).watchdog_seconds == seconds
+
+
+def test_an_abstract_socket_is_understood_and_a_status_stays_one_line() -> None:
+    name = f"opsjobs-test-{os.getpid()}"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as heard:
+        heard.bind("\0" + name)
+        heard.settimeout(SECONDS)
+        ServiceManager({"NOTIFY_SOCKET": "@" + name}).notify(STATUS="a\nREADY=1\nb")
+        assert heard.recv(4096) == b"STATUS=a READY=1 b"
+
+
+def test_a_manager_that_is_gone_is_no_error(tmp_path: Path) -> None:
+    ServiceManager({"NOTIFY_SOCKET": str(tmp_path / "nothing")}).notify(READY=1)
+
+
+def get(port: int, path: str) -> tuple[int, Any]:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=30) as answer:
+            return answer.status, json.loads(answer.read())
+    except urllib.error.HTTPError as refused:
+        with refused:
+            return refused.code, json.loads(refused.read())
+
+
+async def test_the_metrics_listener_answers_the_probes() -> None:
+    metrics, reasons = Metrics(), ["no lease"]
+    liveness = Liveness(unready=lambda: reasons[0] if reasons else None, manager=ServiceManager({}))
+    port = metrics.serve("127.0.0.1", 0, liveness.probes)
+    try:
+        liveness.start()
+        assert await asyncio.to_thread(get, port, "/livez") == (200, {"status": "ok"})
+        assert await asyncio.to_thread(get, port, "/readyz") == (
+            503,
+            {"status": "unavailable", "reasons": ["no lease"]},
+        )
+        reasons.clear()
+        assert await asyncio.to_thread(get, port, "/readyz") == (200, {"status": "ok"})
+    finally:
+        metrics.close()
+        await liveness.stop()
+
+
+@contextmanager
+def process(*arguments: str, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
+    started = subprocess.Popen(
+        [sys.executable, "-m", "opsjobs", *arguments],
+        env={**bare_environment(), "PYTHONPATH": os.pathsep.join(sys.path), **environment},
+        stdout=subprocess.DEVNULL,
+    )
+    try:
+        yield started
+    finally:
+        started.kill()
+        started.wait(SECONDS)
+
+
+def healthcheck(port: int, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "opsjobs", "healthcheck", *arguments],
+        env={
+            **bare_environment(),
+            "PYTHONPATH": os.pathsep.join(sys.path),
+            "METRICS_PORT": str(port),
+        },
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("role", ["api", "worker", "scheduler"])
+def test_every_process_notifies_answers_probes_and_stops_in_order(
+    role: str, database_url: str, manager: Manager, tmp_path: Path
+) -> None:
+    port = free_port()
+    settings = {
+        **manager.environment,
+        "DATABASE_URL": database_url,
+        "ENCRYPTION_KEYS": backing_servers.AUDIT_KEY.reveal(),
+        "METRICS_PORT": str(port),
+        "OPSJOBS_API_PORT": "0",
+        "OPSJOBS_DATA_DIR": str(tmp_path),
+    }
+    with process(role, **settings) as started:
+        manager.wait_for("READY=1")
+        manager.wait_for("STATUS=ready")
+        manager.wait_for("WATCHDOG=1")
+        assert get(port, "/livez") == get(port, "/readyz") == (200, {"status": "ok"})
+        asked = healthcheck(port)
+        assert (asked.returncode, asked.stderr) == (0, f"http://127.0.0.1:{port}/livez: ok\n")
+        started.send_signal(signal.SIGTERM)
+        manager.wait_for("STOPPING=1")
+        assert started.wait(SECONDS) == 0
+    gone = healthcheck(port)
+    assert gone.returncode == 1
+    assert "no answer" in gone.stderr
+
+
+def test_a_healthcheck_names_the_reason_and_the_way_out() -> None:
+    metrics = Metrics()
+    port = metrics.serve("127.0.0.1", 0, {"/livez": lambda: "the event loop has been blocked"})
+    try:
+        asked = healthcheck(port)
+        assert (asked.returncode, asked.stderr) == (
+            1,
+            f"opsjobs: http://127.0.0.1:{port}/livez: the event loop has been blocked\n",
+        )
+        wrong = healthcheck(port, f"https://127.0.0.1:{port}/livez")
+        assert wrong.returncode == 2
+        assert "write http://HOST:PORT/livez" in wrong.stderr
+    finally:
+        metrics.close()
+
+
+def test_a_database_that_is_away_is_a_reason_to_wait_and_no_fault(
+    manager: Manager, tmp_path: Path
+) -> None:
+    port = free_port()
+    settings = {
+        **manager.environment,
+        "DATABASE_URL": f"postgresql://nobody@127.0.0.1:{free_port()}/none",
+        "ENCRYPTION_KEYS": backing_servers.AUDIT_KEY.reveal(),
+        "METRICS_PORT": str(port),
+        "OPSJOBS_DATA_DIR": str(tmp_path),
+    }
+    with process("worker", **settings):
+        manager.wait_for("READY=1")
+        manager.wait_for("STATUS=no lease: PostgreSQL has not registered this worker")
+        manager.wait_for("WATCHDOG=1")
+        assert get(port, "/livez")[0] == 200
+        assert get(port, "/readyz")[0] == 503
