@@ -1,14 +1,21 @@
 # Two commands on a fresh machine: `make demo` shows it, `make test` proves it. Both make their own .venv first.
-.PHONY: help demo test check format bench scale chaos fuzz client clean audit sbom
+.PHONY: help demo test check format bench scale chaos fuzz client wheel clean audit sbom
 
 PYTHON := .venv/bin/python
 # More for pytest: make test ARGS="tests/model -x". Four at a time: CI has two cores, and a test waits for half of its time.
 # Bytecode is kept whatever the environment says: some hundred processes of ours are started, and each compiled them all anew.
 ARGS ?=
+# Other servers than the embedded ones: make test PG=15 (Debian's; or a folder of programs), REDIS=redis-server. Without ARGS
+# they get the tests in which servers can differ: the store, the messages, and the main job through `up` and a scheduler.
+PG ?=
+REDIS ?=
+COMPATIBILITY := tests/store tests/wakeup tests/e2e/test_schedule_to_run.py \
+	tests/standalone/test_up.py::test_configured_servers_replace_the_embedded_ones
+CHOSEN := $(if $(ARGS),$(ARGS),$(if $(PG)$(REDIS),$(COMPATIBILITY)))
 
 help:
 	@echo "make demo    a lab of 12 SSH machines on this one, and a job on all of them, live"
-	@echo "make test    all tests (ARGS=... goes to pytest)"
+	@echo "make test    all tests (ARGS=... goes to pytest; PG=15 and REDIS=redis-server: other servers)"
 	@echo "make check   format, lint, types, floors, dependencies"
 	@echo "make format  what make check would complain about, repaired where a tool can"
 	@echo "make bench   fan-out against bare asyncssh, OpenSSH and others"
@@ -16,6 +23,7 @@ help:
 	@echo "make chaos   ten minutes of faults of every kind, and a table of what came of them"
 	@echo "make fuzz    requests made up from the API's description, right ones and wrong ones, from two users"
 	@echo "make client  a client generated from the API's description runs a job"
+	@echo "make wheel   the built package, installed into a new environment elsewhere, runs the demo"
 	@echo "make audit   asks the advisory service about every package that is installed"
 	@echo "make sbom    what opsjobs is made of, as CycloneDX JSON on standard output"
 	@echo "make clean   removes .venv and everything that was made"
@@ -26,8 +34,8 @@ demo:
 
 test:
 	@scripts/environment dev
-	@scripts/test-needs
-	@PYTHONDONTWRITEBYTECODE= $(PYTHON) -m pytest -n 4 $(ARGS)
+	@PG=$(PG) REDIS=$(REDIS) scripts/test-needs
+	@TESTS_POSTGRES=$(PG) TESTS_REDIS=$(REDIS) PYTHONDONTWRITEBYTECODE= $(PYTHON) -m pytest -n 4 $(CHOSEN)
 
 check:
 	@scripts/environment dev
@@ -64,6 +72,10 @@ client:
 	@scripts/environment dev
 	@test -x .venv-client/bin/openapi-python-client || { python3 -m venv .venv-client && .venv-client/bin/pip install --quiet openapi-python-client ruff; }
 	@PATH="$(CURDIR)/.venv-client/bin:$$PATH" $(PYTHON) -m pytest -q tests/standalone/generated_client_run.py
+
+wheel:
+	@scripts/environment run
+	@scripts/wheel-demo
 
 audit:
 	@scripts/environment dev

@@ -280,7 +280,7 @@ def stage() -> Iterator[Stage]:
         folder = stack.enter_context(open_folder())
         postgres = _postgres(stack)
         runner.upgrade(postgres.url, [AUDIT_KEY])
-        valkey = Valkey(folder)
+        valkey = backing_servers.make_valkey(folder)
         stack.callback(valkey.stop)
         valkey.start()
         fleet = stack.enter_context(machines(_addresses(), stack.enter_context(open_folder())))
@@ -318,7 +318,9 @@ def _postgres(stack: ExitStack) -> Postgres:
             check=True,
         )
         stack.callback(subprocess.run, ["umount", "--lazy", str(folder)], check=False)
-    found = Postgres(folder, settings={**backing_servers._CARELESS, "max_wal_size": "128MB"})
+    found = backing_servers.make_postgres(
+        folder, {**backing_servers.CARELESS, "max_wal_size": "128MB"}
+    )
     stack.callback(found.stop, 5)
     found.start()
     return found

@@ -364,7 +364,7 @@ def start_cluster(stack: ExitStack, machines: Sequence[Sshd], kind: type[H] = Cl
     folder = stack.enter_context(backing_servers.open_folder())
     postgres = stack.enter_context(backing_servers.postgres())
     runner.upgrade(postgres.url, [backing_servers.AUDIT_KEY])
-    valkey = Valkey(folder)
+    valkey = backing_servers.make_valkey(folder)
     stack.callback(valkey.stop)
     valkey.start()
     found = kind(

@@ -1,12 +1,17 @@
-"""Real servers: an embedded PostgreSQL and a Valkey per process, a database per test."""
+"""Real servers: a PostgreSQL and a Valkey per process, a database per test.
+
+TESTS_POSTGRES and TESTS_REDIS (`make test PG=15 REDIS=redis-server`) choose installed servers instead of the embedded ones.
+"""
 
 from __future__ import annotations
 
 import itertools
 import os
+import re
 import shutil
+import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,11 +19,12 @@ import psycopg
 
 from opsjobs.model.secret import Secret
 from opsjobs.standalone.postgres import Postgres
+from opsjobs.standalone.spawn import Owner
 from opsjobs.standalone.valkey import Valkey
 from opsjobs.store.migrations import runner
 
 # The data dies with the run, so nothing has to reach the disk.
-_CARELESS = {
+CARELESS = {
     "fsync": "off",
     "full_page_writes": "off",
     "autovacuum": "off",
@@ -40,6 +46,65 @@ def open_folder(place: Path | None = None) -> Iterator[Path]:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+class InstalledPostgres(Postgres):
+    """A PostgreSQL of this machine, 15 or later, kept as the embedded one is."""
+
+    _EMBEDDED_MAJOR_ONLY = ("io_method", "autovacuum_worker_slots")
+
+    def __init__(self, data_dir: Path, *, binaries: Path, settings: Mapping[str, str]) -> None:
+        super().__init__(data_dir, settings=settings)
+        self._installed = binaries
+        said = subprocess.run(
+            [binaries / "postgres", "--version"], capture_output=True, text=True, check=True
+        ).stdout
+        found = re.search(r"\d+", said)
+        assert found is not None, said
+        self._version = found[0]
+        if int(self._version) < 18:
+            self._settings = {
+                k: v for k, v in self._settings.items() if k not in self._EMBEDDED_MAJOR_ONLY
+            }
+        if int(self._version) < 17:  # no provider `builtin`
+            self._locale = ("--locale=C.UTF-8",)
+
+    @property
+    def _major(self) -> str:
+        return self._version
+
+    def _find_binaries(self, owner: Owner) -> Path:
+        return self._installed
+
+
+class InstalledRedis(Valkey):
+    """A Redis of this machine, kept as the embedded Valkey is."""
+
+    def __init__(self, data_dir: Path, *, binary: Path) -> None:
+        super().__init__(data_dir)
+        self._installed = binary
+
+    def _find_binary(self) -> Path:
+        return self._installed
+
+
+def make_postgres(folder: Path, settings: Mapping[str, str] = CARELESS) -> Postgres:
+    """The PostgreSQL that was chosen, not started: the embedded one, Debian's (`15`), or that of a folder of programs."""
+    chosen = os.environ.get("TESTS_POSTGRES", "")
+    if not chosen:
+        return Postgres(folder, settings=settings)
+    binaries = Path(f"/usr/lib/postgresql/{chosen}/bin" if chosen.isdigit() else chosen)
+    return InstalledPostgres(folder, binaries=binaries, settings=settings)
+
+
+def make_valkey(folder: Path) -> Valkey:
+    """The Valkey or Redis that was chosen, not started: the embedded one, or the program of that name or path."""
+    chosen = os.environ.get("TESTS_REDIS", "")
+    if not chosen:
+        return Valkey(folder)
+    binary = shutil.which(chosen)
+    assert binary is not None, f"TESTS_REDIS: there is no program {chosen}"
+    return InstalledRedis(folder, binary=Path(binary))
 
 
 # Signs the audit log of every database here; who seals rows in a test has it among its keys.
@@ -87,7 +152,7 @@ def memory() -> Path | None:
 def databases() -> Iterator[Databases]:
     """A PostgreSQL with the migrated template, for as long as the block."""
     with open_folder(memory()) as folder:
-        server = Postgres(folder, settings=_CARELESS)
+        server = make_postgres(folder)
         made = None
         try:
             made = Databases(server.start())
@@ -102,7 +167,7 @@ def databases() -> Iterator[Databases]:
 def valkey() -> Iterator[str]:
     """A Valkey of our own; its URL."""
     with open_folder() as folder:
-        server = Valkey(folder)
+        server = make_valkey(folder)
         try:
             yield server.start()
         finally:
@@ -113,7 +178,7 @@ def valkey() -> Iterator[str]:
 def postgres() -> Iterator[Postgres]:
     """A running PostgreSQL of your own, to kill and start again; its database `opsjobs` is empty."""
     with open_folder(memory()) as folder:
-        server = Postgres(folder, settings=_CARELESS)
+        server = make_postgres(folder)
         try:
             server.start()
             yield server

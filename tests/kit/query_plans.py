@@ -50,6 +50,7 @@ _SETTINGS = {
     "log_timing": "off",
     "log_parameter_max_length": "200",
 }
+_SINCE_16 = ("auto_explain.log_parameter_max_length",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +121,8 @@ class Explaining(Database):
                 self._told.add(id(connection))
                 await connection.execute("load 'auto_explain'")
                 for name, value in self._settings.items():
+                    if name in _SINCE_16 and connection.info.server_version < 160_000:
+                        continue
                     await connection.execute("select set_config(%s, %s, false)", [name, value])
                 connection.add_notice_handler(self._hear)
             yield connection

@@ -19,7 +19,6 @@ from kit.migrations import Versions
 from opsjobs.clock import SystemClock
 from opsjobs.engine.background.inspection import Inspection
 from opsjobs.model.errors import DiskFull, Refusal
-from opsjobs.standalone.postgres import Postgres
 from opsjobs.store.envelope import new_key
 from opsjobs.store.migrations import runner
 from opsjobs.store.system_status import Complaint, Fitness
@@ -161,7 +160,9 @@ async def test_a_full_disk_is_found_and_its_end_too() -> None:
         )
         if mounted.returncode:
             pytest.skip("this machine cannot mount a tmpfs")
-        server = Postgres(folder, settings={**backing_servers._CARELESS, "wal_recycle": "off"})
+        server = backing_servers.make_postgres(
+            folder, {**backing_servers.CARELESS, "wal_recycle": "off"}
+        )
         try:
             await full_and_free_again(server.start(), folder)
         finally:

@@ -100,7 +100,7 @@ class Hosted:
 def own_redis() -> Iterator[Valkey]:
     """A Valkey of this test alone, running; `freeze` and `thaw` take it."""
     with backing_servers.open_folder() as folder:
-        server = Valkey(folder)
+        server = backing_servers.make_valkey(folder)
         server.start()
         try:
             yield server

