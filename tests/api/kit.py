@@ -19,6 +19,7 @@ from opsjobs.bus import Bus
 from opsjobs.clock import Clock, SystemClock
 from opsjobs.composition import Limits
 from opsjobs.composition.authentication import build_authentication, build_identity_store
+from opsjobs.composition.platform import build_integrations
 from opsjobs.engine.background.inspection import Inspection
 from opsjobs.engine.firing.forecast import Forecasts
 from opsjobs.engine.launching.job_validation import JobAuthorization
@@ -115,6 +116,8 @@ def services_on(
         security=SecuritySettings(encryption_keys=tuple(keys)),
     )
     known = build_identity_store(settings, database, clock)
+    metrics = Metrics()
+    integrations = build_integrations(settings, clock, metrics)
     ledger, inventory = Ledger(database), TargetInventory(database, vault)
     launcher = Launcher(
         database=database, ledger=ledger, targets=inventory, vault=vault, files=files, clock=clock, limits=LaunchLimits(),
@@ -127,8 +130,13 @@ def services_on(
         settings=settings,
         identities=known,
         authentication=build_authentication(
-            settings, known, clock, passwords=Passwords(PasswordHasher(1, 64, 1))
+            settings,
+            known,
+            clock,
+            integrations=integrations,
+            passwords=Passwords(PasswordHasher(1, 64, 1)),
         ),
+        integrations=integrations,
         vault=vault,
         keys=KeyRotation(database, keys),
         inspection=Inspection(Fitness(database, KeyRotation(database, keys)), clock, space=True),
@@ -154,7 +162,7 @@ def services_on(
         audit_log=AuditLog(database, [AUDIT_KEY]),
         seals=Seals(database, [AUDIT_KEY]),
         bus=Bus(None),
-        metrics=Metrics(),
+        metrics=metrics,
         sessions=Machines(),
         safety_service=None,
         judges=JUDGES,
@@ -166,7 +174,11 @@ def known_to(services: Any, known: IdentityStore) -> None:
     """Have `known` say who has which token."""
     services.identities = known
     services.authentication = build_authentication(
-        services.settings, known, services.clock, passwords=services.authentication.passwords
+        services.settings,
+        known,
+        services.clock,
+        integrations=services.integrations,
+        passwords=services.authentication.passwords,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any, Generic, TypeVar
 
 from fastapi import APIRouter, Request
@@ -21,7 +22,9 @@ from opsjobs.api.schemas.system import (
     WorkerListOut,
 )
 from opsjobs.composition import Services
+from opsjobs.integrations.services.health import IntegrationStatus
 from opsjobs.model.errors import Unavailable
+from opsjobs.model.execution import moment
 from opsjobs.store.system_status import HEAD, Complaint, Queue, Upkeep, WorkerStatus
 from opsjobs.telemetry import log
 
@@ -105,6 +108,7 @@ async def status(request: Request, services: ServicesDep) -> Response:
             "events_unpublished": upkeep.events_unpublished,
             "oldest_snapshot_seconds": round(upkeep.oldest_snapshot_seconds, 1),
             "streams": request.app.state.followers.streams,
+            "integrations": [_integration(one) for one in services.integrations.statuses()],
         }
     )
 
@@ -276,6 +280,10 @@ def _scheduler(upkeep: Upkeep) -> dict[str, Any]:
         "status": "late" if late else "ok",
         "ticked_seconds_ago": None if age is None else round(age, 1),
     }
+
+
+def _integration(status: IntegrationStatus) -> dict[str, Any]:
+    return {**asdict(status), "since": moment(status.since)}
 
 
 def _log(upkeep: Upkeep) -> dict[str, int]:

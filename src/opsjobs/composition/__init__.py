@@ -14,6 +14,7 @@ from opsjobs.composition.authentication import (
     build_authentication,
     build_identity_store,
 )
+from opsjobs.composition.platform import Integrations, build_integrations
 from opsjobs.engine.background.event_publisher import EventPublisher
 from opsjobs.engine.background.inspection import INSPECTION_SECONDS, Inspection
 from opsjobs.engine.background.rescuer import Rescuer
@@ -144,6 +145,7 @@ class Services:
     audit_log: AuditLog
     seals: Seals
     inspection: Inspection
+    integrations: Integrations
 
     @property
     def identities(self) -> IdentityStore:
@@ -170,6 +172,7 @@ class Services:
         await self.sessions.close()
         await self.authentication.close()
         await self.external_secrets.close()
+        await self.integrations.close()
         await self.database.close()
 
 
@@ -208,6 +211,7 @@ def build(
         "clock": clock,
     }
     judges = _judges(settings, metrics)
+    integrations = build_integrations(settings, clock, metrics)
     launcher = _launcher(
         settings, inventory, notifier, judges, current_principal=known.standing, **kept
     )
@@ -219,7 +223,7 @@ def build(
         jobs=jobs,
         keys=keys,
         inventory=inventory,
-        authentication=build_authentication(settings, known, clock),
+        authentication=build_authentication(settings, known, clock, integrations=integrations),
         executions=Executions(database),
         execution_log=ExecutionLog(database),
         contents=Contents(database),
@@ -256,6 +260,7 @@ def build(
         forecasts=Forecasts(overview, calendars),
         audit_log=AuditLog(database, settings.security.encryption_keys),
         seals=Seals(database, settings.security.encryption_keys),
+        integrations=integrations,
         inspection=Inspection(Fitness(database, keys), clock, space=process == "api"),
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from opsjobs.clock import Clock
+from opsjobs.composition.platform import Integrations
 from opsjobs.identity.authenticator import Authenticator
 from opsjobs.identity.local_tokens import OwnTokens
 from opsjobs.identity.logins import LoginService
@@ -59,9 +60,14 @@ def build_identity_store(settings: Settings, database: Database, clock: Clock) -
 
 
 def build_authentication(
-    settings: Settings, known: IdentityStore, clock: Clock, *, passwords: Passwords | None = None
+    settings: Settings,
+    known: IdentityStore,
+    clock: Clock,
+    *,
+    integrations: Integrations,
+    passwords: Passwords | None = None,
 ) -> Authentication:
-    """Build the authentication.
+    """Build the authentication; the Auth Service is one of the `integrations`.
 
     Our signing keys are derived from `settings.security.encryption_keys`.
     """
@@ -71,7 +77,7 @@ def build_authentication(
     services = ServiceTokens(known, clock, audience=wanted.service_audience)
     passwords = passwords or Passwords()
     production = settings.security.environment == "production"
-    platform = _platform(wanted, http, clock, production=production)
+    platform = _platform(wanted, http, clock, integrations, production=production)
     authenticator = Authenticator(known, clock, own=own, services=services, platform=platform)
     return Authentication(
         known, authenticator, LoginService(known, passwords, own), passwords, http
@@ -79,13 +85,19 @@ def build_authentication(
 
 
 def _platform(
-    wanted: IdentitySettings, http: JsonClient, clock: Clock, *, production: bool
+    wanted: IdentitySettings,
+    http: JsonClient,
+    clock: Clock,
+    integrations: Integrations,
+    *,
+    production: bool,
 ) -> Platform | None:
     rules = ClaimRules(
         wanted.jwt_issuer, wanted.audiences, wanted.jwt_leeway, name_claim=wanted.jwt_name_claim
     )
-    if wanted.auth_service_url is not None:
-        service = AuthService(http, wanted.auth_service_url)
+    auth = integrations.get("AUTH")
+    if auth is not None and auth.profile.auth is not None:
+        service = AuthService(auth.client, auth.profile.auth)
         return IntrospectedTokens(service, rules, clock, kept_seconds=wanted.auth_cache)
     keys = _keys(wanted, http, clock, plain_http=not production)
     return None if keys is None else SignedTokens(keys, rules, clock)

@@ -1,4 +1,4 @@
-"""JSON requests to other services: no redirects, no proxies, bounded in time and size."""
+"""GET requests for JSON: no redirects, no proxies, bounded in time and size."""
 
 from __future__ import annotations
 
@@ -31,12 +31,24 @@ class JsonClient:
         self._client: httpx2.AsyncClient | None = None
 
     async def get(self, url: str) -> Any:
-        """GET and return the JSON. Raises ServiceUnavailable."""
-        return await self._ask("GET", url, None)
-
-    async def post(self, url: str, body: dict[str, Any]) -> Any:
-        """POST and return the JSON of the response. Raises ServiceUnavailable."""
-        return await self._ask("POST", url, body)
+        """Return the JSON at a URL. Raises ServiceUnavailable."""
+        try:
+            # The client's own timeout is per step: a slow trickle of a response would never end.
+            async with (
+                asyncio.timeout(self._seconds),
+                self._connected().stream("GET", url) as answer,
+            ):
+                if answer.status_code != 200:
+                    raise ServiceUnavailable(
+                        f"{url} answers {answer.status_code}", answer.status_code
+                    )
+                return json.loads(await _read(answer, url))
+        except (httpx2.HTTPError, httpx2.InvalidURL, OSError, TimeoutError) as lost:
+            raise ServiceUnavailable(
+                f"{url} does not answer: {str(lost) or type(lost).__name__}"
+            ) from None
+        except (ValueError, RecursionError):
+            raise ServiceUnavailable(f"{url} does not answer with JSON") from None
 
     async def close(self) -> None:
         """Close the connections."""
@@ -53,25 +65,6 @@ class JsonClient:
                 headers={"user-agent": USER_AGENT, "accept": "application/json"},
             )
         return self._client
-
-    async def _ask(self, method: str, url: str, body: dict[str, Any] | None) -> Any:
-        try:
-            # The client's own timeout is per step: a slow trickle of a response would never end.
-            async with (
-                asyncio.timeout(self._seconds),
-                self._connected().stream(method, url, json=body) as answer,
-            ):
-                if answer.status_code != 200:
-                    raise ServiceUnavailable(
-                        f"{url} answers {answer.status_code}", answer.status_code
-                    )
-                return json.loads(await _read(answer, url))
-        except (httpx2.HTTPError, httpx2.InvalidURL, OSError, TimeoutError) as lost:
-            raise ServiceUnavailable(
-                f"{url} does not answer: {str(lost) or type(lost).__name__}"
-            ) from None
-        except (ValueError, RecursionError):
-            raise ServiceUnavailable(f"{url} does not answer with JSON") from None
 
 
 async def _read(answer: httpx2.Response, url: str) -> bytes:

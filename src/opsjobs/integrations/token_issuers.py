@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from opsjobs.integrations.json_client import JsonClient, ServiceUnavailable
+from opsjobs.integrations.services.client import ServiceClient
+from opsjobs.integrations.services.profile import AuthCalls
 
 DISCOVERY = "/.well-known/openid-configuration"
-VALIDATE = "/api/auth/validate"
 # Some generations of the platform report a rejection in the body, some by the status.
 _NO = (401, 403)
 
@@ -48,28 +49,26 @@ class DiscoveredIssuer:
 
 
 class AuthService:
-    """The platform's Auth Service, queried for each token that opsjobs did not issue.
+    """The platform's Auth Service, queried for each token that opsjobs did not issue."""
 
-    `url`: its base address.
-    """
-
-    def __init__(self, client: JsonClient, url: str) -> None:
+    def __init__(self, client: ServiceClient, calls: AuthCalls) -> None:
         self._client = client
-        self._url = url.rstrip("/") + VALIDATE
+        self._calls = calls
 
     async def validate(self, token: str) -> Mapping[str, Any] | None:
         """Return the claims of a valid token, None for an invalid one.
 
         Both forms of the platform's response are supported. Raises ServiceUnavailable.
         """
-        try:
-            answer = await self._client.post(self._url, {"token": token})
-        except ServiceUnavailable as away:
-            if away.status in _NO:
-                return None
-            raise
+        response = await self._client.post(
+            self._calls.path, {self._calls.token: token}, idempotent=True, accept=(200, *_NO)
+        )
+        if response.status in _NO:
+            return None
+        answer = response.body
         if not isinstance(answer, dict) or not isinstance(answer.get("valid"), bool):
-            raise ServiceUnavailable(f"{self._url} does not say whether the token is valid")
+            path = self._calls.path
+            raise ServiceUnavailable(f"the Auth Service does not say at {path} if a token is valid")
         if not answer["valid"]:
             return None
         return _claims(answer)

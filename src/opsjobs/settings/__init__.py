@@ -29,6 +29,7 @@ from opsjobs.settings.loader import (
     names,
     unknown,
 )
+from opsjobs.settings.platform import PlatformSettings, ServiceSettings
 from opsjobs.settings.safety import SafetySettings
 from opsjobs.settings.secrets import SecretsSettings
 
@@ -38,11 +39,13 @@ __all__ = [
     "DatabaseSettings",
     "ExecutionSettings",
     "IdentitySettings",
+    "PlatformSettings",
     "RedisSettings",
     "RetentionSettings",
     "SafetySettings",
     "SecretsSettings",
     "SecuritySettings",
+    "ServiceSettings",
     "SettingDoc",
     "Settings",
     "SettingsError",

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from opsjobs.model.secret import Secret
 from opsjobs.settings.identity import IdentitySettings
+from opsjobs.settings.platform import PlatformSettings
 from opsjobs.settings.safety import SafetySettings
 from opsjobs.settings.secrets import SecretsSettings
 from opsjobs.settings.types import (
@@ -425,6 +426,7 @@ class Settings(SettingsGroup):
     api: ApiSettings = Field(default_factory=ApiSettings)
     security: SecuritySettings = Field(default_factory=SecuritySettings)
     identity: IdentitySettings = Field(default_factory=IdentitySettings)
+    platform: PlatformSettings = Field(default_factory=PlatformSettings)
     secrets: SecretsSettings = Field(default_factory=SecretsSettings)
     safety: SafetySettings = Field(default_factory=SafetySettings)
     telemetry: TelemetrySettings = Field(default_factory=TelemetrySettings)

@@ -66,12 +66,13 @@ def _servers(settings: Settings) -> Iterator[str]:
             f"REDIS_URL has no password, {_SO}: everyone who can reach Redis could stop "
             "executions. Write redis://:PASSWORD@HOST."
         )
-    auth = urlsplit(settings.identity.auth_service_url or "")
-    if auth.scheme == "http" and _is_remote(auth.hostname):
-        yield (
-            f"AUTH_SERVICE_URL is not https, {_SO}: "
-            "tokens would cross the network unencrypted. Use https."
-        )
+    for name, service in settings.platform.services(settings.identity).items():
+        address = urlsplit(service.url or "")
+        if address.scheme == "http" and _is_remote(address.hostname):
+            yield (
+                f"{name}_SERVICE_URL is not https, {_SO}: "
+                "tokens would cross the network unencrypted. Use https."
+            )
 
 
 def _is_remote(host: str | None) -> bool:

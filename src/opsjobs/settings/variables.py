@@ -34,21 +34,32 @@ class SettingsGroup(BaseModel):
 
 
 def setting(
-    name: str, default: str | None, description: str, *, secret: bool = False, unset: Any = None
+    name: str,
+    default: str | None,
+    description: str,
+    *,
+    secret: bool = False,
+    unset: Any = None,
+    also: str | None = None,
 ) -> Any:
     """Declare a field of a group.
 
     `name` is the variable. Without the prefix OPSJOBS_ it is a name of the platform, and is read
     with and without the prefix. `default` is text, validated like the variable itself; if it is
     None, the field is `unset` as long as the variable is not set. A `secret` is shown as ***, and
-    can also be read from the file that NAME_FILE names.
+    can also be read from the file that NAME_FILE names. `also` is an older name of the platform.
     """
     start: Any = unset if default is None else default
     return Field(
         default=start,
         validate_default=default is not None,
         description=description,
-        json_schema_extra={"variable": name, "default": default, "secret": secret},
+        json_schema_extra={
+            "variable": name,
+            "default": default,
+            "secret": secret,
+            "also": also,
+        },
     )
 
 
@@ -62,11 +73,16 @@ class Variable:
     default: str | None
     description: str
     secret: bool
+    also: str | None = None
+    """An older name of the platform."""
 
     @property
     def names(self) -> tuple[str, ...]:
         """The accepted names, in order of precedence."""
-        return (self.name,) if self.name.startswith(PREFIX) else (PREFIX + self.name, self.name)
+        if self.name.startswith(PREFIX):
+            return (self.name,)
+        older = (self.also,) if self.also is not None else ()
+        return (PREFIX + self.name, self.name, *older)
 
     @property
     def alias(self) -> str | None:
@@ -75,12 +91,15 @@ class Variable:
 
 
 def variables(group: type[BaseModel], path: tuple[str, ...] = ()) -> Iterator[Variable]:
-    """Return the variables of a group and of the groups in it, in the order of declaration."""
+    """Return the variables of a group and of the groups in it, in the order of declaration.
+
+    A field that `setting` did not declare is no variable: it is set in code.
+    """
     for name, field in group.model_fields.items():
         kind = field.annotation
         if isinstance(kind, type) and issubclass(kind, SettingsGroup):
             yield from variables(kind, (*path, name))
-        else:
+        elif field.json_schema_extra is not None:
             yield _variable((*path, name), field)
 
 
@@ -92,6 +111,7 @@ def _variable(path: tuple[str, ...], field: FieldInfo) -> Variable:
         declared["default"],
         field.description or "",
         declared["secret"],
+        declared["also"],
     )
 
 

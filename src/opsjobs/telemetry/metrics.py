@@ -123,6 +123,15 @@ class Metrics:
             "status",
         )
         self.stream_clients = self._gauge("stream_clients", "Open event streams")
+        self.service_requests = self._counter(
+            "service_requests", "Requests to the platform's services", "service", "outcome"
+        )
+        self.service_request_seconds = self._histogram(
+            "service_request_seconds",
+            "One request to a service of the platform",
+            _SECONDS,
+            "service",
+        )
 
     def text(self) -> bytes:
         """Return all metrics in Prometheus' text format."""

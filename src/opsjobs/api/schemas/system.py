@@ -99,6 +99,20 @@ class LogStatusOut(AnswerModel):
     default_rows: int
 
 
+class IntegrationOut(AnswerModel):
+    """A connected service of the platform, as the answering process sees it.
+
+    `state` is open after several failures in a row: the service is then not asked for a while.
+    """
+
+    name: str
+    host: str
+    profile: str
+    state: Literal["unused", "ok", "failing", "open"]
+    last_error: str | None
+    since: Timestamp
+
+
 class ServiceStatusOut(AnswerModel):
     """The state of the service in full."""
 
@@ -115,3 +129,4 @@ class ServiceStatusOut(AnswerModel):
     events_unpublished: int
     oldest_snapshot_seconds: float
     streams: int
+    integrations: list[IntegrationOut]

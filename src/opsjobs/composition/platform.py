@@ -1,0 +1,136 @@
+"""Build the clients of the platform's services, as the settings and profiles say."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from opsjobs.clock import Clock
+from opsjobs.identity.outgoing_tokens import OutgoingTokens
+from opsjobs.integrations.services.authorization import (
+    ClientCredentials,
+    ServiceAuth,
+    SignedToken,
+    StaticHeader,
+)
+from opsjobs.integrations.services.client import ServiceClient, ServiceOptions, request_token
+from opsjobs.integrations.services.health import IntegrationStatus, ServiceHealth
+from opsjobs.integrations.services.profile import Profile, ProfileError, load_profile
+from opsjobs.model.secret import Secret
+from opsjobs.settings import PlatformSettings, ServiceSettings, Settings
+from opsjobs.telemetry import Metrics
+
+_SECTIONS = {
+    "TARGET": "targets",
+    "USER": "users",
+    "AUTH": "auth",
+    "NOTIFICATION": "notifications",
+    "AUDIT": "audit",
+}
+"""The section of a profile for each service."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectedService:
+    """A service that the settings name: its client, and the profile that describes it."""
+
+    client: ServiceClient
+    profile: Profile
+
+
+@dataclass(frozen=True)
+class Integrations:
+    """The platform's services that are connected, by name (TARGET, USER, AUTH)."""
+
+    connected: Mapping[str, ConnectedService]
+
+    def get(self, name: str) -> ConnectedService | None:
+        """Return a service; None if its built-in replacement is used."""
+        return self.connected.get(name)
+
+    def statuses(self) -> list[IntegrationStatus]:
+        """Return the state of each connected service as this process sees it."""
+        return [service.client.health.status() for service in self.connected.values()]
+
+    async def close(self) -> None:
+        """Close the connections."""
+        for service in self.connected.values():
+            await service.client.close()
+
+
+def build_integrations(settings: Settings, clock: Clock, metrics: Metrics) -> Integrations:
+    """Build the clients without connecting.
+
+    Raises ValueError for a profile that cannot be used.
+    """
+    wanted = settings.platform
+    return Integrations(
+        {
+            name: _connect(name, service, settings, clock, metrics)
+            for name, service in wanted.services(settings.identity).items()
+            if service.is_remote
+        }
+    )
+
+
+def _connect(
+    name: str, service: ServiceSettings, settings: Settings, clock: Clock, metrics: Metrics
+) -> ConnectedService:
+    try:
+        profile = load_profile(service.profile)
+    except ProfileError as wrong:
+        raise ValueError(f"{name}_SERVICE_PROFILE: {wrong}.") from None
+    section = _SECTIONS[name]
+    if getattr(profile, section) is None:
+        raise ValueError(
+            f"{name}_SERVICE_PROFILE: the profile {profile.name} has no section {section!r}, so "
+            f"this service cannot be asked. Unset {name}_SERVICE_URL, or write another profile."
+        )
+    wanted, word, url = settings.platform, name.lower(), service.url or ""
+    options = ServiceOptions(
+        word, url, wanted.timeout, profile.headers.correlation, ca_file=wanted.ca_file
+    )
+    shared = settings.identity.jwt_secret_key
+    client = ServiceClient(
+        options,
+        _auth(service, wanted, clock, name=word, shared=shared, profile=profile),
+        ServiceHealth(word, url, profile.name, clock),
+        clock,
+        observe=_observer(word, metrics),
+    )
+    return ConnectedService(client, profile)
+
+
+def _auth(
+    service: ServiceSettings,
+    wanted: PlatformSettings,
+    clock: Clock,
+    *,
+    name: str,
+    shared: Secret | None,
+    profile: Profile,
+) -> ServiceAuth:
+    secret = service.secret
+    match service.auth:
+        case "bearer":
+            return StaticHeader("authorization", secret, prefix="Bearer ")
+        case "api_key":
+            return StaticHeader(profile.headers.api_key.lower(), secret)
+        case "service_jwt" if (key := secret or shared) is not None:
+            return SignedToken(OutgoingTokens(key, clock, audience=f"{name}-service").sign)
+        case "client_credentials" if secret is not None and wanted.token_url is not None:
+            url, seconds = wanted.token_url, wanted.timeout
+            return ClientCredentials(
+                lambda: request_token(url, wanted.client_id, secret, seconds=seconds), clock
+            )
+    return StaticHeader()
+
+
+def _observer(name: str, metrics: Metrics) -> Callable[[str, float], None]:
+    requests, seconds = metrics.service_requests, metrics.service_request_seconds.labels(name)
+
+    def observe(outcome: str, took: float) -> None:
+        requests.labels(name, outcome).inc()
+        seconds.observe(took)
+
+    return observe

@@ -1,0 +1,1 @@
+"""The platform's services: profiles, an authenticated HTTP client, and their adapters."""

@@ -1,0 +1,174 @@
+"""Settings of the platform's services: where each is, its profile, and how it knows us."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+
+from opsjobs.model.secret import Secret
+from opsjobs.settings.identity import IdentitySettings
+from opsjobs.settings.types import ABSOLUTE_PATH, address, choice, hidden, matching, seconds, text
+from opsjobs.settings.variables import SettingsGroup, setting
+
+EMBEDDED = "embedded"
+AUTH_MODES = ("none", "bearer", "api_key", "service_jwt", "client_credentials")
+
+_HTTP = ("https", "http")
+_PROFILE = text(
+    r"embedded|opsconductor-(v3|ms|ng)|/[^\x00]+",
+    "write embedded, opsconductor-v3, opsconductor-ms, opsconductor-ng, or the absolute path of a "
+    "profile file",
+)
+_SECRET = hidden(
+    matching(r"[\x21-\x7e]{1,8192}", "write the secret alone: printable characters without blanks")
+)
+ServiceUrl = Annotated[str | None, address(_HTTP, "https://targets.example.org")]
+ServiceProfile = Annotated[str, _PROFILE]
+ServiceAuthMode = Annotated[str, choice(*AUTH_MODES)]
+ServiceSecret = Annotated[Secret | None, _SECRET]
+
+_V3 = "opsconductor-v3"
+_MODES = "How we authenticate to it: " + ", ".join(AUTH_MODES[:-1]) + f" or {AUTH_MODES[-1]}."
+_BY_MODE = (
+    "The bearer token, API key, signing secret (service_jwt; not set: JWT_SECRET_KEY) or client "
+    "secret for it."
+)
+_PROFILES = "Its generation: opsconductor-v3, -ms or -ng, or the absolute path of a profile file."
+
+
+class ServiceSettings(SettingsGroup):
+    """The address of one service; without a URL its built-in replacement is used."""
+
+    url: str | None = None
+    profile: str = _V3
+    auth: str = "none"
+    secret: Secret | None = None
+
+    @property
+    def is_remote(self) -> bool:
+        """True if the service is asked, False if its built-in replacement is."""
+        return self.url is not None and self.profile != EMBEDDED
+
+
+class TargetServiceSettings(ServiceSettings):
+    """The Target Service."""
+
+    url: ServiceUrl = setting(
+        "TARGET_SERVICE_URL",
+        None,
+        "URL of the platform's Target Service. Not set: targets are kept by opsjobs.",
+    )
+    profile: ServiceProfile = setting("TARGET_SERVICE_PROFILE", _V3, _PROFILES)
+    auth: ServiceAuthMode = setting("TARGET_SERVICE_AUTH", "none", _MODES)
+    secret: ServiceSecret = setting("TARGET_SERVICE_SECRET", None, _BY_MODE, secret=True)
+
+
+class UserServiceSettings(ServiceSettings):
+    """The User Service."""
+
+    url: ServiceUrl = setting(
+        "USER_SERVICE_URL",
+        None,
+        "URL of the platform's User Service. Not set: platform users have the rights of their "
+        "tokens.",
+    )
+    profile: ServiceProfile = setting("USER_SERVICE_PROFILE", _V3, _PROFILES)
+    auth: ServiceAuthMode = setting("USER_SERVICE_AUTH", "none", _MODES)
+    secret: ServiceSecret = setting("USER_SERVICE_SECRET", None, _BY_MODE, secret=True)
+
+
+class NotificationServiceSettings(ServiceSettings):
+    """The Notification Service."""
+
+    url: ServiceUrl = setting(
+        "NOTIFICATION_SERVICE_URL",
+        None,
+        "URL of the platform's Notification Service. Not set: none.",
+    )
+    profile: ServiceProfile = setting("NOTIFICATION_SERVICE_PROFILE", _V3, _PROFILES)
+    auth: ServiceAuthMode = setting("NOTIFICATION_SERVICE_AUTH", "none", _MODES)
+    secret: ServiceSecret = setting("NOTIFICATION_SERVICE_SECRET", None, _BY_MODE, secret=True)
+
+
+class AuditServiceSettings(ServiceSettings):
+    """The Audit Service."""
+
+    url: ServiceUrl = setting(
+        "AUDIT_SERVICE_URL",
+        None,
+        "URL of the platform's Audit Service. Not set: the audit log stays in opsjobs alone.",
+        also="AUDIT_EVENTS_SERVICE_URL",
+    )
+    profile: ServiceProfile = setting("AUDIT_SERVICE_PROFILE", _V3, _PROFILES)
+    auth: ServiceAuthMode = setting("AUDIT_SERVICE_AUTH", "none", _MODES)
+    secret: ServiceSecret = setting("AUDIT_SERVICE_SECRET", None, _BY_MODE, secret=True)
+
+
+class AuthServiceSettings(ServiceSettings):
+    """The Auth Service; its URL is AUTH_SERVICE_URL in the settings of authentication."""
+
+    profile: ServiceProfile = setting("AUTH_SERVICE_PROFILE", _V3, _PROFILES)
+    auth: ServiceAuthMode = setting("AUTH_SERVICE_AUTH", "none", _MODES)
+    secret: ServiceSecret = setting("AUTH_SERVICE_SECRET", None, _BY_MODE, secret=True)
+
+
+class PlatformSettings(SettingsGroup):
+    """The platform's services, and what requests to all of them have in common."""
+
+    target: TargetServiceSettings = Field(default_factory=TargetServiceSettings)
+    user: UserServiceSettings = Field(default_factory=UserServiceSettings)
+    auth: AuthServiceSettings = Field(default_factory=AuthServiceSettings)
+    notification: NotificationServiceSettings = Field(default_factory=NotificationServiceSettings)
+    audit: AuditServiceSettings = Field(default_factory=AuditServiceSettings)
+    timeout: Annotated[float, seconds(0.1, 60)] = setting(
+        "OPSJOBS_SERVICE_TIMEOUT",
+        "5s",
+        "Timeout of one request to a service; all attempts together may take twice as long.",
+    )
+    ca_file: Annotated[Path | None, ABSOLUTE_PATH] = setting(
+        "OPSJOBS_SERVICE_CA_FILE",
+        None,
+        "CA certificates (PEM) that verify the services' certificates. Not set: those of the "
+        "system.",
+    )
+    client_id: Annotated[
+        str, text(r"[\x21-\x7e]{1,200}", "write the id of the client, such as opsjobs")
+    ] = setting("OPSJOBS_SERVICE_CLIENT_ID", "opsjobs", "Our client id, for client_credentials.")
+    token_url: Annotated[str | None, address(_HTTP, "https://id.example.org/token")] = setting(
+        "OPSJOBS_SERVICE_TOKEN_URL", None, "Token endpoint, for client_credentials."
+    )
+
+    def services(self, identity: IdentitySettings) -> dict[str, ServiceSettings]:
+        """Return the services by the word that their settings begin with."""
+        url = identity.auth_service_url
+        return {
+            "TARGET": self.target,
+            "USER": self.user,
+            "AUTH": self.auth.model_copy(update={"url": url}),
+            "NOTIFICATION": self.notification,
+            "AUDIT": self.audit,
+        }
+
+
+def faults(wanted: PlatformSettings, identity: IdentitySettings) -> Iterator[str]:
+    """Return contradictions as sentences."""
+    for name, service in wanted.services(identity).items():
+        if service.is_remote:
+            yield from _auth_faults(name, service, wanted, identity)
+
+
+def _auth_faults(
+    name: str, service: ServiceSettings, wanted: PlatformSettings, identity: IdentitySettings
+) -> Iterator[str]:
+    mode = service.auth
+    shared = mode == "service_jwt" and identity.jwt_secret_key is not None
+    if mode != "none" and service.secret is None and not shared:
+        yield f"{name}_SERVICE_AUTH is {mode}, but there is no secret: set {name}_SERVICE_SECRET."
+    if mode == "client_credentials" and wanted.token_url is None:
+        yield (
+            f"{name}_SERVICE_AUTH is client_credentials, but OPSJOBS_SERVICE_TOKEN_URL is not set: "
+            "write the address of the token endpoint."
+        )

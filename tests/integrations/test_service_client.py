@@ -1,0 +1,201 @@
+"""Requests to a service of the platform: who we are, what is retried, and what is cut off."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+import jwt
+import pytest
+
+from kit.platform_services import PlatformServices, platform_services
+from kit.token_issuer import SECRET
+from opsjobs.clock import TurnedClock
+from opsjobs.composition.platform import build_integrations
+from opsjobs.integrations.json_client import ServiceUnavailable
+from opsjobs.integrations.services.authorization import ClientCredentials
+from opsjobs.integrations.services.client import ServiceClient, ServiceOptions, ServiceRefused
+from opsjobs.integrations.services.health import ServiceHealth
+from opsjobs.settings import load
+from opsjobs.telemetry import Metrics, bound
+
+NOW = datetime(2026, 11, 27, tzinfo=UTC)
+PATH = "/api/v3/targets/7"
+
+
+@asynccontextmanager
+async def client_of(
+    platform: PlatformServices, *, clock: TurnedClock | None = None, **more: str
+) -> AsyncIterator[tuple[ServiceClient, Metrics]]:
+    environ = {
+        "TARGET_SERVICE_URL": platform.url("target"),
+        "OPSJOBS_SERVICE_TIMEOUT": "0.5",
+        **more,
+    }
+    metrics = Metrics()
+    integrations = build_integrations(load(environ), clock or TurnedClock(NOW), metrics)
+    service = integrations.get("TARGET")
+    assert service is not None
+    try:
+        yield service.client, metrics
+    finally:
+        await integrations.close()
+
+
+def outcomes(metrics: Metrics) -> Counter[str]:
+    found = Counter[str]()
+    for family in metrics.registry.collect():
+        for sample in family.samples:
+            if sample.name == "opsjobs_service_requests_total":
+                found[sample.labels["outcome"]] += int(sample.value)
+    return found
+
+
+async def test_each_mode_authenticates_in_its_way() -> None:
+    with platform_services() as platform:
+        platform.add_target("7", "web-1", "192.0.2.7", 22)
+        modes: list[tuple[dict[str, str], str, str]] = [
+            ({"TARGET_SERVICE_AUTH": "bearer"}, "authorization", "Bearer s3cret-of-ours"),
+            ({"TARGET_SERVICE_AUTH": "api_key"}, "x-api-key", "s3cret-of-ours"),
+        ]
+        for environ, header, value in modes:
+            environ["TARGET_SERVICE_SECRET"] = "s3cret-of-ours"
+            async with client_of(platform, **environ) as (client, _):
+                assert (await client.get(PATH)).body["name"] == "web-1"
+            assert platform.calls[-1].headers[header] == value
+        async with client_of(platform) as (client, _):
+            await client.get(PATH)
+        sent = platform.calls[-1].headers
+        assert "authorization" not in sent
+        assert sent["user-agent"] == "OpsConductor-Client/job-execution"
+
+
+async def test_a_signed_token_is_short_lived_and_names_its_service() -> None:
+    clock = TurnedClock(NOW)
+    environ = {"TARGET_SERVICE_AUTH": "service_jwt", "JWT_SECRET_KEY": SECRET}
+    with platform_services() as platform:
+        platform.add_target("7", "web-1", "192.0.2.7", 22)
+        async with client_of(platform, clock=clock, **environ) as (client, _):
+            await client.get(PATH)
+        token = platform.calls[-1].headers["authorization"].removeprefix("Bearer ")
+    claims = jwt.decode(
+        token, SECRET, ["HS256"], audience="target-service", options={"verify_exp": False}
+    )
+    assert claims["sub"] == "job-execution"
+    assert claims["exp"] - NOW.timestamp() == 60
+
+
+async def test_the_request_id_goes_along_as_the_correlation_id() -> None:
+    with platform_services() as platform:
+        platform.add_target("7", "web-1", "192.0.2.7", 22)
+        async with client_of(platform) as (client, _):
+            with bound(request_id="r-1"):
+                await client.get(PATH)
+            assert platform.calls[-1].headers["x-correlation-id"] == "r-1"
+            await client.get(PATH)
+            assert len(platform.calls[-1].headers["x-correlation-id"]) == 36
+
+
+@pytest.mark.parametrize(
+    ("fault", "attempts", "outcome", "message"),
+    [
+        ("500", 3, "error", "it answers 500"),
+        ("slow", 2, "timeout", "it did not answer within"),
+        ("garbage", 1, "invalid", "it answers 200 with something that is not JSON"),
+        ("endless", 1, "invalid", "it answers with more than 8388608 bytes"),
+        ("redirect", 1, "invalid", "sends us on to 127.0.0.1, which is not followed"),
+        ("refused", 1, "rejected", "Check TARGET_SERVICE_AUTH and TARGET_SERVICE_SECRET"),
+    ],
+)
+async def test_a_fault_is_named_and_only_what_may_pass_is_retried(
+    fault: str, attempts: int, outcome: str, message: str
+) -> None:
+    with platform_services() as platform:
+        platform.faults["target"] = fault
+        more: dict[str, str] = {"OPSJOBS_SERVICE_TIMEOUT": "5"} if fault == "endless" else {}
+        async with client_of(platform, **more) as (client, metrics):
+            with pytest.raises(ServiceUnavailable) as caught:
+                await client.get(PATH)
+            status = client.health.status()
+        assert message in str(caught.value)
+        assert str(caught.value).startswith("the Target Service at 127.0.0.1:")
+        assert len(platform.calls) == attempts
+        assert outcomes(metrics)[outcome] >= 1
+        assert (status.name, status.state, status.profile) == (
+            "target",
+            "failing",
+            "opsconductor-v3",
+        )
+        assert message.split(",", maxsplit=1)[0] in str(status.last_error)
+
+
+async def test_what_is_not_idempotent_is_sent_once() -> None:
+    with platform_services() as platform:
+        platform.faults["target"] = "500"
+        async with client_of(platform) as (client, _):
+            with pytest.raises(ServiceUnavailable):
+                await client.post("/api/v3/targets/batch", {"target_ids": []}, idempotent=False)
+        assert len(platform.calls) == 1
+
+
+async def test_a_service_that_is_down_is_spared_and_tried_again_after_a_pause() -> None:
+    clock = TurnedClock(NOW)
+    with platform_services() as platform:
+        platform.add_target("7", "web-1", "192.0.2.7", 22)
+        platform.faults["target"] = "500"
+        async with client_of(platform, clock=clock) as (client, metrics):
+            for _ in range(4):
+                with pytest.raises(ServiceUnavailable):
+                    await client.get(PATH)
+            assert len(platform.calls) == 5
+            assert outcomes(metrics)["circuit_open"] >= 2
+            assert client.health.status().state == "open"
+            platform.faults.clear()
+            clock.turn(3)
+            assert (await client.get(PATH)).status == 200
+            status = client.health.status()
+            assert (status.state, status.since) == ("ok", clock.now())
+
+
+async def test_an_object_that_is_not_there_is_no_fault_of_the_service() -> None:
+    with platform_services() as platform:
+        async with client_of(platform) as (client, _):
+            for _ in range(6):
+                with pytest.raises(ServiceRefused) as caught:
+                    await client.get(PATH)
+                assert caught.value.status == 404
+            assert client.health.status().state == "ok"
+
+
+async def test_a_token_of_the_token_endpoint_is_kept_until_it_ends_or_is_rejected() -> None:
+    given: list[str] = []
+
+    async def request() -> Any:
+        given.append(f"token-{len(given)}")
+        return {"access_token": given[-1], "token_type": "Bearer", "expires_in": 300}
+
+    clock = TurnedClock(NOW)
+    with platform_services() as platform:
+        platform.add_target("7", "web-1", "192.0.2.7", 22)
+        url = platform.url("target")
+        client = ServiceClient(
+            ServiceOptions("target", url),
+            ClientCredentials(request, clock),
+            ServiceHealth("target", url, "opsconductor-v3", clock),
+            clock,
+        )
+        try:
+            await client.get(PATH)
+            await client.get(PATH)
+            assert given == ["token-0"]
+            clock.turn(271)
+            await client.get(PATH)
+            assert given == ["token-0", "token-1"]
+            platform.takes = lambda call: call.headers["authorization"] == "Bearer token-2"
+            await client.get(PATH)
+            assert given == ["token-0", "token-1", "token-2"]
+        finally:
+            await client.close()
