@@ -197,7 +197,7 @@ def _at_least(what: str, goal: float, ratio: float | None) -> Judged:
 
 
 def _fan_out(seen: Figures, temperature: str) -> str:
-    words = {"warm": "connections held from the round before", "cold": "every connection made anew"}
+    words = {"warm": "connections held from the round before", "cold": "every connection is new"}
     keys = sorted(
         (k for k in seen.laps if k[0] == temperature), key=lambda k: (k[2], -seen.rate(*k))
     )

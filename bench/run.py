@@ -163,7 +163,7 @@ class Bench:
             self.parallel_ssh.let_go()
 
     def cold(self) -> None:
-        """Every connection is made anew: the worker is a new one each time."""
+        """Every connection is made again: the worker is a new one each time."""
         for turn in range(self.plan.cold):
             for width in (32, 200):
 

@@ -259,7 +259,7 @@ FAULTS = (
     Fault("worker killed", "SIGKILL of one of two workers", worker_killed),
     Fault(
         "all workers killed, three times",
-        "SIGKILL of both, thrice in one run, each time started anew",
+        "SIGKILL of both, thrice in one run, started again each time",
         every_worker_killed_three_times,
     ),
     Fault(

@@ -122,7 +122,7 @@ class Stage(Cluster):
         return started
 
     def arm(self, name: str, failpoint: str) -> None:
-        """Start it anew with faults on order, and return when it works, or has died of one already."""
+        """Start it again with faults on order, and return when it works, or has died of one already."""
         if self.running[name].alive:
             self.running[name].kill()
         self._armed.add(name)
@@ -130,7 +130,7 @@ class Stage(Cluster):
         wait_until(lambda: not started.alive or self._works(started), f"{name} works or is dead")
 
     def reach_postgres_by_proxy(self, *names: str) -> Proxy:
-        """Start these processes (without any: all) anew, with a proxy before PostgreSQL until everything is healed; the proxy."""
+        """Start these processes (without any: all) again, with a proxy before PostgreSQL until everything is healed; the proxy."""
         folder, database = parts_of(self.postgres.url)
         way = self.network.database(folder)
         self.restart(
@@ -140,7 +140,7 @@ class Stage(Cluster):
         return way
 
     def restart(self, *names: str, **settings: str) -> None:
-        """Start these processes anew with these settings until everything is healed, and return when they work."""
+        """Start these processes again with these settings until everything is healed, and return when they work."""
         for name in names:
             if self.running[name].alive:
                 self.running[name].kill()
@@ -233,7 +233,7 @@ class Stage(Cluster):
                 connection.execute("select pg_reload_conf()")
 
     def kill_a_backend(self) -> bool:
-        """One PostgreSQL session dies hard, and PostgreSQL starts all of itself anew. Whether there was one."""
+        """One PostgreSQL session dies hard, and PostgreSQL starts all of itself again. Whether there was one."""
         backends = "select pid from pg_stat_activity where application_name like 'opsjobs%%' order by random() limit 1"
         found = self.rows(backends)
         for row in found:

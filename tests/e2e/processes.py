@@ -123,5 +123,5 @@ class ServiceProcess:
         return next(int(line.split()[1]) for line in status if line.startswith("VmHWM:"))
 
     def forget_peak(self) -> None:
-        """From now on the peak is counted anew."""
+        """From now on the peak is counted again."""
         Path(f"/proc/{self.process.pid}/clear_refs").write_text("5")

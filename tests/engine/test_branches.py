@@ -195,7 +195,7 @@ async def test_a_worker_that_stops_leaves_branches_running_for_the_next(database
 
 
 async def test_a_reboot_costs_each_branch_only_what_ran_then(database: Database) -> None:
-    """One branch begins anew after the reboot, in the same store: the other one is still looked for where it was begun."""
+    """One branch begins again after the reboot, in the same store: the other one is still looked for where it was begun."""
     async with harness(database) as on, on.worker():
         web, left, right = two(on)
         actions = [step("left", on_failure="continue"), step("right", []), step("last", ["right"])]

@@ -111,7 +111,7 @@ async def test_a_job_that_was_changed_since_an_approval_was_asked_for_is_not_run
         ended = await on.ended(execution, SECONDS)
         assert ended.status is (ExecutionStatus.FAILED if changed else ExecutionStatus.COMPLETED)
         assert [s.command for s in web.starts] == ([] if changed else ["harmless"])
-        assert ("launch that anew" in ((await on.row(execution))["error_message"] or "")) is changed
+        assert ("launch it again" in ((await on.row(execution))["error_message"] or "")) is changed
 
 
 async def test_a_job_that_runs_itself_comes_to_an_end(database: Database) -> None:

@@ -89,7 +89,7 @@ class Thief:
         *,
         end: bool = True,
     ) -> None:
-        """Make the chain anew from this number on, signed in his way; and with it its end, signed likewise."""
+        """Make the chain again from this number on, signed in his way; and with it its end, signed likewise."""
         with self._connected() as connection:
             link = self._link(connection, seal - 1)
             rows = connection.execute(

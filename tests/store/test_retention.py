@@ -240,7 +240,7 @@ async def test_executions_that_stay_do_not_block_the_deletion_of_others(
             connection, [run["id"] for run in runs], "discarded", by="ada", reason="gone"
         )
     assert sum([await keeping.delete_executions(KEEP) for _ in range(4)]) == 1, (
-        "it begins anew behind the last"
+        "it begins again behind the last"
     )
 
 

@@ -187,7 +187,7 @@ async def delete(id: str, services: ServicesDep) -> Response:
     response_model=TargetTestOut,
 )
 async def test(request: Request, services: ServicesDep, stored: TargetDep) -> Response:
-    """Connect anew, whatever the circuit says, and return every step with its time.
+    """Open a new connection, whatever the circuit says, and return every step with its time.
 
     200 whether the target can be reached or not.
     """

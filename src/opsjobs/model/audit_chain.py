@@ -288,7 +288,7 @@ class ChainWalk:
             missing = self.unproven or min(self.at.seal + 1, head.seal + 1)
             detail = (
                 f"The chain ends at {self.at.seal}, but was sealed to {head.seal}: the newest rows "
-                "are missing or were made anew"
+                "are missing or were replaced"
                 f", from {missing} on."
             )
             self.broken = ChainBreak(missing, "tail", detail)

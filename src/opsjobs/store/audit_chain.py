@@ -79,7 +79,7 @@ class Chain:
                 f"{self.ends.head.seal}, but opsjobs did not sign that: it was changed in the "
                 f"database. "
                 "Nothing more is sealed: `opsjobs audit verify` shows what is wrong, and "
-                "`opsjobs audit anchor` begins anew behind it."
+                "`opsjobs audit anchor` starts a new chain after it."
             )
         return self.ends
 
@@ -141,8 +141,8 @@ def key_missing(key: str, what: str) -> str:
     """Return a message that names the missing key, what it signed, and the remedy."""
     return (
         f"{what} is signed by key {key}, which is not in ENCRYPTION_KEYS: put it back behind the "
-        "current one. If it is lost, `opsjobs audit anchor` begins anew; if there never was such a "
-        "key, the signature is forged."
+        "current one. If it is lost, `opsjobs audit anchor` starts a new chain; if there never was "
+        "such a key, the signature is forged."
     )
 
 

@@ -238,8 +238,7 @@ def _ends_unsigned(ends: Ends, walk: ChainWalk, retained_base: int) -> ChainBrea
     first = walk.unproven or (walk.at.seal if walk.signed else ends.base.seal) + 1
     detail = (
         f"The chain is said to end at {walk.at.seal}, but opsjobs did not sign that: row {first} "
-        f"and what followed were taken away, or "
-        "made anew."
+        "and the rows after it were removed or replaced."
     )
     return ChainBreak(first, "tail", detail)
 

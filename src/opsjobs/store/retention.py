@@ -196,7 +196,7 @@ class Retention:
     async def delete_executions(self, keep: RetentionLimits) -> int:
         """Delete executions that ended too long ago, with all their data.
 
-        Each call looks at some more of them, and starts anew after the last: executions that stay
+        Each call examines some more of them, and starts again after the last: executions that stay
         do not block others.
         """
         for _ in range(PARTS_MAX):
@@ -235,8 +235,8 @@ class Retention:
     async def delete_files(self, keep: RetentionLimits) -> int:
         """Delete old uploaded files that nothing refers to; their bytes go as those of artifacts.
 
-        Each call looks at some more of them, and starts anew after the last: files that stay do not
-        block others.
+        Each call examines some more of them, and starts again after the last: files that stay do
+        not block others.
         """
         bounds = {"after": self._files_seen, "limit": FILES, "seconds": keep.file_seconds}
         (found,) = await self._database.retry(lambda: self._database.fetch(_OLD_FILES, bounds))

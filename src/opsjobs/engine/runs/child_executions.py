@@ -135,7 +135,7 @@ class ChildExecutions:
             name = stored.job.definition.name
             message = (
                 f"The job {name} was changed after execution {ancestors[-1]} was approved: "
-                "launch that anew."
+                "launch it again."
             )
             raise Conflict("changed_since_approved", message)
 

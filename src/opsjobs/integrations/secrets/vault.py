@@ -161,11 +161,11 @@ def _why_not_read(source: VaultSource, refused: VaultRefused) -> str:
         )
     version = metadata.get("version")
     if metadata.get("destroyed") is True:
-        return f"version {version} was destroyed: write the secret anew, or name another version"
+        return f"version {version} was destroyed: write the secret again, or name another version"
     if metadata.get("deletion_time"):
         return (
             f"version {version} was deleted at {metadata['deletion_time']}: "
-            "undelete it, or write the secret anew"
+            "undelete it, or write the secret again"
         )
     return "there is nothing in it"
 

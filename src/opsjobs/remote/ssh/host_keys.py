@@ -105,7 +105,7 @@ class HostKeyVerifier:
         else:
             message = (
                 f"{where} does not show a host key that is pinned for it ({reason}): "
-                "another machine answers there, or it was installed anew. If that is right, "
+                "another machine answers there, or it was reinstalled. If that is right, "
                 f"compare the fingerprints and run `opsjobs targets trust {name}`."
             )
         return RemoteFailure(ErrorCode.HOST_KEY, message)

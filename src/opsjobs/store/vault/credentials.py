@@ -128,7 +128,7 @@ class Vault:
     async def replace(
         self, ref: str, draft: CredentialDraft, *, basis: datetime | None = None
     ) -> StoredCredential:
-        """Seal anew under the next version. Raises NotFound, Conflict("name_taken"), Invalid."""
+        """Seal again under the next version. Raises NotFound, Conflict("name_taken"), Invalid."""
         parts = self._validate(draft.type, draft.login, draft.revealed())
         async with self._database.transaction() as connection:
             old = await _locked(connection, ref)
