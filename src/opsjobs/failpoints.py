@@ -23,6 +23,9 @@ the n-th passage of the step; without it, every passage fails.
     firing.prepare  engine: the targets of pending firings are resolved
     firing.launch   store: pending firings become executions, the commit included
     publish         engine: the events of a shard are published
+    event.position  store: committed events get their positions, the commit included
+    delivery.queue  store: the messages of a source are queued, before the commit
+    delivery.settle store: outcomes of deliveries are recorded, the commit included
     stream          api: a follower reads a page of the log
 
 The error is Unavailable; at `session`, `attach` and `cancel` a RemoteFailure with connection_lost;
@@ -62,6 +65,9 @@ NAMES = frozenset(
         "firing.launch",
         "firing.prepare",
         "publish",
+        "event.position",
+        "delivery.queue",
+        "delivery.settle",
         "stream",
     }
 )

@@ -14,6 +14,7 @@ from opsjobs import failpoints
 from opsjobs.bus import Bus, Messages
 from opsjobs.engine.background import event_publisher
 from opsjobs.engine.background.event_publisher import EventPublisher
+from opsjobs.engine.event_builder import EventBuilder
 from opsjobs.engine.loop import Loop
 from opsjobs.model.errors import NotFound, Unavailable
 from opsjobs.store.outbox import Outbox
@@ -24,7 +25,8 @@ Event = dict[str, Any]
 
 
 def publisher_of(on: Harness, bus: Bus) -> EventPublisher:
-    return EventPublisher(Outbox(on.database), on.executions, on.journal, bus, on.metrics)
+    builder = EventBuilder(on.executions, on.journal)
+    return EventPublisher(Outbox(on.database), builder, bus, on.metrics)
 
 
 async def heard(messages: Messages, count: int) -> list[tuple[str, Event]]:

@@ -16,9 +16,10 @@ from opsjobs.engine.background.rescuer import Rescuer
 from opsjobs.engine.loop import TURN_PAUSE_SECONDS, TURN_SECONDS, Turn
 from opsjobs.model.errors import Unavailable
 from opsjobs.store.blobs import Contents
+from opsjobs.store.deliveries import Deliveries
+from opsjobs.store.event_feed import EventFeed, FeedBounds
 from opsjobs.store.execution_log import DAYS_AHEAD, Partitions
 from opsjobs.store.idempotency import delete_old_keys
-from opsjobs.store.outbox import Outbox
 from opsjobs.store.retention import Leftovers
 from opsjobs.store.transaction import Database
 from opsjobs.store.workers import SingletonLock
@@ -56,7 +57,8 @@ def housekeeper(on: Harness) -> Housekeeper:
         on.metrics,
         ledger=on.ledger,
         workers=on.workers,
-        outbox=Outbox(on.database),
+        delete_old_events=EventFeed(on.database, keep_seconds=86_400).delete_old,
+        delete_old_deliveries=partial(Deliveries(on.database).delete_old, 7 * 86_400),
         delete_old_keys=partial(delete_old_keys, on.database),
         partitions=Partitions(on.database),
         contents=Contents(on.database),
@@ -203,7 +205,7 @@ async def test_a_wrong_counter_is_counted_as_a_bug(database: Database) -> None:
 async def test_short_lived_rows_are_deleted_however_many_there_are(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("opsjobs.store.outbox.DELETED_ROWS_MAX", 16 * 5)
+    monkeypatch.setattr("opsjobs.store.event_feed.DELETED_ROWS_MAX", 16 * 5)
     monkeypatch.setattr("opsjobs.store.idempotency.DELETED_ROWS_MAX", 16 * 5)
     async with harness(database) as on:
         await database.fetch(
@@ -216,6 +218,7 @@ async def test_short_lived_rows_are_deleted_however_many_there_are(
             select 'ada', 'POST /jobs', n::text, decode(repeat('00', 32), 'hex'), opsjobs_now() - make_interval(hours => n / 10)
             from generate_series(1, 490) n returning 1"""
         )
+        assert await EventFeed(database).assign() == 400
         gone = await Owner(database, "gone").register()
         await gone.die()
         await on.turn(7 * 86_400 - 10)
@@ -236,19 +239,24 @@ async def test_recent_events_and_idempotency_keys_stay(database: Database) -> No
             """insert into events (shard, type, subject, at, published_at)
             select n, 'x.y', gen_random_uuid(), opsjobs_now() - a, case when p then opsjobs_now() - a end
             from generate_series(0, 15) n, (values (interval '25 hours', true), ('23 hours', true), ('8 days', false), ('6 days', false)) k(a, p)
-            returning 1"""
+            order by a desc returning 1"""
         )
         await database.fetch(
             """insert into idempotency_keys (principal, route, key, body_sha256, created_at)
             select 'ada', 'POST /jobs', n::text, decode(repeat('00', 32), 'hex'), opsjobs_now() - make_interval(hours => n)
             from generate_series(20, 27) n returning 1"""
         )
+        await EventFeed(database).assign()
         done = await housekeeper(on).run_once()
-        assert (done["events_forgotten"], done["keys_forgotten"]) == (32, 4)
-        kept = await database.fetch(
-            "select published_at is null as untold, count(*) as n from events group by 1 order by 1"
+        assert (done["events_forgotten"], done["keys_forgotten"]) == (16, 4)
+        assert await EventFeed(database).bounds() == FeedBounds(16, 64), (
+            "those behind an unpublished one stay: the stream has no gap"
         )
-        assert kept == [{"untold": False, "n": 16}, {"untold": True, "n": 16}]
+        await database.fetch("update events set published_at = opsjobs_now() returning 1")
+        await on.turn(TURN_PAUSE_SECONDS)
+        assert (await housekeeper(on).run_once())["events_forgotten"] == 32
+        kept = await database.fetch("select min(position) as first, count(*) as n from events")
+        assert kept == [{"first": 49, "n": 16}]
 
 
 async def test_a_day_without_a_partition_is_logged_and_blocks_no_other_step(
@@ -256,10 +264,12 @@ async def test_a_day_without_a_partition_is_logged_and_blocks_no_other_step(
 ) -> None:
     async with harness(database) as on:
         await on.turn((DAYS_AHEAD + 1) * 86_400)
-        await launch(database, machines(1))
         await database.fetch(
-            "insert into events (shard, type, subject, published_at) select 0, 'x.y', gen_random_uuid(), '2020-01-01' returning 1"
+            "insert into events (shard, type, subject, at, published_at) "
+            "select 0, 'x.y', gen_random_uuid(), d, d from (select timestamptz '2020-01-01' as d) o returning 1"
         )
+        await EventFeed(database).assign()
+        await launch(database, machines(1))
         broken, *_ = await Partitions(database).find_missing()
         async with database.connection() as connection:
             await connection.execute(

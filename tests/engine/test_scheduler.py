@@ -16,6 +16,7 @@ from opsjobs.engine.background import scheduler as scheduling
 from opsjobs.engine.background.event_publisher import EventPublisher
 from opsjobs.engine.background.rescuer import Rescuer
 from opsjobs.engine.background.scheduler import Scheduler
+from opsjobs.engine.event_builder import EventBuilder
 from opsjobs.model.errors import Unavailable
 from opsjobs.store.outbox import Outbox
 from opsjobs.store.transaction import Database
@@ -40,7 +41,10 @@ def hand(monkeypatch: pytest.MonkeyPatch) -> Hand:
 
 def scheduler(on: Harness) -> Scheduler:
     publisher = EventPublisher(
-        Outbox(on.database), on.executions, on.journal, Bus(None, on.metrics), on.metrics
+        Outbox(on.database),
+        EventBuilder(on.executions, on.journal),
+        Bus(None, on.metrics),
+        on.metrics,
     )
     made = Scheduler(on.workers, publisher, lease_seconds=15)
     made.rescuer = rescuer(on, lambda: made.may_reap, lambda: made.database_now)
@@ -62,7 +66,9 @@ async def test_a_failed_repair_round_does_not_block_the_event_publisher(
         bus = Bus(redis_url, on.metrics)
         ticking = Scheduler(
             on.workers,
-            EventPublisher(Outbox(database), on.executions, on.journal, bus, on.metrics),
+            EventPublisher(
+                Outbox(database), EventBuilder(on.executions, on.journal), bus, on.metrics
+            ),
             lease_seconds=15,
         )
         ticking.rescuer = Broken(on.ledger, on.workers, may_reap=lambda: False, notify=on.notify)

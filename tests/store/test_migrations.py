@@ -24,8 +24,10 @@ from opsjobs.model.errors import Failure, Refusal, Unavailable
 from opsjobs.model.execution import ExecutionStatus
 from opsjobs.store.migrations import runner
 from opsjobs.store.migrations.files import indexes
+from opsjobs.store.system_status import HEAD
 from opsjobs.store.transaction import Database, DatabaseOptions
 
+FIRST_ADDED, SECOND_ADDED = f"{int(HEAD) + 1:04}", f"{int(HEAD) + 2:04}"
 BASELINE = runner.VERSIONS / "0040_baseline.sql"
 STORE = Path(runner.__file__).parent.parent
 # Of the two kinds that there are: in the migration's transaction, and concurrently before it.
@@ -80,7 +82,7 @@ async def test_a_worker_goes_on_while_every_table_gets_a_column(
     prepared = await database.fetch("select count(*) as n from pg_prepared_statements")
     assert prepared[0]["n"] > 5
     versions.add("\n".join(f"alter table {table} add column colour text;" for table in TABLES))
-    assert runner.upgrade(url).current == "0041"
+    assert runner.upgrade(url).current == FIRST_ADDED
     await worker.finish(held)
     for _ in range(4):
         await worker.finish((await worker.claim(limit=1)).runs)
@@ -138,7 +140,7 @@ def test_an_upgrade_that_never_gets_its_turn_says_so(
         backup.execute("select 1 from target_runs")
         with pytest.raises(Unavailable, match="tables are in use"):
             runner.upgrade(url)
-    assert runner.check(url).current == "0040"
+    assert runner.check(url).current == HEAD
 
 
 def test_each_migration_is_a_transaction_of_its_own_and_the_next_call_goes_on(
@@ -153,7 +155,7 @@ def test_each_migration_is_a_transaction_of_its_own_and_the_next_call_goes_on(
         holder.execute("select 1 from files")
         with pytest.raises(Unavailable, match="tables are in use"):
             runner.upgrade(url)
-        assert runner.check(url).current == "0041"
+        assert runner.check(url).current == FIRST_ADDED
         with psycopg.connect(url) as other:
             held = (
                 "select count(*) from pg_locks where database = (select oid from pg_database "
@@ -164,7 +166,7 @@ def test_each_migration_is_a_transaction_of_its_own_and_the_next_call_goes_on(
                 "select table_name from information_schema.columns where column_name = 'colour'"
             )
             assert other.execute(coloured).fetchall() == [("target_runs",)]
-    assert runner.upgrade(url).current == "0042"
+    assert runner.upgrade(url).current == SECOND_ADDED
 
 
 def test_a_database_of_a_revision_that_no_release_had_is_refused(url: str) -> None:
@@ -187,7 +189,7 @@ def test_a_new_database_is_made_completely_or_not_at_all(
         tables = "select count(*) from pg_tables where schemaname = 'public'"
         assert connection.execute(tables).fetchone() == (0,)
     broken.with_suffix(".sql").write_text(COLUMN)
-    assert runner.upgrade(empty_url, [AUDIT_KEY]).current == "0041"
+    assert runner.upgrade(empty_url, [AUDIT_KEY]).current == FIRST_ADDED
 
 
 def test_a_release_leaves_the_schema_of_a_newer_one_as_it_is(url: str) -> None:
@@ -215,7 +217,7 @@ def test_an_index_is_built_while_rows_are_written(versions: Versions, url: str) 
         _until(other, f"{building} and wait_event_type = 'Lock'")
         other.execute("set lock_timeout = '1s'")
         other.execute(EVENT)
-        assert runner.check(url).current == "0040"
+        assert runner.check(url).current == HEAD
         writer.commit()
         upgrade.join(90)
         assert other.execute(_INVALID).fetchall() == []

@@ -16,6 +16,7 @@ from kit import large_database
 from kit.backing_servers import Databases
 from kit.query_plans import Explaining
 from opsjobs.store.blobs import Contents
+from opsjobs.store.event_feed import EventFeed
 from opsjobs.store.idempotency import delete_old_keys
 from opsjobs.store.outbox import Outbox
 from opsjobs.store.retention import Retention, RetentionLimits
@@ -88,7 +89,7 @@ def verbs(database: Database) -> dict[str, Callable[[], Awaitable[int]]]:
         "artifacts": partial(retention.delete_artifacts, NOTHING),
         "firings": partial(retention.delete_firings, NOTHING),
         "names": partial(retention.forget_names, NOTHING),
-        "events": Outbox(database).delete_old,
+        "events": EventFeed(database).delete_old,
         "keys": partial(delete_old_keys, database),
         "contents": Contents(database).sweep,
         "workers": Workers(database).delete_old,

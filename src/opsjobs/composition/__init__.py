@@ -18,6 +18,7 @@ from opsjobs.composition.platform import Integrations, build_integrations
 from opsjobs.engine.background.event_publisher import EventPublisher
 from opsjobs.engine.background.inspection import INSPECTION_SECONDS, Inspection
 from opsjobs.engine.background.rescuer import Rescuer
+from opsjobs.engine.event_builder import EventBuilder
 from opsjobs.engine.firing.firing import FiringService, Triggers
 from opsjobs.engine.firing.firing_launch_prep import FiringPreparer
 from opsjobs.engine.firing.forecast import Forecasts
@@ -52,6 +53,8 @@ from opsjobs.store.audit_log import AuditLog
 from opsjobs.store.blobs import Contents
 from opsjobs.store.circuits import CircuitStore
 from opsjobs.store.dead_letters import DeadLetters
+from opsjobs.store.deliveries import Deliveries
+from opsjobs.store.event_feed import EventFeed
 from opsjobs.store.execution_log import ExecutionLog
 from opsjobs.store.executions import Executions
 from opsjobs.store.files import Artifacts, Files
@@ -120,6 +123,9 @@ class Services:
     files: Files
     artifacts: Artifacts
     outbox: Outbox
+    event_feed: EventFeed
+    event_builder: EventBuilder
+    deliveries: Deliveries
     ledger: Ledger
     workers: Workers
     circuits: CircuitStore
@@ -210,6 +216,7 @@ def build(
         "files": files,
         "clock": clock,
     }
+    executions, execution_log = Executions(database), ExecutionLog(database)
     judges = _judges(settings, metrics)
     integrations = build_integrations(settings, clock, metrics)
     launcher = _launcher(
@@ -224,11 +231,14 @@ def build(
         keys=keys,
         inventory=inventory,
         authentication=build_authentication(settings, known, clock, integrations=integrations),
-        executions=Executions(database),
-        execution_log=ExecutionLog(database),
+        executions=executions,
+        execution_log=execution_log,
         contents=Contents(database),
         artifacts=Artifacts(database, clock),
         outbox=Outbox(database),
+        event_feed=EventFeed(database, keep_seconds=settings.retention.keep_events),
+        event_builder=EventBuilder(executions, execution_log),
+        deliveries=Deliveries(database),
         workers=Workers(database),
         circuits=circuits,
         groups=Groups(database, clock),
@@ -452,6 +462,4 @@ def build_inspection_loop(services: Services) -> Loop:
 
 def build_event_publisher(services: Services) -> EventPublisher:
     """Build the publisher of the events in the outbox."""
-    return EventPublisher(
-        services.outbox, services.executions, services.execution_log, services.bus, services.metrics
-    )
+    return EventPublisher(services.outbox, services.event_builder, services.bus, services.metrics)

@@ -19,7 +19,7 @@ from opsjobs.store.retention import Leftovers, Retention, RetentionLimits
 from opsjobs.store.workers import SingletonLock
 
 
-def build_housekeeping_loop(services: Services) -> Loop:
+def build_housekeeping_loop(settings: Settings, services: Services) -> Loop:
     """Return the loop of the housekeeping."""
     turns = SingletonLock(services.database)
     keeper = Housekeeper(
@@ -28,7 +28,10 @@ def build_housekeeping_loop(services: Services) -> Loop:
         services.metrics,
         ledger=services.ledger,
         workers=services.workers,
-        outbox=services.outbox,
+        delete_old_events=services.event_feed.delete_old,
+        delete_old_deliveries=partial(
+            services.deliveries.delete_old, settings.retention.keep_deliveries
+        ),
         delete_old_keys=partial(delete_old_keys, services.database),
         partitions=Partitions(services.database),
         contents=services.contents,

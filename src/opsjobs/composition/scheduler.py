@@ -14,6 +14,7 @@ from opsjobs.composition import (
     build_rescuer,
 )
 from opsjobs.composition.background import build_housekeeping_loop
+from opsjobs.composition.deliveries import build_delivery
 from opsjobs.composition.liveness import Liveness, serve_metrics
 from opsjobs.composition.process import spare_the_collector
 from opsjobs.engine.background.housekeeping import SEAL_SECONDS, AuditSealer
@@ -53,9 +54,10 @@ class HostedScheduler:
                 interval_seconds=SEAL_SECONDS,
                 metrics=self.services.metrics,
             ),
-            build_housekeeping_loop(self.services),
+            build_housekeeping_loop(settings, self.services),
             build_inspection_loop(self.services),
         ]
+        self._delivery = build_delivery(self.services)
 
         self._passed_at = self._succeeded_at = float("-inf")
         self.liveness = Liveness(fault=self._fault, unready=self._unready)
@@ -63,7 +65,7 @@ class HostedScheduler:
     async def start(self) -> None:
         """Open the services."""
         await self.services.open()
-        for loop in self._loops:
+        for loop in (*self._loops, *self._delivery.loops):
             loop.start()
         spare_the_collector()
         self._passed_at = time.monotonic()
@@ -85,8 +87,9 @@ class HostedScheduler:
     async def stop(self) -> None:
         """Close everything."""
         self.liveness.begin_stop(STOP_SECONDS_MAX)
-        for loop in self._loops:
+        for loop in (*self._loops, *self._delivery.loops):
             await loop.stop()
+        await self._delivery.sender.close()
         await self.scheduler.stop()
         await self.services.close()
         await self.liveness.stop()

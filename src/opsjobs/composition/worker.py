@@ -15,6 +15,7 @@ from opsjobs.composition import (
     build_rescuer,
 )
 from opsjobs.composition.background import build_housekeeping_loop, build_retention_loop
+from opsjobs.composition.deliveries import build_delivery
 from opsjobs.composition.liveness import Liveness, serve_metrics
 from opsjobs.composition.process import (
     GIVE_BACK_SECONDS,
@@ -137,7 +138,7 @@ def build_worker(settings: Settings, services: Services, *, name: str | None = N
             interval_seconds=CLEANUP_SECONDS,
             metrics=services.metrics,
         ),
-        build_housekeeping_loop(services),
+        build_housekeeping_loop(settings, services),
         build_inspection_loop(services),
         build_retention_loop(settings, services),
         Loop(
@@ -177,11 +178,14 @@ class HostedWorker:
         )
         self.stop_seconds = settings.worker.drain_seconds + 2 * STOP_GRACE_SECONDS + CLOSE_SECONDS
         """Time limit of `stop`."""
+        self._delivery = build_delivery(self.services, stand_in=True)
 
     async def start(self) -> None:
         """Open the services and begin to claim."""
         await self.services.open()
         await self.worker.start()
+        for loop in self._delivery.loops:
+            loop.start()
         spare_the_collector()
         self.liveness.start()
 
@@ -193,6 +197,9 @@ class HostedWorker:
         """Drain, then close everything."""
         self.liveness.begin_stop(self.stop_seconds)
         await self.worker.stop()
+        for loop in self._delivery.loops:
+            await loop.stop()
+        await self._delivery.sender.close()
         await self.services.close()
         await self.liveness.stop()
 

@@ -76,6 +76,40 @@ def run_event(status: RunStatus, *, retry: bool) -> EventType | None:
     return _OF_RUN.get(status, EventType.TARGET_RUN_FINISHED)
 
 
+RANGE = "target_run"
+"""The type of an outbox row that represents the states of target runs in a range of a log."""
+_RUN_TYPES = frozenset(
+    {
+        EventType.TARGET_RUN_STARTED.value,
+        EventType.TARGET_RUN_RETRIED.value,
+        EventType.TARGET_RUN_FINISHED.value,
+        EventType.TARGET_RUN_LOST.value,
+        EventType.TARGET_RUN_DEAD.value,
+    }
+)
+
+
+def event_types(row_type: str) -> frozenset[str]:
+    """Return the types of the events that a row of the outbox with this type represents.
+
+    >>> sorted(event_types("execution.partial"))
+    ['execution.partial', 'job.failed']
+    """
+    if row_type == RANGE:
+        return _RUN_TYPES
+    twin = twin_of(row_type)
+    return frozenset({row_type} if twin is None else {row_type, twin})
+
+
+def twin_of(event_type: str) -> str | None:
+    """Return the type of the job event with equal data, if there is one."""
+    try:
+        twin = JOB_TWIN.get(EventType(event_type))
+    except ValueError:
+        return None
+    return twin.value if twin else None
+
+
 def channels(event_type: str) -> tuple[str, str]:
     """Return the pub/sub channels of an event: for all events, and for its type."""
     return CHANNEL, f"{CHANNEL}.{event_type}"

@@ -240,6 +240,16 @@ class RetentionSettings(SettingsGroup):
     keep_firings: Annotated[float, _AGE] = setting(
         "OPSJOBS_KEEP_FIRINGS", "90d", "How long the firings of schedules are kept."
     )
+    keep_events: Annotated[float, seconds(3_600, 366 * _DAY)] = setting(
+        "OPSJOBS_KEEP_EVENTS",
+        "3d",
+        "How long events can be read again by `GET /events`.",
+    )
+    keep_deliveries: Annotated[float, _AGE] = setting(
+        "OPSJOBS_KEEP_DELIVERIES",
+        "7d",
+        "How long deliveries are kept with their messages, once they have ended.",
+    )
     keep_audit: Annotated[float, seconds(0, 36_600 * _DAY)] = setting(
         "OPSJOBS_KEEP_AUDIT", "0", "How long the audit log is kept, by days. 0: for ever."
     )

@@ -1,7 +1,7 @@
 """The outbox: events are appended in the transaction of a change, and published later.
 
 A shard is published by one publisher at a time and in order; events are marked once they are
-published.
+published. Apart from that, the stream (event_feed.py) gives them positions, and deletes them.
 """
 
 from __future__ import annotations
@@ -19,8 +19,6 @@ from opsjobs.model.events import EventType
 from opsjobs.store.transaction import Connection, Database
 
 SHARDS = 16
-# Rows that one statement deletes at most.
-DELETED_ROWS_MAX = 5_000
 _LOCK = 0x6F700000
 
 
@@ -40,6 +38,8 @@ class OutboxEvent:
     data: dict[str, Any] | None
     at: datetime
     stale: bool = False
+    position: int | None = None
+    """The event's place in the stream, in what the stream returns."""
 
 
 # One lookup in the index of unpublished events per shard, however many there are. In the order of
@@ -56,23 +56,11 @@ select id, type, subject, execution_id, from_seq, to_seq, data, at,
   (opsjobs_now() - at > interval '1 hour') as stale from events
 where shard between %(shard)s and %(shard)s and published_at is null order by shard,
   id limit %(limit)s"""
-_MARK = "update events set published_at = opsjobs_now() where id = any(%s::bigint[])"
-
-# By their keys, which are determined first: a join might read the table.
-_DELETE_PUBLISHED = """
-delete from events where id = any(array(
-  select id from events where published_at < (select opsjobs_now()) - interval '1 day'
-  order by published_at limit %s)) returning 1"""
-
-# Only the oldest of each shard are examined: while Redis is down, millions wait behind them. By a
-# range of one shard, so that only the index of unpublished events gives this order: with an
-# equality, the primary key would, too, and there all published events come first.
-_DELETE_UNPUBLISHED = f"""
-delete from events where id = any(array(
-  select e.id from generate_series(0, {SHARDS - 1}) s(n) cross join lateral (
-    select w.id, w.at from events w where w.shard between s.n and s.n and w.published_at is null
-    order by w.shard, w.id limit %s) e
-  where e.at < (select opsjobs_now()) - interval '7 days')) returning 1"""
+# Locked in the order of ids, as for positions: neither waits for the other in a circle.
+_MARK = """
+with published as materialized (
+  select id from events where id = any(%s::bigint[]) order by id for update)
+update events e set published_at = opsjobs_now() from published p where e.id = p.id"""
 
 
 class Outbox:
@@ -113,12 +101,6 @@ class Outbox:
             ).fetchall()
             yield [OutboxEvent(**row) for row in rows], published
             await connection.execute(_MARK, [published])
-
-    async def delete_old(self) -> int:
-        """Delete events published over a day ago, or unpublished for a week; return how many."""
-        published = await self._database.fetch(_DELETE_PUBLISHED, [DELETED_ROWS_MAX])
-        unpublished = await self._database.fetch(_DELETE_UNPUBLISHED, [DELETED_ROWS_MAX // SHARDS])
-        return len(published) + len(unpublished)
 
     async def append_progress(self, execution_id: int, uuid: UUID | str) -> None:
         """Append an event that an execution has made progress."""

@@ -103,6 +103,15 @@ class Metrics:
             "file_bytes", "Bytes of files uploaded to targets and downloaded from them", "direction"
         )
         self.events_published = self._counter("events_published", "Events published")
+        self.delivery_attempts = self._counter(
+            "delivery_attempts",
+            "Attempts to deliver a message, by destination and result",
+            "destination",
+            "result",
+        )
+        self.delivery_seconds = self._histogram(
+            "delivery_seconds", "One attempt to deliver a message", _SECONDS, "destination"
+        )
         self.texts_unjudged = self._counter(
             "texts_unjudged",
             "Texts that the safety check could not judge, by reason: time, memory, crash",

@@ -15,7 +15,6 @@ from opsjobs.store.audit_chain import SEALED_AT_ONCE, Seals, UnverifiedChain
 from opsjobs.store.blobs import Contents
 from opsjobs.store.execution_log import Partitions
 from opsjobs.store.ledger import Ledger
-from opsjobs.store.outbox import Outbox
 from opsjobs.store.retention import Leftovers, Retention, RetentionLimits
 from opsjobs.store.workers import SingletonLock, Workers
 from opsjobs.telemetry import Metrics, log
@@ -48,7 +47,8 @@ class Housekeeper:
         *,
         ledger: Ledger,
         workers: Workers,
-        outbox: Outbox,
+        delete_old_events: Callable[[], Awaitable[int]],
+        delete_old_deliveries: Callable[[], Awaitable[int]],
         delete_old_keys: Callable[[], Awaitable[int]],
         partitions: Partitions,
         contents: Contents,
@@ -59,7 +59,8 @@ class Housekeeper:
         self._metrics = metrics
         self._ledger = ledger
         self._workers = workers
-        self._outbox = outbox
+        self._delete_old_events = delete_old_events
+        self._delete_old_deliveries = delete_old_deliveries
         self._delete_old_keys = delete_old_keys
         self._partitions = partitions
         self._contents = contents
@@ -72,7 +73,8 @@ class Housekeeper:
                 "partitions_made": self._make_partitions,
                 "counters_mended": self._recount,
                 "workers_forgotten": self._workers.delete_old,
-                "events_forgotten": self._outbox.delete_old,
+                "events_forgotten": self._delete_old_events,
+                "deliveries_forgotten": self._delete_old_deliveries,
                 "keys_forgotten": self._delete_old_keys,
                 "contents_swept": self._contents.sweep,
                 "leftovers_forgotten": self._forget_leftovers,

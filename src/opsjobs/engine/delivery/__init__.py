@@ -1,0 +1,1 @@
+"""Deliveries: sources queue messages, and one sender passes them to their destinations."""

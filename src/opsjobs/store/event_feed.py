@@ -1,0 +1,109 @@
+"""The stream of events: committed events in one gap-free order, whether published or not.
+
+An event gets its position once it is seen to be committed; one that commits late comes after newer
+ones, and no reader has passed it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from opsjobs import failpoints
+from opsjobs.store.outbox import OutboxEvent
+from opsjobs.store.transaction import Database
+
+POSITIONED_MAX = 2_000
+"""Events that one transaction gives a position."""
+DELETED_ROWS_MAX = 5_000
+_LOCK = 0x6F70731001
+
+_WAITING = "select 1 from events where position is null limit 1"
+_ALONE = "select pg_try_advisory_xact_lock(%s) as ours"
+# Locked in the order of ids, as the publisher does to mark them: neither waits for the other in a
+# circle.
+_LOCKED = "select id from events where position is null order by id limit %s for update"
+_ASSIGN = """
+with head as (
+  update event_positions set last = last + cardinality(%(ids)s::bigint[])
+  returning last - cardinality(%(ids)s::bigint[]) as before)
+update events e set position = head.before + n.place
+from head, unnest(%(ids)s::bigint[]) with ordinality as n(id, place) where e.id = n.id"""
+_BOUNDS = "select deleted, last from event_positions"
+_READ = """
+select id, type, subject, execution_id, from_seq, to_seq, data, at, position,
+  opsjobs_now() - at > interval '1 hour' as stale from events
+where position > %(after)s order by position limit %(limit)s"""
+# The oldest ones, in the order of positions, up to the first that must stay: those before it are
+# gone for readers, too, so that they see no gap. An event stays until it is published and every
+# source of deliveries has read it, for at most a week.
+_DELETE = """
+with oldest as materialized (
+  select id, position, at, published_at from events where position > (
+    select deleted from event_positions) order by position limit %(limit)s
+), kept as (
+  select min(position) as position from oldest
+  where at >= (select opsjobs_now()) - make_interval(secs => %(seconds)s)
+    or at >= (select opsjobs_now()) - interval '7 days' and (published_at is null
+      or position > (select coalesce(min(s.position), 9223372036854775807) from delivery_sources s))
+), gone as (
+  delete from events where id = any(array(
+    select o.id from oldest o, kept k where k.position is null or o.position < k.position))
+  returning position
+), noted as (
+  update event_positions set deleted = (select max(position) from gone)
+  where exists (select from gone))
+select count(*) as n from gone"""
+
+
+@dataclass(frozen=True, slots=True)
+class FeedBounds:
+    """The stream holds the events after `deleted`, up to `last`."""
+
+    deleted: int
+    last: int
+
+
+class EventFeed:
+    """Assigns positions to committed events, and reads events by position."""
+
+    def __init__(self, database: Database, *, keep_seconds: float = 3 * 86_400.0) -> None:
+        self._database = database
+        self._keep_seconds = keep_seconds
+
+    async def assign(self) -> int:
+        """Give committed events their positions, at most 2,000; return how many.
+
+        It costs one query if there are none, or if another process does it.
+        """
+        if await self._database.fetch_one(_WAITING) is None:
+            return 0
+        return await self._database.retry(self._assign)
+
+    async def _assign(self) -> int:
+        async with failpoints.at("event.position"), self._database.transaction() as connection:
+            alone = await (await connection.execute(_ALONE, [_LOCK])).fetchone()
+            if alone is None or not alone["ours"]:
+                return 0
+            # Read after the lock: it sees the positions that the previous holder assigned.
+            rows = await (await connection.execute(_LOCKED, [POSITIONED_MAX])).fetchall()
+            await connection.execute(_ASSIGN, {"ids": [row["id"] for row in rows]})
+            return len(rows)
+
+    async def bounds(self) -> FeedBounds:
+        """Return which positions the stream holds now."""
+        row = await self._database.fetch_one(_BOUNDS)
+        assert row is not None
+        return FeedBounds(**row)
+
+    async def read(self, after: int, *, limit: int) -> Sequence[OutboxEvent]:
+        """Return events after a position, in order."""
+        rows = await self._database.fetch(_READ, {"after": after, "limit": limit})
+        return [OutboxEvent(**row) for row in rows]
+
+    async def delete_old(self) -> int:
+        """Delete the oldest events that are past their time and read; return how many."""
+        parameters = {"seconds": self._keep_seconds, "limit": DELETED_ROWS_MAX}
+        row = await self._database.retry(lambda: self._database.fetch_one(_DELETE, parameters))
+        assert row is not None
+        return int(row["n"])

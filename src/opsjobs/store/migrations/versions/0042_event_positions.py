@@ -1,0 +1,11 @@
+"""Indexes of the positions of events."""
+
+from opsjobs.store.migrations import files
+
+revision = "0042"
+down_revision = "0041"
+
+
+def upgrade() -> None:
+    """Build the indexes."""
+    files.run(__file__)
