@@ -1,5 +1,5 @@
 # Two commands on a fresh machine: `make demo` shows it, `make test` proves it. Both make their own .venv first.
-.PHONY: help demo test check format bench scale chaos fuzz client wheel clean audit sbom
+.PHONY: help demo test check format bench scale chaos fuzz client wheel clean audit sbom deploy-env compose-test
 
 PYTHON := .venv/bin/python
 # More for pytest: make test ARGS="tests/model -x". Four at a time: CI has two cores, and a test waits for half of its time.
@@ -16,7 +16,7 @@ CHOSEN := $(if $(ARGS),$(ARGS),$(if $(PG)$(REDIS),$(COMPATIBILITY)))
 help:
 	@echo "make demo    a lab of 12 SSH machines on this one, and a job on all of them, live"
 	@echo "make test    all tests (ARGS=... goes to pytest; PG=15 and REDIS=redis-server: other servers)"
-	@echo "make check   format, lint, types, floors, dependencies"
+	@echo "make check   format, lint, types, floors, dependencies, deployment files"
 	@echo "make format  what make check would complain about, repaired where a tool can"
 	@echo "make bench   fan-out against bare asyncssh, OpenSSH and others"
 	@echo "make scale   plans and times in a database of a million executions; fails where a goal is missed"
@@ -26,6 +26,8 @@ help:
 	@echo "make wheel   the built package, installed into a new environment elsewhere, runs the demo"
 	@echo "make audit   asks the advisory service about every package that is installed"
 	@echo "make sbom    what opsjobs is made of, as CycloneDX JSON on standard output"
+	@echo "make deploy-env    passwords and keys for deploy/compose.yaml, in deploy/.env"
+	@echo "make compose-test  the compose stack: built, started, its worker killed, upgraded, taken down (needs Docker or podman)"
 	@echo "make clean   removes .venv and everything that was made"
 
 demo:
@@ -44,6 +46,7 @@ check:
 	$(PYTHON) -m mypy
 	.venv/bin/lint-imports --no-cache
 	$(PYTHON) -m deptry .
+	@scripts/check-deploy
 
 format:
 	@scripts/environment dev
@@ -85,6 +88,13 @@ sbom:
 	@scripts/environment run
 	@$(PYTHON) scripts/sbom
 
+deploy-env:
+	@scripts/deploy-env
+
+compose-test:
+	@scripts/environment dev
+	@PYTHONPATH=tests $(PYTHON) -m deployment $(ARGS)
+
 clean:
-	rm -rf .venv .venv-audit .venv-client build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-audit .venv-client .venv-deploy build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

