@@ -24,6 +24,7 @@ from opsjobs.engine.background.inspection import Inspection
 from opsjobs.engine.firing.forecast import Forecasts
 from opsjobs.engine.launching.job_validation import JobAuthorization
 from opsjobs.engine.launching.launch import Launcher, LaunchLimits
+from opsjobs.engine.launching.trigger_calls import TriggerCalls
 from opsjobs.engine.runs.run_secrets import ExternalSecrets
 from opsjobs.identity.passwords import Passwords
 from opsjobs.model.errors import RemoteFailure
@@ -53,6 +54,7 @@ from opsjobs.store.scheduling.schedules import Schedules
 from opsjobs.store.system_status import Fitness
 from opsjobs.store.target_import import Imports
 from opsjobs.store.transaction import Database
+from opsjobs.store.triggers import JobTriggers
 from opsjobs.store.vault import KeyRotation, Vault
 from opsjobs.telemetry import Metrics
 
@@ -124,7 +126,8 @@ def services_on(
         notify=lambda zone: notified.append(zone) if notified is not None else None, current_principal=known.standing,
     )  # fmt: skip
     outlook, calendars = ScheduleOverview(database, CompiledSchedules()), Calendars(database)
-    return SimpleNamespace(
+    job_triggers = JobTriggers(database, vault, clock)
+    services = SimpleNamespace(
         database=database,
         clock=clock,
         settings=settings,
@@ -163,11 +166,17 @@ def services_on(
         seals=Seals(database, [AUDIT_KEY]),
         bus=Bus(None),
         metrics=metrics,
+        job_triggers=job_triggers,
         sessions=Machines(),
         safety_service=None,
         judges=JUDGES,
         limits=Limits(max_actions=100, body_bytes=1 << 20, docs=True, unauthenticated_a_second=0),
     )
+    services.trigger_calls = TriggerCalls(
+        database=database, triggers=job_triggers, jobs=jobs, launcher=launcher, blinded=vault.blinded, clock=clock, metrics=metrics,
+        current_principal=lambda *who: services.identities.standing(*who),  # noqa: PLW0108  tests replace the identities
+    )  # fmt: skip
+    return services
 
 
 def known_to(services: Any, known: IdentityStore) -> None:

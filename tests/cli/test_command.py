@@ -34,6 +34,7 @@ COMMANDS = (
     "jobs",
     "executions",
     "schedules",
+    "triggers",
     "calendars",
     "import",
     "dead-letters",

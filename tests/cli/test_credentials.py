@@ -23,14 +23,14 @@ OLD = {
     "id": "0ld0ld00",
     "current": False,
     "known": True,
-    "sealed": {"credentials": 0, "parameters": 0, "audit_chain": 0},
+    "sealed": {"credentials": 0, "parameters": 0, "triggers": 0, "audit_chain": 0},
     "removable": True,
 }
 NEW = {
     "id": "ne3ne300",
     "current": True,
     "known": True,
-    "sealed": {"credentials": 2, "parameters": 0, "audit_chain": 0},
+    "sealed": {"credentials": 2, "parameters": 0, "triggers": 0, "audit_chain": 0},
     "removable": False,
 }
 

@@ -19,6 +19,7 @@ NOUNS = {
     "executions": "execution",
     "targets": "target",
     "schedules": "schedule",
+    "triggers": "trigger",
     "approvals": "approval",
     "artifacts": "artifact",
     "files": "file",
@@ -106,6 +107,7 @@ SEEN_WITH = {
     "execution": "executions:read",
     "target": "targets:read",
     "schedule": "schedules:read",
+    "trigger": "triggers:read",
     "approval": "executions:read",
     "artifact": "executions:read",
 }

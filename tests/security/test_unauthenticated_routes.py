@@ -11,7 +11,10 @@ from opsjobs.store.transaction import Database
 from security.two_scopes import world
 
 CONTRACT = frozenset(
-    {"/livez", "/readyz", "/health", "/auth/login", "/auth/refresh", "/openapi.json", "/docs"}
+    {
+        *("/livez", "/readyz", "/health", "/auth/login", "/auth/refresh", "/openapi.json", "/docs"),
+        "/hooks/{id}",
+    }
 )
 NOWHERE = (
     "/",
@@ -33,6 +36,10 @@ DISGUISES = (
     "/HEALTH",
     "/health%2f..%2fjobs",
     "/docs;/jobs",
+    "/hooks",
+    "/hooks/",
+    "/hooks/1/2",
+    "/hooks//jobs",
     "/jobs?/health",
 )
 

@@ -150,6 +150,7 @@ class World:
             ("execution", env): execution,
             ("approval", env): str(asked.id),
             ("schedule", env): made,
+            ("trigger", env): await self.trigger(job, f"push-{env}"),
             ("artifact", env): await self.artifact(int(execution), rows[0]["id"], env),
             ("file", env): await self.file(f"file-{env}"),
         }
@@ -163,6 +164,8 @@ class World:
             return await self.file(f"file-{env}-{tag}")
         if noun == "schedule":
             return await self.schedule(self.things["job", env], f"nightly-{env}-{tag}")
+        if noun == "trigger":
+            return await self.trigger(self.things["job", env], f"push-{env}-{tag}")
         assert noun == "job", f"nobody has said how to make a {noun} that may be deleted"
         return await self.job(f"job-{env}-{tag}", env, self.things["target", env])
 
@@ -172,6 +175,10 @@ class World:
         answer = await self.http.post(f"/jobs/{job}/schedules", json=body, **who)
         assert answer.status_code == 201, answer.text
         return str(answer.json()["id"])
+
+    async def trigger(self, job: str, name: str) -> str:
+        """A trigger of a job; its id."""
+        return str((await self.made(f"/jobs/{job}/triggers", {"name": name}))["id"])
 
     async def artifact(self, execution: int, run: int, env: str) -> str:
         """Something that came from a target; its id."""

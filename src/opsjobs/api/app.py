@@ -24,6 +24,7 @@ from opsjobs.api import (
     executions,
     files,
     groups,
+    hooks,
     jobs,
     jobs_as_code,
     log,
@@ -35,6 +36,7 @@ from opsjobs.api import (
     service_identities,
     system,
     targets,
+    triggers,
     users,
 )
 from opsjobs.api.authentication import AuthMiddleware
@@ -72,6 +74,8 @@ _ROUTERS = (
     jobs.router,
     schedule_preview.router,  # before schedules: /schedules/forecast is not an id
     schedules.router,
+    triggers.router,
+    hooks.router,
     targets.router,
     groups.router,
     calendars.router,

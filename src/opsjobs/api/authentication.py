@@ -6,8 +6,8 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from opsjobs.api.problems import Problem
-from opsjobs.api.rate_limits import ClientAddresses, UnauthenticatedLimiter
-from opsjobs.api.request import route_path, token_of
+from opsjobs.api.rate_limits import ClientAddresses, OpenRequest, UnauthenticatedLimiter
+from opsjobs.api.request import HOOK, is_hook, route_path, token_of
 from opsjobs.identity.authenticator import Authenticator
 from opsjobs.model.access import Principal
 from opsjobs.model.errors import TooMany, Unauthorised, Unavailable
@@ -15,9 +15,10 @@ from opsjobs.store import audit
 from opsjobs.store.audit import Actor
 
 REFRESH = "/auth/refresh"
-# Exactly these are served without a token; openapi.json and docs only if they are enabled.
+# Exactly these are served without a token; openapi.json and docs only if they are enabled. Calls of
+# triggers prove their secret instead.
 OPEN_ROUTES = frozenset(
-    {"/livez", "/readyz", "/health", "/openapi.json", "/docs", "/auth/login", REFRESH}
+    {"/livez", "/readyz", "/health", "/openapi.json", "/docs", "/auth/login", REFRESH, HOOK}
 )
 # These are never refused, so that monitoring works; for an address over its limit they are answered
 # from the cache.
@@ -53,7 +54,7 @@ class AuthMiddleware:
         state = scope.setdefault("state", {})
         state["address"] = address
         try:
-            if route_path(scope) in OPEN_ROUTES:
+            if route_path(scope) in OPEN_ROUTES or is_hook(scope):
                 await self._open(scope, receive, send)
                 return
             principal = await self._principal(scope, address)
@@ -78,7 +79,7 @@ class AuthMiddleware:
                 state["in_a_hurry"] = self._limiter.is_too_fast(address)
                 await self._app(scope, receive, send)
             else:
-                with self._limiter.open_request(address, is_refresh=route_path(scope) == REFRESH):
+                with self._limiter.open_request(address, _kind(scope)):
                     await self._app(scope, receive, send)
 
     async def _principal(self, scope: Scope, address: str | None) -> Principal:
@@ -92,6 +93,12 @@ class AuthMiddleware:
             if scope["method"] not in READING:
                 await self._judge.remember(principal)
         return principal
+
+
+def _kind(scope: Scope) -> OpenRequest:
+    if is_hook(scope):
+        return OpenRequest.HOOK
+    return OpenRequest.REFRESH if route_path(scope) == REFRESH else OpenRequest.OTHER
 
 
 UNAUTHENTICATED = "unauthenticated"

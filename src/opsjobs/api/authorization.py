@@ -22,6 +22,7 @@ from opsjobs.model.execution import Execution
 from opsjobs.model.grants import GrantDraft, grants_of, may_give
 from opsjobs.store.jobs import StoredJob
 from opsjobs.store.scheduling.schedule_rows import StoredSchedule
+from opsjobs.store.triggers import StoredTrigger
 
 ANY_TOKEN = "any token"  # noqa: S105  shown in docs for routes that need no permission
 
@@ -298,3 +299,18 @@ async def load_schedule(id: str, request: Request) -> StoredSchedule:
 
 
 ScheduleDep = Annotated[StoredSchedule, Depends(load_schedule)]
+
+
+async def load_trigger(id: str, request: Request) -> StoredTrigger:
+    """Return the trigger. Raises NotFound or Forbidden, by the labels of its job.
+
+    This precedes the check of the body.
+    """
+    triggers = services_of(request).job_triggers
+    trigger: StoredTrigger = await triggers.get(id)
+    if reach(request) is not None:
+        admit(request, "trigger", id, await triggers.labels(trigger), sees="triggers:read")
+    return trigger
+
+
+TriggerDep = Annotated[StoredTrigger, Depends(load_trigger)]

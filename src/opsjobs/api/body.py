@@ -23,7 +23,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from opsjobs.api.middleware import AllowedMethods
 from opsjobs.api.problems import Problem, pointer
-from opsjobs.api.request import route_path
+from opsjobs.api.request import is_hook, route_path
 from opsjobs.model.errors import Failure, FieldError, Invalid
 
 DEPTH_MAX = 32
@@ -45,7 +45,7 @@ class JsonBodyMiddleware:
 
     A larger body is never held in memory. `raw`: the methods and paths without a JSON body.
     Sets in `scope["state"]`: `body_sha256` (bytes) and, if the JSON is invalid, `body_refusal`
-    (Invalid).
+    (Invalid). The body of a call of a trigger is not parsed here, but kept as `body` (bytes).
     """
 
     def __init__(
@@ -69,10 +69,12 @@ class JsonBodyMiddleware:
         ):
             await self._app(scope, receive, send)
             return
+        # A call of a trigger proves its sender by its body.
+        calls = is_hook(scope)
         unauthenticated = "principal" not in scope.get("state", {})
         limit_bytes = (
             min(self._limit_bytes, UNAUTHENTICATED_BYTES_MAX)
-            if unauthenticated
+            if unauthenticated and not calls
             else self._limit_bytes
         )
         seconds = UNAUTHENTICATED_READ_SECONDS_MAX if unauthenticated else READ_SECONDS_MAX
@@ -96,7 +98,8 @@ class JsonBodyMiddleware:
         if problem is not None:
             await problem(scope, receive, send)
         elif body is not None:
-            await self._app(scope, _replay(_check_json(scope, body), receive), send)
+            checked = _keep(scope, body) if calls else _check_json(scope, body)
+            await self._app(scope, _replay(checked, receive), send)
 
     def _refusal(self, scope: Scope, limit_bytes: int) -> Problem | None:
         headers = Headers(scope=scope)
@@ -265,6 +268,13 @@ def _check_json(scope: Scope, body: bytes) -> bytes:
         state["body_refusal"] = refusal
         return _REFUSED
     return body
+
+
+def _keep(scope: Scope, body: bytes) -> bytes:
+    """Keep the body for the route, which verifies it before it is parsed."""
+    state = scope.setdefault("state", {})
+    state["body"], state["body_sha256"] = body, hashlib.sha256(body).digest()
+    return b""
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:

@@ -14,6 +14,7 @@ import math
 from collections import Counter
 from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from enum import StrEnum
 from typing import Generic, TypeVar
 
 from starlette.datastructures import Headers
@@ -68,8 +69,25 @@ AT_ONCE_MAX = 50
 """Maximum number of concurrent requests without a token per origin.
 
 A limit is needed because their bodies are read before the caller is known."""
+HOOKS_AT_ONCE_MAX = 200
+"""Maximum number of concurrent calls of triggers, from all origins.
+
+Each holds a body of up to OPSJOBS_BODY_LIMIT_BYTES before its sender is known."""
 VERIFIED_AT_ONCE_MAX = 4
 """Maximum number of tokens verified at a time for an origin that is over its limit."""
+
+
+class OpenRequest(StrEnum):
+    """Requests without a token, each kind with its own limit.
+
+    So one kind does not use up the limit of another.
+    """
+
+    REFRESH = "refresh"
+    """Refreshes an existing login."""
+    HOOK = "hook"
+    """Calls a trigger."""
+    OTHER = "other"
 
 
 class UnauthenticatedLimiter:
@@ -80,27 +98,23 @@ class UnauthenticatedLimiter:
 
     def __init__(self, a_second: int, clock: Clock) -> None:
         self._a_second = a_second
-        self._buckets: TokenBuckets[str] = TokenBuckets(a_second, clock, kept=ORIGINS_MAX)
-        self._open: Counter[str] = Counter()
-        # Token refreshes have their own limit: requests to the other open routes do not use it up.
-        self._refresh_buckets: TokenBuckets[str] = TokenBuckets(a_second, clock, kept=ORIGINS_MAX)
-        self._open_refreshes: Counter[str] = Counter()
+        self._buckets_of: dict[OpenRequest, TokenBuckets[str]] = {
+            kind: TokenBuckets(a_second, clock, kept=ORIGINS_MAX) for kind in OpenRequest
+        }
+        self._buckets = self._buckets_of[OpenRequest.OTHER]
+        self._open: dict[OpenRequest, Counter[str]] = {kind: Counter() for kind in OpenRequest}
+        self._hooks = 0
         self._verifying: Counter[str] = Counter()
         # Digests of tokens that were valid at their last use, in the order of their first use.
         self._valid: dict[bytes, None] = {}
 
     @contextmanager
-    def open_request(self, address: str | None, *, is_refresh: bool = False) -> Iterator[None]:
-        """Count a request that needs no token, as a context around it. Raises TooMany.
-
-        `is_refresh`: the request refreshes an existing login.
-        """
+    def open_request(
+        self, address: str | None, kind: OpenRequest = OpenRequest.OTHER
+    ) -> Iterator[None]:
+        """Count a request that needs no token, as a context around it. Raises TooMany."""
         where = origin(address)
-        is_open, buckets = (
-            (self._open_refreshes, self._refresh_buckets)
-            if is_refresh
-            else (self._open, self._buckets)
-        )
+        is_open, buckets = self._open[kind], self._buckets_of[kind]
         if self._a_second and is_open[where] >= AT_ONCE_MAX:
             detail = (
                 f"{where} has {AT_ONCE_MAX} open requests without a token, which is the limit. "
@@ -109,8 +123,19 @@ class UnauthenticatedLimiter:
             raise TooMany("too_many_requests", detail, retry_after_seconds=1)
         if early := buckets.take(where):
             raise self._too_many(where, early)
-        with _count_open(is_open, where):
-            yield
+        is_hook = kind is OpenRequest.HOOK
+        if is_hook and self._hooks >= HOOKS_AT_ONCE_MAX:
+            detail = (
+                f"{HOOKS_AT_ONCE_MAX} calls of triggers are being answered, which is the limit of "
+                "this process. Send the call again in a second."
+            )
+            raise TooMany("too_many_requests", detail, retry_after_seconds=1)
+        self._hooks += is_hook
+        try:
+            with _count_open(is_open, where):
+                yield
+        finally:
+            self._hooks -= is_hook
 
     def is_too_fast(self, address: str | None) -> bool:
         """Count a request and return True if its origin is over the limit; for probes.

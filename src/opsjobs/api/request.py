@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated
 
 from fastapi import Depends, Request
@@ -57,6 +58,9 @@ def triggered_by(request: Request) -> TriggeredBy:
 
 
 PREFIX = "/api/v1"
+HOOK = "/hooks/{id}"
+"""The route of the URLs of triggers, which needs no token."""
+_HOOK = re.compile(r"/hooks/[^/]+")
 
 
 def under_prefix(scope: Scope) -> Scope:
@@ -74,6 +78,11 @@ def route_path(scope: Scope) -> str:
     """Return the path in the form of the routes, without any prefix."""
     path: str = scope["path"]
     return path.removeprefix(scope.get("root_path", ""))
+
+
+def is_hook(scope: Scope) -> bool:
+    """Return True for the URL of a trigger, whether that exists or not."""
+    return _HOOK.fullmatch(route_path(scope)) is not None
 
 
 def build_location(request: Request, path: str) -> str:

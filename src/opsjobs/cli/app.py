@@ -53,6 +53,9 @@ class _All(Commands):
         "schedules": LazyCommand(
             "schedules", "app", "Schedules: launch jobs at set times, and list past firings."
         ),
+        "triggers": LazyCommand(
+            "triggers", "app", "Triggers: URLs that launch a job, for GitHub, GitLab and others."
+        ),
         "import": LazyCommand("importing_crontab", "app", "Import jobs from other schedulers."),
         "calendars": LazyCommand(
             "calendars", "app", "Calendars: times at which schedules do not fire."

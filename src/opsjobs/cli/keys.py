@@ -30,6 +30,7 @@ COLUMNS = (
     Column("known", lambda k: "yes" if k["known"] else "NO"),
     Column("credentials", lambda k: k["sealed"]["credentials"]),
     Column("executions", lambda k: k["sealed"]["parameters"]),
+    Column("triggers", lambda k: k["sealed"]["triggers"]),
     Column("audit", lambda k: "yes" if k["sealed"]["audit_chain"] else "no"),
     Column("removable", lambda k: "yes" if k["removable"] else "no"),
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields
+from datetime import UTC, datetime, timedelta
 from functools import wraps
 from inspect import Parameter, Signature, signature
 from typing import Annotated, Any, TypeVar, get_type_hints
@@ -164,6 +165,27 @@ def duration(option: str, text: str | None) -> str | None:
             f"{option}: duration must be greater than zero, such as 30s or 5m", ExitCode.USAGE
         )
     return text
+
+
+def expiry(option: str, text: str) -> str:
+    """Return a time for the API: `30d` from now, or the time itself. Raises CommandFailed."""
+    try:
+        return (datetime.now(UTC) + timedelta(seconds=parse_duration(text))).isoformat()
+    except ValueError:
+        pass
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise CommandFailed(
+            f"{option}: {text!r} is neither a duration such as 30d nor a time such as "
+            "2027-01-31T00:00:00Z.",
+            ExitCode.USAGE,
+        ) from None
+    if moment.tzinfo is None:
+        raise CommandFailed(
+            f"{option}: {text!r} has no zone: write {text}Z for UTC.", ExitCode.USAGE
+        )
+    return moment.isoformat()
 
 
 def tell_more(more: bool, limit: int) -> None:

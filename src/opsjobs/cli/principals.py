@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
 import typer
@@ -16,7 +15,6 @@ from opsjobs.cli.inputs import read_password
 from opsjobs.cli.nouns import Noun, add_each, add_list, add_remove, add_show
 from opsjobs.cli.render import Column, ago, tell
 from opsjobs.model.access import Role
-from opsjobs.model.units import parse_duration
 
 
 def render_grants(grants: list[Json]) -> str:
@@ -348,7 +346,7 @@ def create_token(
     if reuse_name:
         body["reuse_name"] = True
     if expires is not None:
-        body["expires_at"] = _expiry(expires)
+        body["expires_at"] = options.expiry("--expires", expires)
     with connect() as client:
         made = client.post("/api-keys", body)
     print(made["token"])
@@ -362,27 +360,6 @@ add_list(tokens, TOKEN, "List tokens by name. The tokens themselves are not stor
 add_remove(
     tokens, TOKEN, "Revoke tokens: from now on they are refused.", verb="revoke", done="revoked"
 )
-
-
-def _expiry(text: str) -> str:
-    """Return a time for the API: `30d` from now, or the time itself."""
-    try:
-        return (datetime.now(UTC) + timedelta(seconds=parse_duration(text))).isoformat()
-    except ValueError:
-        pass
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise CommandFailed(
-            f"--expires: {text!r} is neither a duration such as 30d nor a time such as "
-            "2027-01-31T00:00:00Z.",
-            ExitCode.USAGE,
-        ) from None
-    if moment.tzinfo is None:
-        raise CommandFailed(
-            f"--expires: {text!r} has no zone: write {text}Z for UTC.", ExitCode.USAGE
-        )
-    return moment.isoformat()
 
 
 # --- login

@@ -27,6 +27,7 @@ from opsjobs.engine.launching.job_validation import JobAuthorization
 from opsjobs.engine.launching.launch import Launcher, LaunchLimits
 from opsjobs.engine.launching.retries import RetryService
 from opsjobs.engine.launching.safety_service import SafetyService
+from opsjobs.engine.launching.trigger_calls import TriggerCalls
 from opsjobs.engine.loop import Loop
 from opsjobs.engine.runs.run_secrets import ExternalSecrets
 from opsjobs.integrations.parameter_choices import Choices
@@ -72,6 +73,7 @@ from opsjobs.store.scheduling.schedules import Schedules
 from opsjobs.store.system_status import Fitness, SystemStatus
 from opsjobs.store.target_import import Imports
 from opsjobs.store.transaction import Database, DatabaseOptions
+from opsjobs.store.triggers import JobTriggers
 from opsjobs.store.vault import KeyRotation, Vault
 from opsjobs.store.workers import Workers
 from opsjobs.telemetry import Metrics, log
@@ -146,6 +148,8 @@ class Services:
     schedules: Schedules
     firings: Firings
     triggers: Triggers
+    job_triggers: JobTriggers
+    trigger_calls: TriggerCalls
     schedule_overview: ScheduleOverview
     forecasts: Forecasts
     audit_log: AuditLog
@@ -222,6 +226,7 @@ def build(
     launcher = _launcher(
         settings, inventory, notifier, judges, current_principal=known.standing, **kept
     )
+    job_triggers = JobTriggers(database, vault, clock)
     return Services(
         **kept,
         metrics=metrics,
@@ -266,12 +271,34 @@ def build(
         schedules=schedules,
         firings=firings,
         triggers=Triggers(firings, schedules, jobs, launcher),
+        job_triggers=job_triggers,
+        trigger_calls=_trigger_calls(job_triggers, jobs, launcher, known, metrics, **kept),
         schedule_overview=overview,
         forecasts=Forecasts(overview, calendars),
         audit_log=AuditLog(database, settings.security.encryption_keys),
         seals=Seals(database, settings.security.encryption_keys),
         integrations=integrations,
         inspection=Inspection(Fitness(database, keys), clock, space=process == "api"),
+    )
+
+
+def _trigger_calls(
+    triggers: JobTriggers,
+    jobs: Jobs,
+    launcher: Launcher,
+    known: IdentityStore,
+    metrics: Metrics,
+    **kept: Any,
+) -> TriggerCalls:
+    return TriggerCalls(
+        database=kept["database"],
+        triggers=triggers,
+        jobs=jobs,
+        launcher=launcher,
+        current_principal=known.standing,
+        blinded=kept["vault"].blinded,
+        clock=kept["clock"],
+        metrics=metrics,
     )
 
 

@@ -36,6 +36,7 @@ PERMISSIONS = frozenset(
         *("jobs:read", "jobs:create", "jobs:update", "jobs:delete", "jobs:execute"),
         *("executions:read", "executions:cancel", "executions:retry"),
         *("schedules:read", "schedules:manage"),
+        *("triggers:read", "triggers:manage"),
         *("targets:read", "targets:manage"),
         *("credentials:use", "credentials:manage"),
         *("approvals:decide", "safety:override", "dead_letters:manage", "audit:read"),
@@ -44,7 +45,10 @@ PERMISSIONS = frozenset(
 )
 
 _VIEWER = frozenset(
-    {"jobs:read", "executions:read", "schedules:read", "targets:read", "system:read"}
+    {
+        *("jobs:read", "executions:read", "schedules:read", "triggers:read"),
+        *("targets:read", "system:read"),
+    }
 )
 _OPERATOR = _VIEWER | {
     "jobs:execute",
@@ -53,7 +57,7 @@ _OPERATOR = _VIEWER | {
     "schedules:manage",
     "dead_letters:manage",
 }
-_DEVELOPER = _OPERATOR | {"jobs:create", "jobs:update", "credentials:use"}
+_DEVELOPER = _OPERATOR | {"jobs:create", "jobs:update", "triggers:manage", "credentials:use"}
 _MANAGER = _DEVELOPER | {"jobs:delete", "targets:manage", "approvals:decide", "audit:read"}
 _OF_ROLE: Mapping[Role, frozenset[str]] = {
     Role.VIEWER: _VIEWER,

@@ -122,6 +122,17 @@ async def begin(connection: Connection, request: IdempotentRequest) -> Answer | 
     return Answer(row["status"], row["location"], row["answer"])
 
 
+async def find_answer(database: Database, request: IdempotentRequest) -> Answer | None:
+    """Return the first response, if it is committed and kept. Bodies are not compared."""
+    row = await database.fetch_one(
+        f"{_READ} and created_at > (select opsjobs_now()) - make_interval(hours => %s)",
+        [request.principal, request.route, request.key, KEPT_HOURS],
+    )
+    if row is None or row["status"] is None:
+        return None
+    return Answer(row["status"], row["location"], row["answer"])
+
+
 async def record(
     connection: Connection,
     request: IdempotentRequest,

@@ -27,6 +27,7 @@ from opsjobs.store.scheduling import schedules
 from opsjobs.store.scope_checks import check_job_name
 from opsjobs.store.scope_sql import OF_JOB
 from opsjobs.store.transaction import Connection, Database
+from opsjobs.store.triggers import delete_triggers_of
 
 # Maximum number of changed fields that the audit log names per change.
 CHANGES_TOLD = 100
@@ -324,6 +325,7 @@ class Jobs:
                 where id = %s"""
             await connection.execute(query, [old.job.id])
             await schedules.delete_schedules_of(connection, old.job.id, by)
+            await delete_triggers_of(connection, old.job.id)
             gone = await _load(connection, old.job.id, None)
             data = {**gone.data(), "deleted_by": by}
             await append_event(

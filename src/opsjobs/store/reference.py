@@ -112,6 +112,7 @@ _CHANGED_WITH = {
     "group": "groups change",
     "job": "jobs apply",
     "schedule": "schedules update",
+    "trigger": "triggers set",
     "calendar": "calendars apply",
     "credential": "credentials rotate",
     "user": "users set",

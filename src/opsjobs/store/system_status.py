@@ -217,6 +217,7 @@ TABLES_NAMED = 5
 _KINDS = {
     "credentials": "credentials",
     "parameters": "executions with secret parameters",
+    "triggers": "triggers",
     "audit_chain": "the audit log's signature",
 }
 

@@ -89,6 +89,9 @@ class Metrics:
         self.schedule_late_starts = self._counter(
             "schedule_late_starts", "Executions launched a minute late or more"
         )
+        self.trigger_calls = self._counter(
+            "trigger_calls", "Calls of triggers, by outcome", "outcome"
+        )
 
     def _add_message_metrics(self) -> None:
         self.wakeups = self._counter(

@@ -6,6 +6,7 @@ from typing import Any
 
 from opsjobs.api.schemas.executions import ExecutionOut, PreviewOut, RetryPreviewOut
 from opsjobs.api.schemas.system import HealthOut
+from opsjobs.api.schemas.triggers import HookResultOut
 
 Responses = dict[int | str, dict[str, Any]]
 
@@ -61,6 +62,10 @@ RETRIED_OR_PREVIEW: Responses = {
         "headers": _LAUNCHED,
         "description": "The execution has ended (`Prefer: wait`), or a preview of it (`dry_run`)",
     },
+}
+HOOKED: Responses = {
+    202: {"headers": _REPLAYED, "description": "The execution is stored"},
+    200: {"model": HookResultOut, "description": "Nothing is launched"},
 }
 
 TEXT: Responses = {200: {"content": {"text/plain": _TEXT}}}

@@ -47,7 +47,7 @@ class CurrentRights:
 
         Raises OwnerGone, Forbidden if it may not launch this job now, Unavailable.
         """
-        principal = await self._find(name, kind)
+        principal = await self.find(name, kind)
         if principal is None:
             raise OwnerGone(
                 "out_of_reach",
@@ -62,22 +62,23 @@ class CurrentRights:
 
     async def sees_all_files(self, name: str, kind: IdentityKind) -> bool:
         """Return True if this identity may use files that others uploaded. Raises Unavailable."""
-        principal = await self._find(name, kind)
+        principal = await self.find(name, kind)
         return principal is not None and principal.reach(FILES).everywhere
 
     async def uses_credentials(self, name: str, kind: IdentityKind) -> bool:
         """Return True if this identity may name credentials in jobs. Raises Unavailable."""
-        principal = await self._find(name, kind)
+        principal = await self.find(name, kind)
         return principal is not None and principal.reach(CREDENTIALS).everywhere
 
     async def requester(self, name: str, kind: IdentityKind) -> Requester:
         """Return this identity as a requester, with its human if known. Raises Unavailable."""
-        principal = await self._find(name, kind)
+        principal = await self.find(name, kind)
         return (
             Requester.from_principal(principal) if principal is not None else Requester(name, kind)
         )
 
-    async def _find(self, name: str, kind: IdentityKind) -> Principal | None:
+    async def find(self, name: str, kind: IdentityKind) -> Principal | None:
+        """Return the identity with its current rights; None if it is gone. Raises Unavailable."""
         if kind == "system":
             return None
         if (name, kind) not in self._known:

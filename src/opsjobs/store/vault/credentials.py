@@ -308,6 +308,14 @@ class Vault:
         """Return an execution's parameters, secrets as `Secret`. Raises KeyMissing, Tampered."""
         return open_parameters(self._ring, execution, stored)
 
+    def seal_secret(self, secret: Secret, place: SealPlace) -> Sealed:
+        """Return a secret of another table as its row stores it."""
+        return self._ring.seal(secret.reveal().encode(), place)
+
+    def open_secret(self, sealed: Sealed, place: SealPlace) -> Secret:
+        """Return a secret of another table. Raises KeyMissing, Tampered."""
+        return Secret(self._ring.open(sealed, place).decode())
+
     def blinded(self, digest: bytes) -> bytes:
         """Return a keyed digest of a body that may contain a secret, for comparison only.
 

@@ -85,6 +85,12 @@ def _credential(ring: KeyRing, row: DictRow) -> Mapping[str, Any]:
     return {"key_id": made.key_id, "wrapped_key": made.wrapped_key}
 
 
+def _trigger(ring: KeyRing, row: DictRow) -> Mapping[str, Any]:
+    sealed = Sealed(row["key_id"], row["wrapped_key"], row["sealed"])
+    made = ring.rewrapped(sealed, SealPlace("job_triggers", row["uuid"], row["secret_version"]))
+    return {"key_id": made.key_id, "wrapped_key": made.wrapped_key}
+
+
 def _parameters(ring: KeyRing, row: DictRow) -> Mapping[str, Any]:
     return {"parameters": Jsonb(rewrap_parameters(ring, row["uuid"], row["parameters"]))}
 
@@ -127,6 +133,16 @@ KINDS = (
             order by s.execution_id limit %(limit)s for no key update of s skip locked""",
         "update execution_specs set parameters = %(parameters)s where execution_id = %(id)s",
         _parameters,
+    ),
+    SealedKind(
+        "triggers",
+        "select key_id, count(*) as n from job_triggers group by key_id",
+        """select id, uuid, secret_version, key_id, wrapped_key, sealed from job_triggers
+           where id > %(after)s and key_id = any(%(old)s) order by id
+             limit %(limit)s for no key update skip locked""",
+        "update job_triggers set key_id = %(key_id)s, wrapped_key = %(wrapped_key)s where id = "
+        "%(id)s",
+        _trigger,
     ),
     # Its rows keep their signatures: the signature of the chain's end covers all of them.
     SealedKind(

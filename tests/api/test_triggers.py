@@ -1,0 +1,449 @@
+"""Triggers: their routes, and calls of their URLs as GitHub, GitLab and others send them."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import httpx2
+import pytest
+
+from api.kit import Desk, desk, job, problem
+from opsjobs.clock import TurnedClock
+from opsjobs.model.target import TargetDraft
+from opsjobs.store.transaction import Database
+from opsjobs.store.triggers import CALLS_KEPT
+
+PARAMETERS = [
+    {"name": "branch", "required": True, "pattern": "[a-z/-]+"},
+    {"name": "by", "default": "nobody"},
+    {"name": "token", "type": "secret"},
+]
+PUSH: dict[str, Any] = {
+    "ref": "refs/heads/main",
+    "after": "9fceb02",
+    "pusher": {"name": "ben"},
+    "commits": [{"id": "9fceb02", "modified": ["a/b.conf"]}],
+}
+GITHUB = {
+    "name": "push",
+    "verify": "github",
+    "parameters": {"branch": {"pointer": "/ref"}, "by": {"pointer": "/pusher/name"}},
+    "when": [
+        {"pointer": "/ref", "any_of": ["refs/heads/main"]},
+        {"header": "X-GitHub-Event", "equals": "push"},
+    ],
+}
+NOBODY = {"Authorization": ""}
+
+
+class Outside:
+    """A sender that knows the secret of one trigger, and no token."""
+
+    def __init__(self, ada: Desk, trigger: Mapping[str, Any]) -> None:
+        self.http = ada.http
+        self.path = trigger["path"]
+        self.secret = trigger["secret"]
+
+    async def send(self, body: bytes, headers: Mapping[str, str]) -> httpx2.Response:
+        """Send a body with these headers."""
+        sent = {**NOBODY, "Content-Type": "application/json", **headers}
+        return await self.http.post(self.path, content=body, headers=sent)
+
+    async def push(
+        self, body: Any = PUSH, *, event: str = "push", delivery: str | None = None, **changed: Any
+    ) -> httpx2.Response:
+        """Call as GitHub does."""
+        raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+        signature = hmac.new(self.secret.encode(), raw, "sha256").hexdigest()
+        headers = {"X-GitHub-Event": event, "X-Hub-Signature-256": f"sha256={signature}"}
+        if delivery is not None:
+            headers["X-GitHub-Delivery"] = delivery
+        return await self.send(raw, {**headers, **changed})
+
+    async def bearer(self, body: Any = None, **headers: str) -> httpx2.Response:
+        """Call with the secret itself."""
+        raw = b"" if body is None else json.dumps(body).encode()
+        return await self.send(raw, {"Authorization": f"Bearer {self.secret}", **headers})
+
+
+async def made(ada: Desk, **fields: Any) -> dict[str, Any]:
+    """A trigger of a job with parameters on one target."""
+    if not (await ada.http.get("/targets")).json()["items"]:
+        await ada.services.inventory.create(
+            TargetDraft(name="web-1", host="10.0.0.1", groups=["web"])
+        )
+    body = job(name=f"deploy-{fields.get('name', 'push')}", parameters=PARAMETERS)
+    stored = await ada.http.post("/jobs", json=body)
+    assert stored.status_code == 201, stored.text
+    answer = await ada.http.post(f"/jobs/{stored.json()['id']}/triggers", json={**GITHUB, **fields})
+    assert answer.status_code == 201, answer.text
+    assert answer.headers["Location"] == f"/triggers/{answer.json()['id']}"
+    found: dict[str, Any] = answer.json()
+    return found
+
+
+async def calls(ada: Desk, trigger: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What the trigger says of its last calls, the newest first."""
+    found: list[dict[str, Any]] = (await ada.http.get(f"/triggers/{trigger['id']}/calls")).json()[
+        "items"
+    ]
+    return found
+
+
+async def executions(ada: Desk) -> list[dict[str, Any]]:
+    """All executions, the newest first."""
+    found: list[dict[str, Any]] = (await ada.http.get("/executions")).json()["items"]
+    return found
+
+
+async def audited(ada: Desk, action: str) -> list[dict[str, Any]]:
+    """The rows of the audit log with this action, the newest first."""
+    found: list[dict[str, Any]] = (await ada.http.get(f"/audit?action={action}")).json()["items"]
+    return found
+
+
+async def test_a_push_launches_the_job_once_with_its_parameters_in_the_owners_name(
+    database: Database,
+) -> None:
+    async with desk(database) as ada:
+        trigger = await made(ada)
+        sender = Outside(ada, trigger)
+        first = await sender.push(delivery="7d1f")
+        assert first.status_code == 202, first.text
+        again = await sender.push(delivery="7d1f")
+        assert (again.status_code, again.json()) == (202, first.json())
+        assert again.headers["Idempotency-Replayed"] == "true"
+        (execution,) = await executions(ada)
+        assert execution["id"] == first.json()["execution"]["id"]
+        assert execution["triggered_by"] == "webhook"
+        assert execution["requested_by"] == "ada"
+        assert execution["reason"] == "trigger push"
+        assert execution["parameters"] == {"branch": "refs/heads/main", "by": "ben", "token": None}
+        repeated, launched = await calls(ada, trigger)
+        assert (repeated["outcome"], launched["outcome"]) == ("repeated", "launched")
+        assert repeated["execution_id"] == launched["execution_id"] == execution["id"]
+        assert launched["delivery"] == "7d1f"
+        (row,) = await audited(ada, "execution.launched")
+        assert (row["actor"], row["reason"]) == ("ada", "trigger push")
+        shown = (await ada.http.get(f"/triggers/{trigger['id']}")).json()
+        assert (shown["calls"], shown["last_call"]["outcome"]) == (2, "repeated")
+        assert trigger["secret"] not in json.dumps(shown)
+
+
+async def test_other_events_and_branches_launch_nothing_and_a_ping_is_answered(
+    database: Database,
+) -> None:
+    async with desk(database) as ada:
+        trigger = await made(ada)
+        sender = Outside(ada, trigger)
+        for body, event, reason in (
+            (PUSH, "release", "not met: the header X-GitHub-Event is push"),
+            ({**PUSH, "ref": "refs/heads/dev"}, "push", "not met: /ref is one of refs/heads/main"),
+        ):
+            answer = await sender.push(body, event=event)
+            assert answer.status_code == 200
+            assert answer.json() == {"outcome": "ignored", "reason": reason, "execution": None}
+        answer = await sender.push({"zen": "Keep it logically awesome."}, event="ping")
+        assert (answer.status_code, answer.json()["outcome"]) == (200, "ping")
+        assert [call["outcome"] for call in await calls(ada, trigger)] == [
+            "ping",
+            "ignored",
+            "ignored",
+        ]
+        assert await executions(ada) == []
+
+
+async def test_a_wrong_secret_and_no_trigger_at_all_are_one_answer(database: Database) -> None:
+    async with desk(database) as ada:
+        trigger, off = await made(ada), await made(ada, name="off", enabled=False)
+        good = Outside(ada, trigger)
+        wrong = Outside(ada, {**trigger, "secret": off["secret"]})
+        nowhere = {**trigger, "path": "/hooks/01934c3b-7e8d-7abc-8def-0123456789ab"}
+        answers = [
+            await wrong.push(),
+            await good.push(**{"X-Hub-Signature-256": "sha256=\xe9".encode("latin-1")}),
+            await good.push(**{"X-Hub-Signature-256": ""}),
+            await good.bearer(PUSH),
+            await Outside(ada, nowhere).push(),
+            await Outside(ada, {**nowhere, "path": "/hooks/1"}).push(),
+            await Outside(ada, off).push(),
+            await wrong.push(b"{not json"),
+        ]
+        told = [problem(answer, 404, "hook_not_found") for answer in answers]
+        assert len({body["detail"] for body in told}) == 1
+        assert await executions(ada) == []
+        (refused,) = await calls(ada, trigger)
+        assert (refused["outcome"], refused["code"]) == ("refused", "hook_not_found")
+        assert refused["reason"].startswith("X-Hub-Signature-256 does not fit")
+        assert [call["reason"] for call in await calls(ada, off)] == ["the trigger is disabled"]
+
+
+async def test_a_flood_of_wrong_secrets_leaves_a_row_a_minute(database: Database) -> None:
+    clock = TurnedClock()
+    async with desk(database, clock=clock) as ada:
+        trigger = await made(ada)
+        wrong = Outside(ada, {**trigger, "secret": "whsec_d3Jvbmc="})
+        for _ in range(5):
+            await wrong.push()
+        assert [row["after"]["calls"] for row in await audited(ada, "trigger.refused")] == [1]
+        clock.turn(61)
+        await wrong.push()
+        rows = await audited(ada, "trigger.refused")
+        assert [row["after"]["calls"] for row in rows] == [5, 1]
+        assert rows[0]["thing_name"] == "push"
+        assert rows[0]["actor"] == "unauthenticated"
+        assert [call["times"] for call in await calls(ada, trigger)] == [5, 1]
+
+
+async def test_the_owners_rights_are_asked_for_at_each_call(database: Database) -> None:
+    async with desk(database) as ada:
+        dev = await ada.token_of("developer")
+        await made(ada)
+        body = {**GITHUB, "name": "bens"}
+        mine = (await ada.http.post("/jobs/1/triggers", json=body, headers=dev)).json()
+        sender = Outside(ada, mine)
+        assert (await sender.push()).status_code == 202
+        keys = (await ada.http.get("/api-keys")).json()["items"]
+        gone = next(key["id"] for key in keys if key["name"] == "ben-developer")
+        assert (await ada.http.delete(f"/api-keys/{gone}")).status_code == 204
+        told = problem(await sender.push(), 403, "out_of_reach")
+        assert "ben" not in told["detail"]
+        refused = (await calls(ada, mine))[0]
+        assert "ben-developer (an API key) is gone" in refused["reason"]
+        (row,) = await audited(ada, "trigger.refused")
+        assert (row["thing_name"], row["after"]["code"]) == ("bens", "out_of_reach")
+        # Whoever enables it again becomes its owner.
+        enabled = await ada.http.post(f"/triggers/{mine['id']}/enable")
+        assert enabled.json()["owner"] == "ada"
+        assert (await sender.push()).status_code == 202
+
+
+async def test_a_body_that_the_job_refuses_is_refused_with_the_reason(database: Database) -> None:
+    async with desk(database) as ada:
+        trigger = await made(ada, when=[])
+        sender = Outside(ada, trigger)
+        told = problem(await sender.push({**PUSH, "ref": "MAIN;"}), 422, "invalid_parameters")
+        assert told["errors"][0]["pointer"] == "/parameters/branch"
+        problem(await sender.push({"ref": {"name": "main"}}), 422, "invalid_parameters")
+        problem(await sender.push({}), 422, "invalid_parameters")
+        problem(await sender.push(b'{"ref": 1, "ref": 2}'), 422, "duplicate_key")
+        problem(await sender.push(b"[" * 40 + b"]" * 40), 422, "too_deep")
+        problem(await sender.push(b"{"), 422, "malformed_json")
+        problem(await sender.push(PUSH, delivery="x" * 300), 422, "invalid_header")
+        problem(await sender.push(b" " * (1 << 20) + b"{}"), 413, "body_too_large")
+        form = {"Content-Type": "application/x-www-form-urlencoded"}
+        problem(await sender.push(PUSH, **form), 415, "unsupported_media_type")
+        await ada.http.post(f"/jobs/{trigger['job_id']}/pause")
+        told = problem(await sender.push(), 409, "job_is_paused")
+        assert "deploy" not in told["detail"]
+        assert "deploy-push is paused" in (await calls(ada, trigger))[0]["reason"]
+        assert await executions(ada) == []
+
+
+async def test_a_secret_parameter_comes_from_the_call_and_is_sealed(database: Database) -> None:
+    async with desk(database) as ada:
+        sources = {"branch": {"value": "main"}, "token": {"header": "X-Deploy-Token"}}
+        trigger = await made(ada, verify="bearer", parameters=sources, when=[])
+        sender = Outside(ada, trigger)
+        answer = await sender.bearer(**{"X-Deploy-Token": "of-the-canary"})
+        assert answer.status_code == 202, answer.text
+        (execution,) = await executions(ada)
+        assert execution["parameters"] == {"branch": "main", "by": "nobody", "token": "***"}
+        rows = await database.fetch("select parameters::text as text from execution_specs")
+        assert "of-the-canary" not in rows[0]["text"]
+
+
+async def test_standard_webhooks_are_verified_with_their_time(database: Database) -> None:
+    clock = TurnedClock()
+    async with desk(database, clock=clock) as ada:
+        trigger = await made(ada, verify="standard_webhooks", when=[])
+        sender = Outside(ada, trigger)
+
+        async def send(at: int, message: str = "msg_1") -> httpx2.Response:
+            raw = json.dumps(PUSH).encode()
+            key = base64.b64decode(sender.secret.removeprefix("whsec_"))
+            signed = f"{message}.{at}.".encode() + raw
+            signature = base64.b64encode(hmac.new(key, signed, "sha256").digest()).decode()
+            headers = {"webhook-id": message, "webhook-timestamp": str(at)}
+            return await sender.send(raw, {**headers, "webhook-signature": f"v1a,x v1,{signature}"})
+
+        now = int(clock.now().timestamp())
+        first = await send(now)
+        assert first.status_code == 202, first.text
+        assert (await send(now + 299)).json() == first.json()
+        problem(await send(now - 301, "msg_2"), 404, "hook_not_found")
+        problem(await send(now + 301, "msg_2"), 404, "hook_not_found")
+        assert len(await executions(ada)) == 1
+        assert (await calls(ada, trigger))[0]["reason"].startswith("webhook-timestamp is more than")
+
+
+async def test_gitlab_sends_the_secret_in_its_own_header(database: Database) -> None:
+    async with desk(database) as ada:
+        trigger = await made(ada, verify="gitlab", when=[{"pointer": "/ref", "exists": True}])
+        sender = Outside(ada, trigger)
+        headers = {"X-Gitlab-Token": sender.secret, "X-Gitlab-Event-UUID": "13792a34"}
+        raw = json.dumps(PUSH).encode()
+        assert (await sender.send(raw, headers)).status_code == 202
+        assert (await sender.send(raw, headers)).headers["Idempotency-Replayed"] == "true"
+        problem(await sender.send(raw, {"X-Gitlab-Token": "guess"}), 404, "hook_not_found")
+
+
+async def test_calls_beyond_the_limit_are_429_until_the_minute_is_over(database: Database) -> None:
+    async with desk(database) as ada:
+        trigger = await made(ada, max_calls_per_minute=2)
+        sender = Outside(ada, trigger)
+        assert [(await sender.push(delivery=str(n))).status_code for n in range(3)] == [
+            202,
+            202,
+            429,
+        ]
+        # A delivery that was launched is answered, whatever the limit says.
+        assert (await sender.push(delivery="1")).status_code == 202
+        refused = await sender.push(delivery="3")
+        assert "2 calls a minute" in problem(refused, 429, "too_many_requests")["detail"]
+        assert 0 < int(refused.headers["Retry-After"]) <= 60
+        async with database.connection() as connection:
+            await connection.execute(
+                "update job_triggers set window_began_at = window_began_at - interval '1 minute'"
+            )
+        assert (await sender.push(delivery="3")).status_code == 202
+        assert len(await executions(ada)) == 3
+
+
+async def test_an_expired_trigger_is_gone_and_a_rotated_secret_is_the_only_one(
+    database: Database,
+) -> None:
+    async with desk(database) as ada:
+        trigger = await made(ada)
+        sender = Outside(ada, trigger)
+        rotated = (await ada.http.post(f"/triggers/{trigger['id']}/rotate")).json()
+        assert rotated["secret"] != trigger["secret"]
+        problem(await sender.push(), 404, "hook_not_found")
+        sender.secret = rotated["secret"]
+        assert (await sender.push()).status_code == 202
+        async with database.connection() as connection:
+            await connection.execute("update job_triggers set expires_at = opsjobs_now()")
+        problem(await sender.push(), 404, "hook_not_found")
+
+
+async def test_the_calls_that_are_kept_are_bounded(database: Database) -> None:
+    async with desk(database) as ada:
+        trigger = await made(ada)
+        other = await made(ada, name="other")
+        sender = Outside(ada, trigger)
+        await Outside(ada, other).push()
+        async with database.connection() as connection:
+            await connection.execute(
+                """insert into trigger_calls (trigger_id, outcome)
+                select %s, 'ping' from generate_series(1, %s)""",
+                [trigger["id"], CALLS_KEPT + 20],
+            )
+        await sender.push(event="release")
+        kept = await calls(ada, trigger)
+        assert (len(kept), kept[0]["outcome"]) == (CALLS_KEPT, "ignored")
+        rows = await database.fetch("select count(*) as n from trigger_calls")
+        assert rows[0]["n"] == CALLS_KEPT + 1
+
+
+async def test_a_trigger_is_listed_changed_switched_and_deleted(database: Database) -> None:
+    async with desk(database) as ada:
+        trigger = await made(ada)
+        path = f"/triggers/{trigger['id']}"
+        for listed in ("/triggers", f"/jobs/{trigger['job_id']}/triggers", "/triggers?name=push"):
+            (item,) = (await ada.http.get(listed)).json()["items"]
+            assert item == {name: trigger[name] for name in trigger if name != "secret"}
+        shown = (await ada.http.get(path)).json()
+        assert (await ada.http.put(path, json=shown)).json() == shown
+        changed = await ada.http.patch(path, json={"max_calls_per_minute": 5, "when": []})
+        assert (changed.json()["max_calls_per_minute"], changed.json()["when"]) == (5, [])
+        assert changed.json()["parameters"] == trigger["parameters"]
+        assert not (await ada.http.post(f"{path}/disable")).json()["enabled"]
+        problem(await Outside(ada, trigger).push(), 404, "hook_not_found")
+        assert (await ada.http.patch(path, json={"enabled": True})).json()["enabled"]
+        assert (await Outside(ada, trigger).push()).status_code == 202
+        again = await ada.http.post(f"/jobs/{trigger['job_id']}/triggers", json=GITHUB)
+        assert "`opsjobs triggers set`" in problem(again, 409, "name_taken")["detail"]
+        assert (await ada.http.delete(path)).status_code == 204
+        problem(await ada.http.get(path), 404, "trigger_not_found")
+        problem(await Outside(ada, trigger).push(), 404, "hook_not_found")
+
+
+async def test_a_deleted_job_takes_its_triggers_with_it(database: Database) -> None:
+    async with desk(database) as ada:
+        trigger = await made(ada)
+        assert (await ada.http.delete(f"/jobs/{trigger['job_id']}")).status_code == 204
+        problem(await Outside(ada, trigger).push(), 404, "hook_not_found")
+        problem(await ada.http.get(f"/triggers/{trigger['id']}"), 404, "trigger_not_found")
+
+
+@pytest.mark.parametrize(
+    ("fields", "code", "pointer"),
+    [
+        ({"parameters": {}}, "invalid_parameters", "/parameters/branch"),
+        ({"parameters": {"brunch": {"value": "x"}}}, "invalid_parameters", "/parameters/brunch"),
+        ({"parameters": {"branch": {"value": "MAIN"}}}, "invalid_parameters", "/parameters/branch"),
+        ({"parameters": {"branch": {}}}, "parameter_source", "/parameters/branch"),
+        (
+            {"parameters": {"branch": {"pointer": "ref"}}},
+            "invalid",
+            "/parameters/branch/pointer",
+        ),
+        (
+            {"parameters": {"branch": {"value": "x"}, "token": {"value": "secret"}}},
+            "invalid_parameters",
+            "/parameters/token",
+        ),
+        ({"when": [{"pointer": "/ref"}]}, "condition", "/when/0"),
+        ({"when": [{"equals": 1}]}, "condition", "/when/0"),
+        ({"when": [{"pointer": "/a", "matches": "("}]}, "invalid", "/when/0/matches"),
+        ({"expires_at": "2020-01-01T00:00:00Z"}, "already_expired", "/expires_at"),
+        ({"max_calls_per_minute": 0}, "invalid", "/max_calls_per_minute"),
+    ],
+)
+async def test_a_trigger_that_no_call_could_use_is_refused(
+    database: Database, fields: dict[str, Any], code: str, pointer: str
+) -> None:
+    async with desk(database) as ada:
+        await ada.http.post("/jobs", json=job(parameters=PARAMETERS))
+        answer = await ada.http.post("/jobs/1/triggers", json={**GITHUB, **fields})
+        assert problem(answer, 422, code)["errors"][0]["pointer"] == pointer
+
+
+async def test_who_may_manage_triggers_but_not_launch_the_job_makes_none(
+    database: Database,
+) -> None:
+    async with desk(database) as ada:
+        await made(ada)
+        operator = await ada.token_of("operator")
+        problem(
+            await ada.http.post("/jobs/1/triggers", json=GITHUB, headers=operator), 403, "forbidden"
+        )
+        grant = {"name": "clerk", "permissions": ["triggers:manage", "triggers:read", "jobs:read"]}
+        token = (await ada.http.post("/api-keys", json=grant)).json()["token"]
+        clerk = {"Authorization": f"Bearer {token}"}
+        for path, body in (
+            ("/jobs/1/triggers", {**GITHUB, "name": "mine"}),
+            ("/triggers/1/rotate", None),
+            ("/triggers/1/enable", None),
+        ):
+            told = problem(await ada.http.post(path, json=body, headers=clerk), 403, "forbidden")
+            assert "jobs:execute" in told["detail"]
+        assert (await ada.http.post("/triggers/1/disable", headers=clerk)).status_code == 200
+
+
+async def test_a_repeated_request_to_create_one_gets_no_secret(database: Database) -> None:
+    async with desk(database) as ada:
+        await ada.http.post("/jobs", json=job(parameters=PARAMETERS))
+        key = {"Idempotency-Key": "one"}
+        first = await ada.http.post("/jobs/1/triggers", json=GITHUB, headers=key)
+        again = await ada.http.post("/jobs/1/triggers", json=GITHUB, headers=key)
+        assert again.json() == {**first.json(), "secret": None}
+        digest = hashlib.sha256(first.json()["secret"].encode()).hexdigest()
+        dump = await database.fetch("select answer::text as text from idempotency_keys")
+        assert first.json()["secret"] not in dump[0]["text"]
+        assert digest not in dump[0]["text"]
