@@ -52,6 +52,7 @@ COMMANDS = (
     "login",
     "logout",
     "status",
+    "logs",
     "config",
     "api",
     "worker",

@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 
 from opsjobs.model.errors import Unavailable
-from opsjobs.standalone.data_dir import LogKeeper, last_line
 from opsjobs.standalone.spawn import spawn
 from opsjobs.standalone.supervisor import SupervisedProcess, Supervisor
 
@@ -114,17 +113,6 @@ def test_hurry_skips_the_remaining_grace(tmp_path: Path) -> None:
         signal.setitimer(signal.ITIMER_REAL, 0.2)
         supervisor.stop()
         assert process.returncode == -signal.SIGKILL
-
-
-def test_a_large_log_is_rotated_while_it_is_written(tmp_path: Path) -> None:
-    log = tmp_path / "it.log"
-    with log.open("ab") as writer:
-        writer.write(b"x" * 2_000 + b"\nold\n")
-        writer.flush()
-        assert LogKeeper(tmp_path, bytes_at_most=1_000).run_once() == 1
-        writer.write(b"new\n")
-    assert log.read_bytes() == b"new\n"
-    assert last_line(tmp_path / "it.log.1") == "old"
 
 
 def heard(log: Path) -> None:

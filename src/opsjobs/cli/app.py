@@ -32,6 +32,9 @@ class _All(Commands):
         "status": LazyCommand(
             "status", "status", "Show the state of the service: components, workers, queues."
         ),
+        "logs": LazyCommand(
+            "process_logs", "logs", "Show the logs of the processes of `up`, merged by time."
+        ),
         "api": LazyCommand("server_commands", "api", "Serve the HTTP API."),
         "worker": LazyCommand(
             "server_commands", "worker", "Run a worker, which executes jobs on targets."

@@ -15,6 +15,7 @@ from urllib.parse import quote
 
 from opsjobs.model.errors import Refusal, Unavailable
 from opsjobs.standalone.data_dir import socket_folder
+from opsjobs.standalone.process_logs import ProcessLog, last_error
 from opsjobs.standalone.spawn import (
     Owner,
     bare_environment,
@@ -75,7 +76,11 @@ class Postgres:
     )
 
     def __init__(
-        self, data_dir: Path, *, settings: Mapping[str, str] | None = None, log: Path | None = None
+        self,
+        data_dir: Path,
+        *,
+        settings: Mapping[str, str] | None = None,
+        log: Path | ProcessLog | None = None,
     ) -> None:
         self._home = data_dir.absolute()
         self._own = self._home / "pg"
@@ -255,9 +260,16 @@ class Postgres:
                 self.stop(1)
                 raise Unavailable(
                     "The embedded PostgreSQL does not start: "
-                    f"{_last_line(self._log)} (all of it in {self._log})"
+                    f"{self._last_error()} (all of it in {self._log_path})"
                 )
             time.sleep(0.01)
+
+    @property
+    def _log_path(self) -> Path:
+        return self._log if isinstance(self._log, Path) else self._log.path
+
+    def _last_error(self) -> str:
+        return last_error(self._log) if isinstance(self._log, Path) else self._log.last_error()
 
     def _ready(self, pid: int) -> bool:
         try:
@@ -387,9 +399,3 @@ def _rewrite_first_line(record: Path, line: str) -> None:
     # write of root.
     with os.fdopen(os.open(record, os.O_WRONLY | os.O_TRUNC | os.O_NOFOLLOW), "w") as file:
         file.write(f"{line}\n{rest}")
-
-
-def _last_line(log: Path) -> str:
-    lines = log.read_text(errors="replace").strip().splitlines() if log.exists() else []
-    errors = [line for line in lines[-20:] if "FATAL" in line or "error" in line.lower()]
-    return (errors or lines or ["its log is empty"])[-1]

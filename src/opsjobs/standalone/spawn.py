@@ -13,11 +13,12 @@ import signal
 import stat
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from opsjobs.model.errors import Refusal, Unavailable
+from opsjobs.standalone.process_logs import ProcessLog
 
 _LAUNCHER = str(Path(__file__).with_name("launcher.py"))
 _KEPT = ("PATH", "HOME", "LANG", "TZ", "TMPDIR", "LD_LIBRARY_PATH")
@@ -31,19 +32,19 @@ def bare_environment() -> dict[str, str]:
 def spawn(
     command: Sequence[str],
     *,
-    log: Path,
+    log: Path | ProcessLog,
     environment: Mapping[str, str],
     owner: Owner | None = None,
     death_signal: signal.Signals = signal.SIGKILL,
 ) -> subprocess.Popen[bytes]:
-    """Start `command` (an absolute path first) and append its output to `log`.
+    """Start `command` (an absolute path first) and send its output to `log`.
 
     The process gets `death_signal` when the calling thread ends, for any reason (Linux).
-    `owner` is the user that it runs as: only root may name another user. Because the output is
-    appended, the log can be truncated while it is written.
+    `owner` is the user that it runs as: only root may name another user. Output to a path is
+    appended as it is.
     """
     user = (str(owner.uid), str(owner.gid)) if owner and not owner.is_us else ("-", "-")
-    with log.open("ab") as output:
+    with log.open("ab") if isinstance(log, Path) else log.open() as output:
         return subprocess.Popen(  # noqa: S603  our own arguments
             [
                 sys.executable,
@@ -67,14 +68,19 @@ def spawn(
 # --- helpers
 
 
+Write = Callable[[str], None]
+"""Writes text to a log, line by line."""
 WITH_LAB = "--lab"
 OWN_DATABASE = "--own-database"
 
 
-def run_helper(name: str, *arguments: str, environment: Mapping[str, str], log: Path) -> None:
+def run_helper(
+    name: str, *arguments: str, environment: Mapping[str, str], log: Path, write: Write
+) -> None:
     """Run `opsjobs.standalone.<name>` to completion.
 
-    Raises Unavailable with the last line of its stderr if it fails; the whole stderr goes to `log`.
+    Raises Unavailable with the last line of its stderr if it fails; `write` gets the whole stderr,
+    for the file `log`.
     """
     done = subprocess.run(  # noqa: S603  our own module
         [sys.executable, "-m", f"opsjobs.standalone.{name}", *arguments],
@@ -86,7 +92,7 @@ def run_helper(name: str, *arguments: str, environment: Mapping[str, str], log: 
         check=False,
     )
     if done.returncode:
-        log.write_text(done.stderr)
+        write(done.stderr)
         lines = done.stderr.strip().splitlines()
         raise Unavailable(
             f"{lines[-1] if lines else f'{name} ended with {done.returncode}'} (all of it in {log})"

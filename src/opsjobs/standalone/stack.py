@@ -18,9 +18,10 @@ from typing import Self
 from opsjobs.model.errors import Refusal, Unavailable
 from opsjobs.model.secret import Secret
 from opsjobs.settings import load
-from opsjobs.standalone.data_dir import DataFolder, LogKeeper, last_line
+from opsjobs.standalone.data_dir import DataFolder
 from opsjobs.standalone.lab.folder import LabFolder
 from opsjobs.standalone.postgres import Postgres
+from opsjobs.standalone.process_logs import LogCollector, PostgresLines, ValkeyLines
 from opsjobs.standalone.spawn import OWN_DATABASE, WITH_LAB, bare_environment, run_helper, spawn
 from opsjobs.standalone.supervisor import Report, SupervisedProcess, Supervisor
 from opsjobs.standalone.valkey import Valkey
@@ -65,8 +66,8 @@ class Stack:
         self._report = report
         self._folder = DataFolder(options.data_dir)
         self._settings = load(options.environment)
-        self._supervisor = Supervisor(report)
-        self._log_keeper = LogKeeper(self._folder.logs)
+        self._supervisor = Supervisor(self._report_trouble)
+        self._collector = LogCollector(self._folder.logs)
         self._database_url = self._settings.database.url
         self._redis_url = self._settings.redis.url
         self._services: list[str] = []
@@ -136,10 +137,12 @@ class Stack:
 
     def stop(self) -> None:
         """Stop everything: first API, worker and scheduler, then the lab, the database last."""
+        if self._collector.is_running:
+            self._collector.write("up", "service_stopping")
         self._supervisor.stop(self._services)
         self._supervisor.stop(self._lab)
         self._supervisor.stop()
-        self._log_keeper.stop()
+        self._collector.stop()
         self._folder.release()
 
     def hurry(self) -> None:
@@ -150,12 +153,13 @@ class Stack:
         port = _free_port(self.options.host, self.options.port)
         self._check_metrics_ports()
         self._folder.make_secrets(keys=not self._settings.security.encryption_keys)
-        self._log_keeper.start()
+        self._collector.start()
         self._start_servers()
         self._prepare()
         host = _LOOPBACK.get(self.options.host, self.options.host)
         self._start_services(port)
         self._wait_until_ready(host, port)
+        self._collector.write("up", "service_ready")
         self.url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
         self._folder.publish_endpoint(self.url)
 
@@ -173,13 +177,13 @@ class Stack:
         self._supervisor.start(processes)
 
     def _start_postgres(self) -> subprocess.Popen[bytes]:
-        server = Postgres(self._folder.path, log=self._log("postgres"))
+        server = Postgres(self._folder.path, log=self._collector.log("postgres", PostgresLines))
         self._database_url = server.start()
         assert server.process is not None
         return server.process
 
     def _start_valkey(self) -> subprocess.Popen[bytes]:
-        server = Valkey(self._folder.path, log=self._log("valkey"))
+        server = Valkey(self._folder.path, log=self._collector.log("valkey", ValkeyLines))
         self._redis_url = server.start()
         assert server.process is not None
         return server.process
@@ -193,12 +197,13 @@ class Stack:
             str(self.options.lab),
         ]
         environment = {**bare_environment(), **_python_path(self.options.environment)}
-        process = spawn(command, log=self._log("lab"), environment=environment)
+        log = self._collector.log("lab")
+        process = spawn(command, log=log, environment=environment)
         folder, deadline = LabFolder(self._folder.lab), time.monotonic() + LAB_SECONDS
         while (record := folder.read()) is None or record.pid != process.pid:
             if process.poll() is not None or time.monotonic() > deadline:
                 process.kill()
-                raise Unavailable(f"The lab does not start: {last_line(self._log('lab'))}")
+                raise Unavailable(f"The lab does not start: {log.last_error()}")
             time.sleep(0.01)
         return process
 
@@ -207,7 +212,18 @@ class Stack:
         self._run_helper("prepare", str(self._folder.path), *flags)
 
     def _run_helper(self, name: str, *arguments: str) -> None:
-        run_helper(name, *arguments, environment=self._environment(), log=self._log(name))
+        run_helper(
+            name,
+            *arguments,
+            environment=self._environment(),
+            log=self._folder.logs / f"{name}.log",
+            write=lambda text: self._collector.write(name, text, level="error"),
+        )
+
+    def _report_trouble(self, line: str) -> None:
+        """Report what the supervisor noticed, and write it to the log."""
+        self._collector.write("up", line, level="warning")
+        self._report(line)
 
     def _start_services(self, port: int) -> None:
         workers = [f"worker-{n}" for n in range(1, self.options.worker_processes + 1)]
@@ -237,7 +253,7 @@ class Stack:
             if base is not None:
                 environment["OPSJOBS_METRICS_PORT"] = str(base + number)
             command = [sys.executable, "-m", "opsjobs", name.partition("-")[0]]
-            process = spawn(command, log=self._log(name), environment=environment)
+            process = spawn(command, log=self._collector.log(name), environment=environment)
             if name.startswith("worker"):
                 self._folder.record_worker(_worker_name(process.pid))
             return process
@@ -280,19 +296,16 @@ class Stack:
         while not _answers(host, port):
             for name in self._services:
                 if self._supervisor.deaths(name) >= DEATHS_AT_START:
+                    log = self._collector.log(name)
                     raise Unavailable(
-                        f"{name} does not start: {last_line(self._log(name))} (more in "
-                        f"{self._log(name)})"
+                        f"{name} does not start: {log.last_error()} (more in {log.path})"
                     )
             if time.monotonic() > deadline:
                 raise Unavailable(
                     f"The API is not ready after {READY_SECONDS:.0f} seconds: "
-                    f"see {self._log('api')}"
+                    f"see {self._collector.log('api').path}"
                 )
             time.sleep(0.05)
-
-    def _log(self, name: str) -> Path:
-        return self._folder.logs / f"{name}.log"
 
 
 _REPLACED = frozenset(

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from opsjobs.model.errors import Refusal, Unavailable
 from opsjobs.standalone.data_dir import socket_folder
+from opsjobs.standalone.process_logs import ProcessLog
 from opsjobs.standalone.spawn import bare_environment, current_user, spawn
 
 START_SECONDS = 20
@@ -24,7 +25,7 @@ _SOCKET = "valkey.sock"
 class Valkey:
     """One embedded server on `<data_dir>/run/valkey.sock`, only for the user who started it."""
 
-    def __init__(self, data_dir: Path, *, log: Path | None = None) -> None:
+    def __init__(self, data_dir: Path, *, log: Path | ProcessLog | None = None) -> None:
         self._folder = data_dir.absolute() / "run"
         self._log = log or data_dir.absolute() / "valkey.log"
         self.process: subprocess.Popen[bytes] | None = None
@@ -79,7 +80,8 @@ class Valkey:
         while not _answers(path):
             if self.process.poll() is not None or time.monotonic() > deadline:
                 self.stop(1)
-                raise Unavailable(f"The embedded Valkey does not start: see {self._log}")
+                log = self._log if isinstance(self._log, Path) else self._log.path
+                raise Unavailable(f"The embedded Valkey does not start: see {log}")
             time.sleep(0.01)
 
 
