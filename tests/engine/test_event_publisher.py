@@ -19,9 +19,12 @@ from opsjobs.engine.loop import Loop
 from opsjobs.model.errors import NotFound, Unavailable
 from opsjobs.store.outbox import Outbox
 from opsjobs.store.transaction import Database
+from opsjobs.telemetry import trace_context
+from opsjobs.telemetry.trace_context import TraceContext
 from wakeup.server_processes import own_redis
 
 Event = dict[str, Any]
+LAUNCH = TraceContext("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7", sampled=True)
 
 
 def publisher_of(on: Harness, bus: Bus) -> EventPublisher:
@@ -47,7 +50,8 @@ async def test_events_reach_the_bus_in_order_with_their_twins_and_once(
 ) -> None:
     async with harness(database) as on:
         async with on.worker():
-            execution = await on.run("true", 2, max_parallel=1)
+            with trace_context.within(LAUNCH):
+                execution = await on.run("true", 2, max_parallel=1)
         bus = Bus(redis_url, on.metrics)
         publisher = publisher_of(on, bus)
         async with (
@@ -75,6 +79,7 @@ async def test_events_reach_the_bus_in_order_with_their_twins_and_once(
             execution.uuid
         }
         assert told[-2][1]["data"] == told[-1][1]["data"] == execution.data()
+        assert {event["traceparent"] for _, event in told} == {LAUNCH.traceparent}
         seqs = [
             e.seq
             for e in await on.log(execution)

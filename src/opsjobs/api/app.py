@@ -12,6 +12,7 @@ from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
+from fastapi.telemetry import TelemetryConfig
 
 from opsjobs import __version__, telemetry
 from opsjobs.api import (
@@ -66,6 +67,7 @@ from opsjobs.model.errors import Refusal, Unavailable
 from opsjobs.model.secret import Secret
 from opsjobs.settings import Settings
 from opsjobs.store.files import FileLimits
+from opsjobs.telemetry import tracing
 
 # Routers are tried in this order.
 _ROUTERS = (
@@ -96,6 +98,15 @@ ADMIN = "admin"
 # Routes whose bodies are not JSON and are read by the route itself.
 RAW = frozenset({("POST", "/files")})
 ADMIN_RETRY_SECONDS = 1
+# FastAPI would export messages of exceptions and rejected input, which may hold secrets; the spans
+# of requests are those of RequestContextMiddleware.
+_NO_OTHER_TELEMETRY: TelemetryConfig = {
+    "tracing": False,
+    "metrics": False,
+    "logs": False,
+    "operation_spans": False,
+    "auto_configure": False,
+}
 GRACE_SECONDS = 10
 # How long the services may take to close once the last request has ended.
 CLOSE_SECONDS = 10
@@ -119,6 +130,7 @@ def create_app(services: Services, *, admin_token: Secret | None = None) -> Fast
         redoc_url=None,
         redirect_slashes=False,
         root_path_in_servers=False,
+        telemetry=_NO_OTHER_TELEMETRY,
         generate_unique_id_function=openapi.operation_id,
         lifespan=_lifespan(services, admin_token),
     )
@@ -271,6 +283,7 @@ def serve(settings: Settings) -> int:
     Raises SettingsError, ValueError, OSError.
     """
     telemetry.configure("api", settings.telemetry.log_level)
+    tracing.start("api")
     services = build(settings)
     liveness = Liveness()
     serve_metrics(settings, services.metrics, liveness)
@@ -299,4 +312,5 @@ def serve(settings: Settings) -> int:
     server = _Server(config, app.state.followers, liveness)
     server.run()
     services.metrics.close()
+    tracing.stop()
     return 0 if server.started else 1

@@ -16,9 +16,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from opsjobs.api.problems import Problem, not_allowed
 from opsjobs.api.request import route_path, under_prefix
-from opsjobs.telemetry import Metrics, bound, log
+from opsjobs.telemetry import Metrics, bound, log, trace_context, tracing
+from opsjobs.telemetry.trace_context import TraceContext
+from opsjobs.telemetry.tracing import TraceSpan
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+SERVER_ERROR = 500
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
@@ -38,7 +41,10 @@ class RequestContextMiddleware:
         scope["state"] = {**scope.get("state", {}), "request_id": _request_id(scope)}
         answer = _Answer(scope, send)
         started = time.perf_counter()
-        with bound(request_id=scope["state"]["request_id"]):
+        with (
+            tracing.entry("request", _trace_of(scope)) as span,
+            bound(request_id=scope["state"]["request_id"]),
+        ):
             try:
                 await self._app(scope, receive, answer.send)
             except Exception:
@@ -46,7 +52,7 @@ class RequestContextMiddleware:
                 if answer.half_sent:
                     raise  # a part was sent: only the server can end it, with the connection
             finally:
-                self._note(scope, answer.status, time.perf_counter() - started)
+                self._note(scope, answer.status, time.perf_counter() - started, span)
 
     async def _bug(self, scope: Scope, receive: Receive, answer: _Answer) -> None:
         log.exception("bug", method=scope["method"], path=scope["path"][:200])
@@ -55,9 +61,20 @@ class RequestContextMiddleware:
         if not answer.half_sent:
             await Problem.from_bug(scope)(scope, receive, answer.send)
 
-    def _note(self, scope: Scope, status: int, seconds: float) -> None:
+    def _note(self, scope: Scope, status: int, seconds: float, span: TraceSpan) -> None:
         route = getattr(scope.get("route"), "path", "none")
         method = scope["method"] if scope["method"] in _METHODS else "other"
+        span.rename(f"{method} {route}")
+        span.annotate(
+            **{
+                "http.request.method": method,
+                "http.route": route,
+                "http.response.status_code": status,
+                "request_id": scope["state"]["request_id"],
+            }
+        )
+        if status >= SERVER_ERROR:
+            span.fail(str(status))
         self._metrics.http_request_seconds.labels(method, route, str(status)).observe(seconds)
         principal = scope["state"].get("principal")
         log.info(
@@ -87,6 +104,10 @@ class _Answer:
             headers.setdefault("Cache-Control", "no-store")
             headers["X-Content-Type-Options"] = "nosniff"
         await self._send(message)
+
+
+def _trace_of(scope: Scope) -> TraceContext | None:
+    return TraceContext.parse(Headers(scope=scope).get(trace_context.HEADER))
 
 
 def _request_id(scope: Scope) -> str:

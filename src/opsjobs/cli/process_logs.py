@@ -29,7 +29,7 @@ POLL_SECONDS = 0.25
 LINE_BYTES_MAX = 1 << 20
 
 
-class Level(StrEnum):
+class LogLevel(StrEnum):
     """Levels of log lines, the lowest first."""
 
     DEBUG = "debug"
@@ -39,14 +39,14 @@ class Level(StrEnum):
     CRITICAL = "critical"
 
 
-_RANKS = {level.value: rank for rank, level in enumerate(Level)}
+_RANKS = {level.value: rank for rank, level in enumerate(LogLevel)}
 _STYLES = {"debug": "dim", "warning": "yellow", "error": "red", "critical": "red"}
 # Shown in front of the other keys, or left out.
 _HEAD = frozenset({"timestamp", "level", "event", "process", "exception"})
 
 
 @dataclass(frozen=True, slots=True)
-class LogEntry:
+class LoggedLine:
     """One line of a log file."""
 
     at: str
@@ -69,7 +69,8 @@ def logs(
         typer.Option(help="Only these processes, such as worker-1 or postgres. May be repeated."),
     ] = None,
     level: Annotated[
-        Level | None, typer.Option(case_sensitive=False, help="Only lines of at least this level.")
+        LogLevel | None,
+        typer.Option(case_sensitive=False, help="Only lines of at least this level."),
     ] = None,
     since: Annotated[
         str | None, typer.Option(metavar="DURATION", help="Only lines of the last 30s, 5m, 2h …")
@@ -80,7 +81,9 @@ def logs(
             "-n",
             "--lines",
             min=0,
-            help="Only the last lines; 0 shows all (default: 200; all with --execution or --since).",
+            help=(
+                "Only the last lines; 0 shows all (default: 200; all with --execution or --since)."
+            ),
         ),
     ] = None,
     as_json: Annotated[
@@ -93,14 +96,14 @@ def logs(
     their standard output.
     """
     folder = load_client()[1] / "logs"
-    wanted = _Filter(_parse_since(since), execution, frozenset(split(process)), level)
+    wanted = _LineFilter(_parse_since(since), execution, frozenset(split(process)), level)
     files = _LogFiles(folder, wanted.processes)
     files.require()
     wanted.find_traces(_LogFiles(folder, frozenset()))
     found = wanted.select(heapq.merge(*files.read_all(), key=lambda entry: entry.at))
     limit = LINES if lines is None and since is None and execution is None else lines
     show = _show_raw if as_json else _show
-    shown: Iterable[LogEntry] = deque(found, maxlen=limit) if limit else found
+    shown: Iterable[LoggedLine] = deque(found, maxlen=limit) if limit else found
     for entry in shown:
         show(entry)
     sys.stdout.flush()
@@ -124,13 +127,13 @@ def _parse_since(text: str | None) -> str:
 
 
 @dataclass(slots=True)
-class _Filter:
+class _LineFilter:
     """The lines to show."""
 
     since: str
     execution: int | None
     processes: frozenset[str]
-    level: Level | None
+    level: LogLevel | None
     traces: set[str] = field(default_factory=set)
     """The traces of lines of the execution: the request that launched it has only the trace."""
 
@@ -141,19 +144,19 @@ class _Filter:
                 for entry in file:
                     self._note_trace(entry)
 
-    def select(self, entries: Iterable[LogEntry]) -> Iterator[LogEntry]:
+    def select(self, entries: Iterable[LoggedLine]) -> Iterator[LoggedLine]:
         """Yield the entries to show."""
         for entry in entries:
             self._note_trace(entry)
             if self._matches(entry):
                 yield entry
 
-    def _note_trace(self, entry: LogEntry) -> None:
+    def _note_trace(self, entry: LoggedLine) -> None:
         trace = entry.fields.get("trace_id")
         if self.execution is not None and entry.fields.get("execution") == self.execution and trace:
             self.traces.add(trace)
 
-    def _matches(self, entry: LogEntry) -> bool:
+    def _matches(self, entry: LoggedLine) -> bool:
         fields = entry.fields
         if entry.at < self.since:
             return False
@@ -186,19 +189,20 @@ class _LogFiles:
             )
         if unknown := sorted(self._processes - names):
             raise CommandFailed(
-                f"--process: there is no log of {unknown[0]}. There are: {', '.join(sorted(names))}",
+                f"--process: there is no log of {unknown[0]}. "
+                f"There are: {', '.join(sorted(names))}",
                 ExitCode.NOT_FOUND,
             )
 
-    def read_all(self) -> list[Iterator[LogEntry]]:
+    def read_all(self) -> list[Iterator[LoggedLine]]:
         """Return the entries of each process, the rotated file first, from the start."""
         return [self._read_process(name) for name in self._names()]
 
-    def read_new(self) -> list[Iterator[LogEntry]]:
+    def read_new(self) -> list[Iterator[LoggedLine]]:
         """Return the entries of each process since the last reading."""
         return [self._opened(name).read() for name in self._names()]
 
-    def _read_process(self, name: str) -> Iterator[LogEntry]:
+    def _read_process(self, name: str) -> Iterator[LoggedLine]:
         current = self._opened(name)
         older = self._folder / f"{name}.log.1"
         if older.exists():
@@ -239,7 +243,7 @@ class _OpenLog:
         self._file: IO[bytes] | None = None
         self._rest = b""
 
-    def read(self) -> Iterator[LogEntry]:
+    def read(self) -> Iterator[LoggedLine]:
         """Yield the whole lines that are new."""
         if self._file is None:
             self._file = self._reopen()
@@ -250,7 +254,7 @@ class _OpenLog:
             self._file.close()
             self._file = self._reopen()
 
-    def _read_lines(self, file: IO[bytes]) -> Iterator[LogEntry]:
+    def _read_lines(self, file: IO[bytes]) -> Iterator[LoggedLine]:
         while data := file.readline(LINE_BYTES_MAX):
             self._rest += data
             if self._rest.endswith(b"\n") or len(self._rest) >= LINE_BYTES_MAX:
@@ -272,7 +276,7 @@ class _OpenLog:
             return None
 
 
-def _parse(line: bytes, process: str) -> LogEntry:
+def _parse(line: bytes, process: str) -> LoggedLine:
     text = line.decode("utf-8", "backslashreplace").strip()
     try:
         fields = json.loads(text)
@@ -280,14 +284,14 @@ def _parse(line: bytes, process: str) -> LogEntry:
         fields = None
     if not isinstance(fields, dict):
         fields = {"event": text}
-    return LogEntry(str(fields.get("timestamp", "")), text, {"process": process, **fields})
+    return LoggedLine(str(fields.get("timestamp", "")), text, {"process": process, **fields})
 
 
-def _show_raw(entry: LogEntry) -> None:
+def _show_raw(entry: LoggedLine) -> None:
     sys.stdout.write(f"{entry.raw}\n")
 
 
-def _show(entry: LogEntry) -> None:
+def _show(entry: LoggedLine) -> None:
     """Print an entry for people: time, level, process, event, and its other keys."""
     fields, file = entry.fields, sys.stdout
     level = str(fields.get("level", "info"))

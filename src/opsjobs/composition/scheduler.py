@@ -21,6 +21,7 @@ from opsjobs.engine.background.housekeeping import SEAL_SECONDS, AuditSealer
 from opsjobs.engine.background.scheduler import Scheduler
 from opsjobs.engine.loop import Loop
 from opsjobs.settings import Settings
+from opsjobs.telemetry import tracing
 from opsjobs.wakeup.beat import PASS_SECONDS_MAX, run_scheduler
 from opsjobs.wakeup.loop_thread import STOP_SECONDS_MAX
 
@@ -109,6 +110,9 @@ class HostedScheduler:
 def run(settings: Settings) -> int:
     """Run until SIGTERM; return the exit code."""
     telemetry.configure("scheduler", settings.telemetry.log_level)
+    tracing.start("scheduler")
     hosted = HostedScheduler(settings)
     serve_metrics(settings, hosted.services.metrics, hosted.liveness)
-    return run_scheduler(hosted, redis_url=settings.redis.url, metrics=hosted.services.metrics)
+    code = run_scheduler(hosted, redis_url=settings.redis.url, metrics=hosted.services.metrics)
+    tracing.stop()
+    return code

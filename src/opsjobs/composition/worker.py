@@ -40,6 +40,7 @@ from opsjobs.engine.worker.worker import STOP_GRACE_SECONDS, Worker, WorkerOptio
 from opsjobs.remote.download import FindLimits
 from opsjobs.settings import Settings
 from opsjobs.store.workers import Lease
+from opsjobs.telemetry import tracing
 from opsjobs.wakeup.worker import run_worker
 
 CONNECTIONS = 6
@@ -207,11 +208,12 @@ class HostedWorker:
 def run(settings: Settings, *, name: str | None = None) -> int:
     """Run until SIGTERM; return the exit code."""
     telemetry.configure("worker", settings.telemetry.log_level)
+    tracing.start("worker")
     raise_descriptor_limit()
     hosted = HostedWorker(settings, name=name)
     serve_metrics(settings, hosted.services.metrics, hosted.liveness)
     zone = settings.worker.zone
-    return run_worker(
+    code = run_worker(
         hosted,
         redis_url=settings.redis.url,
         zone=zone,
@@ -219,3 +221,5 @@ def run(settings: Settings, *, name: str | None = None) -> int:
         metrics=hosted.services.metrics,
         stop_seconds=hosted.stop_seconds,
     )
+    tracing.stop()
+    return code

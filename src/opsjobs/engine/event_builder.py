@@ -67,7 +67,14 @@ class EventBuilder:
                 # twice has the same id twice. It contains the type, because the same subject also
                 # has ids `<execution uuid>/<position in the log>`, which end in a number as well.
                 event_id = f"{fact.subject}/{event_type}/{fact.id}"
-                body = cloud_event(event_id, event_type, str(fact.subject), at, data or {})
+                body = cloud_event(
+                    event_id,
+                    event_type,
+                    str(fact.subject),
+                    at,
+                    data or {},
+                    traceparent=fact.traceparent,
+                )
                 yield BuiltEvent(event_type, part, body, fact.execution_id)
 
     async def _build_run_events(self, fact: OutboxEvent, after: int) -> AsyncIterator[BuiltEvent]:
@@ -89,7 +96,14 @@ class EventBuilder:
                 event_type = run_event(status, retry=entry.attempt is not None)
                 if event_type is not None:
                     event_id, at = f"{fact.subject}/{entry.seq}", moment(entry.at) or ""
-                    body = cloud_event(event_id, event_type.value, run.uuid, at, run.data())
+                    body = cloud_event(
+                        event_id,
+                        event_type.value,
+                        run.uuid,
+                        at,
+                        run.data(),
+                        traceparent=fact.traceparent,
+                    )
                     yield BuiltEvent(event_type.value, entry.seq, body, fact.execution_id)
             if len(entries) < ENTRIES_A_READ:
                 return

@@ -8,6 +8,8 @@ from typing import Any
 
 import httpx2
 
+from opsjobs.telemetry import trace_context
+
 SECONDS_MAX = 5.0
 BYTES_MAX = 256 << 10
 CONNECTIONS_MAX = 20
@@ -36,7 +38,7 @@ class JsonClient:
             # The client's own timeout is per step: a slow trickle of a response would never end.
             async with (
                 asyncio.timeout(self._seconds),
-                self._connected().stream("GET", url) as answer,
+                self._connected().stream("GET", url, headers=trace_context.headers()) as answer,
             ):
                 if answer.status_code != 200:
                     raise ServiceUnavailable(

@@ -116,11 +116,19 @@ def channels(event_type: str) -> tuple[str, str]:
 
 
 def cloud_event(
-    event_id: str, event_type: str, subject: str, at: str, data: Mapping[str, Any]
+    event_id: str,
+    event_type: str,
+    subject: str,
+    at: str,
+    data: Mapping[str, Any],
+    *,
+    traceparent: str | None = None,
 ) -> dict[str, Any]:
     """Return a CloudEvents 1.0 JSON event.
 
-    `at` is RFC 3339 in UTC; `subject` the uuid of the thing."""
+    `at` is RFC 3339 in UTC; `subject` the uuid of the thing. `traceparent` is the attribute of the
+    distributed tracing extension."""
+    trace = {} if traceparent is None else {"traceparent": traceparent}
     return {
         "specversion": "1.0",
         "id": event_id,
@@ -129,5 +137,6 @@ def cloud_event(
         "subject": subject,
         "time": at,
         "datacontenttype": "application/json",
+        **trace,
         "data": dict(data),
     }

@@ -27,7 +27,7 @@ CLOSE_SECONDS = 2.0
 TAIL_BYTES = 64 << 10
 TAIL_LINES = 20
 
-LogLine = dict[str, Any]
+LineFields = dict[str, Any]
 
 _KEYS = ("timestamp", "level", "event")
 _POSTGRES = re.compile(
@@ -48,7 +48,7 @@ _VALKEY_LEVELS = {".": "debug", "-": "debug", "*": "info", "#": "warning"}
 class LineFormat(Protocol):
     """The format of the lines of one kind of program."""
 
-    def parse(self, text: str) -> LogLine | None:
+    def parse(self, text: str) -> LineFields | None:
         """Return the log line; None if the text continues the previous one, which is changed."""
 
     def end_batch(self) -> None:
@@ -58,7 +58,7 @@ class LineFormat(Protocol):
 class PlainLines:
     """Lines of any program: each is an event."""
 
-    def parse(self, text: str) -> LogLine | None:
+    def parse(self, text: str) -> LineFields | None:
         """Return the text as the event."""
         return {"timestamp": _now(), "level": "info", "event": text}
 
@@ -70,10 +70,10 @@ class PostgresLines:
     """Lines of PostgreSQL's stderr log with the prefix `%m [%p] ` in UTC."""
 
     def __init__(self) -> None:
-        self._last: LogLine | None = None
+        self._last: LineFields | None = None
         self._part = "event"
 
-    def parse(self, text: str) -> LogLine | None:
+    def parse(self, text: str) -> LineFields | None:
         """Return the log line; details and further lines become keys of the line before."""
         found = _POSTGRES.match(text)
         if found is None:
@@ -102,7 +102,7 @@ class PostgresLines:
         """Let nothing be added to the last line."""
         self._last = None
 
-    def _begin(self, line: LogLine | None) -> LogLine | None:
+    def _begin(self, line: LineFields | None) -> LineFields | None:
         self._last, self._part = line, "event"
         return line
 
@@ -110,7 +110,7 @@ class PostgresLines:
 class ValkeyLines(PlainLines):
     """Lines of Valkey's own log format."""
 
-    def parse(self, text: str) -> LogLine | None:
+    def parse(self, text: str) -> LineFields | None:
         """Return the log line."""
         found = _VALKEY.match(text)
         if found is None:
@@ -232,7 +232,7 @@ class LogCollector:
         with self._lock:
             new, self._new = self._new, []
         for reader, log in new:
-            pipe = _Pipe(reader, log, self._append)
+            pipe = _LogPipe(reader, log, self._append)
             self._selector.register(reader, selectors.EVENT_READ, pipe)
 
     def _append(self, path: Path, lines: Sequence[bytes]) -> None:
@@ -243,7 +243,7 @@ class LogCollector:
             file.append(lines)
 
 
-class _Pipe:
+class _LogPipe:
     """The reading end of one process's pipe."""
 
     def __init__(
@@ -280,7 +280,7 @@ class _Pipe:
         self._write_lines(lines)
 
     def _write_lines(self, lines: list[bytes]) -> None:
-        found: list[LogLine | bytes] = []
+        found: list[LineFields | bytes] = []
         for line in lines:
             if _is_log_line(line):
                 found.append(line)
@@ -293,7 +293,7 @@ class _Pipe:
             lines = [one if isinstance(one, bytes) else self._encode(one) for one in found]
             self._append(self._log.path, lines)
 
-    def _encode(self, line: LogLine) -> bytes:
+    def _encode(self, line: LineFields) -> bytes:
         return _encode({**line, "process": self._log.process})
 
 
@@ -372,7 +372,7 @@ def _is_log_line(line: bytes) -> bool:
     return isinstance(found, dict) and all(isinstance(found.get(key), str) for key in _KEYS)
 
 
-def _encode(line: LogLine) -> bytes:
+def _encode(line: LineFields) -> bytes:
     return json.dumps(line).encode()
 
 

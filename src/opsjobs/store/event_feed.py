@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from opsjobs import failpoints
-from opsjobs.store.outbox import OutboxEvent
+from opsjobs.store.outbox import TRACEPARENT, OutboxEvent
 from opsjobs.store.transaction import Database
 
 POSITIONED_MAX = 2_000
@@ -30,9 +30,9 @@ with head as (
 update events e set position = head.before + n.place
 from head, unnest(%(ids)s::bigint[]) with ordinality as n(id, place) where e.id = n.id"""
 _BOUNDS = "select deleted, last from event_positions"
-_READ = """
+_READ = f"""
 select id, type, subject, execution_id, from_seq, to_seq, data, at, position,
-  opsjobs_now() - at > interval '1 hour' as stale from events
+  opsjobs_now() - at > interval '1 hour' as stale, {TRACEPARENT} as traceparent from events e
 where position > %(after)s order by position limit %(limit)s"""
 # The oldest ones, in the order of positions, up to the first that must stay: those before it are
 # gone for readers, too, so that they see no gap. An event stays until it is published and every

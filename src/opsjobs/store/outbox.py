@@ -17,6 +17,7 @@ from psycopg.types.json import Jsonb
 
 from opsjobs.model.events import EventType
 from opsjobs.store.transaction import Connection, Database
+from opsjobs.telemetry import trace_context
 
 SHARDS = 16
 _LOCK = 0x6F700000
@@ -40,7 +41,14 @@ class OutboxEvent:
     stale: bool = False
     position: int | None = None
     """The event's place in the stream, in what the stream returns."""
+    traceparent: str | None = None
+    """The trace context in which it was written; of an execution's event, that of its launch."""
 
+
+TRACEPARENT = """
+coalesce((select s.traceparent from execution_specs s where s.execution_id = e.execution_id),
+  e.traceparent)"""
+"""The trace context of an event `e`: that of its execution, or its own."""
 
 # One lookup in the index of unpublished events per shard, however many there are. In the order of
 # that index: to find just any row, a planner that expects most events to be unpublished would read
@@ -51,9 +59,9 @@ select s.n as shard from generate_series(0, {SHARDS - 1}) s(n) cross join latera
   order by e.shard, e.id limit 1) waiting"""
 # A range of one shard: with an equality, the primary key would also give this order, and there all
 # published events come before the unpublished ones.
-_NEXT = """
+_NEXT = f"""
 select id, type, subject, execution_id, from_seq, to_seq, data, at,
-  (opsjobs_now() - at > interval '1 hour') as stale from events
+  (opsjobs_now() - at > interval '1 hour') as stale, {TRACEPARENT} as traceparent from events e
 where shard between %(shard)s and %(shard)s and published_at is null order by shard,
   id limit %(limit)s"""
 # Locked in the order of ids, as for positions: neither waits for the other in a circle.
@@ -122,12 +130,14 @@ async def append_event(
 ) -> None:
     """Append an event; it is published after the caller's transaction is committed."""
     await connection.execute(
-        "insert into events (shard, type, subject, execution_id, data) values (%s, %s, %s, %s, %s)",
+        "insert into events (shard, type, subject, execution_id, data, traceparent)"
+        " values (%s, %s, %s, %s, %s, %s)",
         [
             shard % SHARDS,
             event_type.value,
             str(subject),
             execution_id,
             Jsonb(data) if data is not None else None,
+            trace_context.traceparent(),
         ],
     )

@@ -16,6 +16,7 @@ import structlog
 from structlog.types import FilteringBoundLogger
 
 from opsjobs.model.masking import Forms, Mask
+from opsjobs.telemetry import trace_context
 
 # A longer traceback loses its first frames: the last ones show the failure.
 TRACEBACK_CHARACTERS_MAX = 16_384
@@ -135,11 +136,18 @@ def _shared_processors(process: str) -> list[structlog.types.Processor]:
         event["process"] = process
         return event
 
+    def name_trace(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+        context = trace_context.current()
+        if context is not None:
+            event.setdefault("trace_id", context.trace_id)
+        return event
+
     return [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True, key="timestamp"),
         name_process,
+        name_trace,
         structlog.processors.format_exc_info,
     ]
 

@@ -10,7 +10,9 @@ import time
 from kombu import Connection, Producer
 
 from opsjobs.backoff import Backoff
-from opsjobs.telemetry import Metrics, log
+from opsjobs.telemetry import Metrics, log, trace_context, tracing
+from opsjobs.telemetry.trace_context import TraceContext
+from opsjobs.telemetry.tracing import SpanKind
 from opsjobs.wakeup.celery_app import WAKEUP, WakeupApp, wakeup_queue
 
 # Limits the memory if callers invent zones while Redis is unavailable.
@@ -36,6 +38,8 @@ class Notifier:
         self._sender = _Sender(url) if url else None
         # By zone: when its pending wake-up is due.
         self._pending: dict[str, float] = {}
+        # By zone: the trace of the first of the merged wake-ups that are pending.
+        self._traces: dict[str, TraceContext] = {}
         # By zone: the earliest time of its next wake-up.
         self._next_due: dict[str, float] = {}
         self._change = threading.Condition()
@@ -67,17 +71,23 @@ class Notifier:
                 self._count("dropped")
             else:
                 self._pending[zone] = self._next_due.get(zone, 0.0)
+                if (trace := trace_context.current()) is not None:
+                    self._traces[zone] = trace
                 self._change.notify_all()
 
     def _send_forever(self) -> None:
         backoff = Backoff(BACKOFF_SECONDS_FIRST, BACKOFF_SECONDS_LAST)
         while (zone := self._next_zone()) is not None:
+            began, trace = time.monotonic(), self._traces.pop(zone, None)
             try:
                 assert self._sender is not None
-                self._count("sent" if self._sender.send(zone) else "merged")
+                result = "sent" if self._sender.send(zone) else "merged"
+                self._count(result)
+                _record_wakeup(began, trace, zone, result)
                 backoff.reset()
             except Exception as error:  # noqa: BLE001  a wake-up is only a hint: drop it
                 self._drop(zone, error, first=backoff.is_first)
+                _record_wakeup(began, trace, zone, "dropped")
                 self._pause(backoff.next())
         if self._sender:
             self._sender.close()
@@ -114,6 +124,7 @@ class Notifier:
         with self._change:
             if self._stopping:
                 self._pending.clear()
+                self._traces.clear()
 
     def _pause(self, seconds: float) -> None:
         ends = time.monotonic() + seconds
@@ -123,6 +134,13 @@ class Notifier:
 
     def _count(self, result: str) -> None:
         self._metrics.wakeups.labels(result=result).inc()
+
+
+def _record_wakeup(began: float, trace: TraceContext | None, zone: str, result: str) -> None:
+    if trace is not None:
+        tracing.record(
+            "wakeup", began, parent=trace, kind=SpanKind.PRODUCER, zone=zone, result=result
+        )
 
 
 class _Sender:

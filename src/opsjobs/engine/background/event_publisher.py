@@ -15,8 +15,10 @@ from opsjobs.engine.event_builder import BuiltEvent, EventBuilder
 from opsjobs.engine.loop import Counts
 from opsjobs.model.errors import Unavailable
 from opsjobs.model.events import CHANNEL, channels
-from opsjobs.store.outbox import Outbox
-from opsjobs.telemetry import Metrics, log
+from opsjobs.store.outbox import Outbox, OutboxEvent
+from opsjobs.telemetry import Metrics, log, tracing
+from opsjobs.telemetry.trace_context import TraceContext
+from opsjobs.telemetry.tracing import SpanKind
 
 BATCH_FACTS = 100
 BATCH_SECONDS = 5.0
@@ -94,13 +96,27 @@ class EventPublisher:
                     if not fact.stale:
                         break
                     events = []
-                if events and not await self._publish(events):
+                if events and not await self._publish_traced(fact, events):
                     break
                 published += len(events)
                 published_ids.append(fact.id)
         self._metrics.events_published.inc(published)
         if failed is not None:
             raise failed
+        return published
+
+    async def _publish_traced(self, fact: OutboxEvent, events: Sequence[BuiltEvent]) -> bool:
+        began, trace = time.monotonic(), TraceContext.parse(fact.traceparent)
+        published = await self._publish(events)
+        if published and trace is not None:
+            tracing.record(
+                "publish",
+                began,
+                parent=trace,
+                kind=SpanKind.PRODUCER,
+                type=fact.type,
+                events=len(events),
+            )
         return published
 
     async def _publish(self, events: Sequence[BuiltEvent]) -> bool:

@@ -36,7 +36,8 @@ from opsjobs.store.scheduling.firings import Firings, FiringsDue
 from opsjobs.store.scheduling.schedules import Schedules
 from opsjobs.store.transaction import Connection
 from opsjobs.store.workers import Workers
-from opsjobs.telemetry import Metrics, log
+from opsjobs.telemetry import Metrics, log, tracing
+from opsjobs.telemetry.tracing import SpanKind
 
 # Schedules that one transaction fires: fewer if they are late, since after a downtime more than a
 # thousand due times of one schedule may have to be examined.
@@ -108,10 +109,12 @@ class FiringService:
                 self._rules_at = time.monotonic() + RULES_SECONDS
         look = await self._firings.check_due()
         if look.due or look.pending:
-            try:
-                await self._work(done, look)
-            except ExceptionGroup as failed:
-                raise _unwrap_outage(failed) from failed
+            with tracing.entry("firing_pass", None, kind=SpanKind.INTERNAL) as span:
+                try:
+                    await self._work(done, look)
+                except ExceptionGroup as failed:
+                    raise _unwrap_outage(failed) from failed
+                span.annotate(triggered=done["triggered"])
             look = await self._firings.check_due()
         self._set_rest(look, worked=any(done.values()))
         if done["missed"]:
@@ -291,6 +294,12 @@ class FiringService:
             done["triggered"] += 1
             self._metrics.schedule_fired.inc()
             self._metrics.schedule_start_lag.observe(ran.late_ms / 1000)
+            log.info(
+                "schedule_fired",
+                schedule=ran.ready.schedule.id,
+                execution=ran.execution_id,
+                late_ms=ran.late_ms,
+            )
             self._alarm_late(ran)
 
     def _alarm_late(self, ran: LaunchedFiring) -> None:

@@ -27,7 +27,8 @@ from opsjobs.store.scheduling.due_firings import ReadyFiring
 from opsjobs.store.scheduling.firing_transitions import Deferral, FiringEnd, FiringLaunch
 from opsjobs.store.scheduling.firings import Firings
 from opsjobs.store.scheduling.schedule_rows import StoredSchedule
-from opsjobs.telemetry import Metrics, log
+from opsjobs.telemetry import Metrics, log, trace_context, tracing
+from opsjobs.telemetry.tracing import SpanKind
 
 PREPARE_SECONDS = 10.0
 """Time limit for preparing the firings of one transaction, well within their claim."""
@@ -126,7 +127,16 @@ class FiringPreparer:
             bounds = await rights.launching(
                 schedule.owner, schedule.owner_kind, job.labels, job.name
             )
-            return await self._prepare_launch(ready, job, frozen, bounds, rights)
+            # Each launch has a trace of its own, with a link to the pass that made it.
+            with tracing.entry(
+                "firing",
+                None,
+                kind=SpanKind.INTERNAL,
+                links=trace_context.current_links(),
+                schedule=schedule.id,
+                firing=ready.id,
+            ):
+                return await self._prepare_launch(ready, job, frozen, bounds, rights)
         except Forbidden as forbidden:
             reason = f"{schedule.owner} may not execute the job {job.name}: {forbidden}"
             return FiringEnd(

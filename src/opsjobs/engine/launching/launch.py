@@ -41,6 +41,7 @@ from opsjobs.store.idempotency import Answer, IdempotentRequest
 from opsjobs.store.ledger import Ledger, NewExecution
 from opsjobs.store.transaction import Connection, Database
 from opsjobs.store.vault import Vault
+from opsjobs.telemetry import log, trace_context, tracing
 
 Also = Callable[[Connection, Execution], Awaitable[None]]
 """Additional work in the transaction of a launch."""
@@ -276,6 +277,7 @@ class Launcher:
             strategy=Strategy.from_policy(order.policy, planned.waves),
             names=order.policy.exclusive,
             hold_seconds=order.policy.hold_offline,
+            traceparent=trace_context.traceparent(),
         )
 
     async def vet(self, new: NewExecution, order: LaunchOrder) -> NewExecution:
@@ -332,8 +334,18 @@ class Launcher:
                 await also(connection, execution)
             return execution
 
-        async with failpoints.at("ledger.launch"):
-            done = await idempotency.once(self._database, idem, write, _answer, pipelined=True)
+        with tracing.span("launch", targets=len(new.targets)):
+            async with failpoints.at("ledger.launch"):
+                done = await idempotency.once(self._database, idem, write, _answer, pipelined=True)
+        if isinstance(done, Execution):
+            log.info(
+                "execution_launched",
+                execution=done.id,
+                job=done.job_id,
+                targets=done.total_targets,
+                status=done.status.value,
+                triggered_by=done.triggered_by.value,
+            )
         async with failpoints.at("notify"):
             self.notify(new.targets)
         return Launched(None, done) if isinstance(done, Answer) else Launched(done)

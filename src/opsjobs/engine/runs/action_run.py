@@ -34,7 +34,7 @@ from opsjobs.model.action_base import FrozenAction
 from opsjobs.model.errors import RemoteFailure, Unavailable
 from opsjobs.model.execution import CancelProof, ErrorCode, RunStatus, WaitingFor
 from opsjobs.model.retry import NEVER
-from opsjobs.telemetry import log
+from opsjobs.telemetry import log, tracing
 
 # Pause between attempts to reach an unreachable machine for which the run is held.
 HOLD_SECONDS = 30.0
@@ -251,7 +251,10 @@ class ActionRun:
             self._context(may_have_started=may_have_started), action
         )
         try:
-            return await attempt.perform()
+            with tracing.span("attempt", action=self.key, attempt=self.number) as span:
+                end = await attempt.perform()
+                outcomes.mark_span(span, end)
+                return end
         except RemoteFailure as failure:
             if attempt.entry is None and (deferred := self._hold_for_target(failure)) is not None:
                 return deferred

@@ -45,7 +45,7 @@ from opsjobs.model.outputs import OUTPUTS_BYTES_MAX
 from opsjobs.model.program import Become, Program, RunKey, StartOrder, durability
 from opsjobs.remote.session import ContactLost, SpoolUnavailable
 from opsjobs.store.ledger import Progress
-from opsjobs.telemetry import log
+from opsjobs.telemetry import log, tracing
 
 LEASE_PAUSE_SECONDS = 0.5
 # How much of the stdout stored by an earlier worker is read again for outputs.
@@ -198,19 +198,22 @@ class ProgramAttempt:
         if self._progress is None and not self._start_is_implied:
             # Only the recorded row shows a successor that the command may have started.
             await self._flush()
-        try:
-            end = await (
-                self._perform_durably(connection, work)
-                if self._durable
-                else self._perform_directly(connection, work)
-            )
-        except RemoteFailure as failure:
-            self.gone = (
-                self._durable
-                and failure.code is ErrorCode.LOST
-                and not isinstance(failure, ContactLost)
-            )
-            end = outcomes.from_failure(failure)
+        with tracing.span("exec", durable=self._durable, reattached=self.reattaches) as span:
+            try:
+                end = await (
+                    self._perform_durably(connection, work)
+                    if self._durable
+                    else self._perform_directly(connection, work)
+                )
+            except RemoteFailure as failure:
+                self.gone = (
+                    self._durable
+                    and failure.code is ErrorCode.LOST
+                    and not isinstance(failure, ContactLost)
+                )
+                end = outcomes.from_failure(failure)
+            span.annotate(exit_code=end.exit_code)
+            outcomes.mark_span(span, end)
         return self._with_output(end)
 
     def _with_output(self, end: ActionEnd) -> ActionEnd:

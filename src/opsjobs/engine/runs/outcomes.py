@@ -12,6 +12,7 @@ from opsjobs.model.execution import CancelProof, ErrorCode, RunError, RunStatus
 from opsjobs.model.units import format_duration
 from opsjobs.remote.session import RemoteExit
 from opsjobs.store.ledger import Progress
+from opsjobs.telemetry.tracing import TraceSpan
 
 # No code of its own: like an interpreter, the folder is missing on the target.
 _UNSTARTED = {
@@ -27,6 +28,13 @@ _UNSTARTED = {
 def from_failure(failure: RemoteFailure) -> ActionEnd:
     """Return the end of an action that was ended by a failure of the machine."""
     return ActionEnd(failure.code.run_status, error=RunError(failure.code, failure.message))
+
+
+def mark_span(span: TraceSpan, end: ActionEnd) -> None:
+    """Annotate a span with the end of its action; error messages may hold secrets."""
+    span.annotate(status=end.status.value)
+    if end.error is not None:
+        span.fail(end.error.code.value)
 
 
 def from_progress(progress: Progress) -> ActionEnd:

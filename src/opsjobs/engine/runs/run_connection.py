@@ -5,6 +5,7 @@ An outage of PostgreSQL is waited out, and a rotated login is refreshed.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import replace
@@ -23,7 +24,8 @@ from opsjobs.model.target import Endpoint
 from opsjobs.model.units import format_duration
 from opsjobs.remote.disk import Disk
 from opsjobs.remote.session import Session, Sessions
-from opsjobs.telemetry import log
+from opsjobs.telemetry import log, tracing
+from opsjobs.telemetry.tracing import SpanKind
 
 Renew = Callable[[Endpoint], Awaitable[Endpoint]]
 
@@ -70,9 +72,23 @@ class RunConnection:
         """
         if self._session is None:
             async with failpoints.at("session"):
-                self._session = await wait_out(self._connect, self._clock)
+                self._session = await self._open()
             self.endpoint, self._stale = replace(self.endpoint, insist=True), True
         return self._session
+
+    async def _open(self) -> Session:
+        """Open a session, and record in the trace how long its connection and login took."""
+        began = time.monotonic()
+        try:
+            session = await wait_out(self._connect, self._clock)
+        except RemoteFailure as failure:
+            tracing.record("connect", began, kind=SpanKind.CLIENT, error=failure.code.value)
+            raise
+        login = session.login_times
+        if login is not None and login.ended >= began:  # else the connection existed already
+            tracing.record("connect", began, login.began, kind=SpanKind.CLIENT)
+            tracing.record("auth", login.began, login.ended, kind=SpanKind.CLIENT)
+        return session
 
     async def _connect(self) -> Session:
         if self._stale and self._renew is not None:

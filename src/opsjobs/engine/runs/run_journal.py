@@ -18,6 +18,7 @@ from opsjobs.remote.session import Stream
 from opsjobs.store.ledger import Claimed, ContactChange, LogLine, Progress, ResultState, RunMove
 from opsjobs.store.ledger.flush import result_line, status_line
 from opsjobs.store.statements import storable
+from opsjobs.telemetry.trace_context import TraceContext
 
 CHUNK_BYTES = 64 << 10
 # Back-pressure: a run with more unwritten output than the first limit waits, and every run waits
@@ -242,6 +243,12 @@ class RunJournal:
         self.in_flight = False
         """True while a flush with entries of this run is being committed."""
         self.unwritten_bytes = 0
+        self.status: RunStatus | None = None
+        """The status that the run ends with here: final, or waiting; None until then."""
+        self.error: RunError | None = None
+        """The error that the run ends with."""
+        self.trace: TraceContext | None = None
+        """The span of the run, under which its commits are recorded."""
         self._sink = sink
         self._contact_lost: dict[str | None, datetime] = {}
         if claimed.contact_lost_at is not None:
@@ -419,6 +426,7 @@ class RunJournal:
 
     def _move(self, move: RunMove) -> None:
         assert move.status is not None
+        self.status, self.error = move.status, move.error
         self.append(
             None,
             status_line(self.claimed.id, self.claimed.target_id, move.status, move.error),

@@ -7,6 +7,7 @@ passed to `interrupt`.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -29,7 +30,9 @@ from opsjobs.model.secret import Credential
 from opsjobs.model.target import Endpoint
 from opsjobs.model.workflow import WorkflowWalk
 from opsjobs.store.ledger import Progress
-from opsjobs.telemetry import log
+from opsjobs.telemetry import bound, log, trace_context, tracing
+from opsjobs.telemetry.trace_context import TraceContext
+from opsjobs.telemetry.tracing import SpanKind
 
 __all__ = ["RunLimits", "RunTools", "TargetRunner"]
 
@@ -93,6 +96,7 @@ class TargetRunner:
         # Requests to leave the run end `_resume`, before any action is running.
         self._detach_signal = StopSignal()
         self._handed_over = False
+        self._asked_at = asked_at
         self.began = time.monotonic()
 
     async def _refresh_credentials(self, endpoint: Endpoint) -> Endpoint:
@@ -133,6 +137,53 @@ class TargetRunner:
         Raises nothing for failures of machines or decisions of people; a bug in opsjobs is recorded
         as `internal`.
         """
+        claimed = self.claimed
+        with (
+            tracing.entry(
+                "target_run",
+                self._launch_trace(),
+                kind=SpanKind.CONSUMER,
+                began=self._asked_at,
+                execution=claimed.execution_id,
+                target_run=claimed.id,
+                target=claimed.target_id,
+                attempt=claimed.attempt,
+            ) as span,
+            bound(execution=claimed.execution_id, target_run=claimed.id),
+        ):
+            self.journal.trace = trace_context.current()
+            tracing.record("claim", self._asked_at, self.began, fence=claimed.fence)
+            await self._perform()
+            if (status := self.journal.status) is not None:
+                span.annotate(status=status.value)
+                self._log_end(status)
+
+    def _log_end(self, status: RunStatus) -> None:
+        level = logging.INFO if status.final else logging.DEBUG
+        error = self.journal.error
+        log.log(
+            level,
+            "run_ended" if status.final else "run_deferred",
+            status=status.value,
+            target=self.claimed.target_id,
+            attempt=self._state.attempt,
+            ms=round((time.monotonic() - self.began) * 1000, 1),
+            **({} if error is None else {"code": error.code.value}),
+        )
+
+    def _launch_trace(self) -> TraceContext | None:
+        """Return the trace of the launch, and record in it how long the run was queued."""
+        spec = self._state.compiled_spec.spec
+        launch = TraceContext.parse(spec.traceparent)
+        if launch is not None and self.claimed.fence == 1:
+            waited = (self._state.tools.clock.now() - spec.created_at).total_seconds()
+            since = self._state.tools.clock.monotonic() - max(waited, 0.0)
+            tracing.record(
+                "queue", since, self._asked_at, parent=launch, target_run=self.claimed.id
+            )
+        return launch
+
+    async def _perform(self) -> None:
         deadline = self._start_deadline_timer()
         self._detach_signal.bind()
         try:

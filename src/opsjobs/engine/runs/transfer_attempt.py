@@ -15,6 +15,7 @@ from opsjobs.model.action import FrozenTransfer
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import ErrorCode
 from opsjobs.remote.session import Output
+from opsjobs.telemetry import tracing
 
 
 class TransferAttempt:
@@ -62,12 +63,14 @@ class TransferAttempt:
         )
         entry.logged_in = connection.take_login_times()
         capture = Capture(entry, state.tools.limits.output_bytes, entry.stored)
-        try:
-            end = await Transfer(
-                self._build_order(capture, entry), connection, state.tools.transfers
-            ).perform()
-        except RemoteFailure as failure:
-            end = outcomes.from_failure(failure)
+        with tracing.span("transfer", direction=self._action.direction) as span:
+            try:
+                end = await Transfer(
+                    self._build_order(capture, entry), connection, state.tools.transfers
+                ).perform()
+            except RemoteFailure as failure:
+                end = outcomes.from_failure(failure)
+            outcomes.mark_span(span, end)
         return replace(end, written=capture.finish())
 
     def _build_order(self, capture: Capture, entry: AttemptEntry) -> TransferOrder:

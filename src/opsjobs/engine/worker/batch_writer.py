@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from uuid import UUID
 
@@ -26,7 +26,7 @@ from opsjobs.model.execution import ErrorCode, RunError, RunStatus
 from opsjobs.model.masking import NOTHING, Mask
 from opsjobs.store.ledger import Claimed, Flush, Ledger, LogLine, ResultState, RunMove, Settled
 from opsjobs.store.ledger.flush import result_line, status_line
-from opsjobs.telemetry import Metrics, log
+from opsjobs.telemetry import Metrics, log, tracing
 
 FLUSH_BYTES = 2 << 20
 # A flush starts when the last one has ended, but at least this long after the last one started.
@@ -162,6 +162,8 @@ class BatchWriter:
         self._metrics.flush_seconds.observe(time.monotonic() - started)
         self._metrics.flush_bytes.observe(size_bytes)
         self._metrics.flush_entries.observe(len(flush.lines))
+        if tracing.is_active():
+            _record_commits(flush, journals, started)
         for run_id in settled.stale:
             self._metrics.stale_writes.inc()
             self.discard(journals[run_id])
@@ -293,6 +295,20 @@ class BatchWriter:
             else:
                 self.committing_since = time.monotonic()
                 return settled
+
+
+def _record_commits(flush: Flush, journals: Mapping[int, RunJournal], started: float) -> None:
+    """Record the commit in the trace of each run that it ends or lets wait."""
+    for move in flush.runs:
+        journal = journals.get(move.run_id)
+        if move.status is not None and journal is not None and journal.trace is not None:
+            tracing.record(
+                "commit",
+                started,
+                parent=journal.trace,
+                status=move.status.value,
+                runs=len(journals),
+            )
 
 
 def _share(journals: Iterable[RunJournal]) -> int:

@@ -26,6 +26,7 @@ from opsjobs.integrations.json_client import USER_AGENT, ServiceUnavailable
 from opsjobs.integrations.services.authorization import ServiceAuth
 from opsjobs.integrations.services.health import ServiceHealth
 from opsjobs.model.secret import Secret
+from opsjobs.telemetry import trace_context
 
 ANSWER_BYTES_MAX = 8 << 20
 """A page of 1,000 targets with long descriptions fits in it."""
@@ -91,11 +92,6 @@ def observe_nothing(_outcome: str, _seconds: float) -> None:
     """Do nothing."""
 
 
-def no_traceparent() -> str | None:
-    """Return None: there is no trace."""
-    return None
-
-
 class ServiceClient:
     """The HTTP client of one service.
 
@@ -111,14 +107,12 @@ class ServiceClient:
         clock: Clock,
         *,
         observe: Callable[[str, float], None] = observe_nothing,
-        traceparent: Callable[[], str | None] = no_traceparent,
     ) -> None:
         self.options = options
         self.health = health
         self._auth = auth
         self._clock = clock
         self._observe = observe
-        self._traceparent = traceparent
         self._client: httpx2.AsyncClient | None = None
 
     async def get(self, path: str, params: Mapping[str, str | int] | None = None) -> ServiceAnswer:
@@ -172,10 +166,8 @@ class ServiceClient:
     def _headers(self, correlation_id: str | None) -> dict[str, str]:
         context = structlog.contextvars.get_contextvars()
         known = correlation_id or context.get("request_id") or context.get("execution")
-        headers = {self.options.correlation_header.lower(): str(known or uuid4())}
-        if (traceparent := self._traceparent()) is not None:
-            headers["traceparent"] = traceparent
-        return headers
+        correlation = {self.options.correlation_header.lower(): str(known or uuid4())}
+        return {**correlation, **trace_context.headers()}
 
     async def _attempt(self, request: _Request) -> ServiceAnswer:
         """Make one attempt, and one more with a new token if the service rejects ours."""

@@ -85,6 +85,8 @@ class Spec:
     """The tags of its job."""
     total: int = 1
     """The number of its targets."""
+    traceparent: str | None = None
+    """The trace context of its launch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,7 +202,7 @@ from job_execution_results where target_run_id = any(%s::bigint[]) order by id""
 _SPECS = """
 select s.execution_id, e.uuid as execution_uuid, s.actions, s.policy, e.created_at, s.parameters,
   e.number, e.job_id, s.job_name,
-  s.requested_by, s.requested_by_kind, s.target_versions, s.target_pins, e.total,
+  s.requested_by, s.requested_by_kind, s.target_versions, s.target_pins, e.total, s.traceparent,
   coalesce(v.tags, '{}') as tags
 from execution_specs s join job_executions e on e.id = s.execution_id
 left join job_versions v on v.job_id = e.job_id and v.version = e.job_version

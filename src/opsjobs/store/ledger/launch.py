@@ -83,6 +83,8 @@ class NewExecution:
     """The identity of `requested_by` and `requested_by_kind`, with the person behind it."""
     pins: Pins = NO_PINS
     """The fingerprints of its targets, which are checked when its runs start."""
+    traceparent: str | None = None
+    """The trace context of the launch, which its runs continue."""
 
     @property
     def status(self) -> ExecutionStatus:
@@ -370,6 +372,7 @@ def _spec_row(new: NewExecution) -> dict[str, Any]:
         "judgement": Jsonb(new.judgement.data()) if new.judgement is not None else None,
         "target_versions": new.pins.versions,
         "target_pins": new.pins.digests,
+        "traceparent": new.traceparent,
     }
 
 

@@ -50,13 +50,13 @@ _SPECS = """
 insert into execution_specs (execution_id, job_name, actions, parameters, policy, triggered_by,
                              requested_by, reason,
                              requested_by_kind, labels, requester, judgement, target_versions,
-                             target_pins)
+                             target_pins, traceparent)
 select * from unnest(%(ids)s::bigint[], %(names)s::text[], %(actions)s::jsonb[],
                      %(parameters)s::jsonb[], %(policies)s::jsonb[],
                      %(triggers)s::text[], %(requesters)s::text[], %(reasons)s::text[],
                      %(kinds)s::text[], %(labels)s::jsonb[],
                      %(people)s::jsonb[], %(judgements)s::jsonb[], %(versions)s::bytea[],
-                     %(pins)s::bytea[])"""
+                     %(pins)s::bytea[], %(traceparents)s::text[])"""
 
 _RUNS = load_statement(__file__, "launch_many_runs")
 
@@ -162,6 +162,7 @@ def _spec_rows(executions: Sequence[NewExecution], ids: Sequence[int]) -> dict[s
         ],
         "versions": [new.pins.versions for new in executions],
         "pins": [new.pins.digests for new in executions],
+        "traceparents": [new.traceparent for new in executions],
     }
 
 

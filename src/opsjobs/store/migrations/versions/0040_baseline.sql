@@ -1208,6 +1208,7 @@ create table events (
   from_seq bigint,
   to_seq bigint,
   data jsonb,
+  traceparent text,
   at timestamptz not null default opsjobs_now(),
   published_at timestamptz
 );

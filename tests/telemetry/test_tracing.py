@@ -1,0 +1,186 @@
+"""Spans in memory: one trace of a launch and its run, and nothing without the extra."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+
+import pytest
+from structlog.testing import capture_logs
+
+from api.kit import desk
+from engine.harness import harness, until
+from kit.span_collector import SeenSpan, spans_in_memory
+from opsjobs.remote.session import Output, RemoteExit
+from opsjobs.store.transaction import Database
+from opsjobs.telemetry import trace_context, tracing
+from opsjobs.telemetry.trace_context import TraceContext
+
+CALLER = TraceContext("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7", sampled=True)
+UNSAMPLED = TraceContext("5bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7")
+CANARY = "canary-7f3a-in-a-command"
+
+Spans = Callable[[], list[SeenSpan]]
+
+
+@pytest.fixture
+def spans() -> Iterator[Spans]:
+    with spans_in_memory() as found:
+        yield found
+
+
+def _named(found: list[SeenSpan]) -> dict[str, SeenSpan]:
+    return {span.name: span for span in found}
+
+
+async def test_a_run_continues_the_trace_of_its_launch(database: Database, spans: Spans) -> None:
+    async with harness(database) as on:
+        on.machine("web-1").reply([Output("stdout", f"{CANARY}\n".encode()), RemoteExit(3)])
+        with trace_context.within(CALLER):
+            execution = await on.launch(f"echo {CANARY}", 1)
+        async with on.worker():
+            await on.ended(execution)
+            await until(lambda: "commit" in _named(spans()))
+    found = _named(spans())
+    assert {span.trace_id for span in spans()} == {CALLER.trace_id}
+    parents = {name: span.parent_id for name, span in found.items()}
+    run, attempt = found["target_run"], found["attempt"]
+    assert parents["launch"] == parents["queue"] == parents["target_run"] == CALLER.span_id
+    assert parents["claim"] == parents["attempt"] == parents["commit"] == run.span_id
+    assert parents["exec"] == attempt.span_id
+    assert run.attributes["opsjobs.execution"] == execution.id
+    assert run.attributes["opsjobs.status"] == "failed"
+    assert found["exec"].attributes["opsjobs.exit_code"] == 3
+    assert found["exec"].attributes["error.type"] == "nonzero_exit"
+    assert found["exec"].failed
+    assert all(span.began <= span.ended for span in spans())
+    assert CANARY not in str(spans())
+
+
+async def test_the_sampling_of_the_caller_is_respected(database: Database, spans: Spans) -> None:
+    async with harness(database) as on:
+        on.machine("web-1").reply([RemoteExit(0)])
+        with trace_context.within(UNSAMPLED):
+            execution = await on.launch("true", 1)
+        async with on.worker():
+            await on.ended(execution)
+    assert spans() == []
+    [row] = await database.fetch("select traceparent from execution_specs")
+    assert TraceContext.parse(row["traceparent"]) == TraceContext(
+        UNSAMPLED.trace_id, UNSAMPLED.span_id, remote=True
+    )
+
+
+async def test_a_request_is_a_span_that_continues_the_trace_of_its_caller(
+    database: Database, spans: Spans
+) -> None:
+    async with desk(database) as ada:
+        await ada.http.get("/jobs", headers={"traceparent": CALLER.traceparent})
+        await ada.http.get("/jobs/999", headers={"traceparent": "garbage"})
+    listed, missing = spans()
+    assert (listed.name, listed.trace_id, listed.parent_id) == (
+        "GET /jobs",
+        CALLER.trace_id,
+        CALLER.span_id,
+    )
+    assert listed.attributes["http.response.status_code"] == 200
+    assert listed.attributes["http.route"] == "/jobs"
+    assert missing.parent_id == ""
+    assert missing.trace_id != CALLER.trace_id
+    assert not missing.failed, "a 404 is no fault of the server"
+    assert ada.token not in str(spans())
+
+
+async def test_an_event_has_the_trace_of_its_request_without_any_recorder(
+    database: Database,
+) -> None:
+    async with desk(database) as ada:
+        job = {"name": "n", "actions": [{"type": "command", "command": "true"}]}
+        await ada.http.post("/jobs", json=job, headers={"traceparent": CALLER.traceparent})
+    rows = await database.fetch("select type, traceparent from events order by id")
+    assert [(row["type"], row["traceparent"]) for row in rows] == [
+        ("job.created", CALLER.traceparent)
+    ]
+
+
+def test_an_exception_is_named_by_its_code_and_its_message_is_left_out(spans: Spans) -> None:
+    with (
+        pytest.raises(ValueError, match=CANARY),
+        tracing.entry("outer", None),
+        tracing.span("inner"),
+    ):
+        raise ValueError(CANARY)
+    assert [span.attributes["error.type"] for span in spans()] == ["ValueError", "ValueError"]
+    assert CANARY not in str(spans())
+
+
+def test_what_asks_for_traces() -> None:
+    asked = tracing.is_requested
+    endpoint = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:4318"}
+    assert not asked({})
+    assert asked(endpoint)
+    assert asked({"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://127.0.0.1:4318/v1/traces"})
+    assert asked({"OTEL_TRACES_EXPORTER": "otlp"})
+    assert not asked({**endpoint, "OTEL_TRACES_EXPORTER": "none"})
+    assert not asked({**endpoint, "OTEL_SDK_DISABLED": "true"})
+
+
+_PROCESS = """
+import sys
+import opsjobs.api.app, opsjobs.composition.worker, opsjobs.composition.scheduler
+from opsjobs.telemetry import tracing
+tracing.start('api')
+with tracing.entry('request', None), tracing.span('x') as span:
+    span.annotate(a=1)
+print([name for name in sys.modules if name.startswith({prefixes!r})])
+"""
+_NOT_INSTALLED = """
+import sys
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.startswith(('opentelemetry.sdk', 'opentelemetry.exporter')):
+            raise ModuleNotFoundError(name, name=name)
+sys.meta_path.insert(0, Absent())
+"""
+
+
+@pytest.mark.parametrize(
+    ("before", "prefixes"),
+    [
+        # FastAPI needs the API of OpenTelemetry, and redis imports what it finds of it.
+        (_NOT_INSTALLED, ("opentelemetry.sdk", "opentelemetry.exporter", "opsjobs.telemetry.otel")),
+        ("", ("opentelemetry.exporter", "opentelemetry.sdk.trace", "opsjobs.telemetry.otel")),
+    ],
+    ids=["not installed", "not asked for"],
+)
+def test_nothing_of_opentelemetry_is_imported_unless_traces_are_asked_for(
+    before: str, prefixes: tuple[str, ...]
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", before + _PROCESS.format(prefixes=prefixes)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        env={"PYTHONPATH": ":".join(sys.path)},
+    )
+    assert (done.stdout.strip(), done.returncode) == ("[]", 0), done.stderr
+
+
+def test_without_a_recorder_a_span_is_one_shared_object() -> None:
+    with trace_context.within(CALLER):
+        assert tracing.span("a") is tracing.span("b")
+
+
+def test_without_the_extra_a_line_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("OTEL_TRACES_EXPORTER", "otlp")
+    monkeypatch.setattr(tracing, "_LIBRARIES", ("opentelemetry_that_is_not_there.sdk",))
+    with capture_logs() as lines:
+        tracing.start("api")
+    assert [(line["event"], line["hint"]) for line in lines] == [
+        ("traces_not_recorded", "pip install 'opsconductor-jobs[otel]'")
+    ]
+    assert not tracing.is_active()
