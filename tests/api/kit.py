@@ -39,6 +39,7 @@ from opsjobs.store.blobs import Contents
 from opsjobs.store.circuits import CircuitStore
 from opsjobs.store.envelope import new_key
 from opsjobs.store.execution_log import ExecutionLog
+from opsjobs.store.execution_overview import ExecutionOverview
 from opsjobs.store.executions import Executions
 from opsjobs.store.files import Artifacts, Files
 from opsjobs.store.groups import Groups
@@ -162,6 +163,7 @@ def services_on(
         files=files,
         artifacts=Artifacts(database),
         executions=Executions(database),
+        overview=ExecutionOverview(database),
         audit_log=AuditLog(database, [AUDIT_KEY]),
         seals=Seals(database, [AUDIT_KEY]),
         bus=Bus(None),

@@ -329,3 +329,51 @@ async def test_an_ad_hoc_execution_accepts_undeclared_parameters(database: Datab
         }
         wrong = {**body, "parameters": {"1": 1}}
         problem(await ada.http.post("/run", json=wrong), 422, "invalid_parameters")
+
+
+async def test_all_runs_are_read_as_columns_with_the_position_of_the_log(
+    database: Database,
+) -> None:
+    async with live(database) as desk:
+        await desk.targets("web-1", "web-2", "web-3")
+        await desk.http.post(
+            "/run",
+            json={"actions": UPTIME, "targets": {"ids": ["web-2", "web-1", "web-3"]}},
+        )
+        before = (await desk.http.get("/executions/1/matrix")).json()
+        runs = (await desk.http.get("/executions/1/targets")).json()["items"]
+        columns = before["columns"]
+        assert columns["name"] == ["web-2", "web-1", "web-3"]
+        assert columns["id"] == [run["id"] for run in runs]
+        assert columns["target"] == [run["target"]["id"] for run in runs]
+        assert columns["started_ms"] == [None] * 3
+        await desk.http.post("/executions/1/cancel")
+        after = (await desk.http.get("/executions/1/matrix")).json()
+        ended = (await desk.http.get("/executions/1/targets")).json()["items"]
+        assert after["seq"] > before["seq"]
+        assert after["columns"]["status"] == [run["status"] for run in ended] == ["cancelled"] * 3
+        assert after["columns"]["cancel_proof"] == ["never_started"] * 3
+        assert all(milliseconds >= 0 for milliseconds in after["columns"]["finished_ms"])
+
+
+async def test_what_was_launched_stays_as_it_was(database: Database) -> None:
+    async with live(database) as desk:
+        await desk.targets("web-1", "web-2")
+        made = await desk.http.post(
+            "/jobs",
+            json=job(
+                targets=WEB,
+                parameters=[{"name": "pin", "type": "secret"}, {"name": "service"}],
+                actions=[{"command": "restart ${service}"}],
+            ),
+        )
+        values = {"pin": "hunter2", "service": "nginx"}
+        await desk.http.post("/jobs/1/execute", json={"parameters": values})
+        changed = {**made.json(), "actions": [{"command": "true"}]}
+        await desk.http.patch(
+            "/jobs/1", json={"actions": changed["actions"]}, headers={"if-match": "*"}
+        )
+        spec = (await desk.http.get("/executions/1/spec")).json()
+        assert [action["command"] for action in spec["actions"]] == ["restart ${service}"]
+        assert spec["parameters"] == {"pin": "***", "service": "nginx"}
+        assert spec["policy"]["on_lost"] == "ask"

@@ -22,6 +22,7 @@ from opsjobs.api import (
     calendars,
     credentials,
     dead_letters,
+    execution_overview,
     executions,
     files,
     groups,
@@ -42,6 +43,7 @@ from opsjobs.api import (
 )
 from opsjobs.api.authentication import AuthMiddleware
 from opsjobs.api.body import JsonBodyMiddleware
+from opsjobs.api.compression import CompressionMiddleware
 from opsjobs.api.connections import (
     WARNING_SECONDS,
     ConnectionLimits,
@@ -72,6 +74,7 @@ from opsjobs.telemetry import tracing
 # Routers are tried in this order.
 _ROUTERS = (
     executions.router,  # first, because it is requested most often
+    execution_overview.router,
     jobs_as_code.router,  # before jobs: /jobs/export is not a job id
     jobs.router,
     schedule_preview.router,  # before schedules: /schedules/forecast is not an id
@@ -156,7 +159,7 @@ def _add_layers(app: FastAPI, services: Services) -> None:
     """Add the middleware, from the inside out.
 
     A request passes RequestContextMiddleware first, then AuthMiddleware, RateLimitMiddleware,
-    AllowedMethodsMiddleware and JsonBodyMiddleware.
+    AllowedMethodsMiddleware, CompressionMiddleware and JsonBodyMiddleware.
     """
     app.state.methods = AllowedMethods(app)
     app.add_middleware(
@@ -165,6 +168,7 @@ def _add_layers(app: FastAPI, services: Services) -> None:
         methods=app.state.methods,
         raw=RAW,
     )
+    app.add_middleware(CompressionMiddleware)
     app.add_middleware(AllowedMethodsMiddleware, methods=app.state.methods)
     app.add_middleware(
         RateLimitMiddleware, a_second=services.limits.requests_a_second, clock=services.clock

@@ -57,6 +57,7 @@ from opsjobs.store.dead_letters import DeadLetters
 from opsjobs.store.deliveries import Deliveries
 from opsjobs.store.event_feed import EventFeed
 from opsjobs.store.execution_log import ExecutionLog
+from opsjobs.store.execution_overview import ExecutionOverview
 from opsjobs.store.executions import Executions
 from opsjobs.store.files import Artifacts, Files
 from opsjobs.store.groups import Groups
@@ -120,6 +121,7 @@ class Services:
     inventory: TargetInventory
     authentication: Authentication
     executions: Executions
+    overview: ExecutionOverview
     execution_log: ExecutionLog
     contents: Contents
     files: Files
@@ -237,6 +239,7 @@ def build(
         inventory=inventory,
         authentication=build_authentication(settings, known, clock, integrations=integrations),
         executions=executions,
+        overview=ExecutionOverview(database),
         execution_log=execution_log,
         contents=Contents(database),
         artifacts=Artifacts(database, clock),

@@ -19,7 +19,14 @@ from opsjobs.api.schemas.base import (
     Timestamp,
 )
 from opsjobs.model.access import IdentityKind
-from opsjobs.model.execution import CancelProof, ExecutionStatus, RunStatus, TriggeredBy, WaitingFor
+from opsjobs.model.execution import (
+    CancelProof,
+    ErrorCode,
+    ExecutionStatus,
+    RunStatus,
+    TriggeredBy,
+    WaitingFor,
+)
 from opsjobs.model.run_views import Phase
 from opsjobs.model.safety_verdict import SafetyVerdict
 
@@ -202,6 +209,39 @@ class TargetRunPageOut(PageModel):
     """A page of runs, in the order of launch."""
 
     items: list[TargetRunOut]
+
+
+class RunColumnsOut(AnswerModel):
+    """The runs of an execution, one list per field; equal positions belong to one run."""
+
+    id: list[int]
+    target: list[str] = Field(description="The id of the target")
+    name: list[str]
+    status: list[RunStatus]
+    waiting_for: list[WaitingFor | None]
+    attempt: list[int]
+    wave: list[int]
+    exit_code: list[int | None]
+    error_code: list[ErrorCode | None]
+    cancel_proof: list[CancelProof | None]
+    started_ms: list[int | None] = Field(description="Milliseconds since `created_at`")
+    finished_ms: list[int | None] = Field(description="Milliseconds since `created_at`")
+
+
+class MatrixOut(AnswerModel):
+    """All runs of an execution as columns, and the position of its log."""
+
+    seq: int
+    created_at: Timestamp
+    columns: RunColumnsOut
+
+
+class SpecificationOut(AnswerModel):
+    """The work that was launched, as it was fixed at that time."""
+
+    actions: list[Json]
+    parameters: Json = Field(description="Secrets are masked")
+    policy: Json
 
 
 class ResultOut(AnswerModel):
