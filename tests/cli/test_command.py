@@ -29,6 +29,8 @@ SERVERS = (
 )
 COMMANDS = (
     "demo",
+    "backup",
+    "restore",
     "up",
     "run",
     "jobs",

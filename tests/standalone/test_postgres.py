@@ -102,7 +102,8 @@ def test_data_of_another_postgres_major_is_refused_and_left_unchanged(folder: Pa
     version = folder / "data/pg/data/PG_VERSION"
     version.write_text("17\n")
     with pytest.raises(
-        Refusal, match=r"made by PostgreSQL 17, and this release brings PostgreSQL 18.*pg_dump"
+        Refusal,
+        match=r"made by PostgreSQL 17, and this release brings PostgreSQL 18.*opsjobs backup",
     ):
         Postgres(folder / "data").start()
     assert version.read_text() == "17\n"

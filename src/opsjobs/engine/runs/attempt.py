@@ -301,6 +301,11 @@ class ProgramAttempt:
                 raise Detached(stopped.reason) from None
             return b""
 
+    async def _check_start(self) -> None:
+        """Raise RemoteFailure if nothing may be started durably on the machine any more."""
+        await self._state.check_target()
+        self._state.check_restored(durable=True)
+
     async def _perform_durably(self, connection: RunConnection, work: Work) -> ActionEnd:
         state = self._state
         command = DurableCommand(
@@ -312,7 +317,7 @@ class ProgramAttempt:
             earliest_start=state.earliest_start,
             window_seconds=state.tools.limits.reattach_seconds,
             may_start=state.tools.may_start,
-            check_target=state.check_target,
+            check_target=self._check_start,
             next_attempt=self._next_attempt,
         )
         state.in_spool = True
@@ -338,6 +343,7 @@ class ProgramAttempt:
             work.action,
             f"on {self._state.target_name} this run goes directly (durable is off, or cannot be)",
         )
+        self._state.check_restored(durable=False)
         # Checked again: the flush may have taken longer than the lease of this worker is valid.
         await wait_until_startable(self._state, self._stop_signal, connection)
         with self._stop_signal.interruptible():

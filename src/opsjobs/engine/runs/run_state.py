@@ -19,11 +19,12 @@ from opsjobs.engine.runs.run_journal import ActionEnd, RunJournal
 from opsjobs.engine.runs.run_secrets import hide_secrets
 from opsjobs.engine.runs.transfer import TransferTools
 from opsjobs.model.errors import RemoteFailure
-from opsjobs.model.execution import ErrorCode, RunStatus, WaitingFor
+from opsjobs.model.execution import ErrorCode, RunStatus, WaitingFor, moment
 from opsjobs.model.secret import Credential
 from opsjobs.model.target import Endpoint
-from opsjobs.remote.session import Fetch, Sessions, refuse_external
+from opsjobs.remote.session import ContactLost, Fetch, Sessions, refuse_external
 from opsjobs.store.ledger import Claimed, Ledger, Progress
+from opsjobs.store.restores import RECORD_KEPT
 from opsjobs.telemetry import Metrics
 
 # Longer waits are recorded in the ledger and hold no slot.
@@ -189,6 +190,21 @@ class RunState:
             self.target_checked = True
         if self.target_refusal is not None:
             raise RemoteFailure(ErrorCode.TARGET_CHANGED, self.target_refusal)
+
+    def check_restored(self, *, durable: bool) -> None:
+        """Raise ContactLost if a start may be the second one, in a database that was restored.
+
+        The target refuses the second start of a `durable` command as long as it has the record of
+        the first one. Nothing refuses that of a direct command.
+        """
+        backup_at = self.compiled_spec.spec.restored_from
+        if backup_at is None or (durable and self.tools.clock.now() - backup_at < RECORD_KEPT):
+            return
+        reason = "the target may have removed its record" if durable else "no target keeps a record"
+        raise ContactLost(
+            f"the database was restored from a backup of {moment(backup_at)}: whether the command "
+            f"ran after that is unknown, because {reason}; it was not started again"
+        )
 
     def check_heard(self, key: str) -> None:
         """Raise RemoteFailure(INTERNAL) if an action reads stdout that has been deleted.

@@ -87,6 +87,8 @@ class Spec:
     """The number of its targets."""
     traceparent: str | None = None
     """The trace context of its launch."""
+    restored_from: datetime | None = None
+    """The time of the backup since which it may have run unrecorded; None: it cannot have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +205,7 @@ _SPECS = """
 select s.execution_id, e.uuid as execution_uuid, s.actions, s.policy, e.created_at, s.parameters,
   e.number, e.job_id, s.job_name,
   s.requested_by, s.requested_by_kind, s.target_versions, s.target_pins, e.total, s.traceparent,
-  coalesce(v.tags, '{}') as tags
+  coalesce(v.tags, '{}') as tags, opsjobs_restored_from(s.execution_id) as restored_from
 from execution_specs s join job_executions e on e.id = s.execution_id
 left join job_versions v on v.job_id = e.job_id and v.version = e.job_version
 where s.execution_id = any(%s::bigint[])"""

@@ -1,0 +1,256 @@
+"""The command `restore`: load a backup into an empty place, and mark the database.
+
+Nothing is started. A restore that fails leaves what was there as it was.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from opsjobs.model.errors import Conflict, NotFound, Refusal, Unavailable
+from opsjobs.model.execution import moment
+from opsjobs.model.secret import Secret
+from opsjobs.model.units import format_duration
+from opsjobs.settings import Settings
+from opsjobs.standalone.backup_files import (
+    DUMP,
+    KEYS,
+    Manifest,
+    check_dump,
+    check_sums,
+    read_keys_file,
+    read_manifest,
+)
+from opsjobs.standalone.data_dir import DataFolder, read_keys, write_private
+from opsjobs.standalone.postgres import DATABASE, Postgres, client_program
+from opsjobs.store.connections import libpq_environment
+from opsjobs.store.ledger import Ledger
+from opsjobs.store.migrations import runner
+from opsjobs.store.restores import MarkedRestore, Restores
+from opsjobs.store.system_status import HEAD
+from opsjobs.store.transaction import Database, DatabaseOptions
+from opsjobs.store.vault import KeyRotation
+
+_RESTORING = "restoring"
+
+
+@dataclass(frozen=True, slots=True)
+class RestoreOrder:
+    """Options of a restore."""
+
+    settings: Settings
+    data_dir: Path
+    backup: Path
+    keys_file: Path | None = None
+    """The file with its keys; None: in the backup, beside it, or ENCRYPTION_KEYS."""
+    replace: bool = False
+    """True: a database in the data folder is moved aside."""
+
+
+def restore(order: RestoreOrder, report: Callable[[str], None]) -> None:
+    """Restore a backup. Raises Refusal, Unavailable."""
+    manifest = read_manifest(order.backup)
+    if manifest.position.revision > HEAD:
+        raise Refusal(
+            "backup_of_newer_release",
+            f"{order.backup}: it was made by opsjobs {manifest.opsjobs} at schema "
+            f"{manifest.position.revision}, and this release knows {HEAD}. "
+            "Restore it with that release or a later one.",
+        )
+    values = _find_keys(order)
+    keys = [Secret(text) for text in values.get("ENCRYPTION_KEYS", "").split(",") if text]
+    manifest.check_keys(keys)
+    if order.settings.database.url:
+        marked = _restore_into(order.settings.database.url, order, manifest, keys, report)
+    else:
+        marked = _restore_embedded(order, manifest, keys, values, report)
+    _report(order, manifest, marked, values, report)
+
+
+def _restore_embedded(
+    order: RestoreOrder,
+    manifest: Manifest,
+    keys: Sequence[Secret],
+    values: Mapping[str, str],
+    report: Callable[[str], None],
+) -> MarkedRestore:
+    """Load it into a new cluster, which takes its place only when all is done."""
+    folder = DataFolder(order.data_dir)
+    folder.acquire()
+    try:
+        if Postgres(folder.path).exists and not order.replace:
+            raise Refusal(
+                "data_folder_not_empty",
+                f"{folder.path} holds a database already. Choose an empty folder with --data-dir, "
+                "or move that database aside with --replace.",
+            )
+        making = folder.path / _RESTORING
+        with _removed(making):
+            server = Postgres(making, log=folder.logs / "postgres.log")
+            try:
+                marked = _restore_into(server.start(), order, manifest, keys, report)
+            finally:
+                server.stop()
+            if Postgres(folder.path).exists:
+                report(f"what was there is kept in {_move_aside(folder)}")
+            (making / "pg").rename(folder.path / "pg")
+            _write_secrets(folder, order.settings, values)
+        return marked
+    finally:
+        folder.release()
+
+
+@contextmanager
+def _removed(folder: Path) -> Iterator[None]:
+    """Remove the folder before the block, as a killed restore may have left it, and after it."""
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        yield
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _move_aside(folder: DataFolder) -> Path:
+    """Move the present database and its secrets into a folder of their own."""
+    aside = folder.path / f"replaced-{datetime.now(UTC).strftime('%Y%m%dT%H%M%SZ')}"
+    aside.mkdir(mode=0o711)
+    for path in (folder.path / "pg", folder.keys, folder.admin_token):
+        if path.exists():
+            path.rename(aside / path.name)
+    return aside
+
+
+def _write_secrets(folder: DataFolder, settings: Settings, values: Mapping[str, str]) -> None:
+    keys = [text for text in values.get("ENCRYPTION_KEYS", "").split(",") if text]
+    if keys and not settings.security.encryption_keys:
+        write_private(folder.keys, keys)
+    if token := values.get("OPSJOBS_ADMIN_TOKEN"):
+        write_private(folder.admin_token, [token])
+
+
+def _restore_into(
+    url: str,
+    order: RestoreOrder,
+    manifest: Manifest,
+    keys: Sequence[Secret],
+    report: Callable[[str], None],
+) -> MarkedRestore:
+    """Check the dump, load it into an empty database, bring that to this release, and mark it."""
+    if not asyncio.run(_is_empty(url)):
+        raise Refusal(
+            "database_not_empty",
+            "the database of DATABASE_URL has tables already. Create an empty one, and restore "
+            "into that.",
+        )
+    check_sums(order.backup, manifest)
+    check_dump(order.backup / DUMP)
+    report(f"{order.backup}: of {manifest.at}, checked; its keys open it")
+    _load(url, order.backup / DUMP)
+    runner.upgrade(url, keys)
+    return asyncio.run(_check_and_mark(url, order.backup.name, manifest, keys))
+
+
+async def _is_empty(url: str) -> bool:
+    database = Database(DatabaseOptions(url, connections=1, application_name="opsjobs restore"))
+    await database.open()
+    try:
+        return await Restores(database).is_empty()
+    finally:
+        await database.close()
+
+
+def _load(url: str, dump: Path) -> None:
+    """Run pg_restore in one transaction: all of the dump is loaded, or nothing."""
+    environment = libpq_environment(url)
+    done = subprocess.run(  # noqa: S603  our own arguments
+        [
+            client_program("pg_restore"),
+            *("--exit-on-error", "--single-transaction", "--no-owner", "--no-privileges"),
+            *("--no-password", f"--dbname={environment.get('PGDATABASE', DATABASE)}", str(dump)),
+        ],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise Unavailable(f"pg_restore: the dump could not be loaded: {done.stderr.strip()}")
+
+
+async def _check_and_mark(
+    url: str, name: str, manifest: Manifest, keys: Sequence[Secret]
+) -> MarkedRestore:
+    database = Database(DatabaseOptions(url, connections=2, application_name="opsjobs restore"))
+    await database.open()
+    try:
+        if keys and (missing := await KeyRotation(database, keys).missing()):
+            ids = ", ".join(key.id for key in missing)
+            raise Refusal(
+                "wrong_keys",
+                f"the keys do not open everything in this backup: key {ids} is missing. "
+                "Name the file with its keys: --keys FILE.",
+            )
+        marked = await Restores(database).mark(manifest.position.at, name)
+        reason = f"restored from a backup of {manifest.at}: what ran since then is not recorded"
+        for execution in marked.open_executions:
+            with suppress(Conflict, NotFound):  # it is being cancelled
+                await Ledger(database).pause(execution, by="opsjobs", reason=reason)
+        return marked
+    finally:
+        await database.close()
+
+
+def _find_keys(order: RestoreOrder) -> dict[str, str]:
+    """Return the keys, from the first place that has them; empty if there are none."""
+    beside = order.backup.with_name(f"{order.backup.name}.{KEYS}")
+    configured = [key.reveal() for key in order.settings.security.encryption_keys]
+    if order.keys_file is not None:
+        return read_keys_file(order.keys_file)
+    for path in (order.backup / KEYS, beside):
+        if path.exists():
+            return read_keys_file(path)
+    present = DataFolder(order.data_dir).keys
+    if not configured and present.exists():
+        configured = read_keys(present)
+    return {"ENCRYPTION_KEYS": ",".join(configured)} if configured else {}
+
+
+def _report(
+    order: RestoreOrder,
+    manifest: Manifest,
+    marked: MarkedRestore,
+    values: Mapping[str, str],
+    report: Callable[[str], None],
+) -> None:
+    now = datetime.now(UTC)
+    age = format_duration(max(round((now - manifest.position.at).total_seconds()), 0))
+    place = "the database of DATABASE_URL" if order.settings.database.url else order.data_dir
+    report(f"restored into {place}, schema {HEAD}, as of {manifest.at} ({age} ago)")
+    if marked.open_executions:
+        report(
+            f"executions that had not ended: {len(marked.open_executions)}. They are paused, "
+            "because they may have gone on since. See `opsjobs executions list --status running` "
+            "and `--status queued`, then `opsjobs executions resume` or `cancel`"
+        )
+    if marked.waiting_approvals:
+        report(
+            f"executions that wait for an approval: {marked.waiting_approvals}. "
+            "They may have been approved since, and have run: reject those"
+        )
+    if marked.sessions_ended:
+        report(f"logins that were ended: {marked.sessions_ended}. People log in again")
+    report(
+        f"changes after {moment(manifest.position.at)} are lost: API keys revoked and users "
+        "disabled since then are valid again"
+    )
+    if "JWT_SECRET_KEY" in values and order.settings.identity.jwt_secret_key is None:
+        report("JWT_SECRET_KEY is in the keys file: set it as it was set before")
+    report("nothing was started: next, `opsjobs up`, or your processes")

@@ -1,0 +1,295 @@
+"""A backup of a running service, and a restore that starts nothing a second time."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from kit.backing_servers import AUDIT_KEY, Databases, memory, open_folder
+from kit.ledger_fixtures import launch, machines
+from kit.opsjobs_processes import COMMAND_SECONDS, OPSJOBS, Up, up
+from opsjobs.model.errors import Refusal
+from opsjobs.model.execution import TriggeredBy
+from opsjobs.settings import load
+from opsjobs.standalone.backup import BackupOrder, back_up
+from opsjobs.standalone.backup_files import DUMP, MANIFEST
+from opsjobs.standalone.postgres import Postgres
+from opsjobs.standalone.restore import RestoreOrder, restore
+from opsjobs.store.envelope import new_key
+from opsjobs.store.ledger import Ledger
+from opsjobs.store.migrations import runner
+from opsjobs.store.restores import Restores
+from opsjobs.store.transaction import Database
+
+AHEAD_SECONDS = 10.0
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    with open_folder(memory()) as found:
+        yield found
+
+
+def test_what_ran_after_the_backup_is_not_started_again(folder: Path) -> None:
+    """A schedule fires, and runs go on, between the backup and the restore of it."""
+    with up(folder / "data", "--lab", "2") as service:
+        held = _start_held(service, folder)
+        name, backup = _backup_before_a_firing(service, folder)
+        (folder / "leave").touch()
+        _wait_until(service, held, "completed")
+        for job in ("durable", "direct"):
+            _wait_until(service, _execution_of(service, f"{job}/{name}"), "completed")
+        ran = sorted((folder / "witness").read_text().split())
+        assert {*ran} == {"direct", "durable", "held"}
+        assert ran.count("held") == 2
+    said = _opsjobs(folder, "restore", str(backup), "--replace", "--yes").stderr
+    assert "executions that had not ended: 1. They are paused" in said
+    with up(folder / "data", "--lab", "2") as service:
+        # The run that was on its way is attached; the one that waited begins when it is resumed, and is found as well.
+        service.run_until_it_works("executions", "resume", str(held))
+        _wait_until(service, held, "completed")
+        _wait_until(service, _execution_of(service, f"durable/{name}"), "completed")
+        lost = _execution_of(service, f"direct/{name}")
+        _wait_until(service, lost, "failed")
+        shown = service.run("executions", "show", str(lost), "-o", "json").stdout
+        assert "restored from a backup of" in shown
+        assert "it was not started again" in shown
+        assert lost > 1_000, "the number of an execution since the backup is not given again"
+        assert sorted((folder / "witness").read_text().split()) == ran
+        head = json.loads((backup / MANIFEST).read_text())["positions"]["audit_head"]
+        assert service.run("audit", "verify", "--head", head).returncode == 0
+
+
+def _start_held(service: Up, folder: Path) -> int:
+    """Launch on both machines, one after the other; the first command waits for the file `leave`."""
+    command = f"while ! test -e {folder}/leave; do sleep 0.1; done; echo held >>{folder}/witness"
+    begun = service.run("run", command, "-l", "lab=true", "--parallel", "1", "--detach")
+    assert begun.returncode == 0, begun.stderr
+    execution = int(begun.stdout)
+    _wait_until(service, execution, "running")
+    return execution
+
+
+def _backup_before_a_firing(service: Up, folder: Path) -> tuple[str, Path]:
+    """Make a backup before two schedules of one name are due; that name, and the backup."""
+    jobs = [
+        f"""
+name: {job}
+targets: {{ids: [lab-2]}}
+actions: [{{command: 'echo {job} >>{folder}/witness', durable: {durable}}}]
+"""
+        for job, durable in (("durable", "required"), ("direct", "'off'"))
+    ]
+    (folder / "jobs.yaml").write_text("---".join(jobs))
+    service.run_until_it_works("jobs", "apply", "-f", str(folder / "jobs.yaml"))
+    ahead = AHEAD_SECONDS
+    while True:
+        at, name = datetime.now(UTC) + timedelta(seconds=ahead), f"in-{ahead:.0f}"
+        for job in ("durable", "direct"):
+            options = ("--at", at.isoformat(), "--misfire", "run_once", "--misfire-window", "6h")
+            made = service.run("schedules", "add", job, "--name", name, *options)
+            assert made.returncode == 0, made.stderr
+        backup = Path(_opsjobs(folder, "backup", str(folder / "backups")).stdout.strip())
+        if datetime.now(UTC) < at:
+            return name, backup
+        ahead *= 2  # this machine is too busy
+
+
+def _execution_of(service: Up, schedule: str) -> int:
+    """The execution of the schedule's only firing, once it is launched."""
+    deadline = time.monotonic() + COMMAND_SECONDS
+    while True:
+        listed = json.loads(service.run("schedules", "firings", schedule, "-o", "json").stdout)
+        if listed and listed[0]["execution_id"] is not None:
+            return int(listed[0]["execution_id"])
+        assert time.monotonic() < deadline, listed
+
+
+def _wait_until(service: Up, execution: int, status: str) -> None:
+    deadline = time.monotonic() + COMMAND_SECONDS
+    while True:
+        shown = service.run("executions", "show", str(execution), "-o", "json").stdout
+        if json.loads(shown)["status"] == status:
+            return
+        assert time.monotonic() < deadline, shown
+
+
+def _opsjobs(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "OPSJOBS_DATA_DIR": str(folder / "data")}
+    done = subprocess.run(
+        [*OPSJOBS, *arguments],
+        env={**environment, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True, text=True, timeout=COMMAND_SECONDS, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+# --- what is refused, and what is left behind
+
+
+@pytest.fixture
+def empty_url(databases: Databases) -> Iterator[str]:
+    """The URL of a database without tables."""
+    name = f"empty_{os.getpid()}_{time.monotonic_ns()}"
+    databases._admin.execute(f"create database {name} template template0 encoding 'UTF8'".encode())
+    yield databases.url_of(name)
+    databases.drop(name)
+
+
+def settings_of(url: str, *keys: str) -> Any:
+    environment = {"DATABASE_URL": url, "ENCRYPTION_KEYS": ",".join(keys)}
+    return load({name: value for name, value in environment.items() if value})
+
+
+KEY = AUDIT_KEY.reveal()
+
+
+@pytest.fixture
+def backup(folder: Path, database_url: str) -> Path:
+    """A backup of a database of DATABASE_URL, with its keys beside it."""
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute("update opsjobs_clock set shift = '-2 h'")
+    return back_up(BackupOrder(settings_of(database_url, KEY), folder, folder / "backups"), print)
+
+
+def restored(url: str, folder: Path, backup: Path, *keys: str, **more: Any) -> None:
+    restore(RestoreOrder(settings_of(url, *keys), folder, backup, **more), print)
+
+
+def test_a_database_of_a_url_is_backed_up_and_restored(
+    folder: Path, backup: Path, empty_url: str
+) -> None:
+    restored(empty_url, folder, backup)
+    assert runner.check(empty_url).up_to_date
+    with psycopg.connect(empty_url) as connection:
+        assert connection.execute("select count(*) from restores").fetchone() == (1,)
+    with pytest.raises(Refusal, match="has tables already"):
+        restored(empty_url, folder, backup)
+
+
+def test_keys_are_private_and_apart(folder: Path, backup: Path) -> None:
+    keys = backup.with_name(f"{backup.name}.keys")
+    assert keys.stat().st_mode & 0o777 == 0o600
+    assert backup.stat().st_mode & 0o777 == 0o700
+    assert f"ENCRYPTION_KEYS={KEY}" in keys.read_text().splitlines()
+    for path in backup.iterdir():
+        assert KEY.encode() not in path.read_bytes()
+        assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_the_keys_may_be_inside_if_asked(folder: Path, database_url: str, empty_url: str) -> None:
+    order = BackupOrder(
+        settings_of(database_url, KEY), folder, folder / "backups", keys_inside=True
+    )
+    made = back_up(order, print)
+    assert {path.name for path in made.iterdir()} == {DUMP, MANIFEST, "keys"}
+    assert [path.name for path in made.parent.iterdir()] == [made.name]
+    restored(empty_url, folder, made)
+
+
+def test_wrong_keys_are_refused_before_anything_is_done(
+    folder: Path, backup: Path, empty_url: str
+) -> None:
+    other = folder / "other.keys"
+    other.write_text(f"ENCRYPTION_KEYS={new_key().reveal()}\n")
+    with pytest.raises(Refusal, match=r"the keys do not open this backup.*--keys FILE"):
+        restored(empty_url, folder, backup, keys_file=other)
+    assert runner.check(empty_url).current is None
+    backup.with_name(f"{backup.name}.keys").unlink()
+    with pytest.raises(Refusal, match="the keys do not open this backup"):
+        restored(empty_url, folder, backup)
+    restored(empty_url, folder, backup, KEY)
+
+
+def test_a_damaged_backup_is_refused(folder: Path, backup: Path, empty_url: str) -> None:
+    with (backup / DUMP).open("r+b") as dump:
+        dump.seek(5_000)
+        dump.write(b"\0" * 16)
+    with pytest.raises(Refusal, match="its SHA-256 is not the manifest's"):
+        restored(empty_url, folder, backup)
+    (backup / MANIFEST).write_text('{"format": 1}')
+    with pytest.raises(Refusal, match="it is damaged"):
+        restored(empty_url, folder, backup)
+    shutil.rmtree(backup)
+    with pytest.raises(Refusal, match="is no backup"):
+        restored(empty_url, folder, backup)
+    assert runner.check(empty_url).current is None
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [({"revision": "9999"}, "this release knows"), ({"format": 2}, "it has the format 2")],
+)
+def test_a_backup_of_a_newer_release_is_refused(
+    folder: Path, backup: Path, empty_url: str, change: Mapping[str, Any], words: str
+) -> None:
+    manifest = json.loads((backup / MANIFEST).read_text())
+    (backup / MANIFEST).write_text(json.dumps({**manifest, **change}))
+    with pytest.raises(Refusal, match=words):
+        restored(empty_url, folder, backup)
+
+
+def test_a_full_disk_is_said_and_leaves_nothing(folder: Path, database_url: str) -> None:
+    place = folder / "small"
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k,mode=755", "tmpfs", str(place)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("this machine cannot mount a tmpfs")
+    try:
+        order = BackupOrder(settings_of(database_url, KEY), folder, place)
+        with pytest.raises(Refusal, match=r"No space left on device.*Nothing of it was kept"):
+            back_up(order, print)
+        assert list(place.iterdir()) == []
+    finally:
+        subprocess.run(["umount", "--lazy", str(place)], check=True)
+
+
+def test_a_stopped_data_folder_is_backed_up_and_replaced(folder: Path) -> None:
+    data, other = folder / "data", folder / "other"
+    server = Postgres(data)
+    try:
+        runner.upgrade(server.start(), [AUDIT_KEY])
+    finally:
+        server.stop()
+    (data / "lock").touch()
+    (data / "keys").write_text(f"{KEY}\n")
+    (data / "admin-token").write_text("opsc_of-the-tests\n")
+    made = back_up(BackupOrder(load({}), data, folder / "backups"), print)
+    restore(RestoreOrder(load({}), other, made), print)
+    assert (other / "keys").read_text() == f"{KEY}\n"
+    assert (other / "admin-token").read_text() == "opsc_of-the-tests\n"
+    with pytest.raises(Refusal, match="holds a database already"):
+        restore(RestoreOrder(load({}), other, made), print)
+    restore(RestoreOrder(load({}), other, made, replace=True), print)
+    [aside] = other.glob("replaced-*")
+    assert {path.name for path in aside.iterdir()} == {"pg", "keys", "admin-token"}
+    assert not (other / "restoring").exists()
+    with pytest.raises(Refusal, match="holds no database"):
+        back_up(BackupOrder(load({}), folder / "nothing", folder / "backups"), print)
+
+
+async def test_which_executions_may_have_run_since_is_known(database: Database) -> None:
+    """Those of before, and what their actions launch. A retry is a decision of a person."""
+    old = await launch(database, machines(1))
+    now = await database.fetch_one("select opsjobs_now() as now")
+    assert now is not None
+    marked = await Restores(database).mark(now["now"] - timedelta(minutes=5), "a-backup")
+    assert marked.open_executions == [old.id]
+    new = await launch(database, machines(1))
+    assert new.id > old.id + 1_000
+    child = await launch(database, machines(1), parent=old.id, triggered_by=TriggeredBy.WORKFLOW)
+    retry = await launch(database, machines(1), parent=old.id, triggered_by=TriggeredBy.RETRY)
+    specs = await Ledger(database).load_specs([old.id, new.id, child.id, retry.id])
+    assert {key for key, spec in specs.items() if spec.restored_from} == {old.id, child.id}
