@@ -33,6 +33,7 @@ LANGUAGES = {"sh", "json", "mermaid", "python", "text", "yaml"}
 _PLAIN_VARIABLES = {
     *("URL", "TOKEN", "ARGS", "JOB", "EXECUTION", "FILE"),
     *("TRIGGER", "SECRET", "BODY", "SIGNATURE"),
+    "VERSION",
 }
 _LAUNCHING = re.compile(
     r"/(?:jobs|executions|schedules|dead-letters)/[0-9]+/(?:execute|retry|trigger|revive|resume)|(?:retry|revive|trigger) [0-9]"
@@ -214,6 +215,6 @@ def test_programs_run(sample: Sample, service: Up, tmp_path: Path) -> None:
 
 
 def test_the_makefile_names_what_pages_tell_to_type() -> None:
-    targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    told = {m for page in pages() for m in re.findall(r"`make (\w+)", page.read_text())}
+    targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    told = {m for page in pages() for m in re.findall(r"`make ([\w-]+)", page.read_text())}
     assert told - targets == set()
