@@ -111,7 +111,7 @@ def parse(arguments: Sequence[str]) -> None:
 
 
 def localise(text: str, service: Up, home: Path) -> str:
-    """Return a sample with this service's address, and a machine and a key of its lab for the reader's own."""
+    """Return a sample with this service's address, and a machine, a key and a data folder of its own for the reader's."""
     lab = LabFolder(service.data / "lab")
     record = lab.read()
     assert record is not None
@@ -122,6 +122,7 @@ def localise(text: str, service: Up, home: Path) -> str:
         "http://127.0.0.1:8003": (service.data / "endpoint").read_text().strip(),
         "10.0.0.5 ": f"127.0.0.1 --port {record.machines[-1].port} ",
         "-u deploy ": f"-u {record.user} ",
+        "/var/lib/opsjobs-tried": str(service.data.with_name("tried")),
     }.items():
         text = text.replace(written, meant)
     return text

@@ -19,7 +19,7 @@ import pytest
 from kit.backing_servers import AUDIT_KEY, Databases, memory, open_folder
 from kit.ledger_fixtures import launch, machines
 from kit.opsjobs_processes import COMMAND_SECONDS, OPSJOBS, Up, up
-from opsjobs.model.errors import Refusal
+from opsjobs.model.errors import Refusal, Unavailable
 from opsjobs.model.execution import TriggeredBy
 from opsjobs.settings import load
 from opsjobs.standalone.backup import BackupOrder, back_up
@@ -177,6 +177,18 @@ def test_a_database_of_a_url_is_backed_up_and_restored(
         assert connection.execute("select count(*) from restores").fetchone() == (1,)
     with pytest.raises(Refusal, match="has tables already"):
         restored(empty_url, folder, backup)
+
+
+def test_a_dump_that_cannot_be_loaded_leaves_the_database_empty(
+    folder: Path, backup: Path, empty_url: str
+) -> None:
+    with psycopg.connect(empty_url, autocommit=True) as connection:
+        # The name of a function of the schema is taken, in the middle of the dump.
+        connection.execute("create function opsjobs_now() returns int language sql as 'select 1'")
+        with pytest.raises(Unavailable, match=r"could not be loaded.*opsjobs_now"):
+            restored(empty_url, folder, backup)
+        tables = "select count(*) from pg_class where relkind = 'r' and relnamespace = 'public'::regnamespace"
+        assert connection.execute(tables).fetchone() == (0,)
 
 
 def test_keys_are_private_and_apart(folder: Path, backup: Path) -> None:

@@ -9,6 +9,7 @@ import asyncio
 import os
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -30,7 +31,7 @@ from opsjobs.standalone.backup_files import (
     read_manifest,
 )
 from opsjobs.standalone.data_dir import DataFolder, read_keys, write_private
-from opsjobs.standalone.postgres import DATABASE, Postgres, client_program
+from opsjobs.standalone.postgres import Postgres, client_program
 from opsjobs.store.connections import libpq_environment
 from opsjobs.store.ledger import Ledger
 from opsjobs.store.migrations import runner
@@ -39,7 +40,10 @@ from opsjobs.store.system_status import HEAD
 from opsjobs.store.transaction import Database, DatabaseOptions
 from opsjobs.store.vault import KeyRotation
 
+ERROR_BYTES_MAX = 4_000
+COPY_BYTES = 1 << 20
 _RESTORING = "restoring"
+_SINCE_17 = b"SET transaction_timeout = 0;\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,21 +172,64 @@ async def _is_empty(url: str) -> bool:
 
 
 def _load(url: str, dump: Path) -> None:
-    """Run pg_restore in one transaction: all of the dump is loaded, or nothing."""
-    environment = libpq_environment(url)
-    done = subprocess.run(  # noqa: S603  our own arguments
-        [
-            client_program("pg_restore"),
-            *("--exit-on-error", "--single-transaction", "--no-owner", "--no-privileges"),
-            *("--no-password", f"--dbname={environment.get('PGDATABASE', DATABASE)}", str(dump)),
-        ],
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        raise Unavailable(f"pg_restore: the dump could not be loaded: {done.stderr.strip()}")
+    """Load the dump in one transaction: all of it, or nothing.
+
+    pg_restore writes a script, and psql runs it: pg_restore's own connection sets a parameter
+    that servers before PostgreSQL 17 do not know.
+    """
+    with tempfile.TemporaryFile("w+") as said:
+        reader = subprocess.Popen(  # noqa: S603  our own arguments
+            [
+                client_program("pg_restore"),
+                *("--file=-", "--no-owner", "--no-privileges", str(dump)),
+            ],
+            stdout=subprocess.PIPE,
+            stderr=said,
+        )
+        writer = subprocess.Popen(  # noqa: S603  our own arguments
+            [
+                client_program("psql"),
+                *("--no-psqlrc", "--quiet", "--no-password", "--set=ON_ERROR_STOP=1"),
+            ],
+            env={**os.environ, **libpq_environment(url)},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=said,
+        )
+        assert writer.stdin is not None
+        with reader, writer:
+            try:
+                loaded = _copy_script(reader, writer)
+            finally:
+                reader.kill()
+                writer.kill()  # without a commit, if something is wrong
+                with suppress(BrokenPipeError):
+                    writer.stdin.close()
+        if not loaded:
+            said.seek(0)
+            raise Unavailable(f"the dump could not be loaded: {said.read(ERROR_BYTES_MAX).strip()}")
+
+
+def _copy_script(reader: subprocess.Popen[bytes], writer: subprocess.Popen[bytes]) -> bool:
+    """Copy the script, and commit only if all of it was read; return True if that worked."""
+    assert reader.stdout is not None
+    assert writer.stdin is not None
+    try:
+        writer.stdin.write(b"begin;\n")
+        for line in reader.stdout:
+            if line != _SINCE_17:
+                writer.stdin.write(line)
+            if line.startswith(b"SELECT "):  # the end of the parameters
+                break
+        shutil.copyfileobj(reader.stdout, writer.stdin, COPY_BYTES)
+        if reader.wait() != 0:
+            return False
+        writer.stdin.write(b"commit;\n")
+        writer.stdin.close()
+    except BrokenPipeError:
+        writer.wait()
+        return False
+    return writer.wait() == 0
 
 
 async def _check_and_mark(
