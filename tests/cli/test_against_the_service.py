@@ -420,3 +420,29 @@ def test_a_retry_has_a_dry_run_and_is_not_repeated_without_again(folder: Path) -
     assert "--again" in err
     assert opsjobs(folder, "executions", "retry", number, "--again")[0] == 3
     assert "retried by " in opsjobs(folder, "executions", "show", number)[2]
+
+
+def test_lines_are_found_on_all_targets(folder: Path) -> None:
+    number, bad = _failed(folder), names(folder)[1]
+
+    def found(*options: str) -> tuple[list[str], str]:
+        code, out, err = opsjobs(folder, "executions", "search", number, *options)
+        assert code == 0, err
+        return out.decode().splitlines(), err.strip()
+
+    assert found("last", "-t", bad) == ([f"{bad} | last words"], "1 line on 1 target")
+    everywhere, told = found("OUT", "-i")
+    assert (sorted(everywhere), told) == (
+        sorted(f"{name} | out" for name in names(folder)),
+        f"{LAB} lines on {LAB} targets",
+    )
+    assert sorted(found("^first$", "-e", "--names")[0]) == sorted(names(folder))
+    around, _ = found("first", "-C", "1", "-t", bad)
+    assert around == [f"{bad} | first", f"{bad} - last words"]
+    (item,), _ = found("last", "--json", "--target", bad)
+    assert json.loads(item)["stream"] == "stderr"
+    _, told = found("out", "--limit", "1")
+    assert "There may be more" in told
+    assert found("nothing like this") == ([], "0 lines on 0 targets")
+    code, _, err = opsjobs(folder, "executions", "search", number, "(a", "-e")
+    assert (code, "pattern" in err) == (2, True)

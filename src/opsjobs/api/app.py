@@ -23,6 +23,7 @@ from opsjobs.api import (
     credentials,
     dead_letters,
     execution_overview,
+    execution_search,
     executions,
     files,
     groups,
@@ -75,6 +76,7 @@ from opsjobs.telemetry import tracing
 _ROUTERS = (
     executions.router,  # first, because it is requested most often
     execution_overview.router,
+    execution_search.router,
     jobs_as_code.router,  # before jobs: /jobs/export is not a job id
     jobs.router,
     schedule_preview.router,  # before schedules: /schedules/forecast is not an id

@@ -137,7 +137,7 @@ def _picked(
                 )
 
     lines = OutputLines(put, lambda i: names.get(i, i))
-    for item in _parse_lines(client.raw(f"{path}/log", format="ndjson")):
+    for item in parse_lines(client.raw(f"{path}/log", format="ndjson")):
         data = item["data"]
         if item["event"] == "output" and str(data.get("target")) in selected and only(data):
             moment[0] = str(item["at"])
@@ -148,7 +148,8 @@ def _picked(
     terminal.close_line()
 
 
-def _parse_lines(portions: Iterable[bytes]) -> Iterator[dict[str, Any]]:
+def parse_lines(portions: Iterable[bytes]) -> Iterator[dict[str, Any]]:
+    """Yield the objects of an ndjson response as they arrive."""
     rest = b""
     for portion in portions:
         *whole, rest = (rest + portion).split(b"\n")

@@ -13,6 +13,7 @@ from opsjobs.cli import options
 from opsjobs.cli.client import Client, Json, RequestRefused, connect, path_of
 from opsjobs.cli.errors import CommandFailed, ExitCode
 from opsjobs.cli.execution_output import artifacts, logs
+from opsjobs.cli.execution_search import search
 from opsjobs.cli.launch import launch, parse_wait_limit, watch
 from opsjobs.cli.live_view import render_wait_reason
 from opsjobs.cli.render import (
@@ -319,6 +320,7 @@ def groups(
 
 app.command("logs")(logs)
 app.command("artifacts")(artifacts)
+app.command("search")(search)
 
 GROUP_NAMES_SHOWN = 8
 

@@ -78,6 +78,12 @@ EVENTS: Responses = {
 BYTES: Responses = {
     200: {"content": {"application/octet-stream": _BYTES}, "description": "The bytes of the file"}
 }
+SEARCHED: Responses = {
+    200: {
+        "content": {"application/x-ndjson": _TEXT},
+        "description": "One JSON object a line: matches, then the summary",
+    }
+}
 LOG: Responses = {
     200: {
         "content": {

@@ -1,0 +1,105 @@
+"""Lines are found over all targets of an execution."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from api.kit import problem
+from api.live import Live, live
+from opsjobs.api import execution_search
+from opsjobs.store.transaction import Database
+
+
+async def search(desk: Live, **query: Any) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """The matches, and the summary."""
+    answer = await desk.http.get("/executions/1/search", params=query)
+    assert answer.status_code == 200, answer.text
+    assert answer.headers["content-type"].startswith("application/x-ndjson")
+    *matches, summary = map(json.loads, answer.text.splitlines())
+    return matches, summary
+
+
+async def test_lines_are_found_over_all_targets(database: Database) -> None:
+    async with live(database) as desk:
+        await desk.story.live(3)
+        await desk.story.write("web-1", b"start\nE: no sp")
+        await desk.story.write("web-2", b"all fine\n")
+        await desk.story.write("web-1", b"ace left\nend\n")
+        await desk.story.write("web-3", b"W: No space soon", stream="stderr")
+        await desk.story.finish("web-1")
+        matches, summary = await search(desk, q="no space")
+        assert [(m["target"], m["stream"], m["text"]) for m in matches] == [
+            ("web-1", "stdout", "E: no space left")
+        ]
+        assert summary == {
+            "complete": True,
+            "reason": None,
+            "next": None,
+            "lines": 1,
+            "targets": 1,
+            "bytes": 52,
+        }
+        both, summary = await search(desk, q="no space", ignore_case=True, context=1)
+        assert (summary["lines"], summary["targets"]) == (2, 2)
+        assert (both[0]["before"], both[0]["after"]) == (["start"], ["end"])
+        narrowed, _ = await search(desk, pattern="[Nn]o sp", stream="stderr", target="web-3")
+        assert [m["text"] for m in narrowed] == ["W: No space soon"]
+
+
+async def test_a_search_goes_on_where_it_ended(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(execution_search, "PAGE_ENTRIES", 2)
+    async with live(database) as desk:
+        await desk.story.live(1)
+        for number in range(7):
+            await desk.story.write("web-1", b"hit %d\n" % number)
+        seen: list[str] = []
+        summary: dict[str, Any] = {"next": 0}
+        requests = 0
+        while summary["next"] is not None:
+            matches, summary = await search(desk, q="hit", limit=3, after=summary["next"])
+            seen += [match["text"] for match in matches]
+            requests += 1
+        assert (seen, requests) == ([f"hit {number}" for number in range(7)], 3)
+        monkeypatch.setattr(execution_search, "SEARCH_SECONDS", 0.0)
+        matches, summary = await search(desk, q="hit")
+        assert (summary["complete"], summary["reason"]) == (False, "time")
+        monkeypatch.setattr(execution_search, "SEARCH_SECONDS", 20.0)
+        rest, summary = await search(desk, q="hit", after=summary["next"])
+        assert 0 < len(matches) < 7 == len(matches) + len(rest)
+        assert summary["complete"]
+
+
+@pytest.mark.parametrize(
+    ("query", "code"),
+    [
+        ({}, "invalid"),
+        ({"q": "a", "pattern": "a"}, "invalid"),
+        ({"q": "a\nb"}, "invalid"),
+        ({"pattern": "(a"}, "invalid_pattern"),
+        ({"q": "a", "context": 11}, "invalid"),
+        ({"q": "a" * 501}, "invalid"),
+        ({"q": "a", "sort": "x"}, "invalid"),
+    ],
+)
+async def test_an_invalid_search_is_refused(
+    database: Database, query: dict[str, Any], code: str
+) -> None:
+    async with live(database) as desk:
+        await desk.story.live(1)
+        problem(await desk.http.get("/executions/1/search", params=query), 422, code)
+
+
+async def test_a_pattern_with_too_many_ways_ends_the_search_with_a_reason(
+    database: Database,
+) -> None:
+    async with live(database) as desk:
+        await desk.story.live(1)
+        await desk.story.write("web-1", b"ab" * 4_000 + b"\n")
+        _, summary = await search(desk, pattern="(a|b|ab){1,400}c")
+        assert not summary["complete"]
+        assert "too long" in summary["reason"]
