@@ -21,12 +21,16 @@ from opsjobs.composition import Limits
 from opsjobs.composition.authentication import build_authentication, build_identity_store
 from opsjobs.composition.platform import build_integrations
 from opsjobs.engine.background.inspection import Inspection
+from opsjobs.engine.event_builder import EventBuilder
+from opsjobs.engine.event_visibility import EventVisibility
 from opsjobs.engine.firing.forecast import Forecasts
 from opsjobs.engine.launching.job_validation import JobAuthorization
 from opsjobs.engine.launching.launch import Launcher, LaunchLimits
 from opsjobs.engine.launching.trigger_calls import TriggerCalls
 from opsjobs.engine.runs.run_secrets import ExternalSecrets
 from opsjobs.identity.passwords import Passwords
+from opsjobs.integrations.webhook_client import WebhookClient
+from opsjobs.model.addresses import networks
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import ErrorCode
 from opsjobs.model.target import Endpoint
@@ -37,7 +41,10 @@ from opsjobs.store.audit_chain import Seals
 from opsjobs.store.audit_log import AuditLog
 from opsjobs.store.blobs import Contents
 from opsjobs.store.circuits import CircuitStore
+from opsjobs.store.deliveries import Deliveries
+from opsjobs.store.delivery_log import DeliveryLog
 from opsjobs.store.envelope import new_key
+from opsjobs.store.event_feed import EventFeed
 from opsjobs.store.execution_log import ExecutionLog
 from opsjobs.store.execution_overview import ExecutionOverview
 from opsjobs.store.executions import Executions
@@ -57,6 +64,7 @@ from opsjobs.store.target_import import Imports
 from opsjobs.store.transaction import Database
 from opsjobs.store.triggers import JobTriggers
 from opsjobs.store.vault import KeyRotation, Vault
+from opsjobs.store.webhooks import Webhooks
 from opsjobs.telemetry import Metrics
 
 JUDGES = JudgePool()
@@ -116,7 +124,9 @@ def services_on(
     jobs, files, clock = Jobs(database), Files(database), clock or SystemClock()
     settings = Settings(
         identity=identity or IdentitySettings(),
-        security=SecuritySettings(encryption_keys=tuple(keys)),
+        security=SecuritySettings(
+            encryption_keys=tuple(keys), webhook_allow=networks(["127.0.0.0/8"])
+        ),
     )
     known = build_identity_store(settings, database, clock)
     metrics = Metrics()
@@ -126,6 +136,7 @@ def services_on(
         database=database, ledger=ledger, targets=inventory, vault=vault, files=files, clock=clock, limits=LaunchLimits(),
         notify=lambda zone: notified.append(zone) if notified is not None else None, current_principal=known.standing,
     )  # fmt: skip
+    executions, execution_log = Executions(database), ExecutionLog(database)
     outlook, calendars = ScheduleOverview(database, CompiledSchedules()), Calendars(database)
     job_triggers = JobTriggers(database, vault, clock)
     services = SimpleNamespace(
@@ -158,12 +169,19 @@ def services_on(
         imports=Imports(database),
         jobs=jobs,
         ledger=ledger,
-        execution_log=ExecutionLog(database),
+        execution_log=execution_log,
         contents=Contents(database),
         files=files,
         artifacts=Artifacts(database),
-        executions=Executions(database),
         overview=ExecutionOverview(database),
+        executions=executions,
+        event_feed=EventFeed(database),
+        event_builder=EventBuilder(executions, execution_log),
+        event_visibility=EventVisibility(executions, Schedules(database), inventory),
+        deliveries=Deliveries(database),
+        delivery_log=DeliveryLog(database),
+        webhooks=Webhooks(database, keys, clock),
+        webhook_client=WebhookClient(allow=settings.security.webhook_allow),
         audit_log=AuditLog(database, [AUDIT_KEY]),
         seals=Seals(database, [AUDIT_KEY]),
         bus=Bus(None),

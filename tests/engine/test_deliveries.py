@@ -91,7 +91,7 @@ async def queue(database: Database, *ids: str, to: Sequence[str] = ("a",)) -> in
         for each in ids
     ]
     async with database.transaction() as connection:
-        return await queue_deliveries(connection, "test", new)
+        return len(await queue_deliveries(connection, "test", new))
 
 
 async def turn(database: Database, seconds: float) -> None:

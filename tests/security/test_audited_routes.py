@@ -41,6 +41,7 @@ XMAS = {
     "timezone": "Europe/Berlin",
     "windows": [{"yearly": "12-24..12-26"}],
 }
+HOOK = {"name": "tickets", "url": "https://example.org/hook", "events": ["execution.*"]}
 PASSWORD = {
     "name": "root",
     "type": "password",
@@ -170,6 +171,26 @@ STEPS = [
         "calendar.updated",
     ),
     Step("DELETE /calendars/{id}", "/calendars/{calendar}", None, "calendar.deleted"),
+    Step("POST /webhooks", "/webhooks", HOOK, "webhook.created", "webhook"),
+    Step(
+        "PUT /webhooks/{id}",
+        "/webhooks/{webhook}",
+        {**HOOK, "events": ["job.*"]},
+        "webhook.updated",
+    ),
+    Step("POST /webhooks/{id}/rotate", "/webhooks/{webhook}/rotate", {}, "webhook.rotated"),
+    Step(
+        "POST /webhooks/{id}/test", "/webhooks/{webhook}/test", None, "webhook.tested", "delivery"
+    ),
+    Step("PATCH /webhooks/{id}", "/webhooks/{webhook}", {"enabled": False}, "webhook.updated"),
+    Step("PATCH /webhooks/{id}", "/webhooks/{webhook}", {"enabled": True}, "webhook.updated"),
+    Step(
+        "POST /webhooks/{id}/deliveries/{delivery}/redeliver",
+        "/webhooks/{webhook}/deliveries/{delivery}/redeliver",
+        None,
+        "webhook.redelivered",
+    ),
+    Step("DELETE /webhooks/{id}", "/webhooks/{webhook}", None, "webhook.deleted"),
     Step("POST /files", "/files?name=a.conf", b"abc", "file.uploaded", "file"),
     Step("DELETE /files/{id}", "/files/{file}", None, "file.deleted"),
     Step("POST /jobs", "/jobs", job(targets=ON), "job.created", "job"),

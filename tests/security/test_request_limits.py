@@ -16,7 +16,7 @@ from opsjobs.store.transaction import Database
 
 LISTS = [
     "/jobs", "/executions", "/schedules", "/targets", "/target-groups", "/credentials", "/calendars", "/api-keys", "/users",
-    "/circuits", "/files", "/audit",
+    "/circuits", "/files", "/audit", "/webhooks",
 ]  # fmt: skip
 MIB, KIB = 1 << 20, 1 << 10
 JSON = {"Content-Type": "application/json"}

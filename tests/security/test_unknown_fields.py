@@ -110,6 +110,7 @@ BODIES = {
         "password": "correct horse battery staple",
         "grants": [{"role": "viewer"}],
     },
+    "webhooks": {"name": "tickets", "url": "https://example.org/hook", "events": ["*"]},
     "services": {"name": "portal", "public_key": PUBLIC, "grants": [{"role": "viewer"}]},
 }
 """Of things that have no labels. A new kind that can be changed belongs in here."""

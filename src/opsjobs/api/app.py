@@ -41,6 +41,7 @@ from opsjobs.api import (
     targets,
     triggers,
     users,
+    webhooks,
 )
 from opsjobs.api.authentication import AuthMiddleware
 from opsjobs.api.body import JsonBodyMiddleware
@@ -91,6 +92,7 @@ _ROUTERS = (
     dead_letters.router,
     approvals.router,
     safety.router,
+    webhooks.router,
     log.router,
     files.router,
     api_keys.router,

@@ -19,6 +19,7 @@ from opsjobs.engine.background.event_publisher import EventPublisher
 from opsjobs.engine.background.inspection import INSPECTION_SECONDS, Inspection
 from opsjobs.engine.background.rescuer import Rescuer
 from opsjobs.engine.event_builder import EventBuilder
+from opsjobs.engine.event_visibility import EventVisibility
 from opsjobs.engine.firing.firing import FiringService, Triggers
 from opsjobs.engine.firing.firing_launch_prep import FiringPreparer
 from opsjobs.engine.firing.forecast import Forecasts
@@ -34,6 +35,7 @@ from opsjobs.integrations.parameter_choices import Choices
 from opsjobs.integrations.secrets.requests import VaultOptions
 from opsjobs.integrations.secrets.vault import VaultServer
 from opsjobs.integrations.targets import Targets
+from opsjobs.integrations.webhook_client import WebhookClient
 from opsjobs.model.addresses import AddressPolicy, Network
 from opsjobs.model.circuit import CircuitPolicy, CircuitState
 from opsjobs.model.errors import RemoteFailure
@@ -55,6 +57,7 @@ from opsjobs.store.blobs import Contents
 from opsjobs.store.circuits import CircuitStore
 from opsjobs.store.dead_letters import DeadLetters
 from opsjobs.store.deliveries import Deliveries
+from opsjobs.store.delivery_log import DeliveryLog
 from opsjobs.store.event_feed import EventFeed
 from opsjobs.store.execution_log import ExecutionLog
 from opsjobs.store.execution_overview import ExecutionOverview
@@ -76,6 +79,7 @@ from opsjobs.store.target_import import Imports
 from opsjobs.store.transaction import Database, DatabaseOptions
 from opsjobs.store.triggers import JobTriggers
 from opsjobs.store.vault import KeyRotation, Vault
+from opsjobs.store.webhooks import Webhooks
 from opsjobs.store.workers import Workers
 from opsjobs.telemetry import Metrics, log
 from opsjobs.wakeup import Notifier
@@ -130,6 +134,10 @@ class Services:
     event_feed: EventFeed
     event_builder: EventBuilder
     deliveries: Deliveries
+    delivery_log: DeliveryLog
+    webhooks: Webhooks
+    webhook_client: WebhookClient
+    event_visibility: EventVisibility
     ledger: Ledger
     workers: Workers
     circuits: CircuitStore
@@ -184,6 +192,7 @@ class Services:
         await self.sessions.close()
         await self.authentication.close()
         await self.external_secrets.close()
+        await self.webhook_client.close()
         await self.integrations.close()
         await self.database.close()
 
@@ -247,6 +256,10 @@ def build(
         event_feed=EventFeed(database, keep_seconds=settings.retention.keep_events),
         event_builder=EventBuilder(executions, execution_log),
         deliveries=Deliveries(database),
+        delivery_log=DeliveryLog(database),
+        webhooks=Webhooks(database, settings.security.encryption_keys, clock),
+        webhook_client=WebhookClient(allow=settings.security.webhook_allow),
+        event_visibility=EventVisibility(executions, schedules, inventory),
         workers=Workers(database),
         circuits=circuits,
         groups=Groups(database, clock),

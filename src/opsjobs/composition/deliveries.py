@@ -6,9 +6,11 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from opsjobs.composition import Services
+from opsjobs.engine.delivery.event_source import EventSource
 from opsjobs.engine.delivery.intake import DeliveryIntake
 from opsjobs.engine.delivery.protocols import Destination, Source
 from opsjobs.engine.delivery.sender import DeliverySender
+from opsjobs.engine.delivery.webhooks import WebhookDestination, WebhookRouter
 from opsjobs.engine.firing.firing import SCHEDULER, SILENT_SECONDS
 from opsjobs.engine.loop import Counts, Loop
 from opsjobs.store.workers import Workers
@@ -25,14 +27,24 @@ class DeliveryService:
     sender: DeliverySender
 
 
-def sources(_services: Services) -> Sequence[Source]:
+def sources(services: Services) -> Sequence[Source]:
     """Return everything that makes deliveries."""
-    return ()
+    router = WebhookRouter(
+        services.webhooks, services.event_visibility, services.identities.standing
+    )
+    return (EventSource(services.event_feed, services.event_builder, router),)
 
 
-def destinations(_services: Services) -> Sequence[Destination]:
+def destinations(services: Services) -> Sequence[Destination]:
     """Return everything that deliveries go to."""
-    return ()
+    return (
+        WebhookDestination(
+            services.webhooks,
+            services.webhook_client,
+            services.clock,
+            services.identities.standing,
+        ),
+    )
 
 
 def build_delivery(services: Services, *, stand_in: bool = False) -> DeliveryService:

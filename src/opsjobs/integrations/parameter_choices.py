@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +12,13 @@ from urllib.parse import urlsplit
 import httpx2
 
 from opsjobs.clock import Clock
-from opsjobs.model.addresses import Network, forms, is_public, within
+from opsjobs.integrations.public_address import (
+    AddressRefused,
+    at_address,
+    port_of,
+    resolve_public,
+)
+from opsjobs.model.addresses import Network
 from opsjobs.model.errors import FieldError, Invalid
 from opsjobs.model.parameter import ParameterDraft, Scalar
 
@@ -71,6 +76,7 @@ class Choices:
             OSError,
             TimeoutError,
             ValueError,
+            AddressRefused,
             _Unfit,
         ) as wrong:
             reason = str(wrong) or type(wrong).__name__
@@ -87,16 +93,19 @@ class Choices:
 
     async def _fetched(self, url: str) -> bytes:
         parts = urlsplit(url)
-        host, port = str(parts.hostname), parts.port or (443 if parts.scheme == "https" else 80)
-        address = await self._address(host, port)
+        host = str(parts.hostname)
         # Connect to the address that was checked, whatever the name resolves to afterwards; the
         # certificate is still checked against the name.
-        shown = f"[{address}]" if ":" in address else address
-        there = parts._replace(netloc=f"{shown}:{port}").geturl()
+        address = await resolve_public(
+            host, port_of(parts), self._allow, setting="OPSJOBS_CHOICES_ALLOW"
+        )
         async with (
             self._client() as client,
             client.stream(
-                "GET", there, headers={"host": parts.netloc}, extensions={"sni_hostname": host}
+                "GET",
+                at_address(parts, address),
+                headers={"host": parts.netloc},
+                extensions={"sni_hostname": host},
             ) as answer,
         ):
             if answer.status_code != 200:
@@ -107,27 +116,6 @@ class Choices:
                 if len(body) > BYTES_MAX:
                     raise _Unfit(f"it answers with more than {BYTES_MAX} bytes")
             return body
-
-    async def _address(self, host: str, port: int) -> str:
-        # The same error for a name that does not resolve and for one with an internal address:
-        # neither reveals what an internal name resolves to.
-        unfit = _Unfit(
-            f"{host} has no public address; "
-            "list its network in OPSJOBS_CHOICES_ALLOW if it is meant"
-        )
-        try:
-            found = await asyncio.get_running_loop().getaddrinfo(
-                host, port, type=socket.SOCK_STREAM
-            )
-        except (OSError, UnicodeError):
-            raise unfit from None
-        addresses = list(dict.fromkeys(str(info[4][0]) for info in found))
-        if not addresses or not all(self._is_allowed(address) for address in addresses):
-            raise unfit
-        return addresses[0]
-
-    def _is_allowed(self, address: str) -> bool:
-        return is_public(address) or all(within(form, self._allow) for form in forms(address))
 
 
 def _client() -> httpx2.AsyncClient:

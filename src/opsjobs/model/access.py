@@ -40,7 +40,7 @@ PERMISSIONS = frozenset(
         *("targets:read", "targets:manage"),
         *("credentials:use", "credentials:manage"),
         *("approvals:decide", "safety:override", "dead_letters:manage", "audit:read"),
-        *("system:read", "system:admin"),
+        *("webhooks:manage", "system:read", "system:admin"),
     }
 )
 
@@ -58,7 +58,13 @@ _OPERATOR = _VIEWER | {
     "dead_letters:manage",
 }
 _DEVELOPER = _OPERATOR | {"jobs:create", "jobs:update", "triggers:manage", "credentials:use"}
-_MANAGER = _DEVELOPER | {"jobs:delete", "targets:manage", "approvals:decide", "audit:read"}
+_MANAGER = _DEVELOPER | {
+    "jobs:delete",
+    "targets:manage",
+    "approvals:decide",
+    "audit:read",
+    "webhooks:manage",
+}
 _OF_ROLE: Mapping[Role, frozenset[str]] = {
     Role.VIEWER: _VIEWER,
     Role.OPERATOR: _OPERATOR,
@@ -291,6 +297,7 @@ _SINGULAR = {
     "credential": "credentials",
     "approval": "approvals",
     "dead_letter": "dead_letters",
+    "webhook": "webhooks",
 }
 
 

@@ -4,7 +4,8 @@ Each event is written in the transaction of the change that it reports."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
 from enum import StrEnum
 from typing import Any
 
@@ -48,6 +49,7 @@ class EventType(StrEnum):
     CIRCUIT_OPENED = "circuit.opened"
     CIRCUIT_CLOSED = "circuit.closed"
     WORKER_LOST = "worker.lost"
+    WEBHOOK_DISABLED = "webhook.disabled"
 
 
 # These job events of the original API are published in addition to the execution's own, with equal
@@ -108,6 +110,29 @@ def twin_of(event_type: str) -> str | None:
     except ValueError:
         return None
     return twin.value if twin else None
+
+
+def check_event_pattern(pattern: str) -> str:
+    """Return the pattern: a type, `<noun>.*` or `*`. Raises ValueError if no type matches."""
+    if not matching_types([pattern]):
+        near = get_close_matches(pattern, [each.value for each in EventType], n=1)
+        hint = f"Did you mean {near[0]!r}?" if near else "Write a type, `execution.*` or `*`."
+        raise ValueError(f"there is no event {pattern[:60]!r}. {hint}")
+    return pattern
+
+
+def matching_types(patterns: Iterable[str]) -> frozenset[str]:
+    """Return the types that any of the patterns matches.
+
+    >>> sorted(matching_types(["circuit.*", "worker.lost"]))
+    ['circuit.closed', 'circuit.opened', 'worker.lost']
+    """
+    return frozenset(
+        each.value
+        for pattern in patterns
+        for each in EventType
+        if pattern in (each.value, "*", f"{each.value.partition('.')[0]}.*")
+    )
 
 
 def channels(event_type: str) -> tuple[str, str]:

@@ -219,9 +219,9 @@ _ONLY_FOR: Mapping[str, tuple[ParameterType, ...]] = {
 }
 
 
-def check_url(url: str) -> None:
-    """Raise ValueError for an invalid URL of choices."""
-    words = f"{url[:100]!r} is not an address for choices: write https://HOST/PATH"
+def check_url(url: str, purpose: str = "choices") -> None:
+    """Raise ValueError for an invalid URL of choices, or of another purpose."""
+    words = f"{url[:100]!r} is not an address for {purpose}: write https://HOST/PATH"
     if not _URL_CHARACTERS.fullmatch(url):
         raise ValueError(f"{words}, without blanks, control characters and characters beyond ASCII")
     try:

@@ -353,6 +353,13 @@ class SecuritySettings(SettingsGroup):
         "commas.",
         unset=(),
     )
+    webhook_allow: Annotated[tuple[Network, ...], NETWORKS] = setting(
+        "OPSJOBS_WEBHOOK_ALLOW",
+        None,
+        "Networks that webhooks may point to although they are not public: CIDRs separated by "
+        "commas.",
+        unset=(),
+    )
     local_transport: Annotated[bool, SWITCH] = setting(
         "OPSJOBS_LOCAL_TRANSPORT",
         "off",

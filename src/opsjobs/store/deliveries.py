@@ -219,8 +219,8 @@ class SourceReading:
         self._source = source
         self.position = position
 
-    async def queue(self, deliveries: Sequence[NewDelivery]) -> int:
-        """Queue deliveries; return how many. One that is queued already is not queued twice."""
+    async def queue(self, deliveries: Sequence[NewDelivery]) -> Sequence[int]:
+        """Queue deliveries; return their ids. One that is queued already is not queued twice."""
         return await queue_deliveries(self._connection, self._source, deliveries)
 
 
@@ -230,22 +230,22 @@ async def queue_deliveries(
     deliveries: Sequence[NewDelivery],
     *,
     redelivery: bool = False,
-) -> int:
+) -> Sequence[int]:
     """Queue messages for their receivers in the caller's transaction.
 
-    Returns how many deliveries. A message is stored once by its source and id. A receiver gets it
-    once, unless it is a redelivery.
+    Returns the ids of the deliveries. A message is stored once by its source and id. A receiver
+    gets it once, unless it is a redelivery.
     """
     pairs = [(new.message, receiver) for new in deliveries for receiver in new.receivers]
     if not pairs:
-        return 0
+        return []
     messages = list({message.id: message for message, _ in pairs}.values())
     receivers = {
         "destinations": [receiver.destination for _, receiver in pairs],
         "keys": [receiver.key for _, receiver in pairs],
     }
     await connection.execute(_RECEIVERS, receivers)
-    row = await (
+    rows = await (
         await connection.execute(
             _QUEUE,
             {
@@ -260,9 +260,8 @@ async def queue_deliveries(
                 **receivers,
             },
         )
-    ).fetchone()
-    assert row is not None
-    return int(row["n"])
+    ).fetchall()
+    return [row["id"] for row in rows]
 
 
 async def cancel_pending(connection: Connection, receiver: DeliveryReceiver, reason: str) -> int:

@@ -117,6 +117,7 @@ _CHANGED_WITH = {
     "credential": "credentials rotate",
     "user": "users set",
     "service": "services set",
+    "webhook": "webhooks set",
 }
 
 

@@ -68,7 +68,7 @@ class DeliveryIntake:
                     batch = await source.read(reading.position)
                     moved = batch.through > reading.position
                     reading.position = batch.through
-                    return moved, await reading.queue(batch.deliveries)
+                    return moved, len(await reading.queue(batch.deliveries))
             await self._deliveries.start_source(source.name, await source.start())
         except Unavailable:
             raise

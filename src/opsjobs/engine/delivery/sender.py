@@ -52,6 +52,11 @@ class DeliverySender:
         self._settler: asyncio.Task[None] | None = None
         self._closing = False
 
+    @property
+    def lanes(self) -> int:
+        """The number of lanes in work."""
+        return len(self._lanes)
+
     async def run_once(self) -> Counts:
         """Claim what is due and start to send it; return how many lanes.
 

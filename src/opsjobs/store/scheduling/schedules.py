@@ -193,9 +193,11 @@ class Schedules:
 
     async def labels(self, schedule: StoredSchedule) -> Mapping[str, str]:
         """Return the labels that scopes are compared with: those of its job."""
-        row = await self._database.fetch_one(
-            f"select {OF_JOB.format('%s')} as labels", [schedule.job_id]
-        )
+        return await self.labels_of_job(schedule.job_id)
+
+    async def labels_of_job(self, job_id: int) -> Mapping[str, str]:
+        """Return the labels of the schedules of a job."""
+        row = await self._database.fetch_one(f"select {OF_JOB.format('%s')} as labels", [job_id])
         labels: Mapping[str, str] = row["labels"] if row is not None else {}
         return labels
 

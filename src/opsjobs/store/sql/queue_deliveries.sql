@@ -17,10 +17,10 @@ with message as (
   join delivery_receivers r on r.destination = o.destination and r.key = o.key
   order by o.place
   on conflict (message_id, receiver_id) where not redelivery do nothing
-  returning receiver_id, subject
+  returning id, receiver_id, subject
 ), lane as (
   insert into delivery_lanes as l (receiver_id, subject)
   select distinct receiver_id, subject from new order by 1, 2
   on conflict (receiver_id, subject) do update set subject = excluded.subject where false
 )
-select count(*) as n from new;
+select id from new order by id;

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from psycopg.rows import DictRow
@@ -79,9 +80,9 @@ async def rewrap(
     return SealedBatch(len(done), broken, rows[-1]["id"] if len(rows) == limit else None)
 
 
-def _credential(ring: KeyRing, row: DictRow) -> Mapping[str, Any]:
+def _row(table: str, ring: KeyRing, row: DictRow) -> Mapping[str, Any]:
     sealed = Sealed(row["key_id"], row["wrapped_key"], row["sealed"])
-    made = ring.rewrapped(sealed, SealPlace("credentials", row["uuid"], row["version"]))
+    made = ring.rewrapped(sealed, SealPlace(table, row["uuid"], row["version"]))
     return {"key_id": made.key_id, "wrapped_key": made.wrapped_key}
 
 
@@ -89,6 +90,19 @@ def _trigger(ring: KeyRing, row: DictRow) -> Mapping[str, Any]:
     sealed = Sealed(row["key_id"], row["wrapped_key"], row["sealed"])
     made = ring.rewrapped(sealed, SealPlace("job_triggers", row["uuid"], row["secret_version"]))
     return {"key_id": made.key_id, "wrapped_key": made.wrapped_key}
+
+
+def _sealed_table(table: str) -> SealedKind:
+    """Return the kind of a table whose rows have one sealed secret each."""
+    return SealedKind(
+        table,
+        f"select key_id, count(*) as n from {table} group by key_id",
+        f"""select id, uuid, version, key_id, wrapped_key, sealed from {table}
+           where id > %(after)s and key_id = any(%(old)s) order by id
+             limit %(limit)s for no key update skip locked""",
+        f"update {table} set key_id = %(key_id)s, wrapped_key = %(wrapped_key)s where id = %(id)s",
+        partial(_row, table),
+    )
 
 
 def _parameters(ring: KeyRing, row: DictRow) -> Mapping[str, Any]:
@@ -111,16 +125,8 @@ _HAS_SEALED = "s.parameters @? '$.*.sealed'"
 _VALUES = "jsonb_each(s.parameters) as v(name, value)"
 
 KINDS = (
-    SealedKind(
-        "credentials",
-        "select key_id, count(*) as n from credentials group by key_id",
-        """select id, uuid, version, key_id, wrapped_key, sealed from credentials
-           where id > %(after)s and key_id = any(%(old)s) order by id
-             limit %(limit)s for no key update skip locked""",
-        "update credentials set key_id = %(key_id)s, wrapped_key = %(wrapped_key)s where id = "
-        "%(id)s",
-        _credential,
-    ),
+    _sealed_table("credentials"),
+    _sealed_table("webhooks"),
     SealedKind(
         "parameters",
         f"""select v.value->'sealed'->>0 as key_id, count(distinct s.execution_id) as n

@@ -1,4 +1,4 @@
-"""Indexes of the positions of events."""
+"""Webhooks, and the indexes of the positions of events."""
 
 from opsjobs.store.migrations import files
 
@@ -7,5 +7,5 @@ down_revision = "0041"
 
 
 def upgrade() -> None:
-    """Build the indexes."""
+    """Build the indexes, and add the table."""
     files.run(__file__)

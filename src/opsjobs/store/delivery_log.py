@@ -1,0 +1,138 @@
+"""The log of deliveries to one receiver, and messages that are sent again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from psycopg.rows import DictRow
+
+from opsjobs.model.delivery import DeliveryReceiver, DeliveryStatus, Message, NewDelivery
+from opsjobs.model.errors import Conflict, NotFound
+from opsjobs.model.execution import moment
+from opsjobs.store.deliveries import queue_deliveries
+from opsjobs.store.paging import ListColumn, Listing, Page, PageRequest
+from opsjobs.store.reference import Reference
+from opsjobs.store.transaction import Connection, Database
+
+
+@dataclass(frozen=True, slots=True)
+class LoggedDelivery:
+    """A delivery with its last attempt."""
+
+    id: int
+    event: str
+    message_id: str
+    subject: str
+    status: DeliveryStatus
+    redelivery: bool
+    attempts: int
+    response_code: int | None
+    response: str | None
+    error: str | None
+    duration_ms: int | None
+    created_at: datetime
+    attempted_at: datetime | None
+    finished_at: datetime | None
+    next_attempt_at: datetime | None
+
+    def data(self) -> dict[str, Any]:
+        """Return an item of GET /webhooks/{id}/deliveries."""
+        return {
+            "id": self.id,
+            "event": self.event,
+            "message_id": self.message_id,
+            "subject": self.subject,
+            "status": self.status.value,
+            "redelivery": self.redelivery,
+            "attempts": self.attempts,
+            "response_code": self.response_code,
+            "response": self.response,
+            "error": self.error,
+            "duration_ms": self.duration_ms,
+            "created_at": moment(self.created_at),
+            "attempted_at": moment(self.attempted_at),
+            "finished_at": moment(self.finished_at),
+            "next_attempt_at": moment(self.next_attempt_at),
+        }
+
+
+_SHOWN = """
+select d.id, m.type as event, m.message_id, d.subject, d.status, d.redelivery, d.attempts,
+  d.response_code, d.response, d.error, d.duration_ms, d.created_at, d.attempted_at,
+  d.finished_at, case when d.status = 'pending' then l.due_at end as next_attempt_at
+from deliveries d join delivery_messages m on m.id = d.message_id
+join delivery_receivers r on r.id = d.receiver_id
+left join delivery_lanes l on l.receiver_id = d.receiver_id and l.subject = d.subject
+where r.destination = %(destination)s and r.key = %(key)s"""
+DELIVERIES = Listing(
+    _SHOWN,
+    {
+        "id": ListColumn("integer", sort=True),
+        "event": ListColumn("text"),
+        "message_id": ListColumn("text"),
+        "subject": ListColumn("text"),
+        "status": ListColumn("text"),
+        "response_code": ListColumn("integer"),
+        "created_at": ListColumn("moment"),
+    },
+)
+_MESSAGE = """
+select m.source, m.message_id, m.type, d.subject, m.body, m.at, d.status from deliveries d
+join delivery_messages m on m.id = d.message_id join delivery_receivers r on r.id = d.receiver_id
+where r.destination = %(destination)s and r.key = %(key)s and d.id = %(id)s for update of d"""
+
+
+class DeliveryLog:
+    """Reads the deliveries of a receiver."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def list(self, receiver: DeliveryReceiver, request: PageRequest) -> Page[LoggedDelivery]:
+        """Return a page of deliveries, newest first."""
+        page = await DELIVERIES.page(self._database, request, _values(receiver))
+        return page.map(_logged)
+
+    async def get(self, receiver: DeliveryReceiver, ref: str | int) -> LoggedDelivery:
+        """Return one delivery by its id. Raises NotFound."""
+        values = {**_values(receiver), "id": _id_of(ref)}
+        row = await self._database.fetch_one(f"{_SHOWN} and d.id = %(id)s", values)
+        if row is None:
+            raise NotFound.for_ref("delivery", ref)
+        return _logged(row)
+
+
+async def queue_again(connection: Connection, receiver: DeliveryReceiver, ref: str) -> int:
+    """Queue the message of a delivery again, in the caller's transaction; return the new id.
+
+    Raises NotFound, Conflict("delivery_pending").
+    """
+    values = {**_values(receiver), "id": _id_of(ref)}
+    row = await (await connection.execute(_MESSAGE, values)).fetchone()
+    if row is None:
+        raise NotFound.for_ref("delivery", ref)
+    if row["status"] == DeliveryStatus.PENDING:
+        raise Conflict(
+            "delivery_pending",
+            f"The delivery {ref} is pending: it is sent without that. Wait for its end.",
+        )
+    message = Message(row["message_id"], row["type"], row["subject"], row["body"], row["at"])
+    (made,) = await queue_deliveries(
+        connection, row["source"], [NewDelivery(message, [receiver])], redelivery=True
+    )
+    return made
+
+
+def _logged(row: DictRow) -> LoggedDelivery:
+    return LoggedDelivery(**{**row, "status": DeliveryStatus(row["status"])})
+
+
+def _values(receiver: DeliveryReceiver) -> dict[str, Any]:
+    return {"destination": receiver.destination, "key": receiver.key}
+
+
+def _id_of(ref: str | int) -> int | None:
+    found = Reference.parse(str(ref))
+    return found.id if found is not None else None

@@ -1,0 +1,399 @@
+"""Webhooks in PostgreSQL, with their secrets sealed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, cast
+from uuid import UUID
+
+from psycopg.rows import DictRow
+
+from opsjobs.clock import Clock, SystemClock, uuid7
+from opsjobs.model.access import Principal, PrincipalKind
+from opsjobs.model.delivery import DeliveryReceiver, Message, NewDelivery
+from opsjobs.model.errors import NotFound
+from opsjobs.model.events import EventType, cloud_event
+from opsjobs.model.execution import moment
+from opsjobs.model.secret import Secret
+from opsjobs.model.webhook import WebhookDraft, new_webhook_secret
+from opsjobs.store import audit, idempotency
+from opsjobs.store.deliveries import cancel_pending, queue_deliveries
+from opsjobs.store.delivery_log import queue_again
+from opsjobs.store.envelope import KeyRing, Sealed, SealPlace
+from opsjobs.store.idempotency import Answer, IdempotentRequest
+from opsjobs.store.outbox import append_event
+from opsjobs.store.paging import ListColumn, Listing, Page, PageRequest
+from opsjobs.store.reference import check_basis, find, lock, unique_name
+from opsjobs.store.transaction import Connection, Database
+
+DESTINATION = "webhook"
+"""The name of the destination whose receivers are webhooks, by uuid."""
+SOURCE = "webhooks"
+TEST_EVENT = "webhook.test"
+PREVIOUS_SECRETS_MAX = 3
+
+
+@dataclass(frozen=True, slots=True)
+class StoredWebhook:
+    """A webhook as it may be shown: without its secret."""
+
+    id: int
+    uuid: str
+    name: str
+    url: str
+    events: Sequence[str]
+    selector: str | None
+    enabled: bool
+    disabled_reason: str | None
+    owner: str
+    owner_kind: PrincipalKind
+    previous_until: datetime | None
+    failures: int
+    failing_since: datetime | None
+    created_at: datetime
+    updated_at: datetime
+
+    @property
+    def receiver(self) -> DeliveryReceiver:
+        """The webhook as a receiver of deliveries."""
+        return DeliveryReceiver(DESTINATION, self.uuid)
+
+    def data(self) -> dict[str, Any]:
+        """Return the body of GET /webhooks/{id}."""
+        return {
+            "id": self.id,
+            "uuid": self.uuid,
+            "name": self.name,
+            "url": self.url,
+            "events": list(self.events),
+            "selector": self.selector,
+            "enabled": self.enabled,
+            "disabled_reason": self.disabled_reason,
+            "owner": self.owner,
+            "owner_kind": self.owner_kind,
+            "previous_secret_until": moment(self.previous_until),
+            "failures": self.failures,
+            "failing_since": moment(self.failing_since),
+            "created_at": moment(self.created_at),
+            "updated_at": moment(self.updated_at),
+        }
+
+
+_SHOWN = f"""
+select w.id, w.uuid, w.name, w.url, w.events, w.selector, w.enabled, w.disabled_reason, w.owner,
+  w.owner_kind, w.previous_until, coalesce(r.failures, 0) as failures, r.failing_since,
+  w.created_at, w.updated_at
+from webhooks w left join delivery_receivers r
+  on r.destination = '{DESTINATION}' and r.key = w.uuid::text"""
+_OWN = "(%(owner)s::text is null or (w.owner, w.owner_kind) = (%(owner)s, %(kind)s))"
+WEBHOOKS = Listing(
+    f"{_SHOWN} where {_OWN}",
+    {
+        "id": ListColumn("integer", sort=True),
+        "uuid": ListColumn("uuid"),
+        "name": ListColumn("text", sort=True),
+        "owner": ListColumn("text"),
+        "created_at": ListColumn("moment", sort=True),
+        "updated_at": ListColumn("moment", sort=True),
+    },
+    default_sort="name",
+)
+_INSERT = """
+insert into webhooks (uuid, name, url, events, selector, enabled, owner, owner_kind, key_id,
+  wrapped_key, sealed)
+values (%(uuid)s, %(name)s, %(url)s, %(events)s, %(selector)s, %(enabled)s, %(owner)s,
+  %(owner_kind)s, %(key_id)s, %(wrapped_key)s, %(sealed)s) returning id"""
+_REPLACE = """
+update webhooks set name = %(name)s, url = %(url)s, events = %(events)s, selector = %(selector)s,
+  enabled = %(enabled)s, disabled_reason = null, owner = %(owner)s, owner_kind = %(owner_kind)s,
+  updated_at = opsjobs_now() where id = %(id)s"""
+_RESEAL = """
+update webhooks set version = %(version)s, key_id = %(key_id)s, wrapped_key = %(wrapped_key)s,
+  sealed = %(sealed)s, previous_until = %(previous_until)s, updated_at = opsjobs_now()
+where id = %(id)s"""
+_LOCKED = "select id, uuid, version, key_id, wrapped_key, sealed, updated_at from webhooks"
+_DISABLE = """
+update webhooks set enabled = false, disabled_reason = %s, updated_at = opsjobs_now()
+where uuid = %s and enabled returning id"""
+_RECOVER = """
+update delivery_receivers set failures = 0, failing_since = null
+where destination = %s and key = %s and failures > 0"""
+
+
+@dataclass(frozen=True, slots=True)
+class WebhookAddress:
+    """A webhook as a message is sent to it."""
+
+    url: str
+    enabled: bool
+    owner: str
+    owner_kind: PrincipalKind
+    secrets: Sequence[Secret]
+    """Those that sign a message now, current first."""
+
+
+class Webhooks:
+    """The webhooks. `keys` are key-encryption keys, current first.
+
+    `owner`, in all verbs: None for a caller who may see all webhooks, else the caller, who gets its
+    own only.
+    """
+
+    def __init__(
+        self, database: Database, keys: Sequence[Secret], clock: Clock | None = None
+    ) -> None:
+        self._database = database
+        self._ring = KeyRing(keys)
+        self._clock = clock or SystemClock()
+
+    async def create(
+        self, draft: WebhookDraft, by: Principal, idem: IdempotentRequest | None = None
+    ) -> tuple[StoredWebhook, Secret] | Answer:
+        """Store a webhook that belongs to `by`, and return it with its secret.
+
+        A repeated request gets all but the secret. Raises Conflict("name_taken").
+        """
+        secret, row = new_webhook_secret(), uuid7(self._clock.now())
+
+        async def insert(connection: Connection) -> StoredWebhook:
+            sealed = self._sealed(row, 1, [(secret, None)])
+            with unique_name("webhook", draft.name):
+                made = await connection.execute(
+                    _INSERT, {**_values(draft, by), **sealed, "uuid": row}
+                )
+            inserted = await made.fetchone()
+            assert inserted is not None
+            stored = await _read(connection, inserted["id"])
+            after = audit.describe(stored.data())
+            await audit.record(
+                connection, "webhook.created", "webhook", stored.id, stored.name, after=after
+            )
+            return stored
+
+        done = await idempotency.once(
+            self._database,
+            idem,
+            insert,
+            lambda made: Answer(201, f"/webhooks/{made.id}", {**made.data(), "secret": None}),
+        )
+        return done if isinstance(done, Answer) else (done, secret)
+
+    async def get(self, ref: str, owner: Principal | None = None) -> StoredWebhook:
+        """Return one webhook. Raises NotFound."""
+        stored = _stored(await find(self._database, "webhook", ref, _SHOWN, "w."))
+        return _own(stored, ref, owner)
+
+    async def list(
+        self, request: PageRequest, owner: Principal | None = None
+    ) -> Page[StoredWebhook]:
+        """Return a page of webhooks, by name."""
+        mine = {"owner": owner and owner.name, "kind": owner and owner.kind}
+        return (await WEBHOOKS.page(self._database, request, mine)).map(_stored)
+
+    async def replace(
+        self, ref: str, draft: WebhookDraft, by: Principal, *, basis: datetime | None = None
+    ) -> StoredWebhook:
+        """Replace a webhook, which belongs to `by` from now on; its secret stays.
+
+        Pending deliveries of one that is disabled are cancelled. Raises NotFound,
+        Conflict("name_taken"), Precondition.
+        """
+        async with self._database.transaction() as connection:
+            row = await lock(connection, "webhook", ref, _LOCKED)
+            check_basis("webhook", ref, row["updated_at"], basis)
+            before = await _read(connection, row["id"])
+            with unique_name("webhook", draft.name):
+                await connection.execute(_REPLACE, {**_values(draft, by), "id": row["id"]})
+            if not draft.enabled:
+                await _cancel(connection, before, "the webhook was disabled")
+            elif not before.enabled or before.url != draft.url:
+                await connection.execute(_RECOVER, [DESTINATION, before.uuid])
+            stored = await _read(connection, row["id"])
+            told = audit.changes(before.data(), stored.data())
+            await audit.record(
+                connection, "webhook.updated", "webhook", stored.id, stored.name, **told
+            )
+            return stored
+
+    async def delete(self, ref: str) -> None:
+        """Delete a webhook with its deliveries. Raises NotFound."""
+        async with self._database.transaction() as connection:
+            row = await lock(connection, "webhook", ref, _LOCKED)
+            gone = await _read(connection, row["id"])
+            await connection.execute("delete from webhooks where id = %s", [gone.id])
+            await _cancel(connection, gone, "the webhook was deleted")
+            await connection.execute(
+                "delete from delivery_receivers where destination = %s and key = %s",
+                [DESTINATION, gone.uuid],
+            )
+            before = audit.describe(gone.data())
+            await audit.record(
+                connection, "webhook.deleted", "webhook", gone.id, gone.name, before=before
+            )
+
+    async def rotate(self, ref: str, overlap_seconds: float) -> tuple[StoredWebhook, Secret]:
+        """Return a new secret; those before it sign, too, for so long. Raises NotFound."""
+        secret = new_webhook_secret()
+        async with self._database.transaction() as connection:
+            row = await lock(connection, "webhook", ref, _LOCKED)
+            until = self._clock.now() + timedelta(seconds=overlap_seconds)
+            before = [
+                (old, until if ends is None else min(until, ends)) for old, ends in self._valid(row)
+            ]
+            kept = [(secret, None), *before[:PREVIOUS_SECRETS_MAX]]
+            version = row["version"] + 1
+            sealed = self._sealed(row["uuid"], version, kept)
+            await connection.execute(
+                _RESEAL, {**sealed, "id": row["id"], "version": version, "previous_until": until}
+            )
+            stored = await _read(connection, row["id"])
+            after = {"previous_secret_until": moment(until)}
+            await audit.record(
+                connection, "webhook.rotated", "webhook", stored.id, stored.name, after=after
+            )
+        return stored, secret
+
+    async def disable(self, uuid: str, reason: str) -> bool:
+        """Disable a webhook that cannot be reached, and cancel what is pending.
+
+        Returns False if it is disabled or deleted already. An event and an audit row tell why.
+        """
+        async with self._database.transaction() as connection:
+            row = await (await connection.execute(_DISABLE, [reason, uuid])).fetchone()
+            if row is None:
+                return False
+            stored = await _read(connection, row["id"])
+            await _cancel(connection, stored, f"the webhook was disabled: {reason}")
+            await append_event(
+                connection,
+                EventType.WEBHOOK_DISABLED,
+                stored.uuid,
+                stored.data(),
+                shard=stored.id,
+            )
+            await audit.record(
+                connection, "webhook.disabled", "webhook", stored.id, stored.name, reason=reason
+            )
+            return True
+
+    async def send_test(self, webhook: StoredWebhook) -> int:
+        """Queue a test message, and return the delivery's id."""
+        now, mark = self._clock.now(), str(uuid7(self._clock.now()))
+        event = cloud_event(
+            f"{webhook.uuid}/{TEST_EVENT}/{mark}",
+            TEST_EVENT,
+            webhook.uuid,
+            moment(now) or "",
+            webhook.data(),
+        )
+        # A subject of its own: it does not wait behind deliveries that fail.
+        message = Message(
+            f"test-{mark}", TEST_EVENT, mark, {"event": event, "visibility": None}, now
+        )
+        async with self._database.transaction() as connection:
+            (made,) = await queue_deliveries(
+                connection, SOURCE, [NewDelivery(message, [webhook.receiver])]
+            )
+            after = {"delivery": made}
+            await audit.record(
+                connection, "webhook.tested", "webhook", webhook.id, webhook.name, after=after
+            )
+        return made
+
+    async def redeliver(self, webhook: StoredWebhook, delivery: str) -> int:
+        """Queue the message of a delivery again, and return the new delivery's id.
+
+        Raises NotFound, Conflict("delivery_pending").
+        """
+        async with self._database.transaction() as connection:
+            made = await queue_again(connection, webhook.receiver, delivery)
+            after = {"delivery": delivery, "redelivery": made}
+            await audit.record(
+                connection, "webhook.redelivered", "webhook", webhook.id, webhook.name, after=after
+            )
+        return made
+
+    async def enabled(self) -> Sequence[StoredWebhook]:
+        """Return all webhooks that get events."""
+        return [_stored(row) for row in await self._database.fetch(f"{_SHOWN} where w.enabled")]
+
+    async def address(self, uuid: str) -> WebhookAddress | None:
+        """Return how a message is sent to a webhook; None if it was deleted.
+
+        Raises KeyMissing, Tampered.
+        """
+        row = await self._database.fetch_one(
+            "select uuid, url, enabled, owner, owner_kind, version, key_id, wrapped_key, sealed "
+            "from webhooks where uuid = %s",
+            [uuid],
+        )
+        if row is None:
+            return None
+        return WebhookAddress(
+            row["url"],
+            row["enabled"],
+            row["owner"],
+            cast(PrincipalKind, row["owner_kind"]),
+            [secret for secret, _ in self._valid(row)],
+        )
+
+    def _sealed(
+        self, uuid: UUID, version: int, kept: Sequence[tuple[Secret, datetime | None]]
+    ) -> dict[str, Any]:
+        content = [
+            {"secret": secret.reveal(), "until": until.timestamp() if until else None}
+            for secret, until in kept
+        ]
+        sealed = self._ring.seal(json.dumps(content).encode(), SealPlace("webhooks", uuid, version))
+        return {
+            "key_id": sealed.key_id,
+            "wrapped_key": sealed.wrapped_key,
+            "sealed": sealed.sealed,
+        }
+
+    def _valid(self, row: DictRow) -> Sequence[tuple[Secret, datetime | None]]:
+        """Return the secrets that are still valid, current first, and the ends of older ones."""
+        sealed = Sealed(row["key_id"], row["wrapped_key"], row["sealed"])
+        content = self._ring.open(sealed, SealPlace("webhooks", row["uuid"], row["version"]))
+        now = self._clock.now()
+        kept = [(Secret(one["secret"]), _moment(one["until"])) for one in json.loads(content)]
+        return [(secret, until) for secret, until in kept if until is None or until > now]
+
+
+async def _read(connection: Connection, webhook_id: int) -> StoredWebhook:
+    row = await (await connection.execute(f"{_SHOWN} where w.id = %s", [webhook_id])).fetchone()
+    assert row is not None
+    return _stored(row)
+
+
+async def _cancel(connection: Connection, webhook: StoredWebhook, reason: str) -> None:
+    await cancel_pending(connection, webhook.receiver, reason)
+
+
+def _own(stored: StoredWebhook, ref: str, owner: Principal | None) -> StoredWebhook:
+    if owner is not None and (stored.owner, stored.owner_kind) != (owner.name, owner.kind):
+        raise NotFound.for_ref("webhook", ref)
+    return stored
+
+
+def _values(draft: WebhookDraft, by: Principal) -> dict[str, Any]:
+    return {
+        "name": draft.name,
+        "url": draft.url,
+        "events": list(dict.fromkeys(draft.events)),
+        "selector": draft.selector,
+        "enabled": draft.enabled,
+        "owner": by.name,
+        "owner_kind": by.kind,
+    }
+
+
+def _stored(row: DictRow) -> StoredWebhook:
+    return StoredWebhook(**{**row, "uuid": str(row["uuid"])})
+
+
+def _moment(timestamp: float | None) -> datetime | None:
+    return None if timestamp is None else datetime.fromtimestamp(timestamp, UTC)
