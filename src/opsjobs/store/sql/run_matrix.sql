@@ -9,6 +9,8 @@ select e.last_seq as seq, json_build_object(
   'finished_ms', json_agg(round(extract(epoch from r.finished_at - e.created_at) * 1000))
 )::text as columns
 from job_executions e join (
-  select * from target_runs where execution_id = :'execution' order by position
+  select id, execution_id, target_id, target_name, status, waiting_for, attempt, wave, exit_code,
+    error_code, cancel_proof, claimed_at, finished_at
+  from target_runs where execution_id = :'execution' order by position
 ) r on r.execution_id = e.id
 group by e.id;
