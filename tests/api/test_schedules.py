@@ -318,3 +318,18 @@ async def test_a_firing_shows_the_approval_and_the_end_of_its_execution(
         assert await explained() == "launched by hand; execution 1 waits for approval 1"
         assert (await ada.http.post("/executions/1/cancel")).status_code < 300
         assert await explained() == "launched by hand; execution 1 ended cancelled"
+
+
+async def test_schedules_without_a_name_get_names_of_their_own(database: Database) -> None:
+    async with desk(database) as ada:
+        await ada.http.post("/jobs", json=job())
+        unnamed = {"type": "recurring", "every": "daily"}
+        names = [
+            (await ada.http.post("/jobs/1/schedules", json={**unnamed, "time": time})).json()[
+                "name"
+            ]
+            for time in ("02:00", "03:00", "04:00")
+        ]
+        assert names == ["recurring daily", "recurring daily (2)", "recurring daily (3)"]
+        taken = await ada.http.post("/jobs/1/schedules", json={**unnamed, "name": names[0]})
+        problem(taken, 409, "name_taken")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from datetime import datetime
+from itertools import count
 from typing import Any, TypeVar
 
 from psycopg.rows import DictRow
@@ -305,6 +306,8 @@ class Schedules:
         found = await (await connection.execute(_JOB, [named.id, named.uuid])).fetchone()
         if found is None:
             raise NotFound.for_ref("job", job)
+        if "name" not in draft.model_fields_set:
+            draft = await _with_free_name(connection, found["id"], draft)
         await check_calendars_exist(connection, draft.calendars)
         now = await _now(connection)
         uuid = uuid7(self._clock.now())
@@ -461,6 +464,17 @@ async def _now(connection: Connection) -> datetime:
     assert row is not None
     now: datetime = row["now"]
     return now
+
+
+async def _with_free_name(
+    connection: Connection, job_id: int, draft: ScheduleDraft
+) -> ScheduleDraft:
+    """Return the draft with its default name, numbered if the job has a schedule of that name."""
+    query = "select name from job_schedules where job_id = %s and deleted_at is null"
+    taken = {row["name"] for row in await (await connection.execute(query, [job_id])).fetchall()}
+    numbered = (f"{draft.name[:190]} ({number})" for number in count(2))
+    name = draft.name if draft.name not in taken else next(n for n in numbered if n not in taken)
+    return draft.model_copy(update={"name": name})
 
 
 def _author(owner: tuple[str, IdentityKind]) -> Jsonb:
