@@ -318,6 +318,21 @@ def test_targets_test_shows_one_line_per_target(
     assert json.loads(capsys.readouterr().out) == [{"name": "web-2", "ok": False, "steps": steps}]
 
 
+def test_a_target_that_works_without_sudo_is_not_said_to_work_in_all(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fleet = Fleet()
+    steps = [
+        {"name": "connect", "ok": True, "ms": 5.0, "error": None},
+        {"name": "sudo", "ok": False, "ms": 9.0, "error": "a password is required"},
+    ]
+    fleet.trials["2"] = ApiResponse(200, {"ok": True, "steps": steps})
+    called(monkeypatch, fleet, "test", "web-2")
+    assert "web-2: works, but not as root: sudo" in capsys.readouterr().err
+    called(monkeypatch, fleet, "test", "web-1")
+    assert capsys.readouterr().err == "web-1: works\n"
+
+
 # --- list and show
 
 

@@ -51,7 +51,7 @@ def try_connection(
         ]
     if output is Form.TABLE and len(trials) == 1:
         (trial,) = trials
-        tell(f"{trial['name']}: {'works' if trial['ok'] else 'does not work'}")
+        tell(f"{trial['name']}: {_verdict(trial)}")
         show_list(trial["steps"], STEP_COLUMNS, output)
     else:
         show_list(trials, TRIAL_COLUMNS, output)
@@ -59,6 +59,20 @@ def try_connection(
     if len(trials) > 1:
         tell(f"{len(trials) - len(failed)} of {len(trials)} targets work")
     raise typer.Exit(ExitCode.ERROR if failed else ExitCode.OK)
+
+
+def _verdict(trial: Json) -> str:
+    """Return the result of a test: a target can work without sudo, or without SFTP."""
+    if not trial["ok"]:
+        return "does not work"
+    lacks = [_LACKS.get(step["name"], step["name"]) for step in trial["steps"] if not step["ok"]]
+    return f"works, but {', and '.join(lacks)}" if lacks else "works"
+
+
+_LACKS = {
+    "sudo": "not as root: sudo without a password is refused (become needs it, or a credential)",
+    "sftp": "files cannot be transferred: SFTP is refused",
+}
 
 
 def _test(client: Client, target: Json) -> Json:
