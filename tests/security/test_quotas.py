@@ -14,6 +14,7 @@ from api.live import live
 from api.test_retries import LOST, ended
 from kit.query_plans import Explaining
 from opsjobs.api.quotas import KNOWN_SECONDS, FileQuota, OpenExecutions
+from opsjobs.model.errors import TooMany
 from opsjobs.store.blobs import BATCH_CHUNKS, CHUNK_BYTES
 from opsjobs.store.files import FileLimits, Files
 from opsjobs.store.transaction import Database, DatabaseOptions
@@ -280,3 +281,23 @@ async def test_no_file_is_read_to_know_how_much_is_used(database: Database) -> N
     assert await database.fetch("select created_by, bytes from file_usage") == [
         {"created_by": "ben", "bytes": 200}
     ]
+
+
+async def test_the_limit_of_open_executions_holds_for_all_processes_together(
+    database: Database,
+) -> None:
+    async with live(database) as on:
+        await on.targets("web-1")
+        caller = await on.services.identities.by_token(on.token)
+        processes = [OpenExecutions(24, on.services.executions, on.services.clock) for _ in "abc"]
+        run = {"actions": [{"command": "id"}], "targets": {"ids": ["web-1"]}}
+        launched = 0
+        for n in range(40):
+            try:
+                await processes[n % 3].check(caller)
+            except TooMany:
+                continue
+            on.app.state.open_executions = OpenExecutions(0, on.services.executions, None)
+            assert (await on.http.post("/run", json=run)).status_code == 202
+            launched += 1
+        assert launched == 24

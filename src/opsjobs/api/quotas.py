@@ -19,10 +19,7 @@ from opsjobs.store.executions import Executions
 from opsjobs.store.files import NO_LIMITS, FileLimits, Files
 
 KNOWN_SECONDS = 10.0
-"""Maximum age of a count from the database; later launches of this process are added.
-
-So the database is not queried at each launch.
-"""
+"""Maximum age of a count from the database, which is not queried at each launch."""
 CALLERS_MAX = 10_000
 RETRY_AFTER_SECONDS = 10
 _REMEDY = (
@@ -33,14 +30,25 @@ LOOK_AGAIN_BYTES = 64 << 20
 """Bytes of an upload after which the quota is checked again: others upload meanwhile."""
 
 
+SHARES = 8
+"""A process launches this part of what is left of a limit before it counts again.
+
+So as many processes together do not exceed it."""
+
+
 @dataclass
 class _Count:
-    open: int
+    left: int
+    """Launches that this process may make before it counts again."""
     at: float
 
 
 class OpenExecutions:
-    """Open executions of each caller, counted by this process. `most` 0: no limit."""
+    """Open executions of each caller, over all API processes. `most` 0: no limit.
+
+    They are counted in the database; with much room left only once in a while, close to the limit
+    at each launch. Launches that are not committed at the count are not in it.
+    """
 
     def __init__(self, most: int, executions: Executions, clock: Clock) -> None:
         self._most = most
@@ -61,28 +69,28 @@ class OpenExecutions:
             return most
         key, now = (caller.name, caller.kind), self._clock.monotonic()
         known = self._known.get(key)
-        if known is None or known.open + most > self._most or now >= known.at + KNOWN_SECONDS:
-            counted = await self._executions.count_open(
-                caller.name, caller.kind, at_most=self._most
-            )
-            if len(self._known) >= CALLERS_MAX:
-                self._known.clear()
-            known = self._known[key] = _Count(counted, now)
-        taken = min(most, self._most - known.open)
+        if known is not None and most <= known.left and now < known.at + KNOWN_SECONDS:
+            known.left -= most
+            return most
+        counted = await self._executions.count_open(caller.name, caller.kind, at_most=self._most)
+        room = self._most - counted
+        taken = min(most, room)
+        if len(self._known) >= CALLERS_MAX:
+            self._known.clear()
+        self._known[key] = _Count(max(room // SHARES - taken, 0), now)
         if taken <= 0:
             detail = (
                 f"{caller.name} has {self._most} executions that have not ended: the limit "
                 "(OPSJOBS_OPEN_EXECUTIONS_PER_CALLER). Wait for some of them, or cancel them."
             )
             raise TooMany("too_many_executions", detail, retry_after_seconds=RETRY_AFTER_SECONDS)
-        known.open += taken
         return taken
 
     def give_back(self, caller: Principal, count: int) -> None:
         """Subtract launches that were counted but not made."""
         known = self._known.get((caller.name, caller.kind))
         if known is not None:
-            known.open = max(known.open - count, 0)
+            known.left += count
 
 
 async def check_open(request: Request) -> None:
