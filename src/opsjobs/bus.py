@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
+import re
 from collections import deque
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
@@ -89,6 +90,17 @@ class Bus:
     async def ping(self) -> bool:
         """Return True if Redis responds within ANSWER_SECONDS_MAX."""
         return await self._execute([("PING",)])
+
+    async def server_version(self) -> str | None:
+        """Return the version of the server, such as 7.2.4; None if it does not answer."""
+        answers: list[Any] = []
+        if not await self._execute([("INFO", "server")], answers):
+            return None
+        told = answers[0]
+        # The client parses INFO unless the command is sent as it is.
+        text = told.decode() if isinstance(told, bytes) else str(told)
+        found = re.search(r"(?:redis|valkey)_version['\": ]+([0-9.]+)", text)
+        return found[1] if found is not None else None
 
     def publish(self, channel: str, message: bytes) -> None:
         """Queue the message or drop it; never waits, never raises."""

@@ -24,6 +24,7 @@ from opsjobs.engine.launching.retries import RetryService
 from opsjobs.model.target import TargetDraft
 from opsjobs.store.approvals import Approvals
 from opsjobs.store.dead_letters import DeadLetters
+from opsjobs.store.statistics import Statistics
 from opsjobs.store.system_status import SystemStatus
 from opsjobs.store.transaction import Database
 
@@ -43,6 +44,10 @@ class Channel:
     async def ping(self) -> bool:
         """As it is set."""
         return self.answers
+
+    async def server_version(self) -> str | None:
+        """A version, while it answers."""
+        return "7.2.4" if self.answers else None
 
     @asynccontextmanager
     async def listen(self, *channels: str) -> AsyncIterator[AsyncIterator[tuple[str, bytes]]]:
@@ -93,6 +98,7 @@ def services_for(
     services = services_on(database, notified, clock=clock)
     services.bus = bus or Channel()
     services.system_status = SystemStatus(database)
+    services.statistics = Statistics(database)
     services.retries = RetryService(
         services.launcher, database=database, ledger=services.ledger, targets=services.inventory
     )

@@ -55,6 +55,7 @@ COMMANDS = (
     "logout",
     "status",
     "logs",
+    "stats",
     "config",
     "api",
     "worker",

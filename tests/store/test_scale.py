@@ -15,8 +15,10 @@ from kit import api_lists, large_database
 from kit.backing_servers import Databases
 from kit.ledger_fixtures import Owner, launch, machines
 from kit.query_plans import Explaining, Plan
+from opsjobs.model.access import Reach, Scope
 from opsjobs.model.execution import WaitingFor
 from opsjobs.store.ledger import Ledger
+from opsjobs.store.statistics import Statistics
 from opsjobs.store.transaction import Database, DatabaseOptions
 
 EXECUTIONS = 4_000
@@ -230,3 +232,17 @@ async def test_a_page_reads_no_more_than_a_few_rows_for_each_that_it_shows(
                 await question.ask(database)
                 read = {plan.text(): plan.rows() for plan in database.take()}
                 assert sum(read.values()) < ROWS_A_PAGE, question.name
+
+
+async def test_statistics_read_what_ended_since_the_last_count(history: str) -> None:
+    async with explained(history, seqscan="off") as database:
+        statistics = Statistics(database)
+        while await statistics.count_hour():
+            pass
+        database.plans.clear()
+        await statistics.read()
+        await statistics.read(Reach((Scope.parse("env=staging"),)))
+        assert len(database.plans) >= 4
+        assert [scan for plan in database.plans for scan in plan.whole()] == []
+        # Of 360 days some per hour: those of an hour and a half at most.
+        assert sum(plan.rows() for plan in database.plans) < 20

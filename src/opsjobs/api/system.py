@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import platform
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Generic, TypeVar
@@ -11,7 +12,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
 from opsjobs import __version__
-from opsjobs.api.authorization import requires
+from opsjobs.api.authorization import Within, reach, requires
 from opsjobs.api.request import ServicesDep
 from opsjobs.api.schemas.responses import TEXT, UNAVAILABLE
 from opsjobs.api.schemas.system import (
@@ -19,6 +20,8 @@ from opsjobs.api.schemas.system import (
     LivenessOut,
     QueueListOut,
     ServiceStatusOut,
+    StatisticsOut,
+    VersionOut,
     WorkerListOut,
 )
 from opsjobs.composition import Services
@@ -81,7 +84,10 @@ async def health(request: Request) -> Response:
     response_model=ServiceStatusOut,
 )
 async def status(request: Request, services: ServicesDep) -> Response:
-    """Return version, servers, scheduler, workers, queues, log and outbox of the service."""
+    """Return versions, servers, schedules, workers, zones, queues and storage of the service.
+
+    `reasons` say why it is degraded, and what to do.
+    """
     reasons = await request.app.state.probes.reasons(in_a_hurry=False)
     workers, queues, upkeep = (
         await services.system_status.workers(),
@@ -94,13 +100,19 @@ async def status(request: Request, services: ServicesDep) -> Response:
             "status": "degraded" if reasons else "ok",
             "reasons": [{"code": reason.code, "detail": reason.detail} for reason in reasons],
             "version": __version__,
+            "python": platform.python_version(),
             "database": {
                 "version": await services.system_status.server_version(),
                 "schema": schema,
                 "schema_needed": HEAD,
             },
             "redis": _redis(services.bus.is_configured, reasons),
+            "redis_version": await services.bus.server_version(),
             "scheduler": _scheduler(upkeep),
+            "schedules": await services.system_status.schedules(),
+            "zones": await services.system_status.zones(),
+            "circuits": await services.system_status.circuits(),
+            "storage": await _storage(services, upkeep),
             "workers": [worker.data() for worker in workers],
             "queues": [queue.data() for queue in queues],
             "executions": await services.system_status.open_executions(),
@@ -111,6 +123,34 @@ async def status(request: Request, services: ServicesDep) -> Response:
             "integrations": [_integration(one) for one in services.integrations.statuses()],
         }
     )
+
+
+@router.get(
+    "/version",
+    dependencies=[requires("system:read", Within.ANYWHERE)],
+    summary="Get the version",
+    response_model=VersionOut,
+)
+async def version() -> Response:
+    """Return the version of this process, of its Python, and the schema that it needs."""
+    return JSONResponse(
+        {"version": __version__, "python": platform.python_version(), "schema_needed": HEAD}
+    )
+
+
+@router.get(
+    "/stats",
+    dependencies=[requires("executions:read", Within.LIST)],
+    summary="Get statistics",
+    response_model=StatisticsOut,
+)
+async def statistics(request: Request, services: ServicesDep) -> Response:
+    """Return figures of the executions that ended in the last hour, day and week.
+
+    Only those that the caller may see count. A day and a week begin with a whole hour. Medians and
+    95th percentiles are at most 5 per cent off.
+    """
+    return JSONResponse(await services.statistics.read(reach(request)))
 
 
 @router.get(
@@ -284,6 +324,16 @@ def _scheduler(upkeep: Upkeep) -> dict[str, Any]:
 
 def _integration(status: IntegrationStatus) -> dict[str, Any]:
     return {**asdict(status), "since": moment(status.since)}
+
+
+async def _storage(services: Services, upkeep: Upkeep) -> dict[str, int]:
+    """Return what is stored, and the limits; a limit of 0 is none."""
+    return {
+        **await services.system_status.storage(),
+        "log_bytes": upkeep.log_bytes,
+        "file_bytes_limit": services.limits.files_bytes,
+        "output_bytes_limit": services.limits.output_bytes,
+    }
 
 
 def _log(upkeep: Upkeep) -> dict[str, int]:

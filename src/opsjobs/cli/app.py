@@ -35,6 +35,7 @@ class _All(Commands):
         "logs": LazyCommand(
             "process_logs", "logs", "Show the logs of the processes of `up`, merged by time."
         ),
+        "stats": LazyCommand("status", "stats", "Show figures of the last hour, day and week."),
         "api": LazyCommand("server_commands", "api", "Serve the HTTP API."),
         "worker": LazyCommand(
             "server_commands", "worker", "Run a worker, which executes jobs on targets."

@@ -18,8 +18,11 @@ from opsjobs.cli.render import (
     elapsed,
     pluralize,
     render_counts,
+    render_time,
+    seconds,
     show_list,
     show_one,
+    size,
     tell,
 )
 from opsjobs.settings import Settings, SettingsError, describe, for_service, load, unknown
@@ -82,6 +85,55 @@ def status(output: options.Output = Form.TABLE) -> None:
         show_list(found[heading], columns, output)
 
 
+FIGURE_COLUMNS = (
+    Column("job type", lambda f: f.get("job_type") or "all"),
+    Column("executions", lambda f: f["executions"]["total"]),
+    Column("completed", lambda f: _percent(f["success_share"])),
+    Column("runs", lambda f: f["runs"]["total"]),
+    Column("succeeded", lambda f: _percent(f["run_success_share"])),
+    Column("median", lambda f: _seconds(f["duration_seconds"]["median"])),
+    Column("p95", lambda f: _seconds(f["duration_seconds"]["p95"])),
+    Column("queued p95", lambda f: _seconds(f["queue_seconds"]["p95"])),
+)
+BUSY_COLUMNS = (
+    Column("job", lambda j: j["job_name"]),
+    Column("executions", lambda j: j["executions"]),
+    Column("completed", lambda j: _percent(j["success_share"])),
+)
+
+
+def stats(output: options.Output = Form.TABLE) -> None:
+    """Show figures of the last hour, day and week: success, duration, busiest jobs.
+
+    Only executions that you may see count. Durations are at most 5 per cent off.
+    """
+    with connect() as client:
+        found = client.get("/stats")
+    if output not in (Form.TABLE, Form.WIDE):
+        show_one(found, output, name="at")
+        return
+    for number, period in enumerate(found["periods"]):
+        if number:
+            print()
+        print(f"Last {period['period']}, since {render_time(period['since'])}")
+        print(f"  executions: {render_counts(period['executions']['by_status'])}")
+        print(f"  runs: {render_counts(period['runs']['by_status'])}")
+        if not period["executions"]["total"]:
+            continue
+        kinds = period["job_types"] if len(period["job_types"]) > 1 else []
+        show_list([period, *kinds], FIGURE_COLUMNS, output)
+        print()
+        show_list(period["busiest_jobs"], BUSY_COLUMNS, output)
+
+
+def _percent(share: float | None) -> str | None:
+    return None if share is None else f"{share * 100:.1f} %"
+
+
+def _seconds(given: float | None) -> str | None:
+    return None if given is None else seconds(given * 1_000)
+
+
 def _parts(found: Mapping[str, Any]) -> dict[str, object]:
     """Return the fields of the components that are not workers or queues."""
     database, scheduler = found["database"], found["scheduler"]
@@ -92,17 +144,45 @@ def _parts(found: Mapping[str, Any]) -> dict[str, object]:
     )
     ticked = scheduler["ticked_seconds_ago"]
     return {
+        "python": found["python"],
         "database": f"PostgreSQL {database['version']}, schema {database['schema']}{schema}",
-        "redis": "away: slower, but correct" if found["redis"] == "away" else found["redis"],
+        "redis": _redis(found),
         "scheduler": f"{scheduler['status']}, "
         + ("never seen" if ticked is None else f"ticked {elapsed(ticked)}"),
+        "schedules": _schedules(found["schedules"]),
         "executions": render_counts(found["executions"]),
+        "circuits": render_counts(found["circuits"]),
+        "storage": _storage(found["storage"]),
         "log": (
             f"{found['log']['bytes'] / (1 << 20):.1f} MiB, "
             f"{pluralize(found['events_unpublished'], 'event')} to publish"
         ),
         "stream clients": found["streams"],
     }
+
+
+def _redis(found: Mapping[str, Any]) -> str:
+    if found["redis"] == "away":
+        return "away: slower, but correct"
+    version = found["redis_version"]
+    return f"{found['redis']}, version {version}" if version else str(found["redis"])
+
+
+def _schedules(found: Mapping[str, Any]) -> str:
+    parts = [f"{found['total']}"]
+    if found["paused"]:
+        parts.append(f"{found['paused']} paused")
+    if found["late"]:
+        parts.append(f"{found['late']} LATE: does a scheduler run?")
+    if found["next_due_at"]:
+        parts.append(f"next at {render_time(found['next_due_at'])}")
+    return ", ".join(parts)
+
+
+def _storage(found: Mapping[str, Any]) -> str:
+    limit = found["file_bytes_limit"]
+    most = f" of {size(limit)}" if limit else ""
+    return f"database {size(found['database_bytes'])}, files {size(found['file_bytes'])}{most}"
 
 
 @config.command("show")

@@ -74,6 +74,7 @@ from opsjobs.store.scheduling.firings import Firings
 from opsjobs.store.scheduling.schedule_overview import ScheduleOverview
 from opsjobs.store.scheduling.schedule_rows import CompiledSchedules
 from opsjobs.store.scheduling.schedules import Schedules
+from opsjobs.store.statistics import Statistics
 from opsjobs.store.system_status import Fitness, SystemStatus
 from opsjobs.store.target_import import Imports
 from opsjobs.store.transaction import Database, DatabaseOptions
@@ -119,6 +120,7 @@ class Services:
     limits: Limits
     database: Database
     system_status: SystemStatus
+    statistics: Statistics
     jobs: Jobs
     vault: Vault
     keys: KeyRotation
@@ -243,6 +245,7 @@ def build(
         metrics=metrics,
         limits=_limits(settings),
         system_status=SystemStatus(database),
+        statistics=Statistics(database),
         jobs=jobs,
         keys=keys,
         inventory=inventory,

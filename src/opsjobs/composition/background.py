@@ -33,6 +33,7 @@ def build_housekeeping_loop(settings: Settings, services: Services) -> Loop:
             services.deliveries.delete_old, settings.retention.keep_deliveries
         ),
         delete_old_keys=partial(delete_old_keys, services.database),
+        count_hour=services.statistics.count_hour,
         partitions=Partitions(services.database),
         contents=services.contents,
         leftovers=Leftovers(services.database),

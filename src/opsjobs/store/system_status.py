@@ -170,6 +170,23 @@ select (select coalesce(jsonb_object_agg(name, extract(epoch from opsjobs_now() 
          limit {COUNTED_MAX}) d) as dead_letters"""
 
 
+_SCHEDULES = """
+select count(*) as total, count(*) filter (where enabled = false) as paused,
+  min(next_fire_at) filter (where enabled) as next_due_at,
+  count(*) filter (where enabled and next_fire_at < n.now - make_interval(secs => %s)) as late
+from job_schedules, (select opsjobs_now() as now offset 0) n where deleted_at is null"""
+_ZONES = """
+select zone, count(*) as workers, sum(concurrency)::int as capacity
+from workers where buried_at is null and expires_at > (select opsjobs_now())
+group by zone order by zone"""
+_STORAGE = """
+select pg_database_size(current_database()) as database_bytes,
+  coalesce((select sum(bytes) from file_usage), 0)::bigint as file_bytes"""
+_CIRCUITS = "select state, count(*) as circuits from circuits where state <> 'closed' group by 1"
+LATE_SECONDS = 60.0
+"""Time after its due time from which a schedule that was not fired is late."""
+
+
 class SystemStatus:
     """Reads the status, each part in one query. Raises Unavailable without PostgreSQL."""
 
@@ -204,6 +221,26 @@ class SystemStatus:
     async def open_executions(self) -> dict[str, int]:
         """Return the number of open executions by status."""
         return {row["status"]: row["executions"] for row in await self._database.fetch(_OPEN)}
+
+    async def schedules(self) -> dict[str, Any]:
+        """Return the numbers of schedules, paused ones and late ones, and the next due time."""
+        row = await self._database.fetch_one(_SCHEDULES, [LATE_SECONDS])
+        assert row is not None
+        return {**row, "next_due_at": moment(row["next_due_at"])}
+
+    async def zones(self) -> list[dict[str, Any]]:
+        """Return the live workers of each zone, and how many runs they take at a time."""
+        return [dict(row) for row in await self._database.fetch(_ZONES)]
+
+    async def storage(self) -> dict[str, int]:
+        """Return the bytes of the whole database, and of the uploaded files."""
+        row = await self._database.fetch_one(_STORAGE)
+        assert row is not None
+        return dict(row)
+
+    async def circuits(self) -> dict[str, int]:
+        """Return the number of circuits that are not closed, by state."""
+        return {row["state"]: row["circuits"] for row in await self._database.fetch(_CIRCUITS)}
 
     async def upkeep(self) -> Upkeep:
         """Return the numbers that housekeeping has to keep small."""

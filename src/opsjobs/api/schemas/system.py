@@ -113,15 +113,50 @@ class IntegrationOut(AnswerModel):
     since: Timestamp
 
 
+class SchedulesStatusOut(AnswerModel):
+    """The schedules; `late`: due for a minute, and not fired."""
+
+    total: int
+    paused: int
+    late: int
+    next_due_at: Timestamp | None
+
+
+class ZoneOut(AnswerModel):
+    """The live workers of a zone; `capacity`: runs that they take at a time."""
+
+    zone: str
+    workers: int
+    capacity: int
+
+
+class StorageOut(AnswerModel):
+    """Stored bytes and their limits; a limit of 0 is none."""
+
+    database_bytes: int
+    log_bytes: int
+    file_bytes: int
+    file_bytes_limit: int = Field(description="OPSJOBS_FILES_LIMIT_BYTES")
+    output_bytes_limit: int = Field(
+        description="OPSJOBS_OUTPUT_LIMIT_BYTES, of each stream of an action"
+    )
+
+
 class ServiceStatusOut(AnswerModel):
     """The state of the service in full."""
 
     status: Literal["ok", "degraded"]
     reasons: list[ReasonOut]
     version: str
+    python: str
     database: DatabaseStatusOut
     redis: Literal["ok", "away", "not configured"]
+    redis_version: str | None
     scheduler: SchedulerStatusOut
+    schedules: SchedulesStatusOut
+    zones: list[ZoneOut]
+    circuits: dict[str, int] = Field(description="Circuits that are not closed, by state")
+    storage: StorageOut
     workers: list[WorkerOut]
     queues: list[QueueOut]
     executions: dict[str, int]
@@ -130,3 +165,67 @@ class ServiceStatusOut(AnswerModel):
     oldest_snapshot_seconds: float
     streams: int
     integrations: list[IntegrationOut]
+
+
+class VersionOut(AnswerModel):
+    """The version of a process."""
+
+    version: str
+    python: str
+    schema_needed: str = Field(description="The revision of the migrations that it needs")
+
+
+class StatusCountsOut(AnswerModel):
+    """Numbers by status."""
+
+    total: int
+    by_status: dict[str, int]
+
+
+class QuantilesOut(AnswerModel):
+    """Seconds that half, and 95 per cent, did not exceed; null without any."""
+
+    median: float | None
+    p95: float | None
+
+
+class FiguresOut(AnswerModel):
+    """Figures of executions that ended; shares are null if none ended by itself."""
+
+    executions: StatusCountsOut
+    runs: StatusCountsOut
+    success_share: float | None = Field(description="Completed, of those not cancelled or rejected")
+    run_success_share: float | None
+    duration_seconds: QuantilesOut
+    queue_seconds: QuantilesOut = Field(description="From the launch to the first run")
+
+
+class JobTypeFiguresOut(FiguresOut):
+    """Figures of one type of jobs; `ad_hoc`: executions without a stored job."""
+
+    job_type: str
+
+
+class BusyJobOut(AnswerModel):
+    """A job with many executions."""
+
+    job_id: int | None
+    job_name: str
+    executions: int
+    success_share: float | None
+
+
+class PeriodOut(FiguresOut):
+    """Figures of the last hour, day or week."""
+
+    period: Literal["hour", "day", "week"]
+    since: Timestamp
+    job_types: list[JobTypeFiguresOut]
+    busiest_jobs: list[BusyJobOut]
+
+
+class StatisticsOut(AnswerModel):
+    """Figures of the executions that the caller may see."""
+
+    at: Timestamp
+    periods: list[PeriodOut]

@@ -34,7 +34,7 @@ SEAL_ROUNDS_A_PASS = 20
 
 
 class Housekeeper:
-    """Make partitions, recount, and delete short-lived rows, in workers and the scheduler.
+    """Make partitions, recount, count hours, and delete short-lived rows.
 
     The checks are too expensive for each second; the rows are kept for a day or a week.
     """
@@ -50,6 +50,7 @@ class Housekeeper:
         delete_old_events: Callable[[], Awaitable[int]],
         delete_old_deliveries: Callable[[], Awaitable[int]],
         delete_old_keys: Callable[[], Awaitable[int]],
+        count_hour: Callable[[], Awaitable[int]],
         partitions: Partitions,
         contents: Contents,
         leftovers: Leftovers,
@@ -62,6 +63,7 @@ class Housekeeper:
         self._delete_old_events = delete_old_events
         self._delete_old_deliveries = delete_old_deliveries
         self._delete_old_keys = delete_old_keys
+        self._count_hour = count_hour
         self._partitions = partitions
         self._contents = contents
         self._leftovers = leftovers
@@ -76,6 +78,7 @@ class Housekeeper:
                 "events_forgotten": self._delete_old_events,
                 "deliveries_forgotten": self._delete_old_deliveries,
                 "keys_forgotten": self._delete_old_keys,
+                "hours_counted": self._count_hour,
                 "contents_swept": self._contents.sweep,
                 "leftovers_forgotten": self._forget_leftovers,
             }

@@ -1,0 +1,125 @@
+"""GET /stats: what ended in the last hour, day and week, counted by the hour or not yet."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from api.kit import problem
+from api.live import Live, live
+from opsjobs.store.statistics import GROWTH, Statistics
+from opsjobs.store.transaction import Database
+from security.two_scopes import badge, world
+
+# Of each hour of 10 days some, of two jobs and none, in two halves; the newest half an hour ago.
+_EXECUTIONS = """
+with made as (
+  insert into job_executions (uuid, job_id, job_version, number, log_day, status, "window",
+    priority, total, succeeded, failed, lost, created_at, started_at, finished_at)
+  select gen_random_uuid(), case when n % 5 = 0 then null else 1 + n % 2 end,
+    case when n % 5 = 0 then null else 1 end, n, current_date, status, 5, 5, 2,
+    case when status = 'completed' then 2 when status = 'partial' then 1 else 0 end,
+    case when status = 'failed' then 2 else 0 end, case when status = 'partial' then 1 else 0 end,
+    at - interval '3 s' - n % 7 * interval '1 s', at - interval '2 s' - n % 7 * interval '1 s', at
+  from (select n, opsjobs_now() - interval '30 min' - n / 4 * interval '1 hour' as at,
+      case when n % 3 = 0 then 'failed' when n % 4 = 0 then 'partial' else 'completed' end as status
+    from generate_series(0, 959) n) x
+  returning id, number
+)
+insert into execution_specs (execution_id, job_name, actions, policy, triggered_by, requested_by,
+  labels)
+select id, 'job', '[]', '{}', 'api', 'ada',
+  jsonb_build_object('env', case when number % 2 = 0 then 'staging' else 'prod' end) from made"""
+
+
+async def furnish(on: Live) -> None:
+    """Two jobs, and the executions of ten days."""
+    await on.targets("web-1")
+    for name in ("nightly", "hourly"):
+        body = {
+            "name": name,
+            "actions": [{"command": "uptime"}],
+            "targets": {"ids": ["web-1"]},
+        }
+        assert (await on.http.post("/jobs", json=body)).status_code == 201
+    async with on.services.database.connection() as connection:
+        await connection.execute(_EXECUTIONS)
+        await connection.execute(
+            "update statistics_progress set counted_until = counted_until - interval '9 days'"
+        )
+
+
+async def test_the_figures_are_the_same_before_and_after_hours_are_counted(
+    database: Database,
+) -> None:
+    async with live(database) as desk:
+        await furnish(desk)
+        before = (await desk.http.get("/stats")).json()["periods"]
+        statistics = Statistics(database)
+        counted = 0
+        while await statistics.count_hour():
+            counted += 1
+        assert 8 * 24 - 1 <= counted <= 8 * 24
+        after = (await desk.http.get("/stats")).json()["periods"]
+        assert after[1:] == before[1:]
+        hour, day, week = after
+        assert (hour["period"], day["period"], week["period"]) == ("hour", "day", "week")
+        assert hour["executions"] == {
+            "total": 4,
+            "by_status": {"completed": 2, "failed": 2},
+        }
+        assert hour["runs"] == {"total": 8, "by_status": {"succeeded": 4, "failed": 4}}
+        assert (hour["success_share"], hour["run_success_share"]) == (0.5, 0.5)
+        assert 4 * 24 <= day["executions"]["total"] <= 4 * 25
+        assert 4 * 168 <= week["executions"]["total"] <= 4 * 169
+        assert week["executions"]["total"] == sum(
+            kind["executions"]["total"] for kind in week["job_types"]
+        )
+        assert [kind["job_type"] for kind in week["job_types"]] == ["ad_hoc", "command"]
+        assert {job["job_name"] for job in week["busiest_jobs"]} == {"nightly", "hourly", "ad-hoc"}
+        assert week["busiest_jobs"] == sorted(
+            week["busiest_jobs"], key=lambda job: (-job["executions"], job["job_name"])
+        )
+
+
+async def test_quantiles_are_within_five_per_cent(database: Database) -> None:
+    async with live(database) as desk:
+        await furnish(desk)
+        while await Statistics(database).count_hour():
+            pass
+        week = (await desk.http.get("/stats")).json()["periods"][2]
+        # They ran 2 to 8 seconds, each as often, and waited one.
+        error = GROWTH**0.5
+        for found, exact in (
+            (week["duration_seconds"]["median"], 5),
+            (week["duration_seconds"]["p95"], 8),
+            (week["queue_seconds"]["median"], 1),
+        ):
+            assert exact / error - 0.01 <= found <= exact * error + 0.01
+
+
+async def test_a_scope_counts_what_lies_within_it(database: Database) -> None:
+    async with live(database) as desk:
+        await furnish(desk)
+        body = {"name": "ben", "grants": [{"role": "viewer", "scope": "env=staging"}]}
+        token = (await desk.http.post("/api-keys", json=body)).json()["token"]
+        ben = {"Authorization": f"Bearer {token}"}
+        for _ in range(2):
+            mine = (await desk.http.get("/stats", headers=ben)).json()["periods"]
+            everything = (await desk.http.get("/stats")).json()["periods"]
+            for few, all_ in zip(mine, everything, strict=True):
+                assert few["executions"]["total"] * 2 == all_["executions"]["total"]
+            while await Statistics(database).count_hour():
+                pass
+        nothing = {"name": "eve", "grants": [{"role": "viewer", "scope": "env=elsewhere"}]}
+        token = (await desk.http.post("/api-keys", json=nothing)).json()["token"]
+        none = await desk.http.get("/stats", headers={"Authorization": f"Bearer {token}"})
+        assert [p["executions"]["total"] for p in none.json()["periods"]] == [0, 0, 0]
+        assert none.json()["periods"][2]["success_share"] is None
+
+
+async def test_a_caller_without_the_permission_gets_no_figures(database: Database) -> None:
+    async with world(database) as all_:
+        headers = all_.admit(badge("clerk", ("system:read", "")))
+        problem(await all_.http.get("/stats", headers=headers), 403, "forbidden")
+        version: dict[str, Any] = (await all_.http.get("/version", headers=headers)).json()
+        assert set(version) == {"version", "python", "schema_needed"}
