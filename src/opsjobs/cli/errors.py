@@ -184,6 +184,14 @@ _GROUP = {
     "groups": "--group",
     "selector": "--selector",
 }
+_TRIGGER = {
+    "verify": "--verify",
+    "parameters": "--from-body",
+    "when": "--when",
+    "max_calls_per_minute": "--max-calls",
+    "expires_at": "--expires",
+    "description": "--description",
+}
 
 OPTIONS: tuple[tuple[str, str, Mapping[str, str]], ...] = (
     (r"/jobs/\d+/schedules", "schedules add", _OF_SCHEDULES),
@@ -224,6 +232,8 @@ OPTIONS: tuple[tuple[str, str, Mapping[str, str]], ...] = (
         "targets maintenance",
         {"until": "--until", "duration": "--for", "reason": "--reason", "off": "--end"},
     ),
+    (r"/jobs/[^/]+/triggers", "triggers add", {**_TRIGGER, "name": "NAME"}),
+    (r"/triggers/[^/]+", "triggers set", _TRIGGER),
     (r"/target-groups", "groups add", {**_GROUP, "name": "NAME"}),
     (r"/target-groups/[^/]+", "groups change", {**_GROUP, "name": "--name"}),
     (r"/credentials", "credentials add", _CREDENTIAL),
