@@ -13,9 +13,9 @@ from kit.machines import small_server
 from opsjobs.model.addresses import AddressPolicy
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import ErrorCode
+from opsjobs.remote.dial import check_literal, dial
 from opsjobs.remote.session import RemoteExit
 from opsjobs.remote.ssh.connect import Connector
-from opsjobs.remote.ssh.dial import check_literal, dial
 from opsjobs.remote.ssh.pool import SshPool
 
 METADATA = [

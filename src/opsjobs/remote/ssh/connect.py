@@ -16,13 +16,14 @@ import asyncssh
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import ErrorCode
 from opsjobs.model.target import Endpoint, Target
+from opsjobs.remote.dial import Allow, check_literal, dial
 from opsjobs.remote.session import Fetch, HostKey, LoginTimes, refuse_external
 from opsjobs.remote.ssh.auth_material import AuthMaterial, AuthMaterials
 from opsjobs.remote.ssh.client import LoginClient, forget_frames
 from opsjobs.remote.ssh.connection import SshConnection, SshOptions
-from opsjobs.remote.ssh.dial import Allow, SocketTunnel, check_literal, dial
 from opsjobs.remote.ssh.error_mapping import ConnectAttempt, login_mask
 from opsjobs.remote.ssh.host_keys import KEY_KINDS, HostKeyVerifier, describe
+from opsjobs.remote.ssh.socket_tunnel import SocketTunnel
 
 # AES-GCM comes before asyncssh's first choice, ChaCha20: it is as strong, done by the processor,
 # and a run costs a third less (measured 0.28 ms against 0.42). The rest is asyncssh's own list, for

@@ -1,9 +1,4 @@
-"""Connect over TCP to an address that the policy allows, and coalesce the writes to it.
-
-asyncssh writes each packet by itself, and uvloop sends each write at once: starting a command with
-its standard input would need a system call per packet, and would wake the machine's sshd as often.
-So all writes of one turn of the event loop are joined into one.
-"""
+"""Connect over TCP to an address that the policy allows."""
 
 from __future__ import annotations
 
@@ -12,13 +7,10 @@ import errno
 import ipaddress
 import socket
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import ErrorCode
-
-AT_ONCE_BYTES = 128 * 1024
-"""The size at which data is sent before the turn's end: files are sent in pieces of it."""
 
 Allow = Callable[[str], None]
 """Called with a resolved address; raises RemoteFailure if it may not be connected to."""
@@ -33,8 +25,12 @@ _NO_ROUTE = {
 _OUT_OF_FILES = {errno.EMFILE, errno.ENFILE}
 
 
-async def dial(host: str, port: int, allow: Allow, deadline: float) -> socket.socket:
+async def dial(
+    host: str, port: int, allow: Allow, deadline: float, *, service: str = "sshd"
+) -> socket.socket:
     """Return a connected socket; `deadline` is a time of the loop's clock.
+
+    `service`: what should listen there, for messages.
 
     Tries the allowed addresses in the resolver's order, each for its share of the time left; the
     check and the connection use the same address. Raises RemoteFailure: DNS, CONNECT_TIMEOUT,
@@ -48,9 +44,8 @@ async def dial(host: str, port: int, allow: Allow, deadline: float) -> socket.so
         try:
             return await _connect(family, sockaddr, max(left, 0.0) / (len(addresses) - index))
         except OSError as error:
-            failure = _failed(
-                error, f"{host}:{port}" + (f" ({sockaddr[0]})" if sockaddr[0] != host else "")
-            )
+            where = f"{host}:{port}" + (f" ({sockaddr[0]})" if sockaddr[0] != host else "")
+            failure = _failed(error, where, service)
     raise failure
 
 
@@ -134,7 +129,7 @@ async def _connect(family: int, sockaddr: tuple[Any, ...], seconds: float) -> so
     return connection
 
 
-def _failed(error: OSError, where: str) -> RemoteFailure:
+def _failed(error: OSError, where: str, service: str) -> RemoteFailure:
     if error.errno in _OUT_OF_FILES:
         message = (
             f"This worker has no file descriptors left to connect to {where}: "
@@ -151,7 +146,7 @@ def _failed(error: OSError, where: str) -> RemoteFailure:
     if isinstance(error, ConnectionRefusedError):
         return RemoteFailure(
             ErrorCode.CONNECTION_REFUSED,
-            f"{where} refuses connections: check that sshd runs, and on that port.",
+            f"{where} refuses connections: check that {service} runs, and on that port.",
         )
     return RemoteFailure(
         ErrorCode.CONNECTION_LOST, f"The connection to {where} broke: {_reason(error)}."
@@ -160,73 +155,3 @@ def _failed(error: OSError, where: str) -> RemoteFailure:
 
 def _reason(error: Exception) -> str:
     return (error.strerror if isinstance(error, OSError) else None) or str(error)
-
-
-class SocketTunnel:
-    """A connected socket in the form of a tunnel, through which asyncssh connects."""
-
-    def __init__(self, connected: socket.socket) -> None:
-        self._connected = connected
-
-    async def create_connection(
-        self, factory: Callable[[], Any], _host: str, _port: int
-    ) -> tuple[Any, Any]:
-        """Return the transport, and asyncssh's protocol over it. Raises OSError."""
-        transport, protocol = await asyncio.get_running_loop().create_connection(
-            lambda: _CoalescingProtocol(factory()), sock=self._connected
-        )
-        return transport, protocol.protocol
-
-
-class _CoalescingProtocol(asyncio.Protocol):
-    """The protocol between the loop's transport and asyncssh, with a coalescing transport."""
-
-    def __init__(self, protocol: Any) -> None:
-        self.protocol = protocol
-        # Received data is passed on directly.
-        self.data_received = protocol.data_received  # type: ignore[method-assign]  # an instance's
-        self.eof_received = protocol.eof_received  # type: ignore[method-assign]  # likewise
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.protocol.connection_made(_CoalescingTransport(cast(asyncio.Transport, transport)))
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self.protocol.connection_lost(exc)
-
-
-class _CoalescingTransport:
-    """The part of a transport that asyncssh uses."""
-
-    def __init__(self, transport: asyncio.Transport) -> None:
-        self._transport = transport
-        self._loop = asyncio.get_running_loop()
-        self._pending: list[bytes] = []
-        self._pending_bytes = 0
-
-    def write(self, data: bytes) -> None:
-        """Send the data together with the other writes of this turn of the loop."""
-        if not self._pending:
-            self._loop.call_soon(self._send)
-        self._pending.append(data)
-        self._pending_bytes += len(data)
-        if self._pending_bytes >= AT_ONCE_BYTES:
-            self._send()
-
-    def _send(self) -> None:
-        pending, self._pending, self._pending_bytes = self._pending, [], 0
-        if pending and not self._transport.is_closing():
-            self._transport.write(b"".join(pending) if len(pending) > 1 else pending[0])
-
-    def close(self) -> None:
-        """Send the remaining data, and close."""
-        self._send()
-        self._transport.close()
-
-    def abort(self) -> None:
-        """Close at once."""
-        self._pending.clear()
-        self._transport.abort()
-
-    def get_extra_info(self, name: str, default: Any = None) -> Any:
-        """Return the information of the loop's transport about its socket."""
-        return self._transport.get_extra_info(name, default)
