@@ -1,4 +1,4 @@
-"""The machines of the contract suites: fake, local, asyncssh's server, real OpenSSH."""
+"""The machines of the contract suites: fake, local, asyncssh's server, OpenSSH, WinRM."""
 
 from __future__ import annotations
 
@@ -16,11 +16,14 @@ from kit.fake_remote import Deed, FakeSessions, Gate
 from kit.machines import endpoint_of, local_endpoint, small_server
 from kit.sshd import Sshd, sshd
 from kit.tcp_proxy import proxy
+from kit.windows_hosts import windows_host
 from opsjobs.model.target import Endpoint
 from opsjobs.remote.local import LocalSessions
 from opsjobs.remote.session import RemoteExit, RemoteProcess, Sessions
 from opsjobs.remote.ssh.connect import Connector
 from opsjobs.remote.ssh.pool import SshPool
+from opsjobs.remote.winrm.connect import WinrmConnector
+from opsjobs.remote.winrm.pool import WinrmPool
 
 NEVER = 3600.0
 
@@ -91,9 +94,18 @@ def server() -> Iterator[Sshd]:
         yield running
 
 
-@pytest.fixture(params=["fake", "local", "asyncssh", "openssh"])
+POSIX_GROUNDS = ["fake", "local", "asyncssh", "openssh"]
+EVERY_GROUND = [*POSIX_GROUNDS, "winrm"]
+
+
+@pytest.fixture(params=POSIX_GROUNDS)
 def ground(request: pytest.FixtureRequest) -> Opening:
     """Each ground in turn."""
+    return opening(request)
+
+
+def opening(request: pytest.FixtureRequest) -> Opening:
+    """The ground that is the parameter of this fixture."""
     kind: str = request.param
     real = request.getfixturevalue("server") if kind == "openssh" else None
 
@@ -107,6 +119,15 @@ def ground(request: pytest.FixtureRequest) -> Opening:
                 await fake.close()
             elif kind == "local":
                 yield Ground(LocalSessions(), local_endpoint(), folder)
+            elif kind == "winrm":
+                async with windows_host() as host:
+                    pool = WinrmPool(WinrmConnector())
+                    try:
+                        yield Ground(
+                            pool, host.endpoint(), folder, None, host.server.close_connections
+                        )
+                    finally:
+                        await pool.close()
             elif kind == "asyncssh":
                 async with (
                     small_server() as small,

@@ -8,7 +8,7 @@ from typing import get_args
 
 import pytest
 
-from contract.conftest import NEVER, Ground, Opening, collect
+from contract.conftest import EVERY_GROUND, NEVER, Ground, Opening, collect, opening
 from kit.fake_remote import Break, Echo, FakeSessions, Gate, Pause
 from kit.machines import local_endpoint
 from opsjobs.model.capabilities import POSIX, Platform
@@ -18,6 +18,12 @@ from opsjobs.model.program import Program
 from opsjobs.remote.local import LocalSessions
 from opsjobs.remote.session import Output, RemoteExit
 from opsjobs.remote.ssh.pool import SshPool
+
+
+@pytest.fixture(params=EVERY_GROUND)
+def ground(request: pytest.FixtureRequest) -> Opening:
+    """Each ground in turn, Windows included."""
+    return opening(request)
 
 
 async def run(ground: Ground, command: str, stdin: bytes = b"") -> tuple[bytes, bytes, RemoteExit]:
@@ -87,7 +93,8 @@ async def test_a_command_without_input_reads_an_end_of_file(ground: Opening) -> 
 async def test_a_signal_that_ends_the_command_is_named(ground: Opening) -> None:
     async with ground() as here:
         _, _, end = await run(here, here.script("kill -KILL $$", [RemoteExit(None, "KILL")]))
-        assert end == RemoteExit(None, "KILL")
+        windows = here.endpoint.target.winrm is not None  # which has exit codes only
+        assert end == (RemoteExit(137) if windows else RemoteExit(None, "KILL"))
 
 
 async def test_a_command_line_that_the_shell_cannot_read_fails_like_any_other(

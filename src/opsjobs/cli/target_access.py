@@ -13,7 +13,8 @@ from opsjobs.cli.client import Client, Json, connect, path_of
 from opsjobs.cli.errors import CommandFailed, ExitCode
 from opsjobs.cli.options import All, Chosen, Group, query_each, render_failure, select_targets
 from opsjobs.cli.render import Column, Form, ago, plain, pluralize, seconds, show_list, tell
-from opsjobs.model.target import REVOKED, HostKeyPolicy, host_key_fingerprint
+from opsjobs.model.target import REVOKED, HostKeyPolicy, Transport, host_key_fingerprint
+from opsjobs.model.winrm import spell_fingerprint
 
 STEP_COLUMNS = (
     Column("step", lambda s: s["name"]),
@@ -164,6 +165,9 @@ def _trust(
 ) -> None:
     if isinstance(scanned, CommandFailed):
         raise scanned
+    if target.get("transport") == Transport.WINRM:
+        _trust_certificate(client, target, scanned[0], yes=yes, replace=replace)
+        return
     name, pinned = plain(target["name"]), [*(target.get("host_keys") or ())]
     keys, revoked = (
         [key["key"] for key in scanned],
@@ -201,6 +205,33 @@ def _trust(
     tell(f"{name} is trusted with {pluralize(len(keys), 'host key')}")
 
 
+def _trust_certificate(
+    client: Client, target: Json, shown: Json, *, yes: bool, replace: bool
+) -> None:
+    """Pin the certificate of a WinRM host, after confirmation."""
+    name, pinned = plain(target["name"]), target["winrm"]["fingerprint"]
+    digits = str(shown["key"]).rpartition(" ")[2]
+    if pinned == digits:
+        tell(f"{name}: its certificate is already trusted")
+        return
+    tell(f"{name} ({target['host']}:{target['port']}) presents:")
+    tell(f"  x509  SHA256 {plain(shown['fingerprint'])}")
+    if pinned:
+        tell(f"WARNING: it replaces the certificate trusted so far: {spell_fingerprint(pinned)}")
+        tell("Trust it only if you know why it has changed, such as a renewal.")
+        if yes and not replace:
+            raise CommandFailed(
+                "its certificate differs from the trusted one. Verify it, then pass --yes "
+                "--replace.",
+                ExitCode.USAGE,
+            )
+    if not yes and not _confirm():
+        raise CommandFailed("it is not trusted; nothing was changed.")
+    body = {"winrm": {"fingerprint": digits}, "version": target["version"]}
+    client.patch(path_of("target", target["id"]), body)
+    tell(f"{name} is trusted with this certificate")
+
+
 def _confirm() -> bool:
     if not sys.stdin.isatty():
         raise CommandFailed(
@@ -221,11 +252,23 @@ def render_host_key_trust(target: Mapping[str, Any]) -> str:
     """Return the verification of host keys: the number of pinned ones, `none`, or the policy."""
     if target.get("transport") == "local":
         return ""
+    if (winrm := target.get("winrm")) is not None:
+        return _render_certificate_trust(winrm)
     policy = target.get("host_key_policy")
     pinned = [line for line in target.get("host_keys") or () if not line.startswith(REVOKED)]
     if policy == HostKeyPolicy.PINNED:
         return str(len(pinned)) if pinned else "none"
     return f"{policy} ({len(pinned)})" if pinned else str(policy)
+
+
+def _render_certificate_trust(winrm: Mapping[str, Any]) -> str:
+    if winrm["scheme"] == "http":
+        return "http"
+    if winrm["fingerprint"]:
+        return "certificate"
+    if not winrm["verify"]:
+        return "unchecked"
+    return "ca" if winrm["ca"] else "system CAs"
 
 
 # --- circuits

@@ -13,8 +13,10 @@ from opsjobs.cli.client import Client, Json, RequestRefused, connect, path_of
 from opsjobs.cli.errors import CommandFailed, ExitCode
 from opsjobs.cli.options import All, Chosen, Group, render_failure, select_targets
 from opsjobs.cli.render import plain, tell
+from opsjobs.cli.winrm_options import WinrmFields
 from opsjobs.model.target import HostKeyPolicy, TargetDraft, Transport
 from opsjobs.model.target_import import differences
+from opsjobs.model.winrm import HTTP_PORT, HTTPS_PORT
 
 Platform = Literal["linux", "macos", "bsd", "network", "windows"]
 Durable = Literal["auto", "required", "off"]
@@ -29,7 +31,7 @@ class Fields:
         str | None,
         typer.Option("--host", help="The new address or host name; only for one target."),
     ]
-    port: Annotated[int | None, typer.Option("--port", min=1, max=65_535, help="The new SSH port.")]
+    port: Annotated[int | None, typer.Option("--port", min=1, max=65_535, help="The new port.")]
     credential: Annotated[
         str | None,
         typer.Option(
@@ -98,13 +100,21 @@ class Fields:
         ]
 
 
+@options.spread(WinrmFields, "winrm")
 @options.spread(Fields, "fields")
-def set_(targets: Chosen = None, *, fields: Fields) -> None:
+def set_(targets: Chosen = None, *, fields: Fields, winrm: WinrmFields) -> None:
     """Change fields of targets. Options that are not given change nothing.
 
     Labels are changed with `opsjobs targets label`, host keys with `opsjobs targets trust`.
     """
     patch = fields.patch()
+    if options_given := winrm.body():
+        patch["winrm"] = options_given
+    if fields.transport is Transport.WINRM:
+        port = HTTP_PORT if winrm.winrm_scheme == "http" else HTTPS_PORT
+        patch = {"platform": "windows", "port": port, **patch}
+    elif fields.transport is not None:
+        patch.setdefault("winrm", None)
     if not patch and fields.groups([]) is None:
         raise CommandFailed(
             "nothing to change. See the options with: opsjobs targets set --help", ExitCode.USAGE

@@ -14,6 +14,7 @@ from opsjobs.cli.nouns import Noun, add_list, add_remove, add_show
 from opsjobs.cli.options import parse_labels
 from opsjobs.cli.render import Column, Form, ago, show_list, show_one, tell
 from opsjobs.cli.target_changes import warn_of_twins_of, warn_of_zones
+from opsjobs.cli.winrm_options import WinrmFields
 from opsjobs.model.target import HostKeyPolicy, Transport
 
 app = typer.Typer(help="Targets: the machines, and their host keys.", no_args_is_help=True)
@@ -70,13 +71,21 @@ def show(target: Target, output: options.Output = Form.TABLE) -> None:
 
 
 @app.command()
+@options.spread(WinrmFields, "winrm")
 def add(
     name: Annotated[str, typer.Argument(help="The name, such as web-1.")],
     host: Annotated[
         str | None, typer.Argument(help="Address or host name (default: the name).")
     ] = None,
     *,
-    port: Annotated[int, typer.Option(min=1, max=65_535, help="SSH port.")] = 22,
+    port: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=65_535,
+            help="Port (default: 22; with transport winrm 5986, over http 5985).",
+        ),
+    ] = None,
     credential: Annotated[
         str | None,
         typer.Option("-c", "--credential", help="Name of the credential to log in with."),
@@ -106,6 +115,7 @@ def add(
             help="A host key, or with policy ca the CA's; `@revoked KEY` for a revoked one.",
         ),
     ] = None,
+    winrm: WinrmFields,
 ) -> None:
     """Add a target.
 
@@ -114,7 +124,8 @@ def add(
     body: Json = {
         "name": name,
         "host": host or name,
-        "port": port,
+        **({} if port is None else {"port": port}),
+        **({} if not (given := winrm.body()) else {"winrm": given}),
         "transport": transport,
         "labels": parse_labels("--label", label),
         "groups": options.split(group),

@@ -14,6 +14,7 @@ from opsjobs.composition.authentication import (
     build_authentication,
     build_identity_store,
 )
+from opsjobs.composition.late_sessions import LateSessions
 from opsjobs.composition.platform import Integrations, build_integrations
 from opsjobs.engine.background.event_publisher import EventPublisher
 from opsjobs.engine.background.inspection import INSPECTION_SECONDS, Inspection
@@ -460,8 +461,20 @@ def _sessions(
     limits = PoolLimits(connections=connections, handshakes_a_second=settings.connection.rate)
     pool = SshPool(connector, limits, breaker=breaker)
     metrics.connections.set_function(lambda: pool.connections)
+    winrm = {
+        "connect_seconds": seconds,
+        "allow": policy,
+        "observe": observe,
+        "fetch": fetch,
+        "alarm": alarm,
+        "breaker": breaker,
+    }
     return Transports(
-        {Transport.SSH: pool, Transport.LOCAL: LocalSessions(policy, on=security.local_transport)}
+        {
+            Transport.SSH: pool,
+            Transport.WINRM: LateSessions("opsjobs.remote.winrm.pool", winrm),
+            Transport.LOCAL: LocalSessions(policy, on=security.local_transport),
+        }
     )
 
 

@@ -19,6 +19,8 @@ class Capabilities:
     """The shell for which values are quoted in command lines."""
     posix_shell: bool = True
     """A POSIX shell starts programs: commands with variables, a folder, input or secrets."""
+    programs: bool = True
+    """Programs can be started, by a POSIX shell or otherwise."""
     environment: bool = True
     """Commands have environment variables; a device without them is sent the bare line."""
     durable: bool = True
@@ -41,6 +43,7 @@ _BY_PLATFORM: Mapping[str, Capabilities] = {
     "bsd": POSIX,
     "network": Capabilities(
         posix_shell=False,
+        programs=False,
         environment=False,
         durable=False,
         become=False,
@@ -51,12 +54,24 @@ _BY_PLATFORM: Mapping[str, Capabilities] = {
     "windows": Capabilities(
         quoting="cmd",
         posix_shell=False,
+        programs=False,
         durable=False,
         become=False,
         process_groups=False,
         sftp=False,
     ),
 }
+
+
+WINRM = Capabilities(
+    quoting="cmd",
+    posix_shell=False,
+    durable=False,
+    become=False,
+    process_groups=False,
+    sftp=False,
+)
+"""A Windows host over WinRM: variables and a folder belong to the shell of a command."""
 
 
 def capabilities_of(platform: str) -> Capabilities:

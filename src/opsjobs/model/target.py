@@ -16,10 +16,11 @@ from pydantic import AfterValidator, Field, model_validator
 
 from opsjobs.model import text_patterns
 from opsjobs.model.api_model import ApiModel
-from opsjobs.model.capabilities import Capabilities, Platform, capabilities_of
+from opsjobs.model.capabilities import WINRM, Capabilities, Platform, capabilities_of
 from opsjobs.model.naming import Composed, check_name
 from opsjobs.model.program import Durability
 from opsjobs.model.secret import Credential
+from opsjobs.model.winrm import HTTP_PORT, HTTPS_PORT, WinrmOptions
 
 _HOST_LABEL = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)")
 _SCOPE = re.compile(r"[A-Za-z0-9_.-]{1,32}")
@@ -31,6 +32,7 @@ class Transport(StrEnum):
     """The transport to a machine."""
 
     SSH = "ssh"
+    WINRM = "winrm"
     LOCAL = "local"
 
 
@@ -140,6 +142,38 @@ class TargetDraft(ApiModel):
     slots: int = Field(default=10, ge=1, le=10_000)
     jump: Name | None = None
     durable: Durability = "auto"
+    winrm: WinrmOptions | None = None
+    """The options of transport winrm; null for all other transports."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults_of_winrm(cls, body: object) -> object:
+        """Fill in what follows from transport winrm, unless it is given."""
+        if not isinstance(body, dict) or body.get("transport") != Transport.WINRM:
+            return body
+        options = body.get("winrm") or {}
+        insecure = isinstance(options, dict) and options.get("scheme") == "http"
+        port = HTTP_PORT if insecure else HTTPS_PORT
+        return {"port": port, "platform": "windows", **body, "winrm": options}
+
+    @model_validator(mode="after")
+    def _options_fit_the_transport(self) -> TargetDraft:
+        if self.transport is not Transport.WINRM:
+            if self.winrm is not None:
+                raise ValueError(
+                    "winrm is for transport winrm: set it to null, or change the transport"
+                )
+            return self
+        if self.jump is not None:
+            raise ValueError("a target of transport winrm cannot have a jump host")
+        if capabilities_of(self.platform).quoting != "cmd":
+            raise ValueError("a target of transport winrm has the platform windows")
+        if self.durable == "required":
+            raise ValueError(
+                "durable required is not possible over WinRM: its commands do not survive a lost "
+                "connection"
+            )
+        return self
 
     @model_validator(mode="after")
     def _not_its_own_jump_host(self) -> TargetDraft:
@@ -169,6 +203,8 @@ class Target:
     jump: str | None = None
     """The id of its jump host, which is a target."""
     durable: Durability = "auto"
+    winrm: WinrmOptions | None = None
+    """The options of transport winrm."""
     version: int = 1
     """A number that grows with every change."""
     bound: bool = True
@@ -177,7 +213,7 @@ class Target:
     @property
     def capabilities(self) -> Capabilities:
         """Its capabilities, as far as they are known before a session is open."""
-        return capabilities_of(self.platform)
+        return WINRM if self.winrm is not None else capabilities_of(self.platform)
 
 
 @dataclass(frozen=True, slots=True)

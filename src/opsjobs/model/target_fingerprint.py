@@ -59,7 +59,9 @@ def holds(pinned: bytes, way: Sequence[Hop]) -> bool:
 def _hop(hop: Hop) -> list[Any]:
     target = hop.target
     where = [target.id, target.host, target.port, target.transport.value, target.platform]
-    trust = [target.host_key_policy.value, sorted(set(target.host_keys))]
+    trust: list[Any] = [target.host_key_policy.value, sorted(set(target.host_keys))]
+    if target.winrm is not None:
+        trust.append(target.winrm.model_dump(mode="json"))
     return [*where, target.credential, hop.login, *trust]
 
 

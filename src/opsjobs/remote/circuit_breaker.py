@@ -364,12 +364,13 @@ def _ask_for(endpoint: Endpoint, *, insist: bool) -> Ask:
 
 
 def _login(endpoint: Endpoint) -> str:
-    """Return a digest of a login's identity: host, user, secret and jump hosts."""
+    """Return a digest of a login's identity: host, user, secret, way and jump hosts."""
     target, credential = endpoint.target, endpoint.credential
     parts = [
         target.host,
         target.port,
         *((credential.version, credential.username) if credential is not None else ()),
+        *((target.winrm.model_dump(mode="json"),) if target.winrm is not None else ()),
         *((jump.target.id, jump.target.host, jump.target.port) for jump in endpoint.jumps),
     ]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]

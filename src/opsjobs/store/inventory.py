@@ -27,6 +27,7 @@ from opsjobs.model.target import (
     TargetDraft,
     Transport,
 )
+from opsjobs.model.winrm import WinrmOptions
 from opsjobs.store import audit, circuits, host_keys, idempotency, target_selection
 from opsjobs.store.idempotency import Answer, IdempotentRequest
 from opsjobs.store.paging import ListColumn, Listing, Page, PageRequest
@@ -486,6 +487,7 @@ def _stored_fields(draft: TargetDraft) -> dict[str, Any]:
         "labels": Jsonb(draft.labels),
         "groups": list(dict.fromkeys(draft.groups)),
         "host_keys": _normalize_host_keys(draft.host_keys),
+        "winrm": Jsonb(draft.winrm.model_dump(mode="json")) if draft.winrm is not None else None,
     }
 
 
@@ -493,6 +495,8 @@ def _plain(value: Any) -> Any:
     """Return the value of a field in its JSON form."""
     if isinstance(value, StrEnum):
         return value.value
+    if isinstance(value, WinrmOptions):
+        return value.model_dump(mode="json")
     if isinstance(value, tuple):
         return list(value)
     return dict(value) if isinstance(value, Mapping) else value
@@ -588,5 +592,7 @@ def _target(row: DictRow) -> Target:
         fields[name] = str(fields[name]) if fields[name] is not None else None
     fields["transport"] = Transport(fields["transport"])
     fields["host_key_policy"] = HostKeyPolicy(fields["host_key_policy"])
+    if fields["winrm"] is not None:
+        fields["winrm"] = WinrmOptions.model_validate(fields["winrm"])
     fields["groups"], fields["host_keys"] = tuple(fields["groups"]), tuple(fields["host_keys"])
     return Target(id=str(row["id"]), version=row["version"], bound=row.get("bound", True), **fields)

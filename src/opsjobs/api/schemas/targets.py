@@ -19,6 +19,18 @@ from opsjobs.api.schemas.base import (
 from opsjobs.model.circuit import CircuitState
 from opsjobs.model.program import Durability
 from opsjobs.model.target import HostKeyPolicy, Transport
+from opsjobs.model.winrm import WinrmAuth
+
+
+class WinrmOut(AnswerModel):
+    """The WinRM options of a target."""
+
+    scheme: Literal["https", "http"]
+    auth: WinrmAuth
+    verify: bool
+    ca: str | None = Field(description="The CA certificates that sign the host's, in PEM form")
+    fingerprint: str | None = Field(description="The SHA-256 of the only trusted certificate")
+    engine: Literal["winrs"]
 
 
 class TargetOut(AnswerModel):
@@ -42,6 +54,7 @@ class TargetOut(AnswerModel):
     slots: int
     jump: str | None = Field(description="The name of the target that it is reached through")
     durable: Durability
+    winrm: WinrmOut | None = Field(description="Only of transport winrm")
     version: int
     created_at: Timestamp
     updated_at: Timestamp

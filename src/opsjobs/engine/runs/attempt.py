@@ -259,12 +259,12 @@ class ProgramAttempt:
     def _direct_command(self, capabilities: Capabilities) -> str | Program:
         """Return the command that is sent over the channel: a program with the run's variables.
 
-        Without a POSIX shell a plain line stays a line: on a machine without environment variables,
-        and on any other such machine if the job has no parameters.
+        On a machine that starts no programs a plain line stays a line: if it has no environment
+        variables, and on any other such machine if the job has no parameters.
         """
         state, program = self._state, self._program
         if program is None:
-            if not capabilities.posix_shell and not (
+            if not capabilities.programs and not (
                 capabilities.environment and state.compiled_spec.parameters
             ):
                 return self._action.line

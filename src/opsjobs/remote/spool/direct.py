@@ -69,19 +69,27 @@ async def start_directly(
     # Replace the login shell, which would not wait for processes that handle a signal; a
     # restricted one can only start a child.
     line = f"exec {request.line()} || {request.line()}"
-    return _ReportingProcess(await start(line, request.stdin), request.nonce, program)
+    return ReportingProcess(await start(line, request.stdin), request.nonce, program)
 
 
-class _ReportingProcess:
+class ReportingProcess:
     """A program whose shell reports its start, or the failure to start, on standard error.
 
-    The reports carry a nonce that is not passed to the program.
+    The reports carry a nonce that is not passed to the program. `explain` returns the exit of a
+    program whose start was not reported.
     """
 
-    def __init__(self, process: RemoteProcess, nonce: str, program: Program) -> None:
+    def __init__(
+        self,
+        process: RemoteProcess,
+        nonce: str,
+        program: Program,
+        explain: Callable[[RemoteExit], RemoteExit] = explain_no_shell,
+    ) -> None:
         self._process = process
         self._records = RecordParser(nonce, "stderr")
         self._program = program
+        self._explain = explain
         self._pieces: AsyncIterator[Output | RemoteExit] | None = None
         self._over = False
         self._ready: deque[Output | RemoteExit] = deque()
@@ -126,7 +134,7 @@ class _ReportingProcess:
     def _end(self, end: RemoteExit) -> RemoteExit:
         if self._cause is not None:
             return explain_unstarted(self._cause, self._program)
-        return end if self._begun else explain_no_shell(end)
+        return end if self._begun else self._explain(end)
 
     async def kill(self, grace_seconds: float) -> CancelProof:
         """Send TERM to its process group, and KILL after the grace period."""

@@ -8,6 +8,7 @@ from typing import Any
 from opsjobs.model.credential import BoundTo
 from opsjobs.model.errors import Conflict, FieldError, Invalid
 from opsjobs.model.secret import ANYWHERE, Binding, CredentialType, not_for_that, not_there
+from opsjobs.model.winrm import WinrmAuth, login_type
 from opsjobs.store import target_selection
 from opsjobs.store.reference import Reference
 from opsjobs.store.transaction import Connection
@@ -25,11 +26,12 @@ _JOBS = _RESOLVE.format(table="jobs", living=" and t.state <> 'archived'")
 _GROUPS = "select name from target_groups where name = any(%s)"
 
 _OF_TARGETS = """
-select t.id, t.name as target, t.transport, c.name, c.type, c.bound_targets, c.bound_groups,
-  c.bound_jobs
+select t.id, t.name as target, t.transport, t.winrm->>'auth' as auth, c.name, c.type,
+  c.bound_targets, c.bound_groups, c.bound_jobs
 from targets t join credentials c on c.id = t.credential_id where t.id = any(%s::bigint[])
   and (c.bound_targets <> '{}' or c.bound_groups <> '{}'
-    or (t.transport = 'ssh' and c.type = any(%s)) or c.type = 'secret')"""
+    or (t.transport = 'ssh' and c.type = any(%s)) or t.transport = 'winrm'
+    or c.type = 'secret')"""
 _NOT_OF_SSH = [CredentialType.KERBEROS.value, CredentialType.CLIENT_CERTIFICATE.value]
 
 # Locked, so that none of them is rebound or deleted before the rows that name them are visible.
@@ -128,6 +130,17 @@ async def check_targets(connection: Connection, target_ids: Sequence[int]) -> No
             detail = (
                 f"The credential {row['name']!r} is of type {row['type']}, which SSH does not "
                 f"log in with: name another one."
+            )
+            raise Invalid(
+                "wrong_credential_type",
+                detail,
+                errors=[FieldError("/credential", detail, "wrong_credential_type")],
+            )
+        wanted = login_type(WinrmAuth(row["auth"])) if row["transport"] == "winrm" else None
+        if wanted is not None and row["type"] != wanted:
+            detail = (
+                f"The credential {row['name']!r} is of type {row['type']}, and WinRM with auth "
+                f"{row['auth']} logs in with one of type {wanted.value}."
             )
             raise Invalid(
                 "wrong_credential_type",

@@ -1,0 +1,1 @@
+"""WinRM: WS-Management over HTTP connections that are authenticated and encrypted."""

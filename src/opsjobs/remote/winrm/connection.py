@@ -1,0 +1,130 @@
+"""A connection that is logged in: send a message, return the envelope of the response."""
+
+from __future__ import annotations
+
+import time
+import xml.etree.ElementTree as ET
+
+import spnego.exceptions
+
+from opsjobs.model.errors import RemoteFailure
+from opsjobs.model.execution import ErrorCode
+from opsjobs.model.target import Target
+from opsjobs.remote.session import LoginTimes
+from opsjobs.remote.winrm.http import PATH, Broken, HttpResponse, HttpStream
+from opsjobs.remote.winrm.login import Authenticated
+from opsjobs.remote.winrm.messages import (
+    FaultDetail,
+    ProtocolError,
+    WsmanMessage,
+    fault_in,
+    parse,
+)
+from opsjobs.remote.winrm.sealing import SealingError, is_sealed, seal, unseal
+
+MORE_SECONDS = 10.0
+"""The time beyond a request's own after which a host without a response is given up."""
+
+SOAP = "application/soap+xml;charset=UTF-8"
+
+
+class WsmanFault(Exception):
+    """The host refused a request."""
+
+    def __init__(self, fault: FaultDetail) -> None:
+        super().__init__(fault.text)
+        self.fault = fault
+
+    @property
+    def code(self) -> int | None:
+        """The code of the fault, as unsigned 32 bits."""
+        return self.fault.code
+
+
+class Disconnected(Exception):
+    """The connection broke during a request.
+
+    `stale`: it was used before, and nothing of a response arrived. The host probably closed it
+    while it was idle, and did not get the request. `rejected`: the host could not decrypt it, and
+    did nothing.
+    """
+
+    def __init__(self, reason: str, *, stale: bool = False, rejected: bool = False) -> None:
+        super().__init__(reason)
+        self.stale = stale
+        self.rejected = rejected
+
+
+class Connection:
+    """One authenticated connection, used by one request at a time."""
+
+    def __init__(
+        self, http: HttpStream, target: Target, login: Authenticated, times: LoginTimes
+    ) -> None:
+        assert target.winrm is not None, "every WinRM target has its options"
+        self._http = http
+        self._login = login
+        self._name = target.name
+        self._url = f"{target.winrm.scheme}://{target.host}:{target.port}{PATH}"
+        self.login_times = times
+        self.idle_since = time.monotonic()
+        self._used = False
+
+    @property
+    def usable(self) -> bool:
+        """True if another request may be sent, as far as it is known."""
+        return self._http.usable
+
+    async def request(self, message: WsmanMessage) -> ET.Element:
+        """Return the envelope of the response.
+
+        Raises WsmanFault, Disconnected, RemoteFailure(AUTH_FAILED) and, for text that XML cannot
+        carry, ValueError. The connection is closed if the request is cancelled.
+        """
+        body, headers = message.render(self._url), dict(self._login.headers)
+        headers["Content-Type"] = SOAP
+        if self._login.context is not None:
+            headers["Content-Type"], body = seal(self._login.context, self._login.protocol, body)
+        reused, self._used = self._used, True
+        try:
+            response = await self._http.post(headers, body, message.seconds + MORE_SECONDS)
+        except TimeoutError:
+            raise Disconnected(f"no answer within {message.seconds + MORE_SECONDS:.0f} s") from None
+        except Broken as broken:
+            raise Disconnected(str(broken), stale=reused and broken.silent) from None
+        return self._read(response, reused=reused)
+
+    def _read(self, response: HttpResponse, *, reused: bool) -> ET.Element:
+        if response.status == 401:
+            self._http.close()
+            raise RemoteFailure(
+                ErrorCode.AUTH_FAILED, f"{self._name} no longer accepts the login (HTTP 401)."
+            )
+        if response.status == 400 and not response.body:
+            self._http.close()
+            raise Disconnected(
+                "it cannot decrypt the request (HTTP 400)", stale=reused, rejected=True
+            )
+        try:
+            envelope = parse(self._open(response))
+        except (SealingError, ProtocolError, spnego.exceptions.SpnegoError) as error:
+            self._http.close()
+            raise Disconnected(f"HTTP status {response.status}: {error}") from None
+        fault = fault_in(envelope)
+        if fault is not None:
+            raise WsmanFault(fault)
+        return envelope
+
+    def _open(self, response: HttpResponse) -> bytes:
+        """Return the envelope in plain text. Raises SealingError."""
+        if is_sealed(response.content_type):
+            if self._login.context is None:
+                raise SealingError("an encrypted response to a plain request")
+            return unseal(self._login.context, response.body)
+        if self._login.context is not None:
+            raise SealingError("a response that is not encrypted")
+        return response.body
+
+    def close(self) -> None:
+        """Close the connection at once."""
+        self._http.close()

@@ -1,0 +1,238 @@
+"""The connections to one host under one login, and the shells that are kept there."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+import xml.etree.ElementTree as ET
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import uuid4
+
+from opsjobs.model.errors import RemoteFailure
+from opsjobs.model.execution import ErrorCode
+from opsjobs.remote.winrm import messages
+from opsjobs.remote.winrm.connection import Connection, Disconnected, WsmanFault
+from opsjobs.remote.winrm.messages import ProtocolError, WsmanMessage
+from opsjobs.telemetry import log
+
+COMMANDS_MAX = 5
+"""Concurrent sessions on one host.
+
+Windows allows 10 users, 30 shells, and 25 processes in each.
+"""
+CONNECTIONS_MAX = 8
+"""Each running command holds one with its long poll; the others are for signals and input."""
+KEPT_SHELLS_MAX = 2
+IDLE_SECONDS = 55.0
+"""Windows closes an idle connection after about two minutes."""
+SHELL_IDLE_SECONDS = 120.0
+"""The time after which a kept shell is deleted here."""
+HOST_IDLE_SECONDS = 900.0
+"""The time after which the host deletes a shell that nothing asks for."""
+QUOTA_PAUSE_SECONDS = 5.0
+QUOTA_TRIES_MAX = 12
+SHELL_NAME = "opsjobs"
+
+SHELL_GONE = 2150858843
+ACCESS_DENIED = 5
+QUOTAS = frozenset(
+    [0x8033803F, *range(0x803381A5, 0x803381A9), 0x803381AB, *range(0x803381E4, 0x803381EA)]
+)
+"""Limits of a host: its shells, operations and users, of one user or of all."""
+
+ShellKey = tuple[tuple[tuple[str, str], ...], str | None]
+
+
+@dataclass(slots=True)
+class Shell:
+    """A cmd shell on the host; environment and folder belong to the shell, not to a command."""
+
+    id: str
+    key: ShellKey
+    idle_since: float = 0.0
+    used: bool = False
+
+
+def shell_key(environment: Mapping[str, str], folder: str | None) -> ShellKey:
+    """Return the key of a shell: commands with equal keys may use it one after the other."""
+    return tuple(sorted(environment.items())), folder
+
+
+@dataclass(slots=True)
+class WinrmHost:
+    """Connections, shells and places for commands of one host and login."""
+
+    name: str
+    connect: Callable[[], Awaitable[Connection]]
+    places: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(COMMANDS_MAX))
+    honours_ids: bool = False
+    """True once the host has started a command under an id that was chosen here."""
+    users: int = 0
+    idle_since: float = field(default_factory=time.monotonic)
+    _short_of_shells: int = 0
+    _room: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(CONNECTIONS_MAX))
+    _idle: list[Connection] = field(default_factory=list)
+    _shells: list[Shell] = field(default_factory=list)
+    _tasks: set[asyncio.Task[None]] = field(default_factory=set)
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[Connection]:
+        """Yield a connection for one request; connect if all are in use.
+
+        Raises RemoteFailure.
+        """
+        async with self._room:
+            connection = self._take_idle() or await self.connect()
+            try:
+                yield connection
+            finally:
+                connection.idle_since = time.monotonic()
+                if connection.usable:
+                    self._idle.append(connection)
+                else:
+                    connection.close()
+
+    def adopt(self, connection: Connection) -> None:
+        """Take over an open connection."""
+        self._idle.append(connection)
+
+    def _take_idle(self) -> Connection | None:
+        self.close_idle(time.monotonic() - IDLE_SECONDS)
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.usable:
+                return connection
+            connection.close()
+        return None
+
+    async def request(self, message: WsmanMessage, *, once: bool = False) -> ET.Element:
+        """Send a request and return the envelope of the response.
+
+        A connection that the host has closed in the meantime, or whose encryption it has forgotten,
+        is replaced once. `once`: not if the host may have got the request. Raises WsmanFault,
+        Disconnected, RemoteFailure, ValueError.
+        """
+        try:
+            async with self.connection() as connection:
+                return await connection.request(message)
+        except Disconnected as lost:
+            if not (lost.rejected or (lost.stale and not once)):
+                raise
+        async with self.connection() as connection:
+            return await connection.request(message)
+
+    async def take_shell(self, environment: Mapping[str, str], folder: str | None) -> Shell:
+        """Return a shell that nothing uses, kept or new.
+
+        Raises RemoteFailure and WsmanFault; nothing of a command has started then.
+        """
+        key = shell_key(environment, folder)
+        for shell in self._shells:
+            if shell.key == key:
+                self._shells.remove(shell)
+                shell.used = True
+                return shell
+        return await self.create_shell(key)
+
+    async def create_shell(self, key: ShellKey) -> Shell:
+        """Create a shell; wait while the host is at one of its quotas.
+
+        Raises as `take_shell`.
+        """
+        environment, folder = key
+        for _ in range(QUOTA_TRIES_MAX):
+            shell = Shell(str(uuid4()).upper(), key)
+            message = messages.create_shell(
+                shell.id,
+                SHELL_NAME,
+                environment=dict(environment),
+                folder=folder,
+                idle_seconds=HOST_IDLE_SECONDS,
+            )
+            try:
+                shell.id = messages.shell_id_in(await self.request(message))
+            except WsmanFault as refused:
+                if refused.code not in QUOTAS:
+                    raise
+                reason = refused
+            else:
+                return shell
+            self._short_of_shells += 1
+            try:
+                await self._drop_kept_shells()
+                pause = QUOTA_PAUSE_SECONDS * random.uniform(0.5, 1.5)  # noqa: S311  no secret
+                await asyncio.sleep(pause)
+            finally:
+                self._short_of_shells -= 1
+        message_text = f"{self.name} allows no further shell: {reason}"
+        raise RemoteFailure(ErrorCode.TARGET_BUSY, message_text)
+
+    def keep(self, shell: Shell) -> None:
+        """Keep a shell whose command has ended, for the next one; delete the oldest surplus one.
+
+        None is kept while a command waits because the host allows no further shell.
+        """
+        shell.idle_since = time.monotonic()
+        self._shells.append(shell)
+        while len(self._shells) > (0 if self._short_of_shells else KEPT_SHELLS_MAX):
+            self.later(self.delete(self._shells.pop(0)))
+
+    async def delete(self, shell: Shell) -> None:
+        """Delete a shell, and end all of its processes. Never raises for errors of the host."""
+        try:
+            await self.request(messages.delete_shell(shell.id))
+        except (WsmanFault, Disconnected, ProtocolError, RemoteFailure) as failure:
+            log.info("winrm_shell_not_deleted", target=self.name, reason=str(failure))
+
+    async def _drop_kept_shells(self) -> None:
+        shells, self._shells = self._shells, []
+        for shell in shells:
+            await self.delete(shell)
+
+    def later(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do this in the background."""
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def close_idle(self, before: float) -> None:
+        """Close connections that have been idle since `before`."""
+        for connection in [*self._idle]:
+            if connection.idle_since <= before:
+                self._idle.remove(connection)
+                connection.close()
+
+    def delete_idle_shells(self, before: float) -> None:
+        """Delete shells that have been idle since `before`."""
+        for shell in [*self._shells]:
+            if shell.idle_since <= before:
+                self._shells.remove(shell)
+                self.later(self.delete(shell))
+
+    @property
+    def empty(self) -> bool:
+        """True if nothing uses it, and nothing is open."""
+        return self.users == 0 and not (self._idle or self._shells or self._tasks)
+
+    @property
+    def connections(self) -> int:
+        """The number of idle connections and of those in use."""
+        return len(self._idle) + CONNECTIONS_MAX - self._room._value
+
+    async def close(self, seconds: float) -> None:
+        """Delete the kept shells, for at most this time, and close every connection."""
+        try:
+            async with asyncio.timeout(seconds):
+                await asyncio.gather(*self._tasks, return_exceptions=True)
+                await self._drop_kept_shells()
+        except TimeoutError:
+            log.info("winrm_shells_left", target=self.name)
+        for task in [*self._tasks]:
+            task.cancel()
+        for connection in self._idle:
+            connection.close()
+        self._idle.clear()

@@ -1,0 +1,241 @@
+"""Log in to a connection with pyspnego's tokens, Basic, or a client certificate.
+
+An authentication belongs to one connection. It makes one attempt: a refused password is never sent
+again, so that no account is locked out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+import spnego
+import spnego.channel_bindings
+import spnego.exceptions
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes
+
+from opsjobs.model.errors import RemoteFailure
+from opsjobs.model.execution import ErrorCode
+from opsjobs.model.secret import Credential
+from opsjobs.model.target import Target
+from opsjobs.model.winrm import WinrmAuth, login_type
+from opsjobs.remote.winrm.http import HttpResponse, HttpStream
+from opsjobs.remote.winrm.sealing import CREDSSP, SPNEGO
+
+ROUNDS_MAX = 10
+"""CredSSP takes six requests, all others two."""
+SERVICE = "host"
+CERTIFICATE_SCHEME = "http://schemas.dmtf.org/wbem/wsman/1/wsman/secprofile/https/mutual"
+
+_PROTOCOLS = {
+    WinrmAuth.NEGOTIATE: ("negotiate", "Negotiate"),
+    WinrmAuth.NTLM: ("ntlm", "Negotiate"),
+    WinrmAuth.CREDSSP: ("credssp", "CredSSP"),
+}
+
+
+@dataclass(slots=True)
+class Authenticated:
+    """The result of a login: headers of each request, and the context that encrypts messages.
+
+    `context` is None over https, where TLS encrypts.
+    """
+
+    headers: dict[str, str] = field(default_factory=dict)
+    context: Any = None
+    protocol: str = SPNEGO
+
+
+def check_credential(target: Target, credential: Credential | None) -> Credential:
+    """Return the credential if this target's authentication can use it.
+
+    Raises RemoteFailure(CREDENTIAL_MISSING).
+    """
+    assert target.winrm is not None, "every WinRM target has its options"
+    auth = target.winrm.auth
+    if credential is None:
+        raise _missing(
+            f"{target.name} has no credential: name one in its `credential` (PUT /targets/…)."
+        )
+    if credential.fault is not None:
+        raise _missing(f"The credential {credential.name} cannot be used: {credential.fault}.")
+    wanted = login_type(auth)
+    if credential.type is not wanted:
+        raise _missing(
+            f"The credential {credential.name} is of type {credential.type.value}, and "
+            f"{target.name} logs in with auth {auth.value}: name one of type {wanted.value}, or "
+            "change `winrm.auth` of the target."
+        )
+    return credential
+
+
+def _missing(message: str) -> RemoteFailure:
+    return RemoteFailure(ErrorCode.CREDENTIAL_MISSING, message)
+
+
+class Login:
+    """One login on one connection."""
+
+    def __init__(
+        self, target: Target, credential: Credential, certificate: bytes | None, seconds: float
+    ) -> None:
+        assert target.winrm is not None, "every WinRM target has its options"
+        self._target = target
+        self._auth = target.winrm.auth
+        self._credential = credential
+        self._certificate = certificate
+        self._seconds = seconds
+
+    async def perform(self, connection: HttpStream) -> Authenticated:
+        """Log in. Raises RemoteFailure(AUTH_FAILED, CREDENTIAL_MISSING), Broken, TimeoutError."""
+        if self._auth is WinrmAuth.CERTIFICATE:
+            return await self._try(connection, CERTIFICATE_SCHEME)
+        if self._auth is WinrmAuth.BASIC:
+            password = self._credential.password
+            assert password is not None, "a credential of type password has one"
+            pair = f"{self._credential.username}:{password.reveal()}".encode()
+            return await self._try(connection, f"Basic {base64.b64encode(pair).decode()}")
+        return await self._negotiate(connection)
+
+    async def _try(self, connection: HttpStream, header: str) -> Authenticated:
+        """Send the header with an empty request, which starts nothing."""
+        headers = {"Authorization": header}
+        response = await connection.post(headers, b"", self._seconds)
+        if response.status in (401, 403):
+            raise self._refusal(response)
+        return Authenticated(headers)
+
+    async def _negotiate(self, connection: HttpStream) -> Authenticated:
+        protocol, scheme = _PROTOCOLS[self._auth]
+        try:
+            context = self._context(protocol)
+            token = await self._step(context, None)
+            for count in range(ROUNDS_MAX):
+                if token is None:
+                    break
+                headers = {"Authorization": f"{scheme} {base64.b64encode(token).decode()}"}
+                response = await connection.post(headers, b"", self._seconds)
+                theirs = _token(response, scheme)
+                if response.status == 401 and theirs is None:
+                    raise self._refusal(response, offered=count > 0 or _offers(response, scheme))
+                if response.status not in (200, 401):
+                    raise self._unexpected(response)
+                token = await self._step(context, theirs) if theirs is not None else None
+            if not context.complete:
+                raise self._failed("the host ended the exchange too early")
+        except spnego.exceptions.SpnegoError as error:
+            raise self._failed(str(error)) from None
+        sealed = self._certificate is None
+        return Authenticated(
+            {}, context if sealed else None, CREDSSP if protocol == "credssp" else SPNEGO
+        )
+
+    async def _step(self, context: Any, token: bytes | None) -> bytes | None:
+        if self._auth is WinrmAuth.CREDSSP:  # it has a TLS handshake of its own
+            made: bytes | None = await asyncio.to_thread(context.step, token)
+            return made
+        stepped: bytes | None = context.step(token)
+        return stepped
+
+    def _context(self, protocol: str) -> Any:
+        password = self._credential.password
+        bindings = None
+        if self._certificate is not None and protocol != "credssp":
+            bindings = spnego.channel_bindings.GssChannelBindings(
+                application_data=b"tls-server-end-point:" + digest_certificate(self._certificate)
+            )
+        sealed = self._certificate is None
+        return spnego.client(
+            self._credential.username,
+            password.reveal() if password is not None else None,
+            hostname=self._target.host,
+            service=SERVICE,
+            channel_bindings=bindings,
+            protocol=protocol,
+            options=(
+                spnego.NegotiateOptions.wrapping_winrm
+                if sealed and protocol != "credssp"
+                else spnego.NegotiateOptions.none
+            ),
+        )
+
+    def _refusal(self, response: HttpResponse, *, offered: bool = True) -> RemoteFailure:
+        if not offered:
+            schemes = ", ".join(_schemes(response)) or "none"
+            return RemoteFailure(
+                ErrorCode.AUTH_FAILED,
+                f"{self._where} does not offer auth {self._auth.value}; it offers: {schemes}. "
+                "Change `winrm.auth` of the target, or allow it on the host.",
+            )
+        if response.status == 403:
+            return RemoteFailure(
+                ErrorCode.AUTH_FAILED,
+                f"{self._where} knows {self._credential.username}, who may not use WinRM there. "
+                "Add the user to the group Remote Management Users.",
+            )
+        return RemoteFailure(
+            ErrorCode.AUTH_FAILED,
+            f"{self._where} refused the login of {self._credential.username} "
+            f"(auth {self._auth.value}). Check the credential.",
+        )
+
+    def _failed(self, reason: str) -> RemoteFailure:
+        return RemoteFailure(
+            ErrorCode.AUTH_FAILED,
+            f"The login of {self._credential.username} to {self._where} failed: {reason}.",
+        )
+
+    def _unexpected(self, response: HttpResponse) -> RemoteFailure:
+        return RemoteFailure(
+            ErrorCode.CONNECTION_LOST,
+            f"{self._where} answered the login with HTTP status {response.status}. "
+            "Check that this port is a WinRM listener.",
+        )
+
+    @property
+    def _where(self) -> str:
+        return f"{self._target.name} ({self._target.host}:{self._target.port})"
+
+
+_SCHEME = re.compile(r"^([A-Za-z]+)(?:\s+(.*))?$")
+
+
+def _schemes(response: HttpResponse) -> list[str]:
+    values = response.all("www-authenticate")
+    found = [_SCHEME.match(value.strip()) for value in values]
+    return [scheme[1] for scheme in found if scheme is not None]
+
+
+def _offers(response: HttpResponse, scheme: str) -> bool:
+    return scheme.lower() in (offered.lower() for offered in _schemes(response))
+
+
+def _token(response: HttpResponse, scheme: str) -> bytes | None:
+    """Return the token of this scheme in a response; None if there is none."""
+    for value in response.all("www-authenticate"):
+        found = _SCHEME.match(value.strip())
+        if found and found[1].lower() == scheme.lower() and found[2]:
+            try:
+                return base64.b64decode(found[2].strip(), validate=True)
+            except binascii.Error:
+                continue
+    return None
+
+
+def digest_certificate(certificate: bytes) -> bytes:
+    """Return the hash of a certificate that a login is bound to (RFC 5929, section 4.1)."""
+    try:
+        algorithm = x509.load_der_x509_certificate(certificate).signature_hash_algorithm
+    except UnsupportedAlgorithm:
+        algorithm = None
+    if algorithm is None or algorithm.name in ("md5", "sha1"):
+        algorithm = hashes.SHA256()
+    digest = hashes.Hash(algorithm)
+    digest.update(certificate)
+    return digest.finalize()

@@ -1,0 +1,198 @@
+"""WinRM sessions: a host for each target and login, with the shared circuit breaker."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from opsjobs.clock import Clock, SystemClock
+from opsjobs.model.errors import RemoteFailure
+from opsjobs.model.execution import ErrorCode
+from opsjobs.model.target import Endpoint
+from opsjobs.remote.circuit_breaker import Breaker
+from opsjobs.remote.session import HostKey, Output, RemoteExit, Session, SessionStep
+from opsjobs.remote.winrm.connect import ConnectPhases, WinrmConnector
+from opsjobs.remote.winrm.connection import Connection
+from opsjobs.remote.winrm.host import IDLE_SECONDS, SHELL_IDLE_SECONDS, WinrmHost
+from opsjobs.remote.winrm.session import WinrmSession
+
+SWEEP_SECONDS = 15.0
+CLOSE_SECONDS = 5.0
+CONNECTS_MAX = 50
+"""Concurrent connects of one process: a login costs the CPU of both sides."""
+_WORD = "opsjobs-test"
+
+Key = tuple[object, ...]
+
+
+class WinrmPool:
+    """The Sessions of transport `winrm`."""
+
+    def __init__(
+        self,
+        connector: WinrmConnector,
+        clock: Clock | None = None,
+        breaker: Breaker | None = None,
+    ) -> None:
+        self._connector = connector
+        self._clock = clock or SystemClock()
+        self._breaker = breaker or Breaker(clock=self._clock)
+        self._hosts: dict[Key, WinrmHost] = {}
+        self._insisting: Counter[Key] = Counter()
+        self._connects = asyncio.Semaphore(CONNECTS_MAX)
+        self._sweeper: asyncio.Task[None] | None = None
+        self._closed = False
+
+    @property
+    def connections(self) -> int:
+        """The number of open connections."""
+        return sum(host.connections for host in self._hosts.values())
+
+    @asynccontextmanager
+    async def session(self, endpoint: Endpoint) -> AsyncIterator[Session]:
+        """Yield a session once the host has a place for its commands; connect if needed.
+
+        Raises RemoteFailure.
+        """
+        if self._closed:
+            raise RemoteFailure(
+                ErrorCode.CONNECTION_LOST, "This worker is stopping: nothing new is started."
+            )
+        key = _key(endpoint)
+        host = self._host(key, endpoint)
+        self._insisting[key] += endpoint.insist
+        host.users += 1
+        try:
+            async with host.places:
+                async with host.connection() as connection:
+                    times = connection.login_times
+                session = WinrmSession(host, times)
+                try:
+                    yield session
+                finally:
+                    await session.close()
+        finally:
+            self._insisting[key] -= endpoint.insist
+            host.users -= 1
+            host.idle_since = time.monotonic()
+
+    def _host(self, key: Key, endpoint: Endpoint) -> WinrmHost:
+        if self._sweeper is None:
+            self._sweeper = asyncio.create_task(self._sweep())
+        host = self._hosts.get(key)
+        if host is None:
+            host = self._hosts[key] = WinrmHost(
+                endpoint.target.name, partial(self._connect, key, endpoint)
+            )
+        return host
+
+    async def _connect(self, key: Key, endpoint: Endpoint) -> Connection:
+        endpoint = replace(endpoint, insist=self._insisting[key] > 0)
+        async with self._breaker.attempt(endpoint, insist=endpoint.insist), self._connects:
+            return await self._connector.connect(endpoint)
+
+    async def test(self, endpoint: Endpoint) -> list[SessionStep]:
+        """Open a new connection, ignoring the circuit; time connect, auth and shell.
+
+        Ends with the first failed step. The outcome of the login closes or opens its circuit.
+        """
+        phases = ConnectPhases()
+        try:
+            connection = await self._connector.connect(endpoint, phases)
+        except RemoteFailure as failure:
+            await self._breaker.report(endpoint, failure)
+            return _failed_steps(phases, failure)
+        await self._breaker.report(endpoint, None)
+        connected, finished = phases.connected, phases.finished
+        assert connected is not None, "it has connected"
+        assert finished is not None, "it has logged in"
+        steps = [
+            SessionStep("connect", True, _ms(phases.started, connected)),
+            SessionStep("auth", True, _ms(connected, finished)),
+        ]
+        host = WinrmHost(endpoint.target.name, partial(self._connector.connect, endpoint))
+        host.adopt(connection)
+        try:
+            steps.append(await _test_shell(WinrmSession(host, connection.login_times)))
+        finally:
+            await host.close(CLOSE_SECONDS)
+        return steps
+
+    async def scan_host_keys(self, endpoint: Endpoint) -> list[HostKey]:
+        """Return the certificate that the host shows, in place of a host key.
+
+        Raises RemoteFailure.
+        """
+        return await self._connector.scan(endpoint.target)
+
+    async def _sweep(self) -> None:
+        """Close what has been idle for too long."""
+        while True:
+            await self._clock.sleep(SWEEP_SECONDS)
+            now = time.monotonic()
+            for key, host in [*self._hosts.items()]:
+                host.close_idle(now - IDLE_SECONDS)
+                host.delete_idle_shells(now - SHELL_IDLE_SECONDS)
+                if host.empty:
+                    del self._hosts[key]
+                    self._insisting.pop(key, None)
+
+    async def close(self) -> None:
+        """Delete the kept shells and close every connection, in bounded time."""
+        self._closed = True
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        await asyncio.gather(*(host.close(CLOSE_SECONDS) for host in self._hosts.values()))
+        await self._breaker.close()
+
+
+def build_pool(*, breaker: Breaker | None = None, **options: Any) -> WinrmPool:
+    """Return a pool with a connector of these options."""
+    return WinrmPool(WinrmConnector(**options), breaker=breaker)
+
+
+def _key(endpoint: Endpoint) -> Key:
+    """Return the key of a host: sessions with equal keys share connections and shells."""
+    target, credential = endpoint.target, endpoint.credential
+    login = (
+        (credential.id, credential.version, credential.username, credential.fault)
+        if credential is not None
+        else None
+    )
+    options = target.winrm.model_dump_json() if target.winrm is not None else ""
+    return (target.id, target.host, target.port, options, login)
+
+
+def _failed_steps(phases: ConnectPhases, failure: RemoteFailure) -> list[SessionStep]:
+    now = time.monotonic()
+    if phases.connected is None:
+        return [SessionStep("connect", False, _ms(phases.started, now), failure.message)]
+    connected = SessionStep("connect", True, _ms(phases.started, phases.connected))
+    return [connected, SessionStep("auth", False, _ms(phases.connected, now), failure.message)]
+
+
+async def _test_shell(session: WinrmSession) -> SessionStep:
+    """Test whether a command runs, and its output and exit code come back."""
+    started = time.monotonic()
+    try:
+        process = await session.start(f"echo {_WORD}")
+        pieces = [piece async for piece in process]
+    except RemoteFailure as failure:
+        return SessionStep("shell", False, _ms(started, time.monotonic()), failure.message)
+    finally:
+        await session.close()
+    output = b"".join(piece.data for piece in pieces if isinstance(piece, Output))
+    ended = pieces[-1]
+    good = _WORD.encode() in output and isinstance(ended, RemoteExit) and ended.code == 0
+    error = f"`echo {_WORD}` did not print it, but: {output[:200].decode(errors='replace')!r}"
+    return SessionStep("shell", good, _ms(started, time.monotonic()), None if good else error)
+
+
+def _ms(start: float, end: float) -> float:
+    return round((end - start) * 1000, 1)

@@ -1,0 +1,214 @@
+"""A command in a shell of a Windows host: follow its output, write its input, end it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from uuid import uuid4
+from xml.etree.ElementTree import Element
+
+from opsjobs.model.errors import RemoteFailure
+from opsjobs.model.execution import CancelProof, ErrorCode
+from opsjobs.remote.output_buffer import OutputBuffer
+from opsjobs.remote.session import Output, RemoteExit
+from opsjobs.remote.winrm import messages
+from opsjobs.remote.winrm.connection import Disconnected, WsmanFault
+from opsjobs.remote.winrm.host import SHELL_GONE, Shell, WinrmHost
+from opsjobs.remote.winrm.messages import ProtocolError
+
+POLL_SECONDS = 20.0
+"""The time for which the host holds a request for output."""
+PROOF_SECONDS = 15.0
+"""The time for the end of a command after it was terminated."""
+INPUT_BYTES = 96 * 1024
+"""One write to standard input: in base64 it fits in the smallest envelope, 150 KiB."""
+SMALL_INPUT_BYTES = 2048
+"""Input that fits in any pipe, so that writing it does not wait for the command."""
+RECEIVED_AFTER_SIGNAL = 16
+"""The responses that are taken without a reader while a command is being ended."""
+
+OPERATION_TIMEOUT = 2150858793
+ABORTED = frozenset({995, 1223})
+"""The faults of requests for a command that was terminated."""
+CONTROL_C_EXIT = -1073741510  # 0xC000013A, of a program that CTRL+C has ended
+
+_CONTACT = (Disconnected, ProtocolError, RemoteFailure)
+
+
+class WinrmProcess:
+    """A command that was started; it is followed from the start on."""
+
+    def __init__(self, host: WinrmHost, shell: Shell, command: str, stdin: bytes) -> None:
+        self._host = host
+        self._shell = shell
+        self._command = command
+        self._room = asyncio.Event()
+        self._room.set()
+        self._output = OutputBuffer(pause=self._room.clear, resume=self._room.set)
+        self._closed = False
+        self._interrupted = False
+        self._terminated = False
+        self._unread = 0
+        self._input_failure: str | None = None
+        self._doubt: str | None = None
+        self._following = asyncio.create_task(self._follow(stdin))
+
+    def __aiter__(self) -> AsyncIterator[Output | RemoteExit]:
+        """Iterate over the output, then one RemoteExit."""
+        return self._output.read()
+
+    # --- output
+
+    async def _follow(self, stdin: bytes) -> None:
+        feeding = None
+        try:
+            if len(stdin) <= SMALL_INPUT_BYTES:
+                await self._write(stdin)
+            else:  # beside the output, which the command may have to write first
+                feeding = asyncio.create_task(self._write(stdin))
+            while not await self._receive():
+                pass
+        except asyncio.CancelledError:
+            raise
+        except _CONTACT as broken:
+            self._lose(f"contact was lost while it was running ({broken})")
+        except WsmanFault as fault:
+            if self._terminated and fault.code in (*ABORTED, SHELL_GONE):
+                self._output.end(RemoteExit(None, "KILL"))
+            else:
+                self._lose(f"the host no longer knows the command: {fault}")
+        finally:
+            if feeding is not None:
+                feeding.cancel()
+
+    async def _receive(self) -> bool:
+        """Ask for output once; return True after the last of it."""
+        await self._wait_for_room()
+        message = messages.receive(self._shell.id, self._command, POLL_SECONDS)
+        try:
+            received = messages.received_in(await self._request_output(message))
+        except WsmanFault as fault:
+            if fault.code == OPERATION_TIMEOUT:  # nothing was written in that time
+                return False
+            raise
+        for name, data in received.pieces:
+            self._output.put("stderr" if name == "stderr" else "stdout", data)
+        if received.done:
+            self._output.end(self._exit(received.exit_code))
+        return received.done
+
+    async def _request_output(self, message: messages.WsmanMessage) -> Element:
+        """Ask for output; if the connection breaks, repeat the request with the same id.
+
+        The host may have sent output on the broken connection. It is not known to repeat it, so
+        from then on the completeness of the output is in doubt.
+        """
+        try:
+            return await self._host.request(message, once=True)
+        except Disconnected as lost:
+            self._doubt = f"the connection broke during the command ({lost})"
+        return await self._host.request(message)
+
+    async def _wait_for_room(self) -> None:
+        if self._terminated or self._room.is_set():
+            return
+        if self._interrupted and self._unread < RECEIVED_AFTER_SIGNAL:
+            self._unread += 1
+            return
+        await self._room.wait()
+
+    def _exit(self, code: int | None) -> RemoteExit:
+        if self._terminated:
+            return RemoteExit(None, "KILL")
+        if self._interrupted and code == CONTROL_C_EXIT:
+            return RemoteExit(None, "TERM")
+        return RemoteExit(code, detail=self._doubt or self._input_failure)
+
+    def _lose(self, reason: str) -> None:
+        self._output.end(RemoteFailure(ErrorCode.LOST, f"{self._host.name}: {reason}."))
+
+    # --- input
+
+    async def _write(self, data: bytes) -> None:
+        """Write the whole input and end it; a command that does not read it may end before."""
+        for at in range(0, max(len(data), 1), INPUT_BYTES):
+            piece = data[at : at + INPUT_BYTES]
+            last = at + INPUT_BYTES >= len(data)
+            message = messages.send_input(self._shell.id, self._command, piece, end=last)
+            try:
+                await self._host.request(message, once=True)
+            except WsmanFault:  # the command has ended, or closed its input
+                return
+            except _CONTACT as broken:
+                self._input_failure = f"its input was cut off ({broken})"
+                return
+
+    # --- the end
+
+    async def kill(self, grace_seconds: float) -> CancelProof:
+        """Send CTRL+C, and terminate the command after the grace period; return the proof.
+
+        The requests use a connection of their own: the other one waits for output.
+        """
+        if self._output.outcome is not None:
+            return CancelProof.ALREADY_FINISHED
+        self._interrupted = True
+        self._room.set()
+        try:
+            async with asyncio.timeout(grace_seconds + PROOF_SECONDS):
+                await self._signal(messages.CTRL_C)
+                if await self._ended_within(grace_seconds):
+                    return self._proof()
+                self._terminated = True
+                self._room.set()
+                await self._signal(messages.TERMINATE)
+                if not await self._ended_within(PROOF_SECONDS / 3):
+                    await self._host.delete(self._shell)
+                await self._output.settled.wait()
+        except (TimeoutError, *_CONTACT):
+            return CancelProof.UNREACHABLE
+        return self._proof()
+
+    async def _signal(self, code: str) -> None:
+        try:
+            await self._host.request(messages.signal(self._shell.id, self._command, code))
+        except WsmanFault:
+            return  # it has just ended: what is received next shows that
+
+    async def _ended_within(self, seconds: float) -> bool:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._output.settled.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    def _proof(self) -> CancelProof:
+        lost = isinstance(self._output.outcome, RemoteFailure)
+        return CancelProof.UNREACHABLE if lost else CancelProof.KILLED
+
+    async def close(self) -> None:
+        """Stop following it. If it has ended, its shell is kept for the next command."""
+        if self._closed:
+            return
+        self._closed = True
+        if not isinstance(self._output.outcome, RemoteExit):
+            self._following.cancel()
+        elif self._terminated:
+            self._host.later(self._host.delete(self._shell))
+        else:
+            self._host.keep(self._shell)
+            self._host.later(self._forget())
+
+    async def _forget(self) -> None:
+        """Make the host remove the command, which has ended, from its shell."""
+        with contextlib.suppress(WsmanFault, *_CONTACT):
+            await self._host.request(
+                messages.signal(self._shell.id, self._command, messages.TERMINATE)
+            )
+
+
+def new_command_id() -> str:
+    """Return an id for a command."""
+    return str(uuid4()).upper()

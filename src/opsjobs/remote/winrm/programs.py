@@ -1,0 +1,157 @@
+"""Starting programs on Windows: as a line for cmd, or by a helper script in PowerShell."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from opsjobs.model import quoting
+from opsjobs.model.program import Program
+
+LINE_CHARACTERS_MAX = 8_191
+"""The maximum length of a line for cmd.exe."""
+
+_POWERSHELL = "-NoProfile -NonInteractive -ExecutionPolicy Bypass"
+_INTERPRETERS: Mapping[str, tuple[str, ...]] = {
+    "powershell": ("powershell.exe",),
+    "pwsh": ("pwsh.exe",),
+    "cmd": ("cmd.exe",),
+    "python": ("python.exe", "python3.exe", "py.exe"),
+    "node": ("node.exe",),
+    "perl": ("perl.exe",),
+    "bash": ("bash.exe",),
+    "sh": ("sh.exe",),
+}
+_BEFORE = {
+    "powershell": f"{_POWERSHELL} -File ",
+    "pwsh": f"{_POWERSHELL} -File ",
+    "cmd": '/d /s /c "',
+}
+_ENDINGS = {"powershell": ".ps1", "pwsh": ".ps1", "cmd": ".cmd", "python": ".py"} | {
+    "node": ".js",
+    "perl": ".pl",
+    "bash": ".sh",
+    "sh": ".sh",
+}
+_TRAILING_BACKSLASHES = re.compile(r'(\\*)("|$)')
+
+
+class UnsupportedProgram(ValueError):
+    """A program that cannot be started over WinRM."""
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """One command in a shell: its line, the shell's environment and folder, and its input.
+
+    `nonce`: what precedes the reports of a helper script; None for a line of its own.
+    """
+
+    line: str
+    environment: Mapping[str, str] = field(default_factory=dict)
+    folder: str | None = None
+    stdin: bytes = b""
+    nonce: str | None = None
+
+
+def launch_line(line: str, **more: Any) -> Launch:
+    """Return the launch of a line in cmd. Raises UnsupportedProgram."""
+    if "\n" in line.rstrip("\r\n"):
+        raise UnsupportedProgram(
+            "cmd.exe reads one line, and this command has several: use a script with the "
+            "interpreter cmd or powershell"
+        )
+    line = line.rstrip("\r\n")
+    if len(line) > LINE_CHARACTERS_MAX:
+        raise UnsupportedProgram(
+            f"cmd.exe reads at most {LINE_CHARACTERS_MAX} characters, and this command has "
+            f"{len(line)}: use a script"
+        )
+    return Launch(line, **more)
+
+
+def launch_program(program: Program) -> Launch:
+    """Return the launch of a program. Raises UnsupportedProgram."""
+    more: dict[str, Any] = {"environment": program.env, "folder": program.cwd}
+    if program.command is not None and not program.secrets:
+        return launch_line(program.command, stdin=program.stdin or b"", **more)
+    nonce = secrets.token_hex(8)
+    helper = read_helper("run").encode()
+    parameters = json.dumps({"nonce": nonce, **_parameters(program)}).encode()
+    stdin = b"%d %d\n%b%b%b" % (
+        len(helper),
+        len(parameters),
+        helper,
+        parameters,
+        program.stdin or b"",
+    )
+    return Launch(bootstrap_line(), stdin=stdin, nonce=nonce, **more)
+
+
+def _parameters(program: Program) -> dict[str, Any]:
+    """Return the parameters of the helper script `run`."""
+    found: dict[str, Any] = {
+        "secrets": [
+            {"name": name, "value": base64.b64encode(secret.reveal().encode()).decode()}
+            for name, secret in program.secrets.items()
+        ]
+    }
+    if program.command is not None:
+        line = launch_line(program.command).line
+        return {
+            **found,
+            "interpreters": ["cmd.exe"],
+            "before": '/d /s /c "',
+            "after": f'{line}"',
+        }
+    kind = _kind(program.interpreter)
+    quote = quoting.cmd if kind == "cmd" else quote_argument
+    arguments = "".join(f" {quote(argument)}" for argument in program.args)
+    path = "/" in program.interpreter or "\\" in program.interpreter
+    known = (program.interpreter,) if path else _INTERPRETERS.get(program.interpreter)
+    return {
+        **found,
+        "interpreters": known or (program.interpreter,),
+        "script": base64.b64encode(program.script or b"").decode(),
+        "file": f"script{_ENDINGS.get(kind, '')}",
+        "before": _BEFORE.get(kind, ""),
+        "after": f'{arguments}"' if kind == "cmd" else arguments,
+    }
+
+
+def quote_argument(argument: str) -> str:
+    """Quote an argument for programs that split their command line as Windows does."""
+    doubled = _TRAILING_BACKSLASHES.sub(
+        lambda found: found[1] * 2 + ('\\"' if found[2] else ""), argument
+    )
+    return f'"{doubled}"'
+
+
+@cache
+def bootstrap_line() -> str:
+    """Return the line that starts PowerShell, which then reads a helper from its input."""
+    code = base64.b64encode(_read("bootstrap").encode("utf-16-le")).decode()
+    return f"powershell.exe {_POWERSHELL} -EncodedCommand {code}"
+
+
+@cache
+def read_helper(name: str) -> str:
+    """Return the helper script of this name."""
+    return _read(name)
+
+
+def _read(name: str) -> str:
+    return files(__package__).joinpath("scripts", f"{name}.ps1").read_text()
+
+
+def _kind(interpreter: str) -> str:
+    """Return the kind of an interpreter by its name: python.exe is a python."""
+    found = re.match(r"[a-z]+", re.split(r"[/\\]", interpreter.lower())[-1])
+    return found[0] if found else ""

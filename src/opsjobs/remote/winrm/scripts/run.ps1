@@ -1,0 +1,81 @@
+# opsjobs-helper run 1
+# Runs a program with files: a script, or secrets. Reports on standard error, after the nonce, that
+# it begins ("B"), or why it does not ("W interpreter", "W storage").
+param($stdin, $p)
+$ErrorActionPreference = 'Stop'
+$ProgressPreference = 'SilentlyContinue'
+$folder = $null
+
+function Say($words) {
+    [Console]::Error.Write($p.nonce + ' ' + $words + "`n")
+    [Console]::Error.Flush()
+}
+
+function Fail($cause) {
+    Say ('W ' + $cause)
+    Leave 1
+}
+
+function Leave($code) {
+    if ($folder -and [IO.Directory]::Exists($folder)) {
+        try { [IO.Directory]::Delete($folder, $true) } catch { }
+    }
+    exit $code
+}
+
+# Only this user and the system may read the folder.
+function New-Place {
+    $place = [IO.Path]::Combine([IO.Path]::GetTempPath(), 'opsjobs-' + [Guid]::NewGuid().ToString('N'))
+    $rights = New-Object Security.AccessControl.DirectorySecurity
+    $rights.SetAccessRuleProtection($true, $false)
+    $me = [Security.Principal.WindowsIdentity]::GetCurrent().User
+    $system = New-Object Security.Principal.SecurityIdentifier 'S-1-5-18'
+    foreach ($who in $me, $system) {
+        $rule = New-Object Security.AccessControl.FileSystemAccessRule ($who, 'FullControl', 'ContainerInherit,ObjectInherit', 'None', 'Allow')
+        $rights.AddAccessRule($rule)
+    }
+    $made = New-Item -ItemType Directory -Path $place
+    Set-Acl -Path $made.FullName -AclObject $rights
+    $made.FullName
+}
+
+$found = $null
+foreach ($name in $p.interpreters) {
+    $found = Get-Command -Name $name -CommandType Application -ErrorAction SilentlyContinue | Select-Object -First 1
+    if ($found) { break }
+}
+if (-not $found) { Fail 'interpreter' }
+
+$start = New-Object Diagnostics.ProcessStartInfo
+try {
+    $folder = New-Place
+    if ($p.script) {
+        $file = [IO.Path]::Combine($folder, $p.file)
+        [IO.File]::WriteAllBytes($file, [Convert]::FromBase64String($p.script))
+    }
+    if ($p.secrets) {
+        $secrets = [IO.Path]::Combine($folder, 'secrets')
+        [void][IO.Directory]::CreateDirectory($secrets)
+        foreach ($secret in $p.secrets) {
+            $bytes = [Convert]::FromBase64String($secret.value)
+            [IO.File]::WriteAllBytes([IO.Path]::Combine($secrets, $secret.name), $bytes)
+        }
+        $start.EnvironmentVariables['OPSJOBS_SECRETS'] = $secrets
+    }
+} catch {
+    Fail 'storage'
+}
+
+# Without redirection the program has the handles of this process: its bytes are not touched.
+$start.FileName = $found.Definition
+$start.Arguments = if ($p.script) { $p.before + '"' + $file + '"' + $p.after } else { $p.before + $p.after }
+$start.UseShellExecute = $false
+$start.WorkingDirectory = (Get-Location).ProviderPath
+Say 'B'
+try {
+    $process = [Diagnostics.Process]::Start($start)
+} catch {
+    Fail 'interpreter'
+}
+$process.WaitForExit()
+Leave $process.ExitCode

@@ -1,0 +1,218 @@
+"""A session on a Windows host: start commands and programs in its shells."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from opsjobs.model.capabilities import WINRM, Capabilities
+from opsjobs.model.errors import RemoteFailure
+from opsjobs.model.execution import CancelProof, ErrorCode
+from opsjobs.model.program import Program
+from opsjobs.remote.disk import Disk
+from opsjobs.remote.session import (
+    Durable,
+    LoginTimes,
+    RemoteExit,
+    RemoteProcess,
+    check_command,
+)
+from opsjobs.remote.spool.direct import ReportingProcess
+from opsjobs.remote.winrm import messages
+from opsjobs.remote.winrm.connection import Disconnected, WsmanFault
+from opsjobs.remote.winrm.host import ACCESS_DENIED, SHELL_GONE, Shell, WinrmHost
+from opsjobs.remote.winrm.messages import ProtocolError
+from opsjobs.remote.winrm.process import OPERATION_TIMEOUT, WinrmProcess, new_command_id
+from opsjobs.remote.winrm.programs import (
+    Launch,
+    UnsupportedProgram,
+    launch_line,
+    launch_program,
+)
+
+FOLDER_INVALID = frozenset({267, 0x8007010B})
+"""The faults of a working directory that is not there."""
+PROBE_SECONDS = 1.0
+
+
+class StartMissed(Exception):
+    """The host shows that it did not start the command, and that it never will."""
+
+
+class WinrmSession:
+    """A session: it holds a place on the host, and connections only during requests."""
+
+    capabilities: Capabilities = WINRM
+
+    def __init__(self, host: WinrmHost, login_times: LoginTimes | None) -> None:
+        self._host = host
+        self._started: list[RemoteProcess] = []
+        self.login_times = login_times
+
+    async def start(
+        self,
+        command: str | Program,
+        *,
+        stdin: bytes = b"",
+        marked: bool | None = None,  # noqa: ARG002  Windows ends a command with its children
+    ) -> RemoteProcess:
+        """Start a line in cmd, or a program.
+
+        Raises RemoteFailure: CONNECTION_LOST, TARGET_BUSY or AUTH_FAILED if nothing can have
+        started, LOST if the request was written and no response arrived.
+        """
+        try:
+            if isinstance(command, Program):
+                launch = launch_program(command)
+            else:
+                check_command(command)
+                launch = launch_line(command, stdin=stdin)
+            process = await self._start(launch)
+        except UnsupportedProgram as error:
+            raise RemoteFailure(
+                ErrorCode.INTERNAL, f"{self._host.name} cannot be sent this: {error}."
+            ) from None
+        if launch.nonce is not None and isinstance(command, Program):
+            return ReportingProcess(process, launch.nonce, command, explain_no_powershell)
+        return process
+
+    async def _start(self, launch: Launch) -> RemoteProcess:
+        try:
+            return await self._start_in(
+                await self._host.take_shell(launch.environment, launch.folder), launch
+            )
+        except WsmanFault as fault:
+            if fault.code in FOLDER_INVALID:
+                return EndedProcess(
+                    RemoteExit(
+                        None,
+                        None,
+                        "folder",
+                        f"the working directory {launch.folder} is not there, or cannot be entered",
+                    )
+                )
+            raise self._not_started(fault) from None
+        except ValueError as error:
+            raise UnsupportedProgram(str(error)) from None
+        except (Disconnected, ProtocolError, StartMissed) as lost:
+            raise RemoteFailure(
+                ErrorCode.CONNECTION_LOST, f"The connection to {self._host.name} broke: {lost}."
+            ) from None
+
+    async def _start_in(self, shell: Shell, launch: Launch) -> WinrmProcess:
+        """Start the command in this shell, or in a new one if that certainly did not happen.
+
+        The host may have deleted a kept shell, or closed an idle connection.
+        """
+        try:
+            command = await self._request_start(shell, launch)
+        except (WsmanFault, StartMissed) as missed:
+            gone = isinstance(missed, WsmanFault) and missed.code == SHELL_GONE and shell.used
+            if not (gone or isinstance(missed, StartMissed)):
+                raise
+            shell = await self._host.create_shell(shell.key)
+            command = await self._request_start(shell, launch)
+        shell.used = True
+        process = WinrmProcess(self._host, shell, command, launch.stdin)
+        self._started.append(process)
+        return process
+
+    async def _request_start(self, shell: Shell, launch: Launch) -> str:
+        """Start the command under an id of ours; return the id that the host gave it."""
+        command = new_command_id()
+        message = messages.start_command(shell.id, command, launch.line)
+        try:
+            response = await self._host.request(message, once=True)
+            given = messages.command_id_in(response)
+        except (Disconnected, ProtocolError) as lost:
+            await self._find_started(shell, command, str(lost))
+            return command
+        if given.upper() == command:
+            self._host.honours_ids = True
+        return given
+
+    async def _find_started(self, shell: Shell, command: str, reason: str) -> None:
+        """Return if the host knows the command, whose start was not confirmed.
+
+        Raises StartMissed if it certainly has not started, else RemoteFailure(LOST).
+        """
+        lost = RemoteFailure(
+            ErrorCode.LOST,
+            f"{self._host.name} was sent the command, and the connection broke before the answer "
+            f"({reason}): it is unknown whether it runs.",
+        )
+        try:
+            # Empty input does nothing: only the ids are looked up.
+            await self._host.request(messages.send_input(shell.id, command, b"", end=False))
+        except WsmanFault as fault:
+            if fault.code == OPERATION_TIMEOUT:
+                return
+            if fault.code != SHELL_GONE or not self._host.honours_ids:
+                raise lost from None
+        except (Disconnected, ProtocolError, RemoteFailure):
+            raise lost from None
+        else:
+            return
+        # The shell is there, then, and goes: a request that is still on its way starts nothing.
+        try:
+            await self._host.request(messages.delete_shell(shell.id))
+        except (WsmanFault, Disconnected, ProtocolError, RemoteFailure):
+            raise lost from None
+        raise StartMissed(reason)
+
+    def _not_started(self, fault: WsmanFault) -> RemoteFailure:
+        if fault.code == ACCESS_DENIED:
+            return RemoteFailure(
+                ErrorCode.AUTH_FAILED,
+                f"{self._host.name} accepts the login, but refuses a shell ({fault}). Add the "
+                "user to the group Remote Management Users or Administrators.",
+            )
+        return RemoteFailure(
+            ErrorCode.CONNECTION_LOST, f"{self._host.name} did not start the command: {fault}"
+        )
+
+    def durable(self) -> Durable | None:
+        """Return None: there are no durable runs over WinRM yet."""
+        return None
+
+    @asynccontextmanager
+    async def disk(self) -> AsyncIterator[Disk]:
+        """Raise RemoteFailure(TRANSFER): there are no file transfers over WinRM yet."""
+        raise RemoteFailure(
+            ErrorCode.TRANSFER, f"{self._host.name} is reached over WinRM, which transfers no files"
+        )
+        yield  # the protocol's form
+
+    async def close(self) -> None:
+        """Stop following what was started."""
+        for process in self._started:
+            await process.close()
+
+
+class EndedProcess:
+    """A command that was not started, for a reason of its machine."""
+
+    def __init__(self, end: RemoteExit) -> None:
+        self._end = end
+
+    async def __aiter__(self) -> AsyncIterator[RemoteExit]:
+        yield self._end
+
+    async def kill(self, grace_seconds: float) -> CancelProof:  # noqa: ARG002  nothing runs
+        """Return that it has ended."""
+        return CancelProof.ALREADY_FINISHED
+
+    async def close(self) -> None:
+        """Do nothing: there is no command."""
+
+
+def explain_no_powershell(end: RemoteExit) -> RemoteExit:
+    """Return the exit of a program whose helper script did not report its start."""
+    if end.signal is not None:
+        return end
+    return RemoteExit(
+        None,
+        None,
+        "interpreter",
+        f"PowerShell 3 or newer did not start it: it ended with {end.code}",
+    )

@@ -1,0 +1,266 @@
+"""The WS-Management service of the stand-in: shells and commands, quotas and faults."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import os
+import signal
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import uuid4
+
+from opsjobs.standalone.lab.wsman import envelopes
+from opsjobs.standalone.lab.wsman.commands import LabCommand, LabShell
+from opsjobs.standalone.lab.wsman.envelopes import (
+    NAMESPACES,
+    SHELL,
+    TRANSFER,
+    LabRequest,
+    WsmanRefusal,
+)
+
+CMD = f"{SHELL}/cmd"
+CONFIG = "http://schemas.microsoft.com/wbem/wsman/1/config"
+OVERHEAD_BYTES = 4096
+"""The part of a response to Receive that is not output."""
+
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+@dataclass(frozen=True, slots=True)
+class LabQuotas:
+    """The quotas of the host, as Windows has them by default."""
+
+    shells: int = 30
+    commands_per_shell: int = 25
+    envelope_kib: int = 500
+    operation_seconds_max: float = 60.0
+
+
+def shell_not_found(shell_id: str | None) -> WsmanRefusal:
+    """Return the fault for a shell that is not there."""
+    return WsmanRefusal(
+        2150858843,
+        "The request for the Windows Remote Shell with ShellId "
+        f"{shell_id} failed because the shell was not found on the server. Possible causes are: "
+        "the specified ShellId is incorrect or the shell no longer exists on the server. Provide "
+        "the correct ShellId or create a new shell and retry the operation.",
+        "w:InvalidSelectors",
+    )
+
+
+class LabService:
+    """The shells of one host, for all of its connections."""
+
+    def __init__(self, url: str, folder: Path, programs: Path, quotas: LabQuotas) -> None:
+        self.url = url
+        self.quotas = quotas
+        self.shells: dict[str, LabShell] = {}
+        self._folder = folder
+        self._programs = programs
+        self._actions: dict[str, Callable[[LabRequest, str], Awaitable[str]]] = {
+            f"{TRANSFER}/Create": self._create,
+            f"{TRANSFER}/Delete": self._delete,
+            f"{TRANSFER}/Get": self._get,
+            f"{SHELL}/Command": self._command,
+            f"{SHELL}/Send": self._send,
+            f"{SHELL}/Signal": self._signal,
+        }
+
+    async def perform(
+        self, request: LabRequest, user: str, is_gone: Callable[[], bool]
+    ) -> bytes | None:
+        """Return the response; None if the client is gone.
+
+        `is_gone`: whether it has closed the connection. Raises WsmanRefusal.
+        """
+        if request.action == f"{SHELL}/Receive":
+            return await self._receive(request, is_gone)
+        action = self._actions.get(request.action)
+        if action is None:
+            raise WsmanRefusal(
+                2150858778, f"The action {request.action} is not supported.", "a:ActionNotSupported"
+            )
+        return envelopes.respond(request, await action(request, user))
+
+    async def _create(self, request: LabRequest, user: str) -> str:
+        if request.resource != CMD:
+            raise WsmanRefusal(
+                2150859008,
+                f"There is no shell of type {request.resource} on this stand-in.",
+                "a:DestinationUnreachable",
+            )
+        if len(self.shells) >= self.quotas.shells:
+            raise WsmanRefusal(
+                2150859173,
+                "The WS-Management service cannot process the request. The maximum number of "
+                "concurrent shells for this user has been exceeded. Close existing shells or "
+                "raise the quota for this user.",
+                "w:QuotaLimit",
+            )
+        asked = request.body.find("rsp:Shell", NAMESPACES)
+        if asked is None:
+            raise WsmanRefusal(2150858752, "The body has no Shell.", "w:SchemaError")
+        shell_id = asked.get("ShellId") or str(uuid4()).upper()
+        if shell_id in self.shells:
+            raise WsmanRefusal(2150858837, f"The shell {shell_id} exists.", "w:AlreadyExists")
+        variables = {
+            found.get("Name", ""): found.text or ""
+            for found in asked.iterfind("rsp:Environment/rsp:Variable", NAMESPACES)
+        }
+        wanted = asked.findtext("rsp:WorkingDirectory", None, NAMESPACES)
+        folder = self._folder / wanted if wanted else self._folder
+        if not folder.is_dir():
+            raise WsmanRefusal(2147942667, "The directory name is invalid.")
+        self.shells[shell_id] = LabShell(
+            shell_id,
+            asked.get("Name") or asked.findtext("rsp:Name", "", NAMESPACES) or "",
+            {**self._environment(user), **variables},
+            folder,
+            user,
+        )
+        return envelopes.creation(shell_id, user, request.resource, self.url)
+
+    def _environment(self, user: str) -> dict[str, str]:
+        name = user.rpartition("\\")[2]
+        kept = {key: os.environ[key] for key in ("LANG", "LC_ALL", "TZ") if key in os.environ}
+        return {
+            **kept,
+            "PATH": f"{self._programs}:{_PATH}",
+            "HOME": str(self._folder),
+            "USERNAME": name,
+            "COMPUTERNAME": "LAB",
+            "OS": "Windows_NT",
+        }
+
+    async def _command(self, request: LabRequest, _user: str) -> str:
+        shell = self._shell(request)
+        asked = request.body.find("rsp:CommandLine", NAMESPACES)
+        if asked is None:
+            raise WsmanRefusal(2150858752, "The body has no CommandLine.", "w:SchemaError")
+        if len(shell.commands) >= self.quotas.commands_per_shell:
+            raise WsmanRefusal(
+                2150859174,
+                "The WS-Management service cannot process the request. The maximum number of "
+                "concurrent operations for this user has been exceeded.",
+                "w:QuotaLimit",
+            )
+        words = [
+            found.text or ""
+            for found in asked
+            if found.tag.rpartition("}")[2] in ("Command", "Arguments")
+        ]
+        command_id = asked.get("CommandId") or str(uuid4()).upper()
+        if command_id in shell.commands:
+            raise WsmanRefusal(2150858837, f"The command {command_id} exists.", "w:AlreadyExists")
+        command = shell.commands[command_id] = LabCommand(command_id)
+        try:
+            await command.start(" ".join(words), shell.environment, shell.folder)
+        except OSError as error:
+            del shell.commands[command_id]
+            raise WsmanRefusal(2147942402, f"{error.strerror}.") from None
+        return (
+            f"<rsp:CommandResponse><rsp:CommandId>{command_id}</rsp:CommandId>"
+            "</rsp:CommandResponse>"
+        )
+
+    async def _receive(self, request: LabRequest, is_gone: Callable[[], bool]) -> bytes | None:
+        stream = request.body.find("rsp:Receive/rsp:DesiredStream", NAMESPACES)
+        command_id = stream.get("CommandId") if stream is not None else None
+        command = self._find(request, command_id)
+        if command.last is not None and command.last[0] == request.message_id:
+            return command.last[1]
+        await self._wait_for_output(
+            command, min(request.seconds, self.quotas.operation_seconds_max)
+        )
+        if is_gone():  # then the output waits for another request
+            return None
+        if command.aborted:
+            raise WsmanRefusal(
+                995,
+                "The I/O operation has been aborted because of either a thread exit or an "
+                "application request.",
+            )
+        room = min(request.envelope_bytes, self.quotas.envelope_kib << 10) - OVERHEAD_BYTES
+        pieces = command.take(room * 3 // 4)
+        body = envelopes.received(command.id, pieces, command.exit_code if command.done else None)
+        response = envelopes.respond(request, body)
+        command.last = (request.message_id, response)
+        return response
+
+    async def _wait_for_output(self, command: LabCommand, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                while not command.ready:
+                    command.changed.clear()
+                    await command.changed.wait()
+        except TimeoutError:
+            raise WsmanRefusal(
+                2150858793,
+                "The WS-Management service cannot complete the operation within the time "
+                "specified in OperationTimeout.",
+                "w:TimedOut",
+            ) from None
+
+    async def _send(self, request: LabRequest, _user: str) -> str:
+        stream = request.body.find("rsp:Send/rsp:Stream", NAMESPACES)
+        if stream is None:
+            raise WsmanRefusal(2150858752, "The body has no Stream.", "w:SchemaError")
+        command = self._find(request, stream.get("CommandId"))
+        end = stream.get("End", "").lower() in ("true", "1")
+        try:
+            await command.write(base64.b64decode(stream.text or ""), end=end)
+        except (BrokenPipeError, ConnectionResetError):
+            raise WsmanRefusal(109, "The pipe has been ended.") from None
+        return "<rsp:SendResponse/>"
+
+    async def _signal(self, request: LabRequest, _user: str) -> str:
+        asked = request.body.find("rsp:Signal", NAMESPACES)
+        if asked is None:
+            raise WsmanRefusal(2150858752, "The body has no Signal.", "w:SchemaError")
+        command = self._find(request, asked.get("CommandId"))
+        code = asked.findtext("rsp:Code", "", NAMESPACES).rpartition("/")[2].lower()
+        if code == "terminate":
+            ended = command.done
+            command.terminate()
+            if ended:
+                del self._shell(request).commands[command.id]
+        else:
+            command.signal(signal.SIGTERM)  # CTRL+C ends what does not handle it, as this does
+        return "<rsp:SignalResponse/>"
+
+    async def _delete(self, request: LabRequest, _user: str) -> str:
+        shell = self._shell(request)
+        del self.shells[shell.id]
+        await shell.close()
+        return ""
+
+    async def _get(self, request: LabRequest, _user: str) -> str:
+        if request.resource == CONFIG:
+            kib = self.quotas.envelope_kib
+            return (
+                f'<cfg:Config xmlns:cfg="{CONFIG}"><cfg:MaxEnvelopeSizekb>{kib}'
+                "</cfg:MaxEnvelopeSizekb><cfg:MaxTimeoutms>60000</cfg:MaxTimeoutms></cfg:Config>"
+            )
+        shell = self._shell(request)
+        return envelopes.shell_body(shell.id, shell.owner, CMD)
+
+    def _shell(self, request: LabRequest) -> LabShell:
+        shell = self.shells.get(request.shell_id or "")
+        if shell is None:
+            raise shell_not_found(request.shell_id)
+        return shell
+
+    def _find(self, request: LabRequest, command_id: str | None) -> LabCommand:
+        command = self._shell(request).commands.get(command_id or "")
+        if command is None:
+            raise shell_not_found(request.shell_id)
+        return command
+
+    async def close(self) -> None:
+        """End all shells."""
+        shells, self.shells = [*self.shells.values()], {}
+        for shell in shells:
+            await shell.close()

@@ -1,0 +1,206 @@
+"""Connections to Windows hosts that break, expire or are forgotten, and hosts at their quotas."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from contract.conftest import collect
+from kit.windows_hosts import WindowsHost, until, windows_host
+from opsjobs.model.errors import RemoteFailure
+from opsjobs.model.execution import CancelProof, ErrorCode
+from opsjobs.model.program import Program
+from opsjobs.remote.session import Output, RemoteExit
+from opsjobs.remote.winrm import host as hosts
+from opsjobs.remote.winrm.connect import WinrmConnector
+from opsjobs.remote.winrm.pool import WinrmPool
+from opsjobs.standalone.lab.wsman.service import LabQuotas
+
+
+@asynccontextmanager
+async def pooled(quotas: LabQuotas | None = None) -> AsyncIterator[tuple[WindowsHost, WinrmPool]]:
+    async with windows_host(quotas=quotas) as host:
+        pool = WinrmPool(WinrmConnector())
+        try:
+            yield host, pool
+        finally:
+            await pool.close()
+
+
+async def run(
+    host: WindowsHost, pool: WinrmPool, command: str | Program
+) -> tuple[bytes, bytes, RemoteExit]:
+    async with pool.session(host.endpoint()) as session:
+        return await collect(await session.start(command))
+
+
+def commands(host: WindowsHost) -> list[str]:
+    """The commands that the host has not forgotten."""
+    return [name for shell in host.server.service.shells.values() for name in shell.commands]
+
+
+async def test_a_shell_and_its_connection_are_used_again() -> None:
+    async with pooled() as (host, pool):
+        for code in range(5):
+            assert (await run(host, pool, f"exit {code}"))[2] == RemoteExit(code)
+            await until(lambda: commands(host) == [])
+        assert host.server.connections == 1
+        assert len(host.server.service.shells) == 1
+
+
+async def test_a_shell_is_used_again_only_for_the_same_variables() -> None:
+    async with pooled() as (host, pool):
+        for value in "aabbaa":
+            program = Program(command="echo $A", env={"A": value})
+            assert (await run(host, pool, program))[0] == f"{value}\n".encode()
+        assert len(host.server.service.shells) == 2
+
+
+async def test_no_more_than_two_idle_shells_are_kept_and_none_is_left_behind() -> None:
+    async with pooled() as (host, pool):
+        for value in "abcdef":
+            await run(host, pool, Program(command="echo $A", env={"A": value}))
+        await until(lambda: len(host.server.service.shells) == 2)
+        await pool.close()
+        assert host.server.service.shells == {}
+
+
+async def test_a_connection_that_the_host_has_closed_is_not_noticed() -> None:
+    async with pooled() as (host, pool):
+        await run(host, pool, "exit 0")
+        await until(lambda: commands(host) == [])
+        host.server.close_connections()
+        assert (await run(host, pool, "exit 3"))[2] == RemoteExit(3)
+        assert host.server.connections == 2
+
+
+async def test_a_shell_that_the_host_has_deleted_is_replaced() -> None:
+    async with pooled() as (host, pool):
+        await run(host, pool, "exit 0")
+        await until(lambda: commands(host) == [])
+        await host.server.service.close()
+        assert (await run(host, pool, "exit 3"))[2] == RemoteExit(3)
+
+
+@pytest.mark.parametrize("action", ["Create", "Command", "Receive", "Send", "Signal"])
+async def test_a_host_that_has_forgotten_the_encryption_is_logged_in_to_again(action: str) -> None:
+    async with pooled() as (host, pool):
+        await run(host, pool, "exit 0")
+        host.server.faults.forget_encryption = 1
+        assert (await run(host, pool, f"echo {action}; exit 3"))[2] == RemoteExit(3)
+        assert host.server.faults.forget_encryption == 0
+
+
+async def test_a_command_whose_start_was_not_confirmed_is_found_and_followed(
+    tmp_path: Path,
+) -> None:
+    async with pooled() as (host, pool):
+        host.server.faults.close_after["Command"] = 1
+        command = f"echo x >>{tmp_path}/starts; echo done"
+        assert await run(host, pool, command) == (b"done\n", b"", RemoteExit(0))
+        assert (tmp_path / "starts").read_text() == "x\n"
+
+
+@pytest.mark.parametrize("often", [1, 2])
+async def test_a_start_that_certainly_did_not_arrive_is_sent_again_once(
+    tmp_path: Path, often: int
+) -> None:
+    async with pooled() as (host, pool):
+        await run(host, pool, "exit 0")  # it honours our ids
+        host.server.faults.close_before["Command"] = often
+        command = f"echo x >>{tmp_path}/starts"
+        if often == 1:
+            assert (await run(host, pool, command))[2] == RemoteExit(0)
+            assert (tmp_path / "starts").read_text() == "x\n"
+            return
+        with pytest.raises(RemoteFailure) as failed:
+            await run(host, pool, command)
+        assert failed.value.code is ErrorCode.CONNECTION_LOST
+        assert host.server.service.shells == {}
+        assert not (tmp_path / "starts").exists()
+
+
+async def test_a_start_is_lost_if_the_host_was_never_seen_to_honour_our_ids() -> None:
+    async with pooled() as (host, pool):
+        host.server.faults.close_before["Command"] = 1
+        with pytest.raises(RemoteFailure) as failed:
+            await run(host, pool, "exit 0")
+        assert failed.value.code is ErrorCode.LOST
+
+
+async def test_a_lost_response_is_asked_for_again_and_the_end_says_so() -> None:
+    async with pooled() as (host, pool):
+        host.server.faults.close_after["Receive"] = 1
+        out, _, end = await run(host, pool, "echo out; exit 3")
+        assert out == b"out\n"
+        assert end.code == 3
+        assert "the connection broke" in (end.detail or "")
+
+
+async def test_a_command_whose_shell_is_gone_is_lost() -> None:
+    async with pooled() as (host, pool), pool.session(host.endpoint()) as session:
+        process = await session.start("echo up; sleep 60")
+        pieces = aiter(process)
+        assert await anext(pieces) == Output("stdout", b"up\n")
+        closing = asyncio.create_task(host.server.service.close())
+        with pytest.raises(RemoteFailure) as lost:
+            await anext(pieces)
+        assert lost.value.code is ErrorCode.LOST
+        assert await process.kill(0.1) is CancelProof.ALREADY_FINISHED
+        await closing
+
+
+async def test_a_cancel_does_not_wait_for_the_request_that_waits_for_output() -> None:
+    async with pooled() as (host, pool):
+        async with pool.session(host.endpoint()) as session:
+            process = await session.start("sleep 60")
+            await until(lambda: host.server.connections == 1)
+            async with asyncio.timeout(5):  # the request waits for 20 seconds
+                assert await process.kill(4.0) is CancelProof.KILLED
+        assert host.server.connections == 2
+
+
+async def test_a_long_silence_is_bridged_by_further_requests(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("opsjobs.remote.winrm.process.POLL_SECONDS", 0.2)
+    async with pooled() as (host, pool):
+        assert await run(host, pool, "sleep 1; echo late") == (b"late\n", b"", RemoteExit(0))
+
+
+async def test_output_arrives_while_the_command_runs_however_much_there_is() -> None:
+    async with pooled() as (host, pool):
+        command = "head -c 3000000 /dev/zero; echo end >&2"
+        out, err, end = await run(host, pool, command)
+        assert (len(out), err, end) == (3_000_000, b"end\n", RemoteExit(0))
+
+
+async def test_fifty_runs_pass_through_a_host_that_allows_few_shells(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(hosts, "QUOTA_PAUSE_SECONDS", 0.2)
+    async with pooled(LabQuotas(shells=3)) as (host, pool):
+        seen = []
+
+        async def one(n: int) -> RemoteExit:
+            program = Program(command="exit $N", env={"N": str(n)})
+            end = (await run(host, pool, program))[2]
+            seen.append(len(host.server.service.shells))
+            return end
+
+        ends = await asyncio.gather(*(one(n) for n in range(50)))
+        assert ends == [RemoteExit(n) for n in range(50)]
+        assert max(seen) <= 3
+
+
+async def test_a_host_that_stays_full_is_busy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hosts, "QUOTA_PAUSE_SECONDS", 0.001)
+    async with pooled(LabQuotas(shells=0)) as (host, pool):
+        with pytest.raises(RemoteFailure) as busy:
+            await run(host, pool, "exit 0")
+        assert busy.value.code is ErrorCode.TARGET_BUSY
+        assert "maximum number of concurrent shells" in busy.value.message
