@@ -234,7 +234,7 @@ def test_each_process_serves_its_metrics_on_its_own_port(observed: Observed) -> 
             pages.append(answer.read().decode())
     api, worker, scheduler = pages
     assert 'opsjobs_http_request_seconds_count{method="POST",route="/run",status="202"} 1.0' in api
-    assert 'opsjobs_runs_finished_total{status="succeeded"} 2.0' in worker
+    assert 'opsjobs_runs_finished_total{status="succeeded",type="command"} 2.0' in worker
     assert "opsjobs_runs_finished_total{" not in scheduler
 
 

@@ -155,7 +155,8 @@ NAMES = {
 
 def test_every_agreed_metric_is_there_and_all_are_ours() -> None:
     metrics = Metrics()
-    metrics.runs_finished.labels(status="succeeded").inc()
+    metrics.runs_finished.labels(status="succeeded", type="command").inc()
+    metrics.run_seconds.labels(type="command").observe(1)
     metrics.wakeups.labels(result="sent").inc()
     metrics.bugs.labels(where="engine").inc()
     metrics.http_request_seconds.labels(method="GET", route="/jobs", status="200").observe(0.01)

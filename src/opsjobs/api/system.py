@@ -32,6 +32,9 @@ from opsjobs.store.system_status import HEAD, Complaint, Queue, Upkeep, WorkerSt
 from opsjobs.telemetry import log
 
 SCHEDULER_LATE_SECONDS = 10.0
+ZONES_SHOWN_MAX = 100
+"""Zones with metrics of their own; the rest is added up."""
+OTHER_ZONES = "other"
 TEXT_FORMAT = "text/plain; version=0.0.4; charset=utf-8"
 
 Samples = Iterable[tuple[Mapping[str, str], float]]
@@ -211,7 +214,7 @@ def fleet_gauges(
     upkeep: Upkeep,
 ) -> bytes:
     """Return the metrics common to all processes, in Prometheus' text format."""
-    queues, alive = list(queues), [worker for worker in workers if worker.alive]
+    queues, alive = _merge_zones(queues), [worker for worker in workers if worker.alive]
     samples_of: Sequence[tuple[str, str, Samples]] = [
         (
             "executions_open",
@@ -264,8 +267,8 @@ def fleet_gauges(
         ),
         ("log_bytes", "Size of the execution logs", [({}, upkeep.log_bytes)]),
         (
-            "log_partition_days_ahead",
-            "Days ahead for which the log has partitions",
+            "log_partitions_ahead",
+            "Partitions of the log beyond today, one a day",
             [({}, upkeep.days_ahead)],
         ),
         (
@@ -281,6 +284,26 @@ def fleet_gauges(
         ),
     ]
     return "".join([_database_up(1), *(_gauge(*one) for one in samples_of)]).encode()
+
+
+def _merge_zones(queues: Iterable[Queue]) -> list[Queue]:
+    """Return the largest queues, and one for all further zones.
+
+    Callers that add targets name the zones: their number must not become one of time series.
+    """
+    by_size = sorted(queues, key=lambda q: (-q.workers, -(q.ready + q.running + q.waiting), q.zone))
+    rest = by_size[ZONES_SHOWN_MAX:]
+    if not rest:
+        return by_size
+    other = Queue(
+        OTHER_ZONES,
+        sum(q.waiting for q in rest),
+        sum(q.ready for q in rest),
+        sum(q.running for q in rest),
+        max((q.oldest_seconds for q in rest if q.oldest_seconds is not None), default=None),
+        sum(q.workers for q in rest),
+    )
+    return [*by_size[:ZONES_SHOWN_MAX], other]
 
 
 def _database_up(value: int) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from opsjobs.bus import Bus
@@ -17,7 +18,9 @@ from opsjobs.composition.authentication import (
 from opsjobs.composition.late_sessions import LateSessions
 from opsjobs.composition.platform import Integrations, build_integrations
 from opsjobs.engine.background.event_publisher import EventPublisher
+from opsjobs.engine.background.execution_meter import ExecutionMeter
 from opsjobs.engine.background.inspection import INSPECTION_SECONDS, Inspection
+from opsjobs.engine.background.loop_lag import LoopLagMonitor
 from opsjobs.engine.background.rescuer import Rescuer
 from opsjobs.engine.event_builder import EventBuilder
 from opsjobs.engine.event_visibility import EventVisibility
@@ -118,6 +121,7 @@ class Services:
 
     clock: Clock
     metrics: Metrics
+    loop_lag: LoopLagMonitor
     limits: Limits
     database: Database
     system_status: SystemStatus
@@ -183,11 +187,13 @@ class Services:
     async def open(self) -> None:
         """Start background work; do not wait for PostgreSQL or Redis."""
         await self.database.open()
+        self.loop_lag.start()
         await self.bus.open()
         self.notifier.start()
 
     async def close(self) -> None:
         """Close everything, in bounded time."""
+        await self.loop_lag.stop()
         await asyncio.to_thread(self.notifier.stop)
         if self.judges is not None:
             await asyncio.to_thread(self.judges.close)
@@ -213,7 +219,7 @@ def build(
     """
     clock, metrics = SystemClock(), Metrics()
     options = DatabaseOptions(settings.database.url, connections, f"opsjobs {process}", hot_verbs)
-    database = Database(options, on_retry=metrics.verb_repeats.inc)
+    database = _database(options, metrics)
     known = build_identity_store(settings, database, clock)
     vault = Vault(database, settings.security.encryption_keys, clock)
     local = settings.security.local_transport
@@ -244,6 +250,7 @@ def build(
     return Services(
         **kept,
         metrics=metrics,
+        loop_lag=LoopLagMonitor(metrics),
         limits=_limits(settings),
         system_status=SystemStatus(database),
         statistics=Statistics(database),
@@ -452,15 +459,24 @@ def _sessions(
         metrics.host_keys_refused.inc()
         log.warning("host_key_refused", target=target.id, name=target.name, reason=words)
 
+    def count_failure(code: ErrorCode) -> None:
+        metrics.connect_failures.labels(code.value).inc()
+
     observe, fetch = metrics.connect_seconds.observe, external_secrets.fetch
     connector = Connector(
-        options, allow=policy, remember=remember, observe=observe, fetch=fetch, alarm=alarm
+        options,
+        allow=policy,
+        remember=remember,
+        observe=observe,
+        fail=count_failure,
+        fetch=fetch,
+        alarm=alarm,
     )
     # Each run at work has a connection, and some have a second one or a jump host.
     connections = max(PoolLimits().connections, settings.worker.concurrency * 5 // 4)
     limits = PoolLimits(connections=connections, handshakes_a_second=settings.connection.rate)
     pool = SshPool(connector, limits, breaker=breaker)
-    metrics.connections.set_function(lambda: pool.connections)
+    _measure_pool(metrics, pool)
     winrm = {
         "connect_seconds": seconds,
         "allow": policy,
@@ -476,6 +492,21 @@ def _sessions(
             Transport.LOCAL: LocalSessions(policy, on=security.local_transport),
         }
     )
+
+
+def _database(options: DatabaseOptions, metrics: Metrics) -> Database:
+    database = Database(options, on_retry=metrics.verb_repeats.inc)
+    for state in ("open", "idle", "wanted"):
+        usage = partial(database.count_connections, state)
+        metrics.database_connections.labels(state).set_function(usage)
+    return database
+
+
+def _measure_pool(metrics: Metrics, pool: SshPool) -> None:
+    metrics.connections.set_function(lambda: pool.connections)
+    metrics.connections_idle.set_function(lambda: pool.idle_connections)
+    metrics.handshakes.set_function(lambda: pool.handshakes)
+    metrics.handshakes_waiting.set_function(lambda: pool.handshakes_waiting)
 
 
 def build_rescuer(
@@ -521,4 +552,10 @@ def build_inspection_loop(services: Services) -> Loop:
 
 def build_event_publisher(services: Services) -> EventPublisher:
     """Build the publisher of the events in the outbox."""
-    return EventPublisher(services.outbox, services.event_builder, services.bus, services.metrics)
+    return EventPublisher(
+        services.outbox,
+        services.event_builder,
+        services.bus,
+        services.metrics,
+        ExecutionMeter(services.database, services.metrics),
+    )

@@ -14,6 +14,7 @@ from typing import Any
 from opsjobs.model.action import parse_frozen
 from opsjobs.model.action_base import FrozenAction
 from opsjobs.model.expression import Expression, Fault, NameScope, parse
+from opsjobs.model.job import JobType
 from opsjobs.model.masking import NO_FORMS, Forms
 from opsjobs.model.parameter import text_of
 from opsjobs.model.pattern import pattern
@@ -61,6 +62,11 @@ class CompiledSpec:
     def heard(self) -> frozenset[str]:
         """Actions whose stdout is read by others."""
         return frozenset[str]().union(*self.hears.values())
+
+    @property
+    def job_type(self) -> str:
+        """The type that follows from the actions: command, script, file_transfer, composite."""
+        return JobType.of_actions([str(action["type"]) for action in self.spec.actions]).value
 
     @property
     def on_lost(self) -> str:

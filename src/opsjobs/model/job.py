@@ -35,6 +35,12 @@ class JobType(StrEnum):
     FILE_TRANSFER = "file_transfer"
     COMPOSITE = "composite"
 
+    @classmethod
+    def of_actions(cls, types: Sequence[str]) -> JobType:
+        """Return the type that follows from the types of the actions."""
+        only = types[0] if len(types) == 1 else ""
+        return cls(only) if only in set(cls) else cls.COMPOSITE
+
 
 class JobState(StrEnum):
     """The state in a job's life cycle."""
@@ -133,8 +139,7 @@ class JobDraft(_Work):
 
     @model_validator(mode="after")
     def _type_is_what_the_actions_are(self) -> JobDraft:
-        only = self.actions[0].type if len(self.actions) == 1 else ""
-        actual = JobType(only) if only in set(JobType) else JobType.COMPOSITE
+        actual = JobType.of_actions([action.type for action in self.actions])
         if self.job_type is None:
             object.__setattr__(
                 self, "job_type", actual

@@ -99,6 +99,15 @@ class Database:
         self._redial.close()
         await self._pool.close()
 
+    def count_connections(self, state: str) -> int:
+        """Return how many connections are `open` or `idle`, or how many callers want one.
+
+        Callable from any thread.
+        """
+        stats = self._pool.get_stats()
+        known = {"open": "pool_size", "idle": "pool_available", "wanted": "requests_waiting"}
+        return stats.get(known[state], 0)
+
     async def _dial(self) -> DatabaseConnection:
         return await open_connection(
             self.options.url,

@@ -12,6 +12,7 @@ from opsjobs.telemetry.metrics_listener import MetricsListener, Probe
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _LAG_SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 3600, 86_400)
 _RUN_SECONDS = (0.01, 0.05, 0.1, 0.5, 1, 5, 15, 60, 300, 900, 3600)
+_EXECUTION_SECONDS = (0.1, 0.5, 1, 5, 15, 60, 300, 900, 3600, 14_400, 86_400)
 _FLUSH_BYTES = (256, 1024, 4096, 16_384, 65_536, 262_144, 1_048_576, 2_097_152)
 _FLUSH_ENTRIES = (1, 4, 16, 64, 256, 1024, 4096)
 
@@ -31,10 +32,13 @@ class Metrics:
 
     def _add_engine_metrics(self) -> None:
         self.runs_finished = self._counter(
-            "runs_finished", "Target runs ended, by final status", "status"
+            "runs_finished", "Target runs ended, by final status and job type", "status", "type"
         )
         self.run_seconds = self._histogram(
-            "run_seconds", "From claim to end of a target run", _RUN_SECONDS
+            "run_seconds", "From claim to end of a target run, by job type", _RUN_SECONDS, "type"
+        )
+        self.run_queue_seconds = self._histogram(
+            "run_queue_seconds", "From the launch of a target run to its first claim", _LAG_SECONDS
         )
         self.runs_running = self._gauge("runs_running", "Target runs in work in this process")
         self.claims = self._counter("claims", "Target runs claimed")
@@ -54,7 +58,38 @@ class Metrics:
         self.stale_writes = self._counter(
             "stale_writes", "Writes dropped because another worker owns the target run"
         )
+        self.executions_finished = self._counter(
+            "executions_finished", "Executions ended, by status and job type", "status", "type"
+        )
+        self.execution_seconds = self._histogram(
+            "execution_seconds",
+            "From the launch of an execution to its end, by job type",
+            _EXECUTION_SECONDS,
+            "type",
+        )
+        self._add_resource_metrics()
+        self._add_connection_metrics()
+
+    def _add_resource_metrics(self) -> None:
+        self.event_loop_lag = self._histogram(
+            "event_loop_lag_seconds", "Delay of a timer of the event loop", _SECONDS
+        )
+        self.database_connections = self._gauge(
+            "database_connections", "Connections of this process to PostgreSQL, by state", "state"
+        )
+
+    def _add_connection_metrics(self) -> None:
         self.connections = self._gauge("connections", "Open connections to targets")
+        self.connections_idle = self._gauge(
+            "connections_idle", "Open connections to targets that no run uses"
+        )
+        self.handshakes = self._gauge("handshakes", "Logins to targets in progress")
+        self.handshakes_waiting = self._gauge(
+            "handshakes_waiting", "Logins to targets that wait for the limits of their host"
+        )
+        self.connect_failures = self._counter(
+            "connect_failures", "Connection attempts that failed, by error code", "code"
+        )
         self.connect_seconds = self._histogram(
             "connect_seconds", "From connect to logged in, one target", _SECONDS
         )

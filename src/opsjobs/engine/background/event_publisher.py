@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from opsjobs import failpoints
 from opsjobs.bus import Bus
+from opsjobs.engine.background.execution_meter import ExecutionMeter
 from opsjobs.engine.event_builder import BuiltEvent, EventBuilder
 from opsjobs.engine.loop import Counts
 from opsjobs.model.errors import Unavailable
@@ -42,8 +43,11 @@ class EventPublisher:
         builder: EventBuilder,
         bus: Bus,
         metrics: Metrics,
+        meter: ExecutionMeter | None = None,
     ) -> None:
+        """`meter` counts the executions whose ends are published."""
         self._outbox = outbox
+        self._meter = meter
         self._builder = builder
         self._bus = bus
         self._metrics = metrics
@@ -101,6 +105,9 @@ class EventPublisher:
                 published += len(events)
                 published_ids.append(fact.id)
         self._metrics.events_published.inc(published)
+        if self._meter is not None:
+            done = set(published_ids)
+            await self._meter.count([fact for fact in facts if fact.id in done])
         if failed is not None:
             raise failed
         return published

@@ -149,11 +149,13 @@ class Launcher:
 
         Raises as `launch`.
         """
-        order = await self.bind_parameters(order)
-        targets = await self.select_targets(order)
+        with tracing.span("prepare"):
+            order = await self.bind_parameters(order)
+            targets = await self.select_targets(order)
+            actions = await self.freeze_actions(order, targets)
         new = self.draft(
             order,
-            await self.freeze_actions(order, targets),
+            actions,
             targets,
             triggered_by=triggered_by,
             requested_by=requested_by,
@@ -316,9 +318,10 @@ class Launcher:
         """
         if self.safety is None:
             return None
-        return await self.safety.check_launch(
-            actions, order.parameters, targets, job_name=order.job_name, tags=order.tags
-        )
+        with tracing.span("safety_check"):
+            return await self.safety.check_launch(
+                actions, order.parameters, targets, job_name=order.job_name, tags=order.tags
+            )
 
     async def start(
         self, new: NewExecution, idem: IdempotentRequest | None = None, *, also: Also | None = None

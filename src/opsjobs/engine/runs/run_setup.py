@@ -230,6 +230,9 @@ class RefusedRun:
     It has the interface of TargetRunner, so that a session treats both in the same way.
     """
 
+    job_type = "unknown"
+    """Its actions could not be read."""
+
     def __init__(
         self, journal: RunJournal, refused: SetupRefused, clock: Clock, *, inherited: bool
     ) -> None:

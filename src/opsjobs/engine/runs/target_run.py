@@ -104,6 +104,11 @@ class TargetRunner:
         self._state.redact(set(now.logins) - set(endpoint.logins))
         return now
 
+    @property
+    def job_type(self) -> str:
+        """The type of its job, for metrics."""
+        return self._state.compiled_spec.job_type
+
     # --- requests from outside
 
     def interrupt(self, reason: StopReason) -> None:
@@ -172,12 +177,15 @@ class TargetRunner:
         )
 
     def _launch_trace(self) -> TraceContext | None:
-        """Return the trace of the launch, and record in it how long the run was queued."""
+        """Return the trace of the launch; measure how long the run was queued."""
         spec = self._state.compiled_spec.spec
         launch = TraceContext.parse(spec.traceparent)
-        if launch is not None and self.claimed.fence == 1:
-            waited = (self._state.tools.clock.now() - spec.created_at).total_seconds()
-            since = self._state.tools.clock.monotonic() - max(waited, 0.0)
+        if self.claimed.fence > 1:
+            return launch
+        waited = max((self._state.tools.clock.now() - spec.created_at).total_seconds(), 0.0)
+        self._state.tools.metrics.run_queue_seconds.observe(waited)
+        if launch is not None:
+            since = self._state.tools.clock.monotonic() - waited
             tracing.record(
                 "queue", since, self._asked_at, parent=launch, target_run=self.claimed.id
             )

@@ -451,8 +451,9 @@ class WorkerSession:
             return
         del self.runs[move.run_id]
         if move.status.final:
-            self._tools.metrics.runs_finished.labels(move.status.value).inc()
-            self._tools.metrics.run_seconds.observe(time.monotonic() - run.began)
+            metrics, kind = self._tools.metrics, run.job_type
+            metrics.runs_finished.labels(move.status.value, kind).inc()
+            metrics.run_seconds.labels(kind).observe(time.monotonic() - run.began)
 
     def _drop_run(self, run_id: int, fence: int) -> None:
         """Drop a run that this session no longer owns, or that does not match the ledger.

@@ -46,12 +46,20 @@ Observe = Callable[[float], None]
 """Called with the duration in seconds of each successful connect."""
 
 
+Fail = Callable[[ErrorCode], None]
+"""Called with the error code of each failed connect."""
+
+
 Alarm = Callable[[Target, str], None]
 """Called if a machine shows no valid host key, with the reason: it may be an impostor."""
 
 
 def ignore_alarm(target: Target, words: str) -> None:
     """Ignore an alarm."""
+
+
+def ignore_failure(code: ErrorCode) -> None:
+    """Ignore a failed connect."""
 
 
 def ignore_connect_time(seconds: float) -> None:
@@ -85,11 +93,13 @@ class Connector:
         allow: Allow = allow_any,
         remember: Remember = forget_host_key,
         observe: Observe = ignore_connect_time,
+        fail: Fail = ignore_failure,
         fetch: Fetch = refuse_external,
         alarm: Alarm = ignore_alarm,
     ) -> None:
         self.options = options or SshOptions()
         self._observe = observe
+        self._fail = fail
         self._allow = allow
         self._remember = remember
         self._alarm = alarm
@@ -115,6 +125,7 @@ class Connector:
                     target, login, verifier, through, timing or ConnectTiming()
                 )
             except RemoteFailure as failure:
+                self._fail(failure.code)
                 # The machine received the password and may repeat it in its refusal.
                 sent = [login.password] if login.password is not None else []
                 words = login_mask(endpoint, *sent).text(failure.message)

@@ -67,6 +67,15 @@ class SshPool:
         self._room = _Room(self._limits.connections, self._close_longest_idle)
         self._sweeper: asyncio.Task[None] | None = None
         self._closed = False
+        self.handshakes = 0
+        """The number of logins in progress."""
+        self.handshakes_waiting = 0
+        """The number of logins that wait for the limits of their host."""
+
+    @property
+    def idle_connections(self) -> int:
+        """The number of open connections that no session uses. Callable from any thread."""
+        return sum(len(group.idle_connections()) for group in list(self._groups.values()))
 
     @property
     def connections(self) -> int:
@@ -228,13 +237,29 @@ class SshPool:
         )
         gate.users += 1
         try:
-            async with gate.semaphore:
-                await self._rate.wait(key)
+            async with self._counted_turn(gate, key):
                 yield
         finally:
             gate.users -= 1
             if gate.users == 0:
                 del self._gates[key]
+
+    @asynccontextmanager
+    async def _counted_turn(self, gate: _Gate, key: Hashable) -> AsyncIterator[None]:
+        self.handshakes_waiting += 1
+        waiting = True
+        try:
+            async with gate.semaphore:
+                await self._rate.wait(key)
+                self.handshakes_waiting -= 1
+                waiting = False
+                self.handshakes += 1
+                try:
+                    yield
+                finally:
+                    self.handshakes -= 1
+        finally:
+            self.handshakes_waiting -= waiting
 
     async def _sweep(self) -> None:
         """Close connections that have been idle for too long; drop unused groups and limits."""
