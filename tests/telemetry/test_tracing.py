@@ -5,14 +5,25 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 
 import pytest
 from structlog.testing import capture_logs
 
 from api.kit import desk
 from engine.harness import harness, until
+from engine.test_deliveries import Post, sending_to
+from engine.test_webhooks import hooks, receiver
 from kit.span_collector import SeenSpan, spans_in_memory
+from opsjobs.model.delivery import (
+    Delivery,
+    DeliveryReceiver,
+    Message,
+    NewDelivery,
+    SendOutcome,
+)
 from opsjobs.remote.session import Output, RemoteExit
+from opsjobs.store.deliveries import queue_deliveries
 from opsjobs.store.transaction import Database
 from opsjobs.telemetry import trace_context, tracing
 from opsjobs.telemetry.trace_context import TraceContext
@@ -102,6 +113,49 @@ async def test_an_event_has_the_trace_of_its_request_without_any_recorder(
     assert [(row["type"], row["traceparent"]) for row in rows] == [
         ("job.created", CALLER.traceparent)
     ]
+
+
+async def test_a_delivery_continues_the_trace_of_its_event(
+    database: Database, spans: Spans
+) -> None:
+    seen = list[str | None]()
+
+    class Receiver(Post):
+        async def send(self, delivery: Delivery) -> SendOutcome:
+            seen.append(trace_context.traceparent())
+            return await super().send(delivery)
+
+    event = {"id": "1", "traceparent": CALLER.traceparent, "data": {"secret": CANARY}}
+    message = Message("m-1", "job.created", "s", {"event": event}, datetime(2026, 3, 1, tzinfo=UTC))
+    async with sending_to(database, Receiver()):
+        async with database.transaction() as connection:
+            receivers = [DeliveryReceiver("post", "a")]
+            await queue_deliveries(connection, "test", [NewDelivery(message, receivers)])
+        await until(lambda: bool(spans()))
+    [span] = spans()
+    assert (span.name, span.trace_id, span.parent_id) == (
+        "deliver",
+        CALLER.trace_id,
+        CALLER.span_id,
+    )
+    assert seen == [f"00-{CALLER.trace_id}-{span.span_id}-01"]
+    assert CANARY not in str(span)
+
+
+async def test_a_webhook_gets_the_trace_of_the_launch(database: Database, spans: Spans) -> None:
+    async with hooks(database) as all_, receiver() as server:
+        await all_.add(server, events=["execution.queued"])
+        with trace_context.within(CALLER):
+            execution = await all_.on.launch()
+        await all_.pass_all()
+        [received] = server.received
+        async with all_.on.worker():
+            await all_.on.ended(execution)
+    deliver = _named(spans())["deliver"]
+    assert received.headers["traceparent"] == f"00-{CALLER.trace_id}-{deliver.span_id}-01"
+    assert received.event["traceparent"] == CALLER.traceparent
+    assert deliver.parent_id == CALLER.span_id
+    assert deliver.attributes["http.response.status_code"] == 204
 
 
 def test_an_exception_is_named_by_its_code_and_its_message_is_left_out(spans: Spans) -> None:

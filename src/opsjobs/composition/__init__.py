@@ -242,6 +242,7 @@ def build(
     }
     executions, execution_log = Executions(database), ExecutionLog(database)
     judges = _judges(settings, metrics)
+    breaker = Breaker(circuits, clock, observe=_count_circuits(metrics))
     integrations = build_integrations(settings, clock, metrics)
     launcher = _launcher(
         settings, inventory, notifier, judges, current_principal=known.standing, **kept
@@ -276,13 +277,7 @@ def build(
         groups=Groups(database, clock),
         calendars=calendars,
         imports=Imports(database, clock, local=local),
-        sessions=_sessions(
-            settings,
-            inventory,
-            external_secrets,
-            metrics,
-            Breaker(circuits, clock, observe=_count_circuits(metrics)),
-        ),
+        sessions=_sessions(settings, inventory, external_secrets, metrics, breaker),
         external_secrets=external_secrets,
         bus=Bus(settings.redis.url, metrics),
         notifier=notifier,

@@ -49,6 +49,13 @@ class Message:
     body: Mapping[str, Any]
     at: datetime
 
+    @property
+    def traceparent(self) -> str | None:
+        """The trace context of the event that it passes on; None without one."""
+        event = self.body.get("event", self.body)
+        found = event.get("traceparent") if isinstance(event, Mapping) else None
+        return found if isinstance(found, str) else None
+
 
 @dataclass(frozen=True, slots=True)
 class NewDelivery:

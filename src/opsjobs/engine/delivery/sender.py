@@ -16,7 +16,9 @@ from opsjobs.engine.loop import Counts
 from opsjobs.model.delivery import DeliveryStatus, SendOutcome
 from opsjobs.model.errors import Unavailable
 from opsjobs.store.deliveries import ClaimedDelivery, Deliveries, Settlement
-from opsjobs.telemetry import Metrics, log
+from opsjobs.telemetry import Metrics, log, tracing
+from opsjobs.telemetry.trace_context import TraceContext
+from opsjobs.telemetry.tracing import SpanKind
 
 LANES_MAX = 100
 """Lanes in work in one process."""
@@ -120,7 +122,20 @@ class DeliverySender:
         delivery = claimed.delivery
         destination = self._destinations[delivery.receiver.destination]
         began = time.monotonic()
-        outcome = await self._send(destination, claimed)
+        # The receiver continues the trace of the event.
+        with tracing.entry(
+            "deliver",
+            TraceContext.parse(delivery.message.traceparent),
+            kind=SpanKind.CLIENT,
+            destination=destination.name,
+            message=delivery.message.id,
+            type=delivery.message.type,
+            attempt=delivery.attempt,
+        ) as span:
+            outcome = await self._send(destination, claimed)
+            span.annotate(**{"http.response.status_code": outcome.code})
+            if outcome.status is not DeliveryStatus.DELIVERED:
+                span.fail(outcome.status.value)
         seconds = time.monotonic() - began
         pause = None
         if outcome.status is DeliveryStatus.PENDING:

@@ -25,6 +25,7 @@ from opsjobs.model.target import parse_selector
 from opsjobs.model.webhook import message_id, sign
 from opsjobs.store.envelope import KeyMissing, Tampered
 from opsjobs.store.webhooks import DESTINATION, SOURCE, StoredWebhook, Webhooks
+from opsjobs.telemetry import trace_context
 
 FAILING_SECONDS_MAX = 3 * 86_400.0
 """A webhook that has accepted nothing for so long is disabled."""
@@ -125,6 +126,7 @@ class WebhookDestination:
             "webhook-id": delivery.message.id,
             "webhook-timestamp": str(now),
             "webhook-signature": sign(webhook.secrets, delivery.message.id, now, body),
+            **trace_context.headers(),
         }
         try:
             response = await self._client.post(webhook.url, body, headers)

@@ -6,6 +6,7 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Hashable
 from contextlib import asynccontextmanager
+from contextvars import Context
 from dataclasses import dataclass, replace
 
 from opsjobs.clock import Clock, SystemClock
@@ -149,7 +150,8 @@ class SshPool:
     def _create_group(self, endpoint: Endpoint, key: Key, *, behind: int) -> ConnectionGroup:
         limits = self._limits
         if self._sweeper is None:
-            self._sweeper = asyncio.create_task(self._sweep())
+            # It outlives the run that opens the first connection, and has none of its log keys.
+            self._sweeper = asyncio.create_task(self._sweep(), context=Context())
         return ConnectionGroup(
             lambda: self._connect(replace(endpoint, insist=self._insisting[key] > 0), behind),
             slots=limits.tunnels_per_connection if behind else limits.channels_per_connection,
