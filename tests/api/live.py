@@ -143,5 +143,6 @@ async def live(
                 yield Live(http, services, app, token, Story(database), notified, server, port)
         finally:
             await app.state.followers.close()
+            await app.state.event_tail.close()
             server.should_exit = True
             await serving

@@ -29,7 +29,9 @@ def routes(desk_: Desk) -> list[APIRoute]:
 
 
 # A valid token is enough: whoever it is asks about himself.
-ABOUT_ONESELF = {path: {ANY_TOKEN} for path in ("/auth/me", "/auth/logout", "/auth/password")}
+ABOUT_ONESELF = {
+    path: {ANY_TOKEN} for path in ("/auth/me", "/auth/logout", "/auth/password", "/events")
+}
 
 
 async def test_every_route_but_open_ones_requires_exactly_one_permission(

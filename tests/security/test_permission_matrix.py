@@ -31,7 +31,7 @@ NOT_THERE = "987654321"
 # A body that no route takes: whatever is let past the judge of rights is refused as it is read, and changes nothing.
 NOBODYS_BODY = b'{"no_such_field": 1}'
 LET_IN = "let in"
-ABOUT_ONESELF = {"/auth/me", "/auth/logout", "/auth/password"}
+ABOUT_ONESELF = {"/auth/me", "/auth/logout", "/auth/password", "/events"}
 
 
 @dataclass(frozen=True)

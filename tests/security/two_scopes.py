@@ -70,15 +70,16 @@ class World:
     ) -> int:
         """What a request is answered, for tests that send thousands: without a client around it."""
         sent = iter([{"type": "http.request", "body": body, "more_body": False}])
-        found = [0]
+        found, started = [0], asyncio.Event()
 
         async def receive() -> Mapping[str, Any]:
             if (message := next(sent, None)) is None:
-                await asyncio.Event().wait()  # nobody hangs up
-            return message or {}
+                await started.wait()  # a stream ends when its viewer leaves
+            return message or {"type": "http.disconnect"}
 
         async def send(message: MutableMapping[str, Any]) -> None:
             found[0] = message.get("status", found[0])
+            started.set()
 
         lines = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
         scope = {

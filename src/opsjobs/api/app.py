@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
 from functools import partial
 from typing import Any
@@ -22,6 +22,7 @@ from opsjobs.api import (
     calendars,
     credentials,
     dead_letters,
+    events,
     execution_overview,
     execution_search,
     executions,
@@ -53,6 +54,7 @@ from opsjobs.api.connections import (
     backlog_of,
     most_of,
 )
+from opsjobs.api.event_tail import EventTail
 from opsjobs.api.follower import Followers
 from opsjobs.api.long_lived import Streams
 from opsjobs.api.middleware import (
@@ -93,6 +95,7 @@ _ROUTERS = (
     approvals.router,
     safety.router,
     webhooks.router,
+    events.router,
     log.router,
     files.router,
     api_keys.router,
@@ -151,6 +154,9 @@ def create_app(services: Services, *, admin_token: Secret | None = None) -> Fast
         FileLimits(services.limits.files_bytes, services.limits.files_a_caller_bytes)
     )
     app.state.followers = Followers(services.execution_log, services.bus)
+    app.state.event_tail = EventTail(
+        services.event_feed, services.event_builder, services.event_visibility
+    )
     for router in _ROUTERS:
         app.include_router(router)
     problems.install(app)
@@ -207,10 +213,15 @@ def _lifespan(
             admin.cancel()
             with suppress(asyncio.CancelledError):
                 await admin
-            await app.state.followers.close()
+            await _close_streams(app)
             await services.close()
 
     return lifespan
+
+
+async def _close_streams(app: FastAPI) -> None:
+    await app.state.followers.close()
+    await app.state.event_tail.close()
 
 
 async def _admit_admin(services: Services, token: Secret | None, probes: Probes) -> None:
@@ -236,9 +247,14 @@ async def _make_valid(services: Services, token: Secret | None) -> None:
 class _Server(uvicorn.Server):
     """Server that ends the event streams first: uvicorn would wait for their viewers to leave."""
 
-    def __init__(self, config: uvicorn.Config, followers: Followers, liveness: Liveness) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        close_streams: Callable[[], Awaitable[None]],
+        liveness: Liveness,
+    ) -> None:
         super().__init__(config)
-        self._followers = followers
+        self._close_streams = close_streams
         self._liveness = liveness
         self._accept_warned_at = float("-inf")
 
@@ -280,7 +296,7 @@ class _Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """End the event streams, then all other connections."""
         self._liveness.begin_stop(GRACE_SECONDS + CLOSE_SECONDS)
-        await self._followers.close()
+        await self._close_streams()
         await super().shutdown(sockets)
         await self._liveness.stop()
 
@@ -317,7 +333,7 @@ def serve(settings: Settings) -> int:
         proxy_headers=False,
         timeout_graceful_shutdown=GRACE_SECONDS,
     )
-    server = _Server(config, app.state.followers, liveness)
+    server = _Server(config, partial(_close_streams, app), liveness)
     server.run()
     services.metrics.close()
     tracing.stop()

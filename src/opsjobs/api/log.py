@@ -5,37 +5,32 @@ Raw bytes are those of one stream of one target. The live log is sent as Server-
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator
 from contextlib import aclosing
 from functools import partial
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 from urllib.parse import urlencode
 
 from fastapi import APIRouter, Depends, Header, Query, Request
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from starlette.responses import JSONResponse, Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import Send
 
 from opsjobs.api import log_formats
 from opsjobs.api.authorization import ExecutionDep, Within, admitted, load_execution, requires
-from opsjobs.api.connections import DROP
-from opsjobs.api.follower import Followers
 from opsjobs.api.log_formats import LineAssembler
-from opsjobs.api.long_lived import Download, StreamReauth, Streams, reauth_of
-from opsjobs.api.problems import Problem
-from opsjobs.api.request import ServicesDep, principal_of, services_of
+from opsjobs.api.long_lived import Download, StreamReauth, reauth_of
+from opsjobs.api.request import ServicesDep, services_of
 from opsjobs.api.schemas.executions import LogPageOut
 from opsjobs.api.schemas.responses import EVENTS, LOG
+from opsjobs.api.sse import ServerSentEvents, check_room
 from opsjobs.composition import Services
 from opsjobs.model import text_patterns
-from opsjobs.model.errors import Refusal, TooMany, Unavailable
+from opsjobs.model.errors import Refusal
 from opsjobs.model.execution import Execution
 from opsjobs.store.execution_log import LogEntry
 from opsjobs.store.paging import LIMIT_DEFAULT, LIMIT_MAX
 from opsjobs.store.reference import BIGINT_MAX
-from opsjobs.task_cancellation import ended
-from opsjobs.telemetry import Metrics, log
 
 PAGE_ENTRIES = 1_000
 PAGE_BYTES = 1 << 20
@@ -177,9 +172,6 @@ async def _output(
         yield [entry for entry in entries if query.attempt in (None, entry.attempt)]
 
 
-STALL_SECONDS = 15.0
-"""Time after which a viewer that reads nothing while its buffer is full is dropped."""
-
 Position = Annotated[
     int, Query(ge=0, le=BIGINT_MAX, description="Start after this position of the log.")
 ]
@@ -207,12 +199,7 @@ async def events(
     """
     followers = request.app.state.followers
     await services.execution_log.check_available(execution)
-    if followers.streams >= followers.pace.viewers:
-        raise TooMany(
-            "too_many_viewers",
-            "This process has too many event streams open. Try again later.",
-            retry_after_seconds=5,
-        )
+    check_room(followers)
     reauth = reauth_of(
         request,
         lambda: admitted(request, "execution", execution.id, execution, sees="executions:read"),
@@ -222,65 +209,19 @@ async def events(
     )
 
 
-class ViewerStalledError(Exception):
-    """The viewer does not read; it is dropped to bound the number of its unsent bytes."""
-
-
-class EventStream(Response):
-    """Long-lived response with the log as Server-Sent Events.
-
-    It ends when the log, the viewer's connection, the viewer's permission, or the process ends.
-    """
-
-    media_type = "text/event-stream"
+class EventStream(ServerSentEvents):
+    """The log as Server-Sent Events, until its end."""
 
     def __init__(
         self, request: Request, execution: Execution, after: int, reauth: StreamReauth
     ) -> None:
-        self.status_code = 200
-        self.background = None
-        self.body = b""
-        self._followers: Followers = request.app.state.followers
-        self._streams: Streams = request.app.state.streams
-        self._metrics: Metrics = services_of(request).metrics
-        self._caller = principal_of(request)
+        super().__init__(request, f"execution {execution.id}")
         self._execution = execution
         self._position = after
         self._reauth = reauth
-        self.init_headers({"cache-control": "no-store", "x-accel-buffering": "no"})
-        del self.headers["content-length"]
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send frames until one of these ends; refuse if the caller has too many open streams."""
-        try:
-            with self._streams.one_of(self._caller):
-                await self._stream(scope, receive, send)
-        except TooMany as refused:
-            await Problem.from_refusal(scope, refused)(scope, receive, send)
-
-    async def _stream(self, scope: Scope, receive: Receive, send: Send) -> None:
-        self._followers.streams += 1
-        self._metrics.stream_clients.inc()
-        try:
-            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-            await _first(self._send_all(send), _wait_for_disconnect(receive))
-        except ViewerStalledError:
-            self._drop(scope.get("extensions", {}).get(DROP))
-            await asyncio.sleep(0)  # until the server has noticed
-        finally:
-            self._followers.streams -= 1
-            self._metrics.stream_clients.dec()
-
-    async def _send_all(self, send: Send) -> None:
-        try:
-            await self._send_log(send)
-        except Refusal as refusal:
-            await self._send(send, log_formats.encode_refusal(self._position, refusal))
-        except Unavailable as away:
-            log.warning("stream_ended", execution=self._execution.id, reason=str(away))
-        await self._send(send, b"", more=False)
-
-    async def _send_log(self, send: Send) -> None:
+    async def send_frames(self, send: Send) -> None:
+        """Send the log after the viewer's position, as it grows."""
         batches = self._followers.batches(
             self._execution, self._position, lambda: self._reauth.seconds_left
         )
@@ -288,41 +229,9 @@ class EventStream(Response):
             async for batch in batches:
                 await self._reauth.check()
                 if batch.data:
-                    await self._send(send, batch.data)
+                    await self.send(send, batch.data)
                 self._position = batch.position
 
-    async def _send(self, send: Send, data: bytes, *, more: bool = True) -> None:
-        try:
-            async with asyncio.timeout(STALL_SECONDS):
-                await send({"type": "http.response.body", "body": data, "more_body": more})
-        except TimeoutError:
-            raise ViewerStalledError from None
-
-    def _drop(self, drop: Callable[[], None] | None) -> None:
-        self._followers.dropped += 1
-        log.warning(
-            "viewer_dropped",
-            execution=self._execution.id,
-            seconds=STALL_SECONDS,
-        )
-        if drop is None:
-            raise ViewerStalledError(
-                "the viewer does not read, and this server cannot drop it at once"
-            )
-        drop()
-
-
-async def _wait_for_disconnect(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        continue
-
-
-async def _first(*works: Coroutine[Any, Any, None]) -> None:
-    """Wait for the first of these to end and raise its error; cancel and await the others."""
-    tasks = [asyncio.create_task(work) for work in works]
-    try:
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        for task in done:
-            task.result()
-    finally:
-        await ended(*tasks)
+    def encode_refused(self, refusal: Refusal) -> bytes:
+        """Return the frame with the refusal, at the viewer's position."""
+        return log_formats.encode_refusal(self._position, refusal)

@@ -1,0 +1,174 @@
+"""GET /events over real sockets: replay without gap or repeat, and only what the caller may see."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from api.kit import job, problem
+from api.live import Live, live
+from opsjobs.api import event_tail
+from opsjobs.store.transaction import Database
+
+Seen = tuple[str, str, dict[str, Any]]
+
+
+@asynccontextmanager
+async def following(
+    desk: Live, query: str = "", headers: dict[str, str] | None = None
+) -> AsyncIterator[AsyncIterator[Seen]]:
+    """The frames of a stream with an event: id, event and data."""
+    async with (
+        asyncio.timeout(60),
+        desk.http.stream("GET", f"/events{query}", headers=headers) as answer,
+    ):
+        assert answer.status_code == 200, await answer.aread()
+
+        async def frames() -> AsyncIterator[Seen]:
+            fields: dict[str, str] = {}
+            async for line in answer.aiter_lines():
+                if line:
+                    name, _, value = line.partition(": ")
+                    fields[name] = value
+                    continue
+                if "event" in fields:
+                    yield fields["id"], fields["event"], json.loads(fields["data"])
+                fields = {}
+
+        yield frames()
+
+
+async def take(frames: AsyncIterator[Seen], count: int) -> list[Seen]:
+    return [await anext(frames) for _ in range(count)]
+
+
+async def create(desk: Live, name: str, **fields: Any) -> None:
+    answer = await desk.http.post("/jobs", json=job(name=name, **fields))
+    assert answer.status_code == 201, answer.text
+    await desk.services.event_feed.assign()
+
+
+async def test_events_come_from_now_on_with_their_place_and_filtered_by_type(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(event_tail, "POLL_SECONDS", 0.02)
+    async with live(database) as desk:
+        await desk.targets("web-1")
+        await create(desk, "before")
+        async with following(desk) as all_, following(desk, "?type=job.deleted") as deleted:
+            await create(desk, "first")
+            assert (await desk.http.delete("/jobs/2")).status_code == 204
+            await desk.services.event_feed.assign()
+            seen = await take(all_, 2)
+            assert [(id_, kind) for id_, kind, _ in seen] == [
+                ("2-0", "job.created"),
+                ("3-0", "job.deleted"),
+            ]
+            assert seen[0][2]["data"]["name"] == "first"
+            assert seen[0][2]["specversion"] == "1.0"
+            assert await take(deleted, 1) == seen[1:]
+
+
+async def test_a_client_that_reconnects_misses_and_repeats_nothing_also_within_a_row(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(event_tail, "POLL_SECONDS", 0.02)
+    monkeypatch.setattr(event_tail, "RING_EVENTS", 3)
+    monkeypatch.setattr(event_tail, "PAGE_ROWS", 2)
+    async with live(database) as desk:
+        await desk.story.live(3)
+        for name in ("web-1", "web-2", "web-3"):
+            await desk.story.finish(name)
+        await desk.services.event_feed.assign()
+        async with following(desk, "?after=0") as whole:
+            everything = [await anext(whole)]
+            while everything[-1][1] != "job.completed":
+                everything.append(await anext(whole))
+        assert len({id_ for id_, _, _ in everything}) == len(everything)
+        assert len([kind for _, kind, _ in everything if kind == "target_run.finished"]) == 3
+        again, place = list[Seen](), "0"
+        while len(again) < len(everything):
+            async with following(
+                desk, "" if again else "?after=0", {"last-event-id": place} if again else None
+            ) as part:
+                again += await take(part, 1)
+                place = again[-1][0]
+        assert [each[0] for each in again] == [each[0] for each in everything]
+
+
+async def test_a_caller_gets_what_it_may_see_and_loses_the_stream_with_its_token(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(event_tail, "POLL_SECONDS", 0.02)
+    async with live(database) as desk:
+        desk.services.limits = desk.services.limits.__class__(
+            **{
+                **{
+                    name: getattr(desk.services.limits, name)
+                    for name in desk.services.limits.__slots__
+                },
+                "stream_reauth_seconds": 0.05,
+            }
+        )
+        await desk.targets("web-1")
+        issued = await desk.http.post(
+            "/api-keys", json={"name": "ben", "role": "viewer", "scope": "env=staging"}
+        )
+        ben = {"Authorization": f"Bearer {issued.json()['token']}"}
+        async with following(desk, "?type=job.*", ben) as seen:
+            await create(desk, "foreign", tags=["env=prod"])
+            await create(desk, "own", tags=["env=staging"])
+            ((_, _, event),) = await take(seen, 1)
+            assert event["data"]["name"] == "own"
+            await desk.http.delete(f"/api-keys/{issued.json()['id']}")
+            ((_, kind, refusal),) = await take(seen, 1)
+            assert (kind, refusal["status"], refusal["code"]) == ("refused", 401, "token_invalid")
+
+
+async def test_a_place_that_was_deleted_is_410_and_a_wrong_one_422(database: Database) -> None:
+    async with live(database) as desk:
+        await desk.targets("web-1")
+        await create(desk, "one")
+        await create(desk, "two")
+        await database.fetch(
+            "update events set at = '2020-01-01', published_at = '2020-01-01' where position = 1 "
+            "returning id"
+        )
+        assert await desk.services.event_feed.delete_old() == 1
+        headers = {"last-event-id": "0-0"}
+        problem(await desk.http.get("/events", headers=headers), 410, "events_deleted")
+        async with following(desk, headers={"last-event-id": "1-0"}) as rest:
+            assert (await take(rest, 1))[0][0] == "2-0"
+        for query in (
+            "?after=x",
+            "?after=99",
+            "?after=1-",
+            "?type=job.exploded",
+            "?after=" + "9" * 20,
+        ):
+            answer = await desk.http.get(f"/events{query}")
+            assert answer.status_code == 422, query
+
+
+async def test_quiet_streams_are_kept_alive_with_the_place(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(event_tail, "POLL_SECONDS", 0.02)
+    monkeypatch.setattr(event_tail, "KEEP_ALIVE_SECONDS", 0.1)
+    async with live(database) as desk:
+        await desk.targets("web-1")
+        async with (
+            asyncio.timeout(60),
+            desk.http.stream("GET", "/events?type=worker.lost") as answer,
+        ):
+            lines = answer.aiter_lines()
+            assert await anext(lines) == ": keep-alive"
+            await create(desk, "unseen")
+            async for line in lines:
+                if line == "id: 1":
+                    break
