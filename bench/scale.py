@@ -28,6 +28,7 @@ from kit.backing_servers import AUDIT_KEY
 from kit.ledger_fixtures import Owner, launch, machines
 from kit.migrations import Versions
 from kit.query_plans import Explaining
+from opsjobs.model.access import Reach, Scope
 from opsjobs.model.execution import WaitingFor
 from opsjobs.standalone.postgres import Postgres
 from opsjobs.store.execution_log import ExecutionLog
@@ -36,6 +37,7 @@ from opsjobs.store.ledger import Ledger
 from opsjobs.store.migrations import runner
 from opsjobs.store.paging import PageRequest
 from opsjobs.store.retention import Retention, RetentionLimits
+from opsjobs.store.statistics import Statistics
 from opsjobs.store.transaction import Database, DatabaseOptions
 
 SETTINGS = {
@@ -206,6 +208,19 @@ class Bench:
         await ledgers[self.database].reconcile()
         await self.timed("a round of repair", lambda db: ledgers[db].reconcile(), ROUND_MS)  # type: ignore[index]
 
+    async def statistics(self) -> None:
+        """What ended in the last hour, day and week, once whole hours are counted."""
+        counted = Statistics(self.database)
+        async with self.database.connection() as connection:
+            await connection.execute(
+                "update statistics_progress set counted_until = counted_until - interval '8 days'"
+            )
+        while await counted.count_hour():
+            pass
+        for whose, reach in (("all", None), ("a scope", Reach((Scope.parse("env=staging"),)))):
+            what = f"statistics: of {whose}"
+            await self.timed(what, lambda db, r=reach: Statistics(db).read(r), LIST_MS)  # type: ignore[misc]
+
     async def retention(self) -> None:
         """Executions of the oldest days, as the loop lets go of them."""
         keep = RetentionLimits(1e9, 1e9, 350 * 86_400.0, 10_000_000, 1e9, 1e9)
@@ -250,6 +265,7 @@ async def _measure(url: str, executions: int, seen: Seen, *, filled: bool) -> No
             large_database.make(url, large_database.OPEN, executions, _say)
         await bench.verbs()
         await bench.rounds()
+        await bench.statistics()
         await bench.retention()
     finally:
         for one in (database, reading, explaining):

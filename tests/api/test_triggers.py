@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import hmac
@@ -280,6 +281,41 @@ async def test_standard_webhooks_are_verified_with_their_time(database: Database
         problem(await send(now + 301, "msg_2"), 404, "hook_not_found")
         assert len(await executions(ada)) == 1
         assert (await calls(ada, trigger))[0]["reason"].startswith("webhook-timestamp is more than")
+
+
+async def test_a_delivery_that_comes_twice_at_once_launches_once(database: Database) -> None:
+    async with desk(database) as ada:
+        sender = Outside(ada, await made(ada))
+        answers = await asyncio.gather(*(sender.push(delivery="7d1f") for _ in range(4)))
+        # Who comes while the first one is being launched may be asked to come again.
+        assert {answer.status_code for answer in answers} <= {202, 409}
+        launched = {answer.json()["execution"]["id"] for answer in answers if answer.is_success}
+        assert {execution["id"] for execution in await executions(ada)} == launched
+        assert len(launched) == 1
+        assert (await sender.push(delivery="7d1f")).json()["execution"]["id"] in launched
+
+
+async def test_a_flood_of_calls_is_refused_before_anything_is_looked_up_and_hinders_no_login(
+    database: Database,
+) -> None:
+    clock = TurnedClock()
+    async with desk(database, clock=clock, unauthenticated_a_second=5) as ada:
+        trigger = await made(ada)
+        wrong = Outside(ada, {**trigger, "secret": "whsec_d3Jvbmc="})
+        told = [(await wrong.push()).status_code for _ in range(25)]
+        assert told == [404] * 20 + [429] * 5
+        asked = 0
+
+        async def hook(uuid: object) -> None:
+            nonlocal asked
+            asked += 1
+
+        ada.services.job_triggers.hook = hook
+        problem(await wrong.push(), 429, "too_many_requests")
+        assert asked == 0
+        guess = {"username": "ada", "password": "guess"}
+        login = await ada.http.post("/auth/login", json=guess, headers=NOBODY)
+        problem(login, 401, "login_failed")
 
 
 async def test_gitlab_sends_the_secret_in_its_own_header(database: Database) -> None:

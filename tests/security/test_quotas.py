@@ -301,3 +301,27 @@ async def test_the_limit_of_open_executions_holds_for_all_processes_together(
             assert (await on.http.post("/run", json=run)).status_code == 202
             launched += 1
         assert launched == 24
+
+
+async def test_a_caller_owns_so_many_schedules_and_triggers(database: Database) -> None:
+    async with desk(database) as ada:
+        ada.services.schedules._most_per_owner = 2
+        ada.services.job_triggers._most_per_owner = 2
+        await ada.http.post("/jobs", json=job())
+        daily = {"type": "recurring", "every": "daily"}
+        for path, body, code, setting in (
+            ("schedules", daily, "too_many_schedules", "OPSJOBS_SCHEDULES_PER_CALLER"),
+            ("triggers", {"name": "{}"}, "too_many_triggers", "OPSJOBS_TRIGGERS_PER_CALLER"),
+        ):
+            bodies = [{k: v.format(n) for k, v in body.items()} for n in range(4)]
+            for n in (0, 1):
+                made = await ada.http.post(f"/jobs/1/{path}", json=bodies[n])
+                assert made.status_code == 201, made.text
+            refused = problem(await ada.http.post(f"/jobs/1/{path}", json=bodies[2]), 409, code)
+            assert setting in refused["detail"]
+            other = await ada.token_of("developer" if path == "triggers" else "operator")
+            mine = await ada.http.post(f"/jobs/1/{path}", json=bodies[3], headers=other)
+            assert mine.status_code == 201, mine.text
+            assert (await ada.http.delete(f"/{path}/1")).status_code == 204
+            made = await ada.http.post(f"/jobs/1/{path}", json=bodies[2])
+            assert made.status_code == 201

@@ -229,7 +229,7 @@ def build(
     jobs, files = Jobs(database, clock), Files(database, clock)
     notifier = Notifier(settings.redis.url, metrics)
     compiled, keys = CompiledSchedules(), KeyRotation(database, settings.security.encryption_keys)
-    schedules = Schedules(database, clock, compiled=compiled, closer=load_closed_reason)
+    schedules = _schedules(settings, database, clock, compiled)
     firings = Firings(database, clock, compiled=compiled, closer=load_closed_reason)
     calendars = Calendars(database, clock)
     overview = ScheduleOverview(database, compiled)
@@ -247,7 +247,9 @@ def build(
     launcher = _launcher(
         settings, inventory, notifier, judges, current_principal=known.standing, **kept
     )
-    job_triggers = JobTriggers(database, vault, clock)
+    breaker = Breaker(circuits, clock, observe=_count_circuits(metrics))
+    most_triggers = settings.execution.triggers_per_caller
+    job_triggers = JobTriggers(database, vault, clock, most_per_owner=most_triggers)
     return Services(
         **kept,
         metrics=metrics,
@@ -301,6 +303,18 @@ def build(
         seals=Seals(database, settings.security.encryption_keys),
         integrations=integrations,
         inspection=Inspection(Fitness(database, keys), clock, space=process == "api"),
+    )
+
+
+def _schedules(
+    settings: Settings, database: Database, clock: Clock, compiled: CompiledSchedules
+) -> Schedules:
+    return Schedules(
+        database,
+        clock,
+        compiled=compiled,
+        closer=load_closed_reason,
+        most_per_owner=settings.execution.schedules_per_caller,
     )
 
 

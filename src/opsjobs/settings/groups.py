@@ -154,6 +154,16 @@ class ExecutionSettings(SettingsGroup):
         "Unfinished executions that one caller may have; further launches are refused with 429. "
         "Launches by schedules are exempt. 0: no limit.",
     )
+    schedules_per_caller: Annotated[int, whole(0, 10_000_000)] = setting(
+        "OPSJOBS_SCHEDULES_PER_CALLER",
+        "5000",
+        "Schedules that one caller may own; more are refused with 409. 0: no limit.",
+    )
+    triggers_per_caller: Annotated[int, whole(0, 10_000_000)] = setting(
+        "OPSJOBS_TRIGGERS_PER_CALLER",
+        "1000",
+        "Triggers that one caller may own; more are refused with 409. 0: no limit.",
+    )
     wait_limit: Annotated[float, seconds(1, _YEAR)] = setting(
         "OPSJOBS_WAIT_LIMIT",
         "7d",

@@ -34,11 +34,12 @@ _CLASS = (
     "least(floor(ln(greatest(extract(epoch from {})::float8, 0.001) / 0.001) / "
     f"ln({GROWTH}::float8)), {CLASSES})::smallint"
 )
-_TIMES = {
+_FRAGMENTS = {
+    "judged": str(_JUDGED),
     "class_of_duration": _CLASS.format("e.finished_at - e.started_at"),
     "class_of_queue": _CLASS.format("e.started_at - e.created_at"),
 }
-_COUNT_HOUR = load_statement(__file__, "count_hour", **_TIMES)
+_COUNT_HOUR = load_statement(__file__, "count_hour", **_FRAGMENTS)
 _STATISTICS = "statistics"
 _NEXT = """
 select greatest(counted_until, date_trunc('hour', n.now - interval '8 days', 'UTC')) as hour, n.now
@@ -117,7 +118,7 @@ class Statistics:
         live_scope, values = and_within(reach, OF_EXECUTION.format("e.id"))
         hours_scope, _ = and_within(reach, "h.labels")
         query = load_statement(
-            __file__, _STATISTICS, **_TIMES, live_scope=live_scope, hours_scope=hours_scope
+            __file__, _STATISTICS, **_FRAGMENTS, live_scope=live_scope, hours_scope=hours_scope
         )
         live = max(min(counted, since["hour"]), since["week"])
         rows = await self._database.fetch(

@@ -13,7 +13,7 @@ from psycopg.types.json import Jsonb
 
 from opsjobs.clock import Clock, SystemClock, uuid7
 from opsjobs.model.access import IdentityKind, PrincipalKind, Reach
-from opsjobs.model.errors import NotFound
+from opsjobs.model.errors import Conflict, NotFound
 from opsjobs.model.execution import moment
 from opsjobs.model.secret import Secret
 from opsjobs.model.trigger import CallOutcome, JobTriggerDraft
@@ -209,9 +209,20 @@ and trigger_id = (select id from job_triggers where uuid = %(uuid)s)"""
 
 
 class JobTriggers:
-    """The triggers in PostgreSQL. `vault` seals their secrets."""
+    """The triggers in PostgreSQL. `vault` seals their secrets.
 
-    def __init__(self, database: Database, vault: Vault, clock: Clock | None = None) -> None:
+    `most_per_owner`: the triggers that one identity may create; 0: no limit.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        vault: Vault,
+        clock: Clock | None = None,
+        *,
+        most_per_owner: int = 0,
+    ) -> None:
+        self._most_per_owner = most_per_owner
         self._database = database
         self._vault = vault
         self._clock = clock or SystemClock()
@@ -225,7 +236,8 @@ class JobTriggers:
     ) -> tuple[StoredTrigger, Secret] | Answer:
         """Store a trigger of the job; return it with its secret, or the first request's response.
 
-        A repeated request gets all but the secret. Raises NotFound, Conflict("name_taken").
+        A repeated request gets all but the secret. Raises NotFound, Conflict("name_taken"),
+        Conflict("too_many_triggers").
         """
         secret = new_secret()
 
@@ -234,6 +246,7 @@ class JobTriggers:
             found = await (await connection.execute(_JOB, [named.id, named.uuid])).fetchone()
             if found is None:
                 raise NotFound.for_ref("job", job)
+            await self._check_room(connection, owner)
             uuid = uuid7(self._clock.now())
             row = {"uuid": uuid, "job": found["id"], **_row(draft), **_owned(owner)}
             with unique_name("trigger", draft.name):
@@ -414,6 +427,18 @@ class JobTriggers:
                 after={"code": call.code, "calls": call.times, "uuid": str(uuid)},
                 reason=call.reason,
             )
+
+    async def _check_room(self, connection: Connection, owner: tuple[str, IdentityKind]) -> None:
+        if not self._most_per_owner:
+            return
+        query = "select count(*) as n from job_triggers where owner = %s and owner_kind = %s"
+        row = await (await connection.execute(query, owner)).fetchone()
+        if row is not None and row["n"] >= self._most_per_owner:
+            detail = (
+                f"{owner[0]} owns {self._most_per_owner} triggers, which is the limit "
+                "(OPSJOBS_TRIGGERS_PER_CALLER). Delete some, or have the limit raised."
+            )
+            raise Conflict("too_many_triggers", detail)
 
     def _sealed(self, uuid: UUID, version: int, secret: Secret) -> dict[str, Any]:
         made = self._vault.seal_secret(secret, SealPlace(TABLE, uuid, version))

@@ -12,7 +12,7 @@ from psycopg.types.json import Jsonb
 
 from opsjobs.clock import Clock, SystemClock, uuid7
 from opsjobs.model.access import IdentityKind, Reach
-from opsjobs.model.errors import FieldError, Invalid, NotFound, Precondition
+from opsjobs.model.errors import Conflict, FieldError, Invalid, NotFound, Precondition
 from opsjobs.model.events import EventType
 from opsjobs.model.schedule import ScheduleDraft, Timetable, refuse_past, timetable, tzdata_version
 from opsjobs.store import audit, idempotency
@@ -140,7 +140,8 @@ from stopped s order by id"""
 class Schedules:
     """The schedules that are not deleted.
 
-    `closer` reads the calendars of a schedule that is due while it is changed.
+    `closer` reads the calendars of a schedule that is due while it is changed. `most_per_owner`:
+    the schedules that one identity may create; 0: no limit.
     """
 
     def __init__(
@@ -150,11 +151,13 @@ class Schedules:
         *,
         compiled: CompiledSchedules | None = None,
         closer: CalendarReader = no_calendars,
+        most_per_owner: int = 0,
     ) -> None:
         self._database = database
         self._clock = clock or SystemClock()
         self._compiled = compiled or CompiledSchedules()
         self._closer = closer
+        self._most_per_owner = most_per_owner
 
     async def create(
         self,
@@ -168,8 +171,8 @@ class Schedules:
         """Store a schedule of the job at version 1, launched in the name of its owner.
 
         Returns the stored Answer if this request was done before. Raises NotFound,
-        Conflict("name_taken"), Invalid("unknown_calendar"), Invalid("never_due") if no due time
-        lies ahead.
+        Conflict("name_taken"), Conflict("too_many_schedules"), Invalid("unknown_calendar"),
+        Invalid("never_due") if no due time lies ahead.
         """
 
         async def write(connection: Connection) -> StoredSchedule:
@@ -306,6 +309,12 @@ class Schedules:
         found = await (await connection.execute(_JOB, [named.id, named.uuid])).fetchone()
         if found is None:
             raise NotFound.for_ref("job", job)
+        if self._most_per_owner and await _count_owned(connection, owner) >= self._most_per_owner:
+            detail = (
+                f"{owner[0]} owns {self._most_per_owner} schedules, which is the limit "
+                "(OPSJOBS_SCHEDULES_PER_CALLER). Delete some, or have the limit raised."
+            )
+            raise Conflict("too_many_schedules", detail)
         if "name" not in draft.model_fields_set:
             draft = await _with_free_name(connection, found["id"], draft)
         await check_calendars_exist(connection, draft.calendars)
@@ -464,6 +473,15 @@ async def _now(connection: Connection) -> datetime:
     assert row is not None
     now: datetime = row["now"]
     return now
+
+
+async def _count_owned(connection: Connection, owner: tuple[str, IdentityKind]) -> int:
+    query = (
+        "select count(*) as n from job_schedules where owner = %s and owner_kind = %s "
+        "and deleted_at is null"
+    )
+    row = await (await connection.execute(query, owner)).fetchone()
+    return 0 if row is None else int(row["n"])
 
 
 async def _with_free_name(

@@ -9,12 +9,17 @@ with ended as materialized (
   where e.finished_at >= :'hour'
     and e.finished_at < :'hour'::timestamptz + interval '1 hour'
 ), counted as (
-  insert into execution_hours (hour, job_id, job_type, labels, status, executions, succeeded,
+  insert into execution_hours (hour, job_type, labels, status, executions, succeeded,
     failed, unreachable, timeout, cancelled, skipped, blocked, lost, dead)
-  select :'hour', job_id, job_type, labels, status, count(*), sum(succeeded), sum(failed),
+  select :'hour', job_type, labels, status, count(*), sum(succeeded), sum(failed),
     sum(unreachable), sum(timeout), sum(cancelled), sum(skipped), sum(blocked), sum(lost),
     sum(dead)
-  from ended group by job_id, job_type, labels, status
+  from ended group by job_type, labels, status
+), counted_jobs as (
+  insert into execution_hour_jobs (hour, job_id, labels, executions, completed, judged)
+  select :'hour', job_id, labels, count(*), count(*) filter (where status = 'completed'),
+    count(*) filter (where status in :judged)
+  from ended group by job_id, labels
 ), timed as (
   insert into execution_hour_times (hour, job_type, labels, kind, class, executions)
   select :'hour', job_type, labels, t.kind, t.class, count(*)
@@ -23,6 +28,8 @@ with ended as materialized (
   where t.class is not null group by job_type, labels, t.kind, t.class
 ), forgotten as (
   delete from execution_hours where hour < :'hour'::timestamptz - interval '8 days'
+), forgotten_jobs as (
+  delete from execution_hour_jobs where hour < :'hour'::timestamptz - interval '8 days'
 ), forgotten_times as (
   delete from execution_hour_times where hour < :'hour'::timestamptz - interval '8 days'
 )

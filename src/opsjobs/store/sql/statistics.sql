@@ -16,11 +16,11 @@ with period (period, since) as (
   select 'hour' as period, ended.* from ended where finished_at >= :'hour'
   union all
   select period, ended.* from ended join period on finished_at >= greatest(since, :'counted')
-), counts as materialized (
-  select period, job_id, job_type, status, 1 as executions, succeeded, failed, unreachable,
-    timeout, cancelled, skipped, blocked, lost, dead from placed
+), counts as (
+  select period, job_type, status, 1 as executions, succeeded, failed, unreachable, timeout,
+    cancelled, skipped, blocked, lost, dead from placed
   union all
-  select period, job_id, job_type, status, executions, succeeded, failed, unreachable, timeout,
+  select period, job_type, status, executions, succeeded, failed, unreachable, timeout,
     cancelled, skipped, blocked, lost, dead
   from execution_hours h join period on h.hour >= since
   where h.hour >= :'week' and h.hour < :'counted' :hours_scope
@@ -34,11 +34,17 @@ with period (period, since) as (
   from execution_hour_times h join period on h.hour >= since
   where h.hour >= :'week' and h.hour < :'counted' :hours_scope
 ), busy as (
-  select period, job_id, sum(executions) as executions,
-    sum(executions) filter (where status = 'completed') as completed,
-    sum(executions) filter (where status in ('completed', 'partial', 'failed', 'timeout')) as judged,
+  select period, job_id, sum(executions) as executions, sum(completed) as completed,
+    sum(judged) as judged,
     row_number() over (partition by period order by sum(executions) desc, job_id) as place
-  from counts group by period, job_id
+  from (
+    select period, job_id, 1 as executions, (status = 'completed')::int as completed,
+      (status in :judged)::int as judged from placed
+    union all
+    select period, job_id, executions, completed, judged
+    from execution_hour_jobs h join period on h.hour >= since
+    where h.hour >= :'week' and h.hour < :'counted' :hours_scope
+  ) launched group by period, job_id
 )
 select 'total' as kind, period, job_type as name, status as key, null::bigint as id,
   sum(executions)::bigint as executions, array[sum(succeeded), sum(failed), sum(unreachable),
@@ -46,7 +52,7 @@ select 'total' as kind, period, job_type as name, status as key, null::bigint as
 from counts group by period, job_type, status
 union all
 select 'job', g.period, coalesce(j.name, 'ad-hoc'), null, g.job_id, g.executions::bigint,
-  array[coalesce(g.completed, 0), coalesce(g.judged, 0)]::bigint[]
+  array[g.completed, g.judged]::bigint[]
 from busy g left join jobs j on j.id = g.job_id where g.place <= :'busiest'
 union all
 select 'time', period, job_type, times.kind, class, sum(executions)::bigint, null

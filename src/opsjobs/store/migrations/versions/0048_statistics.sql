@@ -1,8 +1,6 @@
--- The executions that ended in an hour, by job, type, labels and status, with their runs by status.
--- job_id: null for executions without a job.
+-- The executions that ended in an hour, by job type, labels and status, with their runs by status.
 create table execution_hours (
   hour timestamptz not null,
-  job_id bigint,
   job_type text not null,
   labels jsonb not null,
   status text not null,
@@ -18,6 +16,18 @@ create table execution_hours (
   dead bigint not null
 );
 create index execution_hours_hour on execution_hours (hour);
+
+-- The same by job. job_id: null for executions without a job. judged: those that were neither
+-- cancelled nor rejected.
+create table execution_hour_jobs (
+  hour timestamptz not null,
+  job_id bigint,
+  labels jsonb not null,
+  executions integer not null,
+  completed integer not null,
+  judged integer not null
+);
+create index execution_hour_jobs_hour on execution_hour_jobs (hour);
 
 -- How long the executions of an hour ran, or waited for their first run, in classes of a logarithmic
 -- scale: class n begins at 1 ms times 1.1 to the power of n.
