@@ -1,5 +1,5 @@
 # Two commands on a fresh machine: `make demo` shows it, `make test` proves it. Both make their own .venv first.
-.PHONY: help demo test check format bench scale chaos fuzz client wheel clean audit sbom deploy-env compose-test
+.PHONY: help demo test check format bench scale chaos fuzz client wheel clean audit sbom image deploy-env compose-test
 
 PYTHON := .venv/bin/python
 # More for pytest: make test ARGS="tests/model -x". Four at a time: CI has two cores, and a test waits for half of its time.
@@ -26,6 +26,7 @@ help:
 	@echo "make wheel   the built package, installed into a new environment elsewhere, runs the demo"
 	@echo "make audit   asks the advisory service about every package that is installed"
 	@echo "make sbom    what opsjobs is made of, as CycloneDX JSON on standard output"
+	@echo "make image   the container image (ENGINE=podman for another engine than docker; ARGS=... goes to its build)"
 	@echo "make deploy-env    passwords and keys for deploy/compose.yaml, in deploy/.env"
 	@echo "make compose-test  the compose stack: built, started, its worker killed, upgraded, taken down (needs Docker or podman)"
 	@echo "make clean   removes .venv and everything that was made"
@@ -87,6 +88,14 @@ audit:
 sbom:
 	@scripts/environment run
 	@$(PYTHON) scripts/sbom
+
+# Two builds of one commit have the same labels.
+ENGINE ?= docker
+VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' src/opsjobs/__init__.py)
+
+image:
+	@$(ENGINE) build $(ARGS) --tag opsjobs:$(VERSION) --build-arg VERSION=$(VERSION) \
+		--build-arg REVISION=$$(git rev-parse HEAD) --build-arg CREATED=$$(git show -s --format=%cI HEAD) .
 
 deploy-env:
 	@scripts/deploy-env

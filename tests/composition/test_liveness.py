@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 
 from kit import backing_servers
@@ -25,6 +26,7 @@ from kit.ports import free_port
 from opsjobs.composition.liveness import LAG_SECONDS_MAX, Liveness
 from opsjobs.composition.service_manager import ServiceManager
 from opsjobs.standalone.spawn import bare_environment
+from opsjobs.store.system_status import HEAD
 from opsjobs.telemetry import Metrics
 
 SECONDS = 60.0
@@ -305,7 +307,35 @@ def test_a_database_that_is_away_is_a_reason_to_wait_and_no_fault(
     }
     with process("worker", **settings):
         manager.wait_for("READY=1")
-        manager.wait_for("STATUS=no lease: PostgreSQL has not registered this worker")
+        manager.wait_for("STATUS=PostgreSQL does not answer")
         manager.wait_for("WATCHDOG=1")
         assert get(port, "/livez")[0] == 200
         assert get(port, "/readyz")[0] == 503
+
+
+@pytest.mark.parametrize("role", ["worker", "scheduler"])
+def test_a_process_begins_once_the_schema_is_there_and_stops_before_that_if_asked(
+    role: str, databases: backing_servers.Databases, manager: Manager, tmp_path: Path
+) -> None:
+    name = databases.create()
+    url = databases.url_of(name)
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("update alembic_version set version_num = '0001_before'")
+        settings = {
+            **manager.environment,
+            "DATABASE_URL": url,
+            "ENCRYPTION_KEYS": backing_servers.AUDIT_KEY.reveal(),
+            "OPSJOBS_DATA_DIR": str(tmp_path),
+        }
+        waits = f"STATUS=the schema is 0001_before, {HEAD} is needed: run `opsjobs db upgrade`"
+        with process(role, **settings) as started:
+            manager.wait_for(waits)
+            started.send_signal(signal.SIGTERM)
+            assert started.wait(SECONDS) == 0
+        with process(role, **settings):
+            manager.wait_for(waits)
+            registered = connection.execute("select count(*) from workers").fetchone()
+            assert registered == (0,)
+            connection.execute("update alembic_version set version_num = %s", [HEAD])
+            manager.wait_for("STATUS=ready")
+    databases.drop(name)

@@ -33,7 +33,6 @@ LANGUAGES = {"sh", "json", "mermaid", "python", "text", "yaml"}
 _PLAIN_VARIABLES = {
     *("URL", "TOKEN", "ARGS", "JOB", "EXECUTION", "FILE"),
     *("TRIGGER", "SECRET", "BODY", "SIGNATURE"),
-    "VERSION",
 }
 _LAUNCHING = re.compile(
     r"/(?:jobs|executions|schedules|dead-letters)/[0-9]+/(?:execute|retry|trigger|revive|resume)|(?:retry|revive|trigger) [0-9]"

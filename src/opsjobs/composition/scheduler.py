@@ -17,6 +17,7 @@ from opsjobs.composition.background import build_housekeeping_loop
 from opsjobs.composition.deliveries import build_delivery
 from opsjobs.composition.liveness import Liveness, serve_metrics
 from opsjobs.composition.process import spare_the_collector
+from opsjobs.composition.schema_gate import SchemaGate
 from opsjobs.engine.background.housekeeping import SEAL_SECONDS, AuditSealer
 from opsjobs.engine.background.scheduler import Scheduler
 from opsjobs.engine.loop import Loop
@@ -59,18 +60,19 @@ class HostedScheduler:
             build_inspection_loop(self.services),
         ]
         self._delivery = build_delivery(self.services)
-
+        self._schema_gate = SchemaGate(self.services.system_status, self.services.clock)
         self._passed_at = self._succeeded_at = float("-inf")
         self.liveness = Liveness(fault=self._fault, unready=self._unready)
 
     async def start(self) -> None:
-        """Open the services."""
+        """Open the services, and wait for the schema."""
         await self.services.open()
+        self.liveness.start()
+        await self._schema_gate.wait()
+        self._passed_at = time.monotonic()
         for loop in (*self._loops, *self._delivery.loops):
             loop.start()
         spare_the_collector()
-        self._passed_at = time.monotonic()
-        self.liveness.start()
 
     async def run_once(self) -> Mapping[str, int]:
         """Run one pass."""
@@ -97,11 +99,13 @@ class HostedScheduler:
 
     def _fault(self) -> str | None:
         pause = time.monotonic() - self._passed_at
-        if pause <= PASS_PAUSE_SECONDS_MAX:
+        if self._schema_gate.reason is not None or pause <= PASS_PAUSE_SECONDS_MAX:
             return None
         return f"no pass of the scheduler has ended for {pause:.0f} s"
 
     def _unready(self) -> str | None:
+        if self._schema_gate.reason is not None:
+            return self._schema_gate.reason
         if time.monotonic() - self._succeeded_at <= READY_SECONDS:
             return None
         return f"no pass of the scheduler has succeeded for {READY_SECONDS:.0f} s"

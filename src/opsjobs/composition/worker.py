@@ -23,6 +23,7 @@ from opsjobs.composition.process import (
     raise_descriptor_limit,
     spare_the_collector,
 )
+from opsjobs.composition.schema_gate import SchemaGate
 from opsjobs.engine.background.housekeeping import (
     SEAL_BEHIND_SECONDS,
     SEAL_STAND_IN_SECONDS,
@@ -174,21 +175,24 @@ class HostedWorker:
     def __init__(self, settings: Settings, *, name: str | None = None) -> None:
         self.services = build(settings, process="worker", connections=CONNECTIONS, hot_verbs=True)
         self.worker = build_worker(settings, self.services, name=name)
+        self._schema_gate = SchemaGate(self.services.system_status, self.services.clock)
         self.liveness = Liveness(
-            fault=lambda: self.worker.fault, unready=lambda: self.worker.unready
+            fault=lambda: self.worker.fault,
+            unready=lambda: self._schema_gate.reason or self.worker.unready,
         )
         self.stop_seconds = settings.worker.drain_seconds + 2 * STOP_GRACE_SECONDS + CLOSE_SECONDS
         """Time limit of `stop`."""
         self._delivery = build_delivery(self.services, stand_in=True)
 
     async def start(self) -> None:
-        """Open the services and begin to claim."""
+        """Open the services, wait for the schema, and begin to claim."""
         await self.services.open()
+        self.liveness.start()
+        await self._schema_gate.wait()
         await self.worker.start()
         for loop in self._delivery.loops:
             loop.start()
         spare_the_collector()
-        self.liveness.start()
 
     def wake(self) -> None:
         """Look for runs to claim; callable from any thread."""
