@@ -19,7 +19,12 @@ from opsjobs.bus import Bus
 from opsjobs.clock import Clock, SystemClock
 from opsjobs.composition import Limits
 from opsjobs.composition.authentication import build_authentication, build_identity_store
-from opsjobs.composition.platform import build_integrations
+from opsjobs.composition.platform import (
+    build_integrations,
+    build_inventory,
+    build_platform_users,
+    build_target_service,
+)
 from opsjobs.engine.background.inspection import Inspection
 from opsjobs.engine.event_builder import EventBuilder
 from opsjobs.engine.event_visibility import EventVisibility
@@ -36,7 +41,7 @@ from opsjobs.model.execution import ErrorCode
 from opsjobs.model.target import Endpoint
 from opsjobs.remote.session import HostKey, SessionStep
 from opsjobs.sandbox.pool import JudgePool
-from opsjobs.settings import IdentitySettings, SecuritySettings, Settings
+from opsjobs.settings import IdentitySettings, PlatformSettings, SecuritySettings, Settings
 from opsjobs.store.audit_chain import Seals
 from opsjobs.store.audit_log import AuditLog
 from opsjobs.store.blobs import Contents
@@ -51,7 +56,6 @@ from opsjobs.store.executions import Executions
 from opsjobs.store.files import Artifacts, Files
 from opsjobs.store.groups import Groups
 from opsjobs.store.identities import IdentityStore
-from opsjobs.store.inventory import TargetInventory
 from opsjobs.store.jobs import Jobs
 from opsjobs.store.ledger import Ledger
 from opsjobs.store.scheduling.calendars import Calendars
@@ -113,6 +117,7 @@ def services_on(
     notified: list[str] | None = None,
     *,
     identity: IdentitySettings | None = None,
+    platform: PlatformSettings | None = None,
     clock: Clock | None = None,
 ) -> Any:
     """The services that the nouns use, real but for the machines; `notified` takes the zones that are notified for.
@@ -124,6 +129,7 @@ def services_on(
     jobs, files, clock = Jobs(database), Files(database), clock or SystemClock()
     settings = Settings(
         identity=identity or IdentitySettings(),
+        platform=platform or PlatformSettings(),
         security=SecuritySettings(
             encryption_keys=tuple(keys), webhook_allow=networks(["127.0.0.0/8"])
         ),
@@ -131,10 +137,13 @@ def services_on(
     known = build_identity_store(settings, database, clock)
     metrics = Metrics()
     integrations = build_integrations(settings, clock, metrics)
-    ledger, inventory = Ledger(database), TargetInventory(database, vault)
+    target_service = build_target_service(integrations, clock)
+    users = build_platform_users(integrations, known, clock)
+    ledger = Ledger(database)
+    inventory = build_inventory(settings, database, vault, clock, target_service)
     launcher = Launcher(
         database=database, ledger=ledger, targets=inventory, vault=vault, files=files, clock=clock, limits=LaunchLimits(),
-        notify=lambda zone: notified.append(zone) if notified is not None else None, current_principal=known.standing,
+        notify=lambda zone: notified.append(zone) if notified is not None else None, current_principal=users.standing,
     )  # fmt: skip
     executions, execution_log = Executions(database), ExecutionLog(database)
     outlook, calendars = ScheduleOverview(database, CompiledSchedules()), Calendars(database)
@@ -152,6 +161,7 @@ def services_on(
             passwords=Passwords(PasswordHasher(1, 64, 1)),
         ),
         integrations=integrations,
+        platform_users=users,
         vault=vault,
         keys=KeyRotation(database, keys),
         inspection=Inspection(Fitness(database, KeyRotation(database, keys)), clock, space=True),
@@ -194,7 +204,7 @@ def services_on(
     )
     services.trigger_calls = TriggerCalls(
         database=database, triggers=job_triggers, jobs=jobs, launcher=launcher, blinded=vault.blinded, clock=clock, metrics=metrics,
-        current_principal=lambda *who: services.identities.standing(*who),  # noqa: PLW0108  tests replace the identities
+        current_principal=lambda *who: services.platform_users.standing(*who),  # noqa: PLW0108  tests replace the identities
     )  # fmt: skip
     return services
 
@@ -202,6 +212,7 @@ def services_on(
 def known_to(services: Any, known: IdentityStore) -> None:
     """Have `known` say who has which token."""
     services.identities = known
+    services.platform_users = build_platform_users(services.integrations, known, services.clock)
     services.authentication = build_authentication(
         services.settings,
         known,
@@ -240,11 +251,12 @@ async def desk(
     database: Database,
     *,
     identity: IdentitySettings | None = None,
+    platform: PlatformSettings | None = None,
     clock: Clock | None = None,
     **limits: Any,
 ) -> AsyncIterator[Desk]:
     """The application with one admin; `limits` replace those of the services."""
-    services = services_on(database, identity=identity, clock=clock)
+    services = services_on(database, identity=identity, platform=platform, clock=clock)
     services.limits = replace(services.limits, **limits)
     token = await services.identities.create_key("ada", "admin")
     transport = httpx2.ASGITransport(app=app_on(services))

@@ -23,7 +23,7 @@ from starlette.routing import Route
 
 V3, MS, NG = "opsconductor-v3", "opsconductor-ms", "opsconductor-ng"
 GENERATIONS = (V3, MS, NG)
-FAULTS = ("slow", "down", "500", "garbage", "endless", "redirect", "refused")
+FAULTS = ("slow", "cut", "500", "garbage", "endless", "redirect", "refused")
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,7 @@ class PlatformServices:
     takes: Callable[[Call], bool] = lambda _: True
     """Whether a call's credentials are good."""
     has_batch: bool = True
+    ignores_skip: bool = False
     calls: list[Call] = field(default_factory=list)
     port: int = 0
 
@@ -139,7 +140,7 @@ def _route(state: PlatformServices, service: str, handler: Handler) -> Any:
         )
         state.calls.append(call)
         if (fault := state.faults.get(service)) is not None:
-            return await _faulty(fault, request)
+            return await _faulty(fault)
         if not state.takes(call):
             return JSONResponse({"detail": "Not authenticated"}, 401)
         found = handler(state, call, request.path_params.get("id", ""))
@@ -148,14 +149,12 @@ def _route(state: PlatformServices, service: str, handler: Handler) -> Any:
     return answer
 
 
-async def _faulty(fault: str, request: Request) -> Response:
+async def _faulty(fault: str) -> Response:
     match fault:
         case "slow":
             await asyncio.sleep(30)
-        case "down":
-            # A connection that is cut without an answer: as of a process that died.
-            request.scope["transport"] = None
-            raise ConnectionError
+        case "cut":
+            return StreamingResponse(_cut(), headers={"content-length": "100"})
         case "garbage":
             return Response(b"<html>It works!</html>", media_type="text/html")
         case "endless":
@@ -165,6 +164,12 @@ async def _faulty(fault: str, request: Request) -> Response:
         case "refused":
             return JSONResponse({"detail": "Not authenticated"}, 401)
     return JSONResponse({"detail": "boom"}, 500)
+
+
+async def _cut() -> AsyncIterator[bytes]:
+    """The beginning of an answer of a process that dies then."""
+    yield b'{"x": '
+    raise ConnectionError
 
 
 async def _endless() -> AsyncIterator[bytes]:
@@ -181,6 +186,8 @@ def _page(state: PlatformServices, call: Call) -> list[Any]:
     skip, limit = int(call.query.get("skip", 0)), int(call.query.get("limit", 100))
     if limit > 1_000:
         raise ValueError("the services give at most 1,000 a page")
+    if state.ignores_skip:
+        skip = 0
     return [*state.targets.values()][skip : skip + limit]
 
 

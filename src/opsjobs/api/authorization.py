@@ -13,6 +13,7 @@ from fastapi import Depends, Request
 from pydantic import Field
 
 from opsjobs.api.request import principal_of, services_of
+from opsjobs.identity.platform_users import CONFIRMED
 from opsjobs.model import approval
 from opsjobs.model.access import EVERYTHING, Principal, Reach
 from opsjobs.model.access_bounds import Bounds
@@ -57,9 +58,20 @@ class Permission:
 
     # Async, like all dependencies here: FastAPI runs sync ones in a thread at each request.
     async def __call__(self, request: Request) -> None:
-        """Check the permission. Raises Forbidden."""
+        """Check the permission. Raises Forbidden, and Unavailable."""
+        if self.name in CONFIRMED:
+            await confirm_caller(request)
         check_permission(request, self.name, within=self.within)
         request.state.permission = self.name
+
+
+async def confirm_caller(request: Request) -> None:
+    """Limit the caller to the rights that the platform's User Service confirms.
+
+    Raises Forbidden if it is disabled there, and Unavailable if the service does not answer.
+    """
+    users = services_of(request).platform_users
+    request.state.principal = await users.confirm(principal_of(request))
 
 
 def requires(permission: str, within: Within = Within.EVERYTHING) -> Any:

@@ -16,6 +16,7 @@ from opsjobs.api.resource import Resource
 from opsjobs.api.schemas.responses import CREATED, PAGED
 from opsjobs.api.schemas.targets import GroupOut, GroupPageOut, TargetPageOut
 from opsjobs.api.updates import Edit, edit, put_and_patch
+from opsjobs.composition import Services
 from opsjobs.model.target import GroupDraft
 from opsjobs.store.groups import GROUPS, StoredGroup
 from opsjobs.store.inventory import TARGETS
@@ -53,6 +54,7 @@ async def create(
     request: Request, services: ServicesDep, draft: GroupDraft, idem: Idempotent
 ) -> Response:
     """Create a group. The first target that names a group creates it, too."""
+    _check_members(services, draft)
     group = await services.groups.create(draft, idem)
     return render_created(request, "/target-groups", group)
 
@@ -91,6 +93,13 @@ async def replace(
 
     A new name is adopted by the targets and groups that name it.
     """
+    _check_members(services, change.draft)
     return JSONResponse(
         (await services.groups.replace(id, change.draft, basis=change.basis)).data()
     )
+
+
+def _check_members(services: Services, draft: GroupDraft) -> None:
+    """Raise Conflict if `targets` would change groups that the Target Service keeps."""
+    if draft.targets is not None:
+        services.inventory.check_writable(f"put targets into the group {draft.name}")

@@ -19,6 +19,7 @@ from opsjobs.api.authorization import (
     bounds,
     check_override,
     check_permission,
+    confirm_caller,
     load_job,
     load_schedule,
     owner,
@@ -233,8 +234,8 @@ async def resume(request: Request, services: ServicesDep, schedule: ScheduleDep)
     If its owner is deleted, disabled or expired, the caller becomes the owner.
     """
     by = await owner(request)
-    standing = await services.identities.standing(schedule.owner, schedule.owner_kind)
-    heir = (by.name, by.kind) if standing is None else None
+    ended = await services.platform_users.has_ended(schedule.owner, schedule.owner_kind)
+    heir = (by.name, by.kind) if ended else None
     return await _render_response(request, await services.schedules.resume(schedule.id, owner=heir))
 
 
@@ -259,6 +260,7 @@ async def trigger(
 
     Due times stay as they are. Needs `jobs:execute`, too.
     """
+    await confirm_caller(request)
     check_permission(request, "jobs:execute", within=Within.OBJECT)
     if not (limits := bounds(request, "jobs:execute")).act.everywhere:
         labels = await services.schedules.labels(schedule)

@@ -101,6 +101,7 @@ async def import_(
     a credential or a jump host, or changing the address of a target that has one, needs
     `credentials:use`, too.
     """
+    services.inventory.check_writable("import targets")
     uses_logins = partial(check_permission, request, "credentials:use")
     if any(
         entry.get("credential") is not None or entry.get("jump") is not None

@@ -175,8 +175,8 @@ async def enable(request: Request, services: ServicesDep, trigger: TriggerDep) -
     If its owner is deleted, disabled or expired, the caller becomes the owner.
     """
     by = await _launching_of(request, trigger)
-    standing = await services.identities.standing(trigger.owner, trigger.owner_kind)
-    heir = (by.name, by.kind) if standing is None else None
+    ended = await services.platform_users.has_ended(trigger.owner, trigger.owner_kind)
+    heir = (by.name, by.kind) if ended else None
     changed = await services.job_triggers.switch(trigger.id, enabled=True, owner=heir)
     return JSONResponse(changed.data())
 

@@ -16,7 +16,13 @@ from opsjobs.composition.authentication import (
     build_identity_store,
 )
 from opsjobs.composition.late_sessions import LateSessions
-from opsjobs.composition.platform import Integrations, build_integrations
+from opsjobs.composition.platform import (
+    Integrations,
+    build_integrations,
+    build_inventory,
+    build_platform_users,
+    build_target_service,
+)
 from opsjobs.engine.background.event_publisher import EventPublisher
 from opsjobs.engine.background.execution_meter import ExecutionMeter
 from opsjobs.engine.background.inspection import INSPECTION_SECONDS, Inspection
@@ -35,6 +41,7 @@ from opsjobs.engine.launching.safety_service import SafetyService
 from opsjobs.engine.launching.trigger_calls import TriggerCalls
 from opsjobs.engine.loop import Loop
 from opsjobs.engine.runs.run_secrets import ExternalSecrets
+from opsjobs.identity.platform_users import PlatformUsers
 from opsjobs.integrations.parameter_choices import Choices
 from opsjobs.integrations.secrets.requests import VaultOptions
 from opsjobs.integrations.secrets.vault import VaultServer
@@ -130,6 +137,7 @@ class Services:
     vault: Vault
     keys: KeyRotation
     inventory: TargetInventory
+    platform_users: PlatformUsers
     authentication: Authentication
     executions: Executions
     overview: ExecutionOverview
@@ -222,10 +230,15 @@ def build(
     database = _database(options, metrics)
     known = build_identity_store(settings, database, clock)
     vault = Vault(database, settings.security.encryption_keys, clock)
-    local = settings.security.local_transport
-    inventory = TargetInventory(database, vault, clock, local=local)
-    external_secrets = ExternalSecrets(vault, _server(settings.secrets, clock), clock)
+    integrations = build_integrations(settings, clock, metrics)
+    platform_users = build_platform_users(integrations, known, clock)
+    target_service = build_target_service(integrations, clock)
+    inventory = build_inventory(settings, database, vault, clock, target_service)
+    external_secrets = ExternalSecrets(
+        vault, _server(settings.secrets, clock), clock, targets=target_service
+    )
     ledger, circuits = Ledger(database), _circuits(settings, database)
+    breaker = Breaker(circuits, clock, observe=_count_circuits(metrics))
     jobs, files = Jobs(database, clock), Files(database, clock)
     notifier = Notifier(settings.redis.url, metrics)
     compiled, keys = CompiledSchedules(), KeyRotation(database, settings.security.encryption_keys)
@@ -233,19 +246,12 @@ def build(
     firings = Firings(database, clock, compiled=compiled, closer=load_closed_reason)
     calendars = Calendars(database, clock)
     overview = ScheduleOverview(database, compiled)
-    kept: dict[str, Any] = {
-        "database": database,
-        "ledger": ledger,
-        "vault": vault,
-        "files": files,
-        "clock": clock,
-    }
+    kept: dict[str, Any] = {"database": database, "ledger": ledger, "vault": vault}
+    kept |= {"files": files, "clock": clock}
     executions, execution_log = Executions(database), ExecutionLog(database)
     judges = _judges(settings, metrics)
-    breaker = Breaker(circuits, clock, observe=_count_circuits(metrics))
-    integrations = build_integrations(settings, clock, metrics)
     launcher = _launcher(
-        settings, inventory, notifier, judges, current_principal=known.standing, **kept
+        settings, inventory, notifier, judges, current_principal=platform_users.standing, **kept
     )
     breaker = Breaker(circuits, clock, observe=_count_circuits(metrics))
     most_triggers = settings.execution.triggers_per_caller
@@ -260,6 +266,7 @@ def build(
         jobs=jobs,
         keys=keys,
         inventory=inventory,
+        platform_users=platform_users,
         authentication=build_authentication(settings, known, clock, integrations=integrations),
         executions=executions,
         overview=ExecutionOverview(database),
@@ -278,7 +285,7 @@ def build(
         circuits=circuits,
         groups=Groups(database, clock),
         calendars=calendars,
-        imports=Imports(database, clock, local=local),
+        imports=Imports(database, clock, local=settings.security.local_transport),
         sessions=_sessions(settings, inventory, external_secrets, metrics, breaker),
         external_secrets=external_secrets,
         bus=Bus(settings.redis.url, metrics),
@@ -290,13 +297,13 @@ def build(
         dead_letters=DeadLetters(database),
         approvals=Approvals(database),
         approval_service=ApprovalService(
-            Approvals(database), ledger, inventory, vault, current_principal=known.standing
+            Approvals(database), ledger, inventory, vault, current_principal=platform_users.standing
         ),
         schedules=schedules,
         firings=firings,
         triggers=Triggers(firings, schedules, jobs, launcher),
         job_triggers=job_triggers,
-        trigger_calls=_trigger_calls(job_triggers, jobs, launcher, known, metrics, **kept),
+        trigger_calls=_trigger_calls(job_triggers, jobs, launcher, platform_users, metrics, **kept),
         schedule_overview=overview,
         forecasts=Forecasts(overview, calendars),
         audit_log=AuditLog(database, settings.security.encryption_keys),
@@ -322,7 +329,7 @@ def _trigger_calls(
     triggers: JobTriggers,
     jobs: Jobs,
     launcher: Launcher,
-    known: IdentityStore,
+    users: PlatformUsers,
     metrics: Metrics,
     **kept: Any,
 ) -> TriggerCalls:
@@ -331,7 +338,7 @@ def _trigger_calls(
         triggers=triggers,
         jobs=jobs,
         launcher=launcher,
-        current_principal=known.standing,
+        current_principal=users.standing,
         blinded=kept["vault"].blinded,
         clock=kept["clock"],
         metrics=metrics,
@@ -541,7 +548,7 @@ def build_firing_service(services: Services) -> FiringService:
             services.launcher,
             services.firings,
             services.metrics,
-            current_principal=services.identities.standing,
+            current_principal=services.platform_users.standing,
         ),
         launcher=services.launcher,
         ledger=services.ledger,

@@ -6,7 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from opsjobs.clock import Clock
+from opsjobs.engine.mirrored_inventory import MirroredInventory, MirrorLimits
 from opsjobs.identity.outgoing_tokens import OutgoingTokens
+from opsjobs.identity.platform_users import PlatformUsers
 from opsjobs.integrations.services.authorization import (
     ClientCredentials,
     ServiceAuth,
@@ -16,8 +18,16 @@ from opsjobs.integrations.services.authorization import (
 from opsjobs.integrations.services.client import ServiceClient, ServiceOptions, request_token
 from opsjobs.integrations.services.health import IntegrationStatus, ServiceHealth
 from opsjobs.integrations.services.profile import Profile, ProfileError, load_profile
+from opsjobs.integrations.services.targets import TargetService
+from opsjobs.integrations.services.users import UserService
 from opsjobs.model.secret import Secret
+from opsjobs.model.target import HostKeyPolicy
 from opsjobs.settings import PlatformSettings, ServiceSettings, Settings
+from opsjobs.store.identities import IdentityStore
+from opsjobs.store.inventory import TargetInventory
+from opsjobs.store.target_mirror import TargetMirror
+from opsjobs.store.transaction import Database
+from opsjobs.store.vault import Vault
 from opsjobs.telemetry import Metrics
 
 _SECTIONS = {
@@ -71,6 +81,40 @@ def build_integrations(settings: Settings, clock: Clock, metrics: Metrics) -> In
             if service.is_remote
         }
     )
+
+
+def build_platform_users(
+    integrations: Integrations, known: IdentityStore, clock: Clock
+) -> PlatformUsers:
+    """Build the check of the platform's users; without a User Service it confirms everything."""
+    connected = integrations.get("USER")
+    if connected is None or connected.profile.users is None:
+        return PlatformUsers(known, None)
+    return PlatformUsers(known, UserService(connected.client, connected.profile.users, clock))
+
+
+def build_target_service(integrations: Integrations, clock: Clock) -> TargetService | None:
+    """Build the adapter of the Target Service; None if targets are kept here."""
+    connected = integrations.get("TARGET")
+    if connected is None or connected.profile.targets is None:
+        return None
+    return TargetService(connected.client, connected.profile.targets, clock)
+
+
+def build_inventory(
+    settings: Settings,
+    database: Database,
+    vault: Vault,
+    clock: Clock,
+    service: TargetService | None,
+) -> TargetInventory:
+    """Build the inventory: the built-in one, or a mirror of the Target Service."""
+    if service is None:
+        return TargetInventory(database, vault, clock, local=settings.security.local_transport)
+    wanted = settings.platform
+    mirror = TargetMirror(database, clock, host_key_policy=HostKeyPolicy(wanted.target_host_keys))
+    limits = MirrorLimits(wanted.target_cache, wanted.target_stale)
+    return MirroredInventory(database, vault, clock, mirror=mirror, service=service, limits=limits)
 
 
 def _connect(

@@ -77,7 +77,7 @@ def build_transfer_tools(settings: Settings, services: Services) -> TransferTool
         services.outbox,
         services.metrics,
         FindLimits(bytes=settings.execution.file_limit_bytes),
-        services.identities.standing,
+        services.platform_users.standing,
     )
 
 
@@ -111,7 +111,7 @@ def build_worker(settings: Settings, services: Services, *, name: str | None = N
         ),
         transfers=build_transfer_tools(settings, services),
         child_executions=ChildExecutions(
-            services.launcher, services.jobs, services.executions, services.identities.standing
+            services.launcher, services.jobs, services.executions, services.platform_users.standing
         ),
         approvals=services.approval_service,
         pin_check=PinCheck(services.safety_service),

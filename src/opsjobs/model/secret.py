@@ -127,6 +127,20 @@ class VaultSshSource(_Certified):
         return f"{self.mount}/sign/{self.role}"
 
 
+class TargetServiceSource(ApiModel):
+    """The login of a target in the platform's Target Service; `target` is its id there.
+
+    It is made for a session and never stored."""
+
+    backend: Literal["target_service"] = "target_service"
+    target: str
+
+    @property
+    def where(self) -> str:
+        """The location for display."""
+        return f"target {self.target} of the Target Service"
+
+
 Source = Annotated[VaultSource | SshCaSource | VaultSshSource, Field(discriminator="backend")]
 _SOURCE: TypeAdapter[VaultSource | SshCaSource | VaultSshSource] = TypeAdapter(Source)
 
@@ -266,7 +280,9 @@ class Credential:
     """Its binding."""
     fault: str | None = None
     """The reason for unavailable secrets; then there are none."""
-    source: VaultSource | SshCaSource | VaultSshSource | None = field(default=None, hash=False)
+    source: VaultSource | SshCaSource | VaultSshSource | TargetServiceSource | None = field(
+        default=None, hash=False
+    )
     """The external source of its secrets, which are fetched just before a login."""
 
     @property

@@ -183,6 +183,14 @@ class TargetDraft(ApiModel):
 
 
 @dataclass(frozen=True, slots=True)
+class PlatformTarget:
+    """A target of the platform's Target Service: its id there, and what opsjobs keeps of it."""
+
+    external_id: str
+    draft: TargetDraft
+
+
+@dataclass(frozen=True, slots=True)
 class Target:
     """A known machine."""
 

@@ -42,7 +42,7 @@ def way_of(endpoint: Endpoint) -> list[Hop]:
     """Return a target and its jump hosts for `pin`."""
     hops = (endpoint, *endpoint.jumps)
     return [
-        Hop(hop.target, hop.credential.username if hop.credential is not None else None)
+        Hop(hop.target, (hop.credential.username or None) if hop.credential is not None else None)
         for hop in hops
     ]
 

@@ -123,6 +123,23 @@ class PlatformSettings(SettingsGroup):
     auth: AuthServiceSettings = Field(default_factory=AuthServiceSettings)
     notification: NotificationServiceSettings = Field(default_factory=NotificationServiceSettings)
     audit: AuditServiceSettings = Field(default_factory=AuditServiceSettings)
+    target_cache: Annotated[float, seconds(0, 3_600)] = setting(
+        "OPSJOBS_TARGET_CACHE",
+        "30s",
+        "How old data of the Target Service may be that is used without asking it again.",
+    )
+    target_stale: Annotated[float, seconds(0, 7 * 86_400)] = setting(
+        "OPSJOBS_TARGET_STALE",
+        "0s",
+        "For how long after that it is used while the Target Service does not answer. 0s: "
+        "launches are refused then, and runs do not log in.",
+    )
+    target_host_keys: Annotated[str, choice("pinned", "ca", "accept_new", "unchecked")] = setting(
+        "OPSJOBS_TARGET_HOST_KEY_POLICY",
+        "pinned",
+        "Host key policy of targets that the Target Service tells of for the first time: pinned, "
+        "ca, accept_new or unchecked.",
+    )
     timeout: Annotated[float, seconds(0.1, 60)] = setting(
         "OPSJOBS_SERVICE_TIMEOUT",
         "5s",

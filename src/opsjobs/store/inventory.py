@@ -49,6 +49,8 @@ class StoredTarget:
     uuid: str
     credential_name: str | None
     jump_name: str | None
+    external_id: str | None
+    """The id in the platform's Target Service; None: the target is kept here."""
     created_at: datetime
     updated_at: datetime
 
@@ -65,6 +67,7 @@ class StoredTarget:
             "uuid": self.uuid,
             **{name: _plain(getattr(self.target, name)) for name in TargetDraft.model_fields},
             **references,
+            "external_id": self.external_id,
             "version": self.target.version,
             "created_at": moment(self.created_at),
             "updated_at": moment(self.updated_at),
@@ -81,11 +84,12 @@ _VALUES = ", ".join(f"%({column})s" for column in _COLUMNS)
 _TARGET = f"""t.id, {", ".join(f"t.{column}" for column in _COLUMNS)}, t.version"""
 
 _SELECT = f"""
-select {_TARGET}, t.uuid, t.created_at, t.updated_at, c.name as credential, j.name as jump
+select {_TARGET}, t.uuid, t.external_id, t.created_at, t.updated_at,
+  c.name as credential, j.name as jump
 from targets t
 left join credentials c on c.id = t.credential_id left join targets j on j.id = t.jump_id"""
 
-_SUBSET = " where (%(among)s::bigint[] is null or t.id = any(%(among)s))"
+_SUBSET = " where (%(among)s::bigint[] is null or t.id = any(%(among)s)) and t.gone_at is null"
 
 TARGETS = Listing(
     _SELECT + _SUBSET,
@@ -137,7 +141,7 @@ select (select max(depth) from ahead) + coalesce((select max(depth) from behind)
 
 _REACH = f"""
 with recursive reach(id) as (
-  select id from targets where id = any(%s::bigint[])
+  select id from targets where id = any(%s::bigint[]) and gone_at is null
   union select t.jump_id from targets t join reach using (id) where t.jump_id is not null
 )
 select {_TARGET} from targets t join reach using (id)"""
@@ -149,7 +153,8 @@ _LAUNCHED = target_selection.Read(
     "left join credentials c on c.id = t.credential_id",
 )
 _NAMED = (
-    f"select {_LAUNCHED.columns} from targets t {_LAUNCHED.joined} where t.id = any(%s::bigint[])"
+    f"select {_LAUNCHED.columns} from targets t {_LAUNCHED.joined} where t.id = any(%s::bigint[]) "
+    "and t.gone_at is null"
 )
 
 _BEHIND = (
@@ -171,6 +176,9 @@ class TargetInventory:
         self._database = database
         self._vault = vault
         self._clock = clock or SystemClock()
+
+    def check_writable(self, what: str) -> None:
+        """Do nothing: targets are kept here. Elsewhere this raises Conflict."""
 
     async def create(
         self,
@@ -286,7 +294,9 @@ class TargetInventory:
 
     async def count(self) -> int:
         """Return the number of all targets."""
-        row = await self._database.fetch_one("select count(*) as n from targets")
+        row = await self._database.fetch_one(
+            "select count(*) as n from targets where gone_at is null"
+        )
         return int(row["n"]) if row is not None else 0
 
     async def get_many(self, target_ids: Sequence[str]) -> dict[str, Target]:
@@ -579,6 +589,7 @@ def _stored(row: DictRow) -> StoredTarget:
         str(row["uuid"]),
         row["credential"],
         row["jump"],
+        row["external_id"],
         row["created_at"],
         row["updated_at"],
     )

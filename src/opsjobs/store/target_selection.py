@@ -38,7 +38,8 @@ select distinct on (e.position) e.position, t.id
 from unnest((select %(positions)s::int[]), (select %(entries)s::text[]), (select %(ids)s::bigint[]),
   (select %(uuids)s::uuid[]))
   as e(position, entry, id, uuid)
-join targets t on (t.id = e.id or t.uuid = e.uuid or t.name = e.entry){within}
+join targets t on (t.id = e.id or t.uuid = e.uuid or t.name = e.entry)
+  and t.gone_at is null{within}
 order by e.position, (t.id = e.id) desc nulls last, (t.uuid = e.uuid) desc nulls last"""
 _LISTED = f"""
 select listed.position, {{columns}} from ({_IDS}) listed join targets t
@@ -54,7 +55,8 @@ with recursive held(name) as (
 select h.name, g.id is not null as stored, g.selector from held h left join target_groups g
   on g.name = h.name"""
 _GROUPS = """
-select t.groups, {columns} from targets t {joined} where {conditions} order by t.id limit %s"""
+select t.groups, {columns} from targets t {joined}
+where ({conditions}) and t.gone_at is null order by t.id limit %s"""
 # Existing groups are left out beforehand: even an insert that does nothing uses up an id.
 _MAKE_KNOWN = """
 insert into target_groups (name)
@@ -133,8 +135,8 @@ async def _by_selector(database: Database, selector: str, read: Read) -> list[Di
         ) from None
     condition, values = _all_of(requirements)
     query = (
-        f"select {read.columns} from targets t {read.joined} where {condition} order by t.id "
-        f"limit %s"
+        f"select {read.columns} from targets t {read.joined} where {condition} "
+        f"and t.gone_at is null order by t.id limit %s"
     )
     return await database.fetch(query, [*values, SELECTED_MAX])
 

@@ -55,6 +55,9 @@ class TargetOut(AnswerModel):
     jump: str | None = Field(description="The name of the target that it is reached through")
     durable: Durability
     winrm: WinrmOut | None = Field(description="Only of transport winrm")
+    external_id: str | None = Field(
+        description="The id in the platform's Target Service; null: the target is kept here"
+    )
     version: int
     created_at: Timestamp
     updated_at: Timestamp

@@ -16,12 +16,21 @@ from opsjobs.clock import Clock
 from opsjobs.engine.compiled_spec import CompiledSpec
 from opsjobs.engine.loop import Counts
 from opsjobs.engine.run_credentials import credential_ids
+from opsjobs.integrations.json_client import ServiceUnavailable
 from opsjobs.integrations.secrets.requests import SecretUnavailable
 from opsjobs.integrations.secrets.vault import FIELD_CHARACTERS_MAX, VaultServer
+from opsjobs.integrations.services.targets import TargetService
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import ErrorCode
 from opsjobs.model.masking import Forms, Mask
-from opsjobs.model.secret import Credential, Secret, SshCaSource, VaultSource, VaultSshSource
+from opsjobs.model.secret import (
+    Credential,
+    Secret,
+    SshCaSource,
+    TargetServiceSource,
+    VaultSource,
+    VaultSshSource,
+)
 from opsjobs.model.target import Endpoint
 from opsjobs.remote.session import Fetch
 from opsjobs.remote.ssh.certificates import FreshKey, Unusable, generate_key, parse_terms, sign
@@ -40,14 +49,20 @@ class CertificateAuthorities(Protocol):
 class ExternalSecrets:
     """Fetches the secrets of credentials that have a `source`.
 
-    `server` is None if no Vault is configured.
+    `server` is None if no Vault is configured, `targets` if there is no Target Service.
     """
 
     def __init__(
-        self, authorities: CertificateAuthorities, server: VaultServer | None, clock: Clock
+        self,
+        authorities: CertificateAuthorities,
+        server: VaultServer | None,
+        clock: Clock,
+        *,
+        targets: TargetService | None = None,
     ) -> None:
         self._authorities = authorities
         self._server = server
+        self._targets = targets
         self._clock = clock
 
     async def fetch(self, credential: Credential, purpose: str) -> Credential:
@@ -61,6 +76,8 @@ class ExternalSecrets:
                     return credential
                 case VaultSource() as source:
                     return replace(credential, **await self._read(credential, source))
+                case TargetServiceSource() as source:
+                    return await self._of_target(credential, source)
                 case SshCaSource() | VaultSshSource() as source:
                     return await self._certified(credential, source, purpose)
         except (SecretUnavailable, Unusable) as why:
@@ -73,6 +90,8 @@ class ExternalSecrets:
 
     async def close(self) -> None:
         """Drop the cached secrets and close the connection to Vault."""
+        if self._targets is not None:
+            self._targets.forget_credentials()
         if self._server is not None:
             await self._server.close()
 
@@ -99,6 +118,29 @@ class ExternalSecrets:
             part: value.reveal() if part == "certificate" else value
             for part, value in parts.items()
         }
+
+    async def _of_target(self, credential: Credential, source: TargetServiceSource) -> Credential:
+        if self._targets is None:
+            raise SecretUnavailable(
+                "TARGET_SERVICE_URL is not set in this process: set it for the API and the workers"
+            )
+        try:
+            login = await self._targets.credential(source.target)
+        except ServiceUnavailable as away:
+            raise SecretUnavailable(str(away)) from None
+        if login is None:
+            raise SecretUnavailable(
+                f"the Target Service has no credentials for {source.where}: store them there, or "
+                "name a credential of opsjobs (opsjobs targets set NAME --credential NAME)"
+            )
+        return replace(
+            credential,
+            type=login.type,
+            username=login.username,
+            password=login.password,
+            private_key=login.private_key,
+            passphrase=login.passphrase,
+        )
 
     async def _certified(
         self, credential: Credential, source: SshCaSource | VaultSshSource, purpose: str
@@ -218,7 +260,7 @@ def hide_secrets(secrets: Iterable[Secret]) -> Forms:
 
 
 async def fetch_logins(endpoint: Endpoint | None, fetch: Fetch, purpose: str) -> list[Credential]:
-    """Return the logins of a machine and its jump hosts that are in Vault, with their secrets.
+    """Return the externally stored logins of a machine and its jump hosts, with secrets.
 
     Keys created for a single login are left out: they are never sent to a machine. Raises
     RemoteFailure(CREDENTIAL_MISSING).
@@ -226,7 +268,7 @@ async def fetch_logins(endpoint: Endpoint | None, fetch: Fetch, purpose: str) ->
     return [
         await fetch(credential, purpose)
         for credential in _logins(endpoint)
-        if isinstance(credential.source, VaultSource)
+        if isinstance(credential.source, VaultSource | TargetServiceSource)
     ]
 
 

@@ -1,0 +1,119 @@
+"""Users of the platform, confirmed by the User Service when work starts in their name.
+
+Their tokens say what they held when those were issued; the service says what they hold now. If it
+does not answer, nothing is launched in their name.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from opsjobs.integrations.json_client import ServiceUnavailable
+from opsjobs.integrations.services.users import PlatformUser, UserService
+from opsjobs.model.access import Principal, PrincipalKind
+from opsjobs.model.errors import Forbidden, Unauthorised, Unavailable
+from opsjobs.model.grants import both, both_roles
+from opsjobs.model.token_claims import ClaimRules, external
+from opsjobs.store.identities import IdentityStore
+from opsjobs.store.identities.services import parted
+
+CONFIRMED = frozenset(
+    {
+        "jobs:execute",
+        "executions:retry",
+        "dead_letters:manage",
+        "approvals:decide",
+        "safety:override",
+    }
+)
+"""Permissions that start work, and whose use is confirmed.
+
+Stopping work never waits for a service.
+"""
+
+
+class PlatformUsers:
+    """The current rights of identities; `service` is None if there is no User Service."""
+
+    def __init__(self, known: IdentityStore, service: UserService | None) -> None:
+        self._known = known
+        self._service = service
+
+    async def standing(self, name: str, kind: PrincipalKind) -> Principal | None:
+        """Return the current rights of an identity, or None if they have ended.
+
+        Raises Forbidden for a user that the service does not know, and Unavailable.
+        """
+        principal = await self._known.standing(name, kind)
+        user = None if principal is None else _user_of(principal)
+        if principal is None or user is None or self._service is None:
+            return principal
+        found = await self._load(user)
+        return _limit(principal, found, user) if found.active else None
+
+    async def has_ended(self, name: str, kind: PrincipalKind) -> bool:
+        """Return True if an identity launches nothing any more. Raises Unavailable."""
+        try:
+            return await self.standing(name, kind) is None
+        except Forbidden:
+            return True
+
+    async def confirm(self, principal: Principal) -> Principal:
+        """Return the caller with the rights that the service confirms.
+
+        Raises Forbidden("user_disabled", "user_unknown"), and Unavailable.
+        """
+        user = _user_of(principal)
+        if user is None or self._service is None:
+            return principal
+        found = await self._load(user)
+        if not found.active:
+            raise Forbidden(
+                "user_disabled",
+                f"{user} is disabled in the User Service, so nothing is launched in that name. "
+                "Ask an administrator of the platform.",
+            )
+        return _limit(principal, found, user)
+
+    async def _load(self, user: str) -> PlatformUser:
+        assert self._service is not None, "asked only if there is one"
+        try:
+            found = await self._service.load(user)
+        except ServiceUnavailable as away:
+            raise _unavailable(str(away)) from None
+        if found is None:
+            raise Forbidden(
+                "user_unknown",
+                f"The User Service does not know {user}. It is asked for the user's name here: "
+                "check OPSJOBS_JWT_NAME_CLAIM, which says what claim of a token that is.",
+            )
+        return found
+
+
+def _user_of(principal: Principal) -> str | None:
+    """Return the user of the platform behind a principal; None if there is none."""
+    if principal.kind == "external":
+        return principal.name
+    if principal.kind == "service":
+        _, kind, user = parted(principal.name)
+        return user if kind == "external" else None
+    return None
+
+
+def _limit(principal: Principal, found: PlatformUser, user: str) -> Principal:
+    """Return the principal limited to the rights in the answer, if it has any."""
+    if not found.claims:
+        return principal
+    try:
+        now = external({"sub": user, **found.claims}, ClaimRules())
+    except Unauthorised as unfit:
+        raise _unavailable(f"the rights of {user} cannot be read: {unfit}") from None
+    return replace(principal, grants=both(principal, now), roles=both_roles(principal, now))
+
+
+def _unavailable(reason: str) -> Unavailable:
+    return Unavailable(
+        reason,
+        told="The User Service does not answer, so it is not known what the user may do now: "
+        "nothing was launched. Try again when it does; `opsjobs status` shows its state.",
+    )
