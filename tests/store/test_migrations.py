@@ -5,6 +5,7 @@ The migrations after the baseline are made by the tests.
 
 from __future__ import annotations
 
+import asyncio
 import re
 import threading
 from collections.abc import Iterator
@@ -20,6 +21,8 @@ from psycopg.errors import UniqueViolation
 from kit.backing_servers import AUDIT_KEY, Databases
 from kit.ledger_fixtures import Owner, faults, launch, machines, read
 from kit.migrations import Versions
+from kit.ports import free_port
+from kit.postgres_proxy import over_tcp
 from opsjobs.model.errors import Failure, Refusal, Unavailable
 from opsjobs.model.execution import ExecutionStatus
 from opsjobs.store.migrations import runner
@@ -299,3 +302,12 @@ def _until(connection: psycopg.Connection[Any], query: str) -> None:
         if connection.execute(query.encode()).fetchone() is not None:
             return
     raise AssertionError(f"it never came to that: {query}")
+
+
+async def test_a_url_with_several_hosts_finds_the_one_that_answers(url: str) -> None:
+    async with over_tcp(url) as (_, tcp):
+        port, name = re.findall(r":(\d+)/(\w+)", tcp)[0]
+        hosts = f"127.0.0.1:{free_port()},127.0.0.1:{port}"
+        several = f"postgresql://opsjobs@{hosts}/{name}?sslmode=disable&target_session_attrs=any"
+        state = await asyncio.to_thread(runner.upgrade, several)
+    assert state.current == HEAD

@@ -195,10 +195,11 @@ def _driver(url: str) -> Iterator[psycopg.Connection[Any]]:
 
 @contextmanager
 def _connected(url: str) -> Iterator[Connection]:
+    # libpq reads the URL, not SQLAlchemy, which knows no list of hosts.
     engine = create_engine(
-        driver_url(url).replace("postgresql://", "postgresql+psycopg://", 1),
+        "postgresql+psycopg://",
         poolclass=NullPool,
-        connect_args=dict(NETWORK),
+        creator=lambda: psycopg.connect(driver_url(url), **NETWORK),
     )
     try:
         connection = engine.connect()
