@@ -12,6 +12,7 @@ from opsjobs.model.action import (
     DRAFT_TYPES,
     FROZEN_TYPES,
     SCRIPT_BYTES_MAX,
+    CommandAction,
     ScriptAction,
     parse_frozen,
 )
@@ -140,3 +141,15 @@ def test_become_without_a_durable_run_is_refused_at_its_place() -> None:
     assert faults({"command": "x", "become": {}, "durable": "off"}) == [
         ("become_needs_durable", "actions/0/become")
     ]
+
+
+@pytest.mark.parametrize(("written", "read"), [(3010, 3010), (-1, -1), (0xC000013A, -1073741510)])
+def test_exit_codes_may_have_32_bits(written: int, read: int) -> None:
+    action = CommandAction(command="x", expected_exit_codes=[written])
+    assert action.expected_exit_codes == [read]
+
+
+@pytest.mark.parametrize("written", [1 << 32, -(1 << 31) - 1])
+def test_exit_codes_have_no_more_than_32_bits(written: int) -> None:
+    with pytest.raises(ValueError, match="expected_exit_codes"):
+        CommandAction(command="x", expected_exit_codes=[written])

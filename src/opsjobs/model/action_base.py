@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from opsjobs.model import text_patterns
 from opsjobs.model.api_model import ApiModel, Duration, Size
@@ -132,6 +132,15 @@ class ActionDraft(ApiModel):
         return None
 
 
+def signed_exit_code(code: int) -> int:
+    """Return an exit code as signed 32 bits, as it is stored: 0xC000013A as -1073741510."""
+    return (code + (1 << 31)) % (1 << 32) - (1 << 31)
+
+
+ExitCode = Annotated[int, Field(ge=-(1 << 31), le=(1 << 32) - 1), AfterValidator(signed_exit_code)]
+"""An exit code: at most 255 on POSIX machines, any number of 32 bits on Windows."""
+
+
 class RunningAction(ActionDraft):
     """The fields of actions that start a program on the target.
 
@@ -145,9 +154,7 @@ class RunningAction(ActionDraft):
     durable: Durability = "auto"
     become: BecomeDraft | None = None
     output_limit: Size | None = None
-    expected_exit_codes: list[Annotated[int, Field(ge=0, le=255)]] = Field(
-        default=[0], min_length=1, max_length=256
-    )
+    expected_exit_codes: list[ExitCode] = Field(default=[0], min_length=1, max_length=256)
     env: dict[VariableName, Argument] = Field(default_factory=dict, max_length=128)
     cwd: Path | None = None
     stdin: str | None = Field(default=None, max_length=SCRIPT_BYTES_MAX)

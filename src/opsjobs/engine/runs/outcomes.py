@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from opsjobs.engine.runs.cancellation import StopReason
 from opsjobs.engine.runs.run_journal import ActionEnd
+from opsjobs.model.action_base import signed_exit_code
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import CancelProof, ErrorCode, RunError, RunStatus
 from opsjobs.model.units import format_duration
@@ -65,8 +66,8 @@ def from_exit(exited: RemoteExit, expected: Sequence[int], seconds: float) -> Ac
     if exited.code is None:
         text, code = f"ended by signal {exited.signal}", None
     else:
-        text, code = f"exit status {exited.code}", _int32(exited.code)
-        if exited.code in expected:
+        text, code = f"exit status {exited.code}", signed_exit_code(exited.code)
+        if code in expected:
             return ActionEnd(RunStatus.SUCCEEDED, code)
     return ActionEnd(RunStatus.FAILED, code, RunError(ErrorCode.NONZERO_EXIT, text))
 
@@ -78,7 +79,7 @@ def _incomplete(exited: RemoteExit) -> ActionEnd:
         f"the target's disk is full: output may be incomplete ({text}). Free space in the "
         "login's home or in /var/tmp."
     )
-    code = None if exited.code is None else _int32(exited.code)
+    code = None if exited.code is None else signed_exit_code(exited.code)
     return ActionEnd(RunStatus.FAILED, code, RunError(ErrorCode.DISK_FULL, message))
 
 
@@ -110,11 +111,6 @@ def _caused(exited: RemoteExit, seconds: float) -> ActionEnd:
             return ActionEnd(
                 RunStatus.FAILED, error=RunError(code, f"not started: {exited.detail or message}")
             )
-
-
-def _int32(code: int) -> int:
-    """Return the code as signed 32 bits, to fit the column: 0xC000013A as -1073741510."""
-    return (code + (1 << 31)) % (1 << 32) - (1 << 31)
 
 
 def killed(reason: StopReason, seconds: float) -> ActionEnd:

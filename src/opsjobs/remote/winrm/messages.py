@@ -14,6 +14,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from uuid import UUID, uuid4
 
+from opsjobs.model.action_base import signed_exit_code
+
 SHELL = "http://schemas.microsoft.com/wbem/wsman/1/windows/shell"
 CMD = f"{SHELL}/cmd"
 CONFIG = "http://schemas.microsoft.com/wbem/wsman/1/config"
@@ -282,10 +284,9 @@ def shell_id_in(envelope: ET.Element) -> str:
 def _exit_code(text: str) -> int | None:
     """Return an exit code as signed 32 bits, as Windows shows it."""
     try:
-        number = int(text, 0)
+        return signed_exit_code(int(text, 0))
     except ValueError:
         return None
-    return (number + (1 << 31)) % (1 << 32) - (1 << 31)
 
 
 def _decode(text: str) -> bytes:

@@ -1,0 +1,149 @@
+"""A Windows host from the command line to its output: real API and worker, a stand-in host."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from e2e.cluster import Cluster
+from e2e.processes import SECONDS, wait_until
+from kit.windows_hosts import PASSWORD, USER, WindowsHost, host_in_thread
+
+OPSJOBS = [sys.executable, "-m", "opsjobs"]
+JOB = """
+name: on-windows
+targets: {{ids: [{name}]}}
+parameters:
+  - {{name: who, default: ada & ben}}
+  - {{name: token, secret: true}}
+actions:
+  - key: line
+    type: command
+    command: echo "hello %OPSJOBS_PARAM_WHO% $OPSJOBS_PARAM_WHO from $OPSJOBS_TARGET"; cat $OPSJOBS_SECRETS/token
+  - key: powershell
+    type: script
+    interpreter: powershell
+    script: |
+      Write-Output "PowerShell $env:OPSJOBS_JOB $args[0]"
+      exit 3010
+    args: ["${{who}}"]
+    expected_exit_codes: [{code}]
+  - key: python
+    type: script
+    interpreter: python
+    script: |
+      import sys
+      sys.stdout.buffer.write(sys.stdin.buffer.read() + bytes([255, 0, 10]))
+      sys.exit(4)
+    stdin: "grüße "
+    cwd: /usr
+"""
+
+
+def opsjobs(cluster: Cluster, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*OPSJOBS, *arguments],
+        env=cluster.environment,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        timeout=SECONDS,
+        check=False,
+    )
+
+
+def done(cluster: Cluster, *arguments: str) -> subprocess.CompletedProcess[str]:
+    found = opsjobs(cluster, *arguments)
+    assert found.returncode == 0, found.stderr
+    return found
+
+
+def commands(host: WindowsHost) -> int:
+    """How many commands the host knows."""
+    return sum(len(shell.commands) for shell in host.server.service.shells.values())
+
+
+@pytest.fixture(params=["http", "https"])
+def host(
+    cluster: Cluster, request: pytest.FixtureRequest, tmp_path: Path
+) -> Iterator[tuple[WindowsHost, str]]:
+    """A host, and its name as a target."""
+    secure = request.param == "https"
+    name = f"win-{request.param}-{uuid4().hex[:6]}"
+    login = f"{name}-login"
+    password = tmp_path / "password"
+    password.write_text(PASSWORD)
+    with host_in_thread(secure=secure) as running:
+        done(cluster, "credentials", "add", login, "-u", USER, "--password-file", str(password))
+        options = ["--winrm-scheme", request.param, "--label", "os=windows"]
+        done(
+            cluster, "targets", "add", name, "127.0.0.1", "--transport", "winrm",
+            "--port", str(running.server.port), "-c", login, *options,
+        )  # fmt: skip
+        if secure:
+            told = done(cluster, "targets", "trust", name, "--yes").stderr
+            assert "x509  SHA256" in told
+        yield running, name
+        done(cluster, "targets", "rm", name)
+        done(cluster, "credentials", "rm", login)
+
+
+def test_a_job_runs_on_a_windows_host(
+    cluster: Cluster, host: tuple[WindowsHost, str], tmp_path: Path
+) -> None:
+    running, name = host
+    tested = done(cluster, "targets", "test", name)
+    assert [line.split()[0] for line in tested.stdout.splitlines()[1:]] == [
+        "connect",
+        "auth",
+        "shell",
+    ]
+    job = tmp_path / "job.yaml"
+    job.write_text(JOB.format(name=name, code=3010 % 256))
+    done(cluster, "jobs", "apply", "-f", str(job))
+    ran = opsjobs(cluster, "jobs", "run", "on-windows", "--param", "token=s3cr3t")
+    assert "hello %OPSJOBS_PARAM_WHO% ada & ben from " + name in ran.stdout
+    assert "s3cr3t" not in ran.stdout  # it is masked
+    assert "PowerShell on-windows ada & ben" in ran.stdout
+    assert ran.returncode == 3  # python ended with 4
+    execution = json.loads(done(cluster, "executions", "list", "-o", "json").stdout)[0]
+    results = cluster.get(f"/executions/{execution['id']}/results")["items"]
+    assert [(r["action_key"], r["exit_code"]) for r in results] == [
+        ("line", 0),
+        ("powershell", 3010 % 256),
+        ("python", 4),
+    ]
+    wait_until(lambda: commands(running) == 0, "the host to forget the commands")
+
+
+def test_a_cancel_ends_what_runs_on_a_windows_host(
+    cluster: Cluster, host: tuple[WindowsHost, str]
+) -> None:
+    running, name = host
+    started = done(cluster, "run", "echo up; sleep 600", "-t", name, "--detach").stdout.split()
+    wait_until(lambda: commands(running) == 1, "the command to start")
+    done(cluster, "executions", "cancel", started[0])
+    wait_until(lambda: cluster.get(f"/executions/{started[0]}")["status"] == "cancelled", "its end")
+    (run,) = cluster.get(f"/executions/{started[0]}/targets")["items"]
+    assert (run["status"], run["cancel_proof"]) == ("cancelled", "killed")
+
+
+def test_a_wrong_password_is_tried_once_and_opens_the_circuit(
+    cluster: Cluster, host: tuple[WindowsHost, str], tmp_path: Path
+) -> None:
+    running, name = host
+    wrong = tmp_path / "wrong"
+    wrong.write_text("guess")
+    done(cluster, "credentials", "rotate", f"{name}-login", "--password-file", str(wrong))
+    before = len(running.server.attempts)
+    for _ in range(2):
+        assert opsjobs(cluster, "run", "echo never", "-t", name).returncode == 3
+    assert len(running.server.attempts) == before + 1
+    circuits = json.loads(done(cluster, "circuits", "list", "-o", "json").stdout)
+    assert [c["error"]["code"] for c in circuits if c["target"]["name"] == name] == ["auth_failed"]
