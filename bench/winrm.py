@@ -1,0 +1,179 @@
+"""WinRM: commands and logins a second on one core, beside pypsrp in threads.
+
+    PYTHONPATH=src:tests python bench/winrm.py [--seconds 3]
+
+The stand-in host runs in a process of its own, on the other core. It starts `/bin/sh` for each
+command, so both clients wait for it; what is compared is the client.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import multiprocessing
+import time
+import warnings
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+from pypsrp.shell import Process, SignalCode, WinRS
+from pypsrp.wsman import WSMan
+
+from kit.windows_hosts import PASSWORD, USER, password_credential, windows_host
+from opsjobs.model.target import Endpoint, Target, Transport
+from opsjobs.model.winrm import WinrmOptions
+from opsjobs.remote.session import RemoteExit
+from opsjobs.remote.winrm.connect import WinrmConnector
+from opsjobs.remote.winrm.pool import WinrmPool
+from opsjobs.standalone.lab.wsman.service import LabQuotas
+
+THREADS = 32
+AT_A_TIME = 5
+
+
+def serve(port: Any) -> None:
+    async def run() -> None:
+        async with windows_host(quotas=LabQuotas(shells=1000)) as host:
+            port.value = host.server.port
+            await asyncio.Event().wait()
+
+    with suppress(KeyboardInterrupt):
+        asyncio.run(run())
+
+
+def endpoint(port: int, name: str = "win-1") -> Endpoint:
+    target = Target(
+        f"id-{name}",
+        name,
+        "127.0.0.1",
+        port,
+        Transport.WINRM,
+        "windows",
+        winrm=WinrmOptions(scheme="http"),
+    )
+    return Endpoint(target, password_credential())
+
+
+class Rate(NamedTuple):
+    """How often something is done a second, and the client's CPU in ms each time."""
+
+    a_second: float
+    cpu_ms: float
+
+
+async def repeat(work: Callable[[int], Awaitable[None]], at_a_time: int, seconds: float) -> Rate:
+    """How often it is done."""
+    cpu = time.process_time()
+    ends, count = time.monotonic() + seconds, 0
+
+    async def one() -> None:
+        nonlocal count
+        while time.monotonic() < ends:
+            count += 1
+            await work(count)
+
+    began = time.monotonic()
+    await asyncio.gather(*(one() for _ in range(at_a_time)))
+    spent = (time.process_time() - cpu) * 1000 / count
+    return Rate(count / (time.monotonic() - began), spent)
+
+
+async def ours(port: int, seconds: float) -> tuple[Rate, Rate]:
+    """Commands on kept shells, and logins with a new shell and a command."""
+    pool = WinrmPool(WinrmConnector())
+
+    async def command(_: int) -> None:
+        async with pool.session(endpoint(port)) as session:
+            last = [piece async for piece in await session.start("exit 0")][-1]
+            assert last == RemoteExit(0)
+
+    async def login(number: int) -> None:
+        found = endpoint(port, f"win-{number}")
+        alone = WinrmPool(WinrmConnector())
+        async with alone.session(replace(found)) as session:
+            last = [piece async for piece in await session.start("exit 0")][-1]
+            assert last == RemoteExit(0)
+        await alone.close()
+
+    await command(0)
+    commands = await repeat(command, AT_A_TIME, seconds)
+    logins = await repeat(login, THREADS, seconds)
+    await pool.close()
+    return commands, logins
+
+
+def pypsrp(port: int, seconds: float) -> tuple[Rate, Rate]:
+    """The same with pypsrp in threads."""
+
+    def connect() -> WSMan:
+        return WSMan(
+            "127.0.0.1",
+            port=port,
+            username=USER,
+            password=PASSWORD,
+            ssl=False,
+            auth="negotiate",
+            encryption="always",
+        )
+
+    def run(shell: WinRS) -> None:
+        process = Process(shell, "exit 0")
+        process.begin_invoke()
+        process.send(b"", end=True)
+        process.end_invoke()
+        process.signal(SignalCode.TERMINATE)
+
+    def commands(ends: float) -> int:
+        count = 0
+        with connect() as wsman, WinRS(wsman) as shell:
+            while time.monotonic() < ends:
+                run(shell)
+                count += 1
+        return count
+
+    def logins(ends: float) -> int:
+        count = 0
+        while time.monotonic() < ends:
+            with connect() as wsman, WinRS(wsman) as shell:
+                run(shell)
+            count += 1
+        return count
+
+    def rate(work: Callable[[float], int], threads: int) -> Rate:
+        began, cpu = time.monotonic(), time.process_time()
+        with ThreadPoolExecutor(threads) as pool:
+            count = sum(pool.map(work, [began + seconds] * threads))
+        spent = (time.process_time() - cpu) * 1000 / count
+        return Rate(count / (time.monotonic() - began), spent)
+
+    return rate(commands, AT_A_TIME), rate(logins, THREADS)
+
+
+def main() -> None:
+    options = argparse.ArgumentParser()
+    options.add_argument("--seconds", type=float, default=3.0)
+    seconds = options.parse_args().seconds
+    warnings.simplefilter("ignore")
+    port = multiprocessing.Value("i", 0)
+    host = multiprocessing.Process(target=serve, args=(port,), daemon=True)
+    host.start()
+    while port.value == 0:
+        time.sleep(0.05)
+    found = asyncio.run(ours(port.value, seconds))
+    theirs = pypsrp(port.value, seconds)
+    names = ("commands on kept shells", "login, shell, command")
+    for name, our, their in zip(names, found, theirs, strict=True):
+        print(
+            f"{name:24} {our.a_second:6.0f}/s {our.cpu_ms:6.2f} ms CPU   pypsrp "
+            f"{their.a_second:6.0f}/s {their.cpu_ms:6.2f} ms CPU   "
+            f"{our.a_second / their.a_second:4.1f} x the rate, "
+            f"{their.cpu_ms / our.cpu_ms:4.1f} x for its CPU"
+        )
+    host.terminate()
+
+
+if __name__ == "__main__":
+    main()
