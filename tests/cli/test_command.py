@@ -37,6 +37,7 @@ COMMANDS = (
     "executions",
     "schedules",
     "triggers",
+    "webhooks",
     "calendars",
     "import",
     "dead-letters",

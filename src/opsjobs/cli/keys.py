@@ -31,6 +31,7 @@ COLUMNS = (
     Column("credentials", lambda k: k["sealed"]["credentials"]),
     Column("executions", lambda k: k["sealed"]["parameters"]),
     Column("triggers", lambda k: k["sealed"]["triggers"]),
+    Column("webhooks", lambda k: k["sealed"].get("webhooks", 0)),
     Column("audit", lambda k: "yes" if k["sealed"]["audit_chain"] else "no"),
     Column("removable", lambda k: "yes" if k["removable"] else "no"),
 )
