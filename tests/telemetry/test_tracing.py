@@ -14,6 +14,7 @@ from api.kit import desk
 from engine.harness import harness, until
 from engine.test_deliveries import Post, sending_to
 from engine.test_webhooks import hooks, receiver
+from kit.schedule_fixtures import Office
 from kit.span_collector import SeenSpan, spans_in_memory
 from opsjobs.model.delivery import (
     Delivery,
@@ -101,6 +102,30 @@ async def test_a_request_is_a_span_that_continues_the_trace_of_its_caller(
     assert missing.trace_id != CALLER.trace_id
     assert not missing.failed, "a 404 is no fault of the server"
     assert ada.token not in str(spans())
+
+
+async def test_probes_begin_no_trace_that_is_recorded(database: Database, spans: Spans) -> None:
+    async with desk(database) as ada:
+        await ada.http.get("/livez")
+        assert spans() == []
+        await ada.http.get("/livez", headers={"traceparent": CALLER.traceparent})
+    assert [span.name for span in spans()] == ["GET /livez"]
+
+
+async def test_a_launch_by_a_schedule_has_a_trace_of_its_own_with_a_link(
+    database: Database, spans: Spans
+) -> None:
+    on = Office(database)
+    await on.schedule(await on.job())
+    await on.turn(seconds=61)
+    with trace_context.within(CALLER):
+        assert await on.scheduler().run_once() == {"pending": 1, "triggered": 1}
+    found = _named(spans())
+    one, two = found["firing_pass"], found["firing"]
+    assert len({one.trace_id, two.trace_id, CALLER.trace_id}) == 3
+    assert (two.parent_id, two.links) == ("", [one.trace_id])
+    [row] = await database.fetch("select traceparent from execution_specs")
+    assert row["traceparent"].split("-")[1:3] == [two.trace_id, two.span_id]
 
 
 async def test_an_event_has_the_trace_of_its_request_without_any_recorder(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from functools import cached_property
 from re import Pattern
 from secrets import token_hex
@@ -22,6 +23,8 @@ from opsjobs.telemetry.tracing import TraceSpan
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 SERVER_ERROR = 500
+PROBES = frozenset({"/livez", "/readyz", "/health", "/metrics"})
+"""Paths that are asked every few seconds: they begin no trace that is recorded."""
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
@@ -42,7 +45,7 @@ class RequestContextMiddleware:
         answer = _Answer(scope, send)
         started = time.perf_counter()
         with (
-            tracing.entry("request", _trace_of(scope)) as span,
+            _enter_trace(scope) as span,
             bound(request_id=scope["state"]["request_id"]),
         ):
             try:
@@ -106,8 +109,11 @@ class _Answer:
         await self._send(message)
 
 
-def _trace_of(scope: Scope) -> TraceContext | None:
-    return TraceContext.parse(Headers(scope=scope).get(trace_context.HEADER))
+def _enter_trace(scope: Scope) -> AbstractContextManager[TraceSpan]:
+    parent = TraceContext.parse(Headers(scope=scope).get(trace_context.HEADER))
+    if parent is None and scope["path"] in PROBES:
+        return tracing.unrecorded(None)
+    return tracing.entry("request", parent)
 
 
 def _request_id(scope: Scope) -> str:

@@ -9,11 +9,12 @@ import sys
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
-from typing import IO, Annotated, Any
+from typing import IO, Annotated, Any, Self
 
 import typer
 
@@ -97,22 +98,23 @@ def logs(
     """
     folder = load_client()[1] / "logs"
     wanted = _LineFilter(_parse_since(since), execution, frozenset(split(process)), level)
-    files = _LogFiles(folder, wanted.processes)
-    files.require()
-    wanted.find_traces(_LogFiles(folder, frozenset()))
-    found = wanted.select(heapq.merge(*files.read_all(), key=lambda entry: entry.at))
-    limit = LINES if lines is None and since is None and execution is None else lines
     show = _show_raw if as_json else _show
-    shown: Iterable[LoggedLine] = deque(found, maxlen=limit) if limit else found
-    for entry in shown:
-        show(entry)
-    sys.stdout.flush()
-    while follow:
-        time.sleep(POLL_SECONDS)
-        new = sorted((entry for file in files.read_new() for entry in file), key=lambda e: e.at)
-        for entry in wanted.select(new):
+    limit = LINES if lines is None and since is None and execution is None else lines
+    with _LogFiles(folder, wanted.processes) as files:
+        files.require()
+        with _LogFiles(folder, frozenset()) as all_files:
+            wanted.find_traces(all_files)
+        found = wanted.select(heapq.merge(*files.read_all(), key=lambda entry: entry.at))
+        shown: Iterable[LoggedLine] = deque(found, maxlen=limit) if limit else found
+        for entry in shown:
             show(entry)
         sys.stdout.flush()
+        while follow:
+            time.sleep(POLL_SECONDS)
+            new = sorted((one for file in files.read_new() for one in file), key=lambda e: e.at)
+            for entry in wanted.select(new):
+                show(entry)
+            sys.stdout.flush()
 
 
 def _parse_since(text: str | None) -> str:
@@ -177,6 +179,13 @@ class _LogFiles:
         self._processes = processes
         self._open: dict[str, _OpenLog] = {}
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for log in self._open.values():
+            log.close()
+
     def require(self) -> None:
         """Raise CommandFailed if there are no logs, or none of a process that was named."""
         names = {path.stem for path in self._paths("*.log")}
@@ -206,7 +215,8 @@ class _LogFiles:
         current = self._opened(name)
         older = self._folder / f"{name}.log.1"
         if older.exists():
-            yield from _OpenLog(older, name).read()
+            with closing(_OpenLog(older, name)) as rotated:
+                yield from rotated.read()
         yield from current.read()
 
     def _opened(self, name: str) -> _OpenLog:
@@ -253,6 +263,12 @@ class _OpenLog:
                 return
             self._file.close()
             self._file = self._reopen()
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
 
     def _read_lines(self, file: IO[bytes]) -> Iterator[LoggedLine]:
         while data := file.readline(LINE_BYTES_MAX):

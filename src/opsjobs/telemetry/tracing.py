@@ -186,12 +186,20 @@ def entry(
     Without a parent it begins a new trace, also if nothing is recorded.
     """
     if _recorder is None:
-        return _EnteredTrace(parent or TraceContext.begin())
+        return unrecorded(parent)
     return _OpenSpan(
         _recorder.start(
             name, kind=kind, parent=parent, links=links, began=began, attributes=attributes
         )
     )
+
+
+def unrecorded(parent: TraceContext | None) -> AbstractContextManager[TraceSpan]:
+    """Return a context manager for work that enters this process and is not worth a span.
+
+    Its trace becomes current: that of the caller, or a new one of which nothing is recorded.
+    """
+    return _EnteredTrace(parent or TraceContext.begin())
 
 
 def record(
