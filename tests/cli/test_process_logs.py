@@ -94,7 +94,7 @@ def test_levels_ages_and_counts_limit_what_is_shown(logs: Logs) -> None:
 def test_a_line_for_people_has_its_keys_and_its_traceback(logs: Logs) -> None:
     shown = logs("--process", "worker-1", "-n", "2")
     assert "INFO     worker-1   run_ended execution=7 target_run=12" in shown[0]
-    assert shown[0].endswith(f"trace_id={TRACE} ms=1.5")
+    assert shown[0].endswith(f"ms=1.5 trace_id={TRACE}")
     assert "ERROR    worker-1   bug execution=8" in shown[1]
     assert shown[2:] == ["    Traceback:", "    KeyError: 'a'"]
 

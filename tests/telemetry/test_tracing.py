@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 
 import pytest
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from structlog.testing import capture_logs
 
 from api.kit import desk
@@ -27,6 +29,7 @@ from opsjobs.remote.session import Output, RemoteExit
 from opsjobs.store.deliveries import queue_deliveries
 from opsjobs.store.transaction import Database
 from opsjobs.telemetry import trace_context, tracing
+from opsjobs.telemetry.otel import build_recorder
 from opsjobs.telemetry.trace_context import TraceContext
 
 CALLER = TraceContext("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7", sampled=True)
@@ -245,6 +248,19 @@ def test_nothing_of_opentelemetry_is_imported_unless_traces_are_asked_for(
         env={"PYTHONPATH": ":".join(sys.path)},
     )
     assert (done.stdout.strip(), done.returncode) == ("[]", 0), done.stderr
+
+
+def test_a_collector_that_is_down_is_logged_once_a_minute(caplog: pytest.LogCaptureFixture) -> None:
+    recorder = build_recorder("test")
+    logger = logging.getLogger(OTLPSpanExporter.__module__)
+    try:
+        for _ in range(3):
+            logger.warning("Transient error")
+            logger.error("Failed to export")
+    finally:
+        recorder.stop()
+        logger.filters.clear()
+    assert [record.message for record in caplog.records] == ["Failed to export"]
 
 
 def test_without_a_recorder_a_span_is_one_shared_object() -> None:

@@ -44,6 +44,8 @@ _RANKS = {level.value: rank for rank, level in enumerate(LogLevel)}
 _STYLES = {"debug": "dim", "warning": "yellow", "error": "red", "critical": "red"}
 # Shown in front of the other keys, or left out.
 _HEAD = frozenset({"timestamp", "level", "event", "process", "exception"})
+# Shown behind all other keys.
+_IDS = frozenset({"request_id", "trace_id"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,7 +302,7 @@ def _parse(line: bytes, process: str) -> LoggedLine:
         fields = None
     if not isinstance(fields, dict):
         fields = {"event": text}
-    return LoggedLine(str(fields.get("timestamp", "")), text, {"process": process, **fields})
+    return LoggedLine(str(fields.get("timestamp", "")), text, {**fields, "process": process})
 
 
 def _show_raw(entry: LoggedLine) -> None:
@@ -312,10 +314,9 @@ def _show(entry: LoggedLine) -> None:
     fields, file = entry.fields, sys.stdout
     level = str(fields.get("level", "info"))
     style = _STYLES.get(level)
+    keys = sorted((key for key in fields if key not in _HEAD), key=lambda key: key in _IDS)
     rest = " ".join(
-        f"{plain(key)}={_render_value(value)}"
-        for key, value in fields.items()
-        if key not in _HEAD and value is not None
+        f"{plain(key)}={_render_value(fields[key])}" for key in keys if fields[key] is not None
     )
     parts = (
         paint(_render_time(entry.at), "dim", file),

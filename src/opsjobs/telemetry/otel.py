@@ -6,6 +6,7 @@ OTEL_TRACES_SAMPLER, OTEL_EXPORTER_OTLP_*, OTEL_BSP_*.
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import threading
@@ -25,6 +26,8 @@ from opsjobs.telemetry.tracing import Attribute, RecordedSpan, SpanKind
 NAMESPACE = "opsjobs"
 STOP_SECONDS = 3.0
 """Time limit of the export of the last spans when the process ends."""
+
+ERROR_LOG_SECONDS = 60.0
 
 _KINDS = {
     SpanKind.INTERNAL: trace.SpanKind.INTERNAL,
@@ -111,8 +114,28 @@ class OtelRecorder:
         last.join(STOP_SECONDS)
 
 
+class _ExportErrors(logging.Filter):
+    """Pass an error of the exporter once a minute, and none of its retries.
+
+    It logs several lines for each batch, every few seconds, while the collector is down.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._next = 0.0
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Return True for a record that is to be logged."""
+        now = time.monotonic()
+        if record.levelno < logging.ERROR or now < self._next:
+            return False
+        self._next = now + ERROR_LOG_SECONDS
+        return True
+
+
 def build_recorder(process: str) -> OtelRecorder:
     """Return the recorder of a process, which exports in batches over OTLP/HTTP."""
+    logging.getLogger(OTLPSpanExporter.__module__).addFilter(_ExportErrors())
     return OtelRecorder(process, BatchSpanProcessor(OTLPSpanExporter()))
 
 
