@@ -243,6 +243,11 @@ async def test_a_body_that_the_job_refuses_is_refused_with_the_reason(database: 
         told = problem(await sender.push(), 409, "job_is_paused")
         assert "deploy" not in told["detail"]
         assert "deploy-push is paused" in (await calls(ada, trigger))[0]["reason"]
+        # They count as calls all the same, so that a sender of nonsense is slowed down.
+        shown = (await ada.http.get(f"/triggers/{trigger['id']}")).json()
+        assert shown["calls"] == 8
+        await ada.http.patch(f"/triggers/{trigger['id']}", json={"max_calls_per_minute": 8})
+        problem(await sender.push(), 429, "too_many_requests")
         assert await executions(ada) == []
 
 

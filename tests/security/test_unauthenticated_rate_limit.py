@@ -15,7 +15,9 @@ from opsjobs.api.body import UNAUTHENTICATED_BYTES_MAX
 from opsjobs.api.rate_limits import (
     AT_ONCE_MAX,
     BURST_SECONDS,
+    HOOK_BODIES_BYTES_MAX,
     VERIFIED_AT_ONCE_MAX,
+    OpenRequest,
     UnauthenticatedLimiter,
 )
 from opsjobs.clock import TurnedClock
@@ -260,3 +262,16 @@ async def test_without_a_token_a_body_is_small_and_few_are_open_at_once(database
         for answer in await asyncio.gather(*slow):
             problem(answer, 422, "invalid")
         assert (await mallory.post("/auth/login", content=b"{}", headers=JSON)).status_code == 422
+
+
+def test_the_bodies_of_calls_of_triggers_have_a_limit_together() -> None:
+    limiter = UnauthenticatedLimiter(0, TurnedClock(), body_bytes=HOOK_BODIES_BYTES_MAX // 5)
+    with ExitStack() as answered:
+        for n in range(5):
+            answered.enter_context(limiter.open_request(f"203.0.113.{n}", OpenRequest.HOOK))
+        with pytest.raises(TooMany), limiter.open_request("203.0.113.9", OpenRequest.HOOK):
+            raise AssertionError("its body is not read")
+        with limiter.open_request("203.0.113.9", OpenRequest.OTHER):
+            pass
+    with limiter.open_request("203.0.113.9", OpenRequest.HOOK):
+        pass

@@ -185,7 +185,11 @@ def _add_layers(app: FastAPI, services: Services) -> None:
     )
     addresses, limiter = (
         ClientAddresses(services.limits.trusted_proxies),
-        UnauthenticatedLimiter(services.limits.unauthenticated_a_second, services.clock),
+        UnauthenticatedLimiter(
+            services.limits.unauthenticated_a_second,
+            services.clock,
+            body_bytes=services.limits.body_bytes,
+        ),
     )
     app.add_middleware(
         AuthMiddleware,

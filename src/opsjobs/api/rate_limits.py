@@ -69,10 +69,11 @@ AT_ONCE_MAX = 50
 """Maximum number of concurrent requests without a token per origin.
 
 A limit is needed because their bodies are read before the caller is known."""
-HOOKS_AT_ONCE_MAX = 200
-"""Maximum number of concurrent calls of triggers, from all origins.
+HOOK_BODIES_BYTES_MAX = 200 << 20
+"""Maximum size of the bodies of concurrent calls of triggers, from all origins.
 
 Each holds a body of up to OPSJOBS_BODY_LIMIT_BYTES before its sender is known."""
+HOOKS_AT_ONCE_MIN = 4
 VERIFIED_AT_ONCE_MAX = 4
 """Maximum number of tokens verified at a time for an origin that is over its limit."""
 
@@ -93,11 +94,13 @@ class OpenRequest(StrEnum):
 class UnauthenticatedLimiter:
     """Limiter of requests without a valid token.
 
-    `a_second`: the limit per origin (an IPv4 address, an IPv6 /64); 0: no limit.
+    `a_second`: the limit per origin (an IPv4 address, an IPv6 /64); 0: no limit. `body_bytes`: the
+    limit of a body.
     """
 
-    def __init__(self, a_second: int, clock: Clock) -> None:
+    def __init__(self, a_second: int, clock: Clock, *, body_bytes: int = 1 << 20) -> None:
         self._a_second = a_second
+        self._hooks_max = max(HOOK_BODIES_BYTES_MAX // body_bytes, HOOKS_AT_ONCE_MIN)
         self._buckets_of: dict[OpenRequest, TokenBuckets[str]] = {
             kind: TokenBuckets(a_second, clock, kept=ORIGINS_MAX) for kind in OpenRequest
         }
@@ -124,9 +127,9 @@ class UnauthenticatedLimiter:
         if early := buckets.take(where):
             raise self._too_many(where, early)
         is_hook = kind is OpenRequest.HOOK
-        if is_hook and self._hooks >= HOOKS_AT_ONCE_MAX:
+        if is_hook and self._hooks >= self._hooks_max:
             detail = (
-                f"{HOOKS_AT_ONCE_MAX} calls of triggers are being answered, which is the limit of "
+                f"{self._hooks_max} calls of triggers are being answered, which is the limit of "
                 "this process. Send the call again in a second."
             )
             raise TooMany("too_many_requests", detail, retry_after_seconds=1)

@@ -393,6 +393,11 @@ class JobTriggers:
         opened = self._vault.open_secret(sealed, SealPlace(TABLE, uuid, row["secret_version"]))
         return Hook(_stored(row), opened, bool(row["expired"]), row["wait"])
 
+    async def count(self, trigger: StoredTrigger) -> None:
+        """Count a call by a holder of the secret that was refused."""
+        async with self._database.transaction() as connection:
+            await _count(connection, trigger, launches=False)
+
     async def count_launch(self, connection: Connection, trigger: StoredTrigger) -> bool:
         """Count a call in the transaction of its launch.
 

@@ -127,6 +127,8 @@ class TriggerCalls:
         try:
             result = await self._answer(request, hook, body_sha256, check_open)
         except Refusal as refused:
+            if not isinstance(refused, TooMany):
+                await self._triggers.count(hook.trigger)
             await self._note_refused(request, hook, refused.code, str(refused))
             if refused.code in _FOR_SENDERS or isinstance(refused, SenderRefusal):
                 raise
