@@ -22,6 +22,7 @@ def up(
     data_dir: Annotated[
         Path | None, typer.Option(help="The data folder (default: OPSJOBS_DATA_DIR).")
     ] = None,
+    *,
     host: Annotated[
         str | None, typer.Option(help="Address to listen on (default: 127.0.0.1).")
     ] = None,
@@ -37,6 +38,17 @@ def up(
             min=0,
             max=1_000,
             help="The number of SSH servers to start on loopback as targets, labelled lab=true.",
+        ),
+    ] = 0,
+    lab_windows: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            max=1_000,
+            help=(
+                "The number of stand-ins of Windows hosts to start on loopback as targets, "
+                "labelled os=windows-like. They speak WinRM, and run commands in /bin/sh."
+            ),
         ),
     ] = 0,
     worker_processes: Annotated[
@@ -55,6 +67,7 @@ def up(
         host=host or configured.api.host,
         port=configured.api.port if port is None else port,
         lab=lab,
+        lab_windows=lab_windows,
         worker_processes=worker_processes,
     )
     raise typer.Exit(module.up(chosen))

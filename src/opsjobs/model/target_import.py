@@ -44,7 +44,9 @@ class ImportDraft(ApiModel):
 
 
 def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Change]:
-    """Return the changed fields of a target with their old and new values; labels by key.
+    """Return the changed fields of a target with their old and new values.
+
+    Labels are compared by key, and options of WinRM by name.
 
     >>> before = {"port": 22, "labels": {"env": "prod"}}
     >>> differences(before, {"port": 22, "labels": {"env": "prod", "rack": "r1"}})
@@ -59,8 +61,15 @@ def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str
 
 
 def _by_label(target: Mapping[str, Any]) -> dict[str, Any]:
-    labels = {f"labels.{key}": value for key, value in target.get("labels", {}).items()}
-    return {**{name: value for name, value in target.items() if name != "labels"}, **labels}
+    apart = {
+        f"{name}.{key}": value
+        for name in ("labels", "winrm")
+        for key, value in (target.get(name) or {}).items()
+    }
+    return {
+        **{name: value for name, value in target.items() if name not in ("labels", "winrm")},
+        **apart,
+    }
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,14 +10,15 @@ import asyncio
 import socket
 import sys
 import traceback
+from collections.abc import Collection
 from pathlib import Path
 
 from opsjobs.model.errors import Failure
 from opsjobs.settings import Settings, for_service, load
 from opsjobs.standalone.data_dir import DataFolder
 from opsjobs.standalone.lab.folder import LabFolder
-from opsjobs.standalone.lab.registration import register
-from opsjobs.standalone.spawn import OWN_DATABASE, WITH_LAB
+from opsjobs.standalone.lab.registration import register, register_windows
+from opsjobs.standalone.spawn import OWN_DATABASE, WITH_LAB, WITH_WINDOWS_LAB
 from opsjobs.store.identities import IdentityStore
 from opsjobs.store.inventory import TargetInventory
 from opsjobs.store.migrations import runner
@@ -26,7 +27,7 @@ from opsjobs.store.vault import Vault
 from opsjobs.store.workers import Workers
 
 
-async def prepare(settings: Settings, folder: DataFolder, *, lab: bool, own_database: bool) -> None:
+async def prepare(settings: Settings, folder: DataFolder, flags: Collection[str]) -> None:
     """Reap workers of a killed `up`, register the admin token and add the lab's targets.
 
     Idempotent. Raises Failure.
@@ -38,13 +39,16 @@ async def prepare(settings: Settings, folder: DataFolder, *, lab: bool, own_data
             await Workers(database).reap(worker)
         folder.forget_workers()
         # In a database that several machines share, each `up` has its own key.
-        name = "admin" if own_database else f"admin-{socket.gethostname()}"
+        name = "admin" if OWN_DATABASE in flags else f"admin-{socket.gethostname()}"
         await IdentityStore(database).ensure_key(
             name, "admin", folder.admin_token.read_text().strip()
         )
         vault = Vault(database, settings.security.encryption_keys)
-        if lab:
-            await register(TargetInventory(database, vault), vault, LabFolder(folder.lab))
+        inventory, lab = TargetInventory(database, vault), LabFolder(folder.lab)
+        if WITH_LAB in flags:
+            await register(inventory, vault, lab)
+        if WITH_WINDOWS_LAB in flags:
+            await register_windows(inventory, vault, lab.windows)
     finally:
         await database.close()
 
@@ -54,14 +58,7 @@ def main(path: str, *flags: str) -> int:
     try:
         settings = for_service(load())
         runner.upgrade(settings.database.url, settings.security.encryption_keys)
-        asyncio.run(
-            prepare(
-                settings,
-                DataFolder(Path(path)),
-                lab=WITH_LAB in flags,
-                own_database=OWN_DATABASE in flags,
-            )
-        )
+        asyncio.run(prepare(settings, DataFolder(Path(path)), flags))
     except Failure as failure:
         sys.stderr.write(f"{failure}\n")
         return 1

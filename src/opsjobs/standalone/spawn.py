@@ -71,6 +71,7 @@ def spawn(
 Write = Callable[[str], None]
 """Writes text to a log, line by line."""
 WITH_LAB = "--lab"
+WITH_WINDOWS_LAB = "--lab-windows"
 OWN_DATABASE = "--own-database"
 
 

@@ -22,7 +22,14 @@ from opsjobs.standalone.data_dir import DataFolder
 from opsjobs.standalone.lab.folder import LabFolder
 from opsjobs.standalone.postgres import Postgres
 from opsjobs.standalone.process_logs import LogCollector, PostgresLines, ValkeyLines
-from opsjobs.standalone.spawn import OWN_DATABASE, WITH_LAB, bare_environment, run_helper, spawn
+from opsjobs.standalone.spawn import (
+    OWN_DATABASE,
+    WITH_LAB,
+    WITH_WINDOWS_LAB,
+    bare_environment,
+    run_helper,
+    spawn,
+)
 from opsjobs.standalone.supervisor import Report, SupervisedProcess, Supervisor
 from opsjobs.standalone.valkey import Valkey
 
@@ -47,6 +54,7 @@ class StackOptions:
     port: int = 8003
     """The port of the API; 0 selects a free one."""
     lab: int = 0
+    lab_windows: int = 0
     worker_processes: int = 1
     environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
     """The variables from which the settings are read."""
@@ -102,7 +110,7 @@ class Stack:
                 f"on this machine and can read all keys in {self.options.data_dir}. "
                 "Run it as a user of its own."
             )
-        if self.options.lab:
+        if self.options.lab or self.options.lab_windows:
             found.append(
                 "running a lab as root: callers with jobs:execute run commands as root "
                 "on this machine. Use it for trials only, or run it as another user."
@@ -123,11 +131,12 @@ class Stack:
 
     def start(self) -> None:
         """Start everything; return when the API reports that it is ready."""
-        if not 0 <= self.options.lab <= LAB_MACHINES_MAX:
-            raise Refusal(
-                "lab_too_large",
-                f"A lab has at most {LAB_MACHINES_MAX} machines: {self.options.lab} are too many.",
-            )
+        for count in (self.options.lab, self.options.lab_windows):
+            if not 0 <= count <= LAB_MACHINES_MAX:
+                raise Refusal(
+                    "lab_too_large",
+                    f"A lab has at most {LAB_MACHINES_MAX} machines: {count} are too many.",
+                )
         self._folder.acquire()
         try:
             self._start()
@@ -174,6 +183,9 @@ class Stack:
         if self.options.lab:
             processes.append(SupervisedProcess("lab", self._start_lab))
             self._lab.append("lab")
+        if self.options.lab_windows:
+            processes.append(SupervisedProcess("lab-windows", self._start_windows_lab))
+            self._lab.append("lab-windows")
         self._supervisor.start(processes)
 
     def _start_postgres(self) -> subprocess.Popen[bytes]:
@@ -189,17 +201,23 @@ class Stack:
         return server.process
 
     def _start_lab(self) -> subprocess.Popen[bytes]:
-        command = [
-            sys.executable,
-            "-m",
-            "opsjobs.standalone.lab.machines",
-            str(self._folder.lab),
-            str(self.options.lab),
-        ]
+        folder = LabFolder(self._folder.lab)
+        return self._start_machines("lab", "lab.machines", folder, self.options.lab)
+
+    def _start_windows_lab(self) -> subprocess.Popen[bytes]:
+        folder, count = LabFolder(self._folder.lab).windows, self.options.lab_windows
+        return self._start_machines("lab-windows", "lab.wsman.machines", folder, count)
+
+    def _start_machines(
+        self, name: str, module: str, folder: LabFolder, count: int
+    ) -> subprocess.Popen[bytes]:
+        """Start the machines of a lab; return when all of them listen. Raises Unavailable."""
+        module = f"opsjobs.standalone.{module}"
+        command = [sys.executable, "-m", module, str(folder.path), str(count)]
         environment = {**bare_environment(), **_python_path(self.options.environment)}
-        log = self._collector.log("lab")
+        log = self._collector.log(name)
         process = spawn(command, log=log, environment=environment)
-        folder, deadline = LabFolder(self._folder.lab), time.monotonic() + LAB_SECONDS
+        deadline = time.monotonic() + LAB_SECONDS
         while (record := folder.read()) is None or record.pid != process.pid:
             if process.poll() is not None or time.monotonic() > deadline:
                 process.kill()
@@ -208,7 +226,9 @@ class Stack:
         return process
 
     def _prepare(self) -> None:
-        flags = [WITH_LAB] * bool(self.options.lab) + [OWN_DATABASE] * ("postgres" in self._servers)
+        flags = [OWN_DATABASE] * ("postgres" in self._servers)
+        flags += [WITH_LAB] * bool(self.options.lab)
+        flags += [WITH_WINDOWS_LAB] * bool(self.options.lab_windows)
         self._run_helper("prepare", str(self._folder.path), *flags)
 
     def _run_helper(self, name: str, *arguments: str) -> None:

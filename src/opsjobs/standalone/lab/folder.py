@@ -32,7 +32,14 @@ class LabFolder:
         self.path = path
         self.host_key = path / "host-key"
         self.client_key = path / "client-key"
+        self.password = path / "password"
+        """The password of stand-in Windows hosts, whose folder is `windows` below this one."""
         self._record = path / "machines.json"
+
+    @property
+    def windows(self) -> LabFolder:
+        """The folder of the stand-in Windows hosts."""
+        return LabFolder(self.path / "windows")
 
     def home(self, name: str) -> Path:
         """Return the home folder of one machine; create it if needed."""
@@ -65,6 +72,6 @@ class LabFolder:
         return {m.name: m.port for m in record.machines} if record else {}
 
 
-def machine_names(count: int) -> list[str]:
+def machine_names(count: int, prefix: str = "lab") -> list[str]:
     """Return lab-1, lab-2 and so on."""
-    return [f"lab-{n}" for n in range(1, count + 1)]
+    return [f"{prefix}-{n}" for n in range(1, count + 1)]

@@ -42,7 +42,7 @@ class Lab:
         Raises Unavailable.
         """
         self._folder.path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _allow_open_files()
+        allow_open_files()
         host_key, client_key = _load_key(self._folder.host_key), _load_key(self._folder.client_key)
         user = pwd.getpwuid(os.geteuid()).pw_name
         options = asyncssh.SSHServerConnectionOptions(
@@ -58,7 +58,7 @@ class Lab:
         )
         machines = []
         for name, listener in zip(
-            self._names, _listeners(self._names, self._folder.ports()), strict=True
+            self._names, open_listeners(self._names, self._folder.ports()), strict=True
         ):
             machines.append(Machine(name, listener.getsockname()[1]))
             self._servers.append(
@@ -152,7 +152,11 @@ def _load_key(path: Path) -> asyncssh.SSHKey:
     return asyncssh.read_private_key(path)
 
 
-def _listeners(names: list[str], wanted: dict[str, int]) -> list[socket.socket]:
+def open_listeners(names: list[str], wanted: dict[str, int]) -> list[socket.socket]:
+    """Return a listening socket for each name, on its wanted port if that is free.
+
+    Raises Unavailable.
+    """
     found: list[socket.socket] = []
     free = (port for port in range(FIRST_PORT, LAST_PORT + 1) if port not in wanted.values())
     for name in names:
@@ -181,8 +185,8 @@ def _bind(port: int) -> socket.socket | None:
     return listener
 
 
-def _allow_open_files() -> None:
-    # A machine needs one port, each command three pipes.
+def allow_open_files() -> None:
+    """Raise the limit of open files: a machine needs a port, and each command three pipes."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

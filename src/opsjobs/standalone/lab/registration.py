@@ -1,24 +1,28 @@
 """Register the lab's machines as targets.
 
-They get credential `lab`, group `lab`, label `lab=true` and pinned host keys.
+SSH servers get credential `lab`, group `lab`, label `lab=true` and pinned host keys; stand-ins of
+Windows hosts get credential and group `lab-windows`, and the label `os=windows-like`.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from pydantic import SecretStr
 
 from opsjobs.model.credential import CredentialDraft
 from opsjobs.model.errors import Unavailable
 from opsjobs.model.secret import CredentialType
-from opsjobs.model.target import SelectionDraft, Target, TargetDraft
+from opsjobs.model.target import SelectionDraft, Target, TargetDraft, Transport
 from opsjobs.standalone.lab.folder import LabFolder, LabRecord, Machine
 from opsjobs.store.inventory import TargetInventory
 from opsjobs.store.paging import PageRequest
 from opsjobs.store.vault import Vault
 
 LAB = "lab"
+WINDOWS = "lab-windows"
+WINDOWS_LABEL = "windows-like"
 _WRITES_AT_ONCE = 8
 
 
@@ -27,20 +31,51 @@ async def register(inventory: TargetInventory, vault: Vault, folder: LabFolder) 
 
     Idempotent. Raises Unavailable if the lab does not run.
     """
+    record = _read(folder)
+    key = SecretStr(folder.client_key.read_text())
+    login = CredentialDraft(
+        name=LAB, type=CredentialType.SSH_KEY, username=record.user, private_key=key
+    )
+    await _register(inventory, vault, login, record, selector="lab=true", draft=_draft)
+
+
+async def register_windows(inventory: TargetInventory, vault: Vault, folder: LabFolder) -> None:
+    """Update credential and targets of the stand-in Windows hosts, as `register`."""
+    record = _read(folder)
+    password = SecretStr(folder.password.read_text())
+    login = CredentialDraft(
+        name=WINDOWS, type=CredentialType.PASSWORD, username=record.user, password=password
+    )
+    selector = f"os={WINDOWS_LABEL}"
+    await _register(inventory, vault, login, record, selector=selector, draft=_windows_draft)
+
+
+def _read(folder: LabFolder) -> LabRecord:
     record = folder.read()
     if record is None:
         raise Unavailable(f"The lab in {folder.path} does not run.")
-    credential_id = await _ensure_credential(vault, record.user, folder.client_key.read_text())
+    return record
+
+
+async def _register(
+    inventory: TargetInventory,
+    vault: Vault,
+    login: CredentialDraft,
+    record: LabRecord,
+    *,
+    selector: str,
+    draft: Callable[[Machine, LabRecord], TargetDraft],
+) -> None:
+    credential_id = await _ensure_credential(vault, login)
     known = {
-        target.name: target
-        for target in await inventory.resolve(SelectionDraft(selector="lab=true"))
+        target.name: target for target in await inventory.resolve(SelectionDraft(selector=selector))
     }
     room = asyncio.Semaphore(_WRITES_AT_ONCE)
 
     async def ensure(machine: Machine) -> None:
         async with room:
             await _ensure_target(
-                inventory, _draft(machine, record), known.get(machine.name), credential_id
+                inventory, draft(machine, record), known.get(machine.name), credential_id
             )
 
     async with asyncio.TaskGroup() as tasks:
@@ -50,18 +85,17 @@ async def register(inventory: TargetInventory, vault: Vault, folder: LabFolder) 
         await inventory.delete(known[name].id)
 
 
-async def _ensure_credential(vault: Vault, user: str, private_key: str) -> str:
-    draft = CredentialDraft(
-        name=LAB, type=CredentialType.SSH_KEY, username=user, private_key=SecretStr(private_key)
-    )
-    found = (await vault.list(PageRequest(limit=1, filters={"name": [LAB]}))).items
+async def _ensure_credential(vault: Vault, draft: CredentialDraft) -> str:
+    named = PageRequest(limit=1, filters={"name": [draft.name]})
+    found = (await vault.list(named)).items
     if not found:
         await vault.create(draft)
-        found = (await vault.list(PageRequest(limit=1, filters={"name": [LAB]}))).items
+        found = (await vault.list(named)).items
         return str(found[0].id)
     opened = (await vault.open_many([str(found[0].id)])).get(str(found[0].id))
-    held = opened.private_key.reveal().strip() if opened and opened.private_key else None
-    if held != private_key.strip() or found[0].username != user:
+    held = [secret.reveal().strip() for secret in opened.secrets] if opened is not None else []
+    wanted = [secret.strip() for secret in draft.revealed().values()]
+    if held != wanted or found[0].username != draft.username:
         await vault.replace(str(found[0].id), draft)
     return str(found[0].id)
 
@@ -85,6 +119,21 @@ def _draft(machine: Machine, record: LabRecord) -> TargetDraft:
         groups=[LAB],
         credential=LAB,
         host_keys=[key],
+    )
+
+
+def _windows_draft(machine: Machine, _record: LabRecord) -> TargetDraft:
+    return TargetDraft.model_validate(
+        {
+            "name": machine.name,
+            "host": "127.0.0.1",
+            "port": machine.port,
+            "transport": Transport.WINRM,
+            "winrm": {"scheme": "http"},
+            "labels": {"os": WINDOWS_LABEL},
+            "groups": [WINDOWS],
+            "credential": WINDOWS,
+        }
     )
 
 

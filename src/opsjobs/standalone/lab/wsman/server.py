@@ -7,6 +7,7 @@ import base64
 import binascii
 import contextlib
 import os
+import socket
 import ssl
 import sys
 from collections.abc import Mapping
@@ -102,10 +103,12 @@ class WsmanServer:
         self.port = 0
         self.service: LabService
 
-    async def start(self, port: int = 0) -> None:
-        """Listen. Raises OSError."""
+    async def start(self, listener: socket.socket | None = None) -> None:
+        """Listen, on a free port if no listening socket is given. Raises OSError."""
+        if listener is None:
+            listener = socket.create_server(("127.0.0.1", 0))
         self._server = await asyncio.start_server(
-            self._serve, "127.0.0.1", port, ssl=self._tls, limit=1 << 20
+            self._serve, sock=listener, ssl=self._tls, limit=1 << 20
         )
         self.port = self._server.sockets[0].getsockname()[1]
         scheme = "http" if self._tls is None else "https"
