@@ -1,8 +1,8 @@
 """Draw one trace of a run: a whole `up` with a lab, and a collector on loopback.
 
-    PYTHONPATH=tests .venv/bin/python -m bench.trace
+    PYTHONPATH=tests:. .venv/bin/python -m bench.trace
 
-It needs the extra `otel`, which `make` installs for the tests.
+It needs the extra `otel`, which the development environment has.
 """
 
 from __future__ import annotations
