@@ -7,12 +7,15 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import jsonschema_rs
 import pytest
 from standardwebhooks.webhooks import WebhookVerificationError
 
+from docs import asyncapi
 from engine.harness import Harness, harness, until
 from kit.webhook_receiver import ReceiverServer, receiver
 from opsjobs import failpoints
+from opsjobs.engine import event_visibility
 from opsjobs.engine.delivery.event_source import EventSource
 from opsjobs.engine.delivery.intake import DeliveryIntake
 from opsjobs.engine.delivery.sender import DeliverySender
@@ -20,8 +23,9 @@ from opsjobs.engine.delivery.webhooks import WebhookDestination, WebhookRouter
 from opsjobs.engine.event_builder import EventBuilder
 from opsjobs.engine.event_visibility import EventVisibility
 from opsjobs.integrations.webhook_client import WebhookClient
-from opsjobs.model.access import Grant, Principal, PrincipalKind, Scope
+from opsjobs.model.access import PERMISSIONS, Grant, Principal, PrincipalKind, Scope
 from opsjobs.model.addresses import networks
+from opsjobs.model.events import EventType
 from opsjobs.model.webhook import WebhookDraft
 from opsjobs.store.deliveries import LEASE_SECONDS, Deliveries
 from opsjobs.store.delivery_log import DeliveryLog, LoggedDelivery
@@ -127,7 +131,10 @@ async def test_an_execution_reaches_a_webhook_signed_in_order_and_once(database:
         ]  # fmt: skip
         runs = [each for each in server.received if "target_run" in each.type]
         assert len(runs) == 4
+        components = asyncapi.document()["components"]
         for each in server.received:
+            described = {**asyncapi.payload(EventType(each.type)), "components": components}
+            jsonschema_rs.validate(described, each.event)
             each.verify(all_.secrets["/hook"])
             with pytest.raises(WebhookVerificationError):
                 each.verify("whsec_" + "A" * 43 + "=")
@@ -141,6 +148,12 @@ async def test_an_execution_reaches_a_webhook_signed_in_order_and_once(database:
         assert {(each.status.value, each.attempts, each.response_code) for each in logged} == {
             ("delivered", 1, 204)
         }
+
+
+def test_the_audience_of_every_event_is_known() -> None:
+    nouns = {event.value.partition(".")[0] for event in EventType}
+    assert nouns == set(event_visibility.PERMISSIONS)
+    assert set(event_visibility.PERMISSIONS.values()) <= PERMISSIONS
 
 
 async def test_what_a_killed_process_sent_but_did_not_record_comes_again_with_the_same_id(

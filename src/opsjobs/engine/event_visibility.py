@@ -12,7 +12,7 @@ from opsjobs.store.executions import Executions
 from opsjobs.store.inventory import TargetInventory
 from opsjobs.store.scheduling.schedules import Schedules
 
-_PERMISSIONS: Mapping[str, str] = {
+PERMISSIONS: Mapping[str, str] = {
     "job": "jobs:read",
     "execution": "executions:read",
     "target_run": "executions:read",
@@ -60,7 +60,7 @@ class EventVisibility:
         if event.execution_id is not None:
             labels = await self._executions.labels(event.execution_id)
             return EventAudience("executions:read", labels or None)
-        return EventAudience(_PERMISSIONS[noun], await self._labels(noun, data))
+        return EventAudience(PERMISSIONS[noun], await self._labels(noun, data))
 
     async def _labels(self, noun: str, data: Mapping[str, Any]) -> Mapping[str, str] | None:
         match noun:
