@@ -19,6 +19,7 @@ from docs.shells import Bench, assigned, localise, parse
 from kit.backing_servers import memory, open_folder
 from kit.opsjobs_processes import Up, up
 from opsjobs.cli import yaml_documents
+from opsjobs.integrations.services.profile import parse_profile
 from opsjobs.model.calendar import CalendarDraft
 from opsjobs.model.events import SOURCE, EventType, cloud_event
 from opsjobs.model.job import JobDraft
@@ -65,6 +66,9 @@ def test_every_job_and_calendar_in_yaml_is_one(tmp_path: Path) -> None:
         file.write_text(sample.text)
         if sample.note.startswith("policies"):
             assert policy.read(sample.text).policies
+            continue
+        if sample.note.startswith("profile"):
+            assert parse_profile(sample.text, str(sample)).targets
             continue
         draft = CalendarDraft if sample.note.startswith("calendars") else JobDraft
         for body in yaml_documents.bodies([str(file)]):

@@ -62,8 +62,18 @@ QUEUE_COLUMNS = (
 )
 
 
+INTEGRATION_COLUMNS = (
+    Column("service", lambda i: i["name"]),
+    Column("host", lambda i: i["host"]),
+    Column("profile", lambda i: i["profile"]),
+    Column("state", lambda i: i["state"]),
+    Column("since", lambda i: render_time(i["since"])),
+    Column("last error", lambda i: i["last_error"]),
+)
+
+
 def status(output: options.Output = Form.TABLE) -> None:
-    """Show the state of the service: components, workers, queues."""
+    """Show the state of the service: components, workers, queues, connected services."""
     with connect() as client:
         found = client.get("/status")
         url = client.endpoint.url
@@ -80,7 +90,14 @@ def status(output: options.Output = Form.TABLE) -> None:
         },
         output,
     )
-    for heading, columns in (("workers", WORKER_COLUMNS), ("queues", QUEUE_COLUMNS)):
+    tables = (
+        ("workers", WORKER_COLUMNS),
+        ("queues", QUEUE_COLUMNS),
+        ("integrations", INTEGRATION_COLUMNS),
+    )
+    for heading, columns in tables:
+        if heading == "integrations" and not found[heading]:
+            continue
         print()
         show_list(found[heading], columns, output)
 

@@ -134,11 +134,10 @@ class PlatformSettings(SettingsGroup):
         "For how long after that it is used while the Target Service does not answer. 0s: "
         "launches are refused then, and runs do not log in.",
     )
-    target_host_keys: Annotated[str, choice("pinned", "ca", "accept_new", "unchecked")] = setting(
+    target_host_keys: Annotated[str, choice("pinned", "ca", "accept_new")] = setting(
         "OPSJOBS_TARGET_HOST_KEY_POLICY",
         "pinned",
-        "Host key policy of targets that the Target Service tells of for the first time: pinned, "
-        "ca, accept_new or unchecked.",
+        "Host key policy of targets that are new in the Target Service: pinned, ca or accept_new.",
     )
     timeout: Annotated[float, seconds(0.1, 60)] = setting(
         "OPSJOBS_SERVICE_TIMEOUT",

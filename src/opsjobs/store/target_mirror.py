@@ -19,13 +19,15 @@ from opsjobs.clock import Clock, SystemClock, uuid7
 from opsjobs.model import text_patterns
 from opsjobs.model.errors import Conflict
 from opsjobs.model.target import HostKeyPolicy, PlatformTarget
-from opsjobs.store import target_selection
+from opsjobs.store import circuits, target_selection
 from opsjobs.store.reference import Reference
 from opsjobs.store.statements import load_statement
 from opsjobs.store.transaction import Connection, Database
 
 SLOTS = 10
 SHOWN_MAX = 3
+GONE_DAYS = 90
+"""The time for which a row stays after its target is gone from the service."""
 GONE_SECONDS = 1e9
 """The age of a target that the service does not have any more."""
 _MIRROR = "target-service"
@@ -69,6 +71,12 @@ update targets set gone_at = opsjobs_now(), version = version + 1, updated_at = 
 where external_id is not null and gone_at is null and {condition}"""
 _GONE_BUT = _GONE.format(condition="external_id <> all(%(ids)s::text[])")
 _GONE_THESE = _GONE.format(condition="external_id = any(%(ids)s::text[])")
+
+# A jump host stays: without it the machines behind it would be connected to directly.
+_FORGET = """
+delete from targets t where t.gone_at < opsjobs_now() - make_interval(days => %s)
+  and not exists (select from targets o where o.jump_id = t.id)
+returning t.id"""
 
 _OWN = "select name from targets where external_id is null order by id limit %s"
 _ADVANCE = """
@@ -150,6 +158,9 @@ class TargetMirror:
             ids = {"ids": [target.external_id for target in found] if complete else list(gone)}
             lost = await connection.execute(_GONE_BUT if complete else _GONE_THESE, ids)
             if complete:
+                forgotten = await connection.execute(_FORGET, [GONE_DAYS])
+                for row in await forgotten.fetchall():
+                    await circuits.forget(connection, "target_id", row["id"])
                 await connection.execute(
                     "insert into mirrors (name, synced_at) values (%s, opsjobs_now()) "
                     "on conflict (name) do update set synced_at = excluded.synced_at",
