@@ -26,7 +26,8 @@ from kit.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 PROJECT = "opsjobs-test"
-OLD, NEW = "0.1.0", "0.1.1"
+# Versions that no release has: the images are removed in the end.
+OLD, NEW = "0.0.1", "0.0.2"
 WAIT_SECONDS = 300.0
 SKIPPED = 77
 # How long the first step takes: long enough for a worker to die and its lease (15 s) to expire.
