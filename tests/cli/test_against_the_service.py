@@ -446,3 +446,21 @@ def test_lines_are_found_on_all_targets(folder: Path) -> None:
     assert found("nothing like this") == ([], "0 lines on 0 targets")
     code, _, err = opsjobs(folder, "executions", "search", number, "(a", "-e")
     assert (code, "pattern" in err) == (2, True)
+
+
+def test_status_and_stats_show_versions_and_what_ended(folder: Path) -> None:
+    assert opsjobs(folder, "run", "true", "-l", "lab=true")[0] == 0
+    code, out, err = opsjobs(folder, "status")
+    assert code == 0, err
+    shown = dict(line.split(maxsplit=1) for line in out.decode().splitlines() if " " in line)
+    assert "PostgreSQL" in shown["database"]
+    assert "version" in shown["redis"]
+    assert shown["schedules"].startswith("0")
+    code, out, err = opsjobs(folder, "stats")
+    assert code == 0, err
+    hour = out.decode().partition("Last day")[0]
+    assert "completed" in hour
+    assert "ad-hoc" in hour
+    stats = json.loads(opsjobs(folder, "stats", "-o", "json")[1])
+    assert [period["period"] for period in stats["periods"]] == ["hour", "day", "week"]
+    assert stats["periods"][0]["runs"]["by_status"]["succeeded"] >= LAB

@@ -217,7 +217,15 @@ class Fuzz:
 
 _TEXTS = re.compile("in query - violates .anyOf")
 VIEWER = frozenset(
-    {"any token", "jobs:read", "executions:read", "schedules:read", "targets:read", "system:read"}
+    {
+        "any token",
+        "jobs:read",
+        "executions:read",
+        "schedules:read",
+        "triggers:read",
+        "targets:read",
+        "system:read",
+    }
 )
 
 
