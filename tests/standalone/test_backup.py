@@ -47,9 +47,10 @@ def test_what_ran_after_the_backup_is_not_started_again(folder: Path) -> None:
         held = _start_held(service, folder)
         name, backup = _backup_before_a_firing(service, folder)
         (folder / "leave").touch()
-        _wait_until(service, held, "completed")
+        assert _ended(service, held)["status"] == "completed"
         for job in ("durable", "direct"):
-            _wait_until(service, _execution_of(service, f"{job}/{name}"), "completed")
+            execution = _execution_of(service, f"{job}/{name}")
+            assert _ended(service, execution)["status"] == "completed"
         ran = sorted((folder / "witness").read_text().split())
         assert {*ran} == {"direct", "durable", "held"}
         assert ran.count("held") == 2
@@ -58,13 +59,14 @@ def test_what_ran_after_the_backup_is_not_started_again(folder: Path) -> None:
     with up(folder / "data", "--lab", "2") as service:
         # The run that was on its way is attached; the one that waited begins when it is resumed, and is found as well.
         service.run_until_it_works("executions", "resume", str(held))
-        _wait_until(service, held, "completed")
-        _wait_until(service, _execution_of(service, f"durable/{name}"), "completed")
+        assert _ended(service, held)["status"] == "completed"
+        found = _execution_of(service, f"durable/{name}")
+        assert _ended(service, found)["status"] == "completed"
         lost = _execution_of(service, f"direct/{name}")
-        _wait_until(service, lost, "failed")
-        shown = service.run("executions", "show", str(lost), "-o", "json").stdout
-        assert "restored from a backup of" in shown
-        assert "it was not started again" in shown
+        shown = _ended(service, lost)
+        assert shown["status"] == "failed"
+        assert "restored from a backup of" in json.dumps(shown)
+        assert "it was not started again" in json.dumps(shown)
         assert lost > 1_000, "the number of an execution since the backup is not given again"
         assert sorted((folder / "witness").read_text().split()) == ran
         head = json.loads((backup / MANIFEST).read_text())["positions"]["audit_head"]
@@ -77,7 +79,9 @@ def _start_held(service: Up, folder: Path) -> int:
     begun = service.run("run", command, "-l", "lab=true", "--parallel", "1", "--detach")
     assert begun.returncode == 0, begun.stderr
     execution = int(begun.stdout)
-    _wait_until(service, execution, "running")
+    deadline = time.monotonic() + COMMAND_SECONDS
+    while _show(service, execution)["status"] != "running":
+        assert time.monotonic() < deadline, "no worker has it"
     return execution
 
 
@@ -116,13 +120,17 @@ def _execution_of(service: Up, schedule: str) -> int:
         assert time.monotonic() < deadline, listed
 
 
-def _wait_until(service: Up, execution: int, status: str) -> None:
-    deadline = time.monotonic() + COMMAND_SECONDS
-    while True:
-        shown = service.run("executions", "show", str(execution), "-o", "json").stdout
-        if json.loads(shown)["status"] == status:
-            return
-        assert time.monotonic() < deadline, shown
+def _ended(service: Up, execution: int) -> dict[str, Any]:
+    """The execution, once it has ended."""
+    service.run("executions", "follow", str(execution))
+    return _show(service, execution)
+
+
+def _show(service: Up, execution: int) -> dict[str, Any]:
+    shown: dict[str, Any] = json.loads(
+        service.run("executions", "show", str(execution), "-o", "json").stdout
+    )
+    return shown
 
 
 def _opsjobs(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
