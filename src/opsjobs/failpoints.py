@@ -24,6 +24,7 @@ the n-th passage of the step; without it, every passage fails.
     firing.launch   store: pending firings become executions, the commit included
     publish         engine: the events of a shard are published
     event.position  store: committed events get their positions, the commit included
+    notification.plan store: messages of a turn of the planner are queued, before the commit
     delivery.queue  store: the messages of a source are queued, before the commit
     delivery.settle store: outcomes of deliveries are recorded, the commit included
     stream          api: a follower reads a page of the log
@@ -66,6 +67,7 @@ NAMES = frozenset(
         "firing.prepare",
         "publish",
         "event.position",
+        "notification.plan",
         "delivery.queue",
         "delivery.settle",
         "stream",

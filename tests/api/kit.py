@@ -19,6 +19,7 @@ from opsjobs.bus import Bus
 from opsjobs.clock import Clock, SystemClock
 from opsjobs.composition import Limits
 from opsjobs.composition.authentication import build_authentication, build_identity_store
+from opsjobs.composition.notifications import build_notifications
 from opsjobs.composition.platform import (
     build_integrations,
     build_inventory,
@@ -26,6 +27,7 @@ from opsjobs.composition.platform import (
     build_target_service,
 )
 from opsjobs.engine.background.inspection import Inspection
+from opsjobs.engine.delivery.webhooks import WebhookDestination
 from opsjobs.engine.event_builder import EventBuilder
 from opsjobs.engine.event_visibility import EventVisibility
 from opsjobs.engine.firing.forecast import Forecasts
@@ -34,14 +36,19 @@ from opsjobs.engine.launching.launch import Launcher, LaunchLimits
 from opsjobs.engine.launching.trigger_calls import TriggerCalls
 from opsjobs.engine.runs.run_secrets import ExternalSecrets
 from opsjobs.identity.passwords import Passwords
-from opsjobs.integrations.webhook_client import WebhookClient
 from opsjobs.model.addresses import networks
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import ErrorCode
 from opsjobs.model.target import Endpoint
 from opsjobs.remote.session import HostKey, SessionStep
 from opsjobs.sandbox.pool import JudgePool
-from opsjobs.settings import IdentitySettings, PlatformSettings, SecuritySettings, Settings
+from opsjobs.settings import (
+    IdentitySettings,
+    MailSettings,
+    PlatformSettings,
+    SecuritySettings,
+    Settings,
+)
 from opsjobs.store.audit_chain import Seals
 from opsjobs.store.audit_log import AuditLog
 from opsjobs.store.blobs import Contents
@@ -68,7 +75,6 @@ from opsjobs.store.target_import import Imports
 from opsjobs.store.transaction import Database
 from opsjobs.store.triggers import JobTriggers
 from opsjobs.store.vault import KeyRotation, Vault
-from opsjobs.store.webhooks import Webhooks
 from opsjobs.telemetry import Metrics
 
 JUDGES = JudgePool()
@@ -118,6 +124,7 @@ def services_on(
     *,
     identity: IdentitySettings | None = None,
     platform: PlatformSettings | None = None,
+    mail: MailSettings | None = None,
     clock: Clock | None = None,
 ) -> Any:
     """The services that the nouns use, real but for the machines; `notified` takes the zones that are notified for.
@@ -130,6 +137,7 @@ def services_on(
     settings = Settings(
         identity=identity or IdentitySettings(),
         platform=platform or PlatformSettings(),
+        mail=mail or MailSettings(),
         security=SecuritySettings(
             encryption_keys=tuple(keys), webhook_allow=networks(["127.0.0.0/8"])
         ),
@@ -147,6 +155,9 @@ def services_on(
     )  # fmt: skip
     executions, execution_log = Executions(database), ExecutionLog(database)
     outlook, calendars = ScheduleOverview(database, CompiledSchedules()), Calendars(database)
+    external_secrets = ExternalSecrets(vault, None, SystemClock())
+    kept = {"database": database, "vault": vault, "clock": clock}
+    notifying = build_notifications(settings, integrations, external_secrets, metrics, **kept)
     job_triggers = JobTriggers(database, vault, clock)
     services = SimpleNamespace(
         database=database,
@@ -168,7 +179,8 @@ def services_on(
         inventory=inventory,
         launcher=launcher,
         job_authorization=JobAuthorization(launcher, jobs, files),
-        external_secrets=ExternalSecrets(vault, None, SystemClock()),
+        external_secrets=external_secrets,
+        **notifying,
         circuits=CircuitStore(database),
         groups=Groups(database),
         calendars=calendars,
@@ -190,8 +202,9 @@ def services_on(
         event_visibility=EventVisibility(executions, Schedules(database), inventory),
         deliveries=Deliveries(database),
         delivery_log=DeliveryLog(database),
-        webhooks=Webhooks(database, keys, clock),
-        webhook_client=WebhookClient(allow=settings.security.webhook_allow),
+        webhook_destination=WebhookDestination(
+            notifying["webhooks"], notifying["webhook_client"], clock, known.standing
+        ),
         audit_log=AuditLog(database, [AUDIT_KEY]),
         seals=Seals(database, [AUDIT_KEY]),
         bus=Bus(None),
@@ -252,11 +265,12 @@ async def desk(
     *,
     identity: IdentitySettings | None = None,
     platform: PlatformSettings | None = None,
+    mail: MailSettings | None = None,
     clock: Clock | None = None,
     **limits: Any,
 ) -> AsyncIterator[Desk]:
     """The application with one admin; `limits` replace those of the services."""
-    services = services_on(database, identity=identity, platform=platform, clock=clock)
+    services = services_on(database, identity=identity, platform=platform, mail=mail, clock=clock)
     services.limits = replace(services.limits, **limits)
     token = await services.identities.create_key("ada", "admin")
     transport = httpx2.ASGITransport(app=app_on(services))

@@ -22,6 +22,7 @@ from opsjobs.engine.firing.firing import Triggers
 from opsjobs.engine.launching.approval_service import ApprovalService
 from opsjobs.engine.launching.retries import RetryService
 from opsjobs.model.target import TargetDraft
+from opsjobs.settings import MailSettings
 from opsjobs.store.approvals import Approvals
 from opsjobs.store.dead_letters import DeadLetters
 from opsjobs.store.statistics import Statistics
@@ -92,10 +93,15 @@ class Live:
 
 
 def services_for(
-    database: Database, notified: list[str], bus: Any | None = None, *, clock: Clock | None = None
+    database: Database,
+    notified: list[str],
+    bus: Any | None = None,
+    *,
+    mail: MailSettings | None = None,
+    clock: Clock | None = None,
 ) -> Any:
     """The nouns' services, and those of executions."""
-    services = services_on(database, notified, clock=clock)
+    services = services_on(database, notified, mail=mail, clock=clock)
     services.bus = bus or Channel()
     services.system_status = SystemStatus(database)
     services.statistics = Statistics(database)

@@ -41,6 +41,7 @@ COMMANDS = (
     "calendars",
     "import",
     "dead-letters",
+    "notifications",
     "approvals",
     "safety",
     "targets",

@@ -125,6 +125,7 @@ def _refusals() -> Iterator[tuple[str, int | None]]:
 
     Codes that are put together are spelt out here."""
     yield from (("unknown_target", 422), ("unknown_credential", 422), ("invalid", 422))
+    yield from (("channel_unavailable", 422), ("channel_id_missing", 422), ("unknown_webhook", 422))
     yield from ((failure.code, 503) for failure in (Unavailable, *Unavailable.__subclasses__()))
     for _, tree in trees("api", "engine", "identity", "integrations", "model", "safety", "store"):
         for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):

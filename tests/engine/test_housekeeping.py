@@ -20,6 +20,7 @@ from opsjobs.store.deliveries import Deliveries
 from opsjobs.store.event_feed import EventFeed, FeedBounds
 from opsjobs.store.execution_log import DAYS_AHEAD, Partitions
 from opsjobs.store.idempotency import delete_old_keys
+from opsjobs.store.notifications import Notifications
 from opsjobs.store.retention import Leftovers
 from opsjobs.store.statistics import Statistics
 from opsjobs.store.transaction import Database
@@ -61,6 +62,7 @@ def housekeeper(on: Harness) -> Housekeeper:
         delete_old_events=EventFeed(on.database, keep_seconds=86_400).delete_old,
         delete_old_deliveries=partial(Deliveries(on.database).delete_old, 7 * 86_400),
         count_hour=Statistics(on.database).count_hour,
+        delete_old_notification_states=Notifications(on.database).delete_old,
         delete_old_keys=partial(delete_old_keys, on.database),
         partitions=Partitions(on.database),
         contents=Contents(on.database),

@@ -51,7 +51,6 @@ def test_a_gates_check_has_a_key_of_its_own() -> None:
         ({"waves": [1]}, "last_wave", [0]),
         ({"waves": ["101%"]}, "not_a_share", [0]),
         ({"max_fail": "120%"}, "not_a_share", []),
-        ({"notify": ["ada"]}, "not_supported_yet", []),
         ({"retry": {"on": ["dns", "auth_failed"]}}, "never_retried", [1]),
     ],
 )

@@ -63,6 +63,7 @@ def test_a_body_has_its_defaults_written_down() -> None:
         "enabled": True,
         "calendars": [],
         "parameters": {},
+        "notify": None,
     }
 
 

@@ -14,11 +14,13 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from api.kit import app_on, job
 from api.live import services_for
 from docs.test_complete import application
+from kit.ended_delivery import ended_delivery
 from kit.scripted_worker import Story
 from opsjobs.model.approval import ApprovalTerms
 from opsjobs.model.circuit import CircuitKey, Report
 from opsjobs.model.execution import ErrorCode, RunError
 from opsjobs.remote.session import HostKey
+from opsjobs.settings import MailSettings
 from opsjobs.store.envelope import new_key
 from opsjobs.store.transaction import Database
 from opsjobs.store.vault import Vault
@@ -42,6 +44,7 @@ XMAS = {
     "windows": [{"yearly": "12-24..12-26"}],
 }
 HOOK = {"name": "tickets", "url": "https://example.org/hook", "events": ["execution.*"]}
+PAGER = {"channel": "email", "to": ["ada@example.org"]}
 PASSWORD = {
     "name": "root",
     "type": "password",
@@ -191,6 +194,22 @@ STEPS = [
         "webhook.redelivered",
     ),
     Step("DELETE /webhooks/{id}", "/webhooks/{webhook}", None, "webhook.deleted"),
+    Step(
+        "PUT /notifications/default",
+        "/notifications/default",
+        {"notify": [PAGER]},
+        "notification_default.updated",
+    ),
+    Step(
+        "PATCH /notifications/default",
+        "/notifications/default",
+        {"notify": []},
+        "notification_default.updated",
+    ),
+    Step(
+        "POST /deliveries/{id}/redeliver", "/deliveries/{mail}/redeliver", None, "delivery.repeated"
+    ),
+    Step("POST /notifications/test", "/notifications/test", PAGER, "notification.tested"),
     Step("POST /files", "/files?name=a.conf", b"abc", "file.uploaded", "file"),
     Step("DELETE /files/{id}", "/files/{file}", None, "file.deleted"),
     Step("POST /jobs", "/jobs", job(targets=ON), "job.created", "job"),
@@ -381,6 +400,8 @@ class Stage:
             await self.services.circuits.report(
                 [Report(key, "a", ErrorCode.AUTH_FAILED, "refused")]
             )
+        if step.route == "POST /deliveries/{id}/redeliver":
+            self.ids["mail"] = await ended_delivery(self.database)
         if step.route == "POST /executions/{id}/retry":
             await self._lose("first", "web-1", "web-2")
         if step.route == "POST /dead-letters/revive":
@@ -450,7 +471,9 @@ class Stage:
 @asynccontextmanager
 async def stage(database: Database) -> AsyncIterator[Stage]:
     """The application, called without a network, by ada, who is an admin."""
-    services = services_for(database, [])
+    # Nothing listens there: a message that is tried is on record before that shows.
+    mail = MailSettings(host="127.0.0.1", port=9, sender="opsjobs@example.org", timeout=2)
+    services = services_for(database, [], mail=mail)
     services.sessions.keys = [HostKey("ssh-ed25519 AAAA", "SHA256:x")]
     key = new_key()
     services.vault, services.keys = Vault(database, [key]), KeyRotation(database, [new_key(), key])

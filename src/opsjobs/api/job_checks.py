@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 from fastapi import Request
 
 from opsjobs.api.authorization import bounds, check_permission, is_caller
@@ -13,6 +15,7 @@ from opsjobs.model.action_base import RunningAction
 from opsjobs.model.api_model import Overriding
 from opsjobs.model.errors import FieldError, Invalid
 from opsjobs.model.job import JobDraft, RunDraft
+from opsjobs.model.notification import NotificationChannel, NotificationRule
 from opsjobs.model.safety_verdict import Vetted
 from opsjobs.model.units import format_duration, format_size
 
@@ -47,11 +50,14 @@ async def vet(request: Request, draft: JobDraft, overriding: Overriding, *, at: 
     return Vetted(judgement, overriding.override)
 
 
-async def check_written(request: Request, draft: JobDraft | RunDraft, permission: str) -> None:
+async def check_written(
+    request: Request, draft: JobDraft | RunDraft, permission: str, *, at: str = ""
+) -> None:
     """Check a draft as `check_actions` does, and its references against the caller's scope.
 
     Also raises Forbidden or Invalid if the draft names an object outside the scope in which the
-    caller holds this permission.
+    caller holds this permission, or a channel of notifications that does not exist. `at`: the
+    pointer to the draft in the body.
     """
     check_actions(request, draft)
     await services_of(request).job_authorization.check(
@@ -60,6 +66,27 @@ async def check_written(request: Request, draft: JobDraft | RunDraft, permission
         lambda file: is_caller(request, file.created_by, file.created_by_kind),
         sees_files=principal_of(request).reach("jobs:read").everywhere,
     )
+    await check_notify(request, draft.policy.notify, f"{at}/policy/notify")
+
+
+async def check_notify(
+    request: Request, rules: Sequence[NotificationRule] | None, pointer: str
+) -> None:
+    """Check what the rules of notifications name. `pointer`: their place in the body.
+
+    Raises Invalid for unknown names and channels that cannot be used, Forbidden if they name a
+    credential and the caller may use none.
+    """
+    await check_rules(
+        request, {f"{pointer}/{position}": rule for position, rule in enumerate(rules or ())}
+    )
+
+
+async def check_rules(request: Request, rules: Mapping[str, NotificationRule]) -> None:
+    """Check rules by their pointers, as `check_notify` does."""
+    if any(rule.channel is NotificationChannel.APPRISE for rule in rules.values()):
+        check_permission(request, "credentials:use")
+    await services_of(request).notification_channels.check(rules)
 
 
 def _running(draft: JobDraft | RunDraft) -> list[RunningAction]:

@@ -336,6 +336,11 @@ async def _validate(request: Request, draft: JobDraft) -> ValidationReport:
     found = await validate_job(
         services.launcher, services.jobs, draft, bounds(request), _visibility(request)
     )
+    sees_credentials = principal_of(request).reach("credentials:use").everywhere
+    for position, rule in enumerate(draft.policy.notify or ()):
+        found.errors += await services.notification_channels.find_faults(
+            rule, f"/policy/notify/{position}", sees_credentials=sees_credentials
+        )
     if services.safety_service is not None:
         found.add_judgement(await services.safety_service.check_job(draft))
     try:

@@ -140,10 +140,11 @@ async def _check_drafts(request: Request, drafts: Sequence[JobDraft]) -> None:
     there: Mapping[str, Mapping[str, str]] = {}
     if not update.act.everywhere:
         there = await services_of(request).jobs.labels_by_name([draft.name for draft in drafts])
-    for draft in drafts:
+    for position, draft in enumerate(drafts):
         labels = there.get(draft.name)
         if labels is not None and not update.sight.holds(labels):
             raise name_taken("job", draft.name)
         if labels is not None:
             update.check_labels(labels, f"The job {draft.name!r}")
-        await check_written(request, draft, "jobs:create" if labels is None else "jobs:update")
+        permission = "jobs:create" if labels is None else "jobs:update"
+        await check_written(request, draft, permission, at=f"/jobs/{position}")

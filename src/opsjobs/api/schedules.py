@@ -36,6 +36,7 @@ from opsjobs.api.http import (
     render_replayed,
     tag,
 )
+from opsjobs.api.job_checks import check_notify
 from opsjobs.api.launches import Prefer, render_launch
 from opsjobs.api.quotas import check_open
 from opsjobs.api.request import ServicesDep, build_location, principal_of, services_of, triggered_by
@@ -88,6 +89,7 @@ async def create(
     It launches the job in the name and with the permissions of the caller.
     """
     check_parameters(job.job.definition.parameters, draft)
+    await check_notify(request, draft.notify, "/notify")
     refuse_past(draft, await services.schedule_overview.now())
     by = await owner(request)
     made = await services.schedules.create(
@@ -181,6 +183,7 @@ async def replace(
     check_parameters(
         (await services.jobs.get(str(schedule.job_id))).job.definition.parameters, draft
     )
+    await check_notify(request, draft.notify, "/notify")
     by = await owner(request)
     changed = await services.schedules.replace(
         str(schedule.id), draft, by.name, if_match, by_kind=by.kind, basis=change.basis

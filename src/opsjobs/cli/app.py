@@ -70,6 +70,9 @@ class _All(Commands):
             "app",
             "Dead letters: runs that ended lost or dead.",
         ),
+        "notifications": LazyCommand(
+            "notifications", "app", "Notifications: try channels, and list what was sent."
+        ),
         "approvals": LazyCommand(
             "approvals", "app", "Approvals: list, show, approve and reject them."
         ),

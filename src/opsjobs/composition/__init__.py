@@ -16,6 +16,7 @@ from opsjobs.composition.authentication import (
     build_identity_store,
 )
 from opsjobs.composition.late_sessions import LateSessions
+from opsjobs.composition.notifications import build_notifications
 from opsjobs.composition.platform import (
     Integrations,
     build_integrations,
@@ -28,6 +29,7 @@ from opsjobs.engine.background.execution_meter import ExecutionMeter
 from opsjobs.engine.background.inspection import INSPECTION_SECONDS, Inspection
 from opsjobs.engine.background.loop_lag import LoopLagMonitor
 from opsjobs.engine.background.rescuer import Rescuer
+from opsjobs.engine.delivery.webhooks import WebhookDestination
 from opsjobs.engine.event_builder import EventBuilder
 from opsjobs.engine.event_visibility import EventVisibility
 from opsjobs.engine.firing.firing import FiringService, Triggers
@@ -40,6 +42,8 @@ from opsjobs.engine.launching.retries import RetryService
 from opsjobs.engine.launching.safety_service import SafetyService
 from opsjobs.engine.launching.trigger_calls import TriggerCalls
 from opsjobs.engine.loop import Loop
+from opsjobs.engine.notification.notification_channels import NotificationChannels
+from opsjobs.engine.notification.planner import NotificationPlanner
 from opsjobs.engine.runs.run_secrets import ExternalSecrets
 from opsjobs.identity.platform_users import PlatformUsers
 from opsjobs.integrations.parameter_choices import Choices
@@ -79,7 +83,9 @@ from opsjobs.store.identities import IdentityStore
 from opsjobs.store.inventory import TargetInventory
 from opsjobs.store.jobs import Jobs
 from opsjobs.store.ledger import Ledger
+from opsjobs.store.notifications import Notifications
 from opsjobs.store.outbox import Outbox
+from opsjobs.store.outgoing_deliveries import OutgoingDeliveries
 from opsjobs.store.scheduling.calendars import Calendars, load_closed_reason
 from opsjobs.store.scheduling.firings import Firings
 from opsjobs.store.scheduling.schedule_overview import ScheduleOverview
@@ -181,6 +187,16 @@ class Services:
     seals: Seals
     inspection: Inspection
     integrations: Integrations
+    notifications: Notifications
+    notification_channels: NotificationChannels
+    notification_planner: NotificationPlanner
+    outgoing_deliveries: OutgoingDeliveries
+
+    @property
+    def webhook_destination(self) -> WebhookDestination:
+        """The destination of deliveries to webhooks."""
+        standing = self.identities.standing
+        return WebhookDestination(self.webhooks, self.webhook_client, self.clock, standing)
 
     @property
     def identities(self) -> IdentityStore:
@@ -258,6 +274,7 @@ def build(
     job_triggers = JobTriggers(database, vault, clock, most_per_owner=most_triggers)
     return Services(
         **kept,
+        **build_notifications(settings, integrations, external_secrets, metrics, **kept),
         metrics=metrics,
         loop_lag=LoopLagMonitor(metrics),
         limits=_limits(settings),
@@ -278,8 +295,6 @@ def build(
         event_builder=EventBuilder(executions, execution_log),
         deliveries=Deliveries(database),
         delivery_log=DeliveryLog(database),
-        webhooks=Webhooks(database, settings.security.encryption_keys, clock),
-        webhook_client=WebhookClient(allow=settings.security.webhook_allow),
         event_visibility=EventVisibility(executions, schedules, inventory),
         workers=Workers(database),
         circuits=circuits,

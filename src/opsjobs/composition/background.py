@@ -32,6 +32,7 @@ def build_housekeeping_loop(settings: Settings, services: Services) -> Loop:
         delete_old_deliveries=partial(
             services.deliveries.delete_old, settings.retention.keep_deliveries
         ),
+        delete_old_notification_states=services.notifications.delete_old,
         delete_old_keys=partial(delete_old_keys, services.database),
         count_hour=services.statistics.count_hour,
         partitions=Partitions(services.database),

@@ -6,13 +6,16 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from opsjobs.composition import Services
+from opsjobs.engine.background.audit_forwarding import AuditDestination, AuditSource
 from opsjobs.engine.delivery.event_source import EventSource
 from opsjobs.engine.delivery.intake import DeliveryIntake
 from opsjobs.engine.delivery.protocols import Destination, Source
 from opsjobs.engine.delivery.sender import DeliverySender
-from opsjobs.engine.delivery.webhooks import WebhookDestination, WebhookRouter
+from opsjobs.engine.delivery.webhooks import WebhookRouter
 from opsjobs.engine.firing.firing import SCHEDULER, SILENT_SECONDS
 from opsjobs.engine.loop import Counts, Loop
+from opsjobs.integrations.services.audit import AuditService
+from opsjobs.store.audit_forwarding import AuditFeed
 from opsjobs.store.workers import Workers
 
 INTAKE_SECONDS = 1.0
@@ -32,19 +35,19 @@ def sources(services: Services) -> Sequence[Source]:
     router = WebhookRouter(
         services.webhooks, services.event_visibility, services.identities.standing
     )
-    return (EventSource(services.event_feed, services.event_builder, router),)
+    events = EventSource(services.event_feed, services.event_builder, router)
+    if services.integrations.get("AUDIT") is None:
+        return (events,)
+    return (events, AuditSource(AuditFeed(services.database)))
 
 
 def destinations(services: Services) -> Sequence[Destination]:
     """Return everything that deliveries go to."""
-    return (
-        WebhookDestination(
-            services.webhooks,
-            services.webhook_client,
-            services.clock,
-            services.identities.standing,
-        ),
-    )
+    found = (services.webhook_destination, *services.notification_channels.destinations)
+    audit = services.integrations.get("AUDIT")
+    if audit is None or audit.profile.audit is None:
+        return found
+    return (*found, AuditDestination(AuditService(audit.client, audit.profile.audit)))
 
 
 def build_delivery(services: Services, *, stand_in: bool = False) -> DeliveryService:
@@ -63,10 +66,14 @@ def build_delivery(services: Services, *, stand_in: bool = False) -> DeliverySer
         return Loop(name, run_once, interval_seconds=seconds, metrics=metrics)
 
     sending = loop("delivery_sender", sender.run_once, SEND_SECONDS)
-    sender.wake = intake.wake = sending.wake
-    return DeliveryService(
-        (loop("delivery_intake", intake.run_once, INTAKE_SECONDS), sending), sender
+    planner = services.notification_planner
+    planner.wake = sender.wake = intake.wake = sending.wake
+    loops = (
+        loop("delivery_intake", intake.run_once, INTAKE_SECONDS),
+        loop("notification_planner", planner.run_once, INTAKE_SECONDS),
+        sending,
     )
+    return DeliveryService(loops, sender)
 
 
 def _while_silent(

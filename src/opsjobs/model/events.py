@@ -50,6 +50,7 @@ class EventType(StrEnum):
     CIRCUIT_CLOSED = "circuit.closed"
     WORKER_LOST = "worker.lost"
     WEBHOOK_DISABLED = "webhook.disabled"
+    NOTIFICATION_SENT = "notification.sent"
 
 
 # These job events of the original API are published in addition to the execution's own, with equal

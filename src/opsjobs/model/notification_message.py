@@ -72,6 +72,8 @@ class NotificationFacts:
     job_id: int | None = None
     execution_id: int | None = None
     number: int | None = None
+    uuid: str | None = None
+    """The uuid of the execution, or of the schedule if there is none."""
     status: str | None = None
     requested_by: str | None = None
     started_at: datetime | None = None
@@ -110,6 +112,7 @@ class NotificationFacts:
             "job_name": self.job_name,
             "execution_id": self.execution_id,
             "number": self.number,
+            "uuid": self.uuid,
             "status": self.status,
             "requested_by": self.requested_by,
             "schedule_name": self.schedule_name,
@@ -170,9 +173,11 @@ def render_digest(
     values |= {"held_back": held_back}
     subject = fill(rule.subject, values) if rule.subject else f"{LABEL} {summary}"
     text = "\n".join([f"{summary}:", "", *lines, *_paragraph(held_back)])
+    jobs = {entry["job_id"] for entry in gathered}
     data = {
         "event": "digest",
         "at": moment(at),
+        "job_id": jobs.pop() if len(jobs) == 1 else None,
         "count": count,
         "notifications": list(gathered),
         "held_back": held,

@@ -20,6 +20,7 @@ from opsjobs.model.access import ApprovalPolicy
 from opsjobs.model.action import CheckAction
 from opsjobs.model.api_model import ApiModel, Duration, Pause
 from opsjobs.model.errors import Invalid
+from opsjobs.model.notification import NotificationRules
 from opsjobs.model.program import Durability
 from opsjobs.model.retry import RetryPolicy
 from opsjobs.model.target import Name, Target
@@ -79,7 +80,8 @@ class Policy(ApiModel):
     `on_lost`: the handling of a run whose command has an unknown outcome: ask (it ends `lost`),
     retry (once it has certainly stopped), dead_letter (`dead`). `exclusive`: names of locks that
     only one execution holds at a time. `hold_offline`: how long to wait for an unreachable target.
-    `approval`: the approval that is required before an execution starts."""
+    `approval`: the approval that is required before an execution starts. `notify`: the rules of
+    notifications; None: those of the installation's default."""
 
     timeout: Duration | None = None
     max_parallel: int | None = Field(default=None, ge=1, le=10_000)
@@ -94,7 +96,7 @@ class Policy(ApiModel):
     exclusive: list[Name] = Field(default_factory=list, max_length=16)
     hold_offline: Pause = 0.0
     approval: ApprovalPolicy | None = None
-    notify: list[Any] = Field(default_factory=list)
+    notify: NotificationRules | None = None
 
     @field_validator("waves")
     @classmethod
@@ -130,16 +132,6 @@ class Policy(ApiModel):
     @classmethod
     def _each_once(cls, names: Sequence[str]) -> list[str]:
         return sorted(set(names))
-
-    @field_validator("notify")
-    @classmethod
-    def _nobody_is_told_yet(cls, notify: Sequence[Any]) -> list[Any]:
-        if notify:
-            raise fault(
-                "not_supported_yet",
-                "notifications are not part of this version: leave notify empty",
-            )
-        return []
 
 
 @dataclass(frozen=True, slots=True)

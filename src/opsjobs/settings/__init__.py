@@ -29,6 +29,7 @@ from opsjobs.settings.loader import (
     names,
     unknown,
 )
+from opsjobs.settings.mail import MailSettings
 from opsjobs.settings.platform import PlatformSettings, ServiceSettings
 from opsjobs.settings.safety import SafetySettings
 from opsjobs.settings.secrets import SecretsSettings
@@ -39,6 +40,7 @@ __all__ = [
     "DatabaseSettings",
     "ExecutionSettings",
     "IdentitySettings",
+    "MailSettings",
     "PlatformSettings",
     "RedisSettings",
     "RetentionSettings",

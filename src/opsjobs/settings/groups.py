@@ -9,6 +9,7 @@ from pydantic import Field
 
 from opsjobs.model.secret import Secret
 from opsjobs.settings.identity import IdentitySettings
+from opsjobs.settings.mail import MailSettings
 from opsjobs.settings.platform import PlatformSettings
 from opsjobs.settings.safety import SafetySettings
 from opsjobs.settings.secrets import SecretsSettings
@@ -274,6 +275,13 @@ class ApiSettings(SettingsGroup):
     port: Annotated[int, whole(0, 65_535)] = setting(
         "OPSJOBS_API_PORT", "8003", "Port that the API listens on. 0: a free one."
     )
+    public_url: Annotated[str | None, address(("https", "http"), "https://jobs.example.org")] = (
+        setting(
+            "OPSJOBS_PUBLIC_URL",
+            None,
+            "URL of opsjobs for people, for links in notifications. Not set: no links.",
+        )
+    )
     docs: Annotated[bool, SWITCH] = setting(
         "OPSJOBS_DOCS",
         "on",
@@ -370,6 +378,13 @@ class SecuritySettings(SettingsGroup):
         "commas.",
         unset=(),
     )
+    apprise_allow: Annotated[tuple[Network, ...], NETWORKS] = setting(
+        "OPSJOBS_APPRISE_ALLOW",
+        None,
+        "Networks that notifications by apprise may be sent to although they are not public: CIDRs "
+        "separated by commas.",
+        unset=(),
+    )
     local_transport: Annotated[bool, SWITCH] = setting(
         "OPSJOBS_LOCAL_TRANSPORT",
         "off",
@@ -454,6 +469,7 @@ class Settings(SettingsGroup):
     security: SecuritySettings = Field(default_factory=SecuritySettings)
     identity: IdentitySettings = Field(default_factory=IdentitySettings)
     platform: PlatformSettings = Field(default_factory=PlatformSettings)
+    mail: MailSettings = Field(default_factory=MailSettings)
     secrets: SecretsSettings = Field(default_factory=SecretsSettings)
     safety: SafetySettings = Field(default_factory=SafetySettings)
     telemetry: TelemetrySettings = Field(default_factory=TelemetrySettings)

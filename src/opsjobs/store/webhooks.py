@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
@@ -315,6 +315,12 @@ class Webhooks:
                 connection, "webhook.redelivered", "webhook", webhook.id, webhook.name, after=after
             )
         return made
+
+    async def uuids(self, names: Collection[str]) -> dict[str, str]:
+        """Return the uuids of the webhooks of these names that exist, by name."""
+        query = "select name, uuid from webhooks where name = any(%s)"
+        rows = await self._database.fetch(query, [list(names)])
+        return {row["name"]: str(row["uuid"]) for row in rows}
 
     async def enabled(self) -> Sequence[StoredWebhook]:
         """Return all webhooks that get events."""

@@ -141,6 +141,12 @@ class Metrics:
             "file_bytes", "Bytes of files uploaded to targets and downloaded from them", "direction"
         )
         self.events_published = self._counter("events_published", "Events published")
+        self.notifications = self._counter(
+            "notifications",
+            "Notifications decided on, by event and decision (send, gather, hold)",
+            "event",
+            "decision",
+        )
         self.delivery_attempts = self._counter(
             "delivery_attempts",
             "Attempts to deliver a message, by destination and result",

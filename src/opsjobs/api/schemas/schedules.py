@@ -13,6 +13,7 @@ from opsjobs.model.api_model import Duration, Pause
 from opsjobs.model.calendar import CalendarKind
 from opsjobs.model.execution import ExecutionStatus
 from opsjobs.model.firing import FiringKind, FiringStatus
+from opsjobs.model.notification import NotificationRule
 from opsjobs.model.schedule.draft import DayOfWeek, Misfire, Overlap, ScheduleType
 from opsjobs.model.schedule.recurring import Every
 from opsjobs.model.schedule.wall_clock import DstFold, DstGap
@@ -81,6 +82,7 @@ class ScheduleOut(StoredModel):
     enabled: bool
     calendars: list[str]
     parameters: Json
+    notify: list[NotificationRule] | None
     words: str = Field(description="The schedule in words")
     paused_reason: str | None
     owner: str

@@ -49,6 +49,7 @@ class Housekeeper:
         workers: Workers,
         delete_old_events: Callable[[], Awaitable[int]],
         delete_old_deliveries: Callable[[], Awaitable[int]],
+        delete_old_notification_states: Callable[[], Awaitable[int]],
         delete_old_keys: Callable[[], Awaitable[int]],
         count_hour: Callable[[], Awaitable[int]],
         partitions: Partitions,
@@ -62,6 +63,7 @@ class Housekeeper:
         self._workers = workers
         self._delete_old_events = delete_old_events
         self._delete_old_deliveries = delete_old_deliveries
+        self._delete_old_notification_states = delete_old_notification_states
         self._delete_old_keys = delete_old_keys
         self._count_hour = count_hour
         self._partitions = partitions
@@ -77,6 +79,7 @@ class Housekeeper:
                 "workers_forgotten": self._workers.delete_old,
                 "events_forgotten": self._delete_old_events,
                 "deliveries_forgotten": self._delete_old_deliveries,
+                "notification_states_forgotten": self._delete_old_notification_states,
                 "keys_forgotten": self._delete_old_keys,
                 "hours_counted": self._count_hour,
                 "contents_swept": self._contents.sweep,

@@ -20,6 +20,7 @@ from opsjobs.model import text_patterns
 from opsjobs.model.api_model import HORIZON, ApiModel, Duration, Pause, snake_case, stored
 from opsjobs.model.errors import FieldError, Invalid
 from opsjobs.model.naming import Title
+from opsjobs.model.notification import NotificationRules
 from opsjobs.model.parameter import PARAMETERS_MAX
 from opsjobs.model.schedule.cron import canonical
 from opsjobs.model.schedule.recurring import WEEKDAYS, Every, Weekday
@@ -108,8 +109,9 @@ class ScheduleDraft(ApiModel):
     `interval` minutes or hours from `anchor` (else start_at, else creation), or daily, weekly on
     `weekdays`, monthly on `day`, at `time`. Times before `start_at` and after `end_at` are not due.
     `jitter` delays each due time by a part of itself, always the same one. `calendars` and
-    `parameters` apply to its firings. Validated with `context={"now": …}`, a `once` in the past is
-    refused; with `context={"stored": True}` stored values are not validated again."""
+    `parameters` apply to its firings. `notify`: rules of notifications in place of the job's.
+    Validated with `context={"now": …}`, a `once` in the past is refused; with
+    `context={"stored": True}` stored values are not validated again."""
 
     # The schema has no default, because "" is not a name: it is derived from the other fields.
     name: Title = Field(
@@ -138,6 +140,7 @@ class ScheduleDraft(ApiModel):
     enabled: bool = Field(default=True, strict=True)
     calendars: list[Name] = Field(default_factory=list, max_length=CALENDARS_MAX)
     parameters: dict[str, Any] = Field(default_factory=dict, max_length=PARAMETERS_MAX)
+    notify: NotificationRules | None = None
 
     @model_validator(mode="before")
     @classmethod

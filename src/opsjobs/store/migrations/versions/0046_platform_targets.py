@@ -3,7 +3,7 @@
 from opsjobs.store.migrations import files
 
 revision = "0046"
-down_revision = "0043"
+down_revision = "0044"
 
 
 def upgrade() -> None:

@@ -1,0 +1,1 @@
+"""Notifications: rules applied to committed events, messages sent over channels."""

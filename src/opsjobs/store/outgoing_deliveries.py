@@ -1,0 +1,144 @@
+"""The log of deliveries to channels of notifications and to the Audit Service."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from opsjobs.model.delivery import DeliveryReceiver, DeliveryStatus, Message, NewDelivery
+from opsjobs.model.errors import Conflict, NotFound
+from opsjobs.model.execution import moment
+from opsjobs.store import audit
+from opsjobs.store.deliveries import queue_deliveries
+from opsjobs.store.paging import ListColumn, Listing, Page, PageRequest
+from opsjobs.store.reference import Reference
+from opsjobs.store.transaction import Connection, Database
+
+
+@dataclass(frozen=True, slots=True)
+class OutgoingDelivery:
+    """A delivery with its last attempt."""
+
+    id: int
+    destination: str
+    to: str
+    event: str
+    message_id: str
+    title: str | None
+    status: DeliveryStatus
+    redelivery: bool
+    attempts: int
+    response_code: int | None
+    response: str | None
+    error: str | None
+    created_at: datetime
+    attempted_at: datetime | None
+    finished_at: datetime | None
+    next_attempt_at: datetime | None
+
+    def data(self) -> dict[str, Any]:
+        """Return an item of GET /deliveries."""
+        return {
+            "id": self.id,
+            "destination": self.destination,
+            "to": self.to,
+            "event": self.event,
+            "message_id": self.message_id,
+            "title": self.title,
+            "status": self.status.value,
+            "redelivery": self.redelivery,
+            "attempts": self.attempts,
+            "response_code": self.response_code,
+            "response": self.response,
+            "error": self.error,
+            "created_at": moment(self.created_at),
+            "attempted_at": moment(self.attempted_at),
+            "finished_at": moment(self.finished_at),
+            "next_attempt_at": moment(self.next_attempt_at),
+        }
+
+
+# By the receivers, which are few: an index has the deliveries of each.
+_SHOWN = """
+select d.id, r.destination, r.key as to, m.type as event, m.message_id,
+  m.body ->> 'subject' as title, d.status, d.redelivery, d.attempts, d.response_code, d.response,
+  d.error, d.created_at, d.attempted_at, d.finished_at,
+  case when d.status = 'pending' then l.due_at end as next_attempt_at
+from deliveries d join delivery_messages m on m.id = d.message_id
+join delivery_receivers r on r.id = d.receiver_id
+left join delivery_lanes l on l.receiver_id = d.receiver_id and l.subject = d.subject
+where d.receiver_id = any(array(
+  select id from delivery_receivers where destination <> 'webhook'))"""
+OUTGOING = Listing(
+    _SHOWN,
+    {
+        "id": ListColumn("integer", sort=True),
+        "destination": ListColumn("text"),
+        "to": ListColumn("text", expression='"to"'),
+        "event": ListColumn("text"),
+        "message_id": ListColumn("text"),
+        "status": ListColumn("text"),
+        "created_at": ListColumn("moment"),
+    },
+)
+_MESSAGE = """
+select m.source, m.message_id, m.type, d.subject, m.body, m.at, d.status, r.destination, r.key
+from deliveries d join delivery_messages m on m.id = d.message_id
+join delivery_receivers r on r.id = d.receiver_id
+where d.id = %s and r.destination <> 'webhook' for update of d"""
+
+
+class OutgoingDeliveries:
+    """Lists deliveries, and sends their messages again."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def list(self, request: PageRequest) -> Page[OutgoingDelivery]:
+        """Return a page of deliveries, newest first."""
+        page = await OUTGOING.page(self._database, request)
+        return page.map(_delivery)
+
+    async def get(self, ref: str | int) -> OutgoingDelivery:
+        """Return one delivery by its id. Raises NotFound."""
+        row = await self._database.fetch_one(f"{_SHOWN} and d.id = %s", [_id_of(ref)])
+        if row is None:
+            raise NotFound.for_ref("delivery", ref)
+        return _delivery(row)
+
+    async def redeliver(self, ref: str) -> OutgoingDelivery:
+        """Queue the message of a delivery again, with the same id; return the new delivery.
+
+        Raises NotFound, Conflict("delivery_pending").
+        """
+        async with self._database.transaction() as connection:
+            made = await _queue_again(connection, ref)
+            await audit.record(connection, "delivery.repeated", "delivery", ref, after={"as": made})
+        return await self.get(made)
+
+
+async def _queue_again(connection: Connection, ref: str) -> int:
+    row = await (await connection.execute(_MESSAGE, [_id_of(ref)])).fetchone()
+    if row is None:
+        raise NotFound.for_ref("delivery", ref)
+    if row["status"] == DeliveryStatus.PENDING:
+        raise Conflict(
+            "delivery_pending",
+            f"The delivery {ref} is pending: it is sent without that. Wait for its end.",
+        )
+    message = Message(row["message_id"], row["type"], row["subject"], row["body"], row["at"])
+    receiver = DeliveryReceiver(row["destination"], row["key"])
+    again = [NewDelivery(message, [receiver])]
+    (made,) = await queue_deliveries(connection, row["source"], again, redelivery=True)
+    return made
+
+
+def _delivery(row: Mapping[str, Any]) -> OutgoingDelivery:
+    return OutgoingDelivery(**{**row, "status": DeliveryStatus(row["status"])})
+
+
+def _id_of(ref: str | int) -> int | None:
+    found = Reference.parse(str(ref))
+    return found.id if found is not None else None
