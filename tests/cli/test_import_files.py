@@ -70,6 +70,7 @@ web[01:03].example.org  ansible_port=2222 http_port=80   # the front
 [db]
 db-1 ansible_host=10.0.1.1 ansible_user=postgres # the only one
 win-1 ansible_connection=winrm
+pod-1 ansible_connection=kubectl
 odd-1 ansible_host="{{ lookup('x') }}"
 
 [prod:children]
@@ -114,11 +115,61 @@ def test_an_ini_inventory_with_groups_in_groups_and_variables() -> None:
     assert (found["db-1"].user, found["db-1"].variables["env"]) == ("postgres", "prod")
     assert (found["bastion.example.org"].user, found["bastion.example.org"].groups) == ("ada", [])
     assert (found["here"].transport, found["sw-1"].platform) == ("local", "network")
+    assert (found["win-1"].transport, found["win-1"].winrm) == ("winrm", {"scheme": "https"})
+    assert found["win-1"].jump is None
+
+
+@pytest.mark.parametrize(
+    ("variables", "winrm"),
+    [
+        ("ansible_connection=winrm ansible_port=5985", {"scheme": "http"}),
+        (
+            (
+                "ansible_connection=winrm ansible_winrm_transport=kerberos,ntlm "
+                "ansible_winrm_server_cert_validation=ignore"
+            ),
+            {"scheme": "https", "auth": "ntlm", "verify": False},
+        ),
+        (
+            (
+                "ansible_connection=ansible.builtin.psrp ansible_psrp_protocol=http "
+                "ansible_psrp_auth=negotiate"
+            ),
+            {"scheme": "http", "auth": "negotiate"},
+        ),
+        (
+            "ansible_connection=winrm ansible_winrm_transport=ssl",
+            {"scheme": "https", "auth": "basic"},
+        ),
+    ],
+)
+def test_windows_hosts_have_the_options_of_winrm(variables: str, winrm: dict[str, object]) -> None:
+    inventory = read(SourceKind.ANSIBLE, "hosts.ini", f"win-1 {variables} ansible_user=ada")
+    assert by_name(inventory)["win-1"].body() == {
+        "name": "win-1",
+        "host": "win-1",
+        "transport": "winrm",
+        "winrm": winrm,
+        **({"port": 5985} if "5985" in variables else {}),
+    }
+    assert left(inventory) == {}
+
+
+@pytest.mark.parametrize(
+    ("variables", "why"),
+    [
+        ("ansible_winrm_transport=kerberos", "authentication is kerberos"),
+        ("ansible_winrm_transport=basic ansible_winrm_scheme=http", "basic over http"),
+    ],
+)
+def test_a_windows_host_that_cannot_be_reached_is_told(variables: str, why: str) -> None:
+    text = f"win-1 ansible_connection=winrm {variables}"
+    assert why in left(read(SourceKind.ANSIBLE, "hosts.ini", text))["win-1"]
 
 
 def test_what_of_an_ini_inventory_cannot_be_carried_over_is_told() -> None:
     told = left(read(SourceKind.ANSIBLE, "hosts.ini", INI))
-    assert "winrm" in told["win-1"]
+    assert "kubectl" in told["pod-1"]
     assert "is a template" in told["odd-1"]
     assert "secrets" in told["ansible_become_password (of 4 hosts)"]
     assert not any(what.startswith("ansible_ssh_common_args") for what in told)

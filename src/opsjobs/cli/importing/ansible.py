@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
+from opsjobs.cli.importing import ansible_windows
 from opsjobs.cli.importing.inventory import (
     TARGETS_MAX,
     FoundTarget,
@@ -28,12 +29,15 @@ _CONNECTIONS = {
     "paramiko_ssh": "ssh",
     "local": "local",
 }
+_TRANSPORTS = {"local": "local", **dict.fromkeys(ansible_windows.CONNECTIONS, "winrm")}
 _HOST = ("ansible_host", "ansible_ssh_host")
 _PORT = ("ansible_port", "ansible_ssh_port")
 _USER = ("ansible_user", "ansible_ssh_user")
 _KEY = ("ansible_ssh_private_key_file", "ansible_private_key_file")
 _ARGUMENTS = ("ansible_ssh_common_args", "ansible_ssh_extra_args")
-_IMPORTED = {*_HOST, *_PORT, *_USER, *_KEY, *_ARGUMENTS, "ansible_connection"}
+_IMPORTED = {*_HOST, *_PORT, *_USER, *_KEY, *_ARGUMENTS, "ansible_connection"} | (
+    ansible_windows.VARIABLES
+)
 _SECRETS = re.compile(r"ansible_(ssh_)?(become_|sudo_|su_)?pass(word)?|.*vault.*")
 _JUMP = re.compile(r"(?:-J\s*|-o\s*['\"]?ProxyJump[= ]\s*)([^\s'\"]+)")
 
@@ -121,9 +125,11 @@ def _find_ancestors(name: str, parents: Mapping[str, list[str]]) -> set[str]:
 
 def _build_target(name: str, variables: Mapping[str, str], groups: list[str]) -> FoundTarget:
     connection = variables.get("ansible_connection", "ssh").rpartition(".")[2]
-    network = connection == "network_cli"
-    if connection not in _CONNECTIONS and not network:
-        raise ValueError(f"its connection is {connection!r}: only ssh and local are supported")
+    network, windows = connection == "network_cli", connection in ansible_windows.CONNECTIONS
+    if connection not in _CONNECTIONS and not (network or windows):
+        raise ValueError(
+            f"its connection is {connection!r}: only ssh, winrm, psrp and local are supported"
+        )
     read = {
         word: _first_of(variables, names)
         for word, names in (("host", _HOST), ("port", _PORT), ("user", _USER), ("key", _KEY))
@@ -148,17 +154,19 @@ def _build_target(name: str, variables: Mapping[str, str], groups: list[str]) ->
         and ":" not in apart[1]
     ):
         host, port = apart[1], port or apart[2]
+    number = parse_port(port) if port else None
     jump = _JUMP.search(" ".join(variables.get(word, "") for word in _ARGUMENTS))
     return FoundTarget(
         name.partition(":")[0] if host != name and ":" in name and read["host"] is None else name,
         host,
-        parse_port(port) if port else None,
+        number,
         read["user"],
-        read["key"],
+        None if windows else read["key"],
         groups=groups,
-        jump=jump[1] if jump else None,
-        transport="local" if connection == "local" else None,
+        jump=jump[1] if jump and not windows else None,
+        transport=_TRANSPORTS.get(connection),
         platform="network" if network else None,
+        winrm=ansible_windows.read_winrm(variables, number) if windows else None,
         variables={
             key: value
             for key, value in variables.items()

@@ -28,6 +28,8 @@ class FoundTarget:
     jump: str | None = None
     transport: str | None = None
     platform: str | None = None
+    winrm: Mapping[str, Any] | None = None
+    """The options of a Windows host."""
     zone: str | None = None
     slots: int | None = None
     variables: Mapping[str, str] = field(default_factory=dict)
@@ -45,6 +47,7 @@ class FoundTarget:
             "jump": self.jump,
             "transport": self.transport,
             "platform": self.platform,
+            "winrm": dict(self.winrm) if self.winrm is not None else None,
             "zone": self.zone,
             "slots": self.slots,
         }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import time
 import xml.etree.ElementTree as ET
@@ -73,7 +74,10 @@ class WinrmHost:
     """True once the host has started a command under an id that was chosen here."""
     users: int = 0
     idle_since: float = field(default_factory=time.monotonic)
-    _short_of_shells: int = 0
+    _waiting: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held while a command waits because the host allows no further shell."""
+    _freed: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when a shell was deleted here."""
     _room: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(CONNECTIONS_MAX))
     _idle: list[Connection] = field(default_factory=list)
     _shells: list[Shell] = field(default_factory=list)
@@ -141,35 +145,46 @@ class WinrmHost:
     async def create_shell(self, key: ShellKey) -> Shell:
         """Create a shell; wait while the host is at one of its quotas.
 
-        Raises as `take_shell`.
+        Those that wait come first: each further one queues behind them. Raises as `take_shell`.
         """
-        environment, folder = key
+        if not self._waiting.locked():
+            made = await self._try_create(key)
+            if isinstance(made, Shell):
+                return made
+        async with self._waiting:
+            return await self._create_when_allowed(key)
+
+    async def _create_when_allowed(self, key: ShellKey) -> Shell:
         for _ in range(QUOTA_TRIES_MAX):
-            shell = Shell(str(uuid4()).upper(), key)
-            message = messages.create_shell(
-                shell.id,
-                SHELL_NAME,
-                environment=dict(environment),
-                folder=folder,
-                idle_seconds=HOST_IDLE_SECONDS,
-            )
-            try:
-                shell.id = messages.shell_id_in(await self.request(message))
-            except WsmanFault as refused:
-                if refused.code not in QUOTAS:
-                    raise
-                reason = refused
-            else:
-                return shell
-            self._short_of_shells += 1
-            try:
-                await self._drop_kept_shells()
-                pause = QUOTA_PAUSE_SECONDS * random.uniform(0.5, 1.5)  # noqa: S311  no secret
-                await asyncio.sleep(pause)
-            finally:
-                self._short_of_shells -= 1
-        message_text = f"{self.name} allows no further shell: {reason}"
-        raise RemoteFailure(ErrorCode.TARGET_BUSY, message_text)
+            self._freed.clear()
+            await self._drop_kept_shells()
+            made = await self._try_create(key)
+            if isinstance(made, Shell):
+                return made
+            pause = QUOTA_PAUSE_SECONDS * random.uniform(0.5, 1.5)  # noqa: S311  no secret
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await self._freed.wait()
+        raise RemoteFailure(ErrorCode.TARGET_BUSY, f"{self.name} allows no further shell: {made}")
+
+    async def _try_create(self, key: ShellKey) -> Shell | WsmanFault:
+        """Create a shell, or return the fault of the quota that does not allow it."""
+        environment, folder = key
+        shell = Shell(str(uuid4()).upper(), key)
+        message = messages.create_shell(
+            shell.id,
+            SHELL_NAME,
+            environment=dict(environment),
+            folder=folder,
+            idle_seconds=HOST_IDLE_SECONDS,
+        )
+        try:
+            shell.id = messages.shell_id_in(await self.request(message))
+        except WsmanFault as refused:
+            if refused.code not in QUOTAS:
+                raise
+            return refused
+        return shell
 
     def keep(self, shell: Shell) -> None:
         """Keep a shell whose command has ended, for the next one; delete the oldest surplus one.
@@ -178,7 +193,7 @@ class WinrmHost:
         """
         shell.idle_since = time.monotonic()
         self._shells.append(shell)
-        while len(self._shells) > (0 if self._short_of_shells else KEPT_SHELLS_MAX):
+        while len(self._shells) > (0 if self._waiting.locked() else KEPT_SHELLS_MAX):
             self.later(self.delete(self._shells.pop(0)))
 
     async def delete(self, shell: Shell) -> None:
@@ -187,6 +202,7 @@ class WinrmHost:
             await self.request(messages.delete_shell(shell.id))
         except (WsmanFault, Disconnected, ProtocolError, RemoteFailure) as failure:
             log.info("winrm_shell_not_deleted", target=self.name, reason=str(failure))
+        self._freed.set()
 
     async def _drop_kept_shells(self) -> None:
         shells, self._shells = self._shells, []
