@@ -26,6 +26,7 @@ from opsjobs.standalone.backup import BackupOrder, back_up
 from opsjobs.standalone.backup_files import DUMP, MANIFEST
 from opsjobs.standalone.postgres import Postgres
 from opsjobs.standalone.restore import RestoreOrder, restore
+from opsjobs.standalone.stack import Stack, StackOptions
 from opsjobs.store.envelope import new_key
 from opsjobs.store.ledger import Ledger
 from opsjobs.store.migrations import runner
@@ -298,6 +299,14 @@ def test_a_stopped_data_folder_is_backed_up_and_replaced(folder: Path) -> None:
     assert not (other / "restoring").exists()
     with pytest.raises(Refusal, match="holds no database"):
         back_up(BackupOrder(load({}), folder / "nothing", folder / "backups"), print)
+
+
+def test_up_makes_no_empty_database_where_a_restore_was_killed(folder: Path) -> None:
+    (folder / "lock").touch()
+    (folder / "restoring").mkdir()
+    with pytest.raises(Refusal, match=r"was not finished\. Run `opsjobs restore` again"):
+        Stack(StackOptions(folder, port=0, environment={})).start()
+    assert not (folder / "pg").exists()
 
 
 async def test_which_executions_may_have_run_since_is_known(database: Database) -> None:

@@ -29,6 +29,7 @@ class DataFolder:
         self.admin_token = self.path / "admin-token"
         self.endpoint = self.path / "endpoint"
         self.lab = self.path / "lab"
+        self.restoring = self.path / "restoring"
         self._workers = self.path / "workers"
         self._lock = self.path / "lock"
         self._held: int | None = None
@@ -69,6 +70,18 @@ class DataFolder:
         with contextlib.suppress(FileNotFoundError):
             self.endpoint.unlink()
         self._close()
+
+    def refuse_half_restored(self) -> None:
+        """Raise Refusal if a restore was killed before its database was in place.
+
+        Otherwise a new, empty database would be made.
+        """
+        if self.restoring.exists() and not (self.path / "pg").exists():
+            raise Refusal(
+                "restore_not_finished",
+                f"{self.path}: a restore into it was not finished. Run `opsjobs restore` again, or "
+                f"remove {self.restoring} to begin with an empty database.",
+            )
 
     def make_secrets(self, *, keys: bool) -> None:
         """Create the admin token and, if `keys`, the encryption key of credentials, once.

@@ -42,7 +42,6 @@ from opsjobs.store.vault import KeyRotation
 
 ERROR_BYTES_MAX = 4_000
 COPY_BYTES = 1 << 20
-_RESTORING = "restoring"
 _SINCE_17 = b"SET transaction_timeout = 0;\n"
 
 
@@ -96,7 +95,7 @@ def _restore_embedded(
                 f"{folder.path} holds a database already. Choose an empty folder with --data-dir, "
                 "or move that database aside with --replace.",
             )
-        making = folder.path / _RESTORING
+        making = folder.restoring
         with _removed(making):
             server = Postgres(making, log=folder.logs / "postgres.log")
             try:

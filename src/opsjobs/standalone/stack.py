@@ -175,6 +175,7 @@ class Stack:
     def _start_servers(self) -> None:
         processes = []
         if not self._database_url:
+            self._folder.refuse_half_restored()
             processes.append(SupervisedProcess("postgres", self._start_postgres, _SERVER))
             self._servers.append("postgres")
         if not self._redis_url:
