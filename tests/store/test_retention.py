@@ -17,6 +17,8 @@ from opsjobs.model.errors import Gone, NotFound
 from opsjobs.model.execution import Execution, RunStatus
 from opsjobs.store import dead_letters, retention
 from opsjobs.store.audit_chain import Seals
+from opsjobs.store.deliveries import Deliveries
+from opsjobs.store.event_feed import EventFeed
 from opsjobs.store.execution_log import ExecutionLog, Partitions
 from opsjobs.store.executions import Executions
 from opsjobs.store.jobs import Jobs
@@ -215,6 +217,25 @@ async def test_executions_with_open_dead_letters_cleanups_or_events_are_kept(
     await Ledger(database).mark_cleaned([r.id for r in runs])
     await turn(database, 0)
     assert await keeping.delete_executions(KEEP) == 2
+
+
+async def test_executions_stay_until_every_source_of_deliveries_has_read_their_events(
+    database: Database,
+) -> None:
+    feed, deliveries = EventFeed(database), Deliveries(database)
+    execution = await ended(database)
+    await turn(database, 31)
+    await deliveries.start_source("webhooks", 0)
+    await deliveries.start_source("audit", 1_000)
+    keeping = Retention(database)
+    assert await keeping.delete_executions(KEEP) == 0, "its events have no position yet"
+    assert await feed.assign() > 0
+    assert await keeping.delete_executions(KEEP) == 0
+    async with deliveries.reading("webhooks") as reading:
+        assert reading is not None
+        reading.position = (await feed.bounds()).last
+    assert await left(database) == [execution.id]
+    assert await keeping.delete_executions(KEEP) == 1
 
 
 async def test_executions_that_stay_do_not_block_the_deletion_of_others(

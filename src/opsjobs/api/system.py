@@ -276,6 +276,16 @@ def fleet_gauges(
             "Log entries outside of all partitions; should be 0",
             [({}, upkeep.default_rows)],
         ),
+        (
+            "deliveries_pending",
+            "Deliveries that are to be sent, to webhooks and others",
+            [({}, upkeep.deliveries_pending)],
+        ),
+        (
+            "oldest_delivery_seconds",
+            "Age of the oldest delivery that is to be sent",
+            [({}, upkeep.oldest_delivery_seconds)],
+        ),
         ("circuits_open", "Circuits of logins that are not closed", [({}, upkeep.circuits_open)]),
         (
             "dead_letters",

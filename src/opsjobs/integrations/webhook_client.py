@@ -84,6 +84,9 @@ class WebhookClient:
                 return await self._post(url, body, headers)
         except TimeoutError:
             raise NotDelivered(f"no response within {self._seconds:g} s") from None
+        except httpx2.ConnectError as failed:
+            where = urlsplit(url).netloc
+            raise NotDelivered(f"cannot connect to {where}: {failed}") from None
         except AddressRefused as refused:
             raise NotDelivered(str(refused)) from None
         except (httpx2.HTTPError, httpx2.InvalidURL, OSError, ValueError) as failed:

@@ -117,8 +117,8 @@ def check_event_pattern(pattern: str) -> str:
     """Return the pattern: a type, `<noun>.*` or `*`. Raises ValueError if no type matches."""
     if not matching_types([pattern]):
         near = get_close_matches(pattern, [each.value for each in EventType], n=1)
-        hint = f"Did you mean {near[0]!r}?" if near else "Write a type, `execution.*` or `*`."
-        raise ValueError(f"there is no event {pattern[:60]!r}. {hint}")
+        hint = f"write {near[0]}" if near else "write a type"
+        raise ValueError(f"there is no event {pattern[:60]!r}: {hint}, `execution.*` or `*`")
     return pattern
 
 

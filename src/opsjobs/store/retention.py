@@ -63,12 +63,20 @@ select d.log_day from dropped_log_days d
 where to_regclass('execution_log_' || to_char(d.log_day, 'YYYYMMDD')) is not null
 order by d.log_day limit %s"""
 
-# Conditions for deletion: all events are published, no folder is left on a target and no outcome is
-# to be looked up there (within the time limit of these tries), no dead letter waits for an answer,
-# and no child execution is open. Each is checked per execution by an index (offset 0: not joined,
-# which might read a table).
+# Conditions for deletion: all events are published, and the sources of deliveries have read the
+# events of its time; no folder is left on a target and no outcome is to be looked up there (within
+# the time limit of these tries), no dead letter waits for an answer, and no child execution is
+# open. Each is checked per execution by an index (offset 0: not joined, which might read a table),
+# but the place of the sources once.
 _DONE_WITH = """
 e.finished_at < (select opsjobs_now()) - interval '1 hour'
+and e.finished_at < (
+  select coalesce(min(unread.at) - interval '1 hour', 'infinity') from (
+    (select v.at from events v where v.position > (select min(s.position) from delivery_sources s)
+     order by v.position limit 1)
+    union all
+    (select v.at from events v where v.position is null and exists (select from delivery_sources)
+     order by v.id limit 1)) unread)
 and not exists (select from events v where v.published_at is null and v.execution_id = e.id
                 offset 0)
 and not exists (

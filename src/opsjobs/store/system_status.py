@@ -102,6 +102,8 @@ class Upkeep:
     log_bytes: int
     default_rows: int
     circuits_open: int = 0
+    deliveries_pending: int = 0
+    oldest_delivery_seconds: float = 0.0
     dead_letters: int = 0
 
 
@@ -162,6 +164,11 @@ select (select coalesce(jsonb_object_agg(name, extract(epoch from opsjobs_now() 
          where inhparent = 'execution_log'::regclass) as log_bytes,
        (select count(*) from (select 1 from execution_log_default
          limit {COUNTED_MAX}) d) as default_rows,
+       (select count(*) from (select 1 from deliveries where status = 'pending'
+         limit {COUNTED_MAX}) d) as deliveries_pending,
+       coalesce((select extract(epoch from opsjobs_now() - min(created_at)) from (
+         select created_at from deliveries where status = 'pending' limit {COUNTED_MAX}) d),
+           0)::float8 as oldest_delivery_seconds,
        (select count(*) from circuits where state <> 'closed') as circuits_open,
        (select count(*) from (
          select 1 from target_runs r
@@ -255,6 +262,7 @@ _KINDS = {
     "credentials": "credentials",
     "parameters": "executions with secret parameters",
     "triggers": "triggers",
+    "webhooks": "webhooks",
     "audit_chain": "the audit log's signature",
 }
 
