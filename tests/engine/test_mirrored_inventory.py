@@ -8,7 +8,10 @@ import pytest
 
 from kit.platform_services import FAULTS, MS, NG, V3, PlatformServices, platform_services
 from kit.target_mirror import age, inventory_of
-from opsjobs.model.errors import Conflict, Unavailable
+from opsjobs.clock import SystemClock
+from opsjobs.engine.runs.run_connection import refresh_credentials
+from opsjobs.engine.runs.run_secrets import ExternalSecrets
+from opsjobs.model.errors import Conflict, RemoteFailure, Unavailable
 from opsjobs.model.secret import TargetServiceSource
 from opsjobs.model.target import SelectionDraft, TargetDraft
 from opsjobs.store.envelope import new_key
@@ -288,10 +291,10 @@ async def test_while_the_service_fails_only_what_is_young_enough_is_used(
                 with pytest.raises(Unavailable) as caught:
                     await names(inventory, **selection)
                 assert "The Target Service does not answer" in caught.value.told
-            endpoint = (await inventory.endpoints(["1"]))["1"]
-            assert endpoint.credential is not None
-            assert "too old (OPSJOBS_TARGET_STALE)" in str(endpoint.credential.fault)
-            assert endpoint.credential.source is None
+            login = (await inventory.endpoints(["1"]))["1"].credential
+            assert login is not None
+            assert isinstance(login.source, TargetServiceSource)
+            assert "too old (OPSJOBS_TARGET_STALE)" in str(login.source.withheld)
             assert [one.target.name for one in (await inventory.list(PageRequest())).items] == [
                 "web-1"
             ], "it is shown all the same"
@@ -311,3 +314,29 @@ async def test_older_data_is_used_as_long_as_the_setting_allows(database: Databa
             await age(database, 60)
             with pytest.raises(Unavailable):
                 await names(inventory, ids=["1"])
+
+
+async def test_a_run_that_waits_takes_its_login_once_the_service_is_back(
+    database: Database,
+) -> None:
+    vault = Vault(database, [new_key()])
+    await vault.create(password("web-key"))
+    secrets = ExternalSecrets(vault, None, SystemClock())
+    with platform_services(V3) as platform:
+        add(platform, "1:web-1")
+        add(platform, "2:web-2", tags=("credential=web-key",))
+        async with inventory_of(platform, database, vault=vault) as inventory:
+            await names(inventory, ids=["1", "2"])
+            before = await inventory.endpoints(["1", "2"])
+            platform.faults["target"] = "500"
+            await age(database, 60)
+            during = await inventory.endpoints(["1", "2"])
+            for endpoint in during.values():
+                assert endpoint.credential is not None
+                assert endpoint.credential.secrets == []
+                with pytest.raises(RemoteFailure) as caught:
+                    await secrets.fetch(endpoint.credential, "test")
+                assert (caught.value.code, caught.value.offline) == ("credential_missing", True)
+            platform.faults.clear()
+            after = {id_: await refresh_credentials(inventory, one) for id_, one in during.items()}
+            assert after == before

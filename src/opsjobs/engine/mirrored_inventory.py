@@ -81,20 +81,20 @@ class MirroredInventory(TargetInventory):
         A target whose data is too old has a credential that cannot be used, with the reason.
         """
         # What was refreshed just now is young enough, however long that took; what is gone is not.
-        reason, allowed = "the Target Service does not have it any more", GONE_SECONDS - 1
+        away, allowed = None, GONE_SECONDS - 1
         try:
             await self._refresh(target_ids, self._limits.fresh_seconds)
-        except ServiceUnavailable as away:
-            reason = f"{away}, and what is known of it is too old (OPSJOBS_TARGET_STALE)"
+        except ServiceUnavailable as failed:
+            away = f"{failed}, and what is known of it is too old (OPSJOBS_TARGET_STALE)"
             allowed = self._limits.fresh_seconds + self._limits.stale_seconds
-        stale = {one.id for one in await self._mirror.find_stale(target_ids, allowed)}
+        stale = {one.id: away for one in await self._mirror.find_stale(target_ids, allowed)}
         found = await super().endpoints(target_ids)
         hops = {hop.target.id for one in found.values() for hop in (one, *one.jumps)}
-        external = await self._mirror.external_ids(hops) if self._service.has_credentials else {}
+        external = await self._mirror.external_ids(hops)
         return {
             target_id: replace(
-                self._login(endpoint, stale, reason, external),
-                jumps=tuple(self._login(hop, stale, reason, external) for hop in endpoint.jumps),
+                self._login(endpoint, stale, external),
+                jumps=tuple(self._login(hop, stale, external) for hop in endpoint.jumps),
             )
             for target_id, endpoint in found.items()
         }
@@ -229,13 +229,18 @@ class MirroredInventory(TargetInventory):
             raise self._unavailable(away) from None
 
     def _login(
-        self, hop: Endpoint, stale: Collection[str], reason: str, external: Mapping[str, str]
+        self, hop: Endpoint, stale: Mapping[str, str | None], external: Mapping[str, str]
     ) -> Endpoint:
-        if hop.target.id in stale:
-            return replace(hop, credential=_of_service(hop.target, "").closed(reason))
-        if hop.credential is None and hop.target.id in external:
-            return replace(hop, credential=_of_service(hop.target, external[hop.target.id]))
-        return hop
+        """Return the hop with its login; `stale`: the reasons why too old data is not used."""
+        id_ = hop.target.id
+        if id_ not in external:
+            return hop
+        credential = hop.credential
+        if credential is None and (self._service.has_credentials or id_ in stale):
+            credential = _of_service(hop.target, external[id_])
+        if credential is not None and id_ in stale:
+            credential = _withhold(credential, external[id_], stale[id_])
+        return replace(hop, credential=credential)
 
     async def _try(self, refresh: Awaitable[None]) -> None:
         try:
@@ -265,3 +270,15 @@ def _of_service(target: Target, external_id: str) -> Credential:
         "",
         source=TargetServiceSource(target=external_id),
     )
+
+
+def _withhold(credential: Credential, external_id: str, away: str | None) -> Credential:
+    """Return a login without its secrets; `away` None: its target is gone for good.
+
+    Else it is an older version of itself, so that a run that waits takes it once it is there.
+    """
+    if away is None:
+        return credential.closed("the Target Service does not have it any more")
+    source = TargetServiceSource(target=external_id, withheld=away)
+    closed = credential.closed("")
+    return replace(closed, version=credential.version - 1, fault=None, source=source)

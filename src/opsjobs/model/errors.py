@@ -153,7 +153,8 @@ class DiskFull(Unavailable):
 class RemoteFailure(Failure):
     """A host could not be reached, or the work there failed; becomes a run's outcome.
 
-    `because`: of `circuit_open`, the error that opened the circuit."""
+    `because`: of `circuit_open`, the error that opened the circuit; of `credential_missing`, that a
+    service that has the credential is away."""
 
     def __init__(self, code: ErrorCode, message: str, *, because: ErrorCode | None = None) -> None:
         super().__init__(message)

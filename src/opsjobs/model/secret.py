@@ -134,6 +134,8 @@ class TargetServiceSource(ApiModel):
 
     backend: Literal["target_service"] = "target_service"
     target: str
+    withheld: str | None = None
+    """The reason why no login is used now, although there may be one later."""
 
     @property
     def where(self) -> str:

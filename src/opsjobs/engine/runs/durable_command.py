@@ -248,7 +248,8 @@ class DurableCommand:
         is_gone = failure.code is ErrorCode.LOST and not isinstance(failure, ContactLost)
         if is_gone or isinstance(failure, NotFollowed) or not self._may_have_started:
             raise failure
-        if failure.code in _NOT_RETRIED or failure.because in _NOT_RETRIED:
+        passes = failure.code is ErrorCode.CREDENTIAL_MISSING and failure.offline
+        if not passes and (failure.code in _NOT_RETRIED or failure.because in _NOT_RETRIED):
             raise ContactLost(
                 f"the command was started, but the host now rejects our login: {failure.message}"
             ) from failure

@@ -76,6 +76,8 @@ class ExternalSecrets:
                     return credential
                 case VaultSource() as source:
                     return replace(credential, **await self._read(credential, source))
+                case TargetServiceSource(withheld=str() as reason):
+                    raise _service_away(credential, reason)
                 case TargetServiceSource() as source:
                     return await self._of_target(credential, source)
                 case SshCaSource() | VaultSshSource() as source:
@@ -127,7 +129,7 @@ class ExternalSecrets:
         try:
             login = await self._targets.credential(source.target)
         except ServiceUnavailable as away:
-            raise SecretUnavailable(str(away)) from None
+            raise _service_away(credential, str(away)) from None
         if login is None:
             raise SecretUnavailable(
                 f"the Target Service has no credentials for {source.where}: store them there, or "
@@ -208,6 +210,15 @@ class ExternalSecrets:
                 "and the workers"
             )
         return self._server
+
+
+def _service_away(credential: Credential, reason: str) -> RemoteFailure:
+    """Return the failure of a login that may work once the Target Service answers.
+
+    Like an unreachable host, it ends no command that was started before.
+    """
+    words = f"The credential {credential.name} cannot be had now: {reason}."
+    return RemoteFailure(ErrorCode.CREDENTIAL_MISSING, words, because=ErrorCode.CONNECT_TIMEOUT)
 
 
 KEPT_SECONDS = 60.0
