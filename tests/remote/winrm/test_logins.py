@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 from dataclasses import replace
 from typing import Any
 
@@ -59,6 +60,14 @@ async def test_each_authentication_logs_in(secure: bool, auth: str) -> None:
         credential = certificate_credential() if auth == "certificate" else password_credential()
         assert await run(host.endpoint(credential, auth=auth)) == RemoteExit(3)
         assert set(host.server.attempts) == {"ada accepted"}
+
+
+async def test_tokens_of_logins_are_not_logged(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    async with windows_host() as host:
+        for auth in ("negotiate", "credssp"):
+            assert await run(host.endpoint(auth=auth)) == RemoteExit(3)
+    assert [record for record in caplog.records if "step" in record.getMessage()] == []
 
 
 async def test_a_user_of_a_domain_logs_in() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import logging
 import re
 from dataclasses import dataclass, field
 from typing import Any
@@ -27,6 +28,9 @@ from opsjobs.model.target import Target
 from opsjobs.model.winrm import WinrmAuth, login_type
 from opsjobs.remote.winrm.http import HttpResponse, HttpStream
 from opsjobs.remote.winrm.sealing import CREDSSP, SPNEGO
+
+# At level debug it logs the tokens of logins, from which a password could be guessed.
+logging.getLogger("spnego").setLevel(logging.INFO)
 
 ROUNDS_MAX = 10
 """CredSSP takes six requests, all others two."""
