@@ -11,7 +11,11 @@ from api.kit import Desk, desk, job, problem
 from kit.ended_delivery import ended_delivery
 from kit.mail_server import MailServer, mail_server
 from opsjobs.model.secret import Secret
-from opsjobs.settings import MailSettings
+from opsjobs.model.target import GroupDraft
+from opsjobs.settings import MailSettings, PlatformSettings
+from opsjobs.settings.platform import AuditServiceSettings
+from opsjobs.store.deliveries import Deliveries
+from opsjobs.store.system_status import SystemStatus
 from opsjobs.store.transaction import Database
 
 RULE = {"channel": "email", "to": ["ada@example.org"]}
@@ -186,3 +190,14 @@ async def test_deliveries_are_listed_and_those_that_failed_are_sent_again(
         assert (await ada.http.get("/deliveries", headers=viewer)).status_code == 200
         refused = await ada.http.post(f"/deliveries/{failed}/redeliver", headers=viewer)
         problem(refused, 403, "forbidden")
+
+
+async def test_the_status_says_what_the_audit_service_has_not_got(database: Database) -> None:
+    platform = PlatformSettings(audit=AuditServiceSettings(url="http://127.0.0.1:9"))
+    async with desk(database, platform=platform) as ada:
+        ada.services.system_status = SystemStatus(database)
+        await Deliveries(database).start_source("audit_service", 0)
+        await ada.services.groups.create(GroupDraft(name="web"))
+        await ada.services.seals.seal()
+        (shown,) = (await ada.http.get("/status")).json()["integrations"]
+    assert (shown["name"], shown["waiting"]) == ("audit", 1)

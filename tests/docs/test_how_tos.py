@@ -15,6 +15,7 @@ import pytest
 from docs.pages import ROOT, Sample, samples
 from docs.shells import Bench, localise, parse
 from kit.backing_servers import memory, open_folder
+from kit.mail_server import PASSWORD, USER, MailServer, mail_server_thread
 from kit.opsjobs_processes import Up, up
 from opsjobs.standalone.lab.folder import LabFolder
 
@@ -34,7 +35,11 @@ MACHINES = {
 @pytest.fixture(scope="module")
 def service() -> Iterator[Up]:
     """A whole service whose inventory has the reader's machines."""
-    with open_folder(memory()) as folder, up(folder / "data", "--lab", "5") as running:
+    with (
+        open_folder(memory()) as folder,
+        mail_server_thread(folder) as mail,
+        up(folder / "data", "--lab", "5", settings=mail_settings(mail)) as running,
+    ):
         lab = LabFolder(running.data / "lab")
         record = lab.read()
         assert record is not None
@@ -47,6 +52,18 @@ def service() -> Iterator[Up]:
             _do(running, "targets", "add", name, *way, *told, "-g", labels[1].partition("=")[2])
         _do(running, "targets", "trust", "--yes", *MACHINES)
         yield running
+
+
+def mail_settings(server: MailServer) -> dict[str, str]:
+    """The settings of a service that sends e-mail over this server."""
+    return {
+        "OPSJOBS_SMTP_HOST": "localhost",
+        "OPSJOBS_SMTP_PORT": str(server.port),
+        "OPSJOBS_SMTP_FROM": "opsjobs@example.org",
+        "OPSJOBS_SMTP_USERNAME": USER,
+        "OPSJOBS_SMTP_PASSWORD": PASSWORD,
+        "OPSJOBS_SMTP_CA_FILE": str(server.ca_file),
+    }
 
 
 def _do(service: Up, *arguments: str) -> None:

@@ -25,9 +25,12 @@ from opsjobs.api.schemas.system import (
     WorkerListOut,
 )
 from opsjobs.composition import Services
+from opsjobs.engine.background.audit_forwarding import AUDIT_SERVICE
+from opsjobs.engine.notification.receivers import SERVICE
 from opsjobs.integrations.services.health import IntegrationStatus
 from opsjobs.model.errors import Unavailable
 from opsjobs.model.execution import moment
+from opsjobs.store.audit_forwarding import COUNTED_MAX
 from opsjobs.store.system_status import HEAD, Complaint, Queue, Upkeep, WorkerStatus
 from opsjobs.telemetry import log
 
@@ -123,7 +126,7 @@ async def status(request: Request, services: ServicesDep) -> Response:
             "events_unpublished": upkeep.events_unpublished,
             "oldest_snapshot_seconds": round(upkeep.oldest_snapshot_seconds, 1),
             "streams": request.app.state.followers.streams,
-            "integrations": [_integration(one) for one in services.integrations.statuses()],
+            "integrations": await _integrations(services),
         }
     )
 
@@ -355,8 +358,25 @@ def _scheduler(upkeep: Upkeep) -> dict[str, Any]:
     }
 
 
-def _integration(status: IntegrationStatus) -> dict[str, Any]:
-    return {**asdict(status), "since": moment(status.since)}
+async def _integrations(services: Services) -> list[dict[str, Any]]:
+    """Return the connected services, with what waits for those that messages are sent to."""
+    return [
+        {
+            **asdict(status),
+            "since": moment(status.since),
+            "waiting": await _count_waiting(services, status),
+        }
+        for status in services.integrations.statuses()
+    ]
+
+
+async def _count_waiting(services: Services, status: IntegrationStatus) -> int | None:
+    match status.name:
+        case "audit":
+            return await services.audit_feed.backlog(AUDIT_SERVICE)
+        case "notification":
+            return await services.audit_feed.count_pending(SERVICE, COUNTED_MAX)
+    return None
 
 
 async def _storage(services: Services, upkeep: Upkeep) -> dict[str, int]:

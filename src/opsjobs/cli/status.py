@@ -68,6 +68,7 @@ INTEGRATION_COLUMNS = (
     Column("profile", lambda i: i["profile"]),
     Column("state", lambda i: i["state"]),
     Column("since", lambda i: render_time(i["since"])),
+    Column("waiting", lambda i: i["waiting"]),
     Column("last error", lambda i: i["last_error"]),
 )
 

@@ -67,6 +67,7 @@ from opsjobs.sandbox.pool import JudgePool
 from opsjobs.settings import SecretsSettings, Settings
 from opsjobs.store.approvals import Approvals
 from opsjobs.store.audit_chain import Seals
+from opsjobs.store.audit_forwarding import AuditFeed
 from opsjobs.store.audit_log import AuditLog
 from opsjobs.store.blobs import Contents
 from opsjobs.store.circuits import CircuitStore
@@ -191,6 +192,7 @@ class Services:
     notification_channels: NotificationChannels
     notification_planner: NotificationPlanner
     outgoing_deliveries: OutgoingDeliveries
+    audit_feed: AuditFeed
 
     @property
     def webhook_destination(self) -> WebhookDestination:

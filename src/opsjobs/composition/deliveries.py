@@ -15,7 +15,6 @@ from opsjobs.engine.delivery.webhooks import WebhookRouter
 from opsjobs.engine.firing.firing import SCHEDULER, SILENT_SECONDS
 from opsjobs.engine.loop import Counts, Loop
 from opsjobs.integrations.services.audit import AuditService
-from opsjobs.store.audit_forwarding import AuditFeed
 from opsjobs.store.workers import Workers
 
 INTAKE_SECONDS = 1.0
@@ -38,7 +37,7 @@ def sources(services: Services) -> Sequence[Source]:
     events = EventSource(services.event_feed, services.event_builder, router)
     if services.integrations.get("AUDIT") is None:
         return (events,)
-    return (events, AuditSource(AuditFeed(services.database)))
+    return (events, AuditSource(services.audit_feed))
 
 
 def destinations(services: Services) -> Sequence[Destination]:

@@ -26,6 +26,7 @@ from opsjobs.integrations.webhook_client import WebhookClient
 from opsjobs.model.notification import NotificationChannel
 from opsjobs.model.secret import Credential
 from opsjobs.settings import MailSettings, Settings
+from opsjobs.store.audit_forwarding import AuditFeed
 from opsjobs.store.notifications import Notifications
 from opsjobs.store.outgoing_deliveries import OutgoingDeliveries
 from opsjobs.store.transaction import Database
@@ -63,6 +64,7 @@ def build_notifications(
         "notification_channels": channels,
         "notification_planner": _planner(settings, notifications, channels, metrics),
         "outgoing_deliveries": OutgoingDeliveries(database),
+        "audit_feed": AuditFeed(database),
     }
 
 

@@ -36,7 +36,8 @@ select id, type, subject, execution_id, from_seq, to_seq, data, at, position,
 where position > %(after)s order by position limit %(limit)s"""
 # The oldest ones, in the order of positions, up to the first that must stay: those before it are
 # gone for readers, too, so that they see no gap. An event stays until it is published and every
-# source of deliveries has read it, for at most a week.
+# source of deliveries has read it, for at most a week. The positions of the audit log are not those
+# of events.
 _DELETE = """
 with oldest as materialized (
   select id, position, at, published_at from events where position > (
@@ -45,7 +46,8 @@ with oldest as materialized (
   select min(position) as position from oldest
   where at >= (select opsjobs_now()) - make_interval(secs => %(seconds)s)
     or at >= (select opsjobs_now()) - interval '7 days' and (published_at is null
-      or position > (select coalesce(min(s.position), 9223372036854775807) from delivery_sources s))
+      or position > (select coalesce(min(s.position), 9223372036854775807) from delivery_sources s
+                     where s.name <> 'audit_service'))
 ), gone as (
   delete from events where id = any(array(
     select o.id from oldest o, kept k where k.position is null or o.position < k.position))

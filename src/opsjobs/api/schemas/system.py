@@ -111,6 +111,9 @@ class IntegrationOut(AnswerModel):
     state: Literal["unused", "ok", "failing", "open"]
     last_error: str | None
     since: Timestamp
+    waiting: int | None = Field(
+        description="Messages that it has not got yet, of the Audit and the Notification Service"
+    )
 
 
 class SchedulesStatusOut(AnswerModel):
