@@ -120,6 +120,11 @@ ENVELOPE = {
         "subject": {"type": "string", "format": "uuid"},
         "time": {"type": "string", "format": "date-time"},
         "datacontenttype": {"const": "application/json"},
+        "traceparent": {
+            "type": "string",
+            "pattern": "^00-[0-9a-f]{32}-[0-9a-f]{16}-0[01]$",
+            "description": "W3C trace context in which the event was written; absent without one",
+        },
         "data": {"type": "object"},
     },
 }
