@@ -8,26 +8,26 @@ the n-th passage of the step; without it, every passage fails.
     error         skip the step and raise
     error_after   do the step, then raise
 
-    launch          engine: targets are resolved, the execution is planned
-    ledger.launch   engine and store: the launch's transaction, its commit included
-    notify          engine: the wake-ups of a launch
-    claim           store: the claim's transaction
-    begin           engine: the set-up of claimed runs is read
-    session         engine: a session to a host is opened
-    start           engine: a command is started
-    attach          engine: a running durable command is found and followed
-    cancel          engine: a durable command is ended
-    settle          store: a group commit of output, results and terminal states
-    finish          engine: the end of a run is recorded
-    fire            store: due times become pending firings, the commit included
-    firing.prepare  engine: the targets of pending firings are resolved
-    firing.launch   store: pending firings become executions, the commit included
-    publish         engine: the events of a shard are published
-    event.position  store: committed events get their positions, the commit included
-    notification.plan store: messages of a turn of the planner are queued, before the commit
-    delivery.queue  store: the messages of a source are queued, before the commit
-    delivery.settle store: outcomes of deliveries are recorded, the commit included
-    stream          api: a follower reads a page of the log
+    launch             engine: targets are resolved, the execution is planned
+    ledger.launch      engine and store: the launch's transaction, its commit included
+    notify             engine: the wake-ups of a launch
+    claim              store: the claim's transaction
+    begin              engine: the set-up of claimed runs is read
+    session            engine: a session to a host is opened
+    start              engine: a command is started
+    attach             engine: a running durable command is found and followed
+    cancel             engine: a durable command is ended
+    settle             store: a group commit of output, results and terminal states
+    finish             engine: the end of a run is recorded
+    fire               store: due times become pending firings, the commit included
+    firing.prepare     engine: the targets of pending firings are resolved
+    firing.launch      store: pending firings become executions, the commit included
+    publish            engine: the events of a shard are published
+    event.position     store: committed events get their positions, the commit included
+    notification.plan  store: messages of a turn of the planner are queued, before the commit
+    delivery.queue     store: the messages of a source are queued, before the commit
+    delivery.settle    store: outcomes of deliveries are recorded, the commit included
+    stream             api: a follower reads a page of the log
 
 The error is Unavailable; at `session`, `attach` and `cancel` a RemoteFailure with connection_lost;
 at `start` a RemoteFailure with connection_lost before the step and lost after it.
