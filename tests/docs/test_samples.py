@@ -23,6 +23,7 @@ from opsjobs.integrations.services.profile import parse_profile
 from opsjobs.model.calendar import CalendarDraft
 from opsjobs.model.events import SOURCE, EventType, cloud_event
 from opsjobs.model.job import JobDraft
+from opsjobs.model.notification import NotificationDefaultDraft
 from opsjobs.model.safety_verdict import worst
 from opsjobs.safety import Context, policy
 from opsjobs.safety.judging import judge
@@ -69,6 +70,10 @@ def test_every_job_and_calendar_in_yaml_is_one(tmp_path: Path) -> None:
             continue
         if sample.note.startswith("profile"):
             assert parse_profile(sample.text, str(sample)).targets
+            continue
+        if sample.note.startswith("default.yaml"):
+            (body,) = yaml_documents.bodies([str(file)])
+            assert NotificationDefaultDraft.model_validate(body).notify
             continue
         draft = CalendarDraft if sample.note.startswith("calendars") else JobDraft
         for body in yaml_documents.bodies([str(file)]):
