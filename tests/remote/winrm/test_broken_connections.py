@@ -141,6 +141,17 @@ async def test_a_lost_response_is_asked_for_again_and_the_end_says_so() -> None:
         assert "the connection broke" in (end.detail or "")
 
 
+async def test_a_command_whose_input_was_cut_off_is_lost() -> None:
+    async with pooled() as (host, pool):
+        host.server.faults.close_before["Send"] = 1
+        async with pool.session(host.endpoint()) as session:
+            process = await session.start("sleep 1; exit 0", stdin=b"x" * 500_000)
+            with pytest.raises(RemoteFailure) as lost:
+                await collect(process)
+            assert lost.value.code is ErrorCode.LOST
+            assert "input was cut off" in lost.value.message
+
+
 async def test_a_command_whose_shell_is_gone_is_lost() -> None:
     async with pooled() as (host, pool), pool.session(host.endpoint()) as session:
         process = await session.start("echo up; sleep 60")

@@ -16,6 +16,7 @@ from opsjobs.remote.winrm import messages
 from opsjobs.remote.winrm.connection import Disconnected, WsmanFault
 from opsjobs.remote.winrm.host import SHELL_GONE, Shell, WinrmHost
 from opsjobs.remote.winrm.messages import ProtocolError
+from opsjobs.telemetry import log
 
 POLL_SECONDS = 20.0
 """The time for which the host holds a request for output."""
@@ -94,7 +95,9 @@ class WinrmProcess:
             raise
         for name, data in received.pieces:
             self._output.put("stderr" if name == "stderr" else "stdout", data)
-        if received.done:
+        if received.done and self._input_failure is not None:
+            self._lose(self._input_failure)
+        elif received.done:
             self._output.end(self._exit(received.exit_code))
         return received.done
 
@@ -108,6 +111,7 @@ class WinrmProcess:
             return await self._host.request(message, once=True)
         except Disconnected as lost:
             self._doubt = f"the connection broke during the command ({lost})"
+            log.warning("winrm_output_in_doubt", target=self._host.name, reason=str(lost))
         return await self._host.request(message)
 
     async def _wait_for_room(self) -> None:
@@ -123,7 +127,7 @@ class WinrmProcess:
             return RemoteExit(None, "KILL")
         if self._interrupted and code == CONTROL_C_EXIT:
             return RemoteExit(None, "TERM")
-        return RemoteExit(code, detail=self._doubt or self._input_failure)
+        return RemoteExit(code, detail=self._doubt)
 
     def _lose(self, reason: str) -> None:
         self._output.end(RemoteFailure(ErrorCode.LOST, f"{self._host.name}: {reason}."))
