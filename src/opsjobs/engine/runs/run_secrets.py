@@ -132,8 +132,8 @@ class ExternalSecrets:
             raise _service_away(credential, str(away)) from None
         if login is None:
             raise SecretUnavailable(
-                f"the Target Service has no credentials for {source.where}: store them there, or "
-                "name a credential of opsjobs (opsjobs targets set NAME --credential NAME)"
+                f"{source.where} has no credentials there: store them, or name a credential of "
+                "opsjobs (opsjobs targets set NAME --credential NAME)"
             )
         return replace(
             credential,
