@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -19,6 +20,8 @@ from opsjobs.integrations.json_client import ServiceUnavailable
 from opsjobs.integrations.services.authorization import ClientCredentials
 from opsjobs.integrations.services.client import ServiceClient, ServiceOptions, ServiceRefused
 from opsjobs.integrations.services.health import ServiceHealth
+from opsjobs.integrations.services.profile import load_profile
+from opsjobs.integrations.services.targets import TargetService
 from opsjobs.settings import load
 from opsjobs.telemetry import Metrics, bound
 
@@ -168,6 +171,28 @@ async def test_an_object_that_is_not_there_is_no_fault_of_the_service() -> None:
                     await client.get(PATH)
                 assert caught.value.status == 404
             assert client.health.status().state == "ok"
+
+
+async def test_a_credential_is_cached_for_a_minute_but_not_that_there_is_none() -> None:
+    clock = TurnedClock(NOW)
+    calls = load_profile("opsconductor-v3").targets
+    assert calls is not None
+    with platform_services() as platform:
+        async with client_of(platform, clock=clock) as (client, _):
+            service = TargetService(client, calls, clock)
+            assert await service.credential("7") is None
+            platform.credentials["7"] = {"username": "deploy", "ssh_key": "PEM", "domain": ""}
+            found = await service.credential("7")
+            assert found is not None
+            assert (found.type, found.username) == ("ssh_key", "deploy")
+            platform.credentials["7"] = {"username": "ada", "password": "pw", "domain": "CORP"}
+            assert await service.credential("7") == found
+            clock.turn(61)
+            for _ in range(5):  # the timers of the cache run on the loop
+                await asyncio.sleep(0)
+            changed = await service.credential("7")
+            assert changed is not None
+            assert (changed.type, changed.username) == ("password", "CORP\\ada")
 
 
 async def test_a_token_of_the_token_endpoint_is_kept_until_it_ends_or_is_rejected() -> None:

@@ -67,6 +67,10 @@ class PlatformCredential:
     passphrase: Secret | None = None
 
 
+class _NoCredential(Exception):
+    """The service has no credential for a target."""
+
+
 class TargetService:
     """The targets of the platform; nothing is kept but credentials, for at most a minute."""
 
@@ -74,7 +78,7 @@ class TargetService:
         self._client = client
         self._calls = calls
         self._has_batch = calls.batch is not None
-        self._credentials: TtlCache[PlatformCredential | None] = TtlCache(
+        self._credentials: TtlCache[PlatformCredential] = TtlCache(
             clock, seconds=CREDENTIALS_SECONDS, most=CREDENTIALS_MAX
         )
 
@@ -131,9 +135,14 @@ class TargetService:
     async def credential(self, external_id: str) -> PlatformCredential | None:
         """Return the login of a target, at most a minute old; None: the service has none for it.
 
-        Raises ServiceUnavailable.
+        That there is none is not cached: it may be stored now. Raises ServiceUnavailable.
         """
-        return await self._credentials.get(external_id, lambda: self._fetch_credential(external_id))
+        try:
+            return await self._credentials.get(
+                external_id, lambda: self._fetch_credential(external_id)
+            )
+        except _NoCredential:
+            return None
 
     def forget_credentials(self) -> None:
         """Drop all credentials from memory."""
@@ -169,15 +178,15 @@ class TargetService:
             raise ServiceUnavailable(f"the Target Service answers with no object for target {id}")
         return found
 
-    async def _fetch_credential(self, external_id: str) -> PlatformCredential | None:
+    async def _fetch_credential(self, external_id: str) -> PlatformCredential:
         call = self._calls.credentials
         if call is None:
-            return None
+            raise _NoCredential
         try:
             answer = await self._client.get(call.url(external_id))
         except ServiceRefused as refused:
             if refused.status in _MISSING:
-                return None
+                raise _NoCredential from None
             raise
         return parse_credential(first_field(answer.body, call.data))
 
