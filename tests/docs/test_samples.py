@@ -34,7 +34,7 @@ LANGUAGES = {"sh", "json", "mermaid", "python", "text", "yaml"}
 # Of the samples' own: no settings.
 _PLAIN_VARIABLES = {
     *("URL", "TOKEN", "ARGS", "JOB", "EXECUTION", "FILE"),
-    *("TRIGGER", "SECRET", "BODY", "SIGNATURE"),
+    *("TRIGGER", "SECRET", "WEBHOOK_SECRET", "BODY", "SIGNATURE"),
 }
 _LAUNCHING = re.compile(
     r"/(?:jobs|executions|schedules|dead-letters)/[0-9]+/(?:execute|retry|trigger|revive|resume)|(?:retry|revive|trigger) [0-9]"

@@ -30,10 +30,18 @@ FILE_NAME = _pattern(
     r"^[^/\x00-\x1f\x7f]+$",
     "be the name of a file: one line, without a slash",
 )
+HEADER_NAME = _pattern(
+    r"^[A-Za-z0-9-]+$",
+    "be the name of a header: letters, digits and -",
+)
 INTERPRETER = _pattern(
     r"^(bash|sh|python|powershell|pwsh|cmd|node|perl"
     r"|/[^\x00-\x1f]{1,1000}|[A-Za-z]:[\\/][^\x00-\x1f]{1,1000})$",
     "be bash, sh, python, powershell, pwsh, cmd, node, perl, or the full path of a program",
+)
+JSON_POINTER = _pattern(
+    r"^(/([^/~]|~[01])*)*$",
+    "be a JSON Pointer, such as /ref or /commits/0/id, in which ~ is written ~0 and / ~1",
 )
 KERBEROS_PRINCIPAL = _pattern(
     r"^[A-Za-z0-9_.$][A-Za-z0-9_.$/-]*@[A-Za-z0-9][A-Za-z0-9.-]*$",

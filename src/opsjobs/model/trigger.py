@@ -9,6 +9,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from opsjobs.model import text_patterns
 from opsjobs.model.api_model import ApiModel, Moment
 from opsjobs.model.errors import FieldError, Invalid
 from opsjobs.model.parameter import (
@@ -26,12 +27,11 @@ from opsjobs.model.validation_errors import fault
 
 CONDITIONS_MAX = 20
 CALLS_PER_MINUTE_MAX = 6_000
-_POINTER = r"^(/([^/~]|~[01])*)*$"
 _INDEX = re.compile(r"0|[1-9][0-9]{0,8}")
 
-Pointer = Annotated[str, Field(max_length=500, pattern=_POINTER)]
+Pointer = Annotated[str, Field(max_length=500, pattern=text_patterns.JSON_POINTER)]
 """A JSON Pointer (RFC 6901) into the body of a call; "" is the whole body."""
-Header = Annotated[str, Field(max_length=100, pattern=r"^[A-Za-z0-9-]+$")]
+Header = Annotated[str, Field(max_length=100, pattern=text_patterns.HEADER_NAME)]
 
 
 class CallVerification(StrEnum):
