@@ -110,6 +110,31 @@ async def test_a_caller_within_a_scope_sees_and_changes_its_own_webhooks_only(
         assert taken.json()["owner"] == "ada", "its rights are those of the last writer"
 
 
+async def test_a_name_stays_with_its_owner_after_the_webhook_is_gone(database: Database) -> None:
+    async with desk(database) as ada:
+        issued = await ada.http.post(
+            "/api-keys", json={"name": "ben", "role": Role.MANAGER.value, "scope": "env=staging"}
+        )
+        ben = {"Authorization": f"Bearer {issued.json()['token']}"}
+        deleted, renamed = await made(ada, name="pager"), await made(ada, name="chat")
+        await ada.http.delete(f"/webhooks/{deleted['id']}")
+        await ada.http.patch(f"/webhooks/{renamed['id']}", json={"name": "talk"})
+        own = await ada.http.post("/webhooks", json={**HOOK, "name": "bens"}, headers=ben)
+        for name in ("pager", "chat"):
+            body = {**HOOK, "name": name}
+            found = problem(
+                await ada.http.post("/webhooks", json=body, headers=ben), 409, "name_taken"
+            )
+            assert "belonged to a webhook of another owner" in found["detail"]
+            path = f"/webhooks/{own.json()['id']}"
+            answer = await ada.http.patch(path, json={"name": name}, headers=ben)
+            problem(answer, 409, "name_taken")
+        await made(ada, name="pager")
+        assert (await ada.http.delete(f"/webhooks/{own.json()['id']}", headers=ben)).is_success
+        again = await ada.http.post("/webhooks", json={**HOOK, "name": "bens"}, headers=ben)
+        assert again.status_code == 201, "it is the owner's own name"
+
+
 async def test_deliveries_are_listed_and_ended_ones_are_delivered_again(
     database: Database,
 ) -> None:

@@ -151,7 +151,8 @@ async def test_an_execution_reaches_a_webhook_signed_in_order_and_once(database:
 
 
 def test_the_audience_of_every_event_is_known() -> None:
-    nouns = {event.value.partition(".")[0] for event in EventType}
+    # A notification is sent to the webhook that its rule names, and is in no stream.
+    nouns = {event.value.partition(".")[0] for event in EventType} - {"notification"}
     assert nouns == set(event_visibility.PERMISSIONS)
     assert set(event_visibility.PERMISSIONS.values()) <= PERMISSIONS
 
@@ -220,11 +221,35 @@ async def test_a_webhook_gets_what_its_owner_may_see_now(database: Database) -> 
         assert server.received == [], "asked again when it is sent"
         (delivery,) = await all_.deliveries(hook)
         assert delivery.status.value == "cancelled"
-        assert delivery.error == "ada may not see this event any more"
+        assert delivery.error == "ada, who owns the webhook, has no access any more"
         assert await all_.deliveries(selecting) == []
         async with all_.on.worker():
             for ref in (1, 2):
                 await all_.on.ended(await all_.on.executions.get(ref))
+
+
+async def test_an_owner_who_is_gone_gets_nothing_and_one_with_less_rights_not_that(
+    database: Database,
+) -> None:
+    async with hooks(database) as all_, receiver() as server:
+        hook = await all_.add(server, events=["execution.queued"])
+        # A message without an audience, as notifications and tests are.
+        await all_.webhooks.send_test(hook)
+        all_.rights["ada"] = None
+        await all_.pass_all()
+        all_.rights["ada"] = ADA
+        await all_.on.launch()
+        await all_.intake.run_once()
+        viewer = Grant.of_role("viewer", Scope.parse("env=staging"))
+        all_.rights["ada"] = Principal("ada", "user", (viewer,), ("viewer",))
+        await all_.pass_all()
+        assert server.received == []
+        assert [(each.status.value, each.error) for each in await all_.deliveries(hook)] == [
+            ("cancelled", "ada, who owns the webhook, has no access any more"),
+            ("cancelled", "ada may not see this event any more"),
+        ]
+        async with all_.on.worker():
+            await all_.on.ended(await all_.on.executions.get(1))
 
 
 async def test_410_disables_a_webhook_at_once_and_says_so(database: Database) -> None:

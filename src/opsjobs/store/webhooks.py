@@ -14,7 +14,7 @@ from psycopg.rows import DictRow
 from opsjobs.clock import Clock, SystemClock, uuid7
 from opsjobs.model.access import Principal, PrincipalKind
 from opsjobs.model.delivery import DeliveryReceiver, Message, NewDelivery
-from opsjobs.model.errors import NotFound
+from opsjobs.model.errors import Conflict, NotFound
 from opsjobs.model.events import EventType, cloud_event
 from opsjobs.model.execution import moment
 from opsjobs.model.secret import Secret
@@ -32,6 +32,7 @@ from opsjobs.store.transaction import Connection, Database
 DESTINATION = "webhook"
 """The name of the destination whose receivers are webhooks, by uuid."""
 SOURCE = "webhooks"
+PERMISSION = "webhooks:manage"
 TEST_EVENT = "webhook.test"
 PREVIOUS_SECRETS_MAX = 3
 
@@ -110,6 +111,12 @@ _REPLACE = """
 update webhooks set name = %(name)s, url = %(url)s, events = %(events)s, selector = %(selector)s,
   enabled = %(enabled)s, disabled_reason = null, owner = %(owner)s, owner_kind = %(owner_kind)s,
   updated_at = opsjobs_now() where id = %(id)s"""
+_CLAIM_NAME = """
+insert into webhook_names as n (name, owner, owner_kind)
+select name, owner, owner_kind from webhooks where id = %(id)s
+on conflict (name) do update set owner = excluded.owner, owner_kind = excluded.owner_kind
+  where %(any)s or (n.owner, n.owner_kind) = (excluded.owner, excluded.owner_kind)
+returning 1"""
 _RESEAL = """
 update webhooks set version = %(version)s, key_id = %(key_id)s, wrapped_key = %(wrapped_key)s,
   sealed = %(sealed)s, previous_until = %(previous_until)s, updated_at = opsjobs_now()
@@ -154,7 +161,8 @@ class Webhooks:
     ) -> tuple[StoredWebhook, Secret] | Answer:
         """Store a webhook that belongs to `by`, and return it with its secret.
 
-        A repeated request gets all but the secret. Raises Conflict("name_taken").
+        A repeated request gets all but the secret. Raises Conflict("name_taken"), also if the name
+        belonged to a webhook of another owner and `by` does not manage all webhooks.
         """
         secret, row = new_webhook_secret(), uuid7(self._clock.now())
 
@@ -166,6 +174,7 @@ class Webhooks:
                 )
             inserted = await made.fetchone()
             assert inserted is not None
+            await _claim_name(connection, inserted["id"], draft.name, by)
             stored = await _read(connection, inserted["id"])
             after = audit.describe(stored.data())
             await audit.record(
@@ -207,6 +216,7 @@ class Webhooks:
             before = await _read(connection, row["id"])
             with unique_name("webhook", draft.name):
                 await connection.execute(_REPLACE, {**_values(draft, by), "id": row["id"]})
+            await _claim_name(connection, row["id"], draft.name, by)
             if not draft.enabled:
                 await _cancel(connection, before, "the webhook was disabled")
             elif not before.enabled or before.url != draft.url:
@@ -373,6 +383,19 @@ async def _read(connection: Connection, webhook_id: int) -> StoredWebhook:
     row = await (await connection.execute(f"{_SHOWN} where w.id = %s", [webhook_id])).fetchone()
     assert row is not None
     return _stored(row)
+
+
+async def _claim_name(connection: Connection, webhook_id: int, name: str, by: Principal) -> None:
+    """Bind the name to the webhook's owner: rules that name it mean a webhook of that owner."""
+    manages_all = by.reach(PERMISSION).everywhere
+    claimed = await connection.execute(_CLAIM_NAME, {"id": webhook_id, "any": manages_all})
+    if await claimed.fetchone() is None:
+        raise Conflict(
+            "name_taken",
+            f"The name {name!r} belonged to a webhook of another owner, and rules of notifications "
+            "may still use it. Choose another name, or ask a caller who holds webhooks:manage "
+            "everywhere to create it.",
+        )
 
 
 async def _cancel(connection: Connection, webhook: StoredWebhook, reason: str) -> None:

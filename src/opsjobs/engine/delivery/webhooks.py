@@ -115,10 +115,14 @@ class WebhookDestination:
         if webhook is None or not webhook.enabled:
             return SendOutcome.cancel("the webhook is disabled")
         stored: Mapping[str, Any] = delivery.message.body
-        if stored["visibility"] is not None:
-            owner = await self._current_principal(webhook.owner, webhook.owner_kind)
-            if owner is None or not EventAudience(**stored["visibility"]).admits(owner):
-                return SendOutcome.cancel(f"{webhook.owner} may not see this event any more")
+        owner = await self._current_principal(webhook.owner, webhook.owner_kind)
+        if owner is None:
+            return SendOutcome.cancel(
+                f"{webhook.owner}, who owns the webhook, has no access any more"
+            )
+        audience = stored["visibility"]
+        if audience is not None and not EventAudience(**audience).admits(owner):
+            return SendOutcome.cancel(f"{webhook.owner} may not see this event any more")
         body = json.dumps(stored["event"], ensure_ascii=False, separators=(",", ":")).encode()
         now = int(self._clock.now().timestamp())
         headers = {

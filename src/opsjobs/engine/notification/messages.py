@@ -28,7 +28,7 @@ def store_form(
         event = EventType.NOTIFICATION_SENT
         at = moment(now) or ""
         told = cloud_event(message_id, event, data.get("uuid") or message_id, at, data | written)
-        # The author of the rule chose the webhook: the rights of its owner are not checked.
+        # The author of the rule chose the webhook: its owner only has to have access still.
         envelope = {"event": told, "visibility": None}
         return Message(message_id, event.value, subject, envelope, now)
     body = {**written, "channel_id": rule.channel_id, "data": data}
