@@ -17,13 +17,17 @@ from opsjobs.model.program import Program
 from opsjobs.remote.session import Output, RemoteExit
 from opsjobs.remote.winrm import host as hosts
 from opsjobs.remote.winrm.connect import WinrmConnector
+from opsjobs.remote.winrm.host import SHELL_GONE
 from opsjobs.remote.winrm.pool import WinrmPool
+from opsjobs.remote.winrm.process import OPERATION_TIMEOUT
 from opsjobs.standalone.lab.wsman.service import LabQuotas
 
 
 @asynccontextmanager
-async def pooled(quotas: LabQuotas | None = None) -> AsyncIterator[tuple[WindowsHost, WinrmPool]]:
-    async with windows_host(quotas=quotas) as host:
+async def pooled(
+    quotas: LabQuotas | None = None, *, secure: bool = False
+) -> AsyncIterator[tuple[WindowsHost, WinrmPool]]:
+    async with windows_host(quotas=quotas, secure=secure) as host:
         pool = WinrmPool(WinrmConnector())
         try:
             yield host, pool
@@ -130,6 +134,65 @@ async def test_a_start_is_lost_if_the_host_was_never_seen_to_honour_our_ids() ->
         with pytest.raises(RemoteFailure) as failed:
             await run(host, pool, "exit 0")
         assert failed.value.code is ErrorCode.LOST
+
+
+@pytest.mark.parametrize("fault", [OPERATION_TIMEOUT, 0x80338012, 1450])
+async def test_a_command_that_started_in_spite_of_a_fault_is_found_and_followed(
+    tmp_path: Path, fault: int
+) -> None:
+    async with pooled() as (host, pool):
+        host.server.faults.fault_after["Command"] = fault
+        command = f"echo x >>{tmp_path}/starts; echo done"
+        assert await run(host, pool, command) == (b"done\n", b"", RemoteExit(0))
+        assert (tmp_path / "starts").read_text() == "x\n"
+
+
+@pytest.mark.parametrize("fault", [OPERATION_TIMEOUT, 0x80338012, 1450])
+async def test_a_fault_that_may_precede_the_start_of_the_command_is_lost(
+    tmp_path: Path, fault: int
+) -> None:
+    async with pooled() as (host, pool):
+        await run(host, pool, "exit 0")  # it honours our ids
+        host.server.faults.fault_before["Command"] = fault
+        with pytest.raises(RemoteFailure) as failed:
+            await run(host, pool, f"echo x >>{tmp_path}/starts")
+        assert failed.value.code is ErrorCode.LOST
+        assert str(fault) in failed.value.message
+        assert not (tmp_path / "starts").exists()
+
+
+async def test_a_start_that_the_host_may_still_perform_is_lost_and_not_sent_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with pooled() as (host, pool):
+        await run(host, pool, "exit 0")  # it honours our ids
+        monkeypatch.setattr("opsjobs.remote.winrm.connection.MORE_SECONDS", -19.0)
+        host.server.faults.hold_seconds["Command"] = 4.0
+        with pytest.raises(RemoteFailure) as failed:
+            await run(host, pool, f"echo x >>{tmp_path}/starts")
+        assert failed.value.code is ErrorCode.LOST
+        assert "no answer within 1 s" in failed.value.message
+        starts = tmp_path / "starts"
+        await until(lambda: starts.exists() and starts.read_text() == "x\n")
+
+
+async def test_an_empty_refusal_over_tls_does_not_show_that_nothing_was_done(
+    tmp_path: Path,
+) -> None:
+    async with pooled(secure=True) as (host, pool):
+        host.server.faults.empty_after["Command"] = 1
+        command = f"echo x >>{tmp_path}/starts; echo done"
+        assert await run(host, pool, command) == (b"done\n", b"", RemoteExit(0))
+        assert (tmp_path / "starts").read_text() == "x\n"
+
+
+@pytest.mark.parametrize("fault", [0x803381A6, 0x80338041, SHELL_GONE, 2])
+async def test_a_refusal_to_start_the_command_is_not_lost(fault: int) -> None:
+    async with pooled() as (host, pool):
+        host.server.faults.fault_before["Command"] = fault
+        with pytest.raises(RemoteFailure) as failed:
+            await run(host, pool, "exit 0")
+        assert failed.value.code is ErrorCode.CONNECTION_LOST
 
 
 async def test_a_lost_response_is_asked_for_again_and_the_end_says_so() -> None:

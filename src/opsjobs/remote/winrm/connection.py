@@ -46,13 +46,21 @@ class Disconnected(Exception):
 
     `stale`: it was used before, and nothing of a response arrived. The host probably closed it
     while it was idle, and did not get the request. `rejected`: the host could not decrypt it, and
-    did nothing.
+    did nothing. `timed_out`: the host did not answer in time, and may still perform it.
     """
 
-    def __init__(self, reason: str, *, stale: bool = False, rejected: bool = False) -> None:
+    def __init__(
+        self,
+        reason: str,
+        *,
+        stale: bool = False,
+        rejected: bool = False,
+        timed_out: bool = False,
+    ) -> None:
         super().__init__(reason)
         self.stale = stale
         self.rejected = rejected
+        self.timed_out = timed_out
 
 
 class Connection:
@@ -89,7 +97,9 @@ class Connection:
         try:
             response = await self._http.post(headers, body, message.seconds + MORE_SECONDS)
         except TimeoutError:
-            raise Disconnected(f"no answer within {message.seconds + MORE_SECONDS:.0f} s") from None
+            raise Disconnected(
+                f"no answer within {message.seconds + MORE_SECONDS:.0f} s", timed_out=True
+            ) from None
         except Broken as broken:
             raise Disconnected(str(broken), stale=reused and broken.silent) from None
         return self._read(response, reused=reused)
@@ -100,7 +110,8 @@ class Connection:
             raise RemoteFailure(
                 ErrorCode.AUTH_FAILED, f"{self._name} no longer accepts the login (HTTP 401)."
             )
-        if response.status == 400 and not response.body:
+        sealed = self._login.context is not None
+        if sealed and response.status == 400 and not response.body:
             self._http.close()
             raise Disconnected(
                 "it cannot decrypt the request (HTTP 400)", stale=reused, rejected=True

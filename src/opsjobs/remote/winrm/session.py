@@ -20,7 +20,7 @@ from opsjobs.remote.session import (
 from opsjobs.remote.spool.direct import ReportingProcess
 from opsjobs.remote.winrm import messages
 from opsjobs.remote.winrm.connection import Disconnected, WsmanFault
-from opsjobs.remote.winrm.host import ACCESS_DENIED, SHELL_GONE, Shell, WinrmHost
+from opsjobs.remote.winrm.host import ACCESS_DENIED, QUOTAS, SHELL_GONE, Shell, WinrmHost
 from opsjobs.remote.winrm.messages import ProtocolError
 from opsjobs.remote.winrm.process import OPERATION_TIMEOUT, WinrmProcess, new_command_id
 from opsjobs.remote.winrm.programs import (
@@ -32,7 +32,13 @@ from opsjobs.remote.winrm.programs import (
 
 FOLDER_INVALID = frozenset({267, 0x8007010B})
 """The faults of a working directory that is not there."""
-PROBE_SECONDS = 1.0
+NOT_FOUND = frozenset({2, 0x80070002})
+"""The faults of a program that is not there."""
+SCHEMA_INVALID = 0x80338041
+REFUSALS = (
+    QUOTAS | FOLDER_INVALID | NOT_FOUND | {ACCESS_DENIED, 0x80070005, SHELL_GONE, SCHEMA_INVALID}
+)
+"""The faults after which a command certainly has not started, and does not start later."""
 
 
 class StartMissed(Exception):
@@ -124,22 +130,31 @@ class WinrmSession:
         try:
             response = await self._host.request(message, once=True)
             given = messages.command_id_in(response)
+        except WsmanFault as fault:
+            if fault.code in REFUSALS:
+                raise
+            await self._find_started(shell, command, str(fault), pending=True)
+            return command
         except (Disconnected, ProtocolError) as lost:
-            await self._find_started(shell, command, str(lost))
+            pending = isinstance(lost, Disconnected) and lost.timed_out
+            await self._find_started(shell, command, str(lost), pending=pending)
             return command
         if given.upper() == command:
             self._host.honours_ids = True
         return given
 
-    async def _find_started(self, shell: Shell, command: str, reason: str) -> None:
+    async def _find_started(
+        self, shell: Shell, command: str, reason: str, *, pending: bool
+    ) -> None:
         """Return if the host knows the command, whose start was not confirmed.
 
-        Raises StartMissed if it certainly has not started, else RemoteFailure(LOST).
+        `pending`: the host may still be starting it, even if it does not know it yet. Raises
+        StartMissed if it certainly has not started, else RemoteFailure(LOST).
         """
         lost = RemoteFailure(
             ErrorCode.LOST,
-            f"{self._host.name} was sent the command, and the connection broke before the answer "
-            f"({reason}): it is unknown whether it runs.",
+            f"{self._host.name} was sent the command, and did not confirm its start ({reason}): it "
+            "is unknown whether it runs.",
         )
         try:
             # Empty input does nothing: only the ids are looked up.
@@ -147,7 +162,7 @@ class WinrmSession:
         except WsmanFault as fault:
             if fault.code == OPERATION_TIMEOUT:
                 return
-            if fault.code != SHELL_GONE or not self._host.honours_ids:
+            if pending or fault.code != SHELL_GONE or not self._host.honours_ids:
                 raise lost from None
         except (Disconnected, ProtocolError, RemoteFailure):
             raise lost from None

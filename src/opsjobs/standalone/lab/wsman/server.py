@@ -7,6 +7,7 @@ import base64
 import binascii
 import contextlib
 import os
+import re
 import socket
 import ssl
 import sys
@@ -29,6 +30,7 @@ from opsjobs.standalone.lab.wsman.service import LabQuotas, LabService
 SOAP = "application/soap+xml;charset=UTF-8"
 IDLE_SECONDS = 120.0
 BODY_BYTES_MAX = 4 << 20
+_EXIT_CODE = re.compile(rb"<rsp:ExitCode>[^<]*</rsp:ExitCode>")
 POWERSHELL = Path(__file__).with_name("powershell_stand_in.py")
 
 
@@ -40,6 +42,16 @@ class LabFaults:
     """So many requests are not performed: the connection is closed instead."""
     close_after: dict[str, int] = field(default_factory=dict)
     """So many requests are performed, and the connection is closed instead of the response."""
+    fault_before: dict[str, int] = field(default_factory=dict)
+    """The next request is not performed, but refused with the fault of this code."""
+    fault_after: dict[str, int] = field(default_factory=dict)
+    """The next request is performed, and answered with the fault of this code."""
+    empty_after: dict[str, int] = field(default_factory=dict)
+    """So many requests are performed, and answered with HTTP 400 and nothing else."""
+    hold_seconds: dict[str, float] = field(default_factory=dict)
+    """The next request is performed only after this time."""
+    hide_exit_codes: bool = False
+    """The end of a command is reported without its exit code."""
     forget_encryption: int = 0
     """So many encrypted requests are answered with HTTP 400."""
     latency_seconds: float = 0.0
@@ -52,6 +64,16 @@ class LabFaults:
             which[name] -= 1
             return True
         return False
+
+    def refuse(self, which: dict[str, int], action: str) -> None:
+        """Raise the fault that is due for the action, once. Raises WsmanRefusal."""
+        code = which.pop(action.rpartition("/")[2], None)
+        if code is not None:
+            raise WsmanRefusal(code, f"The stand-in was told to answer with fault {code}.")
+
+    async def hold(self, action: str) -> None:
+        """Wait if this fault is due for the action, once."""
+        await asyncio.sleep(self.hold_seconds.pop(action.rpartition("/")[2], 0.0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -316,6 +338,8 @@ class _Guest:
             body = await self._perform(request)
             if body is None or faults.strikes(faults.close_after, request.action):
                 return False
+            if faults.strikes(faults.empty_after, request.action):
+                return await self._respond(400, {})
         except WsmanRefusal as refusal:
             status, body = 500, envelopes.respond_fault(request, refusal)
         content_type = SOAP
@@ -326,7 +350,14 @@ class _Guest:
 
     async def _perform(self, request: LabRequest) -> bytes | None:
         assert self._user is not None, "it is logged in"
-        return await self._server.service.perform(request, self._user, self._reader.at_eof)
+        faults = self._server.faults
+        faults.refuse(faults.fault_before, request.action)
+        await faults.hold(request.action)
+        body = await self._server.service.perform(request, self._user, self._reader.at_eof)
+        faults.refuse(faults.fault_after, request.action)
+        if body is not None and faults.hide_exit_codes:
+            return _EXIT_CODE.sub(b"", body)
+        return body
 
     async def _respond(self, status: int, headers: Mapping[str, str], body: bytes = b"") -> bool:
         parts: list[tuple[str, str]] = [("Server", "Microsoft-HTTPAPI/2.0")]

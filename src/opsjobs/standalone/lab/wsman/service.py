@@ -58,6 +58,8 @@ class LabService:
         self.url = url
         self.quotas = quotas
         self.shells: dict[str, LabShell] = {}
+        self.repeats_output = True
+        """False: output whose response did not arrive is not sent again."""
         self._folder = folder
         self._programs = programs
         self._actions: dict[str, Callable[[LabRequest, str], Awaitable[str]]] = {
@@ -170,8 +172,9 @@ class LabService:
         stream = request.body.find("rsp:Receive/rsp:DesiredStream", NAMESPACES)
         command_id = stream.get("CommandId") if stream is not None else None
         command = self._find(request, command_id)
-        if command.last is not None and command.last[0] == request.message_id:
-            return command.last[1]
+        last = command.last
+        if self.repeats_output and last is not None and last[0] == request.message_id:
+            return last[1]
         await self._wait_for_output(
             command, min(request.seconds, self.quotas.operation_seconds_max)
         )
