@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
 import pytest
@@ -172,3 +172,64 @@ async def test_quiet_streams_are_kept_alive_with_the_place(
             async for line in lines:
                 if line == "id: 1":
                     break
+
+
+async def test_viewers_that_connect_together_share_one_reader(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(event_tail, "POLL_SECONDS", 0.02)
+    async with live(database) as desk:
+        await desk.targets("web-1")
+        tail: event_tail.EventTail = desk.app.state.event_tail
+        start = await tail.start_after(None)
+
+        async def watch() -> list[str]:
+            seen = list[str]()
+            async with aclosing(tail.batches(start, lambda: 0.1)) as batches:
+                async for batch in batches:
+                    seen += [str(event.cursor) for event in batch.events]
+                    if seen and not batch.events:
+                        return seen
+            raise AssertionError(seen)
+
+        async def act() -> None:
+            while len(readers()) == 0:
+                await asyncio.sleep(0.01)
+            await create(desk, "one")
+            await create(desk, "two")
+
+        def readers() -> list[asyncio.Task[Any]]:
+            return [task for task in asyncio.all_tasks() if task.get_name() == "event-tail"]
+
+        async with asyncio.timeout(60):
+            *seen, _ = await asyncio.gather(watch(), watch(), watch(), act())
+            assert seen == [["1-0", "2-0"]] * 3
+            while readers():
+                await asyncio.sleep(0.01)
+
+
+async def test_a_reader_that_meets_a_fault_retries_and_leaves_out_a_row_that_fails_for_an_hour(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(event_tail, "POLL_SECONDS", 0.02)
+    monkeypatch.setattr(event_tail, "RETRY_SECONDS", 0.02)
+    async with live(database) as desk:
+        await desk.targets("web-1")
+        build, failed = desk.services.event_builder.build, asyncio.Event()
+
+        def broken(row: Any) -> Any:
+            if row.data["name"] == "broken":
+                failed.set()
+                raise ZeroDivisionError
+            return build(row)
+
+        monkeypatch.setattr(desk.services.event_builder, "build", broken)
+        async with following(desk) as seen:
+            await create(desk, "broken")
+            await asyncio.wait_for(failed.wait(), 60)
+            await create(desk, "good")
+            await database.fetch("update events set at = at - interval '2 hours' returning 1")
+            assert [id_ for id_, _, _ in await take(seen, 1)] == ["2-0"]
+        assert desk.services.metrics.bugs.labels("event_tail")._value.get() >= 2
+        async with following(desk, "?after=0") as again:
+            assert [id_ for id_, _, _ in await take(again, 1)] == ["2-0"], "as well from a page"

@@ -157,7 +157,10 @@ def create_app(services: Services, *, admin_token: Secret | None = None) -> Fast
     )
     app.state.followers = Followers(services.execution_log, services.bus)
     app.state.event_tail = EventTail(
-        services.event_feed, services.event_builder, services.event_visibility
+        services.event_feed,
+        services.event_builder,
+        services.event_visibility,
+        services.metrics,
     )
     for router in _ROUTERS:
         app.include_router(router)

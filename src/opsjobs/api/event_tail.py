@@ -21,7 +21,7 @@ from opsjobs.store.event_feed import EventFeed
 from opsjobs.store.outbox import OutboxEvent
 from opsjobs.store.reference import BIGINT_MAX
 from opsjobs.task_cancellation import ended
-from opsjobs.telemetry import log
+from opsjobs.telemetry import Metrics, log
 
 POLL_SECONDS = 1.0
 RETRY_SECONDS = 1.0
@@ -82,13 +82,23 @@ class TailBatch:
 
 
 class EventTail:
-    """Reads and builds the newest events while there are viewers."""
+    """Reads and builds the newest events while there are viewers.
 
-    def __init__(self, feed: EventFeed, builder: EventBuilder, visibility: EventVisibility) -> None:
+    A fault is retried while viewers wait. An event that fails for an hour is left out.
+    """
+
+    def __init__(
+        self,
+        feed: EventFeed,
+        builder: EventBuilder,
+        visibility: EventVisibility,
+        metrics: Metrics,
+    ) -> None:
         self.closing = asyncio.Event()
         self._feed = feed
         self._builder = builder
         self._visibility = visibility
+        self._metrics = metrics
         self._pagers = asyncio.Semaphore(PAGERS)
         self._ring: deque[TailEvent] = deque()
         self._ring_bytes = 0
@@ -97,6 +107,7 @@ class EventTail:
         self._last = 0
         self._viewers = 0
         self._reader: asyncio.Task[None] | None = None
+        self._starting = asyncio.Lock()
         self._grown = asyncio.Event()
 
     async def start_after(self, cursor: EventCursor | None) -> EventCursor:
@@ -148,48 +159,62 @@ class EventTail:
         return TailBatch(events, max(cursor, EventCursor(self._last)))
 
     async def _page(self, cursor: EventCursor) -> TailBatch:
-        async with self._pagers:
-            rows = await self._retried(cursor.position - 1)
-            if (await self._feed.bounds()).deleted > cursor.position:
-                raise _deleted(cursor)
-            events = [event for row in rows for event in await self._build(row)]
+        """Return the next events from PostgreSQL; none after a fault, so that it is retried."""
+        try:
+            async with self._pagers:
+                rows = await self._feed.read(cursor.position - 1, limit=PAGE_ROWS)
+                deleted = (await self._feed.bounds()).deleted
+                events = [event for row in rows for event in await self._build(row)]
+        except Exception as fault:  # noqa: BLE001  viewers wait until it is over
+            await self._wait_after(fault)
+            return TailBatch([], cursor)
+        if deleted > cursor.position:
+            raise _deleted(cursor)
         last = EventCursor(rows[-1].position or 0) if rows else cursor
         return TailBatch([e for e in events if e.cursor > cursor], max(cursor, last))
 
-    async def _retried(self, after: int) -> Sequence[OutboxEvent]:
-        while True:
-            try:
-                return await self._feed.read(after, limit=PAGE_ROWS)
-            except Unavailable:
-                await asyncio.sleep(RETRY_SECONDS)
+    async def _wait_after(self, fault: Exception) -> None:
+        if isinstance(fault, Unavailable):
+            log.warning("events_unreadable", error=str(fault))
+        else:
+            self._metrics.bugs.labels("event_tail").inc()
+            log.error("events_unreadable", exc_info=fault)
+        await asyncio.sleep(RETRY_SECONDS)
 
     async def _build(self, row: OutboxEvent) -> list[TailEvent]:
-        """Return the events of a row; none if its execution was deleted."""
-        built = list[TailEvent]()
+        """Return the events of a row; none if its execution was deleted, or if it fails so long."""
         try:
-            async for event in self._builder.build(row):
-                cursor = EventCursor(row.position or 0, event.part)
-                audience = await self._visibility.of_event(event)
-                data = log_formats.encode_json(event.body)
-                frame = b"id: %s\nevent: %s\ndata: %s\n\n" % (
-                    str(cursor).encode(),
-                    event.type.encode(),
-                    data,
-                )
-                built.append(TailEvent(cursor, event.type, audience, frame))
+            return [event async for event in self._encode(row)]
         except NotFound:
             return []
-        return built
+        except Unavailable:
+            raise
+        except Exception:
+            if not row.stale:
+                raise
+            self._metrics.bugs.labels("event_tail").inc()
+            log.exception("event_left_out", position=row.position, type=row.type)
+            return []
+
+    async def _encode(self, row: OutboxEvent) -> AsyncIterator[TailEvent]:
+        async for event in self._builder.build(row):
+            cursor = EventCursor(row.position or 0, event.part)
+            audience = await self._visibility.of_event(event)
+            data = log_formats.encode_json(event.body)
+            frame = b"id: %s\nevent: %s\ndata: %s\n\n" % (
+                str(cursor).encode(),
+                event.type.encode(),
+                data,
+            )
+            yield TailEvent(cursor, event.type, audience, frame)
 
     @asynccontextmanager
     async def _watched(self) -> AsyncIterator[None]:
-        if self._reader is None or self._reader.done():
-            self._base = self._last = (await self._feed.bounds()).last
-            self._ring.clear()
-            self._ring_bytes = 0
-            self._reader = asyncio.create_task(self._read_on(), name="event-tail")
+        # Counted first: while it waits, the reader does not end with another viewer.
         self._viewers += 1
         try:
+            async with self._starting:
+                await self._start_reader()
             yield
         finally:
             self._viewers -= 1
@@ -197,15 +222,26 @@ class EventTail:
                 self._reader.cancel()
                 self._reader = None
 
+    async def _start_reader(self) -> None:
+        """Start the reader at the end of the stream, unless it runs."""
+        if self._reader is not None and not self._reader.done():
+            return
+        self._base = self._last = (await self._feed.bounds()).last
+        self._ring.clear()
+        self._ring_bytes = 0
+        self._reader = asyncio.create_task(self._read_on(), name="event-tail")
+
     async def _read_on(self) -> None:
         while True:
+            before = self._last
             try:
-                rows = await self._feed.read(self._last, limit=PAGE_ROWS)
+                rows = await self._feed.read(before, limit=PAGE_ROWS)
                 for row in rows:
                     self._add(row.position or 0, await self._build(row))
-            except Unavailable as away:
-                log.warning("events_unreadable", error=str(away))
-                await asyncio.sleep(RETRY_SECONDS)
+            except Exception as fault:  # noqa: BLE001  viewers wait until it is over
+                if self._last > before:
+                    self._wake()
+                await self._wait_after(fault)
                 continue
             if rows:
                 self._wake()
