@@ -238,6 +238,19 @@ async def test_executions_stay_until_every_source_of_deliveries_has_read_their_e
     assert await keeping.delete_executions(KEEP) == 1
 
 
+async def test_the_position_of_the_audit_log_keeps_no_execution(database: Database) -> None:
+    deliveries = Deliveries(database)
+    await deliveries.start_source("audit_service", 1)
+    await database.fetch(
+        "insert into events (shard, type, subject, at) select 0, 'job.created', gen_random_uuid(), "
+        "opsjobs_now() from generate_series(1, 100) returning 1"
+    )
+    await ended(database)
+    await EventFeed(database).assign()
+    await turn(database, 31)
+    assert await Retention(database).delete_executions(KEEP) == 1
+
+
 async def test_executions_that_stay_do_not_block_the_deletion_of_others(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:

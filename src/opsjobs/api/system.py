@@ -25,12 +25,11 @@ from opsjobs.api.schemas.system import (
     WorkerListOut,
 )
 from opsjobs.composition import Services
-from opsjobs.engine.background.audit_forwarding import AUDIT_SERVICE
 from opsjobs.engine.notification.receivers import SERVICE
 from opsjobs.integrations.services.health import IntegrationStatus
 from opsjobs.model.errors import Unavailable
 from opsjobs.model.execution import moment
-from opsjobs.store.audit_forwarding import COUNTED_MAX
+from opsjobs.store.audit_forwarding import AUDIT_SERVICE, COUNTED_MAX
 from opsjobs.store.system_status import HEAD, Complaint, Queue, Upkeep, WorkerStatus
 from opsjobs.telemetry import log
 

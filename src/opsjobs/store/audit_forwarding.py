@@ -10,6 +10,8 @@ from typing import Any
 from opsjobs.model.audit_chain import FIELDS, stamp
 from opsjobs.store.transaction import Database
 
+AUDIT_SERVICE = "audit_service"
+"""The source of deliveries whose position is a number of the audit log, not of an event."""
 COUNTED_MAX = 1_000_000
 
 _ROWS = f"""

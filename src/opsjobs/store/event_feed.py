@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from opsjobs import failpoints
+from opsjobs.store.audit_forwarding import AUDIT_SERVICE
 from opsjobs.store.outbox import TRACEPARENT, OutboxEvent
 from opsjobs.store.transaction import Database
 
@@ -17,6 +18,8 @@ POSITIONED_MAX = 2_000
 """Events that one transaction gives a position."""
 DELETED_ROWS_MAX = 5_000
 _LOCK = 0x6F70731001
+EVENT_SOURCES = f"delivery_sources s where s.name <> '{AUDIT_SERVICE}'"
+"""The sources of deliveries that read events."""
 
 _WAITING = "select 1 from events where position is null limit 1"
 _ALONE = "select pg_try_advisory_xact_lock(%s) as ours"
@@ -36,9 +39,8 @@ select id, type, subject, execution_id, from_seq, to_seq, data, at, position,
 where position > %(after)s order by position limit %(limit)s"""
 # The oldest ones, in the order of positions, up to the first that must stay: those before it are
 # gone for readers, too, so that they see no gap. An event stays until it is published and every
-# source of deliveries has read it, for at most a week. The positions of the audit log are not those
-# of events.
-_DELETE = """
+# source of deliveries has read it, for at most a week.
+_DELETE = f"""
 with oldest as materialized (
   select id, position, at, published_at from events where position > (
     select deleted from event_positions) order by position limit %(limit)s
@@ -46,8 +48,8 @@ with oldest as materialized (
   select min(position) as position from oldest
   where at >= (select opsjobs_now()) - make_interval(secs => %(seconds)s)
     or at >= (select opsjobs_now()) - interval '7 days' and (published_at is null
-      or position > (select coalesce(min(s.position), 9223372036854775807) from delivery_sources s
-                     where s.name <> 'audit_service'))
+      or position > (select coalesce(min(s.position), 9223372036854775807)
+                     from {EVENT_SOURCES}))
 ), gone as (
   delete from events where id = any(array(
     select o.id from oldest o, kept k where k.position is null or o.position < k.position))

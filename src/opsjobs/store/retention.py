@@ -11,6 +11,7 @@ from functools import partial
 
 from psycopg import errors, sql
 
+from opsjobs.store.event_feed import EVENT_SOURCES
 from opsjobs.store.transaction import Database
 
 # Limits of one call: days of the log, executions (and the sum of their runs), artifacts, uploaded
@@ -68,14 +69,14 @@ order by d.log_day limit %s"""
 # the time limit of these tries), no dead letter waits for an answer, and no child execution is
 # open. Each is checked per execution by an index (offset 0: not joined, which might read a table),
 # but the place of the sources once.
-_DONE_WITH = """
+_DONE_WITH = f"""
 e.finished_at < (select opsjobs_now()) - interval '1 hour'
 and e.finished_at < (
   select coalesce(min(unread.at) - interval '1 hour', 'infinity') from (
-    (select v.at from events v where v.position > (select min(s.position) from delivery_sources s)
+    (select v.at from events v where v.position > (select min(s.position) from {EVENT_SOURCES})
      order by v.position limit 1)
     union all
-    (select v.at from events v where v.position is null and exists (select from delivery_sources)
+    (select v.at from events v where v.position is null and exists (select from {EVENT_SOURCES})
      order by v.id limit 1)) unread)
 and not exists (select from events v where v.published_at is null and v.execution_id = e.id
                 offset 0)

@@ -18,10 +18,9 @@ from opsjobs.model.delivery import (
     RetryPlan,
     SendOutcome,
 )
-from opsjobs.store.audit_forwarding import AuditFeed
+from opsjobs.store.audit_forwarding import AUDIT_SERVICE, AuditFeed
 from opsjobs.telemetry import log
 
-AUDIT_SERVICE = "audit_service"
 RECEIVER = DeliveryReceiver(AUDIT_SERVICE)
 ROWS_A_READ = 200
 PENDING_MAX = 1_000
