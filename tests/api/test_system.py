@@ -14,6 +14,7 @@ from opsjobs.api.system import fleet_gauges
 from opsjobs.model.errors import DiskFull
 from opsjobs.model.secret import Secret
 from opsjobs.store.envelope import new_key
+from opsjobs.store.restores import Restores
 from opsjobs.store.system_status import HEAD, Complaint, Queue, Upkeep
 from opsjobs.store.transaction import Database, DatabaseOptions
 from opsjobs.store.vault import Vault
@@ -145,6 +146,16 @@ async def test_without_migrations_the_service_is_not_ready(database: Database) -
         assert (await desk.http.get("/health")).status_code == 503
         assert (await desk.http.get("/readyz")).status_code == 503
         assert (await desk.http.get("/livez")).status_code == 200
+
+
+async def test_before_a_restore_has_finished_the_service_is_not_ready(database: Database) -> None:
+    async with live(database) as desk:
+        async with database.connection() as connection:
+            await connection.execute("create table restore_unfinished()")
+        answer = await desk.http.get("/readyz")
+        assert (answer.status_code, answer.json()["reasons"]) == (503, ["restore_not_finished"])
+        await Restores(database).finish()
+        assert (await desk.http.get("/readyz")).status_code == 200
 
 
 async def test_without_postgresql_the_service_is_unavailable_within_its_deadline(

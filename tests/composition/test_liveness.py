@@ -26,6 +26,7 @@ from kit.ports import free_port
 from opsjobs.composition.liveness import LAG_SECONDS_MAX, Liveness
 from opsjobs.composition.service_manager import ServiceManager
 from opsjobs.standalone.spawn import bare_environment
+from opsjobs.store.restores import NOT_FINISHED
 from opsjobs.store.system_status import HEAD
 from opsjobs.telemetry import Metrics
 
@@ -336,6 +337,10 @@ def test_a_process_begins_once_the_schema_is_there_and_stops_before_that_if_aske
             manager.wait_for(waits)
             registered = connection.execute("select count(*) from workers").fetchone()
             assert registered == (0,)
+            connection.execute("create table restore_unfinished()")
             connection.execute("update alembic_version set version_num = %s", [HEAD])
+            manager.wait_for(f"STATUS={NOT_FINISHED}")
+            assert connection.execute("select count(*) from workers").fetchone() == (0,)
+            connection.execute("drop table restore_unfinished")
             manager.wait_for("STATUS=ready")
     databases.drop(name)

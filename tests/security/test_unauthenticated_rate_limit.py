@@ -180,6 +180,9 @@ async def test_probes_are_answered_always_and_ask_postgresql_once_a_second(
                 asked += 1
                 return HEAD
 
+            async def restore_unfinished(self) -> bool:
+                return False
+
         ada.services.system_status = Fleet()
         for path in ("/health", "/readyz", "/livez"):
             for _ in range(AT_ONCE):

@@ -25,7 +25,7 @@ from opsjobs.settings import load
 from opsjobs.standalone.backup import BackupOrder, back_up
 from opsjobs.standalone.backup_files import DUMP, MANIFEST
 from opsjobs.standalone.postgres import Postgres
-from opsjobs.standalone.restore import RestoreOrder, restore
+from opsjobs.standalone.restore import RestoreOrder, _load, restore
 from opsjobs.standalone.stack import Stack, StackOptions
 from opsjobs.store.envelope import new_key
 from opsjobs.store.ledger import Ledger
@@ -198,6 +198,31 @@ def test_a_dump_that_cannot_be_loaded_leaves_the_database_empty(
             restored(empty_url, folder, backup)
         tables = "select count(*) from pg_class where relkind = 'r' and relnamespace = 'public'::regnamespace"
         assert connection.execute(tables).fetchone() == (0,)
+
+
+def test_a_database_of_a_killed_restore_is_refused_until_another_one_clears_it(
+    folder: Path, backup: Path, empty_url: str
+) -> None:
+    with psycopg.connect(empty_url, autocommit=True) as connection:
+        connection.execute("create function of_the_user() returns int language sql as 'select 1'")
+        _load(empty_url, backup / DUMP)  # killed here
+        assert runner.check(empty_url).up_to_date
+        assert [found.code for found in runner.inspect(empty_url)] == ["restore_not_finished"]
+        with pytest.raises(Refusal, match=r"has not finished.*--replace"):
+            runner.upgrade(empty_url, [AUDIT_KEY])
+        with pytest.raises(Refusal, match="has not finished"):
+            back_up(BackupOrder(settings_of(empty_url, KEY), folder, folder / "more"), print)
+        environment = {"DATABASE_URL": empty_url, "PYTHONPATH": os.pathsep.join(sys.path)}
+        with pytest.raises(Unavailable, match="has not finished"):
+            Stack(StackOptions(folder / "up", port=0, environment=environment)).start()
+        with pytest.raises(Refusal, match=r"an unfinished restore has loaded.*--replace"):
+            restored(empty_url, folder, backup)
+        restored(empty_url, folder, backup, replace=True)
+        assert runner.inspect(empty_url) == []
+        assert connection.execute("select count(*) from restores").fetchone() == (1,)
+        assert connection.execute("select of_the_user()").fetchone() == (1,)
+    with pytest.raises(Refusal, match="has tables already"):
+        restored(empty_url, folder, backup, replace=True)
 
 
 def test_keys_are_private_and_apart(folder: Path, backup: Path) -> None:

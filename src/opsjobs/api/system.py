@@ -30,6 +30,7 @@ from opsjobs.integrations.services.health import IntegrationStatus
 from opsjobs.model.errors import Unavailable
 from opsjobs.model.execution import moment
 from opsjobs.store.audit_forwarding import AUDIT_SERVICE, COUNTED_MAX
+from opsjobs.store.restores import NOT_FINISHED
 from opsjobs.store.system_status import HEAD, Complaint, Queue, Upkeep, WorkerStatus
 from opsjobs.telemetry import log
 
@@ -55,8 +56,8 @@ async def livez() -> Response:
 async def readyz(request: Request) -> Response:
     """Return 503 if requests cannot be served.
 
-    Reasons: PostgreSQL does not answer or cannot be used, migrations are missing, or the admin
-    token is not valid yet.
+    Reasons: PostgreSQL does not answer or cannot be used, a restore has not finished, migrations
+    are missing, or the admin token is not valid yet.
     """
     trouble = await request.app.state.probes.trouble(in_a_hurry=request.state.in_a_hurry)
     if trouble is not None:
@@ -469,9 +470,13 @@ class Probes:
         try:
             async with asyncio.timeout(PROBE_SECONDS):
                 schema = await self._services.system_status.schema()
+                unfinished = await self._services.system_status.restore_unfinished()
         except (Unavailable, TimeoutError) as away:
             log.warning("not_ready", reason="PostgreSQL does not answer", error=str(away))
             return "database"
+        if unfinished:
+            log.warning("not_ready", reason=NOT_FINISHED)
+            return "restore_not_finished"
         if schema is None or schema < HEAD:
             log.warning(
                 "not_ready",

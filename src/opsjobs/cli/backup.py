@@ -63,7 +63,11 @@ def restore(
     ] = None,
     replace: Annotated[
         bool,
-        typer.Option("--replace", help="Move the database that is in the data folder aside."),
+        typer.Option(
+            "--replace",
+            help="Move the database that is in the data folder aside; "
+            "with DATABASE_URL, drop what an unfinished restore has loaded.",
+        ),
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask before --replace.")] = False,
 ) -> None:
@@ -75,8 +79,8 @@ def restore(
     configured = settings.load()
     module = load_module("opsjobs.standalone.restore")
     place = _absolute(data_dir or configured.data_dir)
-    if replace and not configured.database.url:
-        _confirm_replace(place, yes=yes)
+    if replace:
+        _confirm_replace(place, yes=yes, url=bool(configured.database.url))
     order = module.RestoreOrder(
         configured,
         place,
@@ -91,14 +95,17 @@ def _absolute(path: Path) -> Path:
     return path.expanduser().absolute()
 
 
-def _confirm_replace(place: Path, *, yes: bool) -> None:
-    if yes or not (place / "pg").exists():
+def _confirm_replace(place: Path, *, yes: bool, url: bool) -> None:
+    if yes or not (url or (place / "pg").exists()):
         return
+    doing = (
+        "drop what an unfinished restore has loaded into the database of DATABASE_URL"
+        if url
+        else f"replace the database in {place}"
+    )
     if not sys.stdin.isatty():
-        raise CommandFailed(
-            f"stdin is not a terminal: to replace the database in {place}, pass --yes.",
-            ExitCode.USAGE,
-        )
-    question = f"Replace the database in {place}? It is moved aside, not deleted."
+        raise CommandFailed(f"stdin is not a terminal: to {doing}, pass --yes.", ExitCode.USAGE)
+    kept = "" if url else " It is moved aside, not deleted."
+    question = f"{doing[0].upper()}{doing[1:]}?{kept}"
     if not typer.confirm(question, err=True):
         raise CommandFailed("nothing was restored; nothing was changed.")

@@ -1,13 +1,15 @@
 """Hold a process back until the database has the schema of its release.
 
 The release before works on a newer schema, but not the other way round: during an upgrade, new
-processes may start before the migration has ended.
+processes may start before the migration has ended. A database that a restore has loaded and not
+yet marked would start again what has run since its backup.
 """
 
 from __future__ import annotations
 
 from opsjobs.clock import Clock
 from opsjobs.model.errors import Unavailable
+from opsjobs.store.restores import NOT_FINISHED
 from opsjobs.store.system_status import HEAD, SystemStatus
 from opsjobs.telemetry import log
 
@@ -38,8 +40,12 @@ class SchemaGate:
     async def _find_reason(self) -> str | None:
         try:
             schema = await self._system_status.schema()
+            # Asked after the schema, which is loaded in one transaction with the table.
+            unfinished = await self._system_status.restore_unfinished()
         except Unavailable:
             return "PostgreSQL does not answer"
+        if unfinished:
+            return NOT_FINISHED
         if schema is None or schema < HEAD:
             return (
                 f"the schema is {schema or 'missing'}, {HEAD} is needed: run `opsjobs db upgrade`"

@@ -31,7 +31,7 @@ from opsjobs.standalone.backup_files import (
 from opsjobs.standalone.data_dir import DataFolder, read_keys, write_private
 from opsjobs.standalone.postgres import Postgres, client_program
 from opsjobs.store.connections import libpq_environment
-from opsjobs.store.restores import Position, Restores
+from opsjobs.store.restores import NOT_FINISHED, Position, Restores
 from opsjobs.store.transaction import Database, DatabaseOptions
 
 LOCK_SECONDS = 30
@@ -127,10 +127,12 @@ def database_of(settings: Settings, data_dir: Path) -> Iterator[str]:
 
 
 async def read_position(url: str) -> Position:
-    """Return the state of the database. Raises Unavailable."""
+    """Return the state of the database. Raises Unavailable, and Refusal in a restore."""
     database = Database(DatabaseOptions(url, connections=1, application_name="opsjobs backup"))
     await database.open()
     try:
+        if await Restores(database).is_unfinished():
+            raise Refusal("restore_not_finished", NOT_FINISHED)
         return await Restores(database).position()
     finally:
         await database.close()

@@ -1,6 +1,8 @@
 """The command `restore`: load a backup into an empty place, and mark the database.
 
-Nothing is started. A restore that fails leaves what was there as it was.
+Nothing is started. A restore that fails leaves the data folder as it was. In the database of
+DATABASE_URL it may leave what it has loaded, with a table that keeps all processes away; another
+restore clears that.
 """
 
 from __future__ import annotations
@@ -10,8 +12,8 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -35,7 +37,7 @@ from opsjobs.standalone.postgres import Postgres, client_program
 from opsjobs.store.connections import libpq_environment
 from opsjobs.store.ledger import Ledger
 from opsjobs.store.migrations import runner
-from opsjobs.store.restores import MarkedRestore, Restores
+from opsjobs.store.restores import UNFINISHED, MarkedRestore, Restores
 from opsjobs.store.system_status import HEAD
 from opsjobs.store.transaction import Database, DatabaseOptions
 from opsjobs.store.vault import KeyRotation
@@ -55,7 +57,10 @@ class RestoreOrder:
     keys_file: Path | None = None
     """The file with its keys; None: in the backup, beside it, or ENCRYPTION_KEYS."""
     replace: bool = False
-    """True: a database in the data folder is moved aside."""
+    """True: a database in the data folder is moved aside.
+
+    With DATABASE_URL, what an unfinished restore has loaded is dropped.
+    """
 
 
 def restore(order: RestoreOrder, report: Callable[[str], None]) -> None:
@@ -147,31 +152,58 @@ def _restore_into(
     report: Callable[[str], None],
 ) -> MarkedRestore:
     """Check the dump, load it into an empty database, bring that to this release, and mark it."""
-    if not asyncio.run(_is_empty(url)):
+    unfinished = asyncio.run(_find_unfinished(url))
+    if unfinished and not order.replace:
         raise Refusal(
-            "database_not_empty",
-            "the database of DATABASE_URL has tables already. Create an empty one, and restore "
-            "into that.",
+            "restore_not_finished",
+            "the database of DATABASE_URL holds what an unfinished restore has loaded. If no "
+            "other restore is running, clear that with --replace.",
         )
     check_sums(order.backup, manifest)
     check_dump(order.backup / DUMP)
     report(f"{order.backup}: of {manifest.at}, checked; its keys open it")
+    if unfinished:
+        asyncio.run(_clear(url))
+        report("what an unfinished restore had loaded was dropped")
     _load(url, order.backup / DUMP)
-    runner.upgrade(url, keys)
+    runner.upgrade(url, keys, restoring=True)
     return asyncio.run(_check_and_mark(url, order.backup.name, manifest, keys))
 
 
-async def _is_empty(url: str) -> bool:
-    database = Database(DatabaseOptions(url, connections=1, application_name="opsjobs restore"))
+async def _find_unfinished(url: str) -> bool:
+    """Return True if an unfinished restore has loaded the database, False if it is empty.
+
+    Raises Refusal if it has other tables.
+    """
+    async with _opened(url) as database:
+        if await Restores(database).is_empty():
+            return False
+        if await Restores(database).is_unfinished():
+            return True
+    raise Refusal(
+        "database_not_empty",
+        "the database of DATABASE_URL has tables already. Create an empty one, and restore "
+        "into that.",
+    )
+
+
+async def _clear(url: str) -> None:
+    async with _opened(url) as database:
+        await Restores(database).clear()
+
+
+@asynccontextmanager
+async def _opened(url: str) -> AsyncIterator[Database]:
+    database = Database(DatabaseOptions(url, connections=2, application_name="opsjobs restore"))
     await database.open()
     try:
-        return await Restores(database).is_empty()
+        yield database
     finally:
         await database.close()
 
 
 def _load(url: str, dump: Path) -> None:
-    """Load the dump in one transaction: all of it, or nothing.
+    """Load the dump and the table that tells of it in one transaction: all of it, or nothing.
 
     pg_restore writes a script, and psql runs it: pg_restore's own connection sets a parameter
     that servers before PostgreSQL 17 do not know.
@@ -223,6 +255,8 @@ def _copy_script(reader: subprocess.Popen[bytes], writer: subprocess.Popen[bytes
         shutil.copyfileobj(reader.stdout, writer.stdin, COPY_BYTES)
         if reader.wait() != 0:
             return False
+        # In the role's schema, as the dump has emptied the search path.
+        writer.stdin.write(f"reset search_path;\ncreate table {UNFINISHED}();\n".encode())
         writer.stdin.write(b"commit;\n")
         writer.stdin.close()
     except BrokenPipeError:
@@ -234,9 +268,7 @@ def _copy_script(reader: subprocess.Popen[bytes], writer: subprocess.Popen[bytes
 async def _check_and_mark(
     url: str, name: str, manifest: Manifest, keys: Sequence[Secret]
 ) -> MarkedRestore:
-    database = Database(DatabaseOptions(url, connections=2, application_name="opsjobs restore"))
-    await database.open()
-    try:
+    async with _opened(url) as database:
         if keys and (missing := await KeyRotation(database, keys).missing()):
             ids = ", ".join(key.id for key in missing)
             raise Refusal(
@@ -249,9 +281,8 @@ async def _check_and_mark(
         for execution in marked.open_executions:
             with suppress(Conflict, NotFound):  # it is being cancelled
                 await Ledger(database).pause(execution, by="opsjobs", reason=reason)
+        await Restores(database).finish()
         return marked
-    finally:
-        await database.close()
 
 
 def _find_keys(order: RestoreOrder) -> dict[str, str]:

@@ -15,6 +15,17 @@ from opsjobs.model.execution import moment
 from opsjobs.store import audit
 from opsjobs.store.transaction import Connection, Database
 
+UNFINISHED = "restore_unfinished"
+"""A table that says that a restore has loaded the database and has not finished.
+
+It comes with the dump, and is dropped once the database is marked and its executions are paused.
+While it is there, no process of the service uses the database.
+"""
+NOT_FINISHED = (
+    "A restore into this database has not finished. Wait for it. If it was ended, run "
+    "`opsjobs restore` with --replace, or use another database."
+)
+
 RECORD_KEPT = timedelta(hours=23)
 """The time after a backup in which targets have the record of each command since then.
 
@@ -68,6 +79,28 @@ _TABLES = """
 select from pg_class where relnamespace = current_schema()::regnamespace
   and relkind in ('r', 'p') limit 1"""
 
+# Objects of the schema that belong to the role; those of extensions stay.
+_CLEAR = """
+do $$
+declare dropping text;
+begin
+  -- An array, as the names must be read before the first of them is dropped.
+  foreach dropping in array array(
+    select format('drop table if exists %s cascade', oid::regclass) from pg_class c
+    where relnamespace = current_schema()::regnamespace and relkind in ('r', 'p')
+      and not relispartition and pg_has_role(relowner, 'USAGE') and not exists (
+        select from pg_depend d
+        where d.classid = 'pg_class'::regclass and d.objid = c.oid and d.deptype = 'e')
+    union all
+    select format('drop routine if exists %s cascade', oid::regprocedure) from pg_proc p
+    where pronamespace = current_schema()::regnamespace and proname like 'opsjobs\\_%'
+      and pg_has_role(proowner, 'USAGE'))
+  loop
+    execute dropping;
+  end loop;
+end
+$$"""
+
 _INSERT = "insert into restores (backup_at) values (%s)"
 
 # All workers of that time are gone: their runs are taken over at once.
@@ -119,10 +152,26 @@ class Restores:
         row = await self._database.fetch_one(_TABLES)
         return row is None
 
+    async def is_unfinished(self) -> bool:
+        """Return True if a restore has loaded the database and has not finished."""
+        row = await self._database.fetch_one(
+            "select to_regclass(%s) is not null as there", [UNFINISHED]
+        )
+        assert row is not None
+        return bool(row["there"])
+
+    async def clear(self) -> None:
+        """Drop what an unfinished restore has loaded; do nothing to any other database."""
+        async with self._database.transaction() as connection:
+            found = await connection.execute("select to_regclass(%s) as marker", [UNFINISHED])
+            row = await found.fetchone()
+            if row is not None and row["marker"] is not None:
+                await connection.execute(_CLEAR)
+
     async def mark(self, backup_at: datetime, name: str) -> MarkedRestore:
         """Mark the database as restored from the backup `name`, begun at `backup_at`.
 
-        Call it before any process of the service uses the database.
+        Call it before any process of the service uses the database, and `finish` afterwards.
         """
         async with self._database.transaction() as connection:
             await connection.execute(_INSERT, [backup_at])
@@ -140,6 +189,11 @@ class Restores:
             told = {"backup_at": moment(backup_at), "open_executions": len(row["ids"])}
             await audit.record(connection, "database.restored", "database", name, name, after=told)
             return MarkedRestore(row["ids"], row["pending"], ended)
+
+    async def finish(self) -> None:
+        """Let the processes of the service use the database. Call it after `mark`."""
+        async with self._database.transaction() as connection:
+            await connection.execute(f"drop table if exists {UNFINISHED}")
 
 
 async def _count(

@@ -14,6 +14,7 @@ from uuid import UUID
 
 from opsjobs.model.errors import DiskFull
 from opsjobs.model.execution import moment
+from opsjobs.store.restores import Restores
 from opsjobs.store.transaction import Database
 from opsjobs.store.vault import KeyRotation
 
@@ -210,6 +211,10 @@ class SystemStatus:
             "select max(version_num) as version from alembic_version"
         )
         return row["version"] if row else None
+
+    async def restore_unfinished(self) -> bool:
+        """Return True if the database was loaded by a restore that has not finished."""
+        return await Restores(self._database).is_unfinished()
 
     async def server_version(self) -> str:
         """Return PostgreSQL's version, such as 18.1."""

@@ -27,6 +27,7 @@ from opsjobs.model.secret import Secret
 from opsjobs.store.connections import NETWORK, driver_url
 from opsjobs.store.execution_log import DAYS_AHEAD, MAKE, WANTED
 from opsjobs.store.migrations.files import Index, indexes
+from opsjobs.store.restores import NOT_FINISHED, UNFINISHED
 from opsjobs.store.system_status import FACTS, Complaint, judge
 
 VERSIONS = Path(__file__).parent / "versions"
@@ -50,17 +51,18 @@ class SchemaState:
         return self.current is not None and self.current >= self.head
 
 
-def upgrade(url: str, keys: Sequence[Secret] = ()) -> SchemaState:
+def upgrade(url: str, keys: Sequence[Secret] = (), *, restoring: bool = False) -> SchemaState:
     """Run missing migrations and create the log's partitions, exclusively. Idempotent.
 
     A concurrent caller waits. A new database is created completely or not at all. An existing one
     is upgraded migration by migration, each in its own transaction; after a failure the next
     call continues there. Old processes may run meanwhile. `keys`: ENCRYPTION_KEYS, with which the
-    start of the audit log is signed. Raises Unavailable if a table is in use for too long without a
-    pause, Failure if the keys are needed and none is given, Refusal if the database or the role's
-    rights do not allow it, or if no release had the database's revision.
+    start of the audit log is signed. `restoring`: the caller is the restore that has not finished.
+    Raises Unavailable if a table is in use for too long without a pause, Failure if the keys are
+    needed and none is given, Refusal if the database or the role's rights do not allow it, if a
+    restore has not finished, or if no release had the database's revision.
     """
-    with _fit(url), _alone(url), _connected(url) as connection:
+    with _fit(url, restoring=restoring), _alone(url), _connected(url) as connection:
         if check(url).current is None:
             _insist(partial(_run, connection, keys, "head"))
         while (migration := _next(check(url))) is not None:
@@ -74,9 +76,9 @@ def upgrade(url: str, keys: Sequence[Secret] = ()) -> SchemaState:
 
 
 @contextmanager
-def _fit(url: str) -> Iterator[None]:
+def _fit(url: str, *, restoring: bool) -> Iterator[None]:
     """Refuse a database that does not support the schema, and report a missing right by name."""
-    if complaints := inspect(url, upgrading=True):
+    if complaints := inspect(url, upgrading=True, restoring=restoring):
         raise Refusal(complaints[0].code, " ".join(complaint.detail for complaint in complaints))
     try:
         yield
@@ -91,7 +93,7 @@ def _fit(url: str) -> Iterator[None]:
         raise Refusal("database_rights", detail) from denied
 
 
-def inspect(url: str, *, upgrading: bool = False) -> list[Complaint]:
+def inspect(url: str, *, upgrading: bool = False, restoring: bool = False) -> list[Complaint]:
     """Return the problems of the database and the role's rights. Raises Unavailable.
 
     Nothing is changed.
@@ -99,6 +101,9 @@ def inspect(url: str, *, upgrading: bool = False) -> list[Complaint]:
     with _driver(url) as connection:
         facts = connection.cursor(row_factory=dict_row).execute(FACTS.encode()).fetchone()
         assert facts is not None
+        marker = connection.execute("select to_regclass(%s)", [UNFINISHED]).fetchone()
+        if marker != (None,) and not restoring:
+            return [Complaint("restore_not_finished", NOT_FINISHED, fatal=True)]
         return judge(facts, upgrading=upgrading)
 
 
