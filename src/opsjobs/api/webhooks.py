@@ -122,13 +122,13 @@ async def replace(
         ),
     ],
 ) -> Response:
-    """Replace the webhook, except its secret. It belongs to the caller from now on.
+    """Replace the webhook, except its secret. Its owner stays, and so does what it may see.
 
     Disabling it cancels what is pending; enabling it again begins with the next event.
     """
     services.webhook_client.check_url(change.draft.url)
     stored = await services.webhooks.replace(
-        str(webhook.id), change.draft, await owner(request), basis=change.basis
+        str(webhook.id), change.draft, principal_of(request), basis=change.basis
     )
     return JSONResponse(stored.data())
 

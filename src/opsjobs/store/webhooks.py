@@ -109,8 +109,7 @@ values (%(uuid)s, %(name)s, %(url)s, %(events)s, %(selector)s, %(enabled)s, %(ow
   %(owner_kind)s, %(key_id)s, %(wrapped_key)s, %(sealed)s) returning id"""
 _REPLACE = """
 update webhooks set name = %(name)s, url = %(url)s, events = %(events)s, selector = %(selector)s,
-  enabled = %(enabled)s, disabled_reason = null, owner = %(owner)s, owner_kind = %(owner_kind)s,
-  updated_at = opsjobs_now() where id = %(id)s"""
+  enabled = %(enabled)s, disabled_reason = null, updated_at = opsjobs_now() where id = %(id)s"""
 _CLAIM_NAME = """
 insert into webhook_names as n (name, owner, owner_kind)
 select name, owner, owner_kind from webhooks where id = %(id)s
@@ -205,7 +204,7 @@ class Webhooks:
     async def replace(
         self, ref: str, draft: WebhookDraft, by: Principal, *, basis: datetime | None = None
     ) -> StoredWebhook:
-        """Replace a webhook, which belongs to `by` from now on; its secret stays.
+        """Replace a webhook; its secret and its owner stay, so the owner's rights still count.
 
         Pending deliveries of one that is disabled are cancelled. Raises NotFound,
         Conflict("name_taken"), Precondition.
