@@ -10,6 +10,8 @@ import pytest
 from api.kit import Desk, desk, job, problem
 from kit.ended_delivery import ended_delivery
 from kit.mail_server import MailServer, mail_server
+from kit.webhook_receiver import receiver
+from opsjobs.model.delivery import RESPONSE_CHARACTERS_MAX
 from opsjobs.model.secret import Secret
 from opsjobs.model.target import GroupDraft
 from opsjobs.settings import MailSettings, PlatformSettings
@@ -122,6 +124,40 @@ async def test_naming_a_credential_needs_the_right_to_use_it(database: Database)
         saved = await ada.http.post("/jobs", json=job(policy={"notify": [rule]}))
         assert saved.status_code == 201
         assert saved.json()["policy"]["notify"][0]["to"] == ["chat-url"]
+
+
+async def test_a_rule_names_webhooks_of_others_only_if_the_caller_manages_all(
+    database: Database,
+) -> None:
+    async with receiver() as server, desk(database) as ada:
+        server.reply = lambda _: (200, {}, b"internal " * 1_000)
+        hook = {"name": "pager", "url": server.url(), "events": ["execution.failed"]}
+        assert (await ada.http.post("/webhooks", json=hook)).status_code == 201
+        tokens = {}
+        for name, grants in {
+            "ben": [{"permissions": ["jobs:create", "jobs:update", "jobs:read"]}],
+            "eve": [{"role": "manager", "scope": "env=staging"}],
+        }.items():
+            key = (await ada.http.post("/api-keys", json={"name": name, "grants": grants})).json()
+            tokens[name] = {"Authorization": f"Bearer {key['token']}"}
+        rule = {"channel": "webhook", "to": ["pager"]}
+        for headers in tokens.values():
+            answer = await ada.http.post("/notifications/test", json=rule, headers=headers)
+            problem(answer, 422, "unknown_webhook")
+        ben, with_rule = tokens["ben"], job(policy={"notify": [rule]})
+        problem(await ada.http.post("/jobs", json=with_rule, headers=ben), 422, "unknown_webhook")
+        report = await ada.http.post("/jobs/validate", json=with_rule, headers=ben)
+        assert "unknown_webhook" in [each["code"] for each in report.json()["errors"]]
+        assert server.received == []
+        own = {**hook, "name": "eves"}
+        made = await ada.http.post("/webhooks", json=own, headers=tokens["eve"])
+        assert made.status_code == 201
+        for name, headers in (("eves", tokens["eve"]), ("pager", {})):
+            body = {**rule, "to": [name]}
+            answer = await ada.http.post("/notifications/test", json=body, headers=headers)
+            (item,) = answer.json()["items"]
+            assert (item["delivered"], len(item["response"])) == (True, RESPONSE_CHARACTERS_MAX)
+        assert len(server.received) == 2
 
 
 async def test_a_channel_is_tried_now_and_says_what_came_of_it(

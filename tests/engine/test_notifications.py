@@ -40,7 +40,7 @@ class Desk:
         self.metrics = Metrics()
 
     def planner(self) -> NotificationPlanner:
-        async def find(names: Any) -> dict[str, str]:
+        async def find(names: Any, _owner: Any) -> dict[str, str]:
             return {name: WEBHOOKS[name] for name in names if name in WEBHOOKS}
 
         return NotificationPlanner(

@@ -10,6 +10,7 @@ from opsjobs.api.authorization import bounds, check_permission, is_caller
 from opsjobs.api.request import principal_of, services_of
 from opsjobs.composition import Limits
 from opsjobs.engine.launching.safety_service import refuse_blocked
+from opsjobs.model.access import Principal
 from opsjobs.model.action import ApprovalAction, WaitAction
 from opsjobs.model.action_base import RunningAction
 from opsjobs.model.api_model import Overriding
@@ -18,6 +19,7 @@ from opsjobs.model.job import JobDraft, RunDraft
 from opsjobs.model.notification import NotificationChannel, NotificationRule
 from opsjobs.model.safety_verdict import Vetted
 from opsjobs.model.units import format_duration, format_size
+from opsjobs.store.webhooks import PERMISSION as WEBHOOKS_PERMISSION
 
 
 def check_actions(request: Request, draft: JobDraft | RunDraft) -> None:
@@ -74,8 +76,8 @@ async def check_notify(
 ) -> None:
     """Check what the rules of notifications name. `pointer`: their place in the body.
 
-    Raises Invalid for unknown names and channels that cannot be used, Forbidden if they name a
-    credential and the caller may use none.
+    Raises Invalid for unknown names, webhooks of others (unless the caller manages all) and
+    channels that cannot be used, Forbidden if they name a credential and the caller may use none.
     """
     await check_rules(
         request, {f"{pointer}/{position}": rule for position, rule in enumerate(rules or ())}
@@ -86,7 +88,15 @@ async def check_rules(request: Request, rules: Mapping[str, NotificationRule]) -
     """Check rules by their pointers, as `check_notify` does."""
     if any(rule.channel is NotificationChannel.APPRISE for rule in rules.values()):
         check_permission(request, "credentials:use")
-    await services_of(request).notification_channels.check(rules)
+    await services_of(request).notification_channels.check(
+        rules, webhook_owner=own_webhooks_only(request)
+    )
+
+
+def own_webhooks_only(request: Request) -> Principal | None:
+    """Return the caller if its rules may name its own webhooks only, else None."""
+    caller = principal_of(request)
+    return None if caller.reach(WEBHOOKS_PERMISSION).everywhere else caller
 
 
 def _running(draft: JobDraft | RunDraft) -> list[RunningAction]:

@@ -29,7 +29,7 @@ from opsjobs.api.http import (
     render_page,
     tag,
 )
-from opsjobs.api.job_checks import check_limits, check_written, vet
+from opsjobs.api.job_checks import check_limits, check_written, own_webhooks_only, vet
 from opsjobs.api.launches import ExecuteDraft, order_of
 from opsjobs.api.request import ServicesDep, principal_of, services_of
 from opsjobs.api.schemas.executions import PreviewOut
@@ -339,7 +339,10 @@ async def _validate(request: Request, draft: JobDraft) -> ValidationReport:
     sees_credentials = principal_of(request).reach("credentials:use").everywhere
     for position, rule in enumerate(draft.policy.notify or ()):
         found.errors += await services.notification_channels.find_faults(
-            rule, f"/policy/notify/{position}", sees_credentials=sees_credentials
+            rule,
+            f"/policy/notify/{position}",
+            webhook_owner=own_webhooks_only(request),
+            sees_credentials=sees_credentials,
         )
     if services.safety_service is not None:
         found.add_judgement(await services.safety_service.check_job(draft))

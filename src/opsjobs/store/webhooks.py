@@ -198,8 +198,7 @@ class Webhooks:
         self, request: PageRequest, owner: Principal | None = None
     ) -> Page[StoredWebhook]:
         """Return a page of webhooks, by name."""
-        mine = {"owner": owner and owner.name, "kind": owner and owner.kind}
-        return (await WEBHOOKS.page(self._database, request, mine)).map(_stored)
+        return (await WEBHOOKS.page(self._database, request, _only(owner))).map(_stored)
 
     async def replace(
         self, ref: str, draft: WebhookDraft, by: Principal, *, basis: datetime | None = None
@@ -325,10 +324,11 @@ class Webhooks:
             )
         return made
 
-    async def uuids(self, names: Collection[str]) -> dict[str, str]:
+    async def uuids(self, names: Collection[str], owner: Principal | None = None) -> dict[str, str]:
         """Return the uuids of the webhooks of these names that exist, by name."""
-        query = "select name, uuid from webhooks where name = any(%s)"
-        rows = await self._database.fetch(query, [list(names)])
+        wanted = {"names": list(names), **_only(owner)}
+        query = f"select w.name, w.uuid from webhooks w where w.name = any(%(names)s) and {_OWN}"
+        rows = await self._database.fetch(query, wanted)
         return {row["name"]: str(row["uuid"]) for row in rows}
 
     async def enabled(self) -> Sequence[StoredWebhook]:
@@ -399,6 +399,13 @@ async def _claim_name(connection: Connection, webhook_id: int, name: str, by: Pr
 
 async def _cancel(connection: Connection, webhook: StoredWebhook, reason: str) -> None:
     await cancel_pending(connection, webhook.receiver, reason)
+
+
+def _only(owner: Principal | None) -> dict[str, str | None]:
+    """Return the parameters of `_OWN`."""
+    if owner is None:
+        return {"owner": None, "kind": None}
+    return {"owner": owner.name, "kind": owner.kind}
 
 
 def _own(stored: StoredWebhook, ref: str, owner: Principal | None) -> StoredWebhook:

@@ -17,7 +17,9 @@ class WebhookOut(StoredModel):
     selector: str | None
     enabled: bool
     disabled_reason: str | None = Field(description="Why opsjobs disabled it")
-    owner: str = Field(description="Who created it: the webhook gets the events that the owner may see")
+    owner: str = Field(
+        description="Who created it: the webhook gets the events that the owner may see"
+    )
     owner_kind: str
     previous_secret_until: Timestamp | None = Field(
         description="Until then, messages are signed with the secrets before the rotation, too"

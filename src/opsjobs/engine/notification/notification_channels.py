@@ -10,7 +10,13 @@ from opsjobs.clock import Clock
 from opsjobs.engine.delivery.protocols import Destination
 from opsjobs.engine.notification.messages import store_form
 from opsjobs.engine.notification.receivers import ReceiverBook
-from opsjobs.model.delivery import Delivery, DeliveryStatus, SendOutcome
+from opsjobs.model.access import Principal
+from opsjobs.model.delivery import (
+    RESPONSE_CHARACTERS_MAX,
+    Delivery,
+    DeliveryStatus,
+    SendOutcome,
+)
 from opsjobs.model.errors import FieldError, Invalid
 from opsjobs.model.notification import NotificationChannel, NotificationEvent, NotificationRule
 from opsjobs.model.notification_message import NotificationFacts, render
@@ -32,11 +38,12 @@ class Trial:
 
     def data(self) -> dict[str, object]:
         """Return an item of the answer of POST /notifications/test."""
+        response = self.outcome.response
         return {
             "to": self.to,
             "delivered": self.outcome.status is DeliveryStatus.DELIVERED,
             "code": self.outcome.code,
-            "response": self.outcome.response,
+            "response": None if response is None else response[:RESPONSE_CHARACTERS_MAX],
             "error": self.outcome.error,
         }
 
@@ -65,21 +72,33 @@ class NotificationChannels:
         self._closed = closed
         self._needs_channel_id = needs_channel_id
 
-    async def check(self, rules: Mapping[str, NotificationRule]) -> None:
+    async def check(
+        self, rules: Mapping[str, NotificationRule], *, webhook_owner: Principal | None
+    ) -> None:
         """Raise Invalid if rules name what does not exist or cannot be used.
 
-        `rules`: by their pointers into the body.
+        `rules`: by their pointers into the body. `webhook_owner`: as in `find_faults`.
         """
-        faults = [fault for at, rule in rules.items() for fault in await self.find_faults(rule, at)]
+        faults = [
+            fault
+            for at, rule in rules.items()
+            for fault in await self.find_faults(rule, at, webhook_owner=webhook_owner)
+        ]
         if faults:
             raise Invalid(faults[0].code, faults[0].detail, errors=faults)
 
     async def find_faults(
-        self, rule: NotificationRule, at: str, *, sees_credentials: bool = True
+        self,
+        rule: NotificationRule,
+        at: str,
+        *,
+        webhook_owner: Principal | None,
+        sees_credentials: bool = True,
     ) -> Sequence[FieldError]:
         """Return a fault for a channel that cannot be used, or for each unknown name.
 
-        Credentials are not looked up if the caller may not see them.
+        Credentials are not looked up if the caller may not see them. `webhook_owner`: None for a
+        caller who may use all webhooks, else the caller, who may use its own only.
         """
         if (reason := self._closed.get(rule.channel)) is not None:
             return [FieldError(f"{at}/channel", reason, "channel_unavailable")]
@@ -87,13 +106,15 @@ class NotificationChannels:
             case NotificationChannel.SERVICE if self._needs_channel_id and rule.channel_id is None:
                 return [FieldError(f"{at}/channel_id", _CHANNEL_ID, "channel_id_missing")]
             case NotificationChannel.WEBHOOK:
-                return await self._webhook_faults(rule, at)
+                return await self._webhook_faults(rule, at, webhook_owner)
             case NotificationChannel.APPRISE if sees_credentials:
                 return await self._credential_faults(rule, at)
         return []
 
-    async def _webhook_faults(self, rule: NotificationRule, at: str) -> Sequence[FieldError]:
-        known = await self.receivers.known_webhooks(rule.to)
+    async def _webhook_faults(
+        self, rule: NotificationRule, at: str, owner: Principal | None
+    ) -> Sequence[FieldError]:
+        known = await self.receivers.known_webhooks(rule.to, owner)
         return [
             FieldError(
                 f"{at}/to/{position}",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 
+from opsjobs.model.access import Principal
 from opsjobs.model.delivery import DeliveryReceiver
 from opsjobs.model.notification import NotificationChannel
 
@@ -21,8 +22,10 @@ DESTINATIONS: Mapping[NotificationChannel, str] = {
     NotificationChannel.WEBHOOK: WEBHOOK,
 }
 
-FindWebhooks = Callable[[Collection[str]], Awaitable[Mapping[str, str]]]
-"""Return the uuids of the webhooks of these names, by name, as far as they exist."""
+FindWebhooks = Callable[[Collection[str], Principal | None], Awaitable[Mapping[str, str]]]
+"""Return the uuids of the webhooks of these names, by name, as far as they exist.
+
+With a principal, only of those that it owns."""
 
 
 class ReceiverBook:
@@ -31,9 +34,11 @@ class ReceiverBook:
     def __init__(self, find_webhooks: FindWebhooks) -> None:
         self._find_webhooks = find_webhooks
 
-    async def known_webhooks(self, names: Collection[str]) -> Collection[str]:
-        """Return which of these names are names of webhooks."""
-        return (await self._find_webhooks(names)).keys()
+    async def known_webhooks(
+        self, names: Collection[str], owner: Principal | None
+    ) -> Collection[str]:
+        """Return which of these names are names of webhooks, or of webhooks of this owner."""
+        return (await self._find_webhooks(names, owner)).keys()
 
     async def find(
         self, channel: NotificationChannel, to: Sequence[str]
@@ -41,7 +46,7 @@ class ReceiverBook:
         """Return a receiver for each recipient."""
         if channel is not NotificationChannel.WEBHOOK:
             return [DeliveryReceiver(DESTINATIONS[channel], recipient) for recipient in to]
-        found = await self._find_webhooks(to)
+        found = await self._find_webhooks(to, None)
         return [
             DeliveryReceiver(WEBHOOK, found[name])
             if name in found
