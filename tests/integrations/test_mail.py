@@ -105,6 +105,40 @@ async def test_a_reply_decides_if_it_is_sent_again(
             await Mailer(options(server)).send(MAIL)
 
 
+@pytest.mark.parametrize(
+    ("verb", "reply", "error"),
+    [
+        ("greeting", "554 no service here", MailUnavailable),
+        ("EHLO", "550 not with that name", MailUnavailable),
+        ("STARTTLS", "554 no keys", MailUnavailable),
+        ("MAIL", "550 unknown sender", MailUnavailable),
+        ("MAIL", "553 sender not allowed", MailUnavailable),
+        ("RCPT", "550 no such mailbox", MailRefused),
+        ("DATA", "554 not that message", MailRefused),
+    ],
+)
+async def test_only_a_reply_about_the_message_is_final(
+    verb: str, reply: str, error: type[Exception]
+) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(f"{reply if verb == 'greeting' else '220 mail'}\r\n".encode())
+        while line := await reader.readline():
+            said = line.split()[0].decode().upper()
+            answer = "250-mail\r\n250 STARTTLS" if said == "EHLO" else "250 OK"
+            if said == verb or (verb, said) == ("EHLO", "HELO"):
+                answer = reply
+            writer.write(f"{answer}\r\n".encode())
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        tls = "starttls" if verb == "STARTTLS" else "off"
+        wanted = SmtpOptions("127.0.0.1", port, "opsjobs@example.org", tls=tls, timeout_seconds=5)
+        with pytest.raises(error, match=reply.partition(" ")[2]):
+            await Mailer(wanted).send(MAIL)
+
+
 async def test_a_server_that_is_down_is_unavailable(tmp_path: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -18,7 +18,7 @@ from opsjobs.model.secret import Secret
 
 SmtpTls = Literal["starttls", "tls", "off"]
 
-# What a server answers if the message cannot be accepted now; others of 500 and above are final.
+# Replies that say something about the login, and not about the message.
 _LOGIN_CODES = (530, 534, 535, 538)
 
 
@@ -78,11 +78,14 @@ class Mailer:
         try:
             async with asyncio.timeout(self._options.timeout_seconds):
                 return await self._send(mail, written)
-        except aiosmtplib.SMTPResponseException as answer:
-            raise self._failure(answer.code, answer.message) from None
+        except aiosmtplib.SMTPDataError as refused:
+            raise self._failure(refused.code, refused.message, final=True) from None
         except aiosmtplib.SMTPRecipientsRefused as refused:
             first = refused.recipients[0]
-            raise self._failure(first.code, first.message) from None
+            raise self._failure(first.code, first.message, final=True) from None
+        except aiosmtplib.SMTPResponseException as answer:
+            # At the greeting, HELO, STARTTLS, the login or MAIL FROM: not about this message.
+            raise self._failure(answer.code, answer.message, final=False) from None
         except (aiosmtplib.SMTPException, OSError, TimeoutError) as lost:
             why = one_line(str(lost)) or type(lost).__name__
             raise MailUnavailable(f"{self._name} cannot be used: {why}") from None
@@ -112,12 +115,13 @@ class Mailer:
             # After the reply to the message, the farewell does not matter.
             client.close()
 
-    def _failure(self, code: int, message: str) -> MailUnavailable | MailRefused:
+    def _failure(self, code: int, message: str, *, final: bool) -> MailUnavailable | MailRefused:
+        """Return the error for a reply. `final`: one of 500 and above is about this message."""
         words = f"{self._name} answers {code}: {one_line(message)}"
         # A refused login says something about the settings, not about the message.
         if code in _LOGIN_CODES:
             return MailUnavailable(f"{words}. Check OPSJOBS_SMTP_USERNAME and its password.")
-        return MailRefused(words, code) if code >= 500 else MailUnavailable(words)
+        return MailRefused(words, code) if final and code >= 500 else MailUnavailable(words)
 
 
 def _write(mail: Mail, sender: str) -> bytes:
