@@ -229,6 +229,66 @@ async def test_a_digest_gathers_and_is_sent_when_it_is_due(database: Database) -
     assert digest["body"]["data"]["job_id"] == job.job.id
 
 
+@pytest.mark.parametrize(
+    "damage", ['rule = \'{"channel": "pigeon"}\'', "gathered = '7'", "gathered = '[{}]'"]
+)
+async def test_a_digest_that_cannot_be_read_is_deleted_and_holds_up_no_other(
+    database: Database, damage: str
+) -> None:
+    async with desk(database) as at:
+        digest = {**MAIL, "quiet": {"digest": "1h"}}
+        job, other = await at.job(digest), await at.job(digest, name="other")
+        await at.end(job, 1)
+        await at.end(other, 1)
+        assert await at.plan() == 0
+        await database.fetch(
+            f"update notification_rules set {damage} where scope_id = %s returning 1", [job.job.id]
+        )
+        await at.on.turn(3_610)
+        await at.end(await at.job(MAIL, name="third"), 1)
+        assert await at.plan() == 2
+        subjects = await at.subjects()
+        rows = await database.fetch("select scope_id from notification_rules order by 1")
+    assert subjects == ["1 notification in 1h", "third #1 failed on 1 of 1 target"]
+    assert job.job.id not in [row["scope_id"] for row in rows]
+
+
+async def test_an_event_that_cannot_be_planned_is_given_up_after_an_hour(
+    database: Database,
+) -> None:
+    async with harness(database, open_ends=True) as on, on.worker():
+        at = Desk(on)
+        await at.plan()
+        first, last = await at.job(MAIL, name="first"), await at.job(MAIL, name="last")
+        rule = {**MAIL, "on": ["approval_needed"]}
+        asking = await at.job(policy={"notify": [rule], "approval": {"approvers": 1}})
+        await at.end(first, 1)
+        while await at.feed.assign():
+            pass
+        definition = asking.job.definition
+        order = LaunchOrder(
+            definition.actions, definition.targets, definition.policy, "backup", asking.job.id, 1
+        )
+        await on.launcher.launch(
+            order, triggered_by=TriggeredBy.API, requested_by="ada", requested_by_kind="api_key"
+        )
+        await database.fetch(
+            'update events set data = data || \'{"expires_at": "soon"}\' '
+            "where type = 'approval.requested' returning 1"
+        )
+        assert await at.plan() == 1, "what comes before it is told, and stays told"
+        await at.end(last, 1)
+        assert await at.plan() == 0, "what comes after it waits"
+        assert at.metrics.bugs.labels("notification_planner")._value.get() == 2
+        await on.turn(3_601)
+        assert await at.plan() == 1
+        assert await at.plan() == 0
+        assert await at.subjects() == [
+            "first #1 failed on 1 of 1 target",
+            "last #1 failed on 1 of 1 target",
+        ]
+
+
 async def test_at_most_n_in_an_hour_by_the_clock_of_the_database(database: Database) -> None:
     async with desk(database) as at:
         job = await at.job({**MAIL, "on": ["failed"], "quiet": {"max_per_hour": 1}})

@@ -12,10 +12,12 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, NamedTuple
 
+import psycopg
 from psycopg.types.json import Jsonb
 
 from opsjobs import failpoints
 from opsjobs.model.delivery import NewDelivery
+from opsjobs.model.errors import Unavailable
 from opsjobs.model.events import EventType
 from opsjobs.model.execution import ExecutionStatus, TriggeredBy, moment
 from opsjobs.model.notification import (
@@ -26,10 +28,12 @@ from opsjobs.model.notification import (
 from opsjobs.model.notification_message import FAILURES_SHOWN, TargetFailure
 from opsjobs.model.notification_quiet import QuietState
 from opsjobs.store import audit
+from opsjobs.store.connections import RETRYABLE, as_unavailable
 from opsjobs.store.deliveries import queue_deliveries
 from opsjobs.store.reference import check_basis
 from opsjobs.store.statements import load_statement
 from opsjobs.store.transaction import Connection, Database
+from opsjobs.telemetry import log
 
 SOURCE = "notifications"
 ENDED = (
@@ -58,7 +62,8 @@ on conflict (name) do nothing"""
 _READ_TO = "update delivery_sources set position = %s where name = %s"
 _LAST = "select last from event_positions"
 _EVENTS = """
-select id, position, type, at, execution_id, data from events
+select id, position, type, at, execution_id, data,
+  (opsjobs_now() - at > interval '1 hour') as stale from events
 where position > %(after)s and position <= %(last)s and type = any(%(types)s)
 order by position limit %(limit)s"""
 _EXECUTIONS = """
@@ -105,6 +110,9 @@ select scope, scope_id, rule_key, rule, sent_at, held, held_since, digest_due_at
   gathered_count
 from notification_rules where digest_due_at <= (select opsjobs_now())
 order by digest_due_at limit %s"""
+_DELETE_STATE = """
+delete from notification_rules
+where scope = %(scope)s and scope_id = %(scope_id)s and rule_key = %(key)s"""
 _DELETE_OLD = f"""
 delete from notification_rules where ctid = any(array(
   select ctid from notification_rules
@@ -154,6 +162,10 @@ class NotableEvent:
     job_name: str | None = None
     job_rules: Any = None
     """The rules of the job's current version, of an event of a schedule."""
+    position: int = 0
+    """Its place in the stream."""
+    stale: bool = False
+    """True if it is older than an hour: if it cannot be planned now, it is given up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +196,8 @@ class DueDigest:
     """A digest that is to be sent now."""
 
     scope: RuleScope
+    key: str
+    """The key under which its state is stored."""
     rule: NotificationRule
     state: RuleState
 
@@ -263,6 +277,26 @@ class NotificationTurn:
     def __init__(self, connection: Connection, position: int) -> None:
         self._connection = connection
         self.position = position
+
+    @asynccontextmanager
+    async def savepoint(self) -> AsyncIterator[None]:
+        """Undo what the block wrote if it raises; the turn goes on.
+
+        Raises Unavailable if PostgreSQL is the cause: then the turn cannot go on.
+        """
+        try:
+            async with self._connection.transaction():
+                yield
+        except psycopg.Error as error:
+            if isinstance(error, RETRYABLE):
+                raise Unavailable(f"PostgreSQL: {error}") from error
+            if (outage := as_unavailable(error)) is not None:
+                raise outage from error
+            raise
+
+    def stop_before(self, event: NotableEvent) -> None:
+        """Let the next turn begin with this event."""
+        self.position = event.position - 1
 
     async def now(self) -> datetime:
         """Return the time of the database."""
@@ -360,16 +394,31 @@ class NotificationTurn:
         )
 
     async def due_digests(self, limit: int) -> Sequence[DueDigest]:
-        """Return digests that are due, the oldest first."""
+        """Return digests that are due, the oldest first.
+
+        One that this release cannot read is deleted with a warning, so that it holds up no other.
+        """
         rows = await (await self._connection.execute(_DUE, [limit])).fetchall()
-        return [
-            DueDigest(
-                RuleScope(row["scope"], row["scope_id"]),
-                NotificationRule.model_validate(row["rule"]),
-                _state(row),
-            )
-            for row in rows
-        ]
+        digests = []
+        for row in rows:
+            scope = RuleScope(row["scope"], row["scope_id"])
+            try:
+                rule = NotificationRule.model_validate(row["rule"])
+                digests.append(DueDigest(scope, row["rule_key"], rule, _state(row)))
+            except (TypeError, ValueError) as wrong:
+                log.warning(
+                    "notification_digest_unreadable",
+                    of=f"{scope.kind} {scope.id}",
+                    reason=str(wrong)[:500],
+                )
+                await self.delete_state(scope, row["rule_key"])
+        return digests
+
+    async def delete_state(self, scope: RuleScope, key: str) -> None:
+        """Delete the state of a rule, with what its digest has gathered."""
+        await self._connection.execute(
+            _DELETE_STATE, {"scope": scope.kind, "scope_id": scope.id, "key": key}
+        )
 
     async def failures(self, execution: NotableExecution) -> Sequence[TargetFailure]:
         """Return the first target runs that did not succeed, with the start of their output."""
@@ -443,6 +492,8 @@ def _event(
         None if execution is None else executions.get(execution),
         job["name"] if job is not None else None,
         job["rules"] if job is not None else None,
+        row["position"],
+        row["stale"],
     )
 
 

@@ -17,6 +17,7 @@ from opsjobs.engine.loop import Counts
 from opsjobs.engine.notification.messages import store_form
 from opsjobs.engine.notification.receivers import ReceiverBook
 from opsjobs.model.delivery import Message, NewDelivery
+from opsjobs.model.errors import Unavailable
 from opsjobs.model.events import EventType
 from opsjobs.model.execution import TriggeredBy
 from opsjobs.model.notification import (
@@ -108,12 +109,48 @@ class NotificationPlanner:
             now = await turn.now()
             digests = await turn.due_digests(DIGESTS_A_TURN)
             for digest in digests:
-                queued += await self._send_digest(turn, digest, now)
+                queued += await self._try_digest(turn, digest, now)
             events = await turn.read(EVENTS_A_TURN)
             default = _parse(await turn.default_rules(), "the default")
-            for event in events:
-                queued += await self._plan(turn, event, default, now)
-        return len(events), queued, len(digests)
+            planned, made = await self._plan_events(turn, events, default, now)
+        return planned, queued + made, len(digests)
+
+    async def _try_digest(self, turn: NotificationTurn, digest: DueDigest, now: datetime) -> int:
+        """Send a digest; one that cannot be sent is deleted, so that it holds up no other."""
+        try:
+            async with turn.savepoint():
+                return await self._send_digest(turn, digest, now)
+        except Unavailable:
+            raise
+        except Exception:  # noqa: BLE001  a bug loses the digest, not what comes after it
+            self._metrics.bugs.labels("notification_planner").inc()
+            log.exception("notification_digest_failed", of=f"{digest.scope.kind} {digest.scope.id}")
+            await turn.delete_state(digest.scope, digest.key)
+            return 0
+
+    async def _plan_events(
+        self,
+        turn: NotificationTurn,
+        events: Sequence[NotableEvent],
+        default: Sequence[NotificationRule],
+        now: datetime,
+    ) -> tuple[int, int]:
+        """Plan events in order; return how many were planned and how many deliveries they made."""
+        queued = 0
+        for count, event in enumerate(events):
+            try:
+                async with turn.savepoint():
+                    queued += await self._plan(turn, event, default, now)
+            except Unavailable:
+                raise
+            except Exception:  # noqa: BLE001  a bug of one event
+                # It delays what follows for an hour, which keeps the order; then it is given up.
+                self._metrics.bugs.labels("notification_planner").inc()
+                log.exception("notification_planning_failed", fact=event.id, given_up=event.stale)
+                if not event.stale:
+                    turn.stop_before(event)
+                    return count, queued
+        return len(events), queued
 
     async def _plan(
         self,
