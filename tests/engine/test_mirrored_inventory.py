@@ -11,11 +11,11 @@ from kit.target_mirror import age, inventory_of
 from opsjobs.clock import SystemClock
 from opsjobs.engine.runs.run_connection import refresh_credentials
 from opsjobs.engine.runs.run_secrets import ExternalSecrets
-from opsjobs.model.errors import Conflict, RemoteFailure, Unavailable
+from opsjobs.model.errors import Conflict, Invalid, RemoteFailure, Unavailable
 from opsjobs.model.secret import TargetServiceSource
 from opsjobs.model.target import SelectionDraft, TargetDraft
 from opsjobs.store.envelope import new_key
-from opsjobs.store.inventory import TargetInventory
+from opsjobs.store.inventory import StoredTarget, TargetInventory
 from opsjobs.store.paging import PageRequest
 from opsjobs.store.transaction import Database
 from opsjobs.store.vault import Vault
@@ -236,6 +236,39 @@ async def test_beside_targets_that_are_kept_here_the_service_is_not_used(
                 await names(inventory, selector="env=prod")
         assert caught.value.code == "local_targets_exist"
         assert "web-1 are kept here" in str(caught.value)
+
+
+async def test_a_target_that_is_kept_here_is_never_taken_for_one_of_the_service(
+    database: Database,
+) -> None:
+    local = TargetInventory(database, Vault(database, [new_key()]))
+    kept = await local.create(TargetDraft(name="web-1", host="192.0.2.1"))
+    assert isinstance(kept, StoredTarget)
+    with platform_services(V3) as platform:
+        add(platform, f"{kept.target.id}:web-9")
+        async with inventory_of(platform, database) as inventory:
+            for entry in (kept.target.id, kept.uuid, "web-1"):
+                with pytest.raises(Conflict) as caught:
+                    await names(inventory, ids=[entry])
+                assert caught.value.code == "local_targets_exist"
+            assert await inventory.endpoints([kept.target.id]) == {}
+            assert await inventory.get_many([kept.target.id]) == {}
+
+
+async def test_without_the_service_none_of_its_targets_is_used(database: Database) -> None:
+    with platform_services(V3) as platform:
+        add(platform, "7:web-7", tags=("web", "env=prod"))
+        async with inventory_of(platform, database) as inventory:
+            assert await names(inventory, groups=["web"]) == ["web-7"]
+    local = TargetInventory(database, Vault(database, [new_key()]))
+    for entry in ("7", "web-7"):
+        with pytest.raises(Invalid) as caught:
+            await names(local, ids=[entry])
+        assert caught.value.code == "unknown_target"
+    assert await names(local, selector="env=prod") == []
+    assert await names(local, groups=["web"]) == []
+    assert (await local.endpoints(["7"]), await local.get_many(["7"])) == ({}, {})
+    assert (await local.count(), (await local.list(PageRequest())).items) == (0, [])
 
 
 # Credentials.

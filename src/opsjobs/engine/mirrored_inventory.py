@@ -48,6 +48,8 @@ class MirrorLimits:
 class MirroredInventory(TargetInventory):
     """The inventory of an installation whose targets are kept by the Target Service."""
 
+    remote = True
+
     def __init__(
         self,
         database: Database,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
@@ -89,7 +89,10 @@ select {_TARGET}, t.uuid, t.external_id, t.created_at, t.updated_at,
 from targets t
 left join credentials c on c.id = t.credential_id left join targets j on j.id = t.jump_id"""
 
-_SUBSET = " where (%(among)s::bigint[] is null or t.id = any(%(among)s)) and t.gone_at is null"
+# Targets that are kept here and those of the Target Service are never mixed up: the same id or name
+# may mean another machine there.
+_KEPT = "t.gone_at is null and (t.external_id is not null) = %(remote)s"
+_SUBSET = f" where (%(among)s::bigint[] is null or t.id = any(%(among)s)) and {_KEPT}"
 
 TARGETS = Listing(
     _SELECT + _SUBSET,
@@ -141,10 +144,11 @@ select (select max(depth) from ahead) + coalesce((select max(depth) from behind)
 
 _REACH = f"""
 with recursive reach(id) as (
-  select id from targets where id = any(%s::bigint[]) and gone_at is null
+  select id from targets t where id = any(%(ids)s::bigint[]) and {_KEPT}
   union select t.jump_id from targets t join reach using (id) where t.jump_id is not null
 )
-select {_TARGET} from targets t join reach using (id)"""
+select {_TARGET} from targets t join reach using (id)
+where (t.external_id is not null) = %(remote)s"""
 
 # Includes what a launch checks of the logins, so that unbound ones need no further query.
 _LAUNCHED = target_selection.Read(
@@ -153,8 +157,8 @@ _LAUNCHED = target_selection.Read(
     "left join credentials c on c.id = t.credential_id",
 )
 _NAMED = (
-    f"select {_LAUNCHED.columns} from targets t {_LAUNCHED.joined} where t.id = any(%s::bigint[]) "
-    "and t.gone_at is null"
+    f"select {_LAUNCHED.columns} from targets t {_LAUNCHED.joined} "
+    f"where t.id = any(%(ids)s::bigint[]) and {_KEPT}"
 )
 
 _BEHIND = (
@@ -168,6 +172,9 @@ class TargetInventory:
 
     `local`: whether `transport: local` is enabled.
     """
+
+    remote = False
+    """Whether its targets are those of the Target Service; others are never used."""
 
     def __init__(
         self, database: Database, vault: Vault, clock: Clock | None = None, *, local: bool = False
@@ -274,19 +281,21 @@ class TargetInventory:
         exist, or that names a target outside of `sight` (None: all are visible); Forbidden if
         groups or the selector find nothing and the caller does not see all targets.
         """
+        read = replace(_LAUNCHED, remote=self.remote)
         return [
             _target(row)
-            for row in await target_selection.select(self._database, selection, sight, _LAUNCHED)
+            for row in await target_selection.select(self._database, selection, sight, read)
         ]
 
     async def endpoints(self, target_ids: Sequence[str]) -> dict[str, Endpoint]:
         """Return the endpoints of these targets, with opened credentials, in two queries.
 
         Unknown ids are left out. `jumps` begins with the jump host nearest to opsjobs. A target
-        whose route is a cycle or longer than 4 is also left out.
+        whose route is a cycle, longer than 4 or through a target of another source is left out, too.
         """
         wanted = [int(i) for i in target_ids if i.isdigit() and Reference.parse(i)]
-        rows = {row["id"]: _target(row) for row in await self._database.fetch(_REACH, [wanted])}
+        found = await self._database.fetch(_REACH, {"ids": wanted, "remote": self.remote})
+        rows = {row["id"]: _target(row) for row in found}
         logins = sorted({t.credential for t in rows.values() if t.credential is not None})
         opened = await self._vault.open_many(logins) if logins else {}
         routes = {i: _route(rows[i], rows, opened) for i in wanted if i in rows}
@@ -295,14 +304,14 @@ class TargetInventory:
     async def count(self) -> int:
         """Return the number of all targets."""
         row = await self._database.fetch_one(
-            "select count(*) as n from targets where gone_at is null"
+            f"select count(*) as n from targets t where {_KEPT}", {"remote": self.remote}
         )
         return int(row["n"]) if row is not None else 0
 
     async def get_many(self, target_ids: Sequence[str]) -> dict[str, Target]:
         """Return these targets as they are now, by id; unknown ids are left out."""
         wanted = [int(i) for i in target_ids if i.isdigit() and Reference.parse(i)]
-        rows = await self._database.fetch(_NAMED, [wanted])
+        rows = await self._database.fetch(_NAMED, {"ids": wanted, "remote": self.remote})
         return {str(row["id"]): _target(row) for row in rows}
 
     async def remember_host_key(self, target_id: str, key: str) -> bool:
@@ -347,9 +356,8 @@ class TargetInventory:
         """
         if selector is not None:
             among = await target_selection.by_selector(self._database, selector)
-        return (await TARGETS.page(self._database, request, {"among": among}, reach=reach)).map(
-            _stored
-        )
+        values = {"among": among, "remote": self.remote}
+        return (await TARGETS.page(self._database, request, values, reach=reach)).map(_stored)
 
 
 async def insert(
@@ -577,6 +585,8 @@ def _route(
     hop = target
     while hop.jump is not None:
         if len(jumps) == JUMPS_MAX:
+            return None
+        if int(hop.jump) not in known:
             return None
         hop = known[int(hop.jump)]
         jumps.insert(0, Endpoint(hop, opened.get(hop.credential or "")))

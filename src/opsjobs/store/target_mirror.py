@@ -54,7 +54,8 @@ where t.external_id is not null and {_AGE} > %(seconds)s order by t.id"""
 _NAMED = """
 select e.entry, t.id from unnest(%(entries)s::text[], %(ids)s::bigint[], %(uuids)s::uuid[])
   as e(entry, id, uuid)
-left join targets t on (t.id = e.id or t.uuid = e.uuid or t.name = e.entry) and t.gone_at is null"""
+left join targets t on (t.id = e.id or t.uuid = e.uuid or t.name = e.entry)
+  and t.gone_at is null and t.external_id is not null"""
 
 # A name that another row holds now: a gone one gives it up, and so do rows that are written too.
 _FREE_NAMES = """

@@ -22,10 +22,21 @@ UNKNOWN_SHOWN_MAX = 100
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """The columns to read of the selected targets `t` (including the id), and their joins."""
+    """The columns to read of the selected targets `t` (including the id), and their joins.
+
+    `remote`: select targets of the Target Service only, or such that are kept here; None: both.
+    """
 
     columns: str = "t.id"
     joined: str = ""
+    remote: bool | None = None
+
+    @property
+    def kept(self) -> str:
+        """The SQL condition for the targets to choose from."""
+        if self.remote is None:
+            return "t.gone_at is null"
+        return f"t.gone_at is null and t.external_id is {'not ' if self.remote else ''}null"
 
 
 ONLY_IDS = Read()
@@ -39,7 +50,7 @@ from unnest((select %(positions)s::int[]), (select %(entries)s::text[]), (select
   (select %(uuids)s::uuid[]))
   as e(position, entry, id, uuid)
 join targets t on (t.id = e.id or t.uuid = e.uuid or t.name = e.entry)
-  and t.gone_at is null{within}
+  and {kept}{within}
 order by e.position, (t.id = e.id) desc nulls last, (t.uuid = e.uuid) desc nulls last"""
 _LISTED = f"""
 select listed.position, {{columns}} from ({_IDS}) listed join targets t
@@ -56,7 +67,7 @@ select h.name, g.id is not null as stored, g.selector from held h left join targ
   on g.name = h.name"""
 _GROUPS = """
 select t.groups, {columns} from targets t {joined}
-where ({conditions}) and t.gone_at is null order by t.id limit %s"""
+where ({conditions}) and {kept} order by t.id limit %s"""
 # Existing groups are left out beforehand: even an insert that does nothing uses up an id.
 _MAKE_KNOWN = """
 insert into target_groups (name)
@@ -136,7 +147,7 @@ async def _by_selector(database: Database, selector: str, read: Read) -> list[Di
     condition, values = _all_of(requirements)
     query = (
         f"select {read.columns} from targets t {read.joined} where {condition} "
-        f"and t.gone_at is null order by t.id limit %s"
+        f"and {read.kept} order by t.id limit %s"
     )
     return await database.fetch(query, [*values, SELECTED_MAX])
 
@@ -178,7 +189,7 @@ async def _find_listed(
     within, reaching = and_within(sight, "t.labels")
     references = [Reference.parse(entry) for entry in entries]
     found = await connection.execute(
-        _LISTED.format(within=within, columns=read.columns, joined=read.joined),
+        _LISTED.format(within=within, columns=read.columns, joined=read.joined, kept=read.kept),
         {
             **reaching,
             "positions": list(range(len(entries))),
@@ -215,7 +226,9 @@ async def _grouped(
     """Return the targets in these groups, and the names of the groups that exist."""
     held = await database.fetch(_HELD, [list(groups)])
     condition, values = _in_groups(held)
-    query = _GROUPS.format(conditions=condition, columns=read.columns, joined=read.joined)
+    query = _GROUPS.format(
+        conditions=condition, columns=read.columns, joined=read.joined, kept=read.kept
+    )
     rows = await database.fetch(query, [*values, SELECTED_MAX])
     found = {row["name"] for row in held if row["stored"]} | {
         group for row in rows for group in row["groups"]
