@@ -82,6 +82,22 @@ async def test_a_launch_takes_a_user_who_is_active_and_holds_the_right_there_too
             assert "OPSJOBS_JWT_NAME_CLAIM" in problem(refused, 403, "user_unknown")["detail"]
 
 
+async def test_resuming_starts_work_and_is_confirmed(database: Database) -> None:
+    with platform_services(V3) as platform:
+        async with at_the_desk(database, platform) as on:
+            running = (await on.http.post(await a_job(on), json={})).json()["id"]
+            await on.http.post(f"/executions/{running}/pause", json={})
+            for name, more in (("ben", {"is_active": False}), ("eve", {"role": "viewer"})):
+                platform.users[name] = {**ADA, "id": name, **more}
+            resume = f"/executions/{running}/resume"
+            refused = await on.http.post(resume, headers=bearer(sub="ben"))
+            problem(refused, 403, "user_disabled")
+            refused = await on.http.post(resume, headers=bearer(sub="eve"))
+            problem(refused, 403, "forbidden")
+            platform.users["ada"] = ADA
+            assert (await on.http.post(resume, headers=bearer())).status_code == 200
+
+
 async def test_an_answer_is_cached_for_a_short_time_and_never_asked_for_our_own_identities(
     database: Database,
 ) -> None:
@@ -113,6 +129,12 @@ async def test_while_it_cannot_be_asked_nothing_is_launched_and_all_can_be_stopp
             rows = await database.fetch("select count(*) as n from job_executions")
             assert rows[0]["n"] == 1
             assert (await on.http.get("/jobs", headers=bearer())).status_code == 200
+            paused = await on.http.post(f"/executions/{running}/pause", json={}, headers=bearer())
+            assert paused.status_code == 200
+            resumed = await on.http.post(f"/executions/{running}/resume", headers=bearer())
+            assert (
+                "The User Service does not answer" in problem(resumed, 503, "unavailable")["detail"]
+            )
             cancelled = await on.http.post(
                 f"/executions/{running}/cancel", json={}, headers=bearer()
             )

@@ -17,6 +17,7 @@ from opsjobs.api.authorization import (
     bounds,
     check_override,
     check_permission,
+    confirm_caller,
     load_execution,
     load_job,
     reach,
@@ -331,7 +332,12 @@ async def pause(
 
 @router.post(
     "/executions/{id}/resume",
-    dependencies=[requires("executions:cancel", Within.OBJECT), Depends(load_execution)],
+    # Resuming starts work, so the caller is confirmed before the permission is checked.
+    dependencies=[
+        Depends(confirm_caller),
+        requires("executions:cancel", Within.OBJECT),
+        Depends(load_execution),
+    ],
     summary="Resume an execution",
     response_model=ResumedOut,
 )
