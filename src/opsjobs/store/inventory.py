@@ -174,7 +174,7 @@ class TargetInventory:
     """
 
     remote = False
-    """Whether its targets are those of the Target Service; others are never used."""
+    """True if its targets are those of the Target Service; others are never used."""
 
     def __init__(
         self, database: Database, vault: Vault, clock: Clock | None = None, *, local: bool = False
@@ -291,7 +291,8 @@ class TargetInventory:
         """Return the endpoints of these targets, with opened credentials, in two queries.
 
         Unknown ids are left out. `jumps` begins with the jump host nearest to opsjobs. A target
-        whose route is a cycle, longer than 4 or through a target of another source is left out, too.
+        whose route is a cycle, longer than 4, or through a target of the other source is also left
+        out.
         """
         wanted = [int(i) for i in target_ids if i.isdigit() and Reference.parse(i)]
         found = await self._database.fetch(_REACH, {"ids": wanted, "remote": self.remote})
