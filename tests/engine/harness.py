@@ -100,7 +100,9 @@ class InMemoryTargets:
         """Return the number of targets."""
         return len(self.targets)
 
-    async def get_many(self, target_ids: Sequence[str]) -> dict[str, Target]:
+    async def get_many(
+        self, target_ids: Sequence[str], *, strict: bool = False
+    ) -> dict[str, Target]:
         """Return those that exist."""
         return {i: self.targets[i] for i in target_ids if i in self.targets}
 

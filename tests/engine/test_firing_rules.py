@@ -430,7 +430,7 @@ class _Away:
         """Never."""
         raise Unavailable("the Target Service is away")
 
-    async def get_many(self, _: Sequence[str]) -> dict[str, Target]:
+    async def get_many(self, _: Sequence[str], *, strict: bool = False) -> dict[str, Target]:
         """Nobody."""
         return {}
 

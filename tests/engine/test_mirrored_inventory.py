@@ -13,10 +13,11 @@ from opsjobs.engine.runs.run_connection import refresh_credentials
 from opsjobs.engine.runs.run_secrets import ExternalSecrets
 from opsjobs.model.errors import Conflict, Invalid, RemoteFailure, Unavailable
 from opsjobs.model.secret import TargetServiceSource
-from opsjobs.model.target import SelectionDraft, TargetDraft
+from opsjobs.model.target import PlatformTarget, SelectionDraft, TargetDraft
 from opsjobs.store.envelope import new_key
 from opsjobs.store.inventory import StoredTarget, TargetInventory
 from opsjobs.store.paging import PageRequest
+from opsjobs.store.target_mirror import TargetMirror
 from opsjobs.store.transaction import Database
 from opsjobs.store.vault import Vault
 from store.drafts import host_key, password
@@ -295,6 +296,37 @@ async def test_a_login_of_ours_comes_first_then_the_label_then_the_service(
         )
 
 
+async def test_a_label_neither_replaces_a_login_of_ours_nor_outlives_itself(
+    database: Database,
+) -> None:
+    vault = Vault(database, [new_key()])
+    for name in ("ours", "web-key"):
+        await vault.create(password(name))
+    with platform_services(MS) as platform:
+        add(platform, "1:web-1", "2:web-2", tags=("credential=web-key",))
+        async with inventory_of(platform, database, vault=vault) as inventory:
+            await names(inventory, ids=["1", "2"])
+            stored = await inventory.get("1")
+            draft = {name: stored.data()[name] for name in TargetDraft.model_fields}
+            await inventory.replace(
+                "1", TargetDraft.model_validate({**draft, "credential": "ours"})
+            )
+            await age(database, 60)
+            assert await logins(inventory, "1", "2") == ["ours", "web-key"]
+            with pytest.raises(Conflict) as caught:
+                await vault.delete("web-key")
+            assert caught.value.code == "credential_in_use"
+            add(platform, "1:web-1", "2:web-2")
+            await age(database, 60)
+            assert await logins(inventory, "1", "2") == ["ours", None]
+            await vault.delete("web-key")
+
+
+async def logins(inventory: TargetInventory, *ids: str) -> list[str | None]:
+    found = await inventory.endpoints(ids)
+    return [one.name if (one := found[id_].credential) is not None else None for id_ in ids]
+
+
 async def test_a_generation_without_credentials_uses_those_of_opsjobs_only(
     database: Database,
 ) -> None:
@@ -373,3 +405,42 @@ async def test_a_run_that_waits_takes_its_login_once_the_service_is_back(
             platform.faults.clear()
             after = {id_: await refresh_credentials(inventory, one) for id_, one in during.items()}
             assert after == before
+
+
+async def test_a_retry_takes_only_what_is_young_enough(database: Database) -> None:
+    with platform_services(V3) as platform:
+        add(platform, "1:web-1")
+        async with inventory_of(platform, database) as inventory:
+            await names(inventory, ids=["1"])
+            platform.faults["target"] = "500"
+            assert [*await inventory.get_many(["1"], strict=True)] == ["1"]
+            await age(database, 31)
+            with pytest.raises(Unavailable):
+                await inventory.get_many(["1"], strict=True)
+            assert [*await inventory.get_many(["1"])] == ["1"], "it is shown all the same"
+
+
+async def test_what_was_read_earlier_never_replaces_what_was_read_later(
+    database: Database,
+) -> None:
+    def named(name: str, id_: str) -> PlatformTarget:
+        return PlatformTarget(id_, TargetDraft(name=name, host="192.0.2.7"))
+
+    mirror, vault = TargetMirror(database), Vault(database, [new_key()])
+    inventory = TargetInventory(database, vault)
+    inventory.remote = True
+    first = await mirror.moment()
+    second = await mirror.moment()
+    await mirror.write([named("web-1", "1"), named("web-2", "2")], read_at=second)
+    third = await mirror.moment()
+    await mirror.write([], gone=["2"], read_at=third)
+    late = [named("web-2", "1"), named("web-1", "2"), named("web-3", "3")]
+    written = await mirror.write(late, read_at=first, complete=True)
+    assert (written["changed"], written["made"]) == (0, 1)
+    assert await names(inventory, ids=["1", "3"]) == ["web-1", "web-3"]
+    await mirror.write([], read_at=first, complete=True)
+    assert await names(inventory, ids=["1"]) == ["web-1"]
+    assert await inventory.get_many(["2"]) == {}
+    row = await database.fetch_one("select synced_at from mirrors")
+    assert row is not None
+    assert row["synced_at"] == first, "it is as old as its first request"

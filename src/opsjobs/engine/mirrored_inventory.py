@@ -88,7 +88,7 @@ class MirroredInventory(TargetInventory):
             await self._refresh(target_ids, self._limits.fresh_seconds)
         except ServiceUnavailable as failed:
             away = f"{failed}, and what is known of it is too old (OPSJOBS_TARGET_STALE)"
-            allowed = self._limits.fresh_seconds + self._limits.stale_seconds
+            allowed = self._allowed
         stale = {one.id: away for one in await self._mirror.find_stale(target_ids, allowed)}
         found = await super().endpoints(target_ids)
         hops = {hop.target.id for one in found.values() for hop in (one, *one.jumps)}
@@ -101,9 +101,19 @@ class MirroredInventory(TargetInventory):
             for target_id, endpoint in found.items()
         }
 
-    async def get_many(self, target_ids: Sequence[str]) -> dict[str, Target]:
-        """Return these targets by id, refreshed if the service answers: nothing is begun by it."""
-        await self._try(self._refresh(target_ids, self._limits.fresh_seconds))
+    async def get_many(
+        self, target_ids: Sequence[str], *, strict: bool = False
+    ) -> dict[str, Target]:
+        """Return these targets by id, refreshed if the service answers.
+
+        Raises Unavailable if it does not, and `strict` data is too old to start work with.
+        """
+        try:
+            await self._refresh(target_ids, self._limits.fresh_seconds)
+        except ServiceUnavailable as away:
+            if strict and await self._mirror.find_stale(target_ids, self._allowed):
+                raise self._unavailable(away) from None
+            log.warning("targets_not_refreshed", reason=str(away))
         return await super().get_many(target_ids)
 
     async def count(self) -> int:
@@ -197,8 +207,9 @@ class MirroredInventory(TargetInventory):
             await self._fetch([one.external_id for one in stale])
 
     async def _fetch(self, external_ids: Sequence[str]) -> None:
+        read_at = await self._mirror.moment()
         fetched = await self._service.fetch(external_ids)
-        await self._mirror.write(fetched.found, gone=[*fetched.missing])
+        await self._mirror.write(fetched.found, read_at=read_at, gone=[*fetched.missing])
 
     async def _refresh_all(self, seconds: float) -> None:
         """Read all targets if that was longer ago; callers at the same time share one reading."""
@@ -210,14 +221,15 @@ class MirroredInventory(TargetInventory):
         await asyncio.shield(self._syncing)
 
     async def _sync(self) -> None:
+        read_at = await self._mirror.moment()
         fetched = await self._service.fetch_all()
-        written = await self._mirror.write(fetched.found, complete=True)
+        written = await self._mirror.write(fetched.found, read_at=read_at, complete=True)
         if written.total():
             log.info("targets_synchronized", targets=len(fetched.found), **written)
 
     async def _check_age(self, selection: SelectionDraft, away: ServiceUnavailable) -> None:
         """Raise Unavailable unless all that this selection reads is young enough."""
-        allowed = self._limits.fresh_seconds + self._limits.stale_seconds
+        allowed = self._allowed
         age = await self._mirror.age_seconds()
         if selection.groups or selection.selector is not None:
             if age is None or age > allowed:
@@ -253,6 +265,11 @@ class MirroredInventory(TargetInventory):
     @property
     def _fresh(self) -> float:
         return self._limits.fresh_seconds
+
+    @property
+    def _allowed(self) -> float:
+        """The age up to which data is used while the service does not answer."""
+        return self._limits.fresh_seconds + self._limits.stale_seconds
 
     def _unavailable(self, away: ServiceUnavailable) -> Unavailable:
         return Unavailable(

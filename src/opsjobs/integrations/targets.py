@@ -29,8 +29,13 @@ class Targets(Protocol):
     async def count(self) -> int:
         """Return the number of all targets."""
 
-    async def get_many(self, target_ids: Sequence[str]) -> dict[str, Target]:
-        """Return these targets as they are now, by id; leave out unknown ids."""
+    async def get_many(
+        self, target_ids: Sequence[str], *, strict: bool = False
+    ) -> dict[str, Target]:
+        """Return these targets as they are now, by id; leave out unknown ids.
+
+        `strict`: raise Unavailable if what is known is too old to start work with.
+        """
 
 
 async def load_jump_hosts(inventory: Targets, targets: Sequence[Target]) -> list[Target]:

@@ -82,6 +82,9 @@ _COLUMNS = tuple(_REFERENCES.get(name, name) for name in TargetDraft.model_field
 _NAMES = ", ".join(_COLUMNS)
 _VALUES = ", ".join(f"%({column})s" for column in _COLUMNS)
 _TARGET = f"""t.id, {", ".join(f"t.{column}" for column in _COLUMNS)}, t.version"""
+# The credential that is set here, else the one that a label of the Target Service names.
+_LOGIN = "coalesce(t.credential_id, t.label_credential_id)"
+_USED = _TARGET.replace("t.credential_id", f"{_LOGIN} as credential_id")
 
 _SELECT = f"""
 select {_TARGET}, t.uuid, t.external_id, t.created_at, t.updated_at,
@@ -147,14 +150,14 @@ with recursive reach(id) as (
   select id from targets t where id = any(%(ids)s::bigint[]) and {_KEPT}
   union select t.jump_id from targets t join reach using (id) where t.jump_id is not null
 )
-select {_TARGET} from targets t join reach using (id)
+select {_USED} from targets t join reach using (id)
 where (t.external_id is not null) = %(remote)s"""
 
 # Includes what a launch checks of the logins, so that unbound ones need no further query.
 _LAUNCHED = target_selection.Read(
-    f"{_TARGET}, (c.bound_targets <> '{{}}' or c.bound_groups <> '{{}}' or c.bound_jobs <> '{{}}')"
+    f"{_USED}, (c.bound_targets <> '{{}}' or c.bound_groups <> '{{}}' or c.bound_jobs <> '{{}}')"
     " is true as bound",
-    "left join credentials c on c.id = t.credential_id",
+    f"left join credentials c on c.id = {_LOGIN}",
 )
 _NAMED = (
     f"select {_LAUNCHED.columns} from targets t {_LAUNCHED.joined} "
@@ -309,7 +312,12 @@ class TargetInventory:
         )
         return int(row["n"]) if row is not None else 0
 
-    async def get_many(self, target_ids: Sequence[str]) -> dict[str, Target]:
+    async def get_many(
+        self,
+        target_ids: Sequence[str],
+        *,
+        strict: bool = False,  # noqa: ARG002  for targets of the Target Service
+    ) -> dict[str, Target]:
         """Return these targets as they are now, by id; unknown ids are left out."""
         wanted = [int(i) for i in target_ids if i.isdigit() and Reference.parse(i)]
         rows = await self._database.fetch(_NAMED, {"ids": wanted, "remote": self.remote})

@@ -11,7 +11,8 @@ import re
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Any
+from datetime import datetime
+from typing import Any, cast
 
 from psycopg.types.json import Jsonb
 
@@ -43,6 +44,13 @@ _AGE = f"""case when t.gone_at is null then extract(epoch from (select opsjobs_n
   - greatest(t.synced_at, (select synced_at from mirrors where name = 'target-service')))
   else {GONE_SECONDS:.0f} end"""
 
+# The time of what is known of a row. What was read before that is old, however late it arrives.
+_AS_OF = """greatest(t.synced_at, t.gone_at,
+  (select synced_at from mirrors where name = 'target-service'))"""
+_NEWER = f"""
+select external_id from targets t
+where external_id = any(%(ids)s::text[]) and {_AS_OF} > %(read_at)s"""
+
 _STALE = f"""
 with recursive route(id) as (
   select id from targets where id = any(%(ids)s::bigint[]) and external_id is not null
@@ -67,9 +75,9 @@ _HELD_NAMES = """
 select name from targets where name = any(%(names)s::text[])
   and external_id <> all(%(ids)s::text[])"""
 
-_GONE = """
-update targets set gone_at = opsjobs_now(), version = version + 1, updated_at = opsjobs_now()
-where external_id is not null and gone_at is null and {condition}"""
+_GONE = f"""
+update targets t set gone_at = %(read_at)s, version = version + 1, updated_at = opsjobs_now()
+where external_id is not null and gone_at is null and {_AS_OF} <= %(read_at)s and {{condition}}"""
 _GONE_BUT = _GONE.format(condition="external_id <> all(%(ids)s::text[])")
 _GONE_THESE = _GONE.format(condition="external_id = any(%(ids)s::text[])")
 
@@ -118,6 +126,12 @@ class TargetMirror:
         )
         return float(row["age"]) if row is not None else None
 
+    async def moment(self) -> datetime:
+        """Return the time now, for `write`: what the service answers from now on is as of then."""
+        row = await self._database.fetch_one("select opsjobs_now() as at")
+        assert row is not None
+        return cast("datetime", row["at"])
+
     async def find_stale(self, ids: Collection[str], seconds: float) -> list[StaleTarget]:
         """Return those of these targets, and of their jump hosts, whose data is older than that."""
         wanted = [int(i) for i in ids if i.isdigit() and Reference.parse(i)]
@@ -145,43 +159,62 @@ class TargetMirror:
         return {r["entry"]: str(r["id"]) if r["id"] is not None else None for r in rows}
 
     async def write(
-        self, found: Sequence[PlatformTarget], *, gone: Sequence[str] = (), complete: bool = False
+        self,
+        found: Sequence[PlatformTarget],
+        *,
+        read_at: datetime,
+        gone: Sequence[str] = (),
+        complete: bool = False,
     ) -> Counter[str]:
         """Store these targets; return how many were changed, made, and are gone.
 
-        `gone`: ids that the service does not have. `complete`: it has no others than `found`.
+        `read_at`: the `moment` before the service was asked; a row of which newer data is known is
+        left alone. `gone`: ids that the service does not have. `complete`: it has no others than
+        `found`.
         Raises Conflict("local_targets_exist").
         """
         async with self._database.transaction() as connection:
             await connection.execute("select pg_advisory_xact_lock(%s)", [_LOCK])
             await _check_no_local_targets(connection)
-            written = await self._write(connection, found, complete=complete)
-            ids = {"ids": [target.external_id for target in found] if complete else list(gone)}
-            lost = await connection.execute(_GONE_BUT if complete else _GONE_THESE, ids)
+            values = {"ids": [target.external_id for target in found], "read_at": read_at}
+            rows = await (await connection.execute(_NEWER, values)).fetchall()
+            newer = {row["external_id"] for row in rows}
+            kept = [target for target in found if target.external_id not in newer]
+            written = await self._write(connection, kept, read_at, newer=newer, complete=complete)
+            if not complete:
+                values["ids"] = list(gone)
+            lost = await connection.execute(_GONE_BUT if complete else _GONE_THESE, values)
             if complete:
                 forgotten = await connection.execute(_FORGET, [GONE_DAYS])
                 for row in await forgotten.fetchall():
                     await circuits.forget(connection, "target_id", row["id"])
                 await connection.execute(
-                    "insert into mirrors (name, synced_at) values (%s, opsjobs_now()) "
-                    "on conflict (name) do update set synced_at = excluded.synced_at",
-                    [_MIRROR],
+                    "insert into mirrors as m (name, synced_at) values (%s, %s) on conflict (name) "
+                    "do update set synced_at = greatest(m.synced_at, excluded.synced_at)",
+                    [_MIRROR, read_at],
                 )
         return written + Counter(gone=lost.rowcount)
 
     async def _write(
-        self, connection: Connection, found: Sequence[PlatformTarget], *, complete: bool
+        self,
+        connection: Connection,
+        found: Sequence[PlatformTarget],
+        read_at: datetime,
+        *,
+        newer: Collection[str],
+        complete: bool,
     ) -> Counter[str]:
         if not found:
             return Counter()
         ids = [target.external_id for target in found]
-        names = await _distinct_names(connection, found, complete=complete)
+        names = await _distinct_names(connection, found, complete=complete and not newer)
         await connection.execute(_FREE_NAMES, {"names": names, "ids": ids})
         rows = [self._row(target, name) for target, name in zip(found, names, strict=True)]
         values = {
             "rows": Jsonb(rows),
             "host_key_policy": self._host_key_policy.value,
             "slots": SLOTS,
+            "read_at": read_at,
             # A complete synchronization is recorded once, not in each row.
             "touch": not complete,
         }

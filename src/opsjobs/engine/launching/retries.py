@@ -138,7 +138,7 @@ class RetryService:
                 f"Execution {parent.id} has not ended: wait for its end or cancel it, then retry.",
             )
         runs = _choose_runs(parent, await self._parents.runs(parent.id), draft)
-        inventory = await self._targets.get_many([run.target.id for run in runs])
+        inventory = await self._targets.get_many([run.target.id for run in runs], strict=True)
         await self._check_bounds(bounds, [parent], runs, inventory)
         by |= {"reason": draft.reason, "override": draft.override}
         return parent, runs, await self._draft_retry(parent, runs, inventory, **by)
@@ -170,7 +170,9 @@ class RetryService:
         chosen = dict(islice(by_execution.items(), min(at_most, REVIVED_MAX)))
         chosen_runs = [run for runs in chosen.values() for run in runs]
         parents = await self._parents.get_many(chosen)
-        inventory = await self._targets.get_many([run.target.id for run in chosen_runs])
+        inventory = await self._targets.get_many(
+            [run.target.id for run in chosen_runs], strict=True
+        )
         await self._check_bounds(bounds, parents, chosen_runs, inventory)
         by: dict[str, Any] = {
             "requested_by": requested_by,

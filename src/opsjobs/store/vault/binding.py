@@ -28,7 +28,8 @@ _GROUPS = "select name from target_groups where name = any(%s)"
 _OF_TARGETS = """
 select t.id, t.name as target, t.transport, t.winrm->>'auth' as auth, c.name, c.type,
   c.bound_targets, c.bound_groups, c.bound_jobs
-from targets t join credentials c on c.id = t.credential_id where t.id = any(%s::bigint[])
+from targets t join credentials c on c.id = coalesce(t.credential_id, t.label_credential_id)
+where t.id = any(%s::bigint[])
   and (c.bound_targets <> '{}' or c.bound_groups <> '{}'
     or (t.transport = 'ssh' and c.type = any(%s)) or t.transport = 'winrm'
     or c.type = 'secret')"""
@@ -39,7 +40,8 @@ _NAMED = """
 select name, type, bound_targets, bound_groups, bound_jobs from credentials where name = any(%s)
   order by id for share"""
 
-USERS = "select id, name from targets where credential_id = %s order by name"
+USERS = """
+select id, name from targets where %s in (credential_id, label_credential_id) order by name"""
 JOBS = """
 select j.id, j.name, coalesce(array_agg(distinct a.key) filter (where a.kind = 'action'),
   '{}') as actions,
