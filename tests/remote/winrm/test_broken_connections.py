@@ -215,6 +215,38 @@ async def test_a_command_whose_input_was_cut_off_is_lost() -> None:
             assert "input was cut off" in lost.value.message
 
 
+@pytest.mark.parametrize("fault", [OPERATION_TIMEOUT, 1450])
+@pytest.mark.parametrize("size", [0, 1000, 500_000])
+async def test_a_command_whose_input_was_refused_is_lost_and_ended(fault: int, size: int) -> None:
+    async with pooled() as (host, pool), pool.session(host.endpoint()) as session:
+        host.server.faults.fault_before["Send"] = fault
+        process = await session.start("cat", stdin=b"x" * size)
+        async with asyncio.timeout(10):  # it waits for more
+            with pytest.raises(RemoteFailure) as lost:
+                await collect(process)
+        assert lost.value.code is ErrorCode.LOST
+        assert "input was cut off" in lost.value.message
+        assert str(fault) in lost.value.message
+        await until(lambda: host.server.service.shells == {})
+
+
+@pytest.mark.parametrize("fault", [109, 232, 0x8007006D, 0x800700E8, 995])
+async def test_a_command_that_has_closed_its_input_ends_as_it_does(fault: int) -> None:
+    async with pooled() as (host, pool), pool.session(host.endpoint()) as session:
+        host.server.faults.fault_before["Send"] = fault
+        process = await session.start("exec <&-; exit 3", stdin=b"x" * 500_000)
+        assert (await collect(process))[2] == RemoteExit(3)
+
+
+async def test_a_command_that_ends_without_an_exit_code_is_lost() -> None:
+    async with pooled() as (host, pool):
+        host.server.faults.hide_exit_codes = True
+        with pytest.raises(RemoteFailure) as lost:
+            await run(host, pool, "exit 3")
+        assert lost.value.code is ErrorCode.LOST
+        assert "did not say how" in lost.value.message
+
+
 async def test_a_command_whose_shell_is_gone_is_lost() -> None:
     async with pooled() as (host, pool), pool.session(host.endpoint()) as session:
         process = await session.start("echo up; sleep 60")

@@ -32,6 +32,8 @@ RECEIVED_AFTER_SIGNAL = 16
 OPERATION_TIMEOUT = 2150858793
 ABORTED = frozenset({995, 1223})
 """The faults of requests for a command that was terminated."""
+INPUT_CLOSED = ABORTED | {SHELL_GONE, 109, 232, 0x8007006D, 0x800700E8, 0x800703E3, 0x800704C7}
+"""The faults of input for a command that has ended, or has closed its input."""
 CONTROL_C_EXIT = -1073741510  # 0xC000013A, of a program that CTRL+C has ended
 
 _CONTACT = (Disconnected, ProtocolError, RemoteFailure)
@@ -51,7 +53,6 @@ class WinrmProcess:
         self._interrupted = False
         self._terminated = False
         self._unread = 0
-        self._input_failure: str | None = None
         self._doubt: str | None = None
         self._following = asyncio.create_task(self._follow(stdin))
 
@@ -68,7 +69,7 @@ class WinrmProcess:
                 await self._write(stdin)
             else:  # beside the output, which the command may have to write first
                 feeding = asyncio.create_task(self._write(stdin))
-            while not await self._receive():
+            while self._output.outcome is None and not await self._receive():
                 pass
         except asyncio.CancelledError:
             raise
@@ -95,8 +96,8 @@ class WinrmProcess:
             raise
         for name, data in received.pieces:
             self._output.put("stderr" if name == "stderr" else "stdout", data)
-        if received.done and self._input_failure is not None:
-            self._lose(self._input_failure)
+        if received.done and received.exit_code is None and not self._terminated:
+            self._lose("the command has ended, and the host did not say how")
         elif received.done:
             self._output.end(self._exit(received.exit_code))
         return received.done
@@ -135,18 +136,30 @@ class WinrmProcess:
     # --- input
 
     async def _write(self, data: bytes) -> None:
-        """Write the whole input and end it; a command that does not read it may end before."""
+        """Write the whole input and end it; a command that does not read it may end before.
+
+        If a part of it, or its end, may not have arrived, the command is lost.
+        """
         for at in range(0, max(len(data), 1), INPUT_BYTES):
             piece = data[at : at + INPUT_BYTES]
             last = at + INPUT_BYTES >= len(data)
             message = messages.send_input(self._shell.id, self._command, piece, end=last)
             try:
                 await self._host.request(message, once=True)
-            except WsmanFault:  # the command has ended, or closed its input
+            except WsmanFault as fault:
+                if fault.code not in INPUT_CLOSED:
+                    self._cut_off(fault)
                 return
             except _CONTACT as broken:
-                self._input_failure = f"its input was cut off ({broken})"
+                self._cut_off(broken)
                 return
+
+    def _cut_off(self, reason: Exception) -> None:
+        """Give the command up, and end it: it may wait for input that never comes."""
+        if self._interrupted or self._output.outcome is not None:
+            return
+        self._lose(f"its input was cut off ({reason}), so it is being ended")
+        self._host.later(self._host.delete(self._shell))
 
     # --- the end
 
