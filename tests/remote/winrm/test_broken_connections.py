@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,6 +18,7 @@ from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import CancelProof, ErrorCode
 from opsjobs.model.program import Program
 from opsjobs.remote.session import Output, RemoteExit
+from opsjobs.remote.winrm import connection
 from opsjobs.remote.winrm import host as hosts
 from opsjobs.remote.winrm.connect import WinrmConnector
 from opsjobs.remote.winrm.host import SHELL_GONE
@@ -236,6 +240,68 @@ async def test_a_command_that_has_closed_its_input_ends_as_it_does(fault: int) -
         host.server.faults.fault_before["Send"] = fault
         process = await session.start("exec <&-; exit 3", stdin=b"x" * 500_000)
         assert (await collect(process))[2] == RemoteExit(3)
+
+
+async def test_a_program_is_lost_if_the_report_of_its_start_did_not_arrive() -> None:
+    async with pooled() as (host, pool):
+        host.server.service.repeats_output = False
+        host.server.faults.close_after["Receive"] = 1
+        with pytest.raises(RemoteFailure) as lost:
+            await run(host, pool, Program(script=b"exit 0", interpreter="sh"))
+        assert lost.value.code is ErrorCode.LOST
+        assert "the connection broke" in lost.value.message
+
+
+@pytest.mark.parametrize("fault", [5, 0x803381A6])
+async def test_the_shell_of_a_command_that_did_not_start_is_deleted(fault: int) -> None:
+    async with pooled() as (host, pool):
+        host.server.faults.fault_before["Command"] = fault
+        with pytest.raises(RemoteFailure):
+            await run(host, pool, "exit 0")
+        await until(lambda: host.server.service.shells == {})
+
+
+async def test_the_shell_of_a_command_that_ended_and_is_lost_is_deleted() -> None:
+    async with pooled() as (host, pool):
+        host.server.faults.hide_exit_codes = True
+        with pytest.raises(RemoteFailure):
+            await run(host, pool, "exit 0")
+        await until(lambda: host.server.service.shells == {})
+
+
+@pytest.mark.parametrize("name", ["received_in", "send_input"])
+async def test_a_command_that_cannot_be_followed_is_lost_and_does_not_hang(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with pooled() as (host, pool), pool.session(host.endpoint()) as session:
+        process = await session.start("cat", stdin=b"x" * 500_000)
+
+        def fail(*_: object, **__: object) -> None:
+            raise RuntimeError("out of order")
+
+        monkeypatch.setattr(f"opsjobs.remote.winrm.process.messages.{name}", fail)
+        async with asyncio.timeout(10):
+            with pytest.raises(RemoteFailure) as lost:
+                await collect(process)
+        assert lost.value.code is ErrorCode.LOST
+        assert "out of order" in lost.value.message
+
+
+@pytest.mark.parametrize("position", [0, 1, 2, 3])
+async def test_a_request_that_was_not_encrypted_is_sent_on_another_connection(
+    position: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, seen = connection.seal, itertools.count()
+
+    def seal(*arguments: Any) -> tuple[str, bytes]:
+        if next(seen) == position:
+            raise ssl.SSLError("out of order")
+        return real(*arguments)
+
+    monkeypatch.setattr(connection, "seal", seal)
+    async with pooled() as (host, pool):
+        assert (await run(host, pool, "exit 3"))[2] == RemoteExit(3)
+        assert host.server.connections == 2
 
 
 async def test_a_command_that_ends_without_an_exit_code_is_lost() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 import time
 import xml.etree.ElementTree as ET
 
@@ -45,8 +46,8 @@ class Disconnected(Exception):
     """The connection broke during a request.
 
     `stale`: it was used before, and nothing of a response arrived. The host probably closed it
-    while it was idle, and did not get the request. `rejected`: the host could not decrypt it, and
-    did nothing. `timed_out`: the host did not answer in time, and may still perform it.
+    while it was idle, and did not get the request. `rejected`: the host did nothing, as the request
+    was not encrypted, or could not be decrypted. `timed_out`: the host did not answer in time, and may still perform it.
     """
 
     def __init__(
@@ -92,7 +93,7 @@ class Connection:
         body, headers = message.render(self._url), dict(self._login.headers)
         headers["Content-Type"] = SOAP
         if self._login.context is not None:
-            headers["Content-Type"], body = seal(self._login.context, self._login.protocol, body)
+            headers["Content-Type"], body = self._seal(body)
         reused, self._used = self._used, True
         try:
             response = await self._http.post(headers, body, message.seconds + MORE_SECONDS)
@@ -103,6 +104,17 @@ class Connection:
         except Broken as broken:
             raise Disconnected(str(broken), stale=reused and broken.silent) from None
         return self._read(response, reused=reused)
+
+    def _seal(self, body: bytes) -> tuple[str, bytes]:
+        """Return the content type and the encrypted form of a request.
+
+        After a failure the two sides no longer agree on the state of the encryption.
+        """
+        try:
+            return seal(self._login.context, self._login.protocol, body)
+        except (spnego.exceptions.SpnegoError, ssl.SSLError) as error:
+            self._http.close()
+            raise Disconnected(f"a request was not encrypted ({error})", rejected=True) from None
 
     def _read(self, response: HttpResponse, *, reused: bool) -> ET.Element:
         if response.status == 401:
@@ -118,7 +130,12 @@ class Connection:
             )
         try:
             envelope = parse(self._open(response))
-        except (SealingError, ProtocolError, spnego.exceptions.SpnegoError) as error:
+        except (
+            SealingError,
+            ProtocolError,
+            spnego.exceptions.SpnegoError,
+            ssl.SSLError,
+        ) as error:
             self._http.close()
             raise Disconnected(f"HTTP status {response.status}: {error}") from None
         fault = fault_in(envelope)

@@ -52,6 +52,7 @@ class WinrmProcess:
         self._closed = False
         self._interrupted = False
         self._terminated = False
+        self._done = False
         self._unread = 0
         self._doubt: str | None = None
         self._following = asyncio.create_task(self._follow(stdin))
@@ -80,6 +81,9 @@ class WinrmProcess:
                 self._output.end(RemoteExit(None, "KILL"))
             else:
                 self._lose(f"the host no longer knows the command: {fault}")
+        except Exception as error:  # noqa: BLE001  else its reader would wait for ever
+            log.error("winrm_follow_failed", target=self._host.name, exc_info=error)
+            self._lose(f"it can no longer be followed ({type(error).__name__}: {error})")
         finally:
             if feeding is not None:
                 feeding.cancel()
@@ -96,6 +100,7 @@ class WinrmProcess:
             raise
         for name, data in received.pieces:
             self._output.put("stderr" if name == "stderr" else "stdout", data)
+        self._done = received.done
         if received.done and received.exit_code is None and not self._terminated:
             self._lose("the command has ended, and the host did not say how")
         elif received.done:
@@ -140,19 +145,23 @@ class WinrmProcess:
 
         If a part of it, or its end, may not have arrived, the command is lost.
         """
+        try:
+            await self._send(data)
+        except WsmanFault as fault:
+            if fault.code not in INPUT_CLOSED:
+                self._cut_off(fault)
+        except _CONTACT as broken:
+            self._cut_off(broken)
+        except Exception as error:  # noqa: BLE001  else the command would wait for ever
+            log.error("winrm_input_failed", target=self._host.name, exc_info=error)
+            self._cut_off(error)
+
+    async def _send(self, data: bytes) -> None:
         for at in range(0, max(len(data), 1), INPUT_BYTES):
             piece = data[at : at + INPUT_BYTES]
             last = at + INPUT_BYTES >= len(data)
             message = messages.send_input(self._shell.id, self._command, piece, end=last)
-            try:
-                await self._host.request(message, once=True)
-            except WsmanFault as fault:
-                if fault.code not in INPUT_CLOSED:
-                    self._cut_off(fault)
-                return
-            except _CONTACT as broken:
-                self._cut_off(broken)
-                return
+            await self._host.request(message, once=True)
 
     def _cut_off(self, reason: Exception) -> None:
         """Give the command up, and end it: it may wait for input that never comes."""
@@ -210,9 +219,10 @@ class WinrmProcess:
         if self._closed:
             return
         self._closed = True
-        if not isinstance(self._output.outcome, RemoteExit):
+        ended = isinstance(self._output.outcome, RemoteExit)
+        if not (ended or self._done):
             self._following.cancel()
-        elif self._terminated:
+        elif self._terminated or not ended:
             self._host.later(self._host.delete(self._shell))
         else:
             self._host.keep(self._shell)

@@ -124,6 +124,17 @@ class WinrmSession:
         return process
 
     async def _request_start(self, shell: Shell, launch: Launch) -> str:
+        """Start the command; return its id. If it does not start, its shell is deleted."""
+        try:
+            return await self._send_start(shell, launch)
+        except StartMissed:
+            raise
+        except BaseException as failure:
+            if not (isinstance(failure, RemoteFailure) and failure.code is ErrorCode.LOST):
+                self._host.later(self._host.delete(shell))
+            raise
+
+    async def _send_start(self, shell: Shell, launch: Launch) -> str:
         """Start the command under an id of ours; return the id that the host gave it."""
         command = new_command_id()
         message = messages.start_command(shell.id, command, launch.line)
@@ -222,9 +233,17 @@ class EndedProcess:
 
 
 def explain_no_powershell(end: RemoteExit) -> RemoteExit:
-    """Return the exit of a program whose helper script did not report its start."""
-    if end.signal is not None:
+    """Return the exit of a program whose helper script did not report its start.
+
+    Raises RemoteFailure(LOST) if the report itself may be lost.
+    """
+    if end.signal is not None or end.cause is not None:
         return end
+    if end.detail is not None:
+        raise RemoteFailure(
+            ErrorCode.LOST,
+            f"The report of its start did not arrive ({end.detail}): it is unknown whether it ran.",
+        )
     return RemoteExit(
         None,
         None,
