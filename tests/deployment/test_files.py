@@ -16,6 +16,7 @@ from ruamel.yaml import YAML
 from opsjobs import __version__, settings
 from opsjobs.composition.liveness import LAG_SECONDS_MAX
 from opsjobs.composition.worker import CLOSE_SECONDS, STOP_GRACE_SECONDS
+from opsjobs.model.winrm import HTTP_PORT, HTTPS_PORT
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
@@ -327,6 +328,13 @@ def test_selectors_find_the_pods_that_they_mean() -> None:
     assert len(selectors) == 8
     for selector in selectors:
         assert any(selector.items() <= given.items() for given in labels), selector
+
+
+def test_the_ports_of_targets_are_open() -> None:
+    policies = documents(BASE / "network-policy.yaml")
+    (policy,) = (found for found in policies if found["metadata"]["name"] == "opsjobs")
+    ports = {port["port"] for rule in policy["spec"]["egress"] for port in rule["ports"]}
+    assert {22, HTTP_PORT, HTTPS_PORT} <= ports
 
 
 def test_the_example_names_this_version() -> None:
