@@ -47,7 +47,8 @@ class Disconnected(Exception):
 
     `stale`: it was used before, and nothing of a response arrived. The host probably closed it
     while it was idle, and did not get the request. `rejected`: the host did nothing, as the request
-    was not encrypted, or could not be decrypted. `timed_out`: the host did not answer in time, and may still perform it.
+    was not encrypted, or could not be decrypted. `timed_out`: the host did not answer in time, and
+    may still perform it.
     """
 
     def __init__(
