@@ -32,6 +32,7 @@ from opsjobs.store.ledger import Ledger
 from opsjobs.store.migrations import runner
 from opsjobs.store.restores import Restores
 from opsjobs.store.transaction import Database
+from opsjobs.store.vault import find_missing_keys
 
 AHEAD_SECONDS = 10.0
 
@@ -233,6 +234,43 @@ def test_keys_are_private_and_apart(folder: Path, backup: Path) -> None:
     for path in backup.iterdir():
         assert KEY.encode() not in path.read_bytes()
         assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_database_of_a_url_has_its_keys_in_the_data_folder_or_is_not_backed_up(
+    folder: Path, database_url: str
+) -> None:
+    """`up` with DATABASE_URL makes its keys in the data folder."""
+    order = BackupOrder(settings_of(database_url), folder / "data", folder / "backups")
+    with pytest.raises(Refusal, match=r"key [0-9a-f]{8} is missing.*ENCRYPTION_KEYS.*--data-dir"):
+        back_up(order, print)
+    assert list((folder / "backups").iterdir()) == []
+    (folder / "data").mkdir()
+    (folder / "data" / "keys").write_text(f"{KEY}\n")
+    (folder / "data" / "admin-token").write_text("opsc_of-the-tests\n")
+    made = back_up(order, print)
+    kept = made.with_name(f"{made.name}.keys").read_text().splitlines()
+    assert {f"ENCRYPTION_KEYS={KEY}", "OPSJOBS_ADMIN_TOKEN=opsc_of-the-tests"} < {*kept}
+
+
+def test_a_backup_that_tells_of_no_key_is_not_restored_without_the_keys_of_its_rows(
+    folder: Path, backup: Path, empty_url: str
+) -> None:
+    manifest = json.loads((backup / MANIFEST).read_text())
+    (backup / MANIFEST).write_text(json.dumps({**manifest, "canary": None}))
+    backup.with_name(f"{backup.name}.keys").unlink()
+    with pytest.raises(Refusal, match=r"key [0-9a-f]{8} is missing.*--keys FILE"):
+        restored(empty_url, folder, backup)
+    assert [found.code for found in runner.inspect(empty_url)] == ["restore_not_finished"]
+    with psycopg.connect(empty_url) as connection:
+        assert connection.execute("select count(*) from restores").fetchone() == (0,)
+    restored(empty_url, folder, backup, KEY, replace=True)
+
+
+async def test_an_older_schema_may_lack_a_kind_of_sealed_rows(database: Database) -> None:
+    async with database.connection() as connection:
+        await connection.execute("drop table job_triggers cascade")
+    assert len(await find_missing_keys(database, [])) == 1
+    assert await find_missing_keys(database, [AUDIT_KEY]) == []
 
 
 def test_the_keys_may_be_inside_if_asked(folder: Path, database_url: str, empty_url: str) -> None:

@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +33,7 @@ from opsjobs.standalone.postgres import Postgres, client_program
 from opsjobs.store.connections import libpq_environment
 from opsjobs.store.restores import NOT_FINISHED, Position, Restores
 from opsjobs.store.transaction import Database, DatabaseOptions
+from opsjobs.store.vault import find_missing_keys
 
 LOCK_SECONDS = 30
 _MAKING = ".making"
@@ -69,6 +70,7 @@ def back_up(order: BackupOrder, report: Callable[[str], None]) -> Path:
         making = stack.enter_context(_make_folder(order.folder, name))
         with _disk_errors(order.folder):
             _dump(url, making / DUMP)
+            asyncio.run(_check_keys(url, keys))
             manifest = Manifest(
                 __version__,
                 position,
@@ -138,11 +140,28 @@ async def read_position(url: str) -> Position:
         await database.close()
 
 
+async def _check_keys(url: str, keys: Sequence[Secret]) -> None:
+    """Raise Refusal if a row is sealed under a key that the backup would not have."""
+    database = Database(DatabaseOptions(url, connections=1, application_name="opsjobs backup"))
+    await database.open()
+    try:
+        missing = await find_missing_keys(database, keys)
+    finally:
+        await database.close()
+    if missing:
+        raise Refusal(
+            "wrong_keys",
+            f"the keys do not open everything in this database: key {', '.join(missing)} is "
+            "missing. Set ENCRYPTION_KEYS as the processes of the service have it, or name the "
+            "data folder of `opsjobs up` with --data-dir. Nothing was kept.",
+        )
+
+
 def _keys(order: BackupOrder) -> dict[str, str]:
     """Return the secrets without which a restored database is of no use, by their settings."""
     settings, folder = order.settings, DataFolder(order.data_dir)
     keys = [key.reveal() for key in settings.security.encryption_keys]
-    if not keys and not settings.database.url and folder.keys.exists():
+    if not keys and folder.keys.exists():  # `up` uses these with DATABASE_URL, too
         keys = read_keys(folder.keys)
     token = settings.security.admin_token
     found = {
@@ -154,7 +173,7 @@ def _keys(order: BackupOrder) -> dict[str, str]:
             else ""
         ),
     }
-    if not settings.database.url and folder.admin_token.exists():
+    if (token is None or not settings.database.url) and folder.admin_token.exists():
         found["OPSJOBS_ADMIN_TOKEN"] = folder.admin_token.read_text().strip()
     return {name: value for name, value in found.items() if value}
 

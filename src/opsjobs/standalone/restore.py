@@ -40,7 +40,7 @@ from opsjobs.store.migrations import runner
 from opsjobs.store.restores import UNFINISHED, MarkedRestore, Restores
 from opsjobs.store.system_status import HEAD
 from opsjobs.store.transaction import Database, DatabaseOptions
-from opsjobs.store.vault import KeyRotation
+from opsjobs.store.vault import find_missing_keys
 
 ERROR_BYTES_MAX = 4_000
 COPY_BYTES = 1 << 20
@@ -269,11 +269,11 @@ async def _check_and_mark(
     url: str, name: str, manifest: Manifest, keys: Sequence[Secret]
 ) -> MarkedRestore:
     async with _opened(url) as database:
-        if keys and (missing := await KeyRotation(database, keys).missing()):
-            ids = ", ".join(key.id for key in missing)
+        if missing := await find_missing_keys(database, keys):
             raise Refusal(
                 "wrong_keys",
-                f"the keys do not open everything in this backup: key {ids} is missing. "
+                "the keys do not open everything in this backup: key "
+                f"{', '.join(missing)} is missing. "
                 "Name the file with its keys: --keys FILE.",
             )
         marked = await Restores(database).mark(manifest.position.at, name)
@@ -328,6 +328,8 @@ def _report(
         f"changes after {moment(manifest.position.at)} are lost: API keys revoked and users "
         "disabled since then are valid again"
     )
+    if order.settings.database.url and not order.settings.security.encryption_keys:
+        report("ENCRYPTION_KEYS is not set: give your processes the keys of this backup")
     if "JWT_SECRET_KEY" in values and order.settings.identity.jwt_secret_key is None:
         report("JWT_SECRET_KEY is in the keys file: set it as it was set before")
     report("nothing was started: next, `opsjobs up`, or your processes")

@@ -1,7 +1,7 @@
 """Credentials: stored sealed, shown without their secrets, opened only for a session."""
 
 from opsjobs.store.vault.credentials import Vault
-from opsjobs.store.vault.keys import KeyRotation
+from opsjobs.store.vault.keys import KeyRotation, find_missing_keys
 from opsjobs.store.vault.rows import CREDENTIALS, StoredCredential
 
-__all__ = ["CREDENTIALS", "KeyRotation", "StoredCredential", "Vault"]
+__all__ = ["CREDENTIALS", "KeyRotation", "StoredCredential", "Vault", "find_missing_keys"]

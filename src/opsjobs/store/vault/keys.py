@@ -162,6 +162,9 @@ KINDS = (
 )
 
 
+_TABLES = {"parameters": "execution_specs", "triggers": "job_triggers"}
+"""The tables of kinds that are not named for theirs."""
+
 BATCH_ROWS = 100
 """Rows resealed in one transaction: their locks are held for some milliseconds."""
 
@@ -229,7 +232,7 @@ class KeyRotation:
 
     async def states(self) -> list[KeyState]:
         """Return the keys of ENCRYPTION_KEYS in their order, then other keys still in use."""
-        counts = {kind.name: await self._count(kind) for kind in KINDS}
+        counts = {kind.name: await _count(self._database, kind) for kind in KINDS}
         found = {key for counted in counts.values() for key in counted}
         ids = [*self._ring.ids, *sorted(found - set(self._ring.ids))]
         return [
@@ -274,5 +277,20 @@ class KeyRotation:
             log.error("sealed_row_undecryptable", **row)
         return batch
 
-    async def _count(self, kind: SealedKind) -> dict[str, int]:
-        return {row["key_id"]: row["n"] for row in await self._database.fetch(kind.count)}
+
+async def find_missing_keys(database: Database, keys: Sequence[Secret]) -> list[str]:
+    """Return the ids of keys that rows are sealed under and that are not among `keys`.
+
+    There may be no keys at all, and an older schema may lack a kind of sealed rows.
+    """
+    found = set[str]()
+    for kind in KINDS:
+        table = _TABLES.get(kind.name, kind.name)
+        row = await database.fetch_one("select to_regclass(%s) as found", [table])
+        if row is not None and row["found"] is not None:
+            found.update(await _count(database, kind))
+    return sorted(found - set(KeyRing(keys).ids if keys else ()))
+
+
+async def _count(database: Database, kind: SealedKind) -> dict[str, int]:
+    return {row["key_id"]: row["n"] for row in await database.fetch(kind.count)}
