@@ -364,12 +364,44 @@ def test_a_stopped_data_folder_is_backed_up_and_replaced(folder: Path) -> None:
         back_up(BackupOrder(load({}), folder / "nothing", folder / "backups"), print)
 
 
+def test_keys_of_another_database_are_not_overwritten(folder: Path, backup: Path) -> None:
+    """They are alone in the folder if `up` uses DATABASE_URL."""
+    data, other = folder / "data", new_key().reveal()
+    data.mkdir()
+    (data / "lock").touch()
+    (data / "keys").write_text(f"{other}\n")
+    (data / "admin-token").write_text("opsc_of-the-tests\n")
+    with pytest.raises(Refusal, match=r"holds keys of another database.*--replace"):
+        restore(RestoreOrder(load({}), data, backup), print)
+    assert (data / "keys").read_text() == f"{other}\n"
+    asked = subprocess.run(
+        [*OPSJOBS, "restore", str(backup), "--replace", "--data-dir", str(data)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=COMMAND_SECONDS, check=False,
+    )  # fmt: skip
+    assert "to replace the database and the keys in" in asked.stderr
+    assert (data / "keys").read_text() == f"{other}\n"
+    restore(RestoreOrder(load({}), data, backup, replace=True), print)
+    assert (data / "keys").read_text() == f"{KEY}\n"
+    [aside] = data.glob("replaced-*")
+    assert (aside / "keys").read_text() == f"{other}\n"
+    assert {path.name for path in aside.iterdir()} == {"keys", "admin-token"}
+
+
+def test_a_restored_database_is_not_in_place_before_its_keys(folder: Path, backup: Path) -> None:
+    (folder / "data" / "keys.making").mkdir(parents=True)  # in the way of the keys
+    (folder / "data" / "lock").touch()
+    with pytest.raises(OSError, match=r"keys\.making"):
+        restore(RestoreOrder(load({}), folder / "data", backup), print)
+    assert not (folder / "data" / "pg").exists()
+
+
 def test_up_makes_no_empty_database_where_a_restore_was_killed(folder: Path) -> None:
     (folder / "lock").touch()
     (folder / "restoring").mkdir()
     with pytest.raises(Refusal, match=r"was not finished\. Run `opsjobs restore` again"):
         Stack(StackOptions(folder, port=0, environment={})).start()
-    assert not (folder / "pg").exists()
+    assert {path.name for path in folder.iterdir()} == {"lock", "logs", "restoring"}
 
 
 async def test_which_executions_may_have_run_since_is_known(database: Database) -> None:

@@ -65,7 +65,7 @@ def restore(
         bool,
         typer.Option(
             "--replace",
-            help="Move the database that is in the data folder aside; "
+            help="Move database and keys that are in the data folder aside; "
             "with DATABASE_URL, drop what an unfinished restore has loaded.",
         ),
     ] = False,
@@ -96,16 +96,16 @@ def _absolute(path: Path) -> Path:
 
 
 def _confirm_replace(place: Path, *, yes: bool, url: bool) -> None:
-    if yes or not (url or (place / "pg").exists()):
+    if yes or not (url or load_module("opsjobs.standalone.data_dir").DataFolder(place).holdings):
         return
     doing = (
         "drop what an unfinished restore has loaded into the database of DATABASE_URL"
         if url
-        else f"replace the database in {place}"
+        else f"replace the database and the keys in {place}"
     )
     if not sys.stdin.isatty():
         raise CommandFailed(f"stdin is not a terminal: to {doing}, pass --yes.", ExitCode.USAGE)
-    kept = "" if url else " It is moved aside, not deleted."
+    kept = "" if url else " They are moved aside, not deleted."
     question = f"{doing[0].upper()}{doing[1:]}?{kept}"
     if not typer.confirm(question, err=True):
         raise CommandFailed("nothing was restored; nothing was changed.")

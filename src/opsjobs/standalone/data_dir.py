@@ -71,6 +71,11 @@ class DataFolder:
             self.endpoint.unlink()
         self._close()
 
+    @property
+    def holdings(self) -> list[Path]:
+        """The database and the secrets that are in the folder, for a restore to move aside."""
+        return [path for path in (self.path / "pg", self.keys, self.admin_token) if path.exists()]
+
     def refuse_half_restored(self) -> None:
         """Raise Refusal if a restore was killed before its database was in place.
 

@@ -57,7 +57,7 @@ class RestoreOrder:
     keys_file: Path | None = None
     """The file with its keys; None: in the backup, beside it, or ENCRYPTION_KEYS."""
     replace: bool = False
-    """True: a database in the data folder is moved aside.
+    """True: database and keys in the data folder are moved aside.
 
     With DATABASE_URL, what an unfinished restore has loaded is dropped.
     """
@@ -94,11 +94,12 @@ def _restore_embedded(
     folder = DataFolder(order.data_dir)
     folder.acquire()
     try:
-        if Postgres(folder.path).exists and not order.replace:
+        if folder.holdings and not order.replace:
+            held = "a database" if Postgres(folder.path).exists else "keys of another database"
             raise Refusal(
                 "data_folder_not_empty",
-                f"{folder.path} holds a database already. Choose an empty folder with --data-dir, "
-                "or move that database aside with --replace.",
+                f"{folder.path} holds {held} already. Choose an empty folder with --data-dir, "
+                "or move what is there aside with --replace.",
             )
         making = folder.restoring
         with _removed(making):
@@ -107,10 +108,10 @@ def _restore_embedded(
                 marked = _restore_into(server.start(), order, manifest, keys, report)
             finally:
                 server.stop()
-            if Postgres(folder.path).exists:
+            if folder.holdings:
                 report(f"what was there is kept in {_move_aside(folder)}")
-            (making / "pg").rename(folder.path / "pg")
             _write_secrets(folder, order.settings, values)
+            (making / "pg").rename(folder.path / "pg")
         return marked
     finally:
         folder.release()
@@ -130,9 +131,8 @@ def _move_aside(folder: DataFolder) -> Path:
     """Move the present database and its secrets into a folder of their own."""
     aside = folder.path / f"replaced-{datetime.now(UTC).strftime('%Y%m%dT%H%M%SZ')}"
     aside.mkdir(mode=0o711)
-    for path in (folder.path / "pg", folder.keys, folder.admin_token):
-        if path.exists():
-            path.rename(aside / path.name)
+    for path in folder.holdings:
+        path.rename(aside / path.name)
     return aside
 
 

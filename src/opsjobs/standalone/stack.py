@@ -161,6 +161,8 @@ class Stack:
     def _start(self) -> None:
         port = _free_port(self.options.host, self.options.port)
         self._check_metrics_ports()
+        if not self._database_url:
+            self._folder.refuse_half_restored()
         self._folder.make_secrets(keys=not self._settings.security.encryption_keys)
         self._collector.start()
         self._start_servers()
@@ -175,7 +177,6 @@ class Stack:
     def _start_servers(self) -> None:
         processes = []
         if not self._database_url:
-            self._folder.refuse_half_restored()
             processes.append(SupervisedProcess("postgres", self._start_postgres, _SERVER))
             self._servers.append("postgres")
         if not self._redis_url:
