@@ -20,7 +20,7 @@ from opsjobs.model.winrm import HTTP_PORT, HTTPS_PORT
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
-OURS = ("job-migrate", "job-api", "job-worker", "job-scheduler")
+OURS = ("job-migrate", "job-backup", "job-api", "job-worker", "job-scheduler")
 SECRETS = {
     "database-url": "postgresql://opsjobs:x@db.example.org/opsjobs?sslmode=verify-full",
     "redis-url": "rediss://:0123456789abcdef@redis.example.org:6379/0",
@@ -152,6 +152,21 @@ def test_the_image_leaves_out_the_embedded_servers_and_does_not_run_as_root() ->
         assert any(dependency.startswith(name) for dependency in wanted), f"{name} is no dependency"
     assert "\nUSER 10001:10001\n" in dockerfile
     assert 'ENTRYPOINT ["opsjobs"]' in dockerfile
+
+
+def test_a_backup_is_made_and_restored_with_the_image(environment: dict[str, str]) -> None:
+    dockerfile = (ROOT / "Dockerfile").read_text()
+    assert re.search(r"apt-get install .* postgresql-client ", dockerfile)
+    service = compose(environment)["job-backup"]
+    assert service["profiles"] == ["backup"], "`up` must not start it"
+    command, folder, *options = service["command"]
+    assert (command, options) == ("backup", ["--keys", "/tmp/opsjobs.keys"])
+    assert service["volumes"] == [f"job-backups:{folder}"]
+    # A new volume has the owner of the folder that it covers.
+    assert f"install --directory --owner 10001 --group 10001 --mode 0700 {folder}\n" in dockerfile
+    page = (ROOT / "docs" / "how-to" / "deploy-with-compose.md").read_text()
+    assert "run --rm job-backup\n" in page
+    assert f"run --rm job-backup restore {folder}/opsjobs-" in page
 
 
 def test_what_is_built_is_named_and_secrets_are_not_among_it() -> None:
