@@ -38,7 +38,7 @@ from opsjobs.telemetry import Metrics
 
 
 class Post:
-    """A destination that keeps what it is sent. `down`: receivers that refuse; `hangs`: that hang."""
+    """Keeps what it is sent. `down`: receivers that refuse; `hangs`: that hang; `full`: no place."""
 
     name = "post"
     retry = RetryPlan()
@@ -49,11 +49,14 @@ class Post:
         self.down: set[str] = set()
         self.broken: set[str] = set()
         self.hangs: set[str] = set()
+        self.full: set[str] = set()
 
     async def send(self, delivery: Delivery) -> SendOutcome:
         self.attempts.append(delivery)
         if delivery.receiver.key in self.hangs:
             await asyncio.Event().wait()
+        if delivery.receiver.key in self.full:
+            return SendOutcome.postpone("no place is free", after_seconds=5.0)
         if delivery.receiver.key in self.down or delivery.message.id in self.broken:
             return SendOutcome.retry("it answers 503", code=503)
         self.got[delivery.receiver.key].append(delivery.message.id)
@@ -206,6 +209,42 @@ async def test_a_receiver_that_fails_again_and_again_gets_one_attempt_at_a_time(
 async def failures(database: Database, count: int) -> bool:
     rows = await database.fetch("select failures from delivery_receivers")
     return [row["failures"] for row in rows] == [count]
+
+
+async def test_a_message_without_a_place_is_put_back_and_counts_as_no_failure(
+    database: Database,
+) -> None:
+    async def rows() -> list[dict[str, object]]:
+        return await database.fetch(
+            "select d.status, d.attempts, d.attempted_at is null as unattempted, r.failures, "
+            "r.failing_since, l.lease_until, d.error from deliveries d "
+            "join delivery_receivers r on r.id = d.receiver_id "
+            "left join delivery_lanes l on l.receiver_id = r.id"
+        )
+
+    async def put_back() -> bool:
+        return (await rows())[0]["error"] is not None
+
+    post = Post()
+    post.full = {"a"}
+    async with sending_to(database, post):
+        await queue(database, "s/1")
+        await until(put_back)
+        (waiting,) = await rows()
+        assert waiting == {
+            "status": "pending",
+            "attempts": 0,
+            "unattempted": True,
+            "failures": 0,
+            "failing_since": None,
+            "lease_until": None,
+            "error": "no place is free",
+        }
+        post.full.clear()
+        await turn(database, 6)
+        await until(lambda: settled(database))
+    (done,) = await rows()
+    assert (done["status"], done["attempts"]) == ("delivered", 1)
 
 
 async def test_what_a_killed_process_sent_but_did_not_record_is_sent_again_with_the_same_id(

@@ -12,6 +12,8 @@ import pytest
 
 from opsjobs.integrations.apprise_child import is_allowed
 from opsjobs.integrations.apprise_sender import (
+    PROCESSES_PER_URL,
+    AppriseBusy,
     AppriseRefused,
     AppriseSender,
     AppriseUnavailable,
@@ -59,12 +61,25 @@ async def test_a_notification_arrives() -> None:
     assert (sent["title"], sent["message"]) == ("backup failed", "web-1: no space\nleft")
 
 
+GUARDED = r"is not public.*OPSJOBS_APPRISE_ALLOW"
+NO_HOST = "does not know this kind of URL"
+
+
 @pytest.mark.parametrize(
-    "host", ["127.0.0.1", "localhost", "[::1]", "0177.0.0.1", "2130706433", "[::ffff:127.0.0.1]"]
+    ("host", "reason"),
+    [
+        ("127.0.0.1", GUARDED),
+        ("localhost", GUARDED),
+        ("[::1]", GUARDED),
+        ("2130706433", GUARDED),
+        ("0177.0.0.1", NO_HOST),
+        ("[::ffff:127.0.0.1]", NO_HOST),
+    ],
 )
-async def test_a_private_address_is_not_connected_to(host: str) -> None:
+async def test_a_private_address_is_not_connected_to(host: str, reason: str) -> None:
     async with receiver() as (port, got):
-        with pytest.raises((AppriseRefused, AppriseUnavailable)):
+        # By the guard or the name of the host, and not because nobody listens there.
+        with pytest.raises(AppriseRefused, match=reason):
             await AppriseSender().send(Secret(f"json://{host}:{port}/hook"), "t", "b")
     assert got == []
 
@@ -108,6 +123,31 @@ async def test_a_receiver_that_hangs_is_given_up() -> None:
         url = Secret(f"json://127.0.0.1:{server.sockets[0].getsockname()[1]}/hook")
         with pytest.raises(AppriseUnavailable, match="did not end within"):
             await AppriseSender(LOOPBACK, timeout_seconds=3).send(url, "t", "b")
+
+
+async def test_a_url_that_hangs_leaves_places_to_the_others() -> None:
+    released = asyncio.Event()
+
+    async def hold(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await released.wait()
+        writer.close()
+
+    dead = await asyncio.start_server(hold, "127.0.0.1", 0)
+    async with dead, receiver() as (port, got):
+        sender = AppriseSender(LOOPBACK, timeout_seconds=60)
+        url = Secret(f"json://127.0.0.1:{dead.sockets[0].getsockname()[1]}/hook")
+        waiting = [asyncio.create_task(sender.send(url, "t", "b")) for _ in range(5)]
+        await asyncio.sleep(0)
+        await sender.send(Secret(f"json://127.0.0.1:{port}/hook"), "t", "b")
+        assert len(got) == 1
+        with pytest.raises(AppriseBusy):
+            await waiting[-1]
+        assert [task.done() for task in waiting[:PROCESSES_PER_URL]] == [False, False]
+        released.set()
+        ends = await asyncio.gather(*waiting, return_exceptions=True)
+        assert [type(end) for end in ends] == [AppriseUnavailable] * 2 + [AppriseBusy] * 3
+        # The places are free again.
+        await sender.send(Secret(f"json://127.0.0.1:{port}/hook"), "t", "b")
 
 
 def test_which_addresses_are_allowed() -> None:

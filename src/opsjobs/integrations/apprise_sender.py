@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from importlib.util import find_spec
 from typing import Any
+from weakref import WeakValueDictionary
 
 from opsjobs.model.addresses import Network
 from opsjobs.model.secret import Secret
 
 SECONDS_MAX = 12.0
 PROCESSES_MAX = 4
+PROCESSES_PER_URL = 2
+"""A URL that hangs leaves the other places to the others."""
+PLACE_SECONDS = 2.0
+"""The time for which a message waits for a place."""
 OUTPUT_BYTES_MAX = 64 << 10
 HOW_TO_INSTALL = "pip install 'opsconductor-jobs[apprise]'"
 # What a process needs to run and to find certificates; nothing of ours, which may be secret.
@@ -23,6 +30,10 @@ _ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQU
 
 class AppriseUnavailable(Exception):
     """The message was not sent now: send it again later."""
+
+
+class AppriseBusy(Exception):
+    """No process was free: nothing was sent. Send it again soon."""
 
 
 class AppriseRefused(Exception):
@@ -46,19 +57,36 @@ class AppriseSender:
         self._allow = [str(network) for network in allow]
         self._timeout_seconds = timeout_seconds
         self._places = asyncio.Semaphore(PROCESSES_MAX)
+        self._places_of_url: WeakValueDictionary[bytes, asyncio.Semaphore] = WeakValueDictionary()
 
     async def send(self, url: Secret, title: str, text: str) -> None:
-        """Send one notification. Raises AppriseUnavailable, AppriseRefused."""
+        """Send one notification. Raises AppriseBusy, AppriseUnavailable, AppriseRefused."""
         if not is_installed():
             raise AppriseRefused(f"apprise is not installed. Install it: {HOW_TO_INSTALL}")
         given = {"url": url.reveal(), "title": title, "body": text, "allow": self._allow}
-        async with self._places:
+        async with self._place(url):
             result = await self._run(json.dumps(given).encode())
         if result["sent"]:
             return
         if result["final"]:
             raise AppriseRefused(str(result["error"]))
         raise AppriseUnavailable(str(result["error"]))
+
+    @asynccontextmanager
+    async def _place(self, url: Secret) -> AsyncIterator[None]:
+        """Hold a place for a process of this URL. Raises AppriseBusy."""
+        key = hashlib.sha256(url.reveal().encode()).digest()
+        of_url = self._places_of_url.setdefault(key, asyncio.Semaphore(PROCESSES_PER_URL))
+        async with AsyncExitStack() as held:
+            try:
+                async with asyncio.timeout(PLACE_SECONDS):
+                    await held.enter_async_context(of_url)
+                    await held.enter_async_context(self._places)
+            except TimeoutError:
+                raise AppriseBusy(
+                    f"no process for apprise was free within {PLACE_SECONDS:g} s"
+                ) from None
+            yield
 
     async def _run(self, given: bytes) -> dict[str, Any]:
         environment = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}

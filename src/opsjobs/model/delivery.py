@@ -83,7 +83,7 @@ class Delivery:
 
 @dataclass(frozen=True, slots=True)
 class SendOutcome:
-    """The result of one attempt; `delivered`, `retry` and `refuse` make one."""
+    """The result of one attempt; `delivered`, `retry`, `refuse` … make one."""
 
     status: DeliveryStatus
     """`pending` if the delivery is to be tried again."""
@@ -93,6 +93,8 @@ class SendOutcome:
     response: str | None = None
     after_seconds: float | None = None
     """The least time before the next attempt, if the receiver demands one."""
+    attempted: bool = True
+    """False if nothing was sent: it counts neither as an attempt nor as a failure."""
 
     @classmethod
     def delivered(cls, *, code: int | None = None, response: str | None = None) -> SendOutcome:
@@ -121,7 +123,12 @@ class SendOutcome:
     @classmethod
     def cancel(cls, reason: str) -> SendOutcome:
         """Return the outcome of a message that is no longer to be sent: it was not attempted."""
-        return cls(DeliveryStatus.CANCELLED, reason)
+        return cls(DeliveryStatus.CANCELLED, reason, attempted=False)
+
+    @classmethod
+    def postpone(cls, reason: str, *, after_seconds: float) -> SendOutcome:
+        """Return the outcome of a message that this process has no place for now."""
+        return cls(DeliveryStatus.PENDING, reason, after_seconds=after_seconds, attempted=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +150,8 @@ class RetryPlan:
 
     def next_pause_seconds(self, delivery: Delivery, outcome: SendOutcome) -> float | None:
         """Return the seconds until the next attempt after a failure; None: there is none."""
-        pause = max(self.pause_seconds(delivery.attempt), outcome.after_seconds or 0.0)
+        grown = self.pause_seconds(delivery.attempt) if outcome.attempted else 0.0
+        pause = max(grown, outcome.after_seconds or 0.0)
         pause = min(pause, 2 * self.longest_seconds)
         given_up = self.give_up_seconds
         if given_up is not None and delivery.waited_seconds + pause > given_up:

@@ -309,15 +309,17 @@ def _outcomes(settlements: Sequence[Settlement]) -> dict[str, list[Any]]:
         "responses": [_cut(outcome.response, RESPONSE_CHARACTERS_MAX) for outcome in outcomes],
         "errors": [_cut(outcome.error, ERROR_CHARACTERS_MAX) for outcome in outcomes],
         "durations": [settlement.duration_ms for settlement in settlements],
+        "attempted": [outcome.attempted for outcome in outcomes],
     }
 
 
 def _by_receiver(settlements: Sequence[Settlement]) -> dict[str, list[Any]]:
     works, failed = dict[int, bool](), dict[int, int]()
     for settlement in settlements:
-        receiver, status = settlement.claimed.receiver_id, settlement.outcome.status
-        works[receiver] = works.get(receiver, False) or status is DeliveryStatus.DELIVERED
-        failed[receiver] = failed.get(receiver, 0) + (status is DeliveryStatus.PENDING)
+        receiver, outcome = settlement.claimed.receiver_id, settlement.outcome
+        is_failure = outcome.status is DeliveryStatus.PENDING and outcome.attempted
+        works[receiver] = works.get(receiver, False) or outcome.status is DeliveryStatus.DELIVERED
+        failed[receiver] = failed.get(receiver, 0) + is_failure
     return {
         "receivers": list(works),
         "works": list(works.values()),

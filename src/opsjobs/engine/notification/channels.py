@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from opsjobs.engine.notification.receivers import APPRISE, EMAIL, NO_WEBHOOK, SERVICE
-from opsjobs.integrations.apprise_sender import AppriseRefused, AppriseSender, AppriseUnavailable
+from opsjobs.integrations.apprise_sender import (
+    AppriseBusy,
+    AppriseRefused,
+    AppriseSender,
+    AppriseUnavailable,
+)
 from opsjobs.integrations.json_client import ServiceUnavailable
 from opsjobs.integrations.mail import Mail, Mailer, MailRefused, MailUnavailable
 from opsjobs.integrations.services.client import ServiceRefused
@@ -14,11 +19,13 @@ from opsjobs.integrations.services.notifications import NotificationService, Ser
 from opsjobs.model.delivery import Delivery, RetryPlan, SendOutcome
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import moment
-from opsjobs.model.secret import Credential, CredentialType
+from opsjobs.model.secret import Credential, CredentialType, Secret
 
 NO_MAIL_SERVER = "No mail server is configured. Set OPSJOBS_SMTP_HOST and OPSJOBS_SMTP_FROM."
 NO_SERVICE = "No Notification Service is connected. Set NOTIFICATION_SERVICE_URL."
 RETRY = RetryPlan(first_seconds=10.0, longest_seconds=1_800.0, give_up_seconds=3 * 86_400.0)
+BUSY_SECONDS = 5.0
+"""The pause of a message for which no process of apprise was free."""
 # These say something about the settings or the address, which a person can correct meanwhile.
 _CORRECTABLE = frozenset({401, 403, 404, 405})
 
@@ -111,8 +118,13 @@ class AppriseDestination:
         fault = _find_fault(credential, body["data"])
         if fault is not None or credential.value is None:
             return SendOutcome.retry(fault or f"The credential {name!r} has no value.")
+        return await self._deliver(credential.value, body)
+
+    async def _deliver(self, url: Secret, body: Mapping[str, Any]) -> SendOutcome:
         try:
-            await self._sender.send(credential.value, body["subject"], body["text"])
+            await self._sender.send(url, body["subject"], body["text"])
+        except AppriseBusy as busy:
+            return SendOutcome.postpone(str(busy), after_seconds=BUSY_SECONDS)
         except AppriseUnavailable as away:
             return SendOutcome.retry(str(away))
         except AppriseRefused as refused:
