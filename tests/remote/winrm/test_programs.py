@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 
 from contract.conftest import collect
-from kit.windows_hosts import WindowsHost, windows_host
+from kit.windows_hosts import WindowsHost, until, windows_host
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import CancelProof, ErrorCode
 from opsjobs.model.program import SCRIPT_BYTES_MAX, Program
@@ -16,7 +17,12 @@ from opsjobs.model.secret import Secret
 from opsjobs.remote.session import Output, RemoteExit, Session
 from opsjobs.remote.winrm.connect import WinrmConnector
 from opsjobs.remote.winrm.pool import WinrmPool
-from opsjobs.remote.winrm.programs import bootstrap_line, quote_argument, read_helper
+from opsjobs.remote.winrm.programs import (
+    bootstrap_line,
+    launch_program,
+    quote_argument,
+    read_helper,
+)
 
 EVERY_BYTE = bytes(range(256))
 
@@ -125,6 +131,28 @@ async def test_the_output_of_a_script_comes_as_it_is_written_and_a_kill_removes_
         assert (await collect(process))[2].signal == "TERM"
         folder = first.data.decode().strip()
         assert (await collect(await session.start(f"ls -d {folder}")))[2].code != 0
+
+
+async def test_the_folder_of_a_program_whose_helper_was_killed_is_removed() -> None:
+    script = b"import os,signal,sys,time; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+    script += b"print(os.environ['OPSJOBS_SECRETS'], flush=True); time.sleep(60)"
+    program = Program(script=script, interpreter="python", secrets={"token": Secret("s3cr3t")})
+    async with opened() as (_, session):
+        process = await session.start(program)
+        first = await anext(aiter(process))
+        assert isinstance(first, Output)
+        folder = Path(first.data.decode().strip()).parent
+        assert folder.name.startswith("opsjobs-")
+        assert await process.kill(0.1) is CancelProof.KILLED
+        assert (await collect(process))[2].signal == "KILL"
+        await until(lambda: not folder.exists())
+
+
+def test_a_program_does_not_learn_the_nonce_of_its_reports() -> None:
+    launch = launch_program(Program(script=b"exit 0", interpreter="sh"))
+    assert launch.nonce is not None
+    assert launch.place is not None
+    assert launch.nonce not in launch.place
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import Any
 from uuid import uuid4
 from xml.etree.ElementTree import Element
 
@@ -42,8 +43,16 @@ _CONTACT = (Disconnected, ProtocolError, RemoteFailure)
 class WinrmProcess:
     """A command that was started; it is followed from the start on."""
 
-    def __init__(self, host: WinrmHost, shell: Shell, command: str, stdin: bytes) -> None:
+    def __init__(
+        self,
+        host: WinrmHost,
+        shell: Shell,
+        command: str,
+        stdin: bytes,
+        after_kill: Callable[[], Coroutine[Any, Any, None]] | None = None,
+    ) -> None:
         self._host = host
+        self._after_kill = after_kill
         self._shell = shell
         self._command = command
         self._room = asyncio.Event()
@@ -211,8 +220,11 @@ class WinrmProcess:
         return True
 
     def _proof(self) -> CancelProof:
-        lost = isinstance(self._output.outcome, RemoteFailure)
-        return CancelProof.UNREACHABLE if lost else CancelProof.KILLED
+        if isinstance(self._output.outcome, RemoteFailure):
+            return CancelProof.UNREACHABLE
+        if self._after_kill is not None:
+            self._host.later(self._after_kill())
+        return CancelProof.KILLED
 
     async def close(self) -> None:
         """Stop following it. If it has ended, its shell is kept for the next command."""

@@ -51,7 +51,8 @@ class UnsupportedProgram(ValueError):
 class Launch:
     """One command in a shell: its line, the shell's environment and folder, and its input.
 
-    `nonce`: what precedes the reports of a helper script; None for a line of its own.
+    `nonce`: what precedes the reports of a helper script; None for a line of its own. `place`: the
+    name of the folder for the program's files; the program knows it, but not the nonce.
     """
 
     line: str
@@ -59,6 +60,7 @@ class Launch:
     folder: str | None = None
     stdin: bytes = b""
     nonce: str | None = None
+    place: str | None = None
 
 
 def launch_line(line: str, **more: Any) -> Launch:
@@ -82,17 +84,21 @@ def launch_program(program: Program) -> Launch:
     more: dict[str, Any] = {"environment": program.env, "folder": program.cwd}
     if program.command is not None and not program.secrets:
         return launch_line(program.command, stdin=program.stdin or b"", **more)
-    nonce = secrets.token_hex(8)
-    helper = read_helper("run").encode()
-    parameters = json.dumps({"nonce": nonce, **_parameters(program)}).encode()
-    stdin = b"%d %d\n%b%b%b" % (
-        len(helper),
-        len(parameters),
-        helper,
-        parameters,
-        program.stdin or b"",
-    )
-    return Launch(bootstrap_line(), stdin=stdin, nonce=nonce, **more)
+    nonce, place = secrets.token_hex(8), secrets.token_hex(16)
+    parameters = {"nonce": nonce, "place": place, **_parameters(program)}
+    stdin = _helper_input("run", parameters) + (program.stdin or b"")
+    return Launch(bootstrap_line(), stdin=stdin, nonce=nonce, place=place, **more)
+
+
+def launch_cleanup(place: str) -> Launch:
+    """Return the launch of a helper that removes the folder of a program that was killed."""
+    return Launch(bootstrap_line(), stdin=_helper_input("clean", {"place": place}))
+
+
+def _helper_input(name: str, parameters: Mapping[str, Any]) -> bytes:
+    """Return what the bootstrap line reads from its input: a helper and its parameters."""
+    helper, given = read_helper(name).encode(), json.dumps(parameters).encode()
+    return b"%d %d\n%b%b" % (len(helper), len(given), helper, given)
 
 
 def _parameters(program: Program) -> dict[str, Any]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 from opsjobs.model.capabilities import WINRM, Capabilities
 from opsjobs.model.errors import RemoteFailure
@@ -26,9 +28,11 @@ from opsjobs.remote.winrm.process import OPERATION_TIMEOUT, WinrmProcess, new_co
 from opsjobs.remote.winrm.programs import (
     Launch,
     UnsupportedProgram,
+    launch_cleanup,
     launch_line,
     launch_program,
 )
+from opsjobs.telemetry import log
 
 FOLDER_INVALID = frozenset({267, 0x8007010B})
 """The faults of a working directory that is not there."""
@@ -39,6 +43,8 @@ REFUSALS = (
     QUOTAS | FOLDER_INVALID | NOT_FOUND | {ACCESS_DENIED, 0x80070005, SHELL_GONE, SCHEMA_INVALID}
 )
 """The faults after which a command certainly has not started, and does not start later."""
+CLEAN_SECONDS = 60.0
+"""The time for the command that removes the folder of a program that was killed."""
 
 
 class StartMissed(Exception):
@@ -74,6 +80,7 @@ class WinrmSession:
                 check_command(command)
                 launch = launch_line(command, stdin=stdin)
             process = await self._start(launch)
+            self._started.append(process)
         except UnsupportedProgram as error:
             raise RemoteFailure(
                 ErrorCode.INTERNAL, f"{self._host.name} cannot be sent this: {error}."
@@ -83,6 +90,7 @@ class WinrmSession:
         return process
 
     async def _start(self, launch: Launch) -> RemoteProcess:
+        """Start this. Raises as `start`, and UnsupportedProgram."""
         try:
             return await self._start_in(
                 await self._host.take_shell(launch.environment, launch.folder), launch
@@ -119,9 +127,28 @@ class WinrmSession:
             shell = await self._host.create_shell(shell.key)
             command = await self._request_start(shell, launch)
         shell.used = True
-        process = WinrmProcess(self._host, shell, command, launch.stdin)
-        self._started.append(process)
-        return process
+        clean = partial(self._clean, launch.place) if launch.place is not None else None
+        return WinrmProcess(self._host, shell, command, launch.stdin, clean)
+
+    async def _clean(self, place: str) -> None:
+        """Remove the folder of a program that was killed; its helper did not get to it."""
+        try:
+            async with asyncio.timeout(CLEAN_SECONDS):
+                process = await self._start(launch_cleanup(place))
+                try:
+                    end = [piece async for piece in process][-1]
+                finally:
+                    await process.close()
+            failure = "" if end == RemoteExit(0) else str(end)
+        except (RemoteFailure, TimeoutError) as error:
+            failure = str(error) or "it took too long"
+        if failure:
+            log.warning(
+                "winrm_folder_left",
+                target=self._host.name,
+                folder=f"opsjobs-{place}",
+                reason=failure,
+            )
 
     async def _request_start(self, shell: Shell, launch: Launch) -> str:
         """Start the command; return its id. If it does not start, its shell is deleted."""

@@ -25,7 +25,7 @@ function Leave($code) {
 
 # Only this user and the system may read the folder.
 function New-Place {
-    $place = [IO.Path]::Combine([IO.Path]::GetTempPath(), 'opsjobs-' + [Guid]::NewGuid().ToString('N'))
+    $place = [IO.Path]::Combine([IO.Path]::GetTempPath(), 'opsjobs-' + $p.place)
     $rights = New-Object Security.AccessControl.DirectorySecurity
     $rights.SetAccessRuleProtection($true, $false)
     $me = [Security.Principal.WindowsIdentity]::GetCurrent().User

@@ -138,7 +138,7 @@ def _perform_helper() -> int:
     sizes = [int(size) for size in header.split()]
     helper, parameters = _read_exactly(sizes[0]).decode(), json.loads(_read_exactly(sizes[1]))
     found = _HELPER.match(helper)
-    helpers: dict[str, Callable[[Any], int]] = {"run 1": _run}
+    helpers: dict[str, Callable[[Any], int]] = {"run 1": _run, "clean 1": _clean}
     name = " ".join(found.groups()) if found is not None else ""
     if name not in helpers:
         raise NotUnderstood(helper.partition("\n")[0])
@@ -160,7 +160,8 @@ def _run(given: Any) -> int:
     argv = next(filter(None, map(_find_program, given["interpreters"])), None)
     if argv is None:
         return _report(given, "W interpreter", 1)
-    folder = Path(tempfile.mkdtemp(prefix="opsjobs-"))
+    folder = _place(given)
+    folder.mkdir(mode=0o700)
     try:
         arguments = given["before"]
         if given.get("script") is not None:
@@ -187,6 +188,16 @@ def _run(given: Any) -> int:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         os.kill(os.getpid(), -done.returncode)
     return done.returncode
+
+
+def _clean(given: Any) -> int:
+    """Remove the folder of a program."""
+    shutil.rmtree(_place(given), ignore_errors=True)
+    return 0
+
+
+def _place(given: Any) -> Path:
+    return Path(tempfile.gettempdir(), f"opsjobs-{given['place']}")
 
 
 def _report(given: Any, words: str, code: int) -> int:
