@@ -28,6 +28,10 @@ WEAK = [
     ({"DATABASE_URL": "postgresql:///opsjobs?host=db.example.org"}, "without TLS"),
     ({"REDIS_URL": "redis://redis.example.org:6379/0"}, "REDIS_URL has no password"),
     ({"AUTH_SERVICE_URL": "http://auth.example.org"}, "AUTH_SERVICE_URL is not https"),
+    (
+        {"OPSJOBS_SERVICE_TOKEN_URL": "http://id.example.org/token"},
+        "OPSJOBS_SERVICE_TOKEN_URL is not https",
+    ),
 ]
 
 

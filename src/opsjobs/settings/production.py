@@ -73,6 +73,12 @@ def _servers(settings: Settings) -> Iterator[str]:
                 f"{name}_SERVICE_URL is not https, {_SO}: "
                 "tokens would cross the network unencrypted. Use https."
             )
+    endpoint = urlsplit(settings.platform.token_url or "")
+    if endpoint.scheme == "http" and _is_remote(endpoint.hostname):
+        yield (
+            f"OPSJOBS_SERVICE_TOKEN_URL is not https, {_SO}: "
+            "client secrets would cross the network unencrypted. Use https."
+        )
 
 
 def _is_remote(host: str | None) -> bool:
