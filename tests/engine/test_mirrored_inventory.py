@@ -19,7 +19,7 @@ from opsjobs.store.inventory import StoredTarget, TargetInventory
 from opsjobs.store.paging import PageRequest
 from opsjobs.store.target_mirror import TargetMirror
 from opsjobs.store.transaction import Database
-from opsjobs.store.vault import Vault
+from opsjobs.store.vault import StoredCredential, Vault
 from store.drafts import host_key, password
 
 
@@ -300,8 +300,9 @@ async def test_a_label_neither_replaces_a_login_of_ours_nor_outlives_itself(
     database: Database,
 ) -> None:
     vault = Vault(database, [new_key()])
-    for name in ("ours", "web-key"):
-        await vault.create(password(name))
+    await vault.create(password("ours"))
+    label = await vault.create(password("web-key"))
+    assert isinstance(label, StoredCredential)
     with platform_services(MS) as platform:
         add(platform, "1:web-1", "2:web-2", tags=("credential=web-key",))
         async with inventory_of(platform, database, vault=vault) as inventory:
@@ -314,12 +315,12 @@ async def test_a_label_neither_replaces_a_login_of_ours_nor_outlives_itself(
             await age(database, 60)
             assert await logins(inventory, "1", "2") == ["ours", "web-key"]
             with pytest.raises(Conflict) as caught:
-                await vault.delete("web-key")
+                await vault.delete(str(label.id))
             assert caught.value.code == "credential_in_use"
             add(platform, "1:web-1", "2:web-2")
             await age(database, 60)
             assert await logins(inventory, "1", "2") == ["ours", None]
-            await vault.delete("web-key")
+            await vault.delete(str(label.id))
 
 
 async def logins(inventory: TargetInventory, *ids: str) -> list[str | None]:

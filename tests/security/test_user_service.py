@@ -21,6 +21,7 @@ from opsjobs.model.errors import Forbidden, Unavailable
 from opsjobs.model.secret import Secret
 from opsjobs.settings import IdentitySettings, load
 from opsjobs.store.identities import IdentityStore
+from opsjobs.store.identities.api_keys import NewKey, role_grant
 from opsjobs.store.transaction import Database
 from opsjobs.telemetry import Metrics
 
@@ -223,3 +224,27 @@ async def test_a_service_that_acts_for_a_user_is_confirmed_for_that_user(
             await later(clock)
             with pytest.raises(Forbidden):
                 await users.confirm(portal)
+
+
+async def test_what_a_disabled_user_made_starts_nothing_more(database: Database) -> None:
+    clock, known = TurnedClock(), IdentityStore(database)
+    ada = Principal.of_role("ada", "operator", "external", person="ada")
+    with platform_services(V3) as platform:
+        async with users_of(database, platform, clock) as users:
+            platform.users["ada"] = ADA
+            await known.issue_key(NewKey("ci", [role_grant("operator")]), None, ada)
+            key = await known.standing("ci", "api_key")
+            assert key is not None
+            # A service that was registered with that key.
+            await known.services.create("bot", "", [role_grant("operator")], by=key)
+            bot = await known.standing("bot", "service")
+            assert bot is not None
+            for one in (key, bot):
+                assert (await users.confirm(one)).has_permission("jobs:execute")
+            platform.users["ada"] = {**ADA, "is_active": False}
+            await later(clock)
+            for one in (key, bot):
+                with pytest.raises(Forbidden) as caught:
+                    await users.confirm(one)
+                assert caught.value.code == "user_disabled"
+                assert await users.standing(one.name, one.kind) is None

@@ -45,11 +45,14 @@ class PlatformUsers:
         Raises Forbidden for a user that the service does not know, and Unavailable.
         """
         principal = await self._known.standing(name, kind)
-        user = None if principal is None else _user_of(principal)
-        if principal is None or user is None or self._service is None:
+        if principal is None or self._service is None:
             return principal
-        found = await self._load(user)
-        return _limit(principal, found, user) if found.active else None
+        for user in _users_of(principal):
+            found = await self._load(user)
+            if not found.active:
+                return None
+            principal = _limit(principal, found, user)
+        return principal
 
     async def has_ended(self, name: str, kind: PrincipalKind) -> bool:
         """Return True if an identity launches nothing any more. Raises Unavailable."""
@@ -63,17 +66,18 @@ class PlatformUsers:
 
         Raises Forbidden("user_disabled", "user_unknown"), and Unavailable.
         """
-        user = _user_of(principal)
-        if user is None or self._service is None:
+        if self._service is None:
             return principal
-        found = await self._load(user)
-        if not found.active:
-            raise Forbidden(
-                "user_disabled",
-                f"{user} is disabled in the User Service, so nothing is launched in that name. "
-                "Ask an administrator of the platform.",
-            )
-        return _limit(principal, found, user)
+        for user in _users_of(principal):
+            found = await self._load(user)
+            if not found.active:
+                raise Forbidden(
+                    "user_disabled",
+                    f"{user} is disabled in the User Service, so nothing is launched in that name. "
+                    "Ask an administrator of the platform.",
+                )
+            principal = _limit(principal, found, user)
+        return principal
 
     async def _load(self, user: str) -> PlatformUser:
         assert self._service is not None, "asked only if there is one"
@@ -90,14 +94,18 @@ class PlatformUsers:
         return found
 
 
-def _user_of(principal: Principal) -> str | None:
-    """Return the user of the platform behind a principal; None if there is none."""
+def _users_of(principal: Principal) -> list[str]:
+    """Return the users of the platform behind a principal.
+
+    They are itself, the one that a service acts for, and the maker of a key or a service.
+    """
+    users = [principal.platform_maker]
     if principal.kind == "external":
-        return principal.name
+        users.append(principal.name)
     if principal.kind == "service":
         _, kind, user = parted(principal.name)
-        return user if kind == "external" else None
-    return None
+        users.append(user if kind == "external" else None)
+    return [user for user in dict.fromkeys(users) if user is not None]
 
 
 def _limit(principal: Principal, found: PlatformUser, user: str) -> Principal:

@@ -183,6 +183,8 @@ class Principal:
 
     They are its creator, the creator of that one, and the people behind these.
     """
+    platform_maker: str | None = None
+    """The user of the platform whose rights limit an API key or a service, if there is one."""
     issued_at: float | None = field(default=None, compare=False)
     """The time (Unix seconds) of the information about a platform user."""
 

@@ -163,7 +163,10 @@ def both_roles(first: Principal, second: Principal) -> tuple[str, ...]:
 def within(held: Principal, bound: Principal) -> Principal:
     """Return a principal limited to the permissions that its grantor still holds.
 
-    A role that loses a permission is dropped."""
+    A role that loses a permission is dropped. A user of the platform who is the grantor, or the
+    grantor's own, is carried along."""
+    maker = bound.name if bound.kind == "external" else bound.platform_maker
+    held = replace(held, platform_maker=maker)
     whole = [grant for grant in held.grants if may_give(bound, grant)]
     if len(whole) == len(held.grants):
         return held
