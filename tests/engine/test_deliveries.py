@@ -28,7 +28,9 @@ from opsjobs.model.delivery import (
 from opsjobs.store.deliveries import (
     FAILURES_PROBED,
     LEASE_SECONDS,
+    ClaimedDelivery,
     Deliveries,
+    Settlement,
     cancel_pending,
     queue_deliveries,
 )
@@ -338,6 +340,25 @@ async def test_cancelled_deliveries_are_not_sent_and_the_next_ones_are(database:
         await until(lambda: settled(database))
     assert post.got["a"] == ["s1/2"]
     assert sorted(post.got["b"]) == ["s1/1", "s1/2", "s2/1"]
+
+
+async def claim(deliveries: Deliveries) -> Sequence[ClaimedDelivery]:
+    return await deliveries.claim(["post"], limit=9, per_receiver=9, running={})
+
+
+async def test_outcomes_do_not_wait_for_one_who_queues_for_the_same_receiver(
+    database: Database,
+) -> None:
+    deliveries = Deliveries(database)
+    await queue(database, "s1/1")
+    (claimed,) = await claim(deliveries)
+    refused = Settlement(claimed, SendOutcome.retry("it answers 503", code=503), 60.0, 1)
+    message = Message("s2/1", "x.y", "s2", {}, datetime(2026, 3, 1, tzinfo=UTC))
+    async with database.transaction() as connection, asyncio.timeout(20):
+        new = [NewDelivery(message, [DeliveryReceiver("post", "a")])]
+        await queue_deliveries(connection, "test", new)
+        await deliveries.settle([refused])
+    assert await failures(database, 1)
 
 
 async def test_old_deliveries_are_deleted_with_their_messages_unless_they_are_pending(

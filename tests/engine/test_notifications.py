@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+from psycopg import errors
 
 from engine.harness import Harness, harness
 from kit.fake_remote import Gate
@@ -15,15 +16,18 @@ from kit.schedule_fixtures import Office
 from opsjobs import failpoints
 from opsjobs.engine.notification.planner import NotificationPlanner
 from opsjobs.engine.notification.receivers import ReceiverBook
+from opsjobs.model.delivery import NewDelivery
 from opsjobs.model.errors import Unavailable
 from opsjobs.model.execution import Execution, TriggeredBy
 from opsjobs.model.job import JobDraft, LaunchOrder
 from opsjobs.model.notification import NotificationDefaultDraft
 from opsjobs.remote.session import Output, RemoteExit
+from opsjobs.store import notifications
+from opsjobs.store.deliveries import queue_deliveries
 from opsjobs.store.event_feed import EventFeed
 from opsjobs.store.jobs import StoredJob
 from opsjobs.store.notifications import Notifications
-from opsjobs.store.transaction import Database
+from opsjobs.store.transaction import Connection, Database
 from opsjobs.telemetry import Metrics
 
 MAIL = {"channel": "email", "to": ["ada@example.org"]}
@@ -418,6 +422,44 @@ async def test_a_needed_approval_is_told_at_once(database: Database) -> None:
             "backup #1 needs an approval",
             "backup #2 needs an approval",
         ]
+
+
+async def test_a_turn_queues_in_one_statement_and_is_taken_again_after_a_deadlock(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = list[int]()
+
+    async def queue(connection: Connection, source: str, new: Sequence[NewDelivery]) -> Any:
+        calls.append(len(new))
+        if len(calls) == 1:
+            raise errors.DeadlockDetected
+        return await queue_deliveries(connection, source, new)
+
+    async with desk(database) as at:
+        job = await at.job(MAIL, {**MAIL, "to": ["ben@example.org"]})
+        await at.end(job, 1)
+        monkeypatch.setattr(notifications, "queue_deliveries", queue)
+        assert await at.plan() == 2
+        assert calls == [2, 2]
+        assert [row["key"] for row in await at.queued()] == ["ada@example.org", "ben@example.org"]
+
+
+async def test_an_event_that_fails_halfway_queues_nothing(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    find = ReceiverBook.find
+
+    async def broken(self: ReceiverBook, channel: Any, to: Any) -> Any:
+        if "ben@example.org" in to:
+            raise ZeroDivisionError
+        return await find(self, channel, to)
+
+    async with desk(database) as at:
+        await at.end(await at.job(MAIL, {**MAIL, "to": ["ben@example.org"]}), 1)
+        with monkeypatch.context() as patched:
+            patched.setattr(ReceiverBook, "find", broken)
+            assert await at.plan() == 0
+        assert await at.plan() == 2
 
 
 async def test_old_states_of_rules_are_deleted(database: Database) -> None:

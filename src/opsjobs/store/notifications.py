@@ -6,11 +6,11 @@ position up to which it has read are one transaction: each event is decided once
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import psycopg
 from psycopg.types.json import Jsonb
@@ -34,6 +34,8 @@ from opsjobs.store.reference import check_basis
 from opsjobs.store.statements import load_statement
 from opsjobs.store.transaction import Connection, Database
 from opsjobs.telemetry import log
+
+T = TypeVar("T")
 
 SOURCE = "notifications"
 ENDED = (
@@ -246,6 +248,10 @@ class Notifications:
             )
             return StoredDefault(draft, changed["updated_at"])
 
+    async def retry(self, turn: Callable[[], Awaitable[T]]) -> T:
+        """Return the result of a turn; take it again after a deadlock."""
+        return await self._database.retry(turn)
+
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[NotificationTurn | None]:
         """Yield a turn of the planner, which is committed at the end of the block.
@@ -276,17 +282,23 @@ class NotificationTurn:
 
     def __init__(self, connection: Connection, position: int) -> None:
         self._connection = connection
+        self._added = list[NewDelivery]()
         self.position = position
 
     @asynccontextmanager
     async def savepoint(self) -> AsyncIterator[None]:
-        """Undo what the block wrote if it raises; the turn goes on.
+        """Undo what the block wrote or added if it raises; the turn goes on.
 
         Raises Unavailable if PostgreSQL is the cause: then the turn cannot go on.
         """
+        before = len(self._added)
         try:
             async with self._connection.transaction():
-                yield
+                try:
+                    yield
+                except BaseException:
+                    del self._added[before:]
+                    raise
         except psycopg.Error as error:
             if isinstance(error, RETRYABLE):
                 raise Unavailable(f"PostgreSQL: {error}") from error
@@ -455,9 +467,16 @@ class NotificationTurn:
         rows = await (await self._connection.execute(_HEADS, wanted)).fetchall()
         return {row["target_run_id"]: row["head"].decode(errors="replace") for row in rows}
 
-    async def queue(self, deliveries: Sequence[NewDelivery]) -> int:
-        """Queue messages; return how many deliveries."""
-        return len(await queue_deliveries(self._connection, SOURCE, deliveries))
+    def add(self, delivery: NewDelivery) -> None:
+        """Keep a message for `queue`."""
+        self._added.append(delivery)
+
+    async def queue(self) -> int:
+        """Queue the messages that were added; return how many deliveries.
+
+        In one statement, so that lanes are locked in the order in which everyone locks them.
+        """
+        return len(await queue_deliveries(self._connection, SOURCE, self._added))
 
 
 def _default(row: Mapping[str, Any]) -> StoredDefault:

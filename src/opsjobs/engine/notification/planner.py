@@ -92,7 +92,7 @@ class NotificationPlanner:
         """
         read = queued = 0
         while True:
-            events, made, digests = await self._turn()
+            events, made, digests = await self._notifications.retry(self._turn)
             read += events
             queued += made
             if events < EVENTS_A_TURN and digests < DIGESTS_A_TURN:
@@ -102,31 +102,30 @@ class NotificationPlanner:
         return {"notable_events": read, "notifications": queued}
 
     async def _turn(self) -> tuple[int, int, int]:
-        queued = 0
         async with self._notifications.turn() as turn:
             if turn is None:
                 return 0, 0, 0
             now = await turn.now()
             digests = await turn.due_digests(DIGESTS_A_TURN)
             for digest in digests:
-                queued += await self._try_digest(turn, digest, now)
+                await self._try_digest(turn, digest, now)
             events = await turn.read(EVENTS_A_TURN)
             default = _parse(await turn.default_rules(), "the default")
-            planned, made = await self._plan_events(turn, events, default, now)
-        return planned, queued + made, len(digests)
+            planned = await self._plan_events(turn, events, default, now)
+            queued = await turn.queue()
+        return planned, queued, len(digests)
 
-    async def _try_digest(self, turn: NotificationTurn, digest: DueDigest, now: datetime) -> int:
+    async def _try_digest(self, turn: NotificationTurn, digest: DueDigest, now: datetime) -> None:
         """Send a digest; one that cannot be sent is deleted, so that it holds up no other."""
         try:
             async with turn.savepoint():
-                return await self._send_digest(turn, digest, now)
+                await self._send_digest(turn, digest, now)
         except Unavailable:
             raise
         except Exception:  # noqa: BLE001  a bug loses the digest, not what comes after it
             self._metrics.bugs.labels("notification_planner").inc()
             log.exception("notification_digest_failed", of=f"{digest.scope.kind} {digest.scope.id}")
             await turn.delete_state(digest.scope, digest.key)
-            return 0
 
     async def _plan_events(
         self,
@@ -134,13 +133,12 @@ class NotificationPlanner:
         events: Sequence[NotableEvent],
         default: Sequence[NotificationRule],
         now: datetime,
-    ) -> tuple[int, int]:
-        """Plan events in order; return how many were planned and how many deliveries they made."""
-        queued = 0
+    ) -> int:
+        """Plan events in order; return how many were planned."""
         for count, event in enumerate(events):
             try:
                 async with turn.savepoint():
-                    queued += await self._plan(turn, event, default, now)
+                    await self._plan(turn, event, default, now)
             except Unavailable:
                 raise
             except Exception:  # noqa: BLE001  a bug of one event
@@ -149,8 +147,8 @@ class NotificationPlanner:
                 log.exception("notification_planning_failed", fact=event.id, given_up=event.stale)
                 if not event.stale:
                     turn.stop_before(event)
-                    return count, queued
-        return len(events), queued
+                    return count
+        return len(events)
 
     async def _plan(
         self,
@@ -158,46 +156,42 @@ class NotificationPlanner:
         event: NotableEvent,
         default: Sequence[NotificationRule],
         now: datetime,
-    ) -> int:
+    ) -> None:
         applied = _applied_rules(event, default)
         if applied is None or not applied.rules:
-            return 0
+            return
         if event.type in ENDED:
-            return await self._plan_end(turn, event, applied, now)
+            await self._plan_end(turn, event, applied, now)
+            return
         happened = _happened(event)
         facts = _facts(event, happened, self._link)
         occasion = _Occasion(turn, event, applied.scope, now)
-        return sum(
-            [
+        for rule in applied.rules:
+            if happened in rule.on and _is_late_enough(facts, rule):
                 await self._apply(occasion, rule, facts)
-                for rule in applied.rules
-                if happened in rule.on and _is_late_enough(facts, rule)
-            ]
-        )
 
     async def _plan_end(
         self, turn: NotificationTurn, event: NotableEvent, applied: AppliedRules, now: datetime
-    ) -> int:
+    ) -> None:
         """Plan the end of an execution, and remember its outcome."""
         execution = event.execution
         assert execution is not None
         end = await self._find_end(turn, execution, applied.outcomes)
         if end is None:
-            return 0
+            return
         named = [(rule, rule.find_event(end.events)) for rule in applied.rules]
         wanted = [(rule, found) for rule, found in named if found is not None]
         if not wanted:
-            return 0
+            return
         facts = replace(
             _facts(event, wanted[0][1], self._link), failures_in_a_row=end.failures_in_a_row
         )
         if end.outcome is JobOutcome.FAILED:
             facts = replace(facts, failures=await turn.failures(execution))
-        occasion, queued = _Occasion(turn, event, applied.scope, now), 0
+        occasion = _Occasion(turn, event, applied.scope, now)
         for rule, found in wanted:
             about = replace(facts, event=found)
-            queued += await self._apply(occasion, rule, about, changed=end.changed)
-        return queued
+            await self._apply(occasion, rule, about, changed=end.changed)
 
     async def _find_end(
         self, turn: NotificationTurn, execution: NotableExecution, scope: RuleScope | None
@@ -230,8 +224,8 @@ class NotificationPlanner:
         facts: NotificationFacts,
         *,
         changed: bool = False,
-    ) -> int:
-        """Send, gather or hold back one notification of a rule; return how many deliveries."""
+    ) -> None:
+        """Send, gather or hold back one notification of a rule."""
         turn, scope = occasion.turn, occasion.scope
         state = await turn.state(scope, rule)
         made = decide(rule, facts.event, state.quiet, occasion.now, changed=changed)
@@ -242,18 +236,18 @@ class NotificationPlanner:
             await turn.set_state(scope, rule, after)
         self._metrics.notifications.labels(facts.event.value, made.decision.value).inc()
         if made.decision is not QuietDecision.SEND:
-            return 0
+            return
         message = render(facts, rule, held=made.held, held_since=made.held_since)
         name = f"{occasion.event.id}/{scope.kind}/{scope.id}/{rule.key}"
         stored = store_form(message, rule, name, _subject(facts), occasion.now)
-        return await self._queue(turn, rule, stored)
+        await self._add(turn, rule, stored)
 
-    async def _send_digest(self, turn: NotificationTurn, digest: DueDigest, now: datetime) -> int:
+    async def _send_digest(self, turn: NotificationTurn, digest: DueDigest, now: datetime) -> None:
         scope, rule, state = digest.scope, digest.rule, digest.state
         made = decide_digest(rule, state.quiet, now)
         if made.decision is not QuietDecision.SEND:
             await turn.set_state(scope, rule, replace(state, quiet=made.state))
-            return 0
+            return
         await turn.set_state(scope, rule, RuleState(made.state))
         message = render_digest(
             state.gathered,
@@ -266,11 +260,10 @@ class NotificationPlanner:
         # The next digest of the rule is due at another time, and is another message.
         name = f"digest/{scope.kind}/{scope.id}/{rule.key}/{state.quiet.digest_due_at}"
         stored = store_form(message, rule, name, f"{scope.kind}/{scope.id}", now)
-        return await self._queue(turn, rule, stored)
+        await self._add(turn, rule, stored)
 
-    async def _queue(self, turn: NotificationTurn, rule: NotificationRule, message: Message) -> int:
-        receivers = await self._receivers.find(rule.channel, rule.to)
-        return await turn.queue([NewDelivery(message, receivers)])
+    async def _add(self, turn: NotificationTurn, rule: NotificationRule, message: Message) -> None:
+        turn.add(NewDelivery(message, await self._receivers.find(rule.channel, rule.to)))
 
 
 @dataclass(frozen=True, slots=True)
