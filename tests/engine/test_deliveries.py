@@ -377,6 +377,30 @@ async def test_old_deliveries_are_deleted_with_their_messages_unless_they_are_pe
     assert await statuses(database) == {"delivered": 1, "pending": 1}
 
 
+async def test_a_message_that_is_being_delivered_again_is_not_deleted(database: Database) -> None:
+    post, deliveries = Post(), Deliveries(database)
+    async with sending_to(database, post):
+        await queue(database, "s1/1")
+        await until(lambda: settled(database))
+    await turn(database, 2 * 86_400)
+    message = Message("s1/1", "x.y", "s1", {}, datetime(2026, 3, 1, tzinfo=UTC))
+    new = [NewDelivery(message, [DeliveryReceiver("post", "a")])]
+    async with database.transaction() as connection, asyncio.timeout(20):
+        await queue_deliveries(connection, "test", new, redelivery=True)
+        assert await deliveries.delete_old(86_400) == 0
+    assert await deliveries.delete_old(86_400) == 0
+    assert await statuses(database) == {"delivered": 1, "pending": 1}
+
+
+async def test_a_lane_without_deliveries_is_ended_once_it_is_due(database: Database) -> None:
+    deliveries = Deliveries(database)
+    await queue(database, "s1/1", "s2/1")
+    await database.fetch("delete from deliveries where subject = 's1' returning 1")
+    assert [each.delivery.message.id for each in await claim(deliveries)] == ["s2/1"]
+    lanes = await database.fetch("select subject from delivery_lanes")
+    assert [row["subject"] for row in lanes] == ["s2"]
+
+
 async def failures_of_b(database: Database) -> bool:
     return bool(await database.fetch("select 1 from delivery_receivers where failures > 0"))
 

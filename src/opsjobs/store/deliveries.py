@@ -58,6 +58,14 @@ join unnest(%(receivers)s::bigint[], %(subjects)s::text[], %(claims)s::bigint[])
   as o(receiver_id, subject, claim)
   on l.receiver_id = o.receiver_id and l.subject = o.subject and l.claim = o.claim
 order by 1, 2 for update of l"""
+# After the lanes were locked by `_HELD`, so that all their deliveries are seen.
+_END_EMPTY = """
+delete from delivery_lanes l
+using unnest(%(receivers)s::bigint[], %(subjects)s::text[], %(claims)s::bigint[])
+  as o(receiver_id, subject, claim)
+where l.receiver_id = o.receiver_id and l.subject = o.subject and l.claim = o.claim
+  and not exists (select from deliveries d where d.receiver_id = l.receiver_id
+    and d.subject = l.subject and d.status = 'pending')"""
 _SETTLE = load_statement(__file__, "settle_deliveries")
 _RECEIVER_STATE = load_statement(__file__, "receiver_state")
 _NEXT = load_statement(__file__, "next_deliveries", delivery=_DELIVERY)
@@ -78,15 +86,15 @@ with receiver as (
   update deliveries d set status = 'cancelled', error = %(reason)s, finished_at = opsjobs_now()
   from receiver r where d.receiver_id = r.id and d.status = 'pending' returning 1)
 select count(*) as n from cancelled"""
-# Messages with all their deliveries, unless one is still to be delivered.
+# Messages with all their deliveries, unless one is still to be delivered. Locked first, so that a
+# redelivery is either seen or stores the message again.
+_OLD = """
+select id from delivery_messages
+where created_at < (select opsjobs_now()) - make_interval(secs => %(seconds)s)
+order by created_at limit %(limit)s for update skip locked"""
 _DELETE_OLD = """
-delete from delivery_messages where id = any(array(
-  select m.id from (
-    select id from delivery_messages
-    where created_at < (select opsjobs_now()) - make_interval(secs => %(seconds)s)
-    order by created_at limit %(limit)s) m
-  where not exists (select from deliveries d where d.message_id = m.id and d.status = 'pending')))
-returning 1"""
+delete from delivery_messages m where m.id = any(%s)
+  and not exists (select from deliveries d where d.message_id = m.id and d.status = 'pending')"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +183,21 @@ class Deliveries:
                 },
             )
         )
-        return [_claimed(row) for row in rows]
+        empty = [row for row in rows if row["id"] is None]
+        if empty:
+            await self._database.retry(lambda: self._end_empty(empty))
+        return [_claimed(row) for row in rows if row["id"] is not None]
+
+    async def _end_empty(self, rows: Sequence[DictRow]) -> None:
+        """End claimed lanes without a pending delivery; give back those that have one by now."""
+        lanes = {
+            "receivers": [row["receiver_id"] for row in rows],
+            "subjects": [row["lane"] for row in rows],
+            "claims": [row["claim"] for row in rows],
+        }
+        async with self._database.transaction() as connection:
+            for statement in (_HELD, _END_EMPTY, _RELEASE):
+                await connection.execute(statement, lanes)
 
     async def settle(self, settlements: Sequence[Settlement]) -> Sequence[ClaimedDelivery]:
         """Record outcomes; return the next delivery of each lane that continues.
@@ -208,7 +230,14 @@ class Deliveries:
     async def delete_old(self, keep_seconds: float) -> int:
         """Delete messages with their deliveries, at most 2,000 messages; return how many."""
         parameters = {"seconds": keep_seconds, "limit": DELETED_ROWS_MAX}
-        return len(await self._database.fetch(_DELETE_OLD, parameters))
+
+        async def once() -> int:
+            async with self._database.transaction() as connection:
+                old = await (await connection.execute(_OLD, parameters)).fetchall()
+                ids = [row["id"] for row in old]
+                return (await connection.execute(_DELETE_OLD, [ids])).rowcount
+
+        return await self._database.retry(once)
 
 
 class SourceReading:

@@ -1,4 +1,4 @@
--- Claim due lanes, and return the first pending delivery of each.
+-- Claim due lanes, and return the first pending delivery of each; none of a lane that has none.
 --
 -- A receiver has a limited number of lanes in work, so that one that hangs leaves room for the
 -- others; one that fails has a single lane, to find out when it is back.
@@ -21,9 +21,9 @@ with ready as materialized (
   from ready r where l.receiver_id = r.receiver_id and l.subject = r.subject
   returning l.receiver_id, l.subject, l.claim
 )
-select :delivery
+select :delivery, l.subject as lane
 from claimed l join delivery_receivers r on r.id = l.receiver_id
-cross join lateral (
+left join lateral (
   select * from deliveries d where d.receiver_id = l.receiver_id and d.subject = l.subject
-    and d.status = 'pending' order by d.id limit 1) d
-join delivery_messages m on m.id = d.message_id;
+    and d.status = 'pending' order by d.id limit 1) d on true
+left join delivery_messages m on m.id = d.message_id;
