@@ -23,7 +23,7 @@ from opsjobs.store.execution_log import ExecutionLog, Partitions
 from opsjobs.store.executions import Executions
 from opsjobs.store.jobs import Jobs
 from opsjobs.store.ledger import Ledger, NewExecution
-from opsjobs.store.retention import Retention, RetentionLimits
+from opsjobs.store.retention import Leftovers, Retention, RetentionLimits
 from opsjobs.store.transaction import Database
 from opsjobs.store.workers import SingletonLock
 from opsjobs.telemetry import Metrics
@@ -362,6 +362,27 @@ async def test_old_files_are_deleted_unless_a_job_or_a_kept_execution_names_them
     assert left == {"a job's", "a job's by id", "an execution's", "young"}
     await database.fetch("delete from job_executions where id = %s returning 1", [execution.id])
     assert sum([await keeping.delete_files(KEEP) for _ in range(4)]) == 1
+
+
+async def test_last_outcomes_of_jobs_and_schedules_that_are_gone_are_deleted(
+    database: Database,
+) -> None:
+    jobs = Jobs(database)
+    for name in ("kept", "archived"):
+        await jobs.create(job(name), "ada")
+    await database.fetch(
+        "insert into notification_outcomes (scope, scope_id, outcome, execution_id, finished_at) "
+        "select s, n, 'ok', 1, opsjobs_now() from unnest(array['job', 'schedule']) s, "
+        "generate_series(1, 2) n where (s, n) <> ('schedule', 2) returning 1"
+    )
+    await jobs.archive("2", "ada")
+    leftovers = Leftovers(database)
+    assert await leftovers.forget() == 1, "of the schedule"
+    await turn(database, 31)
+    assert await leftovers.forget() == 1
+    assert await database.fetch("select scope, scope_id from notification_outcomes") == [
+        {"scope": "job", "scope_id": 1}
+    ]
 
 
 async def test_one_process_at_a_time_holds_a_singleton_lock(database: Database) -> None:

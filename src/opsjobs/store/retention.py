@@ -1,6 +1,7 @@
 """Retention: delete data beyond the limits of age and number, in bounded parts.
 
-Slots and states of deleted targets are deleted once no open run needs them.
+Slots and states of deleted targets are deleted once no open run needs them, last outcomes once
+their job or schedule is gone.
 """
 
 from __future__ import annotations
@@ -326,16 +327,29 @@ where r.status = 'waiting' and not exists (select from target_slots s
   where s.target_id = r.target_id)
 on conflict do nothing returning 1"""
 
+# An execution that was open while its job was archived may still end, and compares its outcome.
+_OUTCOMES = """
+delete from notification_outcomes where (scope, scope_id) in (
+  select o.scope, o.scope_id from notification_outcomes o
+  where o.scope = 'job' and not exists (select from jobs j where j.id = o.scope_id
+      and (j.state <> 'archived'
+        or j.archived_at >= (select opsjobs_now()) - interval '30 days'))
+    or o.scope = 'schedule' and not exists (select from job_schedules s where s.id = o.scope_id)
+  limit %(rows)s) returning 1"""
+
 
 class Leftovers:
-    """Deletes slots and states of deleted targets."""
+    """Deletes slots and states of deleted targets, and last outcomes of deleted jobs."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     async def forget(self) -> int:
-        """Delete slots and states of deleted targets; return the number of rows."""
+        """Delete rows of targets, jobs and schedules that are gone; return how many."""
         await self._database.fetch(_RESTORE)
         slots = await self._database.fetch(_SLOTS, {"rows": ROWS})
         states = await self._database.fetch(_STATE, {"rows": ROWS})
-        return len(slots) + len(states)
+        outcomes = await self._database.retry(
+            partial(self._database.fetch, _OUTCOMES, {"rows": ROWS})
+        )
+        return len(slots) + len(states) + len(outcomes)
