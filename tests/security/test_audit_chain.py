@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from psycopg import errors
+from structlog.testing import capture_logs
 
 from api.kit import Desk, desk
 from cli.fake_api import ApiRequest, ApiResponse, serve_api
@@ -22,7 +23,9 @@ from opsjobs.model.audit_chain import ChainLink, ChainWalk, canonical
 from opsjobs.settings import load
 from opsjobs.store import audit, audit_chain, audit_log
 from opsjobs.store.audit_chain import Seals
+from opsjobs.store.audit_forwarding import AUDIT_SERVICE
 from opsjobs.store.audit_log import AuditLog
+from opsjobs.store.deliveries import Deliveries
 from opsjobs.store.envelope import new_key
 from opsjobs.store.transaction import Connection, Database
 
@@ -191,6 +194,23 @@ async def test_retention_goes_from_the_beginning_and_says_so(database: Database)
         "actor": "opsjobs",
         "after": {"rows": ROWS, "base": str(head)},
     }
+
+
+async def test_retention_waits_a_week_for_the_audit_service_and_then_names_what_it_misses(
+    database: Database,
+) -> None:
+    await filled(database)
+    await Deliveries(database).start_source(AUDIT_SERVICE, 2)
+    seals = Seals(database, KEYS)
+    await database.fetch("update opsjobs_clock set shift = interval '3 days' returning 1")
+    assert await seals.retain(86_400) == 2
+    assert await seals.retain(86_400) == 0
+    await database.fetch("update opsjobs_clock set shift = interval '10 days' returning 1")
+    with capture_logs() as lines:
+        assert await seals.retain(86_400) >= ROWS - 2
+    (line,) = [line for line in lines if line["event"] == "audit_deleted_unsent"]
+    assert line["first"] == 3
+    assert (await AuditLog(database, KEYS).verify()).broken is None
 
 
 async def test_what_lies_before_an_anchor_goes_in_parts_and_only_as_it_grows_old(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import psycopg
@@ -27,7 +27,9 @@ from opsjobs.model.audit_chain import (
 from opsjobs.model.errors import Failure
 from opsjobs.model.secret import Secret
 from opsjobs.store import audit
+from opsjobs.store.audit_forwarding import AUDIT_SERVICE
 from opsjobs.store.transaction import Connection, Database
+from opsjobs.telemetry import log
 
 COLUMNS = """
 base_seal, encode(base_hash, 'hex') as base_hash, head_seal, encode(head_hash, 'hex') as head_hash,
@@ -179,6 +181,7 @@ select date_trunc('day', opsjobs_now() at time zone 'UTC' - make_interval(secs =
 _OLDEST = f"""
 select seal, {_COLUMNS}, encode(hash, 'hex') as hash, key_id, encode(mac, 'hex') as mac
 from audit_log where seal > %s order by seal limit %s"""
+_SENT = "select position from delivery_sources where name = %s"
 _LAST = """
 select coalesce(max(seal), 0) as seal,
   (select encode(hash, 'hex') from audit_log where seal is not null order by seal desc
@@ -190,6 +193,8 @@ _LET_GO = "delete from audit_log where seal > %s and seal <= %s"
 _LEFT_OVER = """
 delete from audit_log where at < %s and seal in (select seal from audit_log where seal <= %s
   order by seal limit %s)"""
+UNSENT_KEPT = timedelta(days=7)
+"""The time for which old rows wait for the Audit Service."""
 
 
 class Seals:
@@ -300,7 +305,8 @@ class Seals:
 
         Returns how many, at most 2,000. The deletion is recorded, in a row that is signed as the
         sealer's own. Rows that do not match the chain stay, and no row before them is deleted: the
-        evidence would be lost for good. Rows before an anchor are deleted first, as they grow old;
+        evidence would be lost for good. Rows that the Audit Service was not sent stay a week
+        longer; then the log names them. Rows before an anchor are deleted first, as they grow old;
         they need not match.
         """
 
@@ -312,25 +318,38 @@ class Seals:
                 left_over = [until["until"], ends.base.seal, RETAINED_AT_ONCE]
                 base, gone = ends.base, (await connection.execute(_LEFT_OVER, left_over)).rowcount
                 if not gone:
-                    base = await self._old(connection, ends, until["until"])
+                    sent = await self._sent(connection)
+                    base = await self._old(connection, ends, until["until"], sent)
                     gone = base.seal - ends.base.seal
                     if not gone:
                         return 0
                     await write(connection, replace(ends, base=base), self._keys)
                     await connection.execute(_LET_GO, [ends.base.seal, base.seal])
+                    if sent is not None and base.seal > sent:
+                        first = max(sent, ends.base.seal) + 1
+                        log.warning("audit_deleted_unsent", first=first, last=base.seal)
                 after = {"rows": gone, "base": str(base)}
                 await self._own(connection, replace(ends, base=base), "audit.retained", after)
                 return gone
 
         return await self._database.retry(once)
 
-    async def _old(self, connection: Connection, ends: Ends, until: datetime) -> ChainLink:
+    async def _sent(self, connection: Connection) -> int | None:
+        """Return the number up to which the Audit Service was sent rows; None: it gets none."""
+        row = await (await connection.execute(_SENT, [AUDIT_SERVICE])).fetchone()
+        return None if row is None else int(row["position"])
+
+    async def _old(
+        self, connection: Connection, ends: Ends, until: datetime, sent: int | None
+    ) -> ChainLink:
         """Return the last link that is too old to keep, of the next 2,000."""
         walk = ChainWalk(ends.base, self._keys, ends)
         for row in await (
             await connection.execute(_OLDEST, [ends.base.seal, RETAINED_AT_ONCE])
         ).fetchall():
-            if row["at"] >= until or not walk.step(row, row["hash"]):
+            is_sent = sent is None or row["seal"] <= sent
+            too_old = row["at"] < (until if is_sent else until - UNSENT_KEPT)
+            if not too_old or not walk.step(row, row["hash"]):
                 break
         if walk.at.seal == ends.head.seal:
             walk.end(ends.head)
