@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import random
 from typing import Any
 
 import pytest
@@ -103,3 +105,94 @@ async def test_a_pattern_with_too_many_ways_ends_the_search_with_a_reason(
         _, summary = await search(desk, pattern="(a|b|ab){1,400}c")
         assert not summary["complete"]
         assert "too long" in summary["reason"]
+
+
+@pytest.mark.parametrize("query", [{"q": "hit"}, {"pattern": "h[i]t", "context": 1}])
+async def test_the_time_ends_a_search_within_a_page_and_no_match_is_lost_or_told_twice(
+    database: Database, monkeypatch: pytest.MonkeyPatch, query: dict[str, Any]
+) -> None:
+    monkeypatch.setattr(execution_search, "SEARCH_SECONDS", 0.0)
+    async with live(database) as desk:
+        await desk.story.live(1)
+        for number in range(4):
+            await desk.story.write("web-1", b"hit %d\nmiss\nhit again %d\n" % (number, number))
+        seen: list[str] = []
+        after: int | None = 0
+        requests = 0
+        while after is not None and requests < 10:
+            matches, summary = await search(desk, **query, after=after)
+            assert summary["reason"] == "time" or summary["complete"]
+            seen += [match["text"] for match in matches]
+            after = summary["next"]
+            requests += 1
+        assert seen == [text for n in range(4) for text in (f"hit {n}", f"hit again {n}")]
+        assert requests == 5  # one piece each; the last finds that there is no more
+
+
+async def test_a_pattern_that_gets_through_no_piece_in_its_time_is_not_tried_for_ever(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(execution_search, "SEARCH_SECONDS", 0.0)
+    monkeypatch.setattr(execution_search, "PIECE_SECONDS", 0.0)
+    async with live(database) as desk:
+        await desk.story.live(1)
+        await desk.story.write("web-1", b"one\ntwo\n")
+        matches, summary = await search(desk, pattern="t")
+        assert (matches, summary["next"]) == ([], None)
+        assert "too long" in summary["reason"]
+
+
+async def test_incomplete_lines_are_not_left_out_in_silence(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(execution_search, "PIECE_SECONDS", 0.0)
+    async with live(database) as desk:
+        await desk.story.live(1)
+        await desk.story.write("web-1", b"one\ntwo")
+        _, summary = await search(desk, pattern="t")
+        assert (summary["complete"], summary["next"]) == (False, None)
+        assert "incomplete lines" in summary["reason"]
+
+
+async def test_more_searches_than_threads_are_refused_after_a_while(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(execution_search, "WAIT_SECONDS", 0.01)
+    async with live(database) as desk:
+        await desk.story.live(1)
+        threads = desk.app.state.search_threads
+        for _ in range(execution_search.THREADS_MAX):
+            await threads.reserve(5)
+        busy = await desk.http.get("/executions/1/search", params={"q": "a"})
+        problem(busy, 429, "too_many_searches")
+        assert busy.headers["retry-after"]
+        threads.release()
+        for _ in range(3):
+            assert (await search(desk, q="a"))[1]["complete"]
+
+
+async def test_a_reader_who_leaves_ends_the_search_in_its_thread(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(execution_search, "SEARCH_SECONDS", 1_000.0)
+    monkeypatch.setattr(execution_search, "THREADS_MAX", 1)
+    dice = random.Random(1)
+    async with live(database) as desk:
+        await desk.story.live(1)
+        for _ in range(16):
+            line = "".join(dice.choices("abcdefghijklmnopqrstuvwxyz", k=1_000)) + "\n"
+            await desk.story.write("web-1", line.encode() * 60)
+        threads = desk.app.state.search_threads
+        slow = {"pattern": "[a-m].{0,1000}#"}
+        reading = asyncio.create_task(desk.http.get("/executions/1/search", params=slow))
+        async with asyncio.timeout(10):
+            while not threads._free.locked():
+                await asyncio.sleep(0.01)
+        await asyncio.sleep(0.5)  # it is in its thread
+        assert not reading.done()
+        reading.cancel()
+        await asyncio.gather(reading, return_exceptions=True)
+        async with asyncio.timeout(15):
+            await threads.reserve(15)
+            await threads.run(bytes)  # it gets the only thread
+        threads.release()

@@ -30,6 +30,18 @@ def found(query: LineQuery, *chunks: tuple[StreamOrigin, bytes | None]) -> list[
     return matches + list(search.rest(len(chunks)))
 
 
+def test_what_the_check_raises_ends_the_search_before_the_next_line() -> None:
+    left = iter([None, None])
+
+    def check() -> None:
+        next(left)
+
+    matches = LineSearch(LineQuery(pattern="hit"), check).feed(WEB, 1, b"hit 1\nhit 2\nhit 3\n")
+    assert [next(matches).text, next(matches).text] == ["hit 1", "hit 2"]
+    with pytest.raises(RuntimeError, match="StopIteration"):
+        next(matches)
+
+
 def test_a_line_is_found_across_chunks_of_other_streams() -> None:
     chunks = [
         (WEB, b"one\nno sp"),

@@ -56,6 +56,7 @@ from opsjobs.api.connections import (
     most_of,
 )
 from opsjobs.api.event_tail import EventTail
+from opsjobs.api.execution_search import SearchThreads
 from opsjobs.api.follower import Followers
 from opsjobs.api.long_lived import Streams
 from opsjobs.api.middleware import (
@@ -149,6 +150,7 @@ def create_app(services: Services, *, admin_token: Secret | None = None) -> Fast
     app.state.services = services
     app.state.probes = Probes(services, admin_waits=admin_token is not None)
     app.state.streams = Streams(services.limits.streams_a_caller)
+    app.state.search_threads = SearchThreads()
     app.state.open_executions = OpenExecutions(
         services.limits.open_executions, services.executions, services.clock
     )

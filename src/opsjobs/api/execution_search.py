@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Query, Request
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from opsjobs.api.authorization import ExecutionDep, Within, admitted, load_execution, requires
 from opsjobs.api.log_formats import encode_json
@@ -18,7 +21,7 @@ from opsjobs.api.long_lived import Download
 from opsjobs.api.request import ServicesDep
 from opsjobs.api.schemas.responses import SEARCHED
 from opsjobs.model import text_patterns
-from opsjobs.model.errors import Invalid
+from opsjobs.model.errors import Invalid, TooMany
 from opsjobs.model.line_search import (
     CONTEXT_LINES_MAX,
     QUERY_CHARACTERS_MAX,
@@ -33,6 +36,12 @@ from opsjobs.store.reference import BIGINT_MAX
 
 SEARCH_SECONDS = 20.0
 """After this time a search ends, and says from where to go on."""
+PIECE_SECONDS = 10.0
+"""At least this time is for the first piece of output, and for incomplete lines at the end."""
+THREADS_MAX = 2
+"""Threads of a process that search."""
+WAIT_SECONDS = 5.0
+"""A search that gets no thread in this time is refused."""
 LINES_MAX = 10_000
 PAGE_ENTRIES = 1_000
 PAGE_BYTES = 4 << 20
@@ -93,7 +102,7 @@ async def search(
     """
     await services.execution_log.check_available(execution)
     try:
-        lines = LineSearch(LineQuery(query.q, query.pattern, query.ignore_case, query.context))
+        found = _OutputSearch(query, request.app.state.search_threads)
     except ValueError as wrong:
         raise Invalid("invalid_pattern", f"pattern: {wrong}.") from None
     run = (
@@ -102,7 +111,7 @@ async def search(
         else None
     )
     still = partial(admitted, request, "execution", execution.id, execution, sees="executions:read")
-    names = await services.executions.names(execution.id)
+    found.names = await services.executions.names(execution.id)
     pages = services.execution_log.output(
         execution.id,
         target_run=run,
@@ -112,45 +121,113 @@ async def search(
         limit=PAGE_ENTRIES,
         max_bytes=PAGE_BYTES,
     )
-    pieces = _OutputSearch(lines, names, query).pieces(pages)
-    return Download(request, pieces, still, media_type="application/x-ndjson")
+    return _SearchDownload(request, found, pages, still)
+
+
+class SearchThreads:
+    """The threads in which this process searches, so that searches leave it time for others."""
+
+    def __init__(self) -> None:
+        self._free = asyncio.Semaphore(THREADS_MAX)
+        self._threads = ThreadPoolExecutor(THREADS_MAX, thread_name_prefix="search")
+
+    async def reserve(self, seconds: float) -> None:
+        """Wait until a thread is free, and reserve it. Raises TimeoutError."""
+        async with asyncio.timeout(seconds):
+            await self._free.acquire()
+
+    def release(self) -> None:
+        """Free a reserved thread for others."""
+        self._free.release()
+
+    async def run(self, work: Callable[[], bytes]) -> bytes:
+        """Run this in a reserved thread."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+
+
+class _Stopped(Exception):
+    """The time of a search is over, or nobody waits for it."""
 
 
 class _OutputSearch:
     """One search: the pages of output through a LineSearch, until the limit or the deadline."""
 
-    def __init__(self, lines: LineSearch, names: Mapping[int, str], query: SearchQuery) -> None:
-        self._lines = lines
-        self._names = names
+    def __init__(self, query: SearchQuery, threads: SearchThreads) -> None:
+        """Prepare the search. Raises ValueError if the pattern is not supported."""
+        wanted = LineQuery(query.q, query.pattern, query.ignore_case, query.context)
+        self._lines = LineSearch(wanted, self._check)
+        self._threads = threads
+        self._reserved = False
+        self._left = threading.Event()
+        self._deadline = self._piece_deadline = 0.0
+        self._reason: str | None = None
         self._limit = query.limit
-        self._position = query.after
+        self._start = self._position = query.after
         self._found = 0
         self._runs = set[int]()
+        self.names: Mapping[int, str] = {}
+
+    async def begin(self) -> None:
+        """Wait for a thread. Raises TooMany. Afterwards call `end`."""
+        try:
+            await self._threads.reserve(WAIT_SECONDS)
+        except TimeoutError:
+            detail = (
+                f"This process runs {THREADS_MAX} searches already, which is its limit. "
+                "Search again in some seconds."
+            )
+            seconds = int(WAIT_SECONDS)
+            raise TooMany("too_many_searches", detail, retry_after_seconds=seconds) from None
+        self._reserved = True
+
+    def end(self) -> None:
+        """End the search, also in its thread."""
+        self._left.set()
+        if self._reserved:
+            self._reserved = False
+            self._threads.release()
 
     async def pieces(self, pages: AsyncIterator[Sequence[LogEntry]]) -> AsyncIterator[bytes]:
         """Yield lines of JSON: the matches, then the summary."""
-        deadline = time.monotonic() + SEARCH_SECONDS
-        reason = None
-        try:
-            async for entries in pages:
-                # In a thread: a pattern takes far longer for a page than the loop may stand still.
-                yield await asyncio.to_thread(self._take, entries)
-                if self._found >= self._limit or time.monotonic() > deadline:
-                    reason = "limit" if self._found >= self._limit else "time"
-                    break
-            rest = self._lines.rest(self._position, ended=reason is None)
-            yield b"".join(map(self._encode, rest))
-        except TooMuchWork as much:
-            reason = str(much)
+        self._deadline = time.monotonic() + SEARCH_SECONDS
+        async for entries in pages:
+            yield await self._in_thread(partial(self._take, entries))
+            if self._reason is None and time.monotonic() > self._deadline:
+                self._reason = "time"
+            if self._reason is not None:
+                break
+        else:
+            yield await self._in_thread(self._take_rest)
+            if self._reason == "time":  # a request that goes on would not see these lines
+                self._reason = "there was no time for the incomplete lines at the end"
+        if self._reason in ("limit", "time"):
+            # Only matches that wait for their context: no line is examined.
+            yield self._render(self._lines.rest(self._position, ended=False))
         summary = {
-            "complete": reason is None,
-            "reason": reason,
-            "next": self._position if reason in ("limit", "time") else None,
+            "complete": self._reason is None,
+            "reason": self._reason,
+            "next": self._position if self._reason in ("limit", "time") else None,
             "lines": self._found,
             "targets": len(self._runs),
             "bytes": self._lines.bytes,
         }
         yield encode_json(summary) + b"\n"
+
+    async def _in_thread(self, work: Callable[[], bytes]) -> bytes:
+        """Run this in a thread, and free the thread; if there is none, the time is over."""
+        if not self._reserved:
+            try:
+                await self._threads.reserve(max(self._deadline - time.monotonic(), WAIT_SECONDS))
+            except TimeoutError:
+                self._reason = "time"
+                return b""
+            self._reserved = True
+        self._piece_deadline = time.monotonic() + PIECE_SECONDS
+        try:
+            return await self._threads.run(work)
+        finally:
+            self._reserved = False
+            self._threads.release()
 
     def _take(self, entries: Sequence[LogEntry]) -> bytes:
         written = bytearray()
@@ -158,17 +235,48 @@ class _OutputSearch:
             assert entry.target_run is not None
             assert entry.stream is not None
             origin = StreamOrigin(entry.target_run, entry.action, entry.attempt, entry.stream)
-            written += b"".join(map(self._encode, self._lines.feed(origin, entry.seq, entry.data)))
-            self._position = entry.seq
-            if self._found >= self._limit:
+            matches = list(self._until_stopped(self._lines.feed(origin, entry.seq, entry.data)))
+            if self._reason is None:
+                self._position = entry.seq
+                if self._found + len(matches) >= self._limit:
+                    self._reason = "limit"
+            written += self._render(matches)
+            if self._reason is not None:
                 break
         return bytes(written)
+
+    def _take_rest(self) -> bytes:
+        self._deadline = self._piece_deadline
+        return self._render(self._until_stopped(self._lines.rest(self._position)))
+
+    def _until_stopped(self, matches: Iterator[LineMatch]) -> Iterator[LineMatch]:
+        try:
+            yield from matches
+        except TooMuchWork as much:
+            self._reason = str(much)
+        except _Stopped:
+            # A request that goes on would be no further, if this one did not even get here.
+            self._reason = "time" if self._position > self._start else str(TooMuchWork())
+
+    def _check(self) -> None:
+        deadline = self._deadline
+        if self._position == self._start:
+            deadline = max(deadline, self._piece_deadline)
+        if self._left.is_set() or time.monotonic() > deadline:
+            raise _Stopped
+
+    def _render(self, matches: Iterable[LineMatch]) -> bytes:
+        """Return the matches as JSON, without those that a request that goes on finds again."""
+        may_go_on = self._reason == "time"
+        return b"".join(
+            self._encode(match) for match in matches if not may_go_on or match.seq <= self._position
+        )
 
     def _encode(self, match: LineMatch) -> bytes:
         self._found += 1
         self._runs.add(match.origin.target_run)
         item: dict[str, Any] = {
-            "target": self._names.get(match.origin.target_run, ""),
+            "target": self.names.get(match.origin.target_run, ""),
             **match.origin._asdict(),
             "seq": match.seq,
             "text": match.text,
@@ -176,3 +284,24 @@ class _OutputSearch:
         if match.before or match.after:
             item |= {"before": list(match.before), "after": list(match.after)}
         return encode_json(item) + b"\n"
+
+
+class _SearchDownload(Download):
+    """The result of a search, which is refused if no thread is free, and ends with its reader."""
+
+    def __init__(
+        self,
+        request: Request,
+        found: _OutputSearch,
+        pages: AsyncIterator[Sequence[LogEntry]],
+        still: Callable[[], object],
+    ) -> None:
+        super().__init__(request, found.pieces(pages), still, media_type="application/x-ndjson")
+        self._found = found
+
+    async def _send_all(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._found.begin()
+        try:
+            await super()._send_all(scope, receive, send)
+        finally:
+            self._found.end()

@@ -98,9 +98,13 @@ class LineSearch:
     A line may come in any number of chunks, and chunks of other streams between them.
     """
 
-    def __init__(self, query: LineQuery) -> None:
-        """Prepare the search. Raises ValueError if the pattern is not supported."""
+    def __init__(self, query: LineQuery, check: Callable[[], None] = lambda: None) -> None:
+        """Prepare the search. Raises ValueError if the pattern is not supported.
+
+        `check` is called before each line that is examined; what it raises ends the search.
+        """
         self._query = query
+        self._check = check
         self._find = query.finder()
         self._overlap = max(len((query.text or "").encode()) - 1, 0)
         self._streams: dict[StreamOrigin, _Stream] = {}
@@ -148,6 +152,7 @@ class LineSearch:
     def _examine(
         self, origin: StreamOrigin, stream: _Stream, seq: int, line: bytes
     ) -> Iterator[LineMatch]:
+        self._check()
         place = self._find(line)
         context = self._query.context
         if stream.open:
