@@ -111,6 +111,11 @@ def test_controls_of_a_log_do_not_reach_the_terminal(folder: Path, logs: Logs) -
     assert not any(control in raw for control in "\x1b\r\u202e")
 
 
+def test_a_line_nested_too_deep_is_shown_as_text(folder: Path, logs: Logs) -> None:
+    (folder / "logs" / "lab.log").write_text('{"a":' * 10_000 + "\n" + line(1, "next"))
+    assert "next" in "".join(logs("--process", "lab"))
+
+
 def test_values_with_blanks_are_quoted(folder: Path, logs: Logs) -> None:
     (folder / "logs" / "up.log").write_text(line(1, "x", reason="a b", other='"', empty="", n=None))
     [shown] = logs("--process", "up")

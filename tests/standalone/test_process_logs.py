@@ -58,6 +58,9 @@ def test_a_line_of_opsjobs_is_kept_as_it_is(collector: LogCollector) -> None:
         '{"timestamp": "torn',
         '{"no": "event"}',
         '["a list"]',
+        '{"a":' * 1_000,
+        '{"a":' + "[" * 10_000,
+        "2026-13-45 99:99:99.999 UTC [1] LOG:  no such day",
         '{"timestamp": 1, "level": "info", "event": "x"}',
         "\x1b[2Kerase\rover \u2028 \x00",
     ],
@@ -66,6 +69,16 @@ def test_any_other_line_is_wrapped(collector: LogCollector, text: str) -> None:
     [line] = written(collector.log("api"), f"{text}\n")
     assert (line["event"], line["level"], line["process"]) == (text, "info", "api")
     assert line["timestamp"].endswith("Z")
+
+
+@pytest.mark.parametrize("kind", [PostgresLines, ValkeyLines])
+def test_a_line_that_its_format_cannot_read_is_an_event(
+    collector: LogCollector, kind: type[PostgresLines | ValkeyLines]
+) -> None:
+    bad = "2026-13-45 99:99:99.999 UTC [1] LOG:  no such day"
+    found = written(collector.log("postgres", kind), f"{bad}\n", "next\n")
+    assert [line["event"] for line in found] == [bad, "next"]
+    assert collector.is_running
 
 
 def test_bytes_that_are_no_text_and_a_torn_last_line_are_kept(collector: LogCollector) -> None:

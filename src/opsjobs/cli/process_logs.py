@@ -298,7 +298,7 @@ def _parse(line: bytes, process: str) -> LoggedLine:
     text = line.decode("utf-8", "backslashreplace").strip()
     try:
         fields = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         fields = None
     if not isinstance(fields, dict):
         fields = {"event": text}

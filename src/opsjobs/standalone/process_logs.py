@@ -285,13 +285,19 @@ class _LogPipe:
             if _is_log_line(line):
                 found.append(line)
             elif text := line.decode("utf-8", "backslashreplace").rstrip():
-                parsed = self._format.parse(text)
+                parsed = self._parse(text)
                 if parsed is not None:
                     found.append(parsed)
         self._format.end_batch()
         if found:
             lines = [one if isinstance(one, bytes) else self._encode(one) for one in found]
             self._append(self._log.path, lines)
+
+    def _parse(self, text: str) -> LineFields | None:
+        try:
+            return self._format.parse(text)
+        except Exception:  # the only thread that reads: all processes would wait for it
+            return PlainLines().parse(text)
 
     def _encode(self, line: LineFields) -> bytes:
         return _encode({**line, "process": self._log.process})
@@ -367,7 +373,7 @@ def _is_log_line(line: bytes) -> bool:
         return False
     try:
         found = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
     return isinstance(found, dict) and all(isinstance(found.get(key), str) for key in _KEYS)
 
