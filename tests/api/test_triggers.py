@@ -9,12 +9,14 @@ import hmac
 import json
 from collections.abc import Mapping
 from typing import Any
+from uuid import uuid4
 
 import httpx2
 import pytest
 
 from api.kit import Desk, desk, job, problem
 from opsjobs.clock import TurnedClock
+from opsjobs.engine.launching.trigger_calls import RefusalSummary
 from opsjobs.model.target import TargetDraft
 from opsjobs.store.transaction import Database
 from opsjobs.store.triggers import CALLS_KEPT
@@ -199,6 +201,24 @@ async def test_a_flood_of_wrong_secrets_leaves_a_row_a_minute(database: Database
         assert rows[0]["thing_name"] == "push"
         assert rows[0]["actor"] == "unauthenticated"
         assert [call["times"] for call in await calls(ada, trigger)] == [5, 1]
+
+
+async def test_calls_of_made_up_triggers_are_one_row_a_minute_and_hide_no_others(
+    database: Database,
+) -> None:
+    clock = TurnedClock()
+    async with desk(database, clock=clock) as ada:
+        trigger = await made(ada)
+        for _ in range(RefusalSummary.ROWS_A_MINUTE + 5):
+            await Outside(ada, {**trigger, "path": f"/hooks/{uuid4()}"}).push()
+        await Outside(ada, {**trigger, "secret": "whsec_d3Jvbmc="}).push()
+        real, made_up = await audited(ada, "trigger.refused")
+        assert (real["thing_name"], made_up["thing_name"]) == ("push", None)
+        assert [call["times"] for call in await calls(ada, trigger)] == [1]
+        clock.turn(61)
+        await Outside(ada, {**trigger, "path": f"/hooks/{uuid4()}"}).push()
+        newest = (await audited(ada, "trigger.refused"))[0]
+        assert newest["after"]["calls"] == RefusalSummary.ROWS_A_MINUTE + 5
 
 
 async def test_the_owners_rights_are_asked_for_at_each_call(database: Database) -> None:

@@ -26,6 +26,8 @@ from opsjobs.store.transaction import Connection, Database
 from opsjobs.store.triggers import WINDOW_SECONDS, Hook, JobTriggers, StoredTrigger, TriggerCall
 from opsjobs.telemetry import Metrics, log
 
+# Stands for all triggers that do not exist.
+_UNKNOWN = UUID(int=0)
 ROUTE = "POST /hooks/{id}"
 """The route under which answers to deliveries are stored."""
 # Refusals whose message is for the sender, who can act on it. Others are for the owner only.
@@ -266,7 +268,7 @@ class TriggerCalls:
     ) -> None:
         """Record a refused call: the first of its kind, then one row a minute with their number."""
         self._metrics.trigger_calls.labels(CallOutcome.REFUSED.value).inc()
-        times = self._refusals.take((request.uuid, code))
+        times = self._refusals.take((hook.trigger.uuid if hook is not None else _UNKNOWN, code))
         if not times:
             return
         call = TriggerCall(CallOutcome.REFUSED, code, reason, times, None, request.address)
@@ -281,7 +283,8 @@ class RefusalSummary:
     """Decides which refused calls are recorded, so that a flood of them fills no table.
 
     Of each kind (trigger and code) the first call is recorded, then one a minute that stands for
-    all since the last one. All kinds together have a limit of rows a minute.
+    all since the last one. All kinds together have a limit of rows a minute. Calls of triggers
+    that do not exist are one kind, so that made-up ids hide no calls of real ones.
     """
 
     ROWS_A_MINUTE = 60
