@@ -296,7 +296,7 @@ class _LogPipe:
     def _parse(self, text: str) -> LineFields | None:
         try:
             return self._format.parse(text)
-        except Exception:  # the only thread that reads: all processes would wait for it
+        except Exception:  # noqa: BLE001  all processes would wait for the thread that reads
             return PlainLines().parse(text)
 
     def _encode(self, line: LineFields) -> bytes:
