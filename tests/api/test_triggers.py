@@ -376,6 +376,22 @@ async def test_calls_beyond_the_limit_are_429_until_the_minute_is_over(database:
         assert len(await executions(ada)) == 3
 
 
+async def test_ignored_and_repeated_calls_use_up_none_of_the_calls_of_a_minute(
+    database: Database,
+) -> None:
+    async with desk(database) as ada:
+        trigger = await made(ada, max_calls_per_minute=2)
+        sender = Outside(ada, trigger)
+        for _ in range(5):
+            assert (await sender.push(event="release")).status_code == 200
+            assert (await sender.push(event="ping")).status_code == 200
+        for _ in range(5):
+            assert (await sender.push(delivery="1")).status_code == 202
+        assert (await sender.push(delivery="2")).status_code == 202
+        problem(await sender.push(delivery="3"), 429, "too_many_requests")
+        assert (await ada.http.get(f"/triggers/{trigger['id']}")).json()["calls"] == 16
+
+
 async def test_an_expired_trigger_is_gone_and_a_rotated_secret_is_the_only_one(
     database: Database,
 ) -> None:

@@ -175,7 +175,8 @@ class JobTriggerDraft(ApiModel):
     `verify`: the form in which calls prove that they know the secret. `parameters`: the sources of
     the job's parameters, by name. `when`: conditions that a call has to meet, all of them; any
     other call is answered with 200 and launches nothing. Beyond `max_calls_per_minute`, calls are
-    refused. From `expires_at` on, or unless `enabled`, the URL does not exist for callers.
+    refused; those that launch nothing and are not refused do not count. From `expires_at` on, or
+    unless `enabled`, the URL does not exist for callers.
     """
 
     name: Name

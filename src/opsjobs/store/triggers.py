@@ -183,12 +183,14 @@ update job_triggers set secret_version = %(version)s, key_id = %(key_id)s,
   owner_kind = %(owner_kind)s, updated_at = opsjobs_now()
 where id = %(id)s"""
 
-# Counts a call in the current minute; one that launches only if the trigger's calls are not used up
-# and it was not disabled meanwhile.
+# Counts a call, and if it is `limited` also in the current minute; one that launches only if the
+# trigger's calls are not used up and it was not disabled meanwhile.
 _COUNT = """
 update job_triggers t set calls = t.calls + 1,
-  window_calls = case when t.window_began_at <= n.before then 1 else t.window_calls + 1 end,
-  window_began_at = case when t.window_began_at <= n.before then n.now else t.window_began_at end
+  window_calls = case when not %(limited)s then t.window_calls
+    when t.window_began_at <= n.before then 1 else t.window_calls + 1 end,
+  window_began_at = case when %(limited)s and t.window_began_at <= n.before then n.now
+    else t.window_began_at end
 from (select c.now, c.now - make_interval(secs => %(window)s) as before
       from (select opsjobs_now() as now offset 0) c) n
 where t.id = %(id)s and (not %(launches)s
@@ -396,7 +398,7 @@ class JobTriggers:
     async def count(self, trigger: StoredTrigger) -> None:
         """Count a call by a holder of the secret that was refused."""
         async with self._database.transaction() as connection:
-            await _count(connection, trigger, launches=False)
+            await _count(connection, trigger, limited=True)
 
     async def count_launch(self, connection: Connection, trigger: StoredTrigger) -> bool:
         """Count a call in the transaction of its launch.
@@ -404,7 +406,7 @@ class JobTriggers:
         Return False if it must not be launched: the trigger was disabled or deleted meanwhile, or
         its calls of this minute are used up.
         """
-        return await _count(connection, trigger, launches=True)
+        return await _count(connection, trigger, limited=True, launches=True)
 
     async def note_launch(
         self, connection: Connection, trigger: StoredTrigger, call: TriggerCall
@@ -413,9 +415,9 @@ class JobTriggers:
         await _note(connection, trigger.uuid, call)
 
     async def note(self, trigger: StoredTrigger, call: TriggerCall) -> None:
-        """Record and count a call that launches nothing."""
+        """Record and count a call that launches nothing; it uses up none of the minute's calls."""
         async with self._database.transaction() as connection:
-            await _count(connection, trigger, launches=False)
+            await _count(connection, trigger, limited=False)
             await _note(connection, trigger.uuid, call)
 
     async def note_refused(self, uuid: UUID, call: TriggerCall, trigger: Hook | None) -> None:
@@ -455,11 +457,14 @@ async def delete_triggers_of(connection: Connection, job_id: int) -> None:
     await connection.execute("delete from job_triggers where job_id = %s", [job_id])
 
 
-async def _count(connection: Connection, trigger: StoredTrigger, *, launches: bool) -> bool:
+async def _count(
+    connection: Connection, trigger: StoredTrigger, *, limited: bool, launches: bool = False
+) -> bool:
     values = {
         "id": trigger.id,
         "window": WINDOW_SECONDS,
         "most": trigger.draft.max_calls_per_minute,
+        "limited": limited,
         "launches": launches,
     }
     return await (await connection.execute(_COUNT, values)).fetchone() is not None

@@ -1,6 +1,6 @@
 -- definition: the trigger as it was written. The secret is sealed for secret_version. calls: all
--- calls by holders of the secret; window_calls of them since window_began_at, for the limit of
--- calls a minute.
+-- calls by holders of the secret; window_calls: those since window_began_at that launched or were
+-- refused, for the limit of calls a minute.
 create table job_triggers (
   id bigint generated always as identity primary key,
   uuid uuid not null unique,
