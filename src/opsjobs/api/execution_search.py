@@ -37,7 +37,7 @@ from opsjobs.store.reference import BIGINT_MAX
 SEARCH_SECONDS = 20.0
 """After this time a search ends, and says from where to go on."""
 PIECE_SECONDS = 10.0
-"""At least this time is for the first piece of output, and for incomplete lines at the end."""
+"""The least time for the first piece of output, and for incomplete lines at the end."""
 THREADS_MAX = 2
 """Threads of a process that search."""
 WAIT_SECONDS = 5.0
@@ -146,7 +146,7 @@ class SearchThreads:
 
 
 class _Stopped(Exception):
-    """The time of a search is over, or nobody waits for it."""
+    """The time of a search is over, or its reader has left."""
 
 
 class _OutputSearch:
