@@ -27,7 +27,7 @@ def said_again_soon(monkeypatch: pytest.MonkeyPatch) -> None:
 
     real = task_cancellation.ended
     monkeypatch.setattr(task_cancellation, "ended", soon)
-    monkeypatch.setattr("opsjobs.api.log.ended", soon)
+    monkeypatch.setattr("opsjobs.api.sse.ended", soon)
 
 
 class Deaf(ExecutionLog):

@@ -209,7 +209,8 @@ async def test_only_an_admin_rotates_keys_and_it_is_on_record(database: Database
         await Vault(database, [OLD]).create(password("login"))
         ada.services.keys = KeyRotation(database, [NEW, OLD])
         assert (await ada.http.get("/keys")).json()["items"][1] == {
-            "id": key, "current": False, "known": True, "sealed": {"credentials": 1, "parameters": 0, "triggers": 0, "webhooks": 0, "audit_chain": 1},
+            "id": key, "current": False, "known": True, "sealed": {"credentials": 1, "parameters": 0, "triggers": 0,
+                       "webhooks": 0, "audit_chain": 1},
             "removable": False,
         }  # fmt: skip
         for role in ("viewer", "manager"):

@@ -1,10 +1,29 @@
-"""Point 15: WinRM: no Basic over http. There is no WinRM yet: nothing is claimed, and this fails when there is."""
+"""Point 15: WinRM never speaks Basic over http."""
 
 from __future__ import annotations
 
-from opsjobs.model.target import Transport
+import pytest
+from pydantic import ValidationError
+
+from api.kit import desk, problem
+from opsjobs.model.winrm import WinrmAuth, WinrmOptions
+from opsjobs.store.transaction import Database
 
 
-def test_there_is_no_winrm_that_could_speak_basic_over_http() -> None:
-    words = "there is a transport winrm now: prove here, in place of this, that it never speaks Basic over http"
-    assert "winrm" not in {transport.value for transport in Transport}, words
+@pytest.mark.parametrize("auth", [WinrmAuth.BASIC, WinrmAuth.CERTIFICATE])
+def test_what_is_not_encrypted_by_itself_needs_https(auth: WinrmAuth) -> None:
+    assert WinrmOptions(scheme="https", auth=auth).auth is auth
+    with pytest.raises(ValidationError, match="over http it would not be encrypted"):
+        WinrmOptions(scheme="http", auth=auth)
+
+
+async def test_no_target_can_be_told_to_use_basic_over_http(database: Database) -> None:
+    async with desk(database) as ada:
+        target = {"name": "win-1", "host": "10.0.0.9", "transport": "winrm"}
+        basic = {"scheme": "http", "auth": "basic"}
+        problem(await ada.http.post("/targets", json={**target, "winrm": basic}), 422, "invalid")
+        made = await ada.http.post("/targets", json={**target, "winrm": {"auth": "basic"}})
+        assert made.status_code == 201, made.text
+        way = f"/targets/{made.json()['id']}"
+        problem(await ada.http.patch(way, json={"winrm": {"scheme": "http"}}), 422, "invalid")
+        problem(await ada.http.put(way, json={**target, "winrm": basic}), 422, "invalid")

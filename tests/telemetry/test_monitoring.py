@@ -31,8 +31,10 @@ RULE_FILES = ("alerts.yml", "recording.yml")
 # Each label, and what bounds its values. A new one needs a bound.
 BOUNDED_BY = {
     "code": "ErrorCode",
+    "decision": "constants of the planner of notifications",
     "destination": "constants of the destinations of deliveries",
     "direction": "upload, download",
+    "event": "NotificationEvent",
     "method": "the methods of HTTP, and `other`",
     "outcome": "constants of the client of services",
     "reason": "constants of the safety check",

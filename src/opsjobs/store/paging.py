@@ -434,11 +434,11 @@ class Listing:
                 f"unnest(%({parameter})s::timestamptz[]) m)"
             )
         if column.kind == "texts":
-            return f"{name} && %({parameter})s::text[]"
+            return f'"{name}" && %({parameter})s::text[]'
         # For one value an index returns the rows in order, for any of several it does not.
         if values == 1:
-            return f"{name} = (%({parameter})s::{_TYPE[column.kind]}[])[1]"
-        return f"{name} = any(%({parameter})s::{_TYPE[column.kind]}[])"
+            return f'"{name}" = (%({parameter})s::{_TYPE[column.kind]}[])[1]'
+        return f'"{name}" = any(%({parameter})s::{_TYPE[column.kind]}[])'
 
 
 @dataclass(frozen=True, slots=True)

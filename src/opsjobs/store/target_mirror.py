@@ -83,7 +83,7 @@ _GONE_THESE = _GONE.format(condition="external_id = any(%(ids)s::text[])")
 
 # A jump host stays: without it the machines behind it would be connected to directly.
 _FORGET = """
-delete from targets t where t.gone_at < opsjobs_now() - make_interval(days => %s)
+delete from targets t where t.gone_at < (select opsjobs_now()) - make_interval(days => %s)
   and not exists (select from targets o where o.jump_id = t.id)
 returning t.id"""
 
