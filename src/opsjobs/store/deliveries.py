@@ -50,7 +50,8 @@ _DELIVERY = """
 d.id, d.attempts + 1 as attempt, d.redelivery, l.receiver_id, l.claim, r.destination, r.key,
 m.message_id, m.type, d.subject, m.body, m.at,
 extract(epoch from (select opsjobs_now()) - d.created_at)::float8 as waited_seconds,
-coalesce(extract(epoch from (select opsjobs_now()) - r.failing_since), 0)::float8 as failing_seconds"""
+coalesce(extract(epoch from (select opsjobs_now()) - r.failing_since),
+  0)::float8 as failing_seconds"""
 _CLAIM = load_statement(__file__, "claim_deliveries", delivery=_DELIVERY)
 _HELD = """
 select l.receiver_id, l.subject, l.claim from delivery_lanes l
