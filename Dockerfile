@@ -35,6 +35,8 @@ LABEL org.opencontainers.image.title="opsjobs" \
 RUN groupadd --gid 10001 opsjobs \
     && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin opsjobs \
     && install --directory --owner 10001 --group 10001 --mode 0700 /backups
+# The version of PostgreSQL's programs is that of the base image's Debian.
+# hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends postgresql-client \
     && rm -rf /var/lib/apt/lists/*
