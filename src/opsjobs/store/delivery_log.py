@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -79,9 +80,10 @@ DELIVERIES = Listing(
     },
 )
 _MESSAGE = """
-select m.source, m.message_id, m.type, d.subject, m.body, m.at, d.status from deliveries d
-join delivery_messages m on m.id = d.message_id join delivery_receivers r on r.id = d.receiver_id
-where r.destination = %(destination)s and r.key = %(key)s and d.id = %(id)s for update of d"""
+select m.source, m.message_id, m.type, d.subject, m.body, m.at, d.status, r.destination, r.key
+from deliveries d join delivery_messages m on m.id = d.message_id
+join delivery_receivers r on r.id = d.receiver_id where d.id = %(id)s and {which} for update of d"""
+_OF_RECEIVER = "r.destination = %(destination)s and r.key = %(key)s"
 
 
 class DeliveryLog:
@@ -97,7 +99,7 @@ class DeliveryLog:
 
     async def get(self, receiver: DeliveryReceiver, ref: str | int) -> LoggedDelivery:
         """Return one delivery by its id. Raises NotFound."""
-        values = {**_values(receiver), "id": _id_of(ref)}
+        values = {**_values(receiver), "id": id_of(ref)}
         row = await self._database.fetch_one(f"{_SHOWN} and d.id = %(id)s", values)
         if row is None:
             raise NotFound.for_ref("delivery", ref)
@@ -105,12 +107,20 @@ class DeliveryLog:
 
 
 async def queue_again(connection: Connection, receiver: DeliveryReceiver, ref: str) -> int:
+    """Queue the message of a delivery to this receiver again; see `queue_message_again`."""
+    return await queue_message_again(connection, ref, which=_OF_RECEIVER, values=_values(receiver))
+
+
+async def queue_message_again(
+    connection: Connection, ref: str, *, which: str, values: Mapping[str, Any]
+) -> int:
     """Queue the message of a delivery again, in the caller's transaction; return the new id.
 
-    Raises NotFound, Conflict("delivery_pending").
+    `which` is a condition on deliveries `d` and receivers `r`, `values` its parameters. Raises
+    NotFound, Conflict("delivery_pending").
     """
-    values = {**_values(receiver), "id": _id_of(ref)}
-    row = await (await connection.execute(_MESSAGE, values)).fetchone()
+    statement = _MESSAGE.format(which=which)
+    row = await (await connection.execute(statement, {**values, "id": id_of(ref)})).fetchone()
     if row is None:
         raise NotFound.for_ref("delivery", ref)
     if row["status"] == DeliveryStatus.PENDING:
@@ -119,9 +129,9 @@ async def queue_again(connection: Connection, receiver: DeliveryReceiver, ref: s
             f"The delivery {ref} is pending: it is sent without that. Wait for its end.",
         )
     message = Message(row["message_id"], row["type"], row["subject"], row["body"], row["at"])
-    (made,) = await queue_deliveries(
-        connection, row["source"], [NewDelivery(message, [receiver])], redelivery=True
-    )
+    receiver = DeliveryReceiver(row["destination"], row["key"])
+    again = [NewDelivery(message, [receiver])]
+    (made,) = await queue_deliveries(connection, row["source"], again, redelivery=True)
     return made
 
 
@@ -133,6 +143,7 @@ def _values(receiver: DeliveryReceiver) -> dict[str, Any]:
     return {"destination": receiver.destination, "key": receiver.key}
 
 
-def _id_of(ref: str | int) -> int | None:
+def id_of(ref: str | int) -> int | None:
+    """Return the id that a reference to a delivery names; None if it is no id."""
     found = Reference.parse(str(ref))
     return found.id if found is not None else None

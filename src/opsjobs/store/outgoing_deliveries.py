@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from opsjobs.model.delivery import DeliveryReceiver, DeliveryStatus, Message, NewDelivery
-from opsjobs.model.errors import Conflict, NotFound
+from opsjobs.model.delivery import DeliveryStatus
+from opsjobs.model.errors import NotFound
 from opsjobs.model.execution import moment
 from opsjobs.store import audit
-from opsjobs.store.deliveries import queue_deliveries
+from opsjobs.store.delivery_log import id_of, queue_message_again
 from opsjobs.store.paging import ListColumn, Listing, Page, PageRequest
-from opsjobs.store.reference import Reference
-from opsjobs.store.transaction import Connection, Database
+from opsjobs.store.transaction import Database
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,11 +82,7 @@ OUTGOING = Listing(
         "created_at": ListColumn("moment"),
     },
 )
-_MESSAGE = """
-select m.source, m.message_id, m.type, d.subject, m.body, m.at, d.status, r.destination, r.key
-from deliveries d join delivery_messages m on m.id = d.message_id
-join delivery_receivers r on r.id = d.receiver_id
-where d.id = %s and r.destination <> 'webhook' for update of d"""
+_NOT_OF_WEBHOOKS = "r.destination <> 'webhook'"
 
 
 class OutgoingDeliveries:
@@ -103,7 +98,7 @@ class OutgoingDeliveries:
 
     async def get(self, ref: str | int) -> OutgoingDelivery:
         """Return one delivery by its id. Raises NotFound."""
-        row = await self._database.fetch_one(f"{_SHOWN} and d.id = %s", [_id_of(ref)])
+        row = await self._database.fetch_one(f"{_SHOWN} and d.id = %s", [id_of(ref)])
         if row is None:
             raise NotFound.for_ref("delivery", ref)
         return _delivery(row)
@@ -114,31 +109,10 @@ class OutgoingDeliveries:
         Raises NotFound, Conflict("delivery_pending").
         """
         async with self._database.transaction() as connection:
-            made = await _queue_again(connection, ref)
+            made = await queue_message_again(connection, ref, which=_NOT_OF_WEBHOOKS, values={})
             await audit.record(connection, "delivery.repeated", "delivery", ref, after={"as": made})
         return await self.get(made)
 
 
-async def _queue_again(connection: Connection, ref: str) -> int:
-    row = await (await connection.execute(_MESSAGE, [_id_of(ref)])).fetchone()
-    if row is None:
-        raise NotFound.for_ref("delivery", ref)
-    if row["status"] == DeliveryStatus.PENDING:
-        raise Conflict(
-            "delivery_pending",
-            f"The delivery {ref} is pending: it is sent without that. Wait for its end.",
-        )
-    message = Message(row["message_id"], row["type"], row["subject"], row["body"], row["at"])
-    receiver = DeliveryReceiver(row["destination"], row["key"])
-    again = [NewDelivery(message, [receiver])]
-    (made,) = await queue_deliveries(connection, row["source"], again, redelivery=True)
-    return made
-
-
 def _delivery(row: Mapping[str, Any]) -> OutgoingDelivery:
     return OutgoingDelivery(**{**row, "status": DeliveryStatus(row["status"])})
-
-
-def _id_of(ref: str | int) -> int | None:
-    found = Reference.parse(str(ref))
-    return found.id if found is not None else None
