@@ -356,6 +356,43 @@ async def test_all_runs_are_read_as_columns_with_the_position_of_the_log(
         assert all(milliseconds >= 0 for milliseconds in after["columns"]["finished_ms"])
 
 
+async def test_labels_come_as_columns_to_those_who_may_see_them(database: Database) -> None:
+    async with live(database) as desk:
+        for name, labels in (
+            ("web-1", {"rack": "r7", "env": "prod"}),
+            ("web-2", {"rack": "r8", "env": "test"}),
+            ("web-3", {"env": "prod"}),
+        ):
+            draft = {"name": name, "host": "10.0.0.1", "labels": labels}
+            assert (await desk.http.post("/targets", json=draft)).status_code == 201
+        names = {"ids": ["web-3", "web-2", "web-1"]}
+        await desk.http.post("/run", json={"actions": UPTIME, "targets": names})
+        path = "/executions/1/matrix"
+        found = (await desk.http.get(f"{path}?label=rack&label=env&label=none")).json()["labels"]
+        assert found == {
+            "rack": [None, "r8", "r7"],
+            "env": ["prod", "test", "prod"],
+            "none": [None] * 3,
+        }
+        assert (await desk.http.get(path)).json()["labels"] == {}
+        assert (await desk.http.get(f"{path}?label=no key")).status_code == 422
+        keys = "&".join(f"label=k{n}" for n in range(9))
+        assert (await desk.http.get(f"{path}?{keys}")).status_code == 422
+
+        async def key(grants: list[dict[str, Any]]) -> dict[str, str]:
+            made = await desk.http.post(
+                "/api-keys", json={"name": f"k{len(grants)}", "grants": grants}
+            )
+            return {"Authorization": f"Bearer {made.json()['token']}"}
+
+        seen = {"permissions": ["executions:read"]}
+        refused = await desk.http.get(f"{path}?label=rack", headers=await key([seen]))
+        assert refused.status_code == 403
+        prod = {"permissions": ["targets:read"], "scope": "env=prod"}
+        part = await desk.http.get(f"{path}?label=rack", headers=await key([seen, prod]))
+        assert part.json()["labels"] == {"rack": [None, None, "r7"]}
+
+
 async def test_what_was_launched_stays_as_it_was(database: Database) -> None:
     async with live(database) as desk:
         await desk.targets("web-1", "web-2")

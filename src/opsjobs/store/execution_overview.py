@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from opsjobs.model.access import Reach
 from opsjobs.model.execution import Execution
 from opsjobs.store.envelope import mask_parameters
+from opsjobs.store.scope_sql import condition
 from opsjobs.store.statements import load_statement
 from opsjobs.store.transaction import Database
 
 _MATRIX = load_statement(__file__, "run_matrix")
+# Of targets that are gone or outside the reach the label is null, as of those that lack it.
+_LABELS = """
+select json_object_agg(key, labels)::text as columns from (
+  select k.key, json_agg(case when {visible} then t.labels ->> k.key end
+                         order by r.position) as labels
+  from unnest(%(keys)s::text[]) as k(key)
+  cross join target_runs r
+  left join targets t on t.id = case when r.target_id ~ '^[0-9]{{1,18}}$'
+    then r.target_id::bigint end
+  where r.execution_id = %(execution)s group by k.key) c"""
 _SPECIFICATION = "select actions, parameters, policy from execution_specs where execution_id = %s"
 
 
@@ -46,6 +59,20 @@ class ExecutionOverview:
         row = await self._database.fetch_one(_MATRIX, {"execution": execution.id})
         assert row is not None, "the caller has read the execution, and each has a run"
         return RunMatrix(row["seq"], row["columns"])
+
+    async def labels(self, execution: Execution, keys: Sequence[str], visible: Reach) -> str:
+        """Return the labels of all runs' targets as they are now: JSON, a list for each key.
+
+        The lists have the order of launch. Labels of targets outside `visible` are null.
+        """
+        within, parameters = condition(visible, "t.labels")
+        row = await self._database.fetch_one(
+            _LABELS.format(visible=within or "true"),
+            {**parameters, "execution": execution.id, "keys": list(dict.fromkeys(keys))},
+        )
+        assert row is not None, "the caller has read the execution, and each has a run"
+        columns: str = row["columns"]
+        return columns
 
     async def specification(self, execution: Execution) -> Specification:
         """Return what the execution was launched with."""

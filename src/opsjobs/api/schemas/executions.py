@@ -234,6 +234,9 @@ class MatrixOut(AnswerModel):
     seq: int
     created_at: Timestamp
     columns: RunColumnsOut
+    labels: dict[str, list[str | None]] = Field(
+        description="The labels that were asked for, as the targets have them now"
+    )
 
 
 class SpecificationOut(AnswerModel):

@@ -429,7 +429,9 @@ class RunJournal:
         self.status, self.error = move.status, move.error
         self.append(
             None,
-            status_line(self.claimed.id, self.claimed.target_id, move.status, move.error),
+            status_line(
+                self.claimed.id, self.claimed.target_id, move.status, move.error, move.waiting_for
+            ),
             LINE_BYTES,
         )
         self.append(None, move, 0)

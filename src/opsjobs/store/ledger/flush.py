@@ -279,14 +279,22 @@ def _line_parameters(lines: Sequence[LogLine], runs: Mapping[int, RunMove]) -> d
     }
 
 
-def status_line(run_id: int, target_id: str, status: RunStatus, error: RunError | None) -> LogLine:
-    """Return the log entry for a new state of a run."""
+def status_line(
+    run_id: int,
+    target_id: str,
+    status: RunStatus,
+    error: RunError | None,
+    waiting_for: WaitingFor | None = None,
+) -> LogLine:
+    """Return the log entry for a new state of a run; `waiting_for` if it waits for something."""
     body = {
         "target_run": run_id,
         "target": target_id,
         "status": status.value,
         "error": _error(error),
     }
+    if waiting_for is not None:
+        body["waiting_for"] = waiting_for.value
     return LogLine(run_id, "status", body=body)
 
 
