@@ -1,0 +1,190 @@
+/** Which rows of the matrix a filter matches, in which order, and in which groups. */
+import { formatTerm, type Filter, type Term } from "../state/filter.ts";
+import type { Group } from "./layout.ts";
+import type { Runs } from "./runs.ts";
+import { RUN_STATUSES, wordOf } from "./states.ts";
+
+/** The values of a label by row; null for a target without it. */
+export type LabelColumn = readonly (string | null)[];
+export type Labels = Readonly<Record<string, LabelColumn>>;
+
+type Test = (row: number) => boolean;
+
+/** The fields of a run that a filter can name; any other name is a label. */
+export const FIELDS = ["status", "name", "wave", "exit", "error", "waits", "proof", "attempt"];
+
+/** The keys of labels that the filter needs. */
+export function labelsOf(filter: Filter): string[] {
+  const keys = filter.map((term) => term.key).filter((key) => key && !FIELDS.includes(key));
+  return [...new Set(keys)];
+}
+
+/** Return the test of a filter: all of its terms have to match. */
+export function matcher(filter: Filter, runs: Runs, labels: Labels = {}): Test {
+  const tests = filter.map((term) => testOf(term, runs, labels));
+  return (row) => tests.every((test) => test(row));
+}
+
+/** The rows that match, in the order of launch. */
+export function matching(filter: Filter, runs: Runs, labels: Labels = {}): Uint32Array {
+  const test = matcher(filter, runs, labels);
+  const rows = new Uint32Array(runs.count);
+  let found = 0;
+  for (let row = 0; row < runs.count; row++) if (test(row)) rows[found++] = row;
+  return rows.slice(0, found);
+}
+
+function testOf(term: Term, runs: Runs, labels: Labels): Test {
+  const wanted = new Set(term.values);
+  const test = positive(term, wanted, runs, labels);
+  return term.not ? (row) => !test(row) : test;
+}
+
+function positive(term: Term, wanted: Set<string>, runs: Runs, labels: Labels): Test {
+  switch (term.key) {
+    case "":
+    case "name": {
+      const parts = term.values.map((value) => value.toLowerCase());
+      return (row) => {
+        const name = runs.name[row]!.toLowerCase();
+        return parts.some((part) => name.includes(part));
+      };
+    }
+    case "status": {
+      const indexes = new Set(term.values.map((v) => RUN_STATUSES.indexOf(v as "failed")));
+      return (row) => indexes.has(runs.status[row]!);
+    }
+    case "wave":
+      return (row) => wanted.has(String(runs.wave[row]! + 1));
+    case "exit":
+      return (row) => wanted.has(String(runs.exitCode[row] ?? "none"));
+    case "error":
+      return (row) => wanted.has(runs.errorCode[row] ?? "none");
+    case "waits":
+      return (row) => wanted.has(runs.waitingFor[row] ?? "none");
+    case "proof":
+      return (row) => wanted.has(runs.proof[row] ?? "none");
+    case "attempt":
+      return (row) => wanted.has(String(runs.attempt[row]!));
+    default: {
+      const column = labels[term.key];
+      return (row) => wanted.has(column?.[row] ?? "none");
+    }
+  }
+}
+
+/** The sentence of an empty table: which words to drop so that rows match again. */
+export function tooNarrow(filter: Filter, runs: Runs, labels: Labels = {}): string[] {
+  return filter
+    .filter(
+      (term) =>
+        matching(
+          filter.filter((other) => other !== term),
+          runs,
+          labels,
+        ).length > 0,
+    )
+    .map(formatTerm);
+}
+
+export type SortKey = "name" | "status" | "wave" | "exit" | "error" | "began" | "took" | "launch";
+
+const NATURAL = new Intl.Collator("en", { numeric: true });
+const ranks = new WeakMap<Runs, Uint32Array>();
+
+/** The rank of each row by its name, with web-2 before web-10; computed once. */
+export function nameRank(runs: Runs): Uint32Array {
+  let rank = ranks.get(runs);
+  if (!rank) {
+    const order = Uint32Array.from(runs.name.keys());
+    order.sort((a, b) => NATURAL.compare(runs.name[a]!, runs.name[b]!) || a - b);
+    rank = new Uint32Array(runs.count);
+    order.forEach((row, place) => {
+      rank![row] = place;
+    });
+    ranks.set(runs, rank);
+  }
+  return rank;
+}
+
+/** Sort rows; equal ones stay in the order of their names, and rows without a value come last. */
+export function sorted(
+  rows: Uint32Array,
+  runs: Runs,
+  key: SortKey,
+  descending: boolean,
+  nowMs: number,
+): Uint32Array {
+  const rank = nameRank(runs);
+  if (key === "launch") return descending ? rows.toReversed() : rows;
+  const value = sortValue(runs, key, rank, nowMs);
+  const sign = descending ? -1 : 1;
+  return rows.toSorted((a, b) => {
+    const left = value(a);
+    const right = value(b);
+    if (left === right) return rank[a]! - rank[b]!;
+    if (Number.isNaN(left)) return Number.isNaN(right) ? rank[a]! - rank[b]! : 1;
+    if (Number.isNaN(right)) return -1;
+    return sign * (left - right);
+  });
+}
+
+function sortValue(
+  runs: Runs,
+  key: SortKey,
+  rank: Uint32Array,
+  nowMs: number,
+): (row: number) => number {
+  switch (key) {
+    case "status":
+      return (row) => runs.status[row]!;
+    case "wave":
+      return (row) => runs.wave[row]!;
+    case "exit":
+      return (row) => runs.exitCode[row] ?? Number.NaN;
+    case "error": {
+      const codes = [...new Set(runs.errorCode)].filter((c) => c !== null).sort();
+      const index = new Map(codes.map((code, n) => [code, n]));
+      return (row) => index.get(runs.errorCode[row]!) ?? Number.NaN;
+    }
+    case "began":
+      return (row) => runs.startedMs[row]!;
+    case "took":
+      return (row) => runs.tookMs(row, nowMs);
+    default:
+      return (row) => rank[row]!;
+  }
+}
+
+/** How cells are grouped: by nothing, or by a field, or by `label:rack`. */
+export type Grouping = "name" | "status" | "wave" | `label:${string}`;
+
+/** Group rows for the canvas. Within a group they are in the order of their names. */
+export function grouped(rows: Uint32Array, runs: Runs, by: Grouping, labels: Labels = {}): Group[] {
+  const rank = nameRank(runs);
+  const named = rows.toSorted((a, b) => rank[a]! - rank[b]!);
+  if (by === "name") return [{ label: "", rows: named }];
+  const groups = new Map<string, number[]>();
+  for (const row of named) {
+    const key = groupKey(runs, row, by, labels);
+    const group = groups.get(key);
+    if (group) group.push(row);
+    else groups.set(key, [row]);
+  }
+  return [...groups.entries()]
+    .sort(([a], [b]) => NATURAL.compare(a, b))
+    .map(([key, members]) => ({ label: headingOf(key, by), rows: members }));
+}
+
+function groupKey(runs: Runs, row: number, by: Grouping, labels: Labels): string {
+  if (by === "status") return String(runs.status[row]!);
+  if (by === "wave") return String(runs.wave[row]!);
+  return labels[by.slice("label:".length)]?.[row] ?? "\uffff";
+}
+
+function headingOf(key: string, by: Grouping): string {
+  if (by === "status") return wordOf(RUN_STATUSES[Number(key)]!);
+  if (by === "wave") return `wave ${Number(key) + 1}`;
+  const label = by.slice("label:".length);
+  return key === "\uffff" ? `no ${label}` : `${label} ${key}`;
+}

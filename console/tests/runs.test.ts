@@ -1,0 +1,131 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import type { RunStatus } from "../src/api/types.ts";
+import { histogram, slowest } from "../src/matrix/durations.ts";
+import { type LogFrame, tally } from "../src/matrix/runs.ts";
+import { RUN_STATUSES, TONE_OF, TONES } from "../src/matrix/states.ts";
+import { wavesOf } from "../src/matrix/waves.ts";
+import { Replay, instantOf } from "../src/state/replay.ts";
+import { matrixOf, moved } from "./kit.ts";
+
+function random(seed: number): () => number {
+  let state = seed;
+  return () => {
+    state = (state * 1_103_515_245 + 12_345) % 2_147_483_648;
+    return state / 2_147_483_648;
+  };
+}
+
+test("counts equal the columns after any order of entries, repeated and late ones too", () => {
+  for (let seed = 1; seed <= 50; seed++) {
+    const next = random(seed);
+    const runs = matrixOf(Array.from({ length: 200 }, (): RunStatus => "waiting"));
+    const frames: LogFrame[] = [];
+    const last = new Map<number, RunStatus>();
+    for (let seq = 11; seq < 1_500; seq++) {
+      const run = 1_000 + Math.floor(next() * 201); // one of them is another execution's
+      const status = RUN_STATUSES[Math.floor(next() * RUN_STATUSES.length)]!;
+      frames.push(moved(seq, run, status));
+      if (run < 1_200) last.set(run, status);
+    }
+    for (let n = 0; n < frames.length; n++) {
+      runs.apply(frames[n]!);
+      if (next() < 0.1) runs.apply(frames[Math.floor(next() * (n + 1))]!); // a repetition
+    }
+    const expected = new Map<string, number>();
+    for (let n = 0; n < runs.count; n++) {
+      const status = last.get(1_000 + n) ?? "waiting";
+      assert.equal(RUN_STATUSES[runs.status[n]!], status);
+      expected.set(status, (expected.get(status) ?? 0) + 1);
+    }
+    RUN_STATUSES.forEach((status, n) => {
+      assert.equal(runs.counts[n], expected.get(status) ?? 0, status);
+    });
+    assert.deepEqual(runs.counts, tally(runs.status));
+  }
+});
+
+test("an entry that the snapshot includes changes nothing", () => {
+  const runs = matrixOf(["succeeded"]);
+  assert.equal(runs.apply(moved(10, 1_000, "running")), -1);
+  assert.equal(runs.apply(moved(11, 1_000, "failed", 900)), 0);
+  assert.equal(runs.errorCode[0], "nonzero_exit");
+  assert.equal(runs.finishedMs[0], 900);
+});
+
+test("a result gives the exit code, the attempt and the proof of a cancel", () => {
+  const runs = matrixOf(["running"]);
+  const data = { target_run: 1_000, exit_code: 100, attempt: 2, cancel_proof: "killed" };
+  runs.apply({ seq: 11, event: "result", at: 0, data });
+  assert.deepEqual([runs.exitCode[0], runs.attempt[0], runs.proof[0]], [100, 2, "killed"]);
+  runs.apply({ seq: 12, event: "result", at: 0, data: { ...data, cancel_proof: null } });
+  assert.equal(runs.proof[0], "killed");
+});
+
+test("each state has a tone", () => {
+  assert.equal(TONE_OF.length, RUN_STATUSES.length);
+  for (const tone of TONE_OF) assert.ok(TONES.includes(tone));
+});
+
+test("a histogram holds each ended run once, and the slowest come first", () => {
+  const statuses = Array.from({ length: 300 }, (_, n): RunStatus => (n ? "succeeded" : "running"));
+  const runs = matrixOf(statuses, {
+    started_ms: statuses.map(() => 0),
+    finished_ms: statuses.map((_, n) => (n ? n * 37 : null)),
+  });
+  const bins = histogram(runs, 24);
+  assert.ok(bins.length <= 24);
+  assert.equal(bins.flatMap((bin) => bin.rows).length, 299);
+  for (const bin of bins) {
+    for (const row of bin.rows) {
+      assert.ok(runs.finishedMs[row]! >= bin.fromMs && runs.finishedMs[row]! < bin.toMs);
+    }
+  }
+  assert.deepEqual(slowest(runs, 2, runs.createdAt + 60_000), [0, 299]);
+  assert.deepEqual(histogram(matrixOf(["waiting"])), []);
+});
+
+test("waves say how far they are, and which gate holds the next one", () => {
+  const statuses: RunStatus[] = ["succeeded", "succeeded", "failed", "waiting", "waiting"];
+  const runs = matrixOf(statuses, { wave: [0, 1, 1, 2, 2] });
+  const execution = { waves: { open: 2, total: 3 }, waiting_on: { kind: "max_fail" } };
+  const waves = wavesOf(runs, execution as never, { check: {}, confirm: true });
+  assert.deepEqual(
+    waves.map((w) => [w.number, w.total, w.ended, w.failed, w.state, w.gate]),
+    [
+      [1, 1, 1, 0, "ended", null],
+      [2, 2, 2, 1, "ended", "check, then confirm"],
+      [3, 2, 0, 0, "held", "check, then confirm"],
+    ],
+  );
+  assert.deepEqual(wavesOf(matrixOf(["waiting"]), execution as never, null), []);
+});
+
+test("a replay shows the states of any time", () => {
+  const runs = matrixOf(["succeeded", "failed"]);
+  const replay = new Replay(runs, [
+    moved(1, 1_000, "running", 100),
+    moved(2, 1_001, "running", 200),
+    moved(3, 1_000, "succeeded", 300),
+    { seq: 4, event: "output", at: 0, data: {} },
+    moved(5, 1_001, "failed", 400),
+  ]);
+  const shown = new Uint8Array(2);
+  const at = (ms: number) => {
+    replay.statesAt(runs.createdAt + ms, shown);
+    return [...shown].map((index) => RUN_STATUSES[index]);
+  };
+  assert.deepEqual(at(0), ["waiting", "waiting"]);
+  assert.deepEqual(at(250), ["running", "running"]);
+  assert.deepEqual(at(300), ["succeeded", "running"]);
+  assert.deepEqual(at(9_999), ["succeeded", "failed"]);
+  assert.equal(replay.untilMs, runs.createdAt + 400);
+});
+
+test("a clock time is taken on the day of the launch, or on the next one", () => {
+  const from = new Date(2026, 10, 28, 23, 50).getTime();
+  assert.equal(instantOf("23:55:10", from), new Date(2026, 10, 28, 23, 55, 10, 999).getTime());
+  assert.equal(instantOf("00:05", from), new Date(2026, 10, 29, 0, 5, 0, 999).getTime());
+  assert.equal(instantOf("2026-11-29T01:00:00Z", from), Date.parse("2026-11-29T01:00:00Z"));
+  assert.equal(instantOf("soon", from), null);
+});
