@@ -68,6 +68,22 @@ def test_a_command_runs_on_all_machines_live(folder: Path) -> None:
     assert f"completed: {LAB} succeeded of {LAB} targets" in err
 
 
+def test_a_selection_is_resolved_and_its_exclusions_are_spared(folder: Path) -> None:
+    first, second, third = sorted(names(folder))
+    code, out, err = opsjobs(
+        folder, "targets", "resolve", "-l", "lab=true", "-x", second, "-o", "name"
+    )
+    assert (code, out.decode().split()) == (0, [first, third]), err
+    code, _, err = opsjobs(folder, "targets", "resolve", "-l", "lab=true", "-x", "web-9")
+    assert (code, "There is no target 'web-9'." in err) == (4, True), err
+    code, out, err = opsjobs(folder, "run", "echo out", "-l", "lab=true", "-x", second)
+    assert sorted(out.decode().splitlines()) == [f"{first} | out", f"{third} | out"], err
+    code, _, err = opsjobs(folder, "run", "echo out", "-x", second)
+    assert (code, "nothing is selected" in err) == (2, True), err
+    code, out, err = opsjobs(folder, "targets", "labels", "lab", "-o", "json")
+    assert json.loads(out) == [{"key": "lab", "value": "true", "targets": LAB}], err
+
+
 def test_output_bytes_of_one_target_are_exact(folder: Path) -> None:
     one = names(folder)[0]
     code, out, err = opsjobs(folder, "run", r"printf '\000\377\376 no end'", "-t", one)

@@ -40,6 +40,7 @@ from opsjobs.api import (
     schedules,
     service_identities,
     system,
+    target_picker,
     targets,
     triggers,
     users,
@@ -88,6 +89,7 @@ _ROUTERS = (
     schedules.router,
     triggers.router,
     hooks.router,
+    target_picker.router,  # before targets: /targets/labels is not an id
     targets.router,
     groups.router,
     calendars.router,

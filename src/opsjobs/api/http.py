@@ -147,12 +147,14 @@ def render_page(
     shown: Callable[[Any], Mapping[str, Any]] = lambda item: item.data(),
     *,
     name: str = "items",
+    more: Mapping[str, Any] | None = None,
 ) -> JSONResponse:
     """Return `{items, next, total?}` of a page, with `Link: rel="next"`.
 
-    `shown` renders the JSON of an item, by default its `data()`.
+    `shown` renders the JSON of an item, by default its `data()`. `more`: further fields.
     """
-    body: dict[str, Any] = {name: [shown(item) for item in page.items], "next": page.next}
+    items = [shown(item) for item in page.items]
+    body: dict[str, Any] = {name: items, "next": page.next, **(more or {})}
     if page.total is not None:
         body["total"] = page.total
     return JSONResponse(

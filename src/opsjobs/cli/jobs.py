@@ -79,6 +79,7 @@ def run(
     targets: options.Targets = None,
     groups: options.Groups = None,
     selector: options.Selector = None,
+    exclude: options.Exclude = None,
     params: options.Params = None,
     param_files: options.ParamFiles = None,
     dry_run: options.DryRun = False,
@@ -94,7 +95,7 @@ def run(
     Prompts for required secrets that are not given, without echo. Exit codes as for `opsjobs run`.
     """
     narrowed, because = (
-        options.selection(targets, groups, selector),
+        options.selection(targets, groups, selector, exclude, alone=True),
         options.because(reason, override_safety),
     )
     with connect() as client:

@@ -54,6 +54,15 @@ Selector = Annotated[
         help="Targets with these labels, such as env=prod,role!=db.",
     ),
 ]
+Exclude = Annotated[
+    list[str] | None,
+    typer.Option(
+        "-x",
+        "--exclude",
+        metavar="NAME[,NAME]",
+        help="None of these targets: names or ids. May be repeated.",
+    ),
+]
 Reason = Annotated[str | None, typer.Option(help="The reason; it is stored with the execution.")]
 OverrideSafety = Annotated[
     str | None,
@@ -112,6 +121,9 @@ Detach = Annotated[
 ]
 
 
+NO_TARGETS = "no targets are given. Use -t web-1,web-2, -g GROUP or -l env=prod."
+
+
 def split(values: Iterable[str] | None) -> list[str]:
     """Return the items of a repeatable option that accepts commas, in order, each once."""
     parts = (part.strip() for value in values or () for part in value.split(","))
@@ -119,11 +131,25 @@ def split(values: Iterable[str] | None) -> list[str]:
 
 
 def selection(
-    targets: list[str] | None, groups: list[str] | None, selector: str | None
+    targets: list[str] | None,
+    groups: list[str] | None,
+    selector: str | None,
+    exclude: list[str] | None = None,
+    *,
+    alone: bool = False,
 ) -> dict[str, Any]:
-    """Return the `targets` of a request; empty if none is given."""
+    """Return the `targets` of a request; empty if nothing is selected.
+
+    `alone`: exclusions without a selection are accepted: a job has targets of its own.
+    """
     named: dict[str, Any] = {"ids": split(targets), "groups": split(groups), "selector": selector}
-    return {key: value for key, value in named.items() if value}
+    given = {key: value for key, value in named.items() if value}
+    if exclude and not (given or alone):
+        raise CommandFailed(
+            "--exclude: nothing is selected to exclude it from. Use -t, -g or -l with it.",
+            ExitCode.USAGE,
+        )
+    return {**given, "exclude": split(exclude)} if exclude else given
 
 
 def because(reason: str | None, override: str | None) -> dict[str, Any]:

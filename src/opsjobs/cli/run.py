@@ -26,7 +26,6 @@ Interpreter = Annotated[
         metavar="NAME", help="The interpreter of the script (default: from its #! line, else bash)."
     ),
 ]
-_WHERE = "no targets are given. Use -t web-1,web-2, -g GROUP or -l env=prod."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +73,7 @@ def run(
     targets: options.Targets = None,
     groups: options.Groups = None,
     selector: options.Selector = None,
+    exclude: options.Exclude = None,
     script: Annotated[
         str | None,
         typer.Option(
@@ -126,8 +126,8 @@ def run(
       opsjobs run 'systemctl restart nginx' -t web-1,web-2 --become --parallel 1
       opsjobs run --script clean.sh -g web -- --older-than 7d
     """  # noqa: D301  the backspace is click's mark: do not wrap what follows
-    if not (selected := options.selection(targets, groups, selector)):
-        raise CommandFailed(_WHERE, ExitCode.USAGE)
+    if not (selected := options.selection(targets, groups, selector, exclude)):
+        raise CommandFailed(options.NO_TARGETS, ExitCode.USAGE)
     action = {
         **build_program(words or [], script, interpreter),
         "env": options.pairs("--env", env) or None,

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import typer
 
 from opsjobs.cli import importing_targets, options, target_access, target_changes
-from opsjobs.cli.client import Json, connect
+from opsjobs.cli.client import PAGE_ITEMS, Client, Json, connect
+from opsjobs.cli.errors import CommandFailed, ExitCode
 from opsjobs.cli.nouns import Noun, add_list, add_remove, add_show
 from opsjobs.cli.options import parse_labels
-from opsjobs.cli.render import Column, Form, ago, show_list, show_one, tell
+from opsjobs.cli.render import Column, Form, ago, plain, pluralize, show_list, show_one, tell
 from opsjobs.cli.target_changes import warn_of_twins_of, warn_of_zones
 from opsjobs.cli.winrm_options import WinrmFields
 from opsjobs.model.target import HostKeyPolicy, Transport
@@ -39,6 +40,19 @@ TARGET = Noun(
 )
 
 
+RESOLVED = (
+    Column("id", lambda t: t["id"]),
+    Column("name", lambda t: t["name"]),
+    Column("host", lambda t: t["host"]),
+)
+LABELS_SHOWN = 5
+LABELS = (
+    Column("label", lambda v: v["key"]),
+    Column("value", lambda v: v["value"]),
+    Column("targets", lambda v: v["targets"]),
+)
+
+
 @app.command("list")
 def list_targets(
     selector: options.Selector = None,
@@ -56,6 +70,55 @@ def list_targets(
         found, more = client.items("/targets", limit=limit, selector=selector, groups=group)
     show_list(found if more else sorted(found, key=_in_counting_order), TARGET.columns, output)
     options.tell_more(more, limit)
+
+
+@app.command()
+def resolve(
+    *,
+    targets: options.Targets = None,
+    groups: options.Groups = None,
+    selector: options.Selector = None,
+    exclude: options.Exclude = None,
+    output: options.Output = Form.TABLE,
+    limit: options.Limit = 200,
+) -> None:
+    """Show the targets that a selection finds now, and why a launch on it would be refused.
+
+    Exit code: 4 if a target or group does not exist.
+    """
+    selected = options.selection(targets, groups, selector, exclude)
+    if not selected:
+        raise CommandFailed(options.NO_TARGETS, ExitCode.USAGE)
+    with connect() as client:
+        found, first = _resolve(client, selected, limit)
+    if output in (Form.JSON, Form.YAML):
+        show_one({**first, "items": found}, output)
+    else:
+        show_list(found, RESOLVED, output)
+        excluded = f", {first['excluded']} excluded" if first["excluded"] else ""
+        tell(f"{pluralize(first['count'], 'target')}{excluded}{_labels_in_words(first['labels'])}")
+        options.tell_more(first["count"] > len(found), limit)
+    for refusal in first["refusals"]:
+        tell(plain(refusal["detail"]))
+    if any(refusal["code"] == "unknown_target" for refusal in first["refusals"]):
+        raise typer.Exit(ExitCode.NOT_FOUND)
+
+
+@app.command()
+def labels(
+    key: Annotated[
+        str | None, typer.Argument(metavar="KEY", help="Only this label, with all its values.")
+    ] = None,
+    output: options.Output = Form.TABLE,
+) -> None:
+    """List the labels that targets have, and the number of targets with each value."""
+    with connect() as client:
+        found = client.get("/targets/labels", key=key)["labels"]
+    show_list(
+        [{"key": one["key"], **value} for one in found for value in one["values"]], LABELS, output
+    )
+    if left_out := [one["key"] for one in found if one["more"]]:
+        tell(f"{', '.join(map(plain, left_out))}: there are more values, only 50 are shown")
 
 
 @app.command()
@@ -159,6 +222,27 @@ app.command("trust")(target_access.trust)
 
 
 add_remove(app, TARGET, "Remove targets. Their executions stay.")
+
+
+def _resolve(client: Client, selected: Json, limit: int) -> tuple[list[Json], Json]:
+    """Return at most `limit` targets of a selection (0: all), and the whole first answer."""
+    first = page = client.post("/targets/resolve", {"targets": selected}, limit=PAGE_ITEMS)
+    found: list[Json] = list(first["items"])
+    while page["next"] is not None and not 0 < limit <= len(found):
+        page = client.post(
+            "/targets/resolve", {"targets": selected}, limit=PAGE_ITEMS, cursor=page["next"]
+        )
+        found += page["items"]
+    return found[:limit] if limit else found, first
+
+
+def _labels_in_words(labels: Sequence[Json]) -> str:
+    """Return the most frequent value of the first labels, such as `: env=prod 300`."""
+    shown = [
+        f"{plain(one['key'])}={plain(one['values'][0]['value'])} {one['values'][0]['targets']}"
+        for one in labels[:LABELS_SHOWN]
+    ]
+    return f" ({', '.join(shown)})" if shown else ""
 
 
 def _in_counting_order(target: Mapping[str, Any]) -> list[tuple[bool, int, str]]:

@@ -71,8 +71,8 @@ class MirroredInventory(TargetInventory):
         try:
             if selection.groups or selection.selector is not None:
                 await self._refresh_all(self._limits.fresh_seconds)
-            elif selection.ids:
-                await self._refresh_named(selection.ids)
+            elif selection.ids or selection.exclude:
+                await self._refresh_named([*selection.ids, *selection.exclude])
         except ServiceUnavailable as away:
             await self._check_age(selection, away)
         return await super().resolve(selection, sight)
@@ -235,7 +235,7 @@ class MirroredInventory(TargetInventory):
             if age is None or age > allowed:
                 raise self._unavailable(away) from None
             return
-        known = await self._mirror.find_ids(selection.ids)
+        known = await self._mirror.find_ids([*selection.ids, *selection.exclude])
         ids = [found for found in known.values() if found is not None]
         if len(ids) < len(known) and (age is None or age > allowed):
             raise self._unavailable(away) from None

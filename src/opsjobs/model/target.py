@@ -10,9 +10,9 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from opsjobs.model import text_patterns
 from opsjobs.model.api_model import ApiModel
@@ -252,24 +252,27 @@ class Endpoint:
         )
 
 
-class SelectionDraft(ApiModel):
-    """A selection of targets: the union of ids (id, uuid or name), groups and a selector."""
+TargetRef = Annotated[Composed, Field(min_length=1, max_length=200)]
+"""The id, uuid or name of a target."""
 
-    ids: list[Annotated[Composed, Field(min_length=1, max_length=200)]] = Field(
-        default_factory=list, max_length=10_000
-    )
+
+class SelectionDraft(ApiModel):
+    """A selection of targets: the union of ids, groups and a selector, without exclusions.
+
+    `ids` and `exclude` are ids, uuids or names.
+    """
+
+    ids: list[TargetRef] = Field(default_factory=list, max_length=10_000)
     groups: list[Name] = Field(default_factory=list, max_length=1_000)
     selector: str | None = Field(default=None, max_length=4_096)
+    exclude: list[TargetRef] = Field(default_factory=list, max_length=10_000)
 
-    @model_validator(mode="before")
+    @field_validator("ids", "exclude", mode="before")
     @classmethod
-    def _ids_may_be_numbers(cls, body: object) -> object:
-        if isinstance(body, dict) and isinstance(body.get("ids"), list):
-            ids = [
-                str(i) if isinstance(i, int) and not isinstance(i, bool) else i for i in body["ids"]
-            ]
-            return {**body, "ids": ids}
-        return body
+    def _ids_may_be_numbers(cls, entries: object) -> object:
+        if not isinstance(entries, list):
+            return entries
+        return [str(i) if isinstance(i, int) and not isinstance(i, bool) else i for i in entries]
 
     @model_validator(mode="after")
     def _selector_parses(self) -> SelectionDraft:
@@ -281,6 +284,42 @@ class SelectionDraft(ApiModel):
     def empty(self) -> bool:
         """True if nothing is selected."""
         return not (self.ids or self.groups or self.selector)
+
+
+LABEL_KEYS_MAX = 100
+LABEL_VALUES_MAX = 50
+
+
+@dataclass(frozen=True, slots=True)
+class LabelCount:
+    """A label key with its most frequent values, and the numbers of targets that have them."""
+
+    key: str
+    targets: int
+    """The number of targets that have the key."""
+    values: Sequence[tuple[str, int]]
+    """At most 50 values, the most frequent ones first."""
+    more: int = 0
+    """The number of further values."""
+
+    def data(self) -> dict[str, Any]:
+        """Return an item of GET /targets/labels."""
+        values = [{"value": value, "targets": targets} for value, targets in self.values]
+        return {"key": self.key, "targets": self.targets, "values": values, "more": self.more}
+
+
+def count_labels(counts: Mapping[tuple[str, str], int]) -> list[LabelCount]:
+    """Return the first 100 keys in order, from the number of targets with each key and value."""
+    by_key: dict[str, list[tuple[str, int]]] = {}
+    for (key, value), targets in counts.items():
+        by_key.setdefault(key, []).append((value, targets))
+    found = []
+    for key in sorted(by_key)[:LABEL_KEYS_MAX]:
+        values = sorted(by_key[key], key=lambda pair: (-pair[1], pair[0]))
+        shown = values[:LABEL_VALUES_MAX]
+        total = sum(targets for _, targets in values)
+        found.append(LabelCount(key, total, shown, len(values) - len(shown)))
+    return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,10 +22,12 @@ from opsjobs.model.secret import Credential
 from opsjobs.model.target import (
     Endpoint,
     HostKeyPolicy,
+    LabelCount,
     SelectionDraft,
     Target,
     TargetDraft,
     Transport,
+    count_labels,
 )
 from opsjobs.model.winrm import WinrmOptions
 from opsjobs.store import audit, circuits, host_keys, idempotency, target_selection
@@ -33,6 +35,7 @@ from opsjobs.store.idempotency import Answer, IdempotentRequest
 from opsjobs.store.paging import ListColumn, Listing, Page, PageRequest
 from opsjobs.store.reference import Reference, check_basis, check_unused, find, lock, unique_name
 from opsjobs.store.scope_checks import check_target, check_target_name
+from opsjobs.store.scope_sql import and_within
 from opsjobs.store.transaction import Connection, Database
 from opsjobs.store.vault import Vault, binding
 
@@ -164,6 +167,14 @@ _NAMED = (
     f"where t.id = any(%(ids)s::bigint[]) and {_KEPT}"
 )
 
+# Labels with the most targets first, so that the limit of rows leaves out the rarest ones.
+LABELS_READ_MAX = 20_000
+_LABELS = """
+select l.key, l.value, count(*) as n from targets t cross join lateral jsonb_each_text(t.labels) l
+where {kept}{within} and (%(key)s::text is null or l.key = %(key)s)
+  and (%(q)s::text is null or strpos(lower(l.value), lower(%(q)s)) > 0)
+group by l.key, l.value order by n desc, l.key, l.value limit %(limit)s"""
+
 _BEHIND = (
     "select name, count(*) over () as n from targets where jump_id = %(id)s order by name "
     "limit %(limit)s"
@@ -289,6 +300,19 @@ class TargetInventory:
             _target(row)
             for row in await target_selection.select(self._database, selection, sight, read)
         ]
+
+    async def count_labels(
+        self, *, key: str | None = None, q: str | None = None, reach: Reach | None = None
+    ) -> list[LabelCount]:
+        """Return the labels of the targets within reach, with the numbers of targets.
+
+        `key`: only of this key. `q`: only values that contain this text, in any case.
+        """
+        within, reaching = and_within(reach, "t.labels")
+        values = {"key": key, "q": q, "limit": LABELS_READ_MAX, "remote": self.remote}
+        query = _LABELS.format(kept=_KEPT, within=within)
+        rows = await self._database.fetch(query, {**values, **reaching})
+        return count_labels({(row["key"], row["value"]): row["n"] for row in rows})
 
     async def endpoints(self, target_ids: Sequence[str]) -> dict[str, Endpoint]:
         """Return the endpoints of these targets, with opened credentials, in two queries.

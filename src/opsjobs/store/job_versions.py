@@ -146,4 +146,5 @@ def _selection(draft: JobDraft) -> list[tuple[str, str]]:
         *(("id", entry) for entry in draft.targets.ids),
         *(("group", group) for group in draft.targets.groups),
         *((("selector", selector),) if selector is not None else ()),
+        *(("exclude", entry) for entry in draft.targets.exclude),
     ]

@@ -522,7 +522,7 @@ def _version(row: DictRow) -> StoredVersion:
 
 
 def _draft(row: Mapping[str, Any], state: str) -> JobDraft:
-    chosen: dict[str, list[str]] = {"id": [], "group": [], "selector": []}
+    chosen: dict[str, list[str]] = {"id": [], "group": [], "selector": [], "exclude": []}
     for kind, value in row["targets"]:
         chosen[kind].append(value)
     return JobDraft.model_validate(
@@ -539,6 +539,7 @@ def _draft(row: Mapping[str, Any], state: str) -> JobDraft:
                 "ids": chosen["id"],
                 "groups": chosen["group"],
                 "selector": next(iter(chosen["selector"]), None),
+                "exclude": chosen["exclude"],
             },
         },
         context={"stored": True},

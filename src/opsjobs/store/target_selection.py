@@ -1,4 +1,4 @@
-"""Select targets in SQL: by a list of ids, by groups and by a label selector."""
+"""Select targets in SQL: by ids, by groups and by a label selector, minus exclusions."""
 
 from __future__ import annotations
 
@@ -82,8 +82,9 @@ async def select(
     """Return the selected targets, each once: listed ones, then groups', then selector's.
 
     Raises Invalid("unknown_target") with a pointer to each entry without a target, such as
-    `/targets/ids/0`; a listed target that the caller may not see counts as unknown. The targets of
-    groups and selectors are not narrowed: that would silently do less than requested.
+    `/targets/ids/0`; a listed target that the caller may not see counts as unknown. So does an
+    entry of `exclude`: a mistyped name would otherwise run on the target that it was to spare. The
+    targets of groups and selectors are not narrowed: that would silently do less than requested.
 
     For a caller that does not see all targets, raises Forbidden, with the message for hidden
     targets, if a group does not exist or has no targets, or if the selector finds nothing, unless
@@ -91,13 +92,16 @@ async def select(
     """
     limited = sight if sight is not None and not sight.everywhere else None
     chosen: dict[int, DictRow] = {}
+    spared: dict[int, DictRow] = {}
     faults: list[FieldError] = []
     if selection.ids:
-        async with database.connection() as connection:
-            by_position = await _find_listed(connection, selection.ids, sight, read)
-        chosen |= _each(by_position[p] for p in sorted(by_position))
-        missing = [p for p in range(len(selection.ids)) if p not in by_position]
-        faults += [unknown("/targets/ids", p, "target", selection.ids[p]) for p in missing]
+        listed, missing = await _look_up(database, "ids", selection.ids, sight, read)
+        chosen |= _each(listed)
+        faults += missing
+    if selection.exclude:
+        excluded, missing = await _look_up(database, "exclude", selection.exclude, sight, read)
+        spared = _each(excluded)
+        faults += missing
     if selection.groups:
         members, found = await _grouped(database, selection.groups, read)
         chosen |= _each(members)
@@ -116,7 +120,19 @@ async def select(
         if limited is not None and not selected and not _keeps_to(limited, selection.selector):
             raise out_of_sight()
         chosen |= _each(selected)
-    return list(chosen.values())
+    return [row for target, row in chosen.items() if target not in spared]
+
+
+async def _look_up(
+    database: Database, field: str, entries: Sequence[str], sight: Reach | None, read: Read
+) -> tuple[list[DictRow], list[FieldError]]:
+    """Return the targets that a field of a selection lists, in order, and its unknown entries."""
+    async with database.connection() as connection:
+        by_position = await _find_listed(connection, entries, sight, read)
+    missing = [p for p in range(len(entries)) if p not in by_position]
+    return [by_position[p] for p in sorted(by_position)], [
+        unknown(f"/targets/{field}", p, "target", entries[p]) for p in missing
+    ]
 
 
 def _each(rows: Iterable[DictRow]) -> dict[int, DictRow]:

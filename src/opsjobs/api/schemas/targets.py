@@ -69,6 +69,48 @@ class TargetPageOut(PageModel):
     items: list[TargetOut]
 
 
+class LabelValueOut(AnswerModel):
+    """A value of a label, and the number of targets that have it."""
+
+    value: str
+    targets: int
+
+
+class LabelCountOut(AnswerModel):
+    """A label key, and its most frequent values."""
+
+    key: str
+    targets: int
+    values: list[LabelValueOut]
+    more: int = Field(description="The number of further values")
+
+
+class LabelCountsOut(AnswerModel):
+    """The labels of targets."""
+
+    labels: list[LabelCountOut]
+
+
+class SelectionRefusalOut(AnswerModel):
+    """A reason why a launch on a selection would be refused."""
+
+    code: str
+    detail: str
+    pointer: str
+
+
+class ResolvedPageOut(PageModel):
+    """The targets of a selection: their number, and a page of them."""
+
+    items: list[TargetRefOut]
+    count: int = Field(description="The number of selected targets")
+    excluded: int = Field(description="The number of targets that `exclude` takes out")
+    labels: list[LabelCountOut]
+    refusals: list[SelectionRefusalOut] = Field(
+        description="The reasons why a launch would be refused; empty: none"
+    )
+
+
 class ImportedTargetOut(AnswerModel):
     """Outcome of one entry of an import."""
 

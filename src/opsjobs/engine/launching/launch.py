@@ -193,6 +193,10 @@ class Launcher:
             return of_job
         allowed = {target.id for target in of_job}
         narrowed = await self._targets.resolve(order.narrowed_to, sight)
+        if order.narrowed_to.empty and order.narrowed_to.exclude:  # all of the job's but these
+            exclude = [*order.narrowed_to.exclude, *order.targets.exclude]
+            rest = order.targets.model_copy(update={"exclude": exclude})
+            narrowed = await self._targets.resolve(rest)
         order.bounds.check_targets(narrowed)
         outside = [target.name for target in narrowed if target.id not in allowed]
         if outside:
