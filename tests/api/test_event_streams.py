@@ -95,6 +95,7 @@ async def test_sse_frames_have_id_event_and_data(database: Database) -> None:
         await desk.story.write("web-1", "hä\n".encode())
         await desk.story.finish("web-1")
         text = (await desk.http.get("/api/v1/executions/1/events?after=3")).text
+        log = (await desk.http.get("/api/v1/executions/1/log?after=3")).json()
         run = desk.story.runs["web-1"].id
         output, result, status, over, end = text.removesuffix("\n\n").split("\n\n")
         assert output.startswith('id: 4\nevent: output\ndata: {"target_run":')
@@ -106,6 +107,7 @@ async def test_sse_frames_have_id_event_and_data(database: Database) -> None:
             "stream": "stdout",
             "offset": 0,
             "data": "hä\n",
+            "at": log["items"][0]["at"],
         }
         assert [re.findall("event: (.*)", frame)[0] for frame in (result, status, over, end)] == [
             "result",
@@ -198,3 +200,86 @@ async def test_an_invalid_stream_position_is_refused(database: Database, positio
             "invalid",
         )
         problem(await desk.http.get(f"/executions/1/events?after={position}"), 422, "invalid")
+
+
+@pytest.mark.parametrize("ring_bytes", [600, 4 << 20])
+async def test_a_filtered_stream_that_reconnects_misses_and_repeats_nothing(
+    database: Database, ring_bytes: int
+) -> None:
+    """From a small ring old entries are read from the store, and new ones from memory."""
+    async with live(database) as desk:
+        desk.followers.pace = Pace(
+            merge_seconds=0.005, poll_seconds=0.02, ring_bytes=ring_bytes, page_scan=7
+        )
+        await desk.story.live(3)
+        path = "/executions/1/events?kinds=status,result,end&target=web-2"
+
+        async def write() -> None:
+            for n in range(60):
+                await desk.story.write(f"web-{n % 3 + 1}", b"%04d\n" % n * 30)
+            for name in ("web-1", "web-2", "web-3"):
+                await desk.story.finish(name)
+
+        async def viewer(frames: int) -> list[tuple[int, str]]:
+            seen: list[tuple[int, str]] = []
+            while not seen or seen[-1][1] != "end":
+                headers = {"last-event-id": str(seen[-1][0] if seen else 0)}
+                async with desk.http.stream("GET", path, headers=headers) as answer:
+                    text = ""
+                    async for piece in answer.aiter_text():
+                        text += piece
+                        if text.count("data: ") >= frames and text.endswith("\n\n"):
+                            break
+                seen += [
+                    (int(seq), event)
+                    for seq, event in re.findall(r"id: (\d+)\nevent: (\w+)\ndata: ", text)
+                ][:frames]
+            return seen
+
+        writer = asyncio.create_task(write())
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            told = await asyncio.gather(viewer(1), viewer(2), viewer(100))
+            await writer
+        items = (await desk.http.get("/executions/1/log?limit=200")).json()["items"]
+        run = desk.story.runs["web-2"].id
+        expected = [
+            (item["seq"], item["event"])
+            for item in items
+            if item["event"] == "end"
+            or (item["event"] != "output" and item["data"].get("target_run") == run)
+        ]
+        assert [event for _, event in expected] == ["status", "result", "status", "end"]
+        assert list(told) == [expected] * 3
+
+
+async def test_a_quiet_filtered_stream_says_how_far_the_log_is(database: Database) -> None:
+    async with live(database) as desk:
+        desk.followers.pace = Pace(poll_seconds=0.02, keep_alive_seconds=0.3)
+        await desk.story.live()
+        await desk.story.write("web-1", b"x\n")
+        last = (await desk.story.now()).last_seq
+        async with (
+            asyncio.timeout(DEADLINE_SECONDS),
+            desk.http.stream("GET", "/executions/1/events?kinds=end") as answer,
+        ):
+            text = ""
+            async for piece in answer.aiter_text():
+                text += piece
+                if f"id: {last}\n\n" in text:
+                    break
+        assert "data: " not in text
+        assert f": keep-alive\nid: {last}\n\n" in text
+
+
+@pytest.mark.parametrize("query", ["kinds=", "kinds=status,x", "kind=status", "target=%0A"])
+async def test_an_invalid_filter_of_a_stream_is_refused(database: Database, query: str) -> None:
+    async with live(database) as desk:
+        await desk.story.live()
+        problem(await desk.http.get(f"/executions/1/events?{query}"), 422, "invalid")
+
+
+async def test_a_stream_of_an_unknown_target_is_refused(database: Database) -> None:
+    async with live(database) as desk:
+        await desk.story.live()
+        answer = await desk.http.get("/executions/1/events?target=web-9")
+        problem(answer, 404, "target_not_found")

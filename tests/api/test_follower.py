@@ -12,11 +12,11 @@ from contextlib import aclosing, asynccontextmanager
 import pytest
 
 from kit.scripted_worker import Story
-from opsjobs.api.follower import Followers, Pace, Ring
+from opsjobs.api.follower import Followers, Frame, Pace, Ring
 from opsjobs.bus import Bus
 from opsjobs.model.errors import Unavailable
 from opsjobs.model.execution import Execution
-from opsjobs.store.execution_log import ExecutionLog, LogEntry
+from opsjobs.store.execution_log import ExecutionLog, LogEntry, LogFilter
 from opsjobs.store.transaction import Database
 
 QUICK = Pace(merge_seconds=0.005, poll_seconds=0.02, retry_seconds=0.02)
@@ -92,11 +92,13 @@ def told_once(seen: list[int], last: int) -> list[int]:
 def test_a_ring_drops_the_oldest_frames_beyond_its_limit() -> None:
     ring = Ring(10, 100)
     for seq in range(11, 31):
-        ring.add(seq, b"x" * 20)
+        ring.add(seq, Frame(b"x" * 20, "output", seq % 2))
     assert (ring.base, ring.last, ring.size_bytes) == (25, 30, 100)
-    assert [len(ring.take(*asked)) for asked in ((25, 1_000), (28, 1_000), (25, 30))] == [5, 2, 2]
-    ring.add(31, b"y" * 500)
-    assert (ring.base, ring.take(30, 1)) == (30, [b"y" * 500])
+    taken = [ring.take(*asked) for asked in ((25, 1_000), (28, 1_000), (25, 30))]
+    assert [(len(data) // 20, position) for data, position in taken] == [(5, 30), (2, 30), (2, 27)]
+    assert ring.take(25, 1_000, LogFilter(target_run=0)) == (b"x" * 60, 30)
+    ring.add(31, Frame(b"y" * 500, "output", 1))
+    assert (ring.base, ring.take(30, 1)) == (30, (b"y" * 500, 31))
 
 
 async def test_ten_reconnects_at_random_positions_see_every_event_once_in_order(
@@ -216,7 +218,10 @@ async def test_a_viewer_after_the_end_gets_the_end_event_again(
     followers = Followers(ExecutionLog(database), HandBell(), QUICK)
     async with aclosing(followers.batches(ended, ended.last_seq + beyond)) as batches:
         told = frames_of(b"".join([batch.data async for batch in batches]))
-    assert told == [(ended.last_seq, "end", {"status": "completed", "counts": {"succeeded": 1}})]
+    ((seq, event, body),) = told
+    assert (seq, event) == (ended.last_seq, "end")
+    assert str(body.pop("at")).endswith("Z")
+    assert body == {"status": "completed", "counts": {"succeeded": 1}}
 
 
 async def test_output_that_is_not_utf8_is_base64(database: Database) -> None:
@@ -229,7 +234,7 @@ async def test_output_that_is_not_utf8_is_base64(database: Database) -> None:
     followers = Followers(ExecutionLog(database), HandBell(), QUICK)
     async with aclosing(followers.batches(await story.now(), 0)) as batches:
         told = [
-            data
+            {key: value for key, value in data.items() if key != "at"}
             for _, event, data in frames_of(b"".join([b.data async for b in batches]))
             if event == "output"
         ]

@@ -1,9 +1,9 @@
 """Follow the log of an execution: one reader for all viewers, and a shared ring of frames.
 
 The reader is woken by notifications and encodes each log entry once into the ring. A viewer
-requests only the frames after its position; the bytes are taken from the ring or, for older
-positions, from a page of the store. No database connection is held while waiting, and a slow viewer
-does not delay the others.
+requests only the frames after its position, and may filter them; the bytes are taken from the ring
+or, for older positions, from a page of the store. No database connection is held while waiting, and
+a slow viewer does not delay the others.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from opsjobs import failpoints
 from opsjobs.api import log_formats
 from opsjobs.model.errors import Unavailable
 from opsjobs.model.execution import Execution
-from opsjobs.store.execution_log import LogEntry
+from opsjobs.store.execution_log import EVERY_ENTRY, LogEntry, LogFilter
 from opsjobs.task_cancellation import Endings
 from opsjobs.telemetry import log
 
@@ -34,6 +34,18 @@ class LogReader(Protocol):
         self, execution_id: int, *, after: int, limit: int, max_bytes: int
     ) -> list[LogEntry]:
         """Return the entries after a position."""
+
+    async def read_matching(
+        self,
+        execution_id: int,
+        wanted: LogFilter,
+        *,
+        after: int,
+        upto: int,
+        limit: int,
+        max_bytes: int,
+    ) -> tuple[list[LogEntry], int]:
+        """Return entries in (after, upto] that match, and the position that was reached."""
 
 
 class WakeupSource(Protocol):
@@ -61,6 +73,8 @@ class Pace:
     """Interval of keep-alives while the log does not grow."""
     page_entries: int = 1_000
     """Maximum number of entries in one read."""
+    page_scan: int = 10_000
+    """Maximum number of entries that one read examines for a viewer with a filter."""
     page_bytes: int = 1 << 20
     """Maximum size of one read of the follower."""
     ring_bytes: int = 4 << 20
@@ -85,6 +99,14 @@ class FrameBatch:
     ended: bool
 
 
+class Frame(NamedTuple):
+    """An encoded entry, with what viewers filter by."""
+
+    data: bytes
+    event: str
+    target_run: int | None
+
+
 class Ring:
     """The newest frames without a gap, of every seq from `base + 1` to `last`.
 
@@ -96,28 +118,34 @@ class Ring:
         self.last = base
         self.size_bytes = 0
         self._limit_bytes = limit_bytes
-        self._frames: dict[int, bytes] = {}
+        self._frames: dict[int, Frame] = {}
 
-    def add(self, seq: int, frame: bytes) -> None:
+    def add(self, seq: int, frame: Frame) -> None:
         """Append the next frame and drop the oldest beyond the limit; the newest always stays."""
         assert seq == self.last + 1, f"the log has a gap: {self.last} is followed by {seq}"
         self._frames[seq] = frame
         self.last = seq
-        self.size_bytes += len(frame)
+        self.size_bytes += len(frame.data)
         while self.size_bytes > self._limit_bytes and self.base + 1 < self.last:
             self.base += 1
-            self.size_bytes -= len(self._frames.pop(self.base))
+            self.size_bytes -= len(self._frames.pop(self.base).data)
 
-    def take(self, position: int, max_bytes: int) -> list[bytes]:
-        """Return the frames after a position (not below `base`) until `max_bytes` is reached."""
+    def take(
+        self, position: int, max_bytes: int, wanted: LogFilter = EVERY_ENTRY
+    ) -> tuple[bytes, int]:
+        """Return the wanted frames after a position until `max_bytes`, and the position reached.
+
+        The position is not below `base`.
+        """
         taken: list[bytes] = []
         size = 0
         while position < self.last and size < max_bytes:
             position += 1
             frame = self._frames[position]
-            taken.append(frame)
-            size += len(frame)
-        return taken
+            if wanted.admits(frame.event, frame.target_run):
+                taken.append(frame.data)
+                size += len(frame.data)
+        return b"".join(taken), position
 
 
 class Follower:
@@ -213,7 +241,8 @@ class Follower:
             await asyncio.sleep(pace.retry_seconds)
             return
         for entry in entries:
-            self.ring.add(entry.seq, log_formats.encode_frame(entry))
+            frame = Frame(log_formats.encode_frame(entry), entry.event, entry.target_run)
+            self.ring.add(entry.seq, frame)
             if entry.event == "end":
                 self.ended_at = entry.seq
         if entries:
@@ -247,16 +276,21 @@ class Followers:
         self._endings = Endings()
 
     async def batches(
-        self, execution: Execution, after: int, idle_seconds: Callable[[], float] | None = None
+        self,
+        execution: Execution,
+        after: int,
+        idle_seconds: Callable[[], float] | None = None,
+        wanted: LogFilter = EVERY_ENTRY,
     ) -> AsyncGenerator[FrameBatch, None]:
         """Yield the log after a position as it grows, until its end.
 
-        Each entry is sent once and in order; keep-alives are sent while the log does not grow. If
-        the execution has ended and the position is at or beyond its end, the end is sent again.
-        `idle_seconds`: the longest wait for a batch, if shorter than the keep-alive interval.
+        Each wanted entry is sent once and in order, the end in any case; keep-alives are sent while
+        there is none. If the execution has ended and the position is at or beyond its end, the end
+        is sent again. `idle_seconds`: the longest wait for a batch, if shorter than the keep-alive
+        interval.
         """
         if execution.status.final:
-            async for batch in self._ended(execution, after):
+            async for batch in self._ended(execution, after, wanted):
                 yield batch
             return
         position = min(after, execution.last_seq)
@@ -268,7 +302,7 @@ class Followers:
                     if idle_seconds is None
                     else min(self.pace.keep_alive_seconds, idle_seconds())
                 )
-                batch = await self._next(follower, execution.id, position, idle)
+                batch = await self._next(follower, execution.id, position, idle, wanted)
                 yield batch
                 position, ended = batch.position, batch.ended
 
@@ -310,53 +344,73 @@ class Followers:
                 continue
 
     async def _next(
-        self, follower: Follower, execution_id: int, position: int, idle_seconds: float
+        self,
+        follower: Follower,
+        execution_id: int,
+        position: int,
+        idle_seconds: float,
+        wanted: LogFilter,
     ) -> FrameBatch:
-        ring = follower.ring
-        if position < ring.base:
-            return await self._page(execution_id, position)
+        ring, data = follower.ring, b""
         try:
             async with asyncio.timeout(idle_seconds):
-                await follower.grown(position)
+                while position >= ring.base and not data:
+                    await follower.grown(position)
+                    if position < ring.base:  # it grew by more than the ring holds
+                        break
+                    data, position = ring.take(position, self.pace.batch_bytes, wanted)
+                    if follower.stopped:
+                        break
         except TimeoutError:
-            return FrameBatch(log_formats.KEEP_ALIVE, position, False)
-        if position < ring.base:  # it grew by more than the ring holds
-            return await self._page(execution_id, position)
-        taken = ring.take(position, self.pace.batch_bytes)
-        position += len(taken)
-        return FrameBatch(b"".join(taken), position, position == follower.ended_at)
+            # A viewer with a filter has not seen how far the log has grown.
+            seen = None if wanted is EVERY_ENTRY else position
+            return FrameBatch(log_formats.encode_keep_alive(seen), position, False)
+        if position < ring.base:
+            return await self._page(execution_id, position, ring.base, wanted)
+        return FrameBatch(data, position, position == follower.ended_at)
 
-    async def _page(self, execution_id: int, position: int) -> FrameBatch:
-        entries = await self._older(execution_id, position)
-        if not entries:
+    async def _page(
+        self, execution_id: int, position: int, upto: int, wanted: LogFilter
+    ) -> FrameBatch:
+        entries, reached = await self._older(execution_id, position, upto, wanted)
+        if reached == position:
             raise LookupError(
                 f"the log of execution {execution_id} has no entry after {position}, "
                 "but has not ended"
             )
         return FrameBatch(
             b"".join(map(log_formats.encode_frame, entries)),
-            entries[-1].seq,
-            entries[-1].event == "end",
+            reached,
+            bool(entries) and entries[-1].event == "end",
         )
 
-    async def _older(self, execution_id: int, position: int) -> list[LogEntry]:
+    async def _older(
+        self, execution_id: int, position: int, upto: int, wanted: LogFilter
+    ) -> tuple[list[LogEntry], int]:
         pace = self.pace
+        limits = {"limit": pace.page_entries, "max_bytes": pace.batch_bytes}
         async with self._pagers:
             while True:
                 try:
-                    return await self._journal.read(
+                    if wanted is EVERY_ENTRY:
+                        entries = await self._journal.read(execution_id, after=position, **limits)
+                        return entries, entries[-1].seq if entries else position
+                    return await self._journal.read_matching(
                         execution_id,
+                        wanted,
                         after=position,
-                        limit=pace.page_entries,
-                        max_bytes=pace.batch_bytes,
+                        upto=min(upto, position + pace.page_scan),
+                        **limits,
                     )
                 except Unavailable:
                     await asyncio.sleep(pace.retry_seconds)
 
-    async def _ended(self, execution: Execution, after: int) -> AsyncGenerator[FrameBatch, None]:
+    async def _ended(
+        self, execution: Execution, after: int, wanted: LogFilter
+    ) -> AsyncGenerator[FrameBatch, None]:
         position = min(after, max(execution.last_seq - 1, 0))
         while position < execution.last_seq:
-            batch = await self._page(execution.id, position)
+            batch = await self._page(execution.id, position, execution.last_seq, wanted)
             yield batch
             position = batch.position
             if batch.ended:

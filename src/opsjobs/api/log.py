@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 from urllib.parse import urlencode
 
 from fastapi import APIRouter, Depends, Header, Query, Request
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from starlette.responses import JSONResponse, Response
 from starlette.types import Send
 
@@ -28,12 +28,13 @@ from opsjobs.composition import Services
 from opsjobs.model import text_patterns
 from opsjobs.model.errors import Refusal
 from opsjobs.model.execution import Execution
-from opsjobs.store.execution_log import LogEntry
+from opsjobs.store.execution_log import EVERY_ENTRY, LogEntry, LogFilter
 from opsjobs.store.paging import LIMIT_DEFAULT, LIMIT_MAX
 from opsjobs.store.reference import BIGINT_MAX
 
 PAGE_ENTRIES = 1_000
 PAGE_BYTES = 1 << 20
+KINDS = frozenset({"output", "status", "result", "end"})
 
 router = APIRouter(tags=["executions"])
 _TEXT = text_patterns.LINE_OR_NOTHING
@@ -172,9 +173,35 @@ async def _output(
         yield [entry for entry in entries if query.attempt in (None, entry.attempt)]
 
 
-Position = Annotated[
-    int, Query(ge=0, le=BIGINT_MAX, description="Start after this position of the log.")
-]
+class EventsQuery(BaseModel):
+    """Query of the live log: its start, and the entries that are sent."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    after: int = Field(0, ge=0, le=BIGINT_MAX, description="Start after this position of the log.")
+    kinds: str | None = Field(
+        None,
+        max_length=100,
+        description="Some of `output,status,result,end`, separated by commas. Default: all.",
+    )
+    target: str | None = Field(
+        None, max_length=200, pattern=_TEXT, description="Id or name: only entries of its run."
+    )
+
+    @field_validator("kinds")
+    @classmethod
+    def _check_kinds(cls, kinds: str | None) -> str | None:
+        for wrong in sorted(set(kinds.split(",") if kinds is not None else ()) - KINDS):
+            raise ValueError(
+                f"{wrong!r} is not a kind of entry. Give some of output, status, result, end, "
+                "separated by commas"
+            )
+        return kinds
+
+    @property
+    def events(self) -> frozenset[str] | None:
+        """The kinds that are sent; None: all."""
+        return None if self.kinds is None else frozenset(self.kinds.split(","))
 
 
 @router.get(
@@ -188,24 +215,32 @@ async def events(
     request: Request,
     services: ServicesDep,
     execution: ExecutionDep,
-    after: Position = 0,
+    query: Annotated[EventsQuery, Query()],
     last_event_id: Annotated[int | None, Header(ge=0, le=BIGINT_MAX)] = None,
 ) -> Response:
     """Stream the log from its beginning, or after `Last-Event-ID` or `?after=`, until `end`.
 
-    `id:` is the position in the log: a client that resumes misses and repeats nothing. After the
-    end of the execution, the `end` event is sent again. If the caller loses the permission, the
-    last event is `refused`.
+    `id:` is the position in the log: a client that resumes misses and repeats nothing, with
+    `kinds` and `target`, too. `end` is always sent, and again after the end of the execution. If
+    the caller loses the permission, the last event is `refused`.
     """
     followers = request.app.state.followers
     await services.execution_log.check_available(execution)
+    wanted = EVERY_ENTRY
+    if query.kinds is not None or query.target is not None:
+        run = (
+            (await services.executions.run_of(execution.id, query.target)).id
+            if query.target is not None
+            else None
+        )
+        wanted = LogFilter(query.events, run)
     check_room(followers)
     reauth = reauth_of(
         request,
         lambda: admitted(request, "execution", execution.id, execution, sees="executions:read"),
     )
     return EventStream(
-        request, execution, after if last_event_id is None else last_event_id, reauth
+        request, execution, query.after if last_event_id is None else last_event_id, reauth, wanted
     )
 
 
@@ -213,17 +248,23 @@ class EventStream(ServerSentEvents):
     """The log as Server-Sent Events, until its end."""
 
     def __init__(
-        self, request: Request, execution: Execution, after: int, reauth: StreamReauth
+        self,
+        request: Request,
+        execution: Execution,
+        after: int,
+        reauth: StreamReauth,
+        wanted: LogFilter,
     ) -> None:
         super().__init__(request, f"execution {execution.id}")
         self._execution = execution
         self._position = after
         self._reauth = reauth
+        self._wanted = wanted
 
     async def send_frames(self, send: Send) -> None:
         """Send the log after the viewer's position, as it grows."""
         batches = self._followers.batches(
-            self._execution, self._position, lambda: self._reauth.seconds_left
+            self._execution, self._position, lambda: self._reauth.seconds_left, self._wanted
         )
         async with aclosing(batches):
             async for batch in batches:

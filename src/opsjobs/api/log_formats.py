@@ -12,8 +12,6 @@ from opsjobs.model.errors import Refusal
 from opsjobs.model.execution import Execution, moment
 from opsjobs.store.execution_log import LogEntry
 
-KEEP_ALIVE = b": keep-alive\n\n"
-
 
 def entry_data(entry: LogEntry) -> dict[str, Any]:
     """Return the data of an entry: for output its text, for other events the entry's body.
@@ -55,7 +53,9 @@ def encode_line(entry: LogEntry) -> bytes:
 
 def encode_frame(entry: LogEntry) -> bytes:
     """Return the entry as an SSE frame whose id is its position in the log."""
-    return _frame(entry.seq, entry.event, encode_json(entry_data(entry)))
+    return _frame(
+        entry.seq, entry.event, encode_json({**entry_data(entry), "at": moment(entry.at)})
+    )
 
 
 def encode_end(execution: Execution) -> bytes:
@@ -63,8 +63,20 @@ def encode_end(execution: Execution) -> bytes:
 
     For viewers who connect after its `end` entry, or if the log has none.
     """
-    body = {"status": execution.status.value, "counts": dict(execution.counts)}
+    body = {
+        "status": execution.status.value,
+        "counts": dict(execution.counts),
+        "at": moment(execution.finished_at),
+    }
     return _frame(execution.last_seq, "end", encode_json(body))
+
+
+def encode_keep_alive(position: int | None) -> bytes:
+    """Return a comment, and the position that was reached, if the viewer has not seen it.
+
+    A client that resumes begins there. A frame without data is no event for it.
+    """
+    return b": keep-alive\n\n" if position is None else b": keep-alive\nid: %d\n\n" % position
 
 
 def encode_refusal(position: int, refusal: Refusal) -> bytes:

@@ -44,6 +44,25 @@ class LogEntry:
     body: Mapping[str, Any] | None
 
 
+@dataclass(frozen=True, slots=True)
+class LogFilter:
+    """The entries that a reader wants; the `end` in any case."""
+
+    events: frozenset[str] | None = None
+    """None: every event."""
+    target_run: int | None = None
+    """None: the entries of all runs, and those of the execution as a whole."""
+
+    def admits(self, event: str, target_run: int | None) -> bool:
+        """Return True if an entry is wanted."""
+        return event == "end" or (
+            (self.events is None or event in self.events)
+            and (self.target_run is None or target_run == self.target_run)
+        )
+
+
+EVERY_ENTRY = LogFilter()
+
 _COLUMNS = (
     "seq, at, event, target_run_id, target_id, action, attempt, stream, start_offset, data, "
     "dropped, body"
@@ -56,6 +75,19 @@ select {_COLUMNS} from (
                                   0) as before
   from (select * from execution_log
         where log_day = {{day}} and execution_id = %(execution)s and seq > %(after)s
+        order by seq limit %(limit)s) page
+) sized where before < %(max_bytes)s order by seq"""
+
+_MATCHING = f"""
+select {_COLUMNS} from (
+  select {_COLUMNS}, sum(coalesce(octet_length(data),
+                                  0)) over (order by seq) - coalesce(octet_length(data),
+                                  0) as before
+  from (select * from execution_log
+        where log_day = {{day}} and execution_id = %(execution)s and seq > %(after)s
+          and seq <= %(upto)s
+          and (event = 'end' or (%(events)s::text[] is null or event = any(%(events)s))
+               and (%(target_run)s::bigint is null or target_run_id = %(target_run)s))
         order by seq limit %(limit)s) page
 ) sized where before < %(max_bytes)s order by seq"""
 
@@ -103,6 +135,35 @@ class ExecutionLog:
         """
         given = {"execution": execution_id, "after": after, "limit": limit, "max_bytes": max_bytes}
         return [_entry(row) for row in await self._fetch(_READ, given)]
+
+    async def read_matching(
+        self,
+        execution_id: int,
+        wanted: LogFilter,
+        *,
+        after: int,
+        upto: int,
+        limit: int,
+        max_bytes: int,
+    ) -> tuple[list[LogEntry], int]:
+        """Return wanted entries in (after, upto], in order, and the position that was reached.
+
+        The log has every entry up to `upto`. A page ends early as that of `read`.
+        """
+        given = {
+            "execution": execution_id,
+            "events": None if wanted.events is None else sorted(wanted.events),
+            "target_run": wanted.target_run,
+            "after": after,
+            "upto": upto,
+            "limit": limit,
+            "max_bytes": max_bytes,
+        }
+        entries = [_entry(row) for row in await self._fetch(_MATCHING, given)]
+        is_full = (
+            len(entries) == limit or sum(len(entry.data or b"") for entry in entries) >= max_bytes
+        )
+        return entries, entries[-1].seq if is_full else upto
 
     async def output(
         self,
