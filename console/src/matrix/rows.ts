@@ -1,9 +1,8 @@
 /** Which rows of the matrix a filter matches, in which order, and in which groups. */
-import { formatTerm, type RunFilter, type Term } from "./run-filter.ts";
+import { formatTerm, type Filter, type Term } from "../state/filter.ts";
 import type { Group } from "./layout.ts";
 import type { Runs } from "./runs.ts";
-import { wordsOf } from "../parts/tone.ts";
-import { RUN_STATUSES } from "./states.ts";
+import { RUN_STATUSES, wordOf } from "./states.ts";
 
 /** The values of a label by row; null for a target without it. */
 export type LabelColumn = readonly (string | null)[];
@@ -15,27 +14,19 @@ type Test = (row: number) => boolean;
 export const FIELDS = ["status", "name", "wave", "exit", "error", "waits", "proof", "attempt"];
 
 /** The keys of labels that the filter needs. */
-export function labelsOf(filter: RunFilter): string[] {
+export function labelsOf(filter: Filter): string[] {
   const keys = filter.map((term) => term.key).filter((key) => key && !FIELDS.includes(key));
   return [...new Set(keys)];
 }
 
-/** Return the test of a filter: one term of each field, and all those with `-`. */
-export function matcher(filter: RunFilter, runs: Runs, labels: Labels = {}): Test {
-  const wanted = new Map<string, Test[]>();
-  const tests: Test[] = [];
-  for (const term of filter) {
-    const test = testOf(term, runs, labels);
-    if (term.not) tests.push((row) => !test(row));
-    else if (term.key === "") tests.push(test);
-    else wanted.set(term.key, [...(wanted.get(term.key) ?? []), test]);
-  }
-  for (const any of wanted.values()) tests.push((row) => any.some((test) => test(row)));
+/** Return the test of a filter: all of its terms have to match. */
+export function matcher(filter: Filter, runs: Runs, labels: Labels = {}): Test {
+  const tests = filter.map((term) => testOf(term, runs, labels));
   return (row) => tests.every((test) => test(row));
 }
 
 /** The rows that match, in the order of launch. */
-export function matching(filter: RunFilter, runs: Runs, labels: Labels = {}): Uint32Array {
+export function matching(filter: Filter, runs: Runs, labels: Labels = {}): Uint32Array {
   const test = matcher(filter, runs, labels);
   const rows = new Uint32Array(runs.count);
   let found = 0;
@@ -43,38 +34,47 @@ export function matching(filter: RunFilter, runs: Runs, labels: Labels = {}): Ui
   return rows.slice(0, found);
 }
 
-function testOf({ key, value }: Term, runs: Runs, labels: Labels): Test {
-  switch (key) {
+function testOf(term: Term, runs: Runs, labels: Labels): Test {
+  const wanted = new Set(term.values);
+  const test = positive(term, wanted, runs, labels);
+  return term.not ? (row) => !test(row) : test;
+}
+
+function positive(term: Term, wanted: Set<string>, runs: Runs, labels: Labels): Test {
+  switch (term.key) {
     case "":
     case "name": {
-      const part = value.toLowerCase();
-      return (row) => runs.name[row]!.toLowerCase().includes(part);
+      const parts = term.values.map((value) => value.toLowerCase());
+      return (row) => {
+        const name = runs.name[row]!.toLowerCase();
+        return parts.some((part) => name.includes(part));
+      };
     }
     case "status": {
-      const index = RUN_STATUSES.indexOf(value as "failed");
-      return (row) => runs.status[row] === index;
+      const indexes = new Set(term.values.map((v) => RUN_STATUSES.indexOf(v as "failed")));
+      return (row) => indexes.has(runs.status[row]!);
     }
     case "wave":
-      return (row) => String(runs.wave[row]! + 1) === value;
+      return (row) => wanted.has(String(runs.wave[row]! + 1));
     case "exit":
-      return (row) => String(runs.exitCode[row] ?? "none") === value;
+      return (row) => wanted.has(String(runs.exitCode[row] ?? "none"));
     case "error":
-      return (row) => (runs.errorCode[row] ?? "none") === value;
+      return (row) => wanted.has(runs.errorCode[row] ?? "none");
     case "waits":
-      return (row) => (runs.waitingFor[row] ?? "none") === value;
+      return (row) => wanted.has(runs.waitingFor[row] ?? "none");
     case "proof":
-      return (row) => (runs.proof[row] ?? "none") === value;
+      return (row) => wanted.has(runs.proof[row] ?? "none");
     case "attempt":
-      return (row) => String(runs.attempt[row]!) === value;
+      return (row) => wanted.has(String(runs.attempt[row]!));
     default: {
-      const column = labels[key];
-      return (row) => (column?.[row] ?? "none") === value;
+      const column = labels[term.key];
+      return (row) => wanted.has(column?.[row] ?? "none");
     }
   }
 }
 
-/** The words of an empty table, any of which is too narrow: without it rows match. */
-export function tooNarrow(filter: RunFilter, runs: Runs, labels: Labels = {}): string[] {
+/** The sentence of an empty table: which words to drop so that rows match again. */
+export function tooNarrow(filter: Filter, runs: Runs, labels: Labels = {}): string[] {
   return filter
     .filter(
       (term) =>
@@ -183,7 +183,7 @@ function groupKey(runs: Runs, row: number, by: Grouping, labels: Labels): string
 }
 
 function headingOf(key: string, by: Grouping): string {
-  if (by === "status") return wordsOf(RUN_STATUSES[Number(key)]!);
+  if (by === "status") return wordOf(RUN_STATUSES[Number(key)]!);
   if (by === "wave") return `wave ${Number(key) + 1}`;
   const label = by.slice("label:".length);
   return key === "\uffff" ? `no ${label}` : `${label} ${key}`;

@@ -1,9 +1,9 @@
 /** A selection: everything that a filter matches, minus exceptions; or single rows, picked. */
-import { formatRunFilter, parseRunFilter, type RunFilter } from "./run-filter.ts";
+import { formatFilter, parseFilter, type Filter } from "./filter.ts";
 
 export interface Selection {
   /** All rows that match are selected; null: none but the picked ones. */
-  readonly all: RunFilter | null;
+  readonly all: Filter | null;
   /** Runs that are the other way round: left out of `all`, or picked without it. */
   readonly flipped: ReadonlySet<number>;
 }
@@ -11,7 +11,7 @@ export interface Selection {
 export const NOTHING: Selection = { all: null, flipped: new Set() };
 
 /** Select everything that the filter matches. */
-export const allOf = (filter: RunFilter): Selection => ({ all: filter, flipped: new Set() });
+export const allOf = (filter: Filter): Selection => ({ all: filter, flipped: new Set() });
 
 /** Select or leave out one run. */
 export function flip(selection: Selection, run: number): Selection {
@@ -32,7 +32,7 @@ export function isSelected(selection: Selection, run: number, matches: boolean):
 export function describe(selection: Selection): string {
   const { all, flipped } = selection;
   if (!all) return "picked";
-  const words = formatRunFilter(all) || "all";
+  const words = formatFilter(all) || "all";
   return flipped.size > 0 ? `${words} − ${flipped.size}` : words;
 }
 
@@ -40,7 +40,7 @@ export function describe(selection: Selection): string {
 export function toParams(selection: Selection): Record<"sel" | "flip", string | null> {
   const { all, flipped } = selection;
   return {
-    sel: all ? formatRunFilter(all) || "*" : null,
+    sel: all ? formatFilter(all) || "*" : null,
     flip: flipped.size > 0 ? [...flipped].sort((a, b) => a - b).join(".") : null,
   };
 }
@@ -48,7 +48,7 @@ export function toParams(selection: Selection): Record<"sel" | "flip", string | 
 export function fromParams(sel: string | null, flip: string | null): Selection {
   const ids = (flip ?? "").split(".").filter((id) => /^[0-9]{1,15}$/.test(id));
   return {
-    all: sel === null ? null : sel === "*" ? [] : parseRunFilter(sel),
+    all: sel === null ? null : sel === "*" ? [] : parseFilter(sel),
     flipped: new Set(ids.map(Number)),
   };
 }

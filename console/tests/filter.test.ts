@@ -1,21 +1,16 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { grouped, labelsOf, matching, sorted, tooNarrow } from "../src/matrix/rows.ts";
-import {
-  formatRunFilter,
-  parseRunFilter,
-  type RunFilter,
-  toggled,
-} from "../src/matrix/run-filter.ts";
-import * as selections from "../src/matrix/run-selection.ts";
+import { type Filter, formatFilter, parseFilter, toggled } from "../src/state/filter.ts";
+import * as selections from "../src/state/selection.ts";
 import { matrixOf } from "./kit.ts";
 
 test("a filter reads as it was written", () => {
-  assert.deepEqual(parseRunFilter('status:failed  rack:r7 -name:db "a b"'), [
-    { key: "status", value: "failed", not: false },
-    { key: "rack", value: "r7", not: false },
-    { key: "name", value: "db", not: true },
-    { key: "", value: "a b", not: false },
+  assert.deepEqual(parseFilter('status:failed,lost  rack:r7 -name:db "a b"'), [
+    { key: "status", values: ["failed", "lost"], not: false },
+    { key: "rack", values: ["r7"], not: false },
+    { key: "name", values: ["db"], not: true },
+    { key: "", values: ["a b"], not: false },
   ]);
 });
 
@@ -26,13 +21,10 @@ test("every filter survives the way through the address", () => {
     for (const not of [false, true]) {
       for (const first of values) {
         for (const second of values) {
-          const filter: RunFilter = [
-            { key, value: first, not },
-            { key: "status", value: second, not: !not },
-          ];
-          const params = new URLSearchParams({ f: formatRunFilter(filter) });
+          const filter: Filter = [{ key, values: [first, second], not }];
+          const params = new URLSearchParams({ f: formatFilter(filter) });
           const read = new URLSearchParams(params.toString()).get("f")!;
-          assert.deepEqual(parseRunFilter(read), filter, formatRunFilter(filter));
+          assert.deepEqual(parseFilter(read), filter, formatFilter(filter));
         }
       }
     }
@@ -53,18 +45,18 @@ test("anything that was typed can be read, and nothing hangs", () => {
     "a:b:c",
     "\\",
   ]) {
-    const filter = parseRunFilter(text);
-    assert.deepEqual(parseRunFilter(formatRunFilter(filter)), filter, text);
+    const filter = parseFilter(text);
+    assert.deepEqual(parseFilter(formatFilter(filter)), filter, text);
   }
 });
 
 test("a state is added to the filter and taken away again", () => {
-  const one = toggled(parseRunFilter("rack:r7"), "status", "failed");
-  assert.equal(formatRunFilter(one), "rack:r7 status:failed");
+  const one = toggled(parseFilter("rack:r7"), "status", "failed");
+  assert.equal(formatFilter(one), "rack:r7 status:failed");
   const two = toggled(one, "status", "lost");
-  assert.equal(formatRunFilter(two), "rack:r7 status:failed status:lost");
+  assert.equal(formatFilter(two), "rack:r7 status:failed,lost");
   assert.equal(
-    formatRunFilter(toggled(toggled(two, "status", "failed"), "status", "lost")),
+    formatFilter(toggled(toggled(two, "status", "failed"), "status", "lost")),
     "rack:r7",
   );
 });
@@ -78,18 +70,18 @@ const runs = matrixOf(["failed", "succeeded", "failed", "lost", "waiting"], {
 const labels = { rack: ["r7", "r7", null, "r8", "r7"] };
 const names = (rows: Uint32Array) => [...rows].map((row) => runs.name[row]);
 
-test("any value of a field fits, and all fields have to", () => {
-  const found = (text: string) => names(matching(parseRunFilter(text), runs, labels));
-  assert.deepEqual(found("status:failed status:lost"), ["web-10", "db-1", "web-1"]);
+test("terms match together, values of a term apart", () => {
+  const found = (text: string) => names(matching(parseFilter(text), runs, labels));
+  assert.deepEqual(found("status:failed,lost"), ["web-10", "db-1", "web-1"]);
   assert.deepEqual(found("status:failed rack:r7"), ["web-10"]);
   assert.deepEqual(found("-status:failed web"), ["web-2", "web-1", "web-3"]);
   assert.deepEqual(found("exit:none wave:2"), ["web-1", "web-3"]);
   assert.deepEqual(found("error:nonzero_exit exit:100"), ["web-10"]);
-  assert.deepEqual(labelsOf(parseRunFilter("status:failed rack:r7 web")), ["rack"]);
+  assert.deepEqual(labelsOf(parseFilter("status:failed rack:r7 web")), ["rack"]);
 });
 
 test("an empty result names the words that are too narrow", () => {
-  assert.deepEqual(tooNarrow(parseRunFilter("status:succeeded rack:r8"), runs, labels), [
+  assert.deepEqual(tooNarrow(parseFilter("status:succeeded rack:r8"), runs, labels), [
     "status:succeeded",
     "rack:r8",
   ]);
@@ -126,7 +118,7 @@ test("cells are grouped by a label, those without it at the end", () => {
 });
 
 test("all but two is the filter minus two, and survives the address", () => {
-  let selection = selections.allOf(parseRunFilter("status:failed"));
+  let selection = selections.allOf(parseFilter("status:failed"));
   selection = selections.flip(selections.flip(selection, 1_000), 1_002);
   assert.equal(selections.describe(selection), "status:failed − 2");
   assert.equal(selections.isSelected(selection, 1_000, true), false);
