@@ -27,6 +27,7 @@ from opsjobs.composition.platform import (
     build_target_service,
 )
 from opsjobs.engine.background.inspection import Inspection
+from opsjobs.engine.background.integration_status import IntegrationReporter
 from opsjobs.engine.delivery.webhooks import WebhookDestination
 from opsjobs.engine.event_builder import EventBuilder
 from opsjobs.engine.event_visibility import EventVisibility
@@ -63,6 +64,7 @@ from opsjobs.store.executions import Executions
 from opsjobs.store.files import Artifacts, Files
 from opsjobs.store.groups import Groups
 from opsjobs.store.identities import IdentityStore
+from opsjobs.store.integration_reports import IntegrationReports
 from opsjobs.store.jobs import Jobs
 from opsjobs.store.ledger import Ledger
 from opsjobs.store.scheduling.calendars import Calendars
@@ -172,6 +174,9 @@ def services_on(
             passwords=Passwords(PasswordHasher(1, 64, 1)),
         ),
         integrations=integrations,
+        integration_reporter=IntegrationReporter(
+            IntegrationReports(database), integrations.statuses, clock, process="api test"
+        ),
         platform_users=users,
         vault=vault,
         keys=KeyRotation(database, keys),

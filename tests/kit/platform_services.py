@@ -23,7 +23,39 @@ from starlette.routing import Route
 
 V3, MS, NG = "opsconductor-v3", "opsconductor-ms", "opsconductor-ng"
 GENERATIONS = (V3, MS, NG)
+OWN = "own"
+"""A platform that no built-in profile describes: `OWN_PROFILE` does."""
 FAULTS = ("slow", "cut", "500", "garbage", "endless", "redirect", "refused")
+UNANSWERED = "unanswered"
+"""The fault of a service that does what it was asked, and whose answer is lost."""
+OWN_PROFILE = """
+name: own
+headers: {correlation: X-Request-ID}
+targets:
+  get: {path: "/hosts/{id}", data: host}
+  list: {path: /hosts, items: hosts, skip: offset, limit: count, page: 500}
+  batch: {path: /hosts/lookup, ids: ids, items: hosts, size: 500}
+  credentials: {path: "/hosts/{id}/login", data: login}
+  fields:
+    name: hostname
+    host: address.ipv4
+    port: ssh_port
+    platform: os
+    tags: tags
+    active: enabled
+users:
+  get: {path: "/people/{id}"}
+  fields: {active: enabled, roles: groups, permissions: permissions}
+auth: {path: /tokens/check, token: token}
+notifications:
+  path: /messages
+  accept: [202]
+  body: {id: "{correlation_id}", to: "{recipient}", subject: "[{priority}] {title}"}
+audit:
+  path: /log
+  accept: [204]
+  body: {id: "{event_id}", what: "{event_type:upper}", who: "{user_id}", details: "{details}"}
+"""
 
 
 @dataclass(frozen=True)
@@ -64,6 +96,10 @@ class PlatformServices:
     def add_target(self, id: str, name: str, host: str, port: int, **more: Any) -> dict[str, Any]:
         """Have a target, in the form of this generation."""
         tags = more.pop("tags", [])
+        if self.generation == OWN:
+            address = {"hostname": name, "address": {"ipv4": host}, "ssh_port": port}
+            self.targets[id] = {"id": id, "tags": tags, "os": "linux", **address, **more}
+            return self.targets[id]
         if self.generation == NG:
             shape = {"ip_address": host, "port": port, "os_type": "linux", "service_type": "ssh"}
         else:
@@ -79,6 +115,30 @@ class PlatformServices:
         number: Any = int(id) if id.isdigit() else id
         self.targets[id] = {"id": number, "name": name, "tags": tags, **shape, **more}
         return self.targets[id]
+
+    def add_user(self, name: str, role: str) -> None:
+        """Have an active user with a role, and an opaque token of the same name."""
+        if self.generation == OWN:
+            self.users[name] = {"id": name, "enabled": True, "groups": [role]}
+        else:
+            self.users[name] = {"id": name, "username": name, "is_active": True, "role": role}
+        self.tokens[name] = {"valid": True, "user": name, "roles": [role]}
+
+    def notification_ids(self) -> list[str]:
+        """The ids of the notifications that arrived, in order."""
+        match self.generation:
+            case _ if self.generation == V3:
+                return [each["data"]["id"] for each in self.notifications]
+            case _ if self.generation == MS:
+                return [each["correlation_id"] for each in self.notifications]
+            case _ if self.generation == NG:
+                return [each["metadata"]["id"] for each in self.notifications]
+        return [each["id"] for each in self.notifications]
+
+    def audit_numbers(self) -> list[int]:
+        """The numbers of the audit rows that arrived, in order."""
+        details = "event_data" if self.generation == MS else "details"
+        return [each[details]["id"] for each in self.events]
 
     def asked(self, service: str) -> list[Call]:
         return [call for call in self.calls if call.service == service]
@@ -139,11 +199,14 @@ def _route(state: PlatformServices, service: str, handler: Handler) -> Any:
             json.loads(raw) if raw else None,
         )
         state.calls.append(call)
-        if (fault := state.faults.get(service)) is not None:
+        fault = state.faults.get(service)
+        if fault is not None and fault != UNANSWERED:
             return await _faulty(fault)
         if not state.takes(call):
             return JSONResponse({"detail": "Not authenticated"}, 401)
         found = handler(state, call, request.path_params.get("id", ""))
+        if fault == UNANSWERED:
+            return await _faulty("cut")
         return found if isinstance(found, Response) else JSONResponse(found)
 
     return answer
@@ -214,6 +277,35 @@ def _batch(state: PlatformServices, call: Call, _: str) -> Any:
     return {"targets": [state.targets[one] for one in wanted if one in state.targets]}
 
 
+def _hosts(state: PlatformServices, call: Call, _: str) -> Any:
+    skip, limit = int(call.query.get("offset", 0)), int(call.query.get("count", 100))
+    return {"hosts": [*state.targets.values()][skip : skip + limit]}
+
+
+def _host(state: PlatformServices, call: Call, id: str) -> Any:
+    found = state.targets.get(id)
+    return _nothing(state, call, id) if found is None else {"host": found}
+
+
+def _lookup(state: PlatformServices, call: Call, _: str) -> Any:
+    return {"hosts": [state.targets[one] for one in call.body["ids"] if one in state.targets]}
+
+
+def _host_login(state: PlatformServices, call: Call, id: str) -> Any:
+    found = state.credentials.get(id)
+    return _nothing(state, call, id) if found is None else {"login": found}
+
+
+def _message(state: PlatformServices, call: Call, _: str) -> Any:
+    state.notifications.append(call.body)
+    return JSONResponse({"accepted": True}, 202)
+
+
+def _log(state: PlatformServices, call: Call, _: str) -> Any:
+    state.events.append(call.body)
+    return Response(status_code=204)
+
+
 def _credentials(state: PlatformServices, call: Call, id: str) -> Any:
     return state.credentials.get(id) or _nothing(state, call, id)
 
@@ -265,5 +357,15 @@ _TABLES: dict[str, list[tuple[str, str, str, Handler]]] = {
         ("target", "GET", "/{id}", _one),
         ("target", "GET", "/{id}/credentials", _credentials_in_data),
         ("notification", "POST", "/notifications", _notify),
+    ],
+    OWN: [
+        ("target", "POST", "/hosts/lookup", _lookup),
+        ("target", "GET", "/hosts", _hosts),
+        ("target", "GET", "/hosts/{id}", _host),
+        ("target", "GET", "/hosts/{id}/login", _host_login),
+        ("user", "GET", "/people/{id}", _user),
+        ("auth", "POST", "/tokens/check", _validate),
+        ("notification", "POST", "/messages", _message),
+        ("audit", "POST", "/log", _log),
     ],
 }

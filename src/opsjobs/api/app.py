@@ -68,7 +68,7 @@ from opsjobs.api.middleware import (
 from opsjobs.api.quotas import FileQuota, OpenExecutions
 from opsjobs.api.rate_limits import ClientAddresses, RateLimitMiddleware, UnauthenticatedLimiter
 from opsjobs.api.system import Probes
-from opsjobs.composition import Services, build, build_inspection_loop
+from opsjobs.composition import Services, build, build_inspection_loop, build_integration_loop
 from opsjobs.composition.liveness import Liveness, serve_metrics
 from opsjobs.composition.process import raise_descriptor_limit, spare_the_collector
 from opsjobs.model.access import Role
@@ -217,12 +217,14 @@ def _lifespan(
         await services.open()
         spare_the_collector()
         admin = asyncio.create_task(_admit_admin(services, admin_token, app.state.probes))
-        inspection = build_inspection_loop(services)
-        inspection.start()
+        loops = (build_inspection_loop(services), build_integration_loop(services))
+        for loop in loops:
+            loop.start()
         try:
             yield
         finally:
-            await inspection.stop()
+            for loop in loops:
+                await loop.stop()
             admin.cancel()
             with suppress(asyncio.CancelledError):
                 await admin

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import platform
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict
 from typing import Any, Generic, TypeVar
 
 from fastapi import APIRouter, Request
@@ -26,10 +25,10 @@ from opsjobs.api.schemas.system import (
 )
 from opsjobs.composition import Services
 from opsjobs.engine.notification.receivers import SERVICE
-from opsjobs.integrations.services.health import IntegrationStatus
 from opsjobs.model.errors import Unavailable
 from opsjobs.model.execution import moment
 from opsjobs.store.audit_forwarding import AUDIT_SERVICE, COUNTED_MAX
+from opsjobs.store.integration_reports import IntegrationReport
 from opsjobs.store.restores import NOT_FINISHED
 from opsjobs.store.system_status import HEAD, Complaint, Queue, Upkeep, WorkerStatus
 from opsjobs.telemetry import log
@@ -362,16 +361,30 @@ async def _integrations(services: Services) -> list[dict[str, Any]]:
     """Return the connected services, with what waits for those that messages are sent to."""
     return [
         {
-            **asdict(status),
-            "since": moment(status.since),
-            "waiting": await _count_waiting(services, status),
+            "name": found.worst.name,
+            "host": found.worst.host,
+            "profile": found.worst.profile,
+            **_view(found.worst),
+            "waiting": await _count_waiting(services, found.worst.name),
+            "processes": [
+                {"process": view.process, **_view(view), "asked_at": moment(view.asked_at)}
+                for view in found.views
+            ],
         }
-        for status in services.integrations.statuses()
+        for found in await services.integration_reporter.load()
     ]
 
 
-async def _count_waiting(services: Services, status: IntegrationStatus) -> int | None:
-    match status.name:
+def _view(report: IntegrationReport) -> dict[str, Any]:
+    return {
+        "state": report.state,
+        "last_error": report.last_error,
+        "since": moment(report.since),
+    }
+
+
+async def _count_waiting(services: Services, name: str) -> int | None:
+    match name:
         case "audit":
             return await services.audit_feed.backlog(AUDIT_SERVICE)
         case "notification":

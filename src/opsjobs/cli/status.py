@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Annotated, Any
 
@@ -69,6 +69,7 @@ INTEGRATION_COLUMNS = (
     Column("state", lambda i: i["state"]),
     Column("since", lambda i: render_time(i["since"])),
     Column("waiting", lambda i: i["waiting"]),
+    Column("failing in", lambda i: _failing_in(i["processes"])),
     Column("last error", lambda i: i["last_error"]),
 )
 
@@ -101,6 +102,11 @@ def status(output: options.Output = Form.TABLE) -> None:
             continue
         print()
         show_list(found[heading], columns, output)
+
+
+def _failing_in(processes: Sequence[Mapping[str, Any]]) -> str | None:
+    failing = [each["process"] for each in processes if each["state"] in ("failing", "open")]
+    return ", ".join(failing) or None
 
 
 FIGURE_COLUMNS = (

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -27,6 +29,7 @@ from opsjobs.composition.platform import (
 from opsjobs.engine.background.event_publisher import EventPublisher
 from opsjobs.engine.background.execution_meter import ExecutionMeter
 from opsjobs.engine.background.inspection import INSPECTION_SECONDS, Inspection
+from opsjobs.engine.background.integration_status import REPORT_SECONDS, IntegrationReporter
 from opsjobs.engine.background.loop_lag import LoopLagMonitor
 from opsjobs.engine.background.rescuer import Rescuer
 from opsjobs.engine.delivery.webhooks import WebhookDestination
@@ -81,6 +84,7 @@ from opsjobs.store.executions import Executions
 from opsjobs.store.files import Artifacts, Files
 from opsjobs.store.groups import Groups
 from opsjobs.store.identities import IdentityStore
+from opsjobs.store.integration_reports import IntegrationReports
 from opsjobs.store.inventory import TargetInventory
 from opsjobs.store.jobs import Jobs
 from opsjobs.store.ledger import Ledger
@@ -188,6 +192,7 @@ class Services:
     seals: Seals
     inspection: Inspection
     integrations: Integrations
+    integration_reporter: IntegrationReporter
     notifications: Notifications
     notification_channels: NotificationChannels
     notification_planner: NotificationPlanner
@@ -228,6 +233,7 @@ class Services:
         await self.authentication.close()
         await self.external_secrets.close()
         await self.webhook_client.close()
+        await self.integration_reporter.withdraw()
         await self.integrations.close()
         await self.database.close()
 
@@ -326,6 +332,7 @@ def build(
         audit_log=AuditLog(database, settings.security.encryption_keys),
         seals=Seals(database, settings.security.encryption_keys),
         integrations=integrations,
+        integration_reporter=_integration_reporter(integrations, database, clock, process),
         inspection=Inspection(Fitness(database, keys), clock, space=process == "api"),
     )
 
@@ -360,6 +367,14 @@ def _trigger_calls(
         clock=kept["clock"],
         metrics=metrics,
     )
+
+
+def _integration_reporter(
+    integrations: Integrations, database: Database, clock: Clock, process: str
+) -> IntegrationReporter:
+    name = f"{process} {socket.gethostname()}-{os.getpid()}"
+    reports = IntegrationReports(database)
+    return IntegrationReporter(reports, integrations.statuses, clock, process=name)
 
 
 def _judges(settings: Settings, metrics: Metrics) -> JudgePool | None:
@@ -579,6 +594,16 @@ def build_inspection_loop(services: Services) -> Loop:
         "inspection",
         services.inspection.run_once,
         interval_seconds=INSPECTION_SECONDS,
+        metrics=services.metrics,
+    )
+
+
+def build_integration_loop(services: Services) -> Loop:
+    """Build the loop that reports how this process sees the platform's services."""
+    return Loop(
+        "integration_reporter",
+        services.integration_reporter.run_once,
+        interval_seconds=REPORT_SECONDS,
         metrics=services.metrics,
     )
 

@@ -11,6 +11,7 @@ from opsjobs.composition import (
     build_event_publisher,
     build_firing_service,
     build_inspection_loop,
+    build_integration_loop,
     build_rescuer,
 )
 from opsjobs.composition.background import build_housekeeping_loop
@@ -58,6 +59,7 @@ class HostedScheduler:
             ),
             build_housekeeping_loop(settings, self.services),
             build_inspection_loop(self.services),
+            build_integration_loop(self.services),
         ]
         self._delivery = build_delivery(self.services)
         self._schema_gate = SchemaGate(self.services.system_status, self.services.clock)

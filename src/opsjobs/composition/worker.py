@@ -12,6 +12,7 @@ from opsjobs.composition import (
     build_event_publisher,
     build_firing_service,
     build_inspection_loop,
+    build_integration_loop,
     build_rescuer,
 )
 from opsjobs.composition.background import build_housekeeping_loop, build_retention_loop
@@ -142,6 +143,7 @@ def build_worker(settings: Settings, services: Services, *, name: str | None = N
         ),
         build_housekeeping_loop(settings, services),
         build_inspection_loop(services),
+        build_integration_loop(services),
         build_retention_loop(settings, services),
         Loop(
             "vault_token",

@@ -9,6 +9,8 @@ from pydantic import ConfigDict, Field
 
 from opsjobs.api.schemas.base import AnswerModel, Seconds, Timestamp
 
+IntegrationStateWord = Literal["unused", "ok", "failing", "open"]
+
 
 class LivenessOut(AnswerModel):
     """The process answers."""
@@ -99,21 +101,33 @@ class LogStatusOut(AnswerModel):
     default_rows: int
 
 
-class IntegrationOut(AnswerModel):
-    """A connected service of the platform, as the answering process sees it.
+class IntegrationViewOut(AnswerModel):
+    """A connected service as one process sees it; `asked_at`: the end of its last request."""
 
-    `state` is open after several failures in a row: the service is then not asked for a while.
+    process: str
+    state: IntegrationStateWord
+    last_error: str | None
+    since: Timestamp
+    asked_at: Timestamp | None
+
+
+class IntegrationOut(AnswerModel):
+    """A connected service of the platform: the worst view that a living process has of it.
+
+    `state` is open after several failures in a row: the service is then not asked for a while. A
+    failure counts no longer if another process was answered five minutes later.
     """
 
     name: str
     host: str
     profile: str
-    state: Literal["unused", "ok", "failing", "open"]
+    state: IntegrationStateWord
     last_error: str | None
     since: Timestamp
     waiting: int | None = Field(
         description="Messages that it has not got yet, of the Audit and the Notification Service"
     )
+    processes: list[IntegrationViewOut]
 
 
 class SchedulesStatusOut(AnswerModel):

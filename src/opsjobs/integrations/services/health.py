@@ -39,6 +39,8 @@ class IntegrationStatus:
     last_error: str | None
     since: datetime
     """When it came into this state."""
+    asked_at: datetime | None = None
+    """The end of the last request; None before the first."""
 
 
 class ServiceHealth:
@@ -57,6 +59,7 @@ class ServiceHealth:
         self._clock = clock
         self._state = IntegrationState.UNUSED
         self._since = clock.now()
+        self._asked_at: datetime | None = None
         self._backoff = Backoff(PAUSE_SECONDS, PAUSE_SECONDS_MAX)
         self._closed_until = 0.0
         self._probing = False
@@ -64,7 +67,13 @@ class ServiceHealth:
     def status(self) -> IntegrationStatus:
         """Return the state for GET /status."""
         return IntegrationStatus(
-            self.name, self.host, self._profile, self._state, self.last_error, self._since
+            self.name,
+            self.host,
+            self._profile,
+            self._state,
+            self.last_error,
+            self._since,
+            self._asked_at,
         )
 
     def closed_for(self) -> float:
@@ -81,8 +90,9 @@ class ServiceHealth:
         return 0.0
 
     def tried(self) -> None:
-        """Note the end of a request, whatever became of it."""
+        """Note the end of a request, whether it failed or not."""
         self._probing = False
+        self._asked_at = self._clock.now()
 
     def succeeded(self) -> None:
         """Note a request that the service answered."""

@@ -1,0 +1,11 @@
+"""The state of connected services by process."""
+
+from opsjobs.store.migrations import files
+
+revision = "0062"
+down_revision = "0057"
+
+
+def upgrade() -> None:
+    """Apply the SQL file beside this one."""
+    files.run(__file__)
