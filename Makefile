@@ -16,7 +16,7 @@ CHOSEN := $(if $(ARGS),$(ARGS),$(if $(PG)$(REDIS),$(COMPATIBILITY)))
 help:
 	@echo "make demo    a lab of 12 SSH machines on this one, and a job on all of them, live"
 	@echo "make test    all tests (ARGS=... goes to pytest; PG=15 and REDIS=redis-server: other servers)"
-	@echo "make check   format, lint, types, floors, dependencies, deployment files"
+	@echo "make check   format, lint, types, floors, dependencies, the console's source, deployment files"
 	@echo "make format  what make check would complain about, repaired where a tool can"
 	@echo "make bench   fan-out against bare asyncssh, OpenSSH and others"
 	@echo "make scale   plans and times in a database of a million executions; fails where a goal is missed"
@@ -47,12 +47,14 @@ check:
 	$(PYTHON) -m mypy
 	.venv/bin/lint-imports --no-cache
 	$(PYTHON) -m deptry .
+	$(PYTHON) scripts/console check
 	@scripts/check-deploy
 
 format:
 	@scripts/environment dev
 	$(PYTHON) -m ruff check --fix .
 	$(PYTHON) -m ruff format .
+	$(PYTHON) scripts/console format
 
 bench:
 	@scripts/environment dev
@@ -105,5 +107,5 @@ compose-test:
 	@PYTHONPATH=tests $(PYTHON) -m deployment $(ARGS)
 
 clean:
-	rm -rf .venv .venv-audit .venv-client .venv-deploy build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-audit .venv-client .venv-deploy build dist console/node_modules console/src/api/types.ts src/opsjobs/web/static .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -11,8 +11,10 @@ from architecture.tree import ROOT, SOURCE
 def test_the_wheel_carries_the_migrations() -> None:
     hatch = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]
     # hatchling packs every file below a package, unless a setting or .gitignore leaves it out.
-    assert hatch["targets"]["wheel"] == {"packages": ["src/opsjobs"]}
-    assert set(hatch) == {"targets"}
+    built = ["src/opsjobs/web/static/**"]  # ignored by git
+    assert hatch["targets"]["wheel"] == {"packages": ["src/opsjobs"], "artifacts": built}
+    assert hatch["hooks"] == {"custom": {}}
+    assert set(hatch) == {"targets", "hooks"}
     statements = sorted((SOURCE / "store" / "migrations" / "versions").glob("[0-9]*.sql"))
     assert statements
     assert all(s.with_name(s.name.split(".")[0] + ".py").is_file() for s in statements)

@@ -77,6 +77,7 @@ from opsjobs.model.secret import Secret
 from opsjobs.settings import Settings
 from opsjobs.store.files import FileLimits
 from opsjobs.telemetry import tracing
+from opsjobs.web.console import ConsoleMiddleware
 
 # Routers are tried in this order.
 _ROUTERS = (
@@ -177,8 +178,8 @@ def create_app(services: Services, *, admin_token: Secret | None = None) -> Fast
 def _add_layers(app: FastAPI, services: Services) -> None:
     """Add the middleware, from the inside out.
 
-    A request passes RequestContextMiddleware first, then AuthMiddleware, RateLimitMiddleware,
-    AllowedMethodsMiddleware, CompressionMiddleware and JsonBodyMiddleware.
+    A request passes RequestContextMiddleware first, then ConsoleMiddleware, AuthMiddleware,
+    RateLimitMiddleware, AllowedMethodsMiddleware, CompressionMiddleware and JsonBodyMiddleware.
     """
     app.state.methods = AllowedMethods(app)
     app.add_middleware(
@@ -206,6 +207,7 @@ def _add_layers(app: FastAPI, services: Services) -> None:
         addresses=addresses,
         limiter=limiter,
     )
+    app.add_middleware(ConsoleMiddleware)
     app.add_middleware(RequestContextMiddleware, metrics=services.metrics)
 
 

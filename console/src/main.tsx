@@ -1,0 +1,29 @@
+/** Start of the console. */
+import { render } from "preact";
+import { Shell } from "./parts/shell.tsx";
+import { listen } from "./router.tsx";
+import { loadMe, login } from "./state/session.ts";
+import "./style/tokens.css";
+import "./style/base.css";
+import "./style/shell.css";
+import "./style/parts.css";
+// Pages are loaded when they are asked for, but their styles with the first one.
+import "./style/now.css";
+
+listen();
+render(<Shell />, document.getElementById("app")!);
+void start();
+
+/** Log in with the code of `/console/#code=…`, if there is one: it is valid once. */
+async function start(): Promise<void> {
+  const code = new URLSearchParams(location.hash.slice(1)).get("code");
+  if (code) {
+    history.replaceState(null, "", location.pathname + location.search);
+    try {
+      return await login({ code });
+    } catch {
+      // Used, or too old: the login says how to get another one.
+    }
+  }
+  await loadMe();
+}

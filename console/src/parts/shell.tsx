@@ -1,0 +1,157 @@
+/** The frame of every page: bar, navigation, the page, its dialogs. */
+import { signal } from "@preact/signals";
+import type { FunctionComponent } from "preact";
+import { useEffect, useState } from "preact/hooks";
+import { RequestError } from "../api/problem.ts";
+import { match } from "../paths.ts";
+import { Link, path } from "../router.tsx";
+import { NAVIGATION, type PageProps, type PageRoute, ROUTES } from "../routes.ts";
+import { loginNeeded } from "../state/login.ts";
+import { logout, me } from "../state/session.ts";
+import { setTaste, taste } from "../state/taste.ts";
+import { Empty } from "./empty.tsx";
+import { Icon } from "./icon.tsx";
+import { LoginDialog } from "./login.tsx";
+import { Menu, type MenuItem } from "./menu.tsx";
+import { Toasts } from "./toast.tsx";
+import { Trouble } from "./trouble.tsx";
+
+/** Title of the page that is shown. */
+const title = signal("");
+
+/** Set the tab's title: the state first, since tabs are narrow. */
+export function useTitle(text: string): void {
+  useEffect(() => {
+    title.value = text;
+  }, [text]);
+}
+
+export function Shell() {
+  const found = findPage();
+  useEffect(() => {
+    document.title = title.value ? `${title.value} · opsjobs` : "opsjobs";
+  }, [title.value]);
+  useEffect(() => {
+    title.value = found?.route.title ?? "Not found";
+  }, [found?.route]);
+  return (
+    <>
+      <a class="skip" href="#page">
+        To the page
+      </a>
+      <Bar />
+      <main id="page" class="page" tabIndex={-1}>
+        {me.value && <PageView route={found?.route ?? null} parameters={found?.parameters ?? {}} />}
+      </main>
+      {loginNeeded.value && <LoginDialog />}
+      <Toasts />
+    </>
+  );
+}
+
+function findPage(): { route: PageRoute; parameters: PageProps } | null {
+  for (const route of ROUTES) {
+    const parameters = match(route.pattern, path.value);
+    if (parameters) return { route, parameters };
+  }
+  return null;
+}
+
+function Bar() {
+  const places = NAVIGATION.filter((entry) => entry.inBar);
+  const others = NAVIGATION.filter((entry) => !entry.inBar);
+  const item = (entry: (typeof NAVIGATION)[number]): MenuItem => ({
+    label: entry.label,
+    href: `/console${entry.path}`,
+    shortcut: `g ${entry.key}`,
+  });
+  return (
+    <header class="bar">
+      <span class="burger">
+        <Menu label={<Icon name="menu" />} name="Pages" kind="plain" items={NAVIGATION.map(item)} />
+      </span>
+      <Link to="/" class="brand">
+        opsjobs
+      </Link>
+      <nav aria-label="Pages">
+        {places.map((entry) => (
+          <Link
+            key={entry.path}
+            to={entry.path}
+            aria-current={isOpen(entry.path) ? "page" : undefined}
+          >
+            {entry.label}
+          </Link>
+        ))}
+        {others.length > 0 && <Menu label="More" kind="plain" items={others.map(item)} />}
+      </nav>
+      {me.value && <PersonMenu name={me.value.name} />}
+    </header>
+  );
+}
+
+function isOpen(place: string): boolean {
+  return place === "/" ? path.value === "/" : `${path.value}/`.startsWith(`${place}/`);
+}
+
+function PersonMenu({ name }: { name: string }) {
+  const { theme, density, clock } = taste.value;
+  const items: (MenuItem | null)[] = [
+    ...(["system", "light", "dark"] as const).map((one) => ({
+      label: `${theme === one ? "● " : "○ "}Theme: ${one}`,
+      onChoose: () => setTaste({ theme: one }),
+    })),
+    null,
+    {
+      label: density === "compact" ? "Rows: normal" : "Rows: compact",
+      onChoose: () => setTaste({ density: density === "compact" ? "normal" : "compact" }),
+    },
+    {
+      label: clock === "utc" ? "Times: of this place" : "Times: UTC",
+      onChoose: () => setTaste({ clock: clock === "utc" ? "local" : "utc" }),
+    },
+    null,
+    { label: "Log out", onChoose: () => void logout() },
+  ];
+  return <Menu label={<span class="cut">{name}</span>} kind="plain" items={items} />;
+}
+
+function PageView({ route, parameters }: { route: PageRoute | null; parameters: PageProps }) {
+  const [page, setPage] = useState<{ route: PageRoute; Page: FunctionComponent<PageProps> } | null>(
+    null,
+  );
+  const [failed, setFailed] = useState(false);
+  useEffect(() => {
+    let gone = false;
+    setFailed(false);
+    route?.load().then(
+      (module) => !gone && setPage({ route, Page: module.default }),
+      () => !gone && setFailed(true),
+    );
+    return () => {
+      gone = true;
+    };
+  }, [route]);
+  if (!route)
+    return (
+      <Empty why={`There is no page ${path.value}.`}>
+        <Link to="/">To what runs now</Link>
+      </Empty>
+    );
+  if (failed) return <Trouble error={newVersion()} onRetry={() => location.reload()} />;
+  if (page?.route !== route) return null;
+  return <page.Page key={path.value} {...parameters} />;
+}
+
+/** The error of a page's script that is not there: mostly, opsjobs was upgraded. */
+function newVersion(): RequestError {
+  return new RequestError({
+    type: "about:blank",
+    title: "Not loaded",
+    status: 0,
+    detail:
+      "This page could not be loaded. Was opsjobs upgraded? Try again: the tab is loaded anew.",
+    code: "page_not_loaded",
+    request_id: "",
+  });
+}

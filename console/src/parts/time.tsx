@@ -1,0 +1,37 @@
+/** A moment in the person's zone, UTC on hover; ages that go on by themselves. */
+import { signal } from "@preact/signals";
+import { taste } from "../state/taste.ts";
+import { agoWords, durationWords, momentWords } from "./moment.ts";
+
+/** The time, once a second while the page is seen. */
+export const now = signal(new Date());
+setInterval(() => {
+  if (!document.hidden) now.value = new Date();
+}, 1_000);
+
+interface TimeProps {
+  at: string | null;
+  /** As an age ("4 min ago") instead of a moment. */
+  ago?: boolean;
+}
+
+export function Time({ at, ago = false }: TimeProps) {
+  if (at === null) return <span class="dim">–</span>;
+  const moment = new Date(at);
+  const { clock } = taste.value;
+  const other = clock === "utc" ? "local" : "utc";
+  const title = ago ? momentWords(moment, clock) : momentWords(moment, other);
+  const words = ago ? agoWords(moment, now.value) : momentWords(moment, clock);
+  return (
+    <time dateTime={at} title={ago ? title : `${title}${other === "local" ? " here" : ""}`}>
+      {words}
+    </time>
+  );
+}
+
+/** How long something took, or takes: `since` without `until` counts on. */
+export function Duration({ since, until }: { since: string | null; until?: string | null }) {
+  if (since === null) return <span class="dim">–</span>;
+  const end = until ? new Date(until) : now.value;
+  return <span>{durationWords(end.getTime() - new Date(since).getTime())}</span>;
+}

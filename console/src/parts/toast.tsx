@@ -1,0 +1,38 @@
+/** Short news about what was just done. Nothing that must be read stands only here. */
+import { signal } from "@preact/signals";
+import type { Tone } from "./tone.ts";
+
+interface News {
+  id: number;
+  tone: Tone;
+  text: string;
+}
+const SECONDS = 6;
+const news = signal<News[]>([]);
+let last = 0;
+
+/** Show some news for a few seconds; errors stay until they are closed. */
+export function toast(text: string, tone: Tone = "ok"): void {
+  const id = ++last;
+  news.value = [...news.value.slice(-3), { id, tone, text }];
+  if (tone !== "bad") setTimeout(() => close(id), SECONDS * 1_000);
+}
+
+function close(id: number): void {
+  news.value = news.value.filter((one) => one.id !== id);
+}
+
+export function Toasts() {
+  return (
+    <div class="toasts" role="status" aria-live="polite">
+      {news.value.map(({ id, tone, text }) => (
+        <div key={id} class={`toast ${tone}`}>
+          <span class="grow">{text}</span>
+          <button type="button" class="button small plain" onClick={() => close(id)}>
+            Close
+          </button>
+        </div>
+      ))}
+    </div>
+  );
+}
