@@ -1,5 +1,6 @@
 /** Start of the console. */
 import { render } from "preact";
+import { startKeyboard } from "./parts/keyboard.tsx";
 import { Shell } from "./parts/shell.tsx";
 import { listen } from "./router.tsx";
 import { loadMe, login } from "./state/session.ts";
@@ -11,6 +12,7 @@ import "./style/parts.css";
 import "./style/now.css";
 
 listen();
+startKeyboard();
 render(<Shell />, document.getElementById("app")!);
 void start();
 

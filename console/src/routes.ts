@@ -55,3 +55,8 @@ const ALL: readonly NavigationEntry[] = [
 export const NAVIGATION: readonly NavigationEntry[] = ALL.filter((entry) =>
   ROUTES.some((route) => route.pattern === entry.path),
 );
+
+/** True if the console has a page for this path. */
+export function isPlace(path: string): boolean {
+  return ROUTES.some((route) => route.pattern === path);
+}

@@ -53,5 +53,5 @@ export function copyItems(of: Copyable): MenuItem[] {
 
 /** The menu Copy ▾ of a page. */
 export function CopyMenu({ of }: { of: Copyable }) {
-  return <Menu label="Copy" items={copyItems(of)} />;
+  return <Menu label="Copy" items={copyItems(of)} shortcut="copy" />;
 }

@@ -19,10 +19,12 @@ interface MenuProps {
   name?: string;
   items: readonly (MenuItem | null)[];
   kind?: string;
+  /** A key opens it: `.` the actions of a page, `c` what can be copied. */
+  shortcut?: "actions" | "copy";
 }
 
 /** `null` among the items draws a line. */
-export function Menu({ label, name, items, kind = "" }: MenuProps) {
+export function Menu({ label, name, items, kind = "", shortcut }: MenuProps) {
   const id = useId();
   const button = useRef<HTMLButtonElement>(null);
   const list = useRef<HTMLDivElement>(null);
@@ -59,6 +61,8 @@ export function Menu({ label, name, items, kind = "" }: MenuProps) {
         aria-haspopup="menu"
         aria-expanded={open}
         aria-label={name}
+        data-actions={shortcut === "actions" ? "" : undefined}
+        data-copy={shortcut === "copy" ? "" : undefined}
       >
         {label}
         <Icon name="down" />

@@ -6,34 +6,43 @@ import { RequestError } from "../api/problem.ts";
 import { match } from "../paths.ts";
 import { Link, path } from "../router.tsx";
 import { NAVIGATION, type PageProps, type PageRoute, ROUTES } from "../routes.ts";
+import { followEvents } from "../state/events.ts";
 import { loginNeeded } from "../state/login.ts";
 import { logout, me } from "../state/session.ts";
 import { setTaste, taste } from "../state/taste.ts";
 import { Empty } from "./empty.tsx";
 import { Icon } from "./icon.tsx";
+import { Help, helpOpen, paletteOpen } from "./keyboard.tsx";
 import { LoginDialog } from "./login.tsx";
 import { Menu, type MenuItem } from "./menu.tsx";
+import { Palette } from "./palette.tsx";
+import { showIcon } from "./tab-icon.ts";
 import { Toasts } from "./toast.tsx";
+import type { Tone } from "./tone.ts";
 import { Trouble } from "./trouble.tsx";
 
-/** Title of the page that is shown. */
-const title = signal("");
+/** Title of the page that is shown, and the tone of what it shows. */
+const title = signal<{ text: string; tone: Tone | null }>({ text: "", tone: null });
 
-/** Set the tab's title: the state first, since tabs are narrow. */
-export function useTitle(text: string): void {
+/** Set the tab's title, and its icon by a tone: the state first, since tabs are narrow. */
+export function useTitle(text: string, tone: Tone | null = null): void {
   useEffect(() => {
-    title.value = text;
-  }, [text]);
+    title.value = { text, tone };
+  }, [text, tone]);
 }
 
 export function Shell() {
   const found = findPage();
+  const { text, tone } = title.value;
   useEffect(() => {
-    document.title = title.value ? `${title.value} · opsjobs` : "opsjobs";
-  }, [title.value]);
+    document.title = text ? `${text} · opsjobs` : "opsjobs";
+    showIcon(tone);
+  }, [text, tone]);
   useEffect(() => {
-    title.value = found?.route.title ?? "Not found";
-  }, [found?.route]);
+    title.value = { text: found?.route.title ?? "Not found", tone: null };
+  }, [path.value]);
+  const known = me.value !== null;
+  useEffect(() => (known ? followEvents() : undefined), [known]);
   return (
     <>
       <a class="skip" href="#page">
@@ -43,6 +52,8 @@ export function Shell() {
       <main id="page" class="page" tabIndex={-1}>
         {me.value && <PageView route={found?.route ?? null} parameters={found?.parameters ?? {}} />}
       </main>
+      {paletteOpen.value && <Palette />}
+      {helpOpen.value && <Help />}
       {loginNeeded.value && <LoginDialog />}
       <Toasts />
     </>
@@ -85,6 +96,29 @@ function Bar() {
         ))}
         {others.length > 0 && <Menu label="More" kind="plain" items={others.map(item)} />}
       </nav>
+      <button
+        type="button"
+        class="button plain"
+        title="Go to anything (Ctrl-K)"
+        onClick={() => {
+          paletteOpen.value = true;
+        }}
+      >
+        <Icon name="search" />
+        <span class="hidden-text">Go to anything</span>
+        <kbd class="wide">Ctrl-K</kbd>
+      </button>
+      <button
+        type="button"
+        class="button plain wide"
+        title="Keys (?)"
+        onClick={() => {
+          helpOpen.value = true;
+        }}
+      >
+        <kbd>?</kbd>
+        <span class="hidden-text">Show the keys</span>
+      </button>
       {me.value && <PersonMenu name={me.value.name} />}
     </header>
   );

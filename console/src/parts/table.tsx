@@ -1,7 +1,8 @@
 /**
  * A table whose DOM does not grow with its rows: beyond 200 only those in view are there.
  *
- * Arrow keys or j and k move over rows, Enter opens, x chooses. On a phone rows become cards.
+ * Arrow keys (and j and k, parts/keyboard.tsx) move over rows, Enter opens, Space (x) chooses. On a
+ * phone rows become cards.
  */
 import type { ComponentChildren } from "preact";
 import { useEffect, useRef, useState } from "preact/hooks";
@@ -65,7 +66,6 @@ export function Table<T>(props: TableProps<T>) {
     if (!line || event.target !== line || event.ctrlKey || event.metaKey || event.altKey) return;
     const index = Number(line.dataset["index"]);
     const row = rows[index];
-    const single = taste.value.singleKeys === "on";
     const page = Math.max(1, Math.floor(box.current!.clientHeight / rowHeight) - 1);
     const to = {
       ArrowDown: index + 1,
@@ -74,12 +74,10 @@ export function Table<T>(props: TableProps<T>) {
       PageUp: index - page,
       Home: 0,
       End: rows.length - 1,
-      ...(single && { j: index + 1, k: index - 1 }),
     }[event.key];
     if (to !== undefined) focus(to);
     else if (row && event.key === "Enter") props.onOpen?.(row);
-    else if (row && selection && (event.key === " " || (single && event.key === "x")))
-      selection.toggle(props.keyOf(row));
+    else if (row && selection && event.key === " ") selection.toggle(props.keyOf(row));
     else return;
     event.preventDefault();
     event.stopPropagation();

@@ -1,0 +1,174 @@
+/** Ctrl-K: go to anything, do anything that this page can do. */
+import { useEffect, useId, useMemo, useRef, useState } from "preact/hooks";
+import { ask } from "../api/ask.ts";
+import { go } from "../router.tsx";
+import { NAVIGATION } from "../routes.ts";
+import { bindings } from "../state/keys.ts";
+import { setTaste } from "../state/taste.ts";
+import { Dialog } from "./dialog.tsx";
+import { Keys, paletteOpen } from "./keyboard.tsx";
+import { Text } from "./text.tsx";
+
+interface Choice {
+  label: string;
+  kind: string;
+  keys?: string | undefined;
+  run: () => void;
+}
+const SHOWN_MAX = 12;
+const TYPING_MS = 150;
+
+export function Palette() {
+  const id = useId();
+  const [typed, setTyped] = useState("");
+  const [at, setAt] = useState(0);
+  const list = useRef<HTMLDivElement>(null);
+  const fixed = useMemo(fixedChoices, []);
+  const found = useThings(typed);
+  const words = typed.trim().toLowerCase().split(/\s+/).filter(Boolean);
+  const fitting = fixed.filter((choice) =>
+    words.every((word) => `${choice.kind} ${choice.label}`.toLowerCase().includes(word)),
+  );
+  const choices = [...numbered(typed), ...fitting, ...found].slice(0, SHOWN_MAX);
+  const close = () => {
+    paletteOpen.value = false;
+  };
+  const choose = (choice: Choice | undefined) => {
+    if (!choice) return;
+    close();
+    // After the dialog has given the focus back.
+    setTimeout(choice.run);
+  };
+  const onKeyDown = (event: KeyboardEvent) => {
+    const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
+    if (step && choices.length) setAt((at + step + choices.length) % choices.length);
+    else if (event.key === "Enter") choose(choices[at]);
+    else return;
+    event.preventDefault();
+  };
+  useEffect(() => {
+    list.current?.querySelector('[aria-selected="true"]')?.scrollIntoView({ block: "nearest" });
+  });
+  return (
+    <Dialog title="Go to" onClose={close}>
+      <input
+        class="input"
+        type="text"
+        role="combobox"
+        aria-label="Go to"
+        aria-expanded="true"
+        aria-controls={`${id}-list`}
+        aria-activedescendant={choices[at] ? `${id}-${at}` : undefined}
+        aria-autocomplete="list"
+        autoComplete="off"
+        spellcheck={false}
+        placeholder="A page, an action, a number of an execution, a name"
+        value={typed}
+        onInput={(event) => {
+          setTyped(event.currentTarget.value);
+          setAt(0);
+        }}
+        onKeyDown={onKeyDown}
+      />
+      <div ref={list} id={`${id}-list`} class="palette" role="listbox" aria-label="Found">
+        {choices.map((choice, index) => (
+          <div
+            key={`${choice.kind} ${choice.label}`}
+            id={`${id}-${index}`}
+            role="option"
+            aria-selected={index === at}
+            onClick={() => choose(choice)}
+          >
+            <span class="dim small kind">{choice.kind}</span>
+            <span class="grow cut">
+              <Text of={choice.label} />
+            </span>
+            {choice.keys && <Keys of={choice.keys} />}
+          </div>
+        ))}
+      </div>
+      {choices.length === 0 && <p class="dim">Nothing fits.</p>}
+    </Dialog>
+  );
+}
+
+/** Pages, what this page can do, and the looks. */
+function fixedChoices(): Choice[] {
+  const keys = bindings();
+  const pages = NAVIGATION.map((entry) => ({
+    label: entry.label,
+    kind: "page",
+    keys: `g ${entry.key}`,
+    run: () => go(entry.path),
+  }));
+  const actions = keys
+    .filter((binding) => !binding.keyOnly && binding.group !== "Go")
+    .map((binding) => ({
+      label: binding.label,
+      kind: "action",
+      keys: binding.keys,
+      run: binding.run,
+    }));
+  const themes = (["light", "dark", "system"] as const).map((theme) => ({
+    label: `Theme: ${theme}`,
+    kind: "look",
+    run: () => setTaste({ theme }),
+  }));
+  return [...pages, ...actions, ...themes];
+}
+
+/** `17` and `#17`: the execution with this id. */
+function numbered(typed: string): Choice[] {
+  const number = /^#?(\d{1,15})$/.exec(typed.trim())?.[1];
+  if (number === undefined) return [];
+  return [{ label: `#${number}`, kind: "execution", run: () => go(`/executions/${number}`) }];
+}
+
+/** Jobs and targets that have this name. */
+function useThings(typed: string): Choice[] {
+  const [found, setFound] = useState<Choice[]>([]);
+  const text = typed.trim();
+  useEffect(() => {
+    setFound([]);
+    if (text.length < 2) return;
+    const request = new AbortController();
+    const timer = setTimeout(async () => {
+      const answers = await Promise.all([
+        jobs(text, request.signal),
+        targets(text, request.signal),
+      ]);
+      if (!request.signal.aborted) setFound(answers.flat());
+    }, TYPING_MS);
+    return () => {
+      clearTimeout(timer);
+      request.abort();
+    };
+  }, [text]);
+  return found;
+}
+
+async function jobs(name: string, signal: AbortSignal): Promise<Choice[]> {
+  try {
+    const { items } = await ask("GET /jobs", { query: { name: [name], limit: 5 }, signal });
+    return items.map((job) => ({
+      label: job.name,
+      kind: "job",
+      run: () => go(`/jobs/${job.id}`),
+    }));
+  } catch {
+    return []; // not permitted, or no answer: the page itself says so
+  }
+}
+
+async function targets(name: string, signal: AbortSignal): Promise<Choice[]> {
+  try {
+    const { items } = await ask("GET /targets", { query: { name: [name], limit: 5 }, signal });
+    return items.map((target) => ({
+      label: target.name,
+      kind: "target",
+      run: () => go(`/targets/${encodeURIComponent(target.name)}`),
+    }));
+  } catch {
+    return [];
+  }
+}

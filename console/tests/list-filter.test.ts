@@ -1,0 +1,42 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { Choice } from "../src/state/choice.ts";
+import { completions, type FilterWord, toQuery } from "../src/state/list-filter.ts";
+
+const WORDS: FilterWord[] = [
+  { word: "status", parameter: "status", values: ["failed", "lost", "partial"] },
+  { word: "job", parameter: "job_name" },
+];
+
+test("words become parameters of the API", () => {
+  assert.deepEqual(toQuery('status:failed,lost job:"patch web" disk', WORDS), {
+    query: { status: ["failed", "lost"], job_name: ["patch web"] },
+    text: "disk",
+    unknown: [],
+  });
+  assert.deepEqual(toQuery("colour:red -status:failed", WORDS).unknown, [
+    "colour:red",
+    "-status:failed",
+  ]);
+});
+
+test("the word at the end is completed", () => {
+  assert.deepEqual(completions("st", WORDS), ["status:"]);
+  assert.deepEqual(completions("job:a status:", WORDS), [
+    "job:a status:failed ",
+    "job:a status:lost ",
+    "job:a status:partial ",
+  ]);
+  assert.deepEqual(completions("status:lost", WORDS), []);
+});
+
+test("a choice is some rows, or all but some", () => {
+  const choice = new Choice();
+  choice.toggle("1");
+  assert.deepEqual([choice.has("1"), choice.has("2"), choice.count(10)], [true, false, 1]);
+  choice.chooseAll();
+  choice.toggle("1");
+  assert.deepEqual([choice.has("1"), choice.has("2"), choice.count(10)], [false, true, 9]);
+  choice.clear();
+  assert.equal(choice.count(10), 0);
+});
