@@ -4,6 +4,7 @@
 the n-th passage of the step; without it, every passage fails.
 
     kill          SIGKILL this process before the step
+    kill_after    do the step, then SIGKILL this process
     sleep:2.5     sleep so many seconds (default 0.1), then do the step
     error         skip the step and raise
     error_after   do the step, then raise
@@ -73,7 +74,7 @@ NAMES = frozenset(
         "stream",
     }
 )
-ACTIONS = frozenset({"kill", "sleep", "error", "error_after"})
+ACTIONS = frozenset({"kill", "kill_after", "sleep", "error", "error_after"})
 SLEEP_SECONDS = 0.1
 _FORM = re.compile(
     r"(?P<name>[a-z.]+):(?P<action>[a-z_]+)(?::(?P<seconds>\d+(?:\.\d+)?))?(?:@(?P<nth>[1-9]\d*))?"
@@ -132,8 +133,13 @@ class _Passage:
         trace: TracebackType | None,
     ) -> None:
         for fault in self._due:
-            if kind is None and fault.action == "error_after":
-                raise fault.failure()
+            if kind is not None:
+                continue
+            match fault.action:
+                case "kill_after":
+                    os.kill(os.getpid(), signal.SIGKILL)
+                case "error_after":
+                    raise fault.failure()
 
 
 _NO_FAULT: AbstractAsyncContextManager[None] = nullcontext()
@@ -166,7 +172,7 @@ def _parse(part: str) -> _Fault:
     if found["action"] not in ACTIONS or (found["seconds"] and found["action"] != "sleep"):
         raise ValueError(
             f"{VARIABLE}: unknown action in {part!r}. "
-            "Use kill, sleep[:seconds], error or error_after."
+            "Use kill, kill_after, sleep[:seconds], error or error_after."
         )
     seconds, nth = (
         float(found["seconds"] or SLEEP_SECONDS),

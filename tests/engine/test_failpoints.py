@@ -75,6 +75,11 @@ def test_kill_ends_the_process_before_the_step() -> None:
     assert (killed.returncode, killed.stdout) == (-signal.SIGKILL, "1\n")
 
 
+def test_kill_after_ends_the_process_once_the_step_is_done() -> None:
+    killed = process("settle:kill_after@2")
+    assert (killed.returncode, killed.stdout) == (-signal.SIGKILL, "1\n2\n")
+
+
 def test_an_order_that_cannot_be_read_stops_the_process_with_words() -> None:
     refused = process("setle:kill")
     assert refused.returncode == 1
@@ -150,8 +155,8 @@ async def test_at_a_machine_the_error_is_an_outcome(order: str, code: ErrorCode)
         ("settle:sleep:-1", "is invalid"),
         ("settle:error settle:kill", "is invalid"),
         ("settled:error", "unknown step 'settled'"),
-        ("settle:explode", "Use kill, sleep"),
-        ("settle:error:3", "Use kill, sleep"),
+        ("settle:explode", "Use kill, kill_after, sleep"),
+        ("settle:error:3", "Use kill, kill_after, sleep"),
     ],
 )
 def test_what_cannot_be_read_is_refused_and_the_old_orders_stand(order: str, words: str) -> None:

@@ -251,6 +251,7 @@ async def test_recent_events_and_idempotency_keys_stay(database: Database) -> No
             from generate_series(20, 27) n returning 1"""
         )
         await EventFeed(database).assign()
+        await database.fetch("update delivery_sources set position = 64 returning 1")
         done = await housekeeper(on).run_once()
         assert (done["events_forgotten"], done["keys_forgotten"]) == (16, 4)
         assert await EventFeed(database).bounds() == FeedBounds(16, 64), (
