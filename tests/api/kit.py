@@ -73,6 +73,7 @@ from opsjobs.store.scheduling.schedule_overview import ScheduleOverview
 from opsjobs.store.scheduling.schedule_rows import CompiledSchedules
 from opsjobs.store.scheduling.schedules import Schedules
 from opsjobs.store.system_status import Fitness
+from opsjobs.store.target_history import TargetHistory
 from opsjobs.store.target_import import Imports
 from opsjobs.store.transaction import Database
 from opsjobs.store.triggers import JobTriggers
@@ -194,6 +195,7 @@ def services_on(
         schedule_overview=outlook,
         forecasts=Forecasts(outlook, calendars),
         imports=Imports(database),
+        target_history=TargetHistory(database),
         jobs=jobs,
         ledger=ledger,
         execution_log=execution_log,

@@ -84,6 +84,17 @@ def test_a_selection_is_resolved_and_its_exclusions_are_spared(folder: Path) -> 
     assert json.loads(out) == [{"key": "lab", "value": "true", "targets": LAB}], err
 
 
+def test_runs_and_health_of_a_target_are_shown(folder: Path) -> None:
+    one = names(folder)[1]
+    assert opsjobs(folder, "run", "exit 3", "-t", one)[0] == 3
+    code, out, err = opsjobs(folder, "targets", "runs", one, "--status", "failed", "-o", "json")
+    (run, *_) = json.loads(out)
+    assert (code, run["exit_code"], run["execution"]["job_name"]) == (0, 3, "ad-hoc"), err
+    code, out, err = opsjobs(folder, "targets", "list", "--health", "ok", "-o", "name")
+    assert one in out.decode().split(), err
+    assert b"ok, last run failed" in opsjobs(folder, "targets", "show", one)[1]
+
+
 def test_output_bytes_of_one_target_are_exact(folder: Path) -> None:
     one = names(folder)[0]
     code, out, err = opsjobs(folder, "run", r"printf '\000\377\376 no end'", "-t", one)

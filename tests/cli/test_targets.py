@@ -347,7 +347,7 @@ def test_targets_list_sorts_by_number_and_shows_host_key_trust(
     )
     called(monkeypatch, fleet, "list")
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
-    assert [(line[1], " ".join(line[8:])) for line in lines[1:]] == [
+    assert [(line[1], " ".join(line[9:])) for line in lines[1:]] == [
         ("web-1", "ca (1)"),
         ("web-2", "1"),
         ("web-3", "accept_new"),

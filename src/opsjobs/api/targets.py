@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
 from fastapi import APIRouter, Depends, Query, Request
 from pydantic import Field, model_validator
@@ -12,15 +12,17 @@ from starlette.responses import JSONResponse, Response
 from opsjobs.api.authorization import Within, admitted, bounds, check_permission, reach, requires
 from opsjobs.api.http import Idempotent, page_of, render_created, render_page, render_replayed
 from opsjobs.api.request import ServicesDep, principal_of, services_of
+from opsjobs.api.schemas.executions import TargetPastRunPageOut
 from opsjobs.api.schemas.responses import CREATED, PAGED, REPLAYABLE
 from opsjobs.api.schemas.targets import (
     CircuitPageOut,
     HostKeyScanOut,
     ImportOut,
     ResetCircuitsOut,
+    ShownTargetOut,
+    ShownTargetPageOut,
     TargetMaintenanceOut,
     TargetOut,
-    TargetPageOut,
     TargetTestOut,
 )
 from opsjobs.api.updates import Edit, edit, put_and_patch
@@ -28,12 +30,14 @@ from opsjobs.engine.run_credentials import CredentialScopes
 from opsjobs.model.api_model import ApiModel, Duration, Moment
 from opsjobs.model.errors import NotFound
 from opsjobs.model.target import Endpoint, Target, TargetDraft
+from opsjobs.model.target_health import TargetHealth
 from opsjobs.model.target_import import ImportDraft
 from opsjobs.store import audit
 from opsjobs.store.circuits import CIRCUITS
 from opsjobs.store.idempotency import Answer
 from opsjobs.store.inventory import TARGETS, StoredTarget
 from opsjobs.store.paging import PageRequest
+from opsjobs.store.target_history import TARGET_RUNS
 
 router = APIRouter(tags=["targets"])
 
@@ -121,7 +125,7 @@ async def import_(
     "/targets",
     dependencies=[requires("targets:read", Within.LIST)],
     summary="List targets",
-    response_model=TargetPageOut,
+    response_model=ShownTargetPageOut,
     responses=PAGED,
 )
 async def list_(
@@ -132,19 +136,48 @@ async def list_(
         str | None, Query(max_length=4_096, description="Labels, such as `env=prod,role!=db`.")
     ] = None,
 ) -> Response:
-    """List targets. The default order is by name."""
-    return render_page(request, await services.inventory.list(page, selector, reach=reach(request)))
+    """List targets with their health. The default order is by name."""
+    found = await services.inventory.list(page, selector, reach=reach(request))
+    health = await services.target_history.load_health([one.target.id for one in found.items])
+    return render_page(request, found, lambda one: _render(one, health.get(one.target.id)))
 
 
 @router.get(
     "/targets/{id}",
     dependencies=[requires("targets:read", Within.OBJECT)],
     summary="Get a target",
-    response_model=TargetOut,
+    response_model=ShownTargetOut,
 )
-async def show(stored: TargetDep) -> Response:
-    """Return the target; `credential` and `jump` are names."""
-    return JSONResponse(stored.data())
+async def show(services: ServicesDep, stored: TargetDep) -> Response:
+    """Return the target and its health; `credential` and `jump` are names."""
+    health = await services.target_history.load_health([stored.target.id])
+    return JSONResponse(_render(stored, health.get(stored.target.id)))
+
+
+def _render(stored: StoredTarget, health: TargetHealth | None) -> dict[str, Any]:
+    return {**stored.data(), "health": health.data() if health is not None else None}
+
+
+@router.get(
+    "/targets/{id}/runs",
+    dependencies=[requires("executions:read", Within.OBJECT)],
+    summary="List past runs of a target",
+    response_model=TargetPastRunPageOut,
+    responses=PAGED,
+)
+async def runs(
+    request: Request,
+    services: ServicesDep,
+    stored: TargetDep,
+    page: Annotated[PageRequest, page_of(TARGET_RUNS)],
+) -> Response:
+    """List the runs on the target in all executions, the newest first.
+
+    Runs of executions that the caller may not see are left out.
+    """
+    return render_page(
+        request, await services.target_history.list_runs(stored.target.id, page, reach(request))
+    )
 
 
 @put_and_patch(
@@ -152,13 +185,13 @@ async def show(stored: TargetDep) -> Response:
     "/targets/{id}",
     dependencies=[requires("targets:manage", Within.OBJECT), Depends(load_target)],
     thing="a target",
-    response_model=TargetOut,
+    response_model=ShownTargetOut,
 )
 async def replace(
     id: str,
     request: Request,
     services: ServicesDep,
-    change: Annotated[Edit[TargetDraft], edit(TargetDraft, load_target)],
+    change: Annotated[Edit[TargetDraft], edit(TargetDraft, load_target, volatile=["health"])],
 ) -> Response:
     """Replace the whole target. Its version grows if anything changes."""
     _check_credential(request, change.draft)
@@ -166,7 +199,7 @@ async def replace(
         id, change.draft, bounds=bounds(request), basis=change.basis
     )
     await services.ledger.resize_slots(stored.target.id, stored.target.slots)
-    return JSONResponse(stored.data())
+    return await show(services, stored)
 
 
 @router.delete(

@@ -8,7 +8,13 @@ from typing import Annotated, Any
 
 import typer
 
-from opsjobs.cli import importing_targets, options, target_access, target_changes
+from opsjobs.cli import (
+    importing_targets,
+    options,
+    target_access,
+    target_changes,
+    target_history,
+)
 from opsjobs.cli.client import PAGE_ITEMS, Client, Json, connect
 from opsjobs.cli.errors import CommandFailed, ExitCode
 from opsjobs.cli.nouns import Noun, add_list, add_remove, add_show
@@ -17,6 +23,7 @@ from opsjobs.cli.render import Column, Form, ago, plain, pluralize, show_list, s
 from opsjobs.cli.target_changes import warn_of_twins_of, warn_of_zones
 from opsjobs.cli.winrm_options import WinrmFields
 from opsjobs.model.target import HostKeyPolicy, Transport
+from opsjobs.model.target_health import HealthStatus
 
 app = typer.Typer(help="Targets: the machines, and their host keys.", no_args_is_help=True)
 
@@ -31,6 +38,7 @@ TARGET = Noun(
         Column("transport", lambda t: t.get("transport")),
         Column("credential", lambda t: t.get("credential")),
         Column("labels", lambda t: t.get("labels")),
+        Column("health", lambda t: (t.get("health") or {}).get("status")),
         Column("groups", lambda t: t.get("groups")),
         Column("host keys", target_access.render_host_key_trust),
         Column("zone", lambda t: t.get("zone"), wide=True),
@@ -59,6 +67,9 @@ def list_targets(
     group: Annotated[
         str | None, typer.Option("-g", "--group", help="Only targets of this group.")
     ] = None,
+    health: Annotated[
+        HealthStatus | None, typer.Option(help="Only targets with this health.")
+    ] = None,
     output: options.Output = Form.TABLE,
     limit: options.Limit = 200,
 ) -> None:
@@ -67,7 +78,9 @@ def list_targets(
     If all are shown, numbers in names are sorted by value: lab-2 before lab-10.
     """
     with connect() as client:
-        found, more = client.items("/targets", limit=limit, selector=selector, groups=group)
+        found, more = client.items(
+            "/targets", limit=limit, selector=selector, groups=group, health=health
+        )
     show_list(found if more else sorted(found, key=_in_counting_order), TARGET.columns, output)
     options.tell_more(more, limit)
 
@@ -128,7 +141,8 @@ def show(target: Target, output: options.Output = Form.TABLE) -> None:
         found = TARGET.find(client, target)
         if output in (Form.TABLE, Form.WIDE):
             state = client.get(f"{TARGET.path(found)}/maintenance")["maintenance"]
-            shown = {"host_keys": target_access.fingerprints(found.get("host_keys") or ())}
+            shown: Json = {"host_keys": target_access.fingerprints(found.get("host_keys") or ())}
+            shown["health"] = target_history.health_in_words(found.get("health"))
             found = {**found, **shown, "maintenance": target_changes.maintenance_in_words(state)}
         show_one(found, output)
 
@@ -217,6 +231,7 @@ app.command("import")(importing_targets.import_targets)
 app.command("set")(target_changes.set_)
 app.command("label")(target_changes.label)
 app.command("maintenance")(target_changes.maintenance)
+app.command("runs")(target_history.list_runs)
 app.command("test")(target_access.try_connection)
 app.command("trust")(target_access.trust)
 

@@ -98,6 +98,7 @@ from opsjobs.store.scheduling.schedule_rows import CompiledSchedules
 from opsjobs.store.scheduling.schedules import Schedules
 from opsjobs.store.statistics import Statistics
 from opsjobs.store.system_status import Fitness, SystemStatus
+from opsjobs.store.target_history import TargetHistory
 from opsjobs.store.target_import import Imports
 from opsjobs.store.transaction import Database, DatabaseOptions
 from opsjobs.store.triggers import JobTriggers
@@ -170,6 +171,7 @@ class Services:
     groups: Groups
     calendars: Calendars
     imports: Imports
+    target_history: TargetHistory
     sessions: Sessions
     external_secrets: ExternalSecrets
     bus: Bus
@@ -309,6 +311,7 @@ def build(
         groups=Groups(database, clock),
         calendars=calendars,
         imports=Imports(database, clock, local=settings.security.local_transport),
+        target_history=TargetHistory(database),
         sessions=_sessions(settings, inventory, external_secrets, metrics, breaker),
         external_secrets=external_secrets,
         bus=Bus(settings.redis.url, metrics),

@@ -97,8 +97,9 @@ EXECUTIONS = Listing(
     label_rows="id",
 )
 # The zones that have workers are read once, not for each run.
-_RUN = """
-select id, uuid, position, target_id, target_name, target_host, status, waiting_for, attempt, wave,
+RUN = """
+select id, uuid, execution_id, position, target_id, target_name, target_host, status,
+       waiting_for, attempt, wave,
        worker, error_code,
        error_message, exit_code, claimed_at, finished_at, cancel_proof, late_result,
        target_id as target,
@@ -123,7 +124,7 @@ select r.id, l.tail from unnest(%(runs)s::bigint[]) as r(id) cross join lateral 
     where p.stream = 'stderr' and p.data is not null order by p.seq desc limit 3) t) l
 where l.tail is not null"""
 RUNS = Listing(
-    f"{_RUN} where execution_id = %(execution)s",
+    f"{RUN} where execution_id = %(execution)s",
     {
         "position": ListColumn("integer", sort=True),
         "target": ListColumn("text"),
@@ -331,12 +332,12 @@ class Executions:
         words = {
             row["id"]: last_line(row["tail"].decode("utf-8", "replace")) or None for row in tails
         }
-        return page.map(lambda row: replace(_run(row), last_stderr=words.get(row["id"])))
+        return page.map(lambda row: replace(parse_run(row), last_stderr=words.get(row["id"])))
 
     async def runs_by_id(self, run_ids: Collection[int]) -> dict[int, TargetRun]:
         """Return these target runs by id; the caller bounds how many."""
-        rows = await self._database.fetch(f"{_RUN} where id = any(%s::bigint[])", [list(run_ids)])
-        return {row["id"]: _run(row) for row in rows}
+        rows = await self._database.fetch(f"{RUN} where id = any(%s::bigint[])", [list(run_ids)])
+        return {row["id"]: parse_run(row) for row in rows}
 
     async def run_of(self, execution_id: int, target: str) -> TargetRun:
         """Return the run of one target, by the target's id or else its name. Raises NotFound."""
@@ -484,7 +485,8 @@ def _execution(row: Mapping[str, Any], *, everything: bool = False) -> Execution
     )
 
 
-def _run(row: Mapping[str, Any]) -> TargetRun:
+def parse_run(row: Mapping[str, Any]) -> TargetRun:
+    """Return the run of a row that `RUN` selects."""
     return TargetRun(
         id=row["id"],
         uuid=str(row["uuid"]),

@@ -36,6 +36,7 @@ from opsjobs.store.paging import ListColumn, Listing, Page, PageRequest
 from opsjobs.store.reference import Reference, check_basis, check_unused, find, lock, unique_name
 from opsjobs.store.scope_checks import check_target, check_target_name
 from opsjobs.store.scope_sql import and_within
+from opsjobs.store.target_history import HEALTH_STATUS
 from opsjobs.store.transaction import Connection, Database
 from opsjobs.store.vault import Vault, binding
 
@@ -94,6 +95,7 @@ select {_TARGET}, t.uuid, t.external_id, t.created_at, t.updated_at,
   c.name as credential, j.name as jump
 from targets t
 left join credentials c on c.id = t.credential_id left join targets j on j.id = t.jump_id"""
+_LISTED = _SELECT.replace("\nfrom", f",\n  {HEALTH_STATUS} as health\nfrom", 1)
 
 # Targets that are kept here and those of the Target Service are never mixed up: the same id or name
 # may mean another machine there.
@@ -101,7 +103,7 @@ _KEPT = "t.gone_at is null and (t.external_id is not null) = %(remote)s"
 _SUBSET = f" where (%(among)s::bigint[] is null or t.id = any(%(among)s)) and {_KEPT}"
 
 TARGETS = Listing(
-    _SELECT + _SUBSET,
+    _LISTED + _SUBSET,
     {
         "id": ListColumn("integer", sort=True),
         "uuid": ListColumn("uuid"),
@@ -116,6 +118,7 @@ TARGETS = Listing(
         "host_key_policy": ListColumn("text"),
         "zone": ListColumn("text"),
         "durable": ListColumn("text"),
+        "health": ListColumn("text"),
         "created_at": ListColumn("moment"),
         "updated_at": ListColumn("moment"),
     },

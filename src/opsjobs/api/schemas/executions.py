@@ -211,6 +211,30 @@ class TargetRunPageOut(PageModel):
     items: list[TargetRunOut]
 
 
+class PastExecutionOut(AnswerModel):
+    """The execution that a run belongs to."""
+
+    id: int
+    number: int | None
+    job_id: int | None
+    job_name: str
+    triggered_by: TriggeredBy
+    requested_by: str
+    created_at: Timestamp
+
+
+class TargetPastRunOut(TargetRunOut):
+    """A run on a target, and its execution."""
+
+    execution: PastExecutionOut
+
+
+class TargetPastRunPageOut(PageModel):
+    """A page of the runs on a target, the newest first."""
+
+    items: list[TargetPastRunOut]
+
+
 class RunColumnsOut(AnswerModel):
     """The runs of an execution, one list per field; equal positions belong to one run."""
 

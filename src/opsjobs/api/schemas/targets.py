@@ -17,8 +17,10 @@ from opsjobs.api.schemas.base import (
     Timestamp,
 )
 from opsjobs.model.circuit import CircuitState
+from opsjobs.model.execution import RunStatus
 from opsjobs.model.program import Durability
 from opsjobs.model.target import HostKeyPolicy, Transport
+from opsjobs.model.target_health import HealthStatus
 from opsjobs.model.winrm import WinrmAuth
 
 
@@ -67,6 +69,56 @@ class TargetPageOut(PageModel):
     """A page of targets."""
 
     items: list[TargetOut]
+
+
+class OpenCircuitOut(AnswerModel):
+    """The circuit of a target that stays open longest."""
+
+    state: CircuitState
+    code: str | None
+    since: Timestamp | None
+    until: Timestamp | None
+
+
+class LastRunOut(AnswerModel):
+    """The last run of a target that has ended."""
+
+    status: RunStatus
+    code: str | None
+    at: Timestamp
+
+
+class MaintenanceOut(AnswerModel):
+    """Until when a target is under maintenance; null: until further notice."""
+
+    until: Timestamp | None
+    reason: str | None
+    by: str | None
+
+
+class TargetHealthOut(AnswerModel):
+    """The health of a target, and what it follows from."""
+
+    status: HealthStatus
+    circuit: OpenCircuitOut | None
+    maintenance: MaintenanceOut | None
+    last_run: LastRunOut | None
+    last_success_at: Timestamp | None = Field(description="Among the last 50 runs")
+    last_contact_at: Timestamp | None = Field(description="Among the last 50 runs")
+    waiting_runs: int = Field(description="Runs that are held until it is back")
+    dead_letters: int
+
+
+class ShownTargetOut(TargetOut):
+    """A machine of the inventory, and its health."""
+
+    health: TargetHealthOut | None
+
+
+class ShownTargetPageOut(PageModel):
+    """A page of targets with their health."""
+
+    items: list[ShownTargetOut]
 
 
 class LabelValueOut(AnswerModel):
@@ -155,14 +207,6 @@ class HostKeyScanOut(AnswerModel):
     """The host keys that a machine shows now; they are not trusted by this."""
 
     host_keys: list[HostKeyOut]
-
-
-class MaintenanceOut(AnswerModel):
-    """Until when a target is under maintenance; null: until further notice."""
-
-    until: Timestamp | None
-    reason: str | None
-    by: str | None
 
 
 class TargetMaintenanceOut(AnswerModel):

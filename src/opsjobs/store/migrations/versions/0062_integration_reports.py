@@ -3,7 +3,7 @@
 from opsjobs.store.migrations import files
 
 revision = "0062"
-down_revision = "0057"
+down_revision = "0058"
 
 
 def upgrade() -> None:

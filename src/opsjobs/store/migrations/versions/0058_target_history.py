@@ -1,0 +1,11 @@
+"""The runs of a target, found by an index."""
+
+from opsjobs.store.migrations import files
+
+revision = "0058"
+down_revision = "0057"
+
+
+def upgrade() -> None:
+    """Build the index."""
+    files.run(__file__)

@@ -1,0 +1,149 @@
+"""The history of a target: its runs in all executions, and its health."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from psycopg.rows import DictRow
+
+from opsjobs.model.access import Reach
+from opsjobs.model.circuit import CircuitState
+from opsjobs.model.execution import RunStatus, TriggeredBy, moment
+from opsjobs.model.run_views import TargetRun
+from opsjobs.model.target_health import HealthStatus, LastRun, OpenCircuit, TargetHealth
+from opsjobs.store.executions import RUN, parse_run
+from opsjobs.store.paging import ListColumn, Listing, Page, PageRequest
+from opsjobs.store.statements import load_statement
+from opsjobs.store.transaction import Database
+
+RUNS_READ = 50
+"""The last runs of a target from which its health is determined."""
+
+
+@dataclass(frozen=True, slots=True)
+class TargetPastRun:
+    """A run of a target, and the execution that it belongs to."""
+
+    run: TargetRun
+    execution_id: int
+    number: int | None
+    job_id: int | None
+    job_name: str
+    triggered_by: TriggeredBy
+    requested_by: str
+    created_at: datetime
+
+    def data(self) -> dict[str, Any]:
+        """Return an item of GET /targets/{id}/runs."""
+        return {
+            **self.run.data(),
+            "execution": {
+                "id": self.execution_id,
+                "number": self.number,
+                "job_id": self.job_id,
+                "job_name": self.job_name,
+                "triggered_by": self.triggered_by.value,
+                "requested_by": self.requested_by,
+                "created_at": moment(self.created_at),
+            },
+        }
+
+
+TARGET_RUNS = Listing(
+    f"""
+select r.*, e.number, e.job_id, e.created_at, s.job_name, s.triggered_by, s.requested_by, s.labels,
+  array_remove(array[e.job_id::text, s.job_name], null) as job
+from ({RUN} where target_id = %(target)s) r join job_executions e on e.id = r.execution_id
+  join execution_specs s on s.execution_id = e.id""",
+    {
+        "id": ListColumn("integer", sort=True),
+        "status": ListColumn("text"),
+        "error_code": ListColumn("text"),
+        "exit_code": ListColumn("integer"),
+        "job": ListColumn("texts"),
+        "execution_id": ListColumn("integer"),
+        "cancel_proof": ListColumn("text"),
+        "created_at": ListColumn("moment"),
+        "finished_at": ListColumn("moment"),
+    },
+    labels="labels",
+)
+
+HEALTH_STATUS = f"""
+(select case
+  when exists (select from target_slots h where h.target_id = t.id::text
+    and h.held_until > (select opsjobs_now())) then 'maintenance'
+  when exists (select from circuits c where c.target_id = t.id::text and c.state <> 'closed')
+    then 'sick'
+  else coalesce((select case when r.status in ('unreachable', 'lost', 'dead') then 'sick'
+                             else 'ok' end
+    from (select l.status, l.finished_at, l.id from target_runs l where l.target_id = t.id::text
+      order by l.id desc limit {RUNS_READ}) r
+    where r.finished_at is not null order by r.id desc limit 1), 'unknown') end)"""
+"""The health of the target `t`, as SQL."""
+
+_HEALTH = load_statement(__file__, "target_health", status=HEALTH_STATUS, runs_read=RUNS_READ)
+
+
+class TargetHistory:
+    """Read access to the history of targets."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def list_runs(
+        self, target_id: str, request: PageRequest, reach: Reach | None = None
+    ) -> Page[TargetPastRun]:
+        """Return the runs of a target in executions within reach, the newest first."""
+        page = await TARGET_RUNS.page(self._database, request, {"target": target_id}, reach=reach)
+        return page.map(_past_run)
+
+    async def load_health(self, target_ids: Sequence[str]) -> dict[str, TargetHealth]:
+        """Return the health of these targets, by id; unknown ids are left out."""
+        ids = [int(target_id) for target_id in target_ids]
+        rows = await self._database.fetch(_HEALTH, {"ids": ids})
+        return {str(row["id"]): _health(row) for row in rows}
+
+
+def _past_run(row: DictRow) -> TargetPastRun:
+    return TargetPastRun(
+        parse_run(row),
+        row["execution_id"],
+        row["number"],
+        row["job_id"],
+        row["job_name"],
+        TriggeredBy(row["triggered_by"]),
+        row["requested_by"],
+        row["created_at"],
+    )
+
+
+def _health(row: DictRow) -> TargetHealth:
+    circuit = (
+        OpenCircuit(CircuitState(row["state"]), row["code"], row["since"], row["until"])
+        if row["state"] is not None
+        else None
+    )
+    held = (
+        {"until": moment(row["held_until"]), "reason": row["held_reason"], "by": row["held_by"]}
+        if row["is_held"]
+        else None
+    )
+    last = (
+        LastRun(RunStatus(row["last_status"]), row["last_code"], row["last_at"])
+        if row["last_status"] is not None
+        else None
+    )
+    return TargetHealth(
+        HealthStatus(row["status"]),
+        circuit,
+        held,
+        last,
+        row["last_success_at"],
+        row["last_contact_at"],
+        row["waiting_runs"],
+        row["dead_letters"],
+    )

@@ -1,0 +1,120 @@
+"""The runs on a target in all executions, and its health."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from api.kit import problem
+from api.live import Live, live
+from opsjobs.model.circuit import CircuitKey, Report
+from opsjobs.model.execution import ErrorCode, RunError
+from opsjobs.store.transaction import Database
+from security.two_scopes import FOREIGN, STAGING, badge, world
+
+AWAY = RunError(ErrorCode.CONNECT_TIMEOUT, "web-2 does not answer.")
+
+
+async def ran(ada: Live, *targets: str, error: RunError | None = None, code: int = 0) -> int:
+    """An ended execution of one command on these targets; its id."""
+    launched = await ada.http.post(
+        "/run", json={"actions": [{"command": "uptime"}], "targets": {"ids": [*targets]}}
+    )
+    await ada.story.begin()
+    ada.story.execution_id = launched.json()["id"]
+    for name in targets:
+        await ada.story.finish(name, code, error=error)
+    return int(ada.story.execution_id)
+
+
+async def health(ada: Live, name: str) -> Any:
+    return (await ada.http.get("/targets", params={"name": name})).json()["items"][0]["health"]
+
+
+async def test_the_runs_of_a_target_are_listed_newest_first(database: Database) -> None:
+    async with live(database) as ada:
+        await ada.targets("web-1", "web-2")
+        first = await ran(ada, "web-1", "web-2")
+        second = await ran(ada, "web-1", code=3)
+        await ran(ada, "web-2")
+        found = (await ada.http.get("/targets/1/runs")).json()["items"]
+        assert [(run["execution"]["id"], run["status"], run["exit_code"]) for run in found] == [
+            (second, "failed", 3),
+            (first, "succeeded", 0),
+        ]
+        assert found[0]["execution"]["job_name"] == "ad-hoc"
+        failed = (await ada.http.get("/targets/1/runs?status=failed")).json()["items"]
+        assert [run["execution"]["id"] for run in failed] == [second]
+        page = (await ada.http.get("/targets/1/runs?limit=1")).json()
+        rest = (await ada.http.get("/targets/1/runs", params={"cursor": page["next"]})).json()
+        assert [run["execution"]["id"] for run in page["items"] + rest["items"]] == [second, first]
+        problem(await ada.http.get("/targets/9/runs"), 404, "target_not_found")
+        problem(await ada.http.get("/targets/1/runs?state=failed"), 422, "invalid_query")
+
+
+async def test_health_follows_from_circuit_maintenance_and_last_run(database: Database) -> None:
+    async with live(database) as ada:
+        await ada.targets("web-1", "web-2", "web-3", "web-4")
+        assert (await health(ada, "web-1"))["status"] == "unknown"
+        await ran(ada, "web-1", code=3)
+        await ran(ada, "web-2")
+        await ran(ada, "web-2", error=AWAY)
+        report = Report(CircuitKey("3", ""), "a", ErrorCode.AUTH_FAILED, "web-3 refused deploy.")
+        await ada.services.circuits.report([report])
+        await ada.http.post("/targets/4/maintenance", json={"reason": "new disk"})
+
+        well = await health(ada, "web-1")
+        assert (well["status"], well["last_run"]["status"]) == ("ok", "failed")
+        assert (well["last_success_at"], well["last_contact_at"]) == (None, well["last_run"]["at"])
+        sick = await health(ada, "web-2")
+        assert (sick["status"], sick["last_run"]["code"]) == ("sick", "connect_timeout")
+        assert sick["last_success_at"] == sick["last_contact_at"] < sick["last_run"]["at"]
+        refused = await health(ada, "web-3")
+        assert (refused["status"], refused["circuit"]["code"]) == ("sick", "auth_failed")
+        assert refused["circuit"]["until"] > refused["circuit"]["since"]
+        held = await health(ada, "web-4")
+        assert (held["status"], held["maintenance"]) == (
+            "maintenance",
+            {"until": None, "reason": "new disk", "by": "ada"},
+        )
+        listed = (await ada.http.get("/targets?health=sick&page=1")).json()
+        assert ([one["name"] for one in listed["items"]], listed["total"]) == (
+            ["web-2", "web-3"],
+            2,
+        )
+        assert (await ada.http.get("/targets/3")).json()["health"] == refused
+
+
+async def test_held_runs_and_dead_letters_of_a_target_are_counted(database: Database) -> None:
+    async with live(database) as ada:
+        await ada.targets("web-1", "web-2")
+        await ran(ada, "web-1", error=RunError(ErrorCode.LOST, "its end is unknown"))
+        await ada.http.post("/targets/2/maintenance", json={})
+        await ada.http.post(
+            "/run", json={"actions": [{"command": "uptime"}], "targets": {"ids": ["web-2"]}}
+        )
+        await ada.story.begin()
+        lost, held = await health(ada, "web-1"), await health(ada, "web-2")
+        assert (lost["status"], lost["dead_letters"], lost["waiting_runs"]) == ("sick", 1, 0)
+        assert (held["dead_letters"], held["waiting_runs"]) == (0, 1)
+
+
+async def test_a_target_with_its_health_can_be_sent_back(database: Database) -> None:
+    async with live(database) as ada:
+        await ada.targets("web-1")
+        read = (await ada.http.get("/targets/1")).json()
+        await ran(ada, "web-1")
+        changed = await ada.http.put("/targets/1", json={**read, "slots": 4})
+        assert (changed.status_code, changed.json()["slots"]) == (200, 4)
+
+
+async def test_runs_of_executions_out_of_sight_are_left_out(database: Database) -> None:
+    async with world(database) as all_:
+        ben = {"headers": all_.admit(badge("ben", ("operator", "env=staging")))}
+        target = all_.things["target", STAGING]
+        other = await all_.job("foreign-too", FOREIGN, target, all_.things["target", FOREIGN])
+        execution = await all_.ended(other)
+        seen = (await all_.http.get(f"/targets/{target}/runs?page=1")).json()
+        bens = (await all_.http.get(f"/targets/{target}/runs?page=1", **ben)).json()
+        assert execution in {str(run["execution"]["id"]) for run in seen["items"]}
+        assert (seen["total"], bens["total"], len(bens["items"])) == (2, 1, 1)
+        assert "foreign" not in str(bens)
