@@ -6,10 +6,13 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
-from engine.harness import Harness, InMemoryTargets, harness
+from engine.harness import Harness, InMemoryTargets, harness, until
 from engine.test_durable_commands import half_done, stored, whole
 from kit.fake_remote import FakeSessions
+from opsjobs.clock import SystemClock
+from opsjobs.engine.mirrored_inventory import _withhold
 from opsjobs.engine.runs.run_connection import refresh_credentials
+from opsjobs.engine.runs.run_secrets import ExternalSecrets
 from opsjobs.model.credential import RotationDraft
 from opsjobs.model.errors import Unavailable
 from opsjobs.model.secret import Credential, CredentialType, Secret
@@ -30,6 +33,7 @@ class Noting(FakeSessions):
     def __init__(self, on: Harness) -> None:
         super().__init__(on.clock)
         self.machines = on.sessions.machines
+        self.vault = on.vault
         self.versions: list[int] = []
 
     @asynccontextmanager
@@ -59,6 +63,50 @@ async def test_a_run_that_reconnects_after_a_rotation_logs_in_with_the_new_secre
             gate.event.set()
             await whole(on, web, execution)
         assert sessions.versions[-1] == 2
+
+
+class Withheld(InMemoryTargets):
+    """The inventory of a Target Service that is away: `login` is None until it is back."""
+
+    login: Credential | None = None
+    asked = 0
+
+    async def endpoints(self, target_ids: object) -> dict[str, Endpoint]:
+        """The machine, with its login or with one that is withheld."""
+        self.asked += 1
+        credential = self.login or _withhold(login(2), "42", "it answers 503")
+        return {"1": Endpoint(WEB, credential)}
+
+
+class Fetching(Noting):
+    """Asks for the secrets of a login before it connects, as the pool does."""
+
+    @asynccontextmanager
+    async def session(self, endpoint: Endpoint) -> AsyncIterator[Session]:
+        """A session, if the login can be had."""
+        assert endpoint.credential is not None
+        await ExternalSecrets(self.vault, None, SystemClock()).fetch(endpoint.credential, "test")
+        async with super().session(endpoint) as session:
+            yield session
+
+
+async def test_a_successor_whose_login_is_withheld_takes_it_once_the_service_is_back(
+    database: Database,
+) -> None:
+    """It waited with the login of its claim, which has no secrets, until its run was lost."""
+    async with harness(database) as on:
+        web, gate, execution = await half_done(on)
+        async with on.worker():
+            await stored(on, execution, b"one\n")
+        withheld, sessions = Withheld(), Fetching(on)
+        on.targets = withheld
+        async with on.worker("worker-2", sessions=sessions):
+            await until(lambda: withheld.asked >= 3)
+            assert sessions.versions == [], "it has not logged in without secrets"
+            withheld.login = login(2)
+            gate.event.set()
+            await whole(on, web, execution)
+        assert set(sessions.versions) == {2}
 
 
 def login(version: int, **fields: str) -> Credential:

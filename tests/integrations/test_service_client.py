@@ -3,25 +3,34 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import jwt
 import pytest
 
+from kit.certificates import self_signed
 from kit.platform_services import PlatformServices, platform_services
 from kit.token_issuer import SECRET
 from opsjobs.clock import TurnedClock
 from opsjobs.composition.platform import build_integrations
 from opsjobs.integrations.json_client import ServiceUnavailable
 from opsjobs.integrations.services.authorization import ClientCredentials
-from opsjobs.integrations.services.client import ServiceClient, ServiceOptions, ServiceRefused
+from opsjobs.integrations.services.client import (
+    RENEWED_SECONDS,
+    ServiceClient,
+    ServiceOptions,
+    ServiceRefused,
+)
 from opsjobs.integrations.services.health import ServiceHealth
 from opsjobs.integrations.services.profile import load_profile
 from opsjobs.integrations.services.targets import TargetService
+from opsjobs.integrations.token_issuers import AuthService
 from opsjobs.settings import load
 from opsjobs.telemetry import Metrics, bound
 
@@ -224,3 +233,74 @@ async def test_a_token_of_the_token_endpoint_is_kept_until_it_ends_or_is_rejecte
             assert given == ["token-0", "token-1", "token-2"]
         finally:
             await client.close()
+
+
+async def test_our_revoked_token_is_renewed_once_where_a_401_may_mean_the_token_that_is_checked() -> (
+    None
+):
+    """It was not: until it ended, every token of every user was said to be invalid."""
+    given: list[str] = []
+
+    async def request() -> Any:
+        given.append(f"ours-{len(given)}")
+        return {"access_token": given[-1], "token_type": "Bearer", "expires_in": 3_600}
+
+    clock = TurnedClock(NOW)
+    with platform_services() as platform:
+        platform.add_user("ada", "operator")
+        url, profile = platform.url("auth"), load_profile("opsconductor-v3")
+        assert profile.auth is not None
+        client = ServiceClient(
+            ServiceOptions("auth", url),
+            ClientCredentials(request, clock),
+            ServiceHealth("auth", url, "opsconductor-v3", clock),
+            clock,
+        )
+        service = AuthService(client, profile.auth)
+        try:
+            assert await service.validate("ada")
+            clock.turn(RENEWED_SECONDS + 1)
+            platform.takes = lambda call: call.headers["authorization"] == "Bearer ours-1"
+            assert await service.validate("ada")
+            assert given == ["ours-0", "ours-1"]
+            # A new token of ours is not suspected: those who guess cause no requests for tokens.
+            platform.takes = lambda _: False
+            for guess in ("a", "b", "c"):
+                assert await service.validate(guess) is None
+            assert given == ["ours-0", "ours-1"]
+        finally:
+            await client.close()
+
+
+async def test_the_token_endpoint_is_verified_by_the_same_authority_as_the_services(
+    tmp_path: Path,
+) -> None:
+    chain, key = self_signed(tmp_path)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(chain, key)
+    answer = b'{"access_token": "t-1", "token_type": "Bearer", "expires_in": 300}'
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"grant_type=client_credentials")
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % len(answer) + answer)
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
+    url = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}/token"
+    wanted = {
+        "TARGET_SERVICE_AUTH": "client_credentials",
+        "TARGET_SERVICE_SECRET": "s3cret-of-ours",
+        "OPSJOBS_SERVICE_TOKEN_URL": url,
+    }
+    with platform_services() as platform:
+        platform.add_target("7", "web-1", "192.0.2.7", 22)
+        platform.takes = lambda call: call.headers.get("authorization") == "Bearer t-1"
+        async with client_of(platform, OPSJOBS_SERVICE_CA_FILE=str(chain), **wanted) as (client, _):
+            assert (await client.get(PATH)).status == 200
+        async with client_of(platform, **wanted) as (client, _):
+            with pytest.raises(ServiceUnavailable) as caught:
+                await client.get(PATH)
+    assert "the token endpoint at 127.0.0.1 does not answer" in str(caught.value)
+    assert "name its authority in OPSJOBS_SERVICE_CA_FILE" in str(caught.value)
+    server.close()

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import datetime as dt
-import ipaddress
 import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -13,10 +11,8 @@ from typing import Any
 
 import asyncssh
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 
+from kit.certificates import self_signed
 from kit.vault_server import Role, SshRole, VaultKit, vault_kit
 from opsjobs.clock import TurnedClock
 from opsjobs.integrations.secrets.requests import ANSWER_BYTES_MAX, SecretUnavailable, VaultOptions
@@ -327,7 +323,7 @@ async def test_what_the_server_repeats_of_ours_is_starred(kit: VaultKit) -> None
 
 
 async def test_only_a_certificate_that_we_trust_is_spoken_to(tmp_path: Path) -> None:
-    chain, key = _certificate(tmp_path)
+    chain, key = self_signed(tmp_path)
     with vault_kit((chain, key)) as kit:
         kit.put("web/key", {"key": "k"})
         value = Secret(kit.token())
@@ -402,34 +398,3 @@ async def test_a_refused_signature_says_what_to_compare(
 def test_a_path_names_one_secret_and_nothing_else(path: str) -> None:
     with pytest.raises(ValueError, match="path"):
         VaultSource.model_validate({"backend": "vault", "path": path})
-
-
-def _certificate(folder: Path) -> tuple[Path, Path]:
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "vault")])
-    now = dt.datetime.now(dt.UTC)
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - dt.timedelta(days=1))
-        .not_valid_after(now + dt.timedelta(days=1))
-        .add_extension(
-            x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]),
-            critical=False,
-        )
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    chain, private = folder / "chain.pem", folder / "key.pem"
-    chain.write_bytes(made.public_bytes(serialization.Encoding.PEM))
-    private.write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-    )
-    return chain, private

@@ -53,6 +53,8 @@ LONGEST = {
     "delivery_receivers.destination": 32,
     "delivery_receivers.key": NAME,
     "delivery_sources.name": 32,
+    "integration_reports.name": 16,
+    "integration_reports.process": 96,
     "job_triggers.name": NAME,
     "mirrors.name": 32,
     "notification_outcomes.scope": 16,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from opsjobs.clock import Clock
 from opsjobs.engine.mirrored_inventory import MirroredInventory, MirrorLimits
@@ -163,10 +164,15 @@ def _auth(
         case "service_jwt" if (key := secret or shared) is not None:
             return SignedToken(OutgoingTokens(key, clock, audience=f"{name}-service").sign)
         case "client_credentials" if secret is not None and wanted.token_url is not None:
-            url, seconds = wanted.token_url, wanted.timeout
-            return ClientCredentials(
-                lambda: request_token(url, wanted.client_id, secret, seconds=seconds), clock
+            ask = partial(
+                request_token,
+                wanted.token_url,
+                wanted.client_id,
+                secret,
+                seconds=wanted.timeout,
+                ca_file=wanted.ca_file,
             )
+            return ClientCredentials(ask, clock)
     return StaticHeader()
 
 

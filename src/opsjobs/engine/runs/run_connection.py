@@ -54,7 +54,8 @@ class RunConnection:
 
         `insist`: ignore a circuit that opened because the machine was unreachable, as part of the
         run may already be there. `renew` returns the endpoint with its current logins. It is called
-        before each reconnect, and before the first connection if `stale` is set.
+        before each attempt to connect but the first, and before that one, too, if `stale` is set:
+        a login that could not be had at the claim may be there by now.
         """
         self.endpoint = replace(endpoint, insist=insist)
         self._renew = renew
@@ -73,7 +74,7 @@ class RunConnection:
         if self._session is None:
             async with failpoints.at("session"):
                 self._session = await self._open()
-            self.endpoint, self._stale = replace(self.endpoint, insist=True), True
+            self.endpoint = replace(self.endpoint, insist=True)
         return self._session
 
     async def _open(self) -> Session:
@@ -93,6 +94,7 @@ class RunConnection:
     async def _connect(self) -> Session:
         if self._stale and self._renew is not None:
             self.endpoint = await self._renew(self.endpoint)
+        self._stale = True
         return await self._stack.enter_async_context(self._sessions.session(self.endpoint))
 
     def take_login_times(self) -> tuple[datetime, datetime] | None:

@@ -21,8 +21,11 @@ class ServiceAuth(Protocol):
     async def headers(self) -> Mapping[str, str]:
         """Return the headers of a request. Raises ServiceUnavailable if there is no token now."""
 
-    def renew(self) -> bool:
-        """Drop a token that the service rejected; return True if a new one is worth a try."""
+    def renew(self, *, older_than: float = 0.0) -> bool:
+        """Drop a token that the service rejected; return True if a new one is worth a try.
+
+        A token that we have for less than `older_than` seconds is kept.
+        """
 
 
 class StaticHeader:
@@ -39,7 +42,7 @@ class StaticHeader:
             return {}
         return {self._name: self._prefix + self._secret.reveal()}
 
-    def renew(self) -> bool:
+    def renew(self, *, older_than: float = 0.0) -> bool:  # noqa: ARG002  as in the protocol
         """Return False: there is no other secret."""
         return False
 
@@ -54,7 +57,7 @@ class SignedToken:
         """Return the header with a new token."""
         return {"authorization": f"Bearer {self._sign()}"}
 
-    def renew(self) -> bool:
+    def renew(self, *, older_than: float = 0.0) -> bool:  # noqa: ARG002  as in the protocol
         """Return False: another token would be rejected, too."""
         return False
 
@@ -71,6 +74,7 @@ class ClientCredentials:
         self._clock = clock
         self._token: Secret | None = None
         self._until = 0.0
+        self._got_at = float("-inf")
         self._lock = asyncio.Lock()
 
     async def headers(self) -> Mapping[str, str]:
@@ -82,11 +86,14 @@ class ClientCredentials:
                     self._token, seconds = parse_token(answer)
                 except ValueError as wrong:
                     raise ServiceUnavailable(f"the token endpoint: {wrong}") from None
-                self._until = self._clock.monotonic() + seconds
+                self._got_at = self._clock.monotonic()
+                self._until = self._got_at + seconds
             return {"authorization": f"Bearer {self._token.reveal()}"}
 
-    def renew(self) -> bool:
+    def renew(self, *, older_than: float = 0.0) -> bool:
         """Drop the token, so that the next request asks for a new one."""
+        if self._clock.monotonic() - self._got_at < older_than:
+            return False
         had, self._token = self._token is not None, None
         return had
 

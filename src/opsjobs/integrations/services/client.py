@@ -35,6 +35,9 @@ ATTEMPTS = 3
 PAUSE_SECONDS = 0.1
 PAUSE_SECONDS_MAX = 2.0
 TEXT_CHARACTERS_MAX = 200
+NOT_TRUSTED = "its certificate is not trusted: name its authority in OPSJOBS_SERVICE_CA_FILE"
+RENEWED_SECONDS = 60.0
+"""A token younger than that is not suspected where a 401 may concern the token of a user."""
 _AGAIN = frozenset({408, 425, 429})
 _NO_ENTRY = frozenset({401, 403})
 
@@ -181,8 +184,7 @@ class ServiceClient:
         outcome = "error"
         try:
             answer = await self._exchange(request)
-            rejected = answer.status in _NO_ENTRY and answer.status not in request.accept
-            if rejected and self._auth.renew():
+            if answer.status in _NO_ENTRY and self._renew(answer.status in request.accept):
                 answer = await self._exchange(request)
             self._check(answer, request.accept)
             outcome = "ok"
@@ -203,6 +205,13 @@ class ServiceClient:
             self._observe(outcome, self._clock.monotonic() - began)
         self.health.succeeded()
         return answer
+
+    def _renew(self, accepted: bool) -> bool:
+        """Return True if the rejection may be due to our token, which was dropped.
+
+        `accepted`: it may as well be the answer to the question, as of a token that is checked.
+        """
+        return self._auth.renew(older_than=RENEWED_SECONDS if accepted else 0.0)
 
     def _note_refusal(self, refused: ServiceRefused) -> None:
         """A service that refuses is up, but one that refuses our credentials does not work."""
@@ -288,11 +297,8 @@ class ServiceClient:
 
     def _connected(self) -> httpx2.AsyncClient:
         if self._client is None:
-            context = ssl.create_default_context(
-                cafile=str(self.options.ca_file) if self.options.ca_file is not None else None
-            )
             self._client = httpx2.AsyncClient(
-                verify=context,
+                verify=_trust(self.options.ca_file),
                 timeout=self.options.timeout_seconds,
                 follow_redirects=False,
                 trust_env=False,
@@ -305,7 +311,7 @@ class ServiceClient:
         said = str(broken)
         if "CERTIFICATE_VERIFY_FAILED" in said:
             return self._temporary(
-                "its certificate is not trusted: name its authority in OPSJOBS_SERVICE_CA_FILE",
+                NOT_TRUSTED,
                 outcome="unreachable",
             )
         return self._temporary(
@@ -325,16 +331,20 @@ class ServiceClient:
         return f"the {self.options.name.title()} Service at {self.health.host}: {why}"
 
 
-async def request_token(url: str, client_id: str, secret: Secret, *, seconds: float) -> Any:
+async def request_token(
+    url: str, client_id: str, secret: Secret, *, seconds: float, ca_file: Path | None = None
+) -> Any:
     """Ask a token endpoint for a token of this client; return its JSON.
 
-    Raises ServiceUnavailable.
+    `ca_file` verifies its certificate, as those of the services. Raises ServiceUnavailable.
     """
     host = urlsplit(url).hostname or url
     try:
         async with (
             asyncio.timeout(seconds),
-            httpx2.AsyncClient(timeout=seconds, follow_redirects=False, trust_env=False) as client,
+            httpx2.AsyncClient(
+                verify=_trust(ca_file), timeout=seconds, follow_redirects=False, trust_env=False
+            ) as client,
         ):
             answer = await client.post(
                 url,
@@ -345,6 +355,8 @@ async def request_token(url: str, client_id: str, secret: Secret, *, seconds: fl
             found = answer.json() if answer.status_code == 200 else None
     except (httpx2.HTTPError, httpx2.InvalidURL, OSError, TimeoutError) as broken:
         why = str(broken)[:TEXT_CHARACTERS_MAX] or type(broken).__name__
+        if "CERTIFICATE_VERIFY_FAILED" in str(broken):
+            why = NOT_TRUSTED
         raise ServiceUnavailable(f"the token endpoint at {host} does not answer: {why}") from None
     except (ValueError, RecursionError):
         raise ServiceUnavailable(
@@ -357,6 +369,10 @@ async def request_token(url: str, client_id: str, secret: Secret, *, seconds: fl
             answer.status_code,
         )
     return found
+
+
+def _trust(ca_file: Path | None) -> ssl.SSLContext:
+    return ssl.create_default_context(cafile=str(ca_file) if ca_file is not None else None)
 
 
 def _never(_: Exception) -> bool:
