@@ -20,7 +20,11 @@ function page<P extends PageProps>(
   return { pattern, title, load: load as () => Promise<{ default: Page }> };
 }
 
-export const ROUTES: readonly PageRoute[] = [page("/", "Now", () => import("./pages/now.tsx"))];
+export const ROUTES: readonly PageRoute[] = [
+  page("/", "Now", () => import("./pages/now.tsx")),
+  page("/executions", "Executions", () => import("./pages/executions.tsx")),
+  page("/executions/:id", "Execution", () => import("./pages/execution.tsx")),
+];
 
 export interface NavigationEntry {
   path: string;

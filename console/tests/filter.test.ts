@@ -73,6 +73,7 @@ const names = (rows: Uint32Array) => [...rows].map((row) => runs.name[row]);
 test("terms match together, values of a term apart", () => {
   const found = (text: string) => names(matching(parseFilter(text), runs, labels));
   assert.deepEqual(found("status:failed,lost"), ["web-10", "db-1", "web-1"]);
+  assert.deepEqual(found("status:failed status:lost"), ["web-10", "db-1", "web-1"]);
   assert.deepEqual(found("status:failed rack:r7"), ["web-10"]);
   assert.deepEqual(found("-status:failed web"), ["web-2", "web-1", "web-3"]);
   assert.deepEqual(found("exit:none wave:2"), ["web-1", "web-3"]);

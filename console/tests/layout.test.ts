@@ -25,7 +25,7 @@ test("each cell is found where it lies, and nothing between cells", () => {
 test("ten thousand cells have a position each and stay within the width", () => {
   const rows = range(0, 10_000).reverse();
   const layout = layOut([{ label: "", rows }], 10_000, 1_200);
-  assert.equal(layout.size, cellSize(10_000));
+  assert.equal(layout.size, cellSize(10_000, 1_200));
   for (const position of [0, 133, 134, 5_000, 9_999]) {
     const { x, y } = edge(layout, position);
     assert.ok(x + layout.size <= 1_200 && y + layout.size <= layout.height);

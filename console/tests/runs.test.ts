@@ -3,9 +3,10 @@ import { test } from "node:test";
 import type { RunStatus } from "../src/api/types.ts";
 import { histogram, slowest } from "../src/matrix/durations.ts";
 import { type LogFrame, tally } from "../src/matrix/runs.ts";
-import { RUN_STATUSES, TONE_OF, TONES } from "../src/matrix/states.ts";
+import { RUN_STATUSES, TONE_OF } from "../src/matrix/states.ts";
 import { wavesOf } from "../src/matrix/waves.ts";
-import { Replay, instantOf } from "../src/state/replay.ts";
+import { TONES } from "../src/parts/tone.ts";
+import { instantOf, Replay } from "../src/state/replay.ts";
 import { matrixOf, moved } from "./kit.ts";
 
 function random(seed: number): () => number {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 from api.kit import problem
@@ -53,14 +54,23 @@ async def test_the_figures_are_the_same_before_and_after_hours_are_counted(
 ) -> None:
     async with live(database) as desk:
         await furnish(desk)
-        before = (await desk.http.get("/stats")).json()["periods"]
+        first = (await desk.http.get("/stats")).json()
+        before, hours = first["periods"], first["hours"]
+        day = next(period for period in before if period["period"] == "day")
+        totals = Counter[str]()
+        for hour in hours:
+            totals.update(hour["by_status"])
+        assert totals == day["executions"]["by_status"]
+        assert [hour["hour"] for hour in hours] == sorted({hour["hour"] for hour in hours})
+        assert 24 <= len(hours) <= 25
         statistics = Statistics(database)
         counted = 0
         while await statistics.count_hour():
             counted += 1
         assert 8 * 24 - 1 <= counted <= 8 * 24
-        after = (await desk.http.get("/stats")).json()["periods"]
-        assert after[1:] == before[1:]
+        last = (await desk.http.get("/stats")).json()
+        after = last["periods"]
+        assert (after[1:], last["hours"]) == (before[1:], hours)
         hour, day, week = after
         assert (hour["period"], day["period"], week["period"]) == ("hour", "day", "week")
         assert hour["executions"] == {

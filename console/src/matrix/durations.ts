@@ -1,6 +1,6 @@
 /** How long runs took: a histogram, and the slowest ones. */
 import type { Runs } from "./runs.ts";
-import { RUNNING, isFinal } from "./states.ts";
+import { isFinal, RUNNING } from "./states.ts";
 
 export interface Bin {
   readonly fromMs: number;

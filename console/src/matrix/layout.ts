@@ -30,19 +30,27 @@ export interface Group {
   readonly rows: ArrayLike<number>;
 }
 
+const SIZES = [18, 15, 12, 10, 8, 7, 6];
+/** Cells are as large as the whole map stays below this height; the smallest ones scroll. */
+const MAP_HEIGHT = 320;
+
 /** The size of a cell in pixels: smaller, the more there are. */
-export function cellSize(count: number): number {
-  if (count > 20_000) return 6;
-  if (count > 6_000) return 8;
-  if (count > 1_500) return 12;
-  return 18;
+export function cellSize(count: number, width: number): number {
+  const fits = (size: number): boolean => {
+    const columns = columnsOf(width, size);
+    return Math.ceil(count / columns) * (size + GAP) <= MAP_HEIGHT;
+  };
+  return SIZES.find(fits) ?? SIZES.at(-1)!;
 }
+
+const columnsOf = (width: number, size: number): number =>
+  Math.max(1, Math.floor((width + GAP) / (size + GAP)));
 
 /** Lay out groups of rows below each other. A single group without a label gets no heading. */
 export function layOut(groups: readonly Group[], total: number, width: number): Layout {
   const shown = groups.reduce((sum, group) => sum + group.rows.length, 0);
-  const size = cellSize(shown);
-  const columns = Math.max(1, Math.floor((width + GAP) / (size + GAP)));
+  const size = cellSize(shown, width);
+  const columns = columnsOf(width, size);
   const order = new Uint32Array(shown);
   const place = new Int32Array(total).fill(-1);
   const sections: Section[] = [];

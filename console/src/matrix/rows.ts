@@ -1,8 +1,10 @@
 /** Which rows of the matrix a filter matches, in which order, and in which groups. */
-import { formatTerm, type Filter, type Term } from "../state/filter.ts";
+
+import { TONES, wordsOf } from "../parts/tone.ts";
+import { type Filter, formatTerm, type Term } from "../state/filter.ts";
 import type { Group } from "./layout.ts";
 import type { Runs } from "./runs.ts";
-import { RUN_STATUSES, wordOf } from "./states.ts";
+import { RUN_STATUSES, TONE_OF } from "./states.ts";
 
 /** The values of a label by row; null for a target without it. */
 export type LabelColumn = readonly (string | null)[];
@@ -19,28 +21,41 @@ export function labelsOf(filter: Filter): string[] {
   return [...new Set(keys)];
 }
 
-/** Return the test of a filter: all of its terms have to match. */
-export function matcher(filter: Filter, runs: Runs, labels: Labels = {}): Test {
-  const tests = filter.map((term) => testOf(term, runs, labels));
+/** Return the test of a filter: any value of each field, and none of those with `-`. */
+export function matcher(
+  filter: Filter,
+  runs: Runs,
+  labels: Labels = {},
+  status: Uint8Array = runs.status,
+): Test {
+  const wanted = new Map<string, Test[]>();
+  const tests: Test[] = [];
+  for (const term of filter) {
+    const test = testOf(term, runs, labels, status);
+    if (term.not) tests.push((row) => !test(row));
+    else if (term.key === "") tests.push(test);
+    else wanted.set(term.key, [...(wanted.get(term.key) ?? []), test]);
+  }
+  for (const any of wanted.values()) tests.push((row) => any.some((test) => test(row)));
   return (row) => tests.every((test) => test(row));
 }
 
 /** The rows that match, in the order of launch. */
-export function matching(filter: Filter, runs: Runs, labels: Labels = {}): Uint32Array {
-  const test = matcher(filter, runs, labels);
+export function matching(
+  filter: Filter,
+  runs: Runs,
+  labels: Labels = {},
+  status: Uint8Array = runs.status,
+): Uint32Array {
+  const test = matcher(filter, runs, labels, status);
   const rows = new Uint32Array(runs.count);
   let found = 0;
   for (let row = 0; row < runs.count; row++) if (test(row)) rows[found++] = row;
   return rows.slice(0, found);
 }
 
-function testOf(term: Term, runs: Runs, labels: Labels): Test {
+function testOf(term: Term, runs: Runs, labels: Labels, status: Uint8Array): Test {
   const wanted = new Set(term.values);
-  const test = positive(term, wanted, runs, labels);
-  return term.not ? (row) => !test(row) : test;
-}
-
-function positive(term: Term, wanted: Set<string>, runs: Runs, labels: Labels): Test {
   switch (term.key) {
     case "":
     case "name": {
@@ -52,7 +67,7 @@ function positive(term: Term, wanted: Set<string>, runs: Runs, labels: Labels): 
     }
     case "status": {
       const indexes = new Set(term.values.map((v) => RUN_STATUSES.indexOf(v as "failed")));
-      return (row) => indexes.has(runs.status[row]!);
+      return (row) => indexes.has(status[row]!);
     }
     case "wave":
       return (row) => wanted.has(String(runs.wave[row]! + 1));
@@ -88,6 +103,11 @@ export function tooNarrow(filter: Filter, runs: Runs, labels: Labels = {}): stri
 }
 
 export type SortKey = "name" | "status" | "wave" | "exit" | "error" | "began" | "took" | "launch";
+
+/** The place of each state if the worst come first. */
+const SEVERITY: readonly number[] = TONE_OF.map((tone, status) => {
+  return TONES.indexOf(tone) * RUN_STATUSES.length + status;
+});
 
 const NATURAL = new Intl.Collator("en", { numeric: true });
 const ranks = new WeakMap<Runs, Uint32Array>();
@@ -137,7 +157,7 @@ function sortValue(
 ): (row: number) => number {
   switch (key) {
     case "status":
-      return (row) => runs.status[row]!;
+      return (row) => SEVERITY[runs.status[row]!]!;
     case "wave":
       return (row) => runs.wave[row]!;
     case "exit":
@@ -160,13 +180,19 @@ function sortValue(
 export type Grouping = "name" | "status" | "wave" | `label:${string}`;
 
 /** Group rows for the canvas. Within a group they are in the order of their names. */
-export function grouped(rows: Uint32Array, runs: Runs, by: Grouping, labels: Labels = {}): Group[] {
+export function grouped(
+  rows: Uint32Array,
+  runs: Runs,
+  by: Grouping,
+  labels: Labels = {},
+  status: Uint8Array = runs.status,
+): Group[] {
   const rank = nameRank(runs);
   const named = rows.toSorted((a, b) => rank[a]! - rank[b]!);
   if (by === "name") return [{ label: "", rows: named }];
   const groups = new Map<string, number[]>();
   for (const row of named) {
-    const key = groupKey(runs, row, by, labels);
+    const key = groupKey(runs, row, by, labels, status);
     const group = groups.get(key);
     if (group) group.push(row);
     else groups.set(key, [row]);
@@ -176,14 +202,20 @@ export function grouped(rows: Uint32Array, runs: Runs, by: Grouping, labels: Lab
     .map(([key, members]) => ({ label: headingOf(key, by), rows: members }));
 }
 
-function groupKey(runs: Runs, row: number, by: Grouping, labels: Labels): string {
-  if (by === "status") return String(runs.status[row]!);
+function groupKey(
+  runs: Runs,
+  row: number,
+  by: Grouping,
+  labels: Labels,
+  status: Uint8Array,
+): string {
+  if (by === "status") return String(status[row]!);
   if (by === "wave") return String(runs.wave[row]!);
   return labels[by.slice("label:".length)]?.[row] ?? "\uffff";
 }
 
 function headingOf(key: string, by: Grouping): string {
-  if (by === "status") return wordOf(RUN_STATUSES[Number(key)]!);
+  if (by === "status") return wordsOf(RUN_STATUSES[Number(key)]!);
   if (by === "wave") return `wave ${Number(key) + 1}`;
   const label = by.slice("label:".length);
   return key === "\uffff" ? `no ${label}` : `${label} ${key}`;

@@ -1,6 +1,6 @@
 /** All runs of one execution as columns, and how entries of the log change them. */
 import type { Matrix } from "../api/types.ts";
-import { RUN_STATUSES, RUNNING, WAITING, isFinal } from "./states.ts";
+import { isFinal, RUN_STATUSES, RUNNING, WAITING } from "./states.ts";
 
 /** One entry of the log, as the stream or `/log` sends it. */
 export interface LogFrame {

@@ -1,8 +1,6 @@
-/** The states of runs and executions: one of eight tones each, and a word. */
+/** The states of runs, and what can be retried of them. */
 import type { ExecutionStatus, RunStatus } from "../api/types.ts";
-
-export type Tone = "ok" | "live" | "wait" | "hold" | "warn" | "bad" | "lost" | "off";
-export const TONES: readonly Tone[] = ["ok", "live", "bad", "warn", "lost", "hold", "off", "wait"];
+import { type Tone, toneOf } from "../parts/tone.ts";
 
 /** All states of a run; a run's state is stored as the index in this list. */
 export const RUN_STATUSES = [
@@ -22,42 +20,8 @@ export const RUN_STATUSES = [
 export const WAITING = RUN_STATUSES.indexOf("waiting");
 export const RUNNING = RUN_STATUSES.indexOf("running");
 
-const RUN_TONES: Readonly<Record<RunStatus, Tone>> = {
-  succeeded: "ok",
-  running: "live",
-  waiting: "wait",
-  failed: "bad",
-  timeout: "warn",
-  unreachable: "warn",
-  lost: "lost",
-  dead: "lost",
-  blocked: "hold",
-  cancelled: "off",
-  skipped: "off",
-};
-
-const EXECUTION_TONES: Readonly<Record<ExecutionStatus, Tone>> = {
-  pending_approval: "hold",
-  queued: "wait",
-  running: "live",
-  paused: "hold",
-  cancelling: "live",
-  completed: "ok",
-  partial: "warn",
-  failed: "bad",
-  timeout: "warn",
-  cancelled: "off",
-  rejected: "off",
-};
-
 /** The tone of each state of a run, by its index. */
-export const TONE_OF: readonly Tone[] = RUN_STATUSES.map((status) => RUN_TONES[status]);
-
-export const toneOfRun = (status: RunStatus): Tone => RUN_TONES[status];
-export const toneOfExecution = (status: ExecutionStatus): Tone => EXECUTION_TONES[status];
-
-/** `pending_approval` as people write it. */
-export const wordOf = (status: string): string => status.replaceAll("_", " ");
+export const TONE_OF: readonly Tone[] = RUN_STATUSES.map(toneOf);
 
 /** True if the run can no longer change. */
 export const isFinal = (status: number): boolean => status !== WAITING && status !== RUNNING;

@@ -1,7 +1,7 @@
 /** The waves of an execution, each with its progress and the gate before it. */
 import type { Execution } from "../api/types.ts";
 import type { Runs } from "./runs.ts";
-import { RUN_STATUSES, isFinal } from "./states.ts";
+import { isFinal, RUN_STATUSES } from "./states.ts";
 
 export type WaveState = "ended" | "open" | "held" | "closed";
 
@@ -27,14 +27,19 @@ const LEFT_OUT = new Set(
 const GATES = new Set(["confirm", "max_fail", "check"]);
 
 /** Return the waves; an empty list if there is only one. */
-export function wavesOf(runs: Runs, execution: Execution, gate: GatePolicy | null): Wave[] {
+export function wavesOf(
+  runs: Runs,
+  execution: Execution,
+  gate: GatePolicy | null,
+  states: Uint8Array = runs.status,
+): Wave[] {
   if (runs.waves < 2) return [];
   const open = execution.waves?.open ?? (execution.finished_at ? runs.waves : 1);
   const held = GATES.has(execution.waiting_on?.kind ?? "");
   const waves = Array.from({ length: runs.waves }, () => ({ total: 0, ended: 0, failed: 0 }));
   for (let row = 0; row < runs.count; row++) {
     const wave = waves[runs.wave[row]!]!;
-    const status = runs.status[row]!;
+    const status = states[row]!;
     wave.total++;
     if (!isFinal(status)) continue;
     wave.ended++;

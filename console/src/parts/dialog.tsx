@@ -55,6 +55,8 @@ interface ConfirmProps {
   count?: number;
   careful?: boolean;
   danger?: boolean;
+  /** False while something else is missing, such as a box to tick. */
+  ready?: boolean;
   /** Ask for a reason; "required" refuses an empty one. */
   reason?: "optional" | "required";
   /** Do it. An error stays in the dialog. */
@@ -70,7 +72,9 @@ export function Confirm(props: ConfirmProps) {
   const [busy, setBusy] = useState(false);
   const [error, setError] = useState<RequestError | null>(null);
   const ready =
-    (!typed || number.trim() === String(count)) && (reason !== "required" || words.trim() !== "");
+    props.ready !== false &&
+    (!typed || number.trim() === String(count)) &&
+    (reason !== "required" || words.trim() !== "");
   const submit = async (event: Event) => {
     event.preventDefault();
     if (!ready || busy) return;

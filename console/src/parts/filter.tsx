@@ -11,6 +11,8 @@ interface FilterProps {
   placeholder?: string;
   /** The list has a full-text search (`q`). */
   text?: boolean;
+  /** Any word may stand before a colon, such as the key of a label, and `-` leaves out. */
+  open?: boolean;
 }
 
 /** The filter that the URL has. */
@@ -18,7 +20,13 @@ export function currentFilter(): string {
   return query.value.get("q") ?? "";
 }
 
-export function Filter({ label, words, placeholder, text = false }: FilterProps) {
+export function Filter({
+  label,
+  words,
+  placeholder,
+  text = false,
+  open: anyWord = false,
+}: FilterProps) {
   const id = useId();
   const input = useRef<HTMLInputElement>(null);
   const [typed, setTyped] = useState(currentFilter());
@@ -59,11 +67,12 @@ export function Filter({ label, words, placeholder, text = false }: FilterProps)
   };
   const { unknown, text: free } = toQuery(typed, words);
   const names = words.map((one) => `${one.word}:`).join(" ");
-  const fault = unknown.length
-    ? `Not a word of this list: ${unknown.join(" ")}. It has ${names}`
-    : free && !text
-      ? `"${free}" has no word before it. This list has ${names}`
-      : null;
+  const fault =
+    unknown.length && !anyWord
+      ? `Not a word of this list: ${unknown.join(" ")}. It has ${names}`
+      : free && !text
+        ? `"${free}" has no word before it. This list has ${names}`
+        : null;
   return (
     <div class="filter">
       <input

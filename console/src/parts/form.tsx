@@ -39,6 +39,36 @@ export function Field({ label, hint, fault, children }: FieldProps) {
   );
 }
 
+interface CheckProps {
+  label: string;
+  hint?: ComponentChildren;
+  checked: boolean;
+  onChange: (checked: boolean) => void;
+}
+
+/** A box to tick, with its words beside it. */
+export function Check({ label, hint, checked, onChange }: CheckProps) {
+  const id = useId();
+  return (
+    <div class="check-line">
+      <input
+        type="checkbox"
+        id={id}
+        class="check"
+        checked={checked}
+        aria-describedby={hint ? `${id}-hint` : undefined}
+        onChange={(event) => onChange(event.currentTarget.checked)}
+      />
+      <label for={id}>{label}</label>
+      {hint && (
+        <span id={`${id}-hint`} class="small dim">
+          {hint}
+        </span>
+      )}
+    </div>
+  );
+}
+
 /** Return what the server said about a field, by its JSON pointer such as `/policy/timeout`. */
 export function faultOf(error: RequestError | null, pointer: string): string | null {
   return error?.errors.find((one) => one.pointer === pointer)?.detail ?? null;

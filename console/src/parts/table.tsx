@@ -6,7 +6,7 @@
  */
 import type { ComponentChildren } from "preact";
 import { useEffect, useRef, useState } from "preact/hooks";
-import type { Choice } from "../state/choice.ts";
+import type { Chooser } from "../state/choice.ts";
 import { taste } from "../state/taste.ts";
 import { Icon } from "./icon.tsx";
 
@@ -30,7 +30,7 @@ interface TableProps<T> {
   rows: readonly T[];
   keyOf: (row: T) => string;
   onOpen?: (row: T) => void;
-  selection?: Choice;
+  selection?: Chooser;
   /** The order, such as `-id`; with `onSort` headings become buttons. */
   sort?: string | null;
   onSort?: (sort: string) => void;

@@ -8,7 +8,16 @@ interface Chosen {
 }
 const NONE: Chosen = { all: false, keys: new Set() };
 
-export class Choice {
+/** What a table needs of a choice; the execution page keeps its own in the URL. */
+export interface Chooser {
+  readonly isAll: { readonly value: boolean };
+  has(key: string): boolean;
+  toggle(key: string): void;
+  chooseAll(): void;
+  clear(): void;
+}
+
+export class Choice implements Chooser {
   private readonly chosen = signal<Chosen>(NONE);
   readonly isAll = computed(() => this.chosen.value.all);
   /** The chosen keys; if `isAll`, the exceptions. */

@@ -1,6 +1,7 @@
 /** The states of all runs at any time of the past, from the entries of the log. */
-import { RUN_STATUSES, WAITING } from "../matrix/states.ts";
+
 import type { LogFrame, Runs } from "../matrix/runs.ts";
+import { RUN_STATUSES, WAITING } from "../matrix/states.ts";
 
 /** The changes of state in the order in which they were written. */
 export class Replay {

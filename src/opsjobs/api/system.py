@@ -152,8 +152,9 @@ async def version() -> Response:
 async def statistics(request: Request, services: ServicesDep) -> Response:
     """Return figures of the executions that ended in the last hour, day and week.
 
-    Only those that the caller may see count. A day and a week begin with a whole hour. Medians and
-    95th percentiles are at most 5 per cent off.
+    `hours` counts those of the last day by the hour. Only those that the caller may see count. A
+    day and a week begin with a whole hour. Medians and 95th percentiles are at most 5 per cent
+    off.
     """
     return JSONResponse(await services.statistics.read(reach(request)))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from psycopg.rows import DictRow
@@ -131,6 +131,7 @@ class Statistics:
                 _period(name, since[name], [row for row in rows if row["period"] == name])
                 for name in PERIODS
             ],
+            "hours": _hours([row for row in rows if row["kind"] == "hour"]),
         }
 
 
@@ -162,6 +163,16 @@ def _period(name: str, since: datetime, rows: Sequence[DictRow]) -> dict[str, An
         "job_types": [{"job_type": kind, **by_type[kind].data()} for kind in sorted(by_type)],
         "busiest_jobs": [_busy(row) for row in busiest],
     }
+
+
+def _hours(rows: Sequence[DictRow]) -> list[dict[str, Any]]:
+    by_hour: dict[int, dict[str, int]] = defaultdict(dict)
+    for row in rows:
+        by_hour[row["id"]][row["key"]] = row["executions"]
+    return [
+        {"hour": moment(datetime.fromtimestamp(hour, UTC)), "by_status": by_hour[hour]}
+        for hour in sorted(by_hour)
+    ]
 
 
 def _add(figures: Figures, row: DictRow) -> None:

@@ -241,8 +241,16 @@ class PeriodOut(FiguresOut):
     busiest_jobs: list[BusyJobOut]
 
 
+class HourCountOut(AnswerModel):
+    """The executions that ended in one hour."""
+
+    hour: Timestamp = Field(description="Its beginning")
+    by_status: dict[str, int]
+
+
 class StatisticsOut(AnswerModel):
     """Figures of the executions that the caller may see."""
 
     at: Timestamp
     periods: list[PeriodOut]
+    hours: list[HourCountOut] = Field(description="The hours of the last day in which some ended")

@@ -2,7 +2,7 @@
 --
 -- Whole hours that are counted come from execution_hours, all that ended later from the executions
 -- themselves. Kinds of rows: total (job type, status), job (the busiest jobs), time (job type, kind
--- and class).
+-- and class), hour (of the last day, status).
 with period (period, since) as (
   values ('day', :'day'::timestamptz), ('week', :'week'::timestamptz)
 ), ended as materialized (
@@ -57,3 +57,12 @@ from busy g left join jobs j on j.id = g.job_id where g.place <= :'busiest'
 union all
 select 'time', period, job_type, times.kind, class, sum(executions)::bigint, null
 from times group by period, job_type, times.kind, class
+union all
+select 'hour', null, null, status, extract(epoch from hour)::bigint, sum(executions)::bigint, null
+from (
+  select date_trunc('hour', finished_at, 'UTC') as hour, status, 1 as executions
+  from ended where finished_at >= greatest(:'day', :'counted')
+  union all
+  select hour, status, executions from execution_hours h
+  where h.hour >= :'day' and h.hour < :'counted' :hours_scope
+) by_hour group by hour, status

@@ -1,0 +1,81 @@
+/** What can be done with an execution: cancel, pause, retry, run again, copy. */
+import { useState } from "preact/hooks";
+import type { Execution } from "../api/types.ts";
+import { PREFIX } from "../api/url.ts";
+import { commandLine, curlLine } from "../parts/command-line.ts";
+import { CopyMenu } from "../parts/copy.tsx";
+import { Menu, type MenuItem } from "../parts/menu.tsx";
+import { mayDo } from "../state/rights.ts";
+import { CancelDialog } from "./cancel.tsx";
+import { PauseDialog } from "./pause.tsx";
+import { choicesOf, RetryDialog, type Wanted } from "./retry.tsx";
+import { RunAgainDialog } from "./run-again.tsx";
+import type { ExecutionView } from "./view.ts";
+
+type Open = "cancel" | "pause" | "again" | { retry: Wanted };
+
+export function Actions({ view, execution }: { view: ExecutionView; execution: Execution }) {
+  const [open, setOpen] = useState<Open | null>(null);
+  const close = () => setOpen(null);
+  const ended = execution.finished_at !== null;
+  const { status, id } = execution;
+  const mayCancel = mayDo("executions:cancel", execution.labels);
+  const mayRetry = mayDo("executions:retry", execution.labels);
+  return (
+    <>
+      {!ended && mayCancel && (
+        <>
+          <button
+            type="button"
+            class="button danger"
+            disabled={status === "cancelling"}
+            onClick={() => setOpen("cancel")}
+          >
+            {status === "cancelling" ? "Cancelling …" : "Cancel"}
+          </button>
+          {(status === "running" || status === "queued") && (
+            <button type="button" class="button" onClick={() => setOpen("pause")}>
+              Pause
+            </button>
+          )}
+        </>
+      )}
+      {mayRetry && <RetryMenu view={view} ended={ended} onChoose={(retry) => setOpen({ retry })} />}
+      {ended && execution.job_id !== null && mayDo("jobs:execute", execution.labels) && (
+        <button type="button" class="button" onClick={() => setOpen("again")}>
+          Run again
+        </button>
+      )}
+      <CopyMenu
+        of={{
+          command: commandLine("opsjobs", "executions", "show", String(id)),
+          curl: curlLine("GET", `${location.origin}${PREFIX}/executions/${id}`),
+          json: execution,
+        }}
+      />
+      {open === "cancel" && <CancelDialog view={view} execution={execution} onClose={close} />}
+      {open === "pause" && <PauseDialog view={view} onClose={close} />}
+      {open === "again" && <RunAgainDialog execution={execution} targets={null} onClose={close} />}
+      {typeof open === "object" && open && (
+        <RetryDialog view={view} execution={execution} wanted={open.retry} onClose={close} />
+      )}
+    </>
+  );
+}
+
+interface RetryMenuProps {
+  view: ExecutionView;
+  ended: boolean;
+  onChoose: (wanted: Wanted) => void;
+}
+
+function RetryMenu({ view, ended, onChoose }: RetryMenuProps) {
+  const choices = choicesOf(view).filter(({ count }) => count > 0);
+  const items: MenuItem[] = choices.map(({ which, label, count }) => ({
+    label: `${count.toLocaleString("en")} ${label}`,
+    why: ended ? null : "after it has ended, or was cancelled",
+    onChoose: () => onChoose({ which, count }),
+  }));
+  if (items.length === 0) return null;
+  return <Menu label="Retry" items={items} />;
+}

@@ -1,0 +1,153 @@
+/** Retry targets of an ended execution: by how they ended, or the selected ones. */
+import { useMemo, useState } from "preact/hooks";
+import { ask } from "../api/ask.ts";
+import type { Execution, RetryPreview, Which } from "../api/types.ts";
+import { CHOICES, fitsChoice } from "../matrix/retries.ts";
+import { Confirm } from "../parts/dialog.tsx";
+import { Check } from "../parts/form.tsx";
+import { Text } from "../parts/text.tsx";
+import { Loaded } from "../parts/trouble.tsx";
+import { go, Link } from "../router.tsx";
+import { useResource } from "../state/resource.ts";
+import type { ExecutionView } from "./view.ts";
+
+/** What is to be retried: runs that ended in one way, or named targets. */
+export type Wanted = { which: Which; count: number } | { targets: string[]; lost: number };
+
+const LABELS: Readonly<Record<Which, string>> = {
+  failed: "failed",
+  unreachable: "unreachable",
+  lost: "lost",
+  not_started: "not started",
+  unsuccessful: "all that did not succeed",
+};
+const NAMES_SHOWN = 8;
+
+/** The choices of the menu with their numbers. */
+export function choicesOf(view: ExecutionView): { which: Which; label: string; count: number }[] {
+  view.settled.value;
+  const runs = view.runs.value;
+  return CHOICES.map((which) => {
+    let count = 0;
+    for (let row = 0; row < (runs?.count ?? 0); row++) if (fitsChoice(runs!, row, which)) count++;
+    return { which, label: LABELS[which], count };
+  });
+}
+
+interface RetryProps {
+  view: ExecutionView;
+  execution: Execution;
+  wanted: Wanted;
+  onClose: () => void;
+}
+
+export function RetryDialog({ view, execution, wanted, onClose }: RetryProps) {
+  const [again, setAgain] = useState(false);
+  const [looked, setLooked] = useState(false);
+  const key = useMemo(() => crypto.randomUUID(), []);
+  const path = { id: view.id };
+  const body = "which" in wanted ? { which: wanted.which } : { targets: wanted.targets };
+  const preview = useResource(
+    async (signal) =>
+      (await ask("POST /executions/{id}/retry", {
+        path,
+        body: { ...body, again: true, dry_run: true },
+        signal,
+      })) as unknown as RetryPreview,
+    [],
+  );
+  const found = preview.data.value;
+  const count = found?.total_targets ?? ("which" in wanted ? wanted.count : wanted.targets.length);
+  const lost = lostOf(view, wanted);
+  const retried = (found?.retries.length ?? 0) > 0;
+  const ready = found !== null && (lost === 0 || looked) && (!retried || again);
+  const retry = async (reason: string) => {
+    const launched = await ask("POST /executions/{id}/retry", {
+      path,
+      body: { ...body, again, ...(reason && { reason }) },
+      idempotencyKey: key,
+    });
+    go(`/executions/${launched.id}`);
+  };
+  return (
+    <Confirm
+      title={`Retry ${count.toLocaleString("en")}?`}
+      verb={`Retry ${count.toLocaleString("en")}`}
+      count={count}
+      ready={ready}
+      reason="optional"
+      onConfirm={retry}
+      onClose={onClose}
+    >
+      <Loaded resource={preview} what="what would be retried">
+        {(data) => <Preview execution={execution} preview={data} />}
+      </Loaded>
+      {lost > 0 && (
+        <Check
+          label={`I have looked at them: ${lost.toLocaleString("en")} may have done their work`}
+          hint="Their command was started and its end is unknown. A retry runs it a second time."
+          checked={looked}
+          onChange={setLooked}
+        />
+      )}
+      {retried && (
+        <Check
+          label="Retry those again that were retried before"
+          hint={<RetriedBy preview={found!} />}
+          checked={again}
+          onChange={setAgain}
+        />
+      )}
+    </Confirm>
+  );
+}
+
+function RetriedBy({ preview }: { preview: RetryPreview }) {
+  return (
+    <>
+      Retried by{" "}
+      {preview.retries.map((one) => (
+        <Link key={one.id} to={`/executions/${one.id}`}>
+          #{one.id}{" "}
+        </Link>
+      ))}
+      . To go on from there, retry that one.
+    </>
+  );
+}
+
+function lostOf(view: ExecutionView, wanted: Wanted): number {
+  if ("targets" in wanted) return wanted.lost;
+  const runs = view.runs.value;
+  if (!runs || wanted.which === "failed" || wanted.which === "not_started") return 0;
+  let lost = 0;
+  for (let row = 0; row < runs.count; row++) {
+    if (fitsChoice(runs, row, wanted.which) && fitsChoice(runs, row, "lost")) lost++;
+  }
+  return lost;
+}
+
+function Preview({ execution, preview }: { execution: Execution; preview: RetryPreview }) {
+  const names = preview.targets.slice(0, NAMES_SHOWN).map((target) => target.name);
+  const { job_version, job_name } = execution;
+  return (
+    <div class="stack-tight">
+      <p>
+        <b>{preview.total_targets.toLocaleString("en")} targets</b>: <Text of={names.join(", ")} />
+        {preview.total_targets > names.length && ", …"}
+      </p>
+      <p class="dim">
+        Each begins at the step that went wrong; what succeeded is not run again. Actions and
+        parameters are those of this execution
+        {job_version !== null && (
+          <>
+            {" "}
+            (version {job_version} of <Text of={job_name} />)
+          </>
+        )}
+        .
+      </p>
+      {preview.needs_approval && <p>It starts after somebody has approved it.</p>}
+    </div>
+  );
+}

@@ -1,0 +1,218 @@
+/** What the page of one execution shows: the execution, its runs, the filter and the selection. */
+import { computed, effect, type ReadonlySignal, signal } from "@preact/signals";
+import { ask } from "../api/ask.ts";
+import { RequestError } from "../api/problem.ts";
+import { follow } from "../api/stream.ts";
+import type { Execution, Matrix } from "../api/types.ts";
+import { urlOf } from "../api/url.ts";
+import { labelsOf, matching } from "../matrix/rows.ts";
+import { type Runs, tally } from "../matrix/runs.ts";
+import { hasEnded, RUN_STATUSES } from "../matrix/states.ts";
+import { query, setQuery } from "../router.tsx";
+import { parseFilter } from "../state/filter.ts";
+import { followRuns } from "../state/live-runs.ts";
+import type { Replay } from "../state/replay.ts";
+import { Resource } from "../state/resource.ts";
+import * as selections from "../state/selection.ts";
+
+/** Tables and groups of cells follow the states this often; cells themselves once a frame. */
+const SETTLE_MS = 500;
+const RELOAD_MS = 1_000;
+const REFRESH_SECONDS = 15;
+/** A hidden tab asks this often for the state that its title and icon carry. */
+const HIDDEN_MS = 60_000;
+
+export class ExecutionView {
+  readonly id: string;
+  readonly execution: Resource<Execution>;
+  readonly runs = signal<Runs | null>(null);
+  readonly labels = signal<Matrix["labels"]>({});
+  /** The policy that the launch fixed, once it was read. */
+  readonly policy = signal<Record<string, unknown> | null>(null);
+  readonly failure = signal<RequestError | null>(null);
+  readonly live = signal(false);
+  /** Grows once a frame in which states changed. */
+  readonly beat = signal(0);
+  /** Grows at most twice a second while states change. */
+  readonly settled = signal(0);
+  /** The states of the past that are shown; null: now. */
+  readonly past = signal<{ replay: Replay; atMs: number; status: Uint8Array } | null>(null);
+
+  readonly filter = computed(() => parseFilter(query.value.get("q") ?? ""));
+  readonly selection = computed(() =>
+    selections.fromParams(query.value.get("sel"), query.value.get("flip")),
+  );
+  /** The label that cells are grouped by, and those that the filter names. */
+  readonly wantedLabels: ReadonlySignal<string>;
+  /** The state of each row that is shown. */
+  readonly status = computed(() => this.past.value?.status ?? this.runs.value?.status ?? null);
+  readonly counts = computed((): Record<string, number> => {
+    this.beat.value;
+    const past = this.past.value;
+    const counts = past ? tally(past.status) : this.runs.value?.counts;
+    const pairs = RUN_STATUSES.map((status, n) => [status, counts?.[n] ?? 0] as const);
+    return Object.fromEntries(pairs.filter(([, count]) => count > 0));
+  });
+  /** The rows that the filter matches, in the order of launch. */
+  readonly rows = computed((): Uint32Array => {
+    this.settled.value;
+    const runs = this.runs.value;
+    const status = this.status.value;
+    if (!runs || !status) return new Uint32Array();
+    return matching(this.filter.value, runs, this.labels.value, status);
+  });
+  readonly selected = computed((): Uint32Array => {
+    this.settled.value;
+    const runs = this.runs.value;
+    const selection = this.selection.value;
+    if (!runs || selections.isEmpty(selection)) return new Uint32Array();
+    const matches = new Set(selection.all ? matching(selection.all, runs, this.labels.value) : []);
+    const all = Uint32Array.from(runs.id.keys());
+    return all.filter((row) => selections.isSelected(selection, runs.id[row]!, matches.has(row)));
+  });
+
+  private readonly listeners = new Set<(rows: ReadonlySet<number> | null) => void>();
+  private stopRuns: (() => void) | null = null;
+  private settling = 0;
+  private reloading = 0;
+  private readonly disposers: (() => void)[] = [];
+
+  constructor(id: string) {
+    this.id = id;
+    this.execution = new Resource(
+      (signal) => ask("GET /executions/{id}", { path: { id }, signal }),
+      REFRESH_SECONDS,
+    );
+    this.wantedLabels = computed(() => {
+      const group = query.value.get("group") ?? "";
+      const keys = [...labelsOf(this.filter.value)];
+      const selected = this.selection.value.all;
+      if (selected) keys.push(...labelsOf(selected));
+      if (group.startsWith("label:")) keys.push(group.slice("label:".length));
+      return [...new Set(keys)].sort().slice(0, 8).join(" ");
+    });
+  }
+
+  start(): void {
+    this.execution.start();
+    void this.readPolicy();
+    const hidden = setInterval(() => {
+      if (document.hidden && !this.hasEnded) void this.execution.reload();
+    }, HIDDEN_MS);
+    this.disposers.push(() => clearInterval(hidden));
+    // Another label needs another column: read the snapshot again, and follow from there.
+    this.disposers.push(effect(() => this.follow(this.wantedLabels.value)));
+  }
+
+  stop(): void {
+    this.execution.stop();
+    for (const dispose of this.disposers) dispose();
+    this.stopRuns?.();
+    clearTimeout(this.settling);
+    clearTimeout(this.reloading);
+  }
+
+  /** Call a function with the rows that changed, once a frame; null: all may have changed. */
+  onDraw(listener: (rows: ReadonlySet<number> | null) => void): () => void {
+    this.listeners.add(listener);
+    return () => this.listeners.delete(listener);
+  }
+
+  get hasEnded(): boolean {
+    const execution = this.execution.data.value;
+    return execution !== null && hasEnded(execution.status);
+  }
+
+  setSelection(selection: selections.Selection): void {
+    setQuery(selections.toParams(selection));
+  }
+
+  /** Read the snapshot again, and follow from there. */
+  restart(): void {
+    this.follow(this.wantedLabels.value);
+  }
+
+  /** Show the states of a time of the past; null: now. */
+  show(past: { replay: Replay; atMs: number } | null): void {
+    const runs = this.runs.value;
+    if (!past || !runs) this.past.value = null;
+    else {
+      const status = new Uint8Array(runs.count);
+      past.replay.statesAt(past.atMs, status);
+      this.past.value = { ...past, status };
+    }
+    this.draw(null);
+    this.settled.value++;
+  }
+
+  /** Without it waves are shown without their gates, so a failure is no trouble. */
+  private async readPolicy(): Promise<void> {
+    try {
+      const spec = await ask("GET /executions/{id}/spec", { path: { id: this.id } });
+      this.policy.value = spec.policy;
+    } catch (failed) {
+      if (!(failed instanceof RequestError)) throw failed;
+    }
+  }
+
+  private follow(labels: string): void {
+    this.stopRuns?.();
+    const path = { id: this.id };
+    this.stopRuns = followRuns(
+      {
+        snapshot: () =>
+          ask("GET /executions/{id}/matrix", {
+            path,
+            ...(labels ? { query: { label: labels.split(" ") } } : {}),
+          }),
+        follow: (options) =>
+          follow({
+            ...options,
+            url: urlOf("/executions/{id}/events", path, { kinds: "status,result" }),
+          }),
+      },
+      {
+        onRuns: (runs, columns) => {
+          this.labels.value = columns;
+          this.runs.value = runs;
+          this.failure.value = null;
+          this.draw(null);
+        },
+        onChange: (rows, frames) => {
+          if (!this.past.value) this.draw(rows);
+          this.settleSoon();
+          if (frames.some((frame) => frame.data["execution"] !== undefined)) this.reloadSoon();
+        },
+        onEnd: () => void this.execution.reload(),
+        onFailure: (failure) => {
+          if (!(failure instanceof RequestError)) throw failure;
+          this.failure.value = failure;
+        },
+        onLive: (live) => {
+          this.live.value = live;
+        },
+      },
+    );
+  }
+
+  private draw(rows: ReadonlySet<number> | null): void {
+    this.beat.value++;
+    for (const listener of this.listeners) listener(rows);
+  }
+
+  private settleSoon(): void {
+    if (this.settling) return;
+    this.settling = window.setTimeout(() => {
+      this.settling = 0;
+      this.settled.value++;
+    }, SETTLE_MS);
+  }
+
+  private reloadSoon(): void {
+    if (this.reloading) return;
+    this.reloading = window.setTimeout(() => {
+      this.reloading = 0;
+      void this.execution.reload();
+    }, RELOAD_MS);
+  }
+}

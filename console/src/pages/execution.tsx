@@ -1,0 +1,84 @@
+/** One execution: what happened, which hosts differ, what now? */
+import { useEffect, useMemo } from "preact/hooks";
+import type { Execution } from "../api/types.ts";
+import { CancelProof } from "../execution/cancel.tsx";
+import { Head } from "../execution/head.tsx";
+import { OutputTab } from "../execution/output-tab.tsx";
+import { TargetPanel } from "../execution/target-panel.tsx";
+import { TargetsTab } from "../execution/targets-tab.tsx";
+import { TimeTravel } from "../execution/time-travel.tsx";
+import { TimelineTab } from "../execution/timeline-tab.tsx";
+import { ExecutionView } from "../execution/view.ts";
+import { WhatRanTab } from "../execution/what-ran-tab.tsx";
+import { WhoTab } from "../execution/who-tab.tsx";
+import type { Runs } from "../matrix/runs.ts";
+import { type Tab, Tabs } from "../parts/tabs.tsx";
+import { Loaded, Trouble } from "../parts/trouble.tsx";
+import { query } from "../router.tsx";
+import "../style/execution.css";
+
+export default function ExecutionPage({ id }: { id: string }) {
+  const view = useMemo(() => new ExecutionView(id), [id]);
+  useEffect(() => {
+    view.start();
+    return () => view.stop();
+  }, [view]);
+  return (
+    <Loaded resource={view.execution} what="the execution">
+      {(execution) => <Body view={view} execution={execution} />}
+    </Loaded>
+  );
+}
+
+function Body({ view, execution }: { view: ExecutionView; execution: Execution }) {
+  const runs = view.runs.value;
+  const failure = view.failure.value;
+  return (
+    <div class="stack execution">
+      <Head view={view} execution={execution} />
+      {failure && <Trouble error={failure} onRetry={() => view.restart()} />}
+      {runs ? (
+        <Parts view={view} execution={execution} runs={runs} />
+      ) : (
+        !failure && (
+          <p class="loading" role="status">
+            Loading {execution.total_targets.toLocaleString("en")} targets …
+          </p>
+        )
+      )}
+    </div>
+  );
+}
+
+interface PartsProps {
+  view: ExecutionView;
+  execution: Execution;
+  runs: Runs;
+}
+
+function Parts({ view, execution, runs }: PartsProps) {
+  const tabs: Tab[] = [
+    { name: "targets", label: "Targets", content: () => <TargetsTab view={view} runs={runs} /> },
+    { name: "output", label: "Output", content: () => <OutputTab view={view} /> },
+    { name: "timeline", label: "Timeline", content: () => <TimelineTab view={view} runs={runs} /> },
+    {
+      name: "spec",
+      label: "What ran",
+      content: () => <WhatRanTab view={view} execution={execution} />,
+    },
+    { name: "who", label: "Who", content: () => <WhoTab view={view} execution={execution} /> },
+  ];
+  const target = query.value.get("target");
+  return (
+    <>
+      <CancelProof view={view} execution={execution} />
+      <TimeTravel view={view} runs={runs} />
+      <div class={target ? "with-side" : ""}>
+        <div class="grow">
+          <Tabs label="Parts of the execution" tabs={tabs} first="targets" />
+        </div>
+        {target && <TargetPanel view={view} runs={runs} />}
+      </div>
+    </>
+  );
+}

@@ -1,0 +1,275 @@
+/** Executions: what failed lately? */
+import { ask } from "../api/ask.ts";
+import type { Execution, HourCount } from "../api/types.ts";
+import { nameOf } from "../execution/name.ts";
+import { type Bar, Bars } from "../parts/bars.tsx";
+import { Empty } from "../parts/empty.tsx";
+import { currentFilter, Filter } from "../parts/filter.tsx";
+import { Panel } from "../parts/panel.tsx";
+import { Status, TallyBar } from "../parts/status.tsx";
+import { type Column, Table } from "../parts/table.tsx";
+import { Text } from "../parts/text.tsx";
+import { Duration, Time } from "../parts/time.tsx";
+import { wordsOf, worstFirst } from "../parts/tone.ts";
+import { Loaded } from "../parts/trouble.tsx";
+import { go, Link, query, setQuery } from "../router.tsx";
+import { formatTerm, parseFilter } from "../state/filter.ts";
+import { type FilterWord, toQuery } from "../state/list-filter.ts";
+import { useListing } from "../state/listing.ts";
+import { useResource } from "../state/resource.ts";
+import "../style/executions.css";
+
+const REFRESH_SECONDS = 15;
+const HOURS = 24;
+const HOUR_MS = 3_600_000;
+const BARS_HEIGHT = 64;
+
+const WORDS: readonly FilterWord[] = [
+  {
+    word: "status",
+    parameter: "status",
+    values: [
+      ...["running", "queued", "paused", "cancelling", "pending_approval"],
+      ...["completed", "partial", "failed", "timeout", "cancelled", "rejected"],
+    ],
+  },
+  { word: "job", parameter: "job_name", hint: "its name" },
+  { word: "by", parameter: "requested_by", hint: "who launched it" },
+  {
+    word: "trigger",
+    parameter: "triggered_by",
+    values: ["manual", "api", "schedule", "webhook", "retry", "workflow"],
+  },
+  { word: "parent", parameter: "parent", hint: "the execution that it retries" },
+  { word: "job-id", parameter: "job_id" },
+  { word: "id", parameter: "id" },
+  { word: "after", parameter: "finished_after", hint: "ended at this time or later" },
+  { word: "before", parameter: "finished_before", hint: "ended before" },
+];
+
+type ListQuery = NonNullable<Parameters<typeof ask<"GET /executions">>[1]>["query"];
+
+export default function Executions() {
+  const filter = currentFilter();
+  const sort = query.value.get("sort");
+  const asked = toQuery(filter, WORDS);
+  const list = useListing(
+    (cursor, signal) =>
+      ask("GET /executions", {
+        query: { ...asked.query, sort, cursor, limit: 50 } as ListQuery,
+        signal,
+      }),
+    [filter, sort],
+    REFRESH_SECONDS,
+  );
+  return (
+    <div class="stack">
+      <div class="head">
+        <h1>Executions</h1>
+      </div>
+      <Hours />
+      <div class="row">
+        <Filter label="Filter of executions" words={WORDS} />
+      </div>
+      <Loaded resource={list} what="executions">
+        {({ items, next }) =>
+          items.length ? (
+            <>
+              <Table
+                label="Executions"
+                columns={COLUMNS}
+                rows={items}
+                keyOf={(execution) => String(execution.id)}
+                onOpen={(execution) => go(`/executions/${execution.id}`)}
+                sort={sort ?? "-id"}
+                onSort={(by) => setQuery({ sort: by === "-id" ? null : by })}
+                onMore={list.more}
+                width={860}
+              />
+              {next && (
+                <button
+                  type="button"
+                  class="button"
+                  disabled={list.loadingMore.value}
+                  onClick={() => void list.more()}
+                >
+                  {list.loadingMore.value ? "Loading …" : "Older ones"}
+                </button>
+              )}
+            </>
+          ) : (
+            <Nothing filter={filter} />
+          )
+        }
+      </Loaded>
+    </div>
+  );
+}
+
+const COLUMNS: readonly Column<Execution>[] = [
+  {
+    name: "name",
+    label: "Execution",
+    width: "minmax(160px, 2fr)",
+    sort: "id",
+    cell: (execution) => (
+      <Link to={`/executions/${execution.id}`}>
+        <b>
+          <Text of={nameOf(execution)} />
+        </b>
+      </Link>
+    ),
+  },
+  {
+    name: "status",
+    label: "State",
+    width: "minmax(150px, 1fr)",
+    cell: (execution) => <Status state={execution.status} />,
+  },
+  {
+    name: "targets",
+    label: "Targets",
+    width: "minmax(150px, 2fr)",
+    cell: (execution) => <Targets execution={execution} />,
+  },
+  {
+    name: "who",
+    label: "By",
+    width: "minmax(90px, 1fr)",
+    cell: (execution) => (
+      <span title={execution.triggered_by}>
+        <Text of={execution.requested_by} />
+        {execution.triggered_by === "schedule" && <span class="dim"> · schedule</span>}
+      </span>
+    ),
+  },
+  {
+    name: "why",
+    label: "Why",
+    width: "minmax(100px, 2fr)",
+    cell: (execution) => <Reason execution={execution} />,
+  },
+  {
+    name: "launched",
+    label: "Launched",
+    width: "minmax(90px, 1fr)",
+    end: true,
+    cell: (execution) => <Time at={execution.created_at} ago />,
+  },
+  {
+    name: "took",
+    label: "Took",
+    width: "96px",
+    end: true,
+    cell: (execution) => <Duration since={execution.started_at} until={execution.finished_at} />,
+  },
+];
+
+function Targets({ execution }: { execution: Execution }) {
+  const { counts, total_targets } = execution;
+  const bad = worstFirst(counts).filter(
+    ([state]) => !["succeeded", "waiting", "running"].includes(state),
+  );
+  const wrong = bad.reduce((sum, [, count]) => sum + count, 0);
+  return (
+    <span class="targets-of">
+      <TallyBar counts={counts} total={total_targets} />
+      <span class="small">
+        {wrong > 0 && <span class="tone bad">{wrong.toLocaleString("en")} of </span>}
+        {total_targets.toLocaleString("en")}
+      </span>
+    </span>
+  );
+}
+
+function Reason({ execution }: { execution: Execution }) {
+  const { waiting_on, error, reason } = execution;
+  if (waiting_on) {
+    return (
+      <span class="tone hold">
+        <Text of={waiting_on.reason ?? wordsOf(waiting_on.kind)} />
+      </span>
+    );
+  }
+  const words = error ?? reason;
+  return words ? <Text of={words} /> : <span class="dim">–</span>;
+}
+
+/** What ended in each hour of the last day; a bar filters by its hour. */
+function Hours() {
+  const stats = useResource((signal) => ask("GET /stats", { signal }), [], 4 * REFRESH_SECONDS);
+  return (
+    <Panel title="Ended in the last day, by the hour">
+      <Loaded resource={stats} what="figures">
+        {({ at, hours }) => <HourBars at={at} hours={hours} />}
+      </Loaded>
+    </Panel>
+  );
+}
+
+function HourBars({ at, hours }: { at: string; hours: readonly HourCount[] }) {
+  const byHour = new Map(hours.map((one) => [Date.parse(one.hour), one.by_status]));
+  const newest = Math.floor(Date.parse(at) / HOUR_MS) * HOUR_MS;
+  const bars = Array.from({ length: HOURS }, (_, n): Bar => {
+    const from = newest - (HOURS - 1 - n) * HOUR_MS;
+    const counts = byHour.get(from) ?? {};
+    const worst = worstFirst(counts);
+    const words = worst.map(([state, count]) => `${count} ${wordsOf(state)}`).join(", ");
+    return {
+      label: `${clockOf(from)} to ${clockOf(from + HOUR_MS)}: ${words || "none"}`,
+      parts: Object.fromEntries(worst.toReversed()),
+      onChoose: () => setQuery({ q: filterOfHour(from) }, { replace: false }),
+    };
+  });
+  return (
+    <>
+      <div class="wide-bars">
+        <Bars label="Ended executions by the hour" bars={bars} height={BARS_HEIGHT} />
+      </div>
+      <p class="row small dim ends">
+        <span>{clockOf(newest - (HOURS - 1) * HOUR_MS)}</span>
+        <span>now</span>
+      </p>
+    </>
+  );
+}
+
+const clockOf = (ms: number): string =>
+  new Date(ms).toLocaleTimeString("en-GB", { hour: "2-digit", minute: "2-digit" });
+
+function filterOfHour(from: number): string {
+  const term = (key: string, ms: number) =>
+    formatTerm({ key, values: [`${new Date(ms).toISOString().slice(0, 19)}Z`], not: false });
+  return `${term("after", from)} ${term("before", from + HOUR_MS)}`;
+}
+
+/** Why the list is empty, and which word to drop. */
+function Nothing({ filter }: { filter: string }) {
+  const terms = parseFilter(filter);
+  if (terms.length === 0) {
+    return (
+      <Empty why="Nothing has been launched yet that you may see.">
+        <Link to="/launch">Launch something</Link>
+      </Empty>
+    );
+  }
+  return (
+    <Empty why="No execution fits this filter.">
+      <span class="row">
+        {terms.map((term) => (
+          <button
+            key={formatTerm(term)}
+            type="button"
+            class="button small"
+            onClick={() => {
+              const kept = terms.filter((other) => other !== term).map(formatTerm);
+              setQuery({ q: kept.join(" ") || null }, { replace: false });
+            }}
+          >
+            Without <code>{formatTerm(term)}</code>
+          </button>
+        ))}
+      </span>
+    </Empty>
+  );
+}
