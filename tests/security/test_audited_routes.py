@@ -372,6 +372,16 @@ STEPS = [
         by="ben",
     ),
     Step("POST /auth/logout", "/auth/logout", None, "user.logged_out", by="ben"),
+    Step(
+        "POST /auth/session",
+        "/auth/session",
+        {"username": "ben", "password": NEW},
+        "user.logged_in",
+        by="ben",
+    ),
+    Step("POST /auth/confirm", "/auth/confirm", {"password": NEW}, "login.confirmed", by="ben"),
+    Step("DELETE /auth/session", "/auth/session", None, "user.logged_out", by="ben"),
+    Step("POST /auth/codes", "/auth/codes", None, "login.code_created"),
     Step("DELETE /users/{id}", "/users/{user}", None, "user.deleted"),
     Step("DELETE /jobs/{id}", "/jobs/{copy}", None, "job.deleted"),
     Step("DELETE /targets/{id}", "/targets/{db}", None, "target.deleted"),
@@ -380,6 +390,8 @@ STEPS = [
 KIND = {"ada": "api_key", "mia": "api_key", "ben": "user"}
 # A call of a trigger is done in the name of the trigger's owner.
 ACTS_FOR = {"hook": "ada"}
+# Requests of a browser, which has a cookie in place of a token.
+BY_COOKIE = {"POST /auth/confirm", "DELETE /auth/session"}
 LOST = RunError(ErrorCode.LOST, "contact was lost")
 
 
@@ -428,14 +440,21 @@ class Stage:
             step.path.format(**self.ids),
             {"if-match": "*"},
         )
-        if step.by != "ada":
+        if step.route in BY_COOKIE:
+            headers |= {"sec-fetch-site": "same-origin", "cookie": self.tokens["cookie"]}
+        elif step.by != "ada":
             headers["authorization"] = (
                 f"Bearer {self.tokens[step.by]}" if step.by in self.tokens else ""
             )
         sent = {"content": step.body} if isinstance(step.body, bytes) else {"json": step.body}
-        answer = await self.http.request(method, path, headers=headers, **sent)
+        request = self.http.build_request(method, path, headers=headers, **sent)
+        if step.route in BY_COOKIE:
+            del request.headers["authorization"]
+        answer = await self.http.send(request)
         if answer.is_success and step.route == "POST /auth/login":
             self.tokens["ben"] = answer.json()["access_token"]
+        if answer.is_success and step.route == "POST /auth/session":
+            self.tokens["cookie"] = answer.headers["set-cookie"].partition(";")[0]
         if answer.is_success and step.route == "POST /triggers/{id}/rotate":
             self.tokens["hook"], self.ids["hook"] = answer.json()["secret"], answer.json()["path"]
         if answer.is_success and step.keep:

@@ -31,7 +31,9 @@ NOT_THERE = "987654321"
 # A body that no route takes: whatever is let past the judge of rights is refused as it is read, and changes nothing.
 NOBODYS_BODY = b'{"no_such_field": 1}'
 LET_IN = "let in"
-ABOUT_ONESELF = {"/auth/me", "/auth/logout", "/auth/password", "/events"}
+ABOUT_ONESELF = {
+    *("/auth/me", "/auth/logout", "/auth/password", "/auth/confirm", "/auth/codes", "/events")
+}
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,8 @@ def cast() -> list[Principal]:
 
 def expected(who: Principal, route: Route, env: str | None) -> int | str:
     """What the declared permission says of this caller. `env`: where the object of the route lies; None: there is no such object."""
+    if route.path == "/auth/codes":  # it is for users and keys that are kept here
+        return 403
     if route.permission == ANY_TOKEN:  # it is about himself
         return LET_IN
     reach = who.reach(route.permission)

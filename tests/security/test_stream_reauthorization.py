@@ -141,6 +141,25 @@ async def test_who_may_no_more_is_told_so_and_sees_no_further_line(
         assert len(judged) < 30
 
 
+async def test_a_stream_that_a_cookie_opened_ends_with_its_session(database: Database) -> None:
+    async with stage(database) as (desk, clock, _):
+        made = (await desk.http.post("/auth/codes")).json()
+        begun = await desk.http.post("/auth/session", json={"code": made["code"]})
+        desk.http.cookies.clear()
+        cookie = {"Cookie": begun.headers["set-cookie"].partition(";")[0]}
+        cookie |= {"Sec-Fetch-Site": "same-origin"}
+        del desk.http.headers["Authorization"]
+        async with viewer(desk, cookie) as seen:
+            await desk.story.write("web-1", b"before\n")
+            await seen.until("before")
+            assert (await desk.http.delete("/auth/session", headers=cookie)).status_code == 204
+            clock.turn(CHECK_SECONDS)
+            await desk.story.write("web-1", b"secret\n")
+            rest = await seen.rest()
+            assert "secret" not in "".join(rest)
+            assert json.loads(rest[-1].removeprefix("data: "))["code"] == "session_ended"
+
+
 async def test_a_stream_is_asked_about_once_in_its_time_and_goes_on_without_a_gap(
     database: Database,
 ) -> None:

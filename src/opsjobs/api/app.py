@@ -39,6 +39,7 @@ from opsjobs.api import (
     schedule_preview,
     schedules,
     service_identities,
+    sessions,
     system,
     target_picker,
     targets,
@@ -56,6 +57,7 @@ from opsjobs.api.connections import (
     backlog_of,
     most_of,
 )
+from opsjobs.api.cookies import CookiePolicy
 from opsjobs.api.event_tail import EventTail
 from opsjobs.api.execution_search import SearchThreads
 from opsjobs.api.follower import Followers
@@ -106,6 +108,7 @@ _ROUTERS = (
     files.router,
     api_keys.router,
     users.router,
+    sessions.router,
     service_identities.router,
     audit.router,
     system.router,
@@ -167,6 +170,9 @@ def create_app(services: Services, *, admin_token: Secret | None = None) -> Fast
         services.event_visibility,
         services.metrics,
     )
+    app.state.cookies = CookiePolicy(
+        services.limits.trusted_proxies, plain_http=services.limits.plain_cookies
+    )
     for router in _ROUTERS:
         app.include_router(router)
     problems.install(app)
@@ -206,6 +212,7 @@ def _add_layers(app: FastAPI, services: Services) -> None:
         judge=services.authentication.authenticator,
         addresses=addresses,
         limiter=limiter,
+        cookies=app.state.cookies,
     )
     app.add_middleware(ConsoleMiddleware)
     app.add_middleware(RequestContextMiddleware, metrics=services.metrics)

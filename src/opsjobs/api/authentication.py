@@ -1,16 +1,17 @@
-"""Authentication of requests: the token is verified before anything else is read."""
+"""Authentication of requests: token or cookie is verified before anything else is read."""
 
 from __future__ import annotations
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from opsjobs.api.cookies import CookiePolicy, check_same_origin
 from opsjobs.api.problems import Problem
 from opsjobs.api.rate_limits import ClientAddresses, OpenRequest, UnauthenticatedLimiter
 from opsjobs.api.request import HOOK, is_hook, route_path, token_of
-from opsjobs.identity.authenticator import Authenticator
+from opsjobs.identity.authenticator import Authenticator, RequestProof
 from opsjobs.model.access import Principal
-from opsjobs.model.errors import TooMany, Unauthorised, Unavailable
+from opsjobs.model.errors import Forbidden, TooMany, Unauthorised, Unavailable
 from opsjobs.store import audit
 from opsjobs.store.audit import Actor
 
@@ -18,7 +19,10 @@ REFRESH = "/auth/refresh"
 # Exactly these are served without a token; openapi.json and docs only if they are enabled. Calls of
 # triggers prove their secret instead.
 OPEN_ROUTES = frozenset(
-    {"/livez", "/readyz", "/health", "/openapi.json", "/docs", "/auth/login", REFRESH, HOOK}
+    {
+        *("/livez", "/readyz", "/health", "/openapi.json", "/docs"),
+        *("/auth/login", REFRESH, "/auth/methods", "/auth/session", HOOK),
+    }
 )
 # These are never refused, so that monitoring works; for an address over its limit they are answered
 # from the cache.
@@ -27,10 +31,11 @@ READING = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 class AuthMiddleware:
-    """Middleware that passes requests with a valid token.
+    """Middleware that passes requests with a valid token, or a valid cookie of our own pages.
 
-    Sets in `request.state` the `principal` and the caller's `address`. Requests without a token or
-    with an invalid one are counted by address (`limiter`).
+    Sets in `request.state` the `principal`, its `proof`, the caller's `address`, and the `session`
+    of a cookie (None for a token, which takes precedence). Requests without a valid token are
+    counted by address (`limiter`).
     """
 
     def __init__(
@@ -39,11 +44,13 @@ class AuthMiddleware:
         judge: Authenticator,
         addresses: ClientAddresses,
         limiter: UnauthenticatedLimiter,
+        cookies: CookiePolicy,
     ) -> None:
         self._app = app
         self._judge = judge
         self._addresses = addresses
         self._limiter = limiter
+        self._cookies = cookies
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send 401 without a valid token, whether the path exists or not; 429 over the limit."""
@@ -58,7 +65,7 @@ class AuthMiddleware:
                 await self._open(scope, receive, send)
                 return
             principal = await self._principal(scope, address)
-        except (Unauthorised, TooMany) as refused:
+        except (Unauthorised, Forbidden, TooMany) as refused:
             await Problem.from_refusal(scope, refused)(scope, receive, send)
         except Unavailable as away:
             await Problem.from_unavailable(scope, away)(scope, receive, send)
@@ -84,15 +91,29 @@ class AuthMiddleware:
 
     async def _principal(self, scope: Scope, address: str | None) -> Principal:
         try:
-            token = token_of(Headers(scope=scope))
-        except Unauthorised:
+            proof = self._proof(scope)
+        except (Unauthorised, Forbidden):
             self._limiter.count_missing_token(address)
             raise
-        with self._limiter.verifying(address, token):
-            principal = await self._judge.principal(token)
+        state = scope["state"]
+        state["proof"], state["session"] = proof, None
+        with self._limiter.verifying(address, proof.token):
+            if proof.is_cookie:
+                state["session"] = session = await self._judge.session(proof.token)
+                principal = session.principal
+            else:
+                principal = await self._judge.principal(proof.token)
             if scope["method"] not in READING:
                 await self._judge.remember(principal)
         return principal
+
+    def _proof(self, scope: Scope) -> RequestProof:
+        headers = Headers(scope=scope)
+        cookie = None if "authorization" in headers else self._cookies.read(scope)
+        if cookie is None:
+            return RequestProof(token_of(headers))
+        check_same_origin(scope, has_cookie=True)
+        return RequestProof(cookie, is_cookie=True)
 
 
 def _kind(scope: Scope) -> OpenRequest:

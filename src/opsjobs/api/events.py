@@ -14,7 +14,7 @@ from opsjobs.api import log_formats
 from opsjobs.api.authorization import requires_a_token
 from opsjobs.api.event_tail import EventCursor, EventTail, TailBatch
 from opsjobs.api.long_lived import StreamReauth
-from opsjobs.api.request import ServicesDep, principal_of, services_of, token_of
+from opsjobs.api.request import ServicesDep, principal_of, proof_of, services_of
 from opsjobs.api.schemas.responses import EVENTS
 from opsjobs.api.sse import ServerSentEvents, check_room
 from opsjobs.model.errors import Refusal
@@ -71,10 +71,12 @@ class EventFeedStream(ServerSentEvents):
         self._cursor = cursor
         self._types = types
         services = services_of(request)
-        token = token_of(request.headers)
+        proof = proof_of(request)
 
         async def ask() -> None:
-            request.state.principal = await services.authentication.authenticator.principal(token)
+            request.state.principal = await services.authentication.authenticator.authenticate(
+                proof
+            )
 
         self._reauth = StreamReauth(
             ask, services.clock, every_seconds=services.limits.stream_reauth_seconds

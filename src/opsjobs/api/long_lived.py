@@ -15,7 +15,7 @@ from starlette.types import Receive, Scope, Send
 from opsjobs.api.authorization import Within, check_permission, permission_of
 from opsjobs.api.connections import DROP
 from opsjobs.api.problems import Problem
-from opsjobs.api.request import principal_of, services_of, token_of
+from opsjobs.api.request import principal_of, proof_of, services_of
 from opsjobs.clock import Clock
 from opsjobs.model.access import Principal
 from opsjobs.model.errors import Refusal, TooMany, Unavailable
@@ -82,10 +82,10 @@ def reauth_of(request: Request, still: Callable[[], object]) -> StreamReauth:
     `still`: checks the object in the path; it raises as at the start of the response.
     """
     services = services_of(request)
-    token, permission = token_of(request.headers), permission_of(request)
+    proof, permission = proof_of(request), permission_of(request)
 
     async def ask() -> None:
-        request.state.principal = await services.authentication.authenticator.principal(token)
+        request.state.principal = await services.authentication.authenticator.authenticate(proof)
         check_permission(request, permission, within=Within.OBJECT)
         still()
 

@@ -10,11 +10,13 @@ from starlette.datastructures import Headers
 from starlette.types import Scope
 
 from opsjobs.composition import Services
+from opsjobs.identity.authenticator import RequestProof
 from opsjobs.model.access import Principal
 from opsjobs.model.errors import Unauthorised
 from opsjobs.model.execution import TriggeredBy
+from opsjobs.store.identities.cookie_sessions import CookieSession
 
-CONSOLE_AND_CLI = ("opsjobs-cli/",)
+CLI_AGENTS = ("opsjobs-cli/",)
 
 
 def services_of(request: Request) -> Services:
@@ -39,6 +41,19 @@ def principal_of(request: Request) -> Principal:
     return principal
 
 
+def proof_of(request: Request) -> RequestProof:
+    """Return what this request has proven its principal by."""
+    proof = request.state.proof
+    assert isinstance(proof, RequestProof), "AuthMiddleware has set the proof"
+    return proof
+
+
+def session_of(request: Request) -> CookieSession | None:
+    """Return the session whose cookie this request has; None for a bearer token."""
+    session: CookieSession | None = getattr(request.state, "session", None)
+    return session
+
+
 def token_of(headers: Headers) -> str:
     """Return the bearer token of a request. Raises Unauthorised if it has none."""
     scheme, _, token = headers.get("authorization", "").partition(" ")
@@ -52,9 +67,11 @@ def token_of(headers: Headers) -> str:
 
 
 def triggered_by(request: Request) -> TriggeredBy:
-    """Return `manual` for console and CLI (by their User-Agent), `api` for other programs."""
+    """Return `manual` for console (by its cookie) and CLI (by its User-Agent), else `api`."""
+    if session_of(request) is not None:
+        return TriggeredBy.MANUAL
     agent = request.headers.get("user-agent", "")
-    return TriggeredBy.MANUAL if agent.startswith(CONSOLE_AND_CLI) else TriggeredBy.API
+    return TriggeredBy.MANUAL if agent.startswith(CLI_AGENTS) else TriggeredBy.API
 
 
 PREFIX = "/api/v1"

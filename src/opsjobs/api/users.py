@@ -1,4 +1,4 @@
-"""/users and /auth: local users with a password and grants; logins; the caller itself."""
+"""/users and /auth: local users with a password and grants; their logins by tokens."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from opsjobs.api.authorization import (
     requires_a_token,
 )
 from opsjobs.api.http import Idempotent, render_created
-from opsjobs.api.request import ServicesDep, principal_of, token_of
+from opsjobs.api.request import ServicesDep, principal_of, proof_of
 from opsjobs.api.resource import Resource
-from opsjobs.api.schemas.access import MeOut, TokensOut, UserOut, UserPageOut
+from opsjobs.api.schemas.access import TokensOut, UserOut, UserPageOut
 from opsjobs.api.schemas.responses import CREATED
 from opsjobs.api.updates import Edit, edit, put_and_patch
 from opsjobs.identity.passwords import CHARACTERS_MAX, check_new
 from opsjobs.model.api_model import ApiModel
 from opsjobs.model.errors import Conflict, FieldError, Forbidden
-from opsjobs.model.grants import GrantDraft, Grants, kept_of
+from opsjobs.model.grants import GrantDraft, Grants
 from opsjobs.model.naming import Composed
 from opsjobs.model.target import Name
 from opsjobs.store.identities.sessions import REFRESH_CHARACTERS_MAX
@@ -235,26 +235,13 @@ async def refresh(services: ServicesDep, draft: RefreshDraft) -> Response:
 
 @router.post("/auth/logout", status_code=204, dependencies=[requires_a_token()], summary="Log out")
 async def log_out(request: Request, services: ServicesDep) -> Response:
-    """End this login: all of its tokens are refused. An API key is deleted instead."""
-    await services.authentication.logins.log_out(token_of(request.headers))
+    """End this login: its tokens, or its cookie, are refused. An API key is deleted instead."""
+    proof = proof_of(request)
+    if proof.is_cookie:
+        await services.identities.cookies.end(proof.token)
+    else:
+        await services.authentication.logins.log_out(proof.token)
     return Response(status_code=204)
-
-
-@router.get(
-    "/auth/me", dependencies=[requires_a_token()], summary="Get the caller", response_model=MeOut
-)
-async def me(request: Request) -> Response:
-    """Return the identity and grants of the token; `person`: the human behind it, if known."""
-    principal = principal_of(request)
-    return JSONResponse(
-        {
-            "name": principal.name,
-            "kind": principal.kind,
-            "person": principal.person,
-            "roles": list(principal.roles),
-            "grants": kept_of(principal.grants),
-        }
-    )
 
 
 @router.post(

@@ -132,6 +132,8 @@ class Limits:
     open_executions: int = 2_000
     files_bytes: int = 100 << 30
     files_a_caller_bytes: int = 10 << 30
+    plain_cookies: bool = True
+    """Accept cookies over plain http from other machines, too."""
 
 
 @dataclass(frozen=True)
@@ -434,6 +436,7 @@ def _limits(settings: Settings) -> Limits:
         wanted.open_executions_per_caller,
         wanted.files_limit_bytes,
         wanted.files_per_caller_bytes,
+        plain_cookies=settings.security.environment != "production",
     )
 
 

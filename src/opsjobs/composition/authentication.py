@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from opsjobs.clock import Clock
 from opsjobs.composition.platform import Integrations
 from opsjobs.identity.authenticator import Authenticator
+from opsjobs.identity.cookie_logins import CookieLogins
 from opsjobs.identity.local_tokens import OwnTokens
 from opsjobs.identity.logins import LoginService
 from opsjobs.identity.passwords import Passwords
@@ -28,11 +29,15 @@ ATTEMPTS_EVERYWHERE = 10
 
 @dataclass(frozen=True)
 class Authentication:
-    """Authentication: `authenticator` for tokens, `logins` and `passwords` for local users."""
+    """Authentication: `authenticator` for requests, `logins` and `passwords` for local users.
+
+    `cookie_logins`: logins of browsers.
+    """
 
     identities: IdentityStore
     authenticator: Authenticator
     logins: LoginService
+    cookie_logins: CookieLogins
     passwords: Passwords
     http: JsonClient
 
@@ -55,6 +60,7 @@ def build_identity_store(settings: Settings, database: Database, clock: Clock) -
         clock,
         external_kept_seconds=wanted.external_age,
         session_seconds=wanted.login_age,
+        idle_seconds=wanted.login_idle,
         lock_out=lock_out,
     )
 
@@ -79,8 +85,9 @@ def build_authentication(
     production = settings.security.environment == "production"
     platform = _platform(wanted, http, clock, integrations, production=production)
     authenticator = Authenticator(known, clock, own=own, services=services, platform=platform)
+    logins = LoginService(known, passwords, own)
     return Authentication(
-        known, authenticator, LoginService(known, passwords, own), passwords, http
+        known, authenticator, logins, CookieLogins(known, logins), passwords, http
     )
 
 

@@ -1,6 +1,8 @@
-"""Authenticate bearer tokens: each kind of token is verified in exactly one way."""
+"""Authenticate requests: each kind of token is verified in exactly one way."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass, field
 
 from opsjobs.clock import Clock
 from opsjobs.identity.jws import TOKEN_BYTES_MAX, UnverifiedToken
@@ -11,13 +13,25 @@ from opsjobs.model.access import Principal
 from opsjobs.model.errors import Unauthorised
 from opsjobs.model.token_claims import rejected
 from opsjobs.store.identities import TOKEN_PREFIX, IdentityStore
+from opsjobs.store.identities.cookie_sessions import COOKIE_PREFIX, CookieSession
 
 SEEN_EVERY_SECONDS = 60.0
 SEEN_MAX = 10_000
 
 
+@dataclass(frozen=True, slots=True)
+class RequestProof:
+    """Proof of a request's caller: a bearer token, or the cookie of a session."""
+
+    token: str = field(repr=False)
+    is_cookie: bool = False
+
+
 class Authenticator:
-    """Verifies bearer tokens. Without `platform` only this installation's tokens are accepted."""
+    """Verifies tokens and cookies.
+
+    Without `platform` only this installation's tokens are accepted.
+    """
 
     def __init__(
         self,
@@ -36,13 +50,25 @@ class Authenticator:
         self._seen: dict[Principal, float] = {}
         self._kept: dict[Principal, float] = {}
 
+    async def authenticate(self, proof: RequestProof) -> Principal:
+        """Return the principal of a request. Raises as `principal`."""
+        if proof.is_cookie:
+            return (await self.session(proof.token)).principal
+        return await self.principal(proof.token)
+
+    async def session(self, cookie: str) -> CookieSession:
+        """Return the session of a cookie. Raises Unauthorised if it has ended."""
+        return await self._people.cookies.find(cookie)
+
     async def principal(self, token: str) -> Principal:
-        """Return the token's principal with its current rights.
+        """Return the bearer token's principal with its current rights.
 
         Raises Unauthorised, and Unavailable if the token cannot be verified now.
         """
         if len(token) > TOKEN_BYTES_MAX:
             raise rejected(f"has over {TOKEN_BYTES_MAX} bytes")
+        if token.startswith(COOKIE_PREFIX):
+            raise rejected("is the cookie of a session: it is no bearer token")
         if token.startswith(TOKEN_PREFIX) or token.count(".") != 2:
             return await self._key(token)
         return await self._signed(token)

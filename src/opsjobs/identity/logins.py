@@ -44,16 +44,22 @@ class LoginService:
 
         Time and message of a rejection do not depend on its cause.
         """
+        user, renewed_hash = await self.verify(name, password, address)
+        return self._issue(await self._people.sessions.begin(user, renewed_hash))
+
+    async def verify(
+        self, name: str, password: str, address: str | None
+    ) -> tuple[Known, str | None]:
+        """Return the user of this name and password. Raises Unauthorised and TooMany.
+
+        Also return a new hash of the password if the stored one has outdated parameters.
+        """
         user = await self._people.users.find_for_login(name)
         await self.prove(name, user, password, address)
-        assert user is not None, "verify() accepts no password for an unknown user"
+        assert user is not None, "prove() accepts no password for an unknown user"
         await self._people.attempts.succeeded(name, address)
         stale = self._passwords.is_outdated(user.password_hash)
-        return self._issue(
-            await self._people.sessions.begin(
-                user, await self._passwords.hashed(password) if stale else None
-            )
-        )
+        return user, await self._passwords.hashed(password) if stale else None
 
     async def prove(
         self, name: str, user: Known | None, password: str, address: str | None

@@ -107,6 +107,9 @@ class IdentitySettings(SettingsGroup):
     login_age: Annotated[float, seconds(300, 366 * 86_400)] = setting(
         "OPSJOBS_LOGIN_AGE", "7d", "Longest lifetime of a login, however often it is refreshed."
     )
+    login_idle: Annotated[float, seconds(60, 366 * 86_400)] = setting(
+        "OPSJOBS_LOGIN_IDLE", "12h", "How long a session of a browser lasts without a request."
+    )
     login_attempts: Annotated[int, whole(1, 1_000)] = setting(
         "OPSJOBS_LOGIN_ATTEMPTS",
         "10",

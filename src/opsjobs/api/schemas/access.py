@@ -87,11 +87,43 @@ class TokensOut(AnswerModel):
     expires_in: int = Field(description="Seconds until the access token expires")
 
 
+class SessionOut(AnswerModel):
+    """A session of a browser, of the caller."""
+
+    id: str
+    created_at: Timestamp
+    expires_at: Timestamp
+    idle_seconds: float = Field(description="It ends after this long without a request")
+    confirmed_until: Timestamp = Field(
+        description="From then on sensitive changes need POST /auth/confirm"
+    )
+    confirm_by: Literal["password", "code"] = Field(description="The proof to give there")
+
+
 class MeOut(AnswerModel):
-    """The caller, as the service understands its token."""
+    """The caller, as the service understands its token or cookie."""
 
     name: str
     kind: PrincipalKind
     person: str | None
     roles: list[str]
     grants: list[GrantOut]
+    permissions: dict[str, list[str]] = Field(
+        description="Each permission that is held, with its scopes; an empty one is everywhere"
+    )
+    session: SessionOut | None = Field(description="Of a cookie; null for a token")
+
+
+class LoginMethodsOut(AnswerModel):
+    """The ways to log in."""
+
+    password: bool = Field(description="False if there is no user")
+    code: bool = Field(description="By a code of `opsjobs console`")
+
+
+class LoginCodeOut(AnswerModel):
+    """A code that begins one session."""
+
+    code: str
+    expires_in: int = Field(description="Seconds until it expires")
+    path: str = Field(description="The console with this code, relative to the address")

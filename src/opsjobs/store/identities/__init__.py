@@ -13,6 +13,7 @@ from opsjobs.clock import Clock, SystemClock
 from opsjobs.model.access import Principal, PrincipalKind
 from opsjobs.model.grants import both, both_roles, grants_of, kept_of, principal_of, within
 from opsjobs.store.identities.api_keys import API_KEYS, TOKEN_PREFIX, ApiKey, ApiKeys, new_token
+from opsjobs.store.identities.cookie_sessions import CookieSessions
 from opsjobs.store.identities.services import ServiceIdentities, parted
 from opsjobs.store.identities.sessions import Attempts, LockoutPolicy, LoginSessions
 from opsjobs.store.identities.users import Users
@@ -37,7 +38,10 @@ _USER = "select name, grants from users where name = %s and disabled_at is null"
 
 
 class IdentityStore(ApiKeys):
-    """The API keys, and the others as `users`, `sessions`, `attempts`, `services`, `seen`."""
+    """The API keys, and the others as `users`, `services`, `seen`.
+
+    Logins are `sessions` (of tokens), `cookies` (of browsers) and `attempts`.
+    """
 
     def __init__(
         self,
@@ -46,12 +50,20 @@ class IdentityStore(ApiKeys):
         *,
         external_kept_seconds: float = EXTERNAL_KEPT_SECONDS,
         session_seconds: float = 7 * 86_400.0,
+        idle_seconds: float = 12 * 3_600.0,
         lock_out: LockoutPolicy | None = None,
     ) -> None:
         clock = clock or SystemClock()
         super().__init__(database, clock)
         self.users = Users(database, clock)
         self.sessions = LoginSessions(database, clock, kept_seconds=session_seconds)
+        self.cookies = CookieSessions(
+            database,
+            clock,
+            self.by_hash,
+            kept_seconds=session_seconds,
+            idle_seconds=idle_seconds,
+        )
         self.attempts = Attempts(database, lock_out or LockoutPolicy())
         self.services = ServiceIdentities(database, clock)
         self.seen = Seen(database, external_kept_seconds)

@@ -240,7 +240,11 @@ class ApiKeys(ABC):
         """Return the principal of a token; None if unknown or expired, or its user disabled."""
         if not token or len(token) > TOKEN_CHARACTERS_MAX:
             return None
-        row = await self._database.fetch_one(_WHO, [USE_NOTED_EVERY_SECONDS, _digest(token)])
+        return await self.by_hash(_digest(token))
+
+    async def by_hash(self, token_sha256: bytes) -> Principal | None:
+        """Return the principal of the token with this hash, as `by_token`."""
+        row = await self._database.fetch_one(_WHO, [USE_NOTED_EVERY_SECONDS, token_sha256])
         if row is None:
             return None
         if row["unnoted"]:

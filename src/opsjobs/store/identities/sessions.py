@@ -35,7 +35,7 @@ update sessions set ended_at = opsjobs_now(), because = 'too many' where id in (
     offset %s)"""
 
 # Ended sessions are kept for a day, in which the reuse of their tokens is reported as such.
-_FORGET = """
+FORGET_SESSIONS = """
 delete from sessions where id in (
   select id from sessions where coalesce(ended_at,
     expires_at) < (select opsjobs_now()) - interval '1 day' limit 100)"""
@@ -80,7 +80,7 @@ class LoginSessions:
         """Start a login; `password_hash`: the same password, hashed with today's parameters."""
         session = uuid7(self._clock.now())
         async with self._database.transaction() as connection:
-            await connection.execute(_FORGET)
+            await connection.execute(FORGET_SESSIONS)
             await connection.execute(_BEGIN, [session, user.id, self._kept_seconds])
             await connection.execute(_MAKE_ROOM, [user.id, SESSIONS_MAX])
             await connection.execute(
@@ -213,9 +213,10 @@ class Attempts:
         self._database = database
         self._lock_out = lock_out
 
-    async def begin(self, name: str, address: str | None, *, user_id: int | None) -> None:
+    async def begin(self, name: str | None, address: str | None, *, user_id: int | None) -> None:
         """Count an attempt. Raises TooMany: then the password is not checked.
 
+        `name`: None for a login by a code, which names no user: it is counted by address only.
         `user_id`: that of the user who has this name, if any. Every attempt counts as failed until
         `succeeded` is called.
         """
@@ -223,11 +224,13 @@ class Attempts:
         async with self._database.transaction() as connection:
             await connection.execute(_FORGET_ATTEMPTS, [FORGOTTEN_AT_ONCE])
             # Always in one order, so that two attempts never deadlock.
-            for key, limit in (
-                (_of_address(address), self._lock_out.of_address),
-                (_of_name_from(name, address), self._lock_out.of_name),
-                (_of_name(name), self._lock_out.everywhere),
-            ):
+            counted = [(_of_address(address), self._lock_out.of_address)]
+            if name is not None:
+                counted += [
+                    (_of_name_from(name, address), self._lock_out.of_name),
+                    (_of_name(name), self._lock_out.everywhere),
+                ]
+            for key, limit in counted:
                 values = {"key": key, "limit": limit, "window": self._lock_out.window_seconds}
                 row = await (await connection.execute(_COUNT, values)).fetchone()
                 assert row is not None
@@ -248,15 +251,16 @@ class Attempts:
             detail = f"There were too many attempts to log in: come back in {seconds} seconds."
             raise TooMany("login_locked", detail, retry_after_seconds=seconds)
 
-    async def succeeded(self, name: str, address: str | None) -> None:
+    async def succeeded(self, name: str | None, address: str | None) -> None:
         """Reset the count of the name from this address, and subtract one from the other counts."""
         async with self._database.transaction() as connection:
             await connection.execute(_LESS, [_of_address(address)])
-            await connection.execute(_WELL, [_of_name_from(name, address)])
-            await connection.execute(_LESS, [_of_name(name)])
+            if name is not None:
+                await connection.execute(_WELL, [_of_name_from(name, address)])
+                await connection.execute(_LESS, [_of_name(name)])
 
-    async def failed(self, name: str, *, user_id: int | None) -> None:
-        """Record a failed login, within the limit of the window.
+    async def failed(self, name: str | None, *, user_id: int | None) -> None:
+        """Record a failed login, within the limit of the window; `name` None: by a code.
 
         A name that belongs to no user may be a mistyped password, so it is not recorded.
         """
@@ -269,11 +273,11 @@ class Attempts:
             row = await (await connection.execute(_COUNT, values)).fetchone()
             assert row is not None
             if row["n"] <= AUDITED_MAX:
-                reason = (
-                    "the password is wrong, or the user disabled"
-                    if user_id
-                    else "there is no such user"
-                )
+                reason = "the password is wrong, or the user disabled"
+                if name is None:
+                    reason = "the code is unknown, used or expired"
+                elif not user_id:
+                    reason = "there is no such user"
                 await audit.record(
                     connection,
                     "login.failed",

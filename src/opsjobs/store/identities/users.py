@@ -183,6 +183,7 @@ class Users:
             after = _user(row)
             if off or password_hash is not None:
                 await connection.execute(_END_SESSIONS, [action, before.id])
+                await connection.execute("delete from login_codes where user_id = %s", [before.id])
             told = {
                 **_describe(after),
                 **({"password": "changed"} if password_hash is not None else {}),

@@ -1,0 +1,315 @@
+"""Sessions of browsers: a cookie is their only proof, and a code of one use may begin one.
+
+A session belongs to a user, or to an API key. Cookies and codes are stored by their hashes only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any, Literal
+from uuid import UUID
+
+from opsjobs.clock import Clock, uuid7
+from opsjobs.model.access import Principal
+from opsjobs.model.errors import Forbidden, Unauthorised
+from opsjobs.model.grants import principal_of
+from opsjobs.store import audit
+from opsjobs.store.identities.sessions import FORGET_SESSIONS, SESSIONS_MAX
+from opsjobs.store.transaction import Connection, Database
+
+COOKIE_PREFIX = "opss_"
+COOKIE_CHARACTERS_MAX = 200
+CODE_SECONDS = 60
+CODES_MAX = 10
+"""Unused codes of one user or API key at a time; a further one replaces the oldest."""
+CODE_CHARACTERS_MAX = 200
+CONFIRMED_SECONDS = 600
+"""Time after a login, or a confirmation, in which sensitive changes need no new proof."""
+AGENT_CHARACTERS_MAX = 200
+USE_NOTED_EVERY_SECONDS = 60
+
+_USER = "select id, name, name as person from users where name = %s and disabled_at is null"
+_USER_BY_ID = "select id, name, name as person from users where id = %s and disabled_at is null"
+_KEY = "select id, name, person, token_sha256 as key_sha256 from api_keys where name = %s"
+_KEY_BY_HASH = (
+    "select id, name, person, token_sha256 as key_sha256 from api_keys where token_sha256 = %s"
+)
+
+_BEGIN = """
+insert into sessions (id, user_id, key_sha256, cookie_sha256, expires_at, address, agent)
+values (%(id)s, %(user_id)s, %(key_sha256)s, %(cookie)s,
+  opsjobs_now() + make_interval(secs => %(kept)s), %(address)s, %(agent)s)
+returning id, created_at, expires_at, confirmed_at"""
+
+_MAKE_ROOM = """
+update sessions set ended_at = opsjobs_now(), because = 'too many' where id in (
+  select id from sessions
+  where (user_id = %(user_id)s or key_sha256 = %(key_sha256)s) and ended_at is null
+  order by created_at desc, id desc offset %(most)s)"""
+
+_FIND = """
+select s.id, s.created_at, s.expires_at, s.confirmed_at, s.key_sha256, u.name, u.grants,
+  s.last_used_at < opsjobs_now() - make_interval(secs => %(noted)s) as unnoted
+from sessions s left join users u on u.id = s.user_id and u.disabled_at is null
+where s.cookie_sha256 = %(cookie)s and s.ended_at is null
+  and s.expires_at > (select opsjobs_now())
+  and s.last_used_at > (select opsjobs_now()) - make_interval(secs => %(idle)s)
+  and (s.user_id is null or u.id is not null)"""
+
+_USED = "update sessions set last_used_at = opsjobs_now() where id = %s returning id"
+
+_CONFIRM = """
+update sessions set confirmed_at = opsjobs_now() where id = %s and ended_at is null
+returning confirmed_at"""
+
+_END = """
+with ended as (
+  update sessions set ended_at = opsjobs_now(), because = 'logged out'
+  where cookie_sha256 = %s and ended_at is null returning user_id, key_sha256
+)
+select case when u.id is null then 'api_key' else 'user' end as thing,
+  coalesce(u.id, k.id) as id, coalesce(u.name, k.name) as name, coalesce(u.name, k.person) as person
+from ended e left join users u on u.id = e.user_id
+  left join api_keys k on k.token_sha256 = e.key_sha256"""
+
+_FORGET_CODES = """
+delete from login_codes where expires_at < opsjobs_now() or code_sha256 in (
+  select code_sha256 from login_codes where user_id = %(user_id)s or key_sha256 = %(key_sha256)s
+  order by expires_at desc offset %(most)s)"""
+
+_ADD_CODE = """
+insert into login_codes (code_sha256, user_id, key_sha256, expires_at)
+values (%(code)s, %(user_id)s, %(key_sha256)s,
+  opsjobs_now() + make_interval(secs => %(seconds)s))"""
+
+_TAKE_CODE = """
+delete from login_codes where code_sha256 = %s
+returning user_id, key_sha256, expires_at > opsjobs_now() as good"""
+
+_HAS_USERS = "select exists (select from users where disabled_at is null) as found"
+
+
+@dataclass(frozen=True, slots=True)
+class SessionOwner:
+    """The user, or the API key, that a session belongs to."""
+
+    thing: Literal["user", "api_key"]
+    id: int
+    name: str
+    person: str | None
+    key_sha256: bytes | None = None
+
+    def values(self) -> dict[str, Any]:
+        """Return the columns that name the owner."""
+        return {
+            "user_id": self.id if self.thing == "user" else None,
+            "key_sha256": self.key_sha256,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class CookieSession:
+    """A running session of a browser, with the current rights of its owner."""
+
+    id: UUID
+    principal: Principal
+    created_at: datetime
+    expires_at: datetime
+    confirmed_at: datetime
+
+    @property
+    def confirmed_until(self) -> datetime:
+        """The time from which sensitive changes need a new proof."""
+        return self.confirmed_at + timedelta(seconds=CONFIRMED_SECONDS)
+
+
+@dataclass(frozen=True, slots=True)
+class BrowserClient:
+    """The client that logs in, as its session is listed."""
+
+    address: str | None
+    agent: str | None
+
+
+class CookieSessions:
+    """The sessions of browsers.
+
+    `kept_seconds`: the lifetime of a session. `idle_seconds`: how long it lasts without a request.
+    `key_principal`: returns the current rights of the API key with this hash of its token.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        clock: Clock,
+        key_principal: Callable[[bytes], Awaitable[Principal | None]],
+        *,
+        kept_seconds: float,
+        idle_seconds: float,
+    ) -> None:
+        self._database = database
+        self._clock = clock
+        self._key_principal = key_principal
+        self.kept_seconds = kept_seconds
+        self.idle_seconds = idle_seconds
+
+    async def begin(
+        self,
+        owner: SessionOwner,
+        client: BrowserClient,
+        *,
+        how: str,
+        password_hash: str | None = None,
+    ) -> str:
+        """Start a session and return its cookie, which nothing else has.
+
+        `how`: the proof, for the audit log. `password_hash`: the same password, hashed with today's
+        parameters.
+        """
+        cookie = COOKIE_PREFIX + secrets.token_urlsafe(32)
+        values = {
+            **owner.values(),
+            "id": uuid7(self._clock.now()),
+            "cookie": digest(cookie),
+            "kept": self.kept_seconds,
+            "address": client.address,
+            "agent": client.agent and client.agent[:AGENT_CHARACTERS_MAX],
+            "most": SESSIONS_MAX,
+        }
+        async with self._database.transaction() as connection:
+            await connection.execute(FORGET_SESSIONS)
+            await connection.execute(_BEGIN, values)
+            await connection.execute(_MAKE_ROOM, values)
+            if owner.thing == "user":
+                await connection.execute(
+                    "update users set last_login_at = opsjobs_now(), password_hash = "
+                    "coalesce(%s, password_hash) where id = %s",
+                    [password_hash, owner.id],
+                )
+            await _record_by(connection, owner, f"{owner.thing}.logged_in", how)
+        return cookie
+
+    async def find(self, cookie: str) -> CookieSession:
+        """Return the session of a cookie. Raises Unauthorised if it is unknown or has ended."""
+        if not cookie.startswith(COOKIE_PREFIX) or len(cookie) > COOKIE_CHARACTERS_MAX:
+            raise _ended()
+        values = {
+            "cookie": digest(cookie),
+            "noted": USE_NOTED_EVERY_SECONDS,
+            "idle": self.idle_seconds,
+        }
+        row = await self._database.fetch_one(_FIND, values)
+        principal = None if row is None else await self._principal(row)
+        if row is None or principal is None:
+            raise _ended()
+        if row["unnoted"]:
+            # One write per minute and session, not per request.
+            await self._database.fetch(_USED, [row["id"]])
+        return CookieSession(
+            row["id"], principal, row["created_at"], row["expires_at"], row["confirmed_at"]
+        )
+
+    async def _principal(self, row: Mapping[str, Any]) -> Principal | None:
+        if row["key_sha256"] is not None:
+            return await self._key_principal(row["key_sha256"])
+        return principal_of(row["name"], "user", row["grants"], row["name"])
+
+    async def confirm(self, session: CookieSession, *, how: str) -> CookieSession:
+        """Record that the caller has proven again who it is. Raises Unauthorised if it ended."""
+        async with self._database.transaction() as connection:
+            row = await (await connection.execute(_CONFIRM, [session.id])).fetchone()
+            if row is None:
+                raise _ended()
+            await audit.record(connection, "login.confirmed", "login", str(session.id), reason=how)
+        return replace(session, confirmed_at=row["confirmed_at"])
+
+    async def end(self, cookie: str) -> None:
+        """End the session of a cookie; an unknown one ends nothing."""
+        if len(cookie) > COOKIE_CHARACTERS_MAX:
+            return
+        async with self._database.transaction() as connection:
+            row = await (await connection.execute(_END, [digest(cookie)])).fetchone()
+            if row is not None and row["id"] is not None:
+                owner = SessionOwner(**row)
+                await _record_by(connection, owner, f"{owner.thing}.logged_out", None)
+
+    async def create_code(self, principal: Principal) -> str:
+        """Return a code that begins one session of this user or API key, within CODE_SECONDS.
+
+        Raises Forbidden for other callers.
+        """
+        code = secrets.token_urlsafe(32)
+        async with self._database.transaction() as connection:
+            owner = await _owner_of(connection, principal)
+            values = {
+                **owner.values(),
+                "code": digest(code),
+                "seconds": CODE_SECONDS,
+                "most": CODES_MAX - 1,
+            }
+            await connection.execute(_FORGET_CODES, values)
+            await connection.execute(_ADD_CODE, values)
+            await audit.record(connection, "login.code_created", owner.thing, owner.id, owner.name)
+        return code
+
+    async def redeem(self, code: str) -> SessionOwner | None:
+        """Use up a code and return its owner; None if it is unknown or expired, or its owner is."""
+        if len(code) > CODE_CHARACTERS_MAX:
+            return None
+        async with self._database.transaction() as connection:
+            row = await (await connection.execute(_TAKE_CODE, [digest(code)])).fetchone()
+            if row is None or not row["good"]:
+                return None
+            if row["key_sha256"] is None:
+                return await _owner(connection, "user", _USER_BY_ID, row["user_id"])
+            owner = await _owner(connection, "api_key", _KEY_BY_HASH, row["key_sha256"])
+        return owner if owner and await self._key_principal(row["key_sha256"]) else None
+
+    async def has_users(self) -> bool:
+        """Return True if there is a user who can log in with a password."""
+        row = await self._database.fetch_one(_HAS_USERS)
+        return row is not None and bool(row["found"])
+
+
+async def _owner_of(connection: Connection, principal: Principal) -> SessionOwner:
+    owner = None
+    if principal.kind == "user":
+        owner = await _owner(connection, "user", _USER, principal.name)
+    elif principal.kind == "api_key":
+        owner = await _owner(connection, "api_key", _KEY, principal.name)
+    if owner is None:
+        detail = (
+            f"{principal.name} is of the kind {principal.kind}: only users and API keys get a "
+            "code. Log in to the console in another way."
+        )
+        raise Forbidden("no_code", detail)
+    return owner
+
+
+async def _owner(
+    connection: Connection, thing: Literal["user", "api_key"], query: str, ref: object
+) -> SessionOwner | None:
+    row = await (await connection.execute(query, [ref])).fetchone()
+    return None if row is None else SessionOwner(thing=thing, **row)
+
+
+async def _record_by(
+    connection: Connection, owner: SessionOwner, action: str, reason: str | None
+) -> None:
+    """Record an action of the owner, whose request came without a token."""
+    acting = replace(audit.actor(), name=owner.name, kind=owner.thing, person=owner.person)
+    with audit.acting(acting):
+        await audit.record(connection, action, owner.thing, owner.id, owner.name, reason=reason)
+
+
+def digest(text: str) -> bytes:
+    """Return the hash by which a cookie or a code is stored: each is 256 random bits."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
+
+
+def _ended() -> Unauthorised:
+    return Unauthorised("session_ended", "This session has ended: log in again.")

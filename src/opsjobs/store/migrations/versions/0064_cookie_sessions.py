@@ -1,0 +1,11 @@
+"""Sessions of browsers, which a cookie proves, and the codes that begin them."""
+
+from opsjobs.store.migrations import files
+
+revision = "0064"
+down_revision = "0063"
+
+
+def upgrade() -> None:
+    """Apply the SQL file beside this one."""
+    files.run(__file__)
