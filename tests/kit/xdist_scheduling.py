@@ -1,4 +1,4 @@
-"""How test processes share the tests: by file, the longest first, and all that needs the one service of tests/e2e to one process."""
+"""How test processes share the tests: by file, the longest first, and all that needs the one service of a folder to one process."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from xdist.scheduler import LoadScopeScheduling
 
 _LONGEST_FIRST = (
     "e2e",
+    "console",
     "chaos",
     "standalone",
     "remote",
@@ -18,6 +19,8 @@ _LONGEST_FIRST = (
     "api",
     "store",
 )
+# All files of a folder share one service (and one browser).
+_TOGETHER = ("console", "e2e")
 # These start a service of their own.
 _APART = ("test_examples.py", "test_leftovers.py")
 
@@ -30,7 +33,8 @@ class Shares(LoadScopeScheduling):
 
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.partition("::")[0]
-        return "tests/e2e" if _folder(file) == "e2e" and not file.endswith(_APART) else file
+        folder = _folder(file)
+        return f"tests/{folder}" if folder in _TOGETHER and not file.endswith(_APART) else file
 
 
 def turn(item: pytest.Item) -> int:

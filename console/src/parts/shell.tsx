@@ -168,9 +168,12 @@ function PageView({ route, parameters }: { route: PageRoute | null; parameters: 
   }, [route]);
   if (!route)
     return (
-      <Empty why={`There is no page ${path.value}.`}>
-        <Link to="/">To what runs now</Link>
-      </Empty>
+      <>
+        <h1>Not found</h1>
+        <Empty why={`There is no page ${path.value}.`}>
+          <Link to="/">To what runs now</Link>
+        </Empty>
+      </>
     );
   if (failed) return <Trouble error={newVersion()} onRetry={() => location.reload()} />;
   if (page?.route !== route) return null;

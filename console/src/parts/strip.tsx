@@ -1,12 +1,13 @@
 /** A row of short facts, each of which leads somewhere. */
-import type { ComponentChildren } from "preact";
 import { Link } from "../router.tsx";
 import { Icon } from "./icon.tsx";
+import { Text } from "./text.tsx";
 import type { Tone } from "./tone.ts";
 
 export interface Fact {
   tone: Tone;
-  text: ComponentChildren;
+  /** May hold names of others. */
+  text: string;
   to: string;
 }
 
@@ -19,7 +20,7 @@ export function Strip({ label, facts }: { label: string; facts: readonly Fact[] 
             <span class={`tone ${fact.tone}`}>
               <Icon name={fact.tone} />
             </span>
-            {fact.text}
+            <Text of={fact.text} />
           </Link>
         </li>
       ))}

@@ -67,6 +67,7 @@ def _print_welcome(stack: Stack, seconds: float) -> None:
         else "opsjobs targets add --help"
     )
     sys.stdout.write(
+        f"console:      {stack.url}/console/\n"
         f"API:          {stack.url}   (its pages: {stack.url}/docs)\n"
         f"admin token:  {stack.admin_token_file}\n"
         f"next, in another terminal:  {first}\n"

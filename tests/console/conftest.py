@@ -1,0 +1,119 @@
+"""One service with a lab and one browser for all tests of the console."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import httpx2
+import pytest
+
+from console.browser import DESKTOP, BrowserThread, Visitor, find_chromium, visitor
+from kit.backing_servers import memory, open_folder
+from kit.opsjobs_processes import Up, up
+from opsjobs.web.console_files import ConsoleFiles
+
+MACHINES = 6
+ENDED_SECONDS = 60
+
+
+@dataclass
+class Stack:
+    """The service, and its API as admin."""
+
+    service: Up
+    url: str
+    token: str
+    http: httpx2.Client
+
+    def call(self, method: str, path: str, body: Any = None) -> Any:
+        """The answer of the API; a refusal fails the test."""
+        answer = self.http.request(method, path, json=body)
+        assert answer.status_code < 400, f"{method} {path}: {answer.text}"
+        return answer.json() if answer.content else None
+
+    def launch(self, command: str, **more: Any) -> dict[str, Any]:
+        """Launch a command on all machines of the lab."""
+        actions = [{"type": "command", "command": command}]
+        body = {"actions": actions, "targets": {"selector": "lab=true"}, **more}
+        made: dict[str, Any] = self.call("POST", "/run", body)
+        return made
+
+    def run(self, command: str, **more: Any) -> dict[str, Any]:
+        """The same; what it is once it has ended."""
+        made = self.launch(command, **more)
+        answer = self.http.get(f"/executions/{made['id']}/events", timeout=ENDED_SECONDS)
+        assert answer.status_code == 200
+        ended: dict[str, Any] = self.call("GET", f"/executions/{made['id']}")
+        return ended
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[BrowserThread]:
+    """Chromium, the one that is installed."""
+    program = find_chromium()
+    if program is None:
+        pytest.skip("the console is tested with Chromium: apt-get install chromium")
+    if ConsoleFiles().index() is None:
+        pytest.skip("the console was not built: scripts/console build")
+    found = BrowserThread(program)
+    yield found
+    found.close()
+
+
+@pytest.fixture(scope="session")
+def stack(browser: BrowserThread) -> Iterator[Stack]:
+    """A service with machines, which all tests share: what a test makes stays."""
+    with (
+        open_folder(memory()) as folder,
+        up(folder / "data", "--lab", str(MACHINES)) as service,
+    ):
+        url = (service.data / "endpoint").read_text().strip()
+        token = (service.data / "admin-token").read_text().strip()
+        headers = {"Authorization": f"Bearer {token}"}
+        with httpx2.Client(base_url=f"{url}/api/v1", headers=headers, timeout=30) as http:
+            yield Stack(service, url, token, http)
+
+
+Visit = Callable[..., AbstractContextManager[Visitor]]
+
+
+@pytest.fixture
+def visit(browser: BrowserThread, stack: Stack) -> Visit:
+    """`with visit(theme="dark", size=PHONE, role="viewer") as somebody: …`; an admin without a role."""
+
+    @contextmanager
+    def opened(
+        *, theme: str = "light", size: tuple[int, int] = DESKTOP, role: str | None = None
+    ) -> Iterator[Visitor]:
+        token = stack.token if role is None else _token_of(stack, role)
+        with visitor(browser.browser, stack.url, token, theme=theme, size=size) as found:
+            yield found
+
+    return opened
+
+
+def _token_of(stack: Stack, role: str) -> str:
+    name = f"ada-{role}"
+    answer = stack.http.post("/api-keys", json={"name": name, "role": role})
+    if answer.status_code == 201:
+        _TOKENS[name] = answer.json()["token"]
+    return _TOKENS[name]
+
+
+_TOKENS: dict[str, str] = {}
+
+
+@pytest.hookimpl
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """Run a test that visits pages on the browser's thread."""
+    given = pyfuncitem.funcargs
+    thread = given.get("browser")
+    if not isinstance(thread, BrowserThread):
+        return None
+    names = pyfuncitem._fixtureinfo.argnames
+    thread.run(partial(pyfuncitem.obj, **{name: given[name] for name in names}))
+    return True

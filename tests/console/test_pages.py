@@ -1,0 +1,43 @@
+"""Every page: both themes, wide and narrow, nothing that axe finds, no message in the console."""
+
+from __future__ import annotations
+
+import pytest
+
+from console.browser import DESKTOP, PHONE, check_accessibility, check_width
+from console.conftest import Stack, Visit
+
+# Each page of the console has its line here.
+PAGES = ["/"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _lived_in(stack: Stack) -> None:
+    """Something of all kinds: what ended well and badly, what runs, what waits for a person."""
+    stack.run("hostname")
+    stack.run("exit 3")
+    stack.launch("sleep 600")
+    approval = {"type": "approval", "message": "Restart the database?"}
+    job = {
+        "name": "restart-db",
+        "actions": [approval],
+        "targets": {"selector": "lab=true"},
+    }
+    made = stack.call("POST", "/jobs", job)
+    stack.call("POST", f"/jobs/{made['id']}/execute", {})
+    stack.call(
+        "POST",
+        f"/jobs/{made['id']}/schedules",
+        {"name": "nightly", "type": "recurring", "every": "daily", "time": "02:30"},
+    )
+
+
+@pytest.mark.parametrize("path", PAGES)
+@pytest.mark.parametrize(("theme", "size"), [("light", DESKTOP), ("dark", PHONE)])
+def test_a_page_is_accessible_and_fits(
+    visit: Visit, path: str, theme: str, size: tuple[int, int]
+) -> None:
+    with visit(theme=theme, size=size) as ada:
+        page = ada.go(path)
+        check_accessibility(page)
+        check_width(page)
