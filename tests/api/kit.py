@@ -67,6 +67,7 @@ from opsjobs.store.identities import IdentityStore
 from opsjobs.store.integration_reports import IntegrationReports
 from opsjobs.store.jobs import Jobs
 from opsjobs.store.ledger import Ledger
+from opsjobs.store.output_lines import LineReader
 from opsjobs.store.scheduling.calendars import Calendars
 from opsjobs.store.scheduling.firings import Firings
 from opsjobs.store.scheduling.schedule_overview import ScheduleOverview
@@ -203,6 +204,7 @@ def services_on(
         files=files,
         artifacts=Artifacts(database),
         overview=ExecutionOverview(database),
+        output_lines=LineReader(database),
         executions=executions,
         event_feed=EventFeed(database),
         event_builder=EventBuilder(executions, execution_log),

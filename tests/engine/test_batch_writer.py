@@ -19,6 +19,7 @@ from opsjobs.engine.worker.batch_writer import BatchWriter
 from opsjobs.model.errors import TooSlow, Unavailable
 from opsjobs.model.execution import RunStatus, WaitingFor
 from opsjobs.store.ledger import Claimed, Flush, Settled
+from opsjobs.store.ledger.claim import Progress
 from opsjobs.telemetry import Metrics
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -330,3 +331,27 @@ async def test_the_reason_of_a_hold_is_made_storable() -> None:
         await at.recorder.drain()
     (told,) = (run for flush in at.book.stored for run in flush.runs)
     assert told.awaits == "web-1 cannot be reached: \ufffd?!"
+
+
+async def test_lines_are_counted_across_entries_streams_and_workers() -> None:
+    async with desk() as at:
+        page = at.run(1).begin("step-1", 1, NOW)
+        page.write_output("stdout", 0, b"one\ntw")
+        page.write_output("stderr", 0, b"other")
+        page.write_output("stdout", 6, b"o\n\nfour\nfi")
+        page.note_dropped("stdout", 16, 5)
+        page.write_output("stdout", 21, b"open")
+        await page.run.flush()
+        (flush,) = at.book.stored
+        assert [line.lines for line in flush.lines] == [2, 1, 3, 1, 1]
+        assert flush.results[0].open_lines == (True, True)
+        progress = Progress(
+            "step-1", 1, RunStatus.RUNNING, None, (25, 5), NOW, open_lines=(True, False)
+        )
+        heir = at.run(1, fence=2).begin("step-1", 1, NOW, progress=progress)
+        heir.write_output("stdout", 25, b" no more\nseven")
+        heir.write_output("stderr", 5, b"new")
+        end(heir)
+        await at.recorder.drain()
+        found = [line.lines for line in at.book.stored[-1].lines if line.event == "output"]
+        assert found == [1, 1]

@@ -136,12 +136,12 @@ select id, 'discarded', 'ada' from target_runs where status = 'lost' and executi
     (
         "log",
         """insert into execution_log (log_day, execution_id, seq, at, event, target_run_id, target_id, action, attempt, stream,
-  start_offset, data, body)
+  start_offset, data, body, lines)
 select e.log_day, e.id, s, e.finished_at, case when o then 'output' when s = 20 then 'end' else 'status' end,
   r.id, r.target_id, case when o then 'step-1' end, case when o then 1 end,
   case when o then case when s < 11 then 'stdout' else 'stderr' end end, case when o then (s - case when s < 11 then 2 else 11 end) * 60 end,
   case when o then convert_to(rpad(e.id::text, 60, '.'), 'UTF8') end,
-  case when not o then jsonb_build_object('execution', e.id, 'status', e.status) end
+  case when not o then jsonb_build_object('execution', e.id, 'status', e.status) end, case when o then (s in (2, 11))::int end
 from job_executions e cross join generate_series(1, 20) s cross join lateral (select s between 2 and 18 as o) x
 left join target_runs r on r.execution_id = e.id and r.position = 1 and o
 where e.id > %(n)s * 3 / 4 order by e.id, s""",
@@ -244,8 +244,9 @@ where execution_id = (select max(id) from job_executions)""",
     ),
     (
         "its log",
-        """insert into execution_log (log_day, execution_id, seq, event, target_run_id, target_id, action, attempt, stream, start_offset, data)
-select (now() at time zone 'UTC')::date, execution_id, 1 + position, 'output', r.id, target_id, 'step-1', 1, 'stdout', 0, w.said
+        """insert into execution_log (log_day, execution_id, seq, event, target_run_id, target_id, action, attempt, stream, start_offset,
+  data, lines)
+select (now() at time zone 'UTC')::date, execution_id, 1 + position, 'output', r.id, target_id, 'step-1', 1, 'stdout', 0, w.said, 1
 from target_runs r join (
   select way, convert_to(string_agg(md5(way::text || n), ''), 'UTF8') as said from generate_series(0, 6) way, generate_series(1, 512) n
   group by 1) w on w.way = r.position %% 7

@@ -19,6 +19,7 @@ from opsjobs.model.execution import (
 from opsjobs.model.target import Target, Transport
 from opsjobs.store.executions import Executions
 from opsjobs.store.ledger import Claimed, Flush, Ledger, LogLine, NewExecution, ResultState, RunMove
+from opsjobs.store.ledger.flush import count_lines
 from opsjobs.store.transaction import Database
 
 Stream = Literal["stdout", "stderr"]
@@ -39,6 +40,7 @@ class Story:
         self._flushes = 0
         self._results: dict[tuple[int, str], ResultState] = {}
         self._attempts: dict[tuple[str, str], int] = {}
+        self._open: set[tuple[object, ...]] = set()
         self.execution_id = 0
         self.runs: dict[str, Claimed] = {}
 
@@ -89,18 +91,21 @@ class Story:
         for start in range(0, len(data), 2 << 20):
             part = data[start : start + (2 << 20)]
             offset = self._stored(name, action, stream)
-            lines = [
-                LogLine(
-                    self.runs[name].id,
-                    "output",
-                    action,
-                    self._attempt(name, action),
-                    stream,
-                    offset + at,
-                    part[at : at + chunk],
-                )
-                for at in range(0, len(part), chunk)
-            ]
+            lines = self._counted(
+                name,
+                [
+                    LogLine(
+                        self.runs[name].id,
+                        "output",
+                        action,
+                        self._attempt(name, action),
+                        stream,
+                        offset + at,
+                        part[at : at + chunk],
+                    )
+                    for at in range(0, len(part), chunk)
+                ],
+            )
             await self._flush(name, action, lines, {stream: offset + len(part)})
 
     async def drop(
@@ -118,6 +123,7 @@ class Story:
             None,
             dropped,
         )
+        self._counted(name, [line])
         await self._flush(name, action, [line], {stream: offset + dropped})
 
     async def act(self, name: str, action: str, exit_code: int = 0) -> None:
@@ -180,6 +186,14 @@ class Story:
     async def now(self) -> Execution:
         """The execution as it stands."""
         return await Executions(self._database).get(str(self.execution_id))
+
+    def _counted(self, name: str, lines: list[LogLine]) -> list[LogLine]:
+        """Count the lines that begin in each piece, as the worker's journal does."""
+        for line in lines:
+            key = (self.runs[name].id, line.action, line.attempt, line.stream)
+            line.lines, is_open = count_lines(line.data, continues=key in self._open)
+            (self._open.add if is_open else self._open.discard)(key)
+        return lines
 
     def _attempt(self, name: str, action: str) -> int:
         return self._attempts.get((name, action), 1)

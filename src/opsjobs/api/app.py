@@ -34,6 +34,7 @@ from opsjobs.api import (
     log,
     notifications,
     openapi,
+    output_lines,
     problems,
     safety,
     schedule_preview,
@@ -85,6 +86,7 @@ from opsjobs.web.console import ConsoleMiddleware
 _ROUTERS = (
     executions.router,  # first, because it is requested most often
     execution_overview.router,
+    output_lines.router,
     execution_search.router,
     jobs_as_code.router,  # before jobs: /jobs/export is not a job id
     jobs.router,

@@ -91,6 +91,7 @@ from opsjobs.store.ledger import Ledger
 from opsjobs.store.notifications import Notifications
 from opsjobs.store.outbox import Outbox
 from opsjobs.store.outgoing_deliveries import OutgoingDeliveries
+from opsjobs.store.output_lines import LineReader
 from opsjobs.store.scheduling.calendars import Calendars, load_closed_reason
 from opsjobs.store.scheduling.firings import Firings
 from opsjobs.store.scheduling.schedule_overview import ScheduleOverview
@@ -155,6 +156,7 @@ class Services:
     authentication: Authentication
     executions: Executions
     overview: ExecutionOverview
+    output_lines: LineReader
     execution_log: ExecutionLog
     contents: Contents
     files: Files
@@ -299,6 +301,7 @@ def build(
         authentication=build_authentication(settings, known, clock, integrations=integrations),
         executions=executions,
         overview=ExecutionOverview(database),
+        output_lines=LineReader(database),
         execution_log=execution_log,
         contents=Contents(database),
         artifacts=Artifacts(database, clock),

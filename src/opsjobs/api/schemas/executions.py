@@ -343,6 +343,35 @@ class TimelineOut(PageModel):
     phases: list[TimelinePhaseOut]
 
 
+class OutputLineOut(AnswerModel):
+    """One line of output, without its line end."""
+
+    line: Annotated[int, Field(description="Its number in the part that was asked for")]
+    seq: Annotated[int, Field(description="The position of the log at which it begins")]
+    at: Timestamp
+    target_run: int
+    target: Annotated[str, Field(description="The target's name")]
+    action: str | None
+    attempt: int | None
+    stream: str
+    text: Annotated[str, Field(description="At most 16 KiB; bytes that are not UTF-8 are U+FFFD")]
+    complete: Annotated[bool, Field(description="False: no line feed has followed yet")]
+    cut: Annotated[bool, Field(description="True: the line is longer than `text`")]
+    dropped: Annotated[
+        int | None, Field(description="Instead of a text: bytes that were not kept here")
+    ]
+
+
+class LineWindowOut(AnswerModel):
+    """Lines of output, in order."""
+
+    from_: Annotated[int, Field(alias="from", description="The number of the first line")]
+    lines: list[OutputLineOut]
+    next: Annotated[int | None, Field(description="`from` of the next window")]
+    total: Annotated[int, Field(description="Lines so far")]
+    seq: Annotated[int, Field(description="The position of the log that `total` is of")]
+
+
 class LogEntryOut(AnswerModel):
     """An entry of the log. `data` depends on `event`: docs/reference/events.md."""
 

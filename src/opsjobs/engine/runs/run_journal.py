@@ -16,7 +16,7 @@ from opsjobs.model.masking import NOTHING, Mask
 from opsjobs.model.program import SpoolIdentity
 from opsjobs.remote.session import Stream
 from opsjobs.store.ledger import Claimed, ContactChange, LogLine, Progress, ResultState, RunMove
-from opsjobs.store.ledger.flush import result_line, status_line
+from opsjobs.store.ledger.flush import count_lines, result_line, status_line
 from opsjobs.store.statements import storable
 from opsjobs.telemetry.trace_context import TraceContext
 
@@ -129,6 +129,8 @@ class AttemptEntry:
         self.started_at = started_at
         self.stored = progress.stored if progress is not None else (0, 0)
         """Bytes of stdout and stderr that the log holds."""
+        self.open_lines = progress.open_lines if progress is not None else (False, False)
+        """True if stdout, stderr has a last line without a line feed in the log."""
         self.identity = run.identity if uses_spool else None
         """The spool in which the attempt may be started, if any."""
         self.direct = False
@@ -219,6 +221,7 @@ class AttemptEntry:
             direct=self.direct,
             command=self._command if begins else None,
             logged_in=self.logged_in if begins else None,
+            open_lines=self.open_lines,
         )
 
 
@@ -505,10 +508,15 @@ def _take_line(
         return LINE_BYTES
     state = states[entry]
     size = len(line.data) if line.data is not None else line.dropped or 0
-    out, err = state.stored
-    state.stored = entry.stored = (
-        (out + size, err) if line.stream == "stdout" else (out, err + size)
-    )
+    (out, err), (out_open, err_open) = state.stored, state.open_lines
+    if line.stream == "stdout":
+        line.lines, out_open = count_lines(line.data, continues=out_open)
+        out += size
+    else:
+        line.lines, err_open = count_lines(line.data, continues=err_open)
+        err += size
+    state.stored, state.open_lines = (out, err), (out_open, err_open)
+    entry.stored, entry.open_lines = state.stored, state.open_lines
     state.written = (max(state.written[0], state.stored[0]), max(state.written[1], state.stored[1]))
     return LINE_BYTES + len(line.data or b"") if line.data is not None else LINE_BYTES
 

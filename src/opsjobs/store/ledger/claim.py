@@ -114,6 +114,8 @@ class Progress:
     """Seconds until its retry; None if it is not retried."""
     inherited_from: int | None = None
     """The execution that performed it, if it was not this one."""
+    open_lines: tuple[bool, bool] = (False, False)
+    """True if stdout, stderr has a last line without a line feed in the log."""
 
     @property
     def voided(self) -> bool:
@@ -195,7 +197,7 @@ order by m.id limit %(limit)s"""
 
 _PROGRESS = """
 select target_run_id, action, attempt, status, exit_code, error_code, error_message, cancel_proof,
-  stdout_stored, stderr_stored,
+  stdout_stored, stderr_stored, open_lines,
   started_at, outputs, store_id, boot_id, inherited_from,
   extract(epoch from opsjobs_now() - started_at)::float8 as age_seconds,
   extract(epoch from again_at - opsjobs_now())::float8 as again_seconds
@@ -373,6 +375,7 @@ def _progress(row: Mapping[str, Any]) -> Progress:
         age_seconds=row["age_seconds"] or 0.0,
         again_seconds=row["again_seconds"],
         inherited_from=row["inherited_from"],
+        open_lines=(bool(row["open_lines"] & 1), bool(row["open_lines"] & 2)),
     )
 
 

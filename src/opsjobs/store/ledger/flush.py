@@ -41,6 +41,8 @@ class LogLine:
     data: bytes | None = None
     dropped: int | None = None
     body: Mapping[str, Any] | None = None
+    lines: int | None = None
+    """The number of lines of output that begin in this entry."""
 
 
 @dataclass(slots=True)
@@ -75,6 +77,8 @@ class ResultState:
     """With `begins`: its command line, if that differs from the one in its definition."""
     logged_in: tuple[datetime, datetime] | None = None
     """With `begins`: the start and the end of the login, if the action waited for it."""
+    open_lines: tuple[bool, bool] = (False, False)
+    """True if stdout, stderr has a last line without a line feed, which may go on."""
 
     @property
     def store_id(self) -> str | None:
@@ -239,6 +243,7 @@ def _rare_parameters(results: Sequence[ResultState]) -> dict[str, Any]:
     again = results if any(r.again_seconds is not None for r in results) else ()
     commands = results if any(r.command is not None for r in results) else ()
     logins = results if any(r.logged_in is not None for r in results) else ()
+    unfinished = results if any(any(r.open_lines) for r in results) else ()
     return {
         "r_outputs": texts(None if r.outputs is None else json.dumps(r.outputs) for r in outputs),
         "r_again": texts(
@@ -246,6 +251,7 @@ def _rare_parameters(results: Sequence[ResultState]) -> dict[str, Any]:
         ),
         "r_command": texts(r.command for r in commands),
         "r_logged_in": texts(None if r.logged_in is None else _range(*r.logged_in) for r in logins),
+        "r_open": numbers(r.open_lines[0] + 2 * r.open_lines[1] for r in unfinished),
     }
 
 
@@ -272,11 +278,26 @@ def _line_parameters(lines: Sequence[LogLine], runs: Mapping[int, RunMove]) -> d
         "l_start": numbers(line.start_offset for line in lines),
         "l_data": [line.data for line in lines],
         "l_dropped": numbers(line.dropped for line in lines),
+        "l_lines": numbers(line.lines for line in lines),
         "l_body": texts(
             None if line.body is None else json.dumps(line.body, ensure_ascii=False)
             for line in lines
         ),
     }
+
+
+def count_lines(data: bytes | None, *, continues: bool) -> tuple[int, bool]:
+    """Return how many lines begin in a piece of a stream, and if its last line may go on.
+
+    `continues`: the piece goes on with a line that began before it. None: bytes that were not kept
+    are one line.
+    """
+    if data is None:
+        return 1, False
+    if not data:
+        return 0, continues
+    is_open = not data.endswith(b"\n")
+    return data.count(b"\n") + is_open - continues, is_open
 
 
 def status_line(

@@ -31,10 +31,11 @@ with seen as materialized (
                        :'r_code'::text[],
                        :'r_message'::text[], :'r_proof'::text[], :'r_store'::text[],
                        :'r_boot'::text[], :'r_outputs'::text[], :'r_again'::float8[],
-                       :'r_command'::text[], :'r_logged_in'::text[])
+                       :'r_command'::text[], :'r_logged_in'::text[], :'r_open'::int[])
     as r(run_id, execution_id, action, attempt, begins, status, out_before, err_before, out_stored,
          err_stored, out_written, err_written, started_at, finished_at, exit_code, error_code,
-         error_message, cancel_proof, store_id, boot_id, outputs, again, command, logged_in)
+         error_message, cancel_proof, store_id, boot_id, outputs, again, command, logged_in,
+         open_lines)
 ), stale as materialized (
   select run_id from seen where not ours
   union all
@@ -50,12 +51,12 @@ with seen as materialized (
   insert into job_execution_results as s (execution_id, target_run_id, action, attempt, status,
     exit_code, error_code, error_message, worker, cancel_proof, stdout_stored, stderr_stored,
     stdout_bytes, stderr_bytes, started_at, finished_at, store_id, boot_id, outputs, again_at,
-    command, logged_in)
+    command, logged_in, open_lines)
   select r.execution_id, r.run_id, r.action, r.attempt, r.status, r.exit_code, r.error_code,
          r.error_message, :'worker', r.cancel_proof, r.out_stored, r.err_stored, r.out_written,
          r.err_written, r.started_at, r.finished_at, r.store_id, r.boot_id, r.outputs::jsonb,
          case when r.again is not null then opsjobs_now() + make_interval(secs => r.again) end,
-         r.command, r.logged_in::tstzrange
+         r.command, r.logged_in::tstzrange, coalesce(r.open_lines, 0)
   from result r where r.run_id not in (select run_id from stale)
   on conflict (target_run_id, action, attempt) do update set
     status = excluded.status, exit_code = excluded.exit_code, error_code = excluded.error_code,
@@ -64,7 +65,7 @@ with seen as materialized (
     stdout_bytes = excluded.stdout_bytes, stderr_bytes = excluded.stderr_bytes,
     finished_at = excluded.finished_at, store_id = coalesce(excluded.store_id, s.store_id),
     boot_id = coalesce(excluded.boot_id, s.boot_id), outputs = excluded.outputs,
-    again_at = excluded.again_at
+    again_at = excluded.again_at, open_lines = excluded.open_lines
 ), cancelling as materialized (
   select e.id from job_executions e where e.id = any(:'execution'::bigint[]) and e.cancelling
 ), moved as (
@@ -154,24 +155,24 @@ with seen as materialized (
             e.last_seq - t.lines - case when e.finished_at is not null then 2 else 0 end as before
 ), logged as (
   insert into execution_log (log_day, execution_id, seq, event, target_run_id, target_id, action,
-                             attempt, stream, start_offset, data, dropped, body)
+                             attempt, stream, start_offset, data, dropped, body, lines)
   select e.log_day, e.id, e.before + row_number() over (partition by e.id order by l.nth), l.event,
          l.run_id, l.target_id, l.action, l.attempt, l.stream, l.start_offset, l.data, l.dropped,
-         l.body::jsonb
+         l.body::jsonb, l.lines
   from unnest(:'l_run'::bigint[], :'l_execution'::bigint[], :'l_target'::text[], :'l_event'::text[],
               :'l_action'::text[], :'l_attempt'::int[], :'l_stream'::text[], :'l_start'::bigint[],
-              :'l_data'::bytea[], :'l_dropped'::bigint[], :'l_body'::text[])
+              :'l_data'::bytea[], :'l_dropped'::bigint[], :'l_body'::text[], :'l_lines'::int[])
     with ordinality as l(run_id, execution_id, target_id, event, action, attempt, stream,
-                         start_offset, data, dropped, body, nth)
+                         start_offset, data, dropped, body, lines, nth)
   join counted e on e.id = l.execution_id
   where l.run_id not in (select run_id from stale)
   union all
   select e.log_day, e.id, e.before + e.lines + 1, 'status', null, null, null, null, null, null,
-         null, null, jsonb_build_object('execution', e.id, 'status', e.status, 'error', null)
+         null, null, jsonb_build_object('execution', e.id, 'status', e.status, 'error', null), null
            from counted e where e.ended
   union all
   select e.log_day, e.id, e.before + e.lines + 2, 'end', null, null, null, null, null, null, null,
-         null, jsonb_build_object('status', e.status, 'counts', e.counts) from counted e
+         null, jsonb_build_object('status', e.status, 'counts', e.counts), null from counted e
            where e.ended
 ), published as (
   insert into events (shard, type, subject, execution_id, from_seq, to_seq)

@@ -1,0 +1,11 @@
+"""How many lines of output begin in each entry of the log."""
+
+from opsjobs.store.migrations import files
+
+revision = "0055"
+down_revision = "0052"
+
+
+def upgrade() -> None:
+    """Apply the SQL file beside this one."""
+    files.run(__file__)

@@ -1,0 +1,159 @@
+"""Windows of output lines by number, against lines that are counted by hand."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import pytest
+
+from api.kit import problem
+from api.live import Live, live
+from opsjobs.store import output_lines
+from opsjobs.store.transaction import Database
+
+PIECES = (b"a", b"line\n", b"\n", b"x\r\ny", b"\xff\xfe\n", b"two\nlines\n", b"no end", b"\n\n")
+
+
+async def window(desk: Live, **query: Any) -> dict[str, Any]:
+    """The answer to one request."""
+    return (await desk.http.get("/executions/1/lines", params=query)).json()
+
+
+async def all_lines(desk: Live, count: int, **query: Any) -> list[dict[str, Any]]:
+    """All lines, window by window."""
+    found: list[dict[str, Any]] = []
+    first: int | None = 1
+    while first is not None:
+        answer = await window(desk, **{"from": first, "count": count, **query})
+        found += answer["lines"]
+        first = answer["next"]
+    return found
+
+
+class Expected:
+    """The lines of some streams, as they begin, from the pieces that are written."""
+
+    def __init__(self) -> None:
+        self.lines: list[tuple[str, str, bytes]] = []
+        self._open: dict[tuple[str, str], int] = {}
+
+    def write(self, name: str, stream: str, data: bytes) -> None:
+        """Add a piece, byte by byte."""
+        for byte in data:
+            if (at := self._open.get((name, stream))) is None:
+                at = self._open[name, stream] = len(self.lines)
+                self.lines.append((name, stream, b""))
+            if byte == 10:
+                del self._open[name, stream]
+            self.lines[at] = (name, stream, self.lines[at][2] + bytes([byte]))
+
+    def texts(self, name: str | None = None, stream: str | None = None) -> list[str]:
+        """What is shown of them."""
+        return [
+            data.removesuffix(b"\n")
+            .removesuffix(b"\r" if data.endswith(b"\r\n") else b"")
+            .decode("utf-8", "replace")
+            for n, s, data in self.lines
+            if name in (None, n) and stream in (None, s)
+        ]
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_windows_have_the_lines_that_were_written(
+    database: Database, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    """Small strides, so that there are many sums, and more than are kept."""
+    monkeypatch.setattr(output_lines, "STRIDE_ROWS", 4)
+    monkeypatch.setattr(output_lines, "SUMS_MAX", 8)
+    monkeypatch.setattr(output_lines, "SCAN_ROWS", 10)
+    turns, expected = random.Random(seed), Expected()
+    async with live(database) as desk:
+        await desk.story.live(3)
+        for _ in range(120):
+            name, stream = f"web-{turns.randint(1, 3)}", turns.choice(["stdout", "stderr"])
+            data = b"".join(turns.choices(PIECES, k=turns.randint(1, 4)))
+            await desk.story.write(name, data, stream=stream, chunk=turns.randint(1, 9))  # type: ignore[arg-type]
+            for each in [data]:
+                expected.write(name, stream, each)
+            if turns.random() < 0.1:  # the sums are extended as the log grows
+                assert (await window(desk, count=1))["total"] == len(expected.lines)
+        texts = [line["text"] for line in await all_lines(desk, turns.randint(1, 40))]
+        assert texts == expected.texts()
+        for name, stream in (("web-2", None), ("web-1", "stderr"), (None, "stdout")):
+            query = {k: v for k, v in (("target", name), ("stream", stream)) if v is not None}
+            found = await all_lines(desk, 7, **query)
+            assert [line["text"] for line in found] == expected.texts(name, stream)
+            assert [line["line"] for line in found] == list(range(1, len(found) + 1))
+        for _ in range(20):
+            first, count = turns.randint(1, len(texts)), turns.randint(1, 30)
+            answer = await window(desk, **{"from": first, "count": count})
+            assert [line["text"] for line in answer["lines"]] == texts[first - 1 :][:count]
+            assert answer["next"] == (first + count if first + count <= len(texts) else None)
+        last = await window(desk, **{"from": -5, "count": 10})
+        assert [line["text"] for line in last["lines"]] == texts[-5:]
+        assert (last["from"], last["next"]) == (len(texts) - 4, None)
+
+
+async def test_a_line_says_where_it_is_from_and_if_it_has_ended(database: Database) -> None:
+    async with live(database) as desk:
+        await desk.story.live(2)
+        await desk.story.write("web-2", b"Password: ")
+        await desk.story.write("web-1", b"one\n", stream="stderr")
+        await desk.story.drop("web-1", 99, stream="stderr")
+        first, second, third = (await window(desk))["lines"]
+        run = desk.story.runs["web-2"].id
+        assert {k: v for k, v in first.items() if k != "at"} == {
+            "line": 1,
+            "seq": 5,
+            "target_run": run,
+            "target": "web-2",
+            "action": "step-1",
+            "attempt": 1,
+            "stream": "stdout",
+            "text": "Password: ",
+            "complete": False,
+            "cut": False,
+            "dropped": None,
+        }
+        assert (second["text"], second["stream"], second["complete"]) == ("one", "stderr", True)
+        assert (third["text"], third["dropped"]) == ("", 99)
+        await desk.story.write("web-2", b"granted\nnext\n")
+        answer = await window(desk, target="web-2")
+        assert [line["text"] for line in answer["lines"]] == ["Password: granted", "next"]
+        assert answer["lines"][0]["complete"]
+
+
+async def test_a_line_longer_than_16_kib_is_cut(database: Database) -> None:
+    async with live(database) as desk:
+        await desk.story.live()
+        await desk.story.write("web-1", b"x" * 200_000 + b"\nend\n", chunk=1_000)
+        first, second = (await window(desk))["lines"]
+        assert (first["cut"], len(first["text"]), second["text"]) == (True, 16 << 10, "end")
+        assert [line["text"] for line in (await window(desk, **{"from": 2}))["lines"]] == ["end"]
+
+
+async def test_large_windows_end_early_and_go_on(database: Database) -> None:
+    async with live(database) as desk:
+        await desk.story.live()
+        await desk.story.write("web-1", (b"y" * 9_999 + b"\n") * 500)
+        answer = await window(desk, count=500)
+        assert 200 <= len(answer["lines"]) < 300
+        assert answer["next"] == len(answer["lines"]) + 1
+        assert len(await all_lines(desk, 500)) == 500
+
+
+@pytest.mark.parametrize("query", ["from=0", "count=0", "count=2001", "stream=x", "x=1", "from=a"])
+async def test_a_wrong_window_is_refused(database: Database, query: str) -> None:
+    async with live(database) as desk:
+        await desk.story.live()
+        problem(await desk.http.get(f"/executions/1/lines?{query}"), 422, "invalid")
+
+
+async def test_a_window_beyond_the_end_is_empty(database: Database) -> None:
+    async with live(database) as desk:
+        await desk.story.live()
+        assert (await window(desk))["lines"] == []
+        await desk.story.write("web-1", b"1\n2\n")
+        answer = await window(desk, **{"from": 3})
+        assert (answer["lines"], answer["total"], answer["next"]) == ([], 2, None)
