@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from typing import Any
 
@@ -90,9 +91,28 @@ async def test_windows_have_the_lines_that_were_written(
             answer = await window(desk, **{"from": first, "count": count})
             assert [line["text"] for line in answer["lines"]] == texts[first - 1 :][:count]
             assert answer["next"] == (first + count if first + count <= len(texts) else None)
+        await check_search(desk, texts)
         last = await window(desk, **{"from": -5, "count": 10})
         assert [line["text"] for line in last["lines"]] == texts[-5:]
         assert (last["from"], last["next"]) == (len(texts) - 4, None)
+
+
+async def check_search(desk: Live, texts: list[str]) -> None:
+    """A search tells the number of each line that it finds, also if it goes on after another."""
+    for limit in (10_000, 5):
+        found: dict[int, str] = {}
+        after, requests = 0, 0
+        while after is not None:
+            query = {"q": "line", "limit": limit, "after": after}
+            answer = await desk.http.get("/executions/1/search", params=query)
+            *matches, summary = map(json.loads, answer.text.splitlines())
+            # Without a number: the line began before the position.
+            found |= {match["line"]: match["text"] for match in matches if match["line"]}
+            after, requests = summary["next"], requests + 1
+        assert all(texts[line - 1].endswith(text) for line, text in found.items())
+        expected = {line for line, text in enumerate(texts, start=1) if "line" in text}
+        assert set(found) == expected if limit == 10_000 else set(found) <= expected
+    assert requests > 2
 
 
 async def test_a_line_says_where_it_is_from_and_if_it_has_ended(database: Database) -> None:

@@ -32,6 +32,7 @@ from opsjobs.model.line_search import (
 )
 from opsjobs.model.pattern import TooMuchWork
 from opsjobs.store.execution_log import LogEntry
+from opsjobs.store.output_lines import OutputPart
 from opsjobs.store.reference import BIGINT_MAX
 
 SEARCH_SECONDS = 20.0
@@ -111,6 +112,8 @@ async def search(
         else None
     )
     still = partial(admitted, request, "execution", execution.id, execution, sees="executions:read")
+    part = OutputPart(run, query.stream, query.action)
+    found.start_at(await services.output_lines.lines_before(execution, part, query.after))
     found.names = await services.executions.names(execution.id)
     pages = services.execution_log.output(
         execution.id,
@@ -166,6 +169,10 @@ class _OutputSearch:
         self._found = 0
         self._runs = set[int]()
         self.names: Mapping[int, str] = {}
+
+    def start_at(self, lines: int) -> None:
+        """Number lines from here on: so many begin before the output that is searched."""
+        self._lines.lines = lines
 
     async def begin(self) -> None:
         """Wait for a thread. Raises TooMany. Afterwards call `end`."""
@@ -235,7 +242,9 @@ class _OutputSearch:
             assert entry.target_run is not None
             assert entry.stream is not None
             origin = StreamOrigin(entry.target_run, entry.action, entry.attempt, entry.stream)
-            matches = list(self._until_stopped(self._lines.feed(origin, entry.seq, entry.data)))
+            matches = list(
+                self._until_stopped(self._lines.feed(origin, entry.seq, entry.data, entry.lines))
+            )
             if self._reason is None:
                 self._position = entry.seq
                 if self._found + len(matches) >= self._limit:
@@ -279,6 +288,7 @@ class _OutputSearch:
             "target": self.names.get(match.origin.target_run, ""),
             **match.origin._asdict(),
             "seq": match.seq,
+            "line": match.number,
             "text": match.text,
         }
         if match.before or match.after:

@@ -82,11 +82,15 @@ class LineMatch:
     text: str
     before: tuple[str, ...] = ()
     after: tuple[str, ...] = ()
+    number: int | None = None
+    """Its number among the lines that were fed; None if its beginning was not."""
 
 
 @dataclass(slots=True)
 class _Stream:
     held: bytearray = field(default_factory=bytearray)
+    number: int | None = None
+    """The number of the line of which `held` is a part."""
     before: deque[bytes] = field(default_factory=deque)
     open: list[tuple[LineMatch, list[str]]] = field(default_factory=list)
     """Matches whose context after them is not complete."""
@@ -112,17 +116,29 @@ class LineSearch:
         """Bytes of incomplete lines and of context: at most HELD_BYTES_MAX and one chunk."""
         self.bytes = 0
         """Bytes that were searched."""
+        self.lines = 0
+        """The number of lines that have begun; the next one is numbered on from there."""
 
-    def feed(self, origin: StreamOrigin, seq: int, data: bytes | None) -> Iterator[LineMatch]:
-        """Yield the matches that this chunk completes. `data` is None for bytes not kept."""
+    def feed(
+        self, origin: StreamOrigin, seq: int, data: bytes | None, begun: int = 0
+    ) -> Iterator[LineMatch]:
+        """Yield the matches that this chunk completes. `data` is None for bytes not kept.
+
+        `begun`: the number of lines that begin in the chunk.
+        """
+        first, self.lines = self.lines + 1, self.lines + begun
         if data is None:
             yield from self._end(origin, seq)
             return
         self.bytes += len(data)
         found = self._streams.setdefault(origin, _Stream())
         self.held_bytes -= len(found.held)
+        pieces = data.count(b"\n") + (not data.endswith(b"\n"))
+        if pieces <= begun:  # the chunk goes on with no line
+            found.number = first
+            first += 1
         found.held += data
-        yield from self._take_lines(origin, found, seq)
+        yield from self._take_lines(origin, found, seq, first)
         self.held_bytes += len(found.held)
         if not (found.held or found.before or found.open):
             del self._streams[origin]
@@ -134,17 +150,23 @@ class LineSearch:
         for origin in list(self._streams):
             yield from self._end(origin, seq, ended=ended)
 
-    def _take_lines(self, origin: StreamOrigin, stream: _Stream, seq: int) -> Iterator[LineMatch]:
+    def _take_lines(
+        self, origin: StreamOrigin, stream: _Stream, seq: int, following: int
+    ) -> Iterator[LineMatch]:
+        """Examine the complete lines; those after the first one are numbered from `following`."""
         certain = self._query.certain_part
         end = stream.held.rfind(b"\n") + 1
         quiet = not stream.open and not self._query.context
         if quiet and certain is not None and certain not in stream.held:
+            count = stream.held.count(b"\n")
+            stream.number = following + count - 1 if count else stream.number
             del stream.held[:end]  # no line of it matches, and none of them is shown
         else:
             lines = bytes(stream.held[:end]).split(b"\n")[:-1]
             del stream.held[:end]
             for line in lines:
                 yield from self._examine(origin, stream, seq, line)
+                stream.number, following = following, following + 1
         while len(stream.held) > LINE_BYTES_MAX:
             yield from self._examine(origin, stream, seq, bytes(stream.held[:LINE_BYTES_MAX]))
             del stream.held[: LINE_BYTES_MAX - self._overlap]
@@ -163,7 +185,7 @@ class LineSearch:
                 yield _complete(*stream.open.pop(0))
         if place is not None:
             before = tuple(_excerpt(each, 0) for each in stream.before)
-            match = LineMatch(origin, seq, _excerpt(line, place), before)
+            match = LineMatch(origin, seq, _excerpt(line, place), before, number=stream.number)
             if context:
                 stream.open.append((match, []))
             else:

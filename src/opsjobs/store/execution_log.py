@@ -42,6 +42,8 @@ class LogEntry:
     dropped: int | None
     """The number of bytes that were dropped, instead of `data`."""
     body: Mapping[str, Any] | None
+    lines: int = 0
+    """The number of lines that begin in an output entry."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +67,7 @@ EVERY_ENTRY = LogFilter()
 
 _COLUMNS = (
     "seq, at, event, target_run_id, target_id, action, attempt, stream, start_offset, data, "
-    "dropped, body"
+    "dropped, body, lines"
 )
 
 _READ = f"""
@@ -254,6 +256,7 @@ def _entry(row: Mapping[str, Any]) -> LogEntry:
         row["data"],
         row["dropped"],
         row["body"],
+        row["lines"] or 0,
     )
 
 
