@@ -1,4 +1,4 @@
-"""How many lines of output begin in each entry of the log."""
+"""The number of lines of output that begin in each entry of the log."""
 
 from opsjobs.store.migrations import files
 
