@@ -73,7 +73,6 @@ async def test_options_are_patched_one_by_one(database: Database) -> None:
         ({"winrm": {"colour": "red"}}, "colour"),
         ({"platform": "linux"}, "platform windows"),
         ({"jump": "web-1"}, "jump host"),
-        ({"durable": "required"}, "durable"),
         ({"transport": "ssh", "winrm": {}}, "transport winrm"),
     ],
 )

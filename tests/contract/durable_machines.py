@@ -39,6 +39,16 @@ class Machine:
         self.identity = identity
         self._orders: list[StartOrder] = []
 
+    @property
+    def windows(self) -> bool:
+        """Whether it has no signals: a cancel ends a run at once."""
+        return self.here.endpoint.target.winrm is not None
+
+    @property
+    def first_signal(self) -> str:
+        """What a run gets at first that is to end."""
+        return "KILL" if self.windows else "TERM"
+
     def order(
         self,
         command: str,

@@ -27,7 +27,7 @@ async def test_they_are_registered_and_run_commands(database: Database, tmp_path
         for _ in range(2):  # each start registers them
             await register_windows(inventory, vault, LabFolder(tmp_path))
         found = await inventory.resolve(SelectionDraft(selector="os=windows-like"))
-        assert [(t.name, t.version) for t in found] == [("lab-win-1", 1), ("lab-win-2", 1)]
+        assert sorted((t.name, t.version) for t in found) == [("lab-win-1", 1), ("lab-win-2", 1)]
         endpoints = await inventory.endpoints([target.id for target in found])
         pool = WinrmPool(WinrmConnector())
         for target in found:

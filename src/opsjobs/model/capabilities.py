@@ -66,7 +66,6 @@ _BY_PLATFORM: Mapping[str, Capabilities] = {
 WINRM = Capabilities(
     quoting="cmd",
     posix_shell=False,
-    durable=False,
     become=False,
     process_groups=False,
     sftp=False,

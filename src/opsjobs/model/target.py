@@ -168,11 +168,6 @@ class TargetDraft(ApiModel):
             raise ValueError("a target of transport winrm cannot have a jump host")
         if capabilities_of(self.platform).quoting != "cmd":
             raise ValueError("a target of transport winrm has the platform windows")
-        if self.durable == "required":
-            raise ValueError(
-                "durable required is not possible over WinRM: its commands do not survive a lost "
-                "connection"
-            )
         return self
 
     @model_validator(mode="after")

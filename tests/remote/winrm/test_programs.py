@@ -7,6 +7,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+import tree_sitter
+import tree_sitter_powershell
 
 from contract.conftest import collect
 from kit.windows_hosts import WindowsHost, until, windows_host
@@ -182,3 +184,11 @@ def test_arguments_are_quoted_as_windows_programs_split_them() -> None:
 def test_the_helper_fits_in_a_line_and_is_known_by_its_first_one() -> None:
     assert len(bootstrap_line()) < 8191
     assert read_helper("run").startswith("# opsjobs-helper run 1\n")
+
+
+def test_the_helpers_are_powershell() -> None:
+    """For a parser that is not ours: PowerShell itself cannot be run here."""
+    parser = tree_sitter.Parser(tree_sitter.Language(tree_sitter_powershell.language()))
+    for name in ("bootstrap", "run", "clean", "spool"):
+        tree = parser.parse(read_helper(name).encode())
+        assert not tree.root_node.has_error, name

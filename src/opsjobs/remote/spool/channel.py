@@ -42,10 +42,20 @@ class Channel:
 
         Raises RemoteFailure(CONNECTION_LOST) if it did not arrive, ContactLost if it may have.
         """
+        return await cls.over(
+            lambda: send(start, request, plain=plain), request.nonce, awaited=request.awaited
+        )
+
+    @classmethod
+    async def over(
+        cls, send: Callable[[], Awaitable[RemoteProcess]], nonce: str, *, awaited: bool = False
+    ) -> Channel:
+        """Send a request by this function; the records of its response carry the nonce.
+
+        Raises as `open`.
+        """
         try:
-            return cls(
-                await send(start, request, plain=plain), request.nonce, awaited=request.awaited
-            )
+            return cls(await send(), nonce, awaited=awaited)
         except RemoteFailure as failure:
             raise _as_contact_lost(failure) from None
 

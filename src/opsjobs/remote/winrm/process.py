@@ -50,8 +50,15 @@ class WinrmProcess:
         command: str,
         stdin: bytes,
         after_kill: Callable[[], Coroutine[Any, Any, None]] | None = None,
+        *,
+        strict: bool = False,
     ) -> None:
+        """Follow it.
+
+        `strict`: the command is given up as lost if a piece of its output may be missing.
+        """
         self._host = host
+        self._strict = strict
         self._after_kill = after_kill
         self._shell = shell
         self._command = command
@@ -125,6 +132,8 @@ class WinrmProcess:
         try:
             return await self._host.request(message, once=True)
         except Disconnected as lost:
+            if self._strict:
+                raise
             self._doubt = f"the connection broke during the command ({lost})"
             log.warning("winrm_output_in_doubt", target=self._host.name, reason=str(lost))
         return await self._host.request(message)

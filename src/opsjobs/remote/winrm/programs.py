@@ -13,7 +13,7 @@ from importlib.resources import files
 from typing import Any
 
 from opsjobs.model import quoting
-from opsjobs.model.program import Program
+from opsjobs.model.program import Program, StartOrder
 
 LINE_CHARACTERS_MAX = 8_191
 """The maximum length of a line for cmd.exe."""
@@ -93,6 +93,25 @@ def launch_program(program: Program) -> Launch:
 def launch_cleanup(place: str) -> Launch:
     """Return the launch of a helper that removes the folder of a program that was killed."""
     return Launch(bootstrap_line(), stdin=_helper_input("clean", {"place": place}))
+
+
+def launch_spool(parameters: Mapping[str, Any]) -> Launch:
+    """Return the launch of the helper of durable runs, for one operation."""
+    return Launch(bootstrap_line(), stdin=_helper_input("spool", parameters))
+
+
+def order_parameters(order: StartOrder) -> dict[str, Any]:
+    """Return the parameters with which a durable run is started. Raises UnsupportedProgram."""
+    program = order.program or Program(command=order.command, env=order.environment)
+    return {
+        **_parameters(program),
+        "digest": order.digest,
+        "timeout": order.timeout_seconds,
+        "limit": order.limit_bytes,
+        "folder": program.cwd,
+        "stdin": base64.b64encode(program.stdin or b"").decode(),
+        "environment": [{"name": name, "value": value} for name, value in program.env.items()],
+    }
 
 
 def _helper_input(name: str, parameters: Mapping[str, Any]) -> bytes:

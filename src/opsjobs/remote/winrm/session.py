@@ -32,6 +32,7 @@ from opsjobs.remote.winrm.programs import (
     launch_line,
     launch_program,
 )
+from opsjobs.remote.winrm.spool import WindowsSpool
 from opsjobs.telemetry import log
 
 FOLDER_INVALID = frozenset({267, 0x8007010B})
@@ -89,11 +90,13 @@ class WinrmSession:
             return ReportingProcess(process, launch.nonce, command, explain_no_powershell)
         return process
 
-    async def _start(self, launch: Launch) -> RemoteProcess:
+    async def _start(self, launch: Launch, *, strict: bool = False) -> RemoteProcess:
         """Start this. Raises as `start`, and UnsupportedProgram."""
         try:
             return await self._start_in(
-                await self._host.take_shell(launch.environment, launch.folder), launch
+                await self._host.take_shell(launch.environment, launch.folder),
+                launch,
+                strict=strict,
             )
         except WsmanFault as fault:
             if fault.code in FOLDER_INVALID:
@@ -113,7 +116,7 @@ class WinrmSession:
                 ErrorCode.CONNECTION_LOST, f"The connection to {self._host.name} broke: {lost}."
             ) from None
 
-    async def _start_in(self, shell: Shell, launch: Launch) -> WinrmProcess:
+    async def _start_in(self, shell: Shell, launch: Launch, *, strict: bool) -> WinrmProcess:
         """Start the command in this shell, or in a new one if that certainly did not happen.
 
         The host may have deleted a kept shell, or closed an idle connection.
@@ -128,7 +131,7 @@ class WinrmSession:
             command = await self._request_start(shell, launch)
         shell.used = True
         clean = partial(self._clean, launch.place) if launch.place is not None else None
-        return WinrmProcess(self._host, shell, command, launch.stdin, clean)
+        return WinrmProcess(self._host, shell, command, launch.stdin, clean, strict=strict)
 
     async def _clean(self, place: str) -> None:
         """Remove the folder of a program that was killed; its helper did not get to it."""
@@ -225,8 +228,14 @@ class WinrmSession:
         )
 
     def durable(self) -> Durable | None:
-        """Return None: there are no durable runs over WinRM yet."""
-        return None
+        """Return the durable runs on this host."""
+        return WindowsSpool(self._host.name, self._start_helper)
+
+    async def _start_helper(self, launch: Launch) -> RemoteProcess:
+        """Start a helper whose output is complete, or lost. Raises RemoteFailure as `start`."""
+        process = await self._start(launch, strict=True)
+        self._started.append(process)
+        return process
 
     @asynccontextmanager
     async def disk(self) -> AsyncIterator[Disk]:

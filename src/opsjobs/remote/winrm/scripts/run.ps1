@@ -49,6 +49,9 @@ if (-not $found) { Fail 'interpreter' }
 $start = New-Object Diagnostics.ProcessStartInfo
 try {
     $folder = New-Place
+    # The folder of a helper that is gone is removed later (spool.ps1).
+    $started = [Diagnostics.Process]::GetCurrentProcess().StartTime.ToUniversalTime().Ticks
+    [IO.File]::WriteAllText([IO.Path]::Combine($folder, 'owner'), "$PID $started")
     if ($p.script) {
         $file = [IO.Path]::Combine($folder, $p.file)
         [IO.File]::WriteAllBytes($file, [Convert]::FromBase64String($p.script))

@@ -138,7 +138,11 @@ def _perform_helper() -> int:
     sizes = [int(size) for size in header.split()]
     helper, parameters = _read_exactly(sizes[0]).decode(), json.loads(_read_exactly(sizes[1]))
     found = _HELPER.match(helper)
-    helpers: dict[str, Callable[[Any], int]] = {"run 1": _run, "clean 1": _clean}
+    helpers: dict[str, Callable[[Any], int]] = {
+        "run 1": _run,
+        "clean 1": _clean,
+        "spool 1": _keep_runs,
+    }
     name = " ".join(found.groups()) if found is not None else ""
     if name not in helpers:
         raise NotUnderstood(helper.partition("\n")[0])
@@ -163,6 +167,8 @@ def _run(given: Any) -> int:
     folder = _place(given)
     folder.mkdir(mode=0o700)
     try:
+        started = Path("/proc/self/stat").read_text().rpartition(") ")[2].split()[19]
+        (folder / "owner").write_text(f"{os.getpid()} {started}")
         arguments = given["before"]
         if given.get("script") is not None:
             file = folder / given["file"]
@@ -194,6 +200,24 @@ def _clean(given: Any) -> int:
     """Remove the folder of a program."""
     shutil.rmtree(_place(given), ignore_errors=True)
     return 0
+
+
+def _keep_runs(given: Any) -> int:
+    """Go on as the helper of durable runs, with these parameters."""
+    if given["op"] == "start":
+        argv = next(filter(None, map(_find_program, given["interpreters"])), None)
+        arguments = given["before"]
+        if given.get("script") is not None:
+            file = Path(os.environ["HOME"], ".opsjobs", "runs", given["key"], given["file"])
+            arguments += f'"{file}"'
+        given["argv"] = argv and [*argv, *_split(arguments + given["after"])]
+    parameters = os.memfd_create("parameters", flags=0)
+    with os.fdopen(parameters, "w", closefd=False) as written:
+        json.dump(given, written)
+    program = str(Path(__file__).with_name("spool_stand_in.py"))
+    os.execv(  # noqa: S606  this stand-in runs what it is sent
+        sys.executable, [sys.executable, "-I", "-S", program, "perform", str(parameters)]
+    )
 
 
 def _place(given: Any) -> Path:
