@@ -11,6 +11,7 @@ from chaos import (
     server_faults,
     storm_faults,
     target_faults,
+    windows_faults,
 )
 from chaos.machines import IS_ROOT
 from chaos.play import Fault
@@ -20,6 +21,7 @@ FAULTS: Sequence[Fault] = (
     *server_faults.FAULTS,
     *network_faults.FAULTS,
     *target_faults.FAULTS,
+    *windows_faults.FAULTS,
     *barrier_faults.FAULTS,
     *storm_faults.FAULTS,
 )

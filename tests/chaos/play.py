@@ -243,7 +243,7 @@ def _survivors(on: Stage, found: Sequence[Seen]) -> list[str]:
     }
 
     def left() -> dict[int, str]:
-        all_of_them = {
+        all_of_them = on.windows.processes() | {
             pid: key for machine in on.fleet for pid, key in machine.durable_processes().items()
         }
         return {pid: key for pid, key in all_of_them.items() if key.partition(".")[0] in over}

@@ -58,7 +58,15 @@ class Scene:
             self.start(work, places[number :: len(works)])
         if cancel:
             self.start(works[0], places[:6], max_parallel=3).cancelled = True
+        if addresses is None:
+            self.launch_on_windows(seconds)
         self.watch(self.chance.choice(self.launched))
+
+    def launch_on_windows(self, seconds: float) -> None:
+        """Each kind of work on a Windows host of its own."""
+        works = mixture(self.stage.nasty, self.chance, seconds)
+        for work, address in zip(works, self.stage.windows.addresses, strict=True):
+            self.start(work, [address], windows=True)
 
     def warm_up(self, addresses: Sequence[str]) -> None:
         """Open a connection to each and end what was done with it."""
@@ -76,6 +84,7 @@ class Scene:
         *,
         max_parallel: int = 50,
         targets: Json | None = None,
+        windows: bool = False,
     ) -> Launched:
         """Launch this on these, as a good client does: with a key, again and again until it is answered.
 
@@ -83,7 +92,8 @@ class Scene:
         """
         mark = f"{self._name}-{len(self.launched)}"
         policy = {"max_parallel": max_parallel, "durable": DURABLE, **work.policy}
-        body: Json = {"actions": work.actions(mark, self.stage.witness), "policy": policy}
+        actions = work.on_windows if windows else work.actions
+        body: Json = {"actions": actions(mark, self.stage.witness), "policy": policy}
         order: Json = {
             "targets": targets or {"ids": [self.stage.name_of(address) for address in addresses]},
             "parameters": work.parameters,

@@ -17,6 +17,7 @@ from chaos import telling, words
 from chaos.machines import IS_ROOT, Machine, keep_mounts_to_ourselves, machines
 from chaos.network import Network
 from chaos.telling import Words
+from chaos.windows import LOGIN, PORT, WindowsHosts
 from chaos.work import Nasty
 from e2e.cluster import WORKERS, Cluster
 from e2e.processes import ServiceProcess, still_running, wait_until
@@ -32,6 +33,8 @@ from opsjobs.standalone.valkey import Valkey
 from opsjobs.store.migrations import runner
 
 MACHINES, ADDRESSES_A_MACHINE = 4, 12
+WINDOWS_HOSTS = 5
+"""One for each kind of work in `work.mixture`."""
 SLOTS = 3
 POSTGRES_MIB = 768
 HALVES = ("first", "second")
@@ -56,9 +59,11 @@ class Stage(Cluster):
         valkey: Valkey,
         witness: Witness,
         fleet: list[Machine],
+        windows: WindowsHosts,
         network: Network,
     ) -> None:
         self.fleet = fleet
+        self.windows = windows
         self.network = network
         self.nasty = Nasty(witness.path.parent, "nasty")
         self.words = Words(witness.path.parent, self.name_of)
@@ -97,6 +102,11 @@ class Stage(Cluster):
             labels = {**telling.labels(), "half": HALVES[number % 2]}
             more = {"slots": SLOTS, "labels": labels, "groups": telling.groups()}
             self.add_target(self.name_of(address), address, port, machine.server.host_keys, **more)
+        self.post("/credentials", {"name": "windows", **LOGIN}, 201)
+        for address in self.windows.addresses:
+            way = {"transport": "winrm", "winrm": {"scheme": "http"}, "credential": "windows"}
+            port = self.network.proxies[address].port
+            self.add_target(self.name_of(address), address, port, slots=SLOTS, **way)
 
     def forget_circuits(self) -> None:
         """Nothing is held against a login any more: what comes of a fault is not counted against the next one."""
@@ -170,6 +180,7 @@ class Stage(Cluster):
                 self.running[name].kill()
         self._armed.clear()
         self.network.heal()
+        self.windows.heal()
         for machine in self.fleet:
             machine.heal()
         for server in (self.postgres, self.valkey):
@@ -192,6 +203,8 @@ class Stage(Cluster):
             for pid in machine.durable_processes():
                 _send(pid, signal.SIGKILL)
             machine.forget_output()
+        for pid in self.windows.processes():
+            _send(pid, signal.SIGKILL)
         for mark in marks:
             for pid in still_running(f"{mark}-"):
                 _send(pid, signal.SIGKILL)
@@ -284,12 +297,22 @@ def stage() -> Iterator[Stage]:
         stack.callback(valkey.stop)
         valkey.start()
         fleet = stack.enter_context(machines(_addresses(), stack.enter_context(open_folder())))
+        windows = WindowsHosts(_windows_addresses(), stack.enter_context(open_folder()))
+        stack.callback(windows.kill)
+        windows.start()
         network = Network(
             [(address, machine.server.port) for machine in fleet for address in machine.addresses]
+            + [(address, PORT) for address in windows.addresses]
         )
         stack.callback(network.close)
         found = Stage(
-            folder, postgres, valkey, Witness(stack.enter_context(open_folder())), fleet, network
+            folder,
+            postgres,
+            valkey,
+            Witness(stack.enter_context(open_folder())),
+            fleet,
+            windows,
+            network,
         )
         stack.callback(found.stop)
         for name in PROCESSES:
@@ -302,11 +325,18 @@ def stage() -> Iterator[Stage]:
 
 def _addresses() -> list[list[str]]:
     """Of a network that depends on the process, so that two stages do not meet."""
-    first = 140 + os.getpid() % 100
     return [
-        [f"127.{first}.{n}.{m}" for m in range(1, ADDRESSES_A_MACHINE + 1)]
+        [f"127.{_network()}.{n}.{m}" for m in range(1, ADDRESSES_A_MACHINE + 1)]
         for n in range(1, MACHINES + 1)
     ]
+
+
+def _windows_addresses() -> list[str]:
+    return [f"127.{_network()}.{MACHINES + 1}.{m}" for m in range(1, WINDOWS_HOSTS + 1)]
+
+
+def _network() -> int:
+    return 140 + os.getpid() % 100
 
 
 def _postgres(stack: ExitStack) -> Postgres:

@@ -21,6 +21,7 @@ SHARPEST = (
     "PostgreSQL killed",
     "start cut",
     "power cut",
+    "WinRM service killed",
     "storm",
 )
 # The same rounds each time: what stands between a change and its landing draws no lots. `make chaos` does.

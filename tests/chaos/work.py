@@ -70,6 +70,19 @@ class Work:
             for number, step in enumerate(self.steps, start=1)
         ]
 
+    def on_windows(self, mark: str, witness: Witness) -> list[Json]:
+        """The same as scripts: a command on Windows is one line for cmd."""
+        address = 'SSH_CONNECTION="- - $OPSJOBS_HOST -"\n'
+        return [
+            {
+                **{name: value for name, value in action.items() if name != "command"},
+                "type": "script",
+                "interpreter": "sh",
+                "script": address + action["command"],
+            }
+            for action in self.actions(mark, witness)
+        ]
+
     @property
     def status(self) -> str:
         """What a run ends as: as the first action that did not succeed."""
