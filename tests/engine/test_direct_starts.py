@@ -129,3 +129,17 @@ async def test_a_direct_command_is_started_once_though_an_heir_had_to_wait_befor
 
 async def _begun(on: Harness, execution: Execution) -> bool:
     return bool(await on.results(execution))
+
+
+@pytest.mark.parametrize(("code", "status"), [(0, "succeeded"), (3, "failed")])
+async def test_output_that_may_be_incomplete_is_said_in_the_result(
+    database: Database, code: int, status: str
+) -> None:
+    async with harness(database) as on:
+        on.machine("web-1").reply([RemoteExit(code, detail="the connection broke")])
+        async with on.worker():
+            execution = await on.run([BARE])
+        (result,) = await on.results(execution)
+        assert (result["status"], result["exit_code"]) == (status, code)
+        assert result["error_code"] == ("nonzero_exit" if code else "output_incomplete")
+        assert "its output may be incomplete: the connection broke" in result["error_message"]

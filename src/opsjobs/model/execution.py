@@ -109,7 +109,7 @@ class TriggeredBy(StrEnum):
 
 
 class ErrorCode(StrEnum):
-    """The reason why a run did not succeed, for programs and the retry policy."""
+    """The reason why a run failed, or why its output may be incomplete, for programs."""
 
     DNS = "dns"
     CONNECT_TIMEOUT = "connect_timeout"
@@ -125,6 +125,7 @@ class ErrorCode(StrEnum):
     TRANSFER = "transfer"
     OUTPUT_LIMIT = "output_limit"
     DISK_FULL = "disk_full"
+    OUTPUT_INCOMPLETE = "output_incomplete"
     SAFETY_BLOCKED = "safety_blocked"
     TARGET_CHANGED = "target_changed"
     CIRCUIT_OPEN = "circuit_open"
@@ -169,6 +170,7 @@ _STATUS_OF: Mapping[ErrorCode, RunStatus] = {
     ErrorCode.LOST: RunStatus.LOST,
     ErrorCode.POISON: RunStatus.DEAD,
     ErrorCode.CANCELLED: RunStatus.CANCELLED,
+    ErrorCode.OUTPUT_INCOMPLETE: RunStatus.SUCCEEDED,
 }
 
 

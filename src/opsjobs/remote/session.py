@@ -36,7 +36,7 @@ class RemoteExit:
     `cause` is set if the target's watchdog ended it, for its time or its output size, or a cancel
     did; or if the target's disk was full at its end, and output is lost; or if the program was
     not started at all: its interpreter or its folder is missing, or its files could not be
-    stored. `detail` may add a message.
+    stored. `detail` may add a message; without a cause it says why output may be missing.
     """
 
     code: int | None

@@ -53,7 +53,8 @@ def from_progress(progress: Progress) -> ActionEnd:
 def from_exit(exited: RemoteExit, expected: Sequence[int], seconds: float) -> ActionEnd:
     """Return the end of a command that ended by itself, or by the watchdog on the target.
 
-    `seconds`: the action's timeout.
+    `seconds`: the action's timeout. If a part of the output may be missing, the error says so, and
+    the status follows from the exit code all the same.
     """
     if exited.cause == "disk_full":
         return _incomplete(exited)
@@ -67,8 +68,11 @@ def from_exit(exited: RemoteExit, expected: Sequence[int], seconds: float) -> Ac
         text, code = f"ended by signal {exited.signal}", None
     else:
         text, code = f"exit status {exited.code}", signed_exit_code(exited.code)
-        if code in expected:
-            return ActionEnd(RunStatus.SUCCEEDED, code)
+    if exited.detail is not None:
+        text = f"{text}; its output may be incomplete: {exited.detail}"
+    if code is not None and code in expected:
+        doubt = RunError(ErrorCode.OUTPUT_INCOMPLETE, text) if exited.detail is not None else None
+        return ActionEnd(RunStatus.SUCCEEDED, code, doubt)
     return ActionEnd(RunStatus.FAILED, code, RunError(ErrorCode.NONZERO_EXIT, text))
 
 
