@@ -1,5 +1,6 @@
 // Bundle the console into a folder: node build.mjs FOLDER. Two builds of one source give the same bytes.
-import { writeFileSync } from "node:fs";
+import { createHash } from "node:crypto";
+import { readFileSync, rmSync, writeFileSync } from "node:fs";
 import { basename } from "node:path";
 import { build } from "esbuild";
 
@@ -28,21 +29,26 @@ const app = await build({
 const boot = await build({ ...common, entryPoints: ["src/boot.ts"], format: "iife" });
 
 const outputs = Object.entries({ ...app.metafile.outputs, ...boot.metafile.outputs });
-const built = (source) => {
-  const [path, output] = outputs.find(([, output]) => output.entryPoint === source);
-  return { script: basename(path), style: output.cssBundle && basename(output.cssBundle) };
-};
+const script = (source) => basename(outputs.find(([, output]) => output.entryPoint === source)[0]);
 const icon = basename(outputs.find(([path]) => path.endsWith(".svg"))[0]);
-const main = built("src/main.tsx");
+// Pages are loaded when they are asked for; their styles come with the first one, in one file.
+const sheets = outputs.map(([path]) => path).filter((path) => path.endsWith(".css"));
+const mainSheet = app.metafile.outputs[`${folder}/${script("src/main.tsx")}`]?.cssBundle;
+const ordered = sheets.sort((a, b) => (b === mainSheet) - (a === mainSheet) || (a < b ? -1 : 1));
+const style = ordered.map((path) => readFileSync(path, "utf8")).join("");
+for (const path of sheets) rmSync(path);
+const hash = createHash("sha256").update(style).digest("hex").slice(0, 8).toUpperCase();
+writeFileSync(`${folder}/style-${hash}.css`, style);
+
 const page = `<!doctype html>
 <html lang="en">
 <meta charset="utf-8">
 <title>opsjobs</title>
 <meta name="viewport" content="width=device-width">
 <link rel="icon" href="/console/${icon}">
-<script src="/console/${built("src/boot.ts").script}"></script>
-<link rel="stylesheet" href="/console/${main.style}">
-<script type="module" src="/console/${main.script}"></script>
+<script src="/console/${script("src/boot.ts")}"></script>
+<link rel="stylesheet" href="/console/style-${hash}.css">
+<script type="module" src="/console/${script("src/main.tsx")}"></script>
 <body><div id="app"></div><noscript>The console needs JavaScript. All of it can also be done with the command opsjobs.</noscript></body>
 </html>
 `;

@@ -8,8 +8,6 @@ import "./style/tokens.css";
 import "./style/base.css";
 import "./style/shell.css";
 import "./style/parts.css";
-// Pages are loaded when they are asked for, but their styles with the first one.
-import "./style/now.css";
 
 listen();
 startKeyboard();

@@ -24,6 +24,8 @@ export const ROUTES: readonly PageRoute[] = [
   page("/", "Now", () => import("./pages/now.tsx")),
   page("/executions", "Executions", () => import("./pages/executions.tsx")),
   page("/executions/:id", "Execution", () => import("./pages/execution.tsx")),
+  page("/safety", "Safety check", () => import("./pages/safety.tsx")),
+  page("/system", "System", () => import("./pages/system.tsx")),
 ];
 
 export interface NavigationEntry {
@@ -33,26 +35,28 @@ export interface NavigationEntry {
   key: string;
   /** The first ones stand in the bar, the others in its menu. */
   inBar: boolean;
+  /** The permission without which there is nothing to see. */
+  needs?: string;
 }
 
 /** All places, in their order; those without a page yet are left out. */
 const ALL: readonly NavigationEntry[] = [
   { path: "/", label: "Now", key: "n", inBar: true },
-  { path: "/executions", label: "Executions", key: "e", inBar: true },
-  { path: "/jobs", label: "Jobs", key: "j", inBar: true },
-  { path: "/schedules", label: "Schedules", key: "s", inBar: true },
-  { path: "/targets", label: "Targets", key: "t", inBar: true },
-  { path: "/approvals", label: "Approvals", key: "a", inBar: true },
-  { path: "/dead-letters", label: "Dead letters", key: "d", inBar: true },
-  { path: "/launch", label: "Launch", key: "l", inBar: false },
-  { path: "/tonight", label: "Tonight", key: "o", inBar: false },
-  { path: "/safety", label: "Safety check", key: "y", inBar: false },
-  { path: "/system", label: "System", key: "m", inBar: false },
-  { path: "/audit", label: "Audit", key: "u", inBar: false },
-  { path: "/access", label: "Access", key: "c", inBar: false },
-  { path: "/credentials", label: "Credentials", key: "r", inBar: false },
-  { path: "/calendars", label: "Calendars", key: "k", inBar: false },
-  { path: "/files", label: "Files", key: "f", inBar: false },
+  { path: "/executions", label: "Executions", key: "e", inBar: true, needs: "executions:read" },
+  { path: "/jobs", label: "Jobs", key: "j", inBar: true, needs: "jobs:read" },
+  { path: "/schedules", label: "Schedules", key: "s", inBar: true, needs: "schedules:read" },
+  { path: "/targets", label: "Targets", key: "t", inBar: true, needs: "targets:read" },
+  { path: "/approvals", label: "Approvals", key: "a", inBar: true, needs: "executions:read" },
+  { path: "/dead-letters", label: "Dead letters", key: "d", inBar: true, needs: "executions:read" },
+  { path: "/launch", label: "Launch", key: "l", inBar: false, needs: "jobs:execute" },
+  { path: "/tonight", label: "Tonight", key: "o", inBar: false, needs: "schedules:read" },
+  { path: "/safety", label: "Safety check", key: "y", inBar: false, needs: "jobs:read" },
+  { path: "/system", label: "System", key: "m", inBar: false, needs: "system:read" },
+  { path: "/audit", label: "Audit", key: "u", inBar: false, needs: "audit:read" },
+  { path: "/access", label: "Access", key: "c", inBar: false, needs: "system:admin" },
+  { path: "/credentials", label: "Credentials", key: "r", inBar: false, needs: "credentials:use" },
+  { path: "/calendars", label: "Calendars", key: "k", inBar: false, needs: "schedules:read" },
+  { path: "/files", label: "Files", key: "f", inBar: false, needs: "jobs:read" },
   { path: "/me", label: "My account", key: "i", inBar: false },
 ];
 

@@ -20,6 +20,7 @@ import { isPlace } from "../routes.ts";
 import { useEvents } from "../state/events.ts";
 import { type Resource, useResource } from "../state/resource.ts";
 import { taste } from "../state/taste.ts";
+import "../style/now.css";
 
 const OPEN = ["pending_approval", "queued", "running", "paused", "cancelling"];
 const ENDED = ["completed", "partial", "failed", "timeout", "cancelled", "rejected"];

@@ -1,4 +1,5 @@
-/** Columns over time or classes: each a button or a link with its words. */
+/** Columns over time or classes: each a button or a link with its words, wide enough to be hit. */
+import { useEffect, useRef } from "preact/hooks";
 import { toneOf } from "./tone.ts";
 
 export interface Bar {
@@ -17,9 +18,20 @@ interface BarsProps {
 }
 
 export function Bars({ label, bars, height = 48 }: BarsProps) {
+  const box = useRef<HTMLDivElement>(null);
+  // The last column is the newest: where not all fit, it is the one that is shown.
+  useEffect(() => {
+    box.current!.scrollLeft = box.current!.scrollWidth;
+  }, [bars.length]);
   const most = Math.max(1, ...bars.map((bar) => sum(bar.parts)));
   return (
-    <div class="bars" role="group" aria-label={label} style={{ "--bars-height": `${height}px` }}>
+    <div
+      ref={box}
+      class="bars"
+      role="group"
+      aria-label={label}
+      style={{ "--bars-height": `${height}px` }}
+    >
       {bars.map((bar, index) => {
         const inside = Object.entries(bar.parts)
           .filter(([, size]) => size > 0)

@@ -1,5 +1,6 @@
 /** The login, over the page that asked for it: what was there stays. */
-import { useState } from "preact/hooks";
+import { useEffect, useState } from "preact/hooks";
+import { type Answer, ask } from "../api/ask.ts";
 import { login } from "../state/session.ts";
 import { Dialog } from "./dialog.tsx";
 import { Field, Form } from "./form.tsx";
@@ -7,6 +8,24 @@ import { Field, Form } from "./form.tsx";
 export function LoginDialog() {
   const [username, setUsername] = useState("");
   const [password, setPassword] = useState("");
+  const [methods, setMethods] = useState<Answer<"GET /auth/methods"> | null>(null);
+  useEffect(() => {
+    // Without an answer the form is shown: its own attempt says what is wrong.
+    ask("GET /auth/methods").then(setMethods, () => {});
+  }, []);
+  const hint = (
+    <p class="small dim">
+      On the machine of the service, <code>opsjobs console</code> opens an address that logs you in
+      once.
+    </p>
+  );
+  if (methods?.password === false)
+    return (
+      <Dialog title="Log in to opsjobs" onClose={() => {}}>
+        <p>There is no user with a password yet.</p>
+        {hint}
+      </Dialog>
+    );
   return (
     // It cannot be closed: the page behind it has nothing without a login.
     <Dialog title="Log in to opsjobs" onClose={() => {}}>
@@ -35,10 +54,7 @@ export function LoginDialog() {
                 onInput={(event) => setPassword(event.currentTarget.value)}
               />
             </Field>
-            <p class="small dim">
-              The first login: <code>opsjobs console</code> on the machine of the service prints an
-              address that logs you in once.
-            </p>
+            {hint}
           </>
         )}
       </Form>

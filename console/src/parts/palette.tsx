@@ -4,6 +4,7 @@ import { ask } from "../api/ask.ts";
 import { go } from "../router.tsx";
 import { NAVIGATION } from "../routes.ts";
 import { bindings } from "../state/keys.ts";
+import { mayDo } from "../state/rights.ts";
 import { setTaste } from "../state/taste.ts";
 import { Dialog } from "./dialog.tsx";
 import { Keys, paletteOpen } from "./keyboard.tsx";
@@ -95,7 +96,8 @@ export function Palette() {
 /** Pages, what this page can do, and the looks. */
 function fixedChoices(): Choice[] {
   const keys = bindings();
-  const pages = NAVIGATION.map((entry) => ({
+  const seen = NAVIGATION.filter((entry) => !entry.needs || mayDo(entry.needs));
+  const pages = seen.map((entry) => ({
     label: entry.label,
     kind: "page",
     keys: `g ${entry.key}`,

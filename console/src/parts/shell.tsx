@@ -8,6 +8,7 @@ import { Link, path } from "../router.tsx";
 import { NAVIGATION, type PageProps, type PageRoute, ROUTES } from "../routes.ts";
 import { followEvents } from "../state/events.ts";
 import { loginNeeded } from "../state/login.ts";
+import { mayDo } from "../state/rights.ts";
 import { logout, me } from "../state/session.ts";
 import { setTaste, taste } from "../state/taste.ts";
 import { Empty } from "./empty.tsx";
@@ -69,8 +70,9 @@ function findPage(): { route: PageRoute; parameters: PageProps } | null {
 }
 
 function Bar() {
-  const places = NAVIGATION.filter((entry) => entry.inBar);
-  const others = NAVIGATION.filter((entry) => !entry.inBar);
+  const seen = NAVIGATION.filter((entry) => !entry.needs || mayDo(entry.needs));
+  const places = seen.filter((entry) => entry.inBar);
+  const others = seen.filter((entry) => !entry.inBar);
   const item = (entry: (typeof NAVIGATION)[number]): MenuItem => ({
     label: entry.label,
     href: `/console${entry.path}`,
@@ -79,7 +81,7 @@ function Bar() {
   return (
     <header class="bar">
       <span class="burger">
-        <Menu label={<Icon name="menu" />} name="Pages" kind="plain" items={NAVIGATION.map(item)} />
+        <Menu label={<Icon name="menu" />} name="Pages" kind="plain" items={seen.map(item)} />
       </span>
       <Link to="/" class="brand">
         opsjobs

@@ -1,16 +1,12 @@
-/** What the person may do, by their grants: to leave out what they never can. The server decides. */
+/** What the person may do, to leave out what they never can. The server decides about each request. */
 import { me } from "./session.ts";
 
 type Labels = Readonly<Record<string, string>>;
 
-/** True if a grant of the person has this permission for these labels; null: for any at all. */
-export function mayDo(permission: string, labels: Labels | null): boolean {
-  const grants = me.value?.grants ?? [];
-  return grants.some(
-    ({ permissions, scope }) =>
-      permissions.some((held) => held === permission || held === "*") &&
-      (labels === null || mayFit(scope, labels)),
-  );
+/** True if the person holds this permission for these labels; null: for any at all. */
+export function mayDo(permission: string, labels: Labels | null = null): boolean {
+  const scopes = me.value?.permissions[permission] ?? [];
+  return scopes.some((scope) => labels === null || mayFit(scope, labels));
 }
 
 /**

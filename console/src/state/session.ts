@@ -1,6 +1,6 @@
 /** Who is logged in, and what the console shows them. The server judges every request anyway. */
 import { signal } from "@preact/signals";
-import { ask, attempt } from "../api/ask.ts";
+import { type Answer, ask, attempt } from "../api/ask.ts";
 import { errorOf } from "../api/problem.ts";
 import type { Me } from "../api/types.ts";
 import { PREFIX } from "../api/url.ts";
@@ -18,18 +18,20 @@ export type Login = { username: string; password: string } | { code: string };
 
 /** Log in: the answer sets a cookie that no script can read. Throws a RequestError. */
 export async function login(given: Login): Promise<void> {
-  const response = await attempt(`${PREFIX}/auth/session`, {
-    method: "POST",
-    headers: { "Content-Type": "application/json", Accept: "application/json" },
-    body: JSON.stringify(given),
-  });
+  const headers = { "Content-Type": "application/json", Accept: "application/json" };
+  const request = { method: "POST", headers, body: JSON.stringify(given) };
+  const response = await attempt(`${PREFIX}/auth/session`, request);
   if (!response.ok) throw await errorOf(response);
+  const person = (await response.json()) as Answer<"POST /auth/session">;
+  // Another person than before: nothing that was loaded is theirs.
+  if (me.value !== null && me.value.name !== person.name) return location.reload();
+  me.value = person;
   loginSucceeded();
-  await loadMe();
 }
 
 /** Log out, and forget everything that this page has loaded. */
 export async function logout(): Promise<void> {
-  await attempt(`${PREFIX}/auth/session`, { method: "DELETE" });
+  const response = await attempt(`${PREFIX}/auth/session`, { method: "DELETE" });
+  if (!response.ok && response.status !== 401) throw await errorOf(response);
   location.assign("/console/");
 }
