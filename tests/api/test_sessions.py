@@ -13,6 +13,7 @@ from api.kit import Desk, checked, desk, job, problem
 from kit.token_issuer import SECRET, good, signed
 from opsjobs.model.secret import Secret
 from opsjobs.settings import IdentitySettings
+from opsjobs.store.identities import api_keys
 from opsjobs.store.transaction import Database
 
 PASSWORD = "correct horse battery"
@@ -273,3 +274,138 @@ async def test_a_user_has_so_many_sessions_and_a_further_one_ends_the_oldest(
         problem(await first.get("/auth/me"), 401, "session_ended")
         rows = await database.fetch("select id from sessions where ended_at is null")
         assert len(rows) == 50
+
+
+async def test_own_logins_are_listed_and_ended_one_by_one(database: Database) -> None:
+    async with desk(database) as ada, browser(ada) as ben, browser(ada) as phone:
+        await log_in(ada, ben)
+        phone.headers["User-Agent"] = "phone/1.0"
+        await phone.post("/auth/session", json=LOGIN)
+        given = (await ben.post("/auth/login", json=LOGIN)).json()
+        items = (await ben.get("/auth/sessions")).json()["items"]
+        assert [(one["kind"], one["current"]) for one in items].count(("browser", True)) == 1
+        assert sorted(one["kind"] for one in items) == ["browser", "browser", "tokens"]
+        lost = next(one for one in items if one["agent"] == "phone/1.0")
+        assert lost["address"] == "127.0.0.1"
+        assert (await ben.delete(f"/auth/sessions/{lost['id']}")).status_code == 204
+        problem(await phone.get("/auth/me"), 401, "session_ended")
+        problem(await ben.delete(f"/auth/sessions/{lost['id']}"), 404, "session_not_found")
+        assert (await ben.delete("/auth/sessions")).status_code == 204
+        bearer = {"Authorization": f"Bearer {given['access_token']}"}
+        problem(await ada.http.get("/jobs", headers=bearer), 401, "token_invalid")
+        items = (await ben.get("/auth/sessions")).json()["items"]
+        assert [one["current"] for one in items] == [True]
+        rows = (await ada.http.get("/audit?action=login.ended")).json()["items"]
+        assert [(row["actor"], row["thing"], row["thing_name"]) for row in rows] == [
+            ("ben", "user", "ben")
+        ] * 2
+
+
+async def test_logins_of_others_take_an_administrator(database: Database) -> None:
+    async with desk(database) as ada, browser(ada) as ben:
+        me = await log_in(ada, ben)
+        await ada.http.post("/users", json={**BEN, "name": "eve"})
+        problem(await ben.get("/auth/sessions?user=eve"), 403, "forbidden")
+        problem(await ben.delete("/auth/sessions?user=eve"), 403, "forbidden")
+        assert (await ben.get("/auth/sessions?user=ben")).status_code == 200
+        own = me["session"]["id"]
+        problem(await ada.http.delete(f"/auth/sessions/{own}"), 404, "session_not_found")
+        found = (await ada.http.get("/auth/sessions?user=ben")).json()["items"]
+        assert [(one["id"], one["current"]) for one in found] == [(own, False)]
+        assert (await ada.http.delete(f"/auth/sessions/{own}?user=ben")).status_code == 204
+        problem(await ben.get("/auth/me"), 401, "session_ended")
+        assert (await ada.http.get("/auth/sessions")).json() == {"items": []}
+
+
+async def test_a_key_lists_the_sessions_that_its_codes_began(database: Database) -> None:
+    async with desk(database) as ada, browser(ada) as tab:
+        await tab.post("/auth/session", json={"code": await code(ada)})
+        (one,) = (await ada.http.get("/auth/sessions")).json()["items"]
+        assert (one["kind"], one["current"]) == ("browser", False)
+        assert (await ada.http.delete("/auth/sessions")).status_code == 204
+        problem(await tab.get("/auth/me"), 401, "session_ended")
+
+
+async def test_a_user_makes_keys_that_may_no_more_than_the_user(database: Database) -> None:
+    async with desk(database) as ada, browser(ada) as ben:
+        await log_in(ada, ben)
+        made = await ben.post("/auth/keys", json={"name": "ben-laptop"})
+        assert made.status_code == 201
+        key = made.json()
+        assert made.headers["location"] == f"/auth/keys/{key['id']}"
+        assert (key["made_by"], key["person"]) == ("ben", "ben")
+        bearer = {"Authorization": f"Bearer {key['token']}"}
+        async with browser(ada) as program:
+            me = (await program.get("/auth/me", headers=bearer)).json()
+            assert me["permissions"]["jobs:execute"] == ["env=dev"]
+            problem(await program.get("/auth/keys", headers=bearer), 403, "no_own_keys")
+        more = {"name": "root", "grants": [{"role": "admin"}]}
+        problem(await ben.post("/auth/keys", json=more), 403, "more_than_held")
+        less = {"name": "ci", "grants": [{"permissions": ["jobs:read"], "scope": "env=dev"}]}
+        assert (await ben.post("/auth/keys", json=less)).status_code == 201
+        problem(await ben.post("/auth/keys", json=less), 409, "name_taken")
+        names = [one["name"] for one in (await ben.get("/auth/keys")).json()["items"]]
+        assert names == ["ben-laptop", "ci"]
+        foreign = (await ada.http.get("/api-keys?name=ada")).json()["items"][0]["id"]
+        problem(await ben.delete(f"/auth/keys/{foreign}"), 404, "api_key_not_found")
+        assert (await ben.delete(f"/auth/keys/{key['id']}")).status_code == 204
+        problem(await ada.http.get("/jobs", headers=bearer), 401, "token_invalid")
+        await ada.http.patch("/users/1", json={"grants": [{"role": "viewer"}]})
+        problem(await ada.http.get("/auth/keys"), 403, "no_own_keys")
+
+
+async def test_a_user_has_so_many_keys(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(api_keys, "OWN_KEYS_MAX", 2)
+    async with desk(database) as ada, browser(ada) as ben:
+        await log_in(ada, ben)
+        for name in ("one", "two"):
+            assert (await ben.post("/auth/keys", json={"name": name})).status_code == 201
+        told = problem(await ben.post("/auth/keys", json={"name": "three"}), 409, "too_many_keys")
+        assert "ben has 2 API keys" in told["detail"]
+
+
+RUN = {"actions": [{"command": "id"}], "targets": {"ids": ["web-1"]}}
+SENSITIVE: list[tuple[str, str, Any]] = [
+    ("POST", "/users", {**BEN, "name": "new"}),
+    ("PATCH", "/users/1", {"disabled": False}),
+    ("POST", "/users/1/disable", None),
+    ("DELETE", "/users/1", None),
+    ("POST", "/api-keys", {"name": "k", "role": "viewer"}),
+    ("DELETE", "/api-keys/9", None),
+    ("POST", "/auth/keys", {"name": "k"}),
+    ("POST", "/services", {}),
+    ("POST", "/credentials", {"name": "root", "type": "password"}),
+    ("DELETE", "/credentials/1", None),
+    ("POST", "/keys/rotate", None),
+    ("DELETE", "/auth/sessions?user=ben", None),
+    ("POST", "/jobs/1/execute", {"override_safety": True, "reason": "x"}),
+    ("POST", "/run", {**RUN, "override_safety": True, "reason": "x"}),
+]
+
+
+async def test_what_is_sensitive_takes_a_fresh_proof_of_a_session_and_not_of_a_token(
+    database: Database,
+) -> None:
+    async with desk(database) as ada, browser(ada) as eve:
+        admin = {"name": "eve", "password": PASSWORD, "grants": [{"role": "admin"}]}
+        await ada.http.post("/users", json=BEN)
+        await ada.http.post("/users", json=admin)
+        target = {"name": "web-1", "host": "10.0.0.1"}
+        await ada.http.post("/targets", json=target)
+        await ada.http.post("/jobs", json=job(targets={"ids": ["web-1"]}))
+        await eve.post("/auth/session", json={"username": "eve", "password": PASSWORD})
+        await expire(database, "confirmed_at", 601)
+        for method, path, body in SENSITIVE:
+            answer = await eve.request(method, path, json=body)
+            problem(answer, 403, "password_again")
+        # What is not sensitive goes on.
+        assert (await eve.get("/users")).status_code == 200
+        assert (await eve.post("/target-groups", json={"name": "web"})).status_code == 201
+        assert (await eve.post("/jobs/1/execute", json={"dry_run": True})).status_code == 200
+        confirmed = await eve.post("/auth/confirm", json={"password": PASSWORD})
+        assert confirmed.status_code == 200
+        for method, path, body in SENSITIVE:
+            answer = await eve.request(method, path, json=body)
+            assert "password_again" not in answer.text, path
+        await expire(database, "confirmed_at", 601)
+        assert (await ada.http.post("/users", json={**BEN, "name": "gus"})).status_code == 201

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
+import httpx2
 import pytest
 
 from opsjobs.cli.client import Client
@@ -66,6 +67,32 @@ def test_a_command_runs_on_all_machines_live(folder: Path) -> None:
     assert sorted(out.decode().splitlines()) == sorted(f"{name} | out" for name in names(folder))
     assert sum(line.endswith(" | careful") for line in err.splitlines()) == LAB
     assert f"completed: {LAB} succeeded of {LAB} targets" in err
+
+
+def test_the_console_is_opened_by_an_address_that_logs_in_once(
+    folder: Path, tmp_path: Path
+) -> None:
+    code, out, err = opsjobs(folder, "console", "--print")
+    assert (code, err) == (0, "")
+    page, _, given = out.decode().strip().partition("#code=")
+    service = page.removesuffix("/console/")
+    for status in (200, 401):
+        answer = httpx2.post(f"{service}/api/v1/auth/session", json={"code": given})
+        assert answer.status_code == status
+    # A browser's arguments can be read by everybody on the machine: the code is not in them.
+    browser = tmp_path / "browser"
+    browser.write_text(f'#!/bin/sh\nprintf "%s" "$*" > {tmp_path}/arguments\n')
+    browser.chmod(0o755)
+    there = {"BROWSER": str(browser), "XDG_CONFIG_HOME": str(tmp_path / "config")}
+    code, _, err = opsjobs(folder, "console", **there)
+    assert (code, "opened the console" in err) == (0, True), err
+    opened = tmp_path / "config" / "opsjobs" / "console.html"
+    assert (tmp_path / "arguments").read_text() == opened.as_uri()
+    assert opened.stat().st_mode & 0o777 == 0o600
+    assert f"url={service}/console/#code=" in opened.read_text()
+    nowhere = {"BROWSER": "", "DISPLAY": "", "WAYLAND_DISPLAY": ""}
+    code, out, err = opsjobs(folder, "console", **nowhere)
+    assert (code, out, "opsjobs console --print" in err) == (1, b"", True), err
 
 
 def test_a_selection_is_resolved_and_its_exclusions_are_spared(folder: Path) -> None:

@@ -380,6 +380,31 @@ STEPS = [
         by="ben",
     ),
     Step("POST /auth/confirm", "/auth/confirm", {"password": NEW}, "login.confirmed", by="ben"),
+    Step("POST /auth/keys", "/auth/keys", {"name": "laptop"}, "api_key.created", "own", by="ben"),
+    Step("DELETE /auth/keys/{id}", "/auth/keys/{own}", None, "api_key.deleted", by="ben"),
+    Step(
+        "POST /auth/login",
+        "/auth/login",
+        {"username": "ben", "password": NEW},
+        "user.logged_in",
+        by="ben",
+    ),
+    Step("DELETE /auth/sessions", "/auth/sessions", None, "login.ended", by="ben"),
+    Step(
+        "POST /auth/session",
+        "/auth/session",
+        {"username": "ben", "password": NEW},
+        "user.logged_in",
+        by="ben",
+    ),
+    Step("DELETE /auth/sessions/{id}", "/auth/sessions/{session}?user=ben", None, "login.ended"),
+    Step(
+        "POST /auth/session",
+        "/auth/session",
+        {"username": "ben", "password": NEW},
+        "user.logged_in",
+        by="ben",
+    ),
     Step("DELETE /auth/session", "/auth/session", None, "user.logged_out", by="ben"),
     Step("POST /auth/codes", "/auth/codes", None, "login.code_created"),
     Step("DELETE /users/{id}", "/users/{user}", None, "user.deleted"),
@@ -391,7 +416,10 @@ KIND = {"ada": "api_key", "mia": "api_key", "ben": "user"}
 # A call of a trigger is done in the name of the trigger's owner.
 ACTS_FOR = {"hook": "ada"}
 # Requests of a browser, which has a cookie in place of a token.
-BY_COOKIE = {"POST /auth/confirm", "DELETE /auth/session"}
+BY_COOKIE = {
+    *("POST /auth/confirm", "DELETE /auth/session", "DELETE /auth/sessions"),
+    *("POST /auth/keys", "DELETE /auth/keys/{id}"),
+}
 LOST = RunError(ErrorCode.LOST, "contact was lost")
 
 
@@ -455,6 +483,8 @@ class Stage:
             self.tokens["ben"] = answer.json()["access_token"]
         if answer.is_success and step.route == "POST /auth/session":
             self.tokens["cookie"] = answer.headers["set-cookie"].partition(";")[0]
+            self.ids["session"] = answer.json()["session"]["id"]
+            self.http.cookies.clear()
         if answer.is_success and step.route == "POST /triggers/{id}/rotate":
             self.tokens["hook"], self.ids["hook"] = answer.json()["secret"], answer.json()["path"]
         if answer.is_success and step.keep:

@@ -32,7 +32,8 @@ NOT_THERE = "987654321"
 NOBODYS_BODY = b'{"no_such_field": 1}'
 LET_IN = "let in"
 ABOUT_ONESELF = {
-    *("/auth/me", "/auth/logout", "/auth/password", "/auth/confirm", "/auth/codes", "/events")
+    *("/auth/me", "/auth/logout", "/auth/password", "/auth/confirm", "/auth/codes", "/events"),
+    *("/auth/sessions", "/auth/sessions/{id}", "/auth/keys", "/auth/keys/{id}"),
 }
 
 

@@ -1,4 +1,4 @@
-"""/api-keys: the tokens of programs and people."""
+"""/api-keys: the tokens of programs and people; /auth/keys: those of the caller."""
 
 from __future__ import annotations
 
@@ -11,19 +11,27 @@ from starlette.responses import JSONResponse, Response
 
 from opsjobs.api.authorization import (
     ReuseName,
+    check_confirmed,
     check_grantable,
     check_holds,
     check_reuse_name,
     requires,
+    requires_a_token,
 )
 from opsjobs.api.http import Idempotent, page_of, render_page, render_replayed
 from opsjobs.api.request import ServicesDep, build_location, principal_of
-from opsjobs.api.schemas.access import ApiKeyOut, ApiKeyPageOut, NewApiKeyOut
+from opsjobs.api.schemas.access import ApiKeyListOut, ApiKeyOut, ApiKeyPageOut, NewApiKeyOut
 from opsjobs.api.schemas.responses import CREATED, PAGED
-from opsjobs.model.access import Role
+from opsjobs.model.access import Principal, Role
 from opsjobs.model.api_model import ApiModel, Moment
-from opsjobs.model.errors import FieldError, Invalid
-from opsjobs.model.grants import GRANTS_MAX, PERMISSIONS_MAX, SCOPE_CHARACTERS_MAX, GrantDraft
+from opsjobs.model.errors import FieldError, Forbidden, Invalid
+from opsjobs.model.grants import (
+    GRANTS_MAX,
+    PERMISSIONS_MAX,
+    SCOPE_CHARACTERS_MAX,
+    GrantDraft,
+    kept_of,
+)
 from opsjobs.model.target import Name
 from opsjobs.model.token_claims import NAME_CHARACTERS_MAX
 from opsjobs.store.idempotency import Answer
@@ -143,6 +151,76 @@ async def delete(id: str, request: Request, services: ServicesDep) -> Response:
     check_holds(request, f"The API key {gone.name}", gone.grants)
     await people.delete_key(id)
     return Response(status_code=204)
+
+
+class OwnKeyDraft(ApiModel):
+    """Body of POST /auth/keys. Without `grants` the key has those of the caller."""
+
+    name: Name
+    grants: list[GrantDraft] = Field(default_factory=list, max_length=GRANTS_MAX)
+    expires_at: Moment | None = None
+
+
+@router.post(
+    "/auth/keys",
+    status_code=201,
+    dependencies=[requires_a_token()],
+    summary="Create an own API key",
+    response_model=NewApiKeyOut,
+    responses=CREATED,
+)
+async def create_own(request: Request, services: ServicesDep, draft: OwnKeyDraft) -> Response:
+    """Create an API key of the caller, who is a user, and return its token, this once.
+
+    At each moment the key may do no more than the user. A user has at most 50 keys of its own.
+    """
+    caller = _check_user(request)
+    check_confirmed(request)
+    _check_expiry(draft.expires_at, services.clock.now())
+    check_grantable(request, draft.grants)
+    grants = [grant.dump() for grant in draft.grants] or kept_of(caller.grants)
+    new = NewKey(draft.name, grants, draft.expires_at)
+    key, token = await services.identities.issue_own_key(new, caller)
+    location = build_location(request, f"/auth/keys/{key.id}")
+    return JSONResponse({**key.data(), "token": token}, 201, {"Location": location})
+
+
+@router.get(
+    "/auth/keys",
+    dependencies=[requires_a_token()],
+    summary="List own API keys",
+    response_model=ApiKeyListOut,
+)
+async def list_own(request: Request, services: ServicesDep) -> Response:
+    """List the API keys that the caller made, directly or with another key, without tokens."""
+    caller = _check_user(request)
+    keys = await services.identities.list_own_keys(caller.name)
+    return JSONResponse({"items": [key.data() for key in keys]})
+
+
+@router.delete(
+    "/auth/keys/{id}",
+    status_code=204,
+    dependencies=[requires_a_token()],
+    summary="Delete an own API key",
+)
+async def delete_own(id: str, request: Request, services: ServicesDep) -> Response:
+    """Delete an API key of the caller: its token is refused from now on."""
+    caller = _check_user(request)
+    await services.identities.delete_key(id, owner=caller.name)
+    return Response(status_code=204)
+
+
+def _check_user(request: Request) -> Principal:
+    """Return the caller, who must be a user. Raises Forbidden."""
+    caller = principal_of(request)
+    if caller.kind != "user":
+        detail = (
+            f"{caller.name} is of the kind {caller.kind}: only users have API keys of their own. "
+            "Log in as a user, or ask an administrator for a key."
+        )
+        raise Forbidden("no_own_keys", detail)
+    return caller
 
 
 async def _check_person(people: IdentityStore, person: str | None) -> None:

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, Request
 from pydantic import Field
 from starlette.responses import JSONResponse, Response
 
-from opsjobs.api.authorization import Within, admit, reach, requires
+from opsjobs.api.authorization import Within, admit, check_confirmed, reach, requires
 from opsjobs.api.http import page_of, render_page
 from opsjobs.api.request import ServicesDep, principal_of, services_of
 from opsjobs.api.schemas.approvals import ApprovalDetailOut, ApprovalOut, ApprovalPageOut
@@ -111,6 +111,8 @@ async def approve(
     what will run.
     """
     decision = draft or ApproveDraft()
+    if decision.override_safety:
+        check_confirmed(request)
     ruling = Ruling(
         principal_of(request), True, decision.reason, decision.hash, decision.override_safety
     )

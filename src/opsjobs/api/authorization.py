@@ -12,7 +12,8 @@ from typing import Annotated, Any, Protocol, TypeVar
 from fastapi import Depends, Request
 from pydantic import Field
 
-from opsjobs.api.request import principal_of, services_of
+from opsjobs.api.cookies import READING
+from opsjobs.api.request import principal_of, services_of, session_of
 from opsjobs.identity.platform_users import CONFIRMED
 from opsjobs.model import approval
 from opsjobs.model.access import EVERYTHING, Principal, Reach
@@ -25,6 +26,8 @@ from opsjobs.store.jobs import StoredJob
 from opsjobs.store.scheduling.schedule_rows import StoredSchedule
 from opsjobs.store.triggers import StoredTrigger
 
+SENSITIVE = frozenset({"credentials:manage", "system:admin"})
+"""Permissions whose changes need a fresh proof of a caller with a session."""
 ANY_TOKEN = "any token"  # noqa: S105  shown in docs for routes that need no permission
 
 
@@ -62,6 +65,8 @@ class Permission:
         if self.name in CONFIRMED:
             await confirm_caller(request)
         check_permission(request, self.name, within=self.within)
+        if self.name in SENSITIVE and request.method not in READING:
+            check_confirmed(request)
         request.state.permission = self.name
 
 
@@ -72,6 +77,20 @@ async def confirm_caller(request: Request) -> None:
     """
     users = services_of(request).platform_users
     request.state.principal = await users.confirm(principal_of(request))
+
+
+def check_confirmed(request: Request) -> None:
+    """Raise Forbidden for a session whose caller has not proven lately who it is.
+
+    Tokens are not asked: a screen that was left open shows none.
+    """
+    session = session_of(request)
+    if session is not None and not session.is_confirmed:
+        raise Forbidden(
+            "password_again",
+            "This needs a proof that it is still you: the last one is over 10 minutes old. "
+            "Confirm the session (POST /auth/confirm), then send the request again.",
+        )
 
 
 def requires(permission: str, within: Within = Within.EVERYTHING) -> Any:
@@ -267,6 +286,7 @@ def check_reuse_name(request: Request, *, reuse_name: bool) -> None:
 def check_override(request: Request, draft: Overriding) -> None:
     """Raise Forbidden if the caller overrides and may not, Invalid if the reason is missing."""
     if draft.override_safety:
+        check_confirmed(request)
         approval.check_override(principal_of(request), draft.reason)
 
 

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
+from uuid import UUID
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Query, Request
 from pydantic import Field, SecretStr, model_validator
 from starlette.responses import JSONResponse, Response
 
-from opsjobs.api.authorization import requires_a_token
-from opsjobs.api.cookies import CookiePolicy, check_same_origin
+from opsjobs.api.authorization import check_confirmed, check_permission, requires_a_token
+from opsjobs.api.cookies import READING, CookiePolicy, check_same_origin
 from opsjobs.api.request import ServicesDep, principal_of, services_of, session_of
-from opsjobs.api.schemas.access import LoginCodeOut, LoginMethodsOut, MeOut
+from opsjobs.api.schemas.access import LoginCodeOut, LoginListOut, LoginMethodsOut, MeOut
 from opsjobs.identity.passwords import CHARACTERS_MAX
-from opsjobs.model.access import PERMISSIONS, Principal
+from opsjobs.model.access import PERMISSIONS, Principal, PrincipalKind
 from opsjobs.model.api_model import ApiModel
 from opsjobs.model.errors import Conflict
 from opsjobs.model.execution import moment
 from opsjobs.model.grants import kept_of, scope_text
 from opsjobs.model.naming import Composed
+from opsjobs.model.token_claims import NAME_CHARACTERS_MAX
 from opsjobs.store.identities.cookie_sessions import (
     CODE_CHARACTERS_MAX,
     CODE_SECONDS,
@@ -158,6 +160,71 @@ async def me(request: Request) -> Response:
     return JSONResponse(
         _render_me(principal_of(request), session_of(request), services_of(request))
     )
+
+
+User = Annotated[
+    str | None,
+    Query(max_length=NAME_CHARACTERS_MAX, description="Of this user. Takes an administrator."),
+]
+
+
+@router.get(
+    "/auth/sessions",
+    dependencies=[requires_a_token()],
+    summary="List own logins",
+    response_model=LoginListOut,
+)
+async def list_logins(request: Request, services: ServicesDep, user: User = None) -> Response:
+    """List the caller's logins that have not ended, the last used one first.
+
+    `current` is that of the request's cookie.
+    """
+    session = session_of(request)
+    current = None if session is None else str(session.id)
+    found = [
+        {**login.data(), "current": str(login.id) == current}
+        for login in await services.identities.cookies.list(*_whose(request, user))
+    ]
+    return JSONResponse({"items": found})
+
+
+@router.delete(
+    "/auth/sessions",
+    status_code=204,
+    dependencies=[requires_a_token()],
+    summary="End own other logins",
+)
+async def end_other_logins(request: Request, services: ServicesDep, user: User = None) -> Response:
+    """End all logins of the caller but that of the request's cookie."""
+    session = session_of(request)
+    kept = None if session is None else session.id
+    await services.identities.cookies.end_others(kept, *_whose(request, user))
+    return Response(status_code=204)
+
+
+@router.delete(
+    "/auth/sessions/{id}",
+    status_code=204,
+    dependencies=[requires_a_token()],
+    summary="End an own login",
+)
+async def end_login(
+    id: UUID, request: Request, services: ServicesDep, user: User = None
+) -> Response:
+    """End a login: its cookie, or its tokens, are refused from now on."""
+    await services.identities.cookies.end_login(id, *_whose(request, user))
+    return Response(status_code=204)
+
+
+def _whose(request: Request, user: str | None) -> tuple[str, PrincipalKind]:
+    """Return whose logins are meant. Raises Forbidden for those of another user."""
+    caller = principal_of(request)
+    if user is None or (caller.kind, caller.name) == ("user", user):
+        return caller.name, caller.kind
+    check_permission(request, "system:admin")
+    if request.method not in READING:
+        check_confirmed(request)
+    return user, "user"
 
 
 def _reveal(secret: SecretStr | None) -> str | None:

@@ -29,6 +29,9 @@ class _All(Commands):
         "logout": LazyCommand(
             "principals", "logout", "Log out: end the login at the service and delete it here."
         ),
+        "console": LazyCommand(
+            "console", "console", "Open the web console in your browser, logged in as you."
+        ),
         "status": LazyCommand(
             "status", "status", "Show the state of the service: components, workers, queues."
         ),

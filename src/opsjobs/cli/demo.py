@@ -48,8 +48,7 @@ Next, with data that stays:
   {opsjobs} run 'hostname; uptime' -l lab=true  in another terminal: a command on all machines
   {opsjobs} executions list                     what ran
   {opsjobs} targets add --help                  your own machines
-
-All of it is also in the browser, as long as `up` runs: http://127.0.0.1:8003/console/
+  {opsjobs} console                             all of it in your browser
 """
 
 

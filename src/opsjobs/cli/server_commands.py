@@ -5,12 +5,14 @@ The server's libraries are imported when a command is called.
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from opsjobs import settings
+from opsjobs.cli.endpoint import ServiceEndpoint
 from opsjobs.cli.errors import CommandFailed, ExitCode
 from opsjobs.cli.lazy_commands import load_module
 from opsjobs.cli.render import tell
@@ -70,7 +72,15 @@ def up(
         lab_windows=lab_windows,
         worker_processes=worker_processes,
     )
-    raise typer.Exit(module.up(chosen))
+    raise typer.Exit(module.up(chosen, _login_url if sys.stdout.isatty() else None))
+
+
+def _login_url(stack: Any) -> str:
+    """Return the address of the console of this stack, with a code for its administrator."""
+    endpoint = ServiceEndpoint(stack.url, stack.token, local=True, data_dir=stack.options.data_dir)
+    with load_module("opsjobs.cli.client").Client(endpoint) as client:
+        url: str = load_module("opsjobs.cli.console").login_url(client)
+    return url
 
 
 def demo(

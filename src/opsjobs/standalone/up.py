@@ -7,15 +7,17 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from types import FrameType
 
 from opsjobs.standalone.stack import Stack, StackOptions
 
 
-def up(options: StackOptions) -> int:
+def up(options: StackOptions, login_url: Callable[[Stack], str] | None = None) -> int:
     """Run everything until SIGINT or SIGTERM; return the exit code.
 
-    Raises Refusal, Unavailable, SettingsError.
+    `login_url`: returns an address of the console that logs in once; None if it would end
+    in a log. Raises Refusal, Unavailable, SettingsError.
     """
     began = time.monotonic()
     stack = Stack(options, _report)
@@ -26,7 +28,7 @@ def up(options: StackOptions) -> int:
             _report(f"WARNING: {warning}")
         stack.start()
         handler.started = True
-        _print_welcome(stack, time.monotonic() - began)
+        _print_welcome(stack, time.monotonic() - began, login_url)
         handler.stop_requested.wait()
     except _StopRequested:
         pass
@@ -59,15 +61,19 @@ class _SignalHandler:
             raise _StopRequested
 
 
-def _print_welcome(stack: Stack, seconds: float) -> None:
+def _print_welcome(stack: Stack, seconds: float, login_url: Callable[[Stack], str] | None) -> None:
     _report(f"ready after {seconds:.1f} s; logs in {stack.logs}")
     first = (
         "opsjobs run 'hostname; uptime' -l lab=true"
         if stack.options.lab
         else "opsjobs targets add --help"
     )
+    console = f"{stack.url}/console/   (log in: opsjobs console)"
+    if login_url is not None:
+        # It works once, so this line is worth nothing to a later reader of the terminal.
+        console = f"{login_url(stack)}   (works once, for a minute; then: opsjobs console)"
     sys.stdout.write(
-        f"console:      {stack.url}/console/\n"
+        f"console:      {console}\n"
         f"API:          {stack.url}   (its pages: {stack.url}/docs)\n"
         f"admin token:  {stack.admin_token_file}\n"
         f"next, in another terminal:  {first}\n"

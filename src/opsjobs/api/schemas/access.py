@@ -72,6 +72,12 @@ class NewApiKeyOut(ApiKeyOut):
     token: str = ""
 
 
+class ApiKeyListOut(AnswerModel):
+    """All API keys of one user."""
+
+    items: list[ApiKeyOut]
+
+
 class ApiKeyPageOut(PageModel):
     """A page of API keys."""
 
@@ -112,6 +118,25 @@ class MeOut(AnswerModel):
         description="Each permission that is held, with its scopes; an empty one is everywhere"
     )
     session: SessionOut | None = Field(description="Of a cookie; null for a token")
+
+
+class LoginOut(AnswerModel):
+    """A running login: of a browser with a cookie, or of a program with tokens."""
+
+    id: str
+    kind: Literal["browser", "tokens"]
+    current: bool = Field(description="True for that of the request")
+    created_at: Timestamp
+    last_used_at: Timestamp
+    expires_at: Timestamp
+    address: str | None
+    agent: str | None = Field(description="The User-Agent of its beginning")
+
+
+class LoginListOut(AnswerModel):
+    """All logins of one identity that have not ended."""
+
+    items: list[LoginOut]
 
 
 class LoginMethodsOut(AnswerModel):

@@ -15,7 +15,7 @@ from psycopg.types.json import Jsonb
 
 from opsjobs.clock import Clock, SystemClock, uuid7
 from opsjobs.model.access import Principal, PrincipalKind, Role
-from opsjobs.model.errors import FieldError, Invalid, NotFound, Unavailable
+from opsjobs.model.errors import Conflict, FieldError, Invalid, NotFound, Unavailable
 from opsjobs.model.execution import moment
 from opsjobs.model.grants import principal_of, within
 from opsjobs.store import audit, idempotency
@@ -29,6 +29,8 @@ TOKEN_BYTES = 32
 TOKEN_CHARACTERS_MIN = 16
 TOKEN_CHARACTERS_MAX = 8_192
 USE_NOTED_EVERY_SECONDS = 60
+OWN_KEYS_MAX = 50
+"""API keys of one user."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +106,12 @@ values (%(uuid)s, %(name)s, %(digest)s, %(role)s, %(grants)s, %(expires_at)s, %(
     when %(made_by_kind)s = 'api_key' then (select answers_to_kind from api_keys
       where name = %(made_by)s) end)
 returning {_SHOWN}"""
+
+_OWN_OF = "from api_keys where user_id = (select id from users where name = %s)"
+_OWN = f"select {_SHOWN} {_OWN_OF} order by name"
+_COUNT_OWN = f"select count(*) as n {_OWN_OF}"
+_BELONGS = """
+select from api_keys k join users u on u.id = k.user_id where k.id = %s and u.name = %s"""
 
 _ENSURE = """
 insert into api_keys (uuid, name, token_sha256, role) values (%s, %s, %s, %s)
@@ -210,6 +218,33 @@ class ApiKeys(ABC):
         )
         return done if isinstance(done, Answer) else (done, token)
 
+    async def issue_own_key(self, new: NewKey, by: Principal) -> tuple[ApiKey, str]:
+        """Store a key created by a user for itself; return it with its token.
+
+        Raises Conflict as `issue_key`, and ("too_many_keys").
+        """
+        async with self._database.transaction() as connection:
+            # Keys of one user are counted one after the other.
+            await connection.execute("select from users where name = %s for update", [by.name])
+            row = await (await connection.execute(_COUNT_OWN, [by.name])).fetchone()
+            if row is not None and row["n"] >= OWN_KEYS_MAX:
+                detail = (
+                    f"{by.name} has {OWN_KEYS_MAX} API keys, which is the limit. Delete one first."
+                )
+                raise Conflict("too_many_keys", detail)
+            token = new_token()
+            key = await self._insert(connection, new, token, by)
+            await check_name_reserved(connection, "api_key", new.name, reuse_name=False)
+            after = {"grants": key.grants, "expires_at": moment(key.expires_at)}
+            await audit.record(
+                connection, "api_key.created", "api_key", key.id, key.name, after=after
+            )
+        return key, token
+
+    async def list_own_keys(self, user: str) -> Sequence[ApiKey]:
+        """Return the keys that belong to a user, by name."""
+        return [_key(row) for row in await self._database.fetch(_OWN, [user])]
+
     async def ensure_key(self, name: str, role: str, token: str) -> None:
         """Make this token valid for this role, for the admin token of `up`.
 
@@ -289,10 +324,17 @@ class ApiKeys(ABC):
         """Return a page of keys, without their tokens."""
         return (await API_KEYS.page(self._database, request)).map(_key)
 
-    async def delete_key(self, ref: str) -> None:
-        """Delete the key; its token is refused from now on. Raises NotFound."""
+    async def delete_key(self, ref: str, *, owner: str | None = None) -> None:
+        """Delete the key; its token is refused from now on.
+
+        Raises NotFound, also for a key that does not belong to the user `owner`, if it is given.
+        """
         async with self._database.transaction() as connection:
             gone = _key(await lock(connection, "api key", ref, f"select {_SHOWN} from api_keys"))
+            if owner is not None:
+                row = await (await connection.execute(_BELONGS, [gone.id, owner])).fetchone()
+                if row is None:
+                    raise NotFound.for_ref("api key", ref)
             await connection.execute("delete from api_keys where id = %s", [gone.id])
             before = {"grants": gone.grants, "person": gone.person}
             await audit.record(

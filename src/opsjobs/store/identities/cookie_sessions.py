@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Literal
 from uuid import UUID
 
 from opsjobs.clock import Clock, uuid7
-from opsjobs.model.access import Principal
-from opsjobs.model.errors import Forbidden, Unauthorised
+from opsjobs.model.access import Principal, PrincipalKind
+from opsjobs.model.errors import Forbidden, NotFound, Unauthorised
+from opsjobs.model.execution import moment
 from opsjobs.model.grants import principal_of
 from opsjobs.store import audit
 from opsjobs.store.identities.sessions import FORGET_SESSIONS, SESSIONS_MAX
@@ -53,12 +54,15 @@ update sessions set ended_at = opsjobs_now(), because = 'too many' where id in (
 
 _FIND = """
 select s.id, s.created_at, s.expires_at, s.confirmed_at, s.key_sha256, u.name, u.grants,
+  s.confirmed_at > opsjobs_now() - make_interval(secs => %(confirmed)s) as is_confirmed,
   s.last_used_at < opsjobs_now() - make_interval(secs => %(noted)s) as unnoted
 from sessions s left join users u on u.id = s.user_id and u.disabled_at is null
 where s.cookie_sha256 = %(cookie)s and s.ended_at is null
   and s.expires_at > (select opsjobs_now())
   and s.last_used_at > (select opsjobs_now()) - make_interval(secs => %(idle)s)
   and (s.user_id is null or u.id is not null)"""
+
+_FACTS = ("id", "created_at", "expires_at", "confirmed_at", "is_confirmed")
 
 _USED = "update sessions set last_used_at = opsjobs_now() where id = %s returning id"
 
@@ -90,6 +94,27 @@ _TAKE_CODE = """
 delete from login_codes where code_sha256 = %s
 returning user_id, key_sha256, expires_at > opsjobs_now() as good"""
 
+_RUNNING_OF = """
+from sessions s left join users u on u.id = s.user_id
+  left join api_keys k on k.token_sha256 = s.key_sha256
+where s.ended_at is null and s.expires_at > (select opsjobs_now())
+  and (s.cookie_sha256 is null
+    or s.last_used_at > (select opsjobs_now()) - make_interval(secs => %(idle)s))
+  and case %(kind)s when 'user' then u.name = %(name)s when 'api_key' then k.name = %(name)s end"""
+
+_LIST = f"""
+select s.id, s.cookie_sha256 is not null as browser, s.created_at, s.last_used_at, s.expires_at,
+  s.address, s.agent {_RUNNING_OF} order by s.last_used_at desc, s.id desc"""
+
+_END_THESE = f"""
+with chosen as (
+  select s.id, coalesce(u.id, k.id) as owner_id {_RUNNING_OF} and {{chosen}}
+)
+update sessions s set ended_at = opsjobs_now(), because = 'ended by hand'
+from chosen c where s.id = c.id and s.ended_at is null returning c.owner_id"""
+_END_LOGIN = _END_THESE.format(chosen="s.id = %(id)s")
+_END_OTHERS = _END_THESE.format(chosen="s.id is distinct from %(kept)s")
+
 _HAS_USERS = "select exists (select from users where disabled_at is null) as found"
 
 
@@ -120,6 +145,8 @@ class CookieSession:
     created_at: datetime
     expires_at: datetime
     confirmed_at: datetime
+    is_confirmed: bool
+    """True if the last proof is so fresh that sensitive changes need no other one."""
 
     @property
     def confirmed_until(self) -> datetime:
@@ -133,6 +160,31 @@ class BrowserClient:
 
     address: str | None
     agent: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class LoginView:
+    """A running login of an identity: `browser` with a cookie, else with tokens."""
+
+    id: UUID
+    browser: bool
+    created_at: datetime
+    last_used_at: datetime
+    expires_at: datetime
+    address: str | None
+    agent: str | None
+
+    def data(self) -> dict[str, Any]:
+        """Return an item of GET /auth/sessions."""
+        return {
+            "id": str(self.id),
+            "kind": "browser" if self.browser else "tokens",
+            "created_at": moment(self.created_at),
+            "last_used_at": moment(self.last_used_at),
+            "expires_at": moment(self.expires_at),
+            "address": self.address,
+            "agent": self.agent,
+        }
 
 
 class CookieSessions:
@@ -201,6 +253,7 @@ class CookieSessions:
             "cookie": digest(cookie),
             "noted": USE_NOTED_EVERY_SECONDS,
             "idle": self.idle_seconds,
+            "confirmed": CONFIRMED_SECONDS,
         }
         row = await self._database.fetch_one(_FIND, values)
         principal = None if row is None else await self._principal(row)
@@ -209,9 +262,8 @@ class CookieSessions:
         if row["unnoted"]:
             # One write per minute and session, not per request.
             await self._database.fetch(_USED, [row["id"]])
-        return CookieSession(
-            row["id"], principal, row["created_at"], row["expires_at"], row["confirmed_at"]
-        )
+        facts = {name: row[name] for name in _FACTS}
+        return CookieSession(principal=principal, **facts)
 
     async def _principal(self, row: Mapping[str, Any]) -> Principal | None:
         if row["key_sha256"] is not None:
@@ -225,7 +277,7 @@ class CookieSessions:
             if row is None:
                 raise _ended()
             await audit.record(connection, "login.confirmed", "login", str(session.id), reason=how)
-        return replace(session, confirmed_at=row["confirmed_at"])
+        return replace(session, confirmed_at=row["confirmed_at"], is_confirmed=True)
 
     async def end(self, cookie: str) -> None:
         """End the session of a cookie; an unknown one ends nothing."""
@@ -268,6 +320,34 @@ class CookieSessions:
                 return await _owner(connection, "user", _USER_BY_ID, row["user_id"])
             owner = await _owner(connection, "api_key", _KEY_BY_HASH, row["key_sha256"])
         return owner if owner and await self._key_principal(row["key_sha256"]) else None
+
+    async def list(self, name: str, kind: PrincipalKind) -> Sequence[LoginView]:
+        """Return the logins of an identity that have not ended, the last used one first."""
+        values = {"name": name, "kind": kind, "idle": self.idle_seconds}
+        return [LoginView(**row) for row in await self._database.fetch(_LIST, values)]
+
+    async def end_login(self, id: UUID, name: str, kind: PrincipalKind) -> None:
+        """End one login of an identity. Raises NotFound if it has ended or is another's."""
+        values = {"id": id, "name": name, "kind": kind, "idle": self.idle_seconds}
+        async with self._database.transaction() as connection:
+            row = await (await connection.execute(_END_LOGIN, values)).fetchone()
+            if row is None:
+                raise NotFound.for_ref("session", id)
+            await audit.record(
+                connection, "login.ended", kind, row["owner_id"], name, reason=f"session {id}"
+            )
+
+    async def end_others(self, kept: UUID | None, name: str, kind: PrincipalKind) -> int:
+        """End all logins of an identity but one; return how many."""
+        values = {"kept": kept, "name": name, "kind": kind, "idle": self.idle_seconds}
+        async with self._database.transaction() as connection:
+            rows = await (await connection.execute(_END_OTHERS, values)).fetchall()
+            if rows:
+                await audit.record(
+                    connection, "login.ended", kind, rows[0]["owner_id"], name,
+                    reason=f"{len(rows)} sessions",
+                )  # fmt: skip
+        return len(rows)
 
     async def has_users(self) -> bool:
         """Return True if there is a user who can log in with a password."""

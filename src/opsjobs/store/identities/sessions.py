@@ -119,6 +119,10 @@ class LoginSessions:
                     "update refresh_tokens set used_at = opsjobs_now() where token_sha256 = %s",
                     [_digest(token)],
                 )
+                await connection.execute(
+                    "update sessions set last_used_at = opsjobs_now() where id = %s",
+                    [row["session_id"]],
+                )
                 following = await _give(connection, row["session_id"])
         if stolen:
             raise Unauthorised(
