@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from architecture.tree import ROOT
+from architecture.tree import ROOT, committed
 
 CONSOLE = ROOT / "console"
 LINES_MAX = 400
@@ -43,6 +43,13 @@ def test_files_of_the_console_stay_small() -> None:
     assert sources
     large = {str(p): n for p in sources if (n := p.read_text().count("\n")) > LINES_MAX}
     assert large == {}
+
+
+def test_the_console_has_nothing_but_source() -> None:
+    kinds = {".ts", ".tsx", ".css", ".svg", ".json", ".mjs"}
+    files = [path for path in committed() if path.is_relative_to(CONSOLE)]
+    assert files
+    assert [p.name for p in files if p.suffix not in kinds and p.name != ".npmrc"] == []
 
 
 def test_the_lock_names_each_package_exactly_and_no_registry() -> None:
