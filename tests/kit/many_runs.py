@@ -17,10 +17,10 @@ from opsjobs.store.ledger.flush import result_line, status_line
 from opsjobs.store.transaction import Database
 
 ADD = """
-insert into targets (uuid, name, host, port, transport, platform, labels, groups, host_key_policy, slots)
+insert into targets (uuid, name, host, port, transport, platform, labels, groups, host_key_policy, slots, zone)
 select gen_random_uuid(), 'web-' || lpad(n::text, 5, '0'), '10.' || n / 65536 || '.' || (n / 256) %% 256 || '.' || n %% 256, 22, 'ssh', 'linux',
   jsonb_build_object('env', case when n %% 5 = 0 then 'staging' else 'prod' end, 'rack', 'r' || 1 + (n - 1) / 250, 'role', 'web'),
-  array['web'], 'pinned', 10 from generate_series(1, %(count)s::int) n"""
+  array['web'], 'pinned', 10, %(zone)s from generate_series(1, %(count)s::int) n"""
 
 # Of what was played in a second: how long it took, as if on machines.
 SPREAD = (
@@ -56,6 +56,9 @@ JOB: dict[str, Any] = {
     "tags": ["team=web"],
 }
 """The body of a job that runs on all of the targets in three waves."""
+
+
+LEASE_SECONDS = 3_600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,10 +110,10 @@ def outcome_of(position: int) -> Outcome:
             return SUCCEEDED
 
 
-async def add_targets(database: Database, count: int) -> None:
+async def add_targets(database: Database, count: int, *, zone: str = "default") -> None:
     """Put web-00001, web-00002 … into the inventory, in racks r1, r2 … of 250."""
     async with database.transaction() as connection:
-        await connection.execute(ADD, {"count": count})
+        await connection.execute(ADD, {"count": count, "zone": zone})
 
 
 @dataclass
@@ -122,10 +125,12 @@ class ManyRuns:
     written: Callable[[int], Awaitable[None]] | None = None
     """Called with the execution after each flush, as a worker wakes the readers of its log."""
     flush_runs: int = 500
+    zone: str = "default"
+    """A zone without real workers, if there are any."""
     owner: Owner = field(init=False)
 
     def __post_init__(self) -> None:
-        self.owner = Owner(self.database)
+        self.owner = Owner(self.database, "many-runs", self.zone)
 
     async def claim(self, limit: int) -> list[Claimed]:
         """Claim what is ready; each run says that it is running."""
@@ -155,7 +160,7 @@ class ManyRuns:
 
         Return these.
         """
-        await self.owner.register()
+        await self.owner.register(LEASE_SECONDS)
         running: list[Claimed] = []
         while runs := await self.claim(batch):
             held = [run for run in runs if upto is not None and run.position >= upto]

@@ -77,5 +77,5 @@ function RetryMenu({ view, ended, onChoose }: RetryMenuProps) {
     onChoose: () => onChoose({ which, count }),
   }));
   if (items.length === 0) return null;
-  return <Menu label="Retry" items={items} />;
+  return <Menu label="Retry" items={items} shortcut="actions" />;
 }

@@ -3,7 +3,7 @@
  *
  * The table beside it says the same in words. Arrow keys move over cells; a live region says where.
  */
-import { useEffect, useMemo, useRef, useState } from "preact/hooks";
+import { useEffect, useLayoutEffect, useMemo, useRef, useState } from "preact/hooks";
 import { wordsOf } from "../parts/tone.ts";
 import { cellAt, edge, type Group, type Layout, layOut, MOVES, moved } from "./layout.ts";
 import { paintAll, paintRows, palette } from "./paint.ts";
@@ -31,7 +31,10 @@ export function Cells(props: CellsProps) {
   const width = useWidth(box);
   const [at, setAt] = useState(-1);
   const [hovered, setHovered] = useState(-1);
-  const layout = useMemo(() => layOut(groups, runs.count, width), [groups, runs, width]);
+  const layout = useMemo(
+    () => layOut(width > 0 ? groups : [], runs.count, width),
+    [groups, runs, width],
+  );
   const position = Math.min(at, layout.order.length - 1);
   const scene = { layout, status, isSelected: props.isSelected };
 
@@ -151,7 +154,7 @@ function Frame(props: { layout: Layout; position: number; kind: "focus" | "open"
 
 function useWidth(box: { current: HTMLElement | null }): number {
   const [width, setWidth] = useState(0);
-  useEffect(() => {
+  useLayoutEffect(() => {
     const element = box.current!;
     const watch = new ResizeObserver(() => setWidth(element.clientWidth));
     watch.observe(element);

@@ -1,6 +1,6 @@
 /** Drawing the cells: colours of the theme, a shape in cells that are large enough. */
 import { TONES, type Tone } from "../parts/tone.ts";
-import { edge, type Layout } from "./layout.ts";
+import { edge, GAP, type Layout } from "./layout.ts";
 import { TONE_OF } from "./states.ts";
 
 /** Cells from this size on carry the shape of their tone. */
@@ -81,16 +81,22 @@ export function paintAll(
   const pen = canvas.getContext("2d")!;
   pen.scale(ratio, ratio);
   // One colour after the other: changing it costs more than a cell.
-  TONES.forEach((tone) => {
+  for (const tone of TONES) {
     pen.fillStyle = colours.fill[tone];
-    for (let position = 0; position < layout.order.length; position++) {
-      if (TONE_OF[scene.status[layout.order[position]!]!] !== tone) continue;
-      const { x, y } = edge(layout, position);
-      pen.fillRect(x, y, layout.size, layout.size);
+    eachCell(layout, (row, x, y) => {
+      if (TONE_OF[scene.status[row]!] === tone) pen.fillRect(x, y, layout.size, layout.size);
+    });
+  }
+  eachCell(layout, (row, x, y) => paintMarks(pen, scene, colours, row, x, y));
+}
+
+function eachCell(layout: Layout, visit: (row: number, x: number, y: number) => void): void {
+  const step = layout.size + GAP;
+  for (const { first, count, top } of layout.sections) {
+    for (let n = 0; n < count; n++) {
+      const x = (n % layout.columns) * step;
+      visit(layout.order[first + n]!, x, top + Math.floor(n / layout.columns) * step);
     }
-  });
-  for (let position = 0; position < layout.order.length; position++) {
-    paintMarks(pen, scene, colours, position);
   }
 }
 
@@ -109,7 +115,7 @@ export function paintRows(
     const { x, y } = edge(layout, position);
     pen.fillStyle = colours.fill[TONE_OF[status[row]!]!];
     pen.fillRect(x, y, layout.size, layout.size);
-    paintMarks(pen, scene, colours, position);
+    paintMarks(pen, scene, colours, row, x, y);
   }
 }
 
@@ -117,14 +123,14 @@ function paintMarks(
   pen: CanvasRenderingContext2D,
   { layout, status, isSelected }: Scene,
   colours: Palette,
-  position: number,
+  row: number,
+  x: number,
+  y: number,
 ): void {
-  const row = layout.order[position]!;
   const tone = TONE_OF[status[row]!]!;
   const selected = isSelected(row);
   const shape = layout.size >= SHAPE_FROM ? PATHS[tone] : undefined;
   if (!shape && !selected) return;
-  const { x, y } = edge(layout, position);
   if (shape) {
     const scale = layout.size / 16;
     pen.save();

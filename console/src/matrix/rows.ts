@@ -116,8 +116,12 @@ const ranks = new WeakMap<Runs, Uint32Array>();
 export function nameRank(runs: Runs): Uint32Array {
   let rank = ranks.get(runs);
   if (!rank) {
+    // Texts of equal length for numbers: a collator would take ten times as long.
+    const keys = runs.name.map((name) =>
+      name.replace(/\d+/g, (digits) => digits.padStart(10, "0")),
+    );
     const order = Uint32Array.from(runs.name.keys());
-    order.sort((a, b) => NATURAL.compare(runs.name[a]!, runs.name[b]!) || a - b);
+    order.sort((a, b) => (keys[a]! < keys[b]! ? -1 : keys[a]! > keys[b]! ? 1 : a - b));
     rank = new Uint32Array(runs.count);
     order.forEach((row, place) => {
       rank![row] = place;
