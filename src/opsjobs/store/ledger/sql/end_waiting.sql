@@ -39,7 +39,7 @@ with jobs as (
     ) then (select opsjobs_now()) + interval '1 minute' end
   from waiting w where r.id = w.id
   returning r.id, r.execution_id, r.target_id, r.position, r.attempt, r.fence, w.waiting_for,
-    r.error_message
+    r.error_message, r.cancel_proof
 ), closed as (
   update job_execution_results x set status = :'status', error_code = :'code',
     error_message = r.error_message, finished_at = opsjobs_now()
@@ -69,7 +69,8 @@ with jobs as (
   union all
   select 2, r.position, 'status', r.id, r.target_id, null, null, jsonb_build_object(
     'target_run', r.id, 'target', r.target_id, 'status', :'status'::text,
-    'error', jsonb_build_object('code', :'code'::text, 'message', r.error_message))
+    'error', jsonb_build_object('code', :'code'::text, 'message', r.error_message),
+    'cancel_proof', r.cancel_proof)
   from ended r
 ), tally as (
   select count(*) as n, count(*) filter (where waiting_for is null) as ready,
