@@ -83,7 +83,7 @@ test("a histogram holds each ended run once, and the slowest come first", () => 
     }
   }
   assert.deepEqual(slowest(runs, 2, runs.createdAt + 60_000), [0, 299]);
-  assert.deepEqual(histogram(matrixOf(["waiting"])), []);
+  assert.deepEqual(histogram(matrixOf(["waiting"]), 24), []);
 });
 
 test("waves say how far they are, and which gate holds the next one", () => {

@@ -83,13 +83,17 @@ Visit = Callable[..., AbstractContextManager[Visitor]]
 
 @pytest.fixture
 def visit(browser: BrowserThread, stack: Stack) -> Visit:
-    """`with visit(theme="dark", size=PHONE, role="viewer") as somebody: …`; an admin without a role."""
+    """`with visit(theme="dark", size=PHONE, role="viewer") as somebody: …`; an admin without a role or a token."""
 
     @contextmanager
     def opened(
-        *, theme: str = "light", size: tuple[int, int] = DESKTOP, role: str | None = None
+        *,
+        theme: str = "light",
+        size: tuple[int, int] = DESKTOP,
+        role: str | None = None,
+        token: str | None = None,
     ) -> Iterator[Visitor]:
-        token = stack.token if role is None else _token_of(stack, role)
+        token = token or (stack.token if role is None else _token_of(stack, role))
         with visitor(browser.browser, stack.url, token, theme=theme, size=size) as found:
             yield found
 

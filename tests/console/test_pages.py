@@ -8,7 +8,7 @@ from console.browser import DESKTOP, PHONE, check_accessibility, check_width
 from console.conftest import Stack, Visit
 
 # Each page of the console has its line here.
-PAGES = ["/", "/executions", "/safety", "/system"]
+PAGES = ["/", "/executions", "/executions/1", "/executions/3", "/safety", "/system"]
 
 
 @pytest.fixture(scope="module", autouse=True)

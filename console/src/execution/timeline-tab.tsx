@@ -19,11 +19,15 @@ import { openTarget } from "./target-panel.tsx";
 import type { ExecutionView } from "./view.ts";
 
 const SLOWEST = 50;
+/** Columns are buttons of at least 24 pixels, on a phone too. */
+const BINS = 24;
+const BINS_NARROW = 12;
+const NARROW = 700;
 const HISTOGRAM_HEIGHT = 120;
 
 export function TimelineTab({ view, runs }: { view: ExecutionView; runs: Runs }) {
   view.settled.value;
-  const bins = histogram(runs);
+  const bins = histogram(runs, innerWidth < NARROW ? BINS_NARROW : BINS);
   if (bins.length === 0) return <Empty why="No target has ended yet." />;
   const bars = bins.map((bin): Bar => {
     const parts: Record<string, number> = {};

@@ -73,6 +73,7 @@ export class ExecutionView {
 
   private readonly listeners = new Set<(rows: ReadonlySet<number> | null) => void>();
   private stopRuns: (() => void) | null = null;
+  private finished = false;
   private settling = 0;
   private reloading = 0;
   private readonly disposers: (() => void)[] = [];
@@ -183,7 +184,7 @@ export class ExecutionView {
           this.settleSoon();
           if (frames.some((frame) => frame.data["execution"] !== undefined)) this.reloadSoon();
         },
-        onEnd: () => void this.execution.reload(),
+        onEnd: () => void this.finish(),
         onFailure: (failure) => {
           if (!(failure instanceof RequestError)) throw failure;
           this.failure.value = failure;
@@ -193,6 +194,14 @@ export class ExecutionView {
         },
       },
     );
+  }
+
+  /** A run that had ended before its cancel reached it has its proof only in the columns. */
+  private async finish(): Promise<void> {
+    await this.execution.reload();
+    if (this.finished || this.execution.data.value?.status !== "cancelled") return;
+    this.finished = true;
+    this.restart();
   }
 
   private draw(rows: ReadonlySet<number> | null): void {

@@ -14,7 +14,7 @@ const STEPS_MS = [
 ];
 
 /** The runs that have begun and ended, in at most `most` bins of one width. */
-export function histogram(runs: Runs, most = 24): Bin[] {
+export function histogram(runs: Runs, most: number): Bin[] {
   const took: [number, number][] = [];
   for (let row = 0; row < runs.count; row++) {
     const ms = runs.tookMs(row, Number.NaN);

@@ -103,6 +103,8 @@ export class Runs {
     this.status[row] = status;
     this.errorCode[row] = codeOf(frame.data["error"]);
     this.waitingFor[row] = (frame.data["waiting_for"] as string | undefined) ?? null;
+    const proof = frame.data["cancel_proof"] as string | null | undefined;
+    if (proof) this.proof[row] = proof;
     const at = frame.at === null ? Number.NaN : frame.at - this.createdAt;
     if (status === RUNNING) {
       this.startedMs[row] = at;

@@ -23,6 +23,8 @@ const REFRESH_SECONDS = 15;
 const HOURS = 24;
 const HOUR_MS = 3_600_000;
 const BARS_HEIGHT = 64;
+/** Bars are buttons of at least 24 pixels: on a phone each is two hours. */
+const NARROW = 700;
 
 const WORDS: readonly FilterWord[] = [
   {
@@ -210,15 +212,22 @@ function Hours() {
 function HourBars({ at, hours }: { at: string; hours: readonly HourCount[] }) {
   const byHour = new Map(hours.map((one) => [Date.parse(one.hour), one.by_status]));
   const newest = Math.floor(Date.parse(at) / HOUR_MS) * HOUR_MS;
-  const bars = Array.from({ length: HOURS }, (_, n): Bar => {
-    const from = newest - (HOURS - 1 - n) * HOUR_MS;
-    const counts = byHour.get(from) ?? {};
+  const hoursEach = innerWidth < NARROW ? 2 : 1;
+  const stepMs = hoursEach * HOUR_MS;
+  const bars = Array.from({ length: HOURS / hoursEach }, (_, n): Bar => {
+    const from = newest + HOUR_MS - HOURS * HOUR_MS + n * stepMs;
+    const counts: Record<string, number> = {};
+    for (let hour = from; hour < from + stepMs; hour += HOUR_MS) {
+      for (const [state, count] of Object.entries(byHour.get(hour) ?? {})) {
+        counts[state] = (counts[state] ?? 0) + count;
+      }
+    }
     const worst = worstFirst(counts);
     const words = worst.map(([state, count]) => `${count} ${wordsOf(state)}`).join(", ");
     return {
-      label: `${clockOf(from)} to ${clockOf(from + HOUR_MS)}: ${words || "none"}`,
+      label: `${clockOf(from)} to ${clockOf(from + stepMs)}: ${words || "none"}`,
       parts: Object.fromEntries(worst.toReversed()),
-      onChoose: () => setQuery({ q: filterOfHour(from) }, { replace: false }),
+      onChoose: () => setQuery({ q: filterOfSpan(from, stepMs) }, { replace: false }),
     };
   });
   return (
@@ -237,10 +246,10 @@ function HourBars({ at, hours }: { at: string; hours: readonly HourCount[] }) {
 const clockOf = (ms: number): string =>
   new Date(ms).toLocaleTimeString("en-GB", { hour: "2-digit", minute: "2-digit" });
 
-function filterOfHour(from: number): string {
-  const term = (key: string, ms: number) =>
-    formatTerm({ key, values: [`${new Date(ms).toISOString().slice(0, 19)}Z`], not: false });
-  return `${term("after", from)} ${term("before", from + HOUR_MS)}`;
+function filterOfSpan(from: number, ms: number): string {
+  const term = (key: string, at: number) =>
+    formatTerm({ key, values: [`${new Date(at).toISOString().slice(0, 19)}Z`], not: false });
+  return `${term("after", from)} ${term("before", from + ms)}`;
 }
 
 /** Why the list is empty, and which word to drop. */

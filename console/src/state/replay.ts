@@ -19,6 +19,8 @@ export class Replay {
       const status = RUN_STATUSES.indexOf(data["status"] as "failed");
       if (row !== undefined && status >= 0) changes.push([at, row, status]);
     }
+    // Several workers write, each by its own clock.
+    changes.sort(([a], [b]) => a - b);
     this.at = Float64Array.from(changes, ([at]) => at);
     this.row = Uint32Array.from(changes, ([, row]) => row);
     this.status = Uint8Array.from(changes, ([, , status]) => status);

@@ -1,0 +1,208 @@
+"""Executions: the list, and the page of one, from launch to cancel and retry by keyboard alone."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from playwright.sync_api import Locator, Page, expect
+
+from console.browser import DESKTOP, PHONE, check_accessibility, check_width
+from console.conftest import MACHINES, Stack, Visit
+
+TABS_MAX = 60
+RUNNING, WAITING = 4, 2
+HOSTILE = "<b>no</b>\u202egnp.exe"
+
+
+@pytest.fixture(scope="module")
+def job(stack: Stack) -> str:
+    """A job that takes long on four machines at a time, and has been run once."""
+    body = {
+        "name": "hold-on",
+        "actions": [{"key": "hold", "command": "echo begun; sleep ${seconds}; exit 3"}],
+        "targets": {"selector": "lab=true"},
+        "parameters": [{"name": "seconds", "default": "0"}],
+        "policy": {"max_parallel": RUNNING},
+    }
+    made = stack.call("POST", "/jobs", body)
+    first = stack.call("POST", f"/jobs/{made['id']}/execute", {})
+    stack.http.get(f"/executions/{first['id']}/events", timeout=60)
+    return str(made["id"])
+
+
+def hold(stack: Stack, job: str, seconds: int = 600) -> int:
+    """Launch it so that it goes on; the id of the execution once all places are taken."""
+    body = {"parameters": {"seconds": str(seconds)}, "reason": HOSTILE}
+    found: int = stack.call("POST", f"/jobs/{job}/execute", body)["id"]
+    return found
+
+
+def tab_to(page: Page, element: Locator) -> None:
+    """Press Tab until this element has the focus."""
+    for _ in range(TABS_MAX):
+        if element.evaluate("element => element === document.activeElement"):
+            return
+        page.keyboard.press("Tab")
+    raise AssertionError(f"{element} cannot be reached by Tab")
+
+
+def press(page: Page, role: str, name: str | re.Pattern[str]) -> None:
+    """Reach a control by Tab and press Enter on it."""
+    tab_to(page, page.get_by_role(role, name=name))  # type: ignore[arg-type]  # a role
+    page.keyboard.press("Enter")
+
+
+def test_launch_cancel_and_retry_by_keyboard_alone(visit: Visit, stack: Stack, job: str) -> None:
+    execution = hold(stack, job)
+    with visit() as ada:
+        page = ada.go("/")
+        page.keyboard.press("g")
+        page.keyboard.press("e")
+        expect(page.get_by_role("heading", name="Executions", exact=True)).to_be_visible()
+        ada.settle()
+        tab_to(page, page.get_by_role("row", name=re.compile("hold-on #2")))
+        page.keyboard.press("Enter")
+        expect(page).to_have_url(re.compile(f"/executions/{execution}$"))
+        expect(page.get_by_role("button", name=f"{RUNNING} running")).to_be_visible()
+
+        press(page, "button", "Cancel")
+        dialog = page.get_by_role("dialog", name="Cancel?")
+        expect(dialog).to_contain_text(f"{RUNNING} run now")
+        expect(dialog).to_contain_text(f"{WAITING} wait")
+        check_accessibility(page)
+        tab_to(page, dialog.get_by_label("Reason (optional)"))
+        page.keyboard.type("wrong hosts")
+        press(page, "button", f"Cancel {MACHINES}")
+        expect(dialog).to_be_hidden()
+        proof = page.get_by_role("region", name="Proof of the cancel")
+        expect(proof).to_contain_text(f"{RUNNING} killed", timeout=30_000)
+        expect(proof).to_contain_text(f"{WAITING} never started")
+        expect(page).to_have_title(re.compile(r"\u2013 · hold-on #2"))
+
+        page.keyboard.press(".")
+        expect(page.get_by_role("menuitem", name=f"{WAITING} not started")).to_be_focused()
+        page.keyboard.press("Enter")
+        retry = page.get_by_role("dialog", name=f"Retry {WAITING}?")
+        expect(retry).to_contain_text("version 1 of hold-on")
+        check_accessibility(page)
+        press(page, "button", f"Retry {WAITING}")
+        lineage = page.get_by_role("navigation", name="Retries")
+        expect(lineage).to_contain_text("#2")
+        expect(page).not_to_have_url(re.compile(f"/executions/{execution}$"))
+        press(page, "button", "Cancel")
+        press(page, "button", re.compile("Cancel [0-9]"))
+        expect(page.get_by_text("cancelled").first).to_be_visible(timeout=30_000)
+
+
+def test_run_again_pause_and_resume(visit: Visit, stack: Stack, job: str) -> None:
+    ended = stack.call("GET", f"/executions?job_id={job}&sort=id&limit=1")["items"][0]
+    with visit(size=PHONE) as ada:
+        page = ada.go(f"/executions/{ended['id']}")
+        check_width(page)
+        page.get_by_role("button", name="Run again").click()
+        again = page.get_by_role("dialog")
+        again.get_by_role("button", name=f"Run on {MACHINES}").click()
+        expect(page.get_by_text("failed").first).to_be_visible(timeout=30_000)
+        ada.go(f"/executions/{hold(stack, job, 5)}")
+        page.get_by_role("button", name="Pause", exact=True).click()
+        page.get_by_role("dialog").get_by_role("button", name="Pause").click()
+        expect(page.get_by_text("Paused by")).to_be_visible()
+        check_accessibility(page)
+        page.get_by_role("button", name="Resume").first.click()
+        page.get_by_role("dialog").get_by_role("button", name="Resume").click()
+        expect(page.get_by_text("Paused by")).to_be_hidden()
+        expect(page.get_by_role("button", name=f"{MACHINES} failed")).to_be_visible(timeout=30_000)
+        expect(page).to_have_title(re.compile("✕ 6 · hold-on"))
+
+
+def test_each_part_of_the_page_is_accessible(visit: Visit, stack: Stack, job: str) -> None:
+    ended = stack.call("GET", f"/executions?job_id={job}&sort=id&limit=1")["items"][0]
+    target = stack.call("GET", f"/executions/{ended['id']}/targets")["items"][0]["target"]["name"]
+    for theme, size in (("light", DESKTOP), ("dark", PHONE)):
+        with visit(theme=theme, size=size) as ada:
+            for query in (
+                "",
+                f"?target={target}",
+                "?tab=output",
+                "?tab=timeline",
+                "?tab=spec",
+                "?tab=who",
+            ):
+                page = ada.go(f"/executions/{ended['id']}{query}")
+                check_accessibility(page)
+                check_width(page)
+            assert "begun" in ada.go(f"/executions/{ended['id']}?target={target}").inner_text(
+                "main"
+            )
+
+
+def test_an_approval_is_given_on_the_page(visit: Visit, stack: Stack) -> None:
+    body = {
+        "name": "asks-first",
+        "actions": [{"command": "true"}],
+        "targets": {"selector": "lab=true"},
+        "policy": {"approval": {"approvers": 1}},
+    }
+    made = stack.call("POST", "/jobs", body)
+    user = {"name": "ben", "password": "correct horse battery", "grants": [{"role": "admin"}]}
+    stack.call("POST", "/users", user)
+    login = {"username": "ben", "password": user["password"]}
+    token = stack.call("POST", "/auth/login", login)["access_token"]
+    with visit(token=token) as ben:
+        execution = stack.call("POST", f"/jobs/{made['id']}/execute", {"reason": HOSTILE})["id"]
+        page = ben.go(f"/executions/{execution}")
+        expect(page.locator("main")).to_contain_text("<b>no</b>")
+        assert page.locator("b", has_text=re.compile("^no$")).count() == 0
+        expect(page.get_by_text("Waits for an approval")).to_be_visible()
+        page.get_by_role("button", name="Approve").click()
+        dialog = page.get_by_role("dialog")
+        expect(dialog).to_contain_text(f"{MACHINES} targets")
+        check_accessibility(page)
+        dialog.get_by_role("button", name="Approve").click()
+        expect(page.get_by_role("button", name=f"{MACHINES} succeeded")).to_be_visible(
+            timeout=30_000
+        )
+        page.get_by_role("tab", name="Who").click()
+        expect(page.get_by_role("tabpanel")).to_contain_text("approved by")
+
+
+def test_a_viewer_sees_and_counts_what_is_theirs(visit: Visit, stack: Stack, job: str) -> None:
+    target = {"name": "far-away", "host": "192.0.2.1", "labels": {"team": "far"}, "zone": "far"}
+    stack.call("POST", "/targets", target)
+    run = {"actions": [{"command": "true"}], "targets": {"ids": ["far-away"]}}
+    theirs = stack.call("POST", "/run", run)["id"]
+    ours = stack.call("GET", f"/executions?job_id={job}&sort=id&limit=1")["items"][0]["id"]
+    key = {"name": "eve", "grants": [{"role": "viewer", "scope": "team=far"}]}
+    token = stack.call("POST", "/api-keys", key)["token"]
+    with visit(token=token) as eve:
+        page = eve.go("/executions")
+        rows = page.get_by_role("row", name=re.compile("#|ad-hoc"))
+        expect(rows).to_have_count(1)
+        expect(rows).to_contain_text("ad-hoc")
+        check_accessibility(page)
+        page = eve.go(f"/executions/{theirs}")
+        expect(page.get_by_text("No worker can take it")).to_be_visible()
+        for verb in ("Cancel", "Retry", "Run again", "Pause"):
+            expect(page.get_by_role("button", name=verb, exact=True)).to_have_count(0)
+        eve.refusals |= {404}
+        page = eve.go(f"/executions/{ours}")
+        expect(page.get_by_role("alert")).to_contain_text("not_found")
+        expect(page.locator("main")).not_to_contain_text("hold-on")
+
+
+def test_the_list_filters_and_says_what_to_drop(visit: Visit, stack: Stack, job: str) -> None:
+    with visit() as ada:
+        page = ada.go("/executions?q=job:hold-on")
+        expect(page.get_by_role("row", name=re.compile("hold-on")).first).to_be_visible()
+        field = page.get_by_role("combobox", name="Filter of executions")
+        field.fill("job:hold-on status:rejected")
+        expect(page.get_by_text("No execution fits this filter.")).to_be_visible()
+        page.get_by_role("button", name="Without status:rejected").click()
+        expect(page.get_by_role("row", name=re.compile("hold-on")).first).to_be_visible()
+        hours = page.get_by_role("group", name="Ended executions by the hour")
+        hours.get_by_role("button").last.click()
+        expect(page).to_have_url(re.compile("after"))
+        expect(page.get_by_role("row", name=re.compile("hold-on")).first).to_be_visible()
+        page.go_back()
+        expect(field).to_have_value("job:hold-on")
