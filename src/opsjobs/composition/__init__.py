@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -17,7 +17,7 @@ from opsjobs.composition.authentication import (
     build_authentication,
     build_identity_store,
 )
-from opsjobs.composition.late_sessions import LateSessions
+from opsjobs.composition.late_sessions import ConnectionCounts, LateSessions
 from opsjobs.composition.notifications import build_notifications
 from opsjobs.composition.platform import (
     Integrations,
@@ -533,19 +533,21 @@ def _sessions(
     connections = max(PoolLimits().connections, settings.worker.concurrency * 5 // 4)
     limits = PoolLimits(connections=connections, handshakes_a_second=settings.connection.rate)
     pool = SshPool(connector, limits, breaker=breaker)
-    _measure_pool(metrics, pool)
     winrm = {
         "connect_seconds": seconds,
         "allow": policy,
         "observe": observe,
         "fetch": fetch,
+        "fail": count_failure,
         "alarm": alarm,
         "breaker": breaker,
     }
+    late = LateSessions("opsjobs.remote.winrm.pool", winrm)
+    _measure_pools(metrics, lambda: [pool, *late.built])
     return Transports(
         {
             Transport.SSH: pool,
-            Transport.WINRM: LateSessions("opsjobs.remote.winrm.pool", winrm),
+            Transport.WINRM: late,
             Transport.LOCAL: LocalSessions(policy, on=security.local_transport),
         }
     )
@@ -559,11 +561,14 @@ def _database(options: DatabaseOptions, metrics: Metrics) -> Database:
     return database
 
 
-def _measure_pool(metrics: Metrics, pool: SshPool) -> None:
-    metrics.connections.set_function(lambda: pool.connections)
-    metrics.connections_idle.set_function(lambda: pool.idle_connections)
-    metrics.handshakes.set_function(lambda: pool.handshakes)
-    metrics.handshakes_waiting.set_function(lambda: pool.handshakes_waiting)
+def _measure_pools(metrics: Metrics, pools: Callable[[], Sequence[ConnectionCounts]]) -> None:
+    """Show the sums over the pools that are there."""
+    metrics.connections.set_function(lambda: sum(pool.connections for pool in pools()))
+    metrics.connections_idle.set_function(lambda: sum(pool.idle_connections for pool in pools()))
+    metrics.handshakes.set_function(lambda: sum(pool.handshakes for pool in pools()))
+    metrics.handshakes_waiting.set_function(
+        lambda: sum(pool.handshakes_waiting for pool in pools())
+    )
 
 
 def build_rescuer(

@@ -9,10 +9,30 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from importlib import import_module
-from typing import Any
+from typing import Any, Protocol, cast
 
 from opsjobs.model.target import Endpoint
 from opsjobs.remote.session import HostKey, Session, Sessions, SessionStep
+
+
+class ConnectionCounts(Protocol):
+    """The numbers of connections of a pool, for metrics."""
+
+    @property
+    def connections(self) -> int:
+        """Open connections."""
+
+    @property
+    def idle_connections(self) -> int:
+        """Open connections that no run uses."""
+
+    @property
+    def handshakes(self) -> int:
+        """Logins in progress."""
+
+    @property
+    def handshakes_waiting(self) -> int:
+        """Logins that wait for a limit."""
 
 
 class LateSessions:
@@ -22,6 +42,13 @@ class LateSessions:
         self._module = module
         self._options = options
         self._building: asyncio.Task[Sessions] | None = None
+
+    @property
+    def built(self) -> list[ConnectionCounts]:
+        """The pool, once it is built."""
+        task = self._building
+        is_built = task is not None and task.done() and task.exception() is None
+        return [cast(ConnectionCounts, task.result())] if task is not None and is_built else []
 
     async def _sessions(self) -> Sessions:
         if self._building is None:

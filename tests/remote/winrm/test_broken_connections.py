@@ -7,6 +7,7 @@ import itertools
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,8 @@ async def test_a_shell_and_its_connection_are_used_again() -> None:
     async with pooled() as (host, pool):
         for code in range(5):
             assert (await run(host, pool, f"exit {code}"))[2] == RemoteExit(code)
-            await until(lambda: commands(host) == [])
+            # The host has removed the command, and the response to that request has arrived.
+            await until(lambda: commands(host) == [] and pool.idle_connections == 1)
         assert host.server.connections == 1
         assert len(host.server.service.shells) == 1
 
@@ -351,22 +353,26 @@ async def test_output_arrives_while_the_command_runs_however_much_there_is() -> 
         assert (len(out), err, end) == (3_000_000, b"end\n", RemoteExit(0))
 
 
+@pytest.mark.parametrize(("shells", "slots"), [(3, 10), (30, 50), (10, 50)])
 async def test_fifty_runs_pass_through_a_host_that_allows_few_shells(
-    monkeypatch: pytest.MonkeyPatch,
+    shells: int, slots: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(hosts, "QUOTA_PAUSE_SECONDS", 0.2)
-    async with pooled(LabQuotas(shells=3)) as (host, pool):
+    async with pooled(LabQuotas(shells=shells)) as (host, pool):
+        endpoint = host.endpoint()
+        endpoint = replace(endpoint, target=replace(endpoint.target, slots=slots))
         seen = []
 
         async def one(n: int) -> RemoteExit:
             program = Program(command="exit $N", env={"N": str(n)})
-            end = (await run(host, pool, program))[2]
+            async with pool.session(endpoint) as session:
+                end = (await collect(await session.start(program)))[2]
             seen.append(len(host.server.service.shells))
             return end
 
         ends = await asyncio.gather(*(one(n) for n in range(50)))
         assert ends == [RemoteExit(n) for n in range(50)]
-        assert max(seen) <= 3
+        assert max(seen) <= shells
 
 
 async def test_a_host_that_stays_full_is_busy(monkeypatch: pytest.MonkeyPatch) -> None:

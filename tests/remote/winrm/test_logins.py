@@ -19,8 +19,10 @@ from kit.windows_hosts import (
     authority,
     certificate_credential,
     password_credential,
+    until,
     windows_host,
 )
+from opsjobs.composition.late_sessions import LateSessions
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import ErrorCode
 from opsjobs.model.target import Endpoint
@@ -81,7 +83,7 @@ async def test_a_user_of_a_domain_logs_in() -> None:
 async def test_a_wrong_password_is_tried_once_and_opens_the_circuit(auth: str) -> None:
     async with windows_host(secure=True) as host:
         pool = WinrmPool(WinrmConnector())
-        wrong = host.endpoint(password_credential(password="guess"), auth=auth)
+        wrong = host.endpoint(password_credential(password="guess", version=2), auth=auth)
         found = await asyncio.gather(*(failure(wrong, pool) for _ in range(5)))
         assert {one.code for one in found} == {ErrorCode.AUTH_FAILED, ErrorCode.CIRCUIT_OPEN}
         assert host.server.connections == 1
@@ -173,3 +175,22 @@ async def test_a_listener_of_the_other_scheme_is_no_crash() -> None:
         )
         for endpoint in (over_tls, over_http):
             assert (await failure(endpoint)).code is ErrorCode.CONNECTION_LOST
+
+
+async def test_connects_are_counted_and_their_failures_by_code() -> None:
+    codes: list[ErrorCode] = []
+    late = LateSessions("opsjobs.remote.winrm.pool", {"fail": codes.append})
+    assert late.built == []  # metrics do not load the transport
+    async with windows_host() as host:
+        async with late.session(host.endpoint()) as session:
+            await collect(await session.start("exit 0"))
+        (counts,) = late.built
+        await until(lambda: counts.idle_connections == 1)
+        assert (counts.connections, counts.handshakes, counts.handshakes_waiting) == (1, 0, 0)
+        with pytest.raises(RemoteFailure):
+            async with late.session(
+                host.endpoint(password_credential(password="guess", version=2))
+            ):
+                raise AssertionError("it is refused")
+        assert codes == [ErrorCode.AUTH_FAILED]
+        await late.close()

@@ -42,22 +42,12 @@ class Channel:
 
         Raises RemoteFailure(CONNECTION_LOST) if it did not arrive, ContactLost if it may have.
         """
-        return await cls.over(
-            lambda: send(start, request, plain=plain), request.nonce, awaited=request.awaited
-        )
-
-    @classmethod
-    async def over(
-        cls, send: Callable[[], Awaitable[RemoteProcess]], nonce: str, *, awaited: bool = False
-    ) -> Channel:
-        """Send a request by this function; the records of its response carry the nonce.
-
-        Raises as `open`.
-        """
         try:
-            return cls(await send(), nonce, awaited=awaited)
+            return cls(
+                await send(start, request, plain=plain), request.nonce, awaited=request.awaited
+            )
         except RemoteFailure as failure:
-            raise _as_contact_lost(failure) from None
+            raise as_contact_lost(failure) from None
 
     async def next(self) -> Output | Record | None:
         """Return the next item, or None at the end. Raises ContactLost."""
@@ -92,7 +82,7 @@ class Channel:
             self._pieces = None  # a cancelled iterator is finished; a new one continues
             raise
         except RemoteFailure as failure:
-            raise _as_contact_lost(failure) from None
+            raise as_contact_lost(failure) from None
         if isinstance(piece, RemoteExit):
             self.ended = piece
         elif piece.stream == "stdout":
@@ -122,7 +112,7 @@ class Channel:
         await self._process.close()
 
 
-def _as_contact_lost(failure: RemoteFailure) -> RemoteFailure:
+def as_contact_lost(failure: RemoteFailure) -> RemoteFailure:
     """Map a lost command to ContactLost: its machine has the record."""
     return ContactLost(failure.message) if failure.code is ErrorCode.LOST else failure
 

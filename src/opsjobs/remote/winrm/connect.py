@@ -51,7 +51,9 @@ class WinrmConnector:
         observe: Callable[[float], None] = _ignore,
         fetch: Fetch = refuse_external,
         alarm: Callable[[Target, str], None] = _ignore,
+        fail: Callable[[ErrorCode], None] = _ignore,
     ) -> None:
+        self._fail = fail
         self._seconds = connect_seconds
         self._allow = allow
         self._observe = observe
@@ -73,6 +75,7 @@ class WinrmConnector:
                 endpoint.target, credential, phases if phases is not None else ConnectPhases()
             )
         except RemoteFailure as failure:
+            self._fail(failure.code)
             # The host received the secrets and may repeat them in its refusal.
             secrets = [secret.reveal() for secret in credential.secrets]
             mask = Mask([Forms(secrets)]) if secrets else NOTHING

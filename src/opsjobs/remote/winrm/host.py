@@ -7,7 +7,7 @@ import contextlib
 import random
 import time
 import xml.etree.ElementTree as ET
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,22 +18,21 @@ from opsjobs.model.execution import ErrorCode
 from opsjobs.remote.winrm import messages
 from opsjobs.remote.winrm.connection import Connection, Disconnected, WsmanFault
 from opsjobs.remote.winrm.messages import ProtocolError, WsmanMessage
+from opsjobs.remote.winrm.programs import Launch
 from opsjobs.telemetry import log
 
-COMMANDS_MAX = 5
-"""Concurrent sessions on one host.
+COMMANDS_MAX = 25
+"""Concurrent sessions on one host, whatever the slots of the target.
 
-Windows allows 10 users, 30 shells, and 25 processes in each.
+Windows allows 30 shells of one user. The others are for cancels, and for idle shells.
 """
-CONNECTIONS_MAX = 8
-"""Each running command holds one with its long poll; the others are for signals and input."""
+MORE_CONNECTIONS = 3
+"""Connections for signals and input: each running command holds one with its long poll."""
 KEPT_SHELLS_MAX = 2
 IDLE_SECONDS = 55.0
 """Windows closes an idle connection after about two minutes."""
 SHELL_IDLE_SECONDS = 120.0
 """The time after which a kept shell is deleted here."""
-HOST_IDLE_SECONDS = 900.0
-"""The time after which the host deletes a shell that nothing asks for."""
 QUOTA_PAUSE_SECONDS = 5.0
 QUOTA_TRIES_MAX = 12
 SHELL_NAME = "opsjobs"
@@ -45,7 +44,7 @@ QUOTAS = frozenset(
 )
 """Limits of a host: its shells, operations and users, of one user or of all."""
 
-ShellKey = tuple[tuple[tuple[str, str], ...], str | None]
+ShellKey = tuple[tuple[tuple[str, str], ...], str | None, float]
 
 
 @dataclass(slots=True)
@@ -58,9 +57,9 @@ class Shell:
     used: bool = False
 
 
-def shell_key(environment: Mapping[str, str], folder: str | None) -> ShellKey:
+def shell_key(launch: Launch) -> ShellKey:
     """Return the key of a shell: commands with equal keys may use it one after the other."""
-    return tuple(sorted(environment.items())), folder
+    return tuple(sorted(launch.environment.items())), launch.folder, launch.idle_seconds
 
 
 @dataclass(slots=True)
@@ -69,7 +68,8 @@ class WinrmHost:
 
     name: str
     connect: Callable[[], Awaitable[Connection]]
-    places: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(COMMANDS_MAX))
+    places_max: int = COMMANDS_MAX
+    """The maximum number of concurrent sessions."""
     honours_ids: bool = False
     """True once the host has started a command under an id that was chosen here."""
     users: int = 0
@@ -78,10 +78,15 @@ class WinrmHost:
     """Held while a command waits because the host allows no further shell."""
     _freed: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when a shell was deleted here."""
-    _room: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(CONNECTIONS_MAX))
+    places: asyncio.Semaphore = field(init=False)
+    _room: asyncio.Semaphore = field(init=False)
     _idle: list[Connection] = field(default_factory=list)
     _shells: list[Shell] = field(default_factory=list)
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self.places = asyncio.Semaphore(self.places_max)
+        self._room = asyncio.Semaphore(self.places_max + MORE_CONNECTIONS)
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
@@ -129,12 +134,12 @@ class WinrmHost:
         async with self.connection() as connection:
             return await connection.request(message)
 
-    async def take_shell(self, environment: Mapping[str, str], folder: str | None) -> Shell:
+    async def take_shell(self, launch: Launch) -> Shell:
         """Return a shell that nothing uses, kept or new.
 
         Raises RemoteFailure and WsmanFault; nothing of a command has started then.
         """
-        key = shell_key(environment, folder)
+        key = shell_key(launch)
         for shell in self._shells:
             if shell.key == key:
                 self._shells.remove(shell)
@@ -169,14 +174,14 @@ class WinrmHost:
 
     async def _try_create(self, key: ShellKey) -> Shell | WsmanFault:
         """Create a shell, or return the fault of the quota that does not allow it."""
-        environment, folder = key
+        environment, folder, idle_seconds = key
         shell = Shell(str(uuid4()).upper(), key)
         message = messages.create_shell(
             shell.id,
             SHELL_NAME,
             environment=dict(environment),
             folder=folder,
-            idle_seconds=HOST_IDLE_SECONDS,
+            idle_seconds=idle_seconds,
         )
         try:
             shell.id = messages.shell_id_in(await self.request(message))
@@ -237,7 +242,12 @@ class WinrmHost:
     @property
     def connections(self) -> int:
         """The number of idle connections and of those in use."""
-        return len(self._idle) + CONNECTIONS_MAX - self._room._value
+        return len(self._idle) + self.places_max + MORE_CONNECTIONS - self._room._value
+
+    @property
+    def idle_connections(self) -> int:
+        """The number of open connections that no request uses."""
+        return len(self._idle)
 
     async def close(self, seconds: float) -> None:
         """Delete the kept shells, for at most this time, and close every connection."""

@@ -16,17 +16,17 @@ from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import ErrorCode
 from opsjobs.model.target import Endpoint
 from opsjobs.remote.circuit_breaker import Breaker
-from opsjobs.remote.session import HostKey, Output, RemoteExit, Session, SessionStep
+from opsjobs.remote.connection_steps import failed_steps, login_steps, try_shell
+from opsjobs.remote.session import HostKey, Session, SessionStep
 from opsjobs.remote.winrm.connect import ConnectPhases, WinrmConnector
 from opsjobs.remote.winrm.connection import Connection
-from opsjobs.remote.winrm.host import IDLE_SECONDS, SHELL_IDLE_SECONDS, WinrmHost
+from opsjobs.remote.winrm.host import COMMANDS_MAX, IDLE_SECONDS, SHELL_IDLE_SECONDS, WinrmHost
 from opsjobs.remote.winrm.session import WinrmSession
 
 SWEEP_SECONDS = 15.0
 CLOSE_SECONDS = 5.0
 CONNECTS_MAX = 50
 """Concurrent connects of one process: a login costs the CPU of both sides."""
-_WORD = "opsjobs-test"
 
 Key = tuple[object, ...]
 
@@ -35,10 +35,7 @@ class WinrmPool:
     """The Sessions of transport `winrm`."""
 
     def __init__(
-        self,
-        connector: WinrmConnector,
-        clock: Clock | None = None,
-        breaker: Breaker | None = None,
+        self, connector: WinrmConnector, clock: Clock | None = None, breaker: Breaker | None = None
     ) -> None:
         self._connector = connector
         self._clock = clock or SystemClock()
@@ -48,11 +45,19 @@ class WinrmPool:
         self._connects = asyncio.Semaphore(CONNECTS_MAX)
         self._sweeper: asyncio.Task[None] | None = None
         self._closed = False
+        self.handshakes = 0
+        """The number of connects in progress."""
+        self.handshakes_waiting = 0
 
     @property
     def connections(self) -> int:
         """The number of open connections."""
         return sum(host.connections for host in self._hosts.values())
+
+    @property
+    def idle_connections(self) -> int:
+        """The number of open connections that no request uses."""
+        return sum(host.idle_connections for host in self._hosts.values())
 
     @asynccontextmanager
     async def session(self, endpoint: Endpoint) -> AsyncIterator[Session]:
@@ -88,14 +93,31 @@ class WinrmPool:
         host = self._hosts.get(key)
         if host is None:
             host = self._hosts[key] = WinrmHost(
-                endpoint.target.name, partial(self._connect, key, endpoint)
+                endpoint.target.name,
+                partial(self._connect, key, endpoint),
+                min(endpoint.target.slots, COMMANDS_MAX),
             )
         return host
 
     async def _connect(self, key: Key, endpoint: Endpoint) -> Connection:
         endpoint = replace(endpoint, insist=self._insisting[key] > 0)
-        async with self._breaker.attempt(endpoint, insist=endpoint.insist), self._connects:
+        async with self._breaker.attempt(endpoint, insist=endpoint.insist), self._turn():
             return await self._connector.connect(endpoint)
+
+    @asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
+        """Limit the connects in progress, and count them."""
+        self.handshakes_waiting += 1
+        try:
+            await self._connects.acquire()
+        finally:
+            self.handshakes_waiting -= 1
+        self.handshakes += 1
+        try:
+            yield
+        finally:
+            self.handshakes -= 1
+            self._connects.release()
 
     async def test(self, endpoint: Endpoint) -> list[SessionStep]:
         """Open a new connection, ignoring the circuit; time connect, auth and shell.
@@ -107,20 +129,19 @@ class WinrmPool:
             connection = await self._connector.connect(endpoint, phases)
         except RemoteFailure as failure:
             await self._breaker.report(endpoint, failure)
-            return _failed_steps(phases, failure)
+            return failed_steps(phases.started, phases.connected, failure)
         await self._breaker.report(endpoint, None)
         connected, finished = phases.connected, phases.finished
         assert connected is not None, "it has connected"
         assert finished is not None, "it has logged in"
-        steps = [
-            SessionStep("connect", True, _ms(phases.started, connected)),
-            SessionStep("auth", True, _ms(connected, finished)),
-        ]
+        steps = login_steps(phases.started, connected, finished)
         host = WinrmHost(endpoint.target.name, partial(self._connector.connect, endpoint))
         host.adopt(connection)
+        session = WinrmSession(host, connection.login_times)
         try:
-            steps.append(await _test_shell(WinrmSession(host, connection.login_times)))
+            steps.append(await try_shell(session.start, exit_code=0))
         finally:
+            await session.close()
             await host.close(CLOSE_SECONDS)
         return steps
 
@@ -166,33 +187,4 @@ def _key(endpoint: Endpoint) -> Key:
         else None
     )
     options = target.winrm.model_dump_json() if target.winrm is not None else ""
-    return (target.id, target.host, target.port, options, login)
-
-
-def _failed_steps(phases: ConnectPhases, failure: RemoteFailure) -> list[SessionStep]:
-    now = time.monotonic()
-    if phases.connected is None:
-        return [SessionStep("connect", False, _ms(phases.started, now), failure.message)]
-    connected = SessionStep("connect", True, _ms(phases.started, phases.connected))
-    return [connected, SessionStep("auth", False, _ms(phases.connected, now), failure.message)]
-
-
-async def _test_shell(session: WinrmSession) -> SessionStep:
-    """Test whether a command runs, and its output and exit code come back."""
-    started = time.monotonic()
-    try:
-        process = await session.start(f"echo {_WORD}")
-        pieces = [piece async for piece in process]
-    except RemoteFailure as failure:
-        return SessionStep("shell", False, _ms(started, time.monotonic()), failure.message)
-    finally:
-        await session.close()
-    output = b"".join(piece.data for piece in pieces if isinstance(piece, Output))
-    ended = pieces[-1]
-    good = _WORD.encode() in output and isinstance(ended, RemoteExit) and ended.code == 0
-    error = f"`echo {_WORD}` did not print it, but: {output[:200].decode(errors='replace')!r}"
-    return SessionStep("shell", good, _ms(started, time.monotonic()), None if good else error)
-
-
-def _ms(start: float, end: float) -> float:
-    return round((end - start) * 1000, 1)
+    return (target.id, target.host, target.port, target.slots, options, login)

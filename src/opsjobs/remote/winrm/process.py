@@ -57,6 +57,8 @@ class WinrmProcess:
 
         `strict`: the command is given up as lost if a piece of its output may be missing.
         """
+        self.ends_with_reader = False
+        """True: it is ended when it is closed before its end."""
         self._host = host
         self._strict = strict
         self._after_kill = after_kill
@@ -243,6 +245,8 @@ class WinrmProcess:
         ended = isinstance(self._output.outcome, RemoteExit)
         if not (ended or self._done):
             self._following.cancel()
+            if self.ends_with_reader:
+                self._host.later(self._host.delete(self._shell))
         elif self._terminated or not ended:
             self._host.later(self._host.delete(self._shell))
         else:

@@ -18,6 +18,11 @@ from opsjobs.model.program import Program, StartOrder
 LINE_CHARACTERS_MAX = 8_191
 """The maximum length of a line for cmd.exe."""
 
+HOST_IDLE_SECONDS = 900.0
+"""The idle time of a shell of commands: output waits so long for a worker that is held up."""
+HELPER_IDLE_SECONDS = 180.0
+"""The idle time of a shell of helpers: what a dead worker left is gone soon."""
+
 _POWERSHELL = "-NoProfile -NonInteractive -ExecutionPolicy Bypass"
 _INTERPRETERS: Mapping[str, tuple[str, ...]] = {
     "powershell": ("powershell.exe",),
@@ -53,6 +58,7 @@ class Launch:
 
     `nonce`: what precedes the reports of a helper script; None for a line of its own. `place`: the
     name of the folder for the program's files; the program knows it, but not the nonce.
+    `idle_seconds`: the time after which the host deletes the shell if nothing asks for it.
     """
 
     line: str
@@ -61,6 +67,7 @@ class Launch:
     stdin: bytes = b""
     nonce: str | None = None
     place: str | None = None
+    idle_seconds: float = HOST_IDLE_SECONDS
 
 
 def launch_line(line: str, **more: Any) -> Launch:
@@ -97,7 +104,8 @@ def launch_cleanup(place: str) -> Launch:
 
 def launch_spool(parameters: Mapping[str, Any]) -> Launch:
     """Return the launch of the helper of durable runs, for one operation."""
-    return Launch(bootstrap_line(), stdin=_helper_input("spool", parameters))
+    stdin = _helper_input("spool", parameters)
+    return Launch(bootstrap_line(), stdin=stdin, idle_seconds=HELPER_IDLE_SECONDS)
 
 
 def order_parameters(order: StartOrder) -> dict[str, Any]:
@@ -130,12 +138,7 @@ def _parameters(program: Program) -> dict[str, Any]:
     }
     if program.command is not None:
         line = launch_line(program.command).line
-        return {
-            **found,
-            "interpreters": ["cmd.exe"],
-            "before": '/d /s /c "',
-            "after": f'{line}"',
-        }
+        return {**found, "interpreters": ["cmd.exe"], "before": '/d /s /c "', "after": f'{line}"'}
     kind = _kind(program.interpreter)
     quote = quoting.cmd if kind == "cmd" else quote_argument
     arguments = "".join(f" {quote(argument)}" for argument in program.args)

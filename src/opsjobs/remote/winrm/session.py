@@ -12,13 +12,7 @@ from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import CancelProof, ErrorCode
 from opsjobs.model.program import Program
 from opsjobs.remote.disk import Disk
-from opsjobs.remote.session import (
-    Durable,
-    LoginTimes,
-    RemoteExit,
-    RemoteProcess,
-    check_command,
-)
+from opsjobs.remote.session import Durable, LoginTimes, RemoteExit, RemoteProcess, check_command
 from opsjobs.remote.spool.direct import ReportingProcess
 from opsjobs.remote.winrm import messages
 from opsjobs.remote.winrm.connection import Disconnected, WsmanFault
@@ -93,11 +87,7 @@ class WinrmSession:
     async def _start(self, launch: Launch, *, strict: bool = False) -> RemoteProcess:
         """Start this. Raises as `start`, and UnsupportedProgram."""
         try:
-            return await self._start_in(
-                await self._host.take_shell(launch.environment, launch.folder),
-                launch,
-                strict=strict,
-            )
+            return await self._start_in(await self._host.take_shell(launch), launch, strict=strict)
         except WsmanFault as fault:
             if fault.code in FOLDER_INVALID:
                 return EndedProcess(
@@ -231,9 +221,10 @@ class WinrmSession:
         """Return the durable runs on this host."""
         return WindowsSpool(self._host.name, self._start_helper)
 
-    async def _start_helper(self, launch: Launch) -> RemoteProcess:
+    async def _start_helper(self, launch: Launch) -> WinrmProcess:
         """Start a helper whose output is complete, or lost. Raises RemoteFailure as `start`."""
         process = await self._start(launch, strict=True)
+        assert isinstance(process, WinrmProcess), "it needs no folder"
         self._started.append(process)
         return process
 

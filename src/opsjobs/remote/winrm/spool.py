@@ -20,7 +20,7 @@ from opsjobs.remote.session import (
     SpoolChanged,
     SpoolUnavailable,
 )
-from opsjobs.remote.spool.channel import Channel
+from opsjobs.remote.spool.channel import Channel, as_contact_lost
 from opsjobs.remote.spool.process import (
     DurableProcess,
     Offsets,
@@ -29,12 +29,8 @@ from opsjobs.remote.spool.process import (
     run_lost,
 )
 from opsjobs.remote.spool.records import Record, parse_cancel, parse_look
-from opsjobs.remote.winrm.programs import (
-    Launch,
-    UnsupportedProgram,
-    launch_spool,
-    order_parameters,
-)
+from opsjobs.remote.winrm.process import WinrmProcess
+from opsjobs.remote.winrm.programs import Launch, UnsupportedProgram, launch_spool, order_parameters
 
 ANSWER_SECONDS = 120.0
 """The time for the first record: PowerShell starts, and starts another one for the run."""
@@ -44,10 +40,8 @@ KEYS_AT_ONCE = 100
 
 _KEY = re.compile(r"[0-9a-f-]{36}\.[a-z0-9][a-z0-9_-]{0,63}\.[0-9]{1,9}")
 
-StartHelper = Callable[[Launch], Awaitable[RemoteProcess]]
-"""Start a helper. Raises RemoteFailure as Session.start.
-
-Its process raises RemoteFailure(LOST) if a byte of the output may be missing."""
+StartHelper = Callable[[Launch], Awaitable[WinrmProcess]]
+"""Start a helper whose output is complete, or lost. Raises RemoteFailure as Session.start."""
 
 
 class WindowsSpool:
@@ -213,10 +207,16 @@ class WindowsSpool:
         named = {"key": _name(key)} if key is not None else {}
         nonce = "\x1e" + secrets.token_hex(8)
         launch = launch_spool({"op": operation, "nonce": nonce, **named, **given})
-        channel = await Channel.over(lambda: self._start(launch), nonce)
+        try:
+            process = await self._start(launch)
+        except RemoteFailure as failure:
+            raise as_contact_lost(failure) from None
+        channel = Channel(process, nonce)
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
                 record = await channel.next_record()
+            # From here on the helper only reads; one that starts a run must not be ended.
+            process.ends_with_reader = True
         except TimeoutError:
             await channel.close()
             raise ContactLost(

@@ -384,6 +384,7 @@ function Invoke-Clean {
 # The folders of programs that were not durable, whose helper has ended without removing them.
 function Remove-Leftovers {
     foreach ($folder in [IO.Directory]::GetDirectories([IO.Path]::GetTempPath(), 'opsjobs-*')) {
+        if ([IO.Path]::GetFileName($folder) -notmatch '^opsjobs-[0-9a-f]{32}$') { continue }
         $age = [DateTime]::UtcNow - [IO.Directory]::GetCreationTimeUtc($folder)
         $owner = @(Read-Mark ([IO.Path]::Combine($folder, 'owner')))
         $gone = $owner.Count -eq 2 -and (Get-Start $owner[0]) -ne $owner[1]

@@ -16,6 +16,8 @@ READ_BYTES = 64 * 1024
 PIPES_SECONDS = 1.0
 """The time for which the pipes may stay open after the process has ended."""
 CONTROL_C_EXIT = 0xC000013A
+IDLE_SECONDS = 7200.0
+"""The idle time of a shell for which no other one is asked."""
 
 
 class LabCommand:
@@ -153,6 +155,11 @@ class LabShell:
         self.environment = environment
         self.folder = folder
         self.owner = owner
+        self.idle_seconds = IDLE_SECONDS
+        self.asked_at = 0.0
+        """When a request for it began or ended last."""
+        self.requests = 0
+        """The requests for it that are being performed."""
         self.commands: dict[str, LabCommand] = {}
 
     async def close(self) -> None:

@@ -71,7 +71,7 @@ def read_request(data: bytes) -> LabRequest:
         _text(header, "w:ResourceURI"),
         _text(header, "a:MessageID"),
         selectors.get("ShellId"),
-        _seconds(_text(header, "w:OperationTimeout")),
+        read_duration(_text(header, "w:OperationTimeout"), 60.0),
         int(size) if size.isdigit() else _ENVELOPE_BYTES_DEFAULT,
         body,
     )
@@ -81,10 +81,11 @@ def _text(element: ET.Element, path: str) -> str:
     return (element.findtext(path, "", NAMESPACES) or "").strip()
 
 
-def _seconds(text: str) -> float:
+def read_duration(text: str, default: float) -> float:
+    """Return the seconds of a duration such as PT1M20S."""
     found = _DURATION.fullmatch(text)
     if found is None:
-        return 60.0
+        return default
     hours, minutes, seconds = found.groups()
     return int(hours or 0) * 3600.0 + int(minutes or 0) * 60.0 + float(seconds or 0)
 

@@ -133,7 +133,7 @@ def _put(descriptor: int, text: str) -> None:
 def _perform_helper() -> int:
     """Read a helper and its parameters from standard input, and do what the helper would."""
     header = b""
-    while (byte := os.read(0, 1)) != b"\n":
+    while (byte := _read_exactly(1)) != b"\n":
         header += byte
     sizes = [int(size) for size in header.split()]
     helper, parameters = _read_exactly(sizes[0]).decode(), json.loads(_read_exactly(sizes[1]))

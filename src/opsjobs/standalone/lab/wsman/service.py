@@ -6,19 +6,21 @@ import asyncio
 import base64
 import os
 import signal
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
 
 from opsjobs.standalone.lab.wsman import envelopes
-from opsjobs.standalone.lab.wsman.commands import LabCommand, LabShell
+from opsjobs.standalone.lab.wsman.commands import IDLE_SECONDS, LabCommand, LabShell
 from opsjobs.standalone.lab.wsman.envelopes import (
     NAMESPACES,
     SHELL,
     TRANSFER,
     LabRequest,
     WsmanRefusal,
+    read_duration,
 )
 
 CMD = f"{SHELL}/cmd"
@@ -58,6 +60,7 @@ class LabService:
         self.url = url
         self.quotas = quotas
         self.shells: dict[str, LabShell] = {}
+        self.now: Callable[[], float] = time.monotonic
         self.repeats_output = True
         """False: output whose response did not arrive is not sent again."""
         self._folder = folder
@@ -78,6 +81,27 @@ class LabService:
 
         `is_gone`: whether it has closed the connection. Raises WsmanRefusal.
         """
+        await self._drop_idle_shells()
+        shell = self.shells.get(request.shell_id or "")
+        if shell is None:
+            return await self._perform(request, user, is_gone)
+        shell.requests += 1
+        try:
+            return await self._perform(request, user, is_gone)
+        finally:
+            shell.requests -= 1
+            shell.asked_at = self.now()
+
+    async def _drop_idle_shells(self) -> None:
+        """Delete the shells that nothing has asked for, as a Windows host does by itself."""
+        for shell in [*self.shells.values()]:
+            if not shell.requests and self.now() - shell.asked_at > shell.idle_seconds:
+                del self.shells[shell.id]
+                await shell.close()
+
+    async def _perform(
+        self, request: LabRequest, user: str, is_gone: Callable[[], bool]
+    ) -> bytes | None:
         if request.action == f"{SHELL}/Receive":
             return await self._receive(request, is_gone)
         action = self._actions.get(request.action)
@@ -123,6 +147,9 @@ class LabService:
             folder,
             user,
         )
+        idle = asked.findtext("rsp:IdleTimeOut", "", NAMESPACES)
+        self.shells[shell_id].idle_seconds = read_duration(idle, IDLE_SECONDS)
+        self.shells[shell_id].asked_at = self.now()
         return envelopes.creation(shell_id, user, request.resource, self.url)
 
     def _environment(self, user: str) -> dict[str, str]:

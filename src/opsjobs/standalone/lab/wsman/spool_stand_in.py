@@ -12,6 +12,7 @@ import base64
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -23,6 +24,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 from uuid import uuid4
 
+_PLACE = re.compile(r"opsjobs-[0-9a-f]{32}")
 CLEANED_SECONDS, UNOWNED_SECONDS = 60.0, 86_400.0
 
 
@@ -286,7 +288,8 @@ def _remove_inputs(folder: Path) -> None:
 
 def _remove_leftovers() -> None:
     """Remove the folders of programs that were not durable, and whose helper is gone."""
-    for folder in Path(tempfile.gettempdir()).glob("opsjobs-*"):
+    folders = Path(tempfile.gettempdir()).glob("opsjobs-*")
+    for folder in filter(lambda found: _PLACE.fullmatch(found.name), folders):
         owner = _read_mark(folder / "owner")
         with contextlib.suppress(OSError):
             age = time.time() - folder.stat().st_mtime

@@ -1,0 +1,232 @@
+"""Durable runs on a Windows host: what breaks on the way to them, and what they leave behind."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import tempfile
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from contract.conftest import Latch, collect
+from contract.durable_machines import first
+from kit.windows_hosts import WindowsHost, until, windows_host
+from opsjobs.model.errors import RemoteFailure
+from opsjobs.model.execution import CancelProof
+from opsjobs.model.program import Program, RunKey, SpoolIdentity, StartOrder
+from opsjobs.model.secret import Secret
+from opsjobs.remote.session import CancelOutcome, Durable, RemoteExit, SpoolUnavailable
+from opsjobs.remote.winrm.connect import WinrmConnector
+from opsjobs.remote.winrm.pool import WinrmPool
+from opsjobs.remote.winrm.programs import HELPER_IDLE_SECONDS
+
+
+class Runs:
+    """A host, a pool, and the durable runs of one session."""
+
+    def __init__(self, host: WindowsHost, pool: WinrmPool, durable: Durable) -> None:
+        self.host = host
+        self.pool = pool
+        self.durable = durable
+        self.identity = SpoolIdentity("", "")
+
+    def order(self, command: str) -> StartOrder:
+        """A command that appends to the file `starts` of its home, which is its folder."""
+        return StartOrder(RunKey(uuid4(), "step-1", 1), f"echo x >>starts; {command}", 60.0)
+
+    @property
+    def starts(self) -> int:
+        """How many commands have started."""
+        return len((self.host.folder / "home" / "starts").read_text().split())
+
+    @property
+    def shells(self) -> int:
+        """How many shells the host has."""
+        return len(self.host.server.service.shells)
+
+
+@asynccontextmanager
+async def runs() -> AsyncIterator[Runs]:
+    async with windows_host() as host:
+        pool = WinrmPool(WinrmConnector())
+        try:
+            async with pool.session(host.endpoint()) as session:
+                durable = session.durable()
+                assert durable is not None
+                found = Runs(host, pool, durable)
+                found.identity = await durable.identity()
+                yield found
+        finally:
+            await pool.close()
+
+
+@pytest.mark.parametrize("action", ["Create", "Command", "Send", "Receive"])
+@pytest.mark.parametrize("done", [False, True])
+async def test_a_response_that_was_lost_costs_no_byte_and_no_second_start(
+    action: str, done: bool
+) -> None:
+    async with runs() as on:
+        order = on.order("echo out; echo err >&2; exit 3")
+        faults = on.host.server.faults
+        (faults.close_after if done else faults.close_before)[action] = 1
+        await on.pool.close()  # nothing is kept, so that each action is needed
+        pool = WinrmPool(WinrmConnector())
+        async with pool.session(on.host.endpoint()) as session:
+            durable = session.durable()
+            assert durable is not None
+            for _ in range(3):  # as the engine does, with the same order
+                try:
+                    end = await collect(await durable.begin(order, on.identity))
+                    break
+                except RemoteFailure:
+                    continue
+        await pool.close()
+        assert end == (b"out\n", b"err\n", RemoteExit(3))
+        assert on.starts == 1
+
+
+async def test_the_helper_that_follows_a_run_ends_with_its_reader_and_the_run_goes_on(
+    tmp_path: Path,
+) -> None:
+    async with runs() as on:
+        latch = Latch(tmp_path / "latch")
+        order = on.order(f"echo up; {latch.wait}; echo done")
+        process = await on.durable.begin(order, on.identity)
+        assert await first(process, 3) == b"up\n"
+        following = on.shells
+        await process.close()
+        await until(lambda: on.shells < following)
+        latch.open()
+        rest = await collect(await on.durable.attach(order, on.identity, (3, 0)))
+        assert rest == (b"done\n", b"", RemoteExit(0))
+
+
+async def test_the_shells_of_a_dead_worker_are_gone_after_minutes_and_its_run_goes_on(
+    tmp_path: Path,
+) -> None:
+    async with runs() as on:
+        latch = Latch(tmp_path / "latch")
+        order = on.order(f"echo up; {latch.wait}; echo done")
+        await first(await on.durable.begin(order, on.identity), 3)
+        service = on.host.server.service
+        dead = [*service.shells]
+        on.host.server.close_connections()
+        await until(lambda: not any(shell.requests for shell in service.shells.values()))
+        service.now = lambda: time.monotonic() + HELPER_IDLE_SECONDS + 1
+        latch.open()
+        heir = WinrmPool(WinrmConnector())
+        async with heir.session(on.host.endpoint()) as session:
+            durable = session.durable()
+            assert durable is not None
+            rest = await collect(await durable.attach(order, on.identity, (3, 0)))
+            assert rest == (b"done\n", b"", RemoteExit(0))
+            assert not set(dead) & set(service.shells)
+        await heir.close()
+
+
+async def test_a_host_that_closes_idle_connections_is_not_noticed() -> None:
+    async with runs() as on:
+        on.host.server.faults.idle_seconds = 0.05  # in place of two minutes
+        for _ in range(3):
+            order = on.order("sleep 0.5; echo late")
+            done = await collect(await on.durable.begin(order, on.identity))
+            assert done == (b"late\n", b"", RemoteExit(0))
+            opened = on.host.server._writers
+            await until(lambda opened=opened: not opened)
+
+
+async def test_a_script_with_secrets_leaves_no_secret_when_it_has_ended() -> None:
+    async with runs() as on:
+        program = Program(
+            script=b'echo "$OPSJOBS_SECRETS" >&2; cat "$OPSJOBS_SECRETS/token"; cat; exit 4',
+            interpreter="sh",
+            secrets={"token": Secret("s3cr3t")},
+            stdin=b" in",
+        )
+        order = StartOrder.for_program(RunKey(uuid4(), "step-1", 1), program, 60.0)
+        out, err, end = await collect(await on.durable.begin(order, on.identity))
+        assert (out, end) == (b"s3cr3t in", RemoteExit(4))
+        folder = Path(err.decode().strip())
+        assert not folder.exists()
+        assert sorted(entry.name for entry in folder.parent.iterdir()) == [
+            *("1", "2", "end", "keeper", "program", "start")
+        ]
+
+
+async def test_a_start_that_was_cut_off_is_voided_and_never_begins() -> None:
+    """As if its worker and its helper had been killed between the judge and the keeper."""
+    async with runs() as on:
+        order = on.order("exit 0")
+        folder = on.host.folder / "home" / ".opsjobs" / "runs" / str(order.key)
+        folder.mkdir()
+        (folder / "start").write_text(order.digest)
+        assert await on.durable.look(order.key) is None
+        cancelled = asyncio.create_task(on.durable.cancel(order.key, 0.0))
+        assert await cancelled == CancelOutcome(CancelProof.NEVER_STARTED)
+        assert not (folder / "keeper").exists()
+
+
+async def test_without_powershell_there_are_no_durable_runs() -> None:
+    async with runs() as on:
+        (on.host.folder / "programs" / "powershell.exe").write_text("#!/bin/sh\nexit 9009\n")
+        with pytest.raises(SpoolUnavailable, match="PowerShell 3 or newer is needed"):
+            await on.durable.identity()
+
+
+@pytest.mark.parametrize(
+    ("owner", "age_seconds", "stays"),
+    [
+        ("gone", 120, False),
+        ("gone", 5, True),
+        ("alive", 120, True),
+        ("none", 3600, True),
+        ("none", 90_000, False),
+    ],
+)
+async def test_the_folder_of_a_program_whose_helper_is_gone_is_removed(
+    owner: str, age_seconds: float, stays: bool
+) -> None:
+    async with runs() as on:
+        folder = Path(tempfile.gettempdir(), f"opsjobs-{uuid4().hex}")
+        folder.mkdir()
+        (folder / "secrets").mkdir()
+        started = Path("/proc/self/stat").read_text().rpartition(") ")[2].split()[19]
+        if owner != "none":
+            started = started if owner == "alive" else "1"
+            (folder / "owner").write_text(f"{os.getpid()} {started}")
+        moment = time.time() - age_seconds
+        os.utime(folder, (moment, moment))
+        try:
+            await on.durable.clean([RunKey(uuid4(), "step-1", 1)])
+            assert folder.exists() == stays
+        finally:
+            if folder.exists():
+                for path in sorted(folder.rglob("*"), reverse=True):
+                    path.rmdir() if path.is_dir() else path.unlink()
+                folder.rmdir()
+
+
+async def test_as_many_runs_use_a_host_as_its_slots_allow(tmp_path: Path) -> None:
+    async with windows_host() as host:
+        pool = WinrmPool(WinrmConnector())
+        endpoint = host.endpoint()
+        wide = replace(endpoint, target=replace(endpoint.target, slots=12))
+        latch = Latch(tmp_path / "latch")
+
+        async def one() -> RemoteExit:
+            async with pool.session(wide) as session:
+                return (await collect(await session.start(latch.wait)))[2]
+
+        running = [asyncio.create_task(one()) for _ in range(14)]
+        shells = host.server.service.shells
+        await until(lambda: sum(len(shell.commands) for shell in shells.values()) == 12)
+        assert (pool.connections, pool.idle_connections) == (12, 0)
+        latch.open()
+        assert await asyncio.gather(*running) == [RemoteExit(0)] * 14
+        await pool.close()
