@@ -36,6 +36,7 @@ from opsjobs.store.executions import Executions
 from opsjobs.store.ledger import Ledger
 from opsjobs.store.migrations import runner
 from opsjobs.store.paging import PageRequest
+from opsjobs.store.result_groups import ResultGroups
 from opsjobs.store.retention import Retention, RetentionLimits
 from opsjobs.store.statistics import Statistics
 from opsjobs.store.transaction import Database, DatabaseOptions
@@ -154,7 +155,7 @@ class Bench:
         execution = await Executions(self.database).get(row["large"])
         await self.timed(
             "groups of 10,000",
-            lambda db: Executions(db).groups(execution, PageRequest()),
+            lambda db: ResultGroups(db).page(execution, PageRequest()),
             GROUPS_MS,
         )
         newest = await self.database.fetch_one(

@@ -68,6 +68,7 @@ from opsjobs.store.integration_reports import IntegrationReports
 from opsjobs.store.jobs import Jobs
 from opsjobs.store.ledger import Ledger
 from opsjobs.store.output_lines import LineReader
+from opsjobs.store.result_groups import ResultGroups
 from opsjobs.store.scheduling.calendars import Calendars
 from opsjobs.store.scheduling.firings import Firings
 from opsjobs.store.scheduling.schedule_overview import ScheduleOverview
@@ -205,6 +206,7 @@ def services_on(
         artifacts=Artifacts(database),
         overview=ExecutionOverview(database),
         output_lines=LineReader(database),
+        result_groups=ResultGroups(database),
         executions=executions,
         event_feed=EventFeed(database),
         event_builder=EventBuilder(executions, execution_log),

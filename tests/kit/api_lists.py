@@ -94,7 +94,7 @@ def lists(large: int, moment: str) -> list[Asked]:
         Asked(
             "runs of 10,000",
             RUNS,
-            {"execution": large},
+            {"execution": large, "among": None},
             {"status": ("succeeded", "failed"), "target_name": ("web-9",)},
         ),
         Asked(

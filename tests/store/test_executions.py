@@ -14,6 +14,7 @@ from opsjobs.model.execution import ErrorCode, ExecutionStatus, RunError, RunSta
 from opsjobs.store.executions import Executions
 from opsjobs.store.ledger import Ledger
 from opsjobs.store.paging import PageRequest
+from opsjobs.store.result_groups import Comparison, ResultGroups
 from opsjobs.store.transaction import Database
 
 FIRST = PageRequest()
@@ -244,16 +245,16 @@ async def test_targets_with_an_identical_result_are_one_group(database: Database
     ]:
         await story.write(name, text[:1])
         await story.finish(name, code)
-    executions, execution = Executions(database), await story.now()
-    page = await executions.groups(execution, FIRST)
+    execution = await story.now()
+    page = await ResultGroups(database).page(execution, FIRST)
     told = [
         (g.stdout.text, g.exit_code, g.status.value, [t.name for t in g.targets])
         for g in page.items
     ]
     assert told[0] == ("a", 0, "succeeded", ["web-1", "web-3", "web-5"])
     assert sorted(told[1:]) == [("a", 1, "failed", ["web-4"]), ("b", 0, "succeeded", ["web-2"])]
-    one = await executions.groups(execution, PageRequest(limit=1))
-    two = await executions.groups(execution, PageRequest(limit=2, cursor=one.next))
+    one = await ResultGroups(database).page(execution, PageRequest(limit=1))
+    two = await ResultGroups(database).page(execution, PageRequest(limit=2, cursor=one.next))
     assert [g.digest for g in [*one.items, *two.items]] == [g.digest for g in page.items]
 
 
@@ -264,7 +265,7 @@ async def test_equal_results_of_two_executions_have_one_digest(database: Databas
         await story.live(1)
         await story.write("web-1", text)
         await story.finish("web-1")
-        (group,) = (await Executions(database).groups(await story.now(), FIRST)).items
+        (group,) = (await ResultGroups(database).page(await story.now(), FIRST)).items
         digests.append(group.digest)
     output = hashlib.sha256(b"a").hexdigest()
     assert digests[0] == hashlib.sha256(f"succeeded/0/1/{output}".encode()).hexdigest()
@@ -281,7 +282,7 @@ async def test_groups_see_the_chunks_as_one_output_and_the_length_beyond_64_kib(
     await story.write("web-3", b"z" * 100_001)
     for name in ("web-1", "web-2", "web-3"):
         await story.finish(name)
-    page = await Executions(database).groups(await story.now(), FIRST)
+    page = await ResultGroups(database).page(await story.now(), FIRST)
     assert [[t.name for t in g.targets] for g in page.items] == [["web-1", "web-2"], ["web-3"]]
     assert render_result_group(page.items[0])["stdout_truncated"]
 
@@ -295,9 +296,11 @@ async def test_groups_can_compare_one_action(database: Database) -> None:
         await story.act(name, "step-1")
         await story.write(name, b"same", action="step-2")
         await story.finish(name, action="step-2")
-    executions, execution = Executions(database), await story.now()
-    assert len((await executions.groups(execution, FIRST)).items) == 2
-    (same,) = (await executions.groups(execution, FIRST, action="step-2")).items
+    execution = await story.now()
+    assert len((await ResultGroups(database).page(execution, FIRST)).items) == 2
+    (same,) = (
+        await ResultGroups(database).page(execution, FIRST, Comparison(action="step-2"))
+    ).items
     assert (same.stdout.text, len(same.targets)) == ("same", 2)
 
 
@@ -314,9 +317,11 @@ async def test_groups_use_the_last_attempt_of_each_action(database: Database) ->
         await story.act(name, "step-1")
         await story.write(name, b"two", action="step-2")
         await story.finish(name, action="step-2")
-    executions, execution = Executions(database), await story.now()
+    execution = await story.now()
     for action, said in ((None, "one two"), ("step-1", "one "), ("step-2", "two")):
-        (same,) = (await executions.groups(execution, FIRST, action=action)).items
+        (same,) = (
+            await ResultGroups(database).page(execution, FIRST, Comparison(action=action))
+        ).items
         assert (same.stdout.text, same.stdout.total_bytes, same.status, same.exit_code) == (
             said,
             len(said),

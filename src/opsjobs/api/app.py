@@ -36,6 +36,7 @@ from opsjobs.api import (
     openapi,
     output_lines,
     problems,
+    result_groups,
     safety,
     schedule_preview,
     schedules,
@@ -87,6 +88,7 @@ _ROUTERS = (
     executions.router,  # first, because it is requested most often
     execution_overview.router,
     output_lines.router,
+    result_groups.router,
     execution_search.router,
     jobs_as_code.router,  # before jobs: /jobs/export is not a job id
     jobs.router,

@@ -69,7 +69,7 @@ def render_result_group(group: ResultGroup) -> dict[str, Any]:
         "error_code": group.error_code,
         **_render_captured("stdout", group.stdout),
         "stderr": group.stderr.decode("utf-8", "replace"),
-        "count": len(group.targets),
+        "count": group.count,
         "targets": [target.data() for target in group.targets],
     }
 

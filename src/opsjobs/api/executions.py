@@ -6,7 +6,7 @@ import json
 from dataclasses import replace
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter, Depends, Request
 from pydantic import Field
 from starlette.responses import JSONResponse, Response
 
@@ -29,7 +29,6 @@ from opsjobs.api.execution_answers import (
     render_execution,
     render_phase,
     render_result,
-    render_result_group,
 )
 from opsjobs.api.http import Idempotent, page_of, render_page
 from opsjobs.api.job_checks import check_written
@@ -46,19 +45,17 @@ from opsjobs.api.request import ServicesDep, principal_of
 from opsjobs.api.schemas.executions import (
     ExecutionOut,
     ExecutionPageOut,
-    ResultGroupPageOut,
     ResultPageOut,
     ResumedOut,
     TargetRunPageOut,
     TimelineOut,
 )
 from opsjobs.api.schemas.responses import LAUNCHED_OR_PREVIEW, PAGED, RETRIED_OR_PREVIEW
-from opsjobs.model import text_patterns
 from opsjobs.model.api_model import ApiModel
 from opsjobs.model.job import LaunchOrder, RunDraft
 from opsjobs.model.parameter import undeclared
 from opsjobs.model.retry_request import RetryDraft
-from opsjobs.store.executions import EXECUTIONS, GROUPS, RESULTS, RUNS
+from opsjobs.store.executions import EXECUTIONS, RESULTS, RUNS
 from opsjobs.store.ledger.control import Resumed
 from opsjobs.store.paging import PageRequest
 
@@ -66,11 +63,6 @@ CONTROL = "opsjobs.control"
 AD_HOC = "ad-hoc"
 
 router = APIRouter(tags=["executions"])
-
-
-ActionKey = Annotated[
-    str | None, Query(pattern=text_patterns.ACTION_KEY, description="Compare only this action.")
-]
 
 
 class CancelDraft(ApiModel):
@@ -236,32 +228,6 @@ async def results(
     its output would exceed 8 MiB.
     """
     return render_page(request, await services.executions.results(execution, page), render_result)
-
-
-@router.get(
-    "/executions/{id}/groups",
-    dependencies=[requires("executions:read", Within.OBJECT)],
-    summary="Group targets by identical result",
-    response_model=ResultGroupPageOut,
-    responses=PAGED,
-)
-async def groups(
-    request: Request,
-    services: ServicesDep,
-    execution: ExecutionDep,
-    page: Annotated[PageRequest, page_of(GROUPS, also=["action"])],
-    action: ActionKey = None,
-) -> Response:
-    """Group targets by identical result, the largest group first.
-
-    Results are identical if status, exit code, error and output (the first 64 KiB, and the
-    length) are the same; of targets that did not succeed, the first 64 KiB of stderr, too.
-    """
-    return render_page(
-        request,
-        await services.executions.groups(execution, page, action=action),
-        render_result_group,
-    )
 
 
 @router.get(

@@ -92,6 +92,7 @@ from opsjobs.store.notifications import Notifications
 from opsjobs.store.outbox import Outbox
 from opsjobs.store.outgoing_deliveries import OutgoingDeliveries
 from opsjobs.store.output_lines import LineReader
+from opsjobs.store.result_groups import ResultGroups
 from opsjobs.store.scheduling.calendars import Calendars, load_closed_reason
 from opsjobs.store.scheduling.firings import Firings
 from opsjobs.store.scheduling.schedule_overview import ScheduleOverview
@@ -157,6 +158,7 @@ class Services:
     executions: Executions
     overview: ExecutionOverview
     output_lines: LineReader
+    result_groups: ResultGroups
     execution_log: ExecutionLog
     contents: Contents
     files: Files
@@ -302,6 +304,7 @@ def build(
         executions=executions,
         overview=ExecutionOverview(database),
         output_lines=LineReader(database),
+        result_groups=ResultGroups(database),
         execution_log=execution_log,
         contents=Contents(database),
         artifacts=Artifacts(database, clock),

@@ -142,6 +142,8 @@ class ResultGroup:
     error_code: str | None = None
     stderr: bytes = b""
     """The stderr of runs that did not succeed."""
+    count: int = 0
+    """The number of its targets; `targets` may be only the first ones."""
 
 
 LAST_LINE_CHARACTERS = 200

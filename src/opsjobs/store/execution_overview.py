@@ -24,6 +24,12 @@ select json_object_agg(key, labels)::text as columns from (
   left join targets t on t.id = case when r.target_id ~ '^[0-9]{{1,18}}$'
     then r.target_id::bigint end
   where r.execution_id = %(execution)s group by k.key) c"""
+_LAST_GOOD = """
+select r.id, r.execution_id from (
+  select id, execution_id, status from target_runs
+  where target_id = %(target)s and execution_id < %(execution)s order by id desc limit 10000
+) r join job_executions e on e.id = r.execution_id
+where r.status = 'succeeded' and e.job_id = %(job)s order by r.id desc limit 1"""
 _SPECIFICATION = "select actions, parameters, policy from execution_specs where execution_id = %s"
 
 
@@ -34,6 +40,14 @@ class Specification:
     actions: list[dict[str, Any]]
     parameters: dict[str, Any]
     policy: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class GoodRun:
+    """A run that succeeded, and its execution."""
+
+    run_id: int
+    execution_id: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +87,17 @@ class ExecutionOverview:
         assert row is not None, "the caller has read the execution, and each has a run"
         columns: str = row["columns"]
         return columns
+
+    async def last_good_run(self, execution: Execution, target: str) -> GoodRun | None:
+        """Return the last run of the job on a target that succeeded before this execution.
+
+        Only the target's last 10,000 runs are searched.
+        """
+        row = await self._database.fetch_one(
+            _LAST_GOOD,
+            {"execution": execution.id, "job": execution.job_id, "target": target},
+        )
+        return None if row is None else GoodRun(row["id"], row["execution_id"])
 
     async def specification(self, execution: Execution) -> Specification:
         """Return what the execution was launched with."""

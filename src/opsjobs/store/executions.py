@@ -1,9 +1,7 @@
-"""Read access to executions: one, lists, their target runs, results and groups."""
+"""Read access to executions: one, lists, their target runs and results."""
 
 from __future__ import annotations
 
-import hashlib
-import secrets
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -28,7 +26,6 @@ from opsjobs.model.run_views import (
     Acted,
     Captured,
     Result,
-    ResultGroup,
     Stretch,
     TargetName,
     TargetRun,
@@ -39,7 +36,6 @@ from opsjobs.store.envelope import mask_parameters
 from opsjobs.store.ledger.claim import MAINTENANCE
 from opsjobs.store.paging import IndexWalk, ListColumn, Listing, Page, PageRequest
 from opsjobs.store.reference import Reference
-from opsjobs.store.statements import load_statement
 from opsjobs.store.transaction import Database
 from opsjobs.store.waiting_reason import WAITING_ON, WAVES
 
@@ -124,7 +120,8 @@ select r.id, l.tail from unnest(%(runs)s::bigint[]) as r(id) cross join lateral 
     where p.stream = 'stderr' and p.data is not null order by p.seq desc limit 3) t) l
 where l.tail is not null"""
 RUNS = Listing(
-    f"{RUN} where execution_id = %(execution)s",
+    f"{RUN} where execution_id = %(execution)s"
+    " and (%(among)s::bigint[] is null or id = any(%(among)s))",
     {
         "position": ListColumn("integer", sort=True),
         "target": ListColumn("text"),
@@ -180,45 +177,6 @@ from execution_log
 where log_day = %(log_day)s and execution_id = %(execution)s and event = 'output'
   and target_run_id = any(%(runs)s) and start_offset < %(inline)s
 group by target_run_id, action, attempt, stream"""
-# The result that counts for each action of a run: its last attempt, by number; a voided one only if
-# there is no other.
-_COUNTING = """
-select distinct on (x.target_run_id, x.action) x.target_run_id, x.action, x.attempt, x.status,
-       x.exit_code,
-       greatest(x.stdout_stored, x.stdout_bytes) as bytes
-from {of} as r join job_execution_results x on x.target_run_id = r.id
-where x.execution_id = %(execution)s and (%(action)s::text is null or x.action = %(action)s)
-order by x.target_run_id, x.action, x.status = 'skipped' and x.cancel_proof is not null,
-  x.attempt desc"""
-_STREAM_HEADS = """
-select l.target_run_id, substring(string_agg(l.data, ''::bytea order by l.seq)
-                                  from 1 for %(inline)s) as head
-from counting c join execution_log l on l.target_run_id = c.target_run_id and l.action = c.action
-  and l.attempt = c.attempt
-where l.log_day = %(log_day)s and l.execution_id = %(execution)s and l.event = 'output' and {which}
-  and l.data is not null and l.start_offset < %(inline)s
-group by l.target_run_id"""
-_STDOUT_HEADS = _STREAM_HEADS.format(which="l.stream = 'stdout'")
-# The stderr of an action that succeeded is not compared.
-_STDERR_HEADS = _STREAM_HEADS.format(which="l.stream = 'stderr' and c.status <> 'succeeded'")
-_GROUPS = load_statement(
-    __file__,
-    "result_groups",
-    counting=_COUNTING.format(of="run"),
-    stdout_heads=_STDOUT_HEADS,
-    stderr_heads=_STDERR_HEADS,
-)
-GROUPS = Listing(
-    _GROUPS,
-    {"count": ListColumn("integer", sort=True), "status": ListColumn("text")},
-    default_sort="-count",
-    keyed=False,
-)
-_GROUP_HEADS = f"""
-with counting as materialized ({_COUNTING.format(of="(select unnest(%(runs)s::bigint[]) as id)")}
-) select 'stdout' as stream, o.* from ({_STDOUT_HEADS.strip()}) o union all select 'stderr',
-  c.* from ({_STDERR_HEADS.strip()}) c"""
-
 _ACTION_TIMES = """
 select x.target_run_id as run_id, x.action, coalesce(a.type, 'command') as type, x.attempt,
   x.started_at, x.finished_at,
@@ -320,9 +278,15 @@ class Executions:
         )
         return [row["zone"] for row in await self._database.fetch(query, [execution_id])]
 
-    async def runs(self, execution_id: int, request: PageRequest) -> Page[TargetRun]:
-        """Return target runs in launch order; filters and orders are those of RUNS."""
-        page = await RUNS.page(self._database, request, {"execution": execution_id})
+    async def runs(
+        self, execution_id: int, request: PageRequest, *, among: Collection[int] | None = None
+    ) -> Page[TargetRun]:
+        """Return target runs in launch order, or only those `among` these ids.
+
+        Filters and orders are those of RUNS.
+        """
+        given = {"execution": execution_id, "among": None if among is None else list(among)}
+        page = await RUNS.page(self._database, request, given)
         failed = [row["id"] for row in page.items if row["status"] not in _WITHOUT_FAILURE]
         tails = (
             await self._database.fetch(_LAST_STDERR, {"execution": execution_id, "runs": failed})
@@ -410,27 +374,6 @@ class Executions:
             (r["target_run_id"], r["action"], r["attempt"], r["stream"]): r["head"] or b""
             for r in rows
         }
-
-    async def groups(
-        self, execution: Execution, request: PageRequest, *, action: str | None = None
-    ) -> Page[ResultGroup]:
-        """Return ended runs grouped by identical result, the largest group first.
-
-        `action` compares only the results of that action.
-        """
-        given = {**_parameters(execution), "action": action}
-        salted = {**given, "salt": secrets.randbits(63)}
-        page = await GROUPS.page(self._database, request, salted)
-        shown = [row["id"] for row in page.items]
-        rows = (
-            await self._database.fetch(_GROUP_HEADS, {**given, "runs": shown}) if page.items else []
-        )
-        heads = {(row["target_run_id"], row["stream"]): row["head"] for row in rows}
-        return page.map(
-            lambda row: _group(
-                row, heads.get((row["id"], "stdout")), heads.get((row["id"], "stderr"))
-            )
-        )
 
 
 def _parameters(execution: Execution) -> dict[str, Any]:
@@ -543,33 +486,6 @@ def _command_line(row: Mapping[str, Any]) -> str | None:
 def _captured(head: bytes, total_bytes: int) -> Captured:
     # The log is read after the row: the output of a running action may have grown.
     return Captured(head, max(total_bytes, len(head)))
-
-
-def _group(row: Mapping[str, Any], stdout: bytes | None, stderr: bytes | None) -> ResultGroup:
-    targets = [TargetName(*t) for t in zip(row["ids"], row["names"], row["hosts"], strict=True)]
-    return ResultGroup(
-        _group_digest(row, stdout, stderr),
-        row["exit_code"],
-        RunStatus(row["status"]),
-        Captured(stdout or b"", row["bytes"]),
-        targets,
-        row["error_code"],
-        stderr or b"",
-    )
-
-
-def _group_digest(row: Mapping[str, Any], stdout: bytes | None, stderr: bytes | None) -> str:
-    """Return a digest that is the same for equal results of any execution."""
-    compared = [
-        row["status"],
-        "-" if row["exit_code"] is None else row["exit_code"],
-        row["bytes"],
-        None if stdout is None else hashlib.sha256(stdout).hexdigest(),
-        row["error_code"],
-        None if stderr is None else hashlib.sha256(stderr).hexdigest(),
-    ]
-    text = "/".join(str(part) for part in compared if part is not None)
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _target(row: Mapping[str, Any]) -> TargetName:

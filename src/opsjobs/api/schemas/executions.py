@@ -325,6 +325,13 @@ class ResultGroupPageOut(PageModel):
     items: list[ResultGroupOut]
 
 
+class BaselineOut(AnswerModel):
+    """The last good run of the same job on a target."""
+
+    execution: ExecutionOut
+    target_run: TargetRunOut
+
+
 class TimelinePhaseOut(AnswerModel):
     """A stretch of the time that a run took."""
 

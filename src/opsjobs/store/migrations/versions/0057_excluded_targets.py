@@ -3,7 +3,7 @@
 from opsjobs.store.migrations import files
 
 revision = "0057"
-down_revision = "0055"
+down_revision = "0056"
 
 
 def upgrade() -> None:

@@ -1,0 +1,145 @@
+"""/executions/{id}/groups and /baseline: targets that differ from others, or from before."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Depends, Query, Request
+from starlette.responses import JSONResponse, Response
+
+from opsjobs.api.authorization import ExecutionDep, Within, admitted, read_execution, requires
+from opsjobs.api.execution_answers import render_execution, render_result_group
+from opsjobs.api.http import page_of, render_page
+from opsjobs.api.request import ServicesDep
+from opsjobs.api.schemas.executions import BaselineOut, ResultGroupPageOut, TargetRunPageOut
+from opsjobs.api.schemas.responses import PAGED
+from opsjobs.model import text_patterns
+from opsjobs.model.errors import NotFound
+from opsjobs.store.executions import RUNS
+from opsjobs.store.paging import PageRequest
+from opsjobs.store.result_groups import GROUPS, Comparison
+
+MEMBERS_MAX = 100_000
+COMPARED = ("action", "stream", "normalise", "running")
+
+router = APIRouter(tags=["executions"])
+
+
+def read_comparison(
+    *,
+    action: Annotated[
+        str | None,
+        Query(pattern=text_patterns.ACTION_KEY, description="Compare only this action."),
+    ] = None,
+    stream: Annotated[
+        Literal["stdout", "stderr"] | None, Query(description="Compare only this stream.")
+    ] = None,
+    normalise: Annotated[
+        bool,
+        Query(
+            description="Leave out what differs on every machine: its name, numbers, times, hex."
+        ),
+    ] = False,
+    running: Annotated[
+        bool, Query(description="Compare runs that have not ended, too, by their output so far.")
+    ] = False,
+) -> Comparison:
+    """Return what is compared."""
+    return Comparison(action, stream, normalise, running)
+
+
+Compared = Annotated[Comparison, Depends(read_comparison)]
+
+
+@router.get(
+    "/executions/{id}/groups",
+    dependencies=[requires("executions:read", Within.OBJECT)],
+    summary="Group targets by identical result",
+    response_model=ResultGroupPageOut,
+    responses=PAGED,
+)
+async def groups(
+    *,
+    request: Request,
+    services: ServicesDep,
+    execution: ExecutionDep,
+    page: Annotated[PageRequest, page_of(GROUPS, also=[*COMPARED, "members"])],
+    compared: Compared,
+    members: Annotated[
+        int | None,
+        Query(ge=0, le=MEMBERS_MAX, description="Targets per group. Default: all."),
+    ] = None,
+) -> Response:
+    """Group targets by identical result, the largest group first.
+
+    Results are identical if status, exit code, error and output (the first 64 KiB, and the
+    length) are the same; of targets that did not succeed, the first 64 KiB of stderr, too. With
+    `normalise` the first 16 KiB are compared, and no length.
+    """
+    return render_page(
+        request,
+        await services.result_groups.page(execution, page, compared, members=members),
+        render_result_group,
+    )
+
+
+@router.get(
+    "/executions/{id}/groups/{digest}/targets",
+    dependencies=[requires("executions:read", Within.OBJECT)],
+    summary="List the target runs of a group",
+    response_model=TargetRunPageOut,
+    responses=PAGED,
+)
+async def members_of_group(
+    *,
+    digest: str,
+    request: Request,
+    services: ServicesDep,
+    execution: ExecutionDep,
+    page: Annotated[PageRequest, page_of(RUNS, also=COMPARED)],
+    compared: Compared,
+) -> Response:
+    """List the runs of one group, in the order of launch.
+
+    `digest` is that of a group of `/groups` with the same `action`, `stream`, `normalise` and
+    `running`.
+    """
+    runs = await services.result_groups.runs(execution, digest, compared)
+    return render_page(request, await services.executions.runs(execution.id, page, among=runs))
+
+
+@router.get(
+    "/executions/{id}/baseline",
+    dependencies=[requires("executions:read", Within.OBJECT)],
+    summary="Get the last good run before this one",
+    response_model=BaselineOut,
+)
+async def baseline(
+    request: Request,
+    services: ServicesDep,
+    execution: ExecutionDep,
+    target: Annotated[
+        str, Query(max_length=200, pattern=text_patterns.LINE_OR_NOTHING, description="Id or name.")
+    ],
+) -> Response:
+    """Return the last run of the same job on a target that succeeded before this execution.
+
+    404 `no_baseline` if there is none that the caller may see.
+    """
+    run = await services.executions.run_of(execution.id, target)
+    good = await services.overview.last_good_run(execution, run.target.id)
+    if good is None:
+        raise _no_baseline(execution.job_name, run.target.name)
+    found = await read_execution(request, good.execution_id)
+    try:
+        admitted(request, "execution", found.id, found, sees="executions:read")
+    except NotFound:
+        raise _no_baseline(execution.job_name, run.target.name) from None
+    before = (await services.executions.runs_by_id([good.run_id]))[good.run_id]
+    return JSONResponse({"execution": render_execution(found), "target_run": before.data()})
+
+
+def _no_baseline(job: str, target: str) -> NotFound:
+    return NotFound(
+        "no_baseline", f"No earlier execution of {job} that you may see has succeeded on {target}."
+    )

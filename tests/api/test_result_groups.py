@@ -1,0 +1,113 @@
+"""Groups of targets by what they answered, and the last good run of a target."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from api.kit import problem
+from api.live import Live, live
+from kit.scripted_worker import Story
+from opsjobs.store.transaction import Database
+
+
+async def groups(desk: Live, **query: Any) -> list[dict[str, Any]]:
+    """The groups, the largest first."""
+    answer = await desk.http.get("/executions/1/groups", params=query)
+    items: list[dict[str, Any]] = answer.json()["items"]
+    return items
+
+
+async def names(desk: Live, digest: str, **query: Any) -> list[str]:
+    """The members of a group, page by page."""
+    found, cursor = [], None
+    while True:
+        more = {"cursor": cursor} if cursor else {}
+        answer = await desk.http.get(
+            f"/executions/1/groups/{digest}/targets", params={"limit": 2, **query, **more}
+        )
+        body = answer.json()
+        found += [run["target"]["name"] for run in body["items"]]
+        if (cursor := body["next"]) is None:
+            return found
+
+
+async def test_normalised_groups_leave_out_what_differs_on_every_machine(
+    database: Database,
+) -> None:
+    async with live(database) as desk:
+        await desk.story.live(4)
+        for n, name in enumerate(desk.story.runs):
+            text = f"{name} (10.0.0.{n + 1}) up {n * 7} days at 1{n}:0{n}:22, id 0x{n}fe{n}a\n"
+            text += "kernel old\n" if n == 3 else "kernel  new\n"
+            await desk.story.write(name, text.encode())
+            await desk.story.finish(name)
+        assert len(await groups(desk)) == 4
+        first, second = await groups(desk, normalise=True, members=1)
+        assert (first["count"], [t["name"] for t in first["targets"]]) == (3, ["web-1"])
+        assert first["stdout"].startswith("web-1 (10.0.0.1) up 0 days")
+        assert (second["count"], second["targets"][0]["name"]) == (1, "web-4")
+        assert await names(desk, first["digest"], normalise=True) == ["web-1", "web-2", "web-3"]
+        answer = await desk.http.get(f"/executions/1/groups/{first['digest']}/targets")
+        problem(answer, 404, "group_not_found")
+
+
+async def test_groups_of_one_stream_compare_only_that(database: Database) -> None:
+    async with live(database) as desk:
+        await desk.story.live(3)
+        for name, out, err in (("web-1", b"a", b"w"), ("web-2", b"b", b"w"), ("web-3", b"a", b"")):
+            await desk.story.write(name, out)
+            if err:
+                await desk.story.write(name, err, stream="stderr")
+            await desk.story.finish(name)
+        found = {
+            stream: [
+                (g["count"], g["stdout"], g["stderr"]) for g in await groups(desk, stream=stream)
+            ]
+            for stream in ("stdout", "stderr")
+        }
+        assert found["stdout"] == [(2, "a", ""), (1, "b", "")]
+        assert found["stderr"] == [(2, "", "w"), (1, "", "")]
+
+
+async def test_runs_that_have_not_ended_are_compared_if_asked_for(database: Database) -> None:
+    async with live(database) as desk:
+        await desk.story.live(3)
+        for name in ("web-1", "web-2"):
+            await desk.story.write(name, b"so far")
+        await desk.story.finish("web-1")
+        assert [(g["status"], g["count"]) for g in await groups(desk)] == [("succeeded", 1)]
+        all_of_them = await groups(desk, running=True)
+        assert sorted((g["status"], g["stdout"]) for g in all_of_them) == [
+            ("running", ""),
+            ("running", "so far"),
+            ("succeeded", "so far"),
+        ]
+        assert await groups(desk, running=True, members=0) == [
+            {**g, "targets": []} for g in all_of_them
+        ]
+
+
+async def test_the_baseline_is_the_last_good_run_of_the_job_on_the_target(
+    database: Database,
+) -> None:
+    async with live(database) as desk:
+        body = {"name": "survey", "actions": [{"type": "command", "command": "uptime"}]}
+        job = (await desk.http.post("/jobs", json=body)).json()["id"]
+        stories = []
+        for code in (0, 1, 1):
+            story = Story(database)
+            await story.live()
+            await database.fetch(
+                "update job_executions set job_id = %s, job_version = 1 where id = %s returning id",
+                [job, story.execution_id],
+            )
+            await story.finish("web-1", code)
+            stories.append(story)
+        last = f"/executions/{stories[2].execution_id}/baseline"
+        found = (await desk.http.get(f"{last}?target=web-1")).json()
+        assert found["execution"]["id"] == stories[0].execution_id
+        assert found["target_run"]["status"] == "succeeded"
+        first = f"/executions/{stories[0].execution_id}/baseline"
+        problem(await desk.http.get(f"{first}?target=web-1"), 404, "no_baseline")
+        problem(await desk.http.get(f"{last}?target=web-9"), 404, "target_not_found")
+        problem(await desk.http.get(last), 422, "invalid")
