@@ -3,6 +3,7 @@ import { ask } from "../api/ask.ts";
 import type { Execution } from "../api/types.ts";
 import type { Runs } from "../matrix/runs.ts";
 import { RUNNING, WAITING } from "../matrix/states.ts";
+import { AsCommand } from "../parts/copy.tsx";
 import { Confirm } from "../parts/dialog.tsx";
 import { Status } from "../parts/status.tsx";
 import { Text } from "../parts/text.tsx";
@@ -49,6 +50,7 @@ export function CancelDialog({ view, execution, onClose }: CancelProps) {
           stay as they are.
         </li>
       </ul>
+      <AsCommand words={["opsjobs", "executions", "cancel", view.id]} />
     </Confirm>
   );
 }
@@ -89,7 +91,7 @@ export function CancelProof({ view, execution }: { view: ExecutionView; executio
       <header>
         <h2>Cancelled{execution.status === "cancelling" ? ": in progress" : ""}</h2>
       </header>
-      <ul class="body stack-tight">
+      <ul class="body stack-tight proofs">
         {PROOFS.filter(([proof]) => counts[proof]).map(([proof, state, words]) => (
           <li key={proof}>
             <button

@@ -3,5 +3,5 @@ import type { Execution } from "../api/types.ts";
 
 /** `patch-web #17`; one without a stored job has its id. */
 export function nameOf({ job_name, number, id }: Execution): string {
-  return number === null ? `${job_name} ${id}` : `${job_name} #${number}`;
+  return `${job_name} #${number ?? id}`;
 }

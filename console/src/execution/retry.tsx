@@ -3,6 +3,7 @@ import { useMemo, useState } from "preact/hooks";
 import { ask } from "../api/ask.ts";
 import type { Execution, RetryPreview, Which } from "../api/types.ts";
 import { CHOICES, fitsChoice } from "../matrix/retries.ts";
+import { AsCommand } from "../parts/copy.tsx";
 import { Confirm } from "../parts/dialog.tsx";
 import { Check } from "../parts/form.tsx";
 import { Text } from "../parts/text.tsx";
@@ -82,6 +83,9 @@ export function RetryDialog({ view, execution, wanted, onClose }: RetryProps) {
       <Loaded resource={preview} what="what would be retried">
         {(data) => <Preview execution={execution} preview={data} />}
       </Loaded>
+      <AsCommand
+        words={[...["opsjobs", "executions", "retry", view.id], ...optionsOf(wanted, view)]}
+      />
       {lost > 0 && (
         <Check
           label={`I have looked at them: ${lost.toLocaleString("en")} may have done their work`}
@@ -100,6 +104,14 @@ export function RetryDialog({ view, execution, wanted, onClose }: RetryProps) {
       )}
     </Confirm>
   );
+}
+
+/** The options of the command; of many targets, their names. */
+function optionsOf(wanted: Wanted, view: ExecutionView): string[] {
+  if ("which" in wanted) return ["--which", wanted.which];
+  const runs = view.runs.value;
+  const names = new Map(runs?.target.map((id, row) => [id, runs.name[row]!]));
+  return ["-t", wanted.targets.map((id) => names.get(id) ?? id).join(",")];
 }
 
 function RetriedBy({ preview }: { preview: RetryPreview }) {

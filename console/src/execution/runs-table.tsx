@@ -3,7 +3,7 @@ import { useMemo } from "preact/hooks";
 import { type SortKey, sorted, tooNarrow } from "../matrix/rows.ts";
 import type { Runs } from "../matrix/runs.ts";
 import { RUN_STATUSES } from "../matrix/states.ts";
-import { Empty } from "../parts/empty.tsx";
+import { Empty, None } from "../parts/empty.tsx";
 import { durationWords } from "../parts/moment.ts";
 import { Status } from "../parts/status.tsx";
 import { type Column, Table } from "../parts/table.tsx";
@@ -92,7 +92,7 @@ function columnsOf(runs: Runs, status: Uint8Array, nowMs: number): Column<number
       width: "64px",
       sort: "exit",
       end: true,
-      cell: (row) => runs.exitCode[row] ?? <span class="dim">–</span>,
+      cell: (row) => runs.exitCode[row] ?? <None />,
     },
     {
       name: "took",
@@ -102,7 +102,7 @@ function columnsOf(runs: Runs, status: Uint8Array, nowMs: number): Column<number
       end: true,
       cell: (row) => {
         const ms = runs.tookMs(row, nowMs);
-        return Number.isNaN(ms) || ms < 0 ? <span class="dim">–</span> : durationWords(ms);
+        return Number.isNaN(ms) || ms < 0 ? <None /> : durationWords(ms);
       },
     },
   ];
@@ -129,7 +129,7 @@ function Why({ runs, row, state }: { runs: Runs; row: number; state: string }) {
   const proof = runs.proof[row];
   if (proof) parts.push(wordsOf(proof));
   if (runs.attempt[row]! > 1) parts.push(`attempt ${runs.attempt[row]}`);
-  return parts.length ? <span>{parts.join(", ")}</span> : <span class="dim">–</span>;
+  return parts.length ? <span>{parts.join(", ")}</span> : <None />;
 }
 
 /** The selection of the page as the table chooses rows: kept in the URL. */

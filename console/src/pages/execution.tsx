@@ -72,9 +72,9 @@ function Parts({ view, execution, runs }: PartsProps) {
   return (
     <>
       <CancelProof view={view} execution={execution} />
-      <TimeTravel view={view} runs={runs} />
       <div class={target ? "with-side" : ""}>
-        <div class="grow">
+        <div class="grow travel-place">
+          <TimeTravel view={view} runs={runs} />
           <Tabs label="Parts of the execution" tabs={tabs} first="targets" />
         </div>
         {target && <TargetPanel view={view} runs={runs} />}

@@ -3,14 +3,14 @@ import { ask } from "../api/ask.ts";
 import type { Execution, HourCount } from "../api/types.ts";
 import { nameOf } from "../execution/name.ts";
 import { type Bar, Bars } from "../parts/bars.tsx";
-import { Empty } from "../parts/empty.tsx";
+import { Empty, None } from "../parts/empty.tsx";
 import { currentFilter, Filter } from "../parts/filter.tsx";
 import { Panel } from "../parts/panel.tsx";
 import { Status, TallyBar } from "../parts/status.tsx";
 import { type Column, Table } from "../parts/table.tsx";
 import { Text } from "../parts/text.tsx";
 import { Duration, Time } from "../parts/time.tsx";
-import { wordsOf, worstFirst } from "../parts/tone.ts";
+import { type Tone, toneOf, wordsOf, worstFirst } from "../parts/tone.ts";
 import { Loaded } from "../parts/trouble.tsx";
 import { go, Link, query, setQuery } from "../router.tsx";
 import { formatTerm, parseFilter } from "../state/filter.ts";
@@ -167,17 +167,19 @@ const COLUMNS: readonly Column<Execution>[] = [
   },
 ];
 
+/** The tones of runs that did not succeed and that nobody stopped. */
+const WRONG: ReadonlySet<Tone> = new Set(["bad", "lost", "warn", "hold"]);
+
 function Targets({ execution }: { execution: Execution }) {
   const { counts, total_targets } = execution;
-  const bad = worstFirst(counts).filter(
-    ([state]) => !["succeeded", "waiting", "running"].includes(state),
-  );
-  const wrong = bad.reduce((sum, [, count]) => sum + count, 0);
+  const wrong = Object.entries(counts)
+    .filter(([state]) => WRONG.has(toneOf(state)))
+    .reduce((sum, [, count]) => sum + count, 0);
   return (
     <span class="targets-of">
       <TallyBar counts={counts} total={total_targets} />
       <span class="small">
-        {wrong > 0 && <span class="tone bad">{wrong.toLocaleString("en")} of </span>}
+        {wrong > 0 && <span class="tone bad">✕ {wrong.toLocaleString("en")} of </span>}
         {total_targets.toLocaleString("en")}
       </span>
     </span>
@@ -194,7 +196,7 @@ function Reason({ execution }: { execution: Execution }) {
     );
   }
   const words = error ?? reason;
-  return words ? <Text of={words} /> : <span class="dim">–</span>;
+  return words ? <Text of={words} /> : <None />;
 }
 
 /** What ended in each hour of the last day; a bar filters by its hour. */

@@ -1,4 +1,5 @@
 /** Copy buttons: a text, or a thing as link, command, curl and JSON. */
+import { commandLine } from "./command-line.ts";
 import { Icon } from "./icon.tsx";
 import { Menu, type MenuItem } from "./menu.tsx";
 import { toast } from "./toast.tsx";
@@ -49,6 +50,17 @@ export function copyItems(of: Copyable): MenuItem[] {
       onChoose: () => copy(JSON.stringify(json, null, 2), "JSON"),
     });
   return items;
+}
+
+/** The command that does what a dialog is about to do. */
+export function AsCommand({ words }: { words: readonly string[] }) {
+  const line = commandLine(...words);
+  return (
+    <p class="as-command small dim">
+      <code class="cut">{line}</code>
+      <CopyButton text={line} what="command" />
+    </p>
+  );
 }
 
 /** The menu Copy ▾ of a page. */
