@@ -1,0 +1,194 @@
+"""`.venv/bin/python bench/console.py`: the budgets of the console's execution page, in a real Chromium; ends with 1 where one is missed.
+
+`opsjobs up` with 10,000 seeded targets, whose runs a worker of the bench plays through the ledger. Prints a table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gzip
+import re
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+# In place of this folder, in which this file would hide the package `console` of the tests.
+sys.path.pop(0)
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+
+import httpx2
+from playwright.sync_api import Browser, CDPSession, Page, sync_playwright
+
+from console.browser import find_chromium, visitor
+from console.conftest import Stack
+from console.seeded import Seeded, seed
+from console.test_large_execution import WATCH
+from kit.backing_servers import memory, open_folder
+from kit.many_runs import ManyRuns
+from kit.opsjobs_processes import up
+from opsjobs.web.console_files import INDEX, STATIC
+
+ENTRY_KB, TOTAL_KB = 60.0, 150.0
+PAINT_MS, CELLS_MS, TASK_MS, FRAME_P95_MS = 1_000.0, 2_000.0, 100.0, 33.0
+HEAP_GROWTH_MB = 5.0
+VISITS = 5
+STATES_A_SECOND = 1_000
+STORM_TARGETS = 5_000
+
+
+@dataclass
+class Report:
+    """What was measured, and whether all budgets hold."""
+
+    rows: list[tuple[str, str, str, bool]] = field(default_factory=list)
+
+    def note(self, what: str, value: float, most: float, unit: str) -> None:
+        """Add a row, and print it."""
+        met = value <= most
+        self.rows.append((what, f"{value:,.1f} {unit}", f"{most:,.0f} {unit}", met))
+        print(
+            f"| {what} | {value:,.1f} {unit} | {most:,.0f} {unit} | {'yes' if met else 'NO'} |",
+            flush=True,
+        )
+
+
+def sizes(report: Report) -> None:
+    """What a browser loads, compressed: at first, and of all pages."""
+    files = {
+        path.name: path.read_bytes() for path in STATIC.iterdir() if path.suffix in (".js", ".css")
+    }
+    packed = {name: len(gzip.compress(content, mtime=0)) / 1_024 for name, content in files.items()}
+    first = {name for name in files if name in (STATIC / INDEX).read_text()}
+    while (
+        more := {name for name in files if any(name in imported(files[one]) for one in first)}
+        - first
+    ):
+        first |= more
+    report.note("entry, gzipped", sum(packed[name] for name in first), ENTRY_KB, "kB")
+    report.note("all pages, gzipped", sum(packed.values()), TOTAL_KB, "kB")
+
+
+def imported(script: bytes) -> set[str]:
+    """The scripts that one needs at once; `import(…)` loads later."""
+    return set(re.findall(r'(?:from|import)"\./([^"]+)"', script.decode()))
+
+
+@contextmanager
+def service() -> Iterator[Stack]:
+    """A service without machines of its own."""
+    with open_folder(memory()) as folder, up(folder / "data") as running:
+        url = (running.data / "endpoint").read_text().strip()
+        token = (running.data / "admin-token").read_text().strip()
+        headers = {"Authorization": f"Bearer {token}"}
+        with httpx2.Client(base_url=f"{url}/api/v1", headers=headers, timeout=60) as http:
+            yield Stack(running, url, token, http)
+
+
+def ended(seeded: Seeded) -> int:
+    """An execution of 10,000 targets that has ended."""
+    execution = seeded.launch()
+
+    async def play(many: ManyRuns) -> None:
+        await many.play()
+        await many.spread(execution)
+
+    seeded.play(play)
+    return execution
+
+
+def first_views(browser: Browser, seeded: Seeded, execution: int, report: Report) -> None:
+    """Open the page several times, each in a new context: nothing is cached."""
+    paints, cells, tasks = [], [], []
+    for _ in range(VISITS):
+        with visitor(browser, seeded.stack.url, seeded.stack.token) as ada:
+            ada.page.add_init_script(WATCH)
+            page = ada.page
+            page.goto(f"{ada.url}/console/executions/{execution}")
+            page.locator("canvas").wait_for()
+            cells.append(page.evaluate("performance.now()"))
+            ada.settle()
+            page.wait_for_timeout(500)
+            paints.append(page.evaluate("performance.getEntriesByType('paint')[0].startTime"))
+            tasks.append(max(page.evaluate("window.longTasks"), default=0.0))
+    report.note("10,000 targets: first paint, median", median(paints), PAINT_MS, "ms")
+    report.note("10,000 targets: cells are there, median", median(cells), CELLS_MS, "ms")
+    report.note("10,000 targets: longest task, best visit", min(tasks), TASK_MS, "ms")
+
+
+def heap_mb(session: CDPSession) -> float:
+    """The heap after a collection."""
+    session.send("HeapProfiler.collectGarbage")
+    metrics: list[dict[str, Any]] = session.send("Performance.getMetrics")["metrics"]
+    used: float = next(m["value"] for m in metrics if m["name"] == "JSHeapUsedSize")
+    return used / (1 << 20)
+
+
+def storm(browser: Browser, seeded: Seeded, report: Report) -> None:
+    """1,000 changes of state a second, seen by a page."""
+    racks = ",".join(f"r{n}" for n in range(1, STORM_TARGETS // 250 + 1))
+    execution = seeded.launch(targets={"selector": f"rack in ({racks})"})
+
+    async def play(many: ManyRuns) -> None:
+        await many.owner.register(3_600)
+        begun, states = time.monotonic(), 0
+        while runs := await many.claim(50):
+            await many.end(runs)
+            states += 2 * len(runs)
+            await asyncio.sleep(max(0.0, begun + states / STATES_A_SECOND - time.monotonic()))
+
+    with visitor(browser, seeded.stack.url, seeded.stack.token) as ada:
+        ada.page.add_init_script(WATCH)
+        page = ada.go(f"/executions/{execution}")
+        session = page.context.new_cdp_session(page)
+        session.send("Performance.enable")
+        before = heap_mb(session)
+        page.evaluate("window.watchFrames()")
+        begun = time.monotonic()
+        with seeded.playing(play):
+            page.get_by_text("partial").first.wait_for(timeout=300_000)
+        seconds = time.monotonic() - begun
+        report.note("states a second: p95 of frames", frames_p95(page), FRAME_P95_MS, "ms")
+        report.note(
+            "states a second: growth of the heap", heap_mb(session) - before, HEAP_GROWTH_MB, "MB"
+        )
+        print(
+            f"\n{2 * STORM_TARGETS:,} states in {seconds:.0f} s, {2 * STORM_TARGETS / seconds:,.0f} a second"
+        )
+
+
+def frames_p95(page: Page) -> float:
+    """The time that 95 of 100 frames kept to."""
+    frames = sorted(page.evaluate("window.frames"))
+    found: float = frames[int(len(frames) * 0.95)]
+    return found
+
+
+def main() -> int:
+    """Measure, print, and say whether the budgets hold."""
+    argparse.ArgumentParser(description=__doc__).parse_args()
+    program = find_chromium()
+    if program is None:
+        print("Chromium is missing: apt-get install chromium", file=sys.stderr)
+        return 2
+    report = Report()
+    print("| what | measured | budget | met |\n|---|---|---|---|")
+    sizes(report)
+    with service() as stack, sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=program, args=["--no-sandbox", "--disable-gpu"]
+        )
+        seeded = seed(stack)
+        first_views(browser, seeded, ended(seeded), report)
+        storm(browser, seeded, report)
+        browser.close()
+    return 0 if all(met for *_, met in report.rows) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
