@@ -1,6 +1,6 @@
 // Bundle the console into a folder: node build.mjs FOLDER. Two builds of one source give the same bytes.
 import { createHash } from "node:crypto";
-import { readFileSync, rmSync, writeFileSync } from "node:fs";
+import { readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { basename } from "node:path";
 import { build } from "esbuild";
 
@@ -39,6 +39,20 @@ const style = ordered.map((path) => readFileSync(path, "utf8")).join("");
 for (const path of sheets) rmSync(path);
 const hash = createHash("sha256").update(style).digest("hex").slice(0, 8).toUpperCase();
 writeFileSync(`${folder}/style-${hash}.css`, style);
+
+// The licences of what is bundled go beside it.
+const packages = outputs
+  .flatMap(([, output]) => Object.keys(output.inputs))
+  .map((path) => /(?:^|\/)node_modules\/((?:@[^/]+\/)?[^/]+)\//.exec(path)?.[1])
+  .filter(Boolean);
+const licences = [...new Set(packages)].sort().map((name) => {
+  const folder = `node_modules/${name}`;
+  const { version } = JSON.parse(readFileSync(`${folder}/package.json`, "utf8"));
+  const file = readdirSync(folder).find((one) => /^licen[cs]e/i.test(one));
+  if (!file) throw new Error(`${name} has no licence`);
+  return `${name} ${version}\n\n${readFileSync(`${folder}/${file}`, "utf8").trim()}\n`;
+});
+writeFileSync(`${folder}/licences.txt`, licences.join("\n---\n\n"));
 
 const page = `<!doctype html>
 <html lang="en">

@@ -26,6 +26,11 @@ export const ROUTES: readonly PageRoute[] = [
   page("/executions/:id", "Execution", () => import("./pages/execution.tsx")),
   page("/safety", "Safety check", () => import("./pages/safety.tsx")),
   page("/system", "System", () => import("./pages/system.tsx")),
+  page("/audit", "Audit", () => import("./pages/audit.tsx")),
+  page("/access", "Access", () => import("./pages/access.tsx")),
+  page("/credentials", "Credentials", () => import("./pages/credentials.tsx")),
+  page("/calendars", "Calendars", () => import("./pages/calendars.tsx")),
+  page("/files", "Files", () => import("./pages/files.tsx")),
 ];
 
 export interface NavigationEntry {

@@ -97,6 +97,8 @@ class Visitor:
         self.page.set_default_timeout(WAIT_MS)
 
     def _on_console(self, message: ConsoleMessage) -> None:
+        if message.type == "verbose":  # an advice of the browser to whoever writes pages
+            return
         provoked = any(f"status of {status}" in message.text for status in self.refusals)
         if not provoked:
             self.wrong.append(f"console: {message.type}: {message.text}")
@@ -115,25 +117,33 @@ def visitor(
     theme: str = "light",
     size: tuple[int, int] = DESKTOP,
 ) -> Iterator[Visitor]:
-    """A page in a context of its own, logged in by a token. Nothing wrong may have happened at the end."""
+    """A page in a context of its own, with a session of the token's owner. Nothing wrong may have happened at the end."""
     context = browser.new_context(
         viewport={"width": size[0], "height": size[1]},
         color_scheme=theme,  # type: ignore[arg-type]  # light or dark
-        extra_http_headers={"Authorization": f"Bearer {token}"},
         reduced_motion="reduce",
     )
-    found = Visitor(context.new_page(), url)
-    found.watch()
     try:
+        log_in(context, url, token)
+        found = Visitor(context.new_page(), url)
+        found.watch()
         yield found
         assert not found.wrong, found.wrong
     finally:
-        close(context)
+        context.close()
 
 
-def close(context: BrowserContext) -> None:
-    """Close a context and what is in it."""
-    context.close()
+def log_in(context: BrowserContext, url: str, token: str) -> None:
+    """Begin a session of the browser, with a code that the token's owner makes."""
+    bearer = {"Authorization": f"Bearer {token}"}
+    made = context.request.post(f"{url}/api/v1/auth/codes", headers=bearer)
+    assert made.ok, made.text()
+    begun = context.request.post(
+        f"{url}/api/v1/auth/session",
+        data={"code": made.json()["code"]},
+        headers={"Origin": url},
+    )
+    assert begun.ok, begun.text()
 
 
 def check_accessibility(page: Page) -> None:

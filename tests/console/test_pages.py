@@ -8,7 +8,21 @@ from console.browser import DESKTOP, PHONE, check_accessibility, check_width
 from console.conftest import Stack, Visit
 
 # Each page of the console has its line here.
-PAGES = ["/", "/executions", "/executions/1", "/executions/3", "/safety", "/system"]
+PAGES = [
+    "/",
+    "/executions",
+    "/executions/1",
+    "/executions/3",
+    "/safety",
+    "/system",
+    "/audit",
+    "/access",
+    "/access?tab=keys",
+    "/access?tab=services",
+    "/credentials",
+    "/calendars",
+    "/files",
+]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -25,6 +39,9 @@ def _lived_in(stack: Stack) -> None:
     }
     made = stack.call("POST", "/jobs", job)
     stack.call("POST", f"/jobs/{made['id']}/execute", {})
+    windows = [{"name": "christmas", "dates": ["2026-12-24"]}, {"start": "22:00", "end": "06:00"}]
+    stack.call("POST", "/calendars", {"name": "freeze", "kind": "blackout", "windows": windows})
+    stack.http.post("/files?name=hosts", content=b"127.0.0.1 localhost").raise_for_status()
     stack.call(
         "POST",
         f"/jobs/{made['id']}/schedules",

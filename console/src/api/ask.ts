@@ -32,6 +32,8 @@ interface AnyGiven {
   path?: Record<string, string>;
   query?: Record<string, QueryValue>;
   body?: unknown;
+  /** A body that is no JSON: a file. */
+  raw?: BodyInit;
   signal?: AbortSignal;
   match?: string;
   idempotencyKey?: string;
@@ -82,7 +84,10 @@ function requestOf(given: AnyGiven): RequestInit {
   if (given.idempotencyKey) headers["Idempotency-Key"] = given.idempotencyKey;
   const request: RequestInit = { headers };
   if (given.signal) request.signal = given.signal;
-  if (given.body !== undefined) {
+  if (given.raw !== undefined) {
+    headers["Content-Type"] = "application/octet-stream";
+    request.body = given.raw;
+  } else if (given.body !== undefined) {
     headers["Content-Type"] = "application/json";
     request.body = JSON.stringify(given.body);
   }

@@ -1,0 +1,188 @@
+/** API keys: made, shown once, revoked. */
+import { useState } from "preact/hooks";
+import { ask } from "../api/ask.ts";
+import type { ApiKey } from "../api/types.ts";
+import { CopyButton } from "../parts/copy.tsx";
+import { Confirm, Dialog } from "../parts/dialog.tsx";
+import { Empty } from "../parts/empty.tsx";
+import { Field, Form, faultOf } from "../parts/form.tsx";
+import { Panel } from "../parts/panel.tsx";
+import { type Column, Table } from "../parts/table.tsx";
+import { Text } from "../parts/text.tsx";
+import { Time } from "../parts/time.tsx";
+import { toast } from "../parts/toast.tsx";
+import { Loaded } from "../parts/trouble.tsx";
+import { useListing } from "../state/listing.ts";
+import { GrantForm, Grants, grantsOf, NEW_GRANT } from "./grants.tsx";
+
+const DAY_MS = 86_400_000;
+
+export function Keys() {
+  const list = useListing(
+    (cursor, signal) => ask("GET /api-keys", { query: { cursor, limit: 100 }, signal }),
+    [],
+  );
+  const [adding, setAdding] = useState(false);
+  const [revoked, setRevoked] = useState<ApiKey | null>(null);
+  const columns: readonly Column<ApiKey>[] = [
+    ...COLUMNS,
+    {
+      name: "actions",
+      label: "Actions",
+      width: "100px",
+      cell: (key) => (
+        <button
+          type="button"
+          class="button small danger"
+          aria-label={`Revoke ${key.name}`}
+          onClick={() => setRevoked(key)}
+        >
+          Revoke …
+        </button>
+      ),
+    },
+  ];
+  return (
+    <Panel
+      title="API keys"
+      actions={
+        <button type="button" class="button small" onClick={() => setAdding(true)}>
+          Make a key …
+        </button>
+      }
+      flush
+    >
+      <Loaded resource={list} what="keys">
+        {({ items }) =>
+          items.length ? (
+            <Table
+              label="API keys"
+              columns={columns}
+              rows={items}
+              keyOf={(key) => String(key.id)}
+              onMore={list.more}
+              width={760}
+            />
+          ) : (
+            <Empty why="There is no key. Programs log in with one." />
+          )
+        }
+      </Loaded>
+      {adding && <NewKey onDone={list.restart} onClose={() => setAdding(false)} />}
+      {revoked && (
+        <Confirm
+          title={`Revoke ${revoked.name}?`}
+          verb="Revoke"
+          danger
+          onClose={() => setRevoked(null)}
+          onConfirm={async () => {
+            await ask("DELETE /api-keys/{id}", { path: { id: String(revoked.id) } });
+            toast(`${revoked.name} is revoked`);
+            await list.restart();
+          }}
+        >
+          <p>
+            It was last used <Time at={revoked.last_used_at} ago />. What uses it is refused at
+            once.
+          </p>
+        </Confirm>
+      )}
+    </Panel>
+  );
+}
+
+const COLUMNS: readonly Column<ApiKey>[] = [
+  {
+    name: "name",
+    label: "Name",
+    width: "minmax(120px, 1fr)",
+    cell: (key) => <Text of={key.name} />,
+  },
+  {
+    name: "grants",
+    label: "May",
+    width: "minmax(140px, 2fr)",
+    cell: (key) => <Grants grants={key.grants} />,
+  },
+  {
+    name: "person",
+    label: "Person",
+    width: "minmax(80px, 1fr)",
+    cell: (key) => key.person ?? key.made_by ?? "–",
+  },
+  {
+    name: "used",
+    label: "Last used",
+    width: "110px",
+    cell: (key) => <Time at={key.last_used_at} ago />,
+  },
+  {
+    name: "expires",
+    label: "Expires",
+    width: "110px",
+    cell: (key) => (key.expires_at ? <Time at={key.expires_at} ago /> : "never"),
+  },
+];
+
+function NewKey({ onDone, onClose }: { onDone: () => Promise<void>; onClose: () => void }) {
+  const [name, setName] = useState("");
+  const [days, setDays] = useState("90");
+  const [fields, setFields] = useState(NEW_GRANT);
+  const [token, setToken] = useState<string | null>(null);
+  const make = async () => {
+    const expires_at = days ? new Date(Date.now() + Number(days) * DAY_MS).toISOString() : null;
+    const body = { name, grants: grantsOf(fields), expires_at };
+    const made = await ask("POST /api-keys", { body });
+    setToken(made.token ?? null);
+    await onDone();
+  };
+  if (token)
+    return (
+      <Dialog title={`Key ${name}`} onClose={onClose}>
+        <p>This is shown once. Whoever has it acts as {name}.</p>
+        <p class="row">
+          <code class="grow secret">{token}</code>
+          <CopyButton text={token} what="key" />
+        </p>
+        <div class="actions">
+          <button type="button" class="button primary" onClick={onClose}>
+            I have stored it
+          </button>
+        </div>
+      </Dialog>
+    );
+  return (
+    <Dialog title="Make a key" onClose={onClose}>
+      <Form verb="Make" onSubmit={make} onCancel={onClose}>
+        {(error) => (
+          <>
+            <Field label="Name" fault={faultOf(error, "/name")}>
+              <input
+                class="input"
+                autoComplete="off"
+                required
+                value={name}
+                onInput={(event) => setName(event.currentTarget.value)}
+              />
+            </Field>
+            <GrantForm fields={fields} onChange={setFields} />
+            <Field
+              label="Days until it expires"
+              hint="Empty: never"
+              fault={faultOf(error, "/expires_at")}
+            >
+              <input
+                class="input"
+                type="number"
+                min={1}
+                max={3650}
+                value={days}
+                onInput={(event) => setDays(event.currentTarget.value)}
+              />
+            </Field>
+          </>
+        )}
+      </Form>
+    </Dialog>
+  );
+}

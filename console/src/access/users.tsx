@@ -1,0 +1,218 @@
+/** Users that are kept here. */
+import { useState } from "preact/hooks";
+import { ask } from "../api/ask.ts";
+import type { User } from "../api/types.ts";
+import { Confirm, Dialog } from "../parts/dialog.tsx";
+import { Empty } from "../parts/empty.tsx";
+import { Field, Form, faultOf } from "../parts/form.tsx";
+import { Menu } from "../parts/menu.tsx";
+import { Panel } from "../parts/panel.tsx";
+import { Status } from "../parts/status.tsx";
+import { type Column, Table } from "../parts/table.tsx";
+import { Text } from "../parts/text.tsx";
+import { Time } from "../parts/time.tsx";
+import { toast } from "../parts/toast.tsx";
+import { Loaded } from "../parts/trouble.tsx";
+import { useListing } from "../state/listing.ts";
+import { me } from "../state/session.ts";
+import { GrantForm, Grants, grantsOf, NEW_GRANT, ROLES } from "./grants.tsx";
+
+type Open = { what: "add" } | { what: "change" | "delete"; user: User } | null;
+
+export function Users() {
+  const list = useListing(
+    (cursor, signal) => ask("GET /users", { query: { cursor, limit: 100 }, signal }),
+    [],
+  );
+  const [open, setOpen] = useState<Open>(null);
+  const close = () => setOpen(null);
+  const toggle = async (user: User) => {
+    const path = { id: String(user.id) };
+    await (user.disabled
+      ? ask("POST /users/{id}/enable", { path })
+      : ask("POST /users/{id}/disable", { path }));
+    toast(`${user.name} is ${user.disabled ? "enabled" : "disabled: all logins have ended"}`);
+    await list.restart();
+  };
+  const columns = columnsOf(setOpen, toggle);
+  return (
+    <Panel
+      title="Users"
+      actions={
+        <button type="button" class="button small" onClick={() => setOpen({ what: "add" })}>
+          Add a user …
+        </button>
+      }
+      flush
+    >
+      <Loaded resource={list} what="users">
+        {({ items }) =>
+          items.length ? (
+            <Table
+              label="Users"
+              columns={columns}
+              rows={items}
+              keyOf={(user) => String(user.id)}
+              onOpen={(user) => setOpen({ what: "change", user })}
+              onMore={list.more}
+              width={640}
+            />
+          ) : (
+            <Empty why="No user has a password here. People may come from single sign-on or have keys." />
+          )
+        }
+      </Loaded>
+      {open?.what === "add" && <UserDialog user={null} onDone={list.restart} onClose={close} />}
+      {open?.what === "change" && (
+        <UserDialog user={open.user} onDone={list.restart} onClose={close} />
+      )}
+      {open?.what === "delete" && (
+        <Confirm
+          title={`Delete ${open.user.name}?`}
+          verb="Delete"
+          danger
+          onClose={close}
+          onConfirm={async () => {
+            await ask("DELETE /users/{id}", { path: { id: String(open.user.id) } });
+            toast(`${open.user.name} is deleted`);
+            await list.restart();
+          }}
+        >
+          <p>All logins end. What the user owns stays, and its schedules are paused.</p>
+        </Confirm>
+      )}
+    </Panel>
+  );
+}
+
+function columnsOf(
+  setOpen: (open: Open) => void,
+  toggle: (user: User) => Promise<void>,
+): readonly Column<User>[] {
+  return [
+    {
+      name: "name",
+      label: "Name",
+      width: "minmax(140px, 1fr)",
+      cell: (user) => (
+        <span class="row">
+          <Status state={user.disabled ? "disabled" : "active"} label="" />
+          <Text of={user.name} />
+          {user.disabled && <span class="dim">disabled</span>}
+        </span>
+      ),
+    },
+    {
+      name: "grants",
+      label: "May",
+      width: "minmax(160px, 2fr)",
+      cell: (user) => <Grants grants={user.grants} />,
+    },
+    {
+      name: "login",
+      label: "Last login",
+      width: "140px",
+      cell: (user) => <Time at={user.last_login_at} ago />,
+    },
+    {
+      name: "actions",
+      label: "Actions",
+      width: "112px",
+      cell: (user) => {
+        const own = user.name === me.value?.name ? "It is you." : null;
+        return (
+          <Menu
+            label="Actions"
+            name={`Actions of ${user.name}`}
+            kind="small"
+            items={[
+              { label: "Change …", onChoose: () => setOpen({ what: "change", user }) },
+              {
+                label: user.disabled ? "Enable" : "Disable",
+                why: own,
+                onChoose: () => void toggle(user),
+              },
+              null,
+              {
+                label: "Delete …",
+                why: own,
+                onChoose: () => setOpen({ what: "delete", user }),
+              },
+            ]}
+          />
+        );
+      },
+    },
+  ];
+}
+
+interface UserDialogProps {
+  /** Null: a new one. */
+  user: User | null;
+  onDone: () => Promise<void>;
+  onClose: () => void;
+}
+
+function UserDialog({ user, onDone, onClose }: UserDialogProps) {
+  const first = user?.grants[0];
+  const role = ROLES.find((one) => one === first?.role);
+  const [name, setName] = useState(user?.name ?? "");
+  const [password, setPassword] = useState("");
+  const [fields, setFields] = useState(role ? { role, scope: first?.scope ?? "" } : NEW_GRANT);
+  // Single permissions are edited with the command; here they stay as they are.
+  const own = first !== undefined && role === undefined;
+  const grants =
+    own && user ? grantsOf(fields, user.grants).slice(1) : grantsOf(fields, user?.grants.slice(1));
+  const save = async () => {
+    if (user) {
+      const body = { name, grants, disabled: user.disabled, password: password || null };
+      await ask("PUT /users/{id}", { path: { id: String(user.id) }, body });
+    } else await ask("POST /users", { body: { name, password, grants } });
+    toast(user ? `${name} is changed` : `${name} can log in`);
+    await onDone();
+    onClose();
+  };
+  return (
+    <Dialog title={user ? `Change ${user.name}` : "Add a user"} onClose={onClose}>
+      <Form verb={user ? "Change" : "Add"} onSubmit={save} onCancel={onClose}>
+        {(error) => (
+          <>
+            {!user && (
+              <Field label="Name" fault={faultOf(error, "/name")}>
+                <input
+                  class="input"
+                  autoComplete="off"
+                  required
+                  value={name}
+                  onInput={(event) => setName(event.currentTarget.value)}
+                />
+              </Field>
+            )}
+            <Field
+              label={user ? "New password" : "Password"}
+              hint={user ? "Empty: it stays. A new one ends all logins." : "At least 12 characters"}
+              fault={faultOf(error, "/password")}
+            >
+              <input
+                class="input"
+                type="password"
+                autoComplete="new-password"
+                required={!user}
+                value={password}
+                onInput={(event) => setPassword(event.currentTarget.value)}
+              />
+            </Field>
+            {own ? (
+              <p>
+                May: <Grants grants={user?.grants ?? []} />. Single permissions are changed with{" "}
+                <code>opsjobs users set</code>.
+              </p>
+            ) : (
+              <GrantForm fields={fields} onChange={setFields} />
+            )}
+          </>
+        )}
+      </Form>
+    </Dialog>
+  );
+}

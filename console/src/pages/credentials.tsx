@@ -1,0 +1,96 @@
+/** Credentials: with what do we log in? Secrets are written here and never shown. */
+import { useState } from "preact/hooks";
+import { ask } from "../api/ask.ts";
+import type { Credential } from "../api/types.ts";
+import { Details } from "../credentials/details.tsx";
+import { NewCredential } from "../credentials/forms.tsx";
+import { Empty } from "../parts/empty.tsx";
+import { Panel } from "../parts/panel.tsx";
+import { type Column, Table } from "../parts/table.tsx";
+import { Text } from "../parts/text.tsx";
+import { Time } from "../parts/time.tsx";
+import { Loaded } from "../parts/trouble.tsx";
+import { query, setQuery } from "../router.tsx";
+import { useListing } from "../state/listing.ts";
+import { mayDo } from "../state/rights.ts";
+import "../style/admin.css";
+
+export default function Credentials() {
+  const list = useListing(
+    (cursor, signal) => ask("GET /credentials", { query: { cursor, limit: 100 }, signal }),
+    [],
+  );
+  const [adding, setAdding] = useState(false);
+  const shown = query.value.get("show");
+  const add = mayDo("credentials:manage") && (
+    <button type="button" class="button" onClick={() => setAdding(true)}>
+      Add a credential …
+    </button>
+  );
+  return (
+    <div class="stack">
+      <div class="head">
+        <h1>Credentials</h1>
+        <div class="actions">{add}</div>
+      </div>
+      <Panel title="What logs in" flush>
+        <Loaded resource={list} what="credentials">
+          {({ items }) =>
+            items.length ? (
+              <Table
+                label="Credentials"
+                columns={COLUMNS}
+                rows={items}
+                keyOf={(one) => String(one.id)}
+                onOpen={(one) => setQuery({ show: String(one.id) }, { replace: false })}
+                onMore={list.more}
+                width={620}
+              />
+            ) : (
+              <Empty why="No credential is stored. A target needs one to be logged in to.">
+                <code>opsjobs credentials add web-key -u deploy --key ~/.ssh/id_ed25519</code>
+              </Empty>
+            )
+          }
+        </Loaded>
+      </Panel>
+      {adding && <NewCredential onDone={list.restart} onClose={() => setAdding(false)} />}
+      {shown && (
+        <Details id={shown} onChanged={list.restart} onClose={() => setQuery({ show: null })} />
+      )}
+    </div>
+  );
+}
+
+const COLUMNS: readonly Column<Credential>[] = [
+  {
+    name: "name",
+    label: "Name",
+    width: "minmax(140px, 2fr)",
+    cell: (one) => <Text of={one.name} />,
+  },
+  {
+    name: "type",
+    label: "Type",
+    width: "minmax(100px, 1fr)",
+    cell: (one) => one.type.replaceAll("_", " "),
+  },
+  {
+    name: "user",
+    label: "Logs in as",
+    width: "minmax(100px, 1fr)",
+    cell: (one) => (one.username ? <Text of={one.username} /> : "–"),
+  },
+  {
+    name: "source",
+    label: "Secret",
+    width: "minmax(100px, 1fr)",
+    cell: (one) => (one.source ? String(one.source["type"] ?? "elsewhere") : "stored here"),
+  },
+  {
+    name: "used",
+    label: "Last used",
+    width: "120px",
+    cell: (one) => <Time at={one.last_used_at} ago />,
+  },
+];
