@@ -31,6 +31,9 @@ export const ROUTES: readonly PageRoute[] = [
   page("/credentials", "Credentials", () => import("./pages/credentials.tsx")),
   page("/calendars", "Calendars", () => import("./pages/calendars.tsx")),
   page("/files", "Files", () => import("./pages/files.tsx")),
+  page("/approvals", "Approvals", () => import("./pages/approvals.tsx")),
+  page("/approvals/:id", "Approval", () => import("./pages/approval.tsx")),
+  page("/me", "My account", () => import("./pages/me.tsx")),
 ];
 
 export interface NavigationEntry {

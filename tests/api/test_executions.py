@@ -35,10 +35,12 @@ async def test_a_job_is_executed(database: Database) -> None:
             "ada",
             "because",
         )
-        assert (await desk.http.get("/executions/1")).json() | {"waiting_on": None} == told
-        assert (await desk.http.get(f"/api/v1/executions/{told['uuid']}")).json() | {
-            "waiting_on": None
-        } == told
+        # One that is asked for also says what it waits for, and what the caller may do.
+        asked = {"can": ["cancel", "pause", "resume"], "waiting_on": None}
+        for path in ("/executions/1", f"/api/v1/executions/{told['uuid']}"):
+            shown = (await desk.http.get(path)).json()
+            assert list(shown.pop("cannot")) == ["retry"]
+            assert shown | {"waiting_on": None} == told | asked
         assert desk.notified == ["default"]
 
 

@@ -22,6 +22,8 @@ PAGES = [
     "/credentials",
     "/calendars",
     "/files",
+    "/approvals",
+    "/me",
 ]
 
 

@@ -16,8 +16,9 @@ import { Loaded } from "../parts/trouble.tsx";
 import { useListing } from "../state/listing.ts";
 import { me } from "../state/session.ts";
 import { GrantForm, Grants, grantsOf, NEW_GRANT, ROLES } from "./grants.tsx";
+import { UserLogins } from "./user-logins.tsx";
 
-type Open = { what: "add" } | { what: "change" | "delete"; user: User } | null;
+type Open = { what: "add" } | { what: "change" | "logins" | "delete"; user: User } | null;
 
 export function Users() {
   const list = useListing(
@@ -66,6 +67,7 @@ export function Users() {
       {open?.what === "change" && (
         <UserDialog user={open.user} onDone={list.restart} onClose={close} />
       )}
+      {open?.what === "logins" && <UserLogins user={open.user} onClose={close} />}
       {open?.what === "delete" && (
         <Confirm
           title={`Delete ${open.user.name}?`}
@@ -127,6 +129,7 @@ function columnsOf(
             kind="small"
             items={[
               { label: "Change …", onChoose: () => setOpen({ what: "change", user }) },
+              { label: "Logins …", onChoose: () => setOpen({ what: "logins", user }) },
               {
                 label: user.disabled ? "Enable" : "Disable",
                 why: own,

@@ -1,10 +1,10 @@
 /**
  * Requests to the API, typed by its description: `ask("GET /executions/{id}", { path: { id: "7" } })`.
  *
- * A 401 opens the login over the page and repeats the request after it. Everything else that is no
- * success is a RequestError.
+ * A 401 opens the login over the page and repeats the request after it; so does a refusal that asks
+ * for the password again. Everything else that is no success is a RequestError.
  */
-import { loggedIn } from "../state/login.ts";
+import { loginGate, proofGate } from "../state/login.ts";
 import { errorOf, RequestError, unreachable } from "./problem.ts";
 import type { Operations } from "./types.ts";
 import { type QueryValue, urlOf } from "./url.ts";
@@ -63,8 +63,9 @@ export async function send(url: string, request: RequestInit): Promise<Response>
     const response = await attempt(url, request);
     if (response.ok) return response;
     const error = await errorOf(response);
-    if (error.status !== 401) throw error;
-    await loggedIn(request.signal ?? undefined);
+    const signal = request.signal ?? undefined;
+    if (error.status === 401) await loginGate.wait(signal);
+    else if (error.code !== "password_again" || !(await proofGate.wait(signal))) throw error;
   }
 }
 

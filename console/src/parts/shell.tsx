@@ -7,14 +7,14 @@ import { match } from "../paths.ts";
 import { Link, path } from "../router.tsx";
 import { NAVIGATION, type PageProps, type PageRoute, ROUTES } from "../routes.ts";
 import { followEvents } from "../state/events.ts";
-import { loginNeeded } from "../state/login.ts";
+import { loginGate, proofGate } from "../state/login.ts";
 import { mayDo } from "../state/rights.ts";
 import { logout, me } from "../state/session.ts";
 import { setTaste, taste } from "../state/taste.ts";
 import { Empty } from "./empty.tsx";
 import { Icon } from "./icon.tsx";
 import { Help, helpOpen, paletteOpen } from "./keyboard.tsx";
-import { LoginDialog } from "./login.tsx";
+import { LoginDialog, ProofDialog } from "./login.tsx";
 import { Menu, type MenuItem } from "./menu.tsx";
 import { Palette } from "./palette.tsx";
 import { showIcon } from "./tab-icon.ts";
@@ -55,7 +55,8 @@ export function Shell() {
       </main>
       {paletteOpen.value && <Palette />}
       {helpOpen.value && <Help />}
-      {loginNeeded.value && <LoginDialog />}
+      {loginGate.open.value && <LoginDialog />}
+      {proofGate.open.value && <ProofDialog />}
       <Toasts />
     </>
   );
@@ -147,6 +148,7 @@ function PersonMenu({ name }: { name: string }) {
       onChoose: () => setTaste({ clock: clock === "utc" ? "local" : "utc" }),
     },
     null,
+    { label: "My account", href: "/console/me" },
     { label: "Log out", onChoose: () => void logout() },
   ];
   return <Menu label={<span class="cut">{name}</span>} kind="plain" items={items} />;

@@ -1,10 +1,10 @@
 /** Who is logged in, and what the console shows them. The server judges every request anyway. */
 import { signal } from "@preact/signals";
-import { type Answer, ask, attempt } from "../api/ask.ts";
+import { ask, attempt } from "../api/ask.ts";
 import { errorOf } from "../api/problem.ts";
 import type { Me } from "../api/types.ts";
 import { PREFIX } from "../api/url.ts";
-import { loginSucceeded } from "./login.ts";
+import { loginGate, proofGate } from "./login.ts";
 
 export const me = signal<Me | null>(null);
 
@@ -18,15 +18,40 @@ export type Login = { username: string; password: string } | { code: string };
 
 /** Log in: the answer sets a cookie that no script can read. Throws a RequestError. */
 export async function login(given: Login): Promise<void> {
-  const headers = { "Content-Type": "application/json", Accept: "application/json" };
-  const request = { method: "POST", headers, body: JSON.stringify(given) };
-  const response = await attempt(`${PREFIX}/auth/session`, request);
-  if (!response.ok) throw await errorOf(response);
-  const person = (await response.json()) as Answer<"POST /auth/session">;
+  const person = await post("/auth/session", given);
   // Another person than before: nothing that was loaded is theirs.
   if (me.value !== null && me.value.name !== person.name) return location.reload();
   me.value = person;
-  loginSucceeded();
+  loginGate.close({ passed: true });
+}
+
+/** Prove again who is there, by the password or a new code. Throws a RequestError. */
+export async function confirmSession(given: { password: string } | { code: string }) {
+  me.value = await post("/auth/confirm", given);
+  proofGate.close({ passed: true });
+}
+
+/** Change the password: all logins of the person end, this one, too. Throws a RequestError. */
+export async function changePassword(current: string, password: string): Promise<void> {
+  await post("/auth/password", { current_password: current, password });
+  location.assign("/console/");
+}
+
+/** Send a body once: a 401 says here that the password or the code is wrong. */
+async function post(path: string, body: unknown): Promise<Me> {
+  const response = await attempt(PREFIX + path, {
+    method: "POST",
+    headers: { "Content-Type": "application/json", Accept: "application/json" },
+    body: JSON.stringify(body),
+  });
+  if (!response.ok) throw await errorOf(response);
+  return (response.status === 204 ? null : await response.json()) as Me;
+}
+
+/** Return the code in what somebody pasted: the code itself, or the address that has it. */
+export function codeOf(pasted: string): string {
+  const text = pasted.trim();
+  return new URLSearchParams(text.slice(text.indexOf("#") + 1)).get("code") ?? text;
 }
 
 /** Log out, and forget everything that this page has loaded. */

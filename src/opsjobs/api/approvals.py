@@ -8,6 +8,7 @@ from fastapi import APIRouter, Depends, Request
 from pydantic import Field
 from starlette.responses import JSONResponse, Response
 
+from opsjobs.api.actions import Actions
 from opsjobs.api.authorization import Within, admit, check_confirmed, reach, requires
 from opsjobs.api.http import page_of, render_page
 from opsjobs.api.request import ServicesDep, principal_of, services_of
@@ -21,6 +22,9 @@ from opsjobs.store.ledger import Ruling
 from opsjobs.store.paging import PageRequest
 
 router = APIRouter(tags=["approvals"])
+
+ANY_REASON = "-"
+"""The reason of an override that is only judged: one is required, and none is recorded."""
 
 Hash = Annotated[str, Field(pattern=text_patterns.SHA256)]
 
@@ -88,9 +92,23 @@ async def list_(
     summary="Get an approval",
     response_model=ApprovalDetailOut,
 )
-async def show(services: ServicesDep, approval: ApprovalDep) -> Response:
-    """Return the approval, what would run where (`would_run`), its hash, and the decisions."""
-    return JSONResponse(await services.approval_service.show(approval))
+async def show(request: Request, services: ServicesDep, approval: ApprovalDep) -> Response:
+    """Return the approval, what would run where (`would_run`), its hash, and the decisions.
+
+    `can` and `cannot` are what the caller may do: approve, reject, or override the others.
+    """
+    labels = await services.executions.labels(approval.execution_id)
+    actions = Actions(request, "approval", approval.id, labels, sees="executions:read")
+    principal = principal_of(request)
+    for name, ruling in (
+        ("approve", Ruling(principal, approve=True)),
+        ("reject", Ruling(principal, approve=False)),
+        ("override", Ruling(principal, approve=True, override=True, reason=ANY_REASON)),
+    ):
+        needed = ["approvals:decide", *(["safety:override"] if ruling.override else [])]
+        if actions.holds(name, *needed):
+            actions.add(name, await services.approval_service.judge(approval, ruling))
+    return JSONResponse({**await services.approval_service.show(approval), **actions.data()})
 
 
 _DECIDES = requires("approvals:decide", Within.OBJECT)

@@ -10,6 +10,7 @@ from fastapi import APIRouter, Depends, Request
 from pydantic import Field
 from starlette.responses import JSONResponse, Response
 
+from opsjobs.api.actions import Actions
 from opsjobs.api.authorization import (
     ExecutionDep,
     JobDep,
@@ -43,6 +44,7 @@ from opsjobs.api.launches import (
 from opsjobs.api.quotas import check_open
 from opsjobs.api.request import ServicesDep, principal_of
 from opsjobs.api.schemas.executions import (
+    ExecutionDetailOut,
     ExecutionOut,
     ExecutionPageOut,
     ResultPageOut,
@@ -51,6 +53,7 @@ from opsjobs.api.schemas.executions import (
     TimelineOut,
 )
 from opsjobs.api.schemas.responses import LAUNCHED_OR_PREVIEW, PAGED, RETRIED_OR_PREVIEW
+from opsjobs.engine.launching.retries import judge_ended
 from opsjobs.model.api_model import ApiModel
 from opsjobs.model.job import LaunchOrder, RunDraft
 from opsjobs.model.parameter import undeclared
@@ -178,15 +181,23 @@ async def of_job(
     "/executions/{id}",
     dependencies=[requires("executions:read", Within.OBJECT)],
     summary="Get an execution",
-    response_model=ExecutionOut,
+    response_model=ExecutionDetailOut,
 )
-async def show(services: ServicesDep, execution: ExecutionDep) -> Response:
+async def show(request: Request, services: ServicesDep, execution: ExecutionDep) -> Response:
     """Return the execution.
 
     `status` is `cancelling` or `paused` while such a request is pending; `waiting_on` says what
-    blocks it.
+    blocks it. `can` and `cannot` are what the caller may do: cancel, pause, resume, retry.
     """
-    return JSONResponse(render_execution(await services.executions.with_waiting_reason(execution)))
+    found = await services.executions.with_waiting_reason(execution)
+    actions = Actions(request, "execution", execution.id, execution.labels, sees="executions:read")
+    refused = await services.ledger.judge_control(execution.id)
+    for name, refusal in refused.items():
+        if actions.holds(name, "executions:cancel"):
+            actions.add(name, refusal)
+    if actions.holds("retry", "executions:retry", "jobs:execute"):
+        actions.add("retry", judge_ended(execution.id, ended=execution.finished_at is not None))
+    return JSONResponse({**render_execution(found), **actions.data()})
 
 
 @router.get(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from opsjobs.api.schemas.base import (
+    ActionsOut,
     AnswerModel,
     ErrorOut,
     FindingOut,
@@ -80,8 +81,8 @@ class WouldRunOut(AnswerModel):
     findings: list[FindingOut]
 
 
-class ApprovalDetailOut(ApprovalOut):
-    """An approval with what would run."""
+class ApprovalDetailOut(ApprovalOut, ActionsOut):
+    """An approval with what would run, and what the caller may do: approve, reject, override."""
 
     would_run: WouldRunOut
 

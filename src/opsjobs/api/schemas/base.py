@@ -96,3 +96,22 @@ class StepOut(AnswerModel):
 Timestamp = datetime
 """RFC 3339 in UTC, with milliseconds."""
 Json = dict[str, Any]
+
+
+class RefusedActionOut(AnswerModel):
+    """Why an action would be refused now, as the request itself would say it."""
+
+    code: str
+    detail: str
+
+
+class ActionsOut(AnswerModel):
+    """Actions of the caller on this object. Those that its permissions do not have are in neither.
+
+    Another request may change the object in between, so an action may still be refused.
+    """
+
+    can: list[str] = Field(description="The actions that would be accepted now")
+    cannot: dict[str, RefusedActionOut] = Field(
+        description="The actions that would be refused now, and why"
+    )

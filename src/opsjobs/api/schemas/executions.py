@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from opsjobs.api.schemas.base import (
+    ActionsOut,
     AnswerModel,
     Cursor,
     ErrorOut,
@@ -99,6 +100,10 @@ class ExecutionOut(StoredModel):
     parent: int | None = Field(description="The execution that this one retries or is a step of")
     retries: list[int] = Field(description="The first 100 executions that retry runs of this one")
     links: ExecutionLinksOut
+
+
+class ExecutionDetailOut(ExecutionOut, ActionsOut):
+    """An execution, and what the caller may do: cancel, pause, resume, retry."""
 
 
 class ExecutionPageOut(PageModel):

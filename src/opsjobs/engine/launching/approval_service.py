@@ -14,7 +14,7 @@ from opsjobs.integrations.targets import Targets
 from opsjobs.model.access import ApprovalPolicy, PrincipalKind
 from opsjobs.model.action import FrozenApproval
 from opsjobs.model.approval import Approval, ApprovalTerms, Requester, fingerprint
-from opsjobs.model.errors import Conflict
+from opsjobs.model.errors import Conflict, Refusal
 from opsjobs.model.safety_verdict import SafetyVerdict
 from opsjobs.model.target import Target, Transport
 from opsjobs.store.approvals import Approvals, AskedAbout
@@ -148,18 +148,35 @@ class ApprovalService:
         If the plan has changed since the request, the approval is not given, but expires:
         Conflict("approval_expired"). Raises as `Ledger.decide`.
         """
-        if not ruling.approve or not approval.status.pending:
-            return await self._ledger.decide(approval.id, ruling)
+        if ruling.approve and approval.status.pending:
+            try:
+                ruling = await self._complete(approval, ruling)
+            except Conflict as refused:
+                if refused.code == "approval_expired":
+                    await self._ledger.expire_changed(approval.id)
+                raise
+        return await self._ledger.decide(approval.id, ruling)
+
+    async def judge(self, approval: Approval, ruling: Ruling) -> Refusal | None:
+        """Return how a decision would be refused now; None if it would be counted."""
+        try:
+            if ruling.approve and approval.status.pending:
+                ruling = await self._complete(approval, ruling)
+            await self._ledger.judge(approval.id, ruling)
+        except Refusal as refused:
+            return refused
+        return None
+
+    async def _complete(self, approval: Approval, ruling: Ruling) -> Ruling:
+        """Return the ruling with the requester. Raises Conflict if the plan has changed."""
         subject = await self._approvals.load_subject(approval.execution_id)
         if not await self._is_unchanged(approval, subject):
-            await self._ledger.expire_changed(approval.id)
             raise Conflict(
                 "approval_expired",
                 f"Approval {approval.id} has expired: what would run has changed since it was "
                 "requested (a target, perhaps). Launch it again to request a new approval.",
             )
-        requester = await self._find_requester(subject)
-        return await self._ledger.decide(approval.id, replace(ruling, requester=requester))
+        return replace(ruling, requester=await self._find_requester(subject))
 
     async def _find_requester(self, subject: AskedAbout) -> Requester | None:
         """Return the requester of an execution without a request, such as a firing.

@@ -15,7 +15,7 @@ from opsjobs.engine.launching.launch import Launched, Launcher
 from opsjobs.integrations.targets import Targets
 from opsjobs.model.access import IdentityKind, Reach
 from opsjobs.model.access_bounds import NO_BOUNDS, Bounds
-from opsjobs.model.errors import Conflict, FieldError, Invalid, NotFound
+from opsjobs.model.errors import Conflict, FieldError, Invalid, NotFound, Refusal
 from opsjobs.model.execution import Execution, TriggeredBy
 from opsjobs.model.job import LaunchOrder
 from opsjobs.model.policy import Policy
@@ -46,6 +46,16 @@ class Revived:
             "executions": [execution.data() for execution in self.executions],
             "more": self.more,
         }
+
+
+def judge_ended(execution_id: int, *, ended: bool) -> Refusal | None:
+    """Return how a retry is refused before the end of its execution; None after it."""
+    if ended:
+        return None
+    return Conflict(
+        "execution_not_ended",
+        f"Execution {execution_id} has not ended: wait for its end or cancel it, then retry.",
+    )
 
 
 class RetryService:
@@ -132,11 +142,8 @@ class RetryService:
     ) -> tuple[Parent, Sequence[PastRun], NewExecution]:
         """Return the execution to retry, the chosen runs, and the execution to write."""
         parent = await self._parents.get(ref)
-        if not parent.ended:
-            raise Conflict(
-                "execution_not_ended",
-                f"Execution {parent.id} has not ended: wait for its end or cancel it, then retry.",
-            )
+        if (refusal := judge_ended(parent.id, ended=parent.ended)) is not None:
+            raise refusal
         runs = _choose_runs(parent, await self._parents.runs(parent.id), draft)
         inventory = await self._targets.get_many([run.target.id for run in runs], strict=True)
         await self._check_bounds(bounds, [parent], runs, inventory)

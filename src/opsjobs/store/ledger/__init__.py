@@ -12,6 +12,7 @@ from uuid import UUID
 
 from opsjobs import failpoints
 from opsjobs.model.approval import Approval, ApprovalTerms
+from opsjobs.model.errors import Refusal
 from opsjobs.model.execution import Execution
 from opsjobs.store.ledger import approvals as _approvals
 from opsjobs.store.ledger import claim as _claim
@@ -174,6 +175,14 @@ class Ledger:
         return await self._database.retry(
             lambda: _approvals.decide(self._database, approval_id, ruling)
         )
+
+    async def judge(self, approval_id: int, ruling: Ruling) -> None:
+        """Raise as `decide` would now; change nothing."""
+        await _approvals.judge(self._database, approval_id, ruling)
+
+    async def judge_control(self, execution_id: int) -> Mapping[str, Refusal | None]:
+        """Return for `cancel`, `pause` and `resume` how each would be refused now."""
+        return await _control.judge(self._database, execution_id)
 
     async def expire_changed(self, approval_id: int) -> None:
         """Close an approval whose plan has changed since the request.

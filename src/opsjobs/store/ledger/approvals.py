@@ -143,15 +143,7 @@ async def decide(database: Database, approval_id: int, ruling: Ruling) -> Approv
     execution_id = await _execution_of(database, approval_id)
     async with database.transaction() as connection:
         await connection.execute(LOCK, {"executions": [execution_id]})
-        approval = await load_approval(connection, approval_id)
-        stands = await (await connection.execute(_STATE, [approval_id])).fetchone()
-        assert stands is not None
-        authors: Sequence[Author] = ()
-        approvers: Sequence[Requester] = ()
-        if ruling.approve:
-            authors = await load_authors(connection, execution_id)
-            approvers = await _approvers(connection, approval_id)
-        _check(approval, stands, ruling, authors, approvers)
+        approval, stands = await _load_checked(connection, approval_id, execution_id, ruling)
         await _record_decision(connection, approval, ruling)
         status = await _final_status(connection, approval, ruling)
         if status is not None:
@@ -163,6 +155,29 @@ async def decide(database: Database, approval_id: int, ruling: Ruling) -> Approv
     if not approval.status.pending:
         await database.retry(lambda: _apply(database, approval))
     return approval
+
+
+async def judge(database: Database, approval_id: int, ruling: Ruling) -> None:
+    """Raise as `decide` would now; change nothing, and lock nothing."""
+    execution_id = await _execution_of(database, approval_id)
+    async with database.transaction() as connection:
+        await _load_checked(connection, approval_id, execution_id, ruling)
+
+
+async def _load_checked(
+    connection: Connection, approval_id: int, execution_id: int, ruling: Ruling
+) -> tuple[Approval, Mapping[str, Any]]:
+    """Return the approval and the state of its execution if this ruling is allowed."""
+    approval = await load_approval(connection, approval_id)
+    stands = await (await connection.execute(_STATE, [approval_id])).fetchone()
+    assert stands is not None
+    authors: Sequence[Author] = ()
+    approvers: Sequence[Requester] = ()
+    if ruling.approve:
+        authors = await load_authors(connection, execution_id)
+        approvers = await _approvers(connection, approval_id)
+    _check(approval, stands, ruling, authors, approvers)
+    return approval, stands
 
 
 async def expire_changed(database: Database, approval_id: int) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import psycopg
 
-from opsjobs.model.errors import Conflict, NotFound, Unavailable
+from opsjobs.model.errors import Conflict, NotFound, Refusal, Unavailable
 from opsjobs.model.execution import ErrorCode, RunStatus
 from opsjobs.store import audit
 from opsjobs.store.ledger.admit import ADMIT, LOCK, admit_after, may_admit_more
@@ -107,13 +107,7 @@ async def request_cancel(
                 "select status, finished_at from job_executions where id = %(id)s", parameters
             )
         ).fetchone()
-        if row is None:
-            raise NotFound.for_ref("execution", execution_id)
-        if row["finished_at"] is not None:
-            raise Conflict(
-                "execution_ended",
-                f"Execution {execution_id} has already ended: it is {row['status']}.",
-            )
+        _check_not_ended(execution_id, row)
         await connection.execute(_REQUEST, parameters)
         await connection.execute(_REQUESTED_BY, parameters)
         await audit.record(
@@ -268,15 +262,43 @@ async def resume(database: Database, execution_id: int, *, by: str) -> Resumed:
 
 
 async def _lock_open(connection: Connection, execution_id: int) -> None:
-    """Lock the execution; raise if it can neither be paused nor resumed."""
+    """Lock the execution, and raise as `_check_open`."""
     await connection.execute(LOCK, {"executions": [execution_id]})
-    row = await (await connection.execute(_STATE, {"id": execution_id})).fetchone()
+    _check_open(
+        execution_id, await (await connection.execute(_STATE, {"id": execution_id})).fetchone()
+    )
+
+
+async def judge(database: Database, execution_id: int) -> Mapping[str, Refusal | None]:
+    """Return for `cancel`, `pause` and `resume` how each would be refused now; None: it is not.
+
+    Nothing is locked: an action may still be refused, because the execution has moved on.
+    """
+    row = await database.fetch_one(_STATE, {"id": execution_id})
+    refused: dict[str, Refusal | None] = {}
+    checks = {"cancel": _check_not_ended, "pause": _check_open, "resume": _check_open}
+    for action, check in checks.items():
+        try:
+            check(execution_id, row)
+            refused[action] = None
+        except Refusal as refusal:
+            refused[action] = refusal
+    return refused
+
+
+def _check_not_ended(execution_id: int, row: Mapping[str, Any] | None) -> None:
     if row is None:
         raise NotFound.for_ref("execution", execution_id)
     if row["finished_at"] is not None:
         raise Conflict(
             "execution_ended", f"Execution {execution_id} has already ended: it is {row['status']}."
         )
+
+
+def _check_open(execution_id: int, row: Mapping[str, Any] | None) -> None:
+    """Raise if the execution can neither be paused nor resumed."""
+    _check_not_ended(execution_id, row)
+    assert row is not None, "_check_not_ended raises without a row"
     if row["status"] == "pending_approval":
         detail = (
             f"Execution {execution_id} waits for its approval and has not started. Reject the "

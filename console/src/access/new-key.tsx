@@ -1,0 +1,76 @@
+/** Makes an API key of one's own, and shows its token, this once. */
+import { useState } from "preact/hooks";
+import { ask } from "../api/ask.ts";
+import { CopyButton } from "../parts/copy.tsx";
+import { Dialog } from "../parts/dialog.tsx";
+import { Field, Form, faultOf } from "../parts/form.tsx";
+
+const DAY_MS = 86_400_000;
+const DAYS = [7, 30, 90, 365] as const;
+
+interface NewKeyDialogProps {
+  onMade: () => void;
+  onClose: () => void;
+}
+
+export function NewKeyDialog({ onMade, onClose }: NewKeyDialogProps) {
+  const [name, setName] = useState("");
+  const [days, setDays] = useState("90");
+  const [token, setToken] = useState<string | null>(null);
+  const make = async () => {
+    const expires_at = days ? new Date(Date.now() + Number(days) * DAY_MS).toISOString() : null;
+    const made = await ask("POST /auth/keys", { body: { name, expires_at } });
+    setToken(made.token ?? "");
+    onMade();
+  };
+  if (token !== null)
+    return (
+      <Dialog title={`The token of ${name}`} onClose={onClose}>
+        <p>It is shown this once. Whoever has it may do what you may.</p>
+        <p class="row">
+          <code class="secret">{token}</code>
+          <CopyButton text={token} what="token" />
+        </p>
+        <div class="actions">
+          <button type="button" class="button primary" onClick={onClose}>
+            I have it
+          </button>
+        </div>
+      </Dialog>
+    );
+  return (
+    <Dialog title="New API key" onClose={onClose}>
+      <p class="dim">
+        It may do what you may at each moment, and ends when you are disabled or deleted.
+      </p>
+      <Form verb="Make the key" onSubmit={make} onCancel={onClose}>
+        {(error) => (
+          <>
+            <Field label="Name" hint="Such as ben-laptop" fault={faultOf(error, "/name")}>
+              <input
+                class="input"
+                required
+                value={name}
+                onInput={(event) => setName(event.currentTarget.value)}
+              />
+            </Field>
+            <Field label="Expires" fault={faultOf(error, "/expires_at")}>
+              <select
+                class="input"
+                value={days}
+                onChange={(event) => setDays(event.currentTarget.value)}
+              >
+                {DAYS.map((one) => (
+                  <option key={one} value={String(one)}>
+                    in {one} days
+                  </option>
+                ))}
+                <option value="">never</option>
+              </select>
+            </Field>
+          </>
+        )}
+      </Form>
+    </Dialog>
+  );
+}

@@ -1,0 +1,50 @@
+/** Where a user is logged in, for administrators. */
+import { ask } from "../api/ask.ts";
+import type { User } from "../api/types.ts";
+import { Dialog } from "../parts/dialog.tsx";
+import { Empty } from "../parts/empty.tsx";
+import { Text } from "../parts/text.tsx";
+import { Time } from "../parts/time.tsx";
+import { Loaded } from "../parts/trouble.tsx";
+import { useResource } from "../state/resource.ts";
+import "../style/access.css";
+
+export function UserLogins({ user, onClose }: { user: User; onClose: () => void }) {
+  const query = { user: user.name };
+  const logins = useResource((signal) => ask("GET /auth/sessions", { query, signal }), [user.id]);
+  const endAll = async () => {
+    await ask("DELETE /auth/sessions", { query });
+    await logins.reload();
+  };
+  return (
+    <Dialog title={`Logins of ${user.name}`} onClose={onClose} wide>
+      <Loaded resource={logins} what="logins">
+        {({ items }) =>
+          items.length ? (
+            <ul class="decisions">
+              {items.map((login) => (
+                <li key={login.id}>
+                  <b>{login.kind === "browser" ? "Browser" : "Program"}</b> from{" "}
+                  {login.address ?? "an unknown address"}, used <Time at={login.last_used_at} ago />{" "}
+                  <span class="small dim">
+                    <Text of={login.agent ?? ""} />
+                  </span>
+                </li>
+              ))}
+            </ul>
+          ) : (
+            <Empty why={`${user.name} is not logged in anywhere.`} />
+          )
+        }
+      </Loaded>
+      <div class="actions">
+        <button type="button" class="button danger" onClick={() => void endAll()}>
+          End all
+        </button>
+        <button type="button" class="button" onClick={onClose}>
+          Close
+        </button>
+      </div>
+    </Dialog>
+  );
+}
