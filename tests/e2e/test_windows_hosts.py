@@ -103,6 +103,7 @@ def test_a_job_runs_on_a_windows_host(
         "connect",
         "auth",
         "shell",
+        "durable",
     ]
     job = tmp_path / "job.yaml"
     job.write_text(JOB.format(name=name, code=3010 % 256))

@@ -16,8 +16,8 @@ from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import ErrorCode
 from opsjobs.model.target import Endpoint
 from opsjobs.remote.circuit_breaker import Breaker
-from opsjobs.remote.connection_steps import failed_steps, login_steps, try_shell
-from opsjobs.remote.session import HostKey, Session, SessionStep
+from opsjobs.remote.connection_steps import elapsed_ms, failed_steps, login_steps, try_shell
+from opsjobs.remote.session import HostKey, Session, SessionStep, SpoolUnavailable
 from opsjobs.remote.winrm.connect import ConnectPhases, WinrmConnector
 from opsjobs.remote.winrm.connection import Connection
 from opsjobs.remote.winrm.host import COMMANDS_MAX, IDLE_SECONDS, SHELL_IDLE_SECONDS, WinrmHost
@@ -120,7 +120,7 @@ class WinrmPool:
             self._connects.release()
 
     async def test(self, endpoint: Endpoint) -> list[SessionStep]:
-        """Open a new connection, ignoring the circuit; time connect, auth and shell.
+        """Open a new connection, ignoring the circuit; time connect, auth, shell and durable.
 
         Ends with the first failed step. The outcome of the login closes or opens its circuit.
         """
@@ -140,6 +140,8 @@ class WinrmPool:
         session = WinrmSession(host, connection.login_times)
         try:
             steps.append(await try_shell(session.start, exit_code=0))
+            if steps[-1].ok:
+                steps.append(await _try_durable(session))
         finally:
             await session.close()
             await host.close(CLOSE_SECONDS)
@@ -188,3 +190,15 @@ def _key(endpoint: Endpoint) -> Key:
     )
     options = target.winrm.model_dump_json() if target.winrm is not None else ""
     return (target.id, target.host, target.port, target.slots, options, login)
+
+
+async def _try_durable(session: WinrmSession) -> SessionStep:
+    """Test whether the host keeps durable runs."""
+    started = time.monotonic()
+    try:
+        await session.durable().identity()
+    except RemoteFailure as failure:
+        return SessionStep("durable", False, elapsed_ms(started), failure.message, needed=False)
+    except SpoolUnavailable as reason:
+        return SessionStep("durable", False, elapsed_ms(started), str(reason), needed=False)
+    return SessionStep("durable", True, elapsed_ms(started), needed=False)

@@ -217,7 +217,7 @@ class WinrmSession:
             ErrorCode.CONNECTION_LOST, f"{self._host.name} did not start the command: {fault}"
         )
 
-    def durable(self) -> Durable | None:
+    def durable(self) -> Durable:
         """Return the durable runs on this host."""
         return WindowsSpool(self._host.name, self._start_helper)
 

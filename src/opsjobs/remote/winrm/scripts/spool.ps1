@@ -11,7 +11,8 @@
 #   1 2      the output
 #   cause    why the program is being ended: cancel, timeout or output_limit
 #   end      <exit code, or n: never began> <cause>; moved into its place as a whole
-#   order, spool.ps1, input, script*, secrets   what is needed until the end, then removed
+#   order, spool.ps1, variables, input, script*, secrets
+#            what is needed until the end, then removed
 #
 # The keeper is started by WMI, because what a WinRM shell starts ends with the shell.
 # Each response is a record: the nonce, a word, its values and a newline. `1` and `2` are followed
@@ -19,7 +20,8 @@
 param($stdin, $p)
 $ErrorActionPreference = 'Stop'
 $ProgressPreference = 'SilentlyContinue'
-$root = [IO.Path]::Combine([Environment]::GetFolderPath('UserProfile'), '.opsjobs')
+$root = $p.root  # of a keeper: WMI may give it another profile
+if (-not $root) { $root = [IO.Path]::Combine([Environment]::GetFolderPath('UserProfile'), '.opsjobs') }
 $runs = [IO.Path]::Combine($root, 'runs')
 $stdout, $script:boot = $null, $null
 
@@ -67,7 +69,7 @@ function Read-Mark($path) {
     if (-not [IO.File]::Exists($path)) { return @() }
     try {
         return @([IO.File]::ReadAllText($path).Split(' '))
-    } catch [IO.IOException] {
+    } catch {
         return @()
     }
 }
@@ -94,7 +96,7 @@ function Remove-Folder($path) {
 }
 
 function Remove-Inputs($folder) {
-    foreach ($name in 'order', 'spool.ps1', 'input') {
+    foreach ($name in 'order', 'spool.ps1', 'variables', 'input') {
         try { [IO.File]::Delete([IO.Path]::Combine($folder, $name)) } catch { }
     }
     foreach ($file in [IO.Directory]::GetFiles($folder, 'script*')) {
@@ -122,11 +124,13 @@ function Get-Start($id) {
     }
 }
 
-# Ends a process and its descendants; `$spare` leaves the process itself. Returns how many it ended.
-# A descendant whose parent has ended is not found.
-function Stop-Tree($id, $started, $spare) {
+# Ends a process and its descendants; returns how many it ended. A process that was started by a
+# descendant that has ended is not found.
+function Stop-Tree($id, $started) {
     $ended = 0
     for ($turn = 0; $turn -lt 5; $turn++) {
+        $now = Get-Start $id
+        if ($now -and $now -ne $started) { break }  # the number is another process by now
         $all = @(Get-CimInstance -Query 'select ProcessId, ParentProcessId, CreationDate from Win32_Process')
         $tree = @($id)
         for ($at = 0; $at -lt $tree.Count; $at++) {
@@ -139,8 +143,7 @@ function Stop-Tree($id, $started, $spare) {
                 }
             }
         }
-        $left = @($tree | Where-Object { $_ -ne $PID -and ($_ -ne $id -or (-not $spare -and (Get-Start $id) -eq $started)) })
-        $live = @($left | Where-Object { Get-Start $_ })
+        $live = @($tree | Where-Object { $_ -ne $PID -and (Get-Start $_) })
         if (-not $live) { break }
         foreach ($one in $live) {
             try { Stop-Process -Id $one -Force; $ended++ } catch { }
@@ -148,6 +151,13 @@ function Stop-Tree($id, $started, $spare) {
         Start-Sleep -Milliseconds 100
     }
     return $ended
+}
+
+# Not the keeper, nor its console: it records the end.
+function Stop-Program($folder) {
+    $program = @(Read-Mark ([IO.Path]::Combine($folder, 'program')))
+    if (-not $program) { return 0 }
+    return Stop-Tree $program[0] $program[1]
 }
 
 # --- the state of a run
@@ -225,10 +235,10 @@ function Invoke-Start {
         return
     }
     try {
-        $order = $p | Select-Object -Property * -ExcludeProperty nonce
-        [IO.File]::WriteAllText([IO.Path]::Combine($folder, 'order'), ($order | ConvertTo-Json -Depth 4 -Compress))
-        # The bootstrap line has read this helper into $h.
-        [IO.File]::WriteAllText([IO.Path]::Combine($folder, 'spool.ps1'), $h)
+        # The bootstrap line has read this helper into $h, and its parameters into $p.
+        [IO.File]::WriteAllText([IO.Path]::Combine($folder, 'order'), $global:p)
+        [IO.File]::WriteAllText([IO.Path]::Combine($folder, 'spool.ps1'), $global:h)
+        Get-ChildItem env: | Select-Object @('Name', 'Value') | Export-Clixml ([IO.Path]::Combine($folder, 'variables'))
         Start-Keeper $folder
     } catch {
         # Nothing was started: the start can be repeated.
@@ -242,7 +252,8 @@ function Invoke-Start {
 
 function Start-Keeper($folder) {
     $file = [IO.Path]::Combine($folder, 'spool.ps1').Replace("'", "''")
-    $code = "& ([scriptblock]::Create([IO.File]::ReadAllText('$file'))) `$null @{op='keep'; key='$($p.key)'}"
+    $place = $root.Replace("'", "''")
+    $code = "& ([scriptblock]::Create([IO.File]::ReadAllText('$file'))) `$null @{op='keep'; key='$($p.key)'; root='$place'}"
     $encoded = [Convert]::ToBase64String([Text.Encoding]::Unicode.GetBytes($code))
     $line = "powershell.exe -NoProfile -NonInteractive -ExecutionPolicy Bypass -EncodedCommand $encoded"
     $hidden = New-CimInstance -ClassName Win32_ProcessStartup -ClientOnly -Property @{ShowWindow = [uint16]0}
@@ -291,7 +302,7 @@ function Send-Run($folder) {
         }
         if ($state -ne 'L') { break }
         Start-Sleep -Milliseconds $pause
-        $pause, $quiet = [Math]::Min($pause * 2, 400), ($quiet + $pause)
+        $pause, $quiet = [Math]::Min($pause * 2, 200), ($quiet + $pause)
         if ($quiet -ge 5000) {
             Say '.'
             $quiet = 0
@@ -339,16 +350,14 @@ function Invoke-Cancel {
     $ended = 0
     if ($state -eq 'L') {
         [void](New-Mark ([IO.Path]::Combine($folder, 'cause')) 'cancel')
-        for ($turn = 0; $state -eq 'L' -and $turn -lt 30; $turn++) {
-            $ended += Stop-Tree $keeper[0] $keeper[1] $true
+        for ($turn = 0; $state -eq 'L' -and $turn -lt 50; $turn++) {
+            $ended += Stop-Program $folder
             Start-Sleep -Milliseconds 100
             $state = Get-State $folder
         }
-        if ($state -eq 'L') { $ended += Stop-Tree $keeper[0] $keeper[1] $false }
-    } else {
-        $program = @(Read-Mark ([IO.Path]::Combine($folder, 'program')))
-        if ($program) { $ended = Stop-Tree $program[0] $program[1] $false }
+        if ($state -eq 'L') { $ended += Stop-Tree $keeper[0] $keeper[1] }
     }
+    if ($state -eq 'G') { $ended += Stop-Program $folder }
     if ((Get-State $folder) -eq 'G' -and $ended) {
         $cause = if ([IO.File]::Exists([IO.Path]::Combine($folder, 'cause'))) { 'cancel' } else { '-' }
         [void](Move-Mark ([IO.Path]::Combine($folder, 'end')) "s9 $cause")
@@ -428,7 +437,7 @@ function Invoke-Keep {
     # The program writes to the files itself: its bytes are not touched.
     $more = @{
         FilePath = $found.Definition
-        WorkingDirectory = if ($order.folder) { $order.folder } else { [Environment]::GetFolderPath('UserProfile') }
+        WorkingDirectory = if ($order.folder) { $order.folder } else { [IO.Path]::GetDirectoryName($root) }
         RedirectStandardInput = [IO.Path]::Combine($folder, 'input')
         RedirectStandardOutput = [IO.Path]::Combine($folder, '1')
         RedirectStandardError = [IO.Path]::Combine($folder, '2')
@@ -459,6 +468,10 @@ function Expand-Order($order) {
         [IO.File]::WriteAllBytes($file, [Convert]::FromBase64String($order.script))
         $arguments += '"' + $file + '"'
     }
+    # The variables of the shell that the run was started in; WMI gives others.
+    foreach ($one in Import-Clixml ([IO.Path]::Combine($folder, 'variables'))) {
+        [Environment]::SetEnvironmentVariable($one.Name, $one.Value, 'Process')
+    }
     foreach ($one in $order.environment) {
         [Environment]::SetEnvironmentVariable($one.name, $one.value, 'Process')
     }
@@ -487,7 +500,7 @@ function Wait-Program($process, $order) {
         }
         if ($cause) {
             [void](New-Mark ([IO.Path]::Combine($folder, 'cause')) $cause)
-            [void](Stop-Tree $PID '' $true)
+            [void](Stop-Program $folder)
         }
     }
 }

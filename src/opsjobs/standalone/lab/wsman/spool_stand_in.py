@@ -144,17 +144,17 @@ class LabSpool:
 
     def _end_run(self, folder: Path, state: str) -> int:
         """End what lives of it; return how many processes that were."""
-        if state != "L":
-            found = _read_mark(folder / "program")
-            return _end_tree(int(found[0]), found[1]) if found else 0
-        keeper = _read_mark(folder / "keeper")
-        _new_mark(folder / "cause", "cancel")
         ended, turn = 0, 0
-        while state == "L" and turn < 30:
-            ended += _end_tree(int(keeper[0]), None)
-            time.sleep(0.05)
-            state, turn = self._state(folder), turn + 1
-        return ended + (_end_tree(int(keeper[0]), keeper[1]) if state == "L" else 0)
+        if state == "L":
+            keeper = _read_mark(folder / "keeper")
+            _new_mark(folder / "cause", "cancel")
+            while state == "L" and turn < 50:
+                ended += _end_program(folder)
+                time.sleep(0.05)
+                state, turn = self._state(folder), turn + 1
+            if state == "L":
+                ended += _end_tree(int(keeper[0]), keeper[1])
+        return ended + (_end_program(folder) if state == "G" else 0)
 
     def clean(self) -> None:
         """Remove the files of runs that have ended, or only their output."""
@@ -326,25 +326,31 @@ def _started(pid: int) -> str:
     return fields[19] if fields else ""
 
 
-def _end_tree(pid: int, started: str | None) -> int:
-    """End the descendants of a process, and itself if `started` is its start time.
+def _end_program(folder: Path) -> int:
+    found = _read_mark(folder / "program")
+    return _end_tree(int(found[0]), found[1]) if found else 0
 
-    Parents first, so that none reports the end of a child. A descendant whose parent has ended is
-    not found.
+
+def _end_tree(pid: int, started: str) -> int:
+    """End a process and its descendants; return how many it ended.
+
+    Parents first, so that none reports the end of a child. A process that was started by a
+    descendant that has ended is not found.
     """
-    ended = 0
-    for _ in range(5):
-        live = [one for one in _descendants(pid) if one != os.getpid()]
-        if started is not None and _started(pid) == started:
-            live.insert(0, pid)
-        if not live:
-            break
-        for one in live:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(one, signal.SIGKILL)
-                ended += 1
-        time.sleep(0.02)
-    return ended
+    if _started(pid) != started:
+        return 0
+    tree: list[int] = []
+    while (found := [pid, *_descendants(pid)]) != tree:  # stopped, they start no further ones
+        tree = found
+        _signal(tree, signal.SIGSTOP)
+    _signal(tree, signal.SIGKILL)
+    return len(tree)
+
+
+def _signal(pids: list[int], number: signal.Signals) -> None:
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
 
 
 def _descendants(pid: int) -> Iterator[int]:
@@ -433,7 +439,7 @@ def _await_end(folder: Path, order: dict[str, Any], process: subprocess.Popen[by
         large = any((folder / name).stat().st_size > order["limit"] for name in "12")
         if large or time.monotonic() >= until:
             _new_mark(folder / "cause", "output_limit" if large else "timeout")
-            _end_tree(os.getpid(), None)
+            _end_program(folder)
 
 
 def _set_end(folder: Path, words: str) -> None:
