@@ -38,7 +38,13 @@ class Server {
         dropped: null,
       });
     }
-    return { from: first, lines, next: last < this.total ? last + 1 : null, total: this.total };
+    return {
+      from: first,
+      lines,
+      next: last < this.total ? last + 1 : null,
+      total: this.total,
+      seq: this.total,
+    };
   };
 }
 

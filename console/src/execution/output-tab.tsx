@@ -1,46 +1,38 @@
-/** The tab Output, until the log view is there: the last entries of the output in order. */
-import { ask } from "../api/ask.ts";
-import { Empty } from "../parts/empty.tsx";
+/** The tab Output: of one target (`on` in the address), or of all by arrival. */
+import { Output } from "../log/output.tsx";
 import { Text } from "../parts/text.tsx";
-import { Loaded } from "../parts/trouble.tsx";
-import { query } from "../router.tsx";
-import { useResource } from "../state/resource.ts";
+import { query, setQuery } from "../router.tsx";
+import * as selections from "../state/selection.ts";
 import type { ExecutionView } from "./view.ts";
+import "../style/log.css";
 
-const RESULTS = 50;
+/** The change of the address that selects runs and shows them in the table. */
+export function selectRuns(runs: readonly number[]): Record<string, string | null> {
+  return { ...selections.toParams({ all: null, flipped: new Set(runs) }), tab: null };
+}
 
 export function OutputTab({ view }: { view: ExecutionView }) {
   const on = query.value.get("on") ?? "";
-  const results = useResource(
-    (signal) =>
-      ask("GET /executions/{id}/results", {
-        path: { id: view.id },
-        query: { limit: RESULTS, ...(on && { target_name: [on] }) },
-        signal,
-      }),
-    [view.id, on],
-    view.hasEnded ? null : 5,
-  );
+  const open = (name: string | null) => setQuery({ on: name }, { replace: false });
   return (
-    <Loaded resource={results} what="output">
-      {({ items }) => {
-        const written = items.filter((one) => one.stdout || one.stderr);
-        if (written.length === 0) return <Empty why="Nothing has been written yet." />;
-        return (
-          <div class="stack">
-            {written.map((one) => (
-              <figure key={one.id} class="output">
-                <figcaption class="small dim">
-                  <Text of={one.target.name} /> · {one.action_key}
-                </figcaption>
-                <pre tabIndex={0}>
-                  <Text of={one.stdout + one.stderr} />
-                </pre>
-              </figure>
-            ))}
-          </div>
-        );
-      }}
-    </Loaded>
+    <div class="stack-tight">
+      {on && (
+        <p class="row">
+          <b>
+            <Text of={on} />
+          </b>
+          <button type="button" class="button small" onClick={() => open(null)}>
+            Show all targets
+          </button>
+        </p>
+      )}
+      <Output
+        id={view.id}
+        target={on}
+        hasEnded={view.hasEnded}
+        onTarget={open}
+        onSelect={(runs) => setQuery(selectRuns(runs), { replace: false })}
+      />
+    </div>
   );
 }

@@ -22,6 +22,8 @@ export interface LineAnswer {
   readonly lines: readonly OutputLine[];
   readonly next: number | null;
   readonly total: number;
+  /** The position of the log that `total` is of. */
+  readonly seq: number;
 }
 
 /** Asks for lines from a number on; a negative one counts from the end. */
@@ -41,6 +43,8 @@ interface Block {
 
 export class LineSource {
   total = 0;
+  /** The position of the log that was read up to; null before the first answer. */
+  seq: number | null = null;
   /** True while the output may grow. */
   isLive = false;
   /** Called when lines or the total have changed. */
@@ -129,6 +133,7 @@ export class LineSource {
 
   private take(answer: LineAnswer): void {
     this.total = Math.max(this.total, answer.total);
+    this.seq = Math.max(this.seq ?? 0, answer.seq);
     for (const line of answer.lines) {
       const index = Math.floor((line.line - 1) / BLOCK_LINES);
       const place = line.line - 1 - index * BLOCK_LINES;

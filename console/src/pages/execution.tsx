@@ -2,6 +2,7 @@
 import { useEffect, useMemo } from "preact/hooks";
 import type { Execution } from "../api/types.ts";
 import { CancelProof } from "../execution/cancel.tsx";
+import { GroupsTab } from "../execution/groups-tab.tsx";
 import { Head } from "../execution/head.tsx";
 import { OutputTab } from "../execution/output-tab.tsx";
 import { TargetPanel } from "../execution/target-panel.tsx";
@@ -59,6 +60,7 @@ interface PartsProps {
 function Parts({ view, execution, runs }: PartsProps) {
   const tabs: Tab[] = [
     { name: "targets", label: "Targets", content: () => <TargetsTab view={view} runs={runs} /> },
+    { name: "groups", label: "Groups", content: () => <GroupsTab view={view} /> },
     { name: "output", label: "Output", content: () => <OutputTab view={view} /> },
     { name: "timeline", label: "Timeline", content: () => <TimelineTab view={view} runs={runs} /> },
     {

@@ -1,0 +1,192 @@
+"""Output, groups and differences of an execution, in the browser."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from console.browser import DESKTOP, PHONE, check_accessibility, check_width
+from console.conftest import Stack, Visit
+
+LINES = 1_000_000
+NODES_MAX = 600
+HEAP_MAX = 80 << 20
+SEARCH_MS = 60_000
+# Colours, a link, a title, the clipboard, a cursor move, HTML, a bidi control, an overdrawn line.
+HOSTILE = (
+    r"printf '\033[31mred\033[0m \033]8;;https://evil.example/\007click\033]8;;\007"
+    r"\033]0;title\007\033[2J<img src=x onerror=alert(1)>\342\200\256txt.exe\n10%%\r100%%\n'"
+)
+
+
+def launch(stack: Stack, command: str, *targets: str, **more: Any) -> int:
+    """Run a command on machines of the lab to its end; the id of the execution."""
+    actions = [{"key": "work", "type": "command", "command": command, **more}]
+    body = {"actions": actions, "targets": {"ids": list(targets)}}
+    made = stack.call("POST", "/run", body)
+    stack.http.get(f"/executions/{made['id']}/events?kinds=end", timeout=120)
+    found: int = made["id"]
+    return found
+
+
+@pytest.fixture(scope="module")
+def large(stack: Stack) -> int:
+    """A target that has written a million lines, two of them with an error."""
+    command = (
+        f"awk 'BEGIN {{ for (i = 1; i <= {LINES}; i++) "
+        'if (i == 500000 || i == 900000) print "ERROR", i; else print i }\''
+    )
+    return launch(stack, command, "lab-1", output_limit="10MiB", timeout="5m")
+
+
+def nodes(page: Page) -> int:
+    """Elements of the whole page."""
+    found: int = page.evaluate("document.querySelectorAll('*').length")
+    return found
+
+
+def test_a_million_lines_are_scrolled_found_and_linked(
+    visit: Visit, stack: Stack, large: int
+) -> None:
+    with visit() as ada:
+        page = ada.go(f"/executions/{large}?tab=output&on=lab-1")
+        log = page.get_by_role("region", name="Output of lab-1")
+        expect(page.get_by_text(f"{LINES:,} lines")).to_be_visible(timeout=SEARCH_MS)
+        expect(log.get_by_text("1", exact=True).last).to_be_visible()
+        before = nodes(page)
+        for share in (0.5, 0.25, 0.9999, 0.1):
+            log.evaluate("(box, share) => { box.scrollTop = box.scrollHeight * share }", share)
+            expect(log.locator(".log-row:not([hidden]) .log-text").first).not_to_have_text("…")
+        log.evaluate("box => { box.scrollTop = box.scrollHeight }")
+        expect(log.get_by_text(str(LINES), exact=True).last).to_be_visible()
+        assert nodes(page) <= before + 60
+        assert nodes(page) < NODES_MAX
+        assert page.evaluate("performance.memory.usedJSHeapSize") < HEAP_MAX
+
+        page.keyboard.press("Control+f")
+        page.keyboard.type("77777")
+        page.keyboard.press("Enter")
+        current = log.locator(".log-current .log-text")
+        expect(current).to_have_text("77777")
+        page.keyboard.press("Escape")
+        page.keyboard.press("n")
+        expect(current).to_have_text("177777")
+        page.keyboard.press("N")
+        expect(current).to_have_text("77777")
+        page.keyboard.press("e")
+        expect(current).to_have_text("ERROR 500000", timeout=SEARCH_MS)
+        page.keyboard.press("e")
+        expect(current).to_have_text("ERROR 900000", timeout=SEARCH_MS)
+        page.keyboard.press("E")
+        expect(current).to_have_text("ERROR 500000")
+
+        number = log.locator(".log-current .log-number")
+        number.click()
+        expect(page).to_have_url(re.compile(r"#L500000$"))
+        page.reload()
+        expect(log.locator(".log-chosen .log-text")).to_have_text("ERROR 500000")
+
+
+def test_output_reaches_no_further_than_its_line(visit: Visit, stack: Stack) -> None:
+    execution = launch(stack, HOSTILE, "lab-2")
+    with visit() as ada:
+        page = ada.go(f"/executions/{execution}?tab=output&on=lab-2")
+        log = page.get_by_role("region", name="Output of lab-2")
+        lines = log.locator(".log-row:not([hidden]) .log-text")
+        expect(lines).to_have_count(2)
+        first, second = lines.first, lines.last
+        expect(first).to_have_text("red click<img src=x onerror=alert(1)>U+202Etxt.exe")
+        expect(first.locator(".ansi-1")).to_have_text("red")
+        expect(second).to_have_text("100%")
+        assert log.locator("img, .log-text a").count() == 0
+        page.get_by_role("button", name="Colours").click()
+        expect(first).to_contain_text("U+001B[31mred")
+
+
+def test_output_follows_at_its_end_and_stays_elsewhere(visit: Visit, stack: Stack) -> None:
+    command = "seq 1 200; sleep 4; seq 201 300; sleep 600"
+    actions = [{"type": "command", "command": command}]
+    made = stack.call("POST", "/run", {"actions": actions, "targets": {"ids": ["lab-3"]}})
+    with visit() as ada:
+        page = ada.go(f"/executions/{made['id']}?tab=output")
+        log = page.get_by_role("region", name="Output of all targets")
+        expect(log.get_by_text("200", exact=True).last).to_be_visible()
+        expect(page.get_by_text("following")).to_be_visible()
+        expect(log.get_by_text("300", exact=True).last).to_be_visible()
+        log.evaluate("box => { box.scrollTop = 0 }")
+        expect(page.get_by_text("stays here")).to_be_visible()
+    stack.call("POST", f"/executions/{made['id']}/cancel")
+
+
+@pytest.fixture(scope="module")
+def apart(stack: Stack) -> int:
+    """An execution in which one machine of four differs, and the one before it did not."""
+    command = (
+        'echo "$OPSJOBS_TARGET common"; if [ "$OPSJOBS_TARGET" = lab-4 ] && [ ${mode} = bad ]; '
+        "then echo E: no lock >&2; exit 3; fi; echo done"
+    )
+    body = {
+        "name": "survey",
+        "actions": [{"key": "survey", "type": "command", "command": command}],
+        "parameters": [{"name": "mode", "default": "good"}],
+        "targets": {"ids": [f"lab-{n}" for n in range(1, 5)]},
+    }
+    job = stack.call("POST", "/jobs", body)["id"]
+    for mode in ("good", "bad"):
+        made = stack.call("POST", f"/jobs/{job}/execute", {"parameters": {"mode": mode}})
+        stack.http.get(f"/executions/{made['id']}/events?kinds=end", timeout=60)
+    found: int = made["id"]
+    return found
+
+
+def test_groups_show_what_differs_and_select_it(visit: Visit, apart: int) -> None:
+    with visit() as ada:
+        page = ada.go(f"/executions/{apart}?tab=groups")
+        groups = page.locator(".groups > li")
+        expect(groups).to_have_count(4)
+        page.get_by_role("button", name="Ignore names and numbers").click()
+        expect(groups).to_have_count(2)
+        expect(groups.first).to_contain_text("exit 3")
+        expect(groups.first.get_by_role("group", name="stderr")).to_have_text("E: no lock")
+        expect(groups.last).to_contain_text("3 targets")
+
+        groups.first.get_by_role("button", name="Diff to the 3").click()
+        changed = page.get_by_role("region", name="Changed lines")
+        expect(changed.locator(".diff-more")).to_have_text(re.compile("done"))
+        page.get_by_role("button", name="Side by side").click()
+        expect(changed.locator(".diff-pair .diff-more")).to_have_count(1)
+        page.get_by_role("button", name="Close").click()
+        groups.first.get_by_role("button", name="Diff to last good").click()
+        expect(changed.locator(".diff-less")).to_have_text(re.compile("done"))
+        page.go_back()
+        groups.last.get_by_role("button", name="Select 3").click()
+        expect(page).to_have_url(re.compile("flip="))
+
+
+def test_what_is_found_on_all_targets_selects_them(visit: Visit, apart: int) -> None:
+    with visit() as ada:
+        page = ada.go(f"/executions/{apart}?tab=output")
+        page.get_by_label("Find in the output").fill("no lock")
+        page.keyboard.press("Enter")
+        found = page.get_by_role("region", name="Targets on which it was found")
+        expect(found).to_contain_text("Found on 1 target")
+        found.get_by_role("button", name="lab-4").click()
+        log = page.get_by_role("region", name="Output of lab-4")
+        expect(log.locator(".log-stderr .log-text")).to_have_text("E: no lock")
+
+
+@pytest.mark.parametrize(("theme", "size"), [("light", DESKTOP), ("dark", PHONE)])
+@pytest.mark.parametrize(
+    "query", ["tab=output", "tab=groups", "tab=groups&diff=lab-4~lab-1", "tab=output&wrap=1"]
+)
+def test_output_and_groups_are_accessible_and_fit(
+    visit: Visit, apart: int, query: str, theme: str, size: tuple[int, int]
+) -> None:
+    with visit(theme=theme, size=size) as ada:
+        page = ada.go(f"/executions/{apart}?{query}")
+        expect(page.get_by_text(re.compile("common")).first).to_be_visible()
+        check_accessibility(page)
+        check_width(page)
