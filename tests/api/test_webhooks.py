@@ -137,6 +137,26 @@ async def test_a_name_stays_with_its_owner_after_the_webhook_is_gone(database: D
         assert again.status_code == 201, "it is the owner's own name"
 
 
+async def test_an_owner_has_so_many_names_and_those_of_deleted_webhooks_count(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("opsjobs.store.webhooks.NAMES_PER_OWNER_MAX", 2)
+    async with desk(database) as ada:
+        one, two = [await made(ada, name=name) for name in ("one", "two")]
+        assert (await ada.http.delete(f"/webhooks/{one['id']}")).status_code == 204
+        full = await ada.http.post("/webhooks", json={**HOOK, "name": "three"})
+        refused = problem(full, 409, "too_many_webhooks")
+        assert "those of deleted webhooks count for 30 days" in refused["detail"]
+        renamed = await ada.http.patch(f"/webhooks/{two['id']}", json={"name": "three"})
+        problem(renamed, 409, "too_many_webhooks")
+        await made(ada, name="one")
+        rows = await database.fetch("select name from webhook_names where released_at is null")
+        assert {row["name"] for row in rows} == {"one", "two"}
+        ben = await ada.token_of("manager")
+        own = await ada.http.post("/webhooks", json={**HOOK, "name": "bens"}, headers=ben)
+        assert own.status_code == 201
+
+
 async def test_deliveries_are_listed_and_ended_ones_are_delivered_again(
     database: Database,
 ) -> None:

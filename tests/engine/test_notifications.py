@@ -293,6 +293,33 @@ async def test_an_event_that_cannot_be_planned_is_given_up_after_an_hour(
         ]
 
 
+@pytest.mark.parametrize(
+    ("type_", "data"),
+    [("schedule.missed", "5"), ("schedule.missed", '{"name": "nightly"}')],
+)
+async def test_an_event_that_cannot_be_read_ends_no_turn_and_is_given_up(
+    database: Database, type_: str, data: str
+) -> None:
+    """It ended every turn from then on: nobody was told of anything any more."""
+    async with desk(database) as at:
+        first, last = await at.job(MAIL, name="first"), await at.job(MAIL, name="last")
+        await at.end(first, 1)
+        await database.fetch(
+            "insert into events (shard, type, subject, data) "
+            "values (0, %s, gen_random_uuid(), %s::jsonb) returning 1",
+            [type_, data],
+        )
+        assert await at.plan() == 1, "what comes before it is told"
+        await at.on.turn(3_601)
+        await at.end(last, 1)
+        assert await at.plan() == 1
+        assert at.metrics.bugs.labels("notification_planner")._value.get() >= 1
+        assert await at.subjects() == [
+            "first #1 failed on 1 of 1 target",
+            "last #1 failed on 1 of 1 target",
+        ]
+
+
 async def test_at_most_n_in_an_hour_by_the_clock_of_the_database(database: Database) -> None:
     async with desk(database) as at:
         job = await at.job({**MAIL, "on": ["failed"], "quiet": {"max_per_hour": 1}})

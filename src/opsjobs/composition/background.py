@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 
 from opsjobs.composition import Services
+from opsjobs.composition.deliveries import destinations, sources
 from opsjobs.engine.background.housekeeping import (
     HOUSEKEEPING,
     RETENTION,
     Housekeeper,
     RetentionService,
 )
-from opsjobs.engine.loop import TURN_POLL_SECONDS, Loop, Turn
+from opsjobs.engine.loop import TURN_POLL_SECONDS, Loop, Step, Turn
 from opsjobs.settings import Settings
+from opsjobs.store.delivery_upkeep import DeliveryUpkeep
 from opsjobs.store.execution_log import Partitions
 from opsjobs.store.idempotency import delete_old_keys
+from opsjobs.store.notifications import SOURCE as NOTIFICATIONS
 from opsjobs.store.retention import Leftovers, Retention, RetentionLimits
 from opsjobs.store.workers import SingletonLock
 
@@ -29,9 +33,7 @@ def build_housekeeping_loop(settings: Settings, services: Services) -> Loop:
         ledger=services.ledger,
         workers=services.workers,
         delete_old_events=services.event_feed.delete_old,
-        delete_old_deliveries=partial(
-            services.deliveries.delete_old, settings.retention.keep_deliveries
-        ),
+        deliveries=_delivery_steps(settings, services),
         delete_old_notification_states=services.notifications.delete_old,
         delete_old_keys=partial(delete_old_keys, services.database),
         count_hour=services.statistics.count_hour,
@@ -42,6 +44,20 @@ def build_housekeeping_loop(settings: Settings, services: Services) -> Loop:
     return Loop(
         HOUSEKEEPING, keeper.run_once, interval_seconds=TURN_POLL_SECONDS, metrics=services.metrics
     )
+
+
+def _delivery_steps(settings: Settings, services: Services) -> Mapping[str, Step]:
+    upkeep = DeliveryUpkeep(services.database)
+    served = [source.name for source in sources(services)]
+    reached = [destination.name for destination in destinations(services)]
+    return {
+        "deliveries_forgotten": partial(
+            services.deliveries.delete_old, settings.retention.keep_deliveries
+        ),
+        "receivers_forgotten": upkeep.delete_receivers,
+        "unserved_ended": partial(upkeep.end_unserved, [*served, NOTIFICATIONS], reached),
+        "webhook_names_forgotten": upkeep.delete_names,
+    }
 
 
 def build_retention_loop(settings: Settings, services: Services) -> Loop:

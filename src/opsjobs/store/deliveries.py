@@ -38,13 +38,20 @@ _SOURCE = "select position from delivery_sources where name = %s for update skip
 _NEW_SOURCE = (
     "insert into delivery_sources (name, position) values (%s, %s) on conflict (name) do nothing"
 )
-_READ_TO = "update delivery_sources set position = %s where name = %s"
+_READ_TO = "update delivery_sources set position = %s, read_at = opsjobs_now() where name = %s"
 
 _RECEIVERS = """
 insert into delivery_receivers (destination, key)
 select destination, key
 from unnest(%(destinations)s::text[], %(keys)s::text[]) as r(destination, key)
 order by 1, 2 on conflict (destination, key) do nothing"""
+# A receiver without deliveries may be deleted between the two statements.
+_KEPT_RECEIVERS = """
+select r.id from delivery_receivers r
+join (select distinct destination, key
+      from unnest(%(destinations)s::text[], %(keys)s::text[]) as u(destination, key)) w
+  on w.destination = r.destination and w.key = r.key
+order by r.id for key share of r"""
 _QUEUE = load_statement(__file__, "queue_deliveries")
 _DELIVERY = """
 d.id, d.attempts + 1 as attempt, d.redelivery, l.receiver_id, l.claim, r.destination, r.key,
@@ -274,7 +281,7 @@ async def queue_deliveries(
         "destinations": [receiver.destination for _, receiver in pairs],
         "keys": [receiver.key for _, receiver in pairs],
     }
-    await connection.execute(_RECEIVERS, receivers)
+    await _keep_receivers(connection, receivers)
     rows = await (
         await connection.execute(
             _QUEUE,
@@ -292,6 +299,15 @@ async def queue_deliveries(
         )
     ).fetchall()
     return [row["id"] for row in rows]
+
+
+async def _keep_receivers(connection: Connection, receivers: Mapping[str, list[str]]) -> None:
+    """Store receivers, and lock them so that none is deleted before its delivery is queued."""
+    wanted = len(set(zip(receivers["destinations"], receivers["keys"], strict=True)))
+    kept = 0
+    while kept < wanted:
+        await connection.execute(_RECEIVERS, receivers)
+        kept = len(await (await connection.execute(_KEPT_RECEIVERS, receivers)).fetchall())
 
 
 async def cancel_pending(connection: Connection, receiver: DeliveryReceiver, reason: str) -> int:

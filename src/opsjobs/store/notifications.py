@@ -168,6 +168,8 @@ class NotableEvent:
     """Its place in the stream."""
     stale: bool = False
     """True if it is older than an hour: if it cannot be planned now, it is given up."""
+    fault: Exception | None = None
+    """The reason why this release cannot read it; it has only its id, type and position then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -334,14 +336,14 @@ class NotificationTurn:
         if not rows:
             return []
         executions = await self._executions({_execution_of(row) for row in rows} - {None})
-        jobs = await self._jobs({row["data"]["job_id"] for row in rows if _of_schedule(row)})
-        return [_event(row, executions, jobs) for row in rows]
+        jobs = await self._jobs({_job_of(row) for row in rows} - {None})
+        return [_try_event(row, executions, jobs) for row in rows]
 
-    async def _executions(self, ids: Collection[int | None]) -> Mapping[int, NotableExecution]:
+    async def _executions(self, ids: Collection[int | None]) -> Mapping[int, Mapping[str, Any]]:
         rows = await (await self._connection.execute(_EXECUTIONS, [list(ids)])).fetchall()
-        return {row["id"]: _execution(row) for row in rows}
+        return {row["id"]: row for row in rows}
 
-    async def _jobs(self, ids: Collection[int]) -> Mapping[int, Mapping[str, Any]]:
+    async def _jobs(self, ids: Collection[int | None]) -> Mapping[int, Mapping[str, Any]]:
         if not ids:
             return {}
         rows = await (await self._connection.execute(_JOBS, [list(ids)])).fetchall()
@@ -485,30 +487,62 @@ def _default(row: Mapping[str, Any]) -> StoredDefault:
 
 
 def _execution_of(row: Mapping[str, Any]) -> int | None:
-    execution: int | None = row["execution_id"]
     if row["type"] == EventType.APPROVAL_REQUESTED:
-        execution = row["data"]["execution_id"]
+        return _id_in(row, "execution_id")
+    execution: int | None = row["execution_id"]
     return execution
 
 
-def _of_schedule(row: Mapping[str, Any]) -> bool:
+def _job_of(row: Mapping[str, Any]) -> int | None:
+    """Return the job of an event of a schedule; None of any other event."""
+    return _id_in(row, "job_id") if _is_of_schedule(row) else None
+
+
+def _is_of_schedule(row: Mapping[str, Any]) -> bool:
     return row["type"] in (EventType.SCHEDULE_TRIGGERED, EventType.SCHEDULE_MISSED)
+
+
+def _id_in(row: Mapping[str, Any], key: str) -> int | None:
+    data = row["data"]
+    found = data.get(key) if isinstance(data, dict) else None
+    return found if isinstance(found, int) else None
+
+
+def _try_event(
+    row: Mapping[str, Any],
+    executions: Mapping[int, Mapping[str, Any]],
+    jobs: Mapping[int, Mapping[str, Any]],
+) -> NotableEvent:
+    """Return the event, or one with a fault: it must not end the turn of the others."""
+    try:
+        return _event(row, executions, jobs)
+    except (TypeError, ValueError, KeyError, AttributeError) as unreadable:
+        return NotableEvent(
+            row["id"],
+            EventType(row["type"]),
+            row["at"],
+            {},
+            position=row["position"],
+            stale=row["stale"],
+            fault=unreadable,
+        )
 
 
 def _event(
     row: Mapping[str, Any],
-    executions: Mapping[int, NotableExecution],
+    executions: Mapping[int, Mapping[str, Any]],
     jobs: Mapping[int, Mapping[str, Any]],
 ) -> NotableEvent:
-    data = row["data"] or {}
-    job = jobs.get(data["job_id"]) if _of_schedule(row) else None
-    execution = _execution_of(row)
+    data: Mapping[str, Any] = row["data"] or {}
+    execution_id = _execution_of(row)
+    job = jobs.get(data["job_id"]) if _is_of_schedule(row) else None
+    execution = executions.get(execution_id) if execution_id is not None else None
     return NotableEvent(
         row["id"],
         EventType(row["type"]),
         row["at"],
         data,
-        None if execution is None else executions.get(execution),
+        None if execution is None else _execution(execution),
         job["name"] if job is not None else None,
         job["rules"] if job is not None else None,
         row["position"],

@@ -22,6 +22,7 @@ from opsjobs.model.webhook import WebhookDraft, new_webhook_secret
 from opsjobs.store import audit, idempotency
 from opsjobs.store.deliveries import cancel_pending, queue_deliveries
 from opsjobs.store.delivery_log import queue_again
+from opsjobs.store.delivery_upkeep import NAMES_KEPT_DAYS
 from opsjobs.store.envelope import KeyRing, Sealed, SealPlace
 from opsjobs.store.idempotency import Answer, IdempotentRequest
 from opsjobs.store.outbox import append_event
@@ -35,6 +36,8 @@ SOURCE = "webhooks"
 PERMISSION = "webhooks:manage"
 TEST_EVENT = "webhook.test"
 PREVIOUS_SECRETS_MAX = 3
+NAMES_PER_OWNER_MAX = 1_000
+"""Names that the webhooks of one owner have, or had lately."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,9 +116,14 @@ update webhooks set name = %(name)s, url = %(url)s, events = %(events)s, selecto
 _CLAIM_NAME = """
 insert into webhook_names as n (name, owner, owner_kind)
 select name, owner, owner_kind from webhooks where id = %(id)s
-on conflict (name) do update set owner = excluded.owner, owner_kind = excluded.owner_kind
+on conflict (name) do update set owner = excluded.owner, owner_kind = excluded.owner_kind,
+  released_at = null
   where %(any)s or (n.owner, n.owner_kind) = (excluded.owner, excluded.owner_kind)
 returning 1"""
+_RELEASE_NAME = "update webhook_names set released_at = opsjobs_now() where name = %s"
+_COUNT_NAMES = """
+select count(*) as n from webhook_names n join webhooks w
+  on (w.owner, w.owner_kind) = (n.owner, n.owner_kind) where w.id = %s"""
 _RESEAL = """
 update webhooks set version = %(version)s, key_id = %(key_id)s, wrapped_key = %(wrapped_key)s,
   sealed = %(sealed)s, previous_until = %(previous_until)s, updated_at = opsjobs_now()
@@ -161,7 +169,8 @@ class Webhooks:
         """Store a webhook that belongs to `by`, and return it with its secret.
 
         A repeated request gets all but the secret. Raises Conflict("name_taken"), also if the name
-        belonged to a webhook of another owner and `by` does not manage all webhooks.
+        belonged to a webhook of another owner and `by` does not manage all webhooks, and
+        Conflict("too_many_webhooks").
         """
         secret, row = new_webhook_secret(), uuid7(self._clock.now())
 
@@ -206,7 +215,7 @@ class Webhooks:
         """Replace a webhook; its secret and its owner stay, so the owner's rights still count.
 
         Pending deliveries of one that is disabled are cancelled. Raises NotFound,
-        Conflict("name_taken"), Precondition.
+        Conflict("name_taken", "too_many_webhooks"), Precondition.
         """
         async with self._database.transaction() as connection:
             row = await lock(connection, "webhook", ref, _LOCKED)
@@ -214,7 +223,9 @@ class Webhooks:
             before = await _read(connection, row["id"])
             with unique_name("webhook", draft.name):
                 await connection.execute(_REPLACE, {**_values(draft, by), "id": row["id"]})
-            await _claim_name(connection, row["id"], draft.name, by)
+            if draft.name != before.name:
+                await connection.execute(_RELEASE_NAME, [before.name])
+                await _claim_name(connection, row["id"], draft.name, by)
             if not draft.enabled:
                 await _cancel(connection, before, "the webhook was disabled")
             elif not before.enabled or before.url != draft.url:
@@ -232,6 +243,7 @@ class Webhooks:
             row = await lock(connection, "webhook", ref, _LOCKED)
             gone = await _read(connection, row["id"])
             await connection.execute("delete from webhooks where id = %s", [gone.id])
+            await connection.execute(_RELEASE_NAME, [gone.name])
             await _cancel(connection, gone, "the webhook was deleted")
             await connection.execute(
                 "delete from delivery_receivers where destination = %s and key = %s",
@@ -394,6 +406,14 @@ async def _claim_name(connection: Connection, webhook_id: int, name: str, by: Pr
             f"The name {name!r} belonged to a webhook of another owner, and rules of notifications "
             "may still use it. Choose another name, or ask a caller who holds webhooks:manage "
             "everywhere to create it.",
+        )
+    counted = await (await connection.execute(_COUNT_NAMES, [webhook_id])).fetchone()
+    if counted is not None and counted["n"] > NAMES_PER_OWNER_MAX:
+        raise Conflict(
+            "too_many_webhooks",
+            f"The owner has {NAMES_PER_OWNER_MAX} names of webhooks, which is the limit; those of "
+            f"deleted webhooks count for {NAMES_KEPT_DAYS} days. Delete webhooks that are not "
+            "needed, or use a name again.",
         )
 
 

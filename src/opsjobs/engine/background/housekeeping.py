@@ -6,10 +6,10 @@ audit log is sealed by the scheduler each second, and by a worker if rows stay u
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 
-from opsjobs.engine.loop import Counts, Turn
+from opsjobs.engine.loop import Counts, Step, Turn
 from opsjobs.model.errors import Unavailable
 from opsjobs.store.audit_chain import SEALED_AT_ONCE, Seals, UnverifiedChain
 from opsjobs.store.blobs import Contents
@@ -37,6 +37,7 @@ class Housekeeper:
     """Make partitions, recount, count hours, and delete short-lived rows.
 
     The checks are too expensive for each second; the rows are kept for a day or a week.
+    `deliveries`: the steps of deliveries, by name.
     """
 
     def __init__(
@@ -48,7 +49,7 @@ class Housekeeper:
         ledger: Ledger,
         workers: Workers,
         delete_old_events: Callable[[], Awaitable[int]],
-        delete_old_deliveries: Callable[[], Awaitable[int]],
+        deliveries: Mapping[str, Step],
         delete_old_notification_states: Callable[[], Awaitable[int]],
         delete_old_keys: Callable[[], Awaitable[int]],
         count_hour: Callable[[], Awaitable[int]],
@@ -62,7 +63,7 @@ class Housekeeper:
         self._ledger = ledger
         self._workers = workers
         self._delete_old_events = delete_old_events
-        self._delete_old_deliveries = delete_old_deliveries
+        self._deliveries = deliveries
         self._delete_old_notification_states = delete_old_notification_states
         self._delete_old_keys = delete_old_keys
         self._count_hour = count_hour
@@ -78,7 +79,7 @@ class Housekeeper:
                 "counters_mended": self._recount,
                 "workers_forgotten": self._workers.delete_old,
                 "events_forgotten": self._delete_old_events,
-                "deliveries_forgotten": self._delete_old_deliveries,
+                **self._deliveries,
                 "notification_states_forgotten": self._delete_old_notification_states,
                 "keys_forgotten": self._delete_old_keys,
                 "hours_counted": self._count_hour,

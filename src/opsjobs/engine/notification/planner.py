@@ -157,6 +157,8 @@ class NotificationPlanner:
         default: Sequence[NotificationRule],
         now: datetime,
     ) -> None:
+        if event.fault is not None:
+            raise event.fault
         applied = _applied_rules(event, default)
         if applied is None or not applied.rules:
             return
