@@ -167,7 +167,8 @@ async def test_quiet_streams_are_kept_alive_with_the_place(
             desk.http.stream("GET", "/events?type=worker.lost") as answer,
         ):
             lines = answer.aiter_lines()
-            assert await anext(lines) == ": keep-alive"
+            assert [await anext(lines) for _ in range(2)] == [": connected", "id: 0"]
+            assert (await anext(lines), await anext(lines)) == ("", ": keep-alive")
             await create(desk, "unseen")
             async for line in lines:
                 if line == "id: 1":

@@ -84,6 +84,8 @@ class EventFeedStream(ServerSentEvents):
 
     async def send_frames(self, send: Send) -> None:
         """Send the events after the viewer's place, as they come."""
+        # A client that loses the connection before the first event resumes at this place.
+        await self.send(send, b": connected\nid: %s\n\n" % str(self._cursor).encode())
         batches = self._tail.batches(self._cursor, lambda: self._reauth.seconds_left)
         async with aclosing(batches):
             async for batch in batches:

@@ -38,6 +38,7 @@ class _All(Commands):
         "logs": LazyCommand(
             "process_logs", "logs", "Show the logs of the processes of `up`, merged by time."
         ),
+        "events": LazyCommand("events", "events", "Follow all events, live or after a place."),
         "stats": LazyCommand("status", "stats", "Show figures of the last hour, day and week."),
         "api": LazyCommand("server_commands", "api", "Serve the HTTP API."),
         "worker": LazyCommand(

@@ -9,7 +9,7 @@ import ipaddress
 import json
 import re
 import uuid
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -191,10 +191,16 @@ class Client:
         `tell` reports it. A stream that ended because its token expired (`refused`, which is not an
         event of the execution) is resumed with the current token.
         """
-        position, retry = after, StreamRetry(self.endpoint.url, execution_id, tell)
+        retry = StreamRetry(
+            self.endpoint.url,
+            tell,
+            lambda: f"opsjobs executions follow {execution_id}",
+            consequence=". The execution continues",
+        )
+        position, path = after, f"/executions/{execution_id}/events"
         while True:
             try:
-                for events in self._stream(f"/executions/{execution_id}/events", position):
+                for events in self._stream(path, position, Parser()):
                     retry.reset()
                     fresh = [e for e in events if e.event != "refused" and is_new(e, position)]
                     position = fresh[-1].id if fresh else position
@@ -207,15 +213,43 @@ class Client:
                 retry.report(str(again) or LOST)
             retry.wait()
 
-    def _stream(self, path: str, position: str) -> Iterator[list[Event]]:
-        headers = {
-            "accept": "text/event-stream",
-            "last-event-id": position,
-            "cache-control": "no-store",
-        }
+    def follow_all(
+        self, tell: Callable[[str], None], *, types: Sequence[str], after: str | None
+    ) -> Iterator[tuple[str | None, list[Event]]]:
+        """Yield the events of these types after a place, with the place that follows them.
+
+        `after` None: from now on. It ends only by an error; a lost connection is resumed as in
+        `follow`, without a gap or a repeat. The list is empty if only the place has moved.
+        """
+        place = after
+
+        def resume() -> str:
+            return "opsjobs events" + (f" --after {place}" if place is not None else "")
+
+        retry = StreamRetry(self.endpoint.url, tell, resume)
+        while True:
+            parser = Parser()
+            try:
+                for events in self._stream("/events", place, parser, type=list(types)):
+                    retry.reset()
+                    place = parser.last_id or place
+                    yield place, [each for each in events if each.event != "refused"]
+            except httpx2.TransportError:
+                retry.report(LOST)
+            except RetryLater as again:
+                retry.report(str(again) or LOST)
+            retry.wait()
+
+    def _stream(
+        self, path: str, position: str | None, parser: Parser, **query: Any
+    ) -> Iterator[list[Event]]:
+        headers = {"accept": "text/event-stream", "cache-control": "no-store"}
+        if position is not None:
+            headers["last-event-id"] = position
         timeout = httpx2.Timeout(SILENCE_SECONDS, connect=CONNECT_SECONDS)
-        parser = Parser()
-        with self._http.stream("GET", path, headers=headers, timeout=timeout) as answer:
+        with self._http.stream(
+            "GET", path, params=query, headers=headers, timeout=timeout
+        ) as answer:
             if answer.status_code == 429:
                 raise RetryLater(_parse_detail(answer))
             if answer.status_code in (500, 502, 503, 504):

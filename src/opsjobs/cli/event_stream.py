@@ -37,6 +37,11 @@ class Parser:
         self._event = ""
         self._data: list[str] = []
 
+    @property
+    def last_id(self) -> str:
+        """The last id of the stream, also of a frame without data; "" before the first."""
+        return self._id
+
     def feed(self, portion: bytes) -> list[Event]:
         """Return the events that this portion completes.
 
@@ -104,8 +109,17 @@ class RetryLater(Exception):
 class StreamRetry:
     """Retry policy of a broken stream. It reports the break once, and the resumption once."""
 
-    def __init__(self, url: str, execution_id: int, tell: Callable[[str], None]) -> None:
-        self._url, self._execution_id, self._tell = url, execution_id, tell
+    def __init__(
+        self,
+        url: str,
+        tell: Callable[[str], None],
+        resume: Callable[[], str],
+        *,
+        consequence: str = "",
+    ) -> None:
+        """`resume`: the command that continues later. `consequence`: what the break means."""
+        self._url, self._tell, self._resume = url, tell, resume
+        self._consequence = consequence
         self._broken = False
         self._silent_since: float | None = None
         self._backoff = Backoff(PAUSE_SECONDS, PAUSE_SECONDS_MAX)
@@ -120,7 +134,7 @@ class StreamRetry:
     def report(self, reason: str) -> None:
         """Report why the stream broke, unless that was reported already."""
         if not self._broken:
-            self._tell(f"{reason}; reconnecting. The execution continues")
+            self._tell(f"{reason}; reconnecting{self._consequence}")
         self._broken = True
 
     def wait(self) -> None:
@@ -129,8 +143,7 @@ class StreamRetry:
         self._silent_since = self._silent_since or now
         if now - self._silent_since > GIVE_UP_SECONDS:
             raise CommandFailed(
-                f"{self._url} has not answered for {GIVE_UP_SECONDS:g} s. "
-                "The execution continues without this command. "
-                f"Once the service is back: opsjobs executions follow {self._execution_id}"
+                f"{self._url} has not answered for {GIVE_UP_SECONDS:g} s{self._consequence}. "
+                f"Once the service is back: {self._resume()}"
             )
         time.sleep(self._backoff.next())
