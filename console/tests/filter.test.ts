@@ -66,6 +66,8 @@ const runs = matrixOf(["failed", "succeeded", "failed", "lost", "waiting"], {
   exit_code: [100, 0, 1, null, null],
   wave: [0, 0, 1, 1, 1],
   error_code: ["nonzero_exit", null, "nonzero_exit", "lost", null],
+  started_ms: [0, 1_000, null, 0, null],
+  finished_ms: [10_000, 6_000, null, null, null],
 });
 const labels = { rack: ["r7", "r7", null, "r8", "r7"] };
 const names = (rows: Uint32Array) => [...rows].map((row) => runs.name[row]);
@@ -78,6 +80,9 @@ test("terms match together, values of a term apart", () => {
   assert.deepEqual(found("-status:failed web"), ["web-2", "web-1", "web-3"]);
   assert.deepEqual(found("exit:none wave:2"), ["web-1", "web-3"]);
   assert.deepEqual(found("error:nonzero_exit exit:100"), ["web-10"]);
+  assert.deepEqual(found("took:5s-10s"), ["web-2"]);
+  assert.deepEqual(found("took:10s-1min,5ms-6ms"), ["web-10"]);
+  assert.deepEqual(found("took:long"), []);
   assert.deepEqual(labelsOf(parseFilter("status:failed rack:r7 web")), ["rack"]);
 });
 
@@ -128,6 +133,13 @@ test("all but two is the filter minus two, and survives the address", () => {
   for (const each of [selection, selections.NOTHING, selections.allOf([])]) {
     const { sel, flip } = selections.toParams(each);
     assert.deepEqual(selections.fromParams(sel, flip), each);
+  }
+  const many = Array.from({ length: 9_000 }, (_, n) => 70_000 + n + Math.floor(n / 9));
+  const { sel, flip } = selections.toParams({ all: null, flipped: new Set(many) });
+  assert.ok(flip!.length < 8_000, `${flip!.length} characters`);
+  assert.deepEqual([...selections.fromParams(sel, flip).flipped], many);
+  for (const wrong of ["", ".", "x", "1.zzzzzzzzz", "-1.5", "1.2.3", "!.!"]) {
+    assert.ok(selections.fromParams(null, wrong).flipped.size < 10, wrong);
   }
   const picked = selections.flip(selections.NOTHING, 7);
   assert.equal(selections.isSelected(picked, 7, false), true);

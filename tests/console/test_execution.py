@@ -206,3 +206,42 @@ def test_the_list_filters_and_says_what_to_drop(visit: Visit, stack: Stack, job:
         expect(page.get_by_role("row", name=re.compile("hold-on")).first).to_be_visible()
         page.go_back()
         expect(field).to_have_value("job:hold-on")
+
+
+def test_a_hidden_tab_asks_once_a_minute(visit: Visit, stack: Stack, job: str) -> None:
+    execution = hold(stack, job)
+    with visit() as ada:
+        page = ada.page
+        page.clock.install()
+        ada.go(f"/executions/{execution}")
+        expect(page.get_by_role("button", name=f"{RUNNING} running")).to_be_visible()
+        page.evaluate(
+            "Object.defineProperty(document, 'hidden', { configurable: true, get: () => true });"
+            "document.dispatchEvent(new Event('visibilitychange'))"
+        )
+        asked: list[str] = []
+        page.on("request", lambda request: asked.append(request.url))
+        page.clock.run_for(125_000)
+        assert asked == [f"{ada.url}/api/v1/executions/{execution}"] * 2
+    stack.call("POST", f"/executions/{execution}/cancel", {})
+
+
+def test_columns_that_cannot_be_read_are_said_and_tried_again(
+    visit: Visit, stack: Stack, job: str
+) -> None:
+    ended = stack.call("GET", f"/executions?job_id={job}&sort=id&limit=1")["items"][0]["id"]
+    with visit() as ada:
+        ada.refusals |= {503}
+        refused = {
+            "type": "about:blank", "title": "Service Unavailable", "status": 503,
+            "detail": "PostgreSQL does not answer.", "code": "database_away", "request_id": "r-1",
+        }  # fmt: skip
+        ada.page.route(
+            "**/matrix",
+            lambda route: route.fulfill(status=503, json=refused, headers={"Retry-After": "1"}),
+            times=1,
+        )
+        page = ada.go(f"/executions/{ended}")
+        expect(page.get_by_role("button", name=f"{MACHINES} failed")).to_be_visible()
+        expect(page.get_by_role("grid", name="Targets")).to_be_visible()
+        expect(page.get_by_role("alert")).to_have_count(0)

@@ -2,6 +2,7 @@
 import { ask } from "../api/ask.ts";
 import type { TimelinePhase } from "../api/types.ts";
 import { histogram, slowest } from "../matrix/durations.ts";
+import { spanText } from "../matrix/rows.ts";
 import type { Runs } from "../matrix/runs.ts";
 import { RUN_STATUSES } from "../matrix/states.ts";
 import { type Bar, Bars } from "../parts/bars.tsx";
@@ -12,8 +13,9 @@ import { Status } from "../parts/status.tsx";
 import { Text } from "../parts/text.tsx";
 import { Loaded } from "../parts/trouble.tsx";
 import { wordsOf, worstFirst } from "../parts/tone.ts";
+import { setQuery } from "../router.tsx";
+import { formatFilter, toggled, valuesOf } from "../state/filter.ts";
 import { useResource } from "../state/resource.ts";
-import { allOf } from "../state/selection.ts";
 import { PhaseStrip, spentMs } from "./phases.tsx";
 import { openTarget } from "./target-panel.tsx";
 import type { ExecutionView } from "./view.ts";
@@ -42,13 +44,13 @@ export function TimelineTab({ view, runs }: { view: ExecutionView; runs: Runs })
       label: `${span}: ${words || "none"}`,
       parts: Object.fromEntries(worst.toReversed()),
       onChoose: () => {
-        const flipped = new Set(bin.rows.map((row) => runs.id[row]!));
-        view.setSelection({ all: null, flipped });
+        const filter = toggled(view.filter.value, "took", spanText(bin.fromMs, bin.toMs));
+        setQuery({ q: formatFilter(filter) || null }, { replace: false });
       },
     };
   });
   const last = bins.at(-1)!;
-  const selected = view.selected.value.length;
+  const spans = valuesOf(view.filter.value, "took");
   return (
     <div class="stack">
       <Panel title="How long targets took">
@@ -60,14 +62,15 @@ export function TimelineTab({ view, runs }: { view: ExecutionView; runs: Runs })
           <span>{durationWords(last.toMs)}</span>
         </p>
         <p class="row small">
-          <span class="dim">A column selects its targets.</span>
-          {selected > 0 && (
+          <span class="dim">A column filters by its durations.</span>
+          {spans.length > 0 && (
             <button
               type="button"
               class="button small"
-              onClick={() => view.setSelection(allOf(view.filter.value))}
+              onClick={() => setQuery({ tab: null }, { replace: false })}
             >
-              {selected.toLocaleString("en")} selected; select all instead
+              Show the {view.rows.value.length.toLocaleString("en")} of{" "}
+              {spans.map((span) => `took:${span}`).join(" ")}
             </button>
           )}
         </p>

@@ -18,6 +18,7 @@ import * as selections from "../state/selection.ts";
 /** Tables and groups of cells follow the states this often; cells themselves once a frame. */
 const SETTLE_MS = 500;
 const RELOAD_MS = 1_000;
+const RETRY_SECONDS = 5;
 const REFRESH_SECONDS = 15;
 /** A hidden tab asks this often for the state that its title and icon carry. */
 const HIDDEN_MS = 60_000;
@@ -30,6 +31,8 @@ export class ExecutionView {
   /** The policy that the launch fixed, once it was read. */
   readonly policy = signal<Record<string, unknown> | null>(null);
   readonly failure = signal<RequestError | null>(null);
+  /** When the snapshot is read again after a failure; null: not by itself. */
+  readonly retryAt = signal<number | null>(null);
   readonly live = signal(false);
   /** Grows once a frame in which states changed. */
   readonly beat = signal(0);
@@ -74,6 +77,7 @@ export class ExecutionView {
   private readonly listeners = new Set<(rows: ReadonlySet<number> | null) => void>();
   private stopRuns: (() => void) | null = null;
   private finished = false;
+  private retrying = 0;
   private settling = 0;
   private reloading = 0;
   private readonly disposers: (() => void)[] = [];
@@ -109,6 +113,7 @@ export class ExecutionView {
     this.execution.stop();
     for (const dispose of this.disposers) dispose();
     this.stopRuns?.();
+    clearTimeout(this.retrying);
     clearTimeout(this.settling);
     clearTimeout(this.reloading);
   }
@@ -158,6 +163,7 @@ export class ExecutionView {
 
   private follow(labels: string): void {
     this.stopRuns?.();
+    clearTimeout(this.retrying);
     const path = { id: this.id };
     this.stopRuns = followRuns(
       {
@@ -188,6 +194,11 @@ export class ExecutionView {
         onFailure: (failure) => {
           if (!(failure instanceof RequestError)) throw failure;
           this.failure.value = failure;
+          this.retryAt.value = null;
+          if (!failure.isTemporary) return;
+          const ms = (failure.retryAfter ?? RETRY_SECONDS) * 1_000;
+          this.retryAt.value = Date.now() + ms;
+          this.retrying = window.setTimeout(() => this.restart(), ms);
         },
         onLive: (live) => {
           this.live.value = live;

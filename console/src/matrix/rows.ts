@@ -13,7 +13,9 @@ export type Labels = Readonly<Record<string, LabelColumn>>;
 type Test = (row: number) => boolean;
 
 /** The fields of a run that a filter can name; any other name is a label. */
-export const FIELDS = ["status", "name", "wave", "exit", "error", "waits", "proof", "attempt"];
+export const FIELDS: readonly string[] = [
+  ...["status", "name", "wave", "exit", "error", "took", "waits", "proof", "attempt"],
+];
 
 /** The keys of labels that the filter needs. */
 export function labelsOf(filter: Filter): string[] {
@@ -75,6 +77,13 @@ function testOf(term: Term, runs: Runs, labels: Labels, status: Uint8Array): Tes
       return (row) => wanted.has(String(runs.exitCode[row] ?? "none"));
     case "error":
       return (row) => wanted.has(runs.errorCode[row] ?? "none");
+    case "took": {
+      const spans = term.values.map(spanOf);
+      return (row) => {
+        const ms = runs.tookMs(row, Number.NaN);
+        return spans.some(([from, to]) => ms >= from && ms < to);
+      };
+    }
     case "waits":
       return (row) => wanted.has(runs.waitingFor[row] ?? "none");
     case "proof":
@@ -223,4 +232,27 @@ function headingOf(key: string, by: Grouping): string {
   if (by === "wave") return `wave ${Number(key) + 1}`;
   const label = by.slice("label:".length);
   return key === "\uffff" ? `no ${label}` : `${label} ${key}`;
+}
+
+const UNITS: Readonly<Record<string, number>> = { ms: 1, s: 1_000, min: 60_000, h: 3_600_000 };
+
+/** The milliseconds of `5s-10s`; a span that holds nothing if it is not one. */
+function spanOf(text: string): [from: number, to: number] {
+  const [, from, fromUnit, to, toUnit] =
+    /^([\d.]+)(ms|s|min|h)-([\d.]+)(ms|s|min|h)$/.exec(text) ?? [];
+  if (from === undefined) return [1, 0];
+  return [Number(from) * UNITS[fromUnit!]!, Number(to) * UNITS[toUnit!]!];
+}
+
+/** The value of `took:` for a span of durations. */
+export function spanText(fromMs: number, toMs: number): string {
+  return `${amountText(fromMs)}-${amountText(toMs)}`;
+}
+
+function amountText(ms: number): string {
+  const [unit, size] = Object.entries(UNITS).findLast(([, size]) => ms % size === 0 && ms > 0) ?? [
+    "ms",
+    1,
+  ];
+  return `${ms / size}${unit}`;
 }

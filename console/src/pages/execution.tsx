@@ -37,7 +37,9 @@ function Body({ view, execution }: { view: ExecutionView; execution: Execution }
   return (
     <div class="stack execution">
       <Head view={view} execution={execution} />
-      {failure && <Trouble error={failure} onRetry={() => view.restart()} />}
+      {failure && (
+        <Trouble error={failure} onRetry={() => view.restart()} retryAt={view.retryAt.value} />
+      )}
       {runs ? (
         <Parts view={view} execution={execution} runs={runs} />
       ) : (

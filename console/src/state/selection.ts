@@ -36,19 +36,47 @@ export function describe(selection: Selection): string {
   return flipped.size > 0 ? `${words} − ${flipped.size}` : words;
 }
 
-/** The parts of the address: `sel` is the filter (`*` for all), `flip` the ids of runs. */
+/** The parts of the address: `sel` is the filter (`*` for all), `flip` the runs. */
 export function toParams(selection: Selection): Record<"sel" | "flip", string | null> {
   const { all, flipped } = selection;
   return {
     sel: all ? formatFilter(all) || "*" : null,
-    flip: flipped.size > 0 ? [...flipped].sort((a, b) => a - b).join(".") : null,
+    flip: flipped.size > 0 ? packIds(flipped) : null,
   };
 }
 
 export function fromParams(sel: string | null, flip: string | null): Selection {
-  const ids = (flip ?? "").split(".").filter((id) => /^[0-9]{1,15}$/.test(id));
   return {
     all: sel === null ? null : sel === "*" ? [] : parseFilter(sel),
-    flipped: new Set(ids.map(Number)),
+    flipped: new Set(flip === null ? [] : unpackIds(flip)),
   };
+}
+
+const BASE = 36;
+/** More runs than any execution has: a made-up address must not fill the memory. */
+const IDS_MAX = 100_000;
+
+/** Ids as gaps and lengths in turn: runs of one execution follow each other, so it stays short. */
+function packIds(ids: Iterable<number>): string {
+  const parts: number[] = [];
+  let next = 0;
+  for (const id of [...ids].sort((a, b) => a - b)) {
+    if (parts.length > 0 && id === next) parts[parts.length - 1]!++;
+    else parts.push(id - next, 1);
+    next = id + 1;
+  }
+  return parts.map((part) => part.toString(BASE)).join(".");
+}
+
+function unpackIds(text: string): number[] {
+  const ids: number[] = [];
+  const parts = text.split(".").map((part) => Number.parseInt(part, BASE));
+  let next = 0;
+  for (let n = 0; n + 1 < parts.length; n += 2) {
+    next += parts[n]!;
+    const end = next + parts[n + 1]!;
+    if (!Number.isSafeInteger(end) || ids.length + parts[n + 1]! > IDS_MAX) return [];
+    for (; next < end; next++) ids.push(next);
+  }
+  return ids;
 }
