@@ -502,6 +502,25 @@ def test_lines_are_found_on_all_targets(folder: Path) -> None:
     assert (code, "pattern" in err) == (2, True)
 
 
+def test_outputs_are_compared_and_grouped(folder: Path) -> None:
+    assert opsjobs(folder, "run", 'echo "$OPSJOBS_TARGET"; echo same', "-l", "lab=true")[0] == 0
+    code, _, err = opsjobs(folder, "executions", "show", "--last")
+    number = err.split()[1]
+    assert (code, f"execution {number} of ad-hoc" in err) == (0, True)
+    assert opsjobs(folder, "executions", "show")[0] == 2
+    one, two = names(folder)[:2]
+    code, out, err = opsjobs(folder, "executions", "diff", number, one, two)
+    changed = [f"--- {one}", f"+++ {two}", "@@ -1,2 +1,2 @@", f"-{one}", f"+{two}", " same"]
+    assert (code, out.decode().splitlines()) == (0, changed), err
+    code, out, err = opsjobs(folder, "executions", "diff", number, one, two, "--normalise")
+    assert (code, out, "no difference in stdout" in err) == (0, b"", True)
+    code, _, err = opsjobs(folder, "executions", "diff", number, one)
+    assert (code, "No earlier execution" in err) == (4, True)
+    for options, groups in (((), LAB), (("--normalise",), 1), (("--stream", "stderr"), 1)):
+        code, out, err = opsjobs(folder, "executions", "groups", number, *options)
+        assert (code, out.decode().count("succeeded")) == (0, groups), err
+
+
 def test_status_and_stats_show_versions_and_what_ended(folder: Path) -> None:
     assert opsjobs(folder, "run", "true", "-l", "lab=true")[0] == 0
     code, out, err = opsjobs(folder, "status")

@@ -5,13 +5,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
 from opsjobs.cli import options
 from opsjobs.cli.client import Client, Json, RequestRefused, connect, path_of
 from opsjobs.cli.errors import CommandFailed, ExitCode
+from opsjobs.cli.execution_diff import diff
 from opsjobs.cli.execution_output import artifacts, logs
 from opsjobs.cli.execution_search import search
 from opsjobs.cli.launch import launch, parse_wait_limit, watch
@@ -136,7 +137,11 @@ def list_executions(
 
 @app.command()
 def show(
-    execution: Execution,
+    execution: Annotated[
+        str | None, typer.Argument(metavar="EXECUTION", help="Id or uuid.")
+    ] = None,
+    *,
+    last: Annotated[bool, typer.Option("--last", help="The newest execution.")] = False,
     status: Annotated[RunStatus | None, typer.Option(help="Only targets with this status.")] = None,
     output: options.Output = Form.TABLE,
     limit: options.Limit = 200,
@@ -146,8 +151,10 @@ def show(
     For a failed target it shows the failed step and the last line of stderr. Above the table: what
     the execution waits for, its retries, and the last good run of its job.
     """
+    if (execution is None) != last:
+        raise CommandFailed("give an execution, or --last for the newest one.", ExitCode.USAGE)
     with connect() as client:
-        path = path_of("execution", execution)
+        path = path_of("execution", execution or _newest(client))
         found = client.get(path)
         runs, more = client.items(f"{path}/targets", limit=limit, status=status)
         good = last_good(client, found)
@@ -157,6 +164,13 @@ def show(
     tell(headline(found, good))
     show_list(runs, _select_columns(runs, output), output)
     options.tell_more(more, limit)
+
+
+def _newest(client: Client) -> str:
+    found, _ = client.items("/executions", limit=1)
+    if not found:
+        raise CommandFailed("there is no execution yet.", ExitCode.NOT_FOUND)
+    return str(found[0]["id"])
 
 
 @app.command()
@@ -306,11 +320,37 @@ def _show_retry(preview: Json, *, as_json: bool) -> None:
 
 @app.command()
 def groups(
-    execution: Execution, output: options.Output = Form.TABLE, limit: options.Limit = 50
+    execution: Execution,
+    *,
+    normalise: Annotated[
+        bool,
+        typer.Option(
+            "--normalise",
+            help="Ignore what differs on every machine: its name, numbers, times, hex.",
+        ),
+    ] = False,
+    stream: Annotated[
+        Literal["stdout", "stderr"] | None, typer.Option(help="Compare only this stream.")
+    ] = None,
+    action: Annotated[
+        str | None, typer.Option(metavar="KEY", help="Compare only this action.")
+    ] = None,
+    running: Annotated[
+        bool, typer.Option("--running", help="Compare runs that have not ended, too.")
+    ] = False,
+    output: options.Output = Form.TABLE,
+    limit: options.Limit = 50,
 ) -> None:
     """Group the targets of an execution by identical result."""
+    compared = {
+        "normalise": normalise or None,
+        "stream": stream,
+        "action": action,
+        "running": running or None,
+    }
     with connect() as client:
-        found, more = client.items(f"{path_of('execution', execution)}/groups", limit=limit)
+        path = f"{path_of('execution', execution)}/groups"
+        found, more = client.items(path, limit=limit, **compared)
     if output in (Form.TABLE, Form.WIDE):
         sys.stdout.write("\n".join(render_result_group(group) for group in found))
     else:
@@ -318,6 +358,7 @@ def groups(
     options.tell_more(more, limit)
 
 
+app.command("diff")(diff)
 app.command("logs")(logs)
 app.command("artifacts")(artifacts)
 app.command("search")(search)
