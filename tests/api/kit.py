@@ -32,6 +32,7 @@ from opsjobs.engine.delivery.webhooks import WebhookDestination
 from opsjobs.engine.event_builder import EventBuilder
 from opsjobs.engine.event_visibility import EventVisibility
 from opsjobs.engine.firing.forecast import Forecasts
+from opsjobs.engine.firing.upcoming_moments import MomentList
 from opsjobs.engine.launching.job_validation import JobAuthorization
 from opsjobs.engine.launching.launch import Launcher, LaunchLimits
 from opsjobs.engine.launching.trigger_calls import TriggerCalls
@@ -196,6 +197,7 @@ def services_on(
         firings=Firings(database),
         schedule_overview=outlook,
         forecasts=Forecasts(outlook, calendars),
+        moment_list=MomentList(outlook, calendars),
         imports=Imports(database),
         target_history=TargetHistory(database),
         jobs=jobs,

@@ -6,7 +6,7 @@ import json
 from dataclasses import replace
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Depends, Query, Request
 from pydantic import Field
 from starlette.responses import JSONResponse, Response
 
@@ -54,11 +54,12 @@ from opsjobs.api.schemas.executions import (
 )
 from opsjobs.api.schemas.responses import LAUNCHED_OR_PREVIEW, PAGED, RETRIED_OR_PREVIEW
 from opsjobs.engine.launching.retries import judge_ended
+from opsjobs.model import text_patterns
 from opsjobs.model.api_model import ApiModel
 from opsjobs.model.job import LaunchOrder, RunDraft
 from opsjobs.model.parameter import undeclared
 from opsjobs.model.retry_request import RetryDraft
-from opsjobs.store.executions import EXECUTIONS, RESULTS, RUNS
+from opsjobs.store.executions import EXECUTIONS, RESULTS, RUNS, ExecutionFind
 from opsjobs.store.ledger.control import Resumed
 from opsjobs.store.paging import PageRequest
 
@@ -66,6 +67,11 @@ CONTROL = "opsjobs.control"
 AD_HOC = "ad-hoc"
 
 router = APIRouter(tags=["executions"])
+
+
+FilterText = Annotated[
+    str, Field(min_length=1, max_length=200, pattern=text_patterns.LINE_OR_NOTHING)
+]
 
 
 class CancelDraft(ApiModel):
@@ -143,14 +149,28 @@ async def run(
     responses=PAGED,
 )
 async def list_(
-    request: Request, services: ServicesDep, page: Annotated[PageRequest, page_of(EXECUTIONS)]
+    *,
+    request: Request,
+    services: ServicesDep,
+    page: Annotated[PageRequest, page_of(EXECUTIONS, also=["q", "target", "label"])],
+    q: Annotated[
+        FilterText | None, Query(description="A text in the name of the job, in any case.")
+    ] = None,
+    target: Annotated[
+        FilterText | None, Query(description="Id or name of a target that they run on.")
+    ] = None,
+    label: Annotated[
+        list[FilterText] | None, Query(description="A label that they have, such as `env=prod`.")
+    ] = None,
 ) -> Response:
     """List executions.
 
-    The default order is newest first.
+    The default order is newest first. `target` and `label` look through the last 10,000
+    executions on that target or with that label.
     """
+    find = ExecutionFind(q, target, label or ())
     return render_page(
-        request, await services.executions.list(page, reach(request)), render_execution
+        request, await services.executions.list(page, reach(request), find), render_execution
     )
 
 

@@ -47,13 +47,15 @@ def page_of(listing: Listing, *, also: Collection[str] = ()) -> Any:
         size: int | None,
         **filters: Any,
     ) -> PageRequest:
-        known = {"limit", "cursor", "sort", "page", "size", *listing.filters, *also}
+        optional = [*(["q"] if listing.search else []), *(["facets"] if listing.facets else [])]
+        known = {"limit", "cursor", "sort", "page", "size", *optional, *listing.filters, *also}
         if unknown := [name for name in request.query_params if name not in known]:
             names = ", ".join(sorted(known))
             detail = f"Unknown query parameter {unknown[0][:60]!r}. Known are {names}."
             raise Invalid(
                 "invalid_query", detail, errors=[FieldError("", detail, f"query:{unknown[0][:60]}")]
             )
+        q, facets = filters.pop("q", None), filters.pop("facets", None)
         given = {name.removeprefix(_FILTER): values for name, values in filters.items() if values}
         return PageRequest(
             size or limit,
@@ -61,6 +63,8 @@ def page_of(listing: Listing, *, also: Collection[str] = ()) -> Any:
             sort,
             1 if size and page is None and cursor is None else page,
             given,
+            q,
+            list(dict.fromkeys(facets or ())),
         )
 
     read.__signature__ = _signature(listing)  # type: ignore[attr-defined]  # FastAPI reads it
@@ -119,6 +123,13 @@ def _signature(listing: Listing) -> Signature:
             None,
         ),
     ]
+    if listing.search:
+        words = f"A text in {' or '.join(listing.search)}, in any case."
+        text = Query(min_length=1, max_length=200, description=words)
+        taken.append(("q", Annotated[str | None, text], None))
+    if listing.facets:
+        words = f"Count the items by {' or '.join(listing.facets)}, whatever it is filtered to."
+        taken.append(("facets", Annotated[list[str] | None, Query(description=words)], None))
     for name, kind in listing.filters.items():
         # With a prefix: a path may have its own `{id}`.
         words = (
@@ -157,6 +168,8 @@ def render_page(
     body: dict[str, Any] = {name: items, "next": page.next, **(more or {})}
     if page.total is not None:
         body["total"] = page.total
+    if page.facets is not None:
+        body["facets"] = page.facets
     return JSONResponse(
         body, headers={"Link": _next_link(request, page.next)} if page.next else None
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace as but
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Body, Depends, Request
+from fastapi import APIRouter, Body, Depends, Query, Request
 from pydantic import Field, ValidationError
 from starlette.responses import JSONResponse, Response
 
@@ -44,7 +44,9 @@ from opsjobs.model.errors import Invalid, NotFound
 from opsjobs.model.job import JobBody, JobDraft, LaunchOrder
 from opsjobs.model.naming import Title
 from opsjobs.store.jobs import JOBS, VERSIONS, StoredJob
-from opsjobs.store.paging import PageRequest
+from opsjobs.store.paging import Page, PageRequest
+
+RECENT_MAX = 30
 
 router = APIRouter(tags=["jobs"])
 
@@ -89,13 +91,23 @@ async def create(
     responses=PAGED,
 )
 async def list_(
-    request: Request, services: ServicesDep, page: Annotated[PageRequest, page_of(JOBS)]
+    request: Request,
+    services: ServicesDep,
+    page: Annotated[PageRequest, page_of(JOBS, also=["recent"])],
+    recent: Annotated[
+        int, Query(ge=0, le=RECENT_MAX, description="Also show so many last executions of each.")
+    ] = 0,
 ) -> Response:
     """List the jobs that are not deleted.
 
     The default order is newest first.
     """
-    return render_page(request, await services.jobs.list(page, reach(request)))
+    found: Page[StoredJob] = await services.jobs.list(page, reach(request))
+    if not recent:
+        return render_page(request, found)
+    seen = principal_of(request).reach("executions:read")
+    last = await services.overview.load_recent([one.job.id for one in found.items], recent, seen)
+    return render_page(request, found, lambda one: {**one.data(), "recent": last[one.job.id]})
 
 
 @router.get(

@@ -1,6 +1,6 @@
-"""/schedules/preview and /schedules/forecast: future firings.
+"""/schedules/preview, /schedules/forecast and /schedules/moments: future firings.
 
-The preview is for one schedule, which need not be stored yet; the forecast is for all schedules.
+The preview is for one schedule, which need not be stored yet; the others are for all schedules.
 """
 
 from __future__ import annotations
@@ -9,18 +9,19 @@ import asyncio
 import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace as but
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Annotated, Any
 from uuid import uuid4
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Query, Request
 from pydantic import Field, model_validator
 from starlette.responses import JSONResponse, Response
 
 from opsjobs.api.authorization import Within, load_schedule, reach, requires
 from opsjobs.api.request import ServicesDep
-from opsjobs.api.schemas.schedules import ForecastOut, SchedulePreviewOut
-from opsjobs.model.api_model import ApiModel, Moment
+from opsjobs.api.schemas.schedules import ForecastOut, SchedulePreviewOut, UpcomingMomentsOut
+from opsjobs.engine.firing.upcoming_moments import PERIOD_MAX
+from opsjobs.model.api_model import ApiModel, Moment, read_instant
 from opsjobs.model.calendar import Calendar, closed
 from opsjobs.model.errors import FieldError, Invalid
 from opsjobs.model.execution import moment
@@ -31,6 +32,7 @@ from opsjobs.model.validation_errors import fault
 from opsjobs.store.scheduling.schedule_rows import StoredSchedule
 
 MOMENTS_MAX = 100
+MOMENTS_LISTED_MAX = 2_000
 # An H that is not part of THU or MARCH.
 _HASHED = re.compile(r"(?<![A-Za-z])H(?![A-Za-z])")
 FIRST_YEAR, LAST_YEAR = 1970, 2199
@@ -100,6 +102,55 @@ async def forecast(request: Request, services: ServicesDep) -> Response:
     Of all enabled schedules. The work is bounded: `left_out` says what was not counted.
     """
     return JSONResponse((await services.forecasts.week(reach(request))).data())
+
+
+@router.get(
+    "/schedules/moments",
+    dependencies=[requires("schedules:read", Within.LIST)],
+    summary="List coming due times",
+    response_model=UpcomingMomentsOut,
+)
+async def moments(
+    request: Request,
+    services: ServicesDep,
+    since: Annotated[
+        str | None, Query(alias="from", description="After this time (default: now).")
+    ] = None,
+    until: Annotated[
+        str | None, Query(alias="to", description="Before this time (default: a day later).")
+    ] = None,
+    limit: Annotated[int, Query(ge=1, le=MOMENTS_LISTED_MAX)] = 200,
+) -> Response:
+    """List the due times of all enabled schedules in a period, in order.
+
+    The period is at most 31 days, and begins now at the earliest. It is listed completely up to
+    `complete_until`. `closed`: the calendar that will skip it.
+    """
+    now = await services.schedule_overview.now()
+    begin = max(_instant("from", since) or now, now)
+    end = _instant("to", until) or begin + timedelta(days=1)
+    if not begin < end <= begin + PERIOD_MAX:
+        detail = "to: it is not after from, or more than 31 days later. Choose a shorter period."
+        raise Invalid("invalid_query", detail, errors=[FieldError("", detail, "query:to")])
+    found = await services.moment_list.list(begin, end, limit, reach(request))
+    return JSONResponse(
+        {
+            "moments": [one.data() for one in found.moments],
+            "from": moment(begin),
+            "to": moment(end),
+            "complete_until": moment(found.complete_until),
+            "left_out": found.left_out,
+        }
+    )
+
+
+def _instant(parameter: str, text: str | None) -> datetime | None:
+    try:
+        return None if text is None else read_instant(text)
+    except ValueError as wrong:
+        detail = f"{parameter}: {wrong}."
+        error = FieldError("", detail, f"query:{parameter}")
+        raise Invalid("invalid_query", detail, errors=[error]) from None
 
 
 def _refuse_past(wanted: ScheduleDraft, now: datetime) -> None:

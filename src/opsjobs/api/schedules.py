@@ -42,7 +42,12 @@ from opsjobs.api.quotas import check_open
 from opsjobs.api.request import ServicesDep, build_location, principal_of, services_of, triggered_by
 from opsjobs.api.schemas.executions import ExecutionOut
 from opsjobs.api.schemas.responses import CREATED_VERSION, LAUNCHED, PAGED, VERSIONED
-from opsjobs.api.schemas.schedules import FiringPageOut, ScheduleOut, SchedulePageOut
+from opsjobs.api.schemas.schedules import (
+    FiringPageOut,
+    NamedFiringPageOut,
+    ScheduleOut,
+    SchedulePageOut,
+)
 from opsjobs.api.updates import Edit, edit, put_and_patch
 from opsjobs.model.api_model import ApiModel, Overriding
 from opsjobs.model.errors import FieldError, Invalid
@@ -52,7 +57,7 @@ from opsjobs.model.schedule import ScheduleDraft, refuse_past
 from opsjobs.model.time_zones import in_words
 from opsjobs.store.idempotency import Answer
 from opsjobs.store.paging import Page, PageRequest
-from opsjobs.store.scheduling.firings import FIRINGS, Firing
+from opsjobs.store.scheduling.firings import ALL_FIRINGS, FIRINGS, Firing, NamedFiring
 from opsjobs.store.scheduling.schedule_rows import StoredSchedule
 from opsjobs.store.scheduling.schedules import SCHEDULES
 
@@ -373,3 +378,28 @@ async def firings(
     was.
     """
     return render_page(request, await services.firings.list(schedule, page), render_firing)
+
+
+@router.get(
+    "/firings",
+    dependencies=[requires("schedules:read", Within.LIST)],
+    summary="List firings of all schedules",
+    response_model=NamedFiringPageOut,
+    responses=PAGED,
+)
+async def all_firings(
+    request: Request, services: ServicesDep, page: Annotated[PageRequest, page_of(ALL_FIRINGS)]
+) -> Response:
+    """List the firings of all schedules, the latest recorded first."""
+    found = await services.firings.list_all(page, reach(request))
+    return render_page(request, found, _render_named_firing)
+
+
+def _render_named_firing(named: NamedFiring) -> dict[str, Any]:
+    schedule = {
+        "id": named.firing.schedule_id,
+        "name": named.schedule_name,
+        "job_id": named.job_id,
+        "job_name": named.job_name,
+    }
+    return {**render_firing(named.firing), "schedule": schedule}

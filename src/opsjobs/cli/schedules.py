@@ -16,6 +16,7 @@ from opsjobs.cli.render import (
     Form,
     ago,
     plain,
+    pluralize,
     render_time,
     seconds,
     show_list,
@@ -244,7 +245,10 @@ def preview(
 
 @app.command()
 def firings(
-    schedule: Schedule,
+    schedule: Annotated[
+        str | None,
+        typer.Argument(metavar="SCHEDULE", help="Name, id or uuid (default: all schedules)."),
+    ] = None,
     *,
     status: Annotated[
         list[str] | None,
@@ -255,10 +259,42 @@ def firings(
 ) -> None:
     """List past firings, latest first: what ran, what did not, and why."""
     with connect() as client:
-        path = path_of("schedule", find_schedule(client, schedule)["id"])
+        path = ""
+        if schedule is not None:
+            path = path_of("schedule", find_schedule(client, schedule)["id"])
         items, more = client.items(f"{path}/firings", limit=limit, status=status)
-    show_firings(items, output)
+    columns = FIRINGS if schedule is not None else (*SCHEDULE_OF_FIRING, *FIRINGS)
+    show_list(items, columns, output, name="id")
     options.tell_more(more, limit)
+
+
+@app.command()
+def moments(
+    *,
+    since: Annotated[
+        str | None, typer.Option("--from", metavar="TIME", help="After this time (default: now).")
+    ] = None,
+    until: Annotated[
+        str | None,
+        typer.Option("--to", metavar="TIME", help="Before this time (default: a day later)."),
+    ] = None,
+    output: options.Output = Form.TABLE,
+    limit: Annotated[
+        int, typer.Option(min=1, max=2_000, help="Maximum number of due times.")
+    ] = 200,
+) -> None:
+    """List the coming due times of all schedules, in the order in which they fire."""
+    query = {"from": since, "to": until, "limit": limit}
+    with connect() as client:
+        answer = client.get("/schedules/moments", **query)
+    if output in (Form.JSON, Form.YAML):
+        show_one(answer, output)
+        return
+    show_list(answer["moments"], ALL_MOMENTS, output, name="due_at")
+    if answer["complete_until"] != answer["to"]:
+        tell(f"there are more due times after {render_time(answer['complete_until'])}: see --limit")
+    if answer["left_out"]:
+        tell(f"{pluralize(answer['left_out'], 'schedule')} not looked at: there are too many")
 
 
 @app.command()
@@ -366,6 +402,18 @@ MOMENTS = (
     Column("utc", lambda m: render_time(m["utc"])),
     Column("closed by", _closed_by),
 )
+ALL_MOMENTS = (
+    Column("fires", lambda m: render_time(m["fire_at"])),
+    Column("local", lambda m: m["local"]),
+    Column("job", lambda m: m["schedule"]["job_name"]),
+    Column("schedule", lambda m: m["schedule"]["name"]),
+    Column("targets", lambda m: m["targets"]),
+    Column("closed by", _closed_by),
+)
+SCHEDULE_OF_FIRING = (
+    Column("job", lambda f: f["schedule"]["job_name"]),
+    Column("schedule", lambda f: f["schedule"]["name"]),
+)
 FIRINGS = (
     Column("due", lambda f: render_time(f["due_at"])),
     Column("status", lambda f: f["status"]),
@@ -395,11 +443,6 @@ def show_preview_firings(preview: Json, form: Form) -> None:
     tell(plain(preview["words"]))
     for note in preview.get("notes") or ():
         tell(f"note: {plain(note)}")
-
-
-def show_firings(items: Sequence[Json], form: Form) -> None:
-    """Print past firings."""
-    show_list(items, FIRINGS, form, name="id")
 
 
 def show_forecast(forecast: Json, form: Form, *, every_hour: bool) -> None:

@@ -38,6 +38,7 @@ from opsjobs.engine.event_visibility import EventVisibility
 from opsjobs.engine.firing.firing import FiringService, Triggers
 from opsjobs.engine.firing.firing_launch_prep import FiringPreparer
 from opsjobs.engine.firing.forecast import Forecasts
+from opsjobs.engine.firing.upcoming_moments import MomentList
 from opsjobs.engine.launching.approval_service import ApprovalService
 from opsjobs.engine.launching.job_validation import JobAuthorization
 from opsjobs.engine.launching.launch import Launcher, LaunchLimits
@@ -196,6 +197,7 @@ class Services:
     trigger_calls: TriggerCalls
     schedule_overview: ScheduleOverview
     forecasts: Forecasts
+    moment_list: MomentList
     audit_log: AuditLog
     seals: Seals
     inspection: Inspection
@@ -340,6 +342,7 @@ def build(
         trigger_calls=_trigger_calls(job_triggers, jobs, launcher, platform_users, metrics, **kept),
         schedule_overview=overview,
         forecasts=Forecasts(overview, calendars),
+        moment_list=MomentList(overview, calendars),
         audit_log=AuditLog(database, settings.security.encryption_keys),
         seals=Seals(database, settings.security.encryption_keys),
         integrations=integrations,

@@ -52,6 +52,7 @@ DEAD_LETTERS = Listing(
         "at": ListColumn("moment"),
     },
     labels="labels",
+    facets=("error", "status", "job_name"),
 )
 
 _FIND = f"""

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from opsjobs.model.access import Reach
-from opsjobs.model.execution import Execution
+from opsjobs.model.execution import Execution, moment
 from opsjobs.store.envelope import mask_parameters
-from opsjobs.store.scope_sql import condition
+from opsjobs.store.scope_sql import and_within, condition
 from opsjobs.store.statements import load_statement
 from opsjobs.store.transaction import Database
 
@@ -31,6 +31,17 @@ select r.id, r.execution_id from (
 ) r join job_executions e on e.id = r.execution_id
 where r.status = 'succeeded' and e.job_id = %(job)s order by r.id desc limit 1"""
 _SPECIFICATION = "select actions, parameters, policy from execution_specs where execution_id = %s"
+
+
+_RECENT = """
+select j.id as job_id, r.id, r.number, r.status, r.created_at, r.finished_at
+from unnest(%(jobs)s::bigint[]) as j(id) cross join lateral (
+  select e.id, e.number, e.created_at, e.finished_at,
+    case when e.finished_at is null and e.cancelling then 'cancelling'
+         when e.finished_at is null and e.paused then 'paused' else e.status end as status
+  from job_executions e join execution_specs s on s.execution_id = e.id
+  where e.job_id = j.id{within} order by e.id desc limit %(count)s) r
+order by j.id, r.id desc"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,3 +116,24 @@ class ExecutionOverview:
         assert row is not None, "the caller has read the execution"
         actions = [{k: v for k, v in action.items() if k != "pins"} for action in row["actions"]]
         return Specification(actions, mask_parameters(row["parameters"]), row["policy"])
+
+    async def load_recent(
+        self, jobs: Sequence[int], count: int, reach: Reach
+    ) -> dict[int, list[dict[str, Any]]]:
+        """Return the last executions of each of these jobs within reach, the newest first."""
+        within, reaching = and_within(reach, "s.labels")
+        rows = await self._database.fetch(
+            _RECENT.format(within=within), {"jobs": list(jobs), "count": count, **reaching}
+        )
+        recent: dict[int, list[dict[str, Any]]] = {job: [] for job in jobs}
+        for row in rows:
+            recent[row["job_id"]].append(
+                {
+                    "id": row["id"],
+                    "number": row["number"],
+                    "status": row["status"],
+                    "created_at": moment(row["created_at"]),
+                    "finished_at": moment(row["finished_at"]),
+                }
+            )
+        return recent

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from typing import Any
@@ -91,6 +91,7 @@ EXECUTIONS = Listing(
     },
     labels="labels",
     label_rows="id",
+    facets=("status", "triggered_by", "job_name", "requested_by"),
 )
 # The zones that have workers are read once, not for each run.
 RUN = """
@@ -99,6 +100,8 @@ select id, uuid, execution_id, position, target_id, target_name, target_host, st
        worker, error_code,
        error_message, exit_code, claimed_at, finished_at, cancel_proof, late_result,
        target_id as target,
+       coalesce(extract(epoch from coalesce(finished_at, (select opsjobs_now())) - claimed_at)
+                * 1000, -1)::bigint as duration,
        case when status = 'waiting' and waiting_for is null and zone <> all (array(
          select w.zone from workers w where w.buried_at is null
            and w.expires_at > (select opsjobs_now())))
@@ -129,10 +132,14 @@ RUNS = Listing(
         "status": ListColumn("text", sort=True),
         "waiting_for": ListColumn("text"),
         "error_code": ListColumn("text"),
+        "cancel_proof": ListColumn("text"),
+        "duration": ListColumn("integer", sort=True, filter=False),
         "worker": ListColumn("text"),
         "exit_code": ListColumn("integer"),
     },
     default_sort="position",
+    search=("target_name",),
+    facets=("status", "error_code", "cancel_proof"),
 )
 RESULTS = Listing(
     """
@@ -190,6 +197,33 @@ where x.target_run_id = any(%(runs)s::bigint[]) and x.started_at is not null
   and x.inherited_from is null
 order by x.started_at, x.id"""
 
+
+FOUND_MAX = 10_000
+"""The number of executions, the newest ones, that `target` and `label` look through."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutionFind:
+    """A search for executions, beside the filters of their list."""
+
+    q: str | None = None
+    """A text in the name of the job, in any case."""
+    target: str | None = None
+    """The id or name of a target that they run on."""
+    labels: Sequence[str] = ()
+    """Labels that they have, such as `env=prod`."""
+
+
+_JOBS_NAMED = """
+select name from (select name from jobs where strpos(lower(name), lower(%(q)s)) > 0
+  union select 'ad-hoc' where strpos('ad-hoc', lower(%(q)s)) > 0) n order by name limit 100"""
+_ON_TARGET = """
+select execution_id as id from target_runs where target_id = any(array(
+  select %(value)s union select id::text from targets where name = %(value)s))
+order by id desc limit %(limit)s"""
+_LABELLED = """
+select execution_id as id from execution_labels where md5(key || '=' || value) = md5(%(value)s)
+order by execution_id desc limit %(limit)s"""
 
 _COUNT_OPEN = """
 select count(*) as n from (
@@ -255,13 +289,38 @@ class Executions:
         row = await self._database.fetch_one(query, [list(executions)])
         return None if row is None else row["at"]
 
-    async def list(self, request: PageRequest, reach: Reach | None = None) -> Page[Execution]:
+    async def list(
+        self, request: PageRequest, reach: Reach | None = None, find: ExecutionFind | None = None
+    ) -> Page[Execution]:
         """Return executions within reach, newest first.
 
-        Filters and orders are those of EXECUTIONS.
+        Filters and orders are those of EXECUTIONS. `find`: only what it finds.
         """
+        if find is not None:
+            request = await self._narrow(request, find)
         page = await EXECUTIONS.page(self._database, request, reach=reach)
         return page.map(partial(_execution, everything=reach is None or reach.everywhere))
+
+    async def _narrow(self, request: PageRequest, find: ExecutionFind) -> PageRequest:
+        """Return the request, narrowed to executions that indexes find."""
+        if find.q is not None:
+            rows = await self._database.fetch(_JOBS_NAMED, {"q": find.q})
+            named = [row["name"] for row in rows]
+            wanted = request.filters.get("job_name")
+            names = [name for name in named if wanted is None or name in wanted]
+            if not names:
+                return replace(request, among=[])
+            request = replace(request, filters={**request.filters, "job_name": names})
+        among: set[int] | None = None
+        for query, values in (
+            (_ON_TARGET, [find.target] if find.target is not None else []),
+            (_LABELLED, find.labels),
+        ):
+            for value in values:
+                rows = await self._database.fetch(query, {"value": value, "limit": FOUND_MAX})
+                found = {row["id"] for row in rows}
+                among = found if among is None else among & found
+        return request if among is None else replace(request, among=sorted(among))
 
     async def labels(self, execution_id: int) -> Mapping[str, str]:
         """Return the labels that scopes match against, of an existing execution."""

@@ -124,6 +124,8 @@ TARGETS = Listing(
     },
     default_sort="name",
     labels="labels",
+    search=("name", "host"),
+    facets=("health", "zone", "transport", "platform"),
 )
 
 _INSERT = f"insert into targets (uuid, {_NAMES}) values (%(uuid)s, {_VALUES}) returning id"

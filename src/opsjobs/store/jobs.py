@@ -163,6 +163,8 @@ JOBS = Listing(
     },
     default_sort="-id",
     labels="opsjobs_labels(tags)",
+    search=("name", "description"),
+    facets=("status", "state", "job_type", "created_by"),
 )
 
 VERSIONS = Listing(

@@ -51,6 +51,7 @@ PAGE_MAX = 10_000
 ROWS_MAX = 10_000
 """The last row that numbered pages reach; `total` is counted up to it."""
 FILTER_VALUES_MAX = 100
+FACETS_MAX = 100
 CURSOR_CHARACTERS_MAX = 2_000
 
 
@@ -106,6 +107,12 @@ class PageRequest:
     sort: str | None = None
     page: int | None = None
     filters: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    q: str | None = None
+    """Only items with this text in one of the list's `search` columns, in any case."""
+    facets: Sequence[str] = ()
+    """Columns whose values are counted beside the page."""
+    among: Sequence[int] | None = None
+    """Only items with these ids."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,10 +125,12 @@ class Page(Generic[T]):
     items: list[T]
     next: str | None = None
     total: int | None = None
+    facets: Mapping[str, Mapping[str, int]] | None = None
+    """The number of items by value of a column, among the first ROWS_MAX."""
 
     def map(self, change: Callable[[T], U]) -> Page[U]:
         """Return the same page with each item converted."""
-        return Page([change(item) for item in self.items], self.next, self.total)
+        return Page([change(item) for item in self.items], self.next, self.total, self.facets)
 
 
 class Listing:
@@ -129,7 +138,8 @@ class Listing:
 
     `labels` is the expression that a scope is matched against. `label_rows`: the column with the
     execution whose rows in execution_labels find the items of a scope; "id" for a list of
-    executions. `keyed`: `id` is a column of a table.
+    executions. `keyed`: `id` is a column of a table. `search`: the columns that `q` looks in;
+    `facets`: those whose values can be counted.
     """
 
     def __init__(
@@ -141,9 +151,13 @@ class Listing:
         labels: str | None = None,
         label_rows: str | None = None,
         keyed: bool = True,
+        search: Sequence[str] = (),
+        facets: Sequence[str] = (),
     ) -> None:
         self.columns = columns
         self.default_sort = default_sort
+        self.search = search
+        self.facets = facets
         self._label_rows = label_rows
         self._keyed = keyed
         self._select = select
@@ -182,17 +196,33 @@ class Listing:
     ) -> Page[DictRow]:
         """Return the requested page of the items within reach (None: all).
 
-        It takes at most two queries.
+        It takes at most two queries, and one for each facet.
 
         Raises Invalid for a wrong filter, order, limit or cursor.
         """
+        page = await self._page(database, request, parameters, reach)
+        if not request.facets:
+            return page
+        counts = {
+            name: await self._count_values(database, name, request, parameters, reach)
+            for name in request.facets
+        }
+        return replace(page, facets=counts)
+
+    async def _page(
+        self,
+        database: Database,
+        request: PageRequest,
+        parameters: Mapping[str, Any] | None,
+        reach: Reach | None,
+    ) -> Page[DictRow]:
         if not 1 <= request.limit <= LIMIT_MAX:
             raise _wrong(
                 "limit", f"limit is {request.limit}: write a number from 1 to {LIMIT_MAX}."
             )
         walk = self._walk(request)
         order = self._order(request, walk)
-        wheres, values = self._wheres(request.filters, walk)
+        wheres, values = self._wheres(request, walk)
         within, reaching = condition(reach, self._labelled(reach))
         found = marks(reach) if self._label_rows is not None else None
         if found is not None and self._label_rows != "id":
@@ -233,6 +263,30 @@ class Listing:
             query, {**_WHOLE, **bound, "page_limit": request.limit + 1, "page_offset": 0}
         )
         return _page(rows, request.limit, order)
+
+    async def _count_values(
+        self,
+        database: Database,
+        name: str,
+        request: PageRequest,
+        parameters: Mapping[str, Any] | None,
+        reach: Reach | None,
+    ) -> dict[str, int]:
+        """Count the items by a column, as filtered by everything but this column."""
+        if name not in self.facets:
+            names = ", ".join(self.facets) or "none"
+            raise _wrong("facets", f"There is no facet {name[:60]!r}: there are {names}.")
+        filters = {other: texts for other, texts in request.filters.items() if other != name}
+        wheres, values = self._wheres(replace(request, filters=filters), None)
+        within, reaching = condition(reach, self._labelled(reach))
+        wheres = [*wheres, within] if within else wheres
+        rows = await database.fetch(
+            f'select value, count(*) as n from (select "{name}"::text as value '
+            f"from ({self._select}) listed {_where(wheres)} order by id desc limit {ROWS_MAX}) f "
+            f"where value is not null group by value order by n desc, value limit {FACETS_MAX}",
+            {**(parameters or {}), **values, **reaching},
+        )
+        return {row["value"]: row["n"] for row in rows}
 
     def _labelled(self, reach: Reach | None) -> str:
         assert self._labels is not None or reach is None or reach.everywhere, (
@@ -384,12 +438,17 @@ class Listing:
             )
         return tuple(found.values())
 
-    def _wheres(
-        self, filters: Mapping[str, Sequence[str]], walk: str | None
-    ) -> tuple[list[str], dict[str, Any]]:
-        known = self.filters
+    def _wheres(self, request: PageRequest, walk: str | None) -> tuple[list[str], dict[str, Any]]:
+        known, filters = self.filters, request.filters
         wheres: list[str] = []
         values: dict[str, Any] = {}
+        if request.q is not None:
+            found = (f'strpos(lower("{name}"), lower(%(q)s)) > 0' for name in self.search)
+            wheres.append(f"({' or '.join(found)})")
+            values["q"] = _read_text("q", request.q)
+        if request.among is not None:
+            wheres.append("id = any(%(page_among)s::bigint[])")
+            values["page_among"] = list(request.among)
         for number, (name, texts) in enumerate(filters.items()):
             if name not in known:
                 raise _wrong(

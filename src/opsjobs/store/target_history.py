@@ -80,9 +80,10 @@ HEALTH_STATUS = f"""
     then 'sick'
   else coalesce((select case when r.status in ('unreachable', 'lost', 'dead') then 'sick'
                              else 'ok' end
-    from (select l.status, l.finished_at, l.id from target_runs l where l.target_id = t.id::text
+    from (select l.status, l.id from target_runs l where l.target_id = t.id::text
       order by l.id desc limit {RUNS_READ}) r
-    where r.finished_at is not null order by r.id desc limit 1), 'unknown') end)"""
+    where r.status in ('succeeded', 'failed', 'timeout', 'unreachable', 'lost', 'dead')
+    order by r.id desc limit 1), 'unknown') end)"""
 """The health of the target `t`, as SQL."""
 
 _HEALTH = load_statement(__file__, "target_health", status=HEALTH_STATUS, runs_read=RUNS_READ)

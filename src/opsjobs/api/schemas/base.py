@@ -49,6 +49,9 @@ class PageModel(AnswerModel):
     total: int = Field(
         default=0, description="The number of all items; only if `page` was asked for"
     )
+    facets: dict[str, dict[str, int]] = Field(
+        default={}, description="The number of items by value; only if `facets` was asked for"
+    )
 
 
 class TargetRefOut(AnswerModel):

@@ -15,6 +15,7 @@ from opsjobs.api.schemas.base import (
     Timestamp,
 )
 from opsjobs.model.action import Action
+from opsjobs.model.execution import ExecutionStatus
 from opsjobs.model.job import JobState, JobType
 from opsjobs.model.parameter import ParameterDraft
 from opsjobs.model.policy import Policy
@@ -43,10 +44,26 @@ class JobOut(StoredModel):
     findings: list[FindingOut]
 
 
+class RecentExecutionOut(AnswerModel):
+    """One of the last executions of a job."""
+
+    id: int
+    number: int | None
+    status: ExecutionStatus
+    created_at: Timestamp
+    finished_at: Timestamp | None
+
+
+class ListedJobOut(JobOut):
+    """A job, with its last executions if `recent` was asked for."""
+
+    recent: list[RecentExecutionOut] = Field(default=[])
+
+
 class JobPageOut(PageModel):
     """A page of jobs."""
 
-    items: list[JobOut]
+    items: list[ListedJobOut]
 
 
 class JobVersionOut(AnswerModel):

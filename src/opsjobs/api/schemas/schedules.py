@@ -158,6 +158,41 @@ class CollisionOut(AnswerModel):
     until: Timestamp | None
 
 
+class UpcomingMomentOut(AnswerModel):
+    """A due time to come, and the targets that its job ran on last."""
+
+    schedule: ForecastScheduleOut
+    due_at: Timestamp
+    fire_at: Timestamp = Field(description="With its jitter")
+    local: datetime
+    targets: int
+    closed: ClosureOut | None
+
+
+class UpcomingMomentsOut(AnswerModel):
+    """Due times of all schedules in a period, in the order in which they fire."""
+
+    model_config = ConfigDict(validate_by_name=True)
+
+    moments: list[UpcomingMomentOut]
+    from_: Annotated[Timestamp, Field(alias="from")]
+    to: Timestamp
+    complete_until: Timestamp = Field(description="All due times up to here are listed")
+    left_out: int = Field(description="Schedules that were not looked at: there are too many")
+
+
+class NamedFiringOut(FiringOut):
+    """A firing, and its schedule."""
+
+    schedule: ForecastScheduleOut
+
+
+class NamedFiringPageOut(PageModel):
+    """A page of firings of all schedules."""
+
+    items: list[NamedFiringOut]
+
+
 class ForecastOut(AnswerModel):
     """The coming week over all enabled schedules."""
 

@@ -95,7 +95,7 @@ def _count_portion(
     Return how many schedules were counted, and how many due times remain of the limit.
     """
     now, left, until = limits
-    closures = _Closures(calendars, now, week.until)
+    closures = ClosureLookup(calendars, now, week.until)
     for done, coming in enumerate(portion):
         if left <= 0 or time.monotonic() > until:
             return done, left
@@ -105,7 +105,7 @@ def _count_portion(
 
 
 def _count_one(
-    week: Week, coming: UpcomingSchedule, closures: _Closures, now: datetime, at_most: int
+    week: Week, coming: UpcomingSchedule, closures: ClosureLookup, now: datetime, at_most: int
 ) -> int:
     schedule, table = coming.schedule, coming.schedule.timetable
     left = schedule.definition.max_firings
@@ -126,7 +126,7 @@ def _count_one(
     return len(moments)
 
 
-class _Closures:
+class ClosureLookup:
     """Closures of calendars in this week, computed once for each set of calendars."""
 
     def __init__(self, calendars: Mapping[str, Calendar], since: datetime, until: datetime) -> None:

@@ -16,12 +16,13 @@ from psycopg.rows import DictRow
 
 from opsjobs import failpoints
 from opsjobs.clock import Clock, SystemClock, uuid7
+from opsjobs.model.access import Reach
 from opsjobs.model.errors import NotFound
 from opsjobs.model.execution import Execution, moment
 from opsjobs.model.firing import FiringKind, FiringRule, FiringStatus, span_words
 from opsjobs.model.schedule import tzdata_version
 from opsjobs.store import audit
-from opsjobs.store.paging import ListColumn, Listing, PageRequest
+from opsjobs.store.paging import IndexWalk, ListColumn, Listing, PageRequest
 from opsjobs.store.paging import Page as ListPage
 from opsjobs.store.scheduling import firing_transitions as moves
 from opsjobs.store.scheduling.due_firings import (
@@ -42,6 +43,7 @@ from opsjobs.store.scheduling.firing_transitions import (
     LaunchBatch,
 )
 from opsjobs.store.scheduling.schedule_rows import COLUMNS, CompiledSchedules, StoredSchedule
+from opsjobs.store.scope_sql import OF_JOB
 from opsjobs.store.transaction import Connection, Database
 from opsjobs.telemetry import log
 
@@ -101,6 +103,16 @@ class Firing:
 
 
 @dataclass(frozen=True, slots=True)
+class NamedFiring:
+    """A firing with its schedule and job, for the list of all firings."""
+
+    firing: Firing
+    schedule_name: str
+    job_id: int
+    job_name: str
+
+
+@dataclass(frozen=True, slots=True)
 class FiringsDue:
     """The work that waits for the scheduler."""
 
@@ -130,6 +142,22 @@ FIRINGS = Listing(
         "due_at": ListColumn("moment", sort=True),
     },
     default_sort="-due_at",
+)
+
+ALL_FIRINGS = Listing(
+    FIRING.replace(
+        "\nfrom schedule_executions f",
+        ",\n       s.name as schedule_name, s.job_id, j.name as job_name\n"
+        "from schedule_executions f join job_schedules s on s.id = f.schedule_id\n"
+        "  join jobs j on j.id = s.job_id",
+    ),
+    {
+        "id": ListColumn("integer", sort=True),
+        "status": ListColumn("text", walk=IndexWalk("status")),
+        "rule": ListColumn("text", beside=("status",)),
+        "job_id": ListColumn("integer", beside=("status",)),
+    },
+    labels=OF_JOB.format("listed.job_id"),
 )
 
 # Reads the front of three indexes, however many schedules there are.
@@ -238,6 +266,13 @@ class Firings:
         return (await FIRINGS.page(self._database, request, {"schedule": schedule.id})).map(
             parse_firing
         )
+
+    async def list_all(
+        self, request: PageRequest, reach: Reach | None = None
+    ) -> ListPage[NamedFiring]:
+        """Return a page of the firings of all schedules within reach, the latest recorded first."""
+        page = await ALL_FIRINGS.page(self._database, request, reach=reach)
+        return page.map(_named_firing)
 
     async def load_closed_reasons(self, schedules: Sequence[StoredSchedule]) -> ClosedReason:
         """Return a function that gives the reason why calendars close an instant.
@@ -460,6 +495,12 @@ def _give_up(ready: ReadyFiring, waited_for: str | None) -> FiringEnd:
     words = f"it could not be launched for {span_words(ready.late_seconds)}"
     reason = f"{words}: {waited_for}" if waited_for else words
     return FiringEnd(ready, FiringStatus.FAILED, FiringRule.EXPIRED, reason)
+
+
+def _named_firing(row: DictRow) -> NamedFiring:
+    of_firing = {name: row[name] for name in Firing.__dataclass_fields__}
+    names = (row["schedule_name"], row["job_id"], row["job_name"])
+    return NamedFiring(parse_firing(of_firing), *names)
 
 
 def parse_firing(row: DictRow) -> Firing:

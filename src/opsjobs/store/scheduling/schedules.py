@@ -56,6 +56,8 @@ from job_schedules s join jobs j on j.id = s.job_id where s.deleted_at is null""
         "updated_at": ListColumn("moment", sort=True),
     },
     labels=OF_JOB.format("listed.job_id"),
+    search=("name", "job_name"),
+    facets=("enabled", "type", "owner"),
 )
 
 # The job is locked meanwhile: a transaction that deletes it deletes this schedule, too, or has done

@@ -1,4 +1,4 @@
-"""The runs of a target, found by an index."""
+"""The runs of a target and the firings of a status, found by an index."""
 
 from opsjobs.store.migrations import files
 
@@ -7,5 +7,5 @@ down_revision = "0057"
 
 
 def upgrade() -> None:
-    """Build the index."""
+    """Build the indexes."""
     files.run(__file__)

@@ -1,0 +1,107 @@
+"""The firings and the coming due times of all schedules."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from api.kit import Desk, desk, job, problem
+from opsjobs.store.transaction import Database
+from security.two_scopes import badge, world
+
+FREEZE = {
+    "name": "freeze",
+    "kind": "blackout",
+    "timezone": "UTC",
+    "windows": [{"yearly": "01-01..12-31", "name": "always"}],
+}
+
+
+async def schedule(ada: Desk, name: str, **fields: Any) -> int:
+    body = {"name": name, "type": "cron", "cron": "30 2 * * *", "timezone": "UTC", **fields}
+    answer = await ada.http.post("/jobs/1/schedules", json=body)
+    assert answer.status_code == 201, answer.text
+    return int(answer.json()["id"])
+
+
+async def test_coming_due_times_of_all_schedules_are_in_order(database: Database) -> None:
+    async with desk(database) as ada:
+        await ada.http.post("/jobs", json=job("backup"))
+        await ada.http.post("/calendars", json=FREEZE)
+        await schedule(ada, "hourly", cron="0 * * * *", timezone="Europe/Berlin")
+        await schedule(ada, "half", cron="30 * * * *", calendars=["freeze"])
+        paused = await schedule(ada, "paused", cron="* * * * *")
+        await ada.http.post(f"/schedules/{paused}/pause", json={})
+        until = datetime.now(UTC) + timedelta(hours=3)
+        found = (await ada.http.get("/schedules/moments", params={"to": until.isoformat()})).json()
+        fires = [one["fire_at"] for one in found["moments"]]
+        assert (len(fires), fires) == (6, sorted(fires))
+        assert {(m["schedule"]["name"], m["closed"] is None) for m in found["moments"]} == {
+            ("hourly", True),
+            ("half", False),
+        }
+        assert found["moments"][0]["schedule"]["job_name"] == "backup"
+        assert (found["complete_until"], found["left_out"]) == (found["to"], 0)
+        hourly = next(m for m in found["moments"] if m["schedule"]["name"] == "hourly")
+        assert hourly["local"][-6:] in ("+01:00", "+02:00")
+
+
+async def test_more_due_times_than_the_limit_are_cut_in_time_order(database: Database) -> None:
+    async with desk(database) as ada:
+        await ada.http.post("/jobs", json=job("backup"))
+        await schedule(ada, "minutely", cron="* * * * *")
+        await schedule(ada, "hourly", cron="0 * * * *")
+        first = (await ada.http.get("/schedules/moments?limit=90")).json()
+        assert len(first["moments"]) == 90
+        assert first["complete_until"] == first["moments"][-1]["fire_at"] < first["to"]
+        query = {"from": first["complete_until"], "to": first["to"], "limit": 90}
+        rest = (await ada.http.get("/schedules/moments", params=query)).json()
+        assert rest["moments"][0]["fire_at"] > first["complete_until"]
+        for query in ("from=soon", "to=2020-01-01T00:00:00Z", "to=2190-01-01T00:00:00Z"):
+            problem(await ada.http.get(f"/schedules/moments?{query}"), 422, "invalid_query")
+
+
+async def test_firings_of_all_schedules_are_listed(database: Database) -> None:
+    async with desk(database) as ada:
+        await ada.http.post("/jobs", json=job("backup"))
+        ids = [await schedule(ada, name) for name in ("nightly", "weekly")]
+        for schedule_id, status in zip(ids, ("missed", "skipped"), strict=True):
+            await fired(database, schedule_id, status)
+        every = (await ada.http.get("/firings?page=1")).json()
+        assert [(f["schedule"]["name"], f["status"]) for f in every["items"]] == [
+            ("weekly", "skipped"),
+            ("nightly", "missed"),
+        ]
+        assert (every["total"], every["items"][0]["schedule"]["job_name"]) == (2, "backup")
+        missed = (await ada.http.get("/firings?status=missed")).json()["items"]
+        assert [f["schedule"]["name"] for f in missed] == ["nightly"]
+        assert missed[0]["explained"]
+        problem(await ada.http.get("/firings?rule=late"), 422, "invalid_query")
+
+
+async def fired(database: Database, schedule_id: int, status: str) -> None:
+    """A firing of a schedule that did not launch anything."""
+    await database.fetch(
+        """insert into schedule_executions (uuid, schedule_id, kind, due_at, fire_at, status, rule,
+               reason, recorded_at, fired_at)
+             values (gen_random_uuid(), %s, 'moment', now(), now(), %s, 'paused', 'it is paused',
+               now(), now()) returning id""",
+        [schedule_id, status],
+    )
+
+
+async def test_schedules_out_of_sight_are_left_out(database: Database) -> None:
+    async with world(database) as all_:
+        ben = {"headers": all_.admit(badge("ben", ("operator", "env=staging")))}
+        for env in ("staging", "foreign"):
+            await fired(database, int(all_.things["schedule", env]), "missed")
+        assert (await all_.http.get("/firings?page=1")).json()["total"] == 2
+        firings = (await all_.http.get("/firings?page=1", **ben)).json()
+        assert (firings["total"], [f["schedule"]["name"] for f in firings["items"]]) == (
+            1,
+            ["nightly-staging"],
+        )
+        every = (await all_.http.get("/schedules/moments")).json()["moments"]
+        moments = (await all_.http.get("/schedules/moments", **ben)).json()["moments"]
+        assert len(every) == 2
+        assert [m["schedule"]["name"] for m in moments] == ["nightly-staging"]

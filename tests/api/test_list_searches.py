@@ -1,0 +1,123 @@
+"""Searching and counting in lists: `q`, `target`, `label`, `facets`, and `recent` of jobs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from api.kit import job, problem
+from api.live import Live, live
+from opsjobs.store.transaction import Database
+from security.two_scopes import FOREIGN, STAGING, badge, world
+
+
+async def items(ada: Live, path: str, key: str = "name", **query: Any) -> list[Any]:
+    answer = await ada.http.get(path, params=query)
+    assert answer.status_code == 200, answer.text
+    return [item[key] for item in answer.json()["items"]]
+
+
+async def executed(ada: Live, number: int) -> int:
+    return int((await ada.http.post(f"/jobs/{number}/execute", json={})).json()["id"])
+
+
+async def furnish(ada: Live) -> tuple[int, int, int]:
+    """Two jobs on web-1 and db-1, and three executions of them."""
+    for name, env in (("web-1", "prod"), ("db-1", "test")):
+        body = {"name": name, "host": f"{name}.example.org", "labels": {"env": env}}
+        await ada.http.post("/targets", json=body)
+    for name, target in (("restart-web", "web-1"), ("backup", "db-1")):
+        body = job(name, targets={"ids": [target]}, description=f"for {target}")
+        await ada.http.post("/jobs", json=body)
+    return await executed(ada, 1), await executed(ada, 2), await executed(ada, 1)
+
+
+async def test_lists_are_searched_by_a_text(database: Database) -> None:
+    async with live(database) as ada:
+        first, second, third = await furnish(ada)
+        assert await items(ada, "/jobs", q="WEB") == ["restart-web"]
+        assert await items(ada, "/jobs", q="for") == ["backup", "restart-web"]
+        assert await items(ada, "/jobs", q="%") == []
+        assert await items(ada, "/targets", q="example.org", page=1) == ["db-1", "web-1"]
+        nightly = {"name": "nightly", "type": "cron", "cron": "30 2 * * *", "timezone": "UTC"}
+        await ada.http.post("/jobs/2/schedules", json=nightly)
+        assert await items(ada, "/schedules", q="Back") == ["nightly"]
+        assert await items(ada, "/executions", "id", q="web") == [third, first]
+        assert await items(ada, "/executions", "id", q="web", job_name="backup") == []
+        assert await items(ada, "/executions", "id", q="nothing") == []
+        assert await items(ada, f"/executions/{second}/targets", "status", q="db") == ["waiting"]
+        problem(await ada.http.get("/jobs?q="), 422, "invalid")
+        problem(await ada.http.get("/jobs?q=%00"), 422, "invalid_query")
+        problem(await ada.http.get("/executions?q=%00"), 422, "invalid")
+        problem(await ada.http.get("/audit?q=x"), 422, "invalid_query")
+
+
+async def test_executions_are_found_by_target_and_label(database: Database) -> None:
+    async with live(database) as ada:
+        first, second, third = await furnish(ada)
+        assert await items(ada, "/executions", "id", target="web-1") == [third, first]
+        assert await items(ada, "/executions", "id", target="2") == [second]
+        assert await items(ada, "/executions", "id", label="env=prod") == [third, first]
+        assert await items(ada, "/executions", "id", label="env=prod", target="db-1") == []
+        one = await ada.http.get("/executions?label=env%3Dprod&limit=1")
+        rest = await ada.http.get(
+            "/executions", params={"label": "env=prod", "cursor": one.json()["next"]}
+        )
+        assert [item["id"] for item in rest.json()["items"]] == [first]
+
+
+async def test_runs_are_sorted_by_duration_and_filtered_by_proof(database: Database) -> None:
+    async with live(database) as ada:
+        first, *_ = await furnish(ada)
+        path = f"/executions/{first}/targets"
+        await ada.http.post(f"/executions/{first}/cancel")
+        assert await items(ada, path, "cancel_proof", sort="-duration") == ["never_started"]
+        assert await items(ada, path, "id", cancel_proof="killed") == []
+
+
+async def test_facets_count_whatever_the_list_is_filtered_to(database: Database) -> None:
+    async with live(database) as ada:
+        first, *_ = await furnish(ada)
+        await ada.http.post(f"/executions/{first}/cancel")
+        query = {"facets": ["status", "job_name"], "status": "queued", "limit": 1}
+        found = (await ada.http.get("/executions", params=query)).json()
+        assert found["facets"] == {
+            "status": {"queued": 2, "cancelled": 1},
+            "job_name": {"backup": 1, "restart-web": 1},
+        }
+        targets = (await ada.http.get("/targets?facets=health")).json()
+        assert targets["facets"] == {"health": {"unknown": 2}}
+        problem(await ada.http.get("/executions?facets=uuid"), 422, "invalid_query")
+
+
+async def test_jobs_show_their_last_executions(database: Database) -> None:
+    async with live(database) as ada:
+        first, _, third = await furnish(ada)
+        await ada.http.post(f"/executions/{first}/cancel")
+        found = (await ada.http.get("/jobs?recent=5&sort=id")).json()["items"]
+        assert [(one["id"], one["status"]) for one in found[0]["recent"]] == [
+            (third, "queued"),
+            (first, "cancelled"),
+        ]
+        assert "recent" not in (await ada.http.get("/jobs")).json()["items"][0]
+        problem(await ada.http.get("/jobs?recent=31"), 422, "invalid")
+
+
+async def test_what_is_out_of_sight_is_neither_found_nor_counted(database: Database) -> None:
+    async with world(database) as all_:
+        ben = {"headers": all_.admit(badge("ben", ("operator", "env=staging")))}
+        hidden = (await all_.http.get(f"/targets/{all_.things['target', FOREIGN]}")).json()["name"]
+        for query in (f"target={hidden}", "label=env=foreign", "q=foreign"):
+            assert (await all_.http.get(f"/executions?{query}")).json()["items"] != []
+            assert (await all_.http.get(f"/executions?{query}", **ben)).json()["items"] == []
+        for path, facet in (("/executions", "status"), ("/jobs", "status"), ("/targets", "zone")):
+            found = (await all_.http.get(f"{path}?facets={facet}&page=1", **ben)).json()
+            assert sum(found["facets"][facet].values()) == found["total"] == 1
+        # An execution that a job within sight had on other targets, too, is not among its last.
+        both = [all_.things["target", STAGING], all_.things["target", FOREIGN]]
+        mixed = await all_.job("mixed", STAGING, *both)
+        await all_.ended(mixed)
+        shown = (await all_.http.get("/jobs?recent=5&name=mixed", **ben)).json()["items"]
+        every = (await all_.http.get("/jobs?recent=5&name=mixed")).json()["items"]
+        assert len(every[0]["recent"]) == 1
+        seen = (await all_.http.get(f"/jobs/{mixed}/executions", **ben)).json()["items"]
+        assert len(shown[0]["recent"]) == len(seen)
