@@ -1,0 +1,178 @@
+/** What a launch would do: hosts, waves, commands, changes since the last time, findings. */
+import { useRef, useState } from "preact/hooks";
+import { RequestError } from "../api/problem.ts";
+import type { Execution, Preview as PreviewAnswer } from "../api/types.ts";
+import { Findings } from "../execution/findings.tsx";
+import { Confirm, TYPED_FROM } from "../parts/dialog.tsx";
+import { durationWords } from "../parts/moment.ts";
+import { useSettled } from "../parts/picker.tsx";
+import { Text } from "../parts/text.tsx";
+import { Loaded, Trouble } from "../parts/trouble.tsx";
+import { go } from "../router.tsx";
+import { type Resource, useResource } from "../state/resource.ts";
+
+const COMMANDS_SHOWN = 20;
+const NAMES_SHOWN = 8;
+
+type Body = Record<string, unknown>;
+type Send = (
+  body: Body,
+  options: { idempotencyKey?: string; signal?: AbortSignal },
+) => Promise<Execution>;
+
+/** Return the preview of a request, asked for when typing pauses; null while it is incomplete. */
+export function usePreview(body: Body | null, send: Send): Resource<PreviewAnswer | null> {
+  const key = JSON.stringify(body);
+  const settled = useSettled(key, key);
+  return useResource(
+    async (signal) => {
+      const asked = JSON.parse(settled) as Body | null;
+      if (asked === null) return null;
+      return (await send({ ...asked, dry_run: true }, { signal })) as unknown as PreviewAnswer;
+    },
+    [settled],
+  );
+}
+
+/** The preview. `incomplete`: what is still missing. */
+export function Preview({
+  resource,
+  incomplete,
+}: {
+  resource: Resource<PreviewAnswer | null>;
+  incomplete: string | null;
+}) {
+  if (incomplete !== null) return <p class="dim">{incomplete}</p>;
+  return (
+    <Loaded resource={resource} what="what would run">
+      {(preview) => (preview === null ? null : <Shown preview={preview} />)}
+    </Loaded>
+  );
+}
+
+function Shown({ preview }: { preview: PreviewAnswer }) {
+  const { targets, waves, commands, commands_total, changes, estimate, verdict } = preview;
+  return (
+    <div class="stack-tight">
+      <p>
+        <b>
+          {targets.length.toLocaleString("en")} {targets.length === 1 ? "target" : "targets"}
+        </b>
+        {waves.length > 1 &&
+          ` in ${waves.length} waves: ${waves.map((one) => one.length).join(", ")}`}
+        {estimate.seconds !== null &&
+          ` · about ${durationWords(estimate.seconds * 1_000)}, from ${estimate.executions} before`}
+      </p>
+      {changes.since !== null && (changes.added.length > 0 || changes.removed.length > 0) && (
+        <p class="dim">
+          Since execution {changes.since}: <Names sign="+" names={changes.added} />{" "}
+          <Names sign="−" names={changes.removed} />
+        </p>
+      )}
+      <Findings findings={preview.findings} />
+      {verdict === "needs_approval" && (
+        <p class="tone hold">It starts after somebody has approved it.</p>
+      )}
+      <ul class="commands" aria-label="Commands">
+        {commands.slice(0, COMMANDS_SHOWN).map((one, index) => (
+          <li key={index}>
+            <b>
+              <Text of={one.target} />
+            </b>{" "}
+            <code>
+              <Text of={one.command} />
+            </code>
+          </li>
+        ))}
+      </ul>
+      {commands_total > COMMANDS_SHOWN && (
+        <p class="dim">
+          and {(commands_total - COMMANDS_SHOWN).toLocaleString("en")} more commands
+        </p>
+      )}
+    </div>
+  );
+}
+
+function Names({ sign, names }: { sign: string; names: readonly string[] }) {
+  if (names.length === 0) return null;
+  const more = names.length > NAMES_SHOWN ? ", …" : "";
+  return (
+    <span>
+      {sign}
+      {names.length} (<Text of={names.slice(0, NAMES_SHOWN).join(", ") + more} />)
+    </span>
+  );
+}
+
+interface LaunchButtonProps {
+  /** What would be launched is known: the number of targets. */
+  preview: PreviewAnswer | null;
+  body: Body | null;
+  send: Send;
+}
+
+/** The button that launches: at once, or after the number was typed if it is large or found risky. */
+export function LaunchButton({ preview, body, send }: LaunchButtonProps) {
+  const [asking, setAsking] = useState(false);
+  const [busy, setBusy] = useState(false);
+  const [error, setError] = useState<RequestError | null>(null);
+  const sent = useRef({ request: "", key: "" });
+  const count = preview?.targets.length ?? 0;
+  const careful = (preview?.findings.length ?? 0) > 0;
+  const verb = `Launch on ${count.toLocaleString("en")} ${count === 1 ? "target" : "targets"}`;
+  const launch = async () => {
+    const request = JSON.stringify(body);
+    // The same request with the same key is launched once, however often it is sent.
+    if (sent.current.request !== request) sent.current = { request, key: crypto.randomUUID() };
+    const launched = await send(body!, { idempotencyKey: sent.current.key });
+    go(`/executions/${launched.id}`);
+  };
+  const press = async () => {
+    if (count >= TYPED_FROM || careful) return setAsking(true);
+    setBusy(true);
+    setError(null);
+    try {
+      await launch();
+    } catch (failed) {
+      if (!(failed instanceof RequestError)) throw failed;
+      setError(failed);
+      setBusy(false);
+    }
+  };
+  return (
+    <>
+      {error && <Trouble error={error} />}
+      <button
+        type="button"
+        class="button primary"
+        disabled={body === null || preview === null || count === 0 || busy}
+        aria-busy={busy}
+        onClick={press}
+      >
+        {preview === null ? "Launch" : verb}
+      </button>
+      {asking && (
+        <Confirm
+          title={`${verb}?`}
+          verb={verb}
+          count={count}
+          careful={careful}
+          onConfirm={launch}
+          onClose={() => setAsking(false)}
+        >
+          <Findings findings={preview!.findings} />
+          <p>
+            <Text
+              of={preview!.targets
+                .slice(0, NAMES_SHOWN)
+                .map((one) => one.name)
+                .join(", ")}
+            />
+            {count > NAMES_SHOWN && ", …"}
+          </p>
+        </Confirm>
+      )}
+    </>
+  );
+}

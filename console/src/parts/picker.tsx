@@ -1,0 +1,178 @@
+/** The targets of a launch: labels, groups, names and exceptions, and what they find together. */
+import { useEffect, useId, useState } from "preact/hooks";
+import { ask } from "../api/ask.ts";
+import type { ResolvedPage } from "../api/types.ts";
+import { completedLists, type Picked, selectionOf } from "../launch/selection.ts";
+import { type Resource, useResource } from "../state/resource.ts";
+import { Field } from "./form.tsx";
+import { Text } from "./text.tsx";
+import { Loaded } from "./trouble.tsx";
+
+export const TYPING_MS = 400;
+const OFFERED = 50;
+const NAMES_SHOWN = 12;
+const LABELS_SHOWN = 4;
+
+/** Return the value as it was when typing paused. */
+export function useSettled<T>(value: T, key: string): T {
+  const [settled, setSettled] = useState(value);
+  useEffect(() => {
+    const timer = setTimeout(() => setSettled(value), TYPING_MS);
+    return () => clearTimeout(timer);
+  }, [key]);
+  return settled;
+}
+
+interface PickerProps {
+  picked: Picked;
+  onChange: (change: Partial<Picked>) => void;
+  /** A job has targets of its own: an empty selection means all of them. */
+  ofJob?: boolean;
+}
+
+export function Picker({ picked, onChange, ofJob = false }: PickerProps) {
+  const labels = useResource((signal) => ask("GET /targets/labels", { signal }), []);
+  const groups = useResource(
+    (signal) => ask("GET /target-groups", { query: { limit: 200 }, signal }),
+    [],
+  );
+  const conditions = (labels.data.value?.labels ?? []).flatMap((label) =>
+    label.values.map((value) => `${label.key}=${value.value}`),
+  );
+  const groupNames = (groups.data.value?.items ?? []).map((group) => group.name);
+  return (
+    <fieldset class="form picker">
+      <legend>{ofJob ? "On which of its targets (all, if empty)" : "On which targets"}</legend>
+      <ListField
+        label="Labels"
+        hint="All must hold, such as env=prod,role!=db"
+        text={picked.selector}
+        options={conditions}
+        onInput={(selector) => onChange({ selector })}
+      />
+      <ListField
+        label="Groups"
+        hint="With commas between them"
+        text={picked.groups}
+        options={groupNames}
+        onInput={(list) => onChange({ groups: list })}
+      />
+      <TargetField
+        label="Targets"
+        hint="Names or ids, with commas between them"
+        text={picked.names}
+        onInput={(names) => onChange({ names })}
+      />
+      <TargetField
+        label="Except"
+        hint="These are left out"
+        text={picked.except}
+        onInput={(except) => onChange({ except })}
+      />
+    </fieldset>
+  );
+}
+
+interface ListFieldProps {
+  label: string;
+  hint: string;
+  text: string;
+  options: readonly string[];
+  onInput: (text: string) => void;
+}
+
+function ListField({ label, hint, text, options, onInput }: ListFieldProps) {
+  const id = useId();
+  return (
+    <>
+      <Field label={label} hint={hint}>
+        <input
+          class="input mono"
+          list={id}
+          value={text}
+          autoComplete="off"
+          spellcheck={false}
+          onInput={(event) => onInput(event.currentTarget.value)}
+        />
+      </Field>
+      <datalist id={id}>
+        {completedLists(text, options)
+          .slice(0, OFFERED)
+          .map((option) => (
+            <option key={option} value={option} />
+          ))}
+      </datalist>
+    </>
+  );
+}
+
+/** Names of targets, looked up while typing. */
+function TargetField(props: Omit<ListFieldProps, "options">) {
+  const last = props.text.split(",").at(-1)!.trim();
+  const q = useSettled(last, last);
+  const found = useResource(
+    async (signal) =>
+      q ? ask("GET /targets", { query: { q, limit: 20 }, signal }) : { items: [], next: null },
+    [q],
+  );
+  const names = (found.data.value?.items ?? []).map((target) => target.name);
+  return <ListField {...props} options={names} />;
+}
+
+/** Return what a selection finds now; null while nothing is selected. */
+export function useResolved(picked: Picked): Resource<ResolvedPage | null> {
+  const key = JSON.stringify(selectionOf(picked));
+  const settled = useSettled(key, key);
+  return useResource(
+    async (signal) => {
+      const targets = JSON.parse(settled);
+      if (targets === null) return null;
+      const query = { limit: NAMES_SHOWN };
+      return ask("POST /targets/resolve", { query, body: { targets }, signal });
+    },
+    [settled],
+  );
+}
+
+/** How many targets there are, their names and labels, and why a launch would be refused. */
+export function Resolved({ resource }: { resource: Resource<ResolvedPage | null> }) {
+  return (
+    <Loaded resource={resource} what="targets">
+      {(found) =>
+        found === null ? (
+          <p class="dim">Nothing is selected yet.</p>
+        ) : (
+          <div class="stack-tight">
+            <p>
+              <b>
+                {found.count.toLocaleString("en")} {found.count === 1 ? "target" : "targets"}
+              </b>
+              {found.excluded > 0 && ` · ${found.excluded} left out`}
+              <span class="dim">
+                <Text of={labelWords(found)} />
+              </span>
+            </p>
+            <p>
+              <Text of={found.items.map((target) => target.name).join(", ")} />
+              {found.count > found.items.length && ", …"}
+            </p>
+            {found.refusals.map((refusal) => (
+              <p key={refusal.pointer + refusal.detail} class="tone warn">
+                <Text of={refusal.detail} />
+              </p>
+            ))}
+          </div>
+        )
+      }
+    </Loaded>
+  );
+}
+
+/** Return the most frequent value of each label: ` · env=prod 300 · role=web 12`. */
+function labelWords(found: ResolvedPage): string {
+  const shown = found.labels.slice(0, LABELS_SHOWN).map((label) => {
+    const most = label.values[0]!;
+    return ` · ${label.key}=${most.value} ${most.targets.toLocaleString("en")}`;
+  });
+  return shown.join("");
+}

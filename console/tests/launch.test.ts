@@ -1,0 +1,119 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import type { ParameterDraft } from "../src/api/types.ts";
+import { draftOf, launchCommand, missing, runBody } from "../src/launch/draft.ts";
+import { executeBody, faultOf, jobCommand, queryName, typedOf } from "../src/launch/parameters.ts";
+import { completedLists, selectionOf, selectionWords } from "../src/launch/selection.ts";
+
+const draft = (query: string) => draftOf(new URLSearchParams(query));
+const NOTHING = { selector: "", groups: "", names: "", except: "" };
+
+test("a launch in the URL is the same request and the same command", () => {
+  const one = draft(
+    "command=systemctl restart nginx&l=env%3Dprod&x=web-2, web-3&as=root&parallel=5&why=it's slow",
+  );
+  assert.deepEqual(runBody(one), {
+    actions: [{ command: "systemctl restart nginx", become: { user: "root" } }],
+    targets: { selector: "env=prod", exclude: ["web-2", "web-3"] },
+    policy: { max_parallel: 5 },
+    reason: "it's slow",
+  });
+  assert.equal(
+    launchCommand(one),
+    "opsjobs run 'systemctl restart nginx' -l env=prod -x web-2,web-3 --become-user root --parallel 5 --reason 'it'\\''s slow'",
+  );
+});
+
+test("a script goes to the command as a here-document whose end it does not hold", () => {
+  const one = draft("kind=script&script=echo a%0AEOF%0A&g=web");
+  assert.equal(
+    launchCommand(one),
+    "opsjobs run --script - --interpreter bash -g web <<'EOF_'\necho a\nEOF\nEOF_",
+  );
+  assert.deepEqual(runBody(one)?.actions, [{ script: "echo a\nEOF\n", interpreter: "bash" }]);
+});
+
+test("a file is uploaded, and has no command", () => {
+  const one = draft("kind=file&source=motd&to=/etc/motd&t=web-1");
+  assert.deepEqual(runBody(one)?.actions, [
+    { type: "file_transfer", direction: "upload", source: "motd", destination: "/etc/motd" },
+  ]);
+  assert.equal(launchCommand(one), null);
+});
+
+test("what is missing is said in words, and nothing is sent until then", () => {
+  for (const [query, words] of [
+    ["l=env", "Write a command."],
+    ["kind=script&l=env", "Write a script."],
+    ["kind=file&l=env", "Choose a file."],
+    ["kind=file&source=a&l=env", "Say where the file goes."],
+    ["command=uptime", "Say on which targets."],
+    ["command=uptime&x=web-1", "Say on which targets."],
+    ["command=uptime&l=env&parallel=many", "At a time: write a number, such as 50."],
+  ] as const) {
+    assert.equal(missing(draft(query)), words);
+    assert.equal(runBody(draft(query)), null);
+  }
+});
+
+test("lists are split, completed and taken alone for a job", () => {
+  const picked = { ...NOTHING, groups: "web, db,,web", except: "web-1" };
+  assert.deepEqual(selectionOf(picked), { groups: ["web", "db"], exclude: ["web-1"] });
+  assert.equal(selectionOf({ ...NOTHING, except: "web-1" }), null);
+  assert.deepEqual(selectionOf({ ...NOTHING, except: "web-1" }, true), { exclude: ["web-1"] });
+  assert.deepEqual(selectionWords(picked), ["-g", "web,db", "-x", "web-1"]);
+  assert.deepEqual(completedLists("web,d", ["web", "db"]), ["web,db"]);
+});
+
+const parameter = (more: Partial<ParameterDraft>): ParameterDraft => ({ name: "p", ...more });
+
+test("parameters are checked while they are typed", () => {
+  const cases: [Partial<ParameterDraft>, string, string | null][] = [
+    [{ required: true }, " ", "It is required."],
+    [{ required: true, from_credential: "db" }, "", null],
+    [{ type: "integer" }, "1.5", "Write a whole number."],
+    [{ type: "integer", min: 3 }, "2", "It must be at least 3."],
+    [{ type: "number", max: 3 }, "3.5", "It must be at most 3."],
+    [{ type: "number" }, "1e3", null],
+    [{ type: "datetime" }, "soon", "Write a time with its zone, such as 2026-12-01T02:30:00Z."],
+    [{ type: "string", pattern: "[a-z]+" }, "nginx", null],
+    [{ type: "string", pattern: "[a-z]+" }, "nginx1", "It must fit [a-z]+."],
+    [{ type: "string", pattern: "(?P<x>a)" }, "b", null],
+    [{ type: "string", max_length: 2 }, "abc", "It has more than 2 characters."],
+  ];
+  for (const [one, text, fault] of cases) assert.equal(faultOf(parameter(one), text), fault);
+});
+
+test("values go to the API by type, and secrets neither to the URL nor to the command", () => {
+  const job = {
+    name: "patch web",
+    parameters: [
+      parameter({ name: "service", default: "nginx" }),
+      parameter({ name: "count", type: "integer" }),
+      parameter({ name: "level", type: "choice", choices: [1, 2] }),
+      parameter({ name: "zones", type: "multi_choice", choices: ["a", "b"] }),
+      parameter({ name: "hosts", type: "host_list" }),
+      parameter({ name: "force", type: "boolean" }),
+      parameter({ name: "key", type: "secret" }),
+      parameter({ name: "empty" }),
+    ],
+  };
+  const query = new URLSearchParams(
+    "p.count=3&p.level=2&p.zones=a%0Ab&p.hosts=web-1, web-2&p.force=true&p.key=in-the-url",
+  );
+  assert.equal(queryName(job.parameters[6]!), null);
+  const typed = { ...typedOf(job, query), key: "s3cret" };
+  assert.deepEqual(executeBody(job, typed, NOTHING, "").parameters, {
+    service: "nginx",
+    count: 3,
+    level: 2,
+    zones: ["a", "b"],
+    hosts: ["web-1", "web-2"],
+    force: true,
+    key: "s3cret",
+  });
+  assert.equal(typedOf(job, query)["key"], "");
+  const command = jobCommand(job, typed, { ...NOTHING, names: "web-1" }, "");
+  assert.match(command, /^opsjobs jobs run 'patch web' -p service=nginx -p count=3 .* -t web-1$/);
+  assert.doesNotMatch(command, /s3cret/);
+});
