@@ -35,8 +35,15 @@ export const ROUTES: readonly PageRoute[] = [
   page("/approvals/:id", "Approval", () => import("./pages/approval.tsx")),
   page("/me", "My account", () => import("./pages/me.tsx")),
   page("/jobs", "Jobs", () => import("./pages/jobs.tsx")),
+  page("/jobs/:id", "Job", () => import("./pages/job.tsx")),
   page("/jobs/:id/launch", "Launch a job", () => import("./pages/job-launch.tsx")),
   page("/launch", "Launch", () => import("./pages/launch.tsx")),
+  page("/schedules", "Schedules", () => import("./pages/schedules.tsx")),
+  page("/schedules/:id", "Schedule", () => import("./pages/schedule.tsx")),
+  page("/tonight", "Tonight", () => import("./pages/tonight.tsx")),
+  page("/targets", "Targets", () => import("./pages/targets.tsx")),
+  page("/targets/:id", "Target", () => import("./pages/target.tsx")),
+  page("/dead-letters", "Dead letters", () => import("./pages/dead-letters.tsx")),
 ];
 
 export interface NavigationEntry {

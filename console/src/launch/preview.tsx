@@ -145,7 +145,7 @@ export function LaunchButton({ preview, body, send }: LaunchButtonProps) {
       {error && <Trouble error={error} />}
       <button
         type="button"
-        class="button primary"
+        class="button primary launch-button"
         disabled={body === null || preview === null || count === 0 || busy}
         aria-busy={busy}
         onClick={press}

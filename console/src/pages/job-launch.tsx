@@ -86,14 +86,14 @@ function LaunchForm({ job }: { job: Job }) {
       <div class="launch">
         <div class="stack">
           {job.parameters.length > 0 && (
-            <div class="form">
+            <form class="form" onSubmit={(event) => event.preventDefault()}>
               <ParameterFields
                 parameters={job.parameters}
                 typed={typed}
                 touched={touched}
                 onInput={onInput}
               />
-            </div>
+            </form>
           )}
           <details open={Object.values(picked).some(Boolean)}>
             <summary>Only some of its targets</summary>

@@ -149,11 +149,10 @@ const COLUMNS: readonly Column<ListedJob>[] = [
     name: "launch",
     label: "",
     width: "96px",
-    end: true,
     cell: (job) =>
       job.state === "active" ? (
         <Link to={`/jobs/${job.id}/launch`} class="button small">
-          Launch…
+          Launch
         </Link>
       ) : null,
   },

@@ -194,7 +194,7 @@ function How({ draft }: { draft: LaunchDraft }) {
         <Line label="As user" hint="By sudo; empty: the login" name="as" value={draft.user} />
       )}
       <Line label="At a time" hint="Targets; empty: 50" name="parallel" value={draft.parallel} />
-      <Line label="Timeout" name="timeout" value={draft.timeout} placeholder="60s" />
+      <Line label="Timeout" hint="Such as 60s" name="timeout" value={draft.timeout} />
       <Line label="Why" hint="Stored with the execution" name="why" value={draft.reason} />
     </fieldset>
   );
@@ -220,7 +220,7 @@ function JobChoice() {
           items.length === 0 ? (
             <Empty why={q ? "No job has this text." : "There is no job that you may launch."} />
           ) : (
-            <ul class="lines">
+            <ul class="entries">
               {items.map((job) => (
                 <li key={job.id}>
                   <Link to={`/jobs/${job.id}/launch`}>

@@ -8,6 +8,7 @@ interface Page<T> {
   items: T[];
   next: string | null;
   total?: number;
+  facets?: Record<string, Record<string, number>>;
 }
 type FetchPage<T> = (cursor: string | null, signal: AbortSignal) => Promise<Page<T>>;
 

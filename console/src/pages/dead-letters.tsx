@@ -1,0 +1,267 @@
+/** Dead letters: which runs need a word, and what to do about them? */
+import { useMemo, useState } from "preact/hooks";
+import { ask } from "../api/ask.ts";
+import type { DeadLetter, LetterFilter } from "../api/types.ts";
+import { Confirm } from "../parts/dialog.tsx";
+import { Empty } from "../parts/empty.tsx";
+import { Check } from "../parts/form.tsx";
+import { currentFilter, Filter } from "../parts/filter.tsx";
+import { Status } from "../parts/status.tsx";
+import { type Column, Table } from "../parts/table.tsx";
+import { Text } from "../parts/text.tsx";
+import { Time } from "../parts/time.tsx";
+import { toast } from "../parts/toast.tsx";
+import { Loaded } from "../parts/trouble.tsx";
+import { go, Link, setQuery } from "../router.tsx";
+import { type FilterWord, toQuery } from "../state/list-filter.ts";
+import { useListing } from "../state/listing.ts";
+import { mayDo } from "../state/rights.ts";
+
+const REFRESH_SECONDS = 15;
+
+const WORDS: readonly FilterWord[] = [
+  { word: "status", parameter: "status", values: ["lost", "dead"] },
+  { word: "error", parameter: "error" },
+  { word: "job", parameter: "job" },
+  { word: "target", parameter: "target" },
+  { word: "execution", parameter: "execution" },
+];
+
+type ListQuery = NonNullable<Parameters<typeof ask<"GET /dead-letters">>[1]>["query"];
+type Answer = "revive" | "discard";
+
+export default function DeadLetters() {
+  const [answering, setAnswering] = useState<Answer | null>(null);
+  const filter = currentFilter();
+  const { query } = toQuery(filter, WORDS);
+  const list = useListing(
+    (cursor, signal) =>
+      ask("GET /dead-letters", {
+        query: { ...query, cursor, limit: 100, facets: ["error", "job_name"] } as ListQuery,
+        signal,
+      }),
+    [filter],
+    REFRESH_SECONDS,
+  );
+  const counts = list.data.value?.facets?.["error"] ?? {};
+  const total = Object.values(counts).reduce((sum, count) => sum + count, 0);
+  const several = Object.values(query).some((values) => values.length > 1);
+  return (
+    <div class="stack">
+      <div class="head">
+        <h1>Dead letters</h1>
+        {total > 0 && mayDo("jobs:execute", null) && (
+          <div class="actions">
+            <Action answer="revive" total={total} several={several} onChoose={setAnswering} />
+            <Action answer="discard" total={total} several={several} onChoose={setAnswering} />
+          </div>
+        )}
+      </div>
+      <p class="dim">
+        Runs whose end is unknown (lost), or that ended their worker again and again (dead). Each
+        waits for an answer: run it again, or let it rest.
+      </p>
+      <Filter label="Filter of dead letters" words={WORDS} />
+      <Loaded resource={list} what="dead letters">
+        {({ items, facets }) =>
+          items.length ? (
+            <>
+              <Counts word="job" counts={facets?.["job_name"] ?? {}} />
+              <Counts word="error" counts={facets?.["error"] ?? {}} />
+              <Table
+                label="Dead letters"
+                columns={COLUMNS}
+                rows={items}
+                keyOf={(letter) => String(letter.id)}
+                onOpen={(letter) => go(`/executions/${letter.execution_id}`)}
+                onMore={list.more}
+                width={820}
+              />
+            </>
+          ) : (
+            <Empty
+              why={filter ? "No dead letter fits this filter." : "None. Nothing waits for a word."}
+            />
+          )
+        }
+      </Loaded>
+      {answering && (
+        <AnswerDialog
+          answer={answering}
+          filter={letterFilter(query)}
+          total={total}
+          lost={items(list.data.value?.items).some((one) => one.status === "lost")}
+          onClose={() => {
+            setAnswering(null);
+            void list.restart();
+          }}
+        />
+      )}
+    </div>
+  );
+}
+
+const items = (given: readonly DeadLetter[] | undefined): readonly DeadLetter[] => given ?? [];
+
+/** The filter of the list as the filter of an answer, which takes one value for each word. */
+function letterFilter(query: Record<string, string[]>): LetterFilter {
+  const pairs = Object.entries(query).map(([name, values]) => [
+    name,
+    name === "execution" ? Number(values[0]) : values[0],
+  ]);
+  return Object.fromEntries(pairs) as LetterFilter;
+}
+
+interface ActionProps {
+  answer: Answer;
+  total: number;
+  /** A word of the filter has several values: an answer takes one. */
+  several: boolean;
+  onChoose: (answer: Answer) => void;
+}
+
+function Action({ answer, total, several, onChoose }: ActionProps) {
+  return (
+    <button
+      type="button"
+      class="button"
+      disabled={several}
+      title={several ? "Filter by one value of each word" : undefined}
+      onClick={() => onChoose(answer)}
+    >
+      {answer === "revive" ? "Revive" : "Discard"} {total.toLocaleString("en")}…
+    </button>
+  );
+}
+
+function Counts({ word, counts }: { word: string; counts: Record<string, number> }) {
+  const pairs = Object.entries(counts);
+  if (pairs.length < 2) return null;
+  return (
+    <ul class="tally" aria-label={`By ${word}`}>
+      {pairs.map(([value, count]) => (
+        <li key={value}>
+          <button
+            type="button"
+            class="button small"
+            onClick={() =>
+              setQuery(
+                { q: `${currentFilter()} ${word}:${JSON.stringify(value)}`.trim() },
+                { replace: false },
+              )
+            }
+          >
+            {count.toLocaleString("en")} <Text of={value} />
+          </button>
+        </li>
+      ))}
+    </ul>
+  );
+}
+
+interface AnswerProps {
+  answer: Answer;
+  filter: LetterFilter;
+  total: number;
+  lost: boolean;
+  onClose: () => void;
+}
+
+function AnswerDialog({ answer, filter, total, lost, onClose }: AnswerProps) {
+  const [looked, setLooked] = useState(false);
+  const key = useMemo(() => crypto.randomUUID(), []);
+  const revives = answer === "revive";
+  const verb = `${revives ? "Revive" : "Discard"} ${total.toLocaleString("en")}`;
+  const send = async (reason: string) => {
+    if (revives) {
+      const made = await ask("POST /dead-letters/revive", {
+        body: { filter, ...(reason && { reason }) },
+        idempotencyKey: key,
+      });
+      toast(`${made.executions.length} executions run them again.`);
+    } else {
+      await ask("POST /dead-letters/discard", { body: { filter, reason } });
+      toast(`${total} are discarded.`);
+    }
+  };
+  return (
+    <Confirm
+      title={`${verb}?`}
+      verb={verb}
+      count={total}
+      reason={revives ? "optional" : "required"}
+      ready={!revives || !lost || looked}
+      danger={!revives}
+      onConfirm={send}
+      onClose={onClose}
+    >
+      <p>
+        {revives
+          ? "New executions run them again, from the step that was lost."
+          : "They are not run again. The reason is kept with each of them."}
+      </p>
+      {revives && lost && (
+        <Check
+          label="I have looked at them: a lost run may have done its work"
+          checked={looked}
+          onChange={setLooked}
+        />
+      )}
+    </Confirm>
+  );
+}
+
+const COLUMNS: readonly Column<DeadLetter>[] = [
+  {
+    name: "target",
+    label: "Target",
+    width: "minmax(120px, 1fr)",
+    cell: (letter) => (
+      <Link to={`/targets/${encodeURIComponent(letter.target.name)}`}>
+        <b>
+          <Text of={letter.target.name} />
+        </b>
+      </Link>
+    ),
+  },
+  {
+    name: "status",
+    label: "State",
+    width: "minmax(90px, 1fr)",
+    cell: (letter) => <Status state={letter.status} />,
+  },
+  {
+    name: "execution",
+    label: "Execution",
+    width: "minmax(140px, 1fr)",
+    cell: (letter) => (
+      <Link to={`/executions/${letter.execution_id}`}>
+        <Text of={letter.job_name} /> #{letter.execution_id}
+      </Link>
+    ),
+  },
+  {
+    name: "error",
+    label: "What happened",
+    width: "minmax(200px, 3fr)",
+    cell: (letter) => <Text of={letter.error?.message ?? ""} />,
+  },
+  {
+    name: "late",
+    label: "Found later",
+    width: "minmax(110px, 1fr)",
+    cell: (letter) =>
+      letter.late_result ? (
+        <Status state={letter.late_result.status} />
+      ) : (
+        <span class="dim">–</span>
+      ),
+  },
+  {
+    name: "at",
+    label: "Ended",
+    width: "minmax(90px, 1fr)",
+    end: true,
+    cell: (letter) => <Time at={letter.at} ago />,
+  },
+];

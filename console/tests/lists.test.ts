@@ -1,0 +1,96 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import type { Job, TargetHealth, UpcomingMoment } from "../src/api/types.ts";
+import { lineDiff, toYaml, written } from "../src/jobs/definition.ts";
+import { listed, nightEnd, sameMinute } from "../src/schedules/night.ts";
+import { healthReason } from "../src/targets/health.ts";
+
+const HEALTHY: TargetHealth = {
+  status: "ok",
+  circuit: null,
+  maintenance: null,
+  last_run: null,
+  last_success_at: null,
+  last_contact_at: null,
+  waiting_runs: 0,
+  dead_letters: 0,
+};
+
+test("the reason of a health is said in words", () => {
+  assert.equal(healthReason(HEALTHY), "");
+  const last_run = { status: "unreachable", code: "connect_timeout", at: "" } as const;
+  assert.equal(
+    healthReason({ ...HEALTHY, status: "sick", last_run }),
+    "last run unreachable: connect timeout",
+  );
+  const maintenance = { until: null, reason: "new disk", by: "ben" };
+  assert.equal(
+    healthReason({ ...HEALTHY, status: "maintenance", maintenance, waiting_runs: 2 }),
+    "new disk (ben) · 2 runs wait",
+  );
+  const circuit = { state: "open", code: "auth_failed", since: null, until: null } as const;
+  assert.equal(
+    healthReason({ ...HEALTHY, status: "sick", circuit, dead_letters: 1 }),
+    "closed to logins after auth failed · 1 dead letter",
+  );
+});
+
+const JOB = {
+  id: 3,
+  version: 2,
+  status: "new",
+  name: "disk",
+  description: "",
+  tags: [],
+  actions: [{ command: "df -h", become: null, env: {} }],
+} as unknown as Job;
+
+test("a definition is YAML without what says nothing", async () => {
+  assert.deepEqual(written(JOB), { name: "disk", actions: [{ command: "df -h" }] });
+  assert.equal(await toYaml(JOB), "name: disk\nactions:\n  - command: df -h\n");
+});
+
+test("a difference shows a few lines around each change", async () => {
+  const before = Array.from({ length: 20 }, (_, n) => `line ${n}\n`).join("");
+  const after = before.replace("line 10\n", "other\n");
+  const lines = await lineDiff(before, after);
+  assert.deepEqual(
+    lines.map(({ sign, text }) => `${sign}${text}`),
+    [
+      ...["…", " line 7", " line 8", " line 9", "−line 10", "+other"],
+      ...[" line 11", " line 12", " line 13", "…"],
+    ],
+  );
+});
+
+function moment(id: number, at: string, more: Partial<UpcomingMoment> = {}): UpcomingMoment {
+  const schedule = { id, name: `s-${id}`, job_id: id, job_name: `job-${id}` };
+  return { schedule, due_at: at, fire_at: at, local: at, targets: 3, closed: null, ...more };
+}
+
+test("a night ends in the morning, at least two hours ahead", () => {
+  assert.equal(nightEnd(new Date(2026, 10, 29, 22, 0)).getDate(), 30);
+  assert.equal(nightEnd(new Date(2026, 10, 29, 5, 0)).getDate(), 29);
+  assert.equal(nightEnd(new Date(2026, 10, 29, 7, 0)).getDate(), 30);
+});
+
+test("what begins in the same minute is found, unless a calendar closes it", () => {
+  const closed = { calendar: "freeze", reason: "x", until: null };
+  const found = sameMinute([
+    moment(1, "2026-11-30T02:30:00Z"),
+    moment(2, "2026-11-30T02:30:30Z"),
+    moment(3, "2026-11-30T02:30:40Z", { closed }),
+    moment(4, "2026-11-30T02:31:00Z"),
+  ]);
+  assert.deepEqual(found, [{ at: "2026-11-30T02:30:00Z", count: 2, targets: 6 }]);
+});
+
+test("a schedule that is due very often takes one line", () => {
+  const often = Array.from({ length: 9 }, (_, n) => moment(1, `2026-11-30T02:0${n}:00Z`));
+  const found = listed([...often, moment(2, "2026-11-30T02:30:00Z")]);
+  assert.deepEqual(found.often, [{ first: often[0], count: 9 }]);
+  assert.deepEqual(
+    found.single.map((one) => one.schedule.id),
+    [2],
+  );
+});

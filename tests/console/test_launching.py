@@ -1,0 +1,163 @@
+"""Launching by keyboard and by form: previews, copied commands, targets, schedules."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+from playwright.sync_api import Page, expect
+
+from console.browser import PHONE, check_accessibility, check_width
+from console.conftest import Stack, Visit
+
+PATCH = {
+    "name": "patch-web",
+    "actions": [{"type": "command", "command": "echo ${service} ${level}"}],
+    "targets": {"selector": "lab=true"},
+    "parameters": [
+        {"name": "service", "label": "Service", "required": True, "pattern": "[a-z-]+"},
+        {"name": "level", "type": "choice", "choices": ["low", "high"], "default": "low"},
+        {"name": "token", "type": "secret"},
+    ],
+}
+
+
+def copied(page: Page, item: str) -> str:
+    """What the menu Copy puts into the clipboard."""
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.get_by_role("button", name="Copy", exact=True).click()
+    page.get_by_role("menuitem", name=item, exact=True).click()
+    expect(page.get_by_text(f"Copied: {item.lower()}")).to_be_visible()
+    text: str = page.evaluate("navigator.clipboard.readText()")
+    return text
+
+
+def job(stack: Stack, body: dict[str, Any]) -> int:
+    """The id of a job of this name, made if it is not there."""
+    found = stack.call("GET", f"/jobs?name={body['name']}")["items"]
+    made = found[0] if found else stack.call("POST", "/jobs", body)
+    return int(made["id"])
+
+
+def test_a_command_is_launched_by_keyboard_alone(visit: Visit, stack: Stack) -> None:
+    with visit() as ada:
+        page = ada.go("/")
+        for key in ("g", "l"):
+            page.keyboard.press(key)
+        expect(page.get_by_role("heading", name="Launch", exact=True)).to_be_visible()
+        page.get_by_role("textbox", name="Command").focus()
+        page.keyboard.type("echo by-keyboard")
+        page.keyboard.press("Tab")
+        page.keyboard.type("lab=true")
+        page.keyboard.press("Tab")
+        page.keyboard.press("Tab")
+        page.keyboard.press("Tab")
+        page.keyboard.type("lab-2")
+        expect(page.get_by_text("1 left out")).to_be_visible()
+        button = page.get_by_role("button", name="Launch on 5 targets")
+        expect(button).to_be_enabled()
+        check_accessibility(page)
+        for _ in range(20):
+            if button.evaluate("element => element === document.activeElement"):
+                break
+            page.keyboard.press("Tab")
+        page.keyboard.press("Enter")
+        page.wait_for_url("**/console/executions/*")
+        execution = stack.call("GET", f"/executions/{page.url.rsplit('/', 1)[1].split('?')[0]}")
+        assert execution["total_targets"] == 5
+
+
+def test_the_copied_command_launches_the_same(visit: Visit, stack: Stack) -> None:
+    with visit() as ada:
+        page = ada.go("/launch?command=echo+%22it%27s%22&l=lab%3Dtrue&x=lab-1%2Clab-2&why=ticket+1")
+        expect(page.get_by_role("button", name="Launch on 4 targets")).to_be_enabled()
+        line = copied(page, "Command")
+    program = f"{sys.executable} -m opsjobs"
+    assert line.startswith("opsjobs run ")
+    done = subprocess.run(
+        ["/bin/sh", "-c", line.replace("opsjobs", program, 1)],
+        env={"OPSJOBS_DATA_DIR": str(stack.service.data), "PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("it's") == 4
+    last = stack.call("GET", "/executions?limit=1")["items"][0]
+    assert (last["reason"], last["total_targets"]) == ("ticket 1", 4)
+
+
+def test_unknown_targets_and_nothing_selected_are_said(visit: Visit) -> None:
+    with visit() as ada:
+        page = ada.go("/launch?command=uptime")
+        expect(page.get_by_text("Say on which targets.")).to_be_visible()
+        ada.refusals.add(422)
+        page.get_by_role("combobox", name="Targets").fill("lab-1,web-9")
+        expect(page.get_by_text("There is no target 'web-9'.").first).to_be_visible()
+        expect(page.get_by_text("1 target", exact=True)).to_be_visible()
+        expect(page.get_by_role("button", name="Launch")).to_be_disabled()
+
+
+def test_a_jobs_form_checks_while_typing_and_fits_a_phone(visit: Visit, stack: Stack) -> None:
+    number = job(stack, PATCH)
+    with visit(size=PHONE, role="operator") as ben:
+        page = ben.go(f"/jobs/{number}/launch?p.level=high")
+        expect(page.get_by_text("Fill in Service.")).to_be_visible()
+        expect(page.get_by_label("level")).to_have_value("high")
+        service = page.get_by_label("Service (required)")
+        service.fill("Nginx1")
+        expect(page.get_by_text("It must fit [a-z-]+.")).to_be_visible()
+        service.fill("nginx")
+        page.get_by_label("token").fill("s3cret-canary")
+        button = page.get_by_role("button", name="Launch on 6 targets")
+        expect(button).to_be_enabled()
+        assert "s3cret-canary" not in page.url
+        assert "p.service=nginx" in page.url
+        check_accessibility(page)
+        check_width(page)
+        button.click()
+        page.wait_for_url("**/console/executions/*")
+
+
+def test_a_sick_target_says_why_and_is_held(visit: Visit, stack: Stack) -> None:
+    body = {"name": "away-1", "host": "127.0.0.1", "port": 9, "host_key_policy": "accept_new"}
+    stack.http.post("/targets", json=body)
+    stack.run("uptime", targets={"ids": ["away-1"]})
+    with visit() as ada:
+        page = ada.go("/targets")
+        page.get_by_role("button", name="sick").click()
+        expect(page.get_by_role("row", name="away-1")).to_contain_text("last run unreachable")
+        page.get_by_role("link", name="away-1").click()
+        expect(page.get_by_role("grid", name="Runs on this target")).to_be_visible()
+        page.get_by_role("button", name="Test").click()
+        expect(page.get_by_role("heading", name="The test failed")).to_be_visible()
+        page.get_by_role("button", name="Maintenance…").click()
+        page.get_by_label("Reason").fill("new disk")
+        page.get_by_role("button", name="Begin").click()
+        expect(page.get_by_text("new disk (admin)")).to_be_visible()
+        check_accessibility(page)
+        page.get_by_role("button", name="End maintenance").click()
+        expect(page.get_by_role("button", name="Maintenance…")).to_be_visible()
+
+
+def test_a_schedule_is_edited_with_a_preview_in_words(visit: Visit, stack: Stack) -> None:
+    number = job(stack, {**PATCH, "name": "nightly-job", "parameters": []})
+    nightly = {"name": "at-night", "type": "cron", "cron": "30 2 * * *", "timezone": "UTC"}
+    stack.http.post(f"/jobs/{number}/schedules", json=nightly)
+    with visit() as ada:
+        page = ada.go("/schedules?q=at-night")
+        page.get_by_role("link", name="at-night").click()
+        page.get_by_role("button", name="Edit…").click()
+        page.get_by_label("Cron expression").fill("45 3 * * *")
+        expect(page.get_by_role("dialog").get_by_text("03:45")).not_to_have_count(0)
+        page.get_by_role("button", name="Save").click()
+        expect(page.get_by_role("dialog")).to_be_hidden()
+        found = stack.call("GET", "/schedules?name=at-night")["items"][0]
+        assert found["cron"] == "45 3 * * *", json.dumps(found)
+        page.get_by_role("button", name="Pause…").click()
+        page.get_by_label("Reason").fill("freeze")
+        page.get_by_role("button", name="Pause", exact=True).click()
+        expect(page.get_by_text("freeze")).to_be_visible()
