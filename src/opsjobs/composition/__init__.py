@@ -287,7 +287,6 @@ def build(
     launcher = _launcher(
         settings, inventory, notifier, judges, current_principal=platform_users.standing, **kept
     )
-    breaker = Breaker(circuits, clock, observe=_count_circuits(metrics))
     most_triggers = settings.execution.triggers_per_caller
     job_triggers = JobTriggers(database, vault, clock, most_per_owner=most_triggers)
     return Services(
