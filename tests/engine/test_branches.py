@@ -59,16 +59,17 @@ async def both_spoke(on: Harness, execution: Execution) -> None:
 
 
 async def take_over(on: Harness, execution: Execution) -> None:
-    """Declare the run's worker dead; return once another session of a worker has the run.
+    """Declare the run's worker dead; return once another session of a worker has claimed the run.
 
     That may be one of the same worker: it learns from its lease that it was declared dead, and
-    registers again.
+    registers again. It may have given the run back already, to wait for a retry: the fence, which
+    grows with every claim, tells that, and the owner does not.
     """
     before = await on.row(execution)
     await on.bury(before["worker"])
 
     async def is_taken_over() -> bool:
-        return (await on.row(execution))["owner"] not in (None, before["owner"])
+        return bool((await on.row(execution))["fence"] > before["fence"])
 
     await until(is_taken_over, SECONDS)
 
