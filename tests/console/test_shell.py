@@ -124,3 +124,23 @@ def test_storage_holds_taste_and_no_secret(visit: Visit, stack: Stack) -> None:
         held = page.evaluate("JSON.stringify([localStorage, sessionStorage, document.cookie])")
         assert stack.token not in held
         assert set(page.evaluate("Object.keys(localStorage)")) <= {"opsjobs.taste"}
+
+
+def test_a_hidden_tab_asks_nothing(visit: Visit) -> None:
+    with visit() as ada:
+        ada.page.clock.install()
+        page = ada.go("/")
+        asked: list[str] = []
+        page.on("request", lambda request: asked.append(request.url))
+        page.clock.run_for(31_000)
+        expect(
+            page.get_by_text("Nothing waits for you.").or_(page.get_by_label("Needs you").first)
+        ).to_be_visible()
+        assert any("/executions?" in url for url in asked)
+        page.evaluate(
+            "Object.defineProperty(document, 'hidden', {get: () => true, configurable: true});"
+            "document.dispatchEvent(new Event('visibilitychange'))"
+        )
+        asked.clear()
+        page.clock.run_for(120_000)
+        assert asked == []

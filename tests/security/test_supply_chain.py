@@ -16,6 +16,8 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from opsjobs.web.console_files import ConsoleFiles
+
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
@@ -46,10 +48,21 @@ def test_the_bill_of_materials_has_all_that_is_needed_as_it_is_installed(
         canonicalize_name(Requirement(text).name) for text in PROJECT["dependency-groups"]["dev"]
     }
     assert not of_tests & set(parts)
-    known = {*parts, "opsconductor-jobs"}
+    known = {*(part["bom-ref"] for part in bom["components"]), "opsconductor-jobs"}
     assert {
         name for edge in bom["dependencies"] for name in (edge["ref"], *edge["dependsOn"])
     } == known
+
+
+def test_the_bill_of_materials_has_what_is_bundled_into_the_console(bom: dict[str, Any]) -> None:
+    if ConsoleFiles().index() is None:
+        pytest.skip("the console was not built: scripts/console build")
+    lock = json.loads((ROOT / "console/package-lock.json").read_text())["packages"]
+    bundled = [part for part in bom["components"] if part["bom-ref"].startswith("npm:")]
+    assert {"preact", "@preact/signals"} <= {part["name"] for part in bundled}
+    for part in bundled:
+        assert part["version"] == lock[f"node_modules/{part['name']}"]["version"]
+        assert part["purl"] == f"pkg:npm/{part['name'].replace('@', '%40')}@{part['version']}"
 
 
 def test_an_audit_that_asked_nobody_is_no_success(tmp_path: Path) -> None:

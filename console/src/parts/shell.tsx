@@ -6,7 +6,8 @@ import { RequestError } from "../api/problem.ts";
 import { match } from "../paths.ts";
 import { Link, path } from "../router.tsx";
 import { NAVIGATION, type PageProps, type PageRoute, ROUTES } from "../routes.ts";
-import { followEvents } from "../state/events.ts";
+import { approvalsWaiting, countApprovals } from "../state/approvals-waiting.ts";
+import { followEvents, useEvents } from "../state/events.ts";
 import { loginGate, proofGate } from "../state/login.ts";
 import { mayDo } from "../state/rights.ts";
 import { logout, me } from "../state/session.ts";
@@ -44,6 +45,10 @@ export function Shell() {
   }, [path.value]);
   const known = me.value !== null;
   useEffect(() => (known ? followEvents() : undefined), [known]);
+  useEffect(() => {
+    if (known) void countApprovals();
+  }, [known]);
+  useEvents(["approval.*"], countApprovals);
   return (
     <>
       <a class="skip" href="#page">
@@ -95,6 +100,11 @@ function Bar() {
             aria-current={isOpen(entry.path) ? "page" : undefined}
           >
             {entry.label}
+            {entry.path === "/approvals" && approvalsWaiting.value > 0 && (
+              <span class="badge" aria-label={`${approvalsWaiting.value} wait for a decision`}>
+                {approvalsWaiting.value}
+              </span>
+            )}
           </Link>
         ))}
         {others.length > 0 && <Menu label="More" kind="plain" items={others.map(item)} />}
