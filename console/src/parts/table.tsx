@@ -210,6 +210,7 @@ function Line<T>({ row, index, tabIndex, table, onFocus }: LineProps<T>) {
           key={column.name}
           role="gridcell"
           class={`${at === 0 ? "first" : ""} ${column.end ? "end" : ""}`}
+          data-label={column.label}
         >
           {column.cell(row)}
         </span>
