@@ -121,6 +121,7 @@ def test_a_refusal_ends_it_with_its_reason(answer: ApiResponse, code: int, words
             EXECUTION,
             "backup #7, execution 9: partial on 3 targets (2 succeeded, 1 failed)",
         ),
+        ("execution.started", EXECUTION, "backup #7, execution 9: on 3 targets"),
         (
             "target_run.finished",
             {"target": {"name": "web-1"}, "status": "failed", "error": {"message": "exit 3"}},

@@ -86,7 +86,7 @@ def _about(kind: str, data: Mapping[str, Any]) -> str:
     """Return what an event is about in a few words; "" if only its subject is known."""
     noun = kind.partition(".")[0]
     if "total_targets" in data:
-        return _about_execution(data)
+        return _about_execution(data, is_begin=kind.endswith((".queued", ".started")))
     match noun:
         case "target_run":
             return _about_run(data)
@@ -100,15 +100,14 @@ def _about(kind: str, data: Mapping[str, Any]) -> str:
     return _join(data.get("name"), data.get("disabled_reason"))
 
 
-def _about_execution(data: Mapping[str, Any]) -> str:
+def _about_execution(data: Mapping[str, Any], *, is_begin: bool) -> str:
+    """Return the name and the state; at its beginning without, as that may be a later one."""
     number = f" #{data['number']}" if data.get("number") is not None else ""
     counts = data.get("counts")
     share = f" ({render_counts(counts)})" if isinstance(counts, dict) and counts else ""
-    targets = pluralize(int(data["total_targets"]), "target")
-    return (
-        f"{data.get('job_name')}{number}, execution {data.get('id')}: {data.get('status')} on "
-        f"{targets}{share}"
-    )
+    targets = f"on {pluralize(int(data['total_targets']), 'target')}"
+    state = targets if is_begin else f"{data.get('status')} {targets}{share}"
+    return f"{data.get('job_name')}{number}, execution {data.get('id')}: {state}"
 
 
 def _about_run(data: Mapping[str, Any]) -> str:
