@@ -1,6 +1,7 @@
 """`.venv/bin/python bench/console.py`: the budgets of the console's execution page, in a real Chromium; ends with 1 where one is missed.
 
-`opsjobs up` with 10,000 seeded targets, whose runs a worker of the bench plays through the ledger. Prints a table.
+`opsjobs up` with 10,000 seeded targets, whose runs a worker of the bench plays through the ledger, and a machine that writes a million lines.
+Prints a table.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from console.browser import find_chromium, visitor
 from console.conftest import Stack
 from console.seeded import Seeded, seed
 from console.test_large_execution import WATCH
+from console.test_output import LINES, launch
 from kit.backing_servers import memory, open_folder
 from kit.many_runs import ManyRuns
 from kit.opsjobs_processes import up
@@ -37,6 +39,10 @@ from opsjobs.web.console_files import INDEX, STATIC
 ENTRY_KB, TOTAL_KB = 60.0, 150.0
 PAINT_MS, CELLS_MS, TASK_MS, FRAME_P95_MS = 1_000.0, 2_000.0, 100.0, 33.0
 HEAP_GROWTH_MB = 5.0
+LOG_HEAP_MB, LOG_NODES = 80.0, 600.0
+# A jump takes two frames: one to ask for the lines, one to show them.
+JUMP_P95_MS = 34.0
+SCROLLS = 150
 VISITS = 5
 STATES_A_SECOND = 1_000
 STORM_TARGETS = 5_000
@@ -81,8 +87,8 @@ def imported(script: bytes) -> set[str]:
 
 @contextmanager
 def service() -> Iterator[Stack]:
-    """A service without machines of its own."""
-    with open_folder(memory()) as folder, up(folder / "data") as running:
+    """A service with one machine of its own."""
+    with open_folder(memory()) as folder, up(folder / "data", "--lab", "1") as running:
         url = (running.data / "endpoint").read_text().strip()
         token = (running.data / "admin-token").read_text().strip()
         headers = {"Authorization": f"Bearer {token}"}
@@ -162,6 +168,36 @@ def storm(browser: Browser, seeded: Seeded, report: Report) -> None:
         )
 
 
+def long_log(browser: Browser, stack: Stack, report: Report) -> None:
+    """A million lines: scrolled by the wheel, and by jumps to anywhere."""
+    execution = launch(stack, f"seq {LINES}", "lab-1", output_limit="10MiB", timeout="5m")
+    with visitor(browser, stack.url, stack.token) as ada:
+        ada.page.add_init_script(WATCH)
+        page = ada.go(f"/executions/{execution}?tab=output&on=lab-1")
+        session = page.context.new_cdp_session(page)
+        session.send("Performance.enable")
+        page.get_by_text(f"{LINES:,} lines").wait_for()
+        page.get_by_role("region", name="Output of lab-1").hover()
+        page.evaluate("window.watchFrames()")
+        for _ in range(SCROLLS):
+            page.mouse.wheel(0, 240)
+            page.wait_for_timeout(16)
+        report.note("1,000,000 lines, wheel: p95 of frames", frames_p95(page), FRAME_P95_MS, "ms")
+        page.evaluate("window.frames.length = 0")
+        for n in range(SCROLLS):
+            share = (n * 0.618) % 1
+            page.evaluate(
+                "share => { const box = document.querySelector('.log');"
+                " box.scrollTop = box.scrollHeight * share }",
+                share,
+            )
+            page.wait_for_timeout(16)
+        report.note("1,000,000 lines, jumps: p95 of frames", frames_p95(page), JUMP_P95_MS, "ms")
+        report.note("1,000,000 lines: heap", heap_mb(session), LOG_HEAP_MB, "MB")
+        nodes = page.evaluate("document.querySelectorAll('*').length")
+        report.note("1,000,000 lines: elements of the page", nodes, LOG_NODES, "")
+
+
 def frames_p95(page: Page) -> float:
     """The time that 95 of 100 frames kept to."""
     frames = sorted(page.evaluate("window.frames"))
@@ -183,6 +219,7 @@ def main() -> int:
         browser = playwright.chromium.launch(
             executable_path=program, args=["--no-sandbox", "--disable-gpu"]
         )
+        long_log(browser, stack, report)
         seeded = seed(stack)
         first_views(browser, seeded, ended(seeded), report)
         storm(browser, seeded, report)
