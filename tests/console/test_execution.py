@@ -123,6 +123,7 @@ def test_each_part_of_the_page_is_accessible(visit: Visit, stack: Stack, job: st
         with visit(theme=theme, size=size) as ada:
             for query in (
                 "",
+                "?tab=targets",
                 f"?target={target}",
                 "?tab=output",
                 "?tab=timeline",
@@ -241,7 +242,7 @@ def test_columns_that_cannot_be_read_are_said_and_tried_again(
             lambda route: route.fulfill(status=503, json=refused, headers={"Retry-After": "1"}),
             times=1,
         )
-        page = ada.go(f"/executions/{ended}")
+        page = ada.go(f"/executions/{ended}?tab=targets")
         expect(page.get_by_role("button", name=f"{MACHINES} failed")).to_be_visible()
         expect(page.get_by_role("grid", name="Targets")).to_be_visible()
         expect(page.get_by_role("alert")).to_have_count(0)

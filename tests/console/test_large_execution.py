@@ -90,7 +90,7 @@ def test_ten_thousand_targets_are_there_at_once_and_all_of_them_count(
     with visit() as ada:
         ratios = []
         for _ in range(3):
-            page = opened(ada, f"/executions/{ended}")
+            page = opened(ada, f"/executions/{ended}?tab=targets")
             expect(
                 page.get_by_role("application", name=f"Map of {TARGETS} targets")
             ).to_be_visible()
@@ -111,7 +111,7 @@ def test_a_filter_a_selection_and_a_target_survive_reload_and_the_back_button(
     visit: Visit, ended: int
 ) -> None:
     with visit() as ada:
-        page = ada.go(f"/executions/{ended}")
+        page = ada.go(f"/executions/{ended}?tab=targets")
         page.get_by_role("button", name="500 failed").click()
         expect(page.get_by_text("500 of 10,000 targets")).to_be_visible()
         page.get_by_label("Group by").select_option("rack")
@@ -144,7 +144,7 @@ def test_a_filter_a_selection_and_a_target_survive_reload_and_the_back_button(
 
 def test_the_cells_are_moved_over_by_keys_and_say_where(visit: Visit, ended: int) -> None:
     with visit() as ada:
-        page = ada.go(f"/executions/{ended}?q=status:lost")
+        page = ada.go(f"/executions/{ended}?tab=targets&q=status:lost")
         cells = page.get_by_role("application")
         said = page.locator(".cells-words")
         cells.focus()
@@ -162,7 +162,7 @@ def test_the_cells_are_moved_over_by_keys_and_say_where(visit: Visit, ended: int
 
 def test_the_run_is_shown_as_it_was(visit: Visit, ended: int) -> None:
     with visit() as ada:
-        page = ada.go(f"/executions/{ended}")
+        page = ada.go(f"/executions/{ended}?tab=targets")
         now = counted(page)
         page.get_by_role("button", name="As it was").click()
         slider = page.get_by_role("slider", name="Time")

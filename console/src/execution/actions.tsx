@@ -1,6 +1,6 @@
 /** What can be done with an execution: cancel, pause, retry, run again, copy. */
 import { useState } from "preact/hooks";
-import type { Execution } from "../api/types.ts";
+import type { ExecutionDetail } from "../api/types.ts";
 import { PREFIX } from "../api/url.ts";
 import { commandLine, curlLine } from "../parts/command-line.ts";
 import { CopyMenu } from "../parts/copy.tsx";
@@ -14,21 +14,24 @@ import type { ExecutionView } from "./view.ts";
 
 type Open = "cancel" | "pause" | "again" | { retry: Wanted };
 
-export function Actions({ view, execution }: { view: ExecutionView; execution: Execution }) {
+export function Actions({ view, execution }: { view: ExecutionView; execution: ExecutionDetail }) {
   const [open, setOpen] = useState<Open | null>(null);
   const close = () => setOpen(null);
   const ended = execution.finished_at !== null;
   const { status, id } = execution;
-  const mayCancel = mayDo("executions:cancel", execution.labels);
-  const mayRetry = mayDo("executions:retry", execution.labels);
+  const whyNot = (action: string): string | null => execution.cannot[action]?.detail ?? null;
+  // What a role never allows is in neither list, and is not shown.
+  const has = (action: string): boolean =>
+    execution.can.includes(action) || whyNot(action) !== null;
   return (
     <>
-      {!ended && mayCancel && (
+      {!ended && has("cancel") && (
         <>
           <button
             type="button"
             class="button danger"
-            disabled={status === "cancelling"}
+            disabled={status === "cancelling" || whyNot("cancel") !== null}
+            title={whyNot("cancel") ?? undefined}
             onClick={() => setOpen("cancel")}
           >
             {status === "cancelling" ? "Cancelling …" : "Cancel"}
@@ -40,7 +43,9 @@ export function Actions({ view, execution }: { view: ExecutionView; execution: E
           )}
         </>
       )}
-      {mayRetry && <RetryMenu view={view} ended={ended} onChoose={(retry) => setOpen({ retry })} />}
+      {has("retry") && (
+        <RetryMenu view={view} why={whyNot("retry")} onChoose={(retry) => setOpen({ retry })} />
+      )}
       {ended && execution.job_id !== null && mayDo("jobs:execute", execution.labels) && (
         <button type="button" class="button" onClick={() => setOpen("again")}>
           Run again
@@ -65,15 +70,16 @@ export function Actions({ view, execution }: { view: ExecutionView; execution: E
 
 interface RetryMenuProps {
   view: ExecutionView;
-  ended: boolean;
+  /** Why nothing can be retried now. */
+  why: string | null;
   onChoose: (wanted: Wanted) => void;
 }
 
-function RetryMenu({ view, ended, onChoose }: RetryMenuProps) {
+function RetryMenu({ view, why, onChoose }: RetryMenuProps) {
   const choices = choicesOf(view).filter(({ count }) => count > 0);
   const items: MenuItem[] = choices.map(({ which, label, count }) => ({
     label: `${count.toLocaleString("en")} ${label}`,
-    why: ended ? null : "after it has ended, or was cancelled",
+    why,
     onChoose: () => onChoose({ which, count }),
   }));
   if (items.length === 0) return null;

@@ -99,7 +99,10 @@ export function CancelProof({ view, execution }: { view: ExecutionView; executio
               class="button small plain"
               onClick={() =>
                 setQuery(
-                  { q: proof === "open" ? "status:running,waiting" : `proof:${proof}` },
+                  {
+                    q: proof === "open" ? "status:running,waiting" : `proof:${proof}`,
+                    tab: "targets",
+                  },
                   { replace: false },
                 )
               }

@@ -1,5 +1,5 @@
 /** The head of an execution: what, who, how far, what it waits for, and what can be done. */
-import type { Execution, WaitingOn } from "../api/types.ts";
+import type { Execution, ExecutionDetail, WaitingOn } from "../api/types.ts";
 import { type GatePolicy, type Wave, wavesOf } from "../matrix/waves.ts";
 import { Icon, type IconName } from "../parts/icon.tsx";
 import { useTitle } from "../parts/shell.tsx";
@@ -27,7 +27,7 @@ const SIGNS = {
   off: "–",
 };
 
-export function Head({ view, execution }: { view: ExecutionView; execution: Execution }) {
+export function Head({ view, execution }: { view: ExecutionView; execution: ExecutionDetail }) {
   const counts = view.past.value ? view.counts.value : countsOf(view, execution);
   const tone = toneOf(execution.status);
   const bad = ["failed", "lost", "dead", "timeout", "unreachable"].reduce(
@@ -124,6 +124,12 @@ function About({ execution }: { execution: Execution }) {
   );
 }
 
+/** Add a word to the filter or take it away, and show the targets that it is about. */
+function filterBy(view: ExecutionView, key: string, value: string): void {
+  const text = formatFilter(toggled(view.filter.value, key, value));
+  setQuery({ q: text || null, tab: "targets" }, { replace: false });
+}
+
 /** Each state with its number; choosing one filters by it. */
 function TallyFilter(props: {
   view: ExecutionView;
@@ -133,10 +139,6 @@ function TallyFilter(props: {
   const { view, counts, total } = props;
   const chosen = valuesOf(view.filter.value, "status");
   const pairs = worstFirst(counts);
-  const choose = (state: string) => {
-    const text = formatFilter(toggled(view.filter.value, "status", state));
-    setQuery({ q: text || null }, { replace: false });
-  };
   return (
     <div class="tally-filter" role="group" aria-label={`States of ${total} targets`}>
       {pairs.map(([state, count]) => (
@@ -147,7 +149,7 @@ function TallyFilter(props: {
           aria-pressed={chosen.includes(state)}
           style={{ flexGrow: Math.max(count / Math.max(1, total), 0.02) }}
           title={`Show only ${wordsOf(state)}`}
-          onClick={() => choose(state)}
+          onClick={() => filterBy(view, "status", state)}
         >
           <span class="tally-words">
             <Icon name={toneOf(state) as IconName} turning={state === "running"} />
@@ -173,14 +175,7 @@ function WaveSegments({ view, execution }: { view: ExecutionView; execution: Exe
           <button
             type="button"
             class="button small"
-            onClick={() =>
-              setQuery(
-                {
-                  q: formatFilter(toggled(view.filter.value, "wave", String(wave.number))) || null,
-                },
-                { replace: false },
-              )
-            }
+            onClick={() => filterBy(view, "wave", String(wave.number))}
           >
             <span class="wave-fill" style={{ inlineSize: `${shareOf(wave)}%` }} />
             <span class="wave-words">

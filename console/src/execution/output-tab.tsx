@@ -8,7 +8,7 @@ import "../style/log.css";
 
 /** The change of the address that selects runs and shows them in the table. */
 export function selectRuns(runs: readonly number[]): Record<string, string | null> {
-  return { ...selections.toParams({ all: null, flipped: new Set(runs) }), tab: null };
+  return { ...selections.toParams({ all: null, flipped: new Set(runs) }), tab: "targets" };
 }
 
 export function OutputTab({ view }: { view: ExecutionView }) {

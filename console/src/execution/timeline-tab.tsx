@@ -67,7 +67,7 @@ export function TimelineTab({ view, runs }: { view: ExecutionView; runs: Runs })
             <button
               type="button"
               class="button small"
-              onClick={() => setQuery({ tab: null }, { replace: false })}
+              onClick={() => setQuery({ tab: "targets" }, { replace: false })}
             >
               Show the {view.rows.value.length.toLocaleString("en")} of{" "}
               {spans.map((span) => `took:${span}`).join(" ")}

@@ -3,7 +3,7 @@ import { computed, effect, type ReadonlySignal, signal } from "@preact/signals";
 import { ask } from "../api/ask.ts";
 import { RequestError } from "../api/problem.ts";
 import { follow } from "../api/stream.ts";
-import type { Execution, Matrix } from "../api/types.ts";
+import type { ExecutionDetail, Matrix } from "../api/types.ts";
 import { urlOf } from "../api/url.ts";
 import { labelsOf, matching } from "../matrix/rows.ts";
 import { type Runs, tally } from "../matrix/runs.ts";
@@ -25,7 +25,7 @@ const HIDDEN_MS = 60_000;
 
 export class ExecutionView {
   readonly id: string;
-  readonly execution: Resource<Execution>;
+  readonly execution: Resource<ExecutionDetail>;
   readonly runs = signal<Runs | null>(null);
   readonly labels = signal<Matrix["labels"]>({});
   /** The policy that the launch fixed, once it was read. */

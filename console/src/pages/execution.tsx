@@ -1,6 +1,6 @@
 /** One execution: what happened, which hosts differ, what now? */
 import { useEffect, useMemo } from "preact/hooks";
-import type { Execution } from "../api/types.ts";
+import type { ExecutionDetail } from "../api/types.ts";
 import { CancelProof } from "../execution/cancel.tsx";
 import { GroupsTab } from "../execution/groups-tab.tsx";
 import { Head } from "../execution/head.tsx";
@@ -31,7 +31,7 @@ export default function ExecutionPage({ id }: { id: string }) {
   );
 }
 
-function Body({ view, execution }: { view: ExecutionView; execution: Execution }) {
+function Body({ view, execution }: { view: ExecutionView; execution: ExecutionDetail }) {
   const runs = view.runs.value;
   const failure = view.failure.value;
   return (
@@ -53,16 +53,20 @@ function Body({ view, execution }: { view: ExecutionView; execution: Execution }
   );
 }
 
+const FAILED: ReadonlySet<ExecutionDetail["status"]> = new Set(["partial", "failed", "timeout"]);
+
+const hasFailed = (execution: ExecutionDetail): boolean => FAILED.has(execution.status);
+
 interface PartsProps {
   view: ExecutionView;
-  execution: Execution;
+  execution: ExecutionDetail;
   runs: Runs;
 }
 
 function Parts({ view, execution, runs }: PartsProps) {
   const tabs: Tab[] = [
-    { name: "targets", label: "Targets", content: () => <TargetsTab view={view} runs={runs} /> },
     { name: "groups", label: "Groups", content: () => <GroupsTab view={view} /> },
+    { name: "targets", label: "Targets", content: () => <TargetsTab view={view} runs={runs} /> },
     { name: "output", label: "Output", content: () => <OutputTab view={view} /> },
     { name: "timeline", label: "Timeline", content: () => <TimelineTab view={view} runs={runs} /> },
     {
@@ -72,6 +76,8 @@ function Parts({ view, execution, runs }: PartsProps) {
     },
     { name: "who", label: "Who", content: () => <WhoTab view={view} execution={execution} /> },
   ];
+  // What has ended badly opens on what it came to. Decided once: no tab moves under the reader.
+  const first = useMemo(() => (hasFailed(execution) ? "groups" : "targets"), [view]);
   const target = query.value.get("target");
   return (
     <>
@@ -79,7 +85,7 @@ function Parts({ view, execution, runs }: PartsProps) {
       <div class={target ? "with-side" : ""}>
         <div class="grow travel-place">
           <TimeTravel view={view} runs={runs} />
-          <Tabs label="Parts of the execution" tabs={tabs} first="targets" />
+          <Tabs label="Parts of the execution" tabs={tabs} first={first} />
         </div>
         {target && <TargetPanel view={view} runs={runs} />}
       </div>
