@@ -1,4 +1,4 @@
-"""Actions that a caller may do on one object now, judged by the code that judges the request."""
+"""The fields `can` and `cannot` of single objects, judged by the code of the request itself."""
 
 from __future__ import annotations
 

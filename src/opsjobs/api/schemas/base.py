@@ -102,15 +102,16 @@ Json = dict[str, Any]
 
 
 class RefusedActionOut(AnswerModel):
-    """Why an action would be refused now, as the request itself would say it."""
+    """The refusal that an action would get now, in the words of its request."""
 
     code: str
     detail: str
 
 
 class ActionsOut(AnswerModel):
-    """Actions of the caller on this object. Those that its permissions do not have are in neither.
+    """Actions of the caller on this object.
 
+    Those that the caller's permissions never allow are in neither field.
     Another request may change the object in between, so an action may still be refused.
     """
 

@@ -270,7 +270,7 @@ async def _lock_open(connection: Connection, execution_id: int) -> None:
 
 
 async def judge(database: Database, execution_id: int) -> Mapping[str, Refusal | None]:
-    """Return for `cancel`, `pause` and `resume` how each would be refused now; None: it is not.
+    """Return for `cancel`, `pause` and `resume` the refusal that each would get now, or None.
 
     Nothing is locked: an action may still be refused, because the execution has moved on.
     """
