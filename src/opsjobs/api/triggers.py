@@ -125,7 +125,7 @@ async def show(trigger: TriggerDep) -> Response:
     response_model=TriggerCallListOut,
 )
 async def calls(services: ServicesDep, trigger: TriggerDep) -> Response:
-    """List the last 100 calls, the newest first: what became of them, and why.
+    """List the last 100 calls, the newest first: their outcomes, and the reasons.
 
     A refused call may stand for several (`times`) of the same kind.
     """

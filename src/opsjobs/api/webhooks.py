@@ -170,7 +170,7 @@ async def rotate(services: ServicesDep, webhook: WebhookDep, rotation: SecretRot
 async def test(request: Request, services: ServicesDep, webhook: WebhookDep) -> Response:
     """Queue a message of type `webhook.test`, and return its delivery.
 
-    It goes the way of all others; the delivery's address shows what became of it.
+    It goes the way of all others; the delivery's address shows its outcome.
     """
     _check_enabled(webhook)
     delivery = await services.webhooks.send_test(webhook)

@@ -275,7 +275,7 @@ def rotate(trigger: Trigger, output: options.Output = Form.TABLE) -> None:
 
 @app.command()
 def calls(trigger: Trigger, output: options.Output = Form.TABLE) -> None:
-    """List the last 100 calls of a trigger, the newest first: what became of them, and why."""
+    """List the last 100 calls of a trigger, the newest first: their outcomes, and the reasons."""
     with connect() as client:
         found = client.get(f"{path_of('trigger', find_trigger(client, trigger)['id'])}/calls")
     show_list(found["items"], CALL_COLUMNS, output, name="outcome")

@@ -36,7 +36,7 @@ TABLE = "job_triggers"
 
 @dataclass(frozen=True, slots=True)
 class TriggerCall:
-    """A call of a trigger, and what became of it."""
+    """A call of a trigger, and its outcome."""
 
     outcome: CallOutcome
     code: str | None = None

@@ -33,7 +33,7 @@ class CallConditionOut(AnswerModel):
 
 
 class TriggerCallOut(AnswerModel):
-    """A call of a trigger, and what became of it."""
+    """A call of a trigger, and its outcome."""
 
     id: int
     at: Timestamp
