@@ -1,6 +1,6 @@
-"""WinRM: commands and logins a second on one core, beside pypsrp in threads.
+"""WinRM: commands and logins a second on one core, beside pypsrp in threads; and one file.
 
-    PYTHONPATH=src:tests python bench/winrm.py [--seconds 3]
+    PYTHONPATH=src:tests python bench/winrm.py [--seconds 3] [--mib 100]
 
 The stand-in host runs in a process of its own, on the other core. It starts `/bin/sh` for each
 command, so both clients wait for it; what is compared is the client.
@@ -10,13 +10,17 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import hashlib
 import multiprocessing
+import random
+import resource
+import tempfile
 import time
 import warnings
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from pypsrp.shell import Process, SignalCode, WinRS
@@ -25,7 +29,9 @@ from pypsrp.wsman import WSMan
 from kit.windows_hosts import PASSWORD, USER, password_credential, windows_host
 from opsjobs.model.target import Endpoint, Target, Transport
 from opsjobs.model.winrm import WinrmOptions
+from opsjobs.remote.download import read_pieces
 from opsjobs.remote.session import RemoteExit
+from opsjobs.remote.upload import WINDOW_BYTES, FileAttributes, Upload, stage
 from opsjobs.remote.winrm.connect import WinrmConnector
 from opsjobs.remote.winrm.pool import WinrmPool
 from opsjobs.standalone.lab.wsman.service import LabQuotas
@@ -105,6 +111,54 @@ async def ours(port: int, seconds: float) -> tuple[Rate, Rate]:
     return commands, logins
 
 
+@dataclass(frozen=True)
+class Noise:
+    """A source of so many bytes, made as they are read."""
+
+    size: int
+    piece: bytes = random.Random(1).randbytes(1 << 20)
+
+    @property
+    def sha256(self) -> bytes:
+        digest = hashlib.sha256()
+        for _ in range(self.size >> 20):
+            digest.update(self.piece)
+        return digest.digest()
+
+    async def pieces(self, offset: int) -> AsyncIterator[bytes]:
+        while offset < self.size:
+            within = offset % len(self.piece)
+            yield self.piece[within:]
+            offset += len(self.piece) - within
+
+
+async def file_both_ways(port: int, mib: int) -> None:
+    """Upload and download one file; print the rates and the growth of this process."""
+    pool, source = WinrmPool(WinrmConnector()), Noise(mib << 20)
+    with tempfile.TemporaryDirectory(prefix="opsjobs-bench-") as folder:
+        path = f"{folder}/file"
+        async with pool.session(endpoint(port)) as session, session.disk() as disk:
+            before, began = _peak_mib(), time.monotonic()
+            order = Upload(source, path, FileAttributes(), "bench", lambda _: None)
+            assert await stage(disk, order)
+            await disk.replace(order.draft, path)
+            up, digest = time.monotonic(), hashlib.sha256()
+            file = await disk.open(path)
+            async for piece in read_pieces(file, 0, source.size, disk.request_bytes, WINDOW_BYTES):
+                digest.update(piece)
+            down = time.monotonic()
+            assert digest.digest() == source.sha256
+        print(
+            f"{mib} MiB: up {mib / (up - began):.0f} MiB/s with its hash, down "
+            f"{mib / (down - up):.0f} MiB/s; {_peak_mib() - before} MiB more memory"
+        )
+    await pool.close()
+
+
+def _peak_mib() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
+
+
 def pypsrp(port: int, seconds: float) -> tuple[Rate, Rate]:
     """The same with pypsrp in threads."""
 
@@ -155,13 +209,15 @@ def pypsrp(port: int, seconds: float) -> tuple[Rate, Rate]:
 def main() -> None:
     options = argparse.ArgumentParser()
     options.add_argument("--seconds", type=float, default=3.0)
-    seconds = options.parse_args().seconds
+    options.add_argument("--mib", type=int, default=100)
+    seconds, mib = options.parse_args().seconds, options.parse_args().mib
     warnings.simplefilter("ignore")
     port = multiprocessing.Value("i", 0)
     host = multiprocessing.Process(target=serve, args=(port,), daemon=True)
     host.start()
     while port.value == 0:
         time.sleep(0.05)
+    asyncio.run(file_both_ways(port.value, mib))
     found = asyncio.run(ours(port.value, seconds))
     theirs = pypsrp(port.value, seconds)
     names = ("commands on kept shells", "login, shell, command")

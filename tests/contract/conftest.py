@@ -100,7 +100,7 @@ EVERY_GROUND = [*POSIX_GROUNDS, "winrm"]
 
 @pytest.fixture(params=POSIX_GROUNDS)
 def ground(request: pytest.FixtureRequest) -> Opening:
-    """Each ground in turn."""
+    """Each POSIX ground in turn."""
     return opening(request)
 
 

@@ -243,14 +243,14 @@ async def test_a_session_keeps_to_its_capabilities(ground: Opening, platform: st
                 program = Program(command="echo $NAME", env={"NAME": "ada"})
                 here.script("echo $NAME", [Output("stdout", b"ada\n"), RemoteExit(0)])
                 assert (await collect(await session.start(program)))[0] == b"ada\n"
-            if can.sftp:
+            if can.files:
                 async with session.disk() as disk:
                     folder = await disk.look("/")
                 assert folder is not None
                 assert folder.kind == "folder"
         steps = {step.name for step in await here.sessions.test(there)}
         if kind is SshPool:
-            assert ("sudo" in steps, "sftp" in steps) == (can.become, can.sftp)
+            assert ("sudo" in steps, "sftp" in steps) == (can.become, can.files)
 
 
 async def test_a_fake_breaks_and_waits_as_it_is_told() -> None:

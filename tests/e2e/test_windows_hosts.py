@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -104,6 +105,7 @@ def test_a_job_runs_on_a_windows_host(
         "auth",
         "shell",
         "durable",
+        "file",
     ]
     job = tmp_path / "job.yaml"
     job.write_text(JOB.format(name=name, code=3010 % 256))
@@ -121,6 +123,40 @@ def test_a_job_runs_on_a_windows_host(
         ("python", 4),
     ]
     wait_until(lambda: commands(running) == 0, "the host to forget the commands")
+
+
+def test_files_come_to_a_windows_host_and_back(
+    cluster: Cluster, host: tuple[WindowsHost, str], tmp_path: Path
+) -> None:
+    running, name = host
+    data = bytes(range(256)) * 4096
+    (tmp_path / "app.bin").write_bytes(data)
+    source = done(cluster, "files", "upload", str(tmp_path / "app.bin")).stdout.strip()
+    place = running.folder / "place"
+    place.mkdir()
+    # A Windows path may have either separator.
+    destination = str(place / "new.bin").replace("/", "\\")
+    actions: list[dict[str, Any]] = [
+        {"key": "up", "direction": "upload", "source": source, "destination": destination},
+        {"key": "down", "direction": "download", "source": f"{place}/*.bin"},
+    ]
+    body = {
+        "targets": {"ids": [name]},
+        "actions": [{"type": "file_transfer", **action} for action in actions],
+    }
+    started = cluster.post("/run", body)["id"]
+    wait_until(lambda: cluster.get(f"/executions/{started}")["status"] == "completed", "its end")
+    assert (place / "new.bin").read_bytes() == data
+    assert [file.name for file in place.iterdir()] == ["new.bin"]
+    done(cluster, "executions", "artifacts", str(started), "--to", str(tmp_path / "got"))
+    (found,) = (tmp_path / "got").rglob("new.bin")
+    assert found.read_bytes() == data
+    actions[0]["mode"] = "0644"
+    refused = cluster.post("/run", {**body, "actions": [{"type": "file_transfer", **actions[0]}]})
+    path = f"/executions/{refused['id']}"
+    wait_until(lambda: cluster.get(path)["status"] == "failed", "its refusal")
+    (run,) = cluster.get(f"{path}/targets")["items"]
+    assert "leave out `mode`" in run["error"]["message"]
 
 
 def test_a_cancel_ends_what_runs_on_a_windows_host(

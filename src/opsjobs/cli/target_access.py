@@ -74,6 +74,7 @@ _LACKS = {
     "sudo": "not as root: sudo without a password is refused (become needs it, or a credential)",
     "sftp": "files cannot be transferred: SFTP is refused",
     "durable": "commands do not survive a lost connection: PowerShell or WMI refuses them",
+    "file": "files cannot be transferred: PowerShell does not serve them",
 }
 
 

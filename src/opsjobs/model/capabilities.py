@@ -29,7 +29,7 @@ class Capabilities:
     """Commands can run as a user other than the login."""
     process_groups: bool = True
     """A command leads a process group, by which it is ended with its children."""
-    sftp: bool = True
+    files: bool = True
     """Files are expected, so a connection test tries them. A transfer is tried in any case."""
     exit_status: bool = True
     """A command ends with an exit status; without one, a closed channel is its normal end."""
@@ -48,7 +48,7 @@ _BY_PLATFORM: Mapping[str, Capabilities] = {
         durable=False,
         become=False,
         process_groups=False,
-        sftp=False,
+        files=False,
         exit_status=False,
     ),
     "windows": Capabilities(
@@ -58,7 +58,7 @@ _BY_PLATFORM: Mapping[str, Capabilities] = {
         durable=False,
         become=False,
         process_groups=False,
-        sftp=False,
+        files=False,
     ),
 }
 
@@ -68,7 +68,6 @@ WINRM = Capabilities(
     posix_shell=False,
     become=False,
     process_groups=False,
-    sftp=False,
 )
 """A Windows host over WinRM: variables and a folder belong to the shell of a command."""
 

@@ -62,13 +62,15 @@ class RunningDigest(Protocol):
 
 
 class Disk(Protocol):
-    """Files on one machine, as the login user sees them.
+    r"""Files on one machine, as the login user sees them.
 
-    `request_bytes` is the maximum size of one read or write.
+    `request_bytes` is the maximum size of one read or write. `posix`: files have modes and owners;
+    without it, attributes are not set, and `\` separates the parts of a path as well as `/`.
     """
 
     name: str
     request_bytes: int
+    posix: bool
 
     async def look(self, path: str, *, follow: bool = True) -> DiskEntry | None:
         """Return the entry at the path, or None; `follow` a link to its destination."""
@@ -110,6 +112,11 @@ class Disk(Protocol):
 
         Returns None if it can only be computed afterwards.
         """
+
+
+def spell_path(disk: Disk, path: str) -> str:
+    """Return the path with `/` between its parts."""
+    return path if disk.posix else path.replace("\\", "/")
 
 
 def transfer_error(name: str, what: str, why: object) -> RemoteFailure:

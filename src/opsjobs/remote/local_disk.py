@@ -28,6 +28,8 @@ _KINDS: dict[int, Literal["file", "folder", "link", "other"]] = {
 class LocalDisk:
     """The Disk of this machine; relative paths start at `home`."""
 
+    posix = True
+
     def __init__(self, home: str) -> None:
         self.name = _NAME
         self.request_bytes = REQUEST_BYTES

@@ -81,9 +81,9 @@ def explain_no_shell(end: RemoteExit) -> RemoteExit:
 
 @dataclass(frozen=True, slots=True)
 class SessionStep:
-    """One timed step of a connection test: connect, auth, shell, sudo, sftp or durable.
+    """One timed step of a connection test: connect, auth, shell, sudo, sftp, durable or file.
 
-    `needed`: sessions do not work without it; the last three are only informative.
+    `needed`: sessions do not work without it; the last four are only informative.
     """
 
     name: str

@@ -99,7 +99,8 @@ async def stage(disk: Disk, order: Upload) -> bool:
         order.on_progress(order.source.size)
         return False
     await _write(disk, order)
-    await _set_attributes(disk, order, there)
+    if disk.posix:
+        await _set_attributes(disk, order, there)
     return True
 
 

@@ -58,6 +58,8 @@ class FakeFiles:
 class FakeDisk:
     """The Disk of a scripted machine; `check` raises if contact has broken."""
 
+    posix = True
+
     def __init__(self, name: str, files: FakeFiles, check: Callable[[], None]) -> None:
         self.name = name
         self.request_bytes = REQUEST_BYTES

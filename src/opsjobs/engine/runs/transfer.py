@@ -30,7 +30,7 @@ from opsjobs.model.action import FrozenTransfer
 from opsjobs.model.errors import NotFound, RemoteFailure, Unavailable
 from opsjobs.model.execution import CancelProof, ErrorCode, RunError, RunStatus
 from opsjobs.model.units import format_duration
-from opsjobs.remote.disk import Disk
+from opsjobs.remote.disk import Disk, spell_path, transfer_error
 from opsjobs.remote.download import FindLimits, FoundFiles, find, read_pieces
 from opsjobs.remote.upload import WINDOW_BYTES, FileAttributes, Upload, stage
 from opsjobs.store.blobs import Contents, Forgotten, TooManyBytes
@@ -272,6 +272,12 @@ class Transfer:
 
     async def _attributes(self, disk: Disk, mode: int | None) -> FileAttributes:
         owner, group = self._order.action.owner, self._order.action.group
+        if self._order.action.mode is not None and not disk.posix:
+            raise transfer_error(
+                disk.name,
+                "has no modes",
+                "leave out `mode`; the file gets the permissions of its folder",
+            )
         if owner is None and group is None:
             return FileAttributes(mode)
         return FileAttributes(mode, *await disk.accounts(owner, group))
@@ -286,9 +292,10 @@ class Transfer:
     async def _find(self) -> list[FoundFiles]:
         while True:
             try:
+                disk = await self._disk.open()
                 return await find(
-                    await self._disk.open(),
-                    self._order.action.source.removeprefix("~/"),
+                    disk,
+                    spell_path(disk, self._order.action.source).removeprefix("~/"),
                     self._tools.limits,
                 )
             except RemoteFailure as failure:
@@ -413,6 +420,7 @@ class Transfer:
 
 async def _resolve_destination(disk: Disk, destination: str, name: str | None) -> str:
     """Return the path to write: the destination, or a file in it if it is a folder (like cp)."""
+    destination = spell_path(disk, destination)
     if name is None:
         return destination
     if not destination.endswith("/"):

@@ -38,7 +38,7 @@ async def _inside(connection: SshConnection) -> list[SessionStep]:
     steps = [shell]
     if shell.ok and connection.capabilities.become:
         steps.append(await _sudo(connection))
-    if shell.ok and connection.capabilities.sftp:
+    if shell.ok and connection.capabilities.files:
         steps.append(await _sftp(connection))
     return steps
 

@@ -71,6 +71,8 @@ StartDigest = Callable[[bytes], Awaitable[RunningDigest | None]]
 class SftpDisk:
     """The Disk of a machine with SFTP; `ask` and `start_digest` run programs there."""
 
+    posix = True
+
     def __init__(
         self, client: asyncssh.SFTPClient, name: str, ask: Ask, start_digest: StartDigest
     ) -> None:

@@ -36,6 +36,10 @@ SHELL_IDLE_SECONDS = 120.0
 QUOTA_PAUSE_SECONDS = 5.0
 QUOTA_TRIES_MAX = 12
 SHELL_NAME = "opsjobs"
+ENVELOPE_BYTES_MIN = 150 << 10
+"""The maximum size of a request before Windows 8 and Server 2012; 500 KiB since."""
+ENVELOPE_OVERHEAD_BYTES = 8 << 10
+"""The part of a request that is not input."""
 
 SHELL_GONE = 2150858843
 ACCESS_DENIED = 5
@@ -74,6 +78,7 @@ class WinrmHost:
     """True once the host has started a command under an id that was chosen here."""
     users: int = 0
     idle_since: float = field(default_factory=time.monotonic)
+    _envelope_bytes: int | None = None
     _waiting: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Held while a command waits because the host allows no further shell."""
     _freed: asyncio.Event = field(default_factory=asyncio.Event)
@@ -133,6 +138,19 @@ class WinrmHost:
                 raise
         async with self.connection() as connection:
             return await connection.request(message)
+
+    async def input_bytes(self) -> int:
+        """Return the size of one write to standard input that fits into the host's envelopes.
+
+        Only an administrator may read their size; for others it is that of the oldest hosts.
+        Raises Disconnected, ProtocolError, RemoteFailure.
+        """
+        if self._envelope_bytes is None:
+            found = None
+            with contextlib.suppress(WsmanFault):
+                found = messages.envelope_bytes_in(await self.request(messages.get_config()))
+            self._envelope_bytes = min(found or ENVELOPE_BYTES_MIN, messages.ENVELOPE_BYTES)
+        return (self._envelope_bytes - ENVELOPE_OVERHEAD_BYTES) // 4 * 3
 
     async def take_shell(self, launch: Launch) -> Shell:
         """Return a shell that nothing uses, kept or new.

@@ -168,6 +168,11 @@ def signal(shell: str, command: str, code: str) -> WsmanMessage:
     return WsmanMessage(SIGNAL, CMD, body, shell)
 
 
+def get_config() -> WsmanMessage:
+    """Return the request for the configuration of the service."""
+    return WsmanMessage(GET, CONFIG)
+
+
 def delete_shell(shell: str) -> WsmanMessage:
     """Return the request that ends a shell, and the commands in it."""
     return WsmanMessage(DELETE, CMD, shell=shell)
@@ -279,6 +284,12 @@ def shell_id_in(envelope: ET.Element) -> str:
         if _local(element) == "Selector" and element.get("Name") == "ShellId":
             return _text(element)
     return _text(_find(envelope, "ShellId"))
+
+
+def envelope_bytes_in(envelope: ET.Element) -> int | None:
+    """Return the maximum size of a request, of a response to `get_config`."""
+    text = _text(_find(envelope, "MaxEnvelopeSizekb"))
+    return int(text) << 10 if text.isdigit() else None
 
 
 def _exit_code(text: str) -> int | None:

@@ -120,7 +120,9 @@ class WinrmPool:
             self._connects.release()
 
     async def test(self, endpoint: Endpoint) -> list[SessionStep]:
-        """Open a new connection, ignoring the circuit; time connect, auth, shell and durable.
+        """Open a new connection, ignoring the circuit; time each step.
+
+        They are connect, auth, shell, durable and file.
 
         Ends with the first failed step. The outcome of the login closes or opens its circuit.
         """
@@ -142,6 +144,7 @@ class WinrmPool:
             steps.append(await try_shell(session.start, exit_code=0))
             if steps[-1].ok:
                 steps.append(await _try_durable(session))
+                steps.append(await _test_file(session))
         finally:
             await session.close()
             await host.close(CLOSE_SECONDS)
@@ -202,3 +205,14 @@ async def _try_durable(session: WinrmSession) -> SessionStep:
     except SpoolUnavailable as reason:
         return SessionStep("durable", False, elapsed_ms(started), str(reason), needed=False)
     return SessionStep("durable", True, elapsed_ms(started), needed=False)
+
+
+async def _test_file(session: WinrmSession) -> SessionStep:
+    """Test whether the host serves files."""
+    started = time.monotonic()
+    try:
+        async with session.disk() as disk:
+            await disk.look(".")
+    except RemoteFailure as failure:
+        return SessionStep("file", False, elapsed_ms(started), failure.message, needed=False)
+    return SessionStep("file", True, elapsed_ms(started), needed=False)

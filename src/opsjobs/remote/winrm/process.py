@@ -41,14 +41,17 @@ _CONTACT = (Disconnected, ProtocolError, RemoteFailure)
 
 
 class WinrmProcess:
-    """A command that was started; it is followed from the start on."""
+    """A command that was started; it is followed from the start on.
+
+    `stdin`: its whole input; None if the caller writes it (`write`).
+    """
 
     def __init__(
         self,
         host: WinrmHost,
         shell: Shell,
         command: str,
-        stdin: bytes,
+        stdin: bytes | None,
         after_kill: Callable[[], Coroutine[Any, Any, None]] | None = None,
         *,
         strict: bool = False,
@@ -81,10 +84,12 @@ class WinrmProcess:
 
     # --- output
 
-    async def _follow(self, stdin: bytes) -> None:
+    async def _follow(self, stdin: bytes | None) -> None:
         feeding = None
         try:
-            if len(stdin) <= SMALL_INPUT_BYTES:
+            if stdin is None:
+                pass
+            elif len(stdin) <= SMALL_INPUT_BYTES:
                 await self._write(stdin)
             else:  # beside the output, which the command may have to write first
                 feeding = asyncio.create_task(self._write(stdin))
@@ -160,6 +165,26 @@ class WinrmProcess:
 
     # --- input
 
+    async def write(self, data: bytes, *, end: bool) -> None:
+        """Write to standard input, and close it if `end`.
+
+        Raises WsmanFault, Disconnected, ProtocolError and RemoteFailure: it is then unknown what
+        has arrived.
+        """
+        message = messages.send_input(self._shell.id, self._command, data, end=end)
+        await self._host.request(message, once=True)
+
+    @property
+    def in_doubt(self) -> bool:
+        """True if a piece of the output may be missing."""
+        return self._doubt is not None
+
+    def abandon(self) -> None:
+        """End it in the background, with its shell."""
+        self._following.cancel()
+        self._closed = True
+        self._host.later(self._host.delete(self._shell))
+
     async def _write(self, data: bytes) -> None:
         """Write the whole input and end it; a command that does not read it may end before.
 
@@ -179,9 +204,7 @@ class WinrmProcess:
     async def _send(self, data: bytes) -> None:
         for at in range(0, max(len(data), 1), INPUT_BYTES):
             piece = data[at : at + INPUT_BYTES]
-            last = at + INPUT_BYTES >= len(data)
-            message = messages.send_input(self._shell.id, self._command, piece, end=last)
-            await self._host.request(message, once=True)
+            await self.write(piece, end=at + INPUT_BYTES >= len(data))
 
     def _cut_off(self, reason: Exception) -> None:
         """Give the command up, and end it: it may wait for input that never comes."""

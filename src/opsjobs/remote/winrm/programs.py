@@ -57,14 +57,15 @@ class Launch:
     """One command in a shell: its line, the shell's environment and folder, and its input.
 
     `nonce`: what precedes the reports of a helper script; None for a line of its own. `place`: the
-    name of the folder for the program's files; the program knows it, but not the nonce.
-    `idle_seconds`: the time after which the host deletes the shell if nothing asks for it.
+    name of the folder for the program's files; the program knows it, but not the nonce. `stdin` is
+    None if the caller writes it. `idle_seconds`: the time after which the host deletes the shell
+    if nothing asks for it.
     """
 
     line: str
     environment: Mapping[str, str] = field(default_factory=dict)
     folder: str | None = None
-    stdin: bytes = b""
+    stdin: bytes | None = b""
     nonce: str | None = None
     place: str | None = None
     idle_seconds: float = HOST_IDLE_SECONDS
@@ -120,6 +121,13 @@ def order_parameters(order: StartOrder) -> dict[str, Any]:
         "stdin": base64.b64encode(program.stdin or b"").decode(),
         "environment": [{"name": name, "value": value} for name, value in program.env.items()],
     }
+
+
+def launch_disk() -> tuple[Launch, bytes]:
+    """Return the launch of the helper that serves files, and the beginning of its input."""
+    return Launch(bootstrap_line(), stdin=None, idle_seconds=HELPER_IDLE_SECONDS), _helper_input(
+        "disk", {}
+    )
 
 
 def _helper_input(name: str, parameters: Mapping[str, Any]) -> bytes:

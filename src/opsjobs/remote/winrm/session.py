@@ -11,11 +11,12 @@ from opsjobs.model.capabilities import WINRM, Capabilities
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import CancelProof, ErrorCode
 from opsjobs.model.program import Program
-from opsjobs.remote.disk import Disk
+from opsjobs.remote.disk import Disk, contact_error, transfer_error
 from opsjobs.remote.session import Durable, LoginTimes, RemoteExit, RemoteProcess, check_command
 from opsjobs.remote.spool.direct import ReportingProcess
 from opsjobs.remote.winrm import messages
 from opsjobs.remote.winrm.connection import Disconnected, WsmanFault
+from opsjobs.remote.winrm.disk import HelperChannel, WinrmDisk
 from opsjobs.remote.winrm.host import ACCESS_DENIED, QUOTAS, SHELL_GONE, Shell, WinrmHost
 from opsjobs.remote.winrm.messages import ProtocolError
 from opsjobs.remote.winrm.process import OPERATION_TIMEOUT, WinrmProcess, new_command_id
@@ -23,6 +24,7 @@ from opsjobs.remote.winrm.programs import (
     Launch,
     UnsupportedProgram,
     launch_cleanup,
+    launch_disk,
     launch_line,
     launch_program,
 )
@@ -230,11 +232,31 @@ class WinrmSession:
 
     @asynccontextmanager
     async def disk(self) -> AsyncIterator[Disk]:
-        """Raise RemoteFailure(TRANSFER): there are no file transfers over WinRM yet."""
-        raise RemoteFailure(
-            ErrorCode.TRANSFER, f"{self._host.name} is reached over WinRM, which transfers no files"
-        )
-        yield  # the protocol's form
+        """Yield the files of the host, served by a helper script for the time of the block.
+
+        Raises RemoteFailure: TRANSFER if PowerShell does not run it, CONNECTION_LOST.
+        """
+        channel = await self._start_disk()
+        try:
+            await channel.ask("hello")
+            yield WinrmDisk(channel)
+        finally:
+            await channel.close()
+
+    async def _start_disk(self) -> HelperChannel:
+        launch, helper = launch_disk()
+        try:
+            process = await self._start(launch)
+            size = await self._host.input_bytes()
+        except (RemoteFailure, Disconnected, ProtocolError) as failure:
+            if isinstance(failure, RemoteFailure) and failure.code is not ErrorCode.LOST:
+                raise
+            raise contact_error(self._host.name, failure) from None
+        if not isinstance(process, WinrmProcess):
+            raise transfer_error(self._host.name, "serves no files", "it starts no PowerShell")
+        channel = HelperChannel(process, self._host.name, size)
+        channel.write(helper)
+        return channel
 
     async def close(self) -> None:
         """Stop following what was started."""

@@ -142,6 +142,7 @@ def _perform_helper() -> int:
         "run 1": _run,
         "clean 1": _clean,
         "spool 1": _keep_runs,
+        "disk 1": _serve_files,
     }
     name = " ".join(found.groups()) if found is not None else ""
     if name not in helpers:
@@ -217,6 +218,14 @@ def _keep_runs(given: Any) -> int:
     program = str(Path(__file__).with_name("spool_stand_in.py"))
     os.execv(  # noqa: S606  this stand-in runs what it is sent
         sys.executable, [sys.executable, "-I", "-S", program, "perform", str(parameters)]
+    )
+
+
+def _serve_files(_given: Any) -> int:
+    """Go on as the helper that serves files; what follows on the input is for it."""
+    program = str(Path(__file__).with_name("disk_stand_in.py"))
+    os.execv(  # noqa: S606  this stand-in runs what it is sent
+        sys.executable, [sys.executable, "-I", "-S", program]
     )
 
 

@@ -333,6 +333,7 @@ class _Guest:
         status, request = 200, None
         try:
             request = envelopes.read_request(data)
+            self._server.service.check_size(len(data))
             if faults.strikes(faults.close_before, request.action):
                 return False
             body = await self._perform(request)

@@ -63,6 +63,7 @@ class LabService:
         self.now: Callable[[], float] = time.monotonic
         self.repeats_output = True
         """False: output whose response did not arrive is not sent again."""
+        self.largest_request_bytes = 0
         self._folder = folder
         self._programs = programs
         self._actions: dict[str, Callable[[LabRequest, str], Awaitable[str]]] = {
@@ -73,6 +74,17 @@ class LabService:
             f"{SHELL}/Send": self._send,
             f"{SHELL}/Signal": self._signal,
         }
+
+    def check_size(self, size: int) -> None:
+        """Refuse a request that is larger than the envelopes of this host. Raises WsmanRefusal."""
+        self.largest_request_bytes = max(self.largest_request_bytes, size)
+        if size > self.quotas.envelope_kib << 10:
+            raise WsmanRefusal(
+                2150858842,
+                f"The request has {size} bytes, and MaxEnvelopeSizekb is "
+                f"{self.quotas.envelope_kib}.",
+                "w:EncodingLimit",
+            )
 
     async def perform(
         self, request: LabRequest, user: str, is_gone: Callable[[], bool]
