@@ -19,6 +19,7 @@ DEFAULTS = {
     "ca": None,
     "fingerprint": None,
     "engine": "winrs",
+    "configuration": None,
 }
 SHA256 = "AB:" * 31 + "CD"
 

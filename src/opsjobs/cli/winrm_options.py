@@ -50,6 +50,22 @@ class WinrmFields:
         ),
     ]
 
+    winrm_engine: Annotated[
+        Literal["winrs", "psrp"] | None,
+        typer.Option(
+            "--winrm-engine",
+            help="Run commands in a shell (winrs), or as pipelines of PowerShell (psrp).",
+        ),
+    ]
+    winrm_configuration: Annotated[
+        str | None,
+        typer.Option(
+            "--winrm-configuration",
+            metavar="NAME",
+            help="The session configuration of engine psrp, such as a JEA endpoint.",
+        ),
+    ]
+
     def body(self) -> Json:
         """Return the given options as the field `winrm`. Raises CommandFailed."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from opsjobs.model.quoting import Shell
@@ -70,6 +70,10 @@ WINRM = Capabilities(
     process_groups=False,
 )
 """A Windows host over WinRM: variables and a folder belong to the shell of a command."""
+
+
+PSRP = replace(WINRM, quoting="powershell", durable=False)
+"""A Windows host over WinRM, whose commands are pipelines of PowerShell."""
 
 
 def capabilities_of(platform: str) -> Capabilities:

@@ -16,7 +16,7 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from opsjobs.model import text_patterns
 from opsjobs.model.api_model import ApiModel
-from opsjobs.model.capabilities import WINRM, Capabilities, Platform, capabilities_of
+from opsjobs.model.capabilities import PSRP, WINRM, Capabilities, Platform, capabilities_of
 from opsjobs.model.naming import Composed, check_name
 from opsjobs.model.program import Durability
 from opsjobs.model.secret import Credential
@@ -168,6 +168,8 @@ class TargetDraft(ApiModel):
             raise ValueError("a target of transport winrm cannot have a jump host")
         if capabilities_of(self.platform).quoting != "cmd":
             raise ValueError("a target of transport winrm has the platform windows")
+        if self.durable == "required" and self.winrm is not None and self.winrm.engine == "psrp":
+            raise ValueError("durable required is not possible with engine psrp: use engine winrs")
         return self
 
     @model_validator(mode="after")
@@ -216,7 +218,9 @@ class Target:
     @property
     def capabilities(self) -> Capabilities:
         """Its capabilities, as far as they are known before a session is open."""
-        return WINRM if self.winrm is not None else capabilities_of(self.platform)
+        if self.winrm is None:
+            return capabilities_of(self.platform)
+        return PSRP if self.winrm.engine == "psrp" else WINRM
 
 
 @dataclass(frozen=True, slots=True)

@@ -81,7 +81,9 @@ class WinrmOptions(ApiModel):
 
     `ca`: the certificates in PEM form that sign the host's certificate; null: those of the system.
     `fingerprint`: the SHA-256 of the only certificate that is trusted; no CA is needed then.
-    `verify` false trusts any certificate."""
+    `verify` false trusts any certificate. `engine` psrp runs commands and PowerShell scripts in a
+    runspace, with PowerShell's streams; `configuration` is the name of its session configuration,
+    such as a JEA endpoint."""
 
     scheme: Literal["https", "http"] = "https"
     auth: WinrmAuth = WinrmAuth.NEGOTIATE
@@ -90,10 +92,15 @@ class WinrmOptions(ApiModel):
     fingerprint: Annotated[str, Field(max_length=200), AfterValidator(check_fingerprint)] | None = (
         None
     )
-    engine: Literal["winrs"] = "winrs"
+    engine: Literal["winrs", "psrp"] = "winrs"
+    configuration: (
+        Annotated[str, Field(max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] | None
+    ) = None
 
     @model_validator(mode="after")
     def _needs_https(self) -> WinrmOptions:
+        if self.configuration is not None and self.engine != "psrp":
+            raise ValueError("configuration is a session configuration: it needs engine psrp")
         if self.scheme == "https":
             return self
         if self.auth in (WinrmAuth.BASIC, WinrmAuth.CERTIFICATE):

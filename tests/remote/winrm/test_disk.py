@@ -37,7 +37,7 @@ async def opened(**options: Any) -> AsyncIterator[tuple[WindowsHost, Session]]:
             await pool.close()
 
 
-@pytest.mark.parametrize("name", ["run", "clean", "disk", "bootstrap"])
+@pytest.mark.parametrize("name", ["run", "clean", "disk", "pipeline", "spool", "bootstrap"])
 def test_the_helpers_are_powershell_for_an_independent_parser(name: str) -> None:
     parser = tree_sitter.Parser(tree_sitter.Language(tree_sitter_powershell.language()))
     tree = parser.parse(read_helper(name).encode())

@@ -14,6 +14,8 @@ import pypsrp.exceptions
 import pytest
 import winrm
 import winrm.exceptions
+from pypsrp.complex_objects import PSInvocationState
+from pypsrp.powershell import PowerShell, RunspacePool
 from pypsrp.shell import Process, SignalCode, WinRS
 from pypsrp.wsman import WSMan
 
@@ -190,4 +192,78 @@ async def test_ctrl_c_ends_a_command_of_pypsrp() -> None:
 
     async with windows_host() as host:
         assert await beside(work) == 0xC000013A
+        await until(lambda: not host.server.service.shells)
+
+
+async def test_pypsrp_runs_pipelines_with_every_stream_and_input() -> None:
+    def work() -> list[Any]:
+        with pypsrp_to(host) as wsman, RunspacePool(wsman) as pool:
+            first = PowerShell(pool).add_script(
+                "Write-Output out; Write-Warning low; Write-Verbose more; Write-Debug deep;"
+                "Write-Error bad; Write-Information info; Write-Progress Copying half 50"
+            )
+            output = first.invoke()
+            streams = first.streams
+            echo = PowerShell(pool).add_script("$input").invoke(input=["a", "ü" * 100_000])
+            failed = PowerShell(pool).add_script("throw 'no'")
+            failed.invoke()
+            return [
+                output,
+                [record.message for record in (*streams.warning, *streams.verbose, *streams.debug)],
+                [str(record) for record in streams.error],
+                [record.message_data for record in streams.information],
+                [record.activity for record in streams.progress],
+                echo,
+                failed.state,
+                pool.get_available_runspaces(),
+            ]
+
+    async with windows_host() as host:
+        found = await beside(work)
+        assert found == [
+            ["out"],
+            ["low", "more", "deep"],
+            ["bad"],
+            ["info"],
+            ["Copying"],
+            ["a", "ü" * 100_000],
+            PSInvocationState.FAILED,
+            1,
+        ]
+        assert host.server.service.shells == {}
+
+
+async def test_pypsrp_stops_a_pipeline() -> None:
+    def work() -> Any:
+        with pypsrp_to(host) as wsman, RunspacePool(wsman) as pool:
+            slow = PowerShell(pool).add_script("Start-Sleep 600")
+            slow.begin_invoke()
+            slow.stop()
+            return slow.state
+
+    async with windows_host() as host:
+        assert await beside(work) == PSInvocationState.STOPPED
+
+
+async def test_pypsrp_disconnects_and_another_client_connects_to_its_pool() -> None:
+    def work() -> list[Any]:
+        with pypsrp_to(host) as wsman:
+            pool = RunspacePool(wsman)
+            pool.open()
+            pool.disconnect()
+            pool.connect()
+            again = PowerShell(pool).add_script("Write-Output again").invoke()
+            slow = PowerShell(pool).add_script("Start-Sleep -Milliseconds 300; Write-Output late")
+            slow.begin_invoke()
+            pool.disconnect()
+        with pypsrp_to(host) as other:
+            (found,) = RunspacePool.get_runspace_pools(other)
+            found.connect()
+            (pipeline,) = found.create_disconnected_power_shells()
+            late = pipeline.connect()
+            found.close()
+        return [again, late]
+
+    async with windows_host() as host:
+        assert await beside(work) == [["again"], ["late"]]
         await until(lambda: not host.server.service.shells)

@@ -32,7 +32,8 @@ class WinrmOut(AnswerModel):
     verify: bool
     ca: str | None = Field(description="The CA certificates that sign the host's, in PEM form")
     fingerprint: str | None = Field(description="The SHA-256 of the only trusted certificate")
-    engine: Literal["winrs"]
+    engine: Literal["winrs", "psrp"]
+    configuration: str | None = Field(description="The session configuration of engine psrp")
 
 
 class TargetOut(AnswerModel):

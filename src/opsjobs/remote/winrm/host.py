@@ -18,7 +18,7 @@ from opsjobs.model.execution import ErrorCode
 from opsjobs.remote.winrm import messages
 from opsjobs.remote.winrm.connection import Connection, Disconnected, WsmanFault
 from opsjobs.remote.winrm.messages import ProtocolError, WsmanMessage
-from opsjobs.remote.winrm.programs import Launch
+from opsjobs.remote.winrm.programs import HOST_IDLE_SECONDS, Launch
 from opsjobs.telemetry import log
 
 COMMANDS_MAX = 25
@@ -59,6 +59,11 @@ class Shell:
     key: ShellKey
     idle_since: float = 0.0
     used: bool = False
+    resource: str = messages.CMD
+
+
+Build = Callable[[], tuple[Shell, WsmanMessage]]
+"""Returns a shell that is not there yet, and the request that creates it."""
 
 
 def shell_key(launch: Launch) -> ShellKey:
@@ -165,23 +170,46 @@ class WinrmHost:
                 return shell
         return await self.create_shell(key)
 
+    async def create_pool(
+        self, id_: str, build: Callable[[str], WsmanMessage], resource: str
+    ) -> Shell:
+        """Create a runspace pool with this id, within the quotas. Raises as `take_shell`."""
+        shell = Shell(id_, ((), None, HOST_IDLE_SECONDS), resource=resource)
+        return await self._create(lambda: (shell, build(id_)))
+
     async def create_shell(self, key: ShellKey) -> Shell:
+        """Create a cmd shell, within the quotas. Raises as `take_shell`."""
+        environment, folder, idle_seconds = key
+
+        def build() -> tuple[Shell, WsmanMessage]:
+            shell = Shell(str(uuid4()).upper(), key)
+            return shell, messages.create_shell(
+                shell.id,
+                SHELL_NAME,
+                environment=dict(environment),
+                folder=folder,
+                idle_seconds=idle_seconds,
+            )
+
+        return await self._create(build)
+
+    async def _create(self, build: Build) -> Shell:
         """Create a shell; wait while the host is at one of its quotas.
 
         Those that wait come first: each further one queues behind them. Raises as `take_shell`.
         """
         if not self._waiting.locked():
-            made = await self._try_create(key)
+            made = await self._try_create(build)
             if isinstance(made, Shell):
                 return made
         async with self._waiting:
-            return await self._create_when_allowed(key)
+            return await self._create_when_allowed(build)
 
-    async def _create_when_allowed(self, key: ShellKey) -> Shell:
+    async def _create_when_allowed(self, build: Build) -> Shell:
         for _ in range(QUOTA_TRIES_MAX):
             self._freed.clear()
             await self._drop_kept_shells()
-            made = await self._try_create(key)
+            made = await self._try_create(build)
             if isinstance(made, Shell):
                 return made
             pause = QUOTA_PAUSE_SECONDS * random.uniform(0.5, 1.5)  # noqa: S311  no secret
@@ -190,17 +218,9 @@ class WinrmHost:
                     await self._freed.wait()
         raise RemoteFailure(ErrorCode.TARGET_BUSY, f"{self.name} allows no further shell: {made}")
 
-    async def _try_create(self, key: ShellKey) -> Shell | WsmanFault:
+    async def _try_create(self, build: Build) -> Shell | WsmanFault:
         """Create a shell, or return the fault of the quota that does not allow it."""
-        environment, folder, idle_seconds = key
-        shell = Shell(str(uuid4()).upper(), key)
-        message = messages.create_shell(
-            shell.id,
-            SHELL_NAME,
-            environment=dict(environment),
-            folder=folder,
-            idle_seconds=idle_seconds,
-        )
+        shell, message = build()
         try:
             shell.id = messages.shell_id_in(await self.request(message))
         except WsmanFault as refused:
@@ -222,7 +242,7 @@ class WinrmHost:
     async def delete(self, shell: Shell) -> None:
         """Delete a shell, and end all of its processes. Never raises for errors of the host."""
         try:
-            await self.request(messages.delete_shell(shell.id))
+            await self.request(messages.delete_shell(shell.id, shell.resource))
         except (WsmanFault, Disconnected, ProtocolError, RemoteFailure) as failure:
             log.info("winrm_shell_not_deleted", target=self.name, reason=str(failure))
         self._freed.set()

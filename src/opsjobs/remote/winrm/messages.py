@@ -24,7 +24,13 @@ TRANSFER = "http://schemas.xmlsoap.org/ws/2004/09/transfer"
 CREATE, DELETE, GET = f"{TRANSFER}/Create", f"{TRANSFER}/Delete", f"{TRANSFER}/Get"
 COMMAND, RECEIVE = f"{SHELL}/Command", f"{SHELL}/Receive"
 SEND, SIGNAL = f"{SHELL}/Send", f"{SHELL}/Signal"
+RECONNECT = f"{SHELL}/Reconnect"
 CTRL_C, TERMINATE = f"{SHELL}/signal/ctrl_c", f"{SHELL}/signal/Terminate"
+
+POWERSHELL = "http://schemas.microsoft.com/powershell"
+CONFIGURATION = "Microsoft.PowerShell"
+"""The session configuration that every host has."""
+STOP_PIPELINE = "powershell/signal/crtl_c"  # it is spelt so
 
 ENVELOPE_BYTES = 512_000
 """The maximum size of a response that is asked for."""
@@ -46,6 +52,9 @@ _ESCAPED = {"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;"} | {
 }
 _SPECIAL = re.compile('[&<>"\r\n\t]')
 _FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
+
+
+_MUST_COMPLY = {"protocolversion": ' MustComply="true"'}
 
 
 class ProtocolError(Exception):
@@ -78,7 +87,7 @@ class WsmanMessage:
     def render(self, url: str) -> bytes:
         """Return the whole envelope. Raises ValueError for text that XML cannot carry."""
         options = "".join(
-            f'<w:Option Name="{name}">{escape(value)}</w:Option>'
+            f'<w:Option Name="{name}"{_MUST_COMPLY.get(name, "")}>{escape(value)}</w:Option>'
             for name, value in self.options.items()
         )
         return (
@@ -173,9 +182,59 @@ def get_config() -> WsmanMessage:
     return WsmanMessage(GET, CONFIG)
 
 
-def delete_shell(shell: str) -> WsmanMessage:
+def delete_shell(shell: str, resource: str = CMD) -> WsmanMessage:
     """Return the request that ends a shell, and the commands in it."""
-    return WsmanMessage(DELETE, CMD, shell=shell)
+    return WsmanMessage(DELETE, resource, shell=shell)
+
+
+# --- requests for runspace pools; their resource is that of the configuration
+
+
+def configuration_uri(name: str | None) -> str:
+    """Return the resource of a session configuration."""
+    return f"{POWERSHELL}/{name or CONFIGURATION}"
+
+
+def create_pool(
+    shell: str, name: str, resource: str, opening: bytes, idle_seconds: float
+) -> WsmanMessage:
+    """Return the request for a runspace pool with an id of ours."""
+    body = (
+        f'<rsp:Shell ShellId="{shell}" Name="{escape(name)}">'
+        f"<rsp:IdleTimeOut>PT{idle_seconds:.3f}S</rsp:IdleTimeOut>"
+        "<rsp:InputStreams>stdin pr</rsp:InputStreams>"
+        "<rsp:OutputStreams>stdout</rsp:OutputStreams>"
+        f'<creationXml xmlns="{POWERSHELL}">{base64.b64encode(opening).decode()}</creationXml>'
+        "</rsp:Shell>"
+    )
+    return WsmanMessage(CREATE, resource, body, options={"protocolversion": "2.3"})
+
+
+def start_pipeline(shell: str, command: str, data: bytes) -> WsmanMessage:
+    """Return the request that starts a pipeline with the first fragment of it."""
+    body = (
+        f'<rsp:CommandLine CommandId="{command}"><rsp:Command/>'
+        f"<rsp:Arguments>{base64.b64encode(data).decode()}</rsp:Arguments></rsp:CommandLine>"
+    )
+    return WsmanMessage(COMMAND, CMD, body, shell)
+
+
+def receive_output(shell: str, command: str | None, seconds: float) -> WsmanMessage:
+    """Return the request for what a pipeline sends, or what its pool does."""
+    target = f' CommandId="{command}"' if command is not None else ""
+    body = f"<rsp:Receive><rsp:DesiredStream{target}>stdout</rsp:DesiredStream></rsp:Receive>"
+    options = {"WSMAN_CMDSHELL_OPTION_KEEPALIVE": "TRUE"}
+    return WsmanMessage(RECEIVE, CMD, body, shell, options, seconds)
+
+
+def send_objects(shell: str, command: str, data: bytes) -> WsmanMessage:
+    """Return the request that sends fragments to a pipeline."""
+    return send_input(shell, command, data, end=False)
+
+
+def reconnect(shell: str) -> WsmanMessage:
+    """Return the request that reconnects a pool that the host has disconnected."""
+    return WsmanMessage(RECONNECT, CMD, shell=shell)
 
 
 # --- responses

@@ -15,9 +15,17 @@ from opsjobs.clock import Clock, SystemClock
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import ErrorCode
 from opsjobs.model.target import Endpoint
+from opsjobs.model.winrm import WinrmOptions
 from opsjobs.remote.circuit_breaker import Breaker
 from opsjobs.remote.connection_steps import elapsed_ms, failed_steps, login_steps, try_shell
-from opsjobs.remote.session import HostKey, Session, SessionStep, SpoolUnavailable
+from opsjobs.remote.session import (
+    Durable,
+    HostKey,
+    RemoteExit,
+    Session,
+    SessionStep,
+    SpoolUnavailable,
+)
 from opsjobs.remote.winrm.connect import ConnectPhases, WinrmConnector
 from opsjobs.remote.winrm.connection import Connection
 from opsjobs.remote.winrm.host import COMMANDS_MAX, IDLE_SECONDS, SHELL_IDLE_SECONDS, WinrmHost
@@ -77,7 +85,7 @@ class WinrmPool:
             async with host.places:
                 async with host.connection() as connection:
                     times = connection.login_times
-                session = WinrmSession(host, times)
+                session = WinrmSession(host, times, _options(endpoint))
                 try:
                     yield session
                 finally:
@@ -122,7 +130,7 @@ class WinrmPool:
     async def test(self, endpoint: Endpoint) -> list[SessionStep]:
         """Open a new connection, ignoring the circuit; time each step.
 
-        They are connect, auth, shell, durable and file.
+        They are connect, auth, shell or psrp, durable and file.
 
         Ends with the first failed step. The outcome of the login closes or opens its circuit.
         """
@@ -139,11 +147,13 @@ class WinrmPool:
         steps = login_steps(phases.started, connected, finished)
         host = WinrmHost(endpoint.target.name, partial(self._connector.connect, endpoint))
         host.adopt(connection)
-        session = WinrmSession(host, connection.login_times)
+        session = WinrmSession(host, connection.login_times, _options(endpoint))
         try:
-            steps.append(await try_shell(session.start, exit_code=0))
-            if steps[-1].ok:
-                steps.append(await _try_durable(session))
+            steps.append(await _test_engine(session, _options(endpoint)))
+            durable, runs = session.durable(), steps[-1].ok
+            if runs and durable is not None:
+                steps.append(await _try_durable(durable))
+            if runs and _options(endpoint).configuration is None:
                 steps.append(await _test_file(session))
         finally:
             await session.close()
@@ -195,16 +205,40 @@ def _key(endpoint: Endpoint) -> Key:
     return (target.id, target.host, target.port, target.slots, options, login)
 
 
-async def _try_durable(session: WinrmSession) -> SessionStep:
+async def _try_durable(durable: Durable) -> SessionStep:
     """Test whether the host keeps durable runs."""
     started = time.monotonic()
     try:
-        await session.durable().identity()
+        await durable.identity()
     except RemoteFailure as failure:
         return SessionStep("durable", False, elapsed_ms(started), failure.message, needed=False)
     except SpoolUnavailable as reason:
         return SessionStep("durable", False, elapsed_ms(started), str(reason), needed=False)
     return SessionStep("durable", True, elapsed_ms(started), needed=False)
+
+
+async def _test_engine(session: WinrmSession, options: WinrmOptions) -> SessionStep:
+    """Test whether the engine runs a command.
+
+    A command that every session configuration allows has no known output.
+    """
+    if options.configuration is None:
+        step = await try_shell(session.start, exit_code=0)
+        return replace(step, name="psrp") if options.engine == "psrp" else step
+    started, end, error = time.monotonic(), RemoteExit(None), None
+    try:
+        async for piece in await session.start("Get-Command"):
+            end = piece if isinstance(piece, RemoteExit) else end
+        if end.code != 0:
+            error = f"`Get-Command` ended with {end.code}"
+    except RemoteFailure as failure:
+        error = failure.message
+    return SessionStep("psrp", error is None, elapsed_ms(started), error)
+
+
+def _options(endpoint: Endpoint) -> WinrmOptions:
+    assert endpoint.target.winrm is not None, "every WinRM target has its options"
+    return endpoint.target.winrm
 
 
 async def _test_file(session: WinrmSession) -> SessionStep:

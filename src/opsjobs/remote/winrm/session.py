@@ -7,10 +7,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 
-from opsjobs.model.capabilities import WINRM, Capabilities
+from opsjobs.model.capabilities import PSRP, WINRM, Capabilities
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import CancelProof, ErrorCode
 from opsjobs.model.program import Program
+from opsjobs.model.winrm import WinrmOptions
 from opsjobs.remote.disk import Disk, contact_error, transfer_error
 from opsjobs.remote.session import Durable, LoginTimes, RemoteExit, RemoteProcess, check_command
 from opsjobs.remote.spool.direct import ReportingProcess
@@ -28,6 +29,7 @@ from opsjobs.remote.winrm.programs import (
     launch_line,
     launch_program,
 )
+from opsjobs.remote.winrm.psrp import Pipeline, plan_commands, plan_script, start_pipeline
 from opsjobs.remote.winrm.spool import WindowsSpool
 from opsjobs.telemetry import log
 
@@ -51,10 +53,12 @@ class StartMissed(Exception):
 class WinrmSession:
     """A session: it holds a place on the host, and connections only during requests."""
 
-    capabilities: Capabilities = WINRM
-
-    def __init__(self, host: WinrmHost, login_times: LoginTimes | None) -> None:
+    def __init__(
+        self, host: WinrmHost, login_times: LoginTimes | None, options: WinrmOptions
+    ) -> None:
         self._host = host
+        self._options = options
+        self.capabilities: Capabilities = PSRP if options.engine == "psrp" else WINRM
         self._started: list[RemoteProcess] = []
         self.login_times = login_times
 
@@ -65,12 +69,16 @@ class WinrmSession:
         stdin: bytes = b"",
         marked: bool | None = None,  # noqa: ARG002  Windows ends a command with its children
     ) -> RemoteProcess:
-        """Start a line in cmd, or a program.
+        """Start a line in cmd, or a program; with engine psrp, a line of PowerShell.
 
         Raises RemoteFailure: CONNECTION_LOST, TARGET_BUSY or AUTH_FAILED if nothing can have
         started, LOST if the request was written and no response arrived.
         """
         try:
+            if (plan := self._plan(command, stdin)) is not None:
+                pipeline = await self._start_pipeline(plan)
+                self._started.append(pipeline)
+                return pipeline
             if isinstance(command, Program):
                 launch = launch_program(command)
             else:
@@ -85,6 +93,36 @@ class WinrmSession:
         if launch.nonce is not None and isinstance(command, Program):
             return ReportingProcess(process, launch.nonce, command, explain_no_powershell)
         return process
+
+    def _plan(self, command: str | Program, stdin: bytes) -> Pipeline | None:
+        """Return the pipeline for this, or None if a WinRS shell runs it.
+
+        Raises UnsupportedProgram.
+        """
+        if self._options.engine != "psrp":
+            return None
+        if not isinstance(command, Program):
+            check_command(command)
+            command = Program(command=command, stdin=stdin)
+        if self._options.configuration is not None:
+            return _plan_for_endpoint(command, self._options.configuration)
+        if command.command is None and command.interpreter != "powershell":
+            return None
+        # The files of secrets are removed by a helper, even if this process dies.
+        return None if command.secrets else plan_script(command)
+
+    async def _start_pipeline(self, plan: Pipeline) -> RemoteProcess:
+        """Start this in a pool of its own. Raises as `start`."""
+        try:
+            return await start_pipeline(self._host, self._options.configuration, plan)
+        except WsmanFault as fault:
+            raise self._not_started(fault) from None
+        except ValueError as error:
+            raise UnsupportedProgram(str(error)) from None
+        except (Disconnected, ProtocolError) as lost:
+            raise RemoteFailure(
+                ErrorCode.CONNECTION_LOST, f"{self._host.name} did not start the command: {lost}."
+            ) from None
 
     async def _start(self, launch: Launch, *, strict: bool = False) -> RemoteProcess:
         """Start this. Raises as `start`, and UnsupportedProgram."""
@@ -219,8 +257,10 @@ class WinrmSession:
             ErrorCode.CONNECTION_LOST, f"{self._host.name} did not start the command: {fault}"
         )
 
-    def durable(self) -> Durable:
-        """Return the durable runs on this host."""
+    def durable(self) -> Durable | None:
+        """Return the durable runs on this host; None with engine psrp."""
+        if not self.capabilities.durable:
+            return None
         return WindowsSpool(self._host.name, self._start_helper)
 
     async def _start_helper(self, launch: Launch) -> WinrmProcess:
@@ -262,6 +302,19 @@ class WinrmSession:
         """Stop following what was started."""
         for process in self._started:
             await process.close()
+
+
+def _plan_for_endpoint(program: Program, name: str) -> Pipeline:
+    """Return the pipeline for an endpoint that allows commands only.
+
+    Raises UnsupportedProgram.
+    """
+    if program.command is None or program.secrets or program.env or program.cwd:
+        raise UnsupportedProgram(
+            f"the endpoint {name} runs commands only, without a script, variables, a working "
+            "directory or secrets"
+        )
+    return plan_commands(program.command, stdin=program.stdin or b"")
 
 
 class EndedProcess:

@@ -9,6 +9,9 @@ import signal
 from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
+
+from opsjobs.standalone.lab.wsman.envelopes import SHELL
 
 HELD_BYTES_MAX = 256 * 1024
 """Output that waits in the host; the process waits at its pipe above this."""
@@ -160,7 +163,9 @@ class LabShell:
         """When a request for it began or ended last."""
         self.requests = 0
         """The requests for it that are being performed."""
-        self.commands: dict[str, LabCommand] = {}
+        self.commands: dict[str, Any] = {}
+        """Commands of a cmd shell, or pipelines of a runspace pool."""
+        self.resource = f"{SHELL}/cmd"
 
     async def close(self) -> None:
         """End all commands."""

@@ -139,6 +139,17 @@ def shell_body(shell_id: str, owner: str, resource: str) -> str:
     )
 
 
+def received_objects(command_id: str, pieces: Sequence[tuple[str, bytes]], *, done: bool) -> str:
+    """Return the body of the response to Receive for a pipeline, or for a pool ("")."""
+    target = f' CommandId="{command_id}"' if command_id else ""
+    streams = "".join(
+        f'<rsp:Stream Name="{name}"{target}>{base64.b64encode(data).decode()}</rsp:Stream>'
+        for name, data in pieces
+    )
+    state = f'<rsp:CommandState{target} State="{SHELL}/CommandState/Done"/>' if done else ""
+    return f"<rsp:ReceiveResponse>{streams}{state}</rsp:ReceiveResponse>"
+
+
 def received(command_id: str, pieces: Sequence[tuple[str, bytes]], exit_code: int | None) -> str:
     """Return the body of the response to Receive; `exit_code` if the command has ended."""
     streams = "".join(

@@ -49,6 +49,7 @@ class Interpreter:
             (_rule(r"Start-Sleep\s+-Milliseconds\s+" + _VALUE), self._pause),
             (_rule(r"Start-Sleep(?:\s+-Seconds)?\s+" + _VALUE), self._sleep),
             (_rule(r"\$(?P<name>\w+)\s*=\s*" + _VALUE), self._assign),
+            (_rule(r"Write-(?P<stream>Warning|Verbose|Debug)\s+" + _VALUE), self._warn),
             (_rule(_VALUE), self._say),
         ]
 
@@ -99,6 +100,9 @@ class Interpreter:
         while data := os.read(0, 65536):
             os.write(1, data)
 
+    def _warn(self, found: re.Match[str]) -> None:
+        _put(1, f"{found['stream'].upper()}: {self._value(found)}\r\n")
+
     def _sleep(self, found: re.Match[str]) -> None:
         time.sleep(float(self._value(found)))
 
@@ -107,6 +111,133 @@ class Interpreter:
 
     def _assign(self, found: re.Match[str]) -> None:
         self._variables[found["name"]] = self._value(found)
+
+
+class Failed(Exception):
+    """A pipeline that ended with an error."""
+
+
+class Recorder(Interpreter):
+    """The same statements in a pipeline: what they write are records, as lines of JSON."""
+
+    def __init__(self, arguments: list[str], objects: list[Any]) -> None:
+        super().__init__(arguments)
+        self._objects = objects
+        self.exit_code = 0
+        """The exit code of the last program."""
+        more: list[tuple[str, Callable[[re.Match[str]], None]]] = [
+            (r"Write-(?P<stream>Warning|Verbose|Debug|Error)\s+" + _VALUE, self._record),
+            (r"Write-(?P<stream>Information|Host)\s+" + _VALUE, self._inform),
+            (r"Write-Progress\s+(?P<activity>\w+)\s+" + _VALUE + r"\s+(?P<percent>\d+)",
+             self._progress),
+            (r"throw\s+" + _VALUE, self._fail),
+            (r"\[pscustomobject\]@\{(?P<pairs>[^}]*)\}", self._object),
+            (r"Write-Large\s+" + _VALUE, self._large),
+            (r"\$input", self._pass_on),
+            (r"sh\s+-c\s+" + _VALUE, self._run_program),
+            (r"exit(?:\s+" + _VALUE + ")?", self._leave),
+        ]  # fmt: skip
+        self._rules = [*((_rule(pattern), work) for pattern, work in more), *self._rules]
+
+    def _say(self, found: re.Match[str]) -> None:
+        _report_record("output", self._value(found))
+
+    def _write(self, found: re.Match[str]) -> None:
+        self._say(found)
+
+    def _record(self, found: re.Match[str]) -> None:
+        _report_record(found["stream"].lower(), self._value(found))
+
+    def _inform(self, found: re.Match[str]) -> None:
+        _report_record("information", self._value(found))
+
+    def _progress(self, found: re.Match[str]) -> None:
+        _report_record(
+            "progress",
+            {
+                "activity": found["activity"],
+                "status": self._value(found),
+                "percent": int(found["percent"]),
+            },
+        )
+
+    def _fail(self, found: re.Match[str]) -> None:
+        raise Failed(self._value(found))
+
+    def _object(self, found: re.Match[str]) -> None:
+        pairs = [pair.partition("=") for pair in found["pairs"].split(";") if pair.strip()]
+        _report_record(
+            "output", {name.strip(): value.strip().strip("'") for name, _, value in pairs}
+        )
+
+    def _large(self, found: re.Match[str]) -> None:
+        _report_record("output", "x" * int(self._value(found)))
+
+    def _pass_on(self, _found: re.Match[str]) -> None:
+        for one in self._objects:
+            _report_record("output", one)
+
+    def _run_program(self, found: re.Match[str]) -> None:
+        done = subprocess.run(  # noqa: S603  this stand-in runs what it is sent
+            ["/bin/sh", "-c", self._value(found)], capture_output=True, text=True, check=False
+        )
+        for stream, text in (("output", done.stdout), ("error", done.stderr)):
+            for line in text.splitlines():
+                _report_record(stream, line)
+        self.exit_code = done.returncode
+
+    def _leave(self, found: re.Match[str]) -> None:
+        _report_record("exit", int(self._value(found) or 0))
+        sys.exit(0)
+
+
+def _report_record(stream: str, value: Any) -> None:
+    _put(1, json.dumps({"stream": stream, "value": value}) + "\n")
+
+
+def _run_pipeline() -> int:
+    """Run the commands of a pipeline, which standard input describes."""
+    asked = json.loads(sys.stdin.buffer.read())
+    first = asked["commands"][0]
+    try:
+        if first["text"].startswith("# opsjobs-helper pipeline 1"):
+            _perform_pipeline(dict(first["parameters"])["p"], asked["input"])
+        elif all(command["script"] for command in asked["commands"]):
+            for command in asked["commands"]:
+                arguments = [str(value) for name, value in command["parameters"] if name is None]
+                Recorder(arguments, asked["input"]).run(command["text"])
+        else:
+            _run_cmdlet(first, asked["input"])
+    except (Failed, NotUnderstood) as error:
+        _report_record("failed", str(error))
+    return 0
+
+
+def _perform_pipeline(given: Any, objects: list[Any]) -> None:
+    """Do what the helper `pipeline` would."""
+    if given["folder"]:
+        if not Path(given["folder"]).is_dir():
+            raise Failed(f"{given['nonce']} folder")
+        os.chdir(given["folder"])
+    os.environ.update(given["environment"])
+    recorder = Recorder([str(one) for one in given["arguments"]], objects)
+    recorder.run(given["text"])
+    if given["command"] and recorder.exit_code:
+        _report_record("exit", recorder.exit_code)
+
+
+def _run_cmdlet(command: Any, objects: list[Any]) -> None:
+    """Run a command that was sent by its name, as to an endpoint without a language."""
+    if command["text"] == "Get-Command":
+        _report_record("output", "Get-Command")
+    elif command["text"] == "Get-Parameters":
+        for name, value in command["parameters"]:
+            _report_record("output", f"{name}={value!r}")
+    elif command["text"] in ("Write-Output", "echo"):
+        for value in [*(value for _, value in command["parameters"]), *objects]:
+            _report_record("output", value)
+    else:
+        raise Failed(f"The term '{command['text']}' is not recognized")
 
 
 def _rule(pattern: str) -> re.Pattern[str]:
@@ -312,6 +443,8 @@ def _powershell(arguments: list[str]) -> int:
 def main() -> int:
     """Run one of the programs, and return its exit code."""
     name, *arguments = sys.argv[1:]
+    if name == "records":
+        return _run_pipeline()
     try:
         return _cmd(arguments) if name == "cmd" else _powershell(arguments)
     except NotUnderstood as statement:

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
+from xml.etree.ElementTree import Element
 
 from opsjobs.standalone.lab.wsman import envelopes
 from opsjobs.standalone.lab.wsman.commands import IDLE_SECONDS, LabCommand, LabShell
@@ -22,8 +23,11 @@ from opsjobs.standalone.lab.wsman.envelopes import (
     WsmanRefusal,
     read_duration,
 )
+from opsjobs.standalone.lab.wsman.pools import LabPipeline, LabPool, LabStream
 
 CMD = f"{SHELL}/cmd"
+POWERSHELL = "http://schemas.microsoft.com/powershell"
+ENUMERATION = "http://schemas.xmlsoap.org/ws/2004/09/enumeration"
 CONFIG = "http://schemas.microsoft.com/wbem/wsman/1/config"
 OVERHEAD_BYTES = 4096
 """The part of a response to Receive that is not output."""
@@ -64,6 +68,8 @@ class LabService:
         self.repeats_output = True
         """False: output whose response did not arrive is not sent again."""
         self.largest_request_bytes = 0
+        self.configurations = {f"{POWERSHELL}/Microsoft.PowerShell"}
+        """The resources of the session configurations that it has."""
         self._folder = folder
         self._programs = programs
         self._actions: dict[str, Callable[[LabRequest, str], Awaitable[str]]] = {
@@ -73,6 +79,10 @@ class LabService:
             f"{SHELL}/Command": self._command,
             f"{SHELL}/Send": self._send,
             f"{SHELL}/Signal": self._signal,
+            f"{SHELL}/Disconnect": self._disconnect,
+            f"{SHELL}/Reconnect": self._reconnect,
+            f"{SHELL}/Connect": self._connect,
+            f"{ENUMERATION}/Enumerate": self._enumerate,
         }
 
     def check_size(self, size: int) -> None:
@@ -124,7 +134,7 @@ class LabService:
         return envelopes.respond(request, await action(request, user))
 
     async def _create(self, request: LabRequest, user: str) -> str:
-        if request.resource != CMD:
+        if request.resource != CMD and request.resource not in self.configurations:
             raise WsmanRefusal(
                 2150859008,
                 f"There is no shell of type {request.resource} on this stand-in.",
@@ -152,6 +162,8 @@ class LabService:
         folder = self._folder / wanted if wanted else self._folder
         if not folder.is_dir():
             raise WsmanRefusal(2147942667, "The directory name is invalid.")
+        if request.resource != CMD:
+            return self._create_pool(request, asked, shell_id, user)
         self.shells[shell_id] = LabShell(
             shell_id,
             asked.get("Name") or asked.findtext("rsp:Name", "", NAMESPACES) or "",
@@ -163,6 +175,69 @@ class LabService:
         self.shells[shell_id].idle_seconds = read_duration(idle, IDLE_SECONDS)
         self.shells[shell_id].asked_at = self.now()
         return envelopes.creation(shell_id, user, request.resource, self.url)
+
+    def _create_pool(self, request: LabRequest, asked: Element, shell_id: str, user: str) -> str:
+        opening = asked.findtext(f"{{{POWERSHELL}}}creationXml")
+        if not opening:
+            raise WsmanRefusal(2150858752, "The Shell has no creationXml.", "w:SchemaError")
+        pool = LabPool(
+            request.resource,
+            shell_id,
+            asked.get("Name") or asked.findtext("rsp:Name", "", NAMESPACES) or "",
+            self._environment(user),
+            self._folder,
+            user,
+        )
+        pool.asked_at = self.now()
+        pool.feed(base64.b64decode(opening))
+        self.shells[shell_id] = pool
+        return envelopes.creation(shell_id, user, request.resource, self.url)
+
+    def _pool(self, request: LabRequest) -> LabPool:
+        shell = self._shell(request)
+        if not isinstance(shell, LabPool):
+            raise shell_not_found(request.shell_id)
+        return shell
+
+    async def _disconnect(self, request: LabRequest, _user: str) -> str:
+        self._pool(request).disconnected = True
+        return "<rsp:DisconnectResponse/>"
+
+    async def _reconnect(self, request: LabRequest, _user: str) -> str:
+        self._pool(request).disconnected = False
+        return "<rsp:ReconnectResponse/>"
+
+    async def _connect(self, request: LabRequest, _user: str) -> str:
+        pool = self._pool(request)
+        asked = request.body.find("rsp:Connect", NAMESPACES)
+        if asked is not None and asked.get("CommandId"):
+            self._find(request, asked.get("CommandId"))
+            return "<rsp:ConnectResponse/>"
+        data = asked.findtext(f"{{{POWERSHELL}}}connectXml", "") if asked is not None else ""
+        answer = base64.b64encode(pool.connect(base64.b64decode(data))).decode()
+        return (
+            f'<rsp:ConnectResponse><connectResponseXml xmlns="{POWERSHELL}">{answer}'
+            "</connectResponseXml></rsp:ConnectResponse>"
+        )
+
+    async def _enumerate(self, request: LabRequest, _user: str) -> str:
+        if request.resource == f"{SHELL}/Command":
+            selector = request.body.find(".//w:Selector", NAMESPACES)
+            shell = self.shells.get((selector.text or "") if selector is not None else "")
+            found = "".join(
+                f"<rsp:Command><rsp:CommandId>{name}</rsp:CommandId></rsp:Command>"
+                for name, command in (shell.commands if shell is not None else {}).items()
+                if not command.done
+            )
+        else:
+            found = "".join(
+                envelopes.shell_body(shell.id, shell.owner, shell.resource)
+                for shell in self.shells.values()
+            )
+        return (
+            f'<n:EnumerateResponse xmlns:n="{ENUMERATION}"><n:EnumerationContext/>'
+            f"<w:Items>{found}</w:Items><w:EndOfSequence/></n:EnumerateResponse>"
+        )
 
     def _environment(self, user: str) -> dict[str, str]:
         name = user.rpartition("\\")[2]
@@ -196,6 +271,13 @@ class LabService:
         command_id = asked.get("CommandId") or str(uuid4()).upper()
         if command_id in shell.commands:
             raise WsmanRefusal(2150858837, f"The command {command_id} exists.", "w:AlreadyExists")
+        if isinstance(shell, LabPool):
+            found = asked.findtext("rsp:Arguments", "", NAMESPACES)
+            shell.add(command_id, base64.b64decode(found))
+            return (
+                f"<rsp:CommandResponse><rsp:CommandId>{command_id}</rsp:CommandId>"
+                "</rsp:CommandResponse>"
+            )
         command = shell.commands[command_id] = LabCommand(command_id)
         try:
             await command.start(" ".join(words), shell.environment, shell.folder)
@@ -227,12 +309,16 @@ class LabService:
             )
         room = min(request.envelope_bytes, self.quotas.envelope_kib << 10) - OVERHEAD_BYTES
         pieces = command.take(room * 3 // 4)
-        body = envelopes.received(command.id, pieces, command.exit_code if command.done else None)
+        if isinstance(command, LabStream):
+            body = envelopes.received_objects(command.id, pieces, done=command.done)
+        else:
+            code = command.exit_code if command.done else None
+            body = envelopes.received(command.id, pieces, code)
         response = envelopes.respond(request, body)
         command.last = (request.message_id, response)
         return response
 
-    async def _wait_for_output(self, command: LabCommand, seconds: float) -> None:
+    async def _wait_for_output(self, command: LabCommand | LabStream, seconds: float) -> None:
         try:
             async with asyncio.timeout(seconds):
                 while not command.ready:
@@ -250,7 +336,12 @@ class LabService:
         stream = request.body.find("rsp:Send/rsp:Stream", NAMESPACES)
         if stream is None:
             raise WsmanRefusal(2150858752, "The body has no Stream.", "w:SchemaError")
+        shell = self._shell(request)
+        if isinstance(shell, LabPool):
+            shell.feed(base64.b64decode(stream.text or ""))
+            return "<rsp:SendResponse/>"
         command = self._find(request, stream.get("CommandId"))
+        assert isinstance(command, LabCommand), "a cmd shell has no pipelines"
         end = stream.get("End", "").lower() in ("true", "1")
         try:
             await command.write(base64.b64decode(stream.text or ""), end=end)
@@ -264,7 +355,10 @@ class LabService:
             raise WsmanRefusal(2150858752, "The body has no Signal.", "w:SchemaError")
         command = self._find(request, asked.get("CommandId"))
         code = asked.findtext("rsp:Code", "", NAMESPACES).rpartition("/")[2].lower()
-        if code == "terminate":
+        if isinstance(command, LabStream):
+            if isinstance(command, LabPipeline):
+                command.stop()
+        elif code == "terminate":
             ended = command.done
             command.terminate()
             if ended:
@@ -295,8 +389,11 @@ class LabService:
             raise shell_not_found(request.shell_id)
         return shell
 
-    def _find(self, request: LabRequest, command_id: str | None) -> LabCommand:
-        command = self._shell(request).commands.get(command_id or "")
+    def _find(self, request: LabRequest, command_id: str | None) -> LabCommand | LabStream:
+        shell = self._shell(request)
+        if isinstance(shell, LabPool) and not command_id:
+            return shell.stream
+        command: LabCommand | LabStream | None = shell.commands.get(command_id or "")
         if command is None:
             raise shell_not_found(request.shell_id)
         return command
