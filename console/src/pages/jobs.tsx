@@ -147,7 +147,7 @@ const COLUMNS: readonly Column<ListedJob>[] = [
   },
   {
     name: "launch",
-    label: "",
+    label: "Now",
     width: "96px",
     cell: (job) =>
       job.state === "active" ? (

@@ -64,7 +64,7 @@ function Ad({ draft, children }: { draft: LaunchDraft; children: preact.Componen
       </div>
       <div class="stack">
         <Panel title="Targets">
-          <Resolved resource={resolved} />
+          <Resolved resource={resolved} picked={draft.picked} />
         </Panel>
         <Panel title="Preview" actions={copied && <CopyMenu of={copied as object} />}>
           <Preview resource={preview} incomplete={missing(draft)} />

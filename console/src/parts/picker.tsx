@@ -134,14 +134,18 @@ export function useResolved(picked: Picked): Resource<ResolvedPage | null> {
   );
 }
 
+interface ResolvedProps {
+  resource: Resource<ResolvedPage | null>;
+  picked: Picked;
+}
+
 /** How many targets there are, their names and labels, and why a launch would be refused. */
-export function Resolved({ resource }: { resource: Resource<ResolvedPage | null> }) {
+export function Resolved({ resource, picked }: ResolvedProps) {
+  if (selectionOf(picked) === null) return <p class="dim">Nothing is selected yet.</p>;
   return (
     <Loaded resource={resource} what="targets">
       {(found) =>
-        found === null ? (
-          <p class="dim">Nothing is selected yet.</p>
-        ) : (
+        found && (
           <div class="stack-tight">
             <p>
               <b>
