@@ -229,6 +229,17 @@ async def test_who_has_no_home_gets_a_folder_that_is_closed_to_others(
         assert list((spare / "runs").iterdir()) == []
 
 
+async def test_a_home_in_the_folder_of_spare_folders_is_a_home() -> None:
+    folder = Path("/var/tmp") / f"opsjobs-test-{os.getpid()}"
+    try:
+        with account("dash", home=folder) as made:
+            async with open_machine(LocalSessions(), local_endpoint(), made) as web:
+                assert "@" not in web.identity.store
+                assert await web.done("echo out; exit 3") == (b"out\n", b"", RemoteExit(3))
+    finally:
+        shutil.rmtree(folder)
+
+
 @pytest.mark.parametrize("trap", ["a folder of another user", "a link", "a file"])
 async def test_a_spare_folder_that_somebody_laid_there_is_not_used(
     server: Sshd, homeless: Account, spare: Path, trap: str

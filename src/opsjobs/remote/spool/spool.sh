@@ -140,7 +140,7 @@ umask 077
 for d in "$HOME/.opsjobs" /var/tmp/opsjobs-$u; do
   mkdir "$d"
   case $d in
-    /var/tmp/*) [ -h "$d" ] && continue
+    /var/tmp/opsjobs-$u) [ -h "$d" ] && continue
       [ -O "$d" ] && chmod 700 "$d";;
   esac
   [ -O "$d" ] && cd "$d" || continue
@@ -163,7 +163,7 @@ for d in "$HOME/.opsjobs" /var/tmp/opsjobs-$u; do
     ?*.*) grep -qsxF "$b $h" id || [ $(($(wc -l <id))) -gt 999 ] || echo "$b $h" >>id;;
   esac
   case $d in
-    /var/tmp/*) i=$i@$u;;
+    /var/tmp/opsjobs-$u) i=$i@$u;;
   esac
   echo "$N I $i $b"
   exit
