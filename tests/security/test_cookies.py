@@ -11,7 +11,9 @@ import pytest
 from api.kit import desk, problem
 from api.live import live
 from api.test_sessions import BEN, LOGIN, SAME, browser, code, expire, log_in
+from opsjobs.api.authentication import OPEN_ROUTES
 from opsjobs.api.connections import Network
+from opsjobs.model.access import PERMISSIONS, permissions_of
 from opsjobs.model.addresses import networks
 from opsjobs.store.transaction import Database
 
@@ -28,6 +30,7 @@ CROSS = [
     {"Origin": ""},
     {},
 ]
+NOWHERE = "987654321"
 PROXY: tuple[Network, ...] = networks(["127.0.0.0/8"])
 
 
@@ -251,3 +254,48 @@ async def test_no_login_of_a_browser_is_answered_with_the_cookie_in_its_body(
         answer = await ben.post("/auth/session", json=LOGIN)
         assert ben.cookies["opsjobs"] not in answer.text
         assert answer.headers["cache-control"] == "no-store"
+
+
+def operations(document: Any) -> list[tuple[str, str]]:
+    """Every route with a token, its path filled with ids of nothing."""
+    found = []
+    for path, methods in document["paths"].items():
+        parts = [NOWHERE if part.startswith("{") else part for part in path.split("/")]
+        found += [
+            (method.upper(), "/".join(parts)) for method in methods if path not in OPEN_ROUTES
+        ]
+    return found
+
+
+async def test_no_route_at_all_is_reached_from_another_site(database: Database) -> None:
+    async with desk(database) as ada, browser(ada) as tab:
+        await tab.post("/auth/session", json={"code": await code(ada)})
+        found = operations((await ada.http.get("/openapi.json")).json())
+        assert len(found) > 120
+        for method, path in found:
+            for site in ("cross-site", "same-site"):
+                headers = {"Sec-Fetch-Site": site}
+                problem(await tab.request(method, path, headers=headers), 403, "cross_site")
+        assert (await tab.get("/auth/me")).status_code == 200
+
+
+async def test_a_viewers_session_is_refused_on_every_route_beyond_its_role(
+    database: Database,
+) -> None:
+    async with desk(database) as ada, browser(ada) as vic:
+        viewer = {"name": "vic", "password": LOGIN["password"], "grants": [{"role": "viewer"}]}
+        await ada.http.post("/users", json=viewer)
+        await vic.post("/auth/session", json={"username": "vic", "password": LOGIN["password"]})
+        document = (await ada.http.get("/openapi.json")).json()
+        beyond = [
+            (method.upper(), path.replace("{id}", NOWHERE))
+            for path, methods in document["paths"].items()
+            for method, operation in methods.items()
+            if operation.get("x-permission") in PERMISSIONS - permissions_of("viewer")
+        ]
+        assert len(beyond) > 60
+        for method, path in beyond:
+            body = None if method in ("GET", "DELETE") else {"no_such_field": 1}
+            type_ = {"Content-Type": "application/json"} if path != "/files" else {}
+            answer = await vic.request(method, path, json=body, headers=type_)
+            problem(answer, 403, "forbidden")

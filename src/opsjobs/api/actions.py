@@ -1,4 +1,4 @@
-"""The fields `can` and `cannot` of single objects, judged by the code of the request itself."""
+"""Fields `can` and `cannot` of single objects, judged by the code of their requests."""
 
 from __future__ import annotations
 
