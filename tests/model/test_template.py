@@ -137,7 +137,7 @@ def test_other_shells_have_other_quotes(text: str, shell: Shell, code: str | Non
 def test_each_shell_is_given_a_value_its_own_way() -> None:
     assert posix("a'b\\c") == "'a'\\''b'\\\\'c'"
     assert powershell("it's \u2019x") == "'it''s \u2019\u2019x'"
-    assert cmd('a "b" %PATH% c\\') == '^"a \\^"b\\^" ^%PATH^% c\\\\^"'
+    assert cmd('a "b" %PATH% c\\') == '^"a \\^"b\\^" ^%^PATH^%^ c\\\\^"'
     for shell in ("posix", "powershell", "cmd"):
         with pytest.raises(Unquotable):
             quote_for(shell)("a\0b")

@@ -9,7 +9,9 @@ from typing import Literal
 Shell = Literal["posix", "cmd", "powershell"]
 Quote = Callable[[str], str]
 
-_CMD_SPECIAL = re.compile(r'[()%!^"<>&|]')
+# A caret after each % keeps what follows from being the name of a variable: one before the closing
+# % would not, as cmd ignores it behind a modifier (%A:~0,1^%).
+_CMD_SPECIAL = re.compile(r'[()%!^"<>&|]|(?<=%).', re.DOTALL)
 _TRAILING_BACKSLASHES = re.compile(r'(\\*)("|$)')
 _POSIX_SPECIAL = re.compile(r"['\\]")
 _CONTROL = re.compile(r"[\x00-\x1f]")
