@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter, Depends, Path, Query, Request
 from starlette.responses import JSONResponse, Response
 
 from opsjobs.api.authorization import ExecutionDep, Within, admitted, read_execution, requires
@@ -74,7 +74,7 @@ async def groups(
 
     Results are identical if status, exit code, error and output (the first 64 KiB, and the
     length) are the same; of targets that did not succeed, the first 64 KiB of stderr, too. With
-    `normalise` the first 16 KiB are compared, and no length.
+    `normalise` the first 16 KiB are compared (8 MiB of all targets together), and no length.
     """
     return render_page(
         request,
@@ -92,7 +92,7 @@ async def groups(
 )
 async def members_of_group(
     *,
-    digest: str,
+    digest: Annotated[str, Path(pattern=text_patterns.SHA256)],
     request: Request,
     services: ServicesDep,
     execution: ExecutionDep,

@@ -17,7 +17,9 @@ from opsjobs.store.statements import load_statement
 from opsjobs.store.transaction import Database
 
 GENERALIZED_BYTES = 16 << 10
-"""With `normalise`, only this much of each stream is compared."""
+"""With `normalise`, at most this much of each stream is compared."""
+GENERALIZED_BYTES_MAX = 8 << 20
+"""With `normalise`, at most this much of all runs: PostgreSQL does some MiB a second."""
 _HEADS_AT_ONCE = 200
 
 # The result that counts for each action of a run: its last attempt, by number; a voided one only if
@@ -140,7 +142,9 @@ def _parameters(execution: Execution, compared: Comparison, members: int | None)
         "execution": execution.id,
         "log_day": execution.log_day,
         "inline": INLINE_BYTES,
-        "generalized": GENERALIZED_BYTES,
+        "generalized": min(
+            GENERALIZED_BYTES, GENERALIZED_BYTES_MAX // max(execution.total_targets, 1)
+        ),
         "action": compared.action,
         "stream": compared.stream,
         "normalise": compared.normalise,
