@@ -69,6 +69,13 @@ def test_a_command_runs_on_all_machines_live(folder: Path) -> None:
     assert f"completed: {LAB} succeeded of {LAB} targets" in err
 
 
+def test_a_refused_query_parameter_is_named_by_its_option(folder: Path) -> None:
+    code, _, err = opsjobs(folder, "events", "--kinds", "job.exploded")
+    assert code == 2, err
+    assert "--kinds: " in err
+    assert "query parameter" not in err
+
+
 def test_the_console_is_opened_by_an_address_that_logs_in_once(
     folder: Path, tmp_path: Path
 ) -> None:

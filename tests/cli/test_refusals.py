@@ -14,7 +14,7 @@ from cli.fake_api import problem, serve_api
 from opsjobs.cli.app import app
 from opsjobs.cli.client import Client, RequestRefused
 from opsjobs.cli.endpoint import ServiceEndpoint
-from opsjobs.cli.errors import OPTIONS, translate_refusal
+from opsjobs.cli.errors import OPTIONS, QUERY_OPTIONS, translate_refusal
 from opsjobs.model.secret import Secret
 
 
@@ -107,6 +107,44 @@ def test_a_pointer_into_a_body_is_shown_as_the_option_that_filled_it(
     )
 
 
+@pytest.mark.parametrize(
+    ("path", "parameter", "service", "shown"),
+    [
+        (
+            "/events",
+            "type.0",
+            "query parameter type.0: there is no event 'job.exploded'.",
+            "--kinds: there is no event 'job.exploded'.",
+        ),
+        ("/calendars/3/check", "at", "at: it is no time.", "--at: it is no time."),
+        (
+            "/webhooks/3/deliveries",
+            "status",
+            "The filter status cannot be read: it is no status.",
+            "--status cannot be read: it is no status.",
+        ),
+        ("/jobs", "q", "query parameter q: it is long.", "query parameter q: it is long."),
+    ],
+)
+def test_a_query_parameter_is_shown_as_the_option_that_filled_it(
+    path: str, parameter: str, service: str, shown: str
+) -> None:
+    errors = [
+        {"detail": service.split(": ", 1)[1][:-1], "in": "query", "parameter": parameter},
+        {"detail": "it is wrong", "in": "query", "parameter": parameter},
+    ]
+    answer = problem(422, "invalid", f"{service[:-1]}.", errors=errors)
+    with (
+        serve_api(lambda _: answer) as api,
+        api.client() as client,
+        pytest.raises(RequestRefused) as refused,
+    ):
+        client.get(path)
+    first, second = str(refused.value).splitlines()
+    name = re.search(r"--\w+", shown)
+    assert (first, second) == (shown, f"  {name[0] if name else parameter}: it is wrong")
+
+
 def test_options_are_named_if_the_service_is_below_a_path_too() -> None:
     with serve_api(lambda _: problem(422, "no", "/port: it is wrong.")) as api:
         place = ServiceEndpoint(
@@ -118,7 +156,9 @@ def test_options_are_named_if_the_service_is_below_a_path_too() -> None:
     assert str(refused.value) == "--port: it is wrong."
 
 
-@pytest.mark.parametrize(("command", "table"), [(command, table) for _, command, table in OPTIONS])
+@pytest.mark.parametrize(
+    ("command", "table"), [(command, table) for _, command, table in OPTIONS + QUERY_OPTIONS]
+)
 def test_each_option_that_is_named_in_place_of_a_field_exists(
     command: str, table: Mapping[str, str]
 ) -> None:

@@ -333,7 +333,8 @@ class Client:
             )
         if status >= 500 and problem.get("request_id"):
             lines.append(f"See the service's log for request_id {problem['request_id']}.")
-        return translate_refusal("\n".join(lines), path)
+        refused = [str(e.get("parameter")) for e in errors if e.get("in") == "query"]
+        return translate_refusal("\n".join(lines), path, refused)
 
     def _connection_failed(self, lost: httpx2.TransportError) -> CommandFailed:
         url = self.endpoint.url

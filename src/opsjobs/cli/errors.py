@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from enum import IntEnum
 
 from opsjobs.model.errors import Failure
@@ -246,17 +246,108 @@ OPTIONS: tuple[tuple[str, str, Mapping[str, str]], ...] = (
 )
 """Requests of the commands: path, command, and the option or argument of each field."""
 
+_STATUS = {"status": "--status"}
+
+QUERY_OPTIONS: tuple[tuple[str, str, Mapping[str, str]], ...] = (
+    (r"/events", "events", {"type": "--kinds"}),
+    (r"(/jobs/[^/]+)?/executions", "executions list", _STATUS),
+    (r"/executions/[^/]+/targets", "executions show", _STATUS),
+    (
+        r"/executions/[^/]+/groups",
+        "executions groups",
+        {"action": "--action", "stream": "--stream", "normalise": "--normalise"},
+    ),
+    (
+        r"/executions/[^/]+/search",
+        "executions search",
+        {
+            "q": "TEXT",
+            "pattern": "TEXT",
+            "context": "--context",
+            "target": "--target",
+            "action": "--action",
+        },
+    ),
+    (r"/executions/[^/]+/log", "executions diff", {"stream": "--stream", "action": "--action"}),
+    (r"/executions/[^/]+/baseline", "executions diff", {"target": "TARGET"}),
+    (r"/executions/[^/]+/artifacts", "executions artifacts", {"target_name": "--target"}),
+    (r"/approvals", "approvals list", {**_STATUS, "execution_id": "--execution"}),
+    (
+        r"/audit",
+        "audit list",
+        {
+            "actor": "--actor",
+            "action": "--action",
+            "thing": "--thing",
+            "thing_id": "--thing",
+            "thing_name": "--name",
+            "request_id": "--request",
+            "at_after": "--since",
+            "at_before": "--until",
+        },
+    ),
+    (r"/audit/export", "audit export", {"after": "--after"}),
+    (r"/audit/verify", "audit verify", {"head": "--head"}),
+    (r"/calendars/[^/]+/check", "calendars check", {"at": "--at"}),
+    (
+        r"/dead-letters",
+        "dead-letters list",
+        {
+            **_STATUS,
+            "job": "--job",
+            "target": "--target",
+            "error": "--error",
+            "execution": "--execution",
+            "since": "--since",
+        },
+    ),
+    (r"/deliveries", "notifications deliveries", {**_STATUS, "to": "--to"}),
+    (r"/webhooks/[^/]+/deliveries", "webhooks deliveries", {**_STATUS, "event": "--event"}),
+    (r"/files", "files upload", {"name": "--name"}),
+    (r"/jobs/export", "jobs export", {"name": "JOB", "tag": "--tag"}),
+    (r"(/schedules/[^/]+)?/firings", "schedules firings", _STATUS),
+    (
+        r"/schedules/moments",
+        "schedules moments",
+        {"from": "--from", "to": "--to", "limit": "--limit"},
+    ),
+    (
+        r"/targets",
+        "targets list",
+        {"selector": "--selector", "groups": "--group", "health": "--health"},
+    ),
+    (r"/targets/labels", "targets labels", {"key": "KEY"}),
+    (r"/targets/[^/]+/runs", "targets runs", {**_STATUS, "job": "--job"}),
+)
+"""Requests of the commands: path, command, and the option or argument of each query parameter."""
+
 _BY_PATH = tuple((re.compile(path), table) for path, _, table in OPTIONS)
+_BY_QUERY = tuple((re.compile(path), table) for path, _, table in QUERY_OPTIONS)
 _POINTER = re.compile(r"^( *)(/\S+?)(?=: )", re.MULTILINE)
 
 
-def translate_refusal(words: str, path: str) -> str:
-    """Return a refusal at this path with options and commands for fields and routes."""
+def translate_refusal(words: str, path: str, parameters: Iterable[str] = ()) -> str:
+    """Return a refusal at this path with options and commands for fields and routes.
+
+    `parameters`: the refused query parameters; one of several values ends with its position.
+    """
+    words = _name_query_options(words, path, parameters)
     table = next((table for of, table in _BY_PATH if of.fullmatch(path)), None)
     if table is not None:
         words = _POINTER.sub(lambda found: found[1] + _find_option(found[2], table), words)
     for pattern, replacement in _REPLACED:
         words = pattern.sub(replacement, words)
+    return words
+
+
+def _name_query_options(words: str, path: str, parameters: Iterable[str]) -> str:
+    table = next((table for of, table in _BY_QUERY if of.fullmatch(path)), {})
+    for parameter in dict.fromkeys(parameters):
+        option = table.get(parameter.split(".")[0])
+        if option is not None:
+            name = re.escape(parameter)
+            named = rf"^( *)(?:query parameter {name}(?=: )|{name}(?=: )|The filter {name}\b)"
+            words = re.sub(named, rf"\g<1>{option}", words, flags=re.MULTILINE)
     return words
 
 
