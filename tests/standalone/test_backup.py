@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shutil
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from kit.ledger_fixtures import launch, machines
 from kit.opsjobs_processes import COMMAND_SECONDS, OPSJOBS, Up, up
 from opsjobs.model.errors import Refusal, Unavailable
 from opsjobs.model.execution import TriggeredBy
+from opsjobs.model.secret import Secret
 from opsjobs.settings import load
 from opsjobs.standalone.backup import BackupOrder, back_up
 from opsjobs.standalone.backup_files import DUMP, MANIFEST
@@ -31,7 +34,7 @@ from opsjobs.store.envelope import new_key
 from opsjobs.store.ledger import Ledger
 from opsjobs.store.migrations import runner
 from opsjobs.store.restores import Restores
-from opsjobs.store.transaction import Database
+from opsjobs.store.transaction import Database, DatabaseOptions
 from opsjobs.store.vault import find_missing_keys
 
 AHEAD_SECONDS = 10.0
@@ -270,7 +273,84 @@ async def test_an_older_schema_may_lack_a_kind_of_sealed_rows(database: Database
     async with database.connection() as connection:
         await connection.execute("drop table job_triggers cascade")
     assert len(await find_missing_keys(database, [])) == 1
-    assert await find_missing_keys(database, [AUDIT_KEY]) == []
+    assert await find_missing_keys(database, [AUDIT_KEY]) == {}
+
+
+def test_a_lost_key_is_left_out_if_asked_and_the_restore_says_so(
+    folder: Path, database_url: str, empty_url: str
+) -> None:
+    other, reported = new_key().reveal(), list[str]()
+    order = BackupOrder(settings_of(database_url, other), folder, folder / "backups")
+    with pytest.raises(Refusal, match=r"key [0-9a-f]{8} is missing.*--without-missing-keys"):
+        back_up(order, print)
+    made = back_up(replace(order, without_missing_keys=True), reported.append)
+    [lost] = [line for line in reported if line.startswith("key ")]
+    [(key, rows)] = json.loads((made / MANIFEST).read_text())["missing_keys"].items()
+    told = f"key {key} is missing: unless it is found, what it encrypts cannot be read"
+    assert lost.startswith(told)
+    assert lost.endswith(f"(rows: {rows})")
+    reported.clear()
+    restore(RestoreOrder(settings_of(empty_url, other), folder, made), reported.append)
+    assert lost in reported
+    assert runner.inspect(empty_url) == []
+
+
+def test_a_backup_without_any_key_is_restored_without_one(
+    folder: Path, database_url: str, empty_url: str
+) -> None:
+    reported = list[str]()
+    order = BackupOrder(settings_of(database_url), folder / "data", folder / "backups")
+    made = back_up(replace(order, without_missing_keys=True), reported.append)
+    assert [path.name for path in made.parent.iterdir()] == [made.name]
+    assert not [line for line in reported if "no secret is stored" in line]
+    restored(empty_url, folder / "data", made)
+    assert runner.inspect(empty_url) == []
+    # The row that needs the key is there: with the key it can be read again.
+    assert key_ids(empty_url, KEY) == set()
+    assert len(key_ids(empty_url)) == 1
+
+
+def key_ids(url: str, *keys: str) -> set[str]:
+    """The ids of keys that the database needs beside these."""
+
+    async def find() -> set[str]:
+        database = Database(DatabaseOptions(url, connections=1))
+        await database.open()
+        try:
+            return {*await find_missing_keys(database, [Secret(key) for key in keys])}
+        finally:
+            await database.close()
+
+    return asyncio.run(find())
+
+
+def test_two_restores_into_one_database_exclude_each_other(
+    folder: Path, backup: Path, empty_url: str
+) -> None:
+    _load(empty_url, backup / DUMP)  # killed here
+    said = list[str]()
+
+    def report(line: str) -> None:
+        """Restore a second time, in a process, while the first one is at work."""
+        if line == "what an unfinished restore had loaded was dropped":
+            done = subprocess.run(
+                [*OPSJOBS, "restore", str(backup), "--replace", "--yes"],
+                env={
+                    **os.environ,
+                    "PYTHONPATH": os.pathsep.join(sys.path),
+                    "DATABASE_URL": empty_url,
+                },
+                capture_output=True, text=True, timeout=COMMAND_SECONDS, check=False,
+            )  # fmt: skip
+            assert done.returncode != 0
+            said.append(done.stderr)
+
+    restore(RestoreOrder(settings_of(empty_url), folder, backup, replace=True), report)
+    [refused] = said
+    assert "another restore into this database is running. Wait for its end" in refused
+    assert runner.inspect(empty_url) == []
+    with pytest.raises(Refusal, match="has tables already"):
+        restored(empty_url, folder, backup, replace=True)
 
 
 def test_the_keys_may_be_inside_if_asked(folder: Path, database_url: str, empty_url: str) -> None:

@@ -30,6 +30,13 @@ def backup(
     with_keys: Annotated[
         bool, typer.Option("--with-keys", help="Put the keys into the backup itself.")
     ] = False,
+    without_missing_keys: Annotated[
+        bool,
+        typer.Option(
+            "--without-missing-keys",
+            help="Back up even if a key is lost: what it encrypts cannot be read.",
+        ),
+    ] = False,
 ) -> None:
     """Back up the database, and its keys apart from it.
 
@@ -46,6 +53,7 @@ def backup(
         _absolute(folder),
         _absolute(keys) if keys is not None else None,
         with_keys,
+        without_missing_keys,
     )
     print(module.back_up(order, tell))
 

@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +25,7 @@ from opsjobs.standalone.backup_files import (
     check_dump,
     check_sums,
     hash_file,
+    report_missing,
     seal_canary,
     write_keys,
 )
@@ -51,6 +52,8 @@ class BackupOrder:
     """The file for the keys; None: one beside the backup."""
     keys_inside: bool = False
     """True: the keys are written into the backup itself."""
+    without_missing_keys: bool = False
+    """True: back up even if keys of encrypted rows are missing."""
 
 
 def back_up(order: BackupOrder, report: Callable[[str], None]) -> Path:
@@ -70,13 +73,16 @@ def back_up(order: BackupOrder, report: Callable[[str], None]) -> Path:
         making = stack.enter_context(_make_folder(order.folder, name))
         with _disk_errors(order.folder):
             _dump(url, making / DUMP)
-            asyncio.run(_check_keys(url, keys))
+            missing = asyncio.run(_find_missing(url, keys))
+            if missing and not order.without_missing_keys:
+                raise _missing_keys(missing)
             manifest = Manifest(
                 __version__,
                 position,
                 (making / DUMP).stat().st_size,
                 hash_file(making / DUMP),
                 seal_canary(keys),
+                missing,
             )
             write_private(making / MANIFEST, [json.dumps(manifest.data(), indent=1)])
             check_dump(making / DUMP)
@@ -87,11 +93,12 @@ def back_up(order: BackupOrder, report: Callable[[str], None]) -> Path:
             _sync(order.folder)
     size = f"{manifest.dump_bytes / (1 << 20):.1f} MiB"
     report(f"{kept}: {size}, of {manifest.at}, schema {position.revision}; read back and checked")
-    if not values:
+    report_missing(missing, report)
+    if not values and not missing:
         report("no keys: ENCRYPTION_KEYS is not set, so no secret is stored")
-    elif order.keys_inside:
+    elif values and order.keys_inside:
         report("its keys are in it: everyone who can read it can read every stored credential")
-    else:
+    elif values:
         report(f"{keys_file}: its keys. Keep them apart: without them no credential can be read")
     return kept
 
@@ -140,21 +147,24 @@ async def read_position(url: str) -> Position:
         await database.close()
 
 
-async def _check_keys(url: str, keys: Sequence[Secret]) -> None:
-    """Raise Refusal if a row is sealed under a key that the backup would not have."""
+async def _find_missing(url: str, keys: Sequence[Secret]) -> dict[str, int]:
+    """Return the keys that the backup would not have, with the number of rows of each."""
     database = Database(DatabaseOptions(url, connections=1, application_name="opsjobs backup"))
     await database.open()
     try:
-        missing = await find_missing_keys(database, keys)
+        return await find_missing_keys(database, keys)
     finally:
         await database.close()
-    if missing:
-        raise Refusal(
-            "wrong_keys",
-            f"the keys do not open everything in this database: key {', '.join(missing)} is "
-            "missing. Set ENCRYPTION_KEYS as the processes of the service have it, or name the "
-            "data folder of `opsjobs up` with --data-dir. Nothing was kept.",
-        )
+
+
+def _missing_keys(missing: Collection[str]) -> Refusal:
+    return Refusal(
+        "wrong_keys",
+        f"the keys do not open everything in this database: key {', '.join(missing)} is "
+        "missing. Set ENCRYPTION_KEYS as the processes of the service have it, or name the "
+        "data folder of `opsjobs up` with --data-dir. If the key is lost, back up without it: "
+        "--without-missing-keys. Nothing was kept.",
+    )
 
 
 def _keys(order: BackupOrder) -> dict[str, str]:

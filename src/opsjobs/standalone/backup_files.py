@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import subprocess
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,8 @@ class Manifest:
     dump_sha256: str
     canary: Sealed | None
     """A word sealed under the current key; None: no key was configured."""
+    missing_keys: Mapping[str, int] = field(default_factory=dict)
+    """Keys that were missing, with the number of rows that they encrypt."""
 
     def data(self) -> dict[str, Any]:
         """Return the manifest as it is stored."""
@@ -59,6 +61,7 @@ class Manifest:
             "server": position.server,
             "database_bytes": position.bytes,
             "files": {DUMP: {"bytes": self.dump_bytes, "sha256": self.dump_sha256}},
+            "missing_keys": dict(self.missing_keys),
             "canary": canary
             and {
                 "key_id": canary.key_id,
@@ -86,6 +89,15 @@ class Manifest:
                 f"the keys do not open this backup: it was made under key {self.canary.key_id}. "
                 "Name the file with its keys: --keys FILE.",
             )
+
+
+def report_missing(keys: Mapping[str, int], report: Callable[[str], None]) -> None:
+    """Report each missing key with what cannot be read without it."""
+    for key, rows in keys.items():
+        report(
+            f"key {key} is missing: unless it is found, what it encrypts cannot be read, and "
+            f"what it signs cannot be verified (rows: {rows})"
+        )
 
 
 def seal_canary(keys: Sequence[Secret]) -> Sealed | None:
@@ -128,7 +140,8 @@ def _parse(stored: Mapping[str, Any]) -> Manifest:
     sealed = canary and Sealed(
         canary["key_id"], bytes.fromhex(canary["wrapped_key"]), bytes.fromhex(canary["sealed"])
     )
-    return Manifest(stored["opsjobs"], position, dump["bytes"], dump["sha256"], sealed)
+    missing = {str(key): int(rows) for key, rows in stored.get("missing_keys", {}).items()}
+    return Manifest(stored["opsjobs"], position, dump["bytes"], dump["sha256"], sealed, missing)
 
 
 # --- the dump

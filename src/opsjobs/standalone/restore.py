@@ -31,13 +31,14 @@ from opsjobs.standalone.backup_files import (
     check_sums,
     read_keys_file,
     read_manifest,
+    report_missing,
 )
 from opsjobs.standalone.data_dir import DataFolder, read_keys, write_private
 from opsjobs.standalone.postgres import Postgres, client_program
 from opsjobs.store.connections import libpq_environment
 from opsjobs.store.ledger import Ledger
 from opsjobs.store.migrations import runner
-from opsjobs.store.restores import UNFINISHED, MarkedRestore, Restores
+from opsjobs.store.restores import UNFINISHED, MarkedRestore, Restores, exclude_other_restores
 from opsjobs.store.system_status import HEAD
 from opsjobs.store.transaction import Database, DatabaseOptions
 from opsjobs.store.vault import find_missing_keys
@@ -77,7 +78,8 @@ def restore(order: RestoreOrder, report: Callable[[str], None]) -> None:
     keys = [Secret(text) for text in values.get("ENCRYPTION_KEYS", "").split(",") if text]
     manifest.check_keys(keys)
     if order.settings.database.url:
-        marked = _restore_into(order.settings.database.url, order, manifest, keys, report)
+        with exclude_other_restores(order.settings.database.url):
+            marked = _restore_into(order.settings.database.url, order, manifest, keys, report)
     else:
         marked = _restore_embedded(order, manifest, keys, values, report)
     _report(order, manifest, marked, values, report)
@@ -156,8 +158,8 @@ def _restore_into(
     if unfinished and not order.replace:
         raise Refusal(
             "restore_not_finished",
-            "the database of DATABASE_URL holds what an unfinished restore has loaded. If no "
-            "other restore is running, clear that with --replace.",
+            "the database of DATABASE_URL holds what an unfinished restore has loaded. Clear "
+            "that with --replace.",
         )
     check_sums(order.backup, manifest)
     check_dump(order.backup / DUMP)
@@ -167,7 +169,7 @@ def _restore_into(
         report("what an unfinished restore had loaded was dropped")
     _load(url, order.backup / DUMP)
     runner.upgrade(url, keys, restoring=True)
-    return asyncio.run(_check_and_mark(url, order.backup.name, manifest, keys))
+    return asyncio.run(_check_and_mark(url, order.backup.name, manifest, keys, report))
 
 
 async def _find_unfinished(url: str) -> bool:
@@ -266,16 +268,22 @@ def _copy_script(reader: subprocess.Popen[bytes], writer: subprocess.Popen[bytes
 
 
 async def _check_and_mark(
-    url: str, name: str, manifest: Manifest, keys: Sequence[Secret]
+    url: str,
+    name: str,
+    manifest: Manifest,
+    keys: Sequence[Secret],
+    report: Callable[[str], None],
 ) -> MarkedRestore:
     async with _opened(url) as database:
-        if missing := await find_missing_keys(database, keys):
+        missing = await find_missing_keys(database, keys)
+        if lost := sorted(missing.keys() - manifest.missing_keys.keys()):
             raise Refusal(
                 "wrong_keys",
                 "the keys do not open everything in this backup: key "
-                f"{', '.join(missing)} is missing. "
+                f"{', '.join(lost)} is missing. "
                 "Name the file with its keys: --keys FILE.",
             )
+        report_missing(missing, report)
         marked = await Restores(database).mark(manifest.position.at, name)
         reason = f"restored from a backup of {manifest.at}: what ran since then is not recorded"
         for execution in marked.open_executions:
@@ -328,7 +336,8 @@ def _report(
         f"changes after {moment(manifest.position.at)} are lost: API keys revoked and users "
         "disabled since then are valid again"
     )
-    if order.settings.database.url and not order.settings.security.encryption_keys:
+    has_keys = bool(order.settings.security.encryption_keys)
+    if order.settings.database.url and "ENCRYPTION_KEYS" in values and not has_keys:
         report("ENCRYPTION_KEYS is not set: give your processes the keys of this backup")
     if "JWT_SECRET_KEY" in values and order.settings.identity.jwt_secret_key is None:
         report("JWT_SECRET_KEY is in the keys file: set it as it was set before")

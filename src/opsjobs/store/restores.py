@@ -7,12 +7,17 @@ not run (docs/decisions/0114).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+import psycopg
+
+from opsjobs.model.errors import Conflict, Unavailable
 from opsjobs.model.execution import moment
 from opsjobs.store import audit
+from opsjobs.store.connections import NETWORK, driver_url
 from opsjobs.store.transaction import Connection, Database
 
 UNFINISHED = "restore_unfinished"
@@ -25,6 +30,8 @@ NOT_FINISHED = (
     "A restore into this database has not finished. Wait for it. If it was ended, run "
     "`opsjobs restore` with --replace, or use another database."
 )
+
+_LOCK = 0x726573746F7265  # "restore"; any number is possible as long as it never changes
 
 RECORD_KEPT = timedelta(hours=23)
 """The time after a backup in which targets have the record of each command since then.
@@ -194,6 +201,29 @@ class Restores:
         """Let the processes of the service use the database. Call it after `mark`."""
         async with self._database.transaction() as connection:
             await connection.execute(f"drop table if exists {UNFINISHED}")
+
+
+@contextmanager
+def exclude_other_restores(url: str) -> Iterator[None]:
+    """Hold the lock of restores on a separate connection. Raises Refusal, Unavailable.
+
+    The server releases it if this process is killed. As in upgrades, the transaction must not have
+    a snapshot, or index builds would wait for it forever: hence no parameters.
+    """
+    try:
+        connection = psycopg.connect(driver_url(url), autocommit=True, **NETWORK)
+    except psycopg.OperationalError as away:
+        raise Unavailable(f"PostgreSQL does not answer: {str(away).strip()}") from away
+    with connection, connection.transaction():
+        connection.execute("set local idle_in_transaction_session_timeout = 0")
+        held = connection.execute(f"select pg_try_advisory_xact_lock({_LOCK})".encode()).fetchone()
+        if held != (True,):
+            raise Conflict(
+                "restore_running",
+                "another restore into this database is running. Wait for its end, and look at "
+                "what it says.",
+            )
+        yield
 
 
 async def _count(

@@ -6,6 +6,7 @@ Each kind of sealed rows is resealed in batches.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -278,18 +279,19 @@ class KeyRotation:
         return batch
 
 
-async def find_missing_keys(database: Database, keys: Sequence[Secret]) -> list[str]:
-    """Return the ids of keys that rows are sealed under and that are not among `keys`.
+async def find_missing_keys(database: Database, keys: Sequence[Secret]) -> dict[str, int]:
+    """Return the ids of keys that are not among `keys`, with the number of rows sealed under each.
 
     There may be no keys at all, and an older schema may lack a kind of sealed rows.
     """
-    found = set[str]()
+    found = Counter[str]()
     for kind in KINDS:
         table = _TABLES.get(kind.name, kind.name)
         row = await database.fetch_one("select to_regclass(%s) as found", [table])
         if row is not None and row["found"] is not None:
             found.update(await _count(database, kind))
-    return sorted(found - set(KeyRing(keys).ids if keys else ()))
+    known = KeyRing(keys).ids if keys else ()
+    return {key: found[key] for key in sorted(found) if key not in known}
 
 
 async def _count(database: Database, kind: SealedKind) -> dict[str, int]:
