@@ -36,8 +36,8 @@ demo:
 	@.venv/bin/opsjobs demo
 
 test:
-	@scripts/environment dev
 	@PG=$(PG) REDIS=$(REDIS) scripts/test-needs
+	@scripts/environment dev
 	@TESTS_POSTGRES=$(PG) TESTS_REDIS=$(REDIS) PYTHONDONTWRITEBYTECODE= $(PYTHON) -m pytest -n 4 $(CHOSEN)
 
 check:

@@ -128,7 +128,7 @@ def test_an_ini_inventory_with_groups_in_groups_and_variables() -> None:
                 "ansible_connection=winrm ansible_winrm_transport=kerberos,ntlm "
                 "ansible_winrm_server_cert_validation=ignore"
             ),
-            {"scheme": "https", "auth": "ntlm", "verify": False},
+            {"scheme": "https", "auth": "kerberos", "verify": False},
         ),
         (
             (
@@ -158,7 +158,7 @@ def test_windows_hosts_have_the_options_of_winrm(variables: str, winrm: dict[str
 @pytest.mark.parametrize(
     ("variables", "why"),
     [
-        ("ansible_winrm_transport=kerberos", "authentication is kerberos"),
+        ("ansible_winrm_transport=digest", "authentication is digest"),
         ("ansible_winrm_transport=basic ansible_winrm_scheme=http", "basic over http"),
     ],
 )

@@ -168,12 +168,16 @@ class WindowsHost:
 
 @asynccontextmanager
 async def windows_host(
-    *, secure: bool = False, quotas: LabQuotas | None = None, logins: LabLogins = LOGINS
+    *,
+    secure: bool = False,
+    quotas: LabQuotas | None = None,
+    logins: LabLogins = LOGINS,
+    bound_to: bytes | None = None,
 ) -> AsyncIterator[WindowsHost]:
-    """A host for the length of the block."""
+    """A host for the length of the block; `bound_to`: the certificate that logins are bound to."""
     with open_folder() as folder:
         publish_logins(logins, folder / "logins")
-        certificate = authority().host.der if secure else None
+        certificate = (bound_to or authority().host.der) if secure else None
         tls = server_tls(folder) if secure else None
         server = WsmanServer(logins, folder, tls=tls, certificate=certificate, quotas=quotas)
         await server.start()

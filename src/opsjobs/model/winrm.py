@@ -25,23 +25,26 @@ _CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----([^-]+)-----END CERTIFICA
 class WinrmAuth(StrEnum):
     """The authentication of a WinRM login.
 
-    Over http, negotiate, ntlm and credssp encrypt every message; basic and certificate need
-    https."""
+    Over http, negotiate, ntlm, kerberos and credssp encrypt every message; basic and certificate
+    need https."""
 
     NEGOTIATE = "negotiate"
     NTLM = "ntlm"
+    KERBEROS = "kerberos"
     CREDSSP = "credssp"
     BASIC = "basic"
     CERTIFICATE = "certificate"
 
 
-def login_type(auth: WinrmAuth) -> CredentialType:
-    """Return the type of credential that this authentication uses."""
-    return (
-        CredentialType.CLIENT_CERTIFICATE
-        if auth is WinrmAuth.CERTIFICATE
-        else CredentialType.PASSWORD
-    )
+def login_types(auth: WinrmAuth) -> tuple[CredentialType, ...]:
+    """Return the types of credentials that this authentication uses."""
+    match auth:
+        case WinrmAuth.CERTIFICATE:
+            return (CredentialType.CLIENT_CERTIFICATE,)
+        case WinrmAuth.KERBEROS:
+            return (CredentialType.KERBEROS, CredentialType.PASSWORD)
+        case _:
+            return (CredentialType.PASSWORD,)
 
 
 def check_fingerprint(text: str) -> str:

@@ -23,6 +23,7 @@ VARIABLES = frozenset(
 _AUTH = {
     "negotiate": "negotiate",
     "ntlm": "ntlm",
+    "kerberos": "kerberos",
     "credssp": "credssp",
     "certificate": "certificate",
     "basic": "basic",
@@ -62,8 +63,8 @@ def _auth(asked: str) -> str:
         if name in _AUTH:
             return _AUTH[name]
     raise ValueError(
-        f"its WinRM authentication is {', '.join(names)}: only negotiate, ntlm, credssp, basic and "
-        "certificate are supported"
+        f"its WinRM authentication is {', '.join(names)}: only negotiate, ntlm, kerberos, credssp, "
+        "basic and certificate are supported"
     )
 
 

@@ -22,6 +22,7 @@ from opsjobs.remote.dial import Allow, dial
 from opsjobs.remote.session import Fetch, HostKey, LoginTimes, refuse_external
 from opsjobs.remote.winrm.connection import Connection
 from opsjobs.remote.winrm.http import Broken, HttpStream
+from opsjobs.remote.winrm.kerberos import TicketCaches
 from opsjobs.remote.winrm.login import Login, check_credential
 
 SERVICE = "WinRM"
@@ -41,7 +42,7 @@ def _ignore(*_: Any) -> None:
 
 
 class WinrmConnector:
-    """Connects to endpoints; keeps nothing but the TLS contexts of targets."""
+    """Connects to endpoints; keeps nothing but Kerberos tickets and one TLS context."""
 
     def __init__(
         self,
@@ -59,6 +60,7 @@ class WinrmConnector:
         self._observe = observe
         self._fetch = fetch
         self._alarm = alarm
+        self._tickets = TicketCaches()
         self._plain_tls: ssl.SSLContext | None = None
 
     async def connect(self, endpoint: Endpoint, phases: ConnectPhases | None = None) -> Connection:
@@ -90,7 +92,7 @@ class WinrmConnector:
         async with self._dialled(target, tls) as (http, certificate):
             self._check_pin(target, certificate)
             phases.connected = time.monotonic()
-            login = Login(target, credential, certificate, self._seconds)
+            login = Login(target, credential, certificate, self._seconds, self._tickets)
             try:
                 authenticated = await login.perform(http)
             except TimeoutError:
@@ -103,6 +105,10 @@ class WinrmConnector:
             self._observe(phases.finished - phases.started)
             times = LoginTimes(phases.connected, phases.finished)
             return Connection(http, target, authenticated, times)
+
+    def close(self) -> None:
+        """Destroy the Kerberos tickets."""
+        self._tickets.close()
 
     async def scan(self, target: Target) -> list[HostKey]:
         """Return the certificate that the host shows now, without a login.

@@ -1,4 +1,4 @@
-"""Log in to a connection with pyspnego's tokens, Basic, or a client certificate.
+"""Log in to a connection with pyspnego's tokens (NTLM, Kerberos), Basic, or a certificate.
 
 An authentication belongs to one connection. It makes one attempt: a refused password is never sent
 again, so that no account is locked out.
@@ -25,9 +25,18 @@ from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import ErrorCode
 from opsjobs.model.secret import Credential
 from opsjobs.model.target import Target
-from opsjobs.model.winrm import WinrmAuth, login_type
+from opsjobs.model.winrm import WinrmAuth, login_types
 from opsjobs.remote.winrm.http import HttpResponse, HttpStream
-from opsjobs.remote.winrm.sealing import CREDSSP, SPNEGO
+from opsjobs.remote.winrm.kerberos import (
+    NO_CACHE,
+    KdcError,
+    KerberosFailure,
+    TicketCaches,
+    explain,
+    may_have_tickets,
+    principal,
+)
+from opsjobs.remote.winrm.sealing import CREDSSP, KERBEROS, SPNEGO
 
 # At level debug it logs the tokens of logins, from which a password could be guessed.
 logging.getLogger("spnego").setLevel(logging.INFO)
@@ -40,8 +49,10 @@ CERTIFICATE_SCHEME = "http://schemas.dmtf.org/wbem/wsman/1/wsman/secprofile/http
 _PROTOCOLS = {
     WinrmAuth.NEGOTIATE: ("negotiate", "Negotiate"),
     WinrmAuth.NTLM: ("ntlm", "Negotiate"),
+    WinrmAuth.KERBEROS: ("kerberos", "Kerberos"),
     WinrmAuth.CREDSSP: ("credssp", "CredSSP"),
 }
+_CONTENT = {WinrmAuth.CREDSSP: CREDSSP, WinrmAuth.KERBEROS: KERBEROS}
 
 
 @dataclass(slots=True)
@@ -69,12 +80,12 @@ def check_credential(target: Target, credential: Credential | None) -> Credentia
         )
     if credential.fault is not None:
         raise _missing(f"The credential {credential.name} cannot be used: {credential.fault}.")
-    wanted = login_type(auth)
-    if credential.type is not wanted:
+    wanted = login_types(auth)
+    if credential.type not in wanted:
         raise _missing(
             f"The credential {credential.name} is of type {credential.type.value}, and "
-            f"{target.name} logs in with auth {auth.value}: name one of type {wanted.value}, or "
-            "change `winrm.auth` of the target."
+            f"{target.name} logs in with auth {auth.value}: name one of type "
+            f"{' or '.join(wanted)}, or change `winrm.auth` of the target."
         )
     return credential
 
@@ -87,9 +98,16 @@ class Login:
     """One login on one connection."""
 
     def __init__(
-        self, target: Target, credential: Credential, certificate: bytes | None, seconds: float
+        self,
+        target: Target,
+        credential: Credential,
+        certificate: bytes | None,
+        seconds: float,
+        tickets: TicketCaches,
     ) -> None:
         assert target.winrm is not None, "every WinRM target has its options"
+        self._tickets = tickets
+        self._cache: str | None = None
         self._target = target
         self._auth = target.winrm.auth
         self._credential = credential
@@ -97,7 +115,11 @@ class Login:
         self._seconds = seconds
 
     async def perform(self, connection: HttpStream) -> Authenticated:
-        """Log in. Raises RemoteFailure(AUTH_FAILED, CREDENTIAL_MISSING), Broken, TimeoutError."""
+        """Log in.
+
+        Raises RemoteFailure(AUTH_FAILED, CREDENTIAL_MISSING, CONNECT_TIMEOUT: no KDC), Broken,
+        TimeoutError.
+        """
         if self._auth is WinrmAuth.CERTIFICATE:
             return await self._try(connection, CERTIFICATE_SCHEME)
         if self._auth is WinrmAuth.BASIC:
@@ -117,6 +139,7 @@ class Login:
 
     async def _negotiate(self, connection: HttpStream) -> Authenticated:
         protocol, scheme = _PROTOCOLS[self._auth]
+        self._cache = await self._find_tickets()
         try:
             context = self._context(protocol)
             token = await self._step(context, None)
@@ -127,6 +150,8 @@ class Login:
                 response = await connection.post(headers, b"", self._seconds)
                 theirs = _token(response, scheme)
                 if response.status == 401 and theirs is None:
+                    if self._cache is not None:
+                        self._tickets.forget(self._credential)
                     raise self._refusal(response, offered=count > 0 or _offers(response, scheme))
                 if response.status not in (200, 401):
                     raise self._unexpected(response)
@@ -134,13 +159,33 @@ class Login:
             if not context.complete:
                 raise self._failed("the host ended the exchange too early")
         except spnego.exceptions.SpnegoError as error:
-            raise self._failed(str(error)) from None
+            raise self._unfinished(error) from None
         sealed = self._certificate is None
-        return Authenticated(
-            {}, context if sealed else None, CREDSSP if protocol == "credssp" else SPNEGO
-        )
+        return Authenticated({}, context if sealed else None, _CONTENT.get(self._auth, SPNEGO))
+
+    async def _find_tickets(self) -> str | None:
+        """Return the name of the credential's Kerberos cache; None if NTLM is to log in.
+
+        A password that the KDC refused is not sent to the host as well.
+        """
+        if self._auth is WinrmAuth.KERBEROS:
+            return await self._tickets.name(self._credential, self._seconds)
+        if self._auth is WinrmAuth.NEGOTIATE and may_have_tickets(self._target, self._credential):
+            try:
+                return await self._tickets.name(self._credential, self._seconds)
+            except KerberosFailure as failure:
+                if not failure.elsewhere:
+                    raise
+        return None
 
     async def _step(self, context: Any, token: bytes | None) -> bytes | None:
+        if self._cache is not None:  # the KDC is asked for a ticket of the host
+            try:
+                return await self._tickets.call(lambda: context.step(token), self._seconds)
+            except TimeoutError:
+                raise explain(
+                    KdcError.UNREACHABLE, "", self._credential.username, self._realm
+                ) from None
         if self._auth is WinrmAuth.CREDSSP:  # it has a TLS handshake of its own
             made: bytes | None = await asyncio.to_thread(context.step, token)
             return made
@@ -148,7 +193,6 @@ class Login:
         return stepped
 
     def _context(self, protocol: str) -> Any:
-        password = self._credential.password
         bindings = None
         if self._certificate is not None and protocol != "credssp":
             bindings = spnego.channel_bindings.GssChannelBindings(
@@ -156,8 +200,7 @@ class Login:
             )
         sealed = self._certificate is None
         return spnego.client(
-            self._credential.username,
-            password.reveal() if password is not None else None,
+            self._credentials(),
             hostname=self._target.host,
             service=SERVICE,
             channel_bindings=bindings,
@@ -168,6 +211,18 @@ class Login:
                 else spnego.NegotiateOptions.none
             ),
         )
+
+    def _credentials(self) -> list[Any]:
+        """Return what pyspnego may use.
+
+        The first one is for Kerberos: without tickets it is an empty cache, as a password alone
+        would make pyspnego ask a KDC, on this thread.
+        """
+        found: list[Any] = [spnego.KerberosCCache(self._cache or NO_CACHE)]
+        password = self._credential.password
+        if password is not None and self._auth is not WinrmAuth.KERBEROS:
+            found.append(spnego.Password(self._credential.username, password.reveal()))
+        return found
 
     def _refusal(self, response: HttpResponse, *, offered: bool = True) -> RemoteFailure:
         if not offered:
@@ -188,6 +243,17 @@ class Login:
             f"{self._where} refused the login of {self._credential.username} "
             f"(auth {self._auth.value}). Check the credential.",
         )
+
+    def _unfinished(self, error: spnego.exceptions.SpnegoError) -> RemoteFailure:
+        code = getattr(error.__cause__, "min_code", None)
+        if self._cache is None or not code:
+            return self._failed(str(error))
+        service = f"{SERVICE}/{self._target.host}"
+        return explain(code, str(error), self._credential.username, self._realm, service)
+
+    @property
+    def _realm(self) -> str:
+        return (principal(self._credential) or "").rpartition("@")[2]
 
     def _failed(self, reason: str) -> RemoteFailure:
         return RemoteFailure(

@@ -185,6 +185,7 @@ class WinrmPool:
         if self._sweeper is not None:
             self._sweeper.cancel()
         await asyncio.gather(*(host.close(CLOSE_SECONDS) for host in self._hosts.values()))
+        self._connector.close()
         await self._breaker.close()
 
 

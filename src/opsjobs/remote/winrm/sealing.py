@@ -10,6 +10,7 @@ import struct
 from typing import Any
 
 SPNEGO = "application/HTTP-SPNEGO-session-encrypted"
+KERBEROS = "application/HTTP-Kerberos-session-encrypted"
 CREDSSP = "application/HTTP-CredSSP-session-encrypted"
 PART_BYTES = 16 * 1024
 """The maximum size of one part with CredSSP, whose TLS records hold no more."""

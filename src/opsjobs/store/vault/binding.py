@@ -8,7 +8,7 @@ from typing import Any
 from opsjobs.model.credential import BoundTo
 from opsjobs.model.errors import Conflict, FieldError, Invalid
 from opsjobs.model.secret import ANYWHERE, Binding, CredentialType, not_for_that, not_there
-from opsjobs.model.winrm import WinrmAuth, login_type
+from opsjobs.model.winrm import WinrmAuth, login_types
 from opsjobs.store import target_selection
 from opsjobs.store.reference import Reference
 from opsjobs.store.transaction import Connection
@@ -138,11 +138,11 @@ async def check_targets(connection: Connection, target_ids: Sequence[int]) -> No
                 detail,
                 errors=[FieldError("/credential", detail, "wrong_credential_type")],
             )
-        wanted = login_type(WinrmAuth(row["auth"])) if row["transport"] == "winrm" else None
-        if wanted is not None and row["type"] != wanted:
+        wanted = login_types(WinrmAuth(row["auth"])) if row["transport"] == "winrm" else ()
+        if wanted and row["type"] not in wanted:
             detail = (
                 f"The credential {row['name']!r} is of type {row['type']}, and WinRM with auth "
-                f"{row['auth']} logs in with one of type {wanted.value}."
+                f"{row['auth']} logs in with one of type {' or '.join(wanted)}."
             )
             raise Invalid(
                 "wrong_credential_type",

@@ -22,7 +22,15 @@ import spnego.channel_bindings
 import spnego.exceptions
 
 from opsjobs.remote.winrm.login import digest_certificate
-from opsjobs.remote.winrm.sealing import CREDSSP, SPNEGO, SealingError, is_sealed, seal, unseal
+from opsjobs.remote.winrm.sealing import (
+    CREDSSP,
+    KERBEROS,
+    SPNEGO,
+    SealingError,
+    is_sealed,
+    seal,
+    unseal,
+)
 from opsjobs.standalone.lab.wsman import envelopes
 from opsjobs.standalone.lab.wsman.envelopes import LabRequest, WsmanRefusal
 from opsjobs.standalone.lab.wsman.service import LabQuotas, LabService
@@ -273,7 +281,8 @@ class _Guest:
             self._context = self._acceptor(given)
         try:
             token: bytes | None = self._context.step(given)
-        except (spnego.exceptions.SpnegoError, ValueError):
+        except (spnego.exceptions.SpnegoError, ValueError, AttributeError):
+            # AttributeError: pyspnego asks a context for its flags that Kerberos has refused.
             self._refuse(scheme)
         if self._context.complete:
             self._user = self._context.client_principal or "someone"
@@ -345,7 +354,7 @@ class _Guest:
             status, body = 500, envelopes.respond_fault(request, refusal)
         content_type = SOAP
         if sealed:
-            protocol = CREDSSP if self._scheme == "CredSSP" else SPNEGO
+            protocol = {"CredSSP": CREDSSP, "Kerberos": KERBEROS}.get(self._scheme, SPNEGO)
             content_type, body = seal(self._context, protocol, body)
         return await self._respond(status, {**headers, "Content-Type": content_type}, body)
 
