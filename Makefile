@@ -28,7 +28,7 @@ help:
 	@echo "make sbom    what opsjobs is made of, as CycloneDX JSON on standard output"
 	@echo "make image   the container image (ENGINE=podman for another engine than docker; ARGS=... goes to its build)"
 	@echo "make deploy-env    passwords and keys for deploy/compose.yaml, in deploy/.env"
-	@echo "make compose-test  the compose stack: built, started, its worker killed, upgraded, taken down (needs Docker or podman)"
+	@echo "make compose-test  the compose stack: built, started, worker killed, backed up, restored, upgraded (needs Docker or podman)"
 	@echo "make clean   removes .venv and everything that was made"
 
 demo:

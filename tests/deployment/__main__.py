@@ -1,4 +1,6 @@
-"""`make compose-test`: the compose file as a user runs it, with its worker killed and an upgrade while jobs run.
+"""`make compose-test`: the compose file as a user runs it.
+
+A worker is killed while a job runs, a backup is restored, and an upgrade goes in while a job runs.
 
 --keep: leave the stack and the images as they are at the end.
 COMPOSE_TEST_BUILD: more arguments for the build, such as --network host or --secret id=pip,src=FILE.
@@ -21,8 +23,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import httpx2
+
 from deployment.engine import BuildFailed, Engine, NoEngine, find_engine
 from kit.ports import free_port
+from opsjobs.web.console import HEADERS, IMMUTABLE
 
 ROOT = Path(__file__).parents[2]
 PROJECT = "opsjobs-test"
@@ -30,9 +35,15 @@ PROJECT = "opsjobs-test"
 OLD, NEW = "0.0.1", "0.0.2"
 WAIT_SECONDS = 300.0
 SKIPPED = 77
+# What the image is built from, beside its folders.
+SOURCES = (
+    *("Dockerfile", ".dockerignore", "pyproject.toml", "hatch_build.py"),
+    *("README.md", "LICENSE"),
+)
 # How long the first step takes: long enough for a worker to die and its lease (15 s) to expire.
 STEP_SECONDS = 40
 TARGETS = ("web-1", "web-2")
+PROCESSES = ("job-api", "job-worker", "job-scheduler")
 JOB = f"""\
 name: roll-out
 targets: {{selector: env=test}}
@@ -56,7 +67,7 @@ services:
 
 
 def main() -> int:
-    """Build, start, run, kill, upgrade, take down."""
+    """Build, start, run, kill, back up, restore, upgrade, take down."""
     parser = argparse.ArgumentParser(
         prog="make compose-test",
         description=__doc__,
@@ -91,16 +102,35 @@ def play(stack: Stack) -> None:
     stack.build_target()
     stack.up(OLD)
     expect(stack.status()["version"] == OLD, f"the service says that it is {OLD}")
+    look_at_the_console(stack)
     stack.add_machines()
-    kill_a_worker(stack)
+    execution = kill_a_worker(stack)
+    back_up_and_restore(stack, execution)
     upgrade(stack)
     stack.compose("down", "--volumes", "--timeout", "60")
     left = stack.compose("ps", "--all", "--quiet").split()
     expect(not left, "the stack is gone, with its volumes")
 
 
-def kill_a_worker(stack: Stack) -> None:
-    """Kill the worker in the middle of a job; the engine replaces it, and the job ends well."""
+def look_at_the_console(stack: Stack) -> None:
+    """Load the console's page and its script: the image has them, and they are well protected."""
+    page = httpx2.get(f"{stack.url}/console/", headers={"Accept": "text/html"})
+    expect(page.status_code == 200, f"/console/ answers {page.status_code}")
+    for name, value in HEADERS.items():
+        expect(page.headers.get(name) == value, f"/console/ has its {name}")
+    scripts = re.findall(r'<script[^>]* src="([^"]+)"', page.text)
+    expect(scripts, f"the page names {len(scripts)} scripts")
+    for script in scripts:
+        answer = httpx2.get(str(page.url.join(script)))
+        kept = answer.headers.get("cache-control") == IMMUTABLE
+        expect(answer.status_code == 200 and kept, f"{script}: {len(answer.content)} bytes")
+
+
+def kill_a_worker(stack: Stack) -> str:
+    """Kill the worker in the middle of a job; the engine replaces it, and the job ends well.
+
+    Returns the id of the execution.
+    """
     execution = stack.launch()
     before = stack.wait_for_output(execution, "begins")
     killed = stack.containers("job-worker")
@@ -114,6 +144,24 @@ def kill_a_worker(stack: Stack) -> None:
     stack.expect_output(execution)
     alive = sorted(worker["alive"] for worker in stack.status()["workers"])
     expect(alive == [False, True], "one worker is on record as dead, one lives")
+    return execution
+
+
+def back_up_and_restore(stack: Stack, execution: str) -> None:
+    """Make a backup while everything runs, then restore it into an empty database."""
+    backup = stack.back_up()
+    tell(f"ok: {backup} is made")
+    stack.compose("stop", *PROCESSES)
+    stack.psql(
+        "alter database opsjobs rename to opsjobs_before",
+        "create database opsjobs owner opsjobs template template0 encoding 'UTF8'",
+    )
+    stack.compose("run", "--rm", "-T", "job-backup", "restore", backup)
+    stack.up(OLD)
+    expect(len(stack.jobs()) == 1, "the job of before the backup is there")
+    stack.expect_output(execution)
+    stack.opsjobs("targets", "test", *TARGETS)
+    tell("ok: the restored credential opens the machines")
 
 
 def upgrade(stack: Stack) -> None:
@@ -156,7 +204,8 @@ class Stack:
         run([str(folder / "scripts" / "deploy-env")])
         (self._deploy / "test.yaml").write_text(OVERRIDE)
         run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / "key")])
-        self._port = free_port()
+        port = free_port()
+        self.url = f"http://127.0.0.1:{port}"
         secrets = dict(
             line.split("=", 1)
             for line in (self._deploy / ".env").read_text().splitlines()
@@ -164,14 +213,14 @@ class Stack:
         )
         self._environment = {
             **engine.environment,
-            "OPSJOBS_PORT": str(self._port),
+            "OPSJOBS_PORT": str(port),
             "AUTHORIZED_KEY": (folder / "key.pub").read_text().strip(),
         }
         self._command = {
             "PATH": os.environ["PATH"],
             "PYTHONPATH": os.pathsep.join(sys.path),
             "OPSJOBS_DATA_DIR": str(folder / "data"),
-            "OPSJOBS_URL": f"http://127.0.0.1:{self._port}",
+            "OPSJOBS_URL": self.url,
             "OPSJOBS_TOKEN": secrets["OPSJOBS_ADMIN_TOKEN"],
         }
 
@@ -179,12 +228,13 @@ class Stack:
         """Build the image of this version, from what is in the checkout."""
         context = self._folder / f"context-{version}"
         context.mkdir()
-        for name in ("Dockerfile", ".dockerignore", "README.md", "LICENSE"):
+        for name in SOURCES:
             shutil.copy2(ROOT / name, context)
-        shutil.copytree(ROOT / "src", context / "src", ignore=shutil.ignore_patterns("__pycache__"))
+        for name in ("console", "src"):
+            left_out = shutil.ignore_patterns("__pycache__", "node_modules")
+            shutil.copytree(ROOT / name, context / name, ignore=left_out)
         init = context / "src" / "opsjobs" / "__init__.py"
         init.write_text(re.sub(r'"[\d.]+"', f'"{version}"', init.read_text(), count=1))
-        shutil.copy2(ROOT / "pyproject.toml", context)
         self._build(context, f"opsjobs:{version}", "--build-arg", f"VERSION={version}")
 
     def build_target(self) -> None:
@@ -214,6 +264,15 @@ class Stack:
         return run(
             [*self.engine.compose, "-p", PROJECT, *files, *arguments], environment=self._environment
         )
+
+    def back_up(self) -> str:
+        """Make a backup; its folder, as the containers of job-backup see it."""
+        return self.compose("run", "--rm", "-T", "job-backup").split()[-1]
+
+    def psql(self, *commands: str) -> None:
+        """Run these commands as the superuser of the database, one after the other."""
+        words = [word for command in commands for word in ("-c", command)]
+        self.compose("exec", "-T", "job-db", "psql", "-U", "postgres", *words)
 
     def containers(self, service: str) -> list[str]:
         """The ids of the containers of a service."""
