@@ -109,7 +109,11 @@ def play(stack: Stack) -> None:
     upgrade(stack)
     stack.compose("down", "--volumes", "--timeout", "60")
     left = stack.compose("ps", "--all", "--quiet").split()
-    expect(not left, "the stack is gone, with its volumes")
+    expect(not left, "the stack is gone")
+    kept = stack.engine.volumes(f"{PROJECT}_")
+    expect(kept == [f"{PROJECT}_job-backups"], "the database is gone, the backups stay")
+    stack.compose("--profile", "backup", "down", "--volumes")
+    expect(not stack.engine.volumes(f"{PROJECT}_"), "the backups are gone, too")
 
 
 def look_at_the_console(stack: Stack) -> None:
@@ -280,7 +284,7 @@ class Stack:
 
     def remove(self) -> None:
         """Take everything away that the test has made."""
-        self.compose("down", "--volumes", "--remove-orphans")
+        self.compose("--profile", "backup", "down", "--volumes", "--remove-orphans")
         self.engine.remove_images(f"opsjobs:{OLD}", f"opsjobs:{NEW}", "opsjobs-test-target")
 
     def opsjobs(self, *arguments: str) -> str:

@@ -45,6 +45,11 @@ class Engine:
         """One thing about a container."""
         return self._run("inspect", "--format", form, container).stdout.strip()
 
+    def volumes(self, prefix: str) -> list[str]:
+        """List the volumes with names that begin like this."""
+        names = self._run("volume", "ls", "--quiet").stdout.split()
+        return sorted(name for name in names if name.startswith(prefix))
+
     def remove_images(self, *tags: str) -> None:
         """Forget these images; what they share with others stays."""
         self._run("rmi", "--force", *tags)
