@@ -1,4 +1,4 @@
-"""Get Kerberos tickets: each credential has a cache of its own, in the memory of this process.
+"""Get Kerberos tickets; each credential has a cache of its own in memory.
 
 The extra `kerberos` brings the libraries, MIT Kerberos through krb5 and gssapi. They block, so they
 are called in threads of their own. They read krb5.conf, but never the credential cache or the
@@ -40,7 +40,7 @@ THREADS = 8
 CACHES_MAX = 256
 """The oldest cache is destroyed beyond that; its credential gets new tickets when needed."""
 REFUSED_SECONDS = 60.0
-"""How long an answer of the KDC, or its silence, is valid for all targets of a credential."""
+"""A refusal or the silence of the KDC is valid for all targets of a credential for so long."""
 RENEW_SECONDS = 300.0
 """Tickets that end within this time are not used for a new login."""
 NO_CACHE = "MEMORY:opsjobs-none"
