@@ -60,9 +60,7 @@ def housekeeper(on: Harness) -> Housekeeper:
         ledger=on.ledger,
         workers=on.workers,
         delete_old_events=EventFeed(on.database, keep_seconds=86_400).delete_old,
-        deliveries={
-            "deliveries_forgotten": partial(Deliveries(on.database).delete_old, 7 * 86_400)
-        },
+        more={"deliveries_forgotten": partial(Deliveries(on.database).delete_old, 7 * 86_400)},
         count_hour=Statistics(on.database).count_hour,
         delete_old_notification_states=Notifications(on.database).delete_old,
         delete_old_keys=partial(delete_old_keys, on.database),

@@ -14,10 +14,12 @@ from opsjobs.engine.runs.run_secrets import ExternalSecrets
 from opsjobs.model.errors import Conflict, Invalid, RemoteFailure, Unavailable
 from opsjobs.model.secret import TargetServiceSource
 from opsjobs.model.target import PlatformTarget, SelectionDraft, TargetDraft
+from opsjobs.model.target_import import ImportDraft, Imported
 from opsjobs.store.envelope import new_key
 from opsjobs.store.inventory import StoredTarget, TargetInventory
 from opsjobs.store.paging import PageRequest
-from opsjobs.store.target_mirror import TargetMirror
+from opsjobs.store.target_import import Imports
+from opsjobs.store.target_mirror import GONE_DAYS, TargetMirror
 from opsjobs.store.transaction import Database
 from opsjobs.store.vault import StoredCredential, Vault
 from store.drafts import host_key, password
@@ -270,6 +272,50 @@ async def test_without_the_service_none_of_its_targets_is_used(database: Databas
     assert await names(local, groups=["web"]) == []
     assert (await local.endpoints(["7"]), await local.get_many(["7"])) == ({}, {})
     assert (await local.count(), (await local.list(PageRequest())).items) == (0, [])
+
+
+async def test_without_the_service_a_target_kept_here_may_take_a_name_at_once(
+    database: Database,
+) -> None:
+    with platform_services(V3) as platform:
+        add(platform, "7:web-7", "8:web-8", "9:web-9")
+        async with inventory_of(platform, database) as inventory:
+            await names(inventory, ids=["7", "8", "9"])
+    local = TargetInventory(database, Vault(database, [new_key()]))
+    made = await local.create(TargetDraft(name="web-7", host="192.0.2.70"))
+    assert isinstance(made, StoredTarget)
+    assert await names(local, ids=["web-7"]) == ["web-7"]
+    imported = await Imports(database).take_in(
+        ImportDraft(targets=[{"name": "web-8", "host": "192.0.2.80"}])
+    )
+    assert isinstance(imported, Imported)
+    assert [one.outcome for one in imported.outcomes] == ["created"]
+    await local.replace(made.uuid, TargetDraft(name="web-9", host="192.0.2.70"))
+    listed = (await local.list(PageRequest())).items
+    assert [one.target.name for one in listed] == ["web-8", "web-9"]
+    rows = await database.fetch("select name from targets where external_id is not null")
+    assert {row["name"] for row in rows} == {"web-7 (7)", "web-8 (8)", "web-9 (9)"}
+
+
+async def test_without_the_service_its_targets_are_deleted_after_their_time(
+    database: Database,
+) -> None:
+    with platform_services(V3) as platform:
+        add(platform, "7:web-7", "8:bastion", "9:web-9")
+        async with inventory_of(platform, database) as inventory:
+            await names(inventory, ids=["7", "8", "9"])
+    local = TargetInventory(database, Vault(database, [new_key()]))
+    kept = await local.create(TargetDraft(name="mine", host="192.0.2.70"))
+    assert isinstance(kept, StoredTarget)
+    async with database.transaction() as connection:
+        await connection.execute("update targets set jump_id = 8 where id = 7")
+    mirror = TargetMirror(database)
+    await age(database, (GONE_DAYS - 1) * 86_400)
+    assert await mirror.delete_abandoned() == 0
+    await age(database, 2 * 86_400)
+    # A jump host goes after the targets behind it.
+    assert [await mirror.delete_abandoned() for _ in range(3)] == [2, 1, 0]
+    assert [row["name"] for row in await database.fetch("select name from targets")] == ["mine"]
 
 
 # Credentials.

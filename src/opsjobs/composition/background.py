@@ -20,6 +20,7 @@ from opsjobs.store.execution_log import Partitions
 from opsjobs.store.idempotency import delete_old_keys
 from opsjobs.store.notifications import SOURCE as NOTIFICATIONS
 from opsjobs.store.retention import Leftovers, Retention, RetentionLimits
+from opsjobs.store.target_mirror import TargetMirror
 from opsjobs.store.workers import SingletonLock
 
 
@@ -33,7 +34,7 @@ def build_housekeeping_loop(settings: Settings, services: Services) -> Loop:
         ledger=services.ledger,
         workers=services.workers,
         delete_old_events=services.event_feed.delete_old,
-        deliveries=_delivery_steps(settings, services),
+        more={**_delivery_steps(settings, services), **_target_steps(services)},
         delete_old_notification_states=services.notifications.delete_old,
         delete_old_keys=partial(delete_old_keys, services.database),
         count_hour=services.statistics.count_hour,
@@ -58,6 +59,13 @@ def _delivery_steps(settings: Settings, services: Services) -> Mapping[str, Step
         "unserved_ended": partial(upkeep.end_unserved, [*served, NOTIFICATIONS], reached),
         "webhook_names_forgotten": upkeep.delete_names,
     }
+
+
+def _target_steps(services: Services) -> Mapping[str, Step]:
+    if services.inventory.remote:
+        return {}
+    mirror = TargetMirror(services.database, services.clock)
+    return {"mirrored_targets_deleted": mirror.delete_abandoned}
 
 
 def build_retention_loop(settings: Settings, services: Services) -> Loop:

@@ -138,6 +138,12 @@ _REPLACE = f"""
 update targets set ({_NAMES}) = row({_VALUES}), version = version + 1, updated_at = opsjobs_now()
 where id = %(id)s and ({_NAMES}) is distinct from ({_VALUES})"""
 
+# Targets of a Target Service that is not connected any more reserve no names.
+_FREE_NAMES = """
+update targets set name = left(name, 150) || ' (' || external_id || ')',
+  updated_at = opsjobs_now()
+where name = any(%s) and external_id is not null"""
+
 # Counts the jump hosts before this one, and those after it: the longest route through it is the
 # sum. Union ends cycles.
 _ROUTE = f"""
@@ -407,6 +413,7 @@ async def insert(
     """
     values = {**await _values(connection, draft, None), "uuid": uuid}
     with unique_name("target", draft.name):
+        await connection.execute(_FREE_NAMES, [[draft.name]])
         row = await (await connection.execute(_INSERT if kept else _TRY, values)).fetchone()
     assert row is not None
     await target_selection.make_known(connection, draft.groups)
@@ -444,6 +451,7 @@ async def insert_many(
     ]
     async with connection.cursor() as cursor:
         with unique_name("target", "of this import"):
+            await cursor.execute(_FREE_NAMES, [[draft.name for draft in drafts]])
             await cursor.executemany(
                 _INSERT if kept else _TRY,
                 [{**row, "uuid": uuid} for row, uuid in zip(rows, uuids, strict=True)],
@@ -475,6 +483,8 @@ async def change(connection: Connection, target_id: int, draft: TargetDraft) -> 
     before = await _read(connection, target_id)
     values = {**await _values(connection, draft, target_id), "id": target_id}
     with unique_name("target", draft.name):
+        if draft.name != before.target.name:
+            await connection.execute(_FREE_NAMES, [[draft.name]])
         await connection.execute(_REPLACE, values)
     await target_selection.make_known(connection, draft.groups)
     await binding.check_targets(connection, [target_id])
@@ -491,12 +501,10 @@ async def change(connection: Connection, target_id: int, draft: TargetDraft) -> 
 
 
 async def lock_by_name(connection: Connection, names: Collection[str]) -> dict[str, StoredTarget]:
-    """Return the targets with these names, by name, locked until this transaction ends."""
-    rows = await (
-        await connection.execute(
-            f"{_SELECT} where t.name = any(%s) order by t.id for update of t", [list(names)]
-        )
-    ).fetchall()
+    """Return the targets kept here with these names, by name, locked until the transaction ends."""
+    query = f"""{_SELECT} where t.name = any(%s) and t.external_id is null
+        order by t.id for update of t"""
+    rows = await (await connection.execute(query, [list(names)])).fetchall()
     return {row["name"]: _stored(row) for row in rows}
 
 

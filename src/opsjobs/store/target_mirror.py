@@ -28,7 +28,8 @@ from opsjobs.store.transaction import Connection, Database
 SLOTS = 10
 SHOWN_MAX = 3
 GONE_DAYS = 90
-"""The time for which a row stays after its target is gone from the service."""
+"""The time for which a row stays after its target, or the whole service, is gone."""
+DELETED_MAX = 1_000
 GONE_SECONDS = 1e9
 """The age of a target that the service does not have any more."""
 _MIRROR = "target-service"
@@ -86,6 +87,16 @@ _FORGET = """
 delete from targets t where t.gone_at < (select opsjobs_now()) - make_interval(days => %s)
   and not exists (select from targets o where o.jump_id = t.id)
 returning t.id"""
+
+# Rows that the service has not confirmed for so long; call it only if no service is connected.
+_ABANDONED = f"""
+delete from targets where id = any(array(
+  select t.id from targets t
+  where t.external_id is not null
+    and {_AS_OF} < (select opsjobs_now()) - interval '{GONE_DAYS} days'
+    and not exists (select from targets o where o.jump_id = t.id)
+  order by t.id limit %s))
+returning id"""
 
 _OWN = "select name from targets where external_id is null order by id limit %s"
 _ADVANCE = """
@@ -194,6 +205,17 @@ class TargetMirror:
                     [_MIRROR, read_at],
                 )
         return written + Counter(gone=lost.rowcount)
+
+    async def delete_abandoned(self) -> int:
+        """Delete rows of a service that is not connected any more, after GONE_DAYS.
+
+        Jump hosts are deleted once no target is behind them. Returns the number of rows.
+        """
+        async with self._database.transaction() as connection:
+            deleted = await (await connection.execute(_ABANDONED, [DELETED_MAX])).fetchall()
+            for row in deleted:
+                await circuits.forget(connection, "target_id", row["id"])
+        return len(deleted)
 
     async def _write(
         self,

@@ -37,7 +37,7 @@ class Housekeeper:
     """Make partitions, recount, count hours, and delete short-lived rows.
 
     The checks are too expensive for each second; the rows are kept for a day or a week.
-    `deliveries`: the steps of deliveries, by name.
+    `more`: further steps, by name.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class Housekeeper:
         ledger: Ledger,
         workers: Workers,
         delete_old_events: Callable[[], Awaitable[int]],
-        deliveries: Mapping[str, Step],
+        more: Mapping[str, Step],
         delete_old_notification_states: Callable[[], Awaitable[int]],
         delete_old_keys: Callable[[], Awaitable[int]],
         count_hour: Callable[[], Awaitable[int]],
@@ -63,7 +63,7 @@ class Housekeeper:
         self._ledger = ledger
         self._workers = workers
         self._delete_old_events = delete_old_events
-        self._deliveries = deliveries
+        self._more = more
         self._delete_old_notification_states = delete_old_notification_states
         self._delete_old_keys = delete_old_keys
         self._count_hour = count_hour
@@ -79,7 +79,7 @@ class Housekeeper:
                 "counters_mended": self._recount,
                 "workers_forgotten": self._workers.delete_old,
                 "events_forgotten": self._delete_old_events,
-                **self._deliveries,
+                **self._more,
                 "notification_states_forgotten": self._delete_old_notification_states,
                 "keys_forgotten": self._delete_old_keys,
                 "hours_counted": self._count_hour,
