@@ -22,7 +22,7 @@ from opsjobs.model.errors import Invalid, RemoteFailure
 from opsjobs.model.execution import Execution, ExecutionStatus, RunStatus
 from opsjobs.model.run_views import Result
 from opsjobs.remote.download import FindLimits
-from opsjobs.store.files import StoredFile
+from opsjobs.store.files import ArtifactLimits, Artifacts, StoredFile
 from opsjobs.store.paging import PageRequest
 from opsjobs.store.transaction import Database
 
@@ -409,6 +409,54 @@ async def test_nothing_to_download_is_a_failure(database: Database) -> None:
         found = await result(on, done)
         assert found.error is not None
         assert found.error.code == "transfer"
+
+
+@pytest.mark.parametrize(
+    ("limits", "setting"),
+    [
+        (ArtifactLimits(caller_bytes=250), "250 (OPSJOBS_ARTIFACTS_PER_CALLER_BYTES)"),
+        (ArtifactLimits(caller_artifacts=2), "2 (OPSJOBS_ARTIFACTS_PER_CALLER)"),
+    ],
+)
+async def test_the_artifacts_of_a_caller_are_limited_until_some_are_deleted(
+    database: Database, limits: ArtifactLimits, setting: str
+) -> None:
+    async with harness(database) as on:
+        disk = web(on)
+        for name in "abc":
+            disk.put(f"/var/log/{name}.log", noise(100))
+        on.artifacts = Artifacts(database, on.clock, limits=limits)
+        async with on.worker():
+            first = await on.ended(await on.launch([get()]))
+            error = (await result(on, first)).error
+            assert error is not None
+            assert error.code == "transfer"
+            assert "/var/log/c.log was not stored: the artifacts of ada are over" in error.message
+            assert setting in error.message
+            assert [*await artifacts(on, first)] == ["web-1:/var/log/a.log", "web-1:/var/log/b.log"]
+            # Other callers have their own limit, and deleted artifacts do not count.
+            async with database.transaction() as connection:
+                await connection.execute("delete from artifacts where path = '/var/log/a.log'")
+            second = await on.ended(await on.launch([get("/var/log/a.log")]))
+            assert second.status is ExecutionStatus.COMPLETED
+        (used,) = await database.fetch(
+            "select requested_by, sum(bytes)::int as bytes, sum(artifacts)::int as artifacts "
+            "from artifact_usage group by 1"
+        )
+        assert used == {"requested_by": "ada", "bytes": 200, "artifacts": 2}
+
+
+async def test_a_download_of_a_caller_without_room_reads_nothing(database: Database) -> None:
+    async with harness(database) as on:
+        web(on).put("/var/log/a.log", noise(100))
+        on.artifacts = Artifacts(database, on.clock, limits=ArtifactLimits(caller_bytes=100))
+        async with on.worker():
+            first = await on.ended(await on.launch([get()]))
+            assert first.status is ExecutionStatus.COMPLETED
+            second = await on.ended(await on.launch([get()]))
+        error = (await result(on, second)).error
+        assert error is not None
+        assert error.message.startswith("the artifacts of ada are over the limit of 100 ")
 
 
 async def test_a_transfer_among_commands_is_one_action_of_several(database: Database) -> None:

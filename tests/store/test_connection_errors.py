@@ -41,6 +41,8 @@ LONGEST = {
     "approvals.action": 64,
     "approvals.decided_by": 2 * NAME + 1,
     "approvals.status": 16,
+    "artifact_usage.requested_by": 2 * NAME + 1,
+    "artifact_usage.requested_by_kind": 16,
     "artifacts.action": 64,
     "circuits.credential_id": 32,
     "circuits.target_id": 32,

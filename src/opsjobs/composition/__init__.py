@@ -82,7 +82,7 @@ from opsjobs.store.event_feed import EventFeed
 from opsjobs.store.execution_log import ExecutionLog
 from opsjobs.store.execution_overview import ExecutionOverview
 from opsjobs.store.executions import Executions
-from opsjobs.store.files import Artifacts, Files
+from opsjobs.store.files import ArtifactLimits, Artifacts, Files
 from opsjobs.store.groups import Groups
 from opsjobs.store.identities import IdentityStore
 from opsjobs.store.integration_reports import IntegrationReports
@@ -308,7 +308,14 @@ def build(
         result_groups=ResultGroups(database),
         execution_log=execution_log,
         contents=Contents(database),
-        artifacts=Artifacts(database, clock),
+        artifacts=Artifacts(
+            database,
+            clock,
+            limits=ArtifactLimits(
+                settings.execution.artifacts_per_caller_bytes,
+                settings.execution.artifacts_per_caller,
+            ),
+        ),
         outbox=Outbox(database),
         event_feed=EventFeed(database, keep_seconds=settings.retention.keep_events),
         event_builder=EventBuilder(executions, execution_log),

@@ -149,6 +149,17 @@ class ExecutionSettings(SettingsGroup):
         "10GiB",
         "Total size of one caller's files; more is refused with 409. 0: no limit.",
     )
+    artifacts_per_caller_bytes: Annotated[int, size(0, 1 << 50)] = setting(
+        "OPSJOBS_ARTIFACTS_PER_CALLER_BYTES",
+        "50GiB",
+        "Total size of the artifacts of one caller's executions; a download beyond that fails. "
+        "0: no limit.",
+    )
+    artifacts_per_caller: Annotated[int, whole(0, 1_000_000_000)] = setting(
+        "OPSJOBS_ARTIFACTS_PER_CALLER",
+        "1000000",
+        "Artifacts of one caller's executions; a download beyond that fails. 0: no limit.",
+    )
     open_executions_per_caller: Annotated[int, whole(0, 10_000_000)] = setting(
         "OPSJOBS_OPEN_EXECUTIONS_PER_CALLER",
         "2000",

@@ -12,6 +12,7 @@ from opsjobs.model.access import IdentityKind
 from opsjobs.model.errors import Conflict, Failure
 from opsjobs.model.execution import moment
 from opsjobs.model.run_views import TargetName
+from opsjobs.model.units import format_size
 from opsjobs.store import audit, idempotency
 from opsjobs.store.blobs import Written, seal
 from opsjobs.store.idempotency import Answer, IdempotentRequest
@@ -108,7 +109,7 @@ NO_LIMITS = FileLimits()
 
 
 class Full(Failure):
-    """The file exceeds the limits, because others were stored while it was uploaded."""
+    """The file exceeds the limits, or others that were stored meanwhile have used them up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,9 +267,43 @@ _FORGET = (
     "= %(attempt)s and path = %(path)s"
 )
 _RECORD = """
-insert into artifacts (uuid, execution_id, target_run_id, action, attempt, path, content_id)
-select %(uuid)s, r.execution_id, r.id, %(action)s, %(attempt)s, %(path)s, %(content)s
-  from target_runs r where r.id = %(run)s"""
+insert into artifacts (uuid, execution_id, target_run_id, action, attempt, path, content_id,
+  requested_by, requested_by_kind)
+select %(uuid)s, r.execution_id, r.id, %(action)s, %(attempt)s, %(path)s, %(content)s,
+  s.requested_by, s.requested_by_kind
+from target_runs r join execution_specs s on s.execution_id = r.execution_id where r.id = %(run)s"""
+# At most a row per shard.
+_ARTIFACTS_USED = """
+select s.requested_by as caller, coalesce(sum(u.bytes), 0)::bigint as bytes,
+  coalesce(sum(u.artifacts), 0)::bigint as artifacts
+from execution_specs s left join artifact_usage u
+  on (u.requested_by, u.requested_by_kind) = (s.requested_by, s.requested_by_kind)
+where s.execution_id = (select execution_id from target_runs where id = %(run)s)
+group by 1"""
+
+
+@dataclass(frozen=True, slots=True)
+class ArtifactLimits:
+    """The limits on the artifacts of one caller; 0 for no limit."""
+
+    caller_bytes: int = 0
+    caller_artifacts: int = 0
+
+    def check(self, caller: str, used_bytes: int, used_artifacts: int) -> None:
+        """Raise Full if the caller's artifacts exceed a limit."""
+        if 0 < self.caller_bytes < used_bytes:
+            words = f"{format_size(self.caller_bytes)} (OPSJOBS_ARTIFACTS_PER_CALLER_BYTES)"
+        elif 0 < self.caller_artifacts < used_artifacts:
+            words = f"{self.caller_artifacts} (OPSJOBS_ARTIFACTS_PER_CALLER)"
+        else:
+            return
+        raise Full(
+            f"the artifacts of {caller} are over the limit of {words}: have it raised, or "
+            "OPSJOBS_KEEP_ARTIFACTS shortened"
+        )
+
+
+NO_ARTIFACT_LIMITS = ArtifactLimits()
 
 
 @dataclass(frozen=True, slots=True)
@@ -306,16 +341,29 @@ class Artifact:
 class Artifacts:
     """Records and reads artifacts."""
 
-    def __init__(self, database: Database, clock: Clock | None = None) -> None:
+    def __init__(
+        self,
+        database: Database,
+        clock: Clock | None = None,
+        *,
+        limits: ArtifactLimits = NO_ARTIFACT_LIMITS,
+    ) -> None:
         self._database = database
         self._clock = clock or SystemClock()
+        self._limits = limits
+
+    async def check_room(self, run_id: int) -> None:
+        """Raise Full if the caller of the run may not have another byte in artifacts."""
+        if self._limits != NO_ARTIFACT_LIMITS:
+            async with self._database.connection() as connection:
+                await self._check(connection, run_id, more=1)
 
     async def record(
         self, run_id: int, fence: int, *, action: str, attempt: int, path: str, written: Written
     ) -> bool:
         """Record bytes as the file at `path`, idempotently; return False if the run was lost.
 
-        The run is lost if its fence or status is no longer the caller's.
+        The run is lost if its fence or status is no longer the caller's. Raises Full.
         """
         of = {"run": run_id, "fence": fence, "action": action, "attempt": attempt, "path": path}
         async with self._database.transaction() as connection:
@@ -325,7 +373,14 @@ class Artifacts:
             new = {"uuid": uuid7(self._clock.now()), "content": await seal(connection, written)}
             await connection.execute(_FORGET, of)
             await connection.execute(_RECORD, of | new)
+            if self._limits != NO_ARTIFACT_LIMITS:
+                await self._check(connection, run_id)
             return True
+
+    async def _check(self, connection: Connection, run_id: int, *, more: int = 0) -> None:
+        row = await (await connection.execute(_ARTIFACTS_USED, {"run": run_id})).fetchone()
+        if row is not None:
+            self._limits.check(row["caller"], row["bytes"] + more, row["artifacts"] + more)
 
     async def get(self, ref: str | int) -> Artifact:
         """Return the artifact of this id or uuid. Raises NotFound."""

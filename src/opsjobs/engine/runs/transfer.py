@@ -34,7 +34,7 @@ from opsjobs.remote.disk import Disk, spell_path, transfer_error
 from opsjobs.remote.download import FindLimits, FoundFiles, find, read_pieces
 from opsjobs.remote.upload import WINDOW_BYTES, FileAttributes, Upload, stage
 from opsjobs.store.blobs import Contents, Forgotten, TooManyBytes
-from opsjobs.store.files import Artifacts, Files, StoredFile
+from opsjobs.store.files import Artifacts, Files, Full, StoredFile
 from opsjobs.store.ledger import Claimed
 from opsjobs.store.outbox import Outbox
 from opsjobs.telemetry import Metrics
@@ -284,10 +284,21 @@ class Transfer:
 
     async def _download(self) -> None:
         with self._order.stop_signal.interruptible():
+            await self._check_room()
             found = await self._find()
             self._total_bytes = sum(file.size for file in found)
             for file in found:
                 await self._download_file(file)
+
+    async def _check_room(self) -> None:
+        """Raise RemoteFailure before anything is read if the caller may not have more artifacts."""
+        while True:
+            try:
+                return await self._tools.artifacts.check_room(self._order.claimed.id)
+            except Full as full:
+                raise RemoteFailure(ErrorCode.TRANSFER, str(full)) from None
+            except Unavailable as away:
+                await self._disk.wait_before_retry(away)
 
     async def _find(self) -> list[FoundFiles]:
         while True:
@@ -319,6 +330,9 @@ class Transfer:
                     f"{_printable(file.path)} is over the limit of {self._tools.limits.bytes} "
                     "bytes in all (OPSJOBS_FILE_LIMIT_BYTES)"
                 )
+                raise RemoteFailure(ErrorCode.TRANSFER, message) from None
+            except Full as full:
+                message = f"{_printable(file.path)} was not stored: {full}"
                 raise RemoteFailure(ErrorCode.TRANSFER, message) from None
             except (Unavailable, Forgotten) as away:
                 await self._disk.wait_before_retry(Unavailable(str(away)))
