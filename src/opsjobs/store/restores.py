@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 
 import psycopg
 
-from opsjobs.model.errors import Conflict, Unavailable
+from opsjobs.model.errors import Refusal, Unavailable
 from opsjobs.model.execution import moment
 from opsjobs.store import audit
 from opsjobs.store.connections import NETWORK, driver_url
@@ -218,7 +218,7 @@ def exclude_other_restores(url: str) -> Iterator[None]:
         connection.execute("set local idle_in_transaction_session_timeout = 0")
         held = connection.execute(f"select pg_try_advisory_xact_lock({_LOCK})".encode()).fetchone()
         if held != (True,):
-            raise Conflict(
+            raise Refusal(
                 "restore_running",
                 "another restore into this database is running. Wait for its end, and look at "
                 "what it says.",
