@@ -28,7 +28,7 @@ from opsjobs.model.addresses import networks
 from opsjobs.model.events import EventType
 from opsjobs.model.webhook import WebhookDraft
 from opsjobs.store.deliveries import LEASE_SECONDS, Deliveries
-from opsjobs.store.delivery_log import DeliveryLog, LoggedDelivery
+from opsjobs.store.delivery_log import DeliveryLog, WebhookDelivery
 from opsjobs.store.envelope import new_key
 from opsjobs.store.event_feed import EventFeed
 from opsjobs.store.inventory import TargetInventory
@@ -72,7 +72,7 @@ class Hooks:
     def __post_init__(self) -> None:
         self.secrets: dict[str, str] = {}
 
-    async def deliveries(self, webhook: StoredWebhook) -> list[LoggedDelivery]:
+    async def deliveries(self, webhook: StoredWebhook) -> list[WebhookDelivery]:
         """All deliveries to it, oldest first."""
         page = await self.log.list(webhook.receiver, PageRequest(limit=200, sort="id"))
         return list(page.items)

@@ -8,19 +8,19 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from opsjobs.api.authorization import ExecutionDep, Within, admitted, load_execution, requires
 from opsjobs.api.log_formats import encode_json
 from opsjobs.api.long_lived import Download
+from opsjobs.api.output_query import OutputQuery
 from opsjobs.api.request import ServicesDep
 from opsjobs.api.schemas.responses import SEARCHED
-from opsjobs.model import text_patterns
 from opsjobs.model.errors import Invalid, TooMany
 from opsjobs.model.line_search import (
     CONTEXT_LINES_MAX,
@@ -48,13 +48,10 @@ PAGE_ENTRIES = 1_000
 PAGE_BYTES = 4 << 20
 
 router = APIRouter(tags=["executions"])
-_TEXT = text_patterns.LINE_OR_NOTHING
 
 
-class SearchQuery(BaseModel):
+class SearchQuery(OutputQuery):
     """Query of a search: a text or a pattern, and the part of the output."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     q: str | None = Field(
         None, min_length=1, max_length=QUERY_CHARACTERS_MAX, description="A text in a line."
@@ -68,9 +65,6 @@ class SearchQuery(BaseModel):
         1_000, ge=1, le=LINES_MAX, description="Matches after which the search ends."
     )
     after: int = Field(0, ge=0, le=BIGINT_MAX, description="Start after this position of the log.")
-    target: str | None = Field(None, max_length=200, pattern=_TEXT, description="Id or name.")
-    stream: Literal["stdout", "stderr"] | None = None
-    action: str | None = Field(None, max_length=64, pattern=_TEXT, description="An action's key.")
 
     @model_validator(mode="after")
     def _one_of_both(self) -> SearchQuery:

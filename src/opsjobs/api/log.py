@@ -20,6 +20,7 @@ from opsjobs.api import log_formats
 from opsjobs.api.authorization import ExecutionDep, Within, admitted, load_execution, requires
 from opsjobs.api.log_formats import LineAssembler
 from opsjobs.api.long_lived import Download, StreamReauth, reauth_of
+from opsjobs.api.output_query import OutputQuery
 from opsjobs.api.request import ServicesDep, services_of
 from opsjobs.api.schemas.executions import LogPageOut
 from opsjobs.api.schemas.responses import EVENTS, LOG
@@ -40,21 +41,16 @@ router = APIRouter(tags=["executions"])
 _TEXT = text_patterns.LINE_OR_NOTHING
 
 
-class LogQuery(BaseModel):
+class LogQuery(OutputQuery):
     """Query of a log: its form and its part.
 
     `target`, `stream`, `action` and `attempt` select entries of `format=text` only.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
     format: Literal["json", "text", "ndjson"] = "json"
     after: int = Field(0, ge=0, le=BIGINT_MAX, description="Start after this position of the log.")
     cursor: int = Field(0, ge=0, le=BIGINT_MAX, description="`next` of the previous page.")
     limit: int = Field(LIMIT_DEFAULT, ge=1, le=LIMIT_MAX, description="Items per page of JSON.")
-    target: str | None = Field(None, max_length=200, pattern=_TEXT, description="Id or name.")
-    stream: Literal["stdout", "stderr"] | None = None
-    action: str | None = Field(None, max_length=64, pattern=_TEXT, description="An action's key.")
     attempt: int | None = Field(None, ge=1, le=1_000_000)
 
     @model_validator(mode="after")

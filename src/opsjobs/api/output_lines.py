@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field, field_validator
 from starlette.responses import JSONResponse, Response
 
 from opsjobs.api.authorization import ExecutionDep, Within, load_execution, requires
+from opsjobs.api.output_query import OutputQuery
 from opsjobs.api.request import ServicesDep
 from opsjobs.api.schemas.executions import LineWindowOut
-from opsjobs.model import text_patterns
 from opsjobs.model.execution import moment
 from opsjobs.store.output_lines import OutputLine, OutputPart
 from opsjobs.store.reference import BIGINT_MAX
@@ -19,13 +19,10 @@ from opsjobs.store.reference import BIGINT_MAX
 LINES_MAX = 2_000
 
 router = APIRouter(tags=["executions"])
-_TEXT = text_patterns.LINE_OR_NOTHING
 
 
-class LinesQuery(BaseModel):
+class LinesQuery(OutputQuery):
     """Query of a window of lines."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     first: int = Field(
         1,
@@ -35,9 +32,6 @@ class LinesQuery(BaseModel):
         description="The number of the first line, from 1; -100: the 100th from the end.",
     )
     count: int = Field(200, ge=1, le=LINES_MAX, description="Lines at most.")
-    target: str | None = Field(None, max_length=200, pattern=_TEXT, description="Id or name.")
-    stream: Literal["stdout", "stderr"] | None = None
-    action: str | None = Field(None, max_length=64, pattern=_TEXT, description="An action's key.")
 
     @field_validator("first")
     @classmethod

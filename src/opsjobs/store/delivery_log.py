@@ -20,43 +20,52 @@ from opsjobs.store.transaction import Connection, Database
 
 @dataclass(frozen=True, slots=True)
 class LoggedDelivery:
-    """A delivery with its last attempt."""
+    """A delivery with its last attempt: what all receivers have in common."""
 
     id: int
     event: str
     message_id: str
-    subject: str
     status: DeliveryStatus
     redelivery: bool
     attempts: int
     response_code: int | None
     response: str | None
     error: str | None
-    duration_ms: int | None
     created_at: datetime
     attempted_at: datetime | None
     finished_at: datetime | None
     next_attempt_at: datetime | None
 
     def data(self) -> dict[str, Any]:
-        """Return an item of GET /webhooks/{id}/deliveries."""
+        """Return the common fields of the JSON object."""
         return {
             "id": self.id,
             "event": self.event,
             "message_id": self.message_id,
-            "subject": self.subject,
             "status": self.status.value,
             "redelivery": self.redelivery,
             "attempts": self.attempts,
             "response_code": self.response_code,
             "response": self.response,
             "error": self.error,
-            "duration_ms": self.duration_ms,
             "created_at": moment(self.created_at),
             "attempted_at": moment(self.attempted_at),
             "finished_at": moment(self.finished_at),
             "next_attempt_at": moment(self.next_attempt_at),
         }
+
+
+@dataclass(frozen=True, slots=True)
+class WebhookDelivery(LoggedDelivery):
+    """A delivery to a webhook."""
+
+    subject: str
+    duration_ms: int | None
+
+    def data(self) -> dict[str, Any]:
+        """Return an item of GET /webhooks/{id}/deliveries."""
+        common = LoggedDelivery.data(self)
+        return {**common, "subject": self.subject, "duration_ms": self.duration_ms}
 
 
 _SHOWN = """
@@ -92,12 +101,12 @@ class DeliveryLog:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def list(self, receiver: DeliveryReceiver, request: PageRequest) -> Page[LoggedDelivery]:
+    async def list(self, receiver: DeliveryReceiver, request: PageRequest) -> Page[WebhookDelivery]:
         """Return a page of deliveries, newest first."""
         page = await DELIVERIES.page(self._database, request, _values(receiver))
         return page.map(_logged)
 
-    async def get(self, receiver: DeliveryReceiver, ref: str | int) -> LoggedDelivery:
+    async def get(self, receiver: DeliveryReceiver, ref: str | int) -> WebhookDelivery:
         """Return one delivery by its id. Raises NotFound."""
         values = {**_values(receiver), "id": id_of(ref)}
         row = await self._database.fetch_one(f"{_SHOWN} and d.id = %(id)s", values)
@@ -135,8 +144,8 @@ async def queue_message_again(
     return made
 
 
-def _logged(row: DictRow) -> LoggedDelivery:
-    return LoggedDelivery(**{**row, "status": DeliveryStatus(row["status"])})
+def _logged(row: DictRow) -> WebhookDelivery:
+    return WebhookDelivery(**{**row, "status": DeliveryStatus(row["status"])})
 
 
 def _values(receiver: DeliveryReceiver) -> dict[str, Any]:

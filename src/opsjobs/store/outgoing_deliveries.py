@@ -4,59 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 from opsjobs.model.delivery import DeliveryStatus
 from opsjobs.model.errors import NotFound
-from opsjobs.model.execution import moment
 from opsjobs.store import audit
-from opsjobs.store.delivery_log import id_of, queue_message_again
+from opsjobs.store.delivery_log import LoggedDelivery, id_of, queue_message_again
 from opsjobs.store.paging import ListColumn, Listing, Page, PageRequest
 from opsjobs.store.transaction import Database
 
 
 @dataclass(frozen=True, slots=True)
-class OutgoingDelivery:
-    """A delivery with its last attempt."""
+class OutgoingDelivery(LoggedDelivery):
+    """A delivery to a channel of notifications, or to the Audit Service."""
 
-    id: int
     destination: str
     to: str
-    event: str
-    message_id: str
     title: str | None
-    status: DeliveryStatus
-    redelivery: bool
-    attempts: int
-    response_code: int | None
-    response: str | None
-    error: str | None
-    created_at: datetime
-    attempted_at: datetime | None
-    finished_at: datetime | None
-    next_attempt_at: datetime | None
 
     def data(self) -> dict[str, Any]:
         """Return an item of GET /deliveries."""
-        return {
-            "id": self.id,
-            "destination": self.destination,
-            "to": self.to,
-            "event": self.event,
-            "message_id": self.message_id,
-            "title": self.title,
-            "status": self.status.value,
-            "redelivery": self.redelivery,
-            "attempts": self.attempts,
-            "response_code": self.response_code,
-            "response": self.response,
-            "error": self.error,
-            "created_at": moment(self.created_at),
-            "attempted_at": moment(self.attempted_at),
-            "finished_at": moment(self.finished_at),
-            "next_attempt_at": moment(self.next_attempt_at),
-        }
+        common = LoggedDelivery.data(self)
+        return {**common, "destination": self.destination, "to": self.to, "title": self.title}
 
 
 # By the receivers, which are few: an index has the deliveries of each.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from opsjobs.api.schemas.base import AnswerModel, PageModel, Timestamp
-from opsjobs.model.delivery import DeliveryStatus
+from opsjobs.api.schemas.deliveries import LoggedDeliveryOut
 from opsjobs.model.notification import NotificationRule
 
 
@@ -30,25 +30,12 @@ class NotificationTestOut(AnswerModel):
     items: list[NotificationTrialOut]
 
 
-class OutgoingDeliveryOut(AnswerModel):
+class OutgoingDeliveryOut(LoggedDeliveryOut):
     """A message to one receiver, with its last attempt."""
 
-    id: int
     destination: str
     to: str
-    event: str
-    message_id: str
     title: str | None
-    status: DeliveryStatus
-    redelivery: bool
-    attempts: int
-    response_code: int | None
-    response: str | None
-    error: str | None
-    created_at: Timestamp
-    attempted_at: Timestamp | None
-    finished_at: Timestamp | None
-    next_attempt_at: Timestamp | None
 
 
 class OutgoingDeliveryPageOut(PageModel):

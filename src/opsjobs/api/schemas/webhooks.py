@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from opsjobs.api.schemas.base import AnswerModel, PageModel, StoredModel, Timestamp
-from opsjobs.model.delivery import DeliveryStatus
+from opsjobs.api.schemas.base import PageModel, StoredModel, Timestamp
+from opsjobs.api.schemas.deliveries import LoggedDeliveryOut
 
 
 class WebhookOut(StoredModel):
@@ -42,24 +42,11 @@ class WebhookPageOut(PageModel):
     items: list[WebhookOut]
 
 
-class DeliveryOut(AnswerModel):
-    """A delivery with its last attempt."""
+class DeliveryOut(LoggedDeliveryOut):
+    """A delivery to a webhook, with its last attempt."""
 
-    id: int
-    event: str
-    message_id: str = Field(description="The header `webhook-id`, the same at every attempt")
     subject: str
-    status: DeliveryStatus
-    redelivery: bool
-    attempts: int
-    response_code: int | None
-    response: str | None = Field(description="The beginning of the response, 1,024 characters")
-    error: str | None
     duration_ms: int | None
-    created_at: Timestamp
-    attempted_at: Timestamp | None
-    finished_at: Timestamp | None
-    next_attempt_at: Timestamp | None
 
 
 class DeliveryPageOut(PageModel):

@@ -1,0 +1,28 @@
+"""Schema of what the deliveries to all receivers have in common."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from opsjobs.api.schemas.base import AnswerModel, Timestamp
+from opsjobs.model.delivery import DeliveryStatus
+
+
+class LoggedDeliveryOut(AnswerModel):
+    """A delivery with its last attempt."""
+
+    id: int
+    event: str
+    message_id: str = Field(
+        description="The same at every attempt; of a webhook its header `webhook-id`"
+    )
+    status: DeliveryStatus
+    redelivery: bool
+    attempts: int
+    response_code: int | None
+    response: str | None = Field(description="The beginning of the response, 1,024 characters")
+    error: str | None
+    created_at: Timestamp
+    attempted_at: Timestamp | None
+    finished_at: Timestamp | None
+    next_attempt_at: Timestamp | None
