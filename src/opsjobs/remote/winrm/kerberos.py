@@ -40,7 +40,7 @@ THREADS = 8
 CACHES_MAX = 256
 """The oldest cache is destroyed beyond that; its credential gets new tickets when needed."""
 REFUSED_SECONDS = 60.0
-"""A refusal or the silence of the KDC is valid for all targets of a credential for so long."""
+"""For this long the KDC's refusal or silence is valid for all targets of a credential."""
 RENEW_SECONDS = 300.0
 """Tickets that end within this time are not used for a new login."""
 NO_CACHE = "MEMORY:opsjobs-none"
