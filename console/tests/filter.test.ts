@@ -111,6 +111,14 @@ test("rows sort by name as people count, and those without a value come last", (
   ]);
 });
 
+test("cells that are grouped by nothing have no heading", () => {
+  const groups = grouped(matching([], runs), runs, "name");
+  assert.deepEqual(
+    groups.map(({ label }) => label),
+    [""],
+  );
+});
+
 test("cells are grouped by a label, those without it at the end", () => {
   const groups = grouped(matching([], runs), runs, "label:rack", labels);
   assert.deepEqual(

@@ -202,7 +202,7 @@ export function grouped(
 ): Group[] {
   const rank = nameRank(runs);
   const named = rows.toSorted((a, b) => rank[a]! - rank[b]!);
-  if (by === "name") return [{ label: "Actions", rows: named }];
+  if (by === "name") return [{ label: "", rows: named }];
   const groups = new Map<string, number[]>();
   for (const row of named) {
     const key = groupKey(runs, row, by, labels, status);
