@@ -113,11 +113,11 @@ class Interpreter:
         self._variables[found["name"]] = self._value(found)
 
 
-class Failed(Exception):
+class PipelineFailed(Exception):
     """A pipeline that ended with an error."""
 
 
-class Recorder(Interpreter):
+class PipelineRecorder(Interpreter):
     """The same statements in a pipeline: what they write are records, as lines of JSON."""
 
     def __init__(self, arguments: list[str], objects: list[Any]) -> None:
@@ -162,7 +162,7 @@ class Recorder(Interpreter):
         )
 
     def _fail(self, found: re.Match[str]) -> None:
-        raise Failed(self._value(found))
+        raise PipelineFailed(self._value(found))
 
     def _object(self, found: re.Match[str]) -> None:
         pairs = [pair.partition("=") for pair in found["pairs"].split(";") if pair.strip()]
@@ -205,10 +205,10 @@ def _run_pipeline() -> int:
         elif all(command["script"] for command in asked["commands"]):
             for command in asked["commands"]:
                 arguments = [str(value) for name, value in command["parameters"] if name is None]
-                Recorder(arguments, asked["input"]).run(command["text"])
+                PipelineRecorder(arguments, asked["input"]).run(command["text"])
         else:
             _run_cmdlet(first, asked["input"])
-    except (Failed, NotUnderstood) as error:
+    except (PipelineFailed, NotUnderstood) as error:
         _report_record("failed", str(error))
     return 0
 
@@ -217,10 +217,10 @@ def _perform_pipeline(given: Any, objects: list[Any]) -> None:
     """Do what the helper `pipeline` would."""
     if given["folder"]:
         if not Path(given["folder"]).is_dir():
-            raise Failed(f"{given['nonce']} folder")
+            raise PipelineFailed(f"{given['nonce']} folder")
         os.chdir(given["folder"])
     os.environ.update(given["environment"])
-    recorder = Recorder([str(one) for one in given["arguments"]], objects)
+    recorder = PipelineRecorder([str(one) for one in given["arguments"]], objects)
     recorder.run(given["text"])
     if given["command"] and recorder.exit_code:
         _report_record("exit", recorder.exit_code)
@@ -237,7 +237,7 @@ def _run_cmdlet(command: Any, objects: list[Any]) -> None:
         for value in [*(value for _, value in command["parameters"]), *objects]:
             _report_record("output", value)
     else:
-        raise Failed(f"The term '{command['text']}' is not recognized")
+        raise PipelineFailed(f"The term '{command['text']}' is not recognized")
 
 
 def _rule(pattern: str) -> re.Pattern[str]:
