@@ -27,6 +27,7 @@ CROSS = [
     {"Origin": "http://opsjobs.evil.example"},
     {"Origin": "http://opsjobs:8080"},
     {"Origin": "null"},
+    {"Origin": "http://["},
     {"Origin": ""},
     {},
 ]

@@ -108,7 +108,7 @@ def check_same_origin(scope: Scope, *, has_cookie: bool) -> None:
     if site is not None:
         ours = site == "same-origin" or (reading and site == "none")
     elif origin is not None:
-        ours = urlsplit(origin).netloc.lower() == headers.get("host", "").lower() != ""
+        ours = _host_of(origin) == headers.get("host", "").lower() != ""
     else:
         ours = reading or not has_cookie
     if not ours:
@@ -117,6 +117,14 @@ def check_same_origin(scope: Scope, *, has_cookie: bool) -> None:
             "The request has a session's cookie and does not come from our own pages. "
             "Programs send `Authorization: Bearer …` instead of a cookie.",
         )
+
+
+def _host_of(origin: str) -> str | None:
+    """Return the host and port of an Origin; None if it is not one."""
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:
+        return None
 
 
 def _is_loopback(host: str) -> bool:
