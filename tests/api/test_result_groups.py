@@ -51,6 +51,17 @@ async def test_normalised_groups_leave_out_what_differs_on_every_machine(
         problem(answer, 404, "group_not_found")
 
 
+async def test_normalised_groups_take_output_with_any_byte(database: Database) -> None:
+    async with live(database) as desk:
+        await desk.story.live(3)
+        texts = (b"a\0b\\ \xff\0\n", b"a b\\ \xff \n", b"a\0b\\ \xfe\0\n")
+        for name, text in zip(desk.story.runs, texts, strict=True):
+            await desk.story.write(name, text)
+            await desk.story.finish(name)
+        found = [[t["name"] for t in g["targets"]] for g in await groups(desk, normalise=True)]
+        assert found == [["web-1", "web-2"], ["web-3"]]
+
+
 async def test_groups_of_one_stream_compare_only_that(database: Database) -> None:
     async with live(database) as desk:
         await desk.story.live(3)
