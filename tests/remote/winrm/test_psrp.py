@@ -18,8 +18,10 @@ from opsjobs.model.program import Program
 from opsjobs.model.secret import Secret
 from opsjobs.remote.session import Output, RemoteExit, Session, Stream
 from opsjobs.remote.winrm.connect import WinrmConnector
+from opsjobs.remote.winrm.host import SHELL_GONE
 from opsjobs.remote.winrm.messages import ProtocolError
 from opsjobs.remote.winrm.pool import WinrmPool
+from opsjobs.remote.winrm.process import OPERATION_TIMEOUT
 from opsjobs.remote.winrm.programs import UnsupportedProgram
 from opsjobs.remote.winrm.psrp import OBJECT_BYTES_MAX, Fragments, plan_commands
 from opsjobs.remote.winrm.records import RecordWriter, render
@@ -179,6 +181,24 @@ async def test_a_broken_connection_is_told_from_a_start_that_did_not_happen(acti
             await session.start("Write-Output never")
         lost = ErrorCode.LOST if action == "Command" else ErrorCode.CONNECTION_LOST
         assert failed.value.code is lost
+
+
+@pytest.mark.parametrize(
+    ("which", "fault", "code"),
+    [
+        ("fault_after", OPERATION_TIMEOUT, ErrorCode.LOST),
+        ("fault_after", 1450, ErrorCode.LOST),
+        ("fault_before", SHELL_GONE, ErrorCode.CONNECTION_LOST),
+    ],
+)
+async def test_only_a_refusal_shows_that_a_pipeline_has_not_started(
+    which: str, fault: int, code: ErrorCode
+) -> None:
+    async with opened() as (host, session):
+        getattr(host.server.faults, which)["Command"] = fault
+        with pytest.raises(RemoteFailure) as failed:
+            await session.start("Write-Output never")
+        assert failed.value.code is code
 
 
 async def test_quotas_are_waited_for() -> None:

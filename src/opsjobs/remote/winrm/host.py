@@ -47,6 +47,15 @@ QUOTAS = frozenset(
     [0x8033803F, *range(0x803381A5, 0x803381A9), 0x803381AB, *range(0x803381E4, 0x803381EA)]
 )
 """Limits of a host: its shells, operations and users, of one user or of all."""
+FOLDER_INVALID = frozenset({267, 0x8007010B})
+"""The faults of a working directory that is not there."""
+NOT_FOUND = frozenset({2, 0x80070002})
+"""The faults of a program that is not there."""
+SCHEMA_INVALID = 0x80338041
+REFUSALS = (
+    QUOTAS | FOLDER_INVALID | NOT_FOUND | {ACCESS_DENIED, 0x80070005, SHELL_GONE, SCHEMA_INVALID}
+)
+"""The faults after which a command certainly has not started, and does not start later."""
 
 ShellKey = tuple[tuple[tuple[str, str], ...], str | None, float]
 

@@ -35,7 +35,7 @@ from opsjobs.remote.output_buffer import OutputBuffer
 from opsjobs.remote.session import Output, RemoteExit
 from opsjobs.remote.winrm import messages
 from opsjobs.remote.winrm.connection import Disconnected, WsmanFault
-from opsjobs.remote.winrm.host import SHELL_GONE, SHELL_NAME, Shell, WinrmHost
+from opsjobs.remote.winrm.host import REFUSALS, SHELL_GONE, SHELL_NAME, Shell, WinrmHost
 from opsjobs.remote.winrm.messages import ProtocolError
 from opsjobs.remote.winrm.process import ABORTED, OPERATION_TIMEOUT, POLL_SECONDS, PROOF_SECONDS
 from opsjobs.remote.winrm.programs import HOST_IDLE_SECONDS, UnsupportedProgram, read_helper
@@ -298,14 +298,24 @@ async def _send_start(pool: RunspacePool, command: str, data: bytes) -> None:
     message = messages.start_pipeline(pool.shell.id, command, data)
     try:
         await pool.request(message, once=True)
+    except WsmanFault as fault:
+        if fault.code in REFUSALS:
+            raise
+        raise _unconfirmed(pool.host.name, fault) from None
     except Disconnected as lost:
         if lost.rejected:
             raise
-        raise RemoteFailure(
-            ErrorCode.LOST,
-            f"{pool.host.name} was sent the command, and did not confirm its start ({lost}): it is "
-            "unknown whether it ran.",
-        ) from None
+        raise _unconfirmed(pool.host.name, lost) from None
+    except ProtocolError as error:
+        raise _unconfirmed(pool.host.name, error) from None
+
+
+def _unconfirmed(name: str, reason: Exception) -> RemoteFailure:
+    return RemoteFailure(
+        ErrorCode.LOST,
+        f"{name} was sent the command, and did not confirm its start ({reason}): it is unknown "
+        "whether it ran.",
+    )
 
 
 class PsrpProcess:

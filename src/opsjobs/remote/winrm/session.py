@@ -18,7 +18,14 @@ from opsjobs.remote.spool.direct import ReportingProcess
 from opsjobs.remote.winrm import messages
 from opsjobs.remote.winrm.connection import Disconnected, WsmanFault
 from opsjobs.remote.winrm.disk import HelperChannel, WinrmDisk
-from opsjobs.remote.winrm.host import ACCESS_DENIED, QUOTAS, SHELL_GONE, Shell, WinrmHost
+from opsjobs.remote.winrm.host import (
+    ACCESS_DENIED,
+    FOLDER_INVALID,
+    REFUSALS,
+    SHELL_GONE,
+    Shell,
+    WinrmHost,
+)
 from opsjobs.remote.winrm.messages import ProtocolError
 from opsjobs.remote.winrm.process import OPERATION_TIMEOUT, WinrmProcess, new_command_id
 from opsjobs.remote.winrm.programs import (
@@ -33,15 +40,6 @@ from opsjobs.remote.winrm.psrp import Pipeline, plan_commands, plan_script, star
 from opsjobs.remote.winrm.spool import WindowsSpool
 from opsjobs.telemetry import log
 
-FOLDER_INVALID = frozenset({267, 0x8007010B})
-"""The faults of a working directory that is not there."""
-NOT_FOUND = frozenset({2, 0x80070002})
-"""The faults of a program that is not there."""
-SCHEMA_INVALID = 0x80338041
-REFUSALS = (
-    QUOTAS | FOLDER_INVALID | NOT_FOUND | {ACCESS_DENIED, 0x80070005, SHELL_GONE, SCHEMA_INVALID}
-)
-"""The faults after which a command certainly has not started, and does not start later."""
 CLEAN_SECONDS = 60.0
 """The time for the command that removes the folder of a program that was killed."""
 
