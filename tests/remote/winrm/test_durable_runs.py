@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import tempfile
 import time
 from collections.abc import AsyncIterator
@@ -18,13 +19,20 @@ from contract.conftest import Latch, collect
 from contract.durable_machines import first
 from kit.windows_hosts import WindowsHost, until, windows_host
 from opsjobs.model.errors import RemoteFailure
-from opsjobs.model.execution import CancelProof
+from opsjobs.model.execution import CancelProof, ErrorCode
 from opsjobs.model.program import Program, RunKey, SpoolIdentity, StartOrder
 from opsjobs.model.secret import Secret
-from opsjobs.remote.session import CancelOutcome, Durable, RemoteExit, SpoolUnavailable
+from opsjobs.remote.session import (
+    CancelOutcome,
+    ContactLost,
+    Durable,
+    RemoteExit,
+    SpoolUnavailable,
+)
 from opsjobs.remote.winrm.connect import WinrmConnector
 from opsjobs.remote.winrm.pool import WinrmPool
 from opsjobs.remote.winrm.programs import HELPER_IDLE_SECONDS
+from opsjobs.standalone.lab.wsman import spool_stand_in
 
 
 class Runs:
@@ -170,6 +178,90 @@ async def test_a_start_that_was_cut_off_is_voided_and_never_begins() -> None:
         cancelled = asyncio.create_task(on.durable.cancel(order.key, 0.0))
         assert await cancelled == CancelOutcome(CancelProof.NEVER_STARTED)
         assert not (folder / "keeper").exists()
+
+
+def break_spool(on: Runs, fault: str) -> None:
+    """Let the stand-in for PowerShell perform the spool with this change."""
+    folder = on.host.folder / "changed"
+    folder.mkdir()
+    own = Path(spool_stand_in.__file__).parent
+    shutil.copy(own / "powershell_stand_in.py", folder)
+    text = (own / "spool_stand_in.py").read_text()
+    begin = 'if __name__ == "__main__":'
+    assert text.count(begin) == 1
+    (folder / "spool_stand_in.py").write_text(text.replace(begin, f"{fault}\n\n{begin}"))
+    program = on.host.folder / "programs" / "powershell.exe"
+    changed = program.read_text().replace(str(own), str(folder))
+    assert str(folder) in changed
+    program.unlink()
+    program.write_text(changed)
+    program.chmod(0o755)
+
+
+KEEPER_FAULT = """
+def _start(self, folder, start=LabSpool._start_keeper):
+    start(self, folder)
+    while {waits} and not (folder / "keeper").exists():
+        time.sleep(0.01)
+    {fault}
+
+
+LabSpool._start_keeper = _start
+"""
+
+
+async def test_a_helper_that_dies_after_it_started_the_keeper_leaves_a_run_not_nothing() -> None:
+    async with runs() as on:
+        break_spool(on, KEEPER_FAULT.format(waits=True, fault="os._exit(1)"))
+        order = on.order("echo once")
+        with pytest.raises(ContactLost):
+            await on.durable.begin(order, on.identity)
+        end = await collect(await on.durable.begin(order, on.identity))
+        assert end == (b"once\n", b"", RemoteExit(0))
+        assert on.starts == 1
+
+
+async def test_a_keeper_that_came_although_its_start_failed_is_followed() -> None:
+    async with runs() as on:
+        break_spool(on, KEEPER_FAULT.format(waits=True, fault="raise OSError"))
+        end = await collect(await on.durable.begin(on.order("echo once"), on.identity))
+        assert end == (b"once\n", b"", RemoteExit(0))
+        assert on.starts == 1
+
+
+async def test_a_keeper_that_did_not_come_when_its_start_failed_never_begins() -> None:
+    async with runs() as on:
+        late = "def _start(self, folder):\n    raise OSError\n\n\nLabSpool._start_keeper = _start"
+        break_spool(on, late)
+        order = on.order("echo never")
+        with pytest.raises(SpoolUnavailable):
+            await on.durable.begin(order, on.identity)
+        folder = on.host.folder / "home" / ".opsjobs" / "runs" / str(order.key)
+        await asyncio.to_thread(spool_stand_in.keep, folder)  # it comes after all
+        assert (folder / "end").read_text() == "n -"
+        assert not (on.host.folder / "home" / "starts").exists()
+
+
+async def test_an_end_without_its_exit_code_is_lost_and_not_an_error() -> None:
+    async with runs() as on:
+        order = on.order("exit 0")
+        await collect(await on.durable.begin(order, on.identity))
+        folder = on.host.folder / "home" / ".opsjobs" / "runs" / str(order.key)
+        (folder / "end").write_text(" -")
+        with pytest.raises(RemoteFailure) as lost:
+            await collect(await on.durable.attach(order, on.identity, (0, 0)))
+        assert lost.value.code is ErrorCode.LOST
+        ended = CancelOutcome(CancelProof.ALREADY_FINISHED)
+        assert await on.durable.look(order.key) == ended
+        assert await on.durable.cancel(order.key, 0.0) == ended
+
+
+async def test_a_store_whose_name_cannot_be_read_is_not_taken_for_another() -> None:
+    async with runs() as on:
+        (on.host.folder / "home" / ".opsjobs" / "id").write_text("")
+        with pytest.raises(RemoteFailure, match="cannot read") as failed:
+            await on.durable.begin(on.order("exit 0"), on.identity)
+        assert failed.value.code is ErrorCode.CONNECTION_LOST
 
 
 async def test_without_powershell_there_are_no_durable_runs() -> None:

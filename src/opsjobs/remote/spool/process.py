@@ -265,9 +265,9 @@ class PolledOutput:
             if item is None or isinstance(item, Output):
                 return item
             match item[0]:
-                case "D":
+                case "D" if len(item) == 3:
                     return parse_exit(item[1], item[2])
-                case "G":
+                case "D" | "G":
                     raise run_lost(self._key)
                 case "V":
                     raise ContactLost(f"{self._key} was given up before it began.")

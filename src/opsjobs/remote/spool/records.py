@@ -109,22 +109,25 @@ def parse_exit(status: str, cause: str) -> RemoteExit:
 
 
 def parse_cancel(answer: Record) -> CancelOutcome:
-    """Return the outcome in a cancel's response: the proof, and the exit if the run ended."""
-    _, proof, status, cause = answer
+    """Return the outcome in a cancel's response: the proof, and the exit if the run ended.
+
+    An end without its words proves the end, and not its exit.
+    """
+    _, proof, *end = answer
     return CancelOutcome(
-        CancelProof(proof), None if status == _NOTHING else parse_exit(status, cause)
+        CancelProof(proof), parse_exit(*end) if len(end) == 2 and end[0] != _NOTHING else None
     )
 
 
 def parse_look(answer: Record) -> CancelOutcome | None:
     """Return the outcome in a look's response: None while the run is running or starting."""
-    _, state, status, cause = answer
+    _, state, *end = answer
     match state:
         case "L" | "E":
             return None
         case "N" | "V":
             return CancelOutcome(CancelProof.NEVER_STARTED)
-        case "D":
-            return CancelOutcome(CancelProof.ALREADY_FINISHED, parse_exit(status, cause))
+        case "D" if len(end) == 2:
+            return CancelOutcome(CancelProof.ALREADY_FINISHED, parse_exit(*end))
         case _:
             return CancelOutcome(CancelProof.ALREADY_FINISHED)

@@ -37,6 +37,8 @@ ANSWER_SECONDS = 120.0
 KILL_SECONDS = 60.0
 """The time that a cancel may take after its grace period."""
 KEYS_AT_ONCE = 100
+BEGUN = ("H",)
+"""The record before a start: without a further one, the run may have been started."""
 
 _KEY = re.compile(r"[0-9a-f-]{36}\.[a-z0-9][a-z0-9_-]{0,63}\.[0-9]{1,9}")
 
@@ -91,6 +93,10 @@ class WindowsSpool:
             raise SpoolUnavailable(
                 f"{self._name} cannot store runs: .opsjobs in the profile of the user is not "
                 "writable, or WMI does not answer the user."
+            )
+        if len(record) != 3:
+            raise RemoteFailure(
+                ErrorCode.CONNECTION_LOST, f"{self._name} cannot read .opsjobs\\id now."
             )
         return SpoolIdentity(record[1], record[2])
 
@@ -215,6 +221,8 @@ class WindowsSpool:
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
                 record = await channel.next_record()
+                if begun := record == BEGUN:
+                    record = await channel.next_record()
             # From here on the helper only reads; one that starts a run must not be ended.
             process.ends_with_reader = True
         except TimeoutError:
@@ -227,12 +235,12 @@ class WindowsSpool:
             raise
         if record is None:
             await channel.close()
-            raise self._no_answer(channel)
+            raise self._no_answer(channel, begun=begun)
         return channel, record
 
-    def _no_answer(self, channel: Channel) -> Exception:
+    def _no_answer(self, channel: Channel, *, begun: bool) -> Exception:
         ended = channel.ended
-        if ended is None or ended.code is None:
+        if begun or ended is None or ended.code is None:
             return ContactLost(f"{self._name} ended our request before it answered ({ended}).")
         output = f" Its output: {channel.noise}" if channel.noise else ""
         return SpoolUnavailable(

@@ -224,6 +224,8 @@ function Invoke-Start {
     }
     $folder = Find-Folder $p.key
     $start = [IO.Path]::Combine($folder, 'start')
+    # After this record, silence does not mean that nothing was started.
+    Say 'H'
     try {
         New-Folder $folder
         if (-not (New-Mark $start $p.digest)) {
@@ -239,17 +241,35 @@ function Invoke-Start {
         [IO.File]::WriteAllText([IO.Path]::Combine($folder, 'order'), $global:p)
         [IO.File]::WriteAllText([IO.Path]::Combine($folder, 'spool.ps1'), $global:h)
         Get-ChildItem env: | Select-Object @('Name', 'Value') | Export-Clixml ([IO.Path]::Combine($folder, 'variables'))
-        Start-Keeper $folder
     } catch {
-        # Nothing was started: the start can be repeated.
-        Remove-Inputs $folder
-        [IO.File]::Delete($start)
-        Say 'F'
+        Undo-Start $folder
         return
+    }
+    try {
+        if (-not (Start-Keeper $folder)) {
+            Undo-Start $folder
+            return
+        }
+    } catch {
+        # WMI may have started it all the same: it is voided, and counts if it came before that.
+        [void](New-Mark ([IO.Path]::Combine($folder, 'void')) '')
+        if ((Wait-State $folder) -eq 'V') {
+            Remove-Inputs $folder
+            Say 'F'
+            return
+        }
     }
     Send-Run $folder
 }
 
+# Nothing was started: the start can be repeated.
+function Undo-Start($folder) {
+    Remove-Inputs $folder
+    [IO.File]::Delete([IO.Path]::Combine($folder, 'start'))
+    Say 'F'
+}
+
+# False if WMI says that it started nothing. If it throws, that is unknown.
 function Start-Keeper($folder) {
     $file = [IO.Path]::Combine($folder, 'spool.ps1').Replace("'", "''")
     $place = $root.Replace("'", "''")
@@ -259,7 +279,7 @@ function Start-Keeper($folder) {
     $hidden = New-CimInstance -ClassName Win32_ProcessStartup -ClientOnly -Property @{ShowWindow = [uint16]0}
     $given = @{CommandLine = $line; CurrentDirectory = $folder; ProcessStartupInformation = $hidden}
     $made = Invoke-CimMethod -ClassName Win32_Process -MethodName Create -Arguments $given
-    if ($made.ReturnValue -ne 0) { throw "Win32_Process.Create: $($made.ReturnValue)" }
+    return $made.ReturnValue -eq 0
 }
 
 function Invoke-Attach {

@@ -76,6 +76,7 @@ class LabSpool:
             self._say("I")
             return
         folder = self._folder
+        self._say("H")
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             if not _new_mark(folder / "start", self._given["digest"]):
@@ -87,12 +88,19 @@ class LabSpool:
         try:
             order = {name: value for name, value in self._given.items() if name != "nonce"}
             (folder / "order").write_text(json.dumps(order))
-            self._start_keeper(folder)
         except OSError:
             _remove_inputs(folder)
             (folder / "start").unlink()
             self._say("F")
             return
+        try:
+            self._start_keeper(folder)
+        except OSError:  # it may have been started all the same
+            _new_mark(folder / "void", "")
+            if self._awaited_state(folder) == "V":
+                _remove_inputs(folder)
+                self._say("F")
+                return
         self._send_run(folder)
 
     def _start_keeper(self, folder: Path) -> None:
