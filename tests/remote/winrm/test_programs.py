@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -150,6 +151,24 @@ async def test_the_folder_of_a_program_whose_helper_was_killed_is_removed() -> N
         await until(lambda: not folder.exists())
 
 
+@pytest.mark.parametrize(
+    ("interpreter", "script", "sent"),
+    [
+        ("powershell", "echo ü".encode(), b"\xef\xbb\xbf" + "echo ü".encode()),
+        ("powershell", b"\xef\xbb\xbfecho \xc3\xbc", b"\xef\xbb\xbfecho \xc3\xbc"),
+        ("powershell", b"echo \xfc", b"echo \xfc"),
+        ("powershell", b"echo u", b"echo u"),
+        ("pwsh", "echo ü".encode(), "echo ü".encode()),
+    ],
+)
+def test_windows_powershell_is_told_that_a_script_is_utf8(
+    interpreter: str, script: bytes, sent: bytes
+) -> None:
+    launch = launch_program(Program(script=script, interpreter=interpreter))
+    assert launch.stdin is not None
+    assert b'"script": "%b"' % base64.b64encode(sent) in launch.stdin
+
+
 def test_a_program_does_not_learn_the_nonce_of_its_reports() -> None:
     launch = launch_program(Program(script=b"exit 0", interpreter="sh"))
     assert launch.nonce is not None
@@ -183,6 +202,8 @@ def test_arguments_are_quoted_as_windows_programs_split_them() -> None:
 
 def test_the_helper_fits_in_a_line_and_is_known_by_its_first_one() -> None:
     assert len(bootstrap_line()) < 8191
+    assert " -OutputFormat Text " in bootstrap_line()
+    assert read_helper("bootstrap").startswith("$ProgressPreference='SilentlyContinue'\n")
     assert read_helper("run").startswith("# opsjobs-helper run 1\n")
 
 

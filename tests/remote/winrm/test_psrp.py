@@ -240,12 +240,23 @@ def test_only_commands_with_literal_values_are_commands() -> None:
         ("Get-Item", (("Path", "C:\\x"), ("Recurse", True))),
         ("Where-Object", ((None, "Name"), (None, "it's"), ("eq", "b c"))),
     )
+    assert plan_commands("a 0042 42 -b:-7 \"it''s\"").commands == (
+        ("a", ((None, "0042"), (None, 42), ("b", -7), (None, "it''s"))),
+    )
     for text in (
         "a; b", "a $b", "a (b)", "a {b}", "a \"$b\"", "a `b", "a @b", "a > b", "a & b", "a && b",
         "a [b]", "a 'b", "& a", "a | | b", "", "-a", "a\nb;c", "a #b", "a \u2018b\u2019", "a b'c'",
     ):  # fmt: skip
         with pytest.raises(UnsupportedProgram):
             plan_commands(text)
+
+
+def test_lines_of_the_input_end_with_line_ends_only() -> None:
+    assert plan_commands("a", stdin="b\x0cc\u2028d\r\ne\n\nf\rg\n".encode()).lines == (
+        "b\x0cc\u2028d", "e", "", "f", "g",
+    )  # fmt: skip
+    assert plan_commands("a").lines == ()
+    assert plan_commands("a", stdin=b"\n").lines == ("",)
 
 
 def test_fragments_are_whole_however_they_are_cut() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import codecs
 import json
 import re
 import secrets
@@ -155,11 +156,25 @@ def _parameters(program: Program) -> dict[str, Any]:
     return {
         **found,
         "interpreters": known or (program.interpreter,),
-        "script": base64.b64encode(program.script or b"").decode(),
+        "script": base64.b64encode(_script_bytes(kind, program.script or b"")).decode(),
         "file": f"script{_ENDINGS.get(kind, '')}",
         "before": _BEFORE.get(kind, ""),
         "after": f'{arguments}"' if kind == "cmd" else arguments,
     }
+
+
+def _script_bytes(kind: str, script: bytes) -> bytes:
+    """Return a script as its interpreter reads it.
+
+    Windows PowerShell reads a file without a byte order mark in the ANSI code page of the host.
+    """
+    if kind != "powershell" or script.isascii() or script.startswith(codecs.BOM_UTF8):
+        return script
+    try:
+        script.decode()
+    except UnicodeDecodeError:
+        return script
+    return codecs.BOM_UTF8 + script
 
 
 def quote_argument(argument: str) -> str:
@@ -174,7 +189,7 @@ def quote_argument(argument: str) -> str:
 def bootstrap_line() -> str:
     """Return the line that starts PowerShell, which then reads a helper from its input."""
     code = base64.b64encode(_read("bootstrap").encode("utf-16-le")).decode()
-    return f"powershell.exe {_POWERSHELL} -EncodedCommand {code}"
+    return f"powershell.exe {_POWERSHELL} -OutputFormat Text -EncodedCommand {code}"
 
 
 @cache

@@ -97,12 +97,18 @@ def plan_commands(text: str, *, stdin: bytes = b"") -> Pipeline:
 
 
 def _lines(stdin: bytes) -> tuple[str, ...]:
-    lines = tuple(stdin.decode("utf-8", "replace").splitlines())
+    text = stdin.decode("utf-8", "replace")
+    lines = tuple(_LINE_END.split(text))
+    if not lines[-1]:  # what follows the last line end, or no input at all
+        lines = lines[:-1]
     if len(lines) > INPUT_LINES_MAX:
         raise UnsupportedProgram(f"its input has more than {INPUT_LINES_MAX} lines")
     return lines
 
 
+_LINE_END = re.compile(r"\r\n|\n|\r")
+_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]{0,8})")
+"""Digits that are no such number stay text: 0042 may be a name."""
 _TOKEN = re.compile(
     r"\s*(?:(?P<pipe>\|)|(?P<parameter>-[A-Za-z]\w*):?"
     r"|'(?P<single>(?:[^'\u2018-\u201b]|'')*)'|\"(?P<double>[^\"$`\u201c-\u201e]*)\""
@@ -124,7 +130,10 @@ def _split_pipeline(text: str) -> list[list[tuple[str, str]]]:
         if token.lastgroup == "pipe":
             found.append([])
         else:
-            found[-1].append((token.lastgroup, token[token.lastgroup].replace("''", "'")))
+            value = token[token.lastgroup]
+            if token.lastgroup == "single":
+                value = value.replace("''", "'")
+            found[-1].append((token.lastgroup, value))
         at = token.end()
     return found
 
@@ -143,7 +152,7 @@ def _parse_command(
                 parameters.append((waiting, True))
             waiting = text[1:]
             continue
-        value: Any = int(text) if kind == "bare" and re.fullmatch(r"-?\d{1,9}", text) else text
+        value: Any = int(text) if kind == "bare" and _NUMBER.fullmatch(text) else text
         parameters.append((waiting, value))
         waiting = None
     if waiting is not None:

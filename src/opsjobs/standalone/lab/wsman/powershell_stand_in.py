@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-_BOOTSTRAP = "$i=[Console]::OpenStandardInput()"
+_BOOTSTRAP = "$ProgressPreference='SilentlyContinue'\n$i=[Console]::OpenStandardInput()"
 _HELPER = re.compile(r"# opsjobs-helper (\w+) (\d+)")
 _VALUE = r"""(?P<value>"[^"]*"|'(?:[^']|'')*'|\$[\w:]+(?:\[\d+\])?|[\w.:/\\-]+)"""
 _STATEMENT = re.compile(r"""(?:[^;\n"']|"[^"]*"|'(?:[^']|'')*')+""")
@@ -429,7 +429,7 @@ def _powershell(arguments: list[str]) -> int:
         if flag == "-file":
             Interpreter(arguments[1:]).run(Path(arguments[0]).read_text(encoding="utf-8-sig"))
             return 0
-        if flag == "-executionpolicy":
+        if flag in ("-executionpolicy", "-outputformat"):
             arguments.pop(0)
         elif flag == "-command":
             Interpreter([]).run(" ".join(arguments))
