@@ -183,6 +183,16 @@ function Get-State($folder) {
     return 'G'
 }
 
+# The state, and L without a keeper as long as the program lives.
+function Get-Life($folder) {
+    $state = Get-State $folder
+    if ($state -eq 'G') {
+        $program = @(Read-Mark ([IO.Path]::Combine($folder, 'program')))
+        if ($program -and (Get-Start $program[0]) -eq $program[1]) { return 'L' }
+    }
+    return $state
+}
+
 # Waits for a run that is about to begin. If its keeper does not come, it is voided.
 function Wait-State($folder) {
     $state = Get-State $folder
@@ -191,6 +201,8 @@ function Wait-State($folder) {
         Start-Sleep -Milliseconds 100
         $state = Get-State $folder
     }
+    # A keeper that never came removes nothing.
+    if ($state -eq 'V' -and [IO.Directory]::Exists($folder)) { Remove-Inputs $folder }
     return $state
 }
 
@@ -345,11 +357,7 @@ function Send-Rest($file, $number) {
 
 function Invoke-Look {
     $folder = Find-Folder $p.key
-    $state = Get-State $folder
-    if ($state -eq 'G') {
-        $program = @(Read-Mark ([IO.Path]::Combine($folder, 'program')))
-        if ($program -and (Get-Start $program[0]) -eq $program[1]) { $state = 'L' }
-    }
+    $state = Get-Life $folder
     if ($state -eq 'D') { Say ('K D ' + $script:end[0] + ' ' + $script:end[1]) } else { Say "K $state - -" }
 }
 
@@ -394,20 +402,27 @@ function Invoke-Cancel {
 # `all` or `output`. A run that lives is left alone; without its output it keeps its record.
 function Invoke-Clean {
     foreach ($key in $p.keys) {
-        $folder = Find-Folder $key
-        if (-not [IO.Directory]::Exists($folder) -or 'L', 'E' -contains (Get-State $folder)) { continue }
-        if ($p.what -eq 'all') {
-            Remove-Folder $folder
-            continue
-        }
-        Remove-Inputs $folder
-        foreach ($number in '1', '2') {
-            $path = [IO.Path]::Combine($folder, $number)
-            if ([IO.File]::Exists($path)) { [IO.File]::WriteAllText($path, '') }
-        }
+        # What one run holds open must not keep the others.
+        try { Clear-Run (Find-Folder $key) } catch { }
     }
     Remove-Leftovers
     Say 'R'
+}
+
+function Clear-Run($folder) {
+    if (-not [IO.Directory]::Exists($folder) -or 'L', 'E' -contains (Get-Life $folder)) { return }
+    if ($p.what -eq 'all') {
+        Remove-Folder $folder
+        return
+    }
+    Remove-Inputs $folder
+    foreach ($number in '1', '2') {
+        $path = [IO.Path]::Combine($folder, $number)
+        if (-not [IO.File]::Exists($path)) { continue }
+        # A descendant that is left may still have it open for writing.
+        $file = [IO.File]::Open($path, 'Open', 'ReadWrite', 'ReadWrite, Delete')
+        try { $file.SetLength(0) } finally { $file.Dispose() }
+    }
 }
 
 # The folders of programs that were not durable, whose helper has ended without removing them.
@@ -465,6 +480,10 @@ function Invoke-Keep {
         PassThru = $true
     }
     if ($given) { $more.ArgumentList = $given }
+    # WMI gives the keeper the code page of the host, not the 65001 of a shell.
+    try {
+        [Console]::InputEncoding = [Console]::OutputEncoding = New-Object Text.UTF8Encoding $false
+    } catch { }
     try {
         $process = Start-Process @more
         $handle = $process.Handle  # without it there is no exit code
@@ -475,7 +494,33 @@ function Invoke-Keep {
     [void](Move-Mark ([IO.Path]::Combine($folder, 'program')) "$($process.Id) $(Get-Start $process.Id)")
     Wait-Program $process $order
     $cause = [string](Read-Mark ([IO.Path]::Combine($folder, 'cause')) | Select-Object -First 1)
-    if ($cause) { Set-End 's9' $cause } else { Set-End $process.ExitCode '-' }
+    if ($cause) { Set-End 's9' $cause; return }
+    $cause = '-'
+    if ((Test-Doubt $process.ExitCode) -and -not (Test-Room)) { $cause = 'disk_full' }
+    Set-End $process.ExitCode $cause
+}
+
+# Output that a full disk did not take ends with a whole block, or the program failed of it.
+function Test-Doubt($code) {
+    if ($code -ne 0) { return $true }
+    foreach ($number in '1', '2') {
+        $size = (New-Object IO.FileInfo ([IO.Path]::Combine($folder, $number))).Length
+        if ($size -gt 0 -and $size % 512 -eq 0) { return $true }
+    }
+    return $false
+}
+
+# False if the disk does not take a block.
+function Test-Room {
+    $path = [IO.Path]::Combine($folder, 'room')
+    try {
+        [IO.File]::WriteAllBytes($path, (New-Object byte[] 4096))
+        return $true
+    } catch {
+        return $false
+    } finally {
+        try { [IO.File]::Delete($path) } catch { }
+    }
 }
 
 # Writes the files of the program, sets its variables, and returns its arguments.
@@ -511,6 +556,7 @@ function Expand-Order($order) {
 # Waits for the end; ends the program if it takes too long or writes too much.
 function Wait-Program($process, $order) {
     $clock = [Diagnostics.Stopwatch]::StartNew()
+    $failures = 0
     while (-not $process.WaitForExit(200)) {
         $cause = $null
         if ($clock.Elapsed.TotalSeconds -ge $order.timeout) { $cause = 'timeout' }
@@ -520,7 +566,11 @@ function Wait-Program($process, $order) {
         }
         if ($cause) {
             [void](New-Mark ([IO.Path]::Combine($folder, 'cause')) $cause)
-            [void](Stop-Program $folder)
+            # WMI, which finds the descendants, may fail for a while.
+            try { [void](Stop-Program $folder) } catch {
+                $failures++
+                if ($failures -ge 10) { try { $process.Kill() } catch { } }
+            }
         }
     }
 }
