@@ -122,3 +122,37 @@ async def test_the_baseline_is_the_last_good_run_of_the_job_on_the_target(
         problem(await desk.http.get(f"{first}?target=web-1"), 404, "no_baseline")
         problem(await desk.http.get(f"{last}?target=web-9"), 404, "target_not_found")
         problem(await desk.http.get(last), 422, "invalid")
+
+
+async def test_the_baseline_is_the_last_good_run_that_the_caller_may_see(
+    database: Database,
+) -> None:
+    async with live(database) as desk:
+        body = {"name": "survey", "actions": [{"type": "command", "command": "uptime"}]}
+        job = (await desk.http.post("/jobs", json=body)).json()["id"]
+        stories = []
+        for env in ("dev", "prod", "dev"):
+            story = Story(database)
+            await story.live()
+            await database.fetch(
+                "update job_executions set job_id = %s, job_version = 1 where id = %s returning id",
+                [job, story.execution_id],
+            )
+            await database.fetch(
+                "update execution_specs set labels = jsonb_build_object('env', %s::text) "
+                "where execution_id = %s returning execution_id",
+                [env, story.execution_id],
+            )
+            await story.finish("web-1", 0)
+            stories.append(story.execution_id)
+        grants = [{"role": "viewer", "scope": "env=dev"}]
+        ben = {"name": "ben", "password": "correct horse battery", "grants": grants}
+        assert (await desk.http.post("/users", json=ben)).is_success
+        login = {"username": "ben", "password": ben["password"]}
+        token = (await desk.http.post("/auth/login", json=login)).json()["access_token"]
+        found = await desk.http.get(
+            f"/executions/{stories[2]}/baseline?target=web-1",
+            headers={"Authorization": f"Bearer {token}"},
+        )
+        assert found.status_code == 200, found.text
+        assert found.json()["execution"]["id"] == stories[0]

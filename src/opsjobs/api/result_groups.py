@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse, Response
 from opsjobs.api.authorization import ExecutionDep, Within, admitted, read_execution, requires
 from opsjobs.api.execution_answers import render_execution, render_result_group
 from opsjobs.api.http import page_of, render_page
-from opsjobs.api.request import ServicesDep
+from opsjobs.api.request import ServicesDep, principal_of
 from opsjobs.api.schemas.executions import BaselineOut, ResultGroupPageOut, TargetRunPageOut
 from opsjobs.api.schemas.responses import PAGED
 from opsjobs.model import text_patterns
@@ -127,7 +127,9 @@ async def baseline(
     404 `no_baseline` if there is none that the caller may see.
     """
     run = await services.executions.run_of(execution.id, target)
-    good = await services.overview.last_good_run(execution, run.target.id)
+    good = await services.overview.last_good_run(
+        execution, run.target.id, principal_of(request).reach("executions:read")
+    )
     if good is None:
         raise _no_baseline(execution.job_name, run.target.name)
     found = await read_execution(request, good.execution_id)

@@ -24,12 +24,14 @@ select json_object_agg(key, labels)::text as columns from (
   left join targets t on t.id = case when r.target_id ~ '^[0-9]{{1,18}}$'
     then r.target_id::bigint end
   where r.execution_id = %(execution)s group by k.key) c"""
+# Those outside the reach are passed over: an older one may be within it.
 _LAST_GOOD = """
 select r.id, r.execution_id from (
   select id, execution_id, status from target_runs
   where target_id = %(target)s and execution_id < %(execution)s order by id desc limit 10000
 ) r join job_executions e on e.id = r.execution_id
-where r.status = 'succeeded' and e.job_id = %(job)s order by r.id desc limit 1"""
+join execution_specs s on s.execution_id = e.id
+where r.status = 'succeeded' and e.job_id = %(job)s{within} order by r.id desc limit 1"""
 _SPECIFICATION = "select actions, parameters, policy from execution_specs where execution_id = %s"
 
 
@@ -99,14 +101,17 @@ class ExecutionOverview:
         columns: str = row["columns"]
         return columns
 
-    async def last_good_run(self, execution: Execution, target: str) -> GoodRun | None:
-        """Return the last run of the job on a target that succeeded before this execution.
+    async def last_good_run(
+        self, execution: Execution, target: str, reach: Reach
+    ) -> GoodRun | None:
+        """Return the last run of the job on a target within reach that succeeded before this one.
 
         Only the target's last 10,000 runs are searched.
         """
+        within, reaching = and_within(reach, "s.labels")
         row = await self._database.fetch_one(
-            _LAST_GOOD,
-            {"execution": execution.id, "job": execution.job_id, "target": target},
+            _LAST_GOOD.format(within=within),
+            {"execution": execution.id, "job": execution.job_id, "target": target, **reaching},
         )
         return None if row is None else GoodRun(row["id"], row["execution_id"])
 
