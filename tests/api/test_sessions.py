@@ -14,6 +14,7 @@ from kit.token_issuer import SECRET, good, signed
 from opsjobs.model.secret import Secret
 from opsjobs.settings import IdentitySettings
 from opsjobs.store.identities import api_keys
+from opsjobs.store.identities.sessions import Attempts
 from opsjobs.store.transaction import Database
 
 PASSWORD = "correct horse battery"
@@ -107,6 +108,37 @@ async def test_a_logout_ends_the_session_for_every_copy_of_its_cookie(database: 
             assert 'opsjobs="";' in again.headers["set-cookie"]
         rows = (await ada.http.get("/audit?action=user.logged_out")).json()["items"]
         assert [(row["actor"], row["thing_name"]) for row in rows] == [("ben", "ben")] * 2
+
+
+@pytest.mark.parametrize("proof", ["password", "code", "tokens"])
+@pytest.mark.parametrize("how", ["disable", "password", "delete"])
+async def test_no_login_begins_after_what_ends_a_users_logins(
+    database: Database, monkeypatch: pytest.MonkeyPatch, how: str, proof: str
+) -> None:
+    async with desk(database) as ada, browser(ada) as ben, browser(ada) as eve:
+        await log_in(ada, ben)
+        given = (await ben.post("/auth/login", json=LOGIN)).json()
+        left = await code(ada, Authorization=f"Bearer {given['access_token']}")
+        succeed = Attempts.succeeded
+
+        async def changed_meanwhile(*args: Any, **named: Any) -> None:
+            await succeed(*args, **named)
+            answer = await {
+                "disable": lambda: ada.http.post("/users/1/disable"),
+                "password": lambda: ada.http.patch(
+                    "/users/1", json={"password": "another horse battery"}
+                ),
+                "delete": lambda: ada.http.delete("/users/1"),
+            }[how]()
+            assert answer.is_success, answer.text
+
+        monkeypatch.setattr(Attempts, "succeeded", changed_meanwhile)
+        path, body = {
+            "password": ("/auth/session", LOGIN),
+            "code": ("/auth/session", {"code": left}),
+            "tokens": ("/auth/login", LOGIN),
+        }[proof]
+        problem(await eve.post(path, json=body), 401, "login_failed")
 
 
 @pytest.mark.parametrize("how", ["disabled", "deleted", "password", "own password"])

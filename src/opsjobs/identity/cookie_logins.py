@@ -22,7 +22,9 @@ class CookieLogins:
     async def log_in(self, name: str, password: str, client: BrowserClient) -> str:
         """Log in with a name and a password; return the cookie. Raises as LoginService.log_in."""
         user, renewed_hash = await self._logins.verify(name, password, client.address)
-        owner = SessionOwner("user", user.id, user.name, user.name)
+        owner = SessionOwner(
+            "user", user.id, user.name, user.name, password_hash=user.password_hash
+        )
         return await self._people.cookies.begin(
             owner, client, how=PASSWORD, password_hash=renewed_hash
         )

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, Literal
 from uuid import UUID
@@ -19,7 +19,11 @@ from opsjobs.model.errors import Forbidden, NotFound, Unauthorised
 from opsjobs.model.execution import moment
 from opsjobs.model.grants import principal_of
 from opsjobs.store import audit
-from opsjobs.store.identities.sessions import FORGET_SESSIONS, SESSIONS_MAX
+from opsjobs.store.identities.sessions import (
+    FORGET_SESSIONS,
+    SESSIONS_MAX,
+    check_still_proven,
+)
 from opsjobs.store.transaction import Connection, Database
 
 COOKIE_PREFIX = "opss_"
@@ -34,7 +38,7 @@ AGENT_CHARACTERS_MAX = 200
 USE_NOTED_EVERY_SECONDS = 60
 
 _USER = "select id, name, name as person from users where name = %s and disabled_at is null"
-_USER_BY_ID = "select id, name, name as person from users where id = %s and disabled_at is null"
+_USER_BY_ID = "select id, name, name as person, password_hash from users where id = %s and disabled_at is null"
 _KEY = "select id, name, person, token_sha256 as key_sha256 from api_keys where name = %s"
 _KEY_BY_HASH = (
     "select id, name, person, token_sha256 as key_sha256 from api_keys where token_sha256 = %s"
@@ -127,6 +131,8 @@ class SessionOwner:
     name: str
     person: str | None
     key_sha256: bytes | None = None
+    password_hash: str | None = field(default=None, repr=False)
+    """That of a user when it proved who it is."""
 
     def values(self) -> dict[str, Any]:
         """Return the columns that name the owner."""
@@ -220,7 +226,8 @@ class CookieSessions:
         """Start a session and return its cookie, which nothing else has.
 
         `how`: the proof, for the audit log. `password_hash`: the same password, hashed with today's
-        parameters.
+        parameters. Raises Unauthorised if the user was disabled, or got another password, since
+        its proof.
         """
         cookie = COOKIE_PREFIX + secrets.token_urlsafe(32)
         values = {
@@ -233,6 +240,8 @@ class CookieSessions:
             "most": SESSIONS_MAX,
         }
         async with self._database.transaction() as connection:
+            if owner.thing == "user":
+                await check_still_proven(connection, owner.id, owner.password_hash or "")
             await connection.execute(FORGET_SESSIONS)
             await connection.execute(_BEGIN, values)
             await connection.execute(_MAKE_ROOM, values)

@@ -40,6 +40,9 @@ delete from sessions where id in (
   select id from sessions where coalesce(ended_at,
     expires_at) < (select opsjobs_now()) - interval '1 day' limit 100)"""
 
+_STILL_PROVEN = """
+select from users where id = %s and password_hash = %s and disabled_at is null for update"""
+
 _GIVE = "insert into refresh_tokens (token_sha256, session_id) values (%s, %s)"
 
 _TAKE = """
@@ -77,9 +80,13 @@ class LoginSessions:
         self._kept_seconds = kept_seconds
 
     async def begin(self, user: Known, password_hash: str | None = None) -> SessionLogin:
-        """Start a login; `password_hash`: the same password, hashed with today's parameters."""
+        """Start a login; `password_hash`: the same password, hashed with today's parameters.
+
+        Raises Unauthorised if the user was disabled, or got another password, since it was read.
+        """
         session = uuid7(self._clock.now())
         async with self._database.transaction() as connection:
+            await check_still_proven(connection, user.id, user.password_hash)
             await connection.execute(FORGET_SESSIONS)
             await connection.execute(_BEGIN, [session, user.id, self._kept_seconds])
             await connection.execute(_MAKE_ROOM, [user.id, SESSIONS_MAX])
@@ -150,6 +157,20 @@ class LoginSessions:
         row = await self._database.fetch_one(_WHO, [session])
         return (
             None if row is None else principal_of(row["name"], "user", row["grants"], row["name"])
+        )
+
+
+async def check_still_proven(connection: Connection, user_id: int, password_hash: str) -> None:
+    """Lock a user until the end of the transaction, so that what ends its logins waits.
+
+    Raises Unauthorised if it is disabled or gone, or no longer has this hash of its password.
+    """
+    found = await connection.execute(_STILL_PROVEN, [user_id, password_hash])
+    if await found.fetchone() is None:
+        raise Unauthorised(
+            "login_failed",
+            "The user was changed during this login: it is disabled or has another password. "
+            "Log in again.",
         )
 
 
