@@ -19,7 +19,7 @@ from opsjobs.remote.disk import spell_path
 from opsjobs.remote.download import FindLimits, find
 from opsjobs.remote.session import Session
 from opsjobs.remote.winrm.connect import WinrmConnector
-from opsjobs.remote.winrm.disk import LISTED_AT_ONCE
+from opsjobs.remote.winrm.disk import LISTED_AT_ONCE, WinrmDisk
 from opsjobs.remote.winrm.pool import WinrmPool
 from opsjobs.remote.winrm.programs import read_helper
 from opsjobs.standalone.lab.wsman.server import POWERSHELL
@@ -60,6 +60,21 @@ async def test_the_shell_of_a_disk_is_kept_for_the_next_command() -> None:
             async with session.disk() as disk:
                 assert (await disk.look("/")) is not None
         assert len(host.server.service.shells) == 1
+
+
+async def test_a_helper_that_is_killed_is_a_broken_contact_and_not_a_refusal() -> None:
+    async with opened() as (_, session), session.disk() as disk:
+        assert isinstance(disk, WinrmDisk)
+        await disk.look("/")
+        await disk._channel._process.kill(0)
+        with pytest.raises(RemoteFailure) as failed:
+            await look_often(disk)
+        assert failed.value.code is ErrorCode.CONNECTION_LOST
+
+
+async def look_often(disk: WinrmDisk) -> None:
+    for _ in range(100):
+        await disk.look("/")
 
 
 async def test_the_helper_ends_if_its_user_fails() -> None:

@@ -30,6 +30,8 @@ FOLDER_MODE, FILE_MODE = 0o755, 0o644
 Kind = Literal["file", "folder", "link", "other"]
 _KINDS: Mapping[str, Kind] = {"file": "file", "folder": "folder", "link": "link"}
 _LENGTHS = struct.Struct("<ii")
+_HELPER_REFUSALS = (96, 97)
+"""Exit codes of a helper whose input was none of ours, or was cut off."""
 _FAULTS = (WsmanFault, Disconnected, ProtocolError)
 
 Answer = tuple[dict[str, Any], bytes]
@@ -47,6 +49,7 @@ class HelperChannel:
         self._awaited: deque[asyncio.Future[Answer]] = deque()
         self._failure: RemoteFailure | None = None
         self._ending = False
+        self._answered = False
         self._tasks = [asyncio.create_task(self._send()), asyncio.create_task(self._receive())]
 
     def write(self, data: bytes) -> None:
@@ -99,6 +102,9 @@ class HelperChannel:
             self._fail(failure)
             return
         words = " ".join(complaint.decode(errors="replace").split()) or f"it ended with {end.code}"
+        if self._answered and end.code not in _HELPER_REFUSALS:
+            self._fail(ProtocolError(f"the helper that serves files has ended ({words})"))
+            return
         self._fail(
             transfer_error(self.name, "serves no files", f"its PowerShell does not do it ({words})")
         )
@@ -120,6 +126,7 @@ class HelperChannel:
             del received[: begin + size]
             if not self._awaited or not isinstance(head, dict):
                 raise ProtocolError("it answers what was not asked")
+            self._answered = True
             awaited = self._awaited.popleft()
             if not awaited.done():
                 awaited.set_result(answer)
