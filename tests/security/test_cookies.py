@@ -197,6 +197,30 @@ async def test_production_takes_no_cookie_over_plain_http_but_on_loopback(
             problem(await ben.get("/auth/me", headers=headers), 401, "token_missing")
 
 
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"X-Forwarded-Proto": "https"},
+        {"X-Forwarded-For": "203.0.113.9"},
+        {"Forwarded": "proto=https"},
+        {"Origin": "https://jobs.example.org"},
+        {"Origin": "null"},
+    ],
+    ids=str,
+)
+async def test_a_proxy_that_rewrites_the_host_is_not_loopback(
+    database: Database, told: dict[str, str]
+) -> None:
+    async with desk(database, plain_cookies=False) as ada:
+        await ada.http.post("/users", json=BEN)
+        async with browser(ada, "http://127.0.0.1:8003") as ben:
+            answer = await ben.post("/auth/session", json=LOGIN, headers=told)
+            problem(answer, 403, "https_required")
+            origin = {"Origin": "http://127.0.0.1:8003"}
+            answer = await ben.post("/auth/session", json=LOGIN, headers=origin)
+            assert answer.status_code == 200
+
+
 HOSTS = {
     "localhost:8003": True,
     "127.0.0.1:8003": True,

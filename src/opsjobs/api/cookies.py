@@ -74,7 +74,7 @@ class CookiePolicy:
         )
 
     def _may_be_plain(self, scope: Scope) -> bool:
-        return self._plain_http or _is_loopback(Headers(scope=scope).get("host", ""))
+        return self._plain_http or _is_of_this_machine(Headers(scope=scope))
 
     def _is_https(self, scope: Scope) -> bool:
         if scope.get("scheme") == "https":
@@ -125,6 +125,19 @@ def _host_of(origin: str) -> str | None:
         return urlsplit(origin).netloc.lower()
     except ValueError:
         return None
+
+
+def _is_of_this_machine(headers: Headers) -> bool:
+    """Return True if the browser's address is loopback, as far as the headers tell.
+
+    A proxy may replace the host by its upstream's: so no header of a proxy, and no other origin.
+    """
+    if any(name == "forwarded" or name.startswith("x-forwarded-") for name in headers):
+        return False
+    origin = headers.get("origin")
+    return _is_loopback(headers.get("host", "")) and (
+        origin is None or _is_loopback(origin.partition("://")[2])
+    )
 
 
 def _is_loopback(host: str) -> bool:
