@@ -206,6 +206,10 @@ def _key(endpoint: Endpoint) -> Key:
     return (target.id, target.host, target.port, target.slots, options, login)
 
 
+STEP_SECONDS = 120.0
+"""The time for one step of the test of a target."""
+
+
 async def _try_durable(durable: Durable) -> SessionStep:
     """Test whether the host keeps durable runs."""
     started = time.monotonic()
@@ -246,8 +250,11 @@ async def _test_file(session: WinrmSession) -> SessionStep:
     """Test whether the host serves files."""
     started = time.monotonic()
     try:
-        async with session.disk() as disk:
+        async with asyncio.timeout(STEP_SECONDS), session.disk() as disk:
             await disk.look(".")
     except RemoteFailure as failure:
         return SessionStep("file", False, elapsed_ms(started), failure.message, needed=False)
+    except TimeoutError:
+        late = f"It did not answer within {STEP_SECONDS:.0f} s."
+        return SessionStep("file", False, elapsed_ms(started), late, needed=False)
     return SessionStep("file", True, elapsed_ms(started), needed=False)
