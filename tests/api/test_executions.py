@@ -416,3 +416,10 @@ async def test_what_was_launched_stays_as_it_was(database: Database) -> None:
         assert [action["command"] for action in spec["actions"]] == ["restart ${service}"]
         assert spec["parameters"] == {"pin": "***", "service": "nginx"}
         assert spec["policy"]["on_lost"] == "ask"
+
+
+async def test_a_search_asks_for_a_few_labels(database: Database) -> None:
+    async with live(database) as desk:
+        labels = [f"env=e{number}" for number in range(9)]
+        assert (await desk.http.get("/executions", params={"label": labels[:8]})).status_code == 200
+        problem(await desk.http.get("/executions", params={"label": labels}), 422, "invalid")

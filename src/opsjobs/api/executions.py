@@ -69,6 +69,8 @@ AD_HOC = "ad-hoc"
 router = APIRouter(tags=["executions"])
 
 
+LABELS_FIND_MAX = 8
+"""Labels that one search may ask for: each looks through executions of its own."""
 FilterText = Annotated[
     str, Field(min_length=1, max_length=200, pattern=text_patterns.LINE_OR_NOTHING)
 ]
@@ -160,7 +162,10 @@ async def list_(
         FilterText | None, Query(description="Id or name of a target that they run on.")
     ] = None,
     label: Annotated[
-        list[FilterText] | None, Query(description="A label that they have, such as `env=prod`.")
+        list[FilterText] | None,
+        Query(
+            max_length=LABELS_FIND_MAX, description="A label that they have, such as `env=prod`."
+        ),
     ] = None,
 ) -> Response:
     """List executions.
@@ -168,7 +173,7 @@ async def list_(
     The default order is newest first. `target` and `label` look through the last 10,000
     executions on that target or with that label.
     """
-    find = ExecutionFind(q, target, label or ())
+    find = ExecutionFind(q, target, list(dict.fromkeys(label or ())))
     return render_page(
         request, await services.executions.list(page, reach(request), find), render_execution
     )
