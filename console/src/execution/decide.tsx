@@ -16,24 +16,32 @@ const COMMANDS_MAX = 5;
 
 export function DecideButtons({ view, approval }: { view: ExecutionView; approval: string }) {
   const [decision, setDecision] = useState<"approve" | "reject" | null>(null);
+  const asked = useResource(
+    (signal) => ask("GET /approvals/{id}", { path: { id: approval }, signal }),
+    [approval],
+  );
+  const can = asked.data.value?.can ?? [];
+  const close = () => {
+    setDecision(null);
+    void asked.reload();
+  };
   return (
     <>
       <Link class="button" to={`/approvals/${approval}`}>
         Look
       </Link>
-      <button type="button" class="button primary" onClick={() => setDecision("approve")}>
-        Approve
-      </button>
-      <button type="button" class="button danger" onClick={() => setDecision("reject")}>
-        Reject
-      </button>
+      {can.includes("approve") && (
+        <button type="button" class="button primary" onClick={() => setDecision("approve")}>
+          Approve
+        </button>
+      )}
+      {can.includes("reject") && (
+        <button type="button" class="button danger" onClick={() => setDecision("reject")}>
+          Reject
+        </button>
+      )}
       {decision && (
-        <Decide
-          view={view}
-          id={approval}
-          approve={decision === "approve"}
-          onClose={() => setDecision(null)}
-        />
+        <Decide view={view} id={approval} approve={decision === "approve"} onClose={close} />
       )}
     </>
   );
