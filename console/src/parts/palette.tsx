@@ -17,6 +17,9 @@ interface Choice {
   run: () => void;
 }
 const SHOWN_MAX = 12;
+/** Of jobs, and of targets. */
+const FOUND_MAX = 20;
+const OFFERED = 5;
 const TYPING_MS = 150;
 
 export function Palette() {
@@ -126,7 +129,7 @@ function numbered(typed: string): Choice[] {
   return [{ label: `#${number}`, kind: "execution", run: () => go(`/executions/${number}`) }];
 }
 
-/** Jobs and targets that have this name. */
+/** Jobs and targets with this text in their names; those that begin with it come first. */
 function useThings(typed: string): Choice[] {
   const [found, setFound] = useState<Choice[]>([]);
   const text = typed.trim();
@@ -149,10 +152,19 @@ function useThings(typed: string): Choice[] {
   return found;
 }
 
+function prefixFirst<T extends { name: string }>(items: readonly T[], text: string): T[] {
+  const isLater = ({ name }: T): number =>
+    name.toLowerCase().startsWith(text.toLowerCase()) ? 0 : 1;
+  return [...items].sort((a, b) => isLater(a) - isLater(b)).slice(0, OFFERED);
+}
+
 async function jobs(name: string, signal: AbortSignal): Promise<Choice[]> {
   try {
-    const { items } = await ask("GET /jobs", { query: { name: [name], limit: 5 }, signal });
-    return items.map((job) => ({
+    const { items } = await ask("GET /jobs", {
+      query: { q: name, sort: "name", limit: FOUND_MAX },
+      signal,
+    });
+    return prefixFirst(items, name).map((job) => ({
       label: job.name,
       kind: "job",
       run: () => go(`/jobs/${job.id}`),
@@ -164,8 +176,11 @@ async function jobs(name: string, signal: AbortSignal): Promise<Choice[]> {
 
 async function targets(name: string, signal: AbortSignal): Promise<Choice[]> {
   try {
-    const { items } = await ask("GET /targets", { query: { name: [name], limit: 5 }, signal });
-    return items.map((target) => ({
+    const { items } = await ask("GET /targets", {
+      query: { q: name, sort: "name", limit: FOUND_MAX },
+      signal,
+    });
+    return prefixFirst(items, name).map((target) => ({
       label: target.name,
       kind: "target",
       run: () => go(`/targets/${encodeURIComponent(target.name)}`),
