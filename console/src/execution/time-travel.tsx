@@ -12,6 +12,8 @@ import { instantOf, Replay } from "../state/replay.ts";
 import type { ExecutionView } from "./view.ts";
 
 const STEPS = 1_000;
+/** A shorter run is told in milliseconds. */
+const FINE_MS = 60_000;
 /** A stream that sends nothing for this long has sent what was written so far. */
 const QUIET_MS = 1_000;
 
@@ -31,7 +33,7 @@ export function TimeTravel({ view, runs }: { view: ExecutionView; runs: Runs }) 
     );
     return () => stop.abort();
   }, [at !== null, view, runs]);
-  const atMs = at !== null && replay ? (instantOf(at, replay.fromMs) ?? replay.untilMs) : null;
+  const atMs = at !== null && replay ? clamped(at, replay) : null;
   useEffect(() => {
     view.show(replay && atMs !== null ? { replay, atMs } : null);
   }, [view, replay, atMs]);
@@ -65,7 +67,7 @@ export function TimeTravel({ view, runs }: { view: ExecutionView; runs: Runs }) 
 function Slider({ replay, atMs }: { replay: Replay; atMs: number }) {
   const span = Math.max(1, replay.untilMs - replay.fromMs);
   const value = Math.round(((atMs - replay.fromMs) / span) * STEPS);
-  const words = clockOf(atMs);
+  const words = clockOf(atMs, span < FINE_MS);
   return (
     <>
       <input
@@ -85,7 +87,15 @@ function Slider({ replay, atMs }: { replay: Replay; atMs: number }) {
   );
 }
 
-const clockOf = (ms: number): string => new Date(ms).toLocaleTimeString("en-GB", { hour12: false });
+function clockOf(ms: number, fine = false): string {
+  const clock = new Date(ms).toLocaleTimeString("en-GB", { hour12: false });
+  return fine ? `${clock}.${String(Math.floor(ms) % 1_000).padStart(3, "0")}` : clock;
+}
+
+/** The time of the URL, within the span of the run. */
+function clamped(at: string, { fromMs, untilMs }: Replay): number {
+  return Math.min(untilMs, Math.max(fromMs, instantOf(at, fromMs) ?? untilMs));
+}
 
 /** Read all changes of state: to the end, or until nothing more comes. */
 async function loadReplay(id: string, runs: Runs, stop: AbortSignal): Promise<Replay> {
