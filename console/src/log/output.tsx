@@ -71,7 +71,7 @@ export function Output({ id, target, hasEnded, onSelect, onTarget }: OutputProps
         role="region"
         aria-label={target ? `Output of ${target}` : "Output of all targets"}
       />
-      {place.added > 0 && (
+      {!hasEnded && place.added > 0 && (
         <button type="button" class="button log-pill" onClick={() => log.view.current?.toEnd()}>
           {place.added.toLocaleString("en")} new lines ↓
         </button>
