@@ -28,7 +28,7 @@ export function Lineage({ execution }: { execution: Execution }) {
           <One execution={one} /> → {word}
         </span>
       ))}
-      <b aria-current="page">#{execution.number ?? execution.id}</b>
+      <b aria-current="page">#{execution.id}</b>
       {found.after.length > 0 && <span>→ retry</span>}
       {found.after.map((one) => (
         <One key={one.id} execution={one} />
@@ -45,7 +45,7 @@ export function Lineage({ execution }: { execution: Execution }) {
 function One({ execution }: { execution: Execution }) {
   return (
     <Link to={`/executions/${execution.id}`} class="row">
-      #{execution.number ?? execution.id} <Status state={execution.status} label="" />
+      #{execution.id} <Status state={execution.status} label="" />
     </Link>
   );
 }

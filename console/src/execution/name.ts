@@ -1,7 +1,7 @@
 /** The name of an execution. */
 import type { Execution } from "../api/types.ts";
 
-/** `patch-web #17`; one without a stored job has its id. */
-export function nameOf({ job_name, number, id }: Execution): string {
-  return `${job_name} #${number ?? id}`;
+/** `patch-web #17`: the id, as in the URL and in the command line. */
+export function nameOf({ job_name, id }: Execution): string {
+  return `${job_name} #${id}`;
 }

@@ -101,7 +101,7 @@ const COLUMNS: readonly Column<TargetPastRun>[] = [
     width: "minmax(140px, 2fr)",
     cell: (run) => (
       <Link to={`/executions/${run.execution.id}`}>
-        <Text of={run.execution.job_name} /> #{run.execution.number ?? run.execution.id}
+        <Text of={run.execution.job_name} /> #{run.execution.id}
       </Link>
     ),
   },

@@ -17,8 +17,8 @@ export function RecentStrip({ recent }: { recent: readonly RecentExecution[] }) 
           key={one.id}
           to={`/executions/${one.id}`}
           class={`cell ${toneOf(one.status)}`}
-          title={`#${one.number ?? one.id} ${wordsOf(one.status)}, ${momentWords(new Date(one.created_at), "local")}`}
-          aria-label={`#${one.number ?? one.id} ${wordsOf(one.status)}`}
+          title={`#${one.id} ${wordsOf(one.status)}, ${momentWords(new Date(one.created_at), "local")}`}
+          aria-label={`#${one.id} ${wordsOf(one.status)}`}
         />
       ))}
     </span>
