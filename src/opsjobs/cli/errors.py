@@ -319,7 +319,7 @@ QUERY_OPTIONS: tuple[tuple[str, str, Mapping[str, str]], ...] = (
     (r"/targets/labels", "targets labels", {"key": "KEY"}),
     (r"/targets/[^/]+/runs", "targets runs", {**_STATUS, "job": "--job"}),
 )
-"""Requests of the commands: path, command, and the option or argument of each query parameter."""
+"""Path and command of requests, with the option or argument of each query parameter."""
 
 _BY_PATH = tuple((re.compile(path), table) for path, _, table in OPTIONS)
 _BY_QUERY = tuple((re.compile(path), table) for path, _, table in QUERY_OPTIONS)

@@ -308,14 +308,7 @@ def build(
         result_groups=ResultGroups(database),
         execution_log=execution_log,
         contents=Contents(database),
-        artifacts=Artifacts(
-            database,
-            clock,
-            limits=ArtifactLimits(
-                settings.execution.artifacts_per_caller_bytes,
-                settings.execution.artifacts_per_caller,
-            ),
-        ),
+        artifacts=_artifacts(settings, database, clock),
         outbox=Outbox(database),
         event_feed=EventFeed(database, keep_seconds=settings.retention.keep_events),
         event_builder=EventBuilder(executions, execution_log),
@@ -354,6 +347,15 @@ def build(
         integrations=integrations,
         integration_reporter=_integration_reporter(integrations, database, clock, process),
         inspection=Inspection(Fitness(database, keys), clock, space=process == "api"),
+    )
+
+
+def _artifacts(settings: Settings, database: Database, clock: Clock) -> Artifacts:
+    limits = settings.execution
+    return Artifacts(
+        database,
+        clock,
+        limits=ArtifactLimits(limits.artifacts_per_caller_bytes, limits.artifacts_per_caller),
     )
 
 

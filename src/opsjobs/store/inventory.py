@@ -501,7 +501,7 @@ async def change(connection: Connection, target_id: int, draft: TargetDraft) -> 
 
 
 async def lock_by_name(connection: Connection, names: Collection[str]) -> dict[str, StoredTarget]:
-    """Return the targets kept here with these names, by name, locked until the transaction ends."""
+    """Return the stored targets with these names, by name, locked until the transaction ends."""
     query = f"""{_SELECT} where t.name = any(%s) and t.external_id is null
         order by t.id for update of t"""
     rows = await (await connection.execute(query, [list(names)])).fetchall()

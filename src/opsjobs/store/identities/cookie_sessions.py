@@ -38,7 +38,9 @@ AGENT_CHARACTERS_MAX = 200
 USE_NOTED_EVERY_SECONDS = 60
 
 _USER = "select id, name, name as person from users where name = %s and disabled_at is null"
-_USER_BY_ID = "select id, name, name as person, password_hash from users where id = %s and disabled_at is null"
+_USER_BY_ID = """
+select id, name, name as person, password_hash from users where id = %s and disabled_at is null
+"""
 _KEY = "select id, name, person, token_sha256 as key_sha256 from api_keys where name = %s"
 _KEY_BY_HASH = (
     "select id, name, person, token_sha256 as key_sha256 from api_keys where token_sha256 = %s"

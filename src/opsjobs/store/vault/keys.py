@@ -280,7 +280,7 @@ class KeyRotation:
 
 
 async def find_missing_keys(database: Database, keys: Sequence[Secret]) -> dict[str, int]:
-    """Return the ids of keys that are not among `keys`, with the number of rows sealed under each.
+    """Return the ids of keys that are not among `keys`, with the rows sealed under each.
 
     There may be no keys at all, and an older schema may lack a kind of sealed rows.
     """
