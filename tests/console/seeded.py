@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -49,12 +50,9 @@ class Seeded:
             finally:
                 await database.close()
 
-        found: list[Result] = []
         # Tests of pages run on the browser's thread, which has a loop of its own.
-        thread = threading.Thread(target=lambda: found.append(asyncio.run(run())))
-        thread.start()
-        thread.join()
-        return found[0]
+        with ThreadPoolExecutor(1) as thread:
+            return thread.submit(lambda: asyncio.run(run())).result()
 
     @contextmanager
     def playing(self, work: Callable[[ManyRuns], Awaitable[object]]) -> Iterator[threading.Thread]:

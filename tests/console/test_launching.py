@@ -13,7 +13,7 @@ from console.browser import PHONE, check_accessibility, check_width
 from console.conftest import Stack, Visit
 
 PATCH = {
-    "name": "patch-web",
+    "name": "restart-service",
     "actions": [{"type": "command", "command": "echo ${service} ${level}"}],
     "targets": {"selector": "lab=true"},
     "parameters": [

@@ -171,6 +171,7 @@ class ManyRuns:
     async def spread(self, execution: int) -> None:
         """Give an execution that was played in seconds the times of one on machines."""
         async with self.database.transaction() as connection:
+            await connection.execute("set local statement_timeout = '2 min'")
             for statement in SPREAD:
                 await connection.execute(statement, {"id": execution})
 

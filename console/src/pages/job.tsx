@@ -101,7 +101,7 @@ function Recent({ job }: { job: JobAnswer }) {
       actions={<Link to={`/executions?q=job-id:${job.id}`}>All executions</Link>}
     >
       <Loaded resource={listed} what="executions">
-        {({ items }) => <RecentStrip recent={items[0]?.recent ?? []} />}
+        {({ items }) => <RecentStrip recent={items[0]?.recent ?? []} links />}
       </Loaded>
     </Panel>
   );
