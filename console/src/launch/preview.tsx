@@ -73,18 +73,20 @@ function Shown({ preview }: { preview: PreviewAnswer }) {
       {verdict === "needs_approval" && (
         <p class="tone hold">It starts after somebody has approved it.</p>
       )}
-      <ul class="commands" aria-label="Commands">
-        {commands.slice(0, COMMANDS_SHOWN).map((one, index) => (
-          <li key={index}>
-            <b>
-              <Text of={one.target} />
-            </b>{" "}
-            <code>
-              <Text of={one.command} />
-            </code>
-          </li>
-        ))}
-      </ul>
+      <div class="commands" tabIndex={0} role="region" aria-label="Commands">
+        <ul>
+          {commands.slice(0, COMMANDS_SHOWN).map((one, index) => (
+            <li key={index}>
+              <b>
+                <Text of={one.target} />
+              </b>{" "}
+              <code>
+                <Text of={one.command} />
+              </code>
+            </li>
+          ))}
+        </ul>
+      </div>
       {commands_total > COMMANDS_SHOWN && (
         <p class="dim">
           and {(commands_total - COMMANDS_SHOWN).toLocaleString("en")} more commands
