@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from api.kit import problem
 from api.live import live
 from kit.scripted_worker import target
 from opsjobs.model.approval import ApprovalTerms
+from opsjobs.model.errors import Unavailable
 from opsjobs.model.execution import RunStatus, WaitingFor
 from opsjobs.store.ledger import Flush, RunMove
 from opsjobs.store.transaction import Database
@@ -162,3 +165,23 @@ async def test_a_resume_returns_the_failures_that_it_accepts(database: Database)
         assert [
             (e["data"]["accepts"], e["data"]["max_fail"]) for e in log if "accepts" in e["data"]
         ] == [(2, 0)]
+
+
+async def test_an_approval_is_shown_while_the_targets_cannot_be_read(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with live(database) as desk:
+        await desk.story.launch([target(1)])
+        terms = ApprovalTerms("May we?", expires_seconds=3_600)
+        await desk.services.ledger.request_approval(1, "go", terms, hash_="0" * 64, salt=bytes(16))
+        reads = []
+
+        async def get_many(ids: Any, **_: Any) -> Any:
+            reads.append(ids)
+            raise Unavailable("down", told="The Target Service does not answer now.")
+
+        monkeypatch.setattr(desk.services.inventory, "get_many", get_many)
+        shown = (await desk.http.get("/approvals/1", headers=await desk.as_role("admin"))).json()
+        gone = {"code": "unavailable", "detail": "The Target Service does not answer now."}
+        assert (shown["cannot"]["approve"], shown["cannot"]["override"]) == (gone, gone)
+        assert (shown["can"], len(reads)) == (["reject"], 1)

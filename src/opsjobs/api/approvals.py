@@ -100,14 +100,20 @@ async def show(request: Request, services: ServicesDep, approval: ApprovalDep) -
     labels = await services.executions.labels(approval.execution_id)
     actions = Actions(request, "approval", approval.id, labels, sees="executions:read")
     principal = principal_of(request)
-    for name, ruling in (
-        ("approve", Ruling(principal, approve=True)),
-        ("reject", Ruling(principal, approve=False)),
-        ("override", Ruling(principal, approve=True, override=True, reason=ANY_REASON)),
-    ):
-        needed = ["approvals:decide", *(["safety:override"] if ruling.override else [])]
-        if actions.holds(name, *needed):
-            actions.add(name, await services.approval_service.judge(approval, ruling))
+    rulings = {
+        name: ruling
+        for name, ruling in (
+            ("approve", Ruling(principal, approve=True)),
+            ("reject", Ruling(principal, approve=False)),
+            ("override", Ruling(principal, approve=True, override=True, reason=ANY_REASON)),
+        )
+        if actions.holds(
+            name, "approvals:decide", *(["safety:override"] if ruling.override else [])
+        )
+    }
+    judged = await services.approval_service.judge(approval, *rulings.values())
+    for name, refusal in zip(rulings, judged, strict=True):
+        actions.add(name, refusal)
     return JSONResponse({**await services.approval_service.show(approval), **actions.data()})
 
 

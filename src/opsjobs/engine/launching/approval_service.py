@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
@@ -14,7 +14,7 @@ from opsjobs.integrations.targets import Targets
 from opsjobs.model.access import ApprovalPolicy, PrincipalKind
 from opsjobs.model.action import FrozenApproval
 from opsjobs.model.approval import Approval, ApprovalTerms, Requester, fingerprint
-from opsjobs.model.errors import Conflict, Refusal
+from opsjobs.model.errors import Conflict, Refusal, Unavailable
 from opsjobs.model.safety_verdict import SafetyVerdict
 from opsjobs.model.target import Target, Transport
 from opsjobs.store.approvals import Approvals, AskedAbout
@@ -157,11 +157,31 @@ class ApprovalService:
                 raise
         return await self._ledger.decide(approval.id, ruling)
 
-    async def judge(self, approval: Approval, ruling: Ruling) -> Refusal | None:
-        """Return how a decision would be refused now; None if it would be counted."""
+    async def judge(self, approval: Approval, *rulings: Ruling) -> Sequence[Refusal | None]:
+        """Return how each decision would be refused now; None if it would be counted.
+
+        The plan is read and hashed once, for all that approve.
+        """
+        approving = next((one for one in rulings if one.approve), None)
+        requester: Requester | None = None
+        refusal: Refusal | None = None
+        if approving is not None and approval.status.pending:
+            try:
+                requester = (await self._complete(approval, approving)).requester
+            except Refusal as refused:
+                refusal = refused
+            except Unavailable as failed:
+                refusal = Conflict(failed.code, failed.told)
+        return [
+            (refusal if ruling.approve else None)
+            or await self._judge(
+                approval, replace(ruling, requester=requester) if ruling.approve else ruling
+            )
+            for ruling in rulings
+        ]
+
+    async def _judge(self, approval: Approval, ruling: Ruling) -> Refusal | None:
         try:
-            if ruling.approve and approval.status.pending:
-                ruling = await self._complete(approval, ruling)
             await self._ledger.judge(approval.id, ruling)
         except Refusal as refused:
             return refused
