@@ -5,7 +5,7 @@ import type { ApiKey } from "../api/types.ts";
 import { CopyButton } from "../parts/copy.tsx";
 import { Confirm, Dialog } from "../parts/dialog.tsx";
 import { Empty } from "../parts/empty.tsx";
-import { Field, Form, faultOf } from "../parts/form.tsx";
+import { Field, Form, faultOf, NameField } from "../parts/form.tsx";
 import { Panel } from "../parts/panel.tsx";
 import { type Column, Table } from "../parts/table.tsx";
 import { Text } from "../parts/text.tsx";
@@ -156,15 +156,7 @@ function NewKey({ onDone, onClose }: { onDone: () => Promise<void>; onClose: () 
       <Form verb="Make" onSubmit={make} onCancel={onClose}>
         {(error) => (
           <>
-            <Field label="Name" fault={faultOf(error, "/name")}>
-              <input
-                class="input"
-                autoComplete="off"
-                required
-                value={name}
-                onInput={(event) => setName(event.currentTarget.value)}
-              />
-            </Field>
+            <NameField name={name} onChange={setName} error={error} />
             <GrantForm fields={fields} onChange={setFields} />
             <Field
               label="Days until it expires"

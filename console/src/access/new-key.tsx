@@ -3,7 +3,7 @@ import { useState } from "preact/hooks";
 import { ask } from "../api/ask.ts";
 import { CopyButton } from "../parts/copy.tsx";
 import { Dialog } from "../parts/dialog.tsx";
-import { Field, Form, faultOf } from "../parts/form.tsx";
+import { Field, Form, faultOf, NameField } from "../parts/form.tsx";
 
 const DAY_MS = 86_400_000;
 const DAYS = [7, 30, 90, 365] as const;
@@ -46,14 +46,7 @@ export function NewKeyDialog({ onMade, onClose }: NewKeyDialogProps) {
       <Form verb="Make the key" onSubmit={make} onCancel={onClose}>
         {(error) => (
           <>
-            <Field label="Name" hint="Such as ben-laptop" fault={faultOf(error, "/name")}>
-              <input
-                class="input"
-                required
-                value={name}
-                onInput={(event) => setName(event.currentTarget.value)}
-              />
-            </Field>
+            <NameField name={name} onChange={setName} error={error} hint="Such as ben-laptop" />
             <Field label="Expires" fault={faultOf(error, "/expires_at")}>
               <select
                 class="input"

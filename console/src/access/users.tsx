@@ -4,7 +4,7 @@ import { ask } from "../api/ask.ts";
 import type { User } from "../api/types.ts";
 import { Confirm, Dialog } from "../parts/dialog.tsx";
 import { Empty } from "../parts/empty.tsx";
-import { Field, Form, faultOf } from "../parts/form.tsx";
+import { Field, Form, faultOf, NameField } from "../parts/form.tsx";
 import { Menu } from "../parts/menu.tsx";
 import { Panel } from "../parts/panel.tsx";
 import { Status } from "../parts/status.tsx";
@@ -180,17 +180,7 @@ function UserDialog({ user, onDone, onClose }: UserDialogProps) {
       <Form verb={user ? "Change" : "Add"} onSubmit={save} onCancel={onClose}>
         {(error) => (
           <>
-            {!user && (
-              <Field label="Name" fault={faultOf(error, "/name")}>
-                <input
-                  class="input"
-                  autoComplete="off"
-                  required
-                  value={name}
-                  onInput={(event) => setName(event.currentTarget.value)}
-                />
-              </Field>
-            )}
+            {!user && <NameField name={name} onChange={setName} error={error} />}
             <Field
               label={user ? "New password" : "Password"}
               hint={user ? "Empty: it stays. A new one ends all logins." : "At least 12 characters"}

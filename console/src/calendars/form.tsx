@@ -3,7 +3,7 @@ import { useState } from "preact/hooks";
 import { ask } from "../api/ask.ts";
 import type { CalendarDraft, CalendarKind } from "../api/types.ts";
 import { Dialog } from "../parts/dialog.tsx";
-import { Field, Form, faultOf } from "../parts/form.tsx";
+import { Field, Form, faultOf, NameField } from "../parts/form.tsx";
 import { toast } from "../parts/toast.tsx";
 
 const WEEKDAYS = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"] as const;
@@ -46,14 +46,7 @@ export function NewCalendar({ onDone, onClose }: NewCalendarProps) {
       <Form verb="Make" onSubmit={save} onCancel={onClose}>
         {(error) => (
           <>
-            <Field label="Name" fault={faultOf(error, "/name")}>
-              <input
-                class="input"
-                required
-                value={name}
-                onInput={(event) => setName(event.currentTarget.value)}
-              />
-            </Field>
+            <NameField name={name} onChange={setName} error={error} />
             <Field label="Inside its times">
               <select
                 class="input"

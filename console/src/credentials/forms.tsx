@@ -3,7 +3,7 @@ import { useState } from "preact/hooks";
 import { ask, type RequestError } from "../api/ask.ts";
 import type { Credential, CredentialType } from "../api/types.ts";
 import { Dialog } from "../parts/dialog.tsx";
-import { Field, Form, faultOf } from "../parts/form.tsx";
+import { Field, Form, faultOf, NameField } from "../parts/form.tsx";
 import { toast } from "../parts/toast.tsx";
 import { SECRET_FIELDS, type SecretField, type Secrets, secretsOf, TYPES } from "./secrets.ts";
 
@@ -74,15 +74,7 @@ export function NewCredential({ onDone, onClose }: FormProps) {
       <Form verb="Add" onSubmit={save} onCancel={onClose}>
         {(error) => (
           <>
-            <Field label="Name" fault={faultOf(error, "/name")}>
-              <input
-                class="input"
-                autoComplete="off"
-                required
-                value={name}
-                onInput={(event) => setName(event.currentTarget.value)}
-              />
-            </Field>
+            <NameField name={name} onChange={setName} error={error} />
             <Field
               label="Type"
               hint="Certificates, Kerberos, agents and Vault: opsjobs credentials add --help"

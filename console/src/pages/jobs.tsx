@@ -2,7 +2,7 @@
 import { ask } from "../api/ask.ts";
 import type { ListedJob } from "../api/types.ts";
 import { Empty } from "../parts/empty.tsx";
-import { currentFilter, Filter } from "../parts/filter.tsx";
+import { currentFilter, Filter, NothingFits } from "../parts/filter.tsx";
 import { RecentStrip } from "../parts/recent.tsx";
 import { Status } from "../parts/status.tsx";
 import { type Column, Table } from "../parts/table.tsx";
@@ -79,15 +79,7 @@ export default function Jobs() {
               width={860}
             />
           ) : filter ? (
-            <Empty why="No job fits this filter.">
-              <button
-                type="button"
-                class="button"
-                onClick={() => setQuery({ q: null }, { replace: false })}
-              >
-                Show all jobs
-              </button>
-            </Empty>
+            <NothingFits one="job" all="jobs" />
           ) : (
             <Empty why="There is no job yet that you may see. Write one as YAML, and apply it:">
               <pre>{SAMPLE}</pre>

@@ -2,7 +2,7 @@
 import { ask } from "../api/ask.ts";
 import type { ShownTarget } from "../api/types.ts";
 import { Empty } from "../parts/empty.tsx";
-import { currentFilter, Filter } from "../parts/filter.tsx";
+import { currentFilter, Filter, NothingFits } from "../parts/filter.tsx";
 import { Status } from "../parts/status.tsx";
 import { type Column, Table } from "../parts/table.tsx";
 import { Text } from "../parts/text.tsx";
@@ -126,18 +126,7 @@ function Healths({ counts, filter }: { counts: Record<string, number>; filter: s
 }
 
 function Nothing({ filter }: { filter: string }) {
-  if (filter)
-    return (
-      <Empty why="No target fits this filter.">
-        <button
-          type="button"
-          class="button"
-          onClick={() => setQuery({ q: null }, { replace: false })}
-        >
-          Show all targets
-        </button>
-      </Empty>
-    );
+  if (filter) return <NothingFits one="target" all="targets" />;
   return (
     <Empty why="There are no targets that you may see. Add one, import an inventory, or try the lab:">
       <code>opsjobs targets add web-1 10.0.0.5 -c deploy</code>

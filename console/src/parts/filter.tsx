@@ -2,6 +2,7 @@
 import { useEffect, useId, useRef, useState } from "preact/hooks";
 import { query, setQuery } from "../router.tsx";
 import { completions, type FilterWord, toQuery } from "../state/list-filter.ts";
+import { Empty } from "./empty.tsx";
 
 const TYPING_MS = 300;
 
@@ -131,5 +132,20 @@ export function Filter({
         </p>
       )}
     </div>
+  );
+}
+
+/** A list that is empty because of its filter, and the way out. `one`, `all`: job, jobs. */
+export function NothingFits({ one, all }: { one: string; all: string }) {
+  return (
+    <Empty why={`No ${one} fits this filter.`}>
+      <button
+        type="button"
+        class="button"
+        onClick={() => setQuery({ q: null }, { replace: false })}
+      >
+        Show all {all}
+      </button>
+    </Empty>
   );
 }

@@ -39,6 +39,29 @@ export function Field({ label, hint, fault, children }: FieldProps) {
   );
 }
 
+interface NameFieldProps {
+  name: string;
+  onChange: (name: string) => void;
+  hint?: string;
+  /** The refusal of the form. */
+  error: RequestError | null;
+}
+
+/** The name of something new. */
+export function NameField({ name, onChange, hint, error }: NameFieldProps) {
+  return (
+    <Field label="Name" hint={hint} fault={faultOf(error, "/name")}>
+      <input
+        class="input"
+        autoComplete="off"
+        required
+        value={name}
+        onInput={(event) => onChange(event.currentTarget.value)}
+      />
+    </Field>
+  );
+}
+
 interface CheckProps {
   label: string;
   hint?: ComponentChildren;
