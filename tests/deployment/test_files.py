@@ -175,6 +175,8 @@ def test_what_is_built_is_named_and_secrets_are_not_among_it() -> None:
         "!pyproject.toml",
         "!README.md",
         "!LICENSE",
+        "!hatch_build.py",
+        "!console",
         "!src",
     ]
 

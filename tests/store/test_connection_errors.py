@@ -64,6 +64,8 @@ LONGEST = {
     "notification_rules.scope": 16,
     "targets.external_id": 64,
     "webhook_names.name": NAME,
+    "webhook_names.owner": 2 * NAME + 1,
+    "webhook_names.owner_kind": 16,
     "webhooks.name": NAME,
     "execution_labels.key": 253,
     "execution_specs.job_name": NAME,

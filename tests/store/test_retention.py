@@ -40,9 +40,15 @@ KEEP = RetentionLimits(
 )
 
 
-async def turn(database: Database, days: float) -> None:
-    """Let the days pass; events that are due meanwhile are published."""
+async def turn(database: Database, days: float, *, read: bool = True) -> None:
+    """Let the days pass; events that are due meanwhile are published, and read by every source."""
+    if read:
+        await EventFeed(database).assign()
     async with database.connection() as connection:
+        if read:
+            await connection.execute(
+                "update delivery_sources set position = (select last from event_positions)"
+            )
         await connection.execute(
             "update opsjobs_clock set shift = shift + make_interval(secs => %s)", [days * DAY]
         )
@@ -224,16 +230,17 @@ async def test_executions_stay_until_every_source_of_deliveries_has_read_their_e
 ) -> None:
     feed, deliveries = EventFeed(database), Deliveries(database)
     execution = await ended(database)
-    await turn(database, 31)
-    await deliveries.start_source("webhooks", 0)
+    await turn(database, 31, read=False)
     await deliveries.start_source("audit", 1_000)
     keeping = Retention(database)
     assert await keeping.delete_executions(KEEP) == 0, "its events have no position yet"
     assert await feed.assign() > 0
     assert await keeping.delete_executions(KEEP) == 0
-    async with deliveries.reading("webhooks") as reading:
-        assert reading is not None
-        reading.position = (await feed.bounds()).last
+    for source in ("webhooks", "notifications"):
+        assert await keeping.delete_executions(KEEP) == 0
+        async with deliveries.reading(source) as reading:
+            assert reading is not None
+            reading.position = (await feed.bounds()).last
     assert await left(database) == [execution.id]
     assert await keeping.delete_executions(KEEP) == 1
 

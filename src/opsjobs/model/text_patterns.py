@@ -83,6 +83,11 @@ RULE = _pattern(
     r"^[a-z][a-z0-9-]{0,63}$",
     "be the name of a rule: lower-case letters, digits and -",
 )
+SESSION_CONFIGURATION = _pattern(
+    r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
+    "be the name of a session configuration: letters, digits or any of . _ -, beginning with a "
+    "letter or a digit",
+)
 SHA256 = _pattern(
     r"^[0-9a-f]{64}$",
     "be a SHA-256: 64 lower-case hexadecimal digits",

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
+from opsjobs.model import text_patterns
 from opsjobs.model.api_model import ApiModel
 from opsjobs.model.secret import CredentialType
 
@@ -97,7 +98,7 @@ class WinrmOptions(ApiModel):
     )
     engine: Literal["winrs", "psrp"] = "winrs"
     configuration: (
-        Annotated[str, Field(max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] | None
+        Annotated[str, Field(max_length=128, pattern=text_patterns.SESSION_CONFIGURATION)] | None
     ) = None
 
     @model_validator(mode="after")

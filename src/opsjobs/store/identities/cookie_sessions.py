@@ -60,8 +60,8 @@ update sessions set ended_at = opsjobs_now(), because = 'too many' where id in (
 
 _FIND = """
 select s.id, s.created_at, s.expires_at, s.confirmed_at, s.key_sha256, u.name, u.grants,
-  s.confirmed_at > opsjobs_now() - make_interval(secs => %(confirmed)s) as is_confirmed,
-  s.last_used_at < opsjobs_now() - make_interval(secs => %(noted)s) as unnoted
+  s.confirmed_at > (select opsjobs_now()) - make_interval(secs => %(confirmed)s) as is_confirmed,
+  s.last_used_at < (select opsjobs_now()) - make_interval(secs => %(noted)s) as unnoted
 from sessions s left join users u on u.id = s.user_id and u.disabled_at is null
 where s.cookie_sha256 = %(cookie)s and s.ended_at is null
   and s.expires_at > (select opsjobs_now())
@@ -87,7 +87,7 @@ from ended e left join users u on u.id = e.user_id
   left join api_keys k on k.token_sha256 = e.key_sha256"""
 
 _FORGET_CODES = """
-delete from login_codes where expires_at < opsjobs_now() or code_sha256 in (
+delete from login_codes where expires_at < (select opsjobs_now()) or code_sha256 in (
   select code_sha256 from login_codes where user_id = %(user_id)s or key_sha256 = %(key_sha256)s
   order by expires_at desc offset %(most)s)"""
 
@@ -98,7 +98,7 @@ values (%(code)s, %(user_id)s, %(key_sha256)s,
 
 _TAKE_CODE = """
 delete from login_codes where code_sha256 = %s
-returning user_id, key_sha256, expires_at > opsjobs_now() as good"""
+returning user_id, key_sha256, expires_at > (select opsjobs_now()) as good"""
 
 _RUNNING_OF = """
 from sessions s left join users u on u.id = s.user_id
