@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import Any
 
 import pytest
@@ -189,6 +190,31 @@ async def test_a_cancel_is_idempotent_and_refused_after_the_end(database: Databa
         for name in ("web-1", "web-2"):
             await desk.story.finish(name)
         problem(await desk.http.post("/executions/1/cancel"), 409, "execution_ended")
+
+
+async def test_some_targets_are_cancelled_and_the_others_continue(database: Database) -> None:
+    async with live(database) as desk:
+        await desk.story.launch([target(1), target(2), target(3, "db-1")])
+        await desk.story.begin()
+        body = {"targets": ["web-1", 3], "reason": "wrong hosts"}
+        first = await desk.http.post("/executions/1/cancel", json=body)
+        assert (first.status_code, first.json()["status"]) == (202, "running")
+        assert first.json()["targets"] == {"cancelled": 0, "stopping": 2, "ended_before": 0}
+        second = await desk.http.post("/executions/1/cancel", json=body)
+        assert second.json() == first.json()
+        assert [topic for topic, _ in desk.services.bus.published] == ["opsjobs.control"] * 2
+        order = json.loads(desk.services.bus.published[0][1])
+        assert len(order["cancel_runs"]) == 2
+        unknown = {"targets": ["web-2", "web-9"]}
+        refused = problem(
+            await desk.http.post("/executions/1/cancel", json=unknown), 422, "unknown_target"
+        )
+        assert refused["detail"] == "Execution 1 has no target 'web-9'. See its /targets."
+        for wrong in ({"targets": []}, {"targets": ["x"] * 10_001}, {"targets": "web-1"}):
+            problem(await desk.http.post("/executions/1/cancel", json=wrong), 422, "invalid")
+        for name in ("web-1", "web-2", "db-1"):
+            await desk.story.finish(name)
+        problem(await desk.http.post("/executions/1/cancel", json=body), 409, "execution_ended")
 
 
 async def test_targets_results_and_groups_are_listed(database: Database) -> None:

@@ -280,6 +280,11 @@ class Harness:
         """Request the cancellation of the execution."""
         await self.ledger.cancel(execution.id, by="ben", reason=None)
 
+    async def cancel_runs(self, execution: Execution, *targets: str) -> Sequence[int]:
+        """Request the cancellation of these targets; return the ids of runs that are running."""
+        asked = await self.ledger.cancel_runs(execution.id, targets, by="ben", reason=None)
+        return asked.stopping
+
     async def bury(self, name: str = "worker-1") -> None:
         """Expire the lease of a worker."""
         assert await self.workers.reap(name) >= 1

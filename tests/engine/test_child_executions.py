@@ -141,6 +141,38 @@ async def test_a_cancel_reaches_the_job_that_is_waited_for(database: Database) -
         ) * 2
 
 
+async def test_a_cancelled_target_cancels_only_the_job_that_it_waits_for(
+    database: Database,
+) -> None:
+    async with harness(database) as on, on.worker(lease_seconds=0.9):
+        gates = [Gate(asyncio.Event()) for _ in (1, 2)]
+        for number, gate in enumerate(gates, start=1):
+            on.machine(f"web-{number}").reply([gate, RemoteExit(0)], to="long")
+        await job(on, "long", {"command": "long"})
+        execution = await on.launch([JobAction(key="run", job="long")], 2)
+        for gate in gates:
+            await asyncio.wait_for(gate.reached.wait(), SECONDS)
+
+        async def both_wait() -> bool:
+            return {row["waiting_for"] for row in await on.rows(execution)} == {"child"}
+
+        await until(both_wait, SECONDS)
+        await on.cancel_runs(execution, "web-1")
+        gates[1].event.set()
+        ended = await on.ended(execution, SECONDS)
+        assert ended.counts == {"cancelled": 1, "succeeded": 1}
+        rows = await on.database.fetch(
+            "select s.execution_id from execution_specs s join target_runs r "
+            "on r.execution_id = s.execution_id where s.parent_id = %s order by r.target_name",
+            [execution.id],
+        )
+        children = [await on.executions.get(row["execution_id"]) for row in rows]
+        assert [(await on.ended(child, SECONDS)).status for child in children] == [
+            ExecutionStatus.CANCELLED,
+            ExecutionStatus.COMPLETED,
+        ]
+
+
 async def test_an_action_that_names_targets_is_for_them_alone(database: Database) -> None:
     async with harness(database) as on, on.worker():
         machines = [on.machine(f"web-{n}") for n in (1, 2)]

@@ -21,7 +21,7 @@ from hypothesis.stateful import (
 
 from kit.backing_servers import Databases
 from kit.ledger_fixtures import NOW, faults, launch
-from opsjobs.model.errors import Conflict
+from opsjobs.model.errors import Conflict, Invalid
 from opsjobs.model.execution import FINAL_RUN_STATUSES, ErrorCode, RunError, RunStatus
 from opsjobs.model.program import SpoolIdentity
 from opsjobs.model.target import Target, Transport
@@ -101,6 +101,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.poisoned: set[int] = set()
         self.ended: dict[int, str] = {}
         self.executions: list[int] = []
+        self.cancelled: set[tuple[int, str]] = set()
 
     def do(self, verb: Coroutine[Any, Any, T]) -> T:
         """The verb's answer."""
@@ -185,6 +186,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     def take(self, worker: Worker, runs: list[Claimed], *, ours: bool) -> None:
         for run in runs:
+            assert ours or (run.execution_id, run.target_id) not in self.cancelled
             assert (run.id in self.holds) == ours, (
                 "claimed is only what nobody holds, taken over only what somebody does"
             )
@@ -473,6 +475,53 @@ class LedgerMachine(RuleBasedStateMachine):
         _, *claims = self.do(beside())
         for worker, runs in zip(self.living[:2], claims, strict=True):
             self.take(worker, runs, ours=False)
+
+    @rule(
+        which=some.integers(0, 99),
+        names=some.lists(some.sampled_from(NAMES), min_size=1, max_size=3, unique=True),
+        limit=some.integers(1, 5),
+    )
+    def cancel_some_beside_claims(self, which: int, names: list[str], limit: int) -> None:
+        execution = self.executions[which % len(self.executions)]
+
+        async def beside() -> list[Any]:
+            return await asyncio.gather(
+                self.cancelling_runs(execution, names),
+                *(self.claiming(worker, limit) for worker in self.living[:2]),
+            )
+
+        done, *claims = self.do(beside())
+        for worker, runs in zip(self.living[:2], claims, strict=True):
+            self.take(worker, runs, ours=False)
+        self.cancelled |= {(execution, name) for name in names if done}
+
+    async def cancelling_runs(self, execution_id: int, names: list[str]) -> bool:
+        """Ends those that wait; the model goes on to hold those that run. False: it is refused."""
+        rows = await self.database.fetch(
+            "select target_id from target_runs where execution_id = %s", [execution_id]
+        )
+        there = {row["target_id"] for row in rows}
+        try:
+            await self.ledger.cancel_runs(execution_id, names, by="ada", reason=None)
+        except Invalid:
+            assert not there.issuperset(names)
+        except Conflict:
+            assert execution_id in {
+                row["id"]
+                for row in await self.database.fetch(
+                    "select id from job_executions where finished_at is not null"
+                )
+            }
+        else:
+            assert there.issuperset(names)
+            left = await self.database.fetch(
+                "select 1 from target_runs where execution_id = %s and status = 'waiting' "
+                "and target_id = any(%s)",
+                [execution_id, names],
+            )
+            assert left == []
+            return True
+        return False
 
     @rule()
     def time_passes_beyond_deadlines(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 
 import pytest
 
@@ -240,6 +241,46 @@ async def test_cancelled_while_running_it_is_killed(database: Database) -> None:
         assert (result["status"], result["stdout_bytes"]) == ("cancelled", 4)
 
 
+@pytest.mark.parametrize("ordered", [True, False])
+async def test_one_of_two_running_targets_is_cancelled(database: Database, ordered: bool) -> None:
+    """By an order, or without one with the next renewal of the lease."""
+    async with harness(database) as on:
+        stay = Gate(asyncio.Event())
+        one = on.machine("web-1").reply([Gate(asyncio.Event())])
+        two = on.machine("web-2").reply([stay, RemoteExit(0)])
+        async with on.worker(lease_seconds=30 if ordered else 0.6) as worker:
+            execution = await on.launch("true", 2)
+            await on.running(one)
+            await on.running(two)
+            stopping = await on.cancel_runs(execution, "web-1")
+            if ordered:
+                worker.handle_order(json.dumps({"cancel_runs": stopping}).encode())
+            await until(lambda: _is_cancelled(on, execution, 0))
+            stay.event.set()
+            ended = await on.ended(execution)
+        assert (ended.status, ended.counts) == (
+            ExecutionStatus.PARTIAL,
+            {"succeeded": 1, "cancelled": 1},
+        )
+        rows = await on.rows(execution)
+        assert [row["cancel_proof"] for row in rows] == ["killed", None]
+        assert (one.kills, two.kills) == ([CancelProof.KILLED], [])
+
+
+async def test_a_cancelled_run_between_claim_and_start_never_starts(database: Database) -> None:
+    async with harness(database) as on:
+        on.targets.away = True
+        async with on.worker() as worker:
+            execution = await on.launch("true", 2)
+            await until(lambda: on.claimed(execution))
+            (run,) = await on.cancel_runs(execution, "web-2")
+            worker.handle_order(b'{"cancel_runs": [%d]}' % run)
+            on.targets.away = False
+            ended = await on.ended(execution)
+        assert ended.counts == {"succeeded": 1, "cancelled": 1}
+        assert not on.machine("web-2").starts
+
+
 async def test_a_command_that_ignores_term_is_killed_after_the_grace(database: Database) -> None:
     async with harness(database) as on:
         web = on.machine("web-1").reply([Gate(asyncio.Event())])
@@ -424,6 +465,10 @@ async def test_many_reasons_to_stop_at_once_stop_it_once(database: Database) -> 
             ended = await on.ended(execution)
         assert ended.status is ExecutionStatus.CANCELLED
         assert web.kills == [CancelProof.KILLED]
+
+
+async def _is_cancelled(on: Harness, execution: Execution, position: int) -> bool:
+    return bool((await on.rows(execution))[position]["status"] == "cancelled")
 
 
 async def _begun(on: Harness, execution: Execution) -> bool:

@@ -343,6 +343,8 @@ async def test_malformed_orders_are_ignored(database: Database) -> None:
             b"[]",
             b'{"cancel": null}',
             b'{"cancel": Infinity}',
+            b'{"cancel_runs": 1}',
+            b'{"cancel_runs": [null]}',
             b'{"stop": 1}',
             b"[" * 100_000,
         ):

@@ -381,7 +381,8 @@ _ASLEEP = """
 select e.id, e.open_wave from job_executions e
 where e.finished_at is null and not e.paused and not e.cancelling and not e.halted and e.ready + e.running = 0
   and e.open_until is not null and (e.deadline_at > opsjobs_now()) is not false
-  and (e.waiting = e.total - e.open_until or (
+  and (not exists (select 1 from target_runs r where r.execution_id = e.id and r.status = 'waiting'
+                   and r.position <= e.open_until) or (
     exists (select 1 from target_runs r where r.execution_id = e.id and r.status = 'waiting' and r.waiting_for = 'barrier')
     and not exists (select 1 from target_runs r where r.execution_id = e.id and r.status = 'waiting'
                     and r.waiting_for <> 'barrier' and r.position <= e.open_until)))"""

@@ -292,6 +292,12 @@ STEPS = [
     Step(
         "POST /executions/{id}/cancel",
         "/executions/{second}/cancel",
+        {"targets": ["web-1"], "reason": "wrong host"},
+        "execution.targets_cancelled",
+    ),
+    Step(
+        "POST /executions/{id}/cancel",
+        "/executions/{second}/cancel",
         {"reason": "enough"},
         "execution.cancelled",
     ),

@@ -44,6 +44,7 @@ from opsjobs.api.launches import (
 from opsjobs.api.quotas import check_open
 from opsjobs.api.request import ServicesDep, principal_of
 from opsjobs.api.schemas.executions import (
+    CancelledOut,
     ExecutionDetailOut,
     ExecutionOut,
     ExecutionPageOut,
@@ -58,12 +59,14 @@ from opsjobs.model import text_patterns
 from opsjobs.model.api_model import ApiModel
 from opsjobs.model.job import LaunchOrder, RunDraft
 from opsjobs.model.parameter import undeclared
-from opsjobs.model.retry_request import RetryDraft
+from opsjobs.model.retry_request import CancelDraft, RetryDraft
 from opsjobs.store.executions import EXECUTIONS, RESULTS, RUNS, ExecutionFind
 from opsjobs.store.ledger.control import Resumed
 from opsjobs.store.paging import PageRequest
 
 CONTROL = "opsjobs.control"
+ORDER_RUNS = 1_000
+"""Runs that one order to the workers names."""
 AD_HOC = "ad-hoc"
 
 router = APIRouter(tags=["executions"])
@@ -76,8 +79,8 @@ FilterText = Annotated[
 ]
 
 
-class CancelDraft(ApiModel):
-    """Body of POST /executions/{id}/cancel and /pause."""
+class PauseDraft(ApiModel):
+    """Body of POST /executions/{id}/pause."""
 
     reason: str | None = Field(default=None, max_length=2_000)
 
@@ -290,7 +293,7 @@ async def timeline(
     status_code=202,
     dependencies=[requires("executions:cancel", Within.OBJECT), Depends(load_execution)],
     summary="Cancel an execution",
-    response_model=ExecutionOut,
+    response_model=CancelledOut,
 )
 async def cancel(
     request: Request,
@@ -300,14 +303,24 @@ async def cancel(
 ) -> Response:
     """Cancel the execution: waiting runs are never started, running ones are stopped.
 
-    `cancel_proof` of each target says how its run ended. 409 if the execution has ended.
+    `targets` (ids or names): only these; the others continue, and the answer's `targets` counts
+    what became of them. `cancel_proof` of each target says how its run ended. 409 if the execution
+    has ended.
     """
-    await services.ledger.cancel(
-        execution.id, by=principal_of(request).name, reason=draft.reason if draft else None
-    )
-    # Only to be quick: workers read the flag from the ledger with their next renewal, too.
-    services.bus.publish(CONTROL, json.dumps({"cancel": execution.id}).encode())
-    return JSONResponse(render_execution(await read_execution(request, execution.id)), 202)
+    asked = draft or CancelDraft()
+    by, reason = principal_of(request).name, asked.reason
+    # Orders to workers are only to be quick: with their next renewal they read the ledger, too.
+    runs = None
+    if asked.targets is None:
+        await services.ledger.cancel(execution.id, by=by, reason=reason)
+        services.bus.publish(CONTROL, json.dumps({"cancel": execution.id}).encode())
+    else:
+        runs = await services.ledger.cancel_runs(execution.id, asked.targets, by=by, reason=reason)
+        for part in range(0, len(runs.stopping), ORDER_RUNS):
+            order = {"cancel_runs": runs.stopping[part : part + ORDER_RUNS]}
+            services.bus.publish(CONTROL, json.dumps(order).encode())
+    found = render_execution(await read_execution(request, execution.id))
+    return JSONResponse({**found, "targets": None if runs is None else runs.data()}, 202)
 
 
 @router.post(
@@ -320,7 +333,7 @@ async def pause(
     request: Request,
     services: ServicesDep,
     execution: ExecutionDep,
-    draft: CancelDraft | None = None,
+    draft: PauseDraft | None = None,
 ) -> Response:
     """Start no further run of the execution until it is resumed; running ones continue.
 

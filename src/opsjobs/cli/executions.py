@@ -199,20 +199,39 @@ def follow(
 
 
 @app.command()
-def cancel(execution: Execution, reason: options.Reason = None) -> None:
-    """Cancel an execution.
+def cancel(
+    execution: Execution,
+    target: Annotated[
+        list[str] | None,
+        typer.Option(
+            "-t", "--target", metavar="NAME[,NAME]", help="Only these targets. May be repeated."
+        ),
+    ] = None,
+    reason: options.Reason = None,
+) -> None:
+    """Cancel an execution, or only some of its targets.
 
     Waiting targets are not started, and running commands are stopped. Each target records the
-    outcome (cancel proof).
+    outcome (cancel proof). With `--target` the other targets continue.
     """
+    body: Json = {"targets": options.split(target)} if target else {}
+    body |= {"reason": reason} if reason else {}
     with connect() as client:
-        asked = client.post(
-            f"{path_of('execution', execution)}/cancel", {"reason": reason} if reason else {}
-        )
+        asked = client.post(f"{path_of('execution', execution)}/cancel", body)
+    done = "" if (runs := asked.get("targets")) is None else f"{_render_cancelled(runs)}; "
     tell(
-        f"execution {asked['id']} is {asked['status']}: "
+        f"{done}execution {asked['id']} is {asked['status']}: "
         f"see the cancel proof of each target with `opsjobs executions show {asked['id']}`"
     )
+
+
+def _render_cancelled(runs: Json) -> str:
+    said = (
+        (runs["cancelled"], "cancelled"),
+        (runs["stopping"], "being stopped"),
+        (runs["ended_before"], "had ended before"),
+    )
+    return ", ".join(f"{pluralize(count, 'target')} {how}" for count, how in said if count)
 
 
 @app.command()

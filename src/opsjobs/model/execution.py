@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import date, datetime
 from enum import StrEnum
 from typing import Any
+from uuid import UUID, uuid5
 
 
 class RunStatus(StrEnum):
@@ -194,6 +195,7 @@ class RunError:
 def verdict(counts: Mapping[RunStatus, int], *, cancel_asked: bool) -> ExecutionStatus:
     """Return the final status of an execution whose runs have all ended.
 
+    `cancel_asked`: of the whole execution, or of each of its runs and all were cancelled.
     `counts` holds how many runs ended in each status (missing = 0). An execution without targets is
     completed. A statement in store/ledger computes it in SQL; a property test compares
     the two."""
@@ -290,6 +292,11 @@ class Execution:
             "parent": self.parent,
             "retries": list(self.retries),
         }
+
+
+def child_uuid(run: UUID, action: str, attempt: int) -> UUID:
+    """Return the uuid of the execution that this attempt of a run's `job` action launches."""
+    return uuid5(run, f"{action}.{attempt}")
 
 
 def moment(at: datetime | None) -> str | None:

@@ -1,4 +1,4 @@
-"""Retry requests: for runs of an ended execution, or for dead letters."""
+"""Requests to cancel runs, and to retry those of an ended execution or dead letters."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from opsjobs.model.api_model import ApiModel, Moment, Overriding
 from opsjobs.model.execution import CancelProof, ErrorCode, RunError, RunStatus, moment
@@ -28,7 +28,18 @@ class Which(StrEnum):
     UNSUCCESSFUL = "unsuccessful"
 
 
-TargetRef = Annotated[str, Field(min_length=1, max_length=200)]
+def _id_as_text(value: object) -> object:
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+TargetRef = Annotated[str, BeforeValidator(_id_as_text), Field(min_length=1, max_length=200)]
+
+
+class CancelDraft(ApiModel):
+    """Body of POST /executions/{id}/cancel. `targets`: only these, ids or names; none: all."""
+
+    targets: list[TargetRef] | None = Field(default=None, min_length=1, max_length=IDS_MAX)
+    reason: str | None = Field(default=None, max_length=2_000)
 
 
 class RetryDraft(Overriding):
@@ -41,17 +52,6 @@ class RetryDraft(Overriding):
     targets: list[TargetRef] | None = Field(default=None, min_length=1, max_length=IDS_MAX)
     again: bool = False
     dry_run: bool = False
-
-    @model_validator(mode="before")
-    @classmethod
-    def _ids_may_be_numbers(cls, body: object) -> object:
-        if isinstance(body, dict) and isinstance(body.get("targets"), list):
-            ids = [
-                str(i) if isinstance(i, int) and not isinstance(i, bool) else i
-                for i in body["targets"]
-            ]
-            return {**body, "targets": ids}
-        return body
 
     @model_validator(mode="after")
     def _one_of_the_two(self) -> RetryDraft:

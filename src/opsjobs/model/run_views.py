@@ -57,6 +57,8 @@ class TargetRun:
     """The last line of stderr there, if it did not succeed."""
     contact_lost_at: datetime | None = None
     """The time since which the host of a running run has been unreachable."""
+    cancel: Mapping[str, Any] | None = None
+    """{by, reason} if it was cancelled by itself, not with its whole execution."""
 
     def data(self) -> dict[str, Any]:
         """Return an item of GET /executions/{id}/targets, also the `data` of the run's events."""
@@ -78,6 +80,7 @@ class TargetRun:
             "exit_code": self.exit_code,
             "started_at": moment(self.started_at),
             "finished_at": moment(self.finished_at),
+            "cancel": self.cancel,
             "cancel_proof": self.cancel_proof,
             "late_result": self.late_result,
         }

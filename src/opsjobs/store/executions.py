@@ -108,6 +108,9 @@ select id, uuid, execution_id, position, target_id, target_name, target_host, st
        then 'a worker: zone ' || zone || ' has none' else awaits end as awaits,
        nullif(not_before, 'infinity') as not_before,
        case when status = 'running' then contact_lost_at end as contact_lost_at,
+       (select jsonb_build_object('by', c.cancelled_by, 'reason', c.reason) from cancelled_runs c
+        where c.execution_id = target_runs.execution_id and c.target_run_id = target_runs.id)
+        as cancel,
        (select x.action from job_execution_results x where x.target_run_id = target_runs.id
         order by x.status in ('succeeded', 'skipped'), x.id desc limit 1) as step
 from target_runs"""
@@ -509,6 +512,7 @@ def parse_run(row: Mapping[str, Any]) -> TargetRun:
         not_before=row["not_before"],
         step=row["step"],
         contact_lost_at=row["contact_lost_at"],
+        cancel=row["cancel"],
     )
 
 

@@ -38,6 +38,8 @@ class Renewal:
     """False if the ledger has declared the worker dead."""
     stopping: frozenset[int]
     """The worker's executions that are being cancelled."""
+    stopping_runs: frozenset[int]
+    """The worker's runs that are being cancelled one by one."""
     now: float
     """The database's time, as seconds since 1970."""
 
@@ -58,7 +60,12 @@ with renewed as (
 select exists (select from renewed) as alive, extract(epoch from opsjobs_now())::float8 as now,
   array(
     select distinct e.id from target_runs r join job_executions e on e.id = r.execution_id
-    where r.owner = %(id)s and r.status = 'running' and e.cancelling) as stopping"""
+    where r.owner = %(id)s and r.status = 'running' and e.cancelling) as stopping,
+  array(
+    select r.id from target_runs r join job_executions e on e.id = r.execution_id
+    where r.owner = %(id)s and r.status = 'running' and e.partly_cancelled and exists (
+      select 1 from cancelled_runs c where c.execution_id = e.id and c.target_run_id = r.id))
+    as stopping_runs"""
 
 # A renewal in the future: the clock was set back since; living workers renew again within a third
 # of a lease.
@@ -197,7 +204,9 @@ class Lease:
                 self._connection = None
             raise
         assert row is not None
-        return Renewal(row["alive"], frozenset(row["stopping"]), row["now"])
+        return Renewal(
+            row["alive"], frozenset(row["stopping"]), frozenset(row["stopping_runs"]), row["now"]
+        )
 
     def abort(self) -> bool:
         """Abandon the connection without waiting for it; return False if there was none.

@@ -125,6 +125,20 @@ class ResumedOut(ExecutionOut):
     accepted: AcceptedFailuresOut | None
 
 
+class CancelledRunsOut(AnswerModel):
+    """What became of the targets that a cancel names."""
+
+    cancelled: int = Field(description="Waited, and have ended now")
+    stopping: int = Field(description="A worker has them, and stops them")
+    ended_before: int = Field(description="Had ended before, and keep their outcome")
+
+
+class CancelledOut(ExecutionOut):
+    """An execution of which all or some targets are being cancelled."""
+
+    targets: CancelledRunsOut | None = Field(description="null: all targets are cancelled")
+
+
 class PlannedCommandOut(AnswerModel):
     """Preview of one action on one target."""
 
@@ -186,6 +200,13 @@ class RetryPreviewOut(AnswerModel):
     needs_approval: bool
 
 
+class CancelRequestOut(AnswerModel):
+    """By whom and why one target of an execution was cancelled."""
+
+    by: str
+    reason: str | None
+
+
 class TargetRunOut(StoredModel):
     """The run of an execution on one target."""
 
@@ -206,6 +227,9 @@ class TargetRunOut(StoredModel):
     exit_code: int | None
     started_at: Timestamp | None
     finished_at: Timestamp | None
+    cancel: CancelRequestOut | None = Field(
+        description="Set if it was cancelled by itself, not with its whole execution"
+    )
     cancel_proof: CancelProof | None
     late_result: LateResultOut | None
 

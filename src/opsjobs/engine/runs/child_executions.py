@@ -6,14 +6,14 @@ The action ends with the result of the execution that it launched.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from uuid import UUID, uuid5
+from uuid import UUID
 
 from opsjobs.engine.launching.launch import Launcher
 from opsjobs.engine.launching.launch_authz import CurrentRights, PrincipalLookup
 from opsjobs.engine.launching.target_pinning import parse_step_pins
 from opsjobs.model.action import FrozenJob
 from opsjobs.model.errors import Conflict, NotFound
-from opsjobs.model.execution import Execution, TriggeredBy
+from opsjobs.model.execution import Execution, TriggeredBy, child_uuid
 from opsjobs.model.job import LaunchOrder
 from opsjobs.model.target import SelectionDraft
 from opsjobs.store.executions import Executions
@@ -50,7 +50,7 @@ class ChildExecutions:
         Conflict("target_changed") if a machine is not as approved with the outer execution, or was
         not part of that approval.
         """
-        uuid = uuid5(run.uuid, f"{action.key}.{attempt}")
+        uuid = child_uuid(run.uuid, action.key, attempt)
         if (existing := await self._find(uuid)) is not None:
             return existing
         ancestors = await self._ancestors(spec.execution_id)

@@ -220,6 +220,7 @@ class BatchWriter:
             stale=frozenset().union(*(half.stale for half in halves)),
             stopping=frozenset().union(*(half.stopping for half in halves)),
             admitted={zone: count for half in halves for zone, count in half.admitted.items()},
+            stopping_runs=frozenset().union(*(half.stopping_runs for half in halves)),
         )
 
     async def _end_without_output(self, flush: Flush, bug: Exception) -> Settled:

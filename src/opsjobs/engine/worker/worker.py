@@ -186,7 +186,15 @@ class Worker:
                 await asyncio.sleep(RESTART_SECONDS)
 
     def handle_order(self, message: bytes) -> None:
-        """Execute an order from the control channel (cancel an execution), if well-formed."""
+        """Execute an order from the control channel, if it is well-formed.
+
+        It is to cancel an execution, or single runs.
+        """
         with contextlib.suppress(ValueError, KeyError, TypeError, OverflowError, RecursionError):
-            if self.session is not None:
-                self.session.stop_executions({int(json.loads(message)["cancel"])})
+            order = json.loads(message)
+            if self.session is None:
+                return
+            if "cancel_runs" in order:
+                self.session.stop_runs({int(run) for run in order["cancel_runs"]})
+            else:
+                self.session.stop_executions({int(order["cancel"])})

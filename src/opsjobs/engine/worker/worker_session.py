@@ -39,9 +39,9 @@ from opsjobs.telemetry import Metrics, log
 # The maximum number of runs per claim. A free slot is filled at once, so several claims follow
 # each other while there is work.
 CLAIM_RUNS = 200
-# How many cancelled executions are kept in memory, for their runs that are between claim and start
-# at that time.
-STOPPED_EXECUTIONS_KEPT = 1_000
+# How many cancelled executions, and single runs, are kept in memory: for runs that are between claim
+# and start at that time.
+STOPPED_KEPT = 1_000
 # How long closing channels and the last flush may take when a worker stops.
 STOP_GRACE_SECONDS = 5.0
 # After taking over a run whose last workers died, no other such run is taken for this long, unless
@@ -152,6 +152,8 @@ class WorkerSession:
         """Runs assigned to this session by the ledger, ended as lost, and unwritable even then."""
         self._stopped_executions: dict[int, None] = {}
         """Recently cancelled executions, oldest first: for runs between claim and start."""
+        self._stopped_runs: dict[int, None] = {}
+        """Recently cancelled single runs, likewise."""
         self._setup = RunSetup(tools.ledger, tools.targets, tools.vault, tools.clock, tools.metrics)
         self.runs: dict[int, Run] = {}
         """Runs in progress, by id."""
@@ -401,7 +403,10 @@ class WorkerSession:
             self._batch_writer.discard(previous.journal)
             previous.interrupt(StopReason.OWNERSHIP_LOST)
         self.runs[run.claimed.id] = run
-        if run.claimed.execution_id in self._stopped_executions:
+        if (
+            run.claimed.execution_id in self._stopped_executions
+            or run.claimed.id in self._stopped_runs
+        ):
             run.interrupt(StopReason.CANCEL)
         if self._stopping:
             run.drain()
@@ -433,6 +438,7 @@ class WorkerSession:
         for execution_id in {move.execution_id for move in flush.runs}:
             self._tools.bus.publish(log_channel(execution_id), b"")
         self.stop_executions(settled.stopping)
+        self.stop_runs(settled.stopping_runs)
         self._tools.metrics.runs_running.set(len(self.runs))
         for zone in settled.admitted:
             if zone != self._options.zone or self._stopping or self._free_slots <= 0:
@@ -486,12 +492,16 @@ class WorkerSession:
         """
         if not executions:
             return
-        self._stopped_executions |= dict.fromkeys(executions)
-        while len(self._stopped_executions) > STOPPED_EXECUTIONS_KEPT:
-            del self._stopped_executions[next(iter(self._stopped_executions))]
+        _remember(self._stopped_executions, executions)
         for run in self.runs.values():
             if run.claimed.execution_id in executions:
                 run.interrupt(StopReason.CANCEL)
+
+    def stop_runs(self, runs: frozenset[int] | set[int]) -> None:
+        """Stop these runs, which are being cancelled one by one, as far as they are here."""
+        _remember(self._stopped_runs, runs)
+        for run_id in runs & self.runs.keys():
+            self.runs[run_id].interrupt(StopReason.CANCEL)
 
     def _on_renewal_in_thread(self, renewal: Renewal) -> None:
         with contextlib.suppress(RuntimeError):  # the event loop is closed: the process is ending
@@ -502,6 +512,7 @@ class WorkerSession:
             self._expired = True
             self._wake.set()
         self.stop_executions(renewal.stopping)
+        self.stop_runs(renewal.stopping_runs)
 
     async def abandon(self) -> None:
         """End a session whose lease has expired: write nothing more, its runs belong to others."""
@@ -540,3 +551,9 @@ class WorkerSession:
         for run in unknown:
             if not run.taken_over and run.id not in self._out_of_step:
                 self._batch_writer.open_journal(run).give_back()
+
+
+def _remember(kept: dict[int, None], ids: frozenset[int] | set[int]) -> None:
+    kept |= dict.fromkeys(ids)
+    while len(kept) > STOPPED_KEPT:
+        del kept[next(iter(kept))]

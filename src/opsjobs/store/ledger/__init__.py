@@ -15,6 +15,7 @@ from opsjobs.model.approval import Approval, ApprovalTerms
 from opsjobs.model.errors import Refusal
 from opsjobs.model.execution import Execution
 from opsjobs.store.ledger import approvals as _approvals
+from opsjobs.store.ledger import cancelled_runs as _cancelled_runs
 from opsjobs.store.ledger import claim as _claim
 from opsjobs.store.ledger import control as _control
 from opsjobs.store.ledger import launch as _launch
@@ -25,6 +26,7 @@ from opsjobs.store.ledger import settle as _settle
 from opsjobs.store.ledger import takeover as _takeover
 from opsjobs.store.ledger.approval_rows import PendingApproval
 from opsjobs.store.ledger.approvals import Ruling
+from opsjobs.store.ledger.cancelled_runs import CancelledRuns
 from opsjobs.store.ledger.claim import Claim, Claimed, Progress, Spec
 from opsjobs.store.ledger.control import Resumed
 from opsjobs.store.ledger.flush import ContactChange, Flush, LogLine, ResultState, RunMove
@@ -35,6 +37,7 @@ from opsjobs.store.ledger.settle import Settled
 from opsjobs.store.transaction import Connection, Database
 
 __all__ = [
+    "CancelledRuns",
     "Claim",
     "Claimed",
     "ContactChange",
@@ -133,6 +136,19 @@ class Ledger:
         """
         await self._database.retry(
             lambda: _control.request_cancel(self._database, execution_id, by=by, reason=reason)
+        )
+
+    async def cancel_runs(
+        self, execution_id: int, targets: Sequence[str], *, by: str, reason: str | None
+    ) -> CancelledRuns:
+        """Cancel only the runs of these targets (ids or names); the others continue.
+
+        Raises NotFound, Conflict if the execution has ended, or Invalid with unknown targets.
+        """
+        return await self._database.retry(
+            lambda: _cancelled_runs.cancel_runs(
+                self._database, execution_id, targets, by=by, reason=reason
+            )
         )
 
     async def pause(self, execution_id: int, *, by: str, reason: str | None) -> None:

@@ -82,10 +82,24 @@ cross join lateral opsjobs_pass_names(e.ended) as granted(execution_id)"""
 
 FAILURES = "(e.failed + e.unreachable + e.timeout + e.blocked + e.lost + e.dead)"
 # Only runs of open waves move; if all waiting runs are beyond the open waves, the wave has ended.
-WAVE_OVER = "(e.ready + e.running = 0 and e.waiting <= e.total - e.open_until)"
+# Runs that were cancelled one by one may be beyond them: then the waiting runs are looked at.
+WAVE_OVER = """(e.ready + e.running = 0 and case when e.partly_cancelled then not exists (
+  select 1 from target_runs w
+  where w.execution_id = e.id and w.position <= e.open_until and w.status = 'waiting')
+  else e.waiting <= e.total - e.open_until end)"""
+# The wave to open next (from 0): the first one in which a run is left.
+NEXT_WAVE = """case when e.partly_cancelled then (
+  select w.wave from target_runs w
+  where w.execution_id = e.id and w.position > e.open_until and w.status = 'waiting'
+  order by w.position limit 1) else e.open_wave + 1 end"""
 
 _ADVANCE = load_statement(
-    __file__, "advance", failures=FAILURES, wave_over=WAVE_OVER, check_key=f"'{CHECK_KEY}'"
+    __file__,
+    "advance",
+    failures=FAILURES,
+    wave_over=WAVE_OVER,
+    next_wave=NEXT_WAVE,
+    check_key=f"'{CHECK_KEY}'",
 )
 
 # Wake runs of a parent that wait for the end of a child, alone or along with a timer or a back-off.

@@ -18,7 +18,7 @@ from opsjobs.model.errors import Conflict, NotFound, Refusal, Unavailable
 from opsjobs.model.execution import ErrorCode, RunStatus
 from opsjobs.store import audit
 from opsjobs.store.ledger.admit import ADMIT, LOCK, admit_after, may_admit_more
-from opsjobs.store.ledger.advance import FAILURES, WAVE_OVER, Advance, sum_by_zone
+from opsjobs.store.ledger.advance import FAILURES, NEXT_WAVE, WAVE_OVER, Advance, sum_by_zone
 from opsjobs.store.statements import load_statement
 from opsjobs.store.transaction import Connection, Database
 
@@ -65,6 +65,10 @@ _UNBEGUN = """and not exists (
     select 1 from job_execution_results b where b.target_run_id = r.id
       and b.inherited_from is null)"""
 _REFUSED = "and r.waiting_for = 'approval' and r.awaits = %(awaits)s"
+# Runs that were cancelled one by one.
+_CANCELLED = """and exists (
+    select 1 from cancelled_runs c where c.execution_id = r.execution_id
+      and c.target_run_id = r.id)"""
 
 _NEXT_ACTION = load_statement(__file__, "next_action", condition="r.fence > 0")
 _END_WAITING = {
@@ -77,7 +81,7 @@ _END_WAITING = {
         cancelled=int(status is RunStatus.CANCELLED),
         next_action=_NEXT_ACTION,
     )
-    for chosen in (_ALL, _UNBEGUN, _REFUSED)
+    for chosen in (_ALL, _UNBEGUN, _REFUSED, _CANCELLED)
     for status in (RunStatus.CANCELLED, RunStatus.TIMEOUT, RunStatus.SKIPPED)
 }
 _IS_LEFT = """
@@ -107,7 +111,7 @@ async def request_cancel(
                 "select status, finished_at from job_executions where id = %(id)s", parameters
             )
         ).fetchone()
-        _check_not_ended(execution_id, row)
+        check_not_ended(execution_id, row)
         await connection.execute(_REQUEST, parameters)
         await connection.execute(_REQUESTED_BY, parameters)
         await audit.record(
@@ -119,15 +123,18 @@ async def request_cancel(
 
 async def cancel_children(database: Database, execution_id: int, reason: str) -> int:
     """Cancel the executions that runs of this one launched and wait for; return how many."""
-    children = await database.fetch(_CHILDREN, [execution_id])
-    for child in children:
+    children = [row["execution_id"] for row in await database.fetch(_CHILDREN, [execution_id])]
+    return await cancel_each(database, children, reason)
+
+
+async def cancel_each(database: Database, executions: Sequence[int], reason: str) -> int:
+    """Cancel these executions in the name of opsjobs, except those that have ended."""
+    for execution_id in executions:
         with contextlib.suppress(Conflict, NotFound):  # it has ended in the meantime
             await database.retry(
-                partial(
-                    request_cancel, database, child["execution_id"], by="opsjobs", reason=reason
-                )
+                partial(request_cancel, database, execution_id, by="opsjobs", reason=reason)
             )
-    return len(children)
+    return len(executions)
 
 
 async def skip_after(database: Database, executions: Sequence[int]) -> None:
@@ -153,6 +160,11 @@ async def skip_halted(database: Database, execution_id: int) -> int:
 async def end_waiting(database: Database, execution_id: int, ending: Ending) -> int:
     """End every waiting run of the execution, whatever it waits for; return how many."""
     return await _end(database, execution_id, ending, _ALL)
+
+
+async def end_cancelled(database: Database, execution_id: int) -> int:
+    """End the waiting runs that were cancelled one by one; return how many."""
+    return await _end(database, execution_id, CANCELLED, _CANCELLED)
 
 
 async def end_refused(database: Database, execution_id: int, ending: Ending, action: str) -> int:
@@ -207,7 +219,9 @@ select log_day, id, last_seq, 'status',
                           %(reason)s::text, 'by', %(by)s::text)
 from moved"""
 
-_RESUME = load_statement(__file__, "resume", failures=FAILURES, wave_over=WAVE_OVER)
+_RESUME = load_statement(
+    __file__, "resume", failures=FAILURES, wave_over=WAVE_OVER, next_wave=NEXT_WAVE
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,7 +290,7 @@ async def judge(database: Database, execution_id: int) -> Mapping[str, Refusal |
     """
     row = await database.fetch_one(_STATE, {"id": execution_id})
     refused: dict[str, Refusal | None] = {}
-    checks = {"cancel": _check_not_ended, "pause": _check_open, "resume": _check_open}
+    checks = {"cancel": check_not_ended, "pause": _check_open, "resume": _check_open}
     for action, check in checks.items():
         try:
             check(execution_id, row)
@@ -286,7 +300,8 @@ async def judge(database: Database, execution_id: int) -> Mapping[str, Refusal |
     return refused
 
 
-def _check_not_ended(execution_id: int, row: Mapping[str, Any] | None) -> None:
+def check_not_ended(execution_id: int, row: Mapping[str, Any] | None) -> None:
+    """Raise NotFound without a row, and Conflict if the execution has ended."""
     if row is None:
         raise NotFound.for_ref("execution", execution_id)
     if row["finished_at"] is not None:
@@ -297,8 +312,8 @@ def _check_not_ended(execution_id: int, row: Mapping[str, Any] | None) -> None:
 
 def _check_open(execution_id: int, row: Mapping[str, Any] | None) -> None:
     """Raise if the execution can neither be paused nor resumed."""
-    _check_not_ended(execution_id, row)
-    assert row is not None, "_check_not_ended raises without a row"
+    check_not_ended(execution_id, row)
+    assert row is not None, "check_not_ended raises without a row"
     if row["status"] == "pending_approval":
         detail = (
             f"Execution {execution_id} waits for its approval and has not started. Reject the "

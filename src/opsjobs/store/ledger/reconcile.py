@@ -13,6 +13,7 @@ from opsjobs.model.errors import Unavailable
 from opsjobs.store.ledger.admit import LOCK, LOCK_SLOTS, UNPARK, admit, admit_each, for_each, wake
 from opsjobs.store.ledger.advance import GRANT_NAMES_IF_FREE, WAVE_OVER, Advance
 from opsjobs.store.ledger.approvals import end_unbegun, expire
+from opsjobs.store.ledger.cancelled_runs import end_cancelled_runs
 from opsjobs.store.ledger.claim import MISCOUNTED
 from opsjobs.store.ledger.control import (
     CANCELLED,
@@ -102,6 +103,15 @@ _CANCELLING = (
     "+ ready > 0 order by id limit %s"
 )
 
+# A run that was cancelled while a worker had it waits again: the worker had not heard of it.
+_RUNS_CANCELLED = """
+select e.id from job_executions e
+where e.finished_at is null and e.id > %(after)s and e.id <= %(upto)s and e.partly_cancelled
+  and e.waiting + e.ready > 0 and exists (
+  select 1 from cancelled_runs c join target_runs r on r.id = c.target_run_id
+  where c.execution_id = e.id and r.status = 'waiting')
+order by e.id"""
+
 _EXPIRED = """
 select id from job_executions
 where finished_at is null and deadline_at <= (select opsjobs_now()) and waiting + ready > 0
@@ -180,6 +190,7 @@ class Reconciler:
                 "admitted": partial(_admit, database, part),
                 "unparked": partial(_unpark, database, targets),
                 "cancelled": partial(_end, database, _CANCELLING, cancelling=True),
+                "runs_cancelled": partial(_end_cancelled_runs, database, part),
                 "expired": partial(_end, database, _EXPIRED, cancelling=False),
                 "skipped": partial(_skip_halted, database),
                 "orphans": partial(_cancel_orphans, database, part),
@@ -285,6 +296,11 @@ async def _end(database: Database, query: str, *, cancelling: bool) -> int:
     return await for_each(
         database, due, lambda execution_id: end_waiting(database, execution_id, ending)
     )
+
+
+async def _end_cancelled_runs(database: Database, part: Part) -> int:
+    due = [row["id"] for row in await database.fetch(_RUNS_CANCELLED, part)]
+    return await for_each(database, due, partial(end_cancelled_runs, database))
 
 
 async def _cancel_orphans(database: Database, part: Part) -> int:

@@ -44,6 +44,8 @@ class Settled:
     """Other executions, whose runs waited for the slots that were freed."""
     halted: Sequence[int] = ()
     """Executions in which too many runs failed: runs that have not begun are skipped."""
+    stopping_runs: frozenset[int] = frozenset()
+    """Runs of this flush that are being cancelled one by one."""
 
 
 SETTLE = load_statement(__file__, "settle")
@@ -57,8 +59,12 @@ returning before.last_flush >= %(number)s as repeated"""
 _FLUSHED = "select last_flush from workers where id = %s"
 _OWN_RUNS = "select id, fence, status from target_runs where id = any(%s::bigint[]) and owner = %s"
 _STOPPING = """
-select e.id from job_executions e
-where e.id = any(%(executions)s::bigint[]) and e.cancelling and e.finished_at is null"""
+select e.id, e.cancelling, case when e.partly_cancelled then array(
+    select c.target_run_id from cancelled_runs c
+    where c.execution_id = e.id and c.target_run_id = any(%(runs)s::bigint[])) end as runs
+from job_executions e
+where e.id = any(%(executions)s::bigint[]) and (e.cancelling or e.partly_cancelled)
+  and e.finished_at is null"""
 
 # An answer that has arrived in the meantime may end these waits; it ends timed waits only if they
 # name something.
@@ -114,7 +120,9 @@ async def _settle(database: Database, flush: Flush) -> Settled:
         counted = await connection.execute(
             _COUNT_FLUSH, {"number": flush.number, "owner": flush.owner}
         )
-        stopping = await connection.execute(_STOPPING, {"executions": executions})
+        stopping = await connection.execute(
+            _STOPPING, {"executions": executions, "runs": [run.run_id for run in flush.runs]}
+        )
     if (seen := await counted.fetchone()) is not None and seen["repeated"]:
         return await _recall(database, flush)
     rows = await settled.fetchall()
@@ -130,12 +138,14 @@ async def _settle(database: Database, flush: Flush) -> Settled:
     )
     others |= set(executions) if may_admit_more(ready) else set()
     advanced = await advance.read()
+    stopped = await stopping.fetchall()
     return Settled(
         stale=frozenset(run.run_id for run in flush.runs) - {r["run_id"] for r in rows},
-        stopping=frozenset(r["id"] for r in await stopping.fetchall()),
+        stopping=frozenset(r["id"] for r in stopped if r["cancelling"]),
         admitted=sum_by_zone(ready, advanced.admitted),
         unparked=sorted({*others, *advanced.others}),
         halted=advanced.halted,
+        stopping_runs=frozenset(run for r in stopped for run in r["runs"] or ()),
     )
 
 

@@ -6,7 +6,7 @@
 -- that were claimed before, which an old snapshot keeps in the index.
 with open as materialized (
   select id, least("window" - ready - running, waiting) as room, ready, :step / priority as step,
-         coalesce(open_until, 2147483647) as upto, halted
+         coalesce(open_until, 2147483647) as upto, halted, partly_cancelled
   from job_executions e
   where id = any(:'executions'::bigint[]) and finished_at is null and not paused and not cancelling
     and waiting > 0 and "window" > ready + running
@@ -21,6 +21,8 @@ with open as materialized (
     where execution_id = open.id and status = 'waiting' and waiting_for = 'admission'
       and position <= open.upto
       and (not open.halted or claimed_at is not null)
+      and (not open.partly_cancelled or not exists (select 1 from cancelled_runs c
+        where c.execution_id = open.id and c.target_run_id = target_runs.id offset 0))
     order by position limit least(open.room, :admit_rows) for update skip locked) run
   limit :admit_rows
 ), low as materialized (

@@ -6,7 +6,8 @@
 -- the order of the actions opens: no run can reach a later one before it.
 with gate as materialized (
   select e.id, e.log_day, e.total, e.paused, e.halted, e.open_wave, e.open_until,
-         e.waiting + e.ready as left_over, g.waves, g.limits[e.open_wave + 1] as allowed,
+         e.waiting + e.ready as left_over, :next_wave as next_wave, g.waves,
+         g.limits[e.open_wave + 1] as allowed,
          g.per_wave, g.confirm, g.checked, g.pause_on_fail, :failures as failures,
          :failures - g.fail_base as counted, :wave_over as wave_over, e.ready + e.running = 0
            and not exists (
@@ -63,8 +64,8 @@ with gate as materialized (
 ), moved as (
   update job_executions e set
     paused = e.paused or d.what in ('max_fail', 'confirm'), halted = e.halted or d.what = 'halt',
-    open_wave = e.open_wave + (d.what = 'open')::int,
-    open_until = case d.what when 'open' then d.waves[d.open_wave + 2] else e.open_until end,
+    open_wave = case d.what when 'open' then d.next_wave else e.open_wave end,
+    open_until = case d.what when 'open' then d.waves[d.next_wave + 1] else e.open_until end,
     last_seq = e.last_seq + 1
   from decided d where e.id = any(:'executions'::bigint[]) and e.id = d.id and d.what is not null
   returning e.id, e.log_day, e.last_seq, e.open_wave

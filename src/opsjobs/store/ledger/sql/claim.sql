@@ -1,6 +1,6 @@
 -- Decide on all candidates of a claim at once.
 --
--- Runs of a closed execution go back to admission, so that they do not block others; runs whose
+-- Runs of a closed execution, and runs that are cancelled, go back to admission, so that they do not block others; runs whose
 -- target has no free slot are parked; runs whose target is under maintenance are held until its
 -- end; runs whose slot row is locked by another transaction stay ready.
 with slot as materialized (
@@ -10,19 +10,17 @@ with slot as materialized (
   where target_id = any(:'targets'::text[]) order by target_id for update skip locked
 ), candidate as materialized (
   select r.id, r.execution_id, r.target_id, e.uuid as execution_uuid,
-         (e.paused or e.cancelling or e.finished_at is not null
-           or e.deadline_at <= (select opsjobs_now())
-          or e.halted and r.claimed_at is null) is true as closed,
-         slot.free, slot.held_until, slot.held_reason,
-         row_number() over (
-           partition by r.target_id, (
-             e.paused or e.cancelling or e.finished_at is not null
-               or e.deadline_at <= (select opsjobs_now())
-             or e.halted and r.claimed_at is null) is true
-           order by r.turn, r.id) as place,
+         gate.closed, slot.free, slot.held_until, slot.held_reason,
+         row_number() over (partition by r.target_id, gate.closed order by r.turn, r.id) as place,
          known.store_id, known.boot_id
   from target_runs r join job_executions e on e.id = r.execution_id left join slot
     on slot.target_id = r.target_id
+  cross join lateral (
+    select (e.paused or e.cancelling or e.finished_at is not null
+        or e.deadline_at <= (select opsjobs_now()) or e.halted and r.claimed_at is null
+        or e.partly_cancelled and exists (select 1 from cancelled_runs c
+          where c.execution_id = e.id and c.target_run_id = r.id offset 0)) is true as closed
+    offset 0) gate
   left join lateral (
     select s.store_id, s.boot_id from target_state s where s.target_id = r.target_id offset 0) known
       on true

@@ -77,19 +77,23 @@ with jobs as (
          count(*) filter (where waiting_for is not null) as waiting,
          (select count(*) from entries) as lines
   from ended
+), verdict as (
+  -- Runs of an execution that are cancelled one by one cancel it once there are no others.
+  select e.id, e.cancelling or e.partly_cancelled and e.cancelled + t.n * :cancelled = e.total
+    as cancelled from job_executions e cross join tally t where e.id = :'id'
 ), counted as (
   update job_executions e set waiting = e.waiting - t.waiting, ready = e.ready - t.ready,
     :column = e.:column + t.n, last_seq = e.last_seq + t.lines + case
       when e.waiting + e.ready + e.running - t.n = 0 then 2 else 0 end,
     status = case when e.waiting + e.ready + e.running - t.n = 0 and e.status = 'pending_approval'
-      and not e.cancelling
+      and not v.cancelled
                   then 'rejected'
                   when e.waiting + e.ready + e.running - t.n = 0
-                  then opsjobs_verdict(e.cancelling, e.total, e.succeeded,
+                  then opsjobs_verdict(v.cancelled, e.total, e.succeeded,
                     (e.timeout + t.n * :timed_out)::int,
                                        (e.cancelled + t.n * :cancelled)::int) else e.status end,
     finished_at = case when e.waiting + e.ready + e.running - t.n = 0 then opsjobs_now() end
-  from tally t where e.id = :'id' and t.n > 0
+  from tally t, verdict v where e.id = :'id' and v.id = e.id and t.n > 0
   returning e.id, e.uuid, e.log_day, e.status, e.finished_at is not null as ended,
             opsjobs_counts(e) as counts, t.lines, e.last_seq - t.lines - case
               when e.finished_at is not null then 2 else 0 end as before

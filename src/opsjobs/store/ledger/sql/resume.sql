@@ -3,13 +3,13 @@
 with stood as (
   select e.id, g.waves, g.cause, g.per_wave, :failures as failures,
     :failures - g.fail_base as counted, g.limits[e.open_wave + 1] as allowed,
-    (g.cause is not null and :wave_over) is true as opens
+    (g.cause is not null and :wave_over) is true as opens, :next_wave as next_wave
   from job_executions e left join execution_gates g on g.execution_id = e.id where e.id = :'id'
     and e.paused
 ), moved as (
   update job_executions e set paused = false, last_seq = e.last_seq + 1,
-    open_wave = e.open_wave + s.opens::int, open_until = case
-      when s.opens then s.waves[e.open_wave + 2] else e.open_until end
+    open_wave = case when s.opens then s.next_wave else e.open_wave end,
+    open_until = case when s.opens then s.waves[s.next_wave + 1] else e.open_until end
   from stood s where e.id = s.id returning e.id, e.log_day, e.last_seq, e.open_wave, e.started_at
 ), gates as (
   update execution_gates g set cause = null,

@@ -1,7 +1,7 @@
 -- Commit a flush: the output, results and moves of many runs of one worker.
 --
 -- A run that ended by itself before its worker received the cancel gets `already_finished` as its
--- proof: so each target of a cancelled execution has a proof. Every step is linear in the size of
+-- proof: so each target that is cancelled has a proof. Every step is linear in the size of
 -- the flush, whatever plan is chosen: rows are looked up one by one by their keys (lateral, offset
 -- 0), and stale runs are left out by a hashed `not in`. `spool_due`: a run with a boot id may have
 -- been started in the spool of its target: its folders there are removed a day after its end (while
@@ -66,14 +66,19 @@ with seen as materialized (
     finished_at = excluded.finished_at, store_id = coalesce(excluded.store_id, s.store_id),
     boot_id = coalesce(excluded.boot_id, s.boot_id), outputs = excluded.outputs,
     again_at = excluded.again_at, open_lines = excluded.open_lines
-), cancelling as materialized (
-  select e.id from job_executions e where e.id = any(:'execution'::bigint[]) and e.cancelling
+), cancelled as materialized (
+  select m.run_id from mine m cross join lateral (
+    select e.cancelling, e.partly_cancelled from job_executions e where e.id = m.execution_id
+      offset 0) e
+  where m.status is not null and (e.cancelling or e.partly_cancelled and exists (
+    select 1 from cancelled_runs c
+    where c.execution_id = m.execution_id and c.target_run_id = m.run_id offset 0))
 ), moved as (
   update target_runs t set
     status = m.status, exit_code = m.exit_code, error_code = m.error_code,
     error_message = m.error_message, cancel_proof = coalesce(m.cancel_proof, case
-      when m.status in ('succeeded', 'failed') and m.execution_id in (select id
-        from cancelling) then 'already_finished' end),
+      when m.status in ('succeeded', 'failed') and m.run_id in (select run_id
+        from cancelled) then 'already_finished' end),
     waiting_for = case when m.status = 'waiting' then coalesce(m.waiting_for, 'admission') end,
     not_before = case when m.wake is not null then opsjobs_now() + make_interval(secs => m.wake)
       end, awaits = m.awaits,
@@ -144,9 +149,10 @@ with seen as materialized (
       + case when e.waiting + e.ready + e.running - t.left_running + t.given_back = 0 then 2 else 0
         end,
     status = case when e.waiting + e.ready + e.running - t.left_running + t.given_back = 0
-                  then opsjobs_verdict(e.cancelling, e.total, (e.succeeded + t.succeeded)::int,
-                    (e.timeout + t.timeout)::int,
-                                       (e.cancelled + t.cancelled)::int) else e.status end,
+                  then opsjobs_verdict(
+                    e.cancelling or e.partly_cancelled and e.cancelled + t.cancelled = e.total,
+                    e.total, (e.succeeded + t.succeeded)::int, (e.timeout + t.timeout)::int,
+                    (e.cancelled + t.cancelled)::int) else e.status end,
     finished_at = case when e.waiting + e.ready + e.running - t.left_running + t.given_back = 0 then
       opsjobs_now() end
   from tally t where e.id = t.execution_id
