@@ -33,7 +33,7 @@ class WsmanFault(Exception):
     """The host refused a request."""
 
     def __init__(self, fault: FaultDetail) -> None:
-        super().__init__(fault.text)
+        super().__init__(str(fault))
         self.fault = fault
 
     @property
@@ -63,6 +63,22 @@ class Disconnected(Exception):
         self.stale = stale
         self.rejected = rejected
         self.timed_out = timed_out
+
+
+_STATUS_HINTS = {
+    404: "there is no WinRM service at this address and port",
+    413: "the request is larger than the host, or a proxy before it, allows",
+    502: "a proxy is in between, and does not reach the host",
+    503: "the WinRM service is stopped or overloaded",
+}
+
+
+def _explain(response: HttpResponse, error: Exception) -> str:
+    """Return why a response cannot be read."""
+    words = f"HTTP status {response.status}"
+    if response.status in _STATUS_HINTS:
+        return f"{words}: {_STATUS_HINTS[response.status]}"
+    return f"{words}: {error}" if response.body else f"{words} without a message"
 
 
 class Connection:
@@ -138,7 +154,7 @@ class Connection:
             ssl.SSLError,
         ) as error:
             self._http.close()
-            raise Disconnected(f"HTTP status {response.status}: {error}") from None
+            raise Disconnected(_explain(response, error)) from None
         fault = fault_in(envelope)
         if fault is not None:
             raise WsmanFault(fault)
@@ -150,7 +166,7 @@ class Connection:
             if self._login.context is None:
                 raise SealingError("an encrypted response to a plain request")
             return unseal(self._login.context, response.body)
-        if self._login.context is not None:
+        if self._login.context is not None and response.body:
             raise SealingError("a response that is not encrypted")
         return response.body
 

@@ -225,7 +225,7 @@ class WinrmHost:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause):
                     await self._freed.wait()
-        raise RemoteFailure(ErrorCode.TARGET_BUSY, f"{self.name} allows no further shell: {made}")
+        raise RemoteFailure(ErrorCode.TARGET_BUSY, f"{self.name} allows no further shell: {made}.")
 
     async def _try_create(self, build: Build) -> Shell | WsmanFault:
         """Create a shell, or return the fault of the quota that does not allow it."""

@@ -153,6 +153,8 @@ class Login:
                     if self._cache is not None:
                         self._tickets.forget(self._credential)
                     raise self._refusal(response, offered=count > 0 or _offers(response, scheme))
+                if response.status == 403:
+                    raise self._refusal(response)
                 if response.status not in (200, 401):
                     raise self._unexpected(response)
                 token = await self._step(context, theirs) if theirs is not None else None
@@ -273,13 +275,23 @@ class Login:
         return f"{self._target.name} ({self._target.host}:{self._target.port})"
 
 
-_SCHEME = re.compile(r"^([A-Za-z]+)(?:\s+(.*))?$")
+_CHALLENGE = re.compile(r'(?:[^,"]|"[^"]*")+')
+_SCHEME = re.compile(r"([A-Za-z]+)(?:\s+(.*))?")
+
+
+def _challenges(response: HttpResponse) -> list[tuple[str, str]]:
+    """Return schemes and what follows each; a host or a proxy may put several in one header."""
+    parts = [
+        part[0].strip()
+        for value in response.all("www-authenticate")
+        for part in _CHALLENGE.finditer(value)
+    ]
+    found = [_SCHEME.fullmatch(part) for part in parts]  # others are parameters of the one before
+    return [(scheme[1], scheme[2] or "") for scheme in found if scheme is not None]
 
 
 def _schemes(response: HttpResponse) -> list[str]:
-    values = response.all("www-authenticate")
-    found = [_SCHEME.match(value.strip()) for value in values]
-    return [scheme[1] for scheme in found if scheme is not None]
+    return [scheme for scheme, _ in _challenges(response)]
 
 
 def _offers(response: HttpResponse, scheme: str) -> bool:
@@ -288,11 +300,10 @@ def _offers(response: HttpResponse, scheme: str) -> bool:
 
 def _token(response: HttpResponse, scheme: str) -> bytes | None:
     """Return the token of this scheme in a response; None if there is none."""
-    for value in response.all("www-authenticate"):
-        found = _SCHEME.match(value.strip())
-        if found and found[1].lower() == scheme.lower() and found[2]:
+    for offered, data in _challenges(response):
+        if offered.lower() == scheme.lower() and data:
             try:
-                return base64.b64decode(found[2].strip(), validate=True)
+                return base64.b64decode(data.strip(), validate=True)
             except binascii.Error:
                 continue
     return None

@@ -35,6 +35,8 @@ STOP_PIPELINE = "powershell/signal/crtl_c"  # it is spelt so
 ENVELOPE_BYTES = 512_000
 """The maximum size of a response that is asked for."""
 RESPONSE_BYTES_MAX = 8 << 20
+FAULT_CHARACTERS_MAX = 1_000
+"""The longest text of a fault that is repeated: providers may add whole objects."""
 
 _NAMESPACES = {
     "s": "http://www.w3.org/2003/05/soap-envelope",
@@ -51,6 +53,7 @@ _ESCAPED = {"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;"} | {
     "\t": "&#9;",
 }
 _SPECIAL = re.compile('[&<>"\r\n\t]')
+_UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 _FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
 
 
@@ -248,6 +251,11 @@ class FaultDetail:
     text: str
     subcode: str = ""
 
+    def __str__(self) -> str:
+        """Return the words, with the number or the name by which the fault can be looked up."""
+        name = str(self.code) if self.code is not None else self.subcode
+        return f"{self.text.rstrip('.')} (WinRM fault {name or 'without a code'})"
+
 
 @dataclass(frozen=True, slots=True)
 class Received:
@@ -259,12 +267,16 @@ class Received:
 
 
 def parse(data: bytes) -> ET.Element:
-    """Return the envelope of a response. Raises ProtocolError."""
-    # A document type could expand to any size.
-    if b"<!DOCTYPE" in data[:4096] or not _is_utf8(data):
-        raise ProtocolError("it is not XML in UTF-8")
+    """Return the envelope of a response, which is in UTF-8 or UTF-16. Raises ProtocolError."""
     try:
-        found = ET.fromstring(data)  # noqa: S314  without a document type, see above
+        text = data.decode("utf-16" if data[:2] in _UTF16_MARKS else "utf-8-sig")
+    except UnicodeDecodeError:
+        raise ProtocolError("it is not XML in UTF-8 or UTF-16") from None
+    # A document type could expand to any size.
+    if "<!DOCTYPE" in text:
+        raise ProtocolError("it is XML with a document type, which no host sends")
+    try:
+        found = ET.fromstring(text)  # noqa: S314  without a document type, see above
     except ET.ParseError as error:
         raise ProtocolError(f"it is not XML: {error}") from None
     if _local(found) != "Envelope":
@@ -289,13 +301,15 @@ def fault_in(envelope: ET.Element) -> FaultDetail | None:
 
 def _fault_number(element: ET.Element) -> int | None:
     """Return the code that this element of a fault holds, as unsigned 32 bits."""
-    name = _local(element)
-    if name == "WSManFault":
-        written = element.get("Code", "")
-    elif name == "error_Code":  # of an MSFT_WmiError, with which quotas are reported
-        written = _text(element)
-    else:
-        return None
+    match _local(element):
+        case "WSManFault" | "ProviderFault":
+            written = element.get("Code", "")
+        case "error_Code":  # of an MSFT_WmiError, with which quotas are reported
+            written = _text(element)
+        case "MessageID":  # of the same, as `HRESULT 0x803381a6`
+            written = _text(element).rpartition(" ")[2]
+        case _:
+            return None
     try:
         return int(written, 0) % (1 << 32)
     except ValueError:
@@ -309,7 +323,7 @@ def _fault_words(fault: ET.Element) -> str:
             if _local(element) == wanted:
                 words = " ".join(" ".join(element.itertext()).split())
                 if words:
-                    return words
+                    return words[:FAULT_CHARACTERS_MAX]
     return "it gives no reason"
 
 
@@ -364,14 +378,6 @@ def _decode(text: str) -> bytes:
         return base64.b64decode(text, validate=False)
     except binascii.Error as error:
         raise ProtocolError(f"a stream is not base64: {error}") from None
-
-
-def _is_utf8(data: bytes) -> bool:
-    try:
-        data.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
 
 
 def _local(element: ET.Element) -> str:

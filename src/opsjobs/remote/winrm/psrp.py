@@ -278,8 +278,7 @@ async def start_pipeline(host: WinrmHost, configuration: str | None, plan: Pipel
         size = await host.input_bytes()
         first = pool.core.data_to_send(size)
         assert first is not None, "a pipeline has at least one fragment"
-        command = str(pipeline.pipeline_id).upper()
-        await _send_start(pool, command, first.data)
+        command = await _send_start(pool, str(pipeline.pipeline_id).upper(), first.data)
     except BaseException:
         pool.discard()
         raise
@@ -303,10 +302,11 @@ def _build(core: Any, plan: Pipeline) -> Any:
     return pipeline
 
 
-async def _send_start(pool: RunspacePool, command: str, data: bytes) -> None:
+async def _send_start(pool: RunspacePool, command: str, data: bytes) -> str:
+    """Start the pipeline; return the id that the host gave it. Old hosts choose it themselves."""
     message = messages.start_pipeline(pool.shell.id, command, data)
     try:
-        await pool.request(message, once=True)
+        return messages.command_id_in(await pool.request(message, once=True))
     except WsmanFault as fault:
         if fault.code in REFUSALS:
             raise

@@ -252,7 +252,7 @@ class WinrmSession:
                 "user to the group Remote Management Users or Administrators.",
             )
         return RemoteFailure(
-            ErrorCode.CONNECTION_LOST, f"{self._host.name} did not start the command: {fault}"
+            ErrorCode.CONNECTION_LOST, f"{self._host.name} did not start the command: {fault}."
         )
 
     def durable(self) -> Durable | None:
