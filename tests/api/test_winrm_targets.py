@@ -20,6 +20,7 @@ DEFAULTS = {
     "fingerprint": None,
     "engine": "winrs",
     "configuration": None,
+    "encoding": None,
 }
 SHA256 = "AB:" * 31 + "CD"
 

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -15,6 +16,7 @@ import pytest
 from e2e.cluster import Cluster
 from e2e.processes import SECONDS, wait_until
 from kit.windows_hosts import PASSWORD, USER, WindowsHost, host_in_thread
+from opsjobs.standalone.lab.wsman.service import POWERSHELL
 
 OPSJOBS = [sys.executable, "-m", "opsjobs"]
 JOB = """
@@ -76,20 +78,30 @@ def host(
 ) -> Iterator[tuple[WindowsHost, str]]:
     """A host, and its name as a target."""
     secure = request.param == "https"
-    name = f"win-{request.param}-{uuid4().hex[:6]}"
+    with registered(cluster, tmp_path, secure=secure) as (running, name):
+        if secure:
+            told = done(cluster, "targets", "trust", name, "--yes").stderr
+            assert "x509  SHA256" in told
+        yield running, name
+
+
+@contextmanager
+def registered(
+    cluster: Cluster, tmp_path: Path, *options: str, secure: bool = False
+) -> Iterator[tuple[WindowsHost, str]]:
+    """A host that is registered as a target with these options."""
+    scheme = "https" if secure else "http"
+    name = f"win-{scheme}-{uuid4().hex[:6]}"
     login = f"{name}-login"
     password = tmp_path / "password"
     password.write_text(PASSWORD)
     with host_in_thread(secure=secure) as running:
         done(cluster, "credentials", "add", login, "-u", USER, "--password-file", str(password))
-        options = ["--winrm-scheme", request.param, "--label", "os=windows"]
         done(
             cluster, "targets", "add", name, "127.0.0.1", "--transport", "winrm",
-            "--port", str(running.server.port), "-c", login, *options,
+            "--port", str(running.server.port), "-c", login, "--winrm-scheme", scheme,
+            "--label", "os=windows", *options,
         )  # fmt: skip
-        if secure:
-            told = done(cluster, "targets", "trust", name, "--yes").stderr
-            assert "x509  SHA256" in told
         yield running, name
         done(cluster, "targets", "rm", name)
         done(cluster, "credentials", "rm", login)
@@ -184,3 +196,120 @@ def test_a_wrong_password_is_tried_once_and_opens_the_circuit(
     assert len(running.server.attempts) == before + 1
     circuits = json.loads(done(cluster, "circuits", "list", "-o", "json").stdout)
     assert [c["error"]["code"] for c in circuits if c["target"]["name"] == name] == ["auth_failed"]
+
+
+STREAMS = """
+Write-Output 'grüße'
+Write-Host 'host'
+Write-Information 'info'
+Write-Warning 'low disk'
+Write-Verbose 'detail'
+Write-Error 'broken'
+Write-Progress Copying '3 of 4' 75
+Write-Output "$env:OPSJOBS_JOB $args[0]"
+exit 6
+"""
+PIPELINES = """
+name: pipelines
+targets: {{ids: [{name}]}}
+actions:
+  - {{key: script, type: script, interpreter: powershell, args: [one], expected_exit_codes: [6],
+     script: "{script}"}}
+  - {{key: command, command: "Write-Output 'last'; sh -c 'exit 7'", expected_exit_codes: [7]}}
+"""
+
+
+def output(cluster: Cluster, execution: str, action: str) -> tuple[str, str]:
+    """What an action wrote to both streams, of the log."""
+    items = cluster.get(f"/executions/{execution}/log?limit=500")["items"]
+    said = [
+        one["data"] for one in items if one["event"] == "output" and one["data"]["action"] == action
+    ]
+    out, err = (
+        "".join(one["data"] for one in said if one["stream"] == stream)
+        for stream in ("stdout", "stderr")
+    )
+    return out, err
+
+
+def test_a_job_of_pipelines_has_every_stream_of_powershell(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    with registered(cluster, tmp_path, "--winrm-engine", "psrp") as (_, name):
+        job = tmp_path / "job.yaml"
+        text = STREAMS.strip().replace('"', '\\"').replace("\n", "\\n")
+        job.write_text(PIPELINES.format(name=name, script=text))
+        done(cluster, "jobs", "apply", "-f", str(job))
+        ran = done(cluster, "jobs", "run", "pipelines")
+        assert "grüße" in ran.stdout
+        assert "WARNING: low disk" in ran.stderr
+        execution = json.loads(done(cluster, "executions", "list", "-o", "json").stdout)[0]["id"]
+        out, err = output(cluster, execution, "script")
+        assert out == "grüße\nhost\ninfo\npipelines one\n"
+        assert err.splitlines() == [
+            "WARNING: low disk",
+            "VERBOSE: detail",
+            "broken",
+            "    + FullyQualifiedErrorId : LabError",
+            "PROGRESS: Copying: 3 of 4 (75 %)",
+        ]
+        results = cluster.get(f"/executions/{execution}/results")["items"]
+        assert [(r["action_key"], r["exit_code"]) for r in results] == [
+            ("script", 6),
+            ("command", 7),
+        ]
+        started = done(
+            cluster, "run", "Write-Output up; Start-Sleep 600", "-t", name, "--detach"
+        ).stdout.split()[0]
+        wait_until(lambda: output(cluster, started, "step-1")[0] == "up\n", "its first line")
+        done(cluster, "executions", "cancel", started)
+        path = f"/executions/{started}"
+        wait_until(lambda: cluster.get(path)["status"] == "cancelled", "its end")
+        (run,) = cluster.get(f"{path}/targets")["items"]
+        assert (run["status"], run["cancel_proof"]) == ("cancelled", "killed")
+
+
+def test_a_jea_endpoint_runs_its_commands_and_says_what_it_refuses(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    options = ("--winrm-engine", "psrp", "--winrm-configuration", "Maintenance.JEA")
+    with registered(cluster, tmp_path, *options) as (running, name):
+        unknown = opsjobs(cluster, "run", "Get-Command", "-t", name)
+        assert "Maintenance.JEA" in unknown.stderr
+        assert "(WinRM fault 2150859008)" in unknown.stderr
+        running.server.service.configurations.add(f"{POWERSHELL}/Maintenance.JEA")
+        tested = done(cluster, "targets", "test", name)
+        assert [line.split()[0] for line in tested.stdout.splitlines()[1:]] == [
+            "connect",
+            "auth",
+            "psrp",
+        ]
+        ran = done(cluster, "run", "Get-Parameters -Name 'a b' -Force", "-t", name)
+        assert ran.stdout == "Name='a b'\nForce=True\n"
+        refused = opsjobs(cluster, "run", "Get-Service; Stop-Service x", "-t", name)
+        assert "commands with parameters and literal values only (JEA)" in refused.stderr
+        file = tmp_path / "x.ps1"
+        file.write_text("Write-Output 1")
+        refused = opsjobs(cluster, "run", "--script", str(file), "-t", name)
+        assert "runs commands only, without a script" in refused.stderr
+
+
+def test_output_in_other_encodings_is_shown_as_text(cluster: Cluster, tmp_path: Path) -> None:
+    program = """
+import sys
+out = sys.stdout.buffer
+out.write("Größe\\r\\n".encode("cp850"))
+out.flush()
+out.write("Größe 日本上\\r\\n".encode("utf-16-le"))
+out.write("Ende ä\\n".encode())
+"""
+    file = tmp_path / "words.py"
+    file.write_text(program)
+    with registered(cluster, tmp_path, "--winrm-encoding", "850") as (_, name):
+        ran = done(cluster, "run", "--script", str(file), "-t", name, "--detach")
+        execution = ran.stdout.split()[0]
+        path = f"/executions/{execution}"
+        wait_until(lambda: cluster.get(path)["status"] == "completed", "its end")
+        lines = cluster.get(f"{path}/lines?from=1&count=10")["items"]
+        assert [line["text"] for line in lines] == ["Größe", "Größe 日本上", "Ende ä"]
+        assert output(cluster, execution, "step-1")[0] == "Größe\r\nGröße 日本上\r\nEnde ä\n"

@@ -25,6 +25,7 @@ from opsjobs.engine.runs.run_journal import (
 )
 from opsjobs.engine.worker.batch_writer import BatchWriter
 from opsjobs.model.job import CommandAction
+from opsjobs.model.masking import Forms, Mask
 from opsjobs.remote.session import Output, RemoteExit, Stream
 from opsjobs.store.ledger import Claimed, Ledger, LogLine
 from opsjobs.store.transaction import Database
@@ -38,8 +39,10 @@ class Paper:
 
     unwritten_bytes = 0
 
-    def __init__(self) -> None:
+    def __init__(self, secrets: tuple[str, ...] = ()) -> None:
         self.record = RunJournal(self, RUN)
+        if secrets:
+            self.record.mask = Mask([Forms(secrets)])
         self.page = self.record.begin("step-1", 1, datetime.now(UTC))
 
     def mark_dirty(self, record: RunJournal, size_bytes: int) -> None:
@@ -54,6 +57,29 @@ class Paper:
             self.record.take(draft)
         assert self.record.unwritten_bytes == 0
         return draft.lines
+
+
+@pytest.mark.parametrize("mask", [(), ("Stra\u00dfe",)], ids=["plain", "redacted"])
+@pytest.mark.parametrize("cut", [1, 9, 30, 57])
+def test_decoded_output_is_read_again_from_its_start_and_nothing_is_stored_twice(
+    cut: int, mask: tuple[str, ...]
+) -> None:
+    text = "Gr\u00f6\u00dfe 1\r\nStra\u00dfe\r\n" * 4
+    written = text.encode("cp850")
+    first = Paper(mask)
+    capture = Capture(first.page, 10_000, encoding="cp850", reread=True)
+    capture.add(Output("stdout", written[:cut]))
+    stored = sum(len(line.data or b"") for line in first.lines())
+    heir = Paper(mask)
+    capture = Capture(heir.page, 10_000, (stored, 0), encoding="cp850", reread=True)
+    assert capture.wanted == (0, 0)
+    for at in range(0, len(written), 7):
+        capture.add(Output("stdout", written[at : at + 7]))
+    shown = text.replace("Stra\u00dfe", "*" * 7) if mask else text
+    assert capture.finish()[0] == len(text.encode())
+    rest = b"".join(line.data or b"" for line in heir.lines())
+    assert len(rest) == len(text.encode()) - stored
+    assert shown.encode().endswith(rest)
 
 
 def test_what_later_actions_read_is_no_more_than_is_on_record_before_a_gap() -> None:

@@ -65,6 +65,14 @@ class WinrmFields:
             help="The session configuration of engine psrp, such as a JEA endpoint.",
         ),
     ]
+    winrm_encoding: Annotated[
+        str | None,
+        typer.Option(
+            "--winrm-encoding",
+            metavar="ENCODING",
+            help="Decode output to UTF-8: auto (from UTF-16), or a code page such as cp850.",
+        ),
+    ]
 
     def body(self) -> Json:
         """Return the given options as the field `winrm`. Raises CommandFailed."""

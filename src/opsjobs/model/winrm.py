@@ -12,6 +12,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from opsjobs.model import text_patterns
 from opsjobs.model.api_model import ApiModel
+from opsjobs.model.output_encoding import check_encoding
 from opsjobs.model.secret import CredentialType
 
 HTTP_PORT = 5985
@@ -87,7 +88,8 @@ class WinrmOptions(ApiModel):
     `fingerprint`: the SHA-256 of the only certificate that is trusted; no CA is needed then.
     `verify` false trusts any certificate. `engine` psrp runs commands and PowerShell scripts in a
     runspace, with PowerShell's streams; `configuration` is the name of its session configuration,
-    such as a JEA endpoint."""
+    such as a JEA endpoint. `encoding`: what output is decoded from, to UTF-8: a code page, or auto
+    (UTF-8 and UTF-16 are recognized in both cases); null: the bytes stay as they were written."""
 
     scheme: Literal["https", "http"] = "https"
     auth: WinrmAuth = WinrmAuth.NEGOTIATE
@@ -100,6 +102,8 @@ class WinrmOptions(ApiModel):
     configuration: (
         Annotated[str, Field(max_length=128, pattern=text_patterns.SESSION_CONFIGURATION)] | None
     ) = None
+
+    encoding: Annotated[str, Field(max_length=40), AfterValidator(check_encoding)] | None = None
 
     @model_validator(mode="after")
     def _needs_https(self) -> WinrmOptions:

@@ -34,6 +34,7 @@ class WinrmOut(AnswerModel):
     fingerprint: str | None = Field(description="The SHA-256 of the only trusted certificate")
     engine: Literal["winrs", "psrp"]
     configuration: str | None = Field(description="The session configuration of engine psrp")
+    encoding: str | None = Field(description="What output is decoded from, to UTF-8")
 
 
 class TargetOut(AnswerModel):

@@ -244,7 +244,17 @@ class ProgramAttempt:
         asked = action.output_limit
         limit = limits.output_bytes if asked is None else min(asked, limits.output_bytes)
         heard = self._stdout.add if self._stdout is not None else None
-        self._capture = Capture(entry, limit, entry.stored, listener=heard, reread=self._durable)
+        endpoint = self._state.endpoint
+        assert endpoint is not None, "the attempt has a target"
+        options = endpoint.target.winrm
+        self._capture = Capture(
+            entry,
+            limit,
+            entry.stored,
+            listener=heard,
+            reread=self._durable,
+            encoding=options.encoding if options is not None else None,
+        )
         seconds = limits.command_seconds if action.timeout is None else action.timeout
         return Work(
             action,

@@ -11,6 +11,7 @@ from typing import Any
 
 from opsjobs.engine.runs.run_journal import CHUNK_BYTES, AttemptEntry
 from opsjobs.model.masking import SPAN_BYTES, Mask
+from opsjobs.model.output_encoding import TextDecoder
 from opsjobs.model.outputs import OUTPUTS_BYTES_MAX, Outputs, Wanted
 from opsjobs.remote.session import Output, Stream
 
@@ -33,15 +34,25 @@ class Capture:
         *,
         listener: Callable[[bytes], None] | None = None,
         reread: bool = False,
+        encoding: str | None = None,
     ) -> None:
         """Capture from `stored` on: the bytes of stdout and stderr that the log already holds.
 
         The caller adds the bytes from `wanted` on.
 
         `listener` also receives stdout from `stored` on, redacted like the log. `reread`: bytes
-        stored before can be read once more from the target.
+        stored before can be read once more from the target. `encoding`: what the output is decoded
+        from; the offsets of the log are then those of the text.
         """
-        stdout, stderr = (Masked(entry.run.mask, size, reread=reread) for size in stored)
+        stdout, stderr = (
+            Masked(
+                entry.run.mask,
+                size,
+                reread=reread,
+                decoder=TextDecoder(encoding) if encoding is not None else None,
+            )
+            for size in stored
+        )
         self._streams: dict[Stream, _StreamCapture] = {
             "stdout": _StreamCapture(entry, "stdout", limit_bytes, stdout, listener),
             "stderr": _StreamCapture(entry, "stderr", limit_bytes, stderr),
@@ -59,7 +70,7 @@ class Capture:
 
     @property
     def written(self) -> tuple[int, int]:
-        """Bytes that the target has written to stdout and stderr so far."""
+        """Bytes that the target has written to stdout and stderr so far, once decoded."""
         return self._streams["stdout"].written, self._streams["stderr"].written
 
     @property
@@ -79,25 +90,42 @@ class Capture:
 
 
 class Masked:
-    """A stream's bytes with the run's secrets redacted, from `stored` on.
+    """A stream's bytes, decoded and with the run's secrets redacted, from `stored` on.
 
-    With `reread`, reading starts a little before that offset.
+    With `reread`, reading starts a little before that offset, or at 0 if the bytes are decoded: no
+    offset of the text is one of the target's.
     """
 
-    def __init__(self, mask: Mask, stored: int, *, reread: bool) -> None:
+    def __init__(
+        self, mask: Mask, stored: int, *, reread: bool, decoder: TextDecoder | None = None
+    ) -> None:
         self._masking = mask.stream()
-        self._repeated = min(stored, SPAN_BYTES) if reread and self._masking is not None else 0
+        self._decoder = decoder
+        if not reread or (decoder is None and self._masking is None):
+            self._repeated = 0
+        else:
+            self._repeated = stored if decoder is not None else min(stored, SPAN_BYTES)
         self.stored = stored
-        self.wanted = stored - self._repeated
+        self.wanted = self.read = stored - self._repeated
 
     def add(self, data: bytes) -> bytes:
-        """Add the bytes at `wanted`; return those that are final and not stored yet."""
+        """Add the bytes at `wanted`; return those that are final and not stored yet.
+
+        `read` counts them once they are decoded.
+        """
         self.wanted += len(data)
-        return data if self._masking is None else self._new(self._masking.add(data))
+        if self._decoder is not None:
+            data = self._decoder.add(data)
+        self.read += len(data)
+        return self._new(data if self._masking is None else self._masking.add(data))
 
     def finish(self) -> bytes:
         """Return the bytes that were held back."""
-        return b"" if self._masking is None else self._new(self._masking.finish())
+        data = self._decoder.finish() if self._decoder is not None else b""
+        self.read += len(data)
+        if self._masking is not None:
+            data = (self._masking.add(data) if data else b"") + self._masking.finish()
+        return self._new(data)
 
     def _new(self, data: bytes) -> bytes:
         repeated = min(self._repeated, len(data))
@@ -130,7 +158,7 @@ class _StreamCapture:
 
     def add(self, data: bytes) -> None:
         self._accept(self._masked.add(data))
-        self.written = max(self.written, self._masked.wanted)
+        self.written = max(self.written, self._masked.read)
 
     def _accept(self, data: bytes) -> None:
         if self._listener is not None:
@@ -165,6 +193,7 @@ class _StreamCapture:
 
     def finish(self) -> None:
         self._accept(self._masked.finish())
+        self.written = max(self.written, self._masked.read)
         held, self._held = self._held, b""
         tail = bytes(self._tail[-TAIL_BYTES:])
         dropped = self.written - self._stored - len(held) - len(tail)
