@@ -40,7 +40,7 @@ async def test_a_selection_is_counted_named_and_summed_up_by_labels(database: Da
             ada.http, {"ids": ["db-1"], "groups": ["web"], "exclude": ["web-2", "db-1"]}
         )
         assert (found["count"], found["excluded"], names(found)) == (2, 2, ["web-1", "web-3"])
-        assert found["refusals"] == []
+        assert (found["refusals"], found["platforms"]) == ([], {"linux": 2})
         assert found["labels"] == [
             {
                 "key": "env",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
@@ -55,6 +56,7 @@ async def resolve(
         "count": len(found.targets),
         "excluded": found.excluded,
         "labels": [label.data() for label in found.labels],
+        "platforms": Counter(target.platform for target in found.targets),
         "refusals": [
             {"code": refusal.code, "detail": refusal.detail, "pointer": refusal.pointer}
             for refusal in found.refusals

@@ -10,20 +10,17 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from opsjobs.cli import inputs, options
-from opsjobs.cli.client import connect
+from opsjobs.cli import inputs, options, script_files
+from opsjobs.cli.client import Client, Json, connect
 from opsjobs.cli.errors import CommandFailed, ExitCode
 from opsjobs.cli.launch import launch, show_preview
 from opsjobs.model.program import SCRIPT_BYTES_MAX
 
-_KNOWN = {
-    "python3": "python",
-    **{name: name for name in ("bash", "sh", "python", "powershell", "pwsh", "node", "perl")},
-}
 Interpreter = Annotated[
     str | None,
     typer.Option(
-        metavar="NAME", help="The interpreter of the script (default: from its #! line, else bash)."
+        metavar="NAME",
+        help="The interpreter of the script (default: by its #! line, its ending, else bash).",
     ),
 ]
 
@@ -125,6 +122,7 @@ def run(
       opsjobs run 'uptime' -l env=prod
       opsjobs run 'systemctl restart nginx' -t web-1,web-2 --become --parallel 1
       opsjobs run --script clean.sh -g web -- --older-than 7d
+      opsjobs run --script restart.ps1 -l os=windows
     """  # noqa: D301  the backspace is click's mark: do not wrap what follows
     if not (selected := options.selection(targets, groups, selector, exclude)):
         raise CommandFailed(options.NO_TARGETS, ExitCode.USAGE)
@@ -136,14 +134,13 @@ def run(
         "become": becoming.as_body(),
     }
     why = options.because(reason, override_safety)
-    body = build_request(
-        action,
-        selected,
-        parallel=parallel,
-        parameters=options.pairs("--param", params) or None,
-        **why,
-    )
+    parameters = options.pairs("--param", params) or None
     with connect() as client:
+        if script is not None and interpreter is None:
+            action["interpreter"] = _fit_interpreter(
+                client, script, action["interpreter"], selected
+            )
+        body = build_request(action, selected, parallel=parallel, parameters=parameters, **why)
         if dry_run:
             raise typer.Exit(show_preview(client, "/run", body, as_json=as_json))
         raise typer.Exit(
@@ -177,7 +174,7 @@ def build_program(words: list[str], script: str | None, interpreter: str | None)
     body = inputs.read_bytes(script, SCRIPT_BYTES_MAX)
     return {
         "type": "script",
-        "interpreter": interpreter or _interpreter(body),
+        "interpreter": interpreter or script_files.find_interpreter(script, body),
         **_text_of(body),
         "args": words,
     }
@@ -190,16 +187,20 @@ def _text_of(body: bytes) -> dict[str, str]:
         return {"script_base64": base64.b64encode(body).decode()}
 
 
-def _interpreter(body: bytes) -> str:
-    """Return the interpreter of the script's `#!` line, or bash.
+def _fit_interpreter(client: Client, name: str, interpreter: str, selected: Json) -> str:
+    """Return the interpreter for the kind of the targets. Raises CommandFailed.
 
-    Both `#!/usr/bin/env python3` and `#!/bin/sh` name their program.
+    Callers who may not read targets get what the file alone says.
     """
-    first = body.split(b"\n", 1)[0].decode(errors="replace").strip()
-    program = first.removeprefix("#!").split() if first.startswith("#!") else []
-    if len(program) > 1 and program[0].endswith("/env"):
-        return _KNOWN.get(program[1], f"/usr/bin/{program[1]}")
-    return program[0] if program else "bash"
+    if not script_files.depends_on_targets(name):
+        return interpreter
+    try:
+        found = client.post("/targets/resolve", {"targets": selected}, limit=1)
+    except CommandFailed as refused:
+        if refused.exit_code is not ExitCode.NOT_ALLOWED:
+            raise
+        return interpreter
+    return script_files.fit_interpreter(name, interpreter, found["platforms"])
 
 
 def build_request(

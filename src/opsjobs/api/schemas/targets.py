@@ -160,6 +160,7 @@ class ResolvedPageOut(PageModel):
     count: int = Field(description="The number of selected targets")
     excluded: int = Field(description="The number of targets that `exclude` takes out")
     labels: list[LabelCountOut]
+    platforms: dict[str, int] = Field(description="The number of selected targets by platform")
     refusals: list[SelectionRefusalOut] = Field(
         description="The reasons why a launch would be refused; empty: none"
     )
