@@ -14,7 +14,7 @@ COMPATIBILITY := tests/store tests/wakeup tests/e2e/test_schedule_to_run.py \
 CHOSEN := $(if $(ARGS),$(ARGS),$(if $(PG)$(REDIS),$(COMPATIBILITY)))
 
 help:
-	@echo "make demo    a lab of 12 SSH machines on this one, and a job on all of them, live"
+	@echo "make demo    a lab of 12 SSH machines and a stand-in of a Windows host on this one, and jobs on them, live"
 	@echo "make test    all tests (ARGS=... goes to pytest; PG=15 and REDIS=redis-server: other servers)"
 	@echo "make check   format, lint, types, floors, dependencies, the console's source, deployment files"
 	@echo "make format  what make check would complain about, repaired where a tool can"

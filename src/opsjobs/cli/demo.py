@@ -41,10 +41,21 @@ JOB: Json = {
         {"key": "work", "command": WORK, "timeout": "30s"},
     ],
 }
+# The stand-in knows these statements.
+GREETING = """\
+Write-Output "hello from $env:OPSJOBS_TARGET"
+Write-Output "this script came over WinRM, for $env:OPSJOBS_JOB"
+"""
+WINDOWS: Json = {
+    "targets": {"selector": "os=windows-like"},
+    "actions": [
+        {"key": "greet", "type": "script", "interpreter": "powershell", "script": GREETING}
+    ],
+}
 NEXT = """\
 Next, with data that stays:
 
-  {opsjobs} up --lab 12                         the same service, until Ctrl-C
+  {opsjobs} up --lab 12 --lab-windows 1         the same service, until Ctrl-C
   {opsjobs} run 'hostname; uptime' -l lab=true  in another terminal: a command on all machines
   {opsjobs} executions list                     what ran
   {opsjobs} targets add --help                  your own machines
@@ -52,20 +63,26 @@ Next, with data that stays:
 """
 
 
-def show(targets: int) -> int:
-    """Start the stack with `targets` lab machines and run the demo job; return the exit code."""
+def show(targets: int, windows: int) -> int:
+    """Start the stack with `targets` lab machines and run the demo job; return the exit code.
+
+    `windows`: the number of stand-ins of Windows hosts, on which a script runs after it.
+    """
     began = time.monotonic()
+    beside = f", and {pluralize(windows, 'stand-in')} of a Windows host" if windows else ""
     _say(
         f"Starting PostgreSQL, Valkey, API, worker, scheduler and {pluralize(targets, 'machine')} "
-        "with a real SSH server each …"
+        f"with a real SSH server each{beside} …"
     )
-    with _folder() as folder, _stack(folder, targets) as stack:
+    with _folder() as folder, _stack(folder, targets, windows) as stack:
         _say(
             f"ready after {time.monotonic() - began:.1f} s at {stack.url}, all on this computer, "
             f"in {folder}\n"
         )
         with Client(ServiceEndpoint(stack.url, stack.token, local=True, data_dir=folder)) as client:
             exit_code = _job(client)
+            if windows:
+                exit_code = max(exit_code, _script_over_winrm(client))
         _say("Stopping …")
     _say(
         f"Stopped and cleaned up, {time.monotonic() - began:.1f} s in all.\n\n"
@@ -93,6 +110,20 @@ def _job(client: Client) -> ExitCode:
     return get_execution_exit_code(ended["status"])
 
 
+def _script_over_winrm(client: Client) -> ExitCode:
+    """Run a PowerShell script on the stand-ins of Windows hosts; say what they are."""
+    _say(
+        "\nOver WinRM, on a stand-in of a Windows host. It speaks the protocol, but is no Windows: "
+        "it knows\na few statements of PowerShell, and nothing here was tried on a real host yet "
+        "(docs/how-to/run-on-windows-hosts.md).\n"
+    )
+    execution = client.post("/run", WINDOWS)
+    ended, tally = follow(client, execution)
+    headline, *_ = tally.summary(ended)
+    _say(f"\n{headline}")
+    return get_execution_exit_code(ended["status"])
+
+
 def _summary(ended: Json, tally: Tally, groups: list[Json]) -> None:
     headline, *rest = tally.summary(ended)
     _say(f"\n{headline}")
@@ -117,16 +148,22 @@ def _command() -> str:
     return os.path.relpath(script) if script.is_relative_to(Path.cwd()) else str(script)
 
 
-def _stack(folder: Path, targets: int) -> Stack:
-    stack = Stack(_options(folder, targets))
+def _stack(folder: Path, targets: int, windows: int) -> Stack:
+    stack = Stack(_options(folder, targets, windows))
     for warning in stack.warnings:
         tell(f"WARNING: {warning}")
     return stack
 
 
-def _options(folder: Path, targets: int) -> StackOptions:
+def _options(folder: Path, targets: int, windows: int) -> StackOptions:
     """Return options of a stack that ignores settings in the environment."""
-    return StackOptions(data_dir=folder, port=0, lab=targets, environment=bare(os.environ))
+    return StackOptions(
+        data_dir=folder,
+        port=0,
+        lab=targets,
+        lab_windows=windows,
+        environment=bare(os.environ),
+    )
 
 
 def bare(environ: Mapping[str, str]) -> dict[str, str]:

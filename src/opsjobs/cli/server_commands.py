@@ -85,13 +85,18 @@ def _login_url(stack: Any) -> str:
 
 def demo(
     targets: Annotated[int, typer.Option(min=1, max=200, help="The number of lab machines.")] = 12,
+    windows: Annotated[
+        int,
+        typer.Option(min=0, max=200, help="The number of stand-ins of Windows hosts beside them."),
+    ] = 1,
 ) -> None:
     """Demonstrate opsjobs without any set-up, in under 15 s.
 
     Starts a stack in a temporary folder and a lab of real SSH servers on this machine, and runs a
-    job on all of them, live.
+    job on all of them, live. Then it runs a PowerShell script over WinRM, on a stand-in of a
+    Windows host.
     """
-    raise typer.Exit(_call("opsjobs.cli.demo", "show", targets))
+    raise typer.Exit(_call("opsjobs.cli.demo", "show", targets, windows))
 
 
 def api(
