@@ -3,6 +3,7 @@ import { render } from "preact";
 import { startKeyboard } from "./parts/keyboard.tsx";
 import { Shell } from "./parts/shell.tsx";
 import { listen } from "./router.tsx";
+import { loginProblem, problemOf } from "./state/login-problem.ts";
 import { loadMe, login } from "./state/session.ts";
 import "./style/tokens.css";
 import "./style/base.css";
@@ -16,6 +17,8 @@ void start();
 
 /** Log in with the code of `/console/#code=…`, if there is one: it is valid once. */
 async function start(): Promise<void> {
+  loginProblem.value = problemOf(location.hash);
+  if (loginProblem.value) history.replaceState(null, "", location.pathname + location.search);
   const code = new URLSearchParams(location.hash.slice(1)).get("code");
   if (code) {
     history.replaceState(null, "", location.pathname + location.search);

@@ -34,6 +34,7 @@ export const ROUTES: readonly PageRoute[] = [
   page("/approvals", "Approvals", () => import("./pages/approvals.tsx")),
   page("/approvals/:id", "Approval", () => import("./pages/approval.tsx")),
   page("/me", "My account", () => import("./pages/me.tsx")),
+  page("/logged-in", "Logged in", () => import("./pages/logged-in.tsx")),
   page("/jobs", "Jobs", () => import("./pages/jobs.tsx")),
   page("/jobs/:id", "Job", () => import("./pages/job.tsx")),
   page("/jobs/:id/launch", "Launch a job", () => import("./pages/job-launch.tsx")),

@@ -45,8 +45,10 @@ from opsjobs.model.target import Endpoint
 from opsjobs.remote.session import HostKey, SessionStep
 from opsjobs.sandbox.pool import JudgePool
 from opsjobs.settings import (
+    ApiSettings,
     IdentitySettings,
     MailSettings,
+    OidcSettings,
     PlatformSettings,
     SecuritySettings,
     Settings,
@@ -83,6 +85,7 @@ from opsjobs.store.triggers import JobTriggers
 from opsjobs.store.vault import KeyRotation, Vault
 from opsjobs.telemetry import Metrics
 
+PUBLIC_URL = "http://opsjobs"
 JUDGES = JudgePool()
 """One for all tests of a process: it starts its first process when a text is judged."""
 
@@ -131,6 +134,7 @@ def services_on(
     identity: IdentitySettings | None = None,
     platform: PlatformSettings | None = None,
     mail: MailSettings | None = None,
+    oidc: OidcSettings | None = None,
     clock: Clock | None = None,
 ) -> Any:
     """The services that the nouns use, real but for the machines; `notified` takes the zones that are notified for.
@@ -144,6 +148,8 @@ def services_on(
         identity=identity or IdentitySettings(),
         platform=platform or PlatformSettings(),
         mail=mail or MailSettings(),
+        oidc=oidc or OidcSettings(),
+        api=ApiSettings(public_url=PUBLIC_URL if oidc else None),
         security=SecuritySettings(
             encryption_keys=tuple(keys), webhook_allow=networks(["127.0.0.0/8"])
         ),
@@ -279,11 +285,14 @@ async def desk(
     identity: IdentitySettings | None = None,
     platform: PlatformSettings | None = None,
     mail: MailSettings | None = None,
+    oidc: OidcSettings | None = None,
     clock: Clock | None = None,
     **limits: Any,
 ) -> AsyncIterator[Desk]:
     """The application with one admin; `limits` replace those of the services."""
-    services = services_on(database, identity=identity, platform=platform, mail=mail, clock=clock)
+    services = services_on(
+        database, identity=identity, platform=platform, mail=mail, oidc=oidc, clock=clock
+    )
     services.limits = replace(services.limits, **limits)
     token = await services.identities.create_key("ada", "admin")
     transport = httpx2.ASGITransport(app=app_on(services))

@@ -63,9 +63,10 @@ async def expire(database: Database, column: str, seconds: float) -> None:
 async def test_a_password_begins_a_session_with_the_rights_of_its_user(database: Database) -> None:
     async with desk(database) as ada, browser(ada) as ben:
         problem(await ben.get("/auth/me"), 401, "token_missing")
-        assert (await ben.get("/auth/methods")).json() == {"password": False, "code": True}
+        methods = {"password": False, "code": True, "oidc": None}
+        assert (await ben.get("/auth/methods")).json() == methods
         begun = await log_in(ada, ben)
-        assert (await ben.get("/auth/methods")).json() == {"password": True, "code": True}
+        assert (await ben.get("/auth/methods")).json() == {**methods, "password": True}
         me = (await ben.get("/auth/me")).json()
         assert me == begun
         assert (me["name"], me["kind"], me["roles"]) == ("ben", "user", ["operator"])

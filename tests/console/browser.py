@@ -77,6 +77,8 @@ class Visitor:
     """Messages of the console (reports of the policy are such), errors, requests to elsewhere."""
     refusals: set[int] = field(default_factory=set)
     """Statuses of refusals that the test provokes: the browser writes each to the console."""
+    elsewhere: str | None = None
+    """Where else the page may ask: the provider of a login."""
 
     def go(self, path: str) -> Page:
         """Open a page of the console and wait until it has loaded what it shows."""
@@ -104,7 +106,8 @@ class Visitor:
             self.wrong.append(f"console: {message.type}: {message.text}")
 
     def _on_request(self, request: Request) -> None:
-        if not request.url.startswith((f"{self.url}/", "data:", "blob:")):
+        allowed = (f"{self.url}/", "data:", "blob:", *([self.elsewhere] if self.elsewhere else []))
+        if not request.url.startswith(allowed):
             self.wrong.append(f"request to elsewhere: {request.url}")
 
 

@@ -13,7 +13,9 @@ import pytest
 
 from console.browser import DESKTOP, BrowserThread, Visitor, find_chromium, visitor
 from kit.backing_servers import memory, open_folder
+from kit.openid_provider import CLIENT, SECRET, Provider, openid_provider
 from kit.opsjobs_processes import Up, up
+from kit.ports import free_port
 from opsjobs.web.console_files import ConsoleFiles
 
 MACHINES = 6
@@ -65,11 +67,31 @@ def browser() -> Iterator[BrowserThread]:
 
 
 @pytest.fixture(scope="session")
-def stack(browser: BrowserThread) -> Iterator[Stack]:
+def provider() -> Iterator[Provider]:
+    """The OpenID Connect provider of the service."""
+    with openid_provider() as found:
+        yield found
+
+
+@pytest.fixture(scope="session")
+def stack(browser: BrowserThread, provider: Provider) -> Iterator[Stack]:
     """A service with machines, which all tests share: what a test makes stays."""
+    port = free_port()
+    public = f"http://127.0.0.1:{port}"
+    provider.redirect_uris = {f"{public}/api/v1/auth/oidc/callback"}
+    settings = {
+        "OPSJOBS_PUBLIC_URL": public,
+        "OPSJOBS_JWT_ISSUER": provider.url,
+        "OPSJOBS_JWT_NAME_CLAIM": "preferred_username",
+        "OPSJOBS_OIDC_CLIENT_ID": CLIENT,
+        "OPSJOBS_OIDC_CLIENT_SECRET": SECRET,
+        "OPSJOBS_OIDC_LABEL": "Log in with Example ID",
+    }
     with (
         open_folder(memory()) as folder,
-        up(folder / "data", "--lab", str(MACHINES)) as service,
+        up(
+            *(folder / "data", "--lab", str(MACHINES), "--port", str(port)), settings=settings
+        ) as service,
     ):
         url = (service.data / "endpoint").read_text().strip()
         token = (service.data / "admin-token").read_text().strip()

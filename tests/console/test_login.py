@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from playwright.sync_api import BrowserContext, expect
+from playwright.sync_api import BrowserContext, Route, expect
 
 from console.browser import Visitor, check_accessibility
 from console.conftest import BrowserThread, Stack
+from kit.openid_provider import Provider
 
 PASSWORD = "correct horse battery"
 
@@ -90,3 +91,67 @@ def test_a_code_in_the_address_logs_in_once_and_is_gone(
     expect(eve.page.get_by_role("dialog", name="Log in to opsjobs")).to_be_visible()
     assert ada.wrong + eve.wrong == []
     context.close()
+
+
+def test_single_sign_on_leads_to_the_asked_page_confirms_and_logs_out(
+    browser: BrowserThread, stack: Stack, provider: Provider
+) -> None:
+    context, ada = _stranger(browser, stack)
+    ada.refusals |= {403}
+    ada.elsewhere = provider.url
+    page = ada.page
+    page.goto(f"{stack.url}/console/targets?q=lab")
+    dialog = page.get_by_role("dialog", name="Log in to opsjobs")
+    provider.error = "access_denied"
+    dialog.get_by_role("link", name="Log in with Example ID").click()
+    expect(dialog.get_by_role("alert")).to_contain_text("The login was refused there")
+    expect(dialog.get_by_role("alert")).to_contain_text("oidc_denied")
+    expect(page).to_have_url(f"{stack.url}/console/targets?q=lab")
+    check_accessibility(page)
+    provider.error = None
+    dialog.get_by_role("link", name="Log in with Example ID").click()
+    page.get_by_label("Who are you?").fill("ada")
+    page.get_by_role("button", name="Sign in").click()
+    expect(page.get_by_role("heading", name="Targets")).to_be_visible()
+    expect(page).to_have_url(f"{stack.url}/console/targets?q=lab")
+    ada.go("/me")
+    expect(page.get_by_text("ada@example.org")).to_be_visible()
+    check_accessibility(page)
+    _confirm_in_another_tab(ada)
+    page.get_by_role("button", name="ada.l").click()
+    page.get_by_role("menuitem", name="Log out").click()
+    leave = page.get_by_role("dialog", name="Logged out of opsjobs")
+    expect(leave).to_be_visible()
+    check_accessibility(page)
+    leave.get_by_role("link", name="Log out there, too").click()
+    page.get_by_role("link", name="Back").click()
+    expect(page).to_have_url(f"{stack.url}/console/")
+    expect(dialog).to_be_visible()
+    assert ada.wrong == []
+    context.close()
+
+
+def _confirm_in_another_tab(ada: Visitor) -> None:
+    """What was typed stays, while the provider asks again who is there."""
+    page = ada.go("/access")
+
+    def refuse_once(route: Route) -> None:
+        body = '{"status": 403, "code": "password_again", "detail": "x", "request_id": ""}'
+        route.fulfill(status=403, content_type="application/problem+json", body=body)
+
+    page.route("**/api/v1/users", refuse_once, times=1)
+    page.get_by_role("button", name="Add a user …").click()
+    form = page.get_by_role("dialog", name="Add a user")
+    form.get_by_label("Name").fill("gus")
+    form.get_by_label("Password").fill(PASSWORD)
+    form.get_by_role("button", name="Add", exact=True).click()
+    proof = page.get_by_role("dialog", name="Is it still you?")
+    expect(proof.get_by_role("link", name="Log in again")).to_be_visible()
+    check_accessibility(page)
+    with page.context.expect_page() as opened:
+        proof.get_by_role("link", name="Log in again").click()
+    tab = opened.value
+    tab.get_by_label("Who are you?").fill("ada")
+    tab.get_by_role("button", name="Sign in").click()
+    expect(proof).to_be_hidden()
+    expect(page.get_by_role("grid", name="Users").get_by_text("gus")).to_be_visible()

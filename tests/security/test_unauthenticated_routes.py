@@ -14,6 +14,7 @@ CONTRACT = frozenset(
     {
         *("/livez", "/readyz", "/health", "/auth/login", "/auth/refresh", "/openapi.json", "/docs"),
         *("/auth/methods", "/auth/session", "/hooks/{id}"),
+        *("/auth/oidc", "/auth/oidc/callback"),
     }
 )
 NOWHERE = (

@@ -17,9 +17,22 @@ import { type Resource, useResource } from "../state/resource.ts";
 import { changePassword, me } from "../state/session.ts";
 import "../style/access.css";
 
+const KINDS: Readonly<Record<string, string>> = {
+  user: "user",
+  api_key: "API key",
+  external: "person of the single sign-on",
+  service: "service",
+};
+const WITHOUT_A_PASSWORD: Readonly<Record<string, string>> = {
+  api_key: "An API key has no password and no keys of its own. Log in as a user to have both.",
+  external:
+    "Your password and your roles are kept by the single sign-on. Roles that change there hold here from your next login on. Only users have API keys of their own.",
+};
+
 export default function MyAccount() {
   const caller = me.value!;
   const isUser = caller.kind === "user";
+  const external = caller.session?.external ?? null;
   return (
     <div class="stack">
       <div class="head">
@@ -27,7 +40,19 @@ export default function MyAccount() {
           <Text of={caller.name} />
         </h1>
         <span class="dim">
-          {isUser ? "user" : "API key"}
+          {KINDS[caller.kind]}
+          {external?.name && (
+            <>
+              {" · "}
+              <Text of={external.name} />
+            </>
+          )}
+          {external?.email && (
+            <>
+              {" · "}
+              <Text of={external.email} />
+            </>
+          )}
           {caller.roles.length > 0 && ` · ${caller.roles.join(", ")}`}
         </span>
       </div>
@@ -39,7 +64,7 @@ export default function MyAccount() {
           <OwnPassword />
         </>
       ) : (
-        <Empty why="An API key has no password and no keys of its own. Log in as a user to have both." />
+        <Empty why={WITHOUT_A_PASSWORD[caller.kind] ?? ""} />
       )}
     </div>
   );

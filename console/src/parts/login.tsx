@@ -1,11 +1,22 @@
 /** The login, and the proof that it is still you: over the page, so what was there stays. */
-import { useState } from "preact/hooks";
+import { useEffect, useState } from "preact/hooks";
 import { ask } from "../api/ask.ts";
 import { proofGate } from "../state/login.ts";
 import { useResource } from "../state/resource.ts";
-import { codeOf, confirmSession, login, me } from "../state/session.ts";
+import { loginProblem } from "../state/login-problem.ts";
+import {
+  codeOf,
+  confirmSession,
+  login,
+  loggedOutFrom,
+  me,
+  resumeConfirmed,
+  resumeLogin,
+} from "../state/session.ts";
+import { loginUrl, onLoginElsewhere } from "../state/single-sign-on.ts";
 import { Dialog } from "./dialog.tsx";
 import { Field, Form } from "./form.tsx";
+import { Trouble } from "./trouble.tsx";
 
 const HOW_TO_GET_A_CODE = (
   <>
@@ -18,23 +29,81 @@ export function LoginDialog() {
   const methods = useResource((signal) => ask("GET /auth/methods", { signal }), []);
   const [byCode, setByCode] = useState(false);
   const found = methods.data.value;
+  const oidc = found?.oidc ?? null;
   // Without users, as after `opsjobs up`, there is no password to ask for.
-  const code = byCode || found?.password === false;
+  const byPassword = !byCode && found?.password !== false;
+  const code = byCode || (!byPassword && oidc === null);
   return (
     // It cannot be closed: the page behind it has nothing without a login.
     <Dialog title="Log in to opsjobs" onClose={() => {}}>
-      {code ? (
-        <CodeForm verb="Log in" onCode={(given) => login({ code: given })} />
-      ) : (
-        <PasswordForm />
-      )}
-      {found?.password && (
+      {loginProblem.value && <Trouble error={loginProblem.value} />}
+      {oidc && <SingleSignOn label={oidc.label} url={oidc.url} />}
+      {code && <CodeForm verb="Log in" onCode={(given) => login({ code: given })} />}
+      {byPassword && <PasswordForm />}
+      {(found?.password || (oidc && !byCode)) && (
         <p>
           <button type="button" class="button plain" onClick={() => setByCode(!byCode)}>
             {byCode ? "Log in with a password" : "Log in with a code"}
           </button>
         </p>
       )}
+    </Dialog>
+  );
+}
+
+/** Leads to the provider. A page that somebody was at work on stays: the login has its own tab. */
+function SingleSignOn({ label, url }: { label: string; url: string }) {
+  const isAtWork = me.value !== null;
+  useEffect(() => (isAtWork ? onLoginElsewhere(() => void resumeLogin()) : undefined), [isAtWork]);
+  return (
+    <p>
+      <a
+        class="button primary"
+        href={loginUrl(url, { inOwnTab: isAtWork })}
+        target={isAtWork ? "_blank" : undefined}
+        rel="noopener"
+      >
+        {label}
+      </a>
+      {isAtWork && <span class="small dim"> It opens in another tab. Then go on here.</span>}
+    </p>
+  );
+}
+
+/** A login that failed while the session goes on: a confirmation. */
+export function LoginProblemDialog() {
+  const close = () => {
+    loginProblem.value = null;
+  };
+  return (
+    <Dialog title="Not confirmed" onClose={close}>
+      <Trouble error={loginProblem.value!} />
+      <div class="actions">
+        <button type="button" class="button primary" onClick={close}>
+          Close
+        </button>
+      </div>
+    </Dialog>
+  );
+}
+
+/** After a logout here: the provider still knows this browser. */
+export function LogoutDialog() {
+  const stay = () => location.assign("/console/");
+  return (
+    <Dialog title="Logged out of opsjobs" onClose={stay}>
+      <p>
+        You are still logged in at the provider, so the next login here may ask you for nothing. On
+        a computer that others use, log out there, too.
+      </p>
+      <div class="actions">
+        <button type="button" class="button" onClick={stay}>
+          Stay logged in there
+        </button>
+        <a class="button primary" href={loggedOutFrom.value!}>
+          Log out there, too
+        </a>
+      </div>
     </Dialog>
   );
 }
@@ -140,9 +209,11 @@ export function ProofDialog() {
         Your last login was over 10 minutes ago, and this changes credentials, people or keys, or
         overrides the safety check.
       </p>
-      {me.value?.session?.confirm_by === "code" ? (
+      {me.value?.session?.confirm_by === "oidc" && <ProofElsewhere onCancel={onClose} />}
+      {me.value?.session?.confirm_by === "code" && (
         <CodeForm verb="Go on" onCode={(code) => confirmSession({ code })} onCancel={onClose} />
-      ) : (
+      )}
+      {me.value?.session?.confirm_by === "password" && (
         <Form verb="Go on" onSubmit={() => confirmSession({ password })} onCancel={onClose}>
           {() => (
             <>
@@ -157,5 +228,32 @@ export function ProofDialog() {
         </Form>
       )}
     </Dialog>
+  );
+}
+
+/** The proof at the provider, in a tab of its own: what is typed here stays. */
+function ProofElsewhere({ onCancel }: { onCancel: () => void }) {
+  const methods = useResource((signal) => ask("GET /auth/methods", { signal }), []);
+  useEffect(() => onLoginElsewhere(() => void resumeConfirmed()), []);
+  const url = methods.data.value?.oidc?.url;
+  return (
+    <>
+      <p>Log in at the provider again, in another tab. Then this goes on by itself.</p>
+      <div class="actions">
+        <button type="button" class="button" onClick={onCancel}>
+          Go back
+        </button>
+        {url && (
+          <a
+            class="button primary"
+            href={loginUrl(url, { inOwnTab: true, confirm: true })}
+            target="_blank"
+            rel="noopener"
+          >
+            Log in again
+          </a>
+        )}
+      </div>
+    </>
   );
 }

@@ -10,12 +10,13 @@ import { approvalsWaiting, countApprovals } from "../state/approvals-waiting.ts"
 import { followEvents, useEvents } from "../state/events.ts";
 import { loginGate, proofGate } from "../state/login.ts";
 import { mayDo } from "../state/rights.ts";
-import { logout, me } from "../state/session.ts";
+import { loginProblem } from "../state/login-problem.ts";
+import { loggedOutFrom, logout, me } from "../state/session.ts";
 import { setTaste, taste } from "../state/taste.ts";
 import { Empty } from "./empty.tsx";
 import { Icon } from "./icon.tsx";
 import { Help, helpOpen, paletteOpen } from "./keyboard.tsx";
-import { LoginDialog, ProofDialog } from "./login.tsx";
+import { LoginDialog, LoginProblemDialog, LogoutDialog, ProofDialog } from "./login.tsx";
 import { Menu, type MenuItem } from "./menu.tsx";
 import { Palette } from "./palette.tsx";
 import { showIcon } from "./tab-icon.ts";
@@ -60,7 +61,9 @@ export function Shell() {
       </main>
       {paletteOpen.value && <Palette />}
       {helpOpen.value && <Help />}
-      {loginGate.open.value && <LoginDialog />}
+      {loggedOutFrom.value && <LogoutDialog />}
+      {loginGate.open.value && !loggedOutFrom.value && <LoginDialog />}
+      {me.value && !loginGate.open.value && loginProblem.value && <LoginProblemDialog />}
       {proofGate.open.value && <ProofDialog />}
       <Toasts />
     </>

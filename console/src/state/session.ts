@@ -5,6 +5,7 @@ import { errorOf } from "../api/problem.ts";
 import type { Me } from "../api/types.ts";
 import { PREFIX } from "../api/url.ts";
 import { loginGate, proofGate } from "./login.ts";
+import { loginProblem } from "./login-problem.ts";
 
 export const me = signal<Me | null>(null);
 
@@ -21,8 +22,39 @@ export async function login(given: Login): Promise<void> {
   const person = await post("/auth/session", given);
   // Another person than before: nothing that was loaded is theirs.
   if (me.value !== null && me.value.name !== person.name) return location.reload();
+  enter(person);
+}
+
+function enter(person: Me): void {
   me.value = person;
+  loginProblem.value = null;
   loginGate.close({ passed: true });
+}
+
+/** Go on after a login in another tab. */
+export async function resumeLogin(): Promise<void> {
+  const before = me.value;
+  const person = await readMe();
+  if (person === null) return;
+  if (before !== null && (before.name !== person.name || before.kind !== person.kind))
+    return location.reload();
+  enter(person);
+}
+
+/** Go on after a confirmation in another tab. */
+export async function resumeConfirmed(): Promise<void> {
+  const person = await readMe();
+  const until = person?.session?.confirmed_until;
+  if (!until || new Date(until) <= new Date()) return;
+  me.value = person;
+  proofGate.close({ passed: true });
+}
+
+/** Return who is logged in now; null if nobody is. */
+async function readMe(): Promise<Me | null> {
+  const headers = { Accept: "application/json" };
+  const response = await attempt(`${PREFIX}/auth/me`, { headers });
+  return response.ok ? ((await response.json()) as Me) : null;
 }
 
 /** Prove again who is there, by the password or a new code. Throws a RequestError. */
@@ -54,9 +86,15 @@ export function codeOf(pasted: string): string {
   return new URLSearchParams(text.slice(text.indexOf("#") + 1)).get("code") ?? text;
 }
 
+/** The logout of the provider of who has just logged out here; null if there is none. */
+export const loggedOutFrom = signal<string | null>(null);
+
 /** Log out, and forget everything that this page has loaded. */
 export async function logout(): Promise<void> {
+  const elsewhere = me.value?.session?.external?.logout_url ?? null;
   const response = await attempt(`${PREFIX}/auth/session`, { method: "DELETE" });
   if (!response.ok && response.status !== 401) throw await errorOf(response);
-  location.assign("/console/");
+  if (elsewhere === null) return location.assign("/console/");
+  loggedOutFrom.value = elsewhere;
+  me.value = null;
 }

@@ -22,6 +22,7 @@ OPEN_ROUTES = frozenset(
     {
         *("/livez", "/readyz", "/health", "/openapi.json", "/docs"),
         *("/auth/login", REFRESH, "/auth/methods", "/auth/session", HOOK),
+        *("/auth/oidc", "/auth/oidc/callback"),
     }
 )
 # These are never refused, so that monitoring works; for an address over its limit they are answered

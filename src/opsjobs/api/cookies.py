@@ -1,9 +1,11 @@
-"""The cookie of a browser's session, and refusal of requests by other sites."""
+"""The cookies of a browser, and refusal of requests by other sites."""
 
 from __future__ import annotations
 
 import ipaddress
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
@@ -14,16 +16,29 @@ from starlette.types import Scope
 from opsjobs.api.connections import Network
 from opsjobs.model.errors import Forbidden
 from opsjobs.store.identities.cookie_sessions import COOKIE_PREFIX
+from opsjobs.store.identities.oidc_logins import LOGIN_COOKIE_PREFIX
 
-SECURE_NAME = "__Host-opsjobs"
-"""Over https. A browser accepts this name only from this host, by https, for all paths."""
-PLAIN_NAME = "opsjobs"
-"""Over http."""
+SECURE_PREFIX = "__Host-"
+"""Over https. A browser accepts such a name only from this host, by https, for all paths."""
 READING = frozenset({"GET", "HEAD"})
 
 
+@dataclass(frozen=True, slots=True)
+class CookieKind:
+    """A cookie by its name over http, the beginning of its values, and whose requests have it."""
+
+    name: str
+    prefix: str
+    same_site: Literal["strict", "lax"]
+
+
+SESSION = CookieKind("opsjobs", COOKIE_PREFIX, "strict")
+LOGIN = CookieKind("opsjobs-login", LOGIN_COOKIE_PREFIX, "lax")
+"""Binds a login at the OpenID Connect provider to the browser that began it."""
+
+
 class CookiePolicy:
-    """The cookie of each request.
+    """The cookies of each request.
 
     `trusted`: the proxies whose X-Forwarded-Proto is accepted. `plain_http`: accept cookies over
     http from other machines, too; production does not.
@@ -33,23 +48,31 @@ class CookiePolicy:
         self._trusted = tuple(trusted)
         self._plain_http = plain_http
 
-    def read(self, scope: Scope) -> str | None:
-        """Return the session's cookie that the request may use; None if it has none."""
+    def read(self, scope: Scope, kind: CookieKind = SESSION) -> str | None:
+        """Return the cookie that the request may use; None if it has none."""
         secure = self._is_https(scope)
         if not secure and not self._may_be_plain(scope):
             return None
         sent = cookie_parser(Headers(scope=scope).get("cookie", ""))
-        value = sent.get(SECURE_NAME if secure else PLAIN_NAME, "")
-        return value if value.startswith(COOKIE_PREFIX) else None
+        value = sent.get(f"{SECURE_PREFIX if secure else ''}{kind.name}", "")
+        return value if value.startswith(kind.prefix) else None
 
-    def set(self, response: Response, scope: Scope, value: str, *, max_age_seconds: float) -> None:
+    def set(
+        self,
+        response: Response,
+        scope: Scope,
+        value: str,
+        *,
+        max_age_seconds: float,
+        kind: CookieKind = SESSION,
+    ) -> None:
         """Add the cookie to the response. Raises Forbidden if the request came by plain http."""
         self.check(scope)
-        self._write(response, scope, value, int(max_age_seconds))
+        self._write(response, scope, value, int(max_age_seconds), kind)
 
-    def clear(self, response: Response, scope: Scope) -> None:
+    def clear(self, response: Response, scope: Scope, kind: CookieKind = SESSION) -> None:
         """Have the browser delete its cookie."""
-        self._write(response, scope, "", 0)
+        self._write(response, scope, "", 0, kind)
 
     def check(self, scope: Scope) -> None:
         """Raise Forbidden if a login at this address would send the cookie in plain text."""
@@ -61,16 +84,18 @@ class CookiePolicy:
                 "send X-Forwarded-Proto.",
             )
 
-    def _write(self, response: Response, scope: Scope, value: str, max_age: int) -> None:
+    def _write(
+        self, response: Response, scope: Scope, value: str, max_age: int, kind: CookieKind
+    ) -> None:
         secure = self._is_https(scope)
         response.set_cookie(
-            SECURE_NAME if secure else PLAIN_NAME,
+            f"{SECURE_PREFIX if secure else ''}{kind.name}",
             value,
             max_age=max_age,
             path="/",
             secure=secure,
             httponly=True,
-            samesite="strict",
+            samesite=kind.same_site,
         )
 
     def _may_be_plain(self, scope: Scope) -> bool:

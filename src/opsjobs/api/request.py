@@ -14,7 +14,7 @@ from opsjobs.identity.authenticator import RequestProof
 from opsjobs.model.access import Principal
 from opsjobs.model.errors import Unauthorised
 from opsjobs.model.execution import TriggeredBy
-from opsjobs.store.identities.cookie_sessions import CookieSession
+from opsjobs.store.identities.cookie_sessions import BrowserClient, CookieSession
 
 CLI_AGENTS = ("opsjobs-cli/",)
 
@@ -52,6 +52,11 @@ def session_of(request: Request) -> CookieSession | None:
     """Return the session whose cookie this request has; None for a bearer token."""
     session: CookieSession | None = getattr(request.state, "session", None)
     return session
+
+
+def browser_client(request: Request) -> BrowserClient:
+    """Return the client that logs in, as its session is listed."""
+    return BrowserClient(request.state.address, request.headers.get("user-agent"))
 
 
 def token_of(headers: Headers) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from fastapi import APIRouter, Query, Request
@@ -11,7 +11,13 @@ from starlette.responses import JSONResponse, Response
 
 from opsjobs.api.authorization import check_confirmed, check_permission, requires_a_token
 from opsjobs.api.cookies import READING, CookiePolicy, check_same_origin
-from opsjobs.api.request import ServicesDep, principal_of, services_of, session_of
+from opsjobs.api.request import (
+    ServicesDep,
+    browser_client,
+    principal_of,
+    services_of,
+    session_of,
+)
 from opsjobs.api.schemas.access import LoginCodeOut, LoginListOut, LoginMethodsOut, MeOut
 from opsjobs.identity.passwords import CHARACTERS_MAX
 from opsjobs.model.access import PERMISSIONS, Principal, PrincipalKind
@@ -24,9 +30,9 @@ from opsjobs.model.token_claims import NAME_CHARACTERS_MAX
 from opsjobs.store.identities.cookie_sessions import (
     CODE_CHARACTERS_MAX,
     CODE_SECONDS,
-    BrowserClient,
     CookieSession,
 )
+from opsjobs.store.identities.session_owner import ExternalPerson
 
 router = APIRouter(tags=["access"])
 
@@ -62,7 +68,14 @@ class SessionDraft(ConfirmDraft):
 @router.get("/auth/methods", summary="List the ways to log in", response_model=LoginMethodsOut)
 async def methods(services: ServicesDep) -> Response:
     """Return which ways to log in exist here. `password` is false if there is no user."""
-    return JSONResponse({"password": await services.identities.cookies.has_users(), "code": True})
+    found = services.authentication.single_sign_on
+    return JSONResponse(
+        {
+            "password": await services.identities.cookies.has_users(),
+            "code": True,
+            "oidc": found and {"label": found.label, "url": found.url},
+        }
+    )
 
 
 @router.post("/auth/session", summary="Begin a session", response_model=MeOut)
@@ -76,7 +89,7 @@ async def begin(request: Request, services: ServicesDep, draft: SessionDraft) ->
     cookies.check(request.scope)
     previous = cookies.read(request.scope)
     check_same_origin(request.scope, has_cookie=previous is not None)
-    logins, client = services.authentication.cookie_logins, _client(request)
+    logins, client = services.authentication.cookie_logins, browser_client(request)
     code, password = _reveal(draft.code), _reveal(draft.password)
     if code is not None:
         cookie = await logins.log_in_by_code(code, client)
@@ -114,7 +127,8 @@ async def end(request: Request, services: ServicesDep) -> Response:
 async def confirm(request: Request, services: ServicesDep, draft: ConfirmDraft) -> Response:
     """Prove again who you are: sensitive changes by a session need that after 10 minutes.
 
-    A user gives its password; an API key or a user a new code. 409 `no_session` for a token.
+    A user gives its password; an API key or a user a new code. A person of the OpenID Connect
+    provider uses GET /auth/oidc?confirm=true instead. 409 `no_session` for a token.
     """
     session = session_of(request)
     if session is None:
@@ -166,6 +180,10 @@ User = Annotated[
     str | None,
     Query(max_length=NAME_CHARACTERS_MAX, description="Of this user. Takes an administrator."),
 ]
+Kind = Annotated[
+    Literal["user", "external"],
+    Query(description="What `user` is: external for a person of the OpenID Connect provider."),
+]
 
 
 @router.get(
@@ -174,7 +192,9 @@ User = Annotated[
     summary="List own logins",
     response_model=LoginListOut,
 )
-async def list_logins(request: Request, services: ServicesDep, user: User = None) -> Response:
+async def list_logins(
+    request: Request, services: ServicesDep, user: User = None, kind: Kind = "user"
+) -> Response:
     """List the caller's logins that have not ended, the last used one first.
 
     `current` is that of the request's cookie.
@@ -183,7 +203,7 @@ async def list_logins(request: Request, services: ServicesDep, user: User = None
     current = None if session is None else str(session.id)
     found = [
         {**login.data(), "current": str(login.id) == current}
-        for login in await services.identities.cookies.list(*_whose(request, user))
+        for login in await services.identities.cookies.list(*_whose(request, user, kind))
     ]
     return JSONResponse({"items": found})
 
@@ -194,11 +214,13 @@ async def list_logins(request: Request, services: ServicesDep, user: User = None
     dependencies=[requires_a_token()],
     summary="End own other logins",
 )
-async def end_other_logins(request: Request, services: ServicesDep, user: User = None) -> Response:
+async def end_other_logins(
+    request: Request, services: ServicesDep, user: User = None, kind: Kind = "user"
+) -> Response:
     """End all logins of the caller but that of the request's cookie."""
     session = session_of(request)
     kept = None if session is None else session.id
-    await services.identities.cookies.end_others(kept, *_whose(request, user))
+    await services.identities.cookies.end_others(kept, *_whose(request, user, kind))
     return Response(status_code=204)
 
 
@@ -209,30 +231,26 @@ async def end_other_logins(request: Request, services: ServicesDep, user: User =
     summary="End an own login",
 )
 async def end_login(
-    id: UUID, request: Request, services: ServicesDep, user: User = None
+    id: UUID, request: Request, services: ServicesDep, user: User = None, kind: Kind = "user"
 ) -> Response:
     """End a login: its cookie, or its tokens, are refused from now on."""
-    await services.identities.cookies.end_login(id, *_whose(request, user))
+    await services.identities.cookies.end_login(id, *_whose(request, user, kind))
     return Response(status_code=204)
 
 
-def _whose(request: Request, user: str | None) -> tuple[str, PrincipalKind]:
+def _whose(request: Request, user: str | None, kind: PrincipalKind) -> tuple[str, PrincipalKind]:
     """Return whose logins are meant. Raises Forbidden for those of another user."""
     caller = principal_of(request)
-    if user is None or (caller.kind, caller.name) == ("user", user):
+    if user is None or (caller.kind, caller.name) == (kind, user):
         return caller.name, caller.kind
     check_permission(request, "system:admin")
     if request.method not in READING:
         check_confirmed(request)
-    return user, "user"
+    return user, kind
 
 
 def _reveal(secret: SecretStr | None) -> str | None:
     return None if secret is None else secret.get_secret_value()
-
-
-def _client(request: Request) -> BrowserClient:
-    return BrowserClient(request.state.address, request.headers.get("user-agent"))
 
 
 def _render_me(
@@ -257,6 +275,20 @@ def _render_me(
             "expires_at": moment(session.expires_at),
             "idle_seconds": services.identities.cookies.idle_seconds,
             "confirmed_until": moment(session.confirmed_until),
-            "confirm_by": "password" if principal.kind == "user" else "code",
+            "confirm_by": _CONFIRM_BY[principal.kind],
+            "external": session.external and _render_person(session.external),
         },
+    }
+
+
+_CONFIRM_BY = {"user": "password", "api_key": "code", "external": "oidc"}
+
+
+def _render_person(person: ExternalPerson) -> dict[str, Any]:
+    return {
+        "issuer": person.issuer,
+        "subject": person.subject,
+        "name": person.display_name,
+        "email": person.email,
+        "logout_url": person.logout_url,
     }

@@ -8,19 +8,28 @@ from opsjobs.clock import Clock
 from opsjobs.composition.platform import Integrations
 from opsjobs.identity.authenticator import Authenticator
 from opsjobs.identity.cookie_logins import CookieLogins
+from opsjobs.identity.id_tokens import IdTokens
 from opsjobs.identity.local_tokens import OwnTokens
 from opsjobs.identity.logins import LoginService
+from opsjobs.identity.oidc_login import OidcLogins
 from opsjobs.identity.passwords import Passwords
 from opsjobs.identity.platform_tokens import IntrospectedTokens, Platform, SignedTokens
 from opsjobs.identity.service_tokens import ServiceTokens
 from opsjobs.identity.verification_keys import PublishedKeys, SharedSecret, VerificationKeys
 from opsjobs.integrations.json_client import JsonClient
+from opsjobs.integrations.openid_provider import OpenIdClient, OpenIdProvider
 from opsjobs.integrations.token_issuers import AuthService, DiscoveredIssuer, PinnedIssuer
+from opsjobs.model.jwt_algorithms import BY_KEY_PAIR
 from opsjobs.model.token_claims import ClaimRules
 from opsjobs.settings import IdentitySettings, Settings
 from opsjobs.store.identities import IdentityStore, LockoutPolicy
 from opsjobs.store.transaction import Database
 
+API = "/api/v1"
+OIDC_LOGIN = f"{API}/auth/oidc"
+"""The path at which a browser begins a login at the OpenID Connect provider."""
+OIDC_CALLBACK = f"{OIDC_LOGIN}/callback"
+CONSOLE = "/console/"
 ATTEMPTS_OF_ADDRESS = 5
 """Login attempts from one address, as a multiple of those for one name."""
 ATTEMPTS_EVERYWHERE = 10
@@ -28,10 +37,20 @@ ATTEMPTS_EVERYWHERE = 10
 
 
 @dataclass(frozen=True)
+class SingleSignOn:
+    """Logins at the OpenID Connect provider, with the text and the address of their button."""
+
+    logins: OidcLogins
+    label: str
+    url: str
+
+
+@dataclass(frozen=True)
 class Authentication:
     """Authentication: `authenticator` for requests, `logins` and `passwords` for local users.
 
-    `cookie_logins`: logins of browsers.
+    `cookie_logins`: logins of browsers. `single_sign_on`: those at the OpenID Connect provider, if
+    they are set up.
     """
 
     identities: IdentityStore
@@ -40,6 +59,7 @@ class Authentication:
     cookie_logins: CookieLogins
     passwords: Passwords
     http: JsonClient
+    single_sign_on: SingleSignOn | None = None
 
     async def close(self) -> None:
         """Close the connections to issuers and the Auth Service."""
@@ -61,6 +81,8 @@ def build_identity_store(settings: Settings, database: Database, clock: Clock) -
         external_kept_seconds=wanted.external_age,
         session_seconds=wanted.login_age,
         idle_seconds=wanted.login_idle,
+        issuer=wanted.jwt_issuer if settings.oidc.client_id is not None else None,
+        external_session_seconds=settings.oidc.session_age,
         lock_out=lock_out,
     )
 
@@ -87,7 +109,57 @@ def build_authentication(
     authenticator = Authenticator(known, clock, own=own, services=services, platform=platform)
     logins = LoginService(known, passwords, own)
     return Authentication(
-        known, authenticator, logins, CookieLogins(known, logins), passwords, http
+        known,
+        authenticator,
+        logins,
+        CookieLogins(known, logins),
+        passwords,
+        http,
+        _single_sign_on(settings, known, http, clock),
+    )
+
+
+def _single_sign_on(
+    settings: Settings, known: IdentityStore, http: JsonClient, clock: Clock
+) -> SingleSignOn | None:
+    """Build the logins at the OpenID Connect provider; None if they are not set up."""
+    wanted, issuer, base = settings.oidc, settings.identity.jwt_issuer, settings.api.public_url
+    if wanted.client_id is None or issuer is None or base is None:
+        return None
+    base = base.rstrip("/")
+    production = settings.security.environment == "production"
+    found = DiscoveredIssuer(http, issuer, plain_http=not production)
+    provider = OpenIdProvider(http, found, clock, ttl_seconds=settings.identity.jwks_ttl)
+    rules = _rules(settings.identity, audiences=(wanted.client_id,))
+    client = OpenIdClient(
+        wanted.client_id, f"{base}{OIDC_CALLBACK}", wanted.scopes, wanted.client_secret
+    )
+    logins = OidcLogins(
+        known,
+        provider,
+        IdTokens(_id_token_keys(settings.identity, http, found, clock), rules, clock),
+        client=client,
+        rules=rules,
+        clock=clock,
+        home=f"{base}{CONSOLE}",
+    )
+    return SingleSignOn(logins, wanted.label, f"{base}{OIDC_LOGIN}")
+
+
+def _id_token_keys(
+    wanted: IdentitySettings, http: JsonClient, issuer: DiscoveredIssuer, clock: Clock
+) -> PublishedKeys:
+    """Return the keys that sign ID tokens: those of OPSJOBS_JWKS_URL, or of the discovery."""
+    pinned = None if wanted.jwks_url is None else PinnedIssuer(http, wanted.jwks_url)
+    algorithms = BY_KEY_PAIR if wanted.jwt_secret_key is not None else wanted.algorithms
+    return PublishedKeys(
+        (pinned or issuer).jwks, clock, algorithms=algorithms, ttl_seconds=wanted.jwks_ttl
+    )
+
+
+def _rules(wanted: IdentitySettings, audiences: tuple[str, ...]) -> ClaimRules:
+    return ClaimRules(
+        wanted.jwt_issuer, audiences, wanted.jwt_leeway, name_claim=wanted.jwt_name_claim
     )
 
 
@@ -99,9 +171,7 @@ def _platform(
     *,
     production: bool,
 ) -> Platform | None:
-    rules = ClaimRules(
-        wanted.jwt_issuer, wanted.audiences, wanted.jwt_leeway, name_claim=wanted.jwt_name_claim
-    )
+    rules = _rules(wanted, wanted.audiences)
     auth = integrations.get("AUTH")
     if auth is not None and auth.profile.auth is not None:
         service = AuthService(auth.client, auth.profile.auth)

@@ -6,7 +6,8 @@ from opsjobs.identity.logins import LoginService
 from opsjobs.model.access import Principal
 from opsjobs.model.errors import Forbidden, Unauthorised
 from opsjobs.store.identities import IdentityStore
-from opsjobs.store.identities.cookie_sessions import BrowserClient, CookieSession, SessionOwner
+from opsjobs.store.identities.cookie_sessions import BrowserClient, CookieSession
+from opsjobs.store.identities.session_owner import SessionOwner
 
 PASSWORD = "password"  # noqa: S105  the name of a kind of proof
 CODE = "code"
@@ -48,6 +49,12 @@ class CookieLogins:
         """
         caller = session.principal
         if password is not None:
+            if caller.kind == "external":
+                raise Forbidden(
+                    "no_password",
+                    f"{caller.name} has no password here. Confirm by a new login at the OpenID "
+                    "Connect provider: open /api/v1/auth/oidc?confirm=true in the same browser.",
+                )
             if caller.kind != "user":
                 raise Forbidden(
                     "no_password",

@@ -1,9 +1,10 @@
-"""GET requests for JSON: no redirects, no proxies, bounded in time and size."""
+"""Requests for JSON: no redirects, no proxies, bounded in time and size."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import httpx2
@@ -17,7 +18,7 @@ USER_AGENT = "OpsConductor-Client/job-execution"
 
 
 class ServiceUnavailable(Exception):
-    """The service does not respond, or not as expected; `status` if it is not 200."""
+    """The service does not respond, or not as expected; `status` if that is unexpected."""
 
     def __init__(self, why: str, status: int | None = None) -> None:
         super().__init__(why)
@@ -25,7 +26,7 @@ class ServiceUnavailable(Exception):
 
 
 class JsonClient:
-    """A client of other services; accepts only responses with status 200 and JSON."""
+    """A client of other services; accepts only responses with an expected status and JSON."""
 
     def __init__(self, *, seconds: float = SECONDS_MAX) -> None:
         self._seconds = seconds
@@ -34,17 +35,41 @@ class JsonClient:
 
     async def get(self, url: str) -> Any:
         """Return the JSON at a URL. Raises ServiceUnavailable."""
+        _, found = await self._ask("GET", url, accept=(200,))
+        return found
+
+    async def post_form(
+        self,
+        url: str,
+        form: Mapping[str, str],
+        *,
+        basic: tuple[str, str] | None = None,
+        accept: Collection[int] = (200,),
+    ) -> tuple[int, Any]:
+        """Post a form; return the status, one of `accept`, and the JSON.
+
+        `basic`: name and password of HTTP Basic. Raises ServiceUnavailable.
+        """
+        options: dict[str, Any] = {"data": dict(form)}
+        if basic is not None:
+            options["auth"] = basic
+        return await self._ask("POST", url, accept=accept, **options)
+
+    async def _ask(
+        self, method: str, url: str, *, accept: Collection[int], **options: Any
+    ) -> tuple[int, Any]:
+        headers = trace_context.headers()
         try:
             # The client's own timeout is per step: a slow trickle of a response would never end.
             async with (
                 asyncio.timeout(self._seconds),
-                self._connected().stream("GET", url, headers=trace_context.headers()) as answer,
+                self._connected().stream(method, url, headers=headers, **options) as answer,
             ):
-                if answer.status_code != 200:
+                if answer.status_code not in accept:
                     raise ServiceUnavailable(
                         f"{url} answers {answer.status_code}", answer.status_code
                     )
-                return json.loads(await _read(answer, url))
+                return answer.status_code, json.loads(await _read(answer, url))
         except (httpx2.HTTPError, httpx2.InvalidURL, OSError, TimeoutError) as lost:
             raise ServiceUnavailable(
                 f"{url} does not answer: {str(lost) or type(lost).__name__}"

@@ -39,13 +39,21 @@ class DiscoveredIssuer:
 
         Raises ServiceUnavailable, including if the discovery document is that of another issuer.
         """
+        return await self._client.get(self.endpoint(await self.document(), "jwks_uri"))
+
+    async def document(self) -> Mapping[str, Any]:
+        """Return the discovery document. Raises ServiceUnavailable."""
         document = await self._client.get(self._issuer.rstrip("/") + DISCOVERY)
         if not isinstance(document, dict) or document.get("issuer") != self._issuer:
             raise ServiceUnavailable(f"{self._issuer} has a discovery document of another issuer")
-        url = document.get("jwks_uri")
+        return document
+
+    def endpoint(self, document: Mapping[str, Any], name: str) -> str:
+        """Return an address in the document. Raises ServiceUnavailable if it may not be asked."""
+        url = document.get(name)
         if not isinstance(url, str) or not url.startswith(self._schemes):
-            raise ServiceUnavailable(f"{self._issuer} names no jwks_uri that may be asked")
-        return await self._client.get(url)
+            raise ServiceUnavailable(f"{self._issuer} names no {name} that may be asked")
+        return url
 
 
 class AuthService:

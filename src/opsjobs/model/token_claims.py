@@ -70,21 +70,31 @@ def check(claims: Claims, rules: ClaimRules, now: float) -> None:
     """Raise Unauthorised if the token is invalid at `now` (Unix seconds) or not for this use.
 
     It must be issued for this service, and for access."""
-    exp, nbf, iat = (_seconds(claims, name) for name in ("exp", "nbf", "iat"))
+    check_times(claims, rules, now)
+    check_parties(claims, rules)
+    for claim in _USES:
+        value = claims.get(claim)
+        if value is not None and not (isinstance(value, str) and value.lower() in _ACCESS):
+            raise rejected(f"is not for access, but for something else ({claim})")
+
+
+def check_times(claims: Claims, rules: ClaimRules, now: float) -> None:
+    """Raise Unauthorised if the token has expired at `now` (Unix seconds), or begins later."""
+    exp, nbf, iat = (seconds_of(claims, name) for name in ("exp", "nbf", "iat"))
     if exp is None and rules.needs_exp:
         raise rejected("says not until when it is good (exp)")
     if exp is not None and exp <= now - rules.leeway_seconds:
         raise rejected("has expired")
     if any(start is not None and start > now + rules.leeway_seconds for start in (nbf, iat)):
         raise rejected("is not good yet (nbf, iat)")
+
+
+def check_parties(claims: Claims, rules: ClaimRules) -> None:
+    """Raise Unauthorised if the token comes from another issuer, or is for another audience."""
     if rules.issuer is not None and claims.get("iss") != rules.issuer:
         raise rejected("comes from another issuer (iss)")
-    if rules.audiences and not set(_audiences(claims)) & set(rules.audiences):
+    if rules.audiences and not set(audiences_of(claims)) & set(rules.audiences):
         raise rejected("is meant for another audience (aud)")
-    for claim in _USES:
-        value = claims.get(claim)
-        if value is not None and not (isinstance(value, str) and value.lower() in _ACCESS):
-            raise rejected(f"is not for access, but for something else ({claim})")
 
 
 def external(claims: Claims, rules: ClaimRules) -> Principal:
@@ -111,11 +121,12 @@ def external(claims: Claims, rules: ClaimRules) -> Principal:
         (Grant(held, scope, tuple(roles)), *_grants(claims)) if held or bounded else _grants(claims)
     )
     return Principal(
-        name, "external", grants, tuple(roles), name, issued_at=_seconds(claims, "iat")
+        name, "external", grants, tuple(roles), name, issued_at=seconds_of(claims, "iat")
     )
 
 
-def _seconds(claims: Claims, name: str) -> float | None:
+def seconds_of(claims: Claims, name: str) -> float | None:
+    """Return a claim that is a time in Unix seconds; None without it. Raises Unauthorised."""
     value = claims.get(name)
     if value is None:
         return None
@@ -128,7 +139,8 @@ def _seconds(claims: Claims, name: str) -> float | None:
     return value
 
 
-def _audiences(claims: Claims) -> list[str]:
+def audiences_of(claims: Claims) -> list[str]:
+    """Return the audiences of a token. Raises Unauthorised if it has none, or no valid ones."""
     audience = claims.get("aud")
     listed = [audience] if isinstance(audience, str) else audience
     if not isinstance(listed, list) or not all(isinstance(one, str) for one in listed):

@@ -30,6 +30,7 @@ from opsjobs.settings.loader import (
     unknown,
 )
 from opsjobs.settings.mail import MailSettings
+from opsjobs.settings.oidc import OidcSettings
 from opsjobs.settings.platform import PlatformSettings, ServiceSettings
 from opsjobs.settings.safety import SafetySettings
 from opsjobs.settings.secrets import SecretsSettings
@@ -41,6 +42,7 @@ __all__ = [
     "ExecutionSettings",
     "IdentitySettings",
     "MailSettings",
+    "OidcSettings",
     "PlatformSettings",
     "RedisSettings",
     "RetentionSettings",

@@ -10,6 +10,7 @@ from pydantic import Field
 from opsjobs.model.secret import Secret
 from opsjobs.settings.identity import IdentitySettings
 from opsjobs.settings.mail import MailSettings
+from opsjobs.settings.oidc import OidcSettings
 from opsjobs.settings.platform import PlatformSettings
 from opsjobs.settings.safety import SafetySettings
 from opsjobs.settings.secrets import SecretsSettings
@@ -290,7 +291,8 @@ class ApiSettings(SettingsGroup):
         setting(
             "OPSJOBS_PUBLIC_URL",
             None,
-            "URL of opsjobs for people, for links in notifications. Not set: no links.",
+            "URL of opsjobs for people, for links in notifications and logins at an OpenID Connect "
+            "provider. Not set: no links.",
         )
     )
     docs: Annotated[bool, SWITCH] = setting(
@@ -479,6 +481,7 @@ class Settings(SettingsGroup):
     api: ApiSettings = Field(default_factory=ApiSettings)
     security: SecuritySettings = Field(default_factory=SecuritySettings)
     identity: IdentitySettings = Field(default_factory=IdentitySettings)
+    oidc: OidcSettings = Field(default_factory=OidcSettings)
     platform: PlatformSettings = Field(default_factory=PlatformSettings)
     mail: MailSettings = Field(default_factory=MailSettings)
     secrets: SecretsSettings = Field(default_factory=SecretsSettings)

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from opsjobs.model.errors import Failure
-from opsjobs.settings import identity, mail, platform
+from opsjobs.settings import identity, mail, oidc, platform
 from opsjobs.settings.groups import ClientEnvironment, ClientSettings, Settings
 from opsjobs.settings.production import unfit
 from opsjobs.settings.types import HOW_TO_MAKE_A_KEY
@@ -196,6 +196,9 @@ def _find_contradictions(settings: Settings) -> list[str]:
     """Return faults of combined values, and settings that production refuses."""
     production = settings.security.environment == "production"
     faults = list(identity.faults(settings.identity, production=production))
+    faults += oidc.faults(
+        settings.oidc, settings.identity, settings.api.public_url, production=production
+    )
     faults += platform.faults(settings.platform, settings.identity)
     faults += mail.faults(settings.mail, production=production)
     if production and not faults:

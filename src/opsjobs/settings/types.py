@@ -139,7 +139,7 @@ def https_or_local(example: str) -> BeforeValidator:
             raise ValueError(
                 f"write an address such as {example}, without a path, a user or a question mark"
             )
-        if parts.scheme == "http" and not _is_loopback(parts.hostname):
+        if parts.scheme == "http" and not is_loopback(parts.hostname):
             raise ValueError(
                 f"write an address with https, such as {example}: "
                 "http is for an agent on this machine alone"
@@ -149,7 +149,8 @@ def https_or_local(example: str) -> BeforeValidator:
     return from_text(parse)
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Return True for a host of this machine."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

@@ -93,6 +93,18 @@ class TokensOut(AnswerModel):
     expires_in: int = Field(description="Seconds until the access token expires")
 
 
+class ExternalPersonOut(AnswerModel):
+    """A person that the OpenID Connect provider has logged in."""
+
+    issuer: str
+    subject: str = Field(description="The person's identifier at the issuer")
+    name: str | None = Field(description="The claim name")
+    email: str | None
+    logout_url: str | None = Field(
+        description="The address at which a browser logs out at the issuer, too"
+    )
+
+
 class SessionOut(AnswerModel):
     """A session of a browser, of the caller."""
 
@@ -103,7 +115,10 @@ class SessionOut(AnswerModel):
     confirmed_until: Timestamp = Field(
         description="From then on sensitive changes need POST /auth/confirm"
     )
-    confirm_by: Literal["password", "code"] = Field(description="The proof to give there")
+    confirm_by: Literal["password", "code", "oidc"] = Field(
+        description="The proof to give there; oidc: at GET /auth/oidc?confirm=true instead"
+    )
+    external: ExternalPersonOut | None = Field(description="Null for users and API keys")
 
 
 class MeOut(AnswerModel):
@@ -139,11 +154,19 @@ class LoginListOut(AnswerModel):
     items: list[LoginOut]
 
 
+class SingleSignOnOut(AnswerModel):
+    """The login at the OpenID Connect provider."""
+
+    label: str = Field(description="The text of its button")
+    url: str = Field(description="The address at which a browser begins it")
+
+
 class LoginMethodsOut(AnswerModel):
     """The ways to log in."""
 
     password: bool = Field(description="False if there is no user")
     code: bool = Field(description="By a code of `opsjobs console`")
+    oidc: SingleSignOnOut | None = Field(description="Null if it is not set up")
 
 
 class LoginCodeOut(AnswerModel):

@@ -14,6 +14,7 @@ from opsjobs.model.access import Principal, PrincipalKind
 from opsjobs.model.grants import both, both_roles, grants_of, kept_of, principal_of, within
 from opsjobs.store.identities.api_keys import API_KEYS, TOKEN_PREFIX, ApiKey, ApiKeys, new_token
 from opsjobs.store.identities.cookie_sessions import CookieSessions
+from opsjobs.store.identities.oidc_logins import OidcLoginStore
 from opsjobs.store.identities.services import ServiceIdentities, parted
 from opsjobs.store.identities.sessions import Attempts, LockoutPolicy, LoginSessions
 from opsjobs.store.identities.users import Users
@@ -40,7 +41,8 @@ _USER = "select name, grants from users where name = %s and disabled_at is null"
 class IdentityStore(ApiKeys):
     """The API keys, and the others as `users`, `services`, `seen`.
 
-    Logins are `sessions` (of tokens), `cookies` (of browsers) and `attempts`.
+    Logins are `sessions` (of tokens), `cookies` (of browsers), `oidc_logins` (begun at the
+    OpenID Connect provider) and `attempts`. `issuer`: that provider, if there is one.
     """
 
     def __init__(
@@ -51,6 +53,8 @@ class IdentityStore(ApiKeys):
         external_kept_seconds: float = EXTERNAL_KEPT_SECONDS,
         session_seconds: float = 7 * 86_400.0,
         idle_seconds: float = 12 * 3_600.0,
+        issuer: str | None = None,
+        external_session_seconds: float | None = None,
         lock_out: LockoutPolicy | None = None,
     ) -> None:
         clock = clock or SystemClock()
@@ -63,7 +67,10 @@ class IdentityStore(ApiKeys):
             self.by_hash,
             kept_seconds=session_seconds,
             idle_seconds=idle_seconds,
+            issuer=issuer,
+            external_seconds=external_session_seconds,
         )
+        self.oidc_logins = OidcLoginStore(database)
         self.attempts = Attempts(database, lock_out or LockoutPolicy())
         self.services = ServiceIdentities(database, clock)
         self.seen = Seen(database, external_kept_seconds)

@@ -1,6 +1,7 @@
 """Sessions of browsers: a cookie is their only proof, and a code of one use may begin one.
 
-A session belongs to a user, or to an API key. Cookies and codes are stored by their hashes only.
+A session belongs to a user, to an API key, or to a person of the OpenID Connect provider, with the
+rights that the provider gave. Cookies and codes are stored by their hashes only.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Literal
 from uuid import UUID
@@ -19,6 +20,11 @@ from opsjobs.model.errors import Forbidden, NotFound, Unauthorised
 from opsjobs.model.execution import moment
 from opsjobs.model.grants import principal_of
 from opsjobs.store import audit
+from opsjobs.store.identities.session_owner import (
+    CONFIRMED_SECONDS,
+    ExternalPerson,
+    SessionOwner,
+)
 from opsjobs.store.identities.sessions import (
     FORGET_SESSIONS,
     SESSIONS_MAX,
@@ -32,9 +38,9 @@ CODE_SECONDS = 60
 CODES_MAX = 10
 """Unused codes of one user or API key at a time; a further one replaces the oldest."""
 CODE_CHARACTERS_MAX = 200
-CONFIRMED_SECONDS = 600
-"""Time after a login, or a confirmation, in which sensitive changes need no new proof."""
 AGENT_CHARACTERS_MAX = 200
+OIDC = "oidc"
+"""The proof of a login at the OpenID Connect provider, in the audit log."""
 USE_NOTED_EVERY_SECONDS = 60
 
 _USER = "select id, name, name as person from users where name = %s and disabled_at is null"
@@ -47,26 +53,31 @@ _KEY_BY_HASH = (
 )
 
 _BEGIN = """
-insert into sessions (id, user_id, key_sha256, cookie_sha256, expires_at, address, agent)
-values (%(id)s, %(user_id)s, %(key_sha256)s, %(cookie)s,
-  opsjobs_now() + make_interval(secs => %(kept)s), %(address)s, %(agent)s)
-returning id, created_at, expires_at, confirmed_at"""
+insert into sessions (id, user_id, key_sha256, issuer, subject, external_name, display_name, email,
+  roles, grants, issued_at, logout_url, cookie_sha256, confirmed_at, expires_at, address, agent)
+values (%(id)s, %(user_id)s, %(key_sha256)s, %(issuer)s, %(subject)s, %(external_name)s,
+  %(display_name)s, %(email)s, %(roles)s, %(grants)s, %(issued_at)s, %(logout_url)s, %(cookie)s,
+  opsjobs_now() - make_interval(secs => %(proof_age)s),
+  opsjobs_now() + make_interval(secs => %(kept)s), %(address)s, %(agent)s)"""
 
 _MAKE_ROOM = """
 update sessions set ended_at = opsjobs_now(), because = 'too many' where id in (
   select id from sessions
-  where (user_id = %(user_id)s or key_sha256 = %(key_sha256)s) and ended_at is null
+  where (user_id = %(user_id)s or key_sha256 = %(key_sha256)s or external_name = %(external_name)s)
+    and ended_at is null
   order by created_at desc, id desc offset %(most)s)"""
 
 _FIND = """
-select s.id, s.created_at, s.expires_at, s.confirmed_at, s.key_sha256, u.name, u.grants,
+select s.id, s.created_at, s.expires_at, s.confirmed_at, s.key_sha256, u.name,
+  coalesce(u.grants, s.grants) as grants, s.issuer, s.subject, s.external_name, s.display_name,
+  s.email, s.roles, s.issued_at, s.logout_url,
   s.confirmed_at > (select opsjobs_now()) - make_interval(secs => %(confirmed)s) as is_confirmed,
   s.last_used_at < (select opsjobs_now()) - make_interval(secs => %(noted)s) as unnoted
 from sessions s left join users u on u.id = s.user_id and u.disabled_at is null
 where s.cookie_sha256 = %(cookie)s and s.ended_at is null
   and s.expires_at > (select opsjobs_now())
   and s.last_used_at > (select opsjobs_now()) - make_interval(secs => %(idle)s)
-  and (s.user_id is null or u.id is not null)"""
+  and (s.user_id is null or u.id is not null) and (s.subject is null or s.issuer = %(issuer)s)"""
 
 _FACTS = ("id", "created_at", "expires_at", "confirmed_at", "is_confirmed")
 
@@ -76,15 +87,32 @@ _CONFIRM = """
 update sessions set confirmed_at = opsjobs_now() where id = %s and ended_at is null
 returning confirmed_at"""
 
+# The latest claims of a person hold in all sessions of that person.
+_REFRESH_PERSON = """
+update sessions set roles = %(roles)s, grants = %(grants)s, issued_at = %(issued_at)s
+where external_name = %(external_name)s and issuer = %(issuer)s and subject = %(subject)s
+  and ended_at is null and (issued_at is null or issued_at <= %(issued_at)s)"""
+
+_CONFIRM_PERSON = """
+update sessions set confirmed_at = opsjobs_now()
+where id = %(session)s and ended_at is null and issuer = %(issuer)s and subject = %(subject)s
+returning id"""
+
 _END = """
 with ended as (
   update sessions set ended_at = opsjobs_now(), because = 'logged out'
-  where cookie_sha256 = %s and ended_at is null returning user_id, key_sha256
+  where {chosen} and ended_at is null returning user_id, key_sha256, subject, external_name
 )
-select case when u.id is null then 'api_key' else 'user' end as thing,
-  coalesce(u.id, k.id) as id, coalesce(u.name, k.name) as name, coalesce(u.name, k.person) as person
+select case when e.subject is not null then 'external' when u.id is null then 'api_key'
+    else 'user' end as thing,
+  coalesce(u.id::text, k.id::text, e.subject) as id,
+  coalesce(u.name, k.name, e.external_name) as name,
+  coalesce(u.name, k.person, e.external_name) as person
 from ended e left join users u on u.id = e.user_id
   left join api_keys k on k.token_sha256 = e.key_sha256"""
+
+_END_BY_COOKIE = _END.format(chosen="cookie_sha256 = %s")
+_END_BY_ID = _END.format(chosen="id = %s")
 
 _FORGET_CODES = """
 delete from login_codes where expires_at < (select opsjobs_now()) or code_sha256 in (
@@ -106,7 +134,8 @@ from sessions s left join users u on u.id = s.user_id
 where s.ended_at is null and s.expires_at > (select opsjobs_now())
   and (s.cookie_sha256 is null
     or s.last_used_at > (select opsjobs_now()) - make_interval(secs => %(idle)s))
-  and case %(kind)s when 'user' then u.name = %(name)s when 'api_key' then k.name = %(name)s end"""
+  and case %(kind)s when 'user' then u.name = %(name)s when 'api_key' then k.name = %(name)s
+    when 'external' then s.external_name = %(name)s end"""
 
 _LIST = f"""
 select s.id, s.cookie_sha256 is not null as browser, s.created_at, s.last_used_at, s.expires_at,
@@ -114,7 +143,7 @@ select s.id, s.cookie_sha256 is not null as browser, s.created_at, s.last_used_a
 
 _END_THESE = f"""
 with chosen as (
-  select s.id, coalesce(u.id, k.id) as owner_id {_RUNNING_OF} and {{chosen}}
+  select s.id, coalesce(u.id::text, k.id::text, s.subject) as owner_id {_RUNNING_OF} and {{chosen}}
 )
 update sessions s set ended_at = opsjobs_now(), because = 'ended by hand'
 from chosen c where s.id = c.id and s.ended_at is null returning c.owner_id"""
@@ -122,26 +151,6 @@ _END_LOGIN = _END_THESE.format(chosen="s.id = %(id)s")
 _END_OTHERS = _END_THESE.format(chosen="s.id is distinct from %(kept)s")
 
 _HAS_USERS = "select exists (select from users where disabled_at is null) as found"
-
-
-@dataclass(frozen=True, slots=True)
-class SessionOwner:
-    """The user, or the API key, that a session belongs to."""
-
-    thing: Literal["user", "api_key"]
-    id: int
-    name: str
-    person: str | None
-    key_sha256: bytes | None = None
-    password_hash: str | None = field(default=None, repr=False)
-    """That of a user when it proved who it is."""
-
-    def values(self) -> dict[str, Any]:
-        """Return the columns that name the owner."""
-        return {
-            "user_id": self.id if self.thing == "user" else None,
-            "key_sha256": self.key_sha256,
-        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +164,7 @@ class CookieSession:
     confirmed_at: datetime
     is_confirmed: bool
     """True if the last proof is so fresh that sensitive changes need no other one."""
+    external: ExternalPerson | None = None
 
     @property
     def confirmed_until(self) -> datetime:
@@ -200,6 +210,8 @@ class CookieSessions:
 
     `kept_seconds`: the lifetime of a session. `idle_seconds`: how long it lasts without a request.
     `key_principal`: returns the current rights of the API key with this hash of its token.
+    `issuer`: the OpenID Connect provider whose people may have sessions, for at most
+    `external_seconds`; None if there is none.
     """
 
     def __init__(
@@ -210,12 +222,16 @@ class CookieSessions:
         *,
         kept_seconds: float,
         idle_seconds: float,
+        issuer: str | None = None,
+        external_seconds: float | None = None,
     ) -> None:
         self._database = database
         self._clock = clock
         self._key_principal = key_principal
         self.kept_seconds = kept_seconds
         self.idle_seconds = idle_seconds
+        self._issuer = issuer
+        self.external_seconds = min(kept_seconds, external_seconds or kept_seconds)
 
     async def begin(
         self,
@@ -236,17 +252,20 @@ class CookieSessions:
             **owner.values(),
             "id": uuid7(self._clock.now()),
             "cookie": digest(cookie),
-            "kept": self.kept_seconds,
+            "kept": self.kept_seconds if owner.external is None else self.external_seconds,
+            "proof_age": owner.proof_age_seconds,
             "address": client.address,
             "agent": client.agent and client.agent[:AGENT_CHARACTERS_MAX],
             "most": SESSIONS_MAX,
         }
         async with self._database.transaction() as connection:
-            if owner.thing == "user":
+            if isinstance(owner.id, int) and owner.thing == "user":
                 await check_still_proven(connection, owner.id, owner.password_hash or "")
             await connection.execute(FORGET_SESSIONS)
             await connection.execute(_BEGIN, values)
             await connection.execute(_MAKE_ROOM, values)
+            if owner.external is not None:
+                await connection.execute(_REFRESH_PERSON, values)
             if owner.thing == "user":
                 await connection.execute(
                     "update users set last_login_at = opsjobs_now(), password_hash = "
@@ -265,16 +284,20 @@ class CookieSessions:
             "noted": USE_NOTED_EVERY_SECONDS,
             "idle": self.idle_seconds,
             "confirmed": CONFIRMED_SECONDS,
+            "issuer": self._issuer,
         }
         row = await self._database.fetch_one(_FIND, values)
-        principal = None if row is None else await self._principal(row)
-        if row is None or principal is None:
+        if row is None:
+            raise _ended()
+        external = None if row["subject"] is None else ExternalPerson.of_session(row)
+        principal = await self._principal(row) if external is None else external.principal
+        if principal is None:
             raise _ended()
         if row["unnoted"]:
             # One write per minute and session, not per request.
             await self._database.fetch(_USED, [row["id"]])
         facts = {name: row[name] for name in _FACTS}
-        return CookieSession(principal=principal, **facts)
+        return CookieSession(principal=principal, external=external, **facts)
 
     async def _principal(self, row: Mapping[str, Any]) -> Principal | None:
         if row["key_sha256"] is not None:
@@ -290,12 +313,37 @@ class CookieSessions:
             await audit.record(connection, "login.confirmed", "login", str(session.id), reason=how)
         return replace(session, confirmed_at=row["confirmed_at"], is_confirmed=True)
 
+    async def confirm_person(self, session: UUID, person: ExternalPerson) -> bool:
+        """Record that the person of a session has logged in again at the provider.
+
+        Return False if the session is that of another person, or has ended.
+        """
+        values = {**person.values(), "session": session}
+        owner = SessionOwner.of_person(person)
+        async with self._database.transaction() as connection:
+            row = await (await connection.execute(_CONFIRM_PERSON, values)).fetchone()
+            if row is None:
+                return False
+            await connection.execute(_REFRESH_PERSON, values)
+            acting = replace(audit.actor(), name=owner.name, kind=owner.thing, person=owner.person)
+            with audit.acting(acting):
+                await audit.record(
+                    connection, "login.confirmed", "login", str(session), reason=OIDC
+                )
+        return True
+
     async def end(self, cookie: str) -> None:
         """End the session of a cookie; an unknown one ends nothing."""
-        if len(cookie) > COOKIE_CHARACTERS_MAX:
-            return
+        if len(cookie) <= COOKIE_CHARACTERS_MAX:
+            await self._end(_END_BY_COOKIE, digest(cookie))
+
+    async def end_replaced(self, session: UUID) -> None:
+        """End the session that a new login in the same browser replaces."""
+        await self._end(_END_BY_ID, session)
+
+    async def _end(self, statement: str, key: bytes | UUID) -> None:
         async with self._database.transaction() as connection:
-            row = await (await connection.execute(_END, [digest(cookie)])).fetchone()
+            row = await (await connection.execute(statement, [key])).fetchone()
             if row is not None and row["id"] is not None:
                 owner = SessionOwner(**row)
                 await _record_by(connection, owner, f"{owner.thing}.logged_out", None)

@@ -241,7 +241,8 @@ class Attempts:
     async def begin(self, name: str | None, address: str | None, *, user_id: int | None) -> None:
         """Count an attempt. Raises TooMany: then the password is not checked.
 
-        `name`: None for a login by a code, which names no user: it is counted by address only.
+        `name`: None for a login by a code, or at the OpenID Connect provider, which names no user:
+        it is counted by address only.
         `user_id`: that of the user who has this name, if any. Every attempt counts as failed until
         `succeeded` is called.
         """
@@ -284,10 +285,13 @@ class Attempts:
                 await connection.execute(_WELL, [_of_name_from(name, address)])
                 await connection.execute(_LESS, [_of_name(name)])
 
-    async def failed(self, name: str | None, *, user_id: int | None) -> None:
+    async def failed(
+        self, name: str | None, *, user_id: int | None, reason: str | None = None
+    ) -> None:
         """Record a failed login, within the limit of the window; `name` None: by a code.
 
-        A name that belongs to no user may be a mistyped password, so it is not recorded.
+        A name that belongs to no user may be a mistyped password, so it is not recorded. `reason`:
+        of a login at the OpenID Connect provider.
         """
         async with self._database.transaction() as connection:
             values = {
@@ -298,11 +302,14 @@ class Attempts:
             row = await (await connection.execute(_COUNT, values)).fetchone()
             assert row is not None
             if row["n"] <= AUDITED_MAX:
-                reason = "the password is wrong, or the user disabled"
-                if name is None:
+                if reason is None and name is None:
                     reason = "the code is unknown, used or expired"
-                elif not user_id:
-                    reason = "there is no such user"
+                elif reason is None:
+                    reason = (
+                        "the password is wrong, or the user disabled"
+                        if user_id
+                        else "there is no such user"
+                    )
                 await audit.record(
                     connection,
                     "login.failed",

@@ -1,0 +1,99 @@
+"""Owners of sessions: users, API keys, and people of the OpenID Connect provider."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from psycopg.types.json import Jsonb
+
+from opsjobs.model.access import Principal
+from opsjobs.model.grants import grants_of, kept_of
+
+CONFIRMED_SECONDS = 600
+"""Time after a login, or a confirmation, in which sensitive changes need no new proof."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExternalPerson:
+    """A person that the OpenID Connect provider has logged in, with the rights of the claims."""
+
+    issuer: str
+    subject: str
+    """The person's identifier at the issuer."""
+    principal: Principal
+    display_name: str | None = None
+    email: str | None = None
+    logout_url: str | None = None
+    """The address at which a browser logs out at the issuer, too."""
+    proof_age_seconds: float | None = field(default=None, compare=False)
+    """The age of the person's last proof; None if the issuer does not state it."""
+
+    @classmethod
+    def of_session(cls, row: Mapping[str, Any]) -> ExternalPerson:
+        """Return the person of a session's row."""
+        name = row["external_name"]
+        grants, roles = grants_of(row["grants"]), tuple(row["roles"])
+        principal = Principal(name, "external", grants, roles, name, issued_at=row["issued_at"])
+        facts = {key: row[key] for key in ("display_name", "email", "logout_url")}
+        return cls(row["issuer"], row["subject"], principal, **facts)
+
+    def values(self) -> dict[str, Any]:
+        """Return the columns of the person."""
+        return {
+            "issuer": self.issuer,
+            "subject": self.subject,
+            "external_name": self.principal.name,
+            "display_name": self.display_name,
+            "email": self.email,
+            "roles": list(self.principal.roles),
+            "grants": Jsonb(kept_of(self.principal.grants)),
+            "issued_at": self.principal.issued_at,
+            "logout_url": self.logout_url,
+        }
+
+
+_NO_PERSON = dict.fromkeys(
+    (
+        *("issuer", "subject", "external_name", "display_name", "email", "roles", "grants"),
+        *("issued_at", "logout_url"),
+    )
+)
+
+
+@dataclass(frozen=True, slots=True)
+class SessionOwner:
+    """The user, the API key, or the person of the provider that a session belongs to."""
+
+    thing: Literal["user", "api_key", "external"]
+    id: int | str
+    """The identifier at the issuer, for a person of the provider."""
+    name: str
+    person: str | None
+    key_sha256: bytes | None = None
+    password_hash: str | None = field(default=None, repr=False)
+    """That of a user when it proved who it is."""
+    external: ExternalPerson | None = None
+
+    @classmethod
+    def of_person(cls, person: ExternalPerson) -> SessionOwner:
+        """Return the owner for a person of the provider."""
+        name = person.principal.name
+        return cls(thing="external", id=person.subject, name=name, person=name, external=person)
+
+    def values(self) -> dict[str, Any]:
+        """Return the columns that name the owner."""
+        return {
+            "user_id": self.id if self.thing == "user" else None,
+            "key_sha256": self.key_sha256,
+            **(_NO_PERSON if self.external is None else self.external.values()),
+        }
+
+    @property
+    def proof_age_seconds(self) -> float:
+        """The age of the owner's last proof; too high if that is unknown."""
+        if self.external is None:
+            return 0.0
+        age = self.external.proof_age_seconds
+        return CONFIRMED_SECONDS if age is None else min(age, CONFIRMED_SECONDS)
