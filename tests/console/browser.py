@@ -21,6 +21,7 @@ from playwright.sync_api import (
 
 Result = TypeVar("Result")
 DESKTOP = (1440, 900)
+TABLET = (768, 1024)
 PHONE = (390, 844)
 WAIT_MS = 10_000
 # WCAG 2.2 AA, and what follows from it.
@@ -147,6 +148,21 @@ def log_in(context: BrowserContext, url: str, token: str) -> None:
         headers={"Origin": url},
     )
     assert begun.ok, begun.text()
+
+
+# All that a page holds: its document with what is typed, its address, its history, its storage.
+_HELD = """() => JSON.stringify([
+  document.documentElement.outerHTML,
+  [...document.querySelectorAll("input, textarea, select")].map((field) => field.value),
+  location.href, history.state, document.title, document.cookie, localStorage, sessionStorage,
+  performance.getEntriesByType("resource").map((entry) => entry.name),
+])"""
+
+
+def held(page: Page) -> str:
+    """Return all that a page holds and keeps."""
+    text: str = page.evaluate(_HELD)
+    return text
 
 
 def check_accessibility(page: Page) -> None:

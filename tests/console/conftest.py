@@ -52,6 +52,12 @@ class Stack:
         ended: dict[str, Any] = self.call("GET", f"/executions/{made['id']}")
         return ended
 
+    def twin(self, machine: str, name: str, labels: dict[str, str]) -> None:
+        """Add a target of another name that is a machine of the lab."""
+        (lab,) = self.call("GET", f"/targets?name={machine}")["items"]
+        way = {key: lab[key] for key in ("host", "port", "credential", "host_keys")}
+        self.call("POST", "/targets", {"name": name, "labels": labels, **way})
+
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[BrowserThread]:

@@ -53,17 +53,26 @@ def press(page: Page, role: str, name: str | re.Pattern[str]) -> None:
     page.keyboard.press("Enter")
 
 
-def test_launch_cancel_and_retry_by_keyboard_alone(visit: Visit, stack: Stack, job: str) -> None:
-    execution = hold(stack, job)
+def test_launch_cancel_and_retry_by_keyboard_alone(visit: Visit, job: str) -> None:
     with visit() as ada:
         page = ada.go("/")
         page.keyboard.press("g")
-        page.keyboard.press("e")
-        expect(page.get_by_role("heading", name="Executions", exact=True)).to_be_visible()
+        page.keyboard.press("j")
+        expect(page.get_by_role("heading", name="Jobs", exact=True)).to_be_visible()
         ada.settle()
-        tab_to(page, page.get_by_role("row", name=re.compile(f"hold-on #{execution}")))
+        tab_to(page, page.get_by_role("row", name=re.compile("hold-on")))
         page.keyboard.press("Enter")
-        expect(page).to_have_url(re.compile(f"/executions/{execution}$"))
+        expect(page).to_have_url(re.compile(f"/jobs/{job}$"))
+        press(page, "link", "Launch…")
+        tab_to(page, page.get_by_label("seconds"))
+        page.keyboard.press("Control+a")
+        page.keyboard.type("600")
+        tab_to(page, page.get_by_label("Why"))
+        page.keyboard.type("all of them")
+        expect(page.get_by_role("button", name=f"Launch on {MACHINES} targets")).to_be_enabled()
+        press(page, "button", f"Launch on {MACHINES} targets")
+        expect(page).to_have_url(re.compile(r"/executions/\d+$"))
+        execution = page.url.rpartition("/")[2]
         expect(page.get_by_role("button", name=f"{RUNNING} running")).to_be_visible()
 
         press(page, "button", "Cancel")

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
+from typing import Any
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import CDPSession, Page, expect
 
 from console.browser import Visitor
 from console.conftest import Stack, Visit
@@ -39,6 +40,7 @@ FRAMES_P95 = 6.0
 NODES_MAX = 1_500
 STATES_A_SECOND = 1_000
 STORM_SECONDS = 6
+HEAP_GROWTH = 1.25
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +78,15 @@ def nodes(page: Page) -> int:
 def work_ms(page: Page) -> float:
     """How long a fixed piece of work takes now."""
     return min(page.evaluate(WORK) for _ in range(3))
+
+
+def heap_bytes(session: CDPSession) -> float:
+    """What the page holds after a collection."""
+    session.send("HeapProfiler.collectGarbage")
+    session.send("Performance.enable")
+    metrics: list[dict[str, Any]] = session.send("Performance.getMetrics")["metrics"]
+    found: float = next(m["value"] for m in metrics if m["name"] == "JSHeapUsedSize")
+    return found
 
 
 def opened(ada: Visitor, path: str) -> Page:
@@ -195,7 +206,8 @@ def test_a_thousand_states_a_second_are_kept_up_with(
     with visit() as ada:
         page = opened(ada, f"/executions/{execution}")
         expect(page.get_by_role("button", name=f"{size:,} waiting")).to_be_visible()
-        before = nodes(page)
+        session = page.context.new_cdp_session(page)
+        before, heap = nodes(page), heap_bytes(session)
         page.evaluate("window.watchFrames()")
         with seeded.playing(storm):
             expect(page.get_by_text("partial").first).to_be_visible(timeout=60_000)
@@ -205,3 +217,5 @@ def test_a_thousand_states_a_second_are_kept_up_with(
         assert sum(Counter(counts).values()) == size
         assert frames[int(len(frames) * 0.95)] / work_ms(page) < FRAMES_P95
         assert nodes(page) < before + 400
+        page.evaluate("window.frames.length = 0")
+        assert heap_bytes(session) < heap * HEAP_GROWTH

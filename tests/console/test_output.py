@@ -21,6 +21,28 @@ HOSTILE = (
     r"\033]0;title\007\033[2J<img src=x onerror=alert(1)>\342\200\256txt.exe\n10%%\r100%%\n'"
 )
 
+# Jumps to anywhere; the time from one to the second frame after it, which 95 of 100 keep to.
+JUMP = """async (jumps) => {
+  const box = document.querySelector(".log");
+  const frame = () => new Promise(requestAnimationFrame);
+  const times = [];
+  for (let n = 0; n < jumps; n++) {
+    const start = performance.now();
+    box.scrollTop = box.scrollHeight * ((n * 0.618) % 1);
+    await frame();
+    await frame();
+    times.push(performance.now() - start);
+  }
+  return times.sort((a, b) => a - b)[Math.floor(jumps * 0.95)];
+}"""
+JUMPS = 60
+JUMP_RATIO = 2.0
+# What is jumped in for comparison: as high, with nothing in it.
+EMPTY = (
+    '<div class="log" style="block-size: 600px; overflow: auto">'
+    '<div style="block-size: 8000000px"></div></div>'
+)
+
 
 def launch(stack: Stack, command: str, *targets: str, **more: Any) -> int:
     """Run a command on machines of the lab to its end; the id of the execution."""
@@ -88,6 +110,23 @@ def test_a_million_lines_are_scrolled_found_and_linked(
         expect(page).to_have_url(re.compile(r"#L500000$"))
         page.reload()
         expect(log.locator(".log-chosen .log-text")).to_have_text("ERROR 500000")
+
+
+def test_a_jump_in_a_million_lines_costs_no_more_than_two_in_an_empty_box(
+    visit: Visit, large: int
+) -> None:
+    with visit() as ada:
+        ratios = []
+        for _ in range(3):
+            ada.page.goto("about:blank")
+            ada.page.set_content(EMPTY)
+            empty = ada.page.evaluate(JUMP, JUMPS)
+            page = ada.go(f"/executions/{large}?tab=output&on=lab-1")
+            expect(page.get_by_text(f"{LINES:,} lines")).to_be_visible(timeout=SEARCH_MS)
+            ratios.append(page.evaluate(JUMP, JUMPS) / empty)
+            if ratios[-1] <= JUMP_RATIO:
+                break
+        assert min(ratios) <= JUMP_RATIO, ratios
 
 
 def test_output_reaches_no_further_than_its_line(visit: Visit, stack: Stack) -> None:

@@ -1,10 +1,15 @@
-"""Every page: both themes, wide and narrow, nothing that axe finds, no message in the console."""
+"""Every page: as admin and viewer, both themes, three widths, without its data; nothing that axe finds, no message."""
 
 from __future__ import annotations
 
-import pytest
+import re
+from typing import Any
 
-from console.browser import DESKTOP, PHONE, check_accessibility, check_width
+import pytest
+from playwright.sync_api import CDPSession, Route, expect
+
+from architecture.tree import ROOT
+from console.browser import DESKTOP, PHONE, TABLET, Visitor, check_accessibility, check_width
 from console.conftest import Stack, Visit
 
 # Each page of the console has its line here.
@@ -33,8 +38,13 @@ PAGES = [
     "/calendars",
     "/files",
     "/approvals",
+    "/approvals/1",
     "/me",
 ]
+# Pages for which a viewer lacks the permission: they say so.
+REFUSED = {"/audit", "/access", "/credentials", "/launch", "/jobs/1/launch"}
+# It asks for nothing before something is typed.
+WITHOUT_DATA = {"/launch"}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -61,12 +71,146 @@ def _lived_in(stack: Stack) -> None:
     )
 
 
-@pytest.mark.parametrize("path", PAGES)
-@pytest.mark.parametrize(("theme", "size"), [("light", DESKTOP), ("dark", PHONE)])
-def test_a_page_is_accessible_and_fits(
-    visit: Visit, path: str, theme: str, size: tuple[int, int]
-) -> None:
-    with visit(theme=theme, size=size) as ada:
-        page = ada.go(path)
+def test_every_page_has_its_line() -> None:
+    source = (ROOT / "console" / "src" / "routes.ts").read_text()
+    patterns = re.findall(r'^  page\("([^"]+)"', source, re.MULTILINE)
+    assert len(patterns) > 20
+    paths = [path.partition("?")[0] for path in PAGES]
+    shapes = {re.sub(r"/(\d+|lab-1)\b", "/:id", path) for path in paths}
+    assert shapes == set(patterns)
+
+
+def faults(visitor: Visitor, path: str) -> list[str]:
+    """What is wrong with a page: light and wide, then narrower, then dark and on a phone."""
+    found: list[str] = []
+
+    def check(theme: str, size: tuple[int, int], *, axe: bool = True) -> None:
+        page.emulate_media(color_scheme=theme, reduced_motion="reduce")  # type: ignore[arg-type]
+        page.set_viewport_size({"width": size[0], "height": size[1]})
+        for assertion in (check_width, check_accessibility)[: 1 + axe]:
+            try:
+                assertion(page)
+            except AssertionError as failed:
+                found.append(f"{theme}, {size[0]} px: {failed}")
+
+    page = visitor.page
+    page.set_viewport_size({"width": DESKTOP[0], "height": DESKTOP[1]})
+    visitor.go(path)
+    check("light", DESKTOP)
+    check("light", TABLET, axe=False)
+    check("dark", PHONE)
+    found += [f"{path}: {one}" for one in visitor.wrong]
+    visitor.wrong.clear()
+    return found
+
+
+@pytest.mark.parametrize("role", [None, "viewer"])
+def test_every_page_is_accessible_and_fits(visit: Visit, role: str | None) -> None:
+    wrong: list[str] = []
+    with visit(role=role) as somebody:
+        for path in PAGES:
+            is_refused = role is not None and path.partition("?")[0] in REFUSED
+            somebody.refusals = {403} if is_refused else set()
+            wrong += faults(somebody, path)
+            if is_refused:
+                expect(somebody.page.get_by_role("alert").first).to_contain_text("forbidden")
+    assert not wrong, "\n".join(wrong)
+
+
+def refuse(status: int, code: str) -> Any:
+    """A handler of routes that answers every question of a page with a refusal."""
+    problem = {
+        "type": "about:blank", "title": "Refused", "status": status,
+        "detail": "PostgreSQL does not answer.", "code": code, "request_id": "r-1",
+    }  # fmt: skip
+
+    def handle(route: Route) -> None:
+        if "/auth/me" in route.request.url or "/events" in route.request.url:
+            route.continue_()
+        else:
+            route.fulfill(status=status, json=problem, content_type="application/problem+json")
+
+    return handle
+
+
+def test_every_page_without_its_data_says_why_and_what_to_do(visit: Visit) -> None:
+    with visit() as ada:
+        ada.refusals = {503}
+        ada.page.route("**/api/v1/**", refuse(503, "database_unavailable"))
+        for path in PAGES:
+            page = ada.go(path)
+            if path.partition("?")[0] in WITHOUT_DATA:
+                continue
+            alert = page.get_by_role("alert").first
+            for words in ("PostgreSQL does not answer.", "database_unavailable", "r-1"):
+                expect(alert).to_contain_text(words)
+            expect(page.get_by_text("Loading", exact=False)).to_have_count(0)
+        check_accessibility(page)
+
+
+@pytest.mark.parametrize(
+    ("status", "code"), [(403, "forbidden"), (404, "not_found"), (410, "log_expired")]
+)
+def test_a_refusal_is_said_with_its_code(visit: Visit, status: int, code: str) -> None:
+    with visit(theme="dark", size=PHONE) as ada:
+        ada.refusals = {status}
+        ada.page.route("**/api/v1/**", refuse(status, code))
+        page = ada.go("/jobs/1")
+        expect(page.get_by_role("alert").first).to_contain_text(code)
         check_accessibility(page)
         check_width(page)
+        page.unroute_all()
+        page.get_by_role("button", name="Try again").first.click()
+        expect(page.get_by_role("alert")).to_have_count(0)
+
+
+HIDE = """() => {
+  Object.defineProperty(document, "hidden", { configurable: true, get: () => true });
+  document.dispatchEvent(new Event("visibilitychange"));
+}"""
+
+
+def test_no_page_in_a_hidden_tab_asks_more_than_once_a_minute(visit: Visit) -> None:
+    with visit() as ada:
+        ada.page.clock.install()
+        asked: list[str] = []
+        ada.page.on("request", lambda request: asked.append(request.url))
+        for path in PAGES:
+            page = ada.go(path)
+            page.evaluate(HIDE)
+            page.wait_for_load_state("load")
+            asked.clear()
+            page.clock.run_for(60_000)
+            assert len(asked) <= 1, f"{path}: {asked}"
+
+
+# Counts the frames that a page asks for: one that moves nothing asks for none.
+FRAMES = """
+window.framesAsked = 0;
+const ask = window.requestAnimationFrame;
+window.requestAnimationFrame = (draw) => { window.framesAsked++; return ask.call(window, draw); };
+"""
+IDLE_SECONDS = 2
+IDLE_SHARE = 0.03
+
+
+@pytest.mark.parametrize("path", ["/", "/executions/1?tab=targets", "/executions/3"])
+def test_an_idle_page_costs_nothing(visit: Visit, path: str) -> None:
+    with visit() as ada:
+        ada.page.add_init_script(FRAMES)
+        page = ada.go(path)
+        page.wait_for_timeout(1_000)
+        session = page.context.new_cdp_session(page)
+        # Time of the processor, so that a busy machine does not count.
+        session.send("Performance.enable", {"timeDomain": "threadTicks"})
+        before, frames = task_seconds(session), page.evaluate("window.framesAsked")
+        page.wait_for_timeout(IDLE_SECONDS * 1_000)
+        assert page.evaluate("window.framesAsked") - frames <= 1
+        assert task_seconds(session) - before < IDLE_SECONDS * IDLE_SHARE
+
+
+def task_seconds(session: CDPSession) -> float:
+    """The time that the page has worked."""
+    metrics: list[dict[str, Any]] = session.send("Performance.getMetrics")["metrics"]
+    found: float = next(m["value"] for m in metrics if m["name"] == "TaskDuration")
+    return found

@@ -160,7 +160,10 @@ function NoRows({ view, runs }: { view: ExecutionView; runs: Runs }) {
       <span class="row">
         {words.map((word) => (
           <button key={word} type="button" class="button small" onClick={() => drop(word)}>
-            Without <code>{word}</code>
+            Without{" "}
+            <code>
+              <Text of={word} />
+            </code>
           </button>
         ))}
         <button

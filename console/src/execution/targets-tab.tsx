@@ -6,6 +6,7 @@ import type { Runs } from "../matrix/runs.ts";
 import { RUN_STATUSES } from "../matrix/states.ts";
 import { copy } from "../parts/copy.tsx";
 import { Filter } from "../parts/filter.tsx";
+import { Text } from "../parts/text.tsx";
 import { mayDo } from "../state/rights.ts";
 import { query, setQuery } from "../router.tsx";
 import { allOf, describe, flip, isEmpty, NOTHING } from "../state/selection.ts";
@@ -140,7 +141,9 @@ function SelectionBar({ view, runs }: { view: ExecutionView; runs: Runs }) {
   return (
     <div class="row selection" role="region" aria-label="Selection">
       <b>{number} selected</b>
-      <code>{describe(selection)}</code>
+      <code>
+        <Text of={describe(selection)} />
+      </code>
       {execution && mayDo("executions:retry", labels) && (
         <button
           type="button"

@@ -1,6 +1,7 @@
 /** The form of a job's parameters: a field for each, by its type, checked while typing. */
 import type { ParameterDraft } from "../api/types.ts";
 import { Check, Field } from "../parts/form.tsx";
+import { markHidden } from "../parts/hidden-characters.ts";
 import { faultOf, isSecret, type Typed } from "./parameters.ts";
 
 interface FieldsProps {
@@ -35,7 +36,7 @@ interface ParameterFieldProps {
 }
 
 function ParameterField({ parameter, text, touched, onInput }: ParameterFieldProps) {
-  const label = parameter.label || parameter.name;
+  const label = markHidden(parameter.label || parameter.name);
   const hint = hintOf(parameter);
   if (parameter.type === "boolean")
     return (
@@ -63,7 +64,7 @@ function hintOf(parameter: ParameterDraft): string | undefined {
   if (parameter.from_credential) words.push(`Empty: the credential ${parameter.from_credential}.`);
   if (parameter.type === "host_list") words.push("Hosts, with commas or blanks between them.");
   if (parameter.type === "datetime") words.push("A time with its zone.");
-  return words.filter(Boolean).join(" ") || undefined;
+  return markHidden(words.filter(Boolean).join(" ")) || undefined;
 }
 
 function control(parameter: ParameterDraft, text: string, onInput: (text: string) => void) {
@@ -75,7 +76,7 @@ function control(parameter: ParameterDraft, text: string, onInput: (text: string
         <option value="">{parameter.required ? "Choose one" : "Nothing"}</option>
         {parameter.choices.map((choice) => (
           <option key={String(choice)} value={String(choice)}>
-            {String(choice)}
+            {markHidden(String(choice))}
           </option>
         ))}
       </select>
@@ -118,7 +119,7 @@ function Choices({ parameter, label, hint, text, onInput }: ChoicesProps) {
       {(parameter.choices ?? []).map((choice) => (
         <Check
           key={String(choice)}
-          label={String(choice)}
+          label={markHidden(String(choice))}
           checked={chosen.has(String(choice))}
           onChange={(on) => toggle(String(choice), on)}
         />

@@ -119,25 +119,30 @@ const SEVERITY: readonly number[] = TONE_OF.map((tone, status) => {
 });
 
 const NATURAL = new Intl.Collator("en", { numeric: true });
-const ranks = new WeakMap<Runs, Uint32Array>();
+const orders = new WeakMap<Runs, Uint32Array>();
 
-/** The rank of each row by its name, with web-2 before web-10; computed once. */
-export function nameRank(runs: Runs): Uint32Array {
-  let rank = ranks.get(runs);
-  if (!rank) {
+/** All rows in the order of their names, with web-2 before web-10; computed once. */
+export function nameOrder(runs: Runs): Uint32Array {
+  let order = orders.get(runs);
+  if (!order) {
     // Texts of equal length for numbers: a collator would take ten times as long.
     const keys = runs.name.map((name) =>
       name.replace(/\d+/g, (digits) => digits.padStart(10, "0")),
     );
-    const order = Uint32Array.from(runs.name.keys());
+    order = Uint32Array.from(runs.name.keys());
     order.sort((a, b) => (keys[a]! < keys[b]! ? -1 : keys[a]! > keys[b]! ? 1 : a - b));
-    rank = new Uint32Array(runs.count);
-    order.forEach((row, place) => {
-      rank![row] = place;
-    });
-    ranks.set(runs, rank);
+    orders.set(runs, order);
   }
-  return rank;
+  return order;
+}
+
+/** Some rows in the order of their names, without comparing these again. */
+function named(rows: Uint32Array, runs: Runs): Uint32Array {
+  const order = nameOrder(runs);
+  if (rows.length === runs.count) return order;
+  const wanted = new Uint8Array(runs.count);
+  for (const row of rows) wanted[row] = 1;
+  return order.filter((row) => wanted[row] === 1);
 }
 
 /** Sort rows; equal ones stay in the order of their names, and rows without a value come last. */
@@ -148,26 +153,25 @@ export function sorted(
   descending: boolean,
   nowMs: number,
 ): Uint32Array {
-  const rank = nameRank(runs);
   if (key === "launch") return descending ? rows.toReversed() : rows;
-  const value = sortValue(runs, key, rank, nowMs);
-  const sign = descending ? -1 : 1;
-  return rows.toSorted((a, b) => {
-    const left = value(a);
-    const right = value(b);
-    if (left === right) return rank[a]! - rank[b]!;
-    if (Number.isNaN(left)) return Number.isNaN(right) ? rank[a]! - rank[b]! : 1;
-    if (Number.isNaN(right)) return -1;
-    return sign * (left - right);
-  });
+  const inOrder = named(rows, runs);
+  if (key === "name") return descending ? inOrder.toReversed() : inOrder;
+  const value = sortValue(runs, key, nowMs);
+  // Only the different values are compared: of 10,000 rows few differ.
+  const groups = new Map<number, number[]>();
+  for (const row of inOrder) {
+    const of = value(row);
+    const group = groups.get(of);
+    if (group) group.push(row);
+    else groups.set(of, [row]);
+  }
+  const values = Float64Array.from(groups.keys()).filter((of) => !Number.isNaN(of));
+  values.sort();
+  if (descending) values.reverse();
+  return Uint32Array.from([...values, Number.NaN].flatMap((of) => groups.get(of) ?? []));
 }
 
-function sortValue(
-  runs: Runs,
-  key: SortKey,
-  rank: Uint32Array,
-  nowMs: number,
-): (row: number) => number {
+function sortValue(runs: Runs, key: SortKey, nowMs: number): (row: number) => number {
   switch (key) {
     case "status":
       return (row) => SEVERITY[runs.status[row]!]!;
@@ -182,10 +186,8 @@ function sortValue(
     }
     case "began":
       return (row) => runs.startedMs[row]!;
-    case "took":
-      return (row) => runs.tookMs(row, nowMs);
     default:
-      return (row) => rank[row]!;
+      return (row) => runs.tookMs(row, nowMs);
   }
 }
 
@@ -200,11 +202,10 @@ export function grouped(
   labels: Labels = {},
   status: Uint8Array = runs.status,
 ): Group[] {
-  const rank = nameRank(runs);
-  const named = rows.toSorted((a, b) => rank[a]! - rank[b]!);
-  if (by === "name") return [{ label: "", rows: named }];
+  const inOrder = named(rows, runs);
+  if (by === "name") return [{ label: "", rows: inOrder }];
   const groups = new Map<string, number[]>();
-  for (const row of named) {
+  for (const row of inOrder) {
     const key = groupKey(runs, row, by, labels, status);
     const group = groups.get(key);
     if (group) group.push(row);

@@ -28,7 +28,7 @@ export default function ApprovalPage({ id }: { id: string }) {
   useTitle(`Approval ${id}`);
   return (
     <div class="stack">
-      <Loaded resource={approval} what={`approval ${id}`}>
+      <Loaded resource={approval} what={`approval ${id}`} heading={`Approval ${id}`}>
         {(found) => (
           <>
             <Head approval={found} resource={approval} />

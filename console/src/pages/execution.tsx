@@ -25,7 +25,7 @@ export default function ExecutionPage({ id }: { id: string }) {
     return () => view.stop();
   }, [view]);
   return (
-    <Loaded resource={view.execution} what="the execution">
+    <Loaded resource={view.execution} what="the execution" heading={`Execution ${id}`}>
       {(execution) => <Body view={view} execution={execution} />}
     </Loaded>
   );

@@ -30,7 +30,7 @@ import "../style/launch.css";
 export default function JobLaunch({ id }: { id: string }) {
   const job = useResource((signal) => ask("GET /jobs/{id}", { path: { id }, signal }), [id]);
   return (
-    <Loaded resource={job} what="the job">
+    <Loaded resource={job} what="the job" heading={`Launch job ${id}`}>
       {(found) => <LaunchForm key={found.version} job={found} />}
     </Loaded>
   );

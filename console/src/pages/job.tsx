@@ -30,7 +30,7 @@ export default function Job({ id }: { id: string }) {
     REFRESH_SECONDS,
   );
   return (
-    <Loaded resource={job} what="the job">
+    <Loaded resource={job} what="the job" heading={`Job ${id}`}>
       {(found) => <Shown job={found} resource={job} />}
     </Loaded>
   );
@@ -124,7 +124,8 @@ function Definition({ job }: { job: JobAnswer }) {
             <Text of={text} />
           </pre>
           <p class="small dim">
-            To change it: <code>opsjobs jobs export {job.name} &gt; job.yaml</code>, edit,{" "}
+            To change it:{" "}
+            <code>{commandLine("opsjobs", "jobs", "export", job.name)} &gt; job.yaml</code>, edit,{" "}
             <code>opsjobs jobs apply -f job.yaml</code>
           </p>
         </Panel>

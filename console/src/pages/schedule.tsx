@@ -29,7 +29,7 @@ export default function Schedule({ id }: { id: string }) {
     REFRESH_SECONDS,
   );
   return (
-    <Loaded resource={schedule} what="the schedule">
+    <Loaded resource={schedule} what="the schedule" heading={`Schedule ${id}`}>
       {(found) => <Shown schedule={found} resource={schedule} />}
     </Loaded>
   );

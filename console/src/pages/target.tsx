@@ -23,7 +23,7 @@ const REFRESH_SECONDS = 15;
 export default function Target({ id }: { id: string }) {
   const target = useResource((signal) => load(id, signal), [id], REFRESH_SECONDS);
   return (
-    <Loaded resource={target} what="the target">
+    <Loaded resource={target} what="the target" heading={`Target ${id}`}>
       {(found) => <Shown target={found} resource={target} />}
     </Loaded>
   );

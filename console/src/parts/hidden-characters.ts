@@ -19,3 +19,10 @@ export function splitHidden(text: string): TextPart[] {
   if (end < text.length || parts.length === 0) parts.push({ text: text.slice(end), hidden: false });
   return parts;
 }
+
+/** Return the text with hidden characters as their code points, where only plain text can stand. */
+export function markHidden(text: string): string {
+  return splitHidden(text)
+    .map((part) => part.text)
+    .join("");
+}

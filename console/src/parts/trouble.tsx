@@ -4,6 +4,7 @@ import type { RequestError } from "../api/problem.ts";
 import type { Resource } from "../state/resource.ts";
 import { CopyButton } from "./copy.tsx";
 import { momentWords } from "./moment.ts";
+import { Text } from "./text.tsx";
 import { now } from "./time.tsx";
 
 interface TroubleProps {
@@ -16,12 +17,14 @@ export function Trouble({ error, onRetry, retryAt = null }: TroubleProps) {
   const seconds = retryAt && Math.max(0, Math.ceil((retryAt - now.value.getTime()) / 1_000));
   return (
     <div class="trouble" role="alert">
-      <b>{error.message}</b>
+      <b>
+        <Text of={error.message} />
+      </b>
       {error.errors
         .filter((one) => one.detail !== error.message)
         .map((one) => (
           <span key={one.pointer ?? one.detail}>
-            {one.pointer && <code>{one.pointer}</code>} {one.detail}
+            {one.pointer && <code>{one.pointer}</code>} <Text of={one.detail} />
           </span>
         ))}
       <span class="row small dim">
@@ -48,21 +51,30 @@ interface LoadedProps<T> {
   children: (data: T) => ComponentChildren;
   /** What is loaded, for "Loading …". */
   what?: string;
+  /** The heading of the page while there is no data to make it of. */
+  heading?: string;
 }
 
 /** A resource: loading, its error, its data; the last data stays, greyed, if a reload fails. */
-export function Loaded<T>({ resource, children, what = "" }: LoadedProps<T>) {
+export function Loaded<T>({ resource, children, what = "", heading }: LoadedProps<T>) {
   const { data, error, at } = resource;
   const trouble = error.value && (
     <Trouble error={error.value} onRetry={resource.reload} retryAt={resource.retryAt.value} />
   );
   if (data.value === null)
     return (
-      trouble ?? (
-        <p class="loading" role="status">
-          Loading{what && ` ${what}`} …
-        </p>
-      )
+      <>
+        {heading && (
+          <h1>
+            <Text of={heading} />
+          </h1>
+        )}
+        {trouble ?? (
+          <p class="loading" role="status">
+            Loading{what && ` ${what}`} …
+          </p>
+        )}
+      </>
     );
   if (!trouble) return <>{children(data.value)}</>;
   return (

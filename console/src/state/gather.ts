@@ -34,3 +34,6 @@ export class Gather<Item> {
     this.take(items);
   }
 }
+
+/** Let the browser draw and answer between two pieces of work that take long. */
+export const breathe = (): Promise<void> => new Promise((go) => setTimeout(go));
