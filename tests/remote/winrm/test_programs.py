@@ -126,11 +126,12 @@ async def test_a_missing_interpreter_is_told_apart_from_every_exit_code() -> Non
 
 async def test_the_output_of_a_script_comes_as_it_is_written_and_a_kill_removes_its_files() -> None:
     script = b"import os,sys,time; print(os.path.dirname(__file__), flush=True); time.sleep(60)"
-    async with opened() as (_, session):
+    async with opened() as (host, session):
         process = await session.start(Program(script=script, interpreter="python"))
         first = await anext(aiter(process))
         assert isinstance(first, Output)
         assert await process.kill(10) is CancelProof.KILLED
+        assert not host.server.service.shells  # what outlives its helper ends with the shell
         assert (await collect(process))[2].signal == "TERM"
         folder = first.data.decode().strip()
         assert (await collect(await session.start(f"ls -d {folder}")))[2].code != 0

@@ -228,6 +228,7 @@ class WinrmProcess:
             async with asyncio.timeout(grace_seconds + PROOF_SECONDS):
                 await self._signal(messages.CTRL_C)
                 if await self._ended_within(grace_seconds):
+                    await self._end_descendants()
                     return self._proof()
                 self._terminated = True
                 self._room.set()
@@ -238,6 +239,12 @@ class WinrmProcess:
         except (TimeoutError, *_CONTACT):
             return CancelProof.UNREACHABLE
         return self._proof()
+
+    async def _end_descendants(self) -> None:
+        """Delete the shell of a helper that CTRL+C has ended: its program may have outlived it."""
+        if self._after_kill is not None:
+            self._closed = True
+            await self._host.delete(self._shell)
 
     async def _signal(self, code: str) -> None:
         try:
