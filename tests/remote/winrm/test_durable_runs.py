@@ -256,6 +256,15 @@ async def test_an_end_without_its_exit_code_is_lost_and_not_an_error() -> None:
         assert await on.durable.cancel(order.key, 0.0) == ended
 
 
+async def test_a_run_that_ends_by_itself_while_it_is_cancelled_keeps_its_exit_code() -> None:
+    async with runs() as on:
+        order = on.order("exit 3")
+        cause = f"$HOME/.opsjobs/runs/{order.key}/cause"
+        order = replace(order, command=f"printf cancel >{cause}; exit 3")
+        end = await collect(await on.durable.begin(order, on.identity))
+        assert end == (b"", b"", RemoteExit(3))
+
+
 async def test_a_store_whose_name_cannot_be_read_is_not_taken_for_another() -> None:
     async with runs() as on:
         (on.host.folder / "home" / ".opsjobs" / "id").write_text("")

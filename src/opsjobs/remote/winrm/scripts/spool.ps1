@@ -486,18 +486,26 @@ function Invoke-Keep {
     } catch { }
     try {
         $process = Start-Process @more
-        $handle = $process.Handle  # without it there is no exit code
     } catch {
         Set-End '0' 'interpreter'
         return
     }
+    # Without the handle there is no exit code. A program that has ended by now may have none.
+    try { $handle = $process.Handle } catch { $handle = $null }
     [void](Move-Mark ([IO.Path]::Combine($folder, 'program')) "$($process.Id) $(Get-Start $process.Id)")
     Wait-Program $process $order
     $cause = [string](Read-Mark ([IO.Path]::Combine($folder, 'cause')) | Select-Object -First 1)
-    if ($cause) { Set-End 's9' $cause; return }
+    try { $code = $process.ExitCode } catch { $code = $null }
+    if ($null -eq $code) {
+        # It ran, and how it ended is not known: without an end it counts as lost.
+        Remove-Inputs $folder
+        return
+    }
+    # -1 is what Stop-Process gives: with another code it ended by itself, before it was stopped.
+    if ($cause -and $code -eq -1) { Set-End 's9' $cause; return }
     $cause = '-'
-    if ((Test-Doubt $process.ExitCode) -and -not (Test-Room)) { $cause = 'disk_full' }
-    Set-End $process.ExitCode $cause
+    if ((Test-Doubt $code) -and -not (Test-Room)) { $cause = 'disk_full' }
+    Set-End $code $cause
 }
 
 # Output that a full disk did not take ends with a whole block, or the program failed of it.

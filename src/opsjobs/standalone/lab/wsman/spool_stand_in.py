@@ -413,7 +413,8 @@ def keep(folder: Path) -> None:
     _await_end(folder, order, process)
     code = process.returncode if process.returncode >= 0 else 128 - process.returncode
     cause = _read_mark(folder / "cause")
-    _set_end(folder, f"s9 {cause[0]}" if cause else f"{code} -")
+    stopped = cause and process.returncode == -signal.SIGKILL
+    _set_end(folder, f"s9 {cause[0]}" if stopped else f"{code} -")
 
 
 def _expand(folder: Path, order: dict[str, Any]) -> dict[str, str]:
