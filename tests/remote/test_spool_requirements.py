@@ -6,9 +6,8 @@ import asyncio
 import os
 import pwd
 import shutil
-import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -16,6 +15,7 @@ import pytest
 from kit.backing_servers import open_folder
 from kit.command_runs import heard
 from kit.machines import endpoint_of, local_endpoint
+from kit.small_disk import fill, small_disk
 from kit.sshd import Sshd
 from opsjobs.model.execution import CancelProof
 from opsjobs.remote.local import LocalSessions
@@ -261,30 +261,6 @@ async def test_a_spare_folder_that_somebody_laid_there_is_not_used(
 
 
 # --- disks
-
-
-@contextmanager
-def small_disk(kib: int) -> Iterator[Path]:
-    """A file system of its own."""
-    if os.geteuid() != 0:
-        pytest.skip("needs root: mounts a file system")
-    with open_folder() as folder:
-        mounted = subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", f"size={kib}k,mode=700", "tmpfs", str(folder)],
-            check=False,
-        )
-        if mounted.returncode != 0:
-            pytest.skip("this machine cannot mount a tmpfs")
-        try:
-            yield folder
-        finally:
-            subprocess.run(["umount", "--lazy", str(folder)], check=True)
-
-
-def fill(folder: Path) -> None:
-    with (folder / "filler").open("wb", buffering=0) as filler, suppress(OSError):
-        while True:
-            filler.write(bytes(4096))
 
 
 async def test_on_a_full_disk_nothing_is_started_and_later_it_is(shell: str) -> None:

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 import tempfile
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from uuid import uuid4
@@ -17,15 +14,15 @@ import pytest
 
 from contract.conftest import Latch, collect
 from contract.durable_machines import first
-from kit.windows_hosts import WindowsHost, until, windows_host
+from kit.windows_hosts import until, windows_host
+from kit.windows_runs import break_spool, runs
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import CancelProof, ErrorCode
-from opsjobs.model.program import Program, RunKey, SpoolIdentity, StartOrder
+from opsjobs.model.program import Program, RunKey, StartOrder
 from opsjobs.model.secret import Secret
 from opsjobs.remote.session import (
     CancelOutcome,
     ContactLost,
-    Durable,
     RemoteExit,
     SpoolUnavailable,
 )
@@ -33,45 +30,6 @@ from opsjobs.remote.winrm.connect import WinrmConnector
 from opsjobs.remote.winrm.pool import WinrmPool
 from opsjobs.remote.winrm.programs import HELPER_IDLE_SECONDS
 from opsjobs.standalone.lab.wsman import spool_stand_in
-
-
-class Runs:
-    """A host, a pool, and the durable runs of one session."""
-
-    def __init__(self, host: WindowsHost, pool: WinrmPool, durable: Durable) -> None:
-        self.host = host
-        self.pool = pool
-        self.durable = durable
-        self.identity = SpoolIdentity("", "")
-
-    def order(self, command: str) -> StartOrder:
-        """A command that appends to the file `starts` of its home, which is its folder."""
-        return StartOrder(RunKey(uuid4(), "step-1", 1), f"echo x >>starts; {command}", 60.0)
-
-    @property
-    def starts(self) -> int:
-        """How many commands have started."""
-        return len((self.host.folder / "home" / "starts").read_text().split())
-
-    @property
-    def shells(self) -> int:
-        """How many shells the host has."""
-        return len(self.host.server.service.shells)
-
-
-@asynccontextmanager
-async def runs() -> AsyncIterator[Runs]:
-    async with windows_host() as host:
-        pool = WinrmPool(WinrmConnector())
-        try:
-            async with pool.session(host.endpoint()) as session:
-                durable = session.durable()
-                assert durable is not None
-                found = Runs(host, pool, durable)
-                found.identity = await durable.identity()
-                yield found
-        finally:
-            await pool.close()
 
 
 @pytest.mark.parametrize("action", ["Create", "Command", "Send", "Receive"])
@@ -180,24 +138,6 @@ async def test_a_start_that_was_cut_off_is_voided_and_never_begins() -> None:
         assert not (folder / "keeper").exists()
 
 
-def break_spool(on: Runs, fault: str) -> None:
-    """Let the stand-in for PowerShell perform the spool with this change."""
-    folder = on.host.folder / "changed"
-    folder.mkdir()
-    own = Path(spool_stand_in.__file__).parent
-    shutil.copy(own / "powershell_stand_in.py", folder)
-    text = (own / "spool_stand_in.py").read_text()
-    begin = 'if __name__ == "__main__":'
-    assert text.count(begin) == 1
-    (folder / "spool_stand_in.py").write_text(text.replace(begin, f"{fault}\n\n{begin}"))
-    program = on.host.folder / "programs" / "powershell.exe"
-    changed = program.read_text().replace(str(own), str(folder))
-    assert str(folder) in changed
-    program.unlink()
-    program.write_text(changed)
-    program.chmod(0o755)
-
-
 KEEPER_FAULT = """
 def _start(self, folder, start=LabSpool._start_keeper):
     start(self, folder)
@@ -238,7 +178,7 @@ async def test_a_keeper_that_did_not_come_when_its_start_failed_never_begins() -
             await on.durable.begin(order, on.identity)
         folder = on.host.folder / "home" / ".opsjobs" / "runs" / str(order.key)
         await asyncio.to_thread(spool_stand_in.keep, folder)  # it comes after all
-        assert (folder / "end").read_text() == "n -"
+        assert (folder / "end").read_text().split() == ["n", "-"]
         assert not (on.host.folder / "home" / "starts").exists()
 
 

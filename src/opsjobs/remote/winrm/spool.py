@@ -39,6 +39,10 @@ KILL_SECONDS = 60.0
 KEYS_AT_ONCE = 100
 BEGUN = ("H",)
 """The record before a start: without a further one, the run may have been started."""
+UNSEEN = ("U",)
+"""The record of a host that cannot read a file, or a process, and so does not know."""
+KNOWN_RUNS = frozenset({"attach", "look", "cancel"})
+"""Operations on what a helper may have started: one that fails shows nothing about it."""
 
 _KEY = re.compile(r"[0-9a-f-]{36}\.[a-z0-9][a-z0-9_-]{0,63}\.[0-9]{1,9}")
 
@@ -68,6 +72,8 @@ class WindowsSpool:
         if record[0] == "A":
             return await self._follow(channel, record, order, expected, (0, 0))
         await channel.finish()
+        if record == UNSEEN:
+            raise self._unseen(channel)
         if record[0] == "S":
             return await self.attach(order, expected, (0, 0))
         raise await self._refusal(record, order)
@@ -164,6 +170,8 @@ class WindowsSpool:
         if record in (("A", "L"), ("A", "D")):
             return PolledOutput(channel, str(order.key))
         await channel.finish()
+        if record == UNSEEN:
+            raise self._unseen(channel)
         raise await self._refusal(record, order)
 
     def _requests(self, order: StartOrder, expected: SpoolIdentity) -> RunRequests:
@@ -198,10 +206,22 @@ class WindowsSpool:
         }.get(record) or run_lost(str(order.key))
 
     async def _answer(self, operation: str, key: RunKey | None, given: Mapping[str, Any]) -> Record:
-        """Return the single record of a request that ends with it."""
+        """Return the single record of a request that ends with it.
+
+        Raises ContactLost if the host cannot see the answer now, and as `_ask`.
+        """
         channel, record = await self._ask(operation, key, given)
         await channel.finish()
+        if record == UNSEEN:
+            raise self._unseen(channel)
         return record
+
+    def _unseen(self, channel: Channel) -> ContactLost:
+        reason = f": {channel.noise}" if channel.noise else ""
+        return ContactLost(
+            f"{self._name} cannot read its files of durable runs now, or may not see their "
+            f"processes{reason}."
+        )
 
     async def _ask(
         self, operation: str, key: RunKey | None, given: Mapping[str, Any]
@@ -235,14 +255,17 @@ class WindowsSpool:
             raise
         if record is None:
             await channel.close()
-            raise self._no_answer(channel, begun=begun)
+            raise self._no_answer(channel, known=begun or operation in KNOWN_RUNS)
         return channel, record
 
-    def _no_answer(self, channel: Channel, *, begun: bool) -> Exception:
+    def _no_answer(self, channel: Channel, *, known: bool) -> Exception:
+        """Return the exception for a request without a record; `known`: its run may be there."""
         ended = channel.ended
-        if begun or ended is None or ended.code is None:
-            return ContactLost(f"{self._name} ended our request before it answered ({ended}).")
         output = f" Its output: {channel.noise}" if channel.noise else ""
+        if known or ended is None or ended.code is None:
+            return ContactLost(
+                f"{self._name} ended our request before it answered ({ended}).{output}"
+            )
         return SpoolUnavailable(
             f"{self._name} does not run our PowerShell helper (it ended with {ended.code}): "
             f"PowerShell 3 or newer is needed.{output}"

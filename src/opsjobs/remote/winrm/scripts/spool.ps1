@@ -7,23 +7,27 @@
 #            Holds <process id> <its start time> <boot>.
 #   void     the run may not begin. The keeper creates `keeper` and then looks for `void`; whoever
 #            voids creates `void` and then looks for `keeper`: one of the two sees the other.
-#   program  <process id> <its start time> of the program
+#   program  <process id> <its start time> <boot> of the program
 #   1 2      the output
 #   cause    why the program is being ended: cancel, timeout or output_limit
+#   ending   room for the end, so that it is recorded on a full disk, too
 #   end      <exit code, or n: never began> <cause>; moved into its place as a whole
 #   order, spool.ps1, variables, input, script*, secrets
 #            what is needed until the end, then removed
 #
 # The keeper is started by WMI, because what a WinRM shell starts ends with the shell.
 # Each response is a record: the nonce, a word, its values and a newline. `1` and `2` are followed
-# by bytes of that output stream, up to the next record.
+# by bytes of that output stream, up to the next record. `U`: how the run stands cannot be seen now,
+# as a file or a process may not be read.
 param($stdin, $p)
 $ErrorActionPreference = 'Stop'
 $ProgressPreference = 'SilentlyContinue'
 $root = $p.root  # of a keeper: WMI may give it another profile
 if (-not $root) { $root = [IO.Path]::Combine([Environment]::GetFolderPath('UserProfile'), '.opsjobs') }
 $runs = [IO.Path]::Combine($root, 'runs')
-$stdout, $script:boot = $null, $null
+$stdout, $script:boot, $script:cause = $null, $null, $null
+$slack = 100000  # 10 ms, in ticks: WMI rounds the times of processes
+$steps = 100000000  # 10 s
 
 function Say($words) {
     $bytes = [Text.Encoding]::ASCII.GetBytes($p.nonce + ' ' + $words + "`n")
@@ -33,7 +37,8 @@ function Say($words) {
 
 # --- files
 
-# Creates a file with this text. False if there is one: exactly one caller gets true.
+# Creates a file with this text. False if there is one: exactly one caller gets true. Throws if it
+# cannot be written; then it is not there.
 function New-Mark($path, $text) {
     try {
         $file = [IO.File]::Open($path, 'CreateNew', 'Write', 'None')
@@ -44,9 +49,13 @@ function New-Mark($path, $text) {
     try {
         $bytes = [Text.Encoding]::ASCII.GetBytes($text)
         $file.Write($bytes, 0, $bytes.Length)
-    } finally {
+        $file.Flush()
+    } catch {
         $file.Dispose()
+        [IO.File]::Delete($path)
+        throw
     }
+    $file.Dispose()
     return $true
 }
 
@@ -64,13 +73,40 @@ function Move-Mark($path, $text) {
     }
 }
 
-# The words of a file; nothing if it is not there, or is being written.
+# The words of a file; nothing if it is not there. Throws if that cannot be known. A file that is held
+# open, by its writer or by a virus scanner, is tried again for a second.
 function Read-Mark($path) {
-    if (-not [IO.File]::Exists($path)) { return @() }
+    for ($turn = 0; $true; $turn++) {
+        try {
+            return @([IO.File]::ReadAllText($path).TrimEnd().Split(' '))
+        } catch [IO.FileNotFoundException], [IO.DirectoryNotFoundException] {
+            return @()
+        } catch {
+            if ($turn -ge 50) { throw }
+        }
+        Start-Sleep -Milliseconds 20
+    }
+}
+
+# True if the file is there. Throws if that cannot be known, for which Exists returns false.
+function Test-Mark($path) {
     try {
-        return @([IO.File]::ReadAllText($path).Split(' '))
-    } catch {
-        return @()
+        [void][IO.File]::GetAttributes($path)
+        return $true
+    } catch [IO.FileNotFoundException], [IO.DirectoryNotFoundException] {
+        return $false
+    }
+}
+
+# Opens a file for this process alone, once no other one has it open.
+function Open-Alone($path) {
+    for ($turn = 0; $true; $turn++) {
+        try {
+            return [IO.File]::Open($path, 'OpenOrCreate', 'ReadWrite', 'None')
+        } catch {
+            if ($turn -ge 100) { throw }
+        }
+        Start-Sleep -Milliseconds 20
     }
 }
 
@@ -99,70 +135,142 @@ function Remove-Inputs($folder) {
     foreach ($name in 'order', 'spool.ps1', 'variables', 'input') {
         try { [IO.File]::Delete([IO.Path]::Combine($folder, $name)) } catch { }
     }
-    foreach ($file in [IO.Directory]::GetFiles($folder, 'script*')) {
-        try { [IO.File]::Delete($file) } catch { }
-    }
+    try {
+        foreach ($file in [IO.Directory]::GetFiles($folder, 'script*')) { [IO.File]::Delete($file) }
+    } catch { }
     Remove-Folder ([IO.Path]::Combine($folder, 'secrets'))
 }
 
 # --- processes
 
+# The name of this boot. LastBootUpTime moves when the clock is set. So the host keeps the name in a
+# file, with the time that was seen last, and a process that lives as long as the host. If the time has
+# moved, that process tells whether it is the same boot; if it may not be seen, a step of 10 s is one.
 function Get-Boot {
-    if (-not $script:boot) {
-        $system = Get-CimInstance -ClassName Win32_OperatingSystem
-        $script:boot = $system.LastBootUpTime.ToUniversalTime().ToString('yyyyMMddHHmmssffffff')
+    if ($script:boot) { return $script:boot }
+    $system = Get-CimInstance -ClassName Win32_OperatingSystem
+    $now = $system.LastBootUpTime.ToUniversalTime().Ticks
+    $file = Open-Alone ([IO.Path]::Combine($root, 'boot'))
+    try {
+        $bytes = New-Object byte[] 128
+        $text = [Text.Encoding]::ASCII.GetString($bytes, 0, $file.Read($bytes, 0, $bytes.Length))
+        $name, $seen, $witness = $now, $now, $null
+        if ($text -match '^(\d+) (\d+) (\S+) *$') {
+            $name, $seen, $witness = $Matches[1], [long]$Matches[2], $Matches[3]
+        }
+        $moved = [Math]::Abs($now - $seen)
+        if (-not $witness -or $moved -gt $steps / 10) {
+            $here = Get-Witness
+            $known = $here -ne '-' -and $witness -and $witness -ne '-'
+            if (($known -and $here -ne $witness) -or (-not $known -and $moved -gt $steps)) { $name = $now }
+            $witness = $here
+        }
+        $bytes = [Text.Encoding]::ASCII.GetBytes("$name $now $witness".PadRight(128))
+        [void]$file.Seek(0, 'Begin')
+        $file.Write($bytes, 0, $bytes.Length)
+    } finally {
+        $file.Dispose()
     }
+    $script:boot = [string]$name
     return $script:boot
 }
 
-# When this process was started; nothing if it is gone.
-function Get-Start($id) {
+# The id and the start time of a process that every boot starts anew; - if it may not be seen.
+function Get-Witness {
     try {
-        return [string](Get-Process -Id $id).StartTime.ToUniversalTime().Ticks
+        $query = "select ProcessId, CreationDate from Win32_Process where Name = 'services.exe'"
+        $found = @(Get-CimInstance -Query $query)[0]
+        return "$($found.ProcessId).$($found.CreationDate.ToUniversalTime().Ticks)"
     } catch {
-        return ''
+        return '-'
     }
 }
 
+# True if a process was started at this time (in ticks), as closely as WMI tells it.
+function Test-Moment($moment, $started) {
+    return [Math]::Abs($moment.ToUniversalTime().Ticks - [long]$started) -le $slack
+}
+
+# True if the process lives: an id may be that of another process by now. Throws if that cannot be known.
+function Test-Alive($id, $started) {
+    try {
+        $process = [Diagnostics.Process]::GetProcessById($id)
+        return -not $process.HasExited -and (Test-Moment $process.StartTime $started)
+    } catch [ArgumentException], [InvalidOperationException] {
+        return $false
+    } catch {
+        # A process of another user may not be read. WMI may tell when it was started.
+        $query = 'select CreationDate from Win32_Process where ProcessId = ' + [int]$id
+        $found = Get-CimInstance -Query $query
+        if ($found -and $found.CreationDate) { return Test-Moment $found.CreationDate $started }
+        throw
+    }
+}
+
+# The process, held open: until it is closed, no other process gets its id. Nothing if it has ended, or
+# if the id is that of another process by now. Throws if that cannot be known.
+function Open-Process($id, $started) {
+    try {
+        $process = [Diagnostics.Process]::GetProcessById($id)
+        [void]$process.Handle
+        if (-not $process.HasExited -and (Test-Moment $process.StartTime $started)) { return $process }
+    } catch [ArgumentException], [InvalidOperationException] { }
+    return $null
+}
+
 # Ends a process and its descendants; returns how many it ended. A process that was started by a
-# descendant that has ended is not found.
+# descendant that has ended before is not found: its parent's id may be another process by now.
 function Stop-Tree($id, $started) {
+    $root = Open-Process $id $started
+    if (-not $root) { return 0 }
+    $tree = @{}
+    $tree[$root.Id] = $root
     $ended = 0
     for ($turn = 0; $turn -lt 5; $turn++) {
-        $now = Get-Start $id
-        if ($now -and $now -ne $started) { break }  # the number is another process by now
         $all = @(Get-CimInstance -Query 'select ProcessId, ParentProcessId, CreationDate from Win32_Process')
-        $tree = @($id)
-        for ($at = 0; $at -lt $tree.Count; $at++) {
-            $parent = $all | Where-Object { $_.ProcessId -eq $tree[$at] }
-            foreach ($one in $all) {
-                # An older process only has the same number for its parent.
-                if ($one.ParentProcessId -eq $tree[$at] -and $tree -notcontains $one.ProcessId -and
-                    (-not $parent -or $one.CreationDate -ge $parent.CreationDate)) {
-                    $tree += $one.ProcessId
-                }
-            }
-        }
-        $live = @($tree | Where-Object { $_ -ne $PID -and (Get-Start $_) })
+        Add-Descendants $tree $all
+        $live = @($tree.Values | Where-Object { -not $_.HasExited })
         if (-not $live) { break }
         foreach ($one in $live) {
-            try { Stop-Process -Id $one -Force; $ended++ } catch { }
+            try { $one.Kill(); $ended++ } catch { }
         }
         Start-Sleep -Milliseconds 100
     }
     return $ended
 }
 
-# Not the keeper, nor its console: it records the end.
+# Adds the descendants of the processes in the tree, held open. None of them is this process.
+function Add-Descendants($tree, $all) {
+    do {
+        $more = $false
+        foreach ($one in $all) {
+            $child, $parent = [int]$one.ProcessId, $tree[[int]$one.ParentProcessId]
+            if (-not $parent -or $child -eq $PID -or $tree.ContainsKey($child)) { continue }
+            try {
+                $created = $one.CreationDate.ToUniversalTime().Ticks
+                # An older process only has the same number for its parent.
+                if ($created + $slack -lt $parent.StartTime.ToUniversalTime().Ticks) { continue }
+                $process = Open-Process $child $created
+            } catch { continue }
+            if ($process) {
+                $tree[$child] = $process
+                $more = $true
+            }
+        }
+    } while ($more)
+}
+
+# Not the keeper, nor its console: it records the end. After a reboot there is nothing to end.
 function Stop-Program($folder) {
     $program = @(Read-Mark ([IO.Path]::Combine($folder, 'program')))
-    if (-not $program) { return 0 }
+    if (-not $program -or $program[2] -ne (Get-Boot)) { return 0 }
     return Stop-Tree $program[0] $program[1]
 }
 
 # --- the state of a run
 
-# N nothing is known, V void, E it is about to begin, L it lives, D it has ended, G it is gone.
+# N nothing is known, V void, E it is about to begin, L it lives, D it has ended, G it is gone. Throws
+# if that cannot be known.
 function Get-State($folder) {
     for ($turn = 0; $turn -lt 2; $turn++) {
         $script:end = @(Read-Mark ([IO.Path]::Combine($folder, 'end')))
@@ -170,15 +278,15 @@ function Get-State($folder) {
             if ($script:end[0] -eq 'n') { return 'V' }
             return 'D'
         }
-        $void = [IO.File]::Exists([IO.Path]::Combine($folder, 'void'))
+        $void = Test-Mark ([IO.Path]::Combine($folder, 'void'))
         $keeper = @(Read-Mark ([IO.Path]::Combine($folder, 'keeper')))
         if (-not $keeper) {
             if ($void) { return 'V' }
-            if ([IO.File]::Exists([IO.Path]::Combine($folder, 'start'))) { return 'E' }
+            if (Test-Mark ([IO.Path]::Combine($folder, 'start'))) { return 'E' }
             return 'N'
         }
         # A keeper that is not alive may have written the end since that was read.
-        if ($keeper[2] -eq (Get-Boot) -and (Get-Start $keeper[0]) -eq $keeper[1]) { return 'L' }
+        if ($keeper[2] -eq (Get-Boot) -and (Test-Alive $keeper[0] $keeper[1])) { return 'L' }
     }
     return 'G'
 }
@@ -188,7 +296,7 @@ function Get-Life($folder) {
     $state = Get-State $folder
     if ($state -eq 'G') {
         $program = @(Read-Mark ([IO.Path]::Combine($folder, 'program')))
-        if ($program -and (Get-Start $program[0]) -eq $program[1]) { return 'L' }
+        if ($program -and $program[2] -eq (Get-Boot) -and (Test-Alive $program[0] $program[1])) { return 'L' }
     }
     return $state
 }
@@ -211,7 +319,7 @@ function Find-Folder($key) {
 }
 
 function Read-Store {
-    return [string](Read-Mark ([IO.Path]::Combine($root, 'id')) | Select-Object -First 1)
+    return [string]@(Read-Mark ([IO.Path]::Combine($root, 'id')))[0]
 }
 
 # --- the operations
@@ -252,6 +360,7 @@ function Invoke-Start {
         # The bootstrap line has read this helper into $h, and its parameters into $p.
         [IO.File]::WriteAllText([IO.Path]::Combine($folder, 'order'), $global:p)
         [IO.File]::WriteAllText([IO.Path]::Combine($folder, 'spool.ps1'), $global:h)
+        [IO.File]::WriteAllText([IO.Path]::Combine($folder, 'ending'), ''.PadRight(64))
         Get-ChildItem env: | Select-Object @('Name', 'Value') | Export-Clixml ([IO.Path]::Combine($folder, 'variables'))
     } catch {
         Undo-Start $folder
@@ -277,6 +386,7 @@ function Invoke-Start {
 # Nothing was started: the start can be repeated.
 function Undo-Start($folder) {
     Remove-Inputs $folder
+    [IO.File]::Delete([IO.Path]::Combine($folder, 'ending'))
     [IO.File]::Delete([IO.Path]::Combine($folder, 'start'))
     Say 'F'
 }
@@ -307,7 +417,7 @@ function Send-Run($folder) {
     $state = Wait-State $folder
     # After a reboot only an end counts: the record of a start may be lost.
     if ($state -ne 'D' -and (Get-Boot) -ne $p.boot) { $state = 'G' }
-    $digest = [string](Read-Mark ([IO.Path]::Combine($folder, 'start')) | Select-Object -First 1)
+    $digest = [string]@(Read-Mark ([IO.Path]::Combine($folder, 'start')))[0]
     if ($digest -and $digest -ne $p.digest) {
         Say 'O'
         return
@@ -322,7 +432,7 @@ function Send-Run($folder) {
         $sent = 0
         foreach ($number in 0, 1) {
             $path = [IO.Path]::Combine($folder, [string]($number + 1))
-            if (-not $files[$number] -and [IO.File]::Exists($path)) {
+            if (-not $files[$number] -and (Test-Mark $path)) {
                 $files[$number] = [IO.File]::Open($path, 'Open', 'Read', 'ReadWrite, Delete')
                 [void]$files[$number].Seek($p.offsets[$number], 'Begin')
             }
@@ -377,7 +487,8 @@ function Invoke-Cancel {
     $keeper = @(Read-Mark ([IO.Path]::Combine($folder, 'keeper')))
     $ended = 0
     if ($state -eq 'L') {
-        [void](New-Mark ([IO.Path]::Combine($folder, 'cause')) 'cancel')
+        # On a full disk it stays empty, and `void` says the same.
+        try { [void](New-Mark ([IO.Path]::Combine($folder, 'cause')) 'cancel') } catch { }
         for ($turn = 0; $state -eq 'L' -and $turn -lt 50; $turn++) {
             $ended += Stop-Program $folder
             Start-Sleep -Milliseconds 100
@@ -386,16 +497,21 @@ function Invoke-Cancel {
         if ($state -eq 'L') { $ended += Stop-Tree $keeper[0] $keeper[1] }
     }
     if ($state -eq 'G') { $ended += Stop-Program $folder }
-    if ((Get-State $folder) -eq 'G' -and $ended) {
-        $cause = if ([IO.File]::Exists([IO.Path]::Combine($folder, 'cause'))) { 'cancel' } else { '-' }
-        [void](Move-Mark ([IO.Path]::Combine($folder, 'end')) "s9 $cause")
-        Remove-Inputs $folder
+    $state = Get-Life $folder
+    if ($state -eq 'G' -and $ended) {
+        # Of a run that was lost before, nothing says whether a signal or this ended it.
+        $cause = if (Test-Mark ([IO.Path]::Combine($folder, 'cause'))) { 'cancel' } else { '-' }
+        Set-End 's9' $cause 10
+        $state = Get-State $folder
     }
-    if ((Get-State $folder) -eq 'D') {
+    if ($state -eq 'D') {
         $proof = if ($ended -or $script:end[1] -eq 'cancel') { 'killed' } else { 'already_finished' }
         Say ("C $proof " + $script:end[0] + ' ' + $script:end[1])
-    } else {
+    } elseif ($state -eq 'G') {
         Say 'C already_finished - -'
+    } else {
+        # It, or its keeper, may not be ended by this user.
+        Say 'C unreachable - -'
     }
 }
 
@@ -430,8 +546,10 @@ function Remove-Leftovers {
     foreach ($folder in [IO.Directory]::GetDirectories([IO.Path]::GetTempPath(), 'opsjobs-*')) {
         if ([IO.Path]::GetFileName($folder) -notmatch '^opsjobs-[0-9a-f]{32}$') { continue }
         $age = [DateTime]::UtcNow - [IO.Directory]::GetCreationTimeUtc($folder)
-        $owner = @(Read-Mark ([IO.Path]::Combine($folder, 'owner')))
-        $gone = $owner.Count -eq 2 -and (Get-Start $owner[0]) -ne $owner[1]
+        try {
+            $owner = @(Read-Mark ([IO.Path]::Combine($folder, 'owner')))
+            $gone = $owner.Count -eq 2 -and -not (Test-Alive $owner[0] $owner[1])
+        } catch { continue }
         if (($gone -and $age.TotalMinutes -gt 1) -or (-not $owner -and $age.TotalHours -gt 24)) {
             Remove-Folder $folder
         }
@@ -442,15 +560,17 @@ function Remove-Leftovers {
 
 function Invoke-Keep {
     $folder = Find-Folder $p.key
-    $me = "$PID $(Get-Start $PID)"
-    if (-not (Move-Mark ([IO.Path]::Combine($folder, 'keeper')) "$me $(Get-Boot)")) { return }
-    if ([IO.File]::Exists([IO.Path]::Combine($folder, 'void'))) {
+    $me = Get-Name ([Diagnostics.Process]::GetCurrentProcess())
+    if (-not (Move-Mark ([IO.Path]::Combine($folder, 'keeper')) $me)) { return }
+    $void = $true  # if that cannot be known, it does not begin
+    try { $void = Test-Mark ([IO.Path]::Combine($folder, 'void')) } catch { }
+    if ($void) {
         Set-End 'n' '-'
         return
     }
-    $order = [IO.File]::ReadAllText([IO.Path]::Combine($folder, 'order')) | ConvertFrom-Json
     $process = $null
     try {
+        $order = [IO.File]::ReadAllText([IO.Path]::Combine($folder, 'order')) | ConvertFrom-Json
         $given = Expand-Order $order
     } catch {
         Set-End '0' 'storage'
@@ -492,20 +612,34 @@ function Invoke-Keep {
     }
     # Without the handle there is no exit code. A program that has ended by now may have none.
     try { $handle = $process.Handle } catch { $handle = $null }
-    [void](Move-Mark ([IO.Path]::Combine($folder, 'program')) "$($process.Id) $(Get-Start $process.Id)")
-    Wait-Program $process $order
-    $cause = [string](Read-Mark ([IO.Path]::Combine($folder, 'cause')) | Select-Object -First 1)
+    # From here on it runs, whatever cannot be written or read: the keeper waits for its end.
+    $name = $null
+    try { $name = Get-Name $process } catch { }
+    Wait-Program $process $name $order
     try { $code = $process.ExitCode } catch { $code = $null }
+    # -1 is what a kill gives: with another code it ended by itself, before it was stopped.
+    $cause = ''
+    try {
+        if ($code -eq -1) { $cause = Read-Cause $folder }
+    } catch { $code = $null }
     if ($null -eq $code) {
         # It ran, and how it ended is not known: without an end it counts as lost.
         Remove-Inputs $folder
         return
     }
-    # -1 is what Stop-Process gives: with another code it ended by itself, before it was stopped.
-    if ($cause -and $code -eq -1) { Set-End 's9' $cause; return }
+    if ($cause) { Set-End 's9' $cause; return }
     $cause = '-'
-    if ((Test-Doubt $code) -and -not (Test-Room)) { $cause = 'disk_full' }
+    try { if ((Test-Doubt $code) -and -not (Test-Room)) { $cause = 'disk_full' } } catch { }
     Set-End $code $cause
+}
+
+# Why the program was ended; nothing if that was not done here. On a full disk the file may be empty.
+function Read-Cause($folder) {
+    $cause = [string]@(Read-Mark ([IO.Path]::Combine($folder, 'cause')))[0]
+    if ($cause) { return $cause }
+    if ($script:cause) { return $script:cause }
+    if (Test-Mark ([IO.Path]::Combine($folder, 'void'))) { return 'cancel' }
+    return ''
 }
 
 # Output that a full disk did not take ends with a whole block, or the program failed of it.
@@ -561,11 +695,20 @@ function Expand-Order($order) {
     return $arguments + $order.after
 }
 
+# The name of a process in a file.
+function Get-Name($process) {
+    return "$($process.Id) $($process.StartTime.ToUniversalTime().Ticks) $(Get-Boot)"
+}
+
 # Waits for the end; ends the program if it takes too long or writes too much.
-function Wait-Program($process, $order) {
+function Wait-Program($process, $name, $order) {
     $clock = [Diagnostics.Stopwatch]::StartNew()
-    $failures = 0
-    while (-not $process.WaitForExit(200)) {
+    $failures, $noted = 0, (-not $name)
+    do {
+        # On a full disk it may be written later. Until then a cancel ends the keeper as well.
+        try {
+            if (-not $noted) { $noted = $null -ne (Move-Mark ([IO.Path]::Combine($folder, 'program')) $name) }
+        } catch { }
         $cause = $null
         if ($clock.Elapsed.TotalSeconds -ge $order.timeout) { $cause = 'timeout' }
         foreach ($number in '1', '2') {
@@ -573,19 +716,42 @@ function Wait-Program($process, $order) {
             if ($file.Exists -and $file.Length -gt $order.limit) { $cause = 'output_limit' }
         }
         if ($cause) {
-            [void](New-Mark ([IO.Path]::Combine($folder, 'cause')) $cause)
+            if (-not $script:cause) { $script:cause = $cause }
+            try { [void](New-Mark ([IO.Path]::Combine($folder, 'cause')) $cause) } catch { }
             # WMI, which finds the descendants, may fail for a while.
-            try { [void](Stop-Program $folder) } catch {
+            try {
+                $words = $name.Split(' ')
+                [void](Stop-Tree $words[0] $words[1])
+            } catch {
                 $failures++
                 if ($failures -ge 10) { try { $process.Kill() } catch { } }
             }
         }
-    }
+    } while (-not $process.WaitForExit(200))
 }
 
-function Set-End($code, $cause) {
+# Overwrites what was reserved for it, which takes no room, and moves it into its place as a whole. As
+# long as that fails, the keeper stays: it alone knows the exit code.
+function Set-End($code, $cause, $turns = 600) {
     Remove-Inputs $folder
-    [void](Move-Mark ([IO.Path]::Combine($folder, 'end')) "$code $cause")
+    $ending, $end = [IO.Path]::Combine($folder, 'ending'), [IO.Path]::Combine($folder, 'end')
+    for ($turn = 0; $true; $turn++) {
+        try {
+            $file = Open-Alone $ending
+            try {
+                $bytes = [Text.Encoding]::ASCII.GetBytes("$code $cause".PadRight(64))
+                $file.Write($bytes, 0, $bytes.Length)
+            } finally {
+                $file.Dispose()
+            }
+            [IO.File]::Move($ending, $end)
+            return
+        } catch {
+            if ([IO.File]::Exists($end)) { return }
+            if ($turn -ge $turns) { throw }
+        }
+        Start-Sleep -Milliseconds 500
+    }
 }
 
 if ($p.op -eq 'keep') {
@@ -593,12 +759,18 @@ if ($p.op -eq 'keep') {
     exit 0
 }
 $stdout = [Console]::OpenStandardOutput()
-switch ($p.op) {
-    'hello' { Invoke-Hello }
-    'start' { Invoke-Start }
-    'attach' { Invoke-Attach }
-    'look' { Invoke-Look }
-    'cancel' { Invoke-Cancel }
-    'clean' { Invoke-Clean }
+try {
+    switch ($p.op) {
+        'hello' { Invoke-Hello }
+        'start' { Invoke-Start }
+        'attach' { Invoke-Attach }
+        'look' { Invoke-Look }
+        'cancel' { Invoke-Cancel }
+        'clean' { Invoke-Clean }
+    }
+} catch {
+    # What cannot be read is not taken for what is not there.
+    [Console]::Error.WriteLine([string]$_)
+    Say 'U'
 }
 exit 0

@@ -68,6 +68,8 @@ class LabService:
         self.repeats_output = True
         """False: output whose response did not arrive is not sent again."""
         self.largest_request_bytes = 0
+        self.variables: dict[str, str] = {}
+        """More variables of commands: faults to play, which spool_stand_in.py names."""
         self.configurations = {f"{POWERSHELL}/Microsoft.PowerShell"}
         """The resources of the session configurations that it has."""
         self._folder = folder
@@ -280,7 +282,8 @@ class LabService:
             )
         command = shell.commands[command_id] = LabCommand(command_id)
         try:
-            await command.start(" ".join(words), shell.environment, shell.folder)
+            environment = {**shell.environment, **self.variables}
+            await command.start(" ".join(words), environment, shell.folder)
         except OSError as error:
             del shell.commands[command_id]
             raise WsmanRefusal(2147942402, f"{error.strerror}.") from None

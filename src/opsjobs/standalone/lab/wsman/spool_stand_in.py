@@ -2,14 +2,19 @@
 
 The same operations, files and responses as in PowerShell; the beginning of its input was read
 already. In place of WMI it starts the keeper as a process in a session of its own, and in place of
-LastBootUpTime it has the boot id of Linux, or the one that the stand-in host gives it. It imports
+LastBootUpTime it has the boot time of Linux, or the one that the stand-in host gives it. It imports
 nothing but the standard library.
+
+Faults to play, as variables of the host: OPSJOBS_LAB_UNREADABLE names files of a run that cannot be
+read, OPSJOBS_LAB_FORBIDDEN is set if no process may be looked at or ended, OPSJOBS_LAB_BOOT is the
+boot time in ticks, and OPSJOBS_LAB_WITNESS names the process that each boot starts anew.
 """
 
 from __future__ import annotations
 
 import base64
 import contextlib
+import fcntl
 import json
 import os
 import re
@@ -25,7 +30,15 @@ from typing import Any, BinaryIO
 from uuid import uuid4
 
 _PLACE = re.compile(r"opsjobs-[0-9a-f]{32}")
+_BOOT = re.compile(r"(\d+) (\d+) (\S+) *")
+_WITNESS = "OPSJOBS_LAB_WITNESS"
 CLEANED_SECONDS, UNOWNED_SECONDS = 60.0, 86_400.0
+CLOCK_STEP_TICKS = 100_000_000
+"""A boot time that has moved by more is another boot, if no process can tell: 10 s."""
+BOOT_BYTES = 128
+END_BYTES = 64
+READ_TRIES = 5
+GONE_SECONDS = 5.0
 
 
 def perform(given: dict[str, Any]) -> None:
@@ -39,7 +52,11 @@ def perform(given: dict[str, Any]) -> None:
         "cancel": spool.cancel,
         "clean": spool.clean,
     }
-    operations[given["op"]]()
+    try:
+        operations[given["op"]]()
+    except OSError as error:  # what cannot be read is not taken for what is not there
+        _write(2, f"{error}\n".encode())
+        spool.say("U")
 
 
 class LabSpool:
@@ -55,7 +72,8 @@ class LabSpool:
     def _folder(self) -> Path:
         return self._runs / str(self._given["key"])
 
-    def _say(self, words: str) -> None:
+    def say(self, words: str) -> None:
+        """Write a record."""
         _write(1, f"{self._given['nonce']} {words}\n".encode())
 
     # --- operations
@@ -65,33 +83,36 @@ class LabSpool:
         try:
             self._runs.mkdir(mode=0o700, parents=True, exist_ok=True)
             _move_mark(self._root / "id", self._given["store"])
+            boot = _boot(self._root)
         except OSError:
-            self._say("X")
+            self.say("X")
             return
-        self._say(f"I {self._store()} {_boot()}")
+        self.say(f"I {self._store()} {boot}")
 
     def start(self) -> None:
         """Start the run unless it was started before, and follow it."""
-        if self._store() != self._given["store"] or _boot() != self._given["boot"]:
-            self._say("I")
+        if self._store() != self._given["store"] or _boot(self._root) != self._given["boot"]:
+            self.say("I")
             return
         folder = self._folder
-        self._say("H")
+        self.say("H")
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             if not _new_mark(folder / "start", self._given["digest"]):
-                self._say("S")
+                self.say("S")
                 return
         except OSError:
-            self._say("F")
+            self.say("F")
             return
         try:
             order = {name: value for name, value in self._given.items() if name != "nonce"}
             (folder / "order").write_text(json.dumps(order))
+            (folder / "ending").write_text(" " * END_BYTES)
         except OSError:
             _remove_inputs(folder)
+            (folder / "ending").unlink(missing_ok=True)
             (folder / "start").unlink()
-            self._say("F")
+            self.say("F")
             return
         try:
             self._start_keeper(folder)
@@ -99,7 +120,7 @@ class LabSpool:
             _new_mark(folder / "void", "")
             if self._awaited_state(folder) == "V":
                 _remove_inputs(folder)
-                self._say("F")
+                self.say("F")
                 return
         self._send_run(folder)
 
@@ -115,17 +136,14 @@ class LabSpool:
     def attach(self) -> None:
         """Follow a run that was started before."""
         if self._store() != self._given["store"]:
-            self._say("I")
+            self.say("I")
             return
         self._send_run(self._folder)
 
     def look(self) -> None:
         """Tell the state of a run."""
-        state = self._state(self._folder)
-        if state == "G":
-            found = _read_mark(self._folder / "program")
-            state = "L" if found and _started(int(found[0])) == found[1] else "G"
-        self._say(f"K D {' '.join(self._end)}" if state == "D" else f"K {state} - -")
+        state = self._life(self._folder)
+        self.say(f"K D {' '.join(self._end)}" if state == "D" else f"K {state} - -")
 
     def cancel(self) -> None:
         """End the run, or make sure that it never starts."""
@@ -134,51 +152,56 @@ class LabSpool:
         _new_mark(folder / "void", "")
         state = self._awaited_state(folder)
         if state == "V":
-            self._say("C never_started - -")
+            self.say("C never_started - -")
             return
         if state == "D":
-            self._say(f"C already_finished {' '.join(self._end)}")
+            self.say(f"C already_finished {' '.join(self._end)}")
             return
         ended = self._end_run(folder, state)
-        if self._state(folder) == "G" and ended:
-            cause = "cancel" if (folder / "cause").exists() else "-"
-            _move_mark(folder / "end", f"s9 {cause}")
-            _remove_inputs(folder)
-        if self._state(folder) == "D":
+        state = self._life(folder)
+        if state == "G" and ended:
+            _set_end(folder, f"s9 {'cancel' if _is_there(folder / 'cause') else '-'}", tries=10)
+            state = self._state(folder)
+        if state == "D":
             proof = "killed" if ended or self._end[1] == "cancel" else "already_finished"
-            self._say(f"C {proof} {' '.join(self._end)}")
+            self.say(f"C {proof} {' '.join(self._end)}")
         else:
-            self._say("C already_finished - -")
+            self.say(f"C {'already_finished' if state == 'G' else 'unreachable'} - -")
 
     def _end_run(self, folder: Path, state: str) -> int:
         """End what lives of it; return how many processes that were."""
         ended, turn = 0, 0
         if state == "L":
             keeper = _read_mark(folder / "keeper")
-            _new_mark(folder / "cause", "cancel")
+            with contextlib.suppress(OSError):  # on a full disk `void` says the same
+                _new_mark(folder / "cause", "cancel")
             while state == "L" and turn < 50:
                 ended += _end_program(folder)
                 time.sleep(0.05)
                 state, turn = self._state(folder), turn + 1
             if state == "L":
-                ended += _end_tree(int(keeper[0]), keeper[1])
+                ended += _end_tree(keeper)
         return ended + (_end_program(folder) if state == "G" else 0)
 
     def clean(self) -> None:
         """Remove the files of runs that have ended, or only their output."""
         for key in self._given["keys"]:
             folder = self._runs / key
-            if not folder.is_dir() or self._state(folder) in "LE":
-                continue
-            if self._given["what"] == "all":
-                shutil.rmtree(folder, ignore_errors=True)
-                continue
-            _remove_inputs(folder)
-            for name in "12":
-                if (folder / name).exists():
-                    (folder / name).write_bytes(b"")
+            with contextlib.suppress(OSError):
+                self._clear(folder)
         _remove_leftovers()
-        self._say("R")
+        self.say("R")
+
+    def _clear(self, folder: Path) -> None:
+        if not folder.is_dir() or self._life(folder) in "LE":
+            return
+        if self._given["what"] == "all":
+            shutil.rmtree(folder, ignore_errors=True)
+            return
+        _remove_inputs(folder)
+        for name in "12":
+            if (folder / name).exists():
+                (folder / name).write_bytes(b"")
 
     # --- the state of a run
 
@@ -190,15 +213,24 @@ class LabSpool:
             self._end = _read_mark(folder / "end")
             if self._end:
                 return "V" if self._end[0] == "n" else "D"
-            void = (folder / "void").exists()
+            void = _is_there(folder / "void")
             keeper = _read_mark(folder / "keeper")
             if not keeper:
                 if void:
                     return "V"
-                return "E" if (folder / "start").exists() else "N"
-            if keeper[2] == _boot() and _started(int(keeper[0])) == keeper[1]:
+                return "E" if _is_there(folder / "start") else "N"
+            if keeper[2] == _boot(self._root) and _alive(keeper):
                 return "L"
         return "G"
+
+    def _life(self, folder: Path) -> str:
+        """Return the state, and L without a keeper as long as the program lives."""
+        state = self._state(folder)
+        if state == "G":
+            program = _read_mark(folder / "program")
+            if program and program[2] == _boot(self._root) and _alive(program):
+                return "L"
+        return state
 
     def _awaited_state(self, folder: Path) -> str:
         state = self._state(folder)
@@ -214,13 +246,13 @@ class LabSpool:
     def _send_run(self, folder: Path) -> None:
         """Tell how the run stands, then send its output from the offsets on, and its end."""
         state = self._awaited_state(folder)
-        if state != "D" and _boot() != self._given["boot"]:
+        if state != "D" and _boot(self._root) != self._given["boot"]:
             state = "G"
         digest = next(iter(_read_mark(folder / "start")), "")
         if digest not in ("", self._given["digest"]):
-            self._say("O")
+            self.say("O")
             return
-        self._say(f"A {state}")
+        self.say(f"A {state}")
         if state not in "LD":
             return
         files: dict[int, BinaryIO] = {}
@@ -235,19 +267,19 @@ class LabSpool:
             time.sleep(pause)
             pause, quiet = min(pause * 2, 0.2), quiet + pause
             if quiet >= 5:
-                self._say(".")
+                self.say(".")
                 quiet = 0.0
-        self._say(f"D {' '.join(self._end)}" if state == "D" else state)
+        self.say(f"D {' '.join(self._end)}" if state == "D" else state)
 
     def _send_rest(self, folder: Path, files: dict[int, BinaryIO]) -> int:
         sent = 0
         for number in (1, 2):
             path = folder / str(number)
-            if number not in files and path.exists():
+            if number not in files and _is_there(path):
                 files[number] = path.open("rb")
                 files[number].seek(self._given["offsets"][number - 1])
             if number in files and (data := files[number].read(4 << 20)):
-                self._say(str(number))
+                self.say(str(number))
                 _write(1, data)
                 sent += len(data)
         return sent
@@ -257,12 +289,20 @@ class LabSpool:
 
 
 def _new_mark(path: Path, text: str) -> bool:
-    """Create a file with this text; return False if there is one."""
+    """Create a file with this text; return False if there is one.
+
+    Raises OSError if it cannot be written; then it is not there.
+    """
     try:
-        with path.open("x") as file:
-            file.write(text)
+        file = path.open("xb", buffering=0)
     except FileExistsError:
         return False
+    with file:
+        try:
+            file.write(text.encode())
+        except OSError:
+            path.unlink()
+            raise
     return True
 
 
@@ -280,10 +320,33 @@ def _move_mark(path: Path, text: str) -> bool:
 
 
 def _read_mark(path: Path) -> list[str]:
+    """Return the words of a file; none if it is not there. Raises OSError if that is unknown."""
+    for _ in range(READ_TRIES):
+        try:
+            _check_readable(path)
+            return path.read_text().split()
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        except OSError as error:
+            refused = error
+        time.sleep(0.02)
+    raise refused
+
+
+def _is_there(path: Path) -> bool:
+    """Return True if the file is there. Raises OSError if that cannot be known."""
+    _check_readable(path)
     try:
-        return path.read_text().split()
-    except OSError:
-        return []
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
+
+
+def _check_readable(path: Path) -> None:
+    """Raise PermissionError if the file cannot be read: as if another process held it open."""
+    if path.name in os.environ.get("OPSJOBS_LAB_UNREADABLE", "").split():
+        raise PermissionError(f"{path} is used by another process")
 
 
 def _remove_inputs(folder: Path) -> None:
@@ -298,10 +361,10 @@ def _remove_leftovers() -> None:
     """Remove the folders of programs that were not durable, and whose helper is gone."""
     folders = Path(tempfile.gettempdir()).glob("opsjobs-*")
     for folder in filter(lambda found: _PLACE.fullmatch(found.name), folders):
-        owner = _read_mark(folder / "owner")
         with contextlib.suppress(OSError):
+            owner = _read_mark(folder / "owner")
             age = time.time() - folder.stat().st_mtime
-            gone = bool(owner) and _started(int(owner[0])) != owner[1]
+            gone = bool(owner) and not _alive(owner)
             if (gone and age > CLEANED_SECONDS) or (not owner and age > UNOWNED_SECONDS):
                 shutil.rmtree(folder, ignore_errors=True)
 
@@ -315,9 +378,33 @@ def _write(descriptor: int, data: bytes) -> None:
 # --- processes
 
 
-def _boot() -> str:
-    given = os.environ.get("OPSJOBS_LAB_BOOT")
-    return given or Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+def _boot(root: Path) -> str:
+    """Return the name of this boot, which stays when the clock is set."""
+    now = int(os.environ.get("OPSJOBS_LAB_BOOT") or _boot_ticks())
+    with os.fdopen(os.open(root / "boot", os.O_RDWR | os.O_CREAT, 0o600), "r+") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        known = _BOOT.fullmatch(file.read())
+        name, seen, witness = (known[1], int(known[2]), known[3]) if known else (str(now), now, "")
+        moved = abs(now - seen)
+        if not witness or moved > CLOCK_STEP_TICKS / 10:
+            here = os.environ.get(_WITNESS, _boot_id())
+            told = "-" not in (here, witness) and witness
+            if here != witness if told else moved > CLOCK_STEP_TICKS:
+                name = str(now)
+            witness = here
+        file.seek(0)
+        file.write(f"{name} {now} {witness}".ljust(BOOT_BYTES))
+    return name
+
+
+def _boot_id() -> str:
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+def _boot_ticks() -> int:
+    found = re.search(r"^btime (\d+)$", Path("/proc/stat").read_text(), re.MULTILINE)
+    assert found is not None, "Linux tells its boot time"
+    return int(found[1]) * 10_000_000
 
 
 def _stat(pid: int) -> list[str]:
@@ -334,24 +421,42 @@ def _started(pid: int) -> str:
     return fields[19] if fields else ""
 
 
+def _alive(mark: list[str]) -> bool:
+    """Return True if the process of a mark lives. Raises OSError if that cannot be known."""
+    if os.environ.get("OPSJOBS_LAB_FORBIDDEN"):
+        raise PermissionError(f"process {mark[0]} may not be looked at")
+    return _started(int(mark[0])) == mark[1]
+
+
+def _name(pid: int, root: Path) -> str:
+    return f"{pid} {_started(pid) or '-'} {_boot(root)}"
+
+
 def _end_program(folder: Path) -> int:
-    found = _read_mark(folder / "program")
-    return _end_tree(int(found[0]), found[1]) if found else 0
+    """End the program, unless it was started before a reboot."""
+    program = _read_mark(folder / "program")
+    if not program or program[2] != _boot(folder.parents[1]):
+        return 0
+    return _end_tree(program)
 
 
-def _end_tree(pid: int, started: str) -> int:
+def _end_tree(mark: list[str]) -> int:
     """End a process and its descendants; return how many it ended.
 
     Parents first, so that none reports the end of a child. A process that was started by a
     descendant that has ended is not found.
     """
-    if _started(pid) != started:
+    if not _alive(mark):
         return 0
+    pid = int(mark[0])
     tree: list[int] = []
     while (found := [pid, *_descendants(pid)]) != tree:  # stopped, they start no further ones
         tree = found
         _signal(tree, signal.SIGSTOP)
     _signal(tree, signal.SIGKILL)
+    until = time.monotonic() + GONE_SECONDS
+    while any(map(_stat, tree)) and time.monotonic() < until:
+        time.sleep(0.005)
     return len(tree)
 
 
@@ -377,14 +482,14 @@ def _descendants(pid: int) -> Iterator[int]:
 
 def keep(folder: Path) -> None:
     """Start the program, wait for its end, and record that."""
-    me = os.getpid()
-    if not _move_mark(folder / "keeper", f"{me} {_started(me)} {_boot()}"):
+    root = folder.parents[1]
+    if not _move_mark(folder / "keeper", _name(os.getpid(), root)):
         return
-    if (folder / "void").exists():
+    if _is_void(folder):
         _set_end(folder, "n -")
         return
-    order = json.loads((folder / "order").read_text())
     try:
+        order = json.loads((folder / "order").read_text())
         environment = _expand(folder, order)
     except OSError:
         _set_end(folder, "0 storage")
@@ -409,12 +514,48 @@ def keep(folder: Path) -> None:
             cwd=working,
             env=environment,
         )
-    _move_mark(folder / "program", f"{process.pid} {_started(process.pid)}")
-    _await_end(folder, order, process)
+    why = _await_end(folder, order, process, _name(process.pid, root))
     code = process.returncode if process.returncode >= 0 else 128 - process.returncode
-    cause = _read_mark(folder / "cause")
-    stopped = cause and process.returncode == -signal.SIGKILL
-    _set_end(folder, f"s9 {cause[0]}" if stopped else f"{code} -")
+    cause = _read_cause(folder, why) if process.returncode == -signal.SIGKILL else ""
+    if cause:
+        _set_end(folder, f"s9 {cause}")
+        return
+    full = _is_doubtful(folder, code) and not _has_room(folder)
+    _set_end(folder, f"{code} {'disk_full' if full else '-'}")
+
+
+def _read_cause(folder: Path, why: str) -> str:
+    """Return why the program was ended; on a full disk the file may be empty."""
+    found = _read_mark(folder / "cause")
+    if found or why:
+        return found[0] if found else why
+    return "cancel" if _is_there(folder / "void") else ""
+
+
+def _is_void(folder: Path) -> bool:
+    """Return True if the run may not begin, or if that cannot be known."""
+    try:
+        return _is_there(folder / "void")
+    except OSError:
+        return True
+
+
+def _is_doubtful(folder: Path, code: int) -> bool:
+    """Return True if it failed, or if its output ends with a whole block."""
+    sizes = [(folder / name).stat().st_size for name in "12"]
+    return code != 0 or any(size and size % 512 == 0 for size in sizes)
+
+
+def _has_room(folder: Path) -> bool:
+    """Return False if the disk does not take a block."""
+    room = folder / "room"
+    try:
+        room.write_bytes(bytes(4096))
+    except OSError:
+        return False
+    finally:
+        room.unlink(missing_ok=True)
+    return True
 
 
 def _expand(folder: Path, order: dict[str, Any]) -> dict[str, str]:
@@ -434,26 +575,52 @@ def _expand(folder: Path, order: dict[str, Any]) -> dict[str, str]:
     return environment
 
 
-def _await_end(folder: Path, order: dict[str, Any], process: subprocess.Popen[bytes]) -> None:
-    """Wait for the end; end the program if it takes too long or writes too much."""
+def _await_end(
+    folder: Path, order: dict[str, Any], process: subprocess.Popen[bytes], name: str
+) -> str:
+    """Wait for the end; end the program if it takes too long or writes too much, and say so."""
+    why = ""
     until = time.monotonic() + order["timeout"]
     pause = 0.005
+    noted = False
     while True:
+        if not noted:  # on a full disk later; until then a cancel ends the keeper as well
+            with contextlib.suppress(OSError):
+                _move_mark(folder / "program", name)
+                noted = True
         try:
             process.wait(pause)
         except subprocess.TimeoutExpired:
             pause = min(pause * 2, 0.2)
         else:
-            return
+            return why
         large = any((folder / name).stat().st_size > order["limit"] for name in "12")
         if large or time.monotonic() >= until:
-            _new_mark(folder / "cause", "output_limit" if large else "timeout")
-            _end_program(folder)
+            why = why or ("output_limit" if large else "timeout")
+            with contextlib.suppress(OSError):
+                _new_mark(folder / "cause", why)
+            with contextlib.suppress(OSError):
+                _end_tree(name.split())
 
 
-def _set_end(folder: Path, words: str) -> None:
+def _set_end(folder: Path, words: str, *, tries: int = 600) -> None:
+    """Overwrite what was reserved for the end, and move it into its place."""
     _remove_inputs(folder)
-    _move_mark(folder / "end", words)
+    ending = folder / "ending"
+    for left in reversed(range(tries)):
+        try:
+            with os.fdopen(os.open(ending, os.O_RDWR | os.O_CREAT, 0o600), "r+") as file:
+                file.write(words.ljust(END_BYTES))
+            (folder / "end").hardlink_to(ending)
+        except FileExistsError:
+            pass
+        except OSError:
+            if not left:
+                raise
+            time.sleep(0.5)
+            continue
+        ending.unlink()
+        return
 
 
 if __name__ == "__main__":
