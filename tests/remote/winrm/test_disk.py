@@ -72,17 +72,6 @@ async def test_a_helper_that_is_killed_is_a_broken_contact_and_not_a_refusal() -
         assert failed.value.code is ErrorCode.CONNECTION_LOST
 
 
-async def test_the_test_of_a_target_does_not_wait_for_files_for_ever(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("opsjobs.remote.winrm.pool.STEP_SECONDS", 0.0)
-    async with windows_host() as host:
-        pool = WinrmPool(WinrmConnector())
-        steps = await pool.test(host.endpoint())
-        await pool.close()
-    assert [(step.name, step.ok) for step in steps if step.name == "file"] == [("file", False)]
-
-
 async def look_often(disk: WinrmDisk) -> None:
     for _ in range(100):
         await disk.look("/")

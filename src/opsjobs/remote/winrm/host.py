@@ -26,15 +26,27 @@ COMMANDS_MAX = 25
 
 Windows allows 30 shells of one user. The others are for cancels, and for idle shells.
 """
-MORE_CONNECTIONS = 3
-"""Connections for signals and input: each running command holds one with its long poll."""
+INPUTS_MAX = 3
+"""Concurrent writes to standard input: the host holds one until the command reads."""
+MORE_CONNECTIONS = 2 * INPUTS_MAX
+"""Connections for input, and for signals and cancels, which do not wait for input.
+
+Each running command holds one with its long poll.
+"""
 KEPT_SHELLS_MAX = 2
+SHELL_USERS_MAX = 20
+"""Concurrent commands in one shell: Windows allows 25 processes."""
 IDLE_SECONDS = 55.0
 """Windows closes an idle connection after about two minutes."""
 SHELL_IDLE_SECONDS = 120.0
 """The time after which a kept shell is deleted here."""
 QUOTA_PAUSE_SECONDS = 5.0
 QUOTA_TRIES_MAX = 12
+URGENT_PAUSE_SECONDS = 0.5
+PLACE_SECONDS = 60.0
+"""The time for which a start waits for a place on the host, or for a shell."""
+UNANSWERED_PAUSES = (0.0, 5.0, 30.0)
+"""The pauses before a shell whose creation was not answered is deleted: it may come later."""
 SHELL_NAME = "opsjobs"
 ENVELOPE_BYTES_MIN = 150 << 10
 """The maximum size of a request before Windows 8 and Server 2012; 500 KiB since."""
@@ -69,6 +81,13 @@ class Shell:
     idle_since: float = 0.0
     used: bool = False
     resource: str = messages.CMD
+    users: int = 1
+    """The commands in it that are followed: a cancel may borrow it."""
+    is_ending: bool = False
+    """True if it is deleted when the last of them has ended."""
+    is_left: bool = False
+    """True if the host is to delete it, as something in it goes on."""
+    is_gone: bool = False
 
 
 Build = Callable[[], tuple[Shell, WsmanMessage]]
@@ -91,6 +110,7 @@ class WinrmHost:
     honours_ids: bool = False
     """True once the host has started a command under an id that was chosen here."""
     users: int = 0
+    """The sessions on it."""
     idle_since: float = field(default_factory=time.monotonic)
     _envelope_bytes: int | None = None
     _waiting: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -98,10 +118,17 @@ class WinrmHost:
     _freed: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when a shell was deleted here."""
     places: asyncio.Semaphore = field(init=False)
+    inputs: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(INPUTS_MAX))
     _room: asyncio.Semaphore = field(init=False)
     _idle: list[Connection] = field(default_factory=list)
     _shells: list[Shell] = field(default_factory=list)
-    _tasks: set[asyncio.Task[None]] = field(default_factory=set)
+    """The kept shells, in which nothing runs."""
+    _busy: list[Shell] = field(default_factory=list)
+    """The cmd shells in which commands run."""
+    _urgent: int = 0
+    """The urgent launches that wait for a shell: a start then takes none."""
+    _closing: asyncio.Event = field(default_factory=asyncio.Event)
+    _tasks: set[asyncio.Task[object]] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.places = asyncio.Semaphore(self.places_max)
@@ -167,7 +194,7 @@ class WinrmHost:
         return (self._envelope_bytes - ENVELOPE_OVERHEAD_BYTES) // 4 * 3
 
     async def take_shell(self, launch: Launch) -> Shell:
-        """Return a shell that nothing uses, kept or new.
+        """Return a shell that nothing uses, kept or new; if it is urgent, perhaps a borrowed one.
 
         Raises RemoteFailure and WsmanFault; nothing of a command has started then.
         """
@@ -175,9 +202,57 @@ class WinrmHost:
         for shell in self._shells:
             if shell.key == key:
                 self._shells.remove(shell)
-                shell.used = True
+                shell.used, shell.users = True, 1
+                self._busy.append(shell)
                 return shell
-        return await self.create_shell(key)
+        return await self.new_shell(launch)
+
+    async def new_shell(self, launch: Launch) -> Shell:
+        """Return a new shell, or for an urgent launch perhaps a borrowed one. Raises as above."""
+        key = shell_key(launch)
+        if launch.urgent:
+            return await self._take_urgent(key)
+        made = await self._create(lambda: self._build(key))
+        self._busy.append(made)
+        return made
+
+    async def _take_urgent(self, key: ShellKey) -> Shell:
+        """Create a shell, or borrow one if the host allows no more. Raises as `take_shell`.
+
+        If no shell here runs a command, those that are kept are deleted, and then it waits, but
+        not behind starts.
+        """
+        until = time.monotonic() + PLACE_SECONDS
+        self._urgent += 1
+        try:
+            while True:
+                if self._waiting.locked() and (shell := self._borrow(key)) is not None:
+                    return shell
+                self._freed.clear()
+                made = await self._try_create(lambda: self._build(key))
+                if isinstance(made, Shell):
+                    self._busy.append(made)
+                    return made
+                if (shell := self._borrow(key)) is not None:
+                    return shell
+                if time.monotonic() > until:
+                    raise self._busy_host(made)
+                if self._shells:
+                    await self._drop_kept_shells()
+                else:
+                    await self._wait_for_freed(URGENT_PAUSE_SECONDS)
+        finally:
+            self._urgent -= 1
+
+    def _borrow(self, key: ShellKey) -> Shell | None:
+        """Return the shell for one more command, best one with the same variables and folder."""
+        lenders = [shell for shell in self._busy if shell.users < SHELL_USERS_MAX]
+        found = min(
+            lenders, key=lambda shell: (shell.key[:2] != key[:2], shell.users), default=None
+        )
+        if found is not None:
+            found.users += 1
+        return found
 
     async def create_pool(
         self, id_: str, build: Callable[[str], WsmanMessage], resource: str
@@ -186,21 +261,16 @@ class WinrmHost:
         shell = Shell(id_, ((), None, HOST_IDLE_SECONDS), resource=resource)
         return await self._create(lambda: (shell, build(id_)))
 
-    async def create_shell(self, key: ShellKey) -> Shell:
-        """Create a cmd shell, within the quotas. Raises as `take_shell`."""
+    def _build(self, key: ShellKey) -> tuple[Shell, WsmanMessage]:
         environment, folder, idle_seconds = key
-
-        def build() -> tuple[Shell, WsmanMessage]:
-            shell = Shell(str(uuid4()).upper(), key)
-            return shell, messages.create_shell(
-                shell.id,
-                SHELL_NAME,
-                environment=dict(environment),
-                folder=folder,
-                idle_seconds=idle_seconds,
-            )
-
-        return await self._create(build)
+        shell = Shell(str(uuid4()).upper(), key)
+        return shell, messages.create_shell(
+            shell.id,
+            SHELL_NAME,
+            environment=dict(environment),
+            folder=folder,
+            idle_seconds=idle_seconds,
+        )
 
     async def _create(self, build: Build) -> Shell:
         """Create a shell; wait while the host is at one of its quotas.
@@ -215,53 +285,124 @@ class WinrmHost:
             return await self._create_when_allowed(build)
 
     async def _create_when_allowed(self, build: Build) -> Shell:
+        refused: WsmanFault | None = None
         for _ in range(QUOTA_TRIES_MAX):
             self._freed.clear()
             await self._drop_kept_shells()
-            made = await self._try_create(build)
-            if isinstance(made, Shell):
-                return made
+            if not self._urgent:
+                made = await self._try_create(build)
+                if isinstance(made, Shell):
+                    return made
+                refused = made
             pause = QUOTA_PAUSE_SECONDS * random.uniform(0.5, 1.5)  # noqa: S311  no secret
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(pause):
-                    await self._freed.wait()
-        raise RemoteFailure(ErrorCode.TARGET_BUSY, f"{self.name} allows no further shell: {made}.")
+            await self._wait_for_freed(pause)
+        raise self._busy_host(refused)
+
+    async def _wait_for_freed(self, seconds: float) -> None:
+        """Wait until a shell was deleted here, or this time is up."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._freed.wait()
+
+    def _busy_host(self, fault: WsmanFault | None) -> RemoteFailure:
+        reason = fault or "cancels took each that became free"
+        return RemoteFailure(
+            ErrorCode.TARGET_BUSY, f"{self.name} allows no further shell: {reason}."
+        )
 
     async def _try_create(self, build: Build) -> Shell | WsmanFault:
-        """Create a shell, or return the fault of the quota that does not allow it."""
+        """Create a shell, or return the fault of the quota that does not allow it.
+
+        If the host did not answer as expected, the shell may be there, or come later, and count
+        against the quota: it is deleted in the background. Its id was chosen here.
+        """
         shell, message = build()
         try:
             shell.id = messages.shell_id_in(await self.request(message))
-        except WsmanFault as refused:
-            if refused.code not in QUOTAS:
-                raise
-            return refused
+        except BaseException as failure:
+            if isinstance(failure, WsmanFault) and failure.code in QUOTAS:
+                return failure
+            if _may_exist(failure):
+                self.later(self._delete_unanswered(shell))
+            raise
         return shell
+
+    async def _delete_unanswered(self, shell: Shell) -> None:
+        for pause in UNANSWERED_PAUSES:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await self._closing.wait()
+            if await self.request_delete(shell) is None or self._closing.is_set():
+                break
+        self._freed.set()
 
     def keep(self, shell: Shell) -> None:
         """Keep a shell whose command has ended, for the next one; delete the oldest surplus one.
 
         None is kept while a command waits because the host allows no further shell.
         """
+        self._forget(shell)
         shell.idle_since = time.monotonic()
         self._shells.append(shell)
         while len(self._shells) > (0 if self._waiting.locked() else KEPT_SHELLS_MAX):
             self.later(self.delete(self._shells.pop(0)))
 
-    async def delete(self, shell: Shell) -> None:
-        """Delete a shell, and end all of its processes. Never raises for errors of the host."""
+    def release(self, shell: Shell, *, keep: bool) -> None:
+        """Give a shell back whose command has ended, or is to end with it.
+
+        It is kept or deleted by the last one who uses it.
+        """
+        shell.users -= 1
+        shell.is_ending = shell.is_ending or not keep
+        if shell.users > 0:
+            return
+        if shell.is_left or shell.is_gone:
+            self._forget(shell)
+        elif shell.is_ending:
+            self.later(self.delete(shell))
+        else:
+            self.keep(shell)
+
+    def leave(self, shell: Shell) -> None:
+        """Leave a shell to the host: what runs in it is to go on."""
+        shell.is_left = True
+        self.release(shell, keep=True)
+
+    def _forget(self, shell: Shell) -> None:
+        if shell in self._busy:
+            self._busy.remove(shell)
+
+    async def delete(self, shell: Shell) -> bool:
+        """Delete a shell, and end all of its processes; return True if they are gone.
+
+        Never raises for errors of the host.
+        """
+        self._forget(shell)
+        if shell.is_gone:
+            return True
+        failure = await self.request_delete(shell)
+        shell.is_gone = failure is None or (
+            isinstance(failure, WsmanFault) and failure.code == SHELL_GONE
+        )
+        if not shell.is_gone:
+            log.info("winrm_shell_not_deleted", target=self.name, reason=str(failure))
+        self._freed.set()
+        return shell.is_gone
+
+    async def request_delete(self, shell: Shell) -> Exception | None:
+        """Ask the host to delete a shell; return why it did not."""
         try:
             await self.request(messages.delete_shell(shell.id, shell.resource))
         except (WsmanFault, Disconnected, ProtocolError, RemoteFailure) as failure:
-            log.info("winrm_shell_not_deleted", target=self.name, reason=str(failure))
-        self._freed.set()
+            return failure
+        return None
 
     async def _drop_kept_shells(self) -> None:
         shells, self._shells = self._shells, []
         for shell in shells:
             await self.delete(shell)
 
-    def later(self, work: Coroutine[Any, Any, None]) -> None:
+    def later(self, work: Coroutine[Any, Any, object]) -> None:
         """Do this in the background."""
         task = asyncio.create_task(work)
         self._tasks.add(task)
@@ -298,6 +439,7 @@ class WinrmHost:
 
     async def close(self, seconds: float) -> None:
         """Delete the kept shells, for at most this time, and close every connection."""
+        self._closing.set()
         try:
             async with asyncio.timeout(seconds):
                 await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -309,3 +451,12 @@ class WinrmHost:
         for connection in self._idle:
             connection.close()
         self._idle.clear()
+
+
+def _may_exist(failure: BaseException) -> bool:
+    """Return True if a shell may be there although its creation failed like this."""
+    if isinstance(failure, WsmanFault):
+        return failure.code not in REFUSALS
+    if isinstance(failure, Disconnected):
+        return not failure.rejected
+    return isinstance(failure, (ProtocolError, asyncio.CancelledError))

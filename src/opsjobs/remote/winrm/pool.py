@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
@@ -71,7 +71,8 @@ class WinrmPool:
     async def session(self, endpoint: Endpoint) -> AsyncIterator[Session]:
         """Yield a session once the host has a place for its commands; connect if needed.
 
-        Raises RemoteFailure.
+        A session that insists may be there to cancel a run: it waits for its place at its first
+        start. Raises RemoteFailure.
         """
         if self._closed:
             raise RemoteFailure(
@@ -82,14 +83,21 @@ class WinrmPool:
         self._insisting[key] += endpoint.insist
         host.users += 1
         try:
-            async with host.places:
+            placed = not (endpoint.insist and host.places.locked())
+            if placed:
+                await host.places.acquire()
+            try:
                 async with host.connection() as connection:
                     times = connection.login_times
-                session = WinrmSession(host, times, _options(endpoint))
-                try:
-                    yield session
-                finally:
-                    await session.close()
+            except BaseException:
+                if placed:
+                    host.places.release()
+                raise
+            session = WinrmSession(host, times, _options(endpoint), placed=placed)
+            try:
+                yield session
+            finally:
+                await session.close()
         finally:
             self._insisting[key] -= endpoint.insist
             host.users -= 1
@@ -147,14 +155,16 @@ class WinrmPool:
         steps = login_steps(phases.started, connected, finished)
         host = WinrmHost(endpoint.target.name, partial(self._connector.connect, endpoint))
         host.adopt(connection)
-        session = WinrmSession(host, connection.login_times, _options(endpoint))
+        options = _options(endpoint)
+        session = WinrmSession(host, connection.login_times, options, placed=False)
         try:
-            steps.append(await _test_engine(session, _options(endpoint)))
+            engine = "psrp" if options.engine == "psrp" else "shell"
+            steps.append(await _limit(engine, _test_engine(session, options), needed=True))
             durable, runs = session.durable(), steps[-1].ok
             if runs and durable is not None:
-                steps.append(await _try_durable(durable))
-            if runs and _options(endpoint).configuration is None:
-                steps.append(await _test_file(session))
+                steps.append(await _limit("durable", _try_durable(durable)))
+            if runs and options.configuration is None:
+                steps.append(await _limit("file", _test_file(session)))
         finally:
             await session.close()
             await host.close(CLOSE_SECONDS)
@@ -210,6 +220,19 @@ STEP_SECONDS = 120.0
 """The time for one step of the test of a target."""
 
 
+async def _limit(
+    name: str, step: Coroutine[Any, Any, SessionStep], *, needed: bool = False
+) -> SessionStep:
+    """Return the step, or that the host did not answer in time."""
+    started = time.monotonic()
+    try:
+        async with asyncio.timeout(STEP_SECONDS):
+            return await step
+    except TimeoutError:
+        late = f"It did not answer within {STEP_SECONDS:.0f} s."
+        return SessionStep(name, False, elapsed_ms(started), late, needed=needed)
+
+
 async def _try_durable(durable: Durable) -> SessionStep:
     """Test whether the host keeps durable runs."""
     started = time.monotonic()
@@ -250,11 +273,8 @@ async def _test_file(session: WinrmSession) -> SessionStep:
     """Test whether the host serves files."""
     started = time.monotonic()
     try:
-        async with asyncio.timeout(STEP_SECONDS), session.disk() as disk:
+        async with session.disk() as disk:
             await disk.look(".")
     except RemoteFailure as failure:
         return SessionStep("file", False, elapsed_ms(started), failure.message, needed=False)
-    except TimeoutError:
-        late = f"It did not answer within {STEP_SECONDS:.0f} s."
-        return SessionStep("file", False, elapsed_ms(started), late, needed=False)
     return SessionStep("file", True, elapsed_ms(started), needed=False)

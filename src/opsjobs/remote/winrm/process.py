@@ -55,15 +55,18 @@ class WinrmProcess:
         after_kill: Callable[[], Coroutine[Any, Any, None]] | None = None,
         *,
         strict: bool = False,
+        urgent: bool = False,
     ) -> None:
         """Follow it.
 
-        `strict`: the command is given up as lost if a piece of its output may be missing.
+        `strict`: the command is given up as lost if a piece of its output may be missing. `urgent`:
+        its input does not wait for that of others.
         """
         self.ends_with_reader = False
         """True: it is ended when it is closed before its end."""
         self._host = host
         self._strict = strict
+        self._inputs = contextlib.nullcontext() if urgent else host.inputs
         self._after_kill = after_kill
         self._shell = shell
         self._command = command
@@ -172,7 +175,8 @@ class WinrmProcess:
         has arrived.
         """
         message = messages.send_input(self._shell.id, self._command, data, end=end)
-        await self._host.request(message, once=True)
+        async with self._inputs:
+            await self._host.request(message, once=True)
 
     @property
     def in_doubt(self) -> bool:
@@ -182,8 +186,7 @@ class WinrmProcess:
     def abandon(self) -> None:
         """End it in the background, with its shell."""
         self._following.cancel()
-        self._closed = True
-        self._host.later(self._host.delete(self._shell))
+        self._discard()
 
     async def _write(self, data: bytes) -> None:
         """Write the whole input and end it; a command that does not read it may end before.
@@ -211,14 +214,15 @@ class WinrmProcess:
         if self._interrupted or self._output.outcome is not None:
             return
         self._lose(f"its input was cut off ({reason}), so it is being ended")
-        self._host.later(self._host.delete(self._shell))
+        self._discard()
 
     # --- the end
 
     async def kill(self, grace_seconds: float) -> CancelProof:
         """Send CTRL+C, and terminate the command after the grace period; return the proof.
 
-        The requests use a connection of their own: the other one waits for output.
+        The requests use a connection of their own: the other one waits for output. Before the
+        proof its shell is deleted, as what it started may have outlived it.
         """
         if self._output.outcome is not None:
             return CancelProof.ALREADY_FINISHED
@@ -227,24 +231,17 @@ class WinrmProcess:
         try:
             async with asyncio.timeout(grace_seconds + PROOF_SECONDS):
                 await self._signal(messages.CTRL_C)
-                if await self._ended_within(grace_seconds):
-                    await self._end_descendants()
-                    return self._proof()
-                self._terminated = True
-                self._room.set()
-                await self._signal(messages.TERMINATE)
-                if not await self._ended_within(PROOF_SECONDS / 3):
-                    await self._host.delete(self._shell)
+                if not await self._ended_within(grace_seconds):
+                    self._terminated = True
+                    self._room.set()
+                    await self._signal(messages.TERMINATE)
+                    await self._ended_within(PROOF_SECONDS / 3)
+                self._closed = True
+                is_gone = await self._host.delete(self._shell)
                 await self._output.settled.wait()
         except (TimeoutError, *_CONTACT):
             return CancelProof.UNREACHABLE
-        return self._proof()
-
-    async def _end_descendants(self) -> None:
-        """Delete the shell of a helper that CTRL+C has ended: its program may have outlived it."""
-        if self._after_kill is not None:
-            self._closed = True
-            await self._host.delete(self._shell)
+        return self._proof() if is_gone else CancelProof.UNREACHABLE
 
     async def _signal(self, code: str) -> None:
         try:
@@ -269,19 +266,29 @@ class WinrmProcess:
 
     async def close(self) -> None:
         """Stop following it. If it has ended, its shell is kept for the next command."""
+        if self._output.outcome is None:
+            self._following.cancel()
+        if self._closed:
+            return
+        ended = isinstance(self._output.outcome, RemoteExit)
+        if ended and not self._terminated:
+            self._closed = True
+            self._host.release(self._shell, keep=True)
+            self._host.later(self._forget())
+        elif ended or self._done or self.ends_with_reader:
+            self._discard()
+        else:
+            self._closed = True
+            self._host.leave(self._shell)
+
+    def _discard(self) -> None:
+        """End it in the background: with its shell, or alone if another command is in that."""
         if self._closed:
             return
         self._closed = True
-        ended = isinstance(self._output.outcome, RemoteExit)
-        if not (ended or self._done):
-            self._following.cancel()
-            if self.ends_with_reader:
-                self._host.later(self._host.delete(self._shell))
-        elif self._terminated or not ended:
-            self._host.later(self._host.delete(self._shell))
-        else:
-            self._host.keep(self._shell)
+        if self._shell.users > 1:
             self._host.later(self._forget())
+        self._host.release(self._shell, keep=False)
 
     async def _forget(self) -> None:
         """Make the host remove the command, which has ended, from its shell."""

@@ -24,6 +24,9 @@ HOST_IDLE_SECONDS = 900.0
 HELPER_IDLE_SECONDS = 180.0
 """The idle time of a shell of helpers: what a dead worker left is gone soon."""
 
+URGENT_OPERATIONS = frozenset({"cancel", "look", "hello"})
+"""The operations of the helper of durable runs that a cancel needs."""
+
 _POWERSHELL = "-NoProfile -NonInteractive -ExecutionPolicy Bypass"
 _INTERPRETERS: Mapping[str, tuple[str, ...]] = {
     "powershell": ("powershell.exe",),
@@ -60,7 +63,7 @@ class Launch:
     `nonce`: what precedes the reports of a helper script; None for a line of its own. `place`: the
     name of the folder for the program's files; the program knows it, but not the nonce. `stdin` is
     None if the caller writes it. `idle_seconds`: the time after which the host deletes the shell
-    if nothing asks for it.
+    if nothing asks for it. `urgent`: it starts nothing, ends soon, and waits behind no start.
     """
 
     line: str
@@ -70,6 +73,7 @@ class Launch:
     nonce: str | None = None
     place: str | None = None
     idle_seconds: float = HOST_IDLE_SECONDS
+    urgent: bool = False
 
 
 def launch_line(line: str, **more: Any) -> Launch:
@@ -101,13 +105,14 @@ def launch_program(program: Program) -> Launch:
 
 def launch_cleanup(place: str) -> Launch:
     """Return the launch of a helper that removes the folder of a program that was killed."""
-    return Launch(bootstrap_line(), stdin=_helper_input("clean", {"place": place}))
+    return Launch(bootstrap_line(), stdin=_helper_input("clean", {"place": place}), urgent=True)
 
 
 def launch_spool(parameters: Mapping[str, Any]) -> Launch:
     """Return the launch of the helper of durable runs, for one operation."""
     stdin = _helper_input("spool", parameters)
-    return Launch(bootstrap_line(), stdin=stdin, idle_seconds=HELPER_IDLE_SECONDS)
+    urgent = parameters["op"] in URGENT_OPERATIONS
+    return Launch(bootstrap_line(), stdin=stdin, idle_seconds=HELPER_IDLE_SECONDS, urgent=urgent)
 
 
 def order_parameters(order: StartOrder) -> dict[str, Any]:

@@ -456,7 +456,7 @@ class PsrpProcess:
     # --- the end
 
     async def kill(self, grace_seconds: float) -> CancelProof:
-        """Stop the pipeline, and delete its pool after the grace period; return the proof."""
+        """Stop the pipeline; delete its pool, with what it started, and return the proof."""
         if self._output.outcome is not None:
             return CancelProof.ALREADY_FINISHED
         self._stopping = True
@@ -470,14 +470,13 @@ class PsrpProcess:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(grace_seconds):
                         await self._output.settled.wait()
-                if self._output.outcome is None:
-                    self._discarded = True
-                    await self._pool.host.delete(self._pool.shell)
+                self._discarded = True
+                is_gone = await self._pool.host.delete(self._pool.shell)
                 await self._output.settled.wait()
         except (TimeoutError, *_CONTACT):
             return CancelProof.UNREACHABLE
         lost = isinstance(self._output.outcome, RemoteFailure)
-        return CancelProof.UNREACHABLE if lost else CancelProof.KILLED
+        return CancelProof.UNREACHABLE if lost or not is_gone else CancelProof.KILLED
 
     def _discard(self) -> None:
         if not self._discarded:

@@ -21,6 +21,7 @@ from opsjobs.remote.winrm.disk import HelperChannel, WinrmDisk
 from opsjobs.remote.winrm.host import (
     ACCESS_DENIED,
     FOLDER_INVALID,
+    PLACE_SECONDS,
     REFUSALS,
     SHELL_GONE,
     Shell,
@@ -49,11 +50,21 @@ class StartMissed(Exception):
 
 
 class WinrmSession:
-    """A session: it holds a place on the host, and connections only during requests."""
+    """A session: it holds a place on the host, and connections only during requests.
+
+    `placed`: it has one already; else it takes one for what it starts, and none for a cancel.
+    """
 
     def __init__(
-        self, host: WinrmHost, login_times: LoginTimes | None, options: WinrmOptions
+        self,
+        host: WinrmHost,
+        login_times: LoginTimes | None,
+        options: WinrmOptions,
+        *,
+        placed: bool = True,
     ) -> None:
+        self._placed = placed
+        self._closed = False
         self._host = host
         self._options = options
         self.capabilities: Capabilities = PSRP if options.engine == "psrp" else WINRM
@@ -111,6 +122,7 @@ class WinrmSession:
 
     async def _start_pipeline(self, plan: Pipeline) -> RemoteProcess:
         """Start this in a pool of its own. Raises as `start`."""
+        await self._take_place()
         try:
             return await start_pipeline(self._host, self._options.configuration, plan)
         except WsmanFault as fault:
@@ -122,8 +134,27 @@ class WinrmSession:
                 ErrorCode.CONNECTION_LOST, f"{self._host.name} did not start the command: {lost}."
             ) from None
 
+    async def _take_place(self) -> None:
+        """Wait for a place, if this session has none. Raises RemoteFailure(TARGET_BUSY)."""
+        if self._placed or self._closed:
+            return
+        try:
+            async with asyncio.timeout(PLACE_SECONDS):
+                await self._host.places.acquire()
+        except TimeoutError:
+            raise RemoteFailure(
+                ErrorCode.TARGET_BUSY,
+                f"{self._host.name} had no place for a further command within "
+                f"{PLACE_SECONDS:.0f} s.",
+            ) from None
+        if self._placed or self._closed:  # meanwhile
+            self._host.places.release()
+        self._placed = not self._closed
+
     async def _start(self, launch: Launch, *, strict: bool = False) -> RemoteProcess:
         """Start this. Raises as `start`, and UnsupportedProgram."""
+        if not launch.urgent:
+            await self._take_place()
         try:
             return await self._start_in(await self._host.take_shell(launch), launch, strict=strict)
         except WsmanFault as fault:
@@ -155,11 +186,13 @@ class WinrmSession:
             gone = isinstance(missed, WsmanFault) and missed.code == SHELL_GONE and shell.used
             if not (gone or isinstance(missed, StartMissed)):
                 raise
-            shell = await self._host.create_shell(shell.key)
+            shell = await self._host.new_shell(launch)
             command = await self._request_start(shell, launch)
         shell.used = True
         clean = partial(self._clean, launch.place) if launch.place is not None else None
-        return WinrmProcess(self._host, shell, command, launch.stdin, clean, strict=strict)
+        return WinrmProcess(
+            self._host, shell, command, launch.stdin, clean, strict=strict, urgent=launch.urgent
+        )
 
     async def _clean(self, place: str) -> None:
         """Remove the folder of a program that was killed; its helper did not get to it."""
@@ -188,8 +221,10 @@ class WinrmSession:
         except StartMissed:
             raise
         except BaseException as failure:
-            if not (isinstance(failure, RemoteFailure) and failure.code is ErrorCode.LOST):
-                self._host.later(self._host.delete(shell))
+            if isinstance(failure, RemoteFailure) and failure.code is ErrorCode.LOST:
+                self._host.leave(shell)
+            else:
+                self._host.release(shell, keep=False)
             raise
 
     async def _send_start(self, shell: Shell, launch: Launch) -> str:
@@ -238,10 +273,10 @@ class WinrmSession:
         else:
             return
         # The shell is there, then, and goes: a request that is still on its way starts nothing.
-        try:
-            await self._host.request(messages.delete_shell(shell.id))
-        except (WsmanFault, Disconnected, ProtocolError, RemoteFailure):
-            raise lost from None
+        if shell.users > 1 or await self._host.request_delete(shell) is not None:
+            raise lost
+        shell.is_gone = True
+        self._host.release(shell, keep=False)
         raise StartMissed(reason)
 
     def _not_started(self, fault: WsmanFault) -> RemoteFailure:
@@ -297,9 +332,13 @@ class WinrmSession:
         return channel
 
     async def close(self) -> None:
-        """Stop following what was started."""
+        """Stop following what was started, and give the place back."""
         for process in self._started:
             await process.close()
+        self._closed = True
+        if self._placed:
+            self._placed = False
+            self._host.places.release()
 
 
 def _plan_for_endpoint(program: Program, name: str) -> Pipeline:

@@ -1,0 +1,269 @@
+"""Shells of a Windows host: room for cancels, shells whose creation was not answered, slow steps."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+
+from contract.conftest import Latch
+from contract.durable_machines import first
+from kit.windows_hosts import until, windows_host
+from kit.windows_runs import runs, wide
+from opsjobs.model.errors import RemoteFailure
+from opsjobs.model.execution import CancelProof, ErrorCode
+from opsjobs.remote.session import CancelOutcome, RemoteExit
+from opsjobs.remote.winrm import host as hosts
+from opsjobs.remote.winrm.connect import WinrmConnector
+from opsjobs.remote.winrm.host import WinrmHost
+from opsjobs.remote.winrm.messages import ProtocolError
+from opsjobs.remote.winrm.pool import WinrmPool
+from opsjobs.standalone.lab.wsman.service import LabQuotas
+
+KILLED = CancelOutcome(CancelProof.KILLED, RemoteExit(None, "KILL", "cancel"))
+NEVER = 3600.0
+
+
+@pytest.fixture
+def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever waits for a shell waits for an hour."""
+    monkeypatch.setattr(hosts, "QUOTA_PAUSE_SECONDS", NEVER)
+    monkeypatch.setattr(hosts, "URGENT_PAUSE_SECONDS", NEVER)
+
+
+# --- room for cancels
+
+
+@pytest.mark.usefixtures("no_pauses")
+async def test_a_cancel_does_not_wait_behind_starts_that_wait_for_a_shell(tmp_path: Path) -> None:
+    async with runs(LabQuotas(shells=3), slots=10) as on, AsyncExitStack() as stack:
+        latch = Latch(tmp_path / "latch")
+        orders = [on.order(f"echo up; {latch.wait}") for _ in range(3)]
+        for order in orders:
+            session = await stack.enter_async_context(on.pool.session(wide(on.host, 10)))
+            durable = session.durable()
+            assert durable is not None
+            await first(await durable.begin(order, on.identity), 3)
+        assert on.shells == 3
+        starts = []
+        for _ in range(3):
+            session = await stack.enter_async_context(on.pool.session(wide(on.host, 10)))
+            starts.append(asyncio.create_task(session.start("exit 0")))
+        host = next(iter(on.pool._hosts.values()))
+        await until(host._waiting.locked)
+        async with asyncio.timeout(30):  # every pause is an hour
+            assert await on.durable.cancel(orders[0].key, 0.0) == KILLED
+            # Its helper was a guest in a shell whose own command goes on.
+            assert await on.durable.look(orders[1].key) is None
+            assert on.shells == 3
+        for start in starts:
+            start.cancel()
+        await asyncio.wait(starts)
+        latch.open()
+
+
+@pytest.mark.usefixtures("no_pauses")
+async def test_a_session_that_insists_cancels_although_every_place_is_taken(
+    tmp_path: Path,
+) -> None:
+    async with runs(slots=1) as on:
+        order = on.order("echo up; sleep 60")
+        await first(await on.durable.begin(order, on.identity), 3)
+        async with asyncio.timeout(30), on.pool.session(wide(on.host, 1, insist=True)) as late:
+            durable = late.durable()
+            assert durable is not None
+            # What it follows has to wait for a place.
+            following = asyncio.create_task(durable.attach(order, on.identity, (0, 0)))
+            await asyncio.sleep(0)
+            assert await durable.identity() == on.identity
+            assert await durable.cancel(order.key, 0.0) == KILLED
+            assert not following.done()
+            following.cancel()
+            await asyncio.wait({following})
+        (host,) = on.pool._hosts.values()
+        assert host.places._value == 0
+    assert host.places._value == 1
+
+
+async def test_a_session_that_insists_has_no_place_for_a_start_in_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("opsjobs.remote.winrm.session.PLACE_SECONDS", 0.1)
+    async with runs(slots=1) as on, on.pool.session(wide(on.host, 1, insist=True)) as late:
+        with pytest.raises(RemoteFailure) as busy:
+            await late.start("exit 0")
+        assert busy.value.code is ErrorCode.TARGET_BUSY
+
+
+async def test_a_cancel_in_a_borrowed_shell_outlives_the_helper_that_lent_it(
+    tmp_path: Path,
+) -> None:
+    async with runs(LabQuotas(shells=1)) as on:
+        latch = Latch(tmp_path / "latch")
+        order = on.order(f"echo up; {latch.wait}")
+        process = await on.durable.begin(order, on.identity)
+        await first(process, 3)
+        # The start that a cancel waits for comes only after the lender has left.
+        waiting = on.order("")
+        on.files(waiting).mkdir()
+        (on.files(waiting) / "start").write_text(waiting.digest)
+        cancel = asyncio.create_task(on.durable.cancel(waiting.key, 0.0))
+        (shell,) = on.host.server.service.shells.values()
+        await until(lambda: len(shell.commands) == 2)
+        await process.close()
+        await until((on.files(waiting) / "void").exists)
+        assert await cancel == CancelOutcome(CancelProof.NEVER_STARTED)
+        await until(lambda: on.shells == 0)
+        latch.open()
+
+
+async def test_a_cancel_has_a_connection_although_every_input_waits_for_its_command() -> None:
+    async with runs(slots=8) as on, AsyncExitStack() as stack:
+        started = []
+        for _ in range(7):
+            session = await stack.enter_async_context(on.pool.session(wide(on.host, 8)))
+            started.append(await session.start("exec sleep 60", stdin=b"x" * 2_000_000))
+        (host,) = on.pool._hosts.values()
+        await until(host.inputs.locked)
+        async with asyncio.timeout(30):
+            assert await started[0].kill(5.0) is CancelProof.KILLED
+            assert await on.durable.cancel(on.order("").key, 0.0) == CancelOutcome(
+                CancelProof.NEVER_STARTED
+            )
+
+
+# --- shells whose creation was not answered
+
+
+@pytest.mark.parametrize("engine", ["winrs", "psrp"])
+@pytest.mark.parametrize("how", ["closed", "fault", "unreadable", "cancelled"])
+async def test_a_shell_whose_creation_was_not_answered_is_deleted(
+    how: str, engine: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with windows_host() as host:
+        pool = WinrmPool(WinrmConnector())
+        shells, made = host.server.service.shells, Counter[str]()
+        create = host.server.service._create
+        host.server.service._actions = {
+            action: (_count(work, made) if work == create else work)
+            for action, work in host.server.service._actions.items()
+        }
+        async with pool.session(host.endpoint(engine=engine)) as session:
+            faults = host.server.faults
+            if how == "closed":
+                faults.close_after["Create"] = 1
+            elif how == "fault":
+                faults.fault_after["Create"] = 1450
+            elif how == "unreadable":
+                monkeypatch.setattr("opsjobs.remote.winrm.messages.shell_id_in", _refuse)
+            if how == "cancelled":
+                faults.hold_seconds["Create"] = 0.5
+                start = asyncio.create_task(session.start("exit 0"))
+                await until(lambda: not faults.hold_seconds)
+                start.cancel()
+                await asyncio.wait({start})
+                monkeypatch.setattr(hosts, "UNANSWERED_PAUSES", (0.0, 1.0, 1.0))
+                faults.hold_seconds["Create"] = 0.5
+                start = asyncio.create_task(session.start("exit 0"))
+                await until(lambda: not faults.hold_seconds)
+                start.cancel()
+                await asyncio.wait({start})
+            else:
+                with pytest.raises(RemoteFailure) as failed:
+                    await session.start("exit 0")
+                assert failed.value.code is ErrorCode.CONNECTION_LOST
+            await until(lambda: made["created"] > 0 and shells == {})
+            (winrm,) = pool._hosts.values()
+            await until(lambda: not winrm._tasks)
+        await pool.close()
+        assert shells == {}
+
+
+def _count(work, made):  # type: ignore[no-untyped-def]
+    async def create(request, user):  # type: ignore[no-untyped-def]
+        response = await work(request, user)
+        made["created"] += 1
+        return response
+
+    return create
+
+
+def _refuse(_: object) -> str:
+    raise ProtocolError("it has no ShellId")
+
+
+@pytest.mark.parametrize("fault", ["rejected", "refused"])
+async def test_a_shell_that_was_certainly_not_created_is_not_deleted(
+    fault: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    async def note(self: WinrmHost, shell: hosts.Shell) -> None:
+        asked.append(shell.id)
+
+    monkeypatch.setattr(WinrmHost, "request_delete", note)
+    async with windows_host() as host:
+        pool = WinrmPool(WinrmConnector())
+        async with pool.session(host.endpoint()) as session:
+            if fault == "rejected":
+                host.server.faults.forget_encryption = 2  # the repeated request, too
+            else:
+                host.server.faults.fault_before["Create"] = 5
+            with pytest.raises(RemoteFailure):
+                await session.start("exit 0")
+            assert asked == []
+        await pool.close()
+
+
+async def test_closing_does_not_wait_for_a_shell_that_may_come_later() -> None:
+    async with windows_host() as host:
+        pool = WinrmPool(WinrmConnector())
+        async with pool.session(host.endpoint()) as session:
+            host.server.faults.close_before["Create"] = 1
+            with pytest.raises(RemoteFailure):
+                await session.start("exit 0")
+        async with asyncio.timeout(4):  # it would be tried again after 5 and 35 seconds
+            await pool.close()
+
+
+# --- the end of a command
+
+
+async def test_a_cancel_of_a_line_ends_what_it_left_before_its_proof(tmp_path: Path) -> None:
+    async with windows_host() as host:
+        pool = WinrmPool(WinrmConnector())
+        async with pool.session(host.endpoint()) as session:
+            process = await session.start("trap 'exit 3' TERM; echo up; sleep 60 & wait")
+            await first(process, 3)
+            assert await process.kill(10.0) is CancelProof.KILLED
+            assert not host.server.service.shells
+            process = await session.start("trap 'exit 3' TERM; echo up; sleep 60 & wait")
+            await first(process, 3)
+            host.server.faults.close_before["Delete"] = 2  # the repeated request, too
+            assert await process.kill(10.0) is CancelProof.UNREACHABLE
+        await pool.close()
+
+
+# --- the test of a target
+
+
+@pytest.mark.parametrize("hanging", [("shell",), ("durable", "file")])
+async def test_a_step_of_a_test_that_hangs_ends_and_says_so(
+    hanging: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with windows_host() as host:
+        monkeypatch.setattr("opsjobs.remote.winrm.pool.STEP_SECONDS", 2.0)
+        if "durable" in hanging:
+            hang = "#!/bin/sh\nexec sleep 60\n"
+            (host.folder / "programs" / "powershell.exe").write_text(hang)
+        else:
+            host.server.faults.hold_seconds["Create"] = 8.0
+        pool = WinrmPool(WinrmConnector())
+        late = [step for step in await pool.test(host.endpoint()) if not step.ok]
+        assert tuple(step.name for step in late) == hanging
+        assert {step.error for step in late} == {"It did not answer within 2 s."}
+        assert {step.needed for step in late} == {hanging == ("shell",)}
+        await pool.close()
