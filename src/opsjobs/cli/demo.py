@@ -44,7 +44,7 @@ JOB: Json = {
 # The stand-in knows these statements.
 GREETING = """\
 Write-Output "hello from $env:OPSJOBS_TARGET"
-Write-Output "this script came over WinRM, for $env:OPSJOBS_JOB"
+Write-Output "this script came over WinRM, in execution $env:OPSJOBS_EXECUTION"
 """
 WINDOWS: Json = {
     "targets": {"selector": "os=windows-like"},
@@ -113,10 +113,13 @@ def _job(client: Client) -> ExitCode:
 def _script_over_winrm(client: Client) -> ExitCode:
     """Run a PowerShell script on the stand-ins of Windows hosts; say what they are."""
     _say(
-        "\nOver WinRM, on a stand-in of a Windows host. It speaks the protocol, but is no Windows: "
-        "it knows\na few statements of PowerShell, and nothing here was tried on a real host yet "
-        "(docs/how-to/run-on-windows-hosts.md).\n"
+        "\nNow a PowerShell script over WinRM, on a stand-in of a Windows host. It speaks the "
+        "protocol, but is no\nWindows: it knows these statements and a few more. No real host was "
+        "tried yet: docs/how-to/run-on-windows-hosts.md\n"
     )
+    for line in GREETING.splitlines():
+        _say(f"   greet: {line}")
+    _say("")
     execution = client.post("/run", WINDOWS)
     ended, tally = follow(client, execution)
     headline, *_ = tally.summary(ended)

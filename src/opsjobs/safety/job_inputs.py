@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from opsjobs.model.action import parse_frozen
 from opsjobs.model.action_base import ProgramSource, WrittenFile
 from opsjobs.model.policy import CHECK_KEY
-from opsjobs.model.quoting import Shell, Unquotable, posix
+from opsjobs.model.quoting import Shell, Unquotable, posix, powershell
 from opsjobs.model.safety_verdict import Finding, SafetyVerdict
 from opsjobs.model.secret import is_secret
 from opsjobs.model.target import Target
@@ -180,6 +180,13 @@ def _uploads(
     except TemplateFault:
         template = Template((UNKNOWN,), ())
 
+    windows = [target for target in where if target.capabilities.quoting != "posix"]
+    if windows:
+        yield from _windows_uploads(template, at, windows, known)
+        where = [target for target in where if target not in windows]
+        if not where:
+            return
+
     def render(value: _Value, _: Mapping[str, Any]) -> str:
         return place_of(template.render(value))
 
@@ -193,6 +200,27 @@ def _uploads(
             False,
             of,
             said_of_place(place, UNKNOWN) + more,
+        )
+
+
+def _windows_uploads(
+    template: Template, at: str, where: Sequence[Target], known: _Known
+) -> Iterator[JobText]:
+    """Return an upload to Windows hosts as a command of PowerShell."""
+
+    def render(value: _Value, _: Mapping[str, Any]) -> str:
+        return template.render(value)
+
+    for place, (of, more) in _rendered(render, frozenset(template.names), where, known).items():
+        path = powershell(place.replace("\0", "")).replace(UNKNOWN, "'+$env:OPSJOBS_UNKNOWN+'")
+        said = said_of_place(place, UNKNOWN) if place.startswith(UNKNOWN) else ()
+        yield JobText(
+            "powershell",
+            f"Copy-Item -LiteralPath upload -Destination ({path})",
+            f"{at}/destination",
+            False,
+            of,
+            said + more,
         )
 
 
