@@ -7,6 +7,7 @@ from typing import Any
 from api.kit import problem
 from api.live import Live, live
 from kit.scripted_worker import Story
+from opsjobs.model.execution import ErrorCode, RunError
 from opsjobs.store.transaction import Database
 
 
@@ -49,6 +50,24 @@ async def test_normalised_groups_leave_out_what_differs_on_every_machine(
         assert await names(desk, first["digest"], normalise=True) == ["web-1", "web-2", "web-3"]
         answer = await desk.http.get(f"/executions/1/groups/{first['digest']}/targets")
         problem(answer, 404, "group_not_found")
+
+
+async def test_a_group_says_why_and_how_much_was_written(database: Database) -> None:
+    async with live(database) as desk:
+        await desk.story.live(3)
+        away = RunError(ErrorCode.CONNECTION_REFUSED, "10.0.0.1:22 refuses connections.")
+        await desk.story.finish("web-1", error=away)
+        for name in ("web-2", "web-3"):
+            await desk.story.write(name, b"x" * (70 << 10), stream="stderr")
+            await desk.story.finish(name, 3)
+        failed, unreachable = await groups(desk)
+        assert (unreachable["error_code"], unreachable["error_message"]) == (
+            "connection_refused",
+            away.message,
+        )
+        assert (unreachable["stderr_bytes"], unreachable["stderr_truncated"]) == (0, False)
+        assert (failed["stderr_bytes"], failed["stderr_truncated"]) == (70 << 10, True)
+        assert len(failed["stderr"]) == 64 << 10
 
 
 async def test_normalised_groups_take_output_with_any_byte(database: Database) -> None:

@@ -67,8 +67,9 @@ def render_result_group(group: ResultGroup) -> dict[str, Any]:
         "exit_code": group.exit_code,
         "status": group.status.value,
         "error_code": group.error_code,
+        "error_message": group.error_message,
         **_render_captured("stdout", group.stdout),
-        "stderr": group.stderr.decode("utf-8", "replace"),
+        **_render_captured("stderr", group.stderr),
         "count": group.count,
         "targets": [target.data() for target in group.targets],
     }

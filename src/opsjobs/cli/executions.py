@@ -397,7 +397,15 @@ def render_result_group(group: dict[str, object]) -> str:
     exit_code = "" if group.get("exit_code") is None else f", exit {group['exit_code']}"
     code = group.get("error_code")
     error = f" ({code})" if code and code not in (group["status"], ErrorCode.NONZERO_EXIT) else ""
-    body = _indent(group.get("stdout"), "    ") + _indent(group.get("stderr"), "    ! ")
+    message = None if code in (None, ErrorCode.NONZERO_EXIT) else group.get("error_message")
+    body = "".join(
+        _indent(text, by)
+        for text, by in (
+            (message, "    "),
+            (group.get("stdout"), "    "),
+            (group.get("stderr"), "    ! "),
+        )
+    )
     return (
         f"{pluralize(int(str(group['count'])), 'target')}: {group['status']}{exit_code}{error}: "
         f"{who}\n{body}"

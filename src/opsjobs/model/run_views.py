@@ -109,6 +109,9 @@ class Captured:
         return head.decode("utf-8", "replace")
 
 
+NO_OUTPUT = Captured(b"", 0)
+
+
 @dataclass(frozen=True, slots=True)
 class Result:
     """One attempt at one action in one target run."""
@@ -143,7 +146,9 @@ class ResultGroup:
     stdout: Captured
     targets: Sequence[TargetName]
     error_code: str | None = None
-    stderr: bytes = b""
+    error_message: str | None = None
+    """The message of the first target's error; those of the others may differ."""
+    stderr: Captured = NO_OUTPUT
     """The stderr of runs that did not succeed."""
     count: int = 0
     """The number of its targets; `targets` may be only the first ones."""

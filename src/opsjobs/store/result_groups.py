@@ -10,7 +10,7 @@ from typing import Any
 
 from opsjobs.model.errors import NotFound
 from opsjobs.model.execution import Execution, RunStatus
-from opsjobs.model.run_views import Captured, ResultGroup, TargetName
+from opsjobs.model.run_views import NO_OUTPUT, Captured, ResultGroup, TargetName
 from opsjobs.store.executions import INLINE_BYTES
 from opsjobs.store.paging import ListColumn, Listing, Page, PageRequest
 from opsjobs.store.statements import load_statement
@@ -164,7 +164,8 @@ def _group(row: Mapping[str, Any], heads: _Heads) -> ResultGroup:
         Captured(stdout[0] if stdout else b"", row["bytes"]),
         targets,
         row["error_code"],
-        stderr[0] if stderr else b"",
+        row["error_message"],
+        Captured(stderr[0], row["err_bytes"]) if stderr else NO_OUTPUT,
         row["count"],
     )
 

@@ -340,10 +340,13 @@ class ResultGroupOut(AnswerModel):
     exit_code: int | None
     status: RunStatus
     error_code: str | None
+    error_message: str | None = Field(description="Of the error of its first target")
     stdout: str
     stdout_truncated: bool
     stdout_bytes: int
-    stderr: str
+    stderr: str = Field(description="Only of targets that did not succeed")
+    stderr_truncated: bool
+    stderr_bytes: int
     count: int
     targets: list[TargetRefOut]
 

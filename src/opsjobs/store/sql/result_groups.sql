@@ -33,7 +33,8 @@ with run as materialized (
   select run.id, run.position, run.target_id, run.target_name, run.target_host,
          case when :'action'::text is null then run.status else size.status end as status,
          case when :'action'::text is null then run.exit_code else size.exit_code end as exit_code,
-         run.error_code, coalesce(size.bytes, 0) as bytes, head.hash as head,
+         run.error_code, coalesce(size.bytes, 0) as bytes,
+         coalesce(size.err_bytes, 0) as err_bytes, head.hash as head,
          case when :'normalise' then null
               when :'stream'::text = 'stderr' then coalesce(size.err_bytes, 0)
               else coalesce(size.bytes, 0) end as size,
@@ -42,12 +43,15 @@ with run as materialized (
   left join complaint on complaint.target_run_id = run.id
   left join size on size.target_run_id = run.id
   where :'action'::text is null or size.target_run_id is not null
+), grouped as (
+  select status, exit_code, size, error_code, head, complaint, count(*) as count,
+         (array_agg(id order by position))[1] as id,
+         (array_agg(bytes order by position))[1] as bytes,
+         (array_agg(err_bytes order by position))[1] as err_bytes,
+         array_agg(id order by position) as runs,
+         (array_agg(target_id order by position))[1:coalesce(:'members'::int, 1000000)] as ids,
+         (array_agg(target_name order by position))[1:coalesce(:'members'::int, 1000000)] as names,
+         (array_agg(target_host order by position))[1:coalesce(:'members'::int, 1000000)] as hosts
+  from compared group by 1, 2, 3, 4, 5, 6
 )
-select status, exit_code, size, error_code, head, complaint, count(*) as count,
-       (array_agg(id order by position))[1] as id,
-       (array_agg(bytes order by position))[1] as bytes,
-       array_agg(id order by position) as runs,
-       (array_agg(target_id order by position))[1:coalesce(:'members'::int, 1000000)] as ids,
-       (array_agg(target_name order by position))[1:coalesce(:'members'::int, 1000000)] as names,
-       (array_agg(target_host order by position))[1:coalesce(:'members'::int, 1000000)] as hosts
-from compared group by 1, 2, 3, 4, 5, 6;
+select g.*, r.error_message from grouped g join target_runs r on r.id = g.id;
