@@ -83,6 +83,34 @@ async def test_actions_are_run_without_a_stored_job(database: Database) -> None:
         ]
 
 
+async def test_executions_without_a_job_are_told_apart_by_what_they_run(database: Database) -> None:
+    async with live(database) as desk:
+        await desk.targets("web-1", "web-2")
+        script = {"type": "script", "script": "#!/bin/sh\n# clean\nset -eu\n\nfind /tmp -delete\n"}
+        transfer = {
+            "type": "file_transfer", "direction": "download", "source": "/var/log/syslog"
+        }  # fmt: skip
+        launches = {
+            "uptime": [{"command": "\n  uptime \n date"}],
+            "echo ${token}": [{"command": "echo ${token}"}],
+            "bash: find /tmp -delete (+1 action)": [script, {"command": "true"}],
+            "download /var/log/syslog to the artifacts (+2 actions)": [
+                transfer, {"command": "true"}, {"command": "false"}
+            ],
+            f"echo {'x' * 114}…": [{"command": f"echo {'x' * 60_000}"}],
+        }  # fmt: skip
+        for summary, actions in launches.items():
+            body = {"actions": actions, "targets": WEB}
+            if "token" in summary:
+                body["parameters"] = {"token": "s3cret-value"}
+            told = (await desk.http.post("/run", json=body)).json()
+            assert (told["summary"], len(summary) <= 120) == (summary, True)
+        listed = (await desk.http.get("/executions")).json()["items"]
+        assert [one["summary"] for one in listed] == [*reversed(launches)]
+        await desk.http.post("/jobs", json=job(targets=WEB))
+        assert (await desk.http.post("/jobs/1/execute")).json()["summary"] is None
+
+
 @pytest.mark.parametrize(
     ("path", "body", "status", "code"),
     [

@@ -13,6 +13,7 @@ from opsjobs.model.action import DRAFT_TYPES
 ASKED = {
     "id": 3,
     "execution_id": 7,
+    "job_name": "restart-web",
     "action": "go",
     "message": "May we?",
     "status": "pending",

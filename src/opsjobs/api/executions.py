@@ -58,6 +58,7 @@ from opsjobs.engine.launching.retries import judge_ended
 from opsjobs.model import text_patterns
 from opsjobs.model.api_model import ApiModel
 from opsjobs.model.job import LaunchOrder, RunDraft
+from opsjobs.model.launch_summary import summarize
 from opsjobs.model.parameter import undeclared
 from opsjobs.model.retry_request import CancelDraft, RetryDraft
 from opsjobs.store.executions import EXECUTIONS, RESULTS, RUNS, ExecutionFind
@@ -140,6 +141,7 @@ async def run(
         declared=declared,
         bounds=bounds(request),
         override=draft.override,
+        summary=summarize(draft.actions),
     )
     if draft.dry_run:
         return await render_preview(request, order)

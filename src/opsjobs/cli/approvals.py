@@ -38,6 +38,8 @@ NAMES_SHOWN = 20
 COLUMNS = (
     Column("id", lambda a: a["id"]),
     Column("execution", lambda a: a["execution_id"]),
+    Column("job", lambda a: a["job_name"]),
+    Column("summary", lambda a: a.get("summary"), sparse=True),
     Column("for", lambda a: a["action"] or "the launch"),
     Column("status", lambda a: a["status"]),
     Column("requested", lambda a: ago(a.get("asked_at"))),
@@ -79,6 +81,7 @@ def show(approval: Approval, output: options.Output = Form.TABLE) -> None:
     lines = [
         f"approval {found['id']} of execution {found['execution_id']}: {found['status']}",
         f"job       {would['job_name']}",
+        *([f"summary   {would['summary']}"] if would.get("summary") else []),
         f"requester {found['requested_by']}: {found['message']}",
         *(
             f"author    {author['wrote']}: {author['name']}"

@@ -65,6 +65,7 @@ COLUMNS = (
     Column("id", lambda d: d["id"]),
     Column("execution", lambda d: d["execution_id"]),
     Column("job", lambda d: d["job_name"]),
+    Column("summary", lambda d: d.get("summary"), sparse=True),
     Column("target", lambda d: d["target"]["name"]),
     Column("host", lambda d: d["target"]["host"], wide=True),
     Column("status", lambda d: d["status"]),

@@ -52,6 +52,7 @@ def render_wait(run: Mapping[str, Any]) -> str | None:
 COLUMNS = (
     Column("id", lambda e: e["id"]),
     Column("job", lambda e: e["job_name"]),
+    Column("summary", lambda e: e.get("summary"), sparse=True),
     Column("number", lambda e: e.get("number"), wide=True),
     Column("status", lambda e: e["status"]),
     Column("targets", lambda e: e["total_targets"]),
@@ -453,6 +454,8 @@ def headline(e: Json, good: Json | None) -> str:
     lines = [
         f"execution {e['id']} of {plain(e['job_name'])}{number}: {e['status']}{duration}; {asked}"
     ]
+    if e.get("summary"):
+        lines.append(plain(e["summary"]))
     lines += [plain(line) for line in (e.get("error"), render_wait_reason(e)) if line]
     if e.get("parent") is not None and e.get("triggered_by") == TriggeredBy.RETRY:
         lines.append(f"retries execution {e['parent']}")

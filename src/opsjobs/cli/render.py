@@ -32,7 +32,9 @@ NEVER_FOLDED = frozenset({
     "credential", "user", "username", "service", "group", "file", "key", "zone", "jump",
 })  # fmt: skip
 """Headings of columns that are never folded: their cells are typed into other commands."""
-REASONS = frozenset({"error", "message", "why", "reason", "waits for", "outcome", "changes"})
+REASONS = frozenset({
+    "error", "message", "why", "reason", "waits for", "outcome", "changes", "summary",
+})  # fmt: skip
 """Headings of columns with reasons: hidden only before names and ids."""
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
@@ -71,11 +73,14 @@ class Form(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A table column: heading, value of an item, and whether only -o wide shows it."""
+    """A table column: its heading, and the value of an item."""
 
     heading: str
     value: Callable[[Mapping[str, Any]], object]
     wide: bool = False
+    """Only -o wide shows it."""
+    sparse: bool = False
+    """It is shown only if an item has a value."""
 
 
 def show_list(
@@ -87,7 +92,13 @@ def show_list(
     elif form in (Form.JSON, Form.YAML):
         _structured(list(items), form)
     else:
-        _table(items, [c for c in columns if form is Form.WIDE or not c.wide])
+        _table(items, [c for c in columns if _is_shown(c, items, form)])
+
+
+def _is_shown(column: Column, items: Sequence[Mapping[str, Any]], form: Form) -> bool:
+    if column.sparse and not any(column.value(item) for item in items):
+        return False
+    return form is Form.WIDE or not column.wide
 
 
 def show_one(item: Mapping[str, Any], form: Form, *, name: str = "name") -> None:

@@ -16,6 +16,7 @@ from opsjobs.model.execution import RunStatus
 COLUMNS = (
     Column("execution", lambda r: r["execution"]["id"]),
     Column("job", lambda r: r["execution"]["job_name"]),
+    Column("summary", lambda r: r["execution"].get("summary"), sparse=True),
     Column("status", lambda r: r["status"]),
     Column("exit", lambda r: r.get("exit_code")),
     Column("launched", lambda r: ago(r["execution"]["created_at"])),

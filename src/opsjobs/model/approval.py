@@ -152,6 +152,9 @@ class Approval:
     users: Sequence[str] = ()
     hash: str | None = None
     requested_by: str = ""
+    job_name: str = ""
+    summary: str | None = None
+    """What an ad-hoc execution runs, in a line."""
     decisions: Sequence[Decision] = field(default=())
 
     def data(self) -> dict[str, Any]:
@@ -160,6 +163,8 @@ class Approval:
             "id": self.id,
             "uuid": self.uuid,
             "execution_id": self.execution_id,
+            "job_name": self.job_name,
+            "summary": self.summary,
             "kind": self.kind.value,
             "action": self.action or None,
             "message": self.message,

@@ -258,6 +258,8 @@ class Execution:
     """The first 100 executions that retry runs of it."""
     judgement: Mapping[str, Any] | None = None
     """{verdict, findings} of the safety check; None: it was not checked."""
+    summary: str | None = None
+    """What an ad-hoc execution runs, in a line; None for a job, which has a name."""
 
     def data(self) -> dict[str, Any]:
         """Return the `data` of its events; API responses also have links."""
@@ -269,6 +271,7 @@ class Execution:
             "job_id": self.job_id,
             "job_version": self.job_version,
             "job_name": self.job_name,
+            "summary": self.summary,
             "status": self.status.value,
             "triggered_by": self.triggered_by.value,
             "requested_by": self.requested_by,

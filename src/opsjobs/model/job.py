@@ -200,6 +200,8 @@ class LaunchOrder:
     """
     tags: Sequence[str] = ()
     """The tags of the job."""
+    summary: str | None = None
+    """What ad-hoc work runs, in a line; None for a job, which has a name."""
     pins: Mapping[str, bytes] | None = None
     """Fingerprints of the hosts that were approved with the parent execution, by target id.
 

@@ -165,6 +165,8 @@ class Parent:
     status: str = "completed"
     ended: bool = True
     tags: Sequence[str] = ()
+    summary: str | None = None
+    """What an ad-hoc execution runs, in a line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +183,8 @@ class DeadLetter:
     attempts: int
     at: datetime
     late_result: Mapping[str, Any] | None = None
+    summary: str | None = None
+    """What an ad-hoc execution runs, in a line."""
 
     def data(self) -> dict[str, Any]:
         """Return an item of GET /dead-letters."""
@@ -189,6 +193,7 @@ class DeadLetter:
             "execution_id": self.execution_id,
             "job_id": self.job_id,
             "job_name": self.job_name,
+            "summary": self.summary,
             "target": self.target.data(),
             "status": self.status.value,
             "error": None

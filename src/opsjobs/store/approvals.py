@@ -34,8 +34,8 @@ APPROVALS = Listing(
 )
 
 _SUBJECT = """
-select e.uuid, s.job_name, s.actions, s.parameters, s.policy, s.judgement, s.requested_by,
-       s.requested_by_kind, s.requester,
+select e.uuid, s.job_name, s.summary, s.actions, s.parameters, s.policy, s.judgement,
+       s.requested_by, s.requested_by_kind, s.requester,
        (select jsonb_agg(jsonb_build_array(r.target_id, r.target_name, r.target_host)
                          order by r.position)
         from target_runs r where r.execution_id = e.id) as targets
@@ -48,6 +48,7 @@ class AskedAbout:
 
     uuid: UUID
     job_name: str
+    summary: str | None
     actions: Sequence[Mapping[str, Any]]
     parameters: Mapping[str, Any]
     policy: Mapping[str, Any]

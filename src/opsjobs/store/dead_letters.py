@@ -32,7 +32,7 @@ AUDITED_LETTERS_MAX = 100
 # `job` and `target` are found by id as well as by name: the array contains both.
 _LETTERS = f"""
 select {RUN_COLUMNS}, r.error_message, r.attempt, r.finished_at as at, r.late_result, e.job_id,
-       s.job_name,
+       s.job_name, s.summary,
        array_remove(array[e.job_id::text, s.job_name], null) as job, array[r.target_id,
        r.target_name] as target,
        r.error_code as error, r.execution_id as execution, s.labels
@@ -205,4 +205,5 @@ def _letter(row: Mapping[str, Any]) -> DeadLetter:
         attempts=row["attempt"],
         at=row["at"],
         late_result=row["late_result"],
+        summary=row["summary"],
     )

@@ -48,8 +48,8 @@ PAGE_BYTES = 8 << 20
 # A requested cancel or pause is shown as the status until the execution has ended; the status in
 # the row does not change.
 _EXECUTION = f"""
-select e.id, e.uuid, e.job_id, e.job_version, e.number, s.job_name, s.triggered_by, s.requested_by,
-       s.parameters,
+select e.id, e.uuid, e.job_id, e.job_version, e.number, s.job_name, s.summary, s.triggered_by,
+       s.requested_by, s.parameters,
        case when e.finished_at is null and e.cancelling then 'cancelling'
             when e.finished_at is null and e.paused then 'paused' else e.status end as status,
        opsjobs_counts(e) as counts, e.total, e.last_seq, e.log_day, e.created_at, e.started_at,
@@ -463,6 +463,7 @@ def _execution(row: Mapping[str, Any], *, everything: bool = False) -> Execution
         job_version=row["job_version"],
         number=row["number"],
         job_name=row["job_name"],
+        summary=row["summary"],
         status=ExecutionStatus(row["status"]),
         triggered_by=TriggeredBy(row["triggered_by"]),
         requested_by=row["requested_by"],

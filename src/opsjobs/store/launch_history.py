@@ -61,8 +61,8 @@ async def load_launch_history(database: Database, job_id: int) -> LaunchHistory:
 
 
 _PARENT = """
-select e.id, e.uuid, e.job_id, e.job_version, s.job_name, s.actions, s.policy, s.parameters,
-       e.status, e.finished_at is not null as ended,
+select e.id, e.uuid, e.job_id, e.job_version, s.job_name, s.summary, s.actions, s.policy,
+       s.parameters, e.status, e.finished_at is not null as ended,
        coalesce(v.tags, '{}') as tags
 from job_executions e join execution_specs s on s.execution_id = e.id
 left join job_versions v on v.job_id = e.job_id and v.version = e.job_version"""

@@ -35,6 +35,8 @@ class TargetPastRun:
     triggered_by: TriggeredBy
     requested_by: str
     created_at: datetime
+    summary: str | None = None
+    """What an ad-hoc execution runs, in a line."""
 
     def data(self) -> dict[str, Any]:
         """Return an item of GET /targets/{id}/runs."""
@@ -45,6 +47,7 @@ class TargetPastRun:
                 "number": self.number,
                 "job_id": self.job_id,
                 "job_name": self.job_name,
+                "summary": self.summary,
                 "triggered_by": self.triggered_by.value,
                 "requested_by": self.requested_by,
                 "created_at": moment(self.created_at),
@@ -54,7 +57,8 @@ class TargetPastRun:
 
 TARGET_RUNS = Listing(
     f"""
-select r.*, e.number, e.job_id, e.created_at, s.job_name, s.triggered_by, s.requested_by, s.labels,
+select r.*, e.number, e.job_id, e.created_at, s.job_name, s.summary, s.triggered_by,
+  s.requested_by, s.labels,
   array_remove(array[e.job_id::text, s.job_name], null) as job
 from ({RUN} where target_id = %(target)s) r join job_executions e on e.id = r.execution_id
   join execution_specs s on s.execution_id = e.id""",
@@ -119,6 +123,7 @@ def _past_run(row: DictRow) -> TargetPastRun:
         TriggeredBy(row["triggered_by"]),
         row["requested_by"],
         row["created_at"],
+        row["summary"],
     )
 
 

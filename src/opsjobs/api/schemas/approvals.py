@@ -14,6 +14,7 @@ from opsjobs.api.schemas.base import (
     PageModel,
     Sha256,
     StoredModel,
+    Summary,
     TargetRefOut,
     Timestamp,
 )
@@ -37,6 +38,8 @@ class ApprovalOut(StoredModel):
     """A question that holds up an execution, and the decisions on it."""
 
     execution_id: int
+    job_name: str
+    summary: Summary
     kind: ApprovalKind
     action: str | None
     message: str
@@ -71,6 +74,7 @@ class WouldRunOut(AnswerModel):
     """Preview of the actions and targets that an approval would release."""
 
     job_name: str
+    summary: Summary
     actions: list[Json]
     parameters: Json = Field(description="Secrets are masked")
     policy: Json
@@ -94,6 +98,7 @@ class DeadLetterOut(AnswerModel):
     execution_id: int
     job_id: int | None
     job_name: str
+    summary: Summary
     target: TargetRefOut
     status: RunStatus
     error: ErrorOut | None

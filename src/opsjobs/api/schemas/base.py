@@ -17,6 +17,13 @@ Cursor = Annotated[
 ]
 Seconds = Annotated[float, Field(ge=0)]
 Sha256 = Annotated[str, Field(pattern=text_patterns.SHA256)]
+Summary = Annotated[
+    str | None,
+    Field(
+        description="Of an ad-hoc execution: the first line of its first action, and how many "
+        "follow"
+    ),
+]
 
 
 class AnswerModel(BaseModel):

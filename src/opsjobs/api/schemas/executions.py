@@ -16,6 +16,7 @@ from opsjobs.api.schemas.base import (
     LateResultOut,
     PageModel,
     StoredModel,
+    Summary,
     TargetRefOut,
     Timestamp,
 )
@@ -77,6 +78,7 @@ class ExecutionOut(StoredModel):
     job_id: int | None
     job_version: int | None
     job_name: str
+    summary: Summary
     status: ExecutionStatus
     triggered_by: TriggeredBy
     requested_by: str
@@ -247,6 +249,7 @@ class PastExecutionOut(AnswerModel):
     number: int | None
     job_id: int | None
     job_name: str
+    summary: Summary
     triggered_by: TriggeredBy
     requested_by: str
     created_at: Timestamp

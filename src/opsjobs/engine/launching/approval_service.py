@@ -125,6 +125,7 @@ class ApprovalService:
         judgement = subject.judgement or {"verdict": None, "findings": []}
         would_run = {
             "job_name": subject.job_name,
+            "summary": subject.summary,
             "actions": [
                 {field: value for field, value in action.items() if field != "pins"}
                 for action in subject.actions

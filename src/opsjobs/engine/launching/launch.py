@@ -284,6 +284,7 @@ class Launcher:
             names=order.policy.exclusive,
             hold_seconds=order.policy.hold_offline,
             traceparent=trace_context.traceparent(),
+            summary=order.summary,
         )
 
     async def vet(self, new: NewExecution, order: LaunchOrder) -> NewExecution:

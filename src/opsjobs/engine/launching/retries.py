@@ -335,6 +335,7 @@ def _order(parent: Parent, reason: str | None) -> LaunchOrder:
         parent.job_version,
         reason=reason,
         tags=parent.tags,
+        summary=parent.summary,
     )
 
 

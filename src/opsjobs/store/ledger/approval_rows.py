@@ -39,7 +39,7 @@ coalesce((select jsonb_agg(jsonb_build_object('by', d.decided_by, 'approve', d.a
 APPROVAL = f"""
 select a.id, a.uuid, a.execution_id, a.action, a.message, a.status, a.asked_at, a.expires_at,
        a.decided_at, a.decided_by, a.reason,
-       a.kind, a.needed, a.roles, a.users, a.hash, s.requested_by, s.labels,
+       a.kind, a.needed, a.roles, a.users, a.hash, s.job_name, s.summary, s.requested_by, s.labels,
        {_DECISIONS} as decisions
 from approvals a join execution_specs s on s.execution_id = a.execution_id"""
 

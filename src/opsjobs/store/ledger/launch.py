@@ -85,6 +85,8 @@ class NewExecution:
     """The fingerprints of its targets, which are checked when its runs start."""
     traceparent: str | None = None
     """The trace context of the launch, which its runs continue."""
+    summary: str | None = None
+    """What it runs, in a line; None for a job, which has a name."""
 
     @property
     def status(self) -> ExecutionStatus:
@@ -279,6 +281,7 @@ def _launched(
         job_version=new.job_version,
         number=row["number"],
         job_name=new.job_name,
+        summary=new.summary,
         status=new.status,
         triggered_by=new.triggered_by,
         requested_by=new.requested_by,
@@ -373,6 +376,7 @@ def _spec_row(new: NewExecution) -> dict[str, Any]:
         "target_versions": new.pins.versions,
         "target_pins": new.pins.digests,
         "traceparent": new.traceparent,
+        "summary": new.summary,
     }
 
 

@@ -21,12 +21,13 @@ with numbered as (
   insert into execution_specs (execution_id, job_name, actions, parameters, policy, triggered_by,
                                requested_by, reason, parent_id, requested_by_kind, labels,
                                requester, judgement, target_versions, target_pins,
-                               traceparent)
+                               traceparent, summary)
   select id, :'job_name', :'actions', :'parameters', :'policy', :'triggered_by', :'requested_by',
          :'reason', :'parent', :'requested_by_kind', :'labels', coalesce(:'requester', (
            select p.requester from execution_specs p where p.execution_id = :'parent'
              and :'triggered_by' = 'workflow')),
-         :'judgement', :'target_versions', :'target_pins', :'traceparent'
+         :'judgement', :'target_versions', :'target_pins', :'traceparent',
+         :'summary'
   from execution
 ), low as materialized (
   select z.zone, coalesce((

@@ -1,0 +1,38 @@
+"""A line that says what an ad-hoc execution runs: without it all of them look the same in lists."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from opsjobs.model.action import ScriptAction
+from opsjobs.model.action_base import ActionDraft
+
+SUMMARY_MAX = 120
+
+
+def summarize(actions: Sequence[ActionDraft]) -> str:
+    """Return the first line of the first action, and how many actions follow it.
+
+    At most SUMMARY_MAX characters. Parameters are shown by name, as they are written, so it has no
+    value of a secret.
+    """
+    line = " ".join(_first_line(actions[0]).split())
+    more = len(actions) - 1
+    rest = "" if more == 0 else f" (+{more} {'action' if more == 1 else 'actions'})"
+    room = SUMMARY_MAX - len(rest)
+    return (line if len(line) <= room else f"{line[: room - 1]}…") + rest
+
+
+def _first_line(action: ActionDraft) -> str:
+    if isinstance(action, ScriptAction):
+        return f"{action.interpreter}: {_first_statement(action)}"
+    lines = action.summary().splitlines()
+    return next((line for line in lines if line.strip()), "")
+
+
+def _first_statement(script: ScriptAction) -> str:
+    """Return the first line that is neither empty, a comment, nor an option of the shell."""
+    for line in script.body.decode(errors="replace").splitlines():
+        if (text := line.strip()) and not text.startswith(("#", "set -")):
+            return text
+    return f"a script of {len(script.body)} bytes"
