@@ -17,8 +17,15 @@ const common = {
   legalComments: "linked",
   loader: { ".svg": "copy" },
 };
+const nameOf = (outputs, source) =>
+  basename(Object.entries(outputs).find(([, output]) => output.entryPoint === source)[0]);
+const DIFF_WORKER = "src/diff/diff.worker.ts";
+const worker = await build({ ...common, entryPoints: [DIFF_WORKER], format: "iife" });
 const app = await build({
   ...common,
+  define: {
+    DIFF_WORKER: JSON.stringify(`/console/${nameOf(worker.metafile.outputs, DIFF_WORKER)}`),
+  },
   entryPoints: ["src/main.tsx", "src/icon.svg"],
   splitting: true,
   format: "esm",
@@ -28,8 +35,9 @@ const app = await build({
 // Runs before the page is drawn, so that the chosen theme never flashes.
 const boot = await build({ ...common, entryPoints: ["src/boot.ts"], format: "iife" });
 
-const outputs = Object.entries({ ...app.metafile.outputs, ...boot.metafile.outputs });
-const script = (source) => basename(outputs.find(([, output]) => output.entryPoint === source)[0]);
+const built = { ...app.metafile.outputs, ...boot.metafile.outputs, ...worker.metafile.outputs };
+const outputs = Object.entries(built);
+const script = (source) => nameOf(built, source);
 const icon = basename(outputs.find(([path]) => path.endsWith(".svg"))[0]);
 // Pages are loaded when they are asked for; their styles come with the first one, in one file.
 const sheets = outputs.map(([path]) => path).filter((path) => path.endsWith(".css"));

@@ -1,17 +1,19 @@
 /** The output of a target beside that of another one, or of its last good run. */
 import { useSignal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
-import { plainText } from "../log/ansi.ts";
 import { Empty } from "../parts/empty.tsx";
 import { Text } from "../parts/text.tsx";
 import { Loaded } from "../parts/trouble.tsx";
 import { Link, query, setQuery } from "../router.tsx";
 import { useResource } from "../state/resource.ts";
-import { compare, type DiffRow, folded, generalize, linesOf, sideBySide } from "./compare.ts";
+import { type DiffRow, sideBySide } from "./compare.ts";
+import { diffInWorker } from "./in-worker.ts";
 import { LAST_GOOD, loadSides, type Side } from "./sides.ts";
 
 const HEAD_BYTES = 64 << 10;
 const WHOLE_BYTES = 4 << 20;
+/** Rows that are drawn, and added at each wish for more. */
+const ROWS_SHOWN = 2_000;
 const isSet = (name: string): boolean => query.value.get(name) === "1";
 
 export interface DiffProps {
@@ -81,24 +83,18 @@ function Toggle({ name, label }: { name: string; label: string }) {
 
 function Compared({ sides }: { sides: readonly [Side, Side] }) {
   const normalise = isSet("normalise");
-  const rows = useSignal<DiffRow[] | null>(null);
-  useEffect(() => {
-    let isOld = false;
-    void rowsOf(sides, normalise).then((found) => {
-      if (!isOld) rows.value = found;
-    });
-    return () => {
-      isOld = true;
-    };
-  }, [sides, normalise]);
-  if (rows.value === null)
+  const rows = useDiff(sides, normalise);
+  const most = useSignal(ROWS_SHOWN);
+  if (rows === null)
     return (
       <p class="loading" role="status">
         Comparing …
       </p>
     );
   const cut = sides.filter((side) => side.isCut).map((side) => side.title);
-  const differ = rows.value.some((row) => row.kind === "less" || row.kind === "more");
+  const differ = rows.some((row) => row.kind === "less" || row.kind === "more");
+  const shown = rows.slice(0, most.value);
+  const rest = rows.length - shown.length;
   return (
     <>
       <p class="small">
@@ -106,16 +102,34 @@ function Compared({ sides }: { sides: readonly [Side, Side] }) {
         {cut.length > 0 && ` Only the beginning of ${cut.join(" and ")} is compared.`}
       </p>
       {!differ && <Empty why="Both wrote the same." />}
-      {differ && (isSet("split") ? <Split rows={rows.value} /> : <Unified rows={rows.value} />)}
+      {differ && (isSet("split") ? <Split rows={shown} /> : <Unified rows={shown} />)}
+      {differ && rest > 0 && (
+        <button type="button" class="button" onClick={() => (most.value += ROWS_SHOWN)}>
+          Show more: {rest.toLocaleString("en")} rows are left
+        </button>
+      )}
     </>
   );
 }
 
-async function rowsOf(sides: readonly [Side, Side], normalise: boolean): Promise<DiffRow[]> {
-  const lines = sides.map((side) => linesOf(side.text).map(plainText));
-  const names = sides.map((side) => side.target);
-  const keys = normalise ? lines.map((side) => side.map((one) => generalize(one, names))) : lines;
-  return folded(await compare([lines[0]!, lines[1]!], [keys[0]!, keys[1]!]));
+/** The rows of the differences; null until they are known. */
+function useDiff(sides: readonly [Side, Side], normalise: boolean): DiffRow[] | null {
+  const rows = useSignal<DiffRow[] | null>(null);
+  useEffect(() => {
+    rows.value = null;
+    const names = normalise ? sides.map((side) => side.target) : null;
+    const work = new AbortController();
+    diffInWorker({ texts: [sides[0].text, sides[1].text], names }, work.signal).then(
+      (found) => {
+        rows.value = found;
+      },
+      (failed: unknown) => {
+        if (!work.signal.aborted) throw failed;
+      },
+    );
+    return () => work.abort();
+  }, [sides, normalise]);
+  return rows.value;
 }
 
 function SideTitle({ side }: { side: Side }) {
