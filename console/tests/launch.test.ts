@@ -1,6 +1,8 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import type { ParameterDraft } from "../src/api/types.ts";
+import type { ParameterDraft, Specification } from "../src/api/types.ts";
+import { launchAgain } from "../src/launch/again.ts";
+import { byCommand } from "../src/launch/commands.ts";
 import { draftOf, launchCommand, missing, runBody } from "../src/launch/draft.ts";
 import { executeBody, faultOf, jobCommand, queryName, typedOf } from "../src/launch/parameters.ts";
 import { completedLists, selectionOf, selectionWords } from "../src/launch/selection.ts";
@@ -116,4 +118,56 @@ test("values go to the API by type, and secrets neither to the URL nor to the co
   const command = jobCommand(job, typed, { ...NOTHING, names: "web-1" }, "");
   assert.match(command, /^opsjobs jobs run 'patch web' -p service=nginx -p count=3 .* -t web-1$/);
   assert.doesNotMatch(command, /s3cret/);
+});
+
+const COMMAND = {
+  ...{ key: "step-1", type: "command", command: "systemctl restart nginx", env: {}, cwd: null },
+  ...{ timeout: "60s", become: { user: "root", method: "sudo", credential: null }, stdin: null },
+  ...{
+    durable: "auto",
+    outputs: "none",
+    expected_exit_codes: [0],
+    on_failure: "stop",
+    retry: null,
+  },
+};
+const POLICY = {
+  ...{ max_parallel: 5, order: "inventory", priority: 5, waves: [], notify: null, retry: null },
+  ...{ hold_offline: "0s", on_lost: "ask", durable: "auto", exclusive: [], timeout: null },
+};
+
+test("what ran fills the form that launches it", () => {
+  const spec = { actions: [COMMAND], parameters: {}, policy: POLICY };
+  const again = launchAgain(spec, ["web-1", "web-2"]);
+  assert.ok("query" in again);
+  assert.deepEqual(runBody(draft(again.query)), {
+    actions: [{ command: "systemctl restart nginx", timeout: "60s", become: { user: "root" } }],
+    targets: { ids: ["web-1", "web-2"] },
+    policy: { max_parallel: 5 },
+  });
+});
+
+test("what the form cannot hold is said and not left out", () => {
+  const why = (change: Partial<Specification>, names = ["web-1"]) => {
+    const spec = { actions: [COMMAND], parameters: {}, policy: POLICY, ...change };
+    const again = launchAgain(spec, names);
+    return "why" in again ? again.why : null;
+  };
+  const one = (fields: object) => ({ actions: [{ ...COMMAND, ...fields }] });
+  assert.match(why({ actions: [COMMAND, COMMAND] })!, /this had 2/);
+  assert.match(why(one({ env: { A: "1" }, cwd: "/tmp" }))!, /no field for env, cwd\./);
+  assert.match(why(one({ become: { user: "root", method: "su" } }))!, /become/);
+  assert.match(why(one({ type: "wait" }))!, /a command or a script/);
+  assert.match(why({ policy: { ...POLICY, waves: [1, 5] } })!, /waves/);
+  assert.match(why({ parameters: { version: "1" } })!, /parameters/);
+  assert.match(why({}, Array(501).fill("web"))!, /up to 500/);
+});
+
+test("equal commands of a preview are one with several targets", () => {
+  const of = (target: string, command: string) => ({ target, action: "step-1", command });
+  const commands = [of("web-1", "uptime"), of("web-2", "uptime"), of("web-3", "echo web-3")];
+  assert.deepEqual(byCommand(commands), [
+    { action: "step-1", command: "uptime", targets: ["web-1", "web-2"] },
+    { action: "step-1", command: "echo web-3", targets: ["web-3"] },
+  ]);
 });

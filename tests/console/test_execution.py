@@ -125,6 +125,23 @@ def test_run_again_pause_and_resume(visit: Visit, stack: Stack, job: str) -> Non
         expect(page).to_have_title(re.compile("✕ 6 · hold-on"))
 
 
+def test_a_command_is_run_again_from_the_launch_form(visit: Visit, stack: Stack) -> None:
+    ended = stack.run("echo once; exit 4")
+    with visit() as ada:
+        page = ada.go(f"/executions/{ended['id']}")
+        expect(
+            page.get_by_role("heading", name=f"echo once; exit 4 #{ended['id']}")
+        ).to_be_visible()
+        page.keyboard.press(".")
+        expect(page.get_by_role("menuitem")).to_have_count(1)
+        page.keyboard.press("Escape")
+        page.get_by_role("link", name="Run again").click()
+        expect(page.get_by_role("textbox", name="Command")).to_have_value("echo once; exit 4")
+        page.get_by_role("button", name=f"Launch on {MACHINES} targets").click()
+        page.wait_for_url("**/console/executions/*")
+        expect(page.get_by_role("link", name="Run again")).to_be_visible(timeout=30_000)
+
+
 def test_each_part_of_the_page_is_accessible(visit: Visit, stack: Stack, job: str) -> None:
     ended = stack.call("GET", f"/executions?job_id={job}&sort=id&limit=1")["items"][0]
     target = stack.call("GET", f"/executions/{ended['id']}/targets")["items"][0]["target"]["name"]
@@ -165,6 +182,7 @@ def test_an_approval_is_given_on_the_page(visit: Visit, stack: Stack) -> None:
         expect(page.locator("main")).to_contain_text("<b>no</b>")
         assert page.locator("b", has_text=re.compile("^no$")).count() == 0
         expect(page.get_by_text("Waits for an approval")).to_be_visible()
+        expect(page.get_by_role("grid", name="Targets")).to_contain_text("waits for an approval")
         page.get_by_role("button", name="Approve").click()
         dialog = page.get_by_role("dialog")
         expect(dialog).to_contain_text(f"{MACHINES} targets")
@@ -187,9 +205,9 @@ def test_a_viewer_sees_and_counts_what_is_theirs(visit: Visit, stack: Stack, job
     token = stack.call("POST", "/api-keys", key)["token"]
     with visit(token=token) as eve:
         page = eve.go("/executions")
-        rows = page.get_by_role("row", name=re.compile("#|ad-hoc"))
+        rows = page.get_by_role("row", name=re.compile("#"))
         expect(rows).to_have_count(1)
-        expect(rows).to_contain_text("ad-hoc")
+        expect(rows).to_contain_text(f"true #{theirs}")
         check_accessibility(page)
         page = eve.go(f"/executions/{theirs}")
         expect(page.get_by_text("No worker can take it")).to_be_visible()

@@ -205,6 +205,48 @@ def test_groups_show_what_differs_and_select_it(visit: Visit, apart: int) -> Non
         expect(page).to_have_url(re.compile("flip="))
 
 
+def test_long_outputs_are_compared_beside_the_page(visit: Visit, stack: Stack) -> None:
+    execution = launch(stack, "seq 1 20000 | sed s/^/$OPSJOBS_TARGET-/", "lab-1", "lab-2")
+    with visit() as ada, ada.page.expect_worker() as worker:
+        page = ada.go(f"/executions/{execution}?tab=groups&diff=lab-1~lab-2&whole=1")
+        expect(page.locator(".diff-row")).to_have_count(2_000)
+        expect(page.get_by_role("button", name="Show more: 38,000 rows")).to_be_visible()
+        page.get_by_role("button", name="Ignore names and numbers").click()
+        expect(page.get_by_text("Both wrote the same.")).to_be_visible()
+    assert re.fullmatch(r".*/console/diff\.worker-[A-Z0-9]{8}\.js", worker.value.url)
+
+
+def test_what_failed_shows_its_end_and_its_reason_and_is_retried(
+    visit: Visit, stack: Stack
+) -> None:
+    away = {"name": "away-2", "host": "127.0.0.1", "port": 9, "host_key_policy": "accept_new"}
+    stack.call("POST", "/targets", away)
+    command = "seq 1 20000; echo E: no lock >&2; exit 3"
+    execution = launch(stack, command, "lab-1", "lab-2", "away-2")
+    with visit() as ada:
+        page = ada.go(f"/executions/{execution}?tab=targets")
+        expect(page.get_by_text("2 failed, 1 unreachable")).to_be_visible()
+        page.get_by_role("button", name="See what they have in common").click()
+        failed = page.locator(".groups > li").filter(has_text="exit 3")
+        unreachable = page.locator(".groups > li").filter(has_text="unreachable")
+        expect(unreachable).to_contain_text("127.0.0.1")
+        expect(unreachable).not_to_contain_text("written nothing")
+        out = failed.get_by_role("group", name="stdout")
+        expect(out).to_contain_text("… 19,994 lines before")
+        expect(out).to_contain_text("20000")
+        failed.get_by_role("link", name="All output of lab-1").click()
+        log = page.get_by_role("region", name="Output of lab-1")
+        expect(log.get_by_text("20000", exact=True)).to_be_visible()
+        page.go_back()
+        failed.get_by_role("button", name="Retry these 2 …").click()
+        dialog = page.get_by_role("dialog", name="Retry 2?")
+        expect(dialog.get_by_role("heading", name="Retry 2?")).to_be_focused()
+        check_accessibility(page)
+        dialog.get_by_role("button", name="Retry 2").click()
+        expect(page).to_have_url(re.compile(r"/executions/\d+$"))
+        expect(page.get_by_role("heading", name=re.compile("seq 1 20000"))).to_be_visible()
+
+
 def test_what_is_found_on_all_targets_selects_them(visit: Visit, apart: int) -> None:
     with visit() as ada:
         page = ada.go(f"/executions/{apart}?tab=output")

@@ -100,7 +100,7 @@ const COLUMNS: readonly Column<ApiKey>[] = [
   },
   {
     name: "grants",
-    label: "May",
+    label: "Permissions",
     width: "minmax(140px, 2fr)",
     cell: (key) => <Grants grants={key.grants} />,
   },

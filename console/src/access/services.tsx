@@ -54,7 +54,7 @@ const COLUMNS: readonly Column<Service>[] = [
   },
   {
     name: "grants",
-    label: "May",
+    label: "Permissions",
     width: "minmax(160px, 2fr)",
     cell: (service) => <Grants grants={service.grants} />,
   },

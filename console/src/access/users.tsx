@@ -106,7 +106,7 @@ function columnsOf(
     },
     {
       name: "grants",
-      label: "May",
+      label: "Permissions",
       width: "minmax(160px, 2fr)",
       cell: (user) => <Grants grants={user.grants} />,
     },

@@ -7,6 +7,7 @@ import { CopyMenu } from "../parts/copy.tsx";
 import { Menu, type MenuItem } from "../parts/menu.tsx";
 import { mayDo } from "../state/rights.ts";
 import { CancelDialog } from "./cancel.tsx";
+import { LaunchAgain } from "./launch-again.tsx";
 import { PauseDialog } from "./pause.tsx";
 import { choicesOf, RetryDialog, type Wanted } from "./retry.tsx";
 import { RunAgainDialog } from "./run-again.tsx";
@@ -46,10 +47,8 @@ export function Actions({ view, execution }: { view: ExecutionView; execution: E
       {has("retry") && (
         <RetryMenu view={view} why={whyNot("retry")} onChoose={(retry) => setOpen({ retry })} />
       )}
-      {ended && execution.job_id !== null && mayDo("jobs:execute", execution.labels) && (
-        <button type="button" class="button" onClick={() => setOpen("again")}>
-          Run again
-        </button>
+      {ended && mayDo("jobs:execute", execution.labels) && (
+        <RunAgain view={view} execution={execution} onChoose={() => setOpen("again")} />
       )}
       <CopyMenu
         of={{
@@ -68,6 +67,21 @@ export function Actions({ view, execution }: { view: ExecutionView; execution: E
   );
 }
 
+interface RunAgainProps {
+  view: ExecutionView;
+  execution: ExecutionDetail;
+  onChoose: () => void;
+}
+
+function RunAgain({ view, execution, onChoose }: RunAgainProps) {
+  if (execution.job_id === null) return <LaunchAgain view={view} rows={null} label="Run again" />;
+  return (
+    <button type="button" class="button" onClick={onChoose}>
+      Run again
+    </button>
+  );
+}
+
 interface RetryMenuProps {
   view: ExecutionView;
   /** Why nothing can be retried now. */
@@ -76,8 +90,7 @@ interface RetryMenuProps {
 }
 
 function RetryMenu({ view, why, onChoose }: RetryMenuProps) {
-  const choices = choicesOf(view).filter(({ count }) => count > 0);
-  const items: MenuItem[] = choices.map(({ which, label, count }) => ({
+  const items: MenuItem[] = choicesOf(view).map(({ which, label, count }) => ({
     label: `${count.toLocaleString("en")} ${label}`,
     why,
     onChoose: () => onChoose({ which, count }),

@@ -5,7 +5,7 @@ import { Icon, type IconName } from "../parts/icon.tsx";
 import { useTitle } from "../parts/shell.tsx";
 import { Status } from "../parts/status.tsx";
 import { Text } from "../parts/text.tsx";
-import { Duration, Time } from "../parts/time.tsx";
+import { Time } from "../parts/time.tsx";
 import { toneOf, wordsOf, worstFirst } from "../parts/tone.ts";
 import { Link, setQuery } from "../router.tsx";
 import { formatFilter, toggled, valuesOf } from "../state/filter.ts";
@@ -13,7 +13,10 @@ import { Actions } from "./actions.tsx";
 import { DecideButtons } from "./decide.tsx";
 import { Lineage } from "./lineage.tsx";
 import { nameOf } from "./name.ts";
+import { Name } from "./name-shown.tsx";
+import { badCounts } from "./outcome.tsx";
 import { ResumeButton } from "./pause.tsx";
+import { Took } from "./took.tsx";
 import type { ExecutionView } from "./view.ts";
 
 const SIGNS = {
@@ -30,20 +33,17 @@ const SIGNS = {
 export function Head({ view, execution }: { view: ExecutionView; execution: ExecutionDetail }) {
   const counts = view.past.value ? view.counts.value : countsOf(view, execution);
   const tone = toneOf(execution.status);
-  const bad = ["failed", "lost", "dead", "timeout", "unreachable"].reduce(
-    (sum, status) => sum + (counts[status] ?? 0),
-    0,
-  );
+  const bad = badCounts(counts).reduce((sum, [, count]) => sum + count, 0);
   useTitle(`${SIGNS[tone]}${bad ? ` ${bad}` : ""} · ${nameOf(execution)}`, tone);
   return (
     <header class="stack-tight">
       <div class="head">
-        <h1 class="cut">
+        <h1>
           {execution.job_id === null ? (
-            <Text of={nameOf(execution)} />
+            <Name of={execution} id={execution.id} />
           ) : (
             <Link to={`/jobs/${execution.job_id}`}>
-              <Text of={nameOf(execution)} />
+              <Name of={execution} id={execution.id} />
             </Link>
           )}
         </h1>
@@ -75,18 +75,16 @@ function countsOf(view: ExecutionView, execution: Execution): Record<string, num
 }
 
 function Since({ execution }: { execution: Execution }) {
-  const { created_at, started_at, finished_at } = execution;
+  const { finished_at } = execution;
   return (
     <span class="dim">
       {finished_at ? (
         <>
-          took <Duration since={created_at} until={finished_at} />, ended{" "}
-          <Time at={finished_at} ago />
+          took <Took of={execution} /> from the launch, ended <Time at={finished_at} ago />
         </>
       ) : (
         <>
-          <Duration since={started_at ?? created_at} />
-          {!started_at && " since the launch"}
+          <Took of={execution} /> since the launch
         </>
       )}
     </span>
@@ -164,7 +162,7 @@ function TallyFilter(props: {
 function WaveSegments({ view, execution }: { view: ExecutionView; execution: Execution }) {
   view.settled.value;
   const runs = view.runs.value;
-  const gate = (view.policy.value?.["gate"] ?? null) as GatePolicy | null;
+  const gate = (view.spec.value?.policy["gate"] ?? null) as GatePolicy | null;
   const waves = runs ? wavesOf(runs, execution, gate, view.status.value ?? runs.status) : [];
   if (waves.length === 0) return null;
   return (

@@ -60,6 +60,29 @@ export function PhaseBar({ phases }: { phases: readonly TimelinePhase[] }) {
   );
 }
 
+/** The colours of strips in their order, with what happens in their phases. */
+const MEANINGS: readonly [phases: readonly string[], words: string][] = [
+  [["queue", "slot"], "waits for its turn, a worker or a slot"],
+  [["connect"], "connects and logs in"],
+  [["exec"], "runs an action"],
+  [["transfer"], "transfers a file"],
+  [["commit"], "stores the result"],
+];
+
+/** What the colours of strips mean: those that occur. */
+export function PhaseLegend({ phases }: { phases: readonly TimelinePhase[] }) {
+  const seen = new Set<string>(phases.map(({ phase }) => phase));
+  return (
+    <ul class="row small legend" aria-label="Colours of the phases">
+      {MEANINGS.filter(([names]) => names.some((name) => seen.has(name))).map(([names, words]) => (
+        <li key={words}>
+          <i class={`phase key ${names[0]}`} /> {words}
+        </li>
+      ))}
+    </ul>
+  );
+}
+
 function nameOf(phase: TimelinePhase): string {
   const action = phase.phase === "exec" || phase.phase === "transfer" ? phase.action : null;
   return action ? `${phase.phase} ${action}` : phase.phase;

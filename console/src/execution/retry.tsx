@@ -15,6 +15,16 @@ import type { ExecutionView } from "./view.ts";
 /** What is to be retried: runs that ended in one way, or named targets. */
 export type Wanted = { which: Which; count: number } | { targets: string[]; lost: number };
 
+/** The targets of these runs; those that have succeeded are left out by the caller. */
+export function wantedRuns(view: ExecutionView, runs: readonly number[]): Wanted {
+  const all = view.runs.value;
+  const rows = runs.map((run) => all?.rowOf(run)).filter((row) => row !== undefined);
+  return {
+    targets: rows.map((row) => all!.target[row]!),
+    lost: rows.filter((row) => fitsChoice(all!, row, "lost")).length,
+  };
+}
+
 const LABELS: Readonly<Record<Which, string>> = {
   failed: "failed",
   unreachable: "unreachable",
@@ -24,15 +34,19 @@ const LABELS: Readonly<Record<Which, string>> = {
 };
 const NAMES_SHOWN = 8;
 
-/** The choices of the menu with their numbers. */
+/** The choices of the menu with their numbers: those that differ, and are about any target. */
 export function choicesOf(view: ExecutionView): { which: Which; label: string; count: number }[] {
   view.settled.value;
   const runs = view.runs.value;
-  return CHOICES.map((which) => {
+  const choices = CHOICES.map((which) => {
     let count = 0;
     for (let row = 0; row < (runs?.count ?? 0); row++) if (fitsChoice(runs!, row, which)) count++;
     return { which, label: LABELS[which], count };
   });
+  // The last one has all of the others; with as many targets as one of them it is the same.
+  const all = choices.at(-1)!;
+  const isSame = choices.some((one) => one !== all && one.count === all.count);
+  return choices.filter((one) => one.count > 0 && !(isSame && one === all));
 }
 
 interface RetryProps {

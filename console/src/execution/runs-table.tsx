@@ -15,7 +15,7 @@ import { formatFilter, NO_FILTER } from "../state/filter.ts";
 import { allOf, flip, NOTHING } from "../state/selection.ts";
 import { openTarget } from "./target-panel.tsx";
 import type { ExecutionView } from "./view.ts";
-import { WAITS } from "./waits.ts";
+import { waitWords } from "./waits.ts";
 
 const SORTS: readonly SortKey[] = [
   "name",
@@ -32,7 +32,6 @@ const TICK_MS = 5_000;
 
 export function RunsTable({ view, runs }: { view: ExecutionView; runs: Runs }) {
   const rows = view.rows.value;
-  const status = view.status.value!;
   const sort = query.value.get("sort") ?? "status";
   const descending = sort.startsWith("-");
   const key = SORTS.find((one) => one === sort.replace(/^-/, "")) ?? "status";
@@ -46,7 +45,7 @@ export function RunsTable({ view, runs }: { view: ExecutionView; runs: Runs }) {
   return (
     <Table
       label="Targets"
-      columns={columnsOf(runs, status, nowMs)}
+      columns={columnsOf(view, runs, nowMs)}
       rows={order}
       keyOf={(row) => runs.name[row]!}
       onOpen={(row) => openTarget(runs.name[row]!)}
@@ -58,7 +57,8 @@ export function RunsTable({ view, runs }: { view: ExecutionView; runs: Runs }) {
   );
 }
 
-function columnsOf(runs: Runs, status: Uint8Array, nowMs: number): Column<number>[] {
+function columnsOf(view: ExecutionView, runs: Runs, nowMs: number): Column<number>[] {
+  const status = view.status.value!;
   const state = (row: number) => RUN_STATUSES[status[row]!]!;
   const columns: Column<number>[] = [
     {
@@ -84,7 +84,7 @@ function columnsOf(runs: Runs, status: Uint8Array, nowMs: number): Column<number
       label: "Why",
       width: "minmax(140px, 2fr)",
       sort: "error",
-      cell: (row) => <Why runs={runs} row={row} state={state(row)} />,
+      cell: (row) => <Why view={view} runs={runs} row={row} state={state(row)} />,
     },
     {
       name: "exit",
@@ -96,7 +96,7 @@ function columnsOf(runs: Runs, status: Uint8Array, nowMs: number): Column<number
     },
     {
       name: "took",
-      label: "Took",
+      label: "Ran for",
       width: "96px",
       sort: "took",
       end: true,
@@ -120,10 +120,19 @@ function columnsOf(runs: Runs, status: Uint8Array, nowMs: number): Column<number
   return columns;
 }
 
-function Why({ runs, row, state }: { runs: Runs; row: number; state: string }) {
+interface WhyProps {
+  view: ExecutionView;
+  runs: Runs;
+  row: number;
+  state: string;
+}
+
+function Why({ view, runs, row, state }: WhyProps) {
   const waits = runs.waitingFor[row];
   const parts: string[] = [];
-  if (state === "waiting" && waits) parts.push(`waits for ${WAITS[waits] ?? waits}`);
+  if (state === "waiting" && waits) {
+    parts.push(`waits for ${waitWords(waits, view.execution.data.value)}`);
+  }
   const error = runs.errorCode[row];
   if (error && error !== state) parts.push(wordsOf(error));
   const proof = runs.proof[row];

@@ -14,8 +14,9 @@ import { wordsOf } from "../parts/tone.ts";
 import { Loaded } from "../parts/trouble.tsx";
 import { Link, query, setQuery } from "../router.tsx";
 import { useResource } from "../state/resource.ts";
+import { StreamOutput } from "./action-output.tsx";
 import { PhaseBar } from "./phases.tsx";
-import { WAITS } from "./waits.ts";
+import { waitWords } from "./waits.ts";
 import type { ExecutionView } from "./view.ts";
 
 const LIVE_SECONDS = 5;
@@ -119,19 +120,30 @@ function Body({ view, runs, row, details: { run, phases, results } }: BodyProps)
         {runs.waves > 1 && <span class="dim">wave {runs.wave[row]! + 1}</span>}
         <Link to={`/targets/${encodeURIComponent(run.target.name)}`}>About this machine</Link>
       </div>
-      <Reasons run={run} />
+      <Reasons view={view} run={run} />
       {phases.length > 0 && <PhaseBar phases={phases} />}
       {results.length === 0 && (
-        <Empty why="Nothing was started on it yet, so there is no output." />
+        <Empty
+          why={
+            run.finished_at === null
+              ? "Nothing was started on it yet, so there is no output."
+              : "Nothing was started on it, so there is no output."
+          }
+        />
       )}
       {results.map((result) => (
-        <Action key={result.id} result={result} view={view} />
+        <Action
+          key={result.id}
+          result={result}
+          view={view}
+          isLast={results.findLast((one) => one.action_key === result.action_key) === result}
+        />
       ))}
     </>
   );
 }
 
-function Reasons({ run }: { run: TargetRun }) {
+function Reasons({ view, run }: { view: ExecutionView; run: TargetRun }) {
   const { error, late_result: late } = run;
   return (
     <>
@@ -142,7 +154,7 @@ function Reasons({ run }: { run: TargetRun }) {
       )}
       {run.waiting_for && (
         <p>
-          Waits for {WAITS[run.waiting_for] ?? run.waiting_for}
+          Waits for {waitWords(run.waiting_for, view.execution.data.value)}
           {run.awaits && (
             <>
               : <Text of={run.awaits} />
@@ -179,8 +191,14 @@ export const PROOFS: Readonly<Record<string, string>> = {
   unreachable: "the machine cannot be reached; the command may still run",
 };
 
-function Action({ result, view }: { result: Result; view: ExecutionView }) {
-  const { stdout, stderr } = result;
+interface ActionProps {
+  view: ExecutionView;
+  result: Result;
+  /** No later attempt of it is there. */
+  isLast: boolean;
+}
+
+function Action({ result, view, isLast }: ActionProps) {
   const lines = new URLSearchParams({ tab: "output", on: result.target.name });
   return (
     <section class="action" aria-label={`Action ${result.action_key}`}>
@@ -207,30 +225,13 @@ function Action({ result, view }: { result: Result; view: ExecutionView }) {
           <Text of={result.error.message} />
         </p>
       )}
-      {stdout && <Output name="stdout" text={stdout} cut={result.stdout_truncated} />}
-      {stderr && <Output name="stderr" text={stderr} cut={result.stderr_truncated} />}
+      <StreamOutput id={view.id} result={result} stream="stdout" isLast={isLast} />
+      <StreamOutput id={view.id} result={result} stream="stderr" isLast={isLast} />
       {(result.stdout_truncated || result.stderr_truncated) && (
         <Link class="small" to={`/executions/${view.id}?${lines}`}>
           All of its output
         </Link>
       )}
     </section>
-  );
-}
-
-function Output({ name, text, cut }: { name: "stdout" | "stderr"; text: string; cut: boolean }) {
-  return (
-    <figure class={`output ${name}`}>
-      <figcaption class="small dim row">
-        <span class="grow">
-          {name}
-          {cut && ", the first 64 KiB"}
-        </span>
-        <CopyButton text={text} what={name} />
-      </figcaption>
-      <pre tabIndex={0}>
-        <Text of={text.replace(/\n$/, "")} />
-      </pre>
-    </figure>
   );
 }

@@ -11,6 +11,7 @@ import { mayDo } from "../state/rights.ts";
 import { query, setQuery } from "../router.tsx";
 import { allOf, describe, flip, isEmpty, NOTHING } from "../state/selection.ts";
 import { fitsChoice } from "../matrix/retries.ts";
+import { LaunchAgain } from "./launch-again.tsx";
 import { RetryDialog, type Wanted } from "./retry.tsx";
 import { RunAgainDialog } from "./run-again.tsx";
 import { RunsTable } from "./runs-table.tsx";
@@ -164,6 +165,9 @@ function SelectionBar({ view, runs }: { view: ExecutionView; runs: Runs }) {
         >
           Run on these …
         </button>
+      )}
+      {execution && execution.job_id === null && mayDo("jobs:execute", labels) && (
+        <LaunchAgain view={view} rows={selected} label="Run on these" small />
       )}
       <button
         type="button"

@@ -16,7 +16,7 @@ import { wordsOf, worstFirst } from "../parts/tone.ts";
 import { setQuery } from "../router.tsx";
 import { formatFilter, toggled, valuesOf } from "../state/filter.ts";
 import { useResource } from "../state/resource.ts";
-import { PhaseStrip, spentMs } from "./phases.tsx";
+import { PhaseLegend, PhaseStrip, spentMs } from "./phases.tsx";
 import { openTarget } from "./target-panel.tsx";
 import type { ExecutionView } from "./view.ts";
 
@@ -53,7 +53,7 @@ export function TimelineTab({ view, runs }: { view: ExecutionView; runs: Runs })
   const spans = valuesOf(view.filter.value, "took");
   return (
     <div class="stack">
-      <Panel title="How long targets took">
+      <Panel title="How long targets ran">
         <div class="wide-bars">
           <Bars label="Durations" bars={bars} height={HISTOGRAM_HEIGHT} />
         </div>
@@ -95,7 +95,7 @@ function Slowest({ view, runs }: { view: ExecutionView; runs: Runs }) {
     [view.id, ids.join()],
   );
   return (
-    <Panel title={`The slowest ${rows.length}, from the launch on`} flush>
+    <Panel title={`The slowest ${rows.length}`} flush>
       <Loaded resource={phases} what="phases">
         {(byRun) => <SlowRows runs={runs} rows={rows} byRun={byRun} />}
       </Loaded>
@@ -113,19 +113,25 @@ function SlowRows({ runs, rows, byRun }: SlowRowsProps) {
   const of = (row: number) => byRun.get(runs.id[row]!) ?? [];
   const mostMs = Math.max(1, ...rows.map((row) => spentMs(of(row))));
   return (
-    <ul class="slow">
-      {rows.map((row) => (
-        <li key={row}>
-          <button type="button" class="slow-row" onClick={() => openTarget(runs.name[row]!)}>
-            <span class="cut">
-              <Status state={RUN_STATUSES[runs.status[row]!]!} label="" />{" "}
-              <Text of={runs.name[row]!} />
-            </span>
-            <PhaseStrip phases={of(row)} mostMs={mostMs} />
-            <span class="end">{durationWords(runs.tookMs(row, Date.now()))}</span>
-          </button>
-        </li>
-      ))}
-    </ul>
+    <>
+      <div class="slow-head small">
+        <PhaseLegend phases={[...byRun.values()].flat()} />
+        <p class="dim">Bars begin at the launch. The number is how long the target itself ran.</p>
+      </div>
+      <ul class="slow">
+        {rows.map((row) => (
+          <li key={row}>
+            <button type="button" class="slow-row" onClick={() => openTarget(runs.name[row]!)}>
+              <span class="cut">
+                <Status state={RUN_STATUSES[runs.status[row]!]!} label="" />{" "}
+                <Text of={runs.name[row]!} />
+              </span>
+              <PhaseStrip phases={of(row)} mostMs={mostMs} />
+              <span class="end">{durationWords(runs.tookMs(row, Date.now()))}</span>
+            </button>
+          </li>
+        ))}
+      </ul>
+    </>
   );
 }

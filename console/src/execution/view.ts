@@ -3,7 +3,7 @@ import { computed, effect, type ReadonlySignal, signal } from "@preact/signals";
 import { ask } from "../api/ask.ts";
 import { RequestError } from "../api/problem.ts";
 import { follow } from "../api/stream.ts";
-import type { ExecutionDetail, Matrix } from "../api/types.ts";
+import type { ExecutionDetail, Matrix, Specification } from "../api/types.ts";
 import { urlOf } from "../api/url.ts";
 import { labelsOf, matching } from "../matrix/rows.ts";
 import { type Runs, tally } from "../matrix/runs.ts";
@@ -28,8 +28,8 @@ export class ExecutionView {
   readonly execution: Resource<ExecutionDetail>;
   readonly runs = signal<Runs | null>(null);
   readonly labels = signal<Matrix["labels"]>({});
-  /** The policy that the launch fixed, once it was read. */
-  readonly policy = signal<Record<string, unknown> | null>(null);
+  /** What the launch fixed, once it was read. */
+  readonly spec = signal<Specification | null>(null);
   readonly failure = signal<RequestError | null>(null);
   /** When the snapshot is read again after a failure; null: not by itself. */
   readonly retryAt = signal<number | null>(null);
@@ -100,7 +100,7 @@ export class ExecutionView {
 
   start(): void {
     this.execution.start();
-    void this.readPolicy();
+    void this.readSpecification();
     const hidden = setInterval(() => {
       if (document.hidden && !this.hasEnded) void this.execution.reload();
     }, HIDDEN_MS);
@@ -151,11 +151,10 @@ export class ExecutionView {
     this.settled.value++;
   }
 
-  /** Without it waves are shown without their gates, so a failure is no trouble. */
-  private async readPolicy(): Promise<void> {
+  /** Without it the page lacks gates of waves and a button, so a failure is no trouble. */
+  private async readSpecification(): Promise<void> {
     try {
-      const spec = await ask("GET /executions/{id}/spec", { path: { id: this.id } });
-      this.policy.value = spec.policy;
+      this.spec.value = await ask("GET /executions/{id}/spec", { path: { id: this.id } });
     } catch (failed) {
       if (!(failed instanceof RequestError)) throw failed;
     }

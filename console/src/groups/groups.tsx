@@ -3,31 +3,34 @@ import { ask } from "../api/ask.ts";
 import type { ResultGroup } from "../api/types.ts";
 import { Diff } from "../diff/diff.tsx";
 import { LAST_GOOD } from "../diff/sides.ts";
-import { plainText } from "../log/ansi.ts";
 import { Empty } from "../parts/empty.tsx";
 import { Status } from "../parts/status.tsx";
 import { Text } from "../parts/text.tsx";
 import { Loaded } from "../parts/trouble.tsx";
 import { query, setQuery } from "../router.tsx";
 import { useResource } from "../state/resource.ts";
-import { type Compared, SelectGroup } from "./select-group.tsx";
+import { type Compared, GroupRuns } from "./group-runs.tsx";
+import { GroupOutput } from "./output.tsx";
 
 const GROUPS_SHOWN = 50;
 const NAMES_SHOWN = 8;
-const LINES_SHOWN = 6;
 const LIVE_SECONDS = 15;
 
 export interface GroupsProps {
   /** Id of the execution. */
   id: string;
   hasEnded: boolean;
+  /** Its targets may have a last good run of the same job. */
+  hasJob: boolean;
   /** Select these runs. */
   onSelect: (runs: readonly number[]) => void;
+  /** Retry these runs; null: they cannot be retried, or not yet. */
+  onRetry: ((runs: readonly number[]) => void) | null;
   /** Show one target. */
   onTarget: (name: string) => void;
 }
 
-export function Groups({ id, hasEnded, onSelect, onTarget }: GroupsProps) {
+export function Groups({ id, hasEnded, hasJob, onSelect, onRetry, onTarget }: GroupsProps) {
   const normalise = query.value.get("normalise") === "1";
   const compared = { normalise, running: !hasEnded };
   const groups = useResource(
@@ -58,7 +61,7 @@ export function Groups({ id, hasEnded, onSelect, onTarget }: GroupsProps) {
       <Loaded resource={groups} what="groups">
         {({ items, next }) => {
           if (items.length === 0) return <Empty why="No target is there to compare yet." />;
-          const more = { id, largest: items[0]!, compared, onSelect, onTarget };
+          const more = { id, largest: items[0]!, compared, hasJob, onSelect, onRetry, onTarget };
           return (
             <ul class="groups">
               {inOrder(items).map((group) => (
@@ -84,13 +87,11 @@ function inOrder(groups: readonly ResultGroup[]): ResultGroup[] {
   return [...groups].sort((a, b) => isGood(a) - isGood(b) || b.count - a.count);
 }
 
-interface GroupProps {
-  id: string;
+interface GroupProps
+  extends Pick<GroupsProps, "id" | "hasJob" | "onSelect" | "onRetry" | "onTarget"> {
   group: ResultGroup;
   largest: ResultGroup;
   compared: Compared;
-  onSelect: (runs: readonly number[]) => void;
-  onTarget: (name: string) => void;
 }
 
 function Group({ group, onTarget, ...more }: GroupProps) {
@@ -109,23 +110,48 @@ function Group({ group, onTarget, ...more }: GroupProps) {
       </header>
       <div class="body stack-tight">
         <Names group={group} onTarget={onTarget} />
-        <FirstLines text={group.stdout} total={group.stdout_bytes} name="stdout" />
-        <FirstLines text={group.stderr} total={0} name="stderr" />
-        {!group.stdout && !group.stderr && <p class="small dim">Nothing was written.</p>}
+        <Reason group={group} />
+        <GroupOutput id={more.id} group={group} />
       </div>
     </li>
   );
 }
 
-function Actions({ id, group, largest, compared, onSelect }: Omit<GroupProps, "onTarget">) {
+/** Why there is no result, such as a login that was refused. A command says so itself. */
+function Reason({ group }: { group: ResultGroup }) {
+  if (!group.error_message || group.error_code === "nonzero_exit") return null;
+  const of = group.count > 1 ? group.targets[0]?.name : undefined;
+  return (
+    <p>
+      {of !== undefined && (
+        <b>
+          <Text of={of} />:{" "}
+        </b>
+      )}
+      <Text of={group.error_message} />
+    </p>
+  );
+}
+
+function Actions(props: Omit<GroupProps, "onTarget">) {
+  const { id, group, largest, compared, hasJob, onSelect, onRetry } = props;
+  const runs = { id, group, compared };
+  const count = group.count.toLocaleString("en");
   const first = group.targets[0]?.name ?? "";
   const open = (other: string) => setQuery({ diff: `${first}~${other}` }, { replace: false });
   return (
     <div class="actions">
+      {onRetry && group.status !== "succeeded" && (
+        <GroupRuns
+          {...runs}
+          label={group.count === 1 ? "Retry this one …" : `Retry these ${count} …`}
+          onRuns={onRetry}
+        />
+      )}
       {group.digest !== largest.digest && (
         <button
           type="button"
-          class="button small"
+          class="button small cut"
           onClick={() => open(largest.targets[0]?.name ?? "")}
         >
           Diff to{" "}
@@ -136,12 +162,12 @@ function Actions({ id, group, largest, compared, onSelect }: Omit<GroupProps, "o
           )}
         </button>
       )}
-      {group.status !== "succeeded" && (
+      {hasJob && group.status !== "succeeded" && (
         <button type="button" class="button small" onClick={() => open(LAST_GOOD)}>
           Diff to last good
         </button>
       )}
-      <SelectGroup id={id} group={group} compared={compared} onSelect={onSelect} />
+      <GroupRuns {...runs} label={`Select ${count}`} onRuns={onSelect} />
     </div>
   );
 }
@@ -162,22 +188,5 @@ function Names({ group, onTarget }: Pick<GroupProps, "group" | "onTarget">) {
       ))}
       {more > 0 && <span class="dim">and {more.toLocaleString("en")} more</span>}
     </p>
-  );
-}
-
-function FirstLines({ text, total, name }: { text: string; total: number; name: string }) {
-  if (!text) return null;
-  const lines = text.trimEnd().split(/\r?\n/);
-  const more = lines.length - LINES_SHOWN;
-  const rest = more > 0 ? `${more.toLocaleString("en")} more lines` : "more";
-  return (
-    <pre class={`first-lines first-${name}`} tabIndex={0} role="group" aria-label={name}>
-      <Text of={lines.slice(0, LINES_SHOWN).map(plainText).join("\n")} />
-      {(more > 0 || total > 65_536) && (
-        <span class="dim">
-          {"\n"}… {rest}
-        </span>
-      )}
-    </pre>
   );
 }

@@ -10,9 +10,12 @@ import { Text } from "../parts/text.tsx";
 import { Loaded, Trouble } from "../parts/trouble.tsx";
 import { go } from "../router.tsx";
 import { type Resource, useResource } from "../state/resource.ts";
+import { byCommand } from "./commands.ts";
 
 const COMMANDS_SHOWN = 20;
 const NAMES_SHOWN = 8;
+/** Targets of one command. */
+const OF_COMMAND_SHOWN = 3;
 
 type Body = Record<string, unknown>;
 type Send = (
@@ -52,6 +55,9 @@ export function Preview({
 
 function Shown({ preview }: { preview: PreviewAnswer }) {
   const { targets, waves, commands, commands_total, changes, estimate, verdict } = preview;
+  const distinct = byCommand(commands);
+  const shown = distinct.slice(0, COMMANDS_SHOWN);
+  const rest = commands_total - shown.reduce((sum, one) => sum + one.targets.length, 0);
   return (
     <div class="stack-tight">
       <p>
@@ -75,25 +81,28 @@ function Shown({ preview }: { preview: PreviewAnswer }) {
       )}
       <div class="commands" tabIndex={0} role="region" aria-label="Commands">
         <ul>
-          {commands.slice(0, COMMANDS_SHOWN).map((one, index) => (
-            <li key={index}>
-              <b>
-                <Text of={one.target} />
-              </b>{" "}
+          {shown.map((one) => (
+            <li key={`${one.action} ${one.command}`}>
               <code>
                 <Text of={one.command} />
-              </code>
+              </code>{" "}
+              <span class="dim">
+                on <Text of={someOf(one.targets, OF_COMMAND_SHOWN)} />
+              </span>
             </li>
           ))}
         </ul>
       </div>
-      {commands_total > COMMANDS_SHOWN && (
-        <p class="dim">
-          and {(commands_total - COMMANDS_SHOWN).toLocaleString("en")} more commands
-        </p>
-      )}
+      {rest > 0 && <p class="dim">and {rest.toLocaleString("en")} more commands</p>}
     </div>
   );
+}
+
+/** `web-1, web-2 and 18 more`. */
+function someOf(names: readonly string[], most: number): string {
+  const shown = names.slice(0, most).join(", ");
+  const more = names.length - most;
+  return more > 0 ? `${shown} and ${more.toLocaleString("en")} more` : shown;
 }
 
 function Names({ sign, names }: { sign: string; names: readonly string[] }) {

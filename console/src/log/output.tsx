@@ -27,16 +27,19 @@ export interface OutputProps {
   target: string;
   /** The execution has ended: nothing is added. */
   hasEnded: boolean;
+  /** It opens on its last lines, as those of what failed say why. */
+  opensAtEnd: boolean;
   /** Select the runs on which something was found. */
   onSelect?: (runs: readonly number[]) => void;
   /** Show the output of one target. */
   onTarget?: (name: string) => void;
 }
 
-export function Output({ id, target, hasEnded, onSelect, onTarget }: OutputProps) {
+export function Output(props: OutputProps) {
+  const { id, target, hasEnded, onSelect, onTarget } = props;
   const stream = streamOf(query.value.get("stream"));
   const part: Part = { execution: id, target, stream };
-  const log = useLog(part, hasEnded);
+  const log = useLog(part, hasEnded, props.opensAtEnd);
   const find = useFind(part, log.view);
   const flag = (name: string) => query.value.get(name) === "1";
   const looks: Looks = {
@@ -151,7 +154,7 @@ function Switch({
 }
 
 /** The view, for as long as the part of the output is the same. */
-function useLog(part: Part, hasEnded: boolean) {
+function useLog(part: Part, hasEnded: boolean, opensAtEnd: boolean) {
   const box = useRef<HTMLDivElement>(null);
   const view = useRef<LogView | null>(null);
   const place = useSignal<LogPlace>({ atEnd: true, first: 1, added: 0 });
@@ -169,7 +172,7 @@ function useLog(part: Part, hasEnded: boolean) {
     };
     const range = parseRange(location.hash);
     const looks = { wrap: false, times: false, utc: false, ansi: true, names: false, mark: "" };
-    const made = new LogView(box.current!, source, looks, { atEnd: !hasEnded && !range });
+    const made = new LogView(box.current!, source, looks, { atEnd: opensAtEnd && !range });
     view.current = made;
     made.onPlace = (now) => {
       place.value = now;
@@ -304,11 +307,11 @@ function useOutputKeys(find: Find): void {
     () => [
       { keys: "Ctrl-F", label: "Find in the output", group: "This page", run: focus },
       { keys: "n", label: "Next match", group: "This page", run: () => find.go(false) },
-      { keys: "N", label: "Match before", group: "This page", run: () => find.go(true) },
+      { keys: "N", label: "Previous match", group: "This page", run: () => find.go(true) },
       { keys: "e", label: "Next error line", group: "This page", run: () => find.goToError(false) },
       {
         keys: "E",
-        label: "Error line before",
+        label: "Previous error line",
         group: "This page",
         run: () => find.goToError(true),
       },

@@ -1,7 +1,7 @@
 /** Rows of the log view, made by hand: some forty of them, filled again as one scrolls. */
 import { splitHidden } from "../parts/hidden-characters.ts";
 import { type Piece, pieces } from "./ansi.ts";
-import type { OutputLine } from "./source.ts";
+import { droppedWords, type OutputLine } from "./source.ts";
 
 export interface Looks {
   readonly wrap: boolean;
@@ -56,8 +56,7 @@ function clockTime(at: string, utc: boolean): string {
 }
 
 function contentOf(line: OutputLine, looks: Looks): (Node | string)[] {
-  if (line.dropped !== null)
-    return [span("log-note", `${line.dropped.toLocaleString("en")} bytes were not kept`)];
+  if (line.dropped !== null) return [span("log-note", droppedWords(line.dropped))];
   const parts: Piece[] = looks.ansi ? pieces(line.text) : [{ text: line.text, look: "" }];
   const nodes = parts.flatMap((piece) => pieceNodes(piece, looks.mark));
   if (line.cut) nodes.push(span("log-note", " the line is longer: see raw"));

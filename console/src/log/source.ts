@@ -17,6 +17,13 @@ export interface OutputLine {
   readonly dropped: number | null;
 }
 
+/** The text of a line, or what is missing in its place. */
+export const textOfLine = ({ text, dropped }: Pick<OutputLine, "text" | "dropped">): string =>
+  dropped === null ? text : droppedWords(dropped);
+
+export const droppedWords = (bytes: number): string =>
+  `${bytes.toLocaleString("en")} bytes were not kept`;
+
 export interface LineAnswer {
   readonly from: number;
   readonly lines: readonly OutputLine[];

@@ -1,6 +1,7 @@
 /** What needs a person, as facts for a strip. Parts that the person may not see are left out. */
 import { type Answer, ask } from "../api/ask.ts";
 import { RequestError } from "../api/problem.ts";
+import { askedFor } from "../execution/name.ts";
 import type { Fact } from "../parts/strip.tsx";
 
 interface Needs {
@@ -50,7 +51,7 @@ function approvalFacts(found: Needs["approvals"], timeOf: (at: string) => string
   const first = found?.items[0];
   if (!first) return [];
   const until = first.expires_at ? `, until ${timeOf(first.expires_at)}` : "";
-  const about = first.message || `execution ${first.execution_id}`;
+  const about = askedFor(first);
   const total = found?.total ?? 1;
   return [
     {

@@ -2,6 +2,8 @@
 import { useState } from "preact/hooks";
 import { ask } from "../api/ask.ts";
 import type { ApprovalDetail } from "../api/types.ts";
+import { titleOf } from "../execution/name.ts";
+import { Name } from "../execution/name-shown.tsx";
 import { CopyMenu } from "../parts/copy.tsx";
 import { Confirm } from "../parts/dialog.tsx";
 import { Facts } from "../parts/facts.tsx";
@@ -55,7 +57,7 @@ function Head({ approval, resource }: HeadProps) {
     <>
       <div class="head">
         <h1>
-          Approval {approval.id} · <Text of={approval.would_run.job_name} />
+          Approval {approval.id} · <Text of={titleOf(approval)} />
         </h1>
         <Status state={approval.status} />
         <span class="actions">
@@ -167,7 +169,7 @@ function DecideDialog({ verb, approval, resource, onClose }: DecideDialogProps) 
       onClose={onClose}
     >
       <p>
-        <Text of={approval.would_run.job_name} /> on {total_targets.toLocaleString("en")}{" "}
+        <Text of={titleOf(approval)} /> on {total_targets.toLocaleString("en")}{" "}
         {total_targets === 1 ? "target" : "targets"}.{" "}
         {verb === "reject"
           ? "This is final: what waits for it is cancelled."
@@ -199,7 +201,9 @@ function WhoAndWhen({ approval }: { approval: ApprovalDetail }) {
     ),
     Execution: (
       <>
-        <Link to={`/executions/${approval.execution_id}`}>#{approval.execution_id}</Link>
+        <Link to={`/executions/${approval.execution_id}`}>
+          <Name of={approval} id={approval.execution_id} />
+        </Link>
         {approval.action && (
           <>
             , at the step <code>{approval.action}</code>
@@ -207,7 +211,7 @@ function WhoAndWhen({ approval }: { approval: ApprovalDetail }) {
         )}
       </>
     ),
-    Takes: count + (named.length > 0 ? `: ${named.join(" or ")}` : ""),
+    "Must approve": count + (named.length > 0 ? `: ${named.join(" or ")}` : ""),
     Until: <Time at={approval.expires_at} />,
     "Written by": authors.length ? written : <span class="dim">not on record</span>,
     Hash: <code class="hash">{approval.hash ?? "none"}</code>,

@@ -1,6 +1,7 @@
 /** Approvals: what waits for a decision, and what was decided? */
 import { ask } from "../api/ask.ts";
 import type { Approval } from "../api/types.ts";
+import { Name } from "../execution/name-shown.tsx";
 import { Empty } from "../parts/empty.tsx";
 import { currentFilter, Filter } from "../parts/filter.tsx";
 import { Status } from "../parts/status.tsx";
@@ -84,7 +85,7 @@ const COLUMNS: readonly Column<Approval>[] = [
     width: "minmax(200px, 3fr)",
     cell: (approval) => (
       <Link to={`/approvals/${approval.id}`}>
-        <Text of={approval.message || `Execution ${approval.execution_id}`} />
+        <Text of={approval.message || "The launch"} />
       </Link>
     ),
   },
@@ -97,8 +98,8 @@ const COLUMNS: readonly Column<Approval>[] = [
   {
     name: "execution",
     label: "Execution",
-    width: "96px",
-    cell: (approval) => `#${approval.execution_id}`,
+    width: "minmax(140px, 2fr)",
+    cell: (approval) => <Name of={approval} id={approval.execution_id} />,
   },
   {
     name: "by",

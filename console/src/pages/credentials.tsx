@@ -33,7 +33,7 @@ export default function Credentials() {
         <h1>Credentials</h1>
         <div class="actions">{add}</div>
       </div>
-      <Panel title="What logs in" flush>
+      <Panel title="Credentials for logins" flush>
         <Loaded resource={list} what="credentials">
           {({ items }) =>
             items.length ? (

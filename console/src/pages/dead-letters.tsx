@@ -2,6 +2,7 @@
 import { useMemo, useState } from "preact/hooks";
 import { ask } from "../api/ask.ts";
 import type { DeadLetter, LetterFilter } from "../api/types.ts";
+import { Name } from "../execution/name-shown.tsx";
 import { Confirm } from "../parts/dialog.tsx";
 import { Empty } from "../parts/empty.tsx";
 import { Check } from "../parts/form.tsx";
@@ -236,7 +237,7 @@ const COLUMNS: readonly Column<DeadLetter>[] = [
     width: "minmax(140px, 1fr)",
     cell: (letter) => (
       <Link to={`/executions/${letter.execution_id}`}>
-        <Text of={letter.job_name} /> #{letter.execution_id}
+        <Name of={letter} id={letter.execution_id} />
       </Link>
     ),
   },

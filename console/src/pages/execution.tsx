@@ -4,6 +4,7 @@ import type { ExecutionDetail } from "../api/types.ts";
 import { CancelProof } from "../execution/cancel.tsx";
 import { GroupsTab } from "../execution/groups-tab.tsx";
 import { Head } from "../execution/head.tsx";
+import { Outcome } from "../execution/outcome.tsx";
 import { OutputTab } from "../execution/output-tab.tsx";
 import { TargetPanel } from "../execution/target-panel.tsx";
 import { TargetsTab } from "../execution/targets-tab.tsx";
@@ -65,7 +66,11 @@ interface PartsProps {
 
 function Parts({ view, execution, runs }: PartsProps) {
   const tabs: Tab[] = [
-    { name: "groups", label: "Groups", content: () => <GroupsTab view={view} /> },
+    {
+      name: "groups",
+      label: "Groups",
+      content: () => <GroupsTab view={view} execution={execution} />,
+    },
     { name: "targets", label: "Targets", content: () => <TargetsTab view={view} runs={runs} /> },
     { name: "output", label: "Output", content: () => <OutputTab view={view} /> },
     { name: "timeline", label: "Timeline", content: () => <TimelineTab view={view} runs={runs} /> },
@@ -79,9 +84,11 @@ function Parts({ view, execution, runs }: PartsProps) {
   // What has ended badly opens on what it came to. Decided once: no tab moves under the reader.
   const first = useMemo(() => (hasFailed(execution) ? "groups" : "targets"), [view]);
   const target = query.value.get("target");
+  const tab = query.value.get("tab") ?? first;
   return (
     <>
       <CancelProof view={view} execution={execution} />
+      {tab !== "groups" && <Outcome view={view} execution={execution} />}
       <div class={target ? "with-side" : ""}>
         <div class="grow travel-place">
           <TimeTravel view={view} runs={runs} />

@@ -1,7 +1,8 @@
 /** Executions: what failed lately? */
 import { ask } from "../api/ask.ts";
 import type { Execution, HourCount } from "../api/types.ts";
-import { nameOf } from "../execution/name.ts";
+import { Name } from "../execution/name-shown.tsx";
+import { Took } from "../execution/took.tsx";
 import { type Bar, Bars } from "../parts/bars.tsx";
 import { Empty, None } from "../parts/empty.tsx";
 import { currentFilter, Filter } from "../parts/filter.tsx";
@@ -9,7 +10,7 @@ import { Panel } from "../parts/panel.tsx";
 import { Status, TallyBar } from "../parts/status.tsx";
 import { type Column, Table } from "../parts/table.tsx";
 import { Text } from "../parts/text.tsx";
-import { Duration, Time } from "../parts/time.tsx";
+import { Time } from "../parts/time.tsx";
 import { type Tone, toneOf, wordsOf, worstFirst } from "../parts/tone.ts";
 import { Loaded } from "../parts/trouble.tsx";
 import { go, Link, query, setQuery } from "../router.tsx";
@@ -117,7 +118,7 @@ const COLUMNS: readonly Column<Execution>[] = [
     cell: (execution) => (
       <Link to={`/executions/${execution.id}`}>
         <b>
-          <Text of={nameOf(execution)} />
+          <Name of={execution} id={execution.id} />
         </b>
       </Link>
     ),
@@ -163,7 +164,7 @@ const COLUMNS: readonly Column<Execution>[] = [
     label: "Took",
     width: "96px",
     end: true,
-    cell: (execution) => <Duration since={execution.started_at} until={execution.finished_at} />,
+    cell: (execution) => <Took of={execution} />,
   },
 ];
 

@@ -2,6 +2,8 @@
 import { useCallback } from "preact/hooks";
 import { ask } from "../api/ask.ts";
 import type { Execution, Schedule } from "../api/types.ts";
+import { Name } from "../execution/name-shown.tsx";
+import { Took } from "../execution/took.tsx";
 import { countWords, factsOf, ifPermitted, loadNeeds } from "../now/needs.ts";
 import { CopyButton } from "../parts/copy.tsx";
 import { Empty } from "../parts/empty.tsx";
@@ -12,7 +14,7 @@ import { useTitle } from "../parts/shell.tsx";
 import { Status, Tally, TallyBar } from "../parts/status.tsx";
 import { Strip } from "../parts/strip.tsx";
 import { Text } from "../parts/text.tsx";
-import { Duration, Time } from "../parts/time.tsx";
+import { Time } from "../parts/time.tsx";
 import { TONES, toneOf, worstFirst } from "../parts/tone.ts";
 import { Loaded } from "../parts/trouble.tsx";
 import { Link } from "../router.tsx";
@@ -131,9 +133,9 @@ function RunningLine({ execution }: { execution: Execution }) {
   const approval = wait?.approval;
   return (
     <li>
-      <Name execution={execution} />
+      <Headline execution={execution} />
       <span class="dim who cut">
-        <Text of={execution.requested_by} />, <Duration since={execution.created_at} />
+        <Text of={execution.requested_by} />, <Took of={execution} />
       </span>
       <span class="progress">
         <TallyBar counts={counts} total={total} />
@@ -159,15 +161,14 @@ function RunningLine({ execution }: { execution: Execution }) {
   );
 }
 
-function Name({ execution }: { execution: Execution }) {
+function Headline({ execution }: { execution: Execution }) {
   return (
     <span class="name">
       <Status state={execution.status} label="" />
-      <Link to={`/executions/${execution.id}`} class="cut">
+      <Link to={`/executions/${execution.id}`}>
         <b>
-          <Text of={execution.job_name} />
-        </b>{" "}
-        #{execution.id}
+          <Name of={execution} id={execution.id} />
+        </b>
       </Link>
     </span>
   );
@@ -261,14 +262,13 @@ function EndedLine({ execution }: { execution: Execution }) {
     : countWords(total, "target");
   return (
     <li>
-      <Name execution={execution} />
+      <Headline execution={execution} />
       <span class={worst ? `tone ${toneOf(worst[0])}` : "dim"}>{words}</span>
       <span class="dim who cut">
         <Text of={execution.requested_by} />
       </span>
       <span class="dim end">
-        <Duration since={execution.created_at} until={execution.finished_at} />,{" "}
-        <Time at={execution.finished_at} ago />
+        <Took of={execution} />, <Time at={execution.finished_at} ago />
       </span>
     </li>
   );

@@ -2,6 +2,7 @@
 import { useEffect } from "preact/hooks";
 import { ask } from "../api/ask.ts";
 import type { ShownTarget, TargetPastRun } from "../api/types.ts";
+import { Name } from "../execution/name-shown.tsx";
 import { commandLine } from "../parts/command-line.ts";
 import { CopyMenu } from "../parts/copy.tsx";
 import { Empty } from "../parts/empty.tsx";
@@ -101,7 +102,7 @@ const COLUMNS: readonly Column<TargetPastRun>[] = [
     width: "minmax(140px, 2fr)",
     cell: (run) => (
       <Link to={`/executions/${run.execution.id}`}>
-        <Text of={run.execution.job_name} /> #{run.execution.id}
+        <Name of={run.execution} id={run.execution.id} />
       </Link>
     ),
   },

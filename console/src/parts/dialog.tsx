@@ -19,6 +19,7 @@ export function Dialog({ title, onClose, wide = false, children }: DialogProps) 
     const dialog = box.current!;
     const before = document.activeElement;
     dialog.showModal();
+    focusFirst(dialog);
     return () => {
       dialog.close();
       if (before instanceof HTMLElement) before.focus();
@@ -35,11 +36,21 @@ export function Dialog({ title, onClose, wide = false, children }: DialogProps) 
       }}
     >
       <div class="content">
-        <h2 id={id}>{title}</h2>
+        <h2 id={id} tabIndex={-1}>
+          {title}
+        </h2>
         {children}
       </div>
     </dialog>
   );
+}
+
+/** Begin where something has to be typed, or else at the heading: not at a button beside a text. */
+function focusFirst(dialog: HTMLElement): void {
+  const active = document.activeElement;
+  const wanted = dialog.querySelector<HTMLElement>("[data-first]");
+  if (wanted) wanted.focus();
+  else if (!active?.matches("input, textarea, select")) dialog.querySelector("h2")?.focus();
 }
 
 /** From this number of targets on it is typed. */
@@ -98,6 +109,7 @@ export function Confirm(props: ConfirmProps) {
               class="input"
               value={words}
               maxLength={500}
+              data-first={reason === "required" ? "" : undefined}
               onInput={(event) => setWords(event.currentTarget.value)}
             />
           </Field>
@@ -109,6 +121,7 @@ export function Confirm(props: ConfirmProps) {
               inputMode="numeric"
               autoComplete="off"
               value={number}
+              data-first={reason === "required" ? undefined : ""}
               onInput={(event) => setNumber(event.currentTarget.value)}
             />
           </Field>

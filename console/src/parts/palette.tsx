@@ -1,6 +1,7 @@
 /** Ctrl-K: go to anything, do anything that this page can do. */
 import { useEffect, useId, useMemo, useRef, useState } from "preact/hooks";
 import { ask } from "../api/ask.ts";
+import { nameOf } from "../execution/name.ts";
 import { go } from "../router.tsx";
 import { NAVIGATION } from "../routes.ts";
 import { bindings } from "../state/keys.ts";
@@ -21,6 +22,7 @@ const SHOWN_MAX = 12;
 const FOUND_MAX = 20;
 const OFFERED = 5;
 const TYPING_MS = 150;
+const EXECUTION = "execution";
 
 export function Palette() {
   const id = useId();
@@ -33,7 +35,8 @@ export function Palette() {
   const fitting = fixed.filter((choice) =>
     words.every((word) => `${choice.kind} ${choice.label}`.toLowerCase().includes(word)),
   );
-  const choices = [...numbered(typed), ...fitting, ...found].slice(0, SHOWN_MAX);
+  const named = found.some((choice) => choice.kind === EXECUTION);
+  const choices = [...(named ? [] : numbered(typed)), ...fitting, ...found].slice(0, SHOWN_MAX);
   const close = () => {
     paletteOpen.value = false;
   };
@@ -122,23 +125,32 @@ function fixedChoices(): Choice[] {
   return [...pages, ...actions, ...themes];
 }
 
-/** `17` and `#17`: the execution with this id. */
+const numberOf = (typed: string): string | undefined => /^#?(\d{1,15})$/.exec(typed)?.[1];
+
+/** `17` and `#17`: the execution with this id, whose name is not known yet. */
 function numbered(typed: string): Choice[] {
-  const number = /^#?(\d{1,15})$/.exec(typed.trim())?.[1];
-  if (number === undefined) return [];
-  return [{ label: `#${number}`, kind: "execution", run: () => go(`/executions/${number}`) }];
+  const number = numberOf(typed.trim());
+  return number === undefined ? [] : [executionChoice(`#${number}`, number)];
 }
 
-/** Jobs and targets with this text in their names; those that begin with it come first. */
+function executionChoice(label: string, id: string): Choice {
+  return { label, kind: EXECUTION, run: () => go(`/executions/${id}`) };
+}
+
+/**
+ * The execution with this number, and jobs and targets with this text in their names; those that
+ * begin with it come first.
+ */
 function useThings(typed: string): Choice[] {
   const [found, setFound] = useState<Choice[]>([]);
   const text = typed.trim();
   useEffect(() => {
     setFound([]);
-    if (text.length < 2) return;
+    if (text.length < 2 && numberOf(text) === undefined) return;
     const request = new AbortController();
     const timer = setTimeout(async () => {
       const answers = await Promise.all([
+        executions(text, request.signal),
         jobs(text, request.signal),
         targets(text, request.signal),
       ]);
@@ -156,6 +168,18 @@ function prefixFirst<T extends { name: string }>(items: readonly T[], text: stri
   const isLater = ({ name }: T): number =>
     name.toLowerCase().startsWith(text.toLowerCase()) ? 0 : 1;
   return [...items].sort((a, b) => isLater(a) - isLater(b)).slice(0, OFFERED);
+}
+
+async function executions(typed: string, signal: AbortSignal): Promise<Choice[]> {
+  const id = numberOf(typed);
+  if (id === undefined) return [];
+  try {
+    return [
+      executionChoice(nameOf(await ask("GET /executions/{id}", { path: { id }, signal })), id),
+    ];
+  } catch {
+    return []; // it is offered by its number, and its page says what is wrong
+  }
 }
 
 async function jobs(name: string, signal: AbortSignal): Promise<Choice[]> {

@@ -188,7 +188,7 @@ function PageView({ route, parameters }: { route: PageRoute | null; parameters: 
       <>
         <h1>Not found</h1>
         <Empty why={`There is no page ${path.value}.`}>
-          <Link to="/">To what runs now</Link>
+          <Link to="/">Back to Now</Link>
         </Empty>
       </>
     );

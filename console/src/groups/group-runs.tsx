@@ -1,4 +1,4 @@
-/** Selects the runs of a group, which are asked for page by page. */
+/** A button that does something with all runs of a group, which are asked for page by page. */
 import { useSignal } from "@preact/signals";
 import { ask } from "../api/ask.ts";
 import { RequestError } from "../api/problem.ts";
@@ -10,22 +10,23 @@ export interface Compared {
   running: boolean;
 }
 
-interface SelectGroupProps {
+interface GroupRunsProps {
   id: string;
   group: ResultGroup;
   compared: Compared;
-  onSelect: (runs: readonly number[]) => void;
+  label: string;
+  onRuns: (runs: readonly number[]) => void;
 }
 
 const PAGE = 200;
 
-export function SelectGroup({ id, group, compared, onSelect }: SelectGroupProps) {
+export function GroupRuns({ id, group, compared, label, onRuns }: GroupRunsProps) {
   const read = useSignal<number | null>(null);
   const error = useSignal<RequestError | null>(null);
-  const select = async () => {
+  const choose = async () => {
     error.value = null;
     try {
-      onSelect(await runsOf(id, group.digest, compared, (count) => (read.value = count)));
+      onRuns(await runsOf(id, group.digest, compared, (count) => (read.value = count)));
     } catch (failed) {
       if (!(failed instanceof RequestError)) throw failed;
       error.value = failed;
@@ -40,9 +41,9 @@ export function SelectGroup({ id, group, compared, onSelect }: SelectGroupProps)
         type="button"
         class="button small"
         disabled={read.value !== null}
-        onClick={() => void select()}
+        onClick={() => void choose()}
       >
-        {read.value === null ? `Select ${count}` : `${read.value} of ${count} …`}
+        {read.value === null ? label : `${read.value} of ${count} …`}
       </button>
       {error.value && <Trouble error={error.value} />}
     </>
