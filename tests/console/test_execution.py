@@ -181,7 +181,7 @@ def test_an_approval_is_given_on_the_page(visit: Visit, stack: Stack) -> None:
         page = ben.go(f"/executions/{execution}")
         expect(page.locator("main")).to_contain_text("<b>no</b>")
         assert page.locator("b", has_text=re.compile("^no$")).count() == 0
-        expect(page.get_by_text("Waits for an approval")).to_be_visible()
+        expect(page.get_by_text("Waits for an approval", exact=True)).to_be_visible()
         expect(page.get_by_role("grid", name="Targets")).to_contain_text("waits for an approval")
         page.get_by_role("button", name="Approve").click()
         dialog = page.get_by_role("dialog")

@@ -229,7 +229,7 @@ def test_what_failed_shows_its_end_and_its_reason_and_is_retried(
         page.get_by_role("button", name="See what they have in common").click()
         failed = page.locator(".groups > li").filter(has_text="exit 3")
         unreachable = page.locator(".groups > li").filter(has_text="unreachable")
-        expect(unreachable).to_contain_text("127.0.0.1")
+        expect(unreachable).to_contain_text("away-2 has no credential")
         expect(unreachable).not_to_contain_text("written nothing")
         out = failed.get_by_role("group", name="stdout")
         expect(out).to_contain_text("… 19,994 lines before")

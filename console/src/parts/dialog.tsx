@@ -36,9 +36,7 @@ export function Dialog({ title, onClose, wide = false, children }: DialogProps) 
       }}
     >
       <div class="content">
-        <h2 id={id} tabIndex={-1}>
-          {title}
-        </h2>
+        <h2 id={id}>{title}</h2>
         {children}
       </div>
     </dialog>
@@ -47,10 +45,14 @@ export function Dialog({ title, onClose, wide = false, children }: DialogProps) 
 
 /** Begin where something has to be typed, or else at the heading: not at a button beside a text. */
 function focusFirst(dialog: HTMLElement): void {
-  const active = document.activeElement;
   const wanted = dialog.querySelector<HTMLElement>("[data-first]");
-  if (wanted) wanted.focus();
-  else if (!active?.matches("input, textarea, select")) dialog.querySelector("h2")?.focus();
+  if (wanted) {
+    wanted.focus();
+  } else if (!document.activeElement?.matches("input, textarea, select")) {
+    const heading = dialog.querySelector("h2")!;
+    heading.tabIndex = -1;
+    heading.focus();
+  }
 }
 
 /** From this number of targets on it is typed. */

@@ -154,7 +154,7 @@ class Approval:
     requested_by: str = ""
     job_name: str = ""
     summary: str | None = None
-    """What an ad-hoc execution runs, in a line."""
+    """The line that describes an ad-hoc execution."""
     decisions: Sequence[Decision] = field(default=())
 
     def data(self) -> dict[str, Any]:

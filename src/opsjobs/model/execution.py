@@ -259,7 +259,7 @@ class Execution:
     judgement: Mapping[str, Any] | None = None
     """{verdict, findings} of the safety check; None: it was not checked."""
     summary: str | None = None
-    """What an ad-hoc execution runs, in a line; None for a job, which has a name."""
+    """The line that describes an ad-hoc execution; None for a job, which has a name."""
 
     def data(self) -> dict[str, Any]:
         """Return the `data` of its events; API responses also have links."""

@@ -201,7 +201,7 @@ class LaunchOrder:
     tags: Sequence[str] = ()
     """The tags of the job."""
     summary: str | None = None
-    """What ad-hoc work runs, in a line; None for a job, which has a name."""
+    """The line that describes ad-hoc work; None for a job, which has a name."""
     pins: Mapping[str, bytes] | None = None
     """Fingerprints of the hosts that were approved with the parent execution, by target id.
 

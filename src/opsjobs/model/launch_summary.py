@@ -1,4 +1,4 @@
-"""A line that says what an ad-hoc execution runs: without it all of them look the same in lists."""
+"""The line that describes an ad-hoc execution: without it all of them look alike in lists."""
 
 from __future__ import annotations
 
@@ -17,10 +17,15 @@ def summarize(actions: Sequence[ActionDraft]) -> str:
     value of a secret.
     """
     line = " ".join(_first_line(actions[0]).split())
-    more = len(actions) - 1
-    rest = "" if more == 0 else f" (+{more} {'action' if more == 1 else 'actions'})"
+    rest = _render_rest(len(actions) - 1)
     room = SUMMARY_MAX - len(rest)
     return (line if len(line) <= room else f"{line[: room - 1]}…") + rest
+
+
+def _render_rest(more: int) -> str:
+    if more == 0:
+        return ""
+    return f" (+{more} {'action' if more == 1 else 'actions'})"
 
 
 def _first_line(action: ActionDraft) -> str:

@@ -166,7 +166,7 @@ class Parent:
     ended: bool = True
     tags: Sequence[str] = ()
     summary: str | None = None
-    """What an ad-hoc execution runs, in a line."""
+    """The line that describes an ad-hoc execution."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +184,7 @@ class DeadLetter:
     at: datetime
     late_result: Mapping[str, Any] | None = None
     summary: str | None = None
-    """What an ad-hoc execution runs, in a line."""
+    """The line that describes an ad-hoc execution."""
 
     def data(self) -> dict[str, Any]:
         """Return an item of GET /dead-letters."""

@@ -36,7 +36,7 @@ class TargetPastRun:
     requested_by: str
     created_at: datetime
     summary: str | None = None
-    """What an ad-hoc execution runs, in a line."""
+    """The line that describes an ad-hoc execution."""
 
     def data(self) -> dict[str, Any]:
         """Return an item of GET /targets/{id}/runs."""

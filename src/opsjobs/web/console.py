@@ -11,8 +11,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from opsjobs.web.console_files import INDEX, ConsoleFile, ConsoleFiles
 
 PATH = "/console/"
-# Scripts, styles and requests of this origin only. No text becomes markup: the one policy of Trusted
-# Types that may exist passes the address of one worker (console/src/diff/in-worker.ts).
+# Scripts, styles and requests of this origin only. No text becomes markup: the one policy of
+# Trusted Types that may exist passes the address of one worker (console/src/diff/in-worker.ts).
 CONTENT_SECURITY_POLICY = "; ".join(
     (
         "default-src 'none'",

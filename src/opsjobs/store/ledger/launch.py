@@ -86,7 +86,7 @@ class NewExecution:
     traceparent: str | None = None
     """The trace context of the launch, which its runs continue."""
     summary: str | None = None
-    """What it runs, in a line; None for a job, which has a name."""
+    """The line that describes an ad-hoc execution; None for a job, which has a name."""
 
     @property
     def status(self) -> ExecutionStatus:

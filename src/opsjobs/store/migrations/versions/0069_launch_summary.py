@@ -1,4 +1,4 @@
-"""What ad-hoc executions run, in a line."""
+"""The line that describes ad-hoc executions."""
 
 from opsjobs.store.migrations import files
 
