@@ -104,6 +104,26 @@ def test_launch_cancel_and_retry_by_keyboard_alone(visit: Visit, job: str) -> No
         expect(page.get_by_text("cancelled").first).to_be_visible(timeout=30_000)
 
 
+def test_some_targets_are_cancelled_and_the_others_continue(
+    visit: Visit, stack: Stack, job: str
+) -> None:
+    execution = hold(stack, job)
+    with visit() as ada:
+        page = ada.go(f"/executions/{execution}")
+        expect(page.get_by_role("button", name=f"{RUNNING} running")).to_be_visible()
+        page = ada.go(f"/executions/{execution}?sel=status:running")
+        page.get_by_role("button", name=f"Cancel {RUNNING} …").click()
+        dialog = page.get_by_role("dialog", name="Cancel?")
+        expect(dialog).to_contain_text(f"{RUNNING} run now")
+        expect(dialog).to_contain_text("The other targets continue.")
+        check_accessibility(page)
+        dialog.get_by_role("button", name=f"Cancel {RUNNING}").click()
+        proof = page.get_by_role("region", name="Proof of the cancel")
+        expect(proof).to_contain_text(f"{RUNNING} killed", timeout=30_000)
+        expect(page.get_by_role("button", name=f"{WAITING} running")).to_be_visible()
+    stack.call("POST", f"/executions/{execution}/cancel", {})
+
+
 def test_run_again_pause_and_resume(visit: Visit, stack: Stack, job: str) -> None:
     ended = stack.call("GET", f"/executions?job_id={job}&sort=id&limit=1")["items"][0]
     with visit(size=PHONE) as ada:

@@ -57,7 +57,9 @@ export function Actions({ view, execution }: { view: ExecutionView; execution: E
           json: execution,
         }}
       />
-      {open === "cancel" && <CancelDialog view={view} execution={execution} onClose={close} />}
+      {open === "cancel" && (
+        <CancelDialog view={view} execution={execution} rows={null} onClose={close} />
+      )}
       {open === "pause" && <PauseDialog view={view} onClose={close} />}
       {open === "again" && <RunAgainDialog execution={execution} targets={null} onClose={close} />}
       {typeof open === "object" && open && (

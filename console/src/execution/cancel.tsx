@@ -1,30 +1,38 @@
-/** Cancel an execution, and show afterwards what became of each of its targets. */
+/** Cancel an execution or some of its targets, and show afterwards what became of each. */
 import { ask } from "../api/ask.ts";
 import type { Execution } from "../api/types.ts";
-import type { Runs } from "../matrix/runs.ts";
+import { type Runs, tally } from "../matrix/runs.ts";
 import { RUNNING, WAITING } from "../matrix/states.ts";
 import { AsCommand } from "../parts/copy.tsx";
 import { Confirm } from "../parts/dialog.tsx";
 import { Status } from "../parts/status.tsx";
 import { Text } from "../parts/text.tsx";
+import { toast } from "../parts/toast.tsx";
 import { setQuery } from "../router.tsx";
 import type { ExecutionView } from "./view.ts";
 
 interface CancelProps {
   view: ExecutionView;
   execution: Execution;
+  /** Rows of the targets; null: all of them. */
+  rows: Uint32Array | null;
   onClose: () => void;
 }
 
-export function CancelDialog({ view, execution, onClose }: CancelProps) {
-  const counts = view.runs.value ? view.counts.value : execution.counts;
+export function CancelDialog({ view, execution, rows, onClose }: CancelProps) {
+  view.settled.value;
+  const runs = view.runs.value;
+  const counts = runs ? countsOf(runs, rows) : execution.counts;
   const running = counts["running"] ?? 0;
   const waiting = counts["waiting"] ?? 0;
+  const total = rows?.length ?? execution.total_targets;
   const cancel = async (reason: string) => {
-    await ask("POST /executions/{id}/cancel", {
+    const targets = rows && { targets: [...rows].map((row) => runs!.target[row]!) };
+    const asked = await ask("POST /executions/{id}/cancel", {
       path: { id: view.id },
-      body: reason ? { reason } : {},
+      body: { ...targets, ...(reason && { reason }) },
     });
+    if (asked.targets) toast(wordsOfCancel(asked.targets));
     await view.execution.reload();
   };
   return (
@@ -46,21 +54,49 @@ export function CancelDialog({ view, execution, onClose }: CancelProps) {
           <b>{waiting.toLocaleString("en")}</b> wait: they are never started.
         </li>
         <li>
-          <b>{(execution.total_targets - running - waiting).toLocaleString("en")}</b> have ended and
-          stay as they are.
+          <b>{(total - running - waiting).toLocaleString("en")}</b> have ended and stay as they are.
         </li>
       </ul>
-      <AsCommand words={["opsjobs", "executions", "cancel", view.id]} />
+      {rows && <p>The other targets continue.</p>}
+      <AsCommand words={["opsjobs", "executions", "cancel", view.id, ...optionsOf(runs, rows)]} />
     </Confirm>
   );
 }
 
-/** How a cancel went, by its proof; `open` are those that are not known yet. */
-export function proofsOf(runs: Runs): Record<string, number> {
+function countsOf(runs: Runs, rows: Uint32Array | null): Record<string, number> {
+  const counts = tally(runs.status, rows ?? undefined);
+  return { running: counts[RUNNING]!, waiting: counts[WAITING]! };
+}
+
+function optionsOf(runs: Runs | null, rows: Uint32Array | null): string[] {
+  return rows && runs ? ["-t", [...rows].map((row) => runs.name[row]!).join(",")] : [];
+}
+
+interface Cancelled {
+  cancelled: number;
+  stopping: number;
+  ended_before: number;
+}
+
+function wordsOfCancel({ cancelled, stopping, ended_before }: Cancelled): string {
+  const parts: [number, string][] = [
+    [cancelled, "cancelled"],
+    [stopping, "being stopped"],
+    [ended_before, "had ended before"],
+  ];
+  return parts
+    .filter(([count]) => count > 0)
+    .map(([count, words]) => `${count.toLocaleString("en")} ${words}`)
+    .join(", ");
+}
+
+/** How a cancel went, by its proof; if `all` are cancelled, `open` are those not known yet. */
+export function proofsOf(runs: Runs, all: boolean): Record<string, number> {
   const counts: Record<string, number> = {};
   for (let row = 0; row < runs.count; row++) {
     const status = runs.status[row]!;
-    const proof = runs.proof[row] ?? (status === RUNNING || status === WAITING ? "open" : null);
+    const isOpen = all && (status === RUNNING || status === WAITING);
+    const proof = runs.proof[row] ?? (isOpen ? "open" : null);
     if (proof) counts[proof] = (counts[proof] ?? 0) + 1;
   }
   return counts;
@@ -84,7 +120,7 @@ export function CancelProof({ view, execution }: { view: ExecutionView; executio
   const runs = view.runs.value;
   const asked = execution.status === "cancelling" || execution.status === "cancelled";
   if (!runs) return null;
-  const counts = proofsOf(runs);
+  const counts = proofsOf(runs, asked);
   if (!asked && !PROOFS.slice(1).some(([proof]) => counts[proof])) return null;
   return (
     <section class="panel" aria-label="Proof of the cancel">

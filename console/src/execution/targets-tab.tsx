@@ -11,6 +11,7 @@ import { mayDo } from "../state/rights.ts";
 import { query, setQuery } from "../router.tsx";
 import { allOf, describe, flip, isEmpty, NOTHING } from "../state/selection.ts";
 import { fitsChoice } from "../matrix/retries.ts";
+import { CancelDialog } from "./cancel.tsx";
 import { LaunchAgain } from "./launch-again.tsx";
 import { RetryDialog, type Wanted } from "./retry.tsx";
 import { RunAgainDialog } from "./run-again.tsx";
@@ -112,6 +113,7 @@ function CellMap({ view, runs, by }: { view: ExecutionView; runs: Runs; by: Grou
 function SelectionBar({ view, runs }: { view: ExecutionView; runs: Runs }) {
   const [retry, setRetry] = useState<Wanted | null>(null);
   const [again, setAgain] = useState(false);
+  const [cancelled, setCancelled] = useState<Uint32Array | null>(null);
   const execution = view.execution.data.value;
   const selection = view.selection.value;
   const found = view.rows.value.length;
@@ -156,6 +158,16 @@ function SelectionBar({ view, runs }: { view: ExecutionView; runs: Runs }) {
           Retry {number} …
         </button>
       )}
+      {execution?.can.includes("cancel") && (
+        <button
+          type="button"
+          class="button small danger"
+          disabled={selected.length === 0}
+          onClick={() => setCancelled(selected)}
+        >
+          Cancel {number} …
+        </button>
+      )}
       {execution && execution.job_id !== null && mayDo("jobs:execute", labels) && (
         <button
           type="button"
@@ -185,6 +197,14 @@ function SelectionBar({ view, runs }: { view: ExecutionView; runs: Runs }) {
           execution={execution}
           wanted={retry}
           onClose={() => setRetry(null)}
+        />
+      )}
+      {execution && cancelled && (
+        <CancelDialog
+          view={view}
+          execution={execution}
+          rows={cancelled}
+          onClose={() => setCancelled(null)}
         />
       )}
       {execution && again && (
