@@ -310,6 +310,6 @@ out.write("Ende ä\\n".encode())
         execution = ran.stdout.split()[0]
         path = f"/executions/{execution}"
         wait_until(lambda: cluster.get(path)["status"] == "completed", "its end")
-        lines = cluster.get(f"{path}/lines?from=1&count=10")["items"]
+        lines = cluster.get(f"{path}/lines?from=1&count=10")["lines"]
         assert [line["text"] for line in lines] == ["Größe", "Größe 日本上", "Ende ä"]
         assert output(cluster, execution, "step-1")[0] == "Größe\r\nGröße 日本上\r\nEnde ä\n"

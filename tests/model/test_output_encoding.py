@@ -9,6 +9,8 @@ from hypothesis import strategies as some
 from opsjobs.model.output_encoding import LINE_BYTES_MAX, TextDecoder, check_encoding
 from opsjobs.model.winrm import WinrmOptions
 
+HELLO = "Жук\r\n"
+
 
 def decoded(data: bytes, encoding: str, size: int = 1 << 20) -> bytes:
     """The text of these bytes, added in pieces of this size."""
@@ -52,6 +54,7 @@ def test_lines_of_a_code_page_and_of_utf8_may_follow_each_other(page: str, text:
         ("\r\nNAME 日本上\r\n上上\r\n".encode("utf-16-le"), "\r\nNAME 日本上\r\n上上\r\n"),
         # one of them between lines of others
         (b"before\r\n" + "A 上\r\nB\r\n".encode("utf-16-le") + b"after\r\n", "before\r\nA 上\r\nB\r\nafter\r\n"),
+        ("上A上\r\nx\r\n".encode("utf-16") + b"Ende \xc3\xa4\n" + b"x\n", "上A上\r\nx\r\nEnde ä\nx\n"),
         # UTF-8 with its mark: `chcp 65001` and Out-File -Encoding utf8 of PowerShell 5.1
         (b"\xef\xbb\xbfgr\xc3\xbc\xc3\x9fe\r\n", "grüße\r\n"),
         # wmic, whose line ends are doubled
@@ -64,6 +67,13 @@ def test_lines_of_a_code_page_and_of_utf8_may_follow_each_other(page: str, text:
 )  # fmt: skip
 def test_utf8_and_utf16_are_recognized(data: bytes, text: str, encoding: str) -> None:
     assert everywhere(data, encoding) == text
+
+
+def test_lines_of_a_code_page_follow_lines_in_utf16() -> None:
+    wide = "Имя\r\nDebian 上海上\r\n".encode("utf-16-le")
+    data = b"\xff\xfe" + wide + HELLO.encode("cp866") + wide[8:] + b"end"
+    again = wide[8:].decode("utf-16-le")
+    assert everywhere(data, "cp866") == wide.decode("utf-16-le") + HELLO + again + "end"
 
 
 def test_without_a_code_page_other_bytes_stay_as_they_are() -> None:

@@ -14,12 +14,12 @@ AUTO = "auto"
 """UTF-8 and UTF-16 are recognized; other bytes stay as they are."""
 LINE_BYTES_MAX = 4096
 """A line is decoded at the latest when so many bytes of it are held."""
+PROBE_BYTES = 256
+"""The bytes from which it is decided if lines in UTF-16 are over."""
 
 _NAME = re.compile(r"(?:cp|ibm|oem|windows|win)?[-_ ]?(\d{3,5})")
 _UTF8, _UTF16 = codecs.BOM_UTF8, codecs.BOM_UTF16_LE
 _ASCII = re.compile(rb"[\x00-\x7f]*?\n|[\x00-\x7f]+")
-_NARROW_LINE = re.compile(rb"[\t\x20-\x7e]*\r\n")
-_NARROW_START = re.compile(rb"[\t\x20-\x7e]*\r?")
 
 
 def check_encoding(text: str) -> str:
@@ -88,16 +88,10 @@ class TextDecoder:
                 return True
             if mark.startswith(held) and not final:
                 return False
-        if self._wide is not None:
-            if _NARROW_LINE.match(held) or (final and _NARROW_START.fullmatch(held)):
-                self._set_wide(on=False)
-            elif _NARROW_START.fullmatch(held) and len(held) < LINE_BYTES_MAX and not final:
-                return False
-        else:
-            wide = _is_wide(held, final=final)
-            if wide is None:
-                return False
-            self._set_wide(on=wide)
+        known = _stays_wide if self._wide is not None else _is_wide
+        if (wide := known(held, final=final)) is None:
+            return False
+        self._set_wide(on=wide)
         self._at_start = False
         return True
 
@@ -159,3 +153,24 @@ def _is_wide(held: bytes, *, final: bool) -> bool | None:
     if len(held) >= 4:
         return True
     return len(held) > 1 if final else None
+
+
+def _stays_wide(held: bytes, *, final: bool) -> bool | None:
+    """Return False if lines in UTF-16 are over with this one; None if unknown yet.
+
+    A line in UTF-16 has a zero byte in its end. Without one before the first byte 0A, this is a
+    line in UTF-8 or a code page, or 0A is a half of a character, such as U+4E0A.
+    """
+    end = held.find(b"\n", 0, PROBE_BYTES)
+    line = held[:end] if end >= 0 else held[:PROBE_BYTES]
+    if b"\0" in line:
+        return True
+    if end < 0 and len(held) < PROBE_BYTES and not final:
+        return None
+    if not line or (end >= 0 and line.endswith(b"\r")):
+        return not line
+    try:
+        codecs.utf_8_decode(line, "strict", end >= 0 or final)
+    except UnicodeDecodeError:
+        return True
+    return False

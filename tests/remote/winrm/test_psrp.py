@@ -214,6 +214,8 @@ async def test_a_jea_endpoint_is_sent_commands_and_no_script() -> None:
     out, _, end = await run(command, configuration=JEA)
     assert out == "Name='a b'\nForce=True\nId=5\nNone='plain'\n"
     assert end == RemoteExit(0)
+    ours = Program(command="Get-Parameters -Id 1", env={"OPSJOBS_TARGET": "win-1"})
+    assert (await run(ours, configuration=JEA))[0] == "Id=1\n"
     _, err, end = await run("Stop-Everything", configuration=JEA)
     assert "'Stop-Everything' is not recognized" in err
     assert end == RemoteExit(1)

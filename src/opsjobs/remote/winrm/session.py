@@ -10,7 +10,7 @@ from functools import partial
 from opsjobs.model.capabilities import PSRP, WINRM, Capabilities
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import CancelProof, ErrorCode
-from opsjobs.model.program import Program
+from opsjobs.model.program import OURS, Program
 from opsjobs.model.winrm import WinrmOptions
 from opsjobs.remote.disk import Disk, contact_error, transfer_error
 from opsjobs.remote.session import Durable, LoginTimes, RemoteExit, RemoteProcess, check_command
@@ -344,9 +344,11 @@ class WinrmSession:
 def _plan_for_endpoint(program: Program, name: str) -> Pipeline:
     """Return the pipeline for an endpoint that allows commands only.
 
-    Raises UnsupportedProgram.
+    The variables that each run is given (OPSJOBS_*) cannot be set there, and are left out. Raises
+    UnsupportedProgram.
     """
-    if program.command is None or program.secrets or program.env or program.cwd:
+    variables = [name for name in program.env if not name.startswith(OURS)]
+    if program.command is None or program.secrets or variables or program.cwd:
         raise UnsupportedProgram(
             f"the endpoint {name} runs commands only, without a script, variables, a working "
             "directory or secrets"
