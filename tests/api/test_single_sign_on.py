@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -17,10 +18,12 @@ from api.kit import PUBLIC_URL, Desk, desk, job, problem
 from api.test_sessions import SAME, browser, expire
 from docs.pages import ROOT
 from kit.openid_provider import CLIENT, SECRET, Provider, openid_provider
+from kit.token_issuer import private, signed
 from opsjobs.api.request import PREFIX
 from opsjobs.clock import Clock, TurnedClock
 from opsjobs.composition.authentication import API, OIDC_CALLBACK, OIDC_LOGIN
 from opsjobs.identity.oidc_login import LoginProblem
+from opsjobs.model.access import Principal
 from opsjobs.model.secret import Secret
 from opsjobs.settings import IdentitySettings, OidcSettings
 from opsjobs.store.transaction import Database
@@ -211,6 +214,26 @@ async def test_what_a_person_does_is_known_by_the_persons_name(database: Databas
         known = await on.ada.services.identities.standing("ada.l", "external")
         assert known is not None
         assert known.has_permission("jobs:create")
+
+
+async def test_a_login_and_a_token_of_one_person_are_one_person(database: Database) -> None:
+    async with sign_on(database, identity={"jwt_audience": "opsjobs"}) as on, on.tab() as ada:
+        await ada.log_in("ada")
+        judge = on.ada.services.authentication.authenticator
+        by_login = (await judge.session(ada.http.cookies["opsjobs"])).principal
+        now = int(time.time())
+        claims = {"iss": on.provider.url, "aud": "opsjobs", "iat": now, "exp": now + 60}
+        token = signed(
+            {**on.provider.people["ada"], **claims}, private("rsa"), "RS256", kid="key-1"
+        )
+        by_token = await judge.principal(token)
+        assert (by_login.identity, by_login.person) == (by_token.identity, by_token.person)
+        assert by_login.is_same_person(by_token)
+        user = Principal.of_role("ada.l", "admin", "user", person="ada.l")
+        assert by_login.is_same_person(user)
+        await ada.log_in("ben")
+        other = (await judge.session(ada.http.cookies["opsjobs"])).principal
+        assert not other.is_same_person(by_token)
 
 
 async def test_a_logout_ends_the_session_and_names_that_of_the_provider(

@@ -16,6 +16,11 @@ STRONG = {
     "REDIS_URL": "rediss://:h7Gt4@redis.example.org:6379/0",
     "AUTH_SERVICE_URL": "https://auth.example.org",
 }
+SIGN_ON = {
+    "OPSJOBS_JWT_ISSUER": "https://id.example.org",
+    "OPSJOBS_OIDC_CLIENT_ID": "opsjobs",
+    "OPSJOBS_PUBLIC_URL": "https://jobs.example.org",
+}
 WEAK = [
     ({"ENCRYPTION_KEYS": ""}, "ENCRYPTION_KEYS is not set"),
     ({"ENCRYPTION_KEYS": "A" * 43}, "key 1 is not random"),
@@ -31,6 +36,26 @@ WEAK = [
     (
         {"OPSJOBS_SERVICE_TOKEN_URL": "http://id.example.org/token"},
         "OPSJOBS_SERVICE_TOKEN_URL is not https",
+    ),
+    (
+        {**SIGN_ON, "OPSJOBS_PUBLIC_URL": "http://jobs.example.org"},
+        "OPSJOBS_PUBLIC_URL is not https",
+    ),
+]
+# Single sign-on that cannot work, in production or not.
+CONTRADICTIONS = [
+    ({"OPSJOBS_PUBLIC_URL": ""}, "OPSJOBS_PUBLIC_URL is not set"),
+    ({"OPSJOBS_PUBLIC_URL": "https://example.org/jobs"}, "more than scheme, host and port"),
+    ({"OPSJOBS_PUBLIC_URL": "https://ada@example.org"}, "more than scheme, host and port"),
+    ({"OPSJOBS_PUBLIC_URL": "https://["}, "more than scheme, host and port"),
+    ({"OPSJOBS_JWT_ISSUER": ""}, "OPSJOBS_JWT_ISSUER is no URL"),
+    ({"OPSJOBS_JWT_ISSUER": "platform"}, "OPSJOBS_JWT_ISSUER is no URL"),
+    ({"OPSJOBS_OIDC_SCOPES": "profile email"}, "OPSJOBS_OIDC_SCOPES has no openid"),
+    ({"OPSJOBS_OIDC_SCOPES": "openid  email"}, "write words separated by one blank"),
+    ({"OPSJOBS_OIDC_CLIENT_ID": "ops jobs"}, "write the client id alone"),
+    (
+        {"OPSJOBS_OIDC_CLIENT_ID": "", "OPSJOBS_OIDC_CLIENT_SECRET": "0123456789"},
+        "OPSJOBS_OIDC_CLIENT_SECRET is set, and OPSJOBS_OIDC_CLIENT_ID is not",
     ),
 ]
 
@@ -49,6 +74,17 @@ def test_each_weak_setting_is_refused_by_name_and_not_repeated(
         if "KEY" in name and value
     )
     settings.load({**STRONG, **weak, "ENVIRONMENT": "staging"})
+
+
+@pytest.mark.parametrize(("wrong", "told"), CONTRADICTIONS, ids=[str(w) for w, _ in CONTRADICTIONS])
+def test_single_sign_on_that_cannot_work_is_refused(wrong: dict[str, str], told: str) -> None:
+    settings.load(SIGN_ON)
+    settings.load({**STRONG, **SIGN_ON, "OPSJOBS_PUBLIC_URL": "http://localhost:8003/"})
+    with pytest.raises(settings.SettingsError) as refused:
+        settings.load({**SIGN_ON, **wrong})
+    assert told in str(refused.value)
+    assert str(refused.value).count("\n") == 0
+    assert "0123456789" not in str(refused.value)
 
 
 def test_strong_settings_start_and_what_does_not_leave_the_machine_needs_no_tls() -> None:

@@ -206,8 +206,8 @@ export function ProofDialog() {
   return (
     <Dialog title="Is it still you?" onClose={onClose}>
       <p class="dim">
-        Your last login was over 10 minutes ago, and this changes credentials, people or keys, or
-        overrides the safety check.
+        You last proved who you are over 10 minutes ago, and this changes credentials, people or
+        keys, or overrides the safety check.
       </p>
       {me.value?.session?.confirm_by === "oidc" && <ProofElsewhere onCancel={onClose} />}
       {me.value?.session?.confirm_by === "code" && (

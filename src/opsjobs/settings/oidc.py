@@ -76,7 +76,7 @@ def faults(
             f"OPSJOBS_JWT_ISSUER is no URL, {so}: write the issuer of the OpenID Connect "
             "provider, such as https://id.example.org."
         )
-    elif production and not identity.jwt_issuer.startswith("https://"):
+    elif production and not identity.discovers and identity.jwt_issuer.startswith("http://"):
         yield (
             "OPSJOBS_JWT_ISSUER is not https, and ENVIRONMENT is production: "
             "an attacker on the network could replace the keys and log in. Use https."
