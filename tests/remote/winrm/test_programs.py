@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import base64
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
+from uuid import uuid4
 
 import pytest
 import tree_sitter
@@ -15,14 +18,17 @@ from contract.conftest import collect
 from kit.windows_hosts import WindowsHost, until, windows_host
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import CancelProof, ErrorCode
-from opsjobs.model.program import SCRIPT_BYTES_MAX, Program
+from opsjobs.model.program import SCRIPT_BYTES_MAX, Program, RunKey, StartOrder
 from opsjobs.model.secret import Secret
 from opsjobs.remote.session import Output, RemoteExit, Session
 from opsjobs.remote.winrm.connect import WinrmConnector
 from opsjobs.remote.winrm.pool import WinrmPool
 from opsjobs.remote.winrm.programs import (
+    Launch,
     bootstrap_line,
     launch_program,
+    launch_spool,
+    order_parameters,
     quote_argument,
     read_helper,
 )
@@ -167,7 +173,49 @@ def test_windows_powershell_is_told_that_a_script_is_utf8(
 ) -> None:
     launch = launch_program(Program(script=script, interpreter=interpreter))
     assert launch.stdin is not None
-    assert b'"script": "%b"' % base64.b64encode(sent) in launch.stdin
+    assert parameters(launch)["script"] == len(sent)
+    assert launch.stdin.endswith(b"}" + sent)
+
+
+def parameters(launch: Launch) -> dict[str, Any]:
+    """What the helper gives to a cmdlet, which a host may log (event 4103)."""
+    assert launch.stdin is not None
+    header, _, rest = launch.stdin.partition(b"\n")
+    helper, given = map(int, header.split())
+    found: dict[str, Any] = json.loads(rest[helper : helper + given])
+    return found
+
+
+@pytest.mark.parametrize("durable", [False, True])
+def test_what_a_cmdlet_is_given_holds_no_secret_no_script_and_no_input(durable: bool) -> None:
+    program = Program(
+        script=b"echo the script",
+        interpreter="sh",
+        secrets={"token": Secret("s3cr3t"), "key": Secret("\u00fc")},
+        stdin=b"the input",
+    )
+    if durable:
+        order = StartOrder.for_program(RunKey(uuid4(), "step-1", 1), program, 60.0)
+        given, data = order_parameters(order)
+        launch = launch_spool({"op": "start", **given}, data)
+    else:
+        launch = launch_program(program)
+    assert launch.stdin is not None
+    assert launch.stdin.endswith("}echo the scripts3cr3t\u00fcthe input".encode())
+    logged = json.dumps(parameters(launch))
+    for value in (b"s3cr3t", "\u00fc".encode(), b"echo the script", b"the input"):
+        assert value.decode() not in logged
+        assert base64.b64encode(value).decode() not in logged
+    assert parameters(launch)["secrets"] == [
+        {"name": "token", "size": 6},
+        {"name": "key", "size": 2},
+    ]
+    assert b"s3cr3t" not in launch.line.encode()
+
+
+async def test_an_empty_script_and_an_empty_secret_are_files_as_well() -> None:
+    found = await run(Program(script=b"", interpreter="sh", secrets={"none": Secret("")}))
+    assert found == (b"", b"", RemoteExit(0))
 
 
 def test_a_program_does_not_learn_the_nonce_of_its_reports() -> None:

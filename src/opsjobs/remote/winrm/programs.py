@@ -98,8 +98,9 @@ def launch_program(program: Program) -> Launch:
     if program.command is not None and not program.secrets:
         return launch_line(program.command, stdin=program.stdin or b"", **more)
     nonce, place = secrets.token_hex(8), secrets.token_hex(16)
-    parameters = {"nonce": nonce, "place": place, **_parameters(program)}
-    stdin = _helper_input("run", parameters) + (program.stdin or b"")
+    given, data = _parameters(program)
+    stdin = _helper_input("run", {"nonce": nonce, "place": place, **given}, data)
+    stdin += program.stdin or b""
     return Launch(bootstrap_line(), stdin=stdin, nonce=nonce, place=place, **more)
 
 
@@ -108,25 +109,31 @@ def launch_cleanup(place: str) -> Launch:
     return Launch(bootstrap_line(), stdin=_helper_input("clean", {"place": place}), urgent=True)
 
 
-def launch_spool(parameters: Mapping[str, Any]) -> Launch:
+def launch_spool(parameters: Mapping[str, Any], data: bytes = b"") -> Launch:
     """Return the launch of the helper of durable runs, for one operation."""
-    stdin = _helper_input("spool", parameters)
+    stdin = _helper_input("spool", parameters, data)
     urgent = parameters["op"] in URGENT_OPERATIONS
     return Launch(bootstrap_line(), stdin=stdin, idle_seconds=HELPER_IDLE_SECONDS, urgent=urgent)
 
 
-def order_parameters(order: StartOrder) -> dict[str, Any]:
-    """Return the parameters with which a durable run is started. Raises UnsupportedProgram."""
+def order_parameters(order: StartOrder) -> tuple[dict[str, Any], bytes]:
+    """Return the parameters of the start of a durable run, and the bytes that follow them.
+
+    Raises UnsupportedProgram.
+    """
     program = order.program or Program(command=order.command, env=order.environment)
+    given, data = _parameters(program)
+    stdin = program.stdin or b""
     return {
-        **_parameters(program),
+        **given,
         "digest": order.digest,
         "timeout": order.timeout_seconds,
         "limit": order.limit_bytes,
         "folder": program.cwd,
-        "stdin": base64.b64encode(program.stdin or b"").decode(),
+        "stdin": len(stdin),
+        "bytes": len(data) + len(stdin),
         "environment": [{"name": name, "value": value} for name, value in program.env.items()],
-    }
+    }, data + stdin
 
 
 def launch_disk() -> tuple[Launch, bytes]:
@@ -136,36 +143,40 @@ def launch_disk() -> tuple[Launch, bytes]:
     )
 
 
-def _helper_input(name: str, parameters: Mapping[str, Any]) -> bytes:
-    """Return what the bootstrap line reads from its input: a helper and its parameters."""
+def _helper_input(name: str, parameters: Mapping[str, Any], data: bytes = b"") -> bytes:
+    """Return what the bootstrap line reads from its input: a helper and its parameters.
+
+    What the host must not log follows as bytes, which the helper reads itself: a host with module
+    logging writes what a cmdlet is given, such as the parameters, to its event log.
+    """
     helper, given = read_helper(name).encode(), json.dumps(parameters).encode()
-    return b"%d %d\n%b%b" % (len(helper), len(given), helper, given)
+    return b"%d %d\n%b%b%b" % (len(helper), len(given), helper, given, data)
 
 
-def _parameters(program: Program) -> dict[str, Any]:
-    """Return the parameters of the helper script `run`."""
-    found: dict[str, Any] = {
-        "secrets": [
-            {"name": name, "value": base64.b64encode(secret.reveal().encode()).decode()}
-            for name, secret in program.secrets.items()
-        ]
-    }
+def _parameters(program: Program) -> tuple[dict[str, Any], bytes]:
+    """Return the parameters of the helper script `run`, and its bytes: script, then secrets."""
+    values = {name: secret.reveal().encode() for name, secret in program.secrets.items()}
+    sizes = [{"name": name, "size": len(value)} for name, value in values.items()]
+    found: dict[str, Any] = {"secrets": sizes}
+    data = b"".join(values.values())
     if program.command is not None:
         line = launch_line(program.command).line
-        return {**found, "interpreters": ["cmd.exe"], "before": '/d /s /c "', "after": f'{line}"'}
+        found |= {"interpreters": ["cmd.exe"], "before": '/d /s /c "', "after": f'{line}"'}
+        return found, data
     kind = _kind(program.interpreter)
     quote = quoting.cmd if kind == "cmd" else quote_argument
     arguments = "".join(f" {quote(argument)}" for argument in program.args)
     path = "/" in program.interpreter or "\\" in program.interpreter
     known = (program.interpreter,) if path else _INTERPRETERS.get(program.interpreter)
+    script = _script_bytes(kind, program.script or b"")
     return {
         **found,
         "interpreters": known or (program.interpreter,),
-        "script": base64.b64encode(_script_bytes(kind, program.script or b"")).decode(),
+        "script": len(script),
         "file": f"script{_ENDINGS.get(kind, '')}",
         "before": _BEFORE.get(kind, ""),
         "after": f'{arguments}"' if kind == "cmd" else arguments,
-    }
+    }, script + data
 
 
 def _script_bytes(kind: str, script: bytes) -> bytes:

@@ -62,13 +62,13 @@ class WindowsSpool:
         if expected is None:
             raise SpoolChanged(await self.identity(order.become))
         try:
-            given = order_parameters(order)
+            given, data = order_parameters(order)
         except UnsupportedProgram as error:
             raise RemoteFailure(
                 ErrorCode.INTERNAL, f"{self._name} cannot be sent this: {error}."
             ) from None
         given |= {"store": expected.store, "boot": expected.boot, "offsets": [0, 0]}
-        channel, record = await self._ask("start", order.key, given)
+        channel, record = await self._ask("start", order.key, given, data)
         if record[0] == "A":
             return await self._follow(channel, record, order, expected, (0, 0))
         await channel.finish()
@@ -224,7 +224,7 @@ class WindowsSpool:
         )
 
     async def _ask(
-        self, operation: str, key: RunKey | None, given: Mapping[str, Any]
+        self, operation: str, key: RunKey | None, given: Mapping[str, Any], data: bytes = b""
     ) -> tuple[Channel, Record]:
         """Send a request, and wait for its first record.
 
@@ -232,7 +232,7 @@ class WindowsSpool:
         """
         named = {"key": _name(key)} if key is not None else {}
         nonce = "\x1e" + secrets.token_hex(8)
-        launch = launch_spool({"op": operation, "nonce": nonce, **named, **given})
+        launch = launch_spool({"op": operation, "nonce": nonce, **named, **given}, data)
         try:
             process = await self._start(launch)
         except RemoteFailure as failure:

@@ -1,6 +1,7 @@
 # opsjobs-helper run 1
 # Runs a program with files: a script, or secrets. Reports on standard error, after the nonce, that
-# it begins ("B"), or why it does not ("W interpreter", "W storage").
+# it begins ("B"), or why it does not ("W interpreter", "W storage"). The script and the secrets follow
+# the parameters as bytes, so that no cmdlet is given them: a host may log what cmdlets are given.
 param($stdin, $p)
 $ErrorActionPreference = 'Stop'
 $ProgressPreference = 'SilentlyContinue'
@@ -39,6 +40,16 @@ function New-Place {
     $made.FullName
 }
 
+# The next bytes of the input.
+function Read-Next($size) {
+    $bytes = New-Object byte[] $size
+    for ($at = 0; $at -lt $size; $at += $read) {
+        $read = $stdin.Read($bytes, $at, $size - $at)
+        if ($read -le 0) { Leave 97 }
+    }
+    return , $bytes
+}
+
 $found = $null
 foreach ($name in $p.interpreters) {
     $found = Get-Command -Name $name -CommandType Application -ErrorAction SilentlyContinue | Select-Object -First 1
@@ -52,16 +63,15 @@ try {
     # The folder of a helper that is gone is removed later (spool.ps1).
     $started = [Diagnostics.Process]::GetCurrentProcess().StartTime.ToUniversalTime().Ticks
     [IO.File]::WriteAllText([IO.Path]::Combine($folder, 'owner'), "$PID $started")
-    if ($p.script) {
+    if ($null -ne $p.script) {
         $file = [IO.Path]::Combine($folder, $p.file)
-        [IO.File]::WriteAllBytes($file, [Convert]::FromBase64String($p.script))
+        [IO.File]::WriteAllBytes($file, (Read-Next $p.script))
     }
     if ($p.secrets) {
         $secrets = [IO.Path]::Combine($folder, 'secrets')
         [void][IO.Directory]::CreateDirectory($secrets)
         foreach ($secret in $p.secrets) {
-            $bytes = [Convert]::FromBase64String($secret.value)
-            [IO.File]::WriteAllBytes([IO.Path]::Combine($secrets, $secret.name), $bytes)
+            [IO.File]::WriteAllBytes([IO.Path]::Combine($secrets, $secret.name), (Read-Next $secret.size))
         }
         $start.EnvironmentVariables['OPSJOBS_SECRETS'] = $secrets
     }
@@ -71,7 +81,7 @@ try {
 
 # Without redirection the program has the handles of this process: its bytes are not touched.
 $start.FileName = $found.Definition
-$start.Arguments = if ($p.script) { $p.before + '"' + $file + '"' + $p.after } else { $p.before + $p.after }
+$start.Arguments = if ($null -ne $p.script) { $p.before + '"' + $file + '"' + $p.after } else { $p.before + $p.after }
 $start.UseShellExecute = $false
 $start.WorkingDirectory = (Get-Location).ProviderPath
 Say 'B'

@@ -12,8 +12,11 @@
 #   cause    why the program is being ended: cancel, timeout or output_limit
 #   ending   room for the end, so that it is recorded on a full disk, too
 #   end      <exit code, or n: never began> <cause>; moved into its place as a whole
-#   order, spool.ps1, variables, input, script*, secrets
+#   order, data, spool.ps1, variables, input, script*, secrets
 #            what is needed until the end, then removed
+#
+# The script, the secrets and the input follow the parameters as bytes, and are kept in `data`, so that
+# no cmdlet is given them: a host may log what cmdlets are given.
 #
 # The keeper is started by WMI, because what a WinRM shell starts ends with the shell.
 # Each response is a record: the nonce, a word, its values and a newline. `1` and `2` are followed
@@ -132,7 +135,7 @@ function Remove-Folder($path) {
 }
 
 function Remove-Inputs($folder) {
-    foreach ($name in 'order', 'spool.ps1', 'variables', 'input') {
+    foreach ($name in 'order', 'data', 'spool.ps1', 'variables', 'input') {
         try { [IO.File]::Delete([IO.Path]::Combine($folder, $name)) } catch { }
     }
     try {
@@ -337,7 +340,18 @@ function Invoke-Hello {
     Say ('I ' + (Read-Store) + ' ' + (Get-Boot))
 }
 
+# The bytes that follow the parameters.
+function Read-Data($size) {
+    $bytes = New-Object byte[] $size
+    for ($at = 0; $at -lt $size; $at += $read) {
+        $read = $stdin.Read($bytes, $at, $size - $at)
+        if ($read -le 0) { exit 97 }
+    }
+    return , $bytes
+}
+
 function Invoke-Start {
+    $data = Read-Data $p.bytes
     if ((Read-Store) -ne $p.store -or (Get-Boot) -ne $p.boot) {
         Say 'I'
         return
@@ -359,6 +373,7 @@ function Invoke-Start {
     try {
         # The bootstrap line has read this helper into $h, and its parameters into $p.
         [IO.File]::WriteAllText([IO.Path]::Combine($folder, 'order'), $global:p)
+        [IO.File]::WriteAllBytes([IO.Path]::Combine($folder, 'data'), $data)
         [IO.File]::WriteAllText([IO.Path]::Combine($folder, 'spool.ps1'), $global:h)
         [IO.File]::WriteAllText([IO.Path]::Combine($folder, 'ending'), ''.PadRight(64))
         Get-ChildItem env: | Select-Object @('Name', 'Value') | Export-Clixml ([IO.Path]::Combine($folder, 'variables'))
@@ -665,14 +680,20 @@ function Test-Room {
     }
 }
 
+# Writes the next bytes of the data to a file.
+function Copy-Next($data, $size, $path) {
+    $bytes = New-Object byte[] $size
+    if ($data.Read($bytes, 0, $size) -ne $size) { throw 'the data of the run is not whole' }
+    [IO.File]::WriteAllBytes($path, $bytes)
+}
+
 # Writes the files of the program, sets its variables, and returns its arguments.
 function Expand-Order($order) {
-    $bytes = if ($order.stdin) { [Convert]::FromBase64String($order.stdin) } else { New-Object byte[] 0 }
-    [IO.File]::WriteAllBytes([IO.Path]::Combine($folder, 'input'), $bytes)
+    $data = [IO.File]::OpenRead([IO.Path]::Combine($folder, 'data'))
     $arguments = $order.before
-    if ($order.script) {
+    if ($null -ne $order.script) {
         $file = [IO.Path]::Combine($folder, $order.file)
-        [IO.File]::WriteAllBytes($file, [Convert]::FromBase64String($order.script))
+        Copy-Next $data $order.script $file
         $arguments += '"' + $file + '"'
     }
     # The variables of the shell that the run was started in; WMI gives others.
@@ -687,11 +708,13 @@ function Expand-Order($order) {
         $secrets = [IO.Path]::Combine($folder, 'secrets')
         [void][IO.Directory]::CreateDirectory($secrets)
         foreach ($secret in $order.secrets) {
-            [IO.File]::WriteAllBytes([IO.Path]::Combine($secrets, $secret.name), [Convert]::FromBase64String($secret.value))
+            Copy-Next $data $secret.size ([IO.Path]::Combine($secrets, $secret.name))
         }
         [Environment]::SetEnvironmentVariable('OPSJOBS_SECRETS', $secrets, 'Process')
     }
-    [IO.File]::Delete([IO.Path]::Combine($folder, 'order'))
+    Copy-Next $data $order.stdin ([IO.Path]::Combine($folder, 'input'))
+    $data.Dispose()
+    foreach ($name in 'order', 'data') { [IO.File]::Delete([IO.Path]::Combine($folder, $name)) }
     return $arguments + $order.after
 }
 

@@ -304,13 +304,13 @@ def _run(given: Any) -> int:
         arguments = given["before"]
         if given.get("script") is not None:
             file = folder / given["file"]
-            file.write_bytes(base64.b64decode(given["script"]))
+            file.write_bytes(_read_exactly(given["script"]))
             arguments += f'"{file}"'
         environment = dict(os.environ)
         if given["secrets"]:
             (folder / "secrets").mkdir()
             for secret in given["secrets"]:
-                value = base64.b64decode(secret["value"])
+                value = _read_exactly(secret["size"])
                 (folder / "secrets" / secret["name"]).write_bytes(value)
             environment["OPSJOBS_SECRETS"] = str(folder / "secrets")
         _report(given, "B", 0)

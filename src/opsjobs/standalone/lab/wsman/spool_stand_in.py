@@ -12,7 +12,6 @@ boot time in ticks, and OPSJOBS_LAB_WITNESS names the process that each boot sta
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import fcntl
 import json
@@ -25,6 +24,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO
 from uuid import uuid4
@@ -91,6 +91,7 @@ class LabSpool:
 
     def start(self) -> None:
         """Start the run unless it was started before, and follow it."""
+        data = _read_input(self._given["bytes"])
         if self._store() != self._given["store"] or _boot(self._root) != self._given["boot"]:
             self.say("I")
             return
@@ -107,6 +108,7 @@ class LabSpool:
         try:
             order = {name: value for name, value in self._given.items() if name != "nonce"}
             (folder / "order").write_text(json.dumps(order))
+            (folder / "data").write_bytes(data)
             (folder / "ending").write_text(" " * END_BYTES)
         except OSError:
             _remove_inputs(folder)
@@ -350,7 +352,7 @@ def _check_readable(path: Path) -> None:
 
 
 def _remove_inputs(folder: Path) -> None:
-    for name in ("order", "input"):
+    for name in ("order", "data", "input"):
         (folder / name).unlink(missing_ok=True)
     for file in folder.glob("script*"):
         file.unlink(missing_ok=True)
@@ -367,6 +369,17 @@ def _remove_leftovers() -> None:
             gone = bool(owner) and not _alive(owner)
             if (gone and age > CLEANED_SECONDS) or (not owner and age > UNOWNED_SECONDS):
                 shutil.rmtree(folder, ignore_errors=True)
+
+
+def _read_input(size: int) -> bytes:
+    """Return the bytes that follow the parameters."""
+    data = b""
+    while len(data) < size:
+        piece = os.read(0, size - len(data))
+        if not piece:
+            sys.exit(97)
+        data += piece
+    return data
 
 
 def _write(descriptor: int, data: bytes) -> None:
@@ -560,18 +573,19 @@ def _has_room(folder: Path) -> bool:
 
 def _expand(folder: Path, order: dict[str, Any]) -> dict[str, str]:
     """Write the files of the program; return its environment."""
-    (folder / "input").write_bytes(base64.b64decode(order["stdin"]))
+    data = BytesIO((folder / "data").read_bytes())
     if order.get("script") is not None:
-        (folder / order["file"]).write_bytes(base64.b64decode(order["script"]))
+        (folder / order["file"]).write_bytes(data.read(order["script"]))
     given = {one["name"]: one["value"] for one in order["environment"]}
     environment = {**os.environ, **given, "OPSJOBS_RUN": order["key"]}
     if order["secrets"]:
         (folder / "secrets").mkdir(mode=0o700)
         for secret in order["secrets"]:
-            value = base64.b64decode(secret["value"])
-            (folder / "secrets" / secret["name"]).write_bytes(value)
+            (folder / "secrets" / secret["name"]).write_bytes(data.read(secret["size"]))
         environment["OPSJOBS_SECRETS"] = str(folder / "secrets")
-    (folder / "order").unlink()
+    (folder / "input").write_bytes(data.read(order["stdin"]))
+    for name in ("order", "data"):
+        (folder / name).unlink()
     return environment
 
 
