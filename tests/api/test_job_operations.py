@@ -208,6 +208,7 @@ async def test_exported_jobs_are_applied_unchanged(database: Database) -> None:
         assert [body["name"] for body in out["jobs"]] == ["a", "b"]
         assert out["jobs"][0]["job_type"] == "composite"
         assert out["jobs"][1]["policy"] == {"waves": [1, "100%"]}
+        assert (await desk.http.get("/jobs/1/definition")).json() == out["jobs"][1]
         assert [
             body["name"] for body in (await desk.http.get("/jobs/export?tag=web")).json()["jobs"]
         ] == ["b"]

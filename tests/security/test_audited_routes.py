@@ -591,6 +591,7 @@ async def test_reading_all_jobs_at_once_and_copying_the_log_are_on_record_too(
     async with stage(database) as here:
         await here.http.post("/jobs", json=job())
         await here.http.get("/jobs/export")
+        await here.http.get("/jobs/1/definition")  # as GET /jobs/1, which is on no record
         rows = await here.rows()
         assert [
             (row["action"], row["after"]) for row in rows if row["action"] == "job.exported"

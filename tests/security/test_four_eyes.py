@@ -71,6 +71,32 @@ async def test_a_job_that_asks_for_two_begins_when_two_others_have_approved(
         ]
 
 
+async def test_those_that_one_may_approve_are_listed_and_counted(database: Database) -> None:
+    async with stage(database) as at:
+        for_all = await at.execute(await at.job(policy=POLICY))
+        for_eve = await at.execute(
+            await at.job("eves", policy={"approval": {"approvers": 1, "users": ["eve"]}})
+        )
+
+        async def waiting(headers: Any = None) -> list[int]:
+            query = {"can": "approve", "page": 1, "sort": "id"}
+            answer = await at.http.get("/approvals", params=query, headers=headers)
+            body = answer.json()
+            assert body["total"] == len(body["items"])
+            return [item["execution_id"] for item in body["items"]]
+
+        assert await waiting() == []  # who has asked does not approve
+        assert await waiting(at.ben) == [for_all["id"]]
+        path = f"/approvals/{for_all['waiting_on']['approval']}"
+        await at.http.post(f"{path}/approve", headers=at.ben)
+        assert await waiting(at.ben) == []
+        assert for_all["id"] in await waiting(at.eve)
+        await at.http.post(f"/executions/{for_eve['id']}/cancel")
+        await at.http.post(f"{path}/approve", headers=at.eve)
+        assert await waiting(at.eve) == []
+        problem(await at.http.get("/approvals?can=reject"), 422, "invalid")
+
+
 async def test_an_approval_expires_when_what_would_run_where_has_changed(
     database: Database,
 ) -> None:

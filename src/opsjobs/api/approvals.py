@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from dataclasses import replace
+from typing import Annotated, Literal
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Depends, Query, Request
 from pydantic import Field
 from starlette.responses import JSONResponse, Response
 
@@ -77,12 +78,21 @@ ApprovalDep = Annotated[Approval, Depends(load_approval)]
     responses=PAGED,
 )
 async def list_(
-    request: Request, services: ServicesDep, page: Annotated[PageRequest, page_of(APPROVALS)]
+    request: Request,
+    services: ServicesDep,
+    page: Annotated[PageRequest, page_of(APPROVALS, also=["can"])],
+    can: Annotated[
+        Literal["approve"] | None,
+        Query(description="Only pending ones that the caller may approve: of the newest 200."),
+    ] = None,
 ) -> Response:
     """List approvals; `status=pending` are those that are open.
 
     The default order is newest first.
     """
+    if can is not None:
+        found = await services.approval_service.find_approvable(principal_of(request))
+        page = replace(page, among=found)
     return render_page(request, await services.approvals.list(page, reach(request)))
 
 

@@ -33,7 +33,13 @@ from opsjobs.api.job_checks import check_limits, check_written, own_webhooks_onl
 from opsjobs.api.launches import ExecuteDraft, order_of
 from opsjobs.api.request import ServicesDep, principal_of, services_of
 from opsjobs.api.schemas.executions import PreviewOut
-from opsjobs.api.schemas.jobs import JobOut, JobPageOut, JobVersionPageOut, ValidationOut
+from opsjobs.api.schemas.jobs import (
+    JobDefinitionOut,
+    JobOut,
+    JobPageOut,
+    JobVersionPageOut,
+    ValidationOut,
+)
 from opsjobs.api.schemas.responses import CREATED_VERSION, PAGED, VERSIONED
 from opsjobs.api.updates import Edit, edit, put_and_patch
 from opsjobs.engine.launching.job_validation import ValidationReport, Visibility, validate_job
@@ -41,7 +47,7 @@ from opsjobs.engine.launching.preview import preview
 from opsjobs.model import text_patterns
 from opsjobs.model.api_model import Overriding
 from opsjobs.model.errors import Invalid, NotFound
-from opsjobs.model.job import JobBody, JobDraft, LaunchOrder
+from opsjobs.model.job import JobBody, JobDraft, LaunchOrder, export_definition
 from opsjobs.model.naming import Title
 from opsjobs.store.jobs import JOBS, VERSIONS, StoredJob
 from opsjobs.store.paging import Page, PageRequest
@@ -177,6 +183,17 @@ async def delete(
     """Archive the job: its executions stay, its name becomes free. 409 while it runs."""
     await services.jobs.archive(id, principal_of(request).name, if_match)
     return Response(status_code=204)
+
+
+@router.get(
+    "/jobs/{id}/definition",
+    dependencies=[requires("jobs:read", Within.OBJECT)],
+    summary="Get a job as it was written",
+    response_model=JobDefinitionOut,
+)
+async def definition(stored: JobDep) -> Response:
+    """Return the body of POST /jobs that creates this job, without defaults."""
+    return JSONResponse(export_definition(stored.job.definition))
 
 
 @router.get(

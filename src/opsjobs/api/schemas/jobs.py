@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, RootModel
 
 from opsjobs.api.schemas.base import (
     AnswerModel,
@@ -103,6 +103,10 @@ class ValidationOut(AnswerModel):
     errors: list[DraftErrorOut]
     warnings: list[DraftErrorOut]
     verdict: SafetyVerdict | None
+
+
+class JobDefinitionOut(RootModel[Json]):
+    """A job as a body of POST /jobs, without defaults."""
 
 
 class JobExportOut(AnswerModel):

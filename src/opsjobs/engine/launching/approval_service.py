@@ -11,7 +11,7 @@ from typing import Any, cast
 from opsjobs.engine.launching.launch_authz import PrincipalLookup
 from opsjobs.engine.launching.safety_service import SafetyResult, describe_needed_approval
 from opsjobs.integrations.targets import Targets
-from opsjobs.model.access import ApprovalPolicy, PrincipalKind
+from opsjobs.model.access import ApprovalPolicy, Principal, PrincipalKind
 from opsjobs.model.action import FrozenApproval
 from opsjobs.model.approval import Approval, ApprovalTerms, Requester, fingerprint
 from opsjobs.model.errors import Conflict, Refusal, Unavailable
@@ -181,6 +181,13 @@ class ApprovalService:
             for ruling in rulings
         ]
 
+    async def find_approvable(self, principal: Principal) -> list[int]:
+        """Return the pending approvals, by id, that the principal may approve, newest first.
+
+        A plan that has changed since the request is found only by `judge` and `decide`.
+        """
+        return await self._ledger.find_approvable(principal, self._find_requester)
+
     async def _judge(self, approval: Approval, ruling: Ruling) -> Refusal | None:
         try:
             await self._ledger.judge(approval.id, ruling)
@@ -197,18 +204,19 @@ class ApprovalService:
                 f"Approval {approval.id} has expired: what would run has changed since it was "
                 "requested (a target, perhaps). Launch it again to request a new approval.",
             )
-        return replace(ruling, requester=await self._find_requester(subject))
+        if subject.requester is not None:
+            return ruling
+        requester = await self._find_requester(subject.requested_by, subject.requested_by_kind)
+        return replace(ruling, requester=requester)
 
-    async def _find_requester(self, subject: AskedAbout) -> Requester | None:
+    async def _find_requester(self, name: str, kind: str) -> Requester | None:
         """Return the requester of an execution without a request, such as a firing.
 
         It is the person behind the owner; the ledger already has the owner's name.
         """
-        if subject.requester is not None or self._current_principal is None:
+        if self._current_principal is None:
             return None
-        principal = await self._current_principal(
-            subject.requested_by, cast("PrincipalKind", subject.requested_by_kind)
-        )
+        principal = await self._current_principal(name, cast("PrincipalKind", kind))
         return (
             None if principal is None else replace(Requester.from_principal(principal), kind=None)
         )

@@ -11,6 +11,7 @@ from typing import Any
 from uuid import UUID
 
 from opsjobs import failpoints
+from opsjobs.model.access import Principal
 from opsjobs.model.approval import Approval, ApprovalTerms
 from opsjobs.model.errors import Refusal
 from opsjobs.model.execution import Execution
@@ -195,6 +196,12 @@ class Ledger:
     async def judge(self, approval_id: int, ruling: Ruling) -> None:
         """Raise as `decide` would now; change nothing."""
         await _approvals.judge(self._database, approval_id, ruling)
+
+    async def find_approvable(
+        self, principal: Principal, find_requester: _approvals.RequesterLookup
+    ) -> list[int]:
+        """Return the pending approvals, by id, that the principal may approve, newest first."""
+        return await _approvals.find_approvable(self._database, principal, find_requester)
 
     async def judge_control(self, execution_id: int) -> Mapping[str, Refusal | None]:
         """Return for `cancel`, `pause` and `resume` how each would be refused now."""

@@ -6,9 +6,9 @@ ended. Only decisions of different people count, and the subject is bound to the
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from psycopg.types.json import Jsonb
@@ -23,20 +23,28 @@ from opsjobs.model.approval import (
     Requester,
     person_of,
 )
-from opsjobs.model.errors import Conflict, NotFound
+from opsjobs.model.errors import Conflict, NotFound, Refusal
 from opsjobs.model.events import EventType
 from opsjobs.model.execution import ErrorCode, RunStatus
 from opsjobs.store import audit
 from opsjobs.store.ledger.admit import LOCK, for_each, wake_answered
 from opsjobs.store.ledger.approval_rows import (
+    APPROVAL,
     append_approval_event,
     load_approval,
     load_authors,
+    parse_approval,
     parse_requester,
     start_approved_launch,
 )
 from opsjobs.store.ledger.control import Ending, end_refused, end_waiting
 from opsjobs.store.transaction import Connection, Database
+
+PENDING_READ_MAX = 200
+"""The number of pending approvals that are judged for one principal at once."""
+
+RequesterLookup = Callable[[str, str], Awaitable[Requester | None]]
+"""Return the person behind a requester that was not stored, given its name and kind."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +74,17 @@ select e.cancelling, s.requested_by, s.requester, s.job_name, s.labels,
   a.expires_at <= opsjobs_now() as late
 from approvals a join job_executions e on e.id = a.execution_id
   join execution_specs s on s.execution_id = e.id where a.id = %s"""
+# Those that the check of a decision may let through.
+_PENDING = f"""
+{APPROVAL} join job_executions e on e.id = a.execution_id
+where a.status = 'pending' and not e.cancelling
+  and (a.expires_at <= (select opsjobs_now())) is not true
+order by a.id desc limit {PENDING_READ_MAX}"""
+_STATES = """
+select a.id, e.cancelling, s.requested_by, s.requested_by_kind, s.requester, s.job_name, s.labels,
+  false as late
+from approvals a join job_executions e on e.id = a.execution_id
+  join execution_specs s on s.execution_id = e.id where a.id = any(%s)"""
 # An approver may change the decision to a rejection; no person counts twice.
 _DECIDE = """
 insert into approval_decisions as d (approval_id, person, decided_by, decided_by_kind, decider,
@@ -162,6 +181,52 @@ async def judge(database: Database, approval_id: int, ruling: Ruling) -> None:
     execution_id = await _execution_of(database, approval_id)
     async with database.transaction() as connection:
         await _load_checked(connection, approval_id, execution_id, ruling)
+
+
+async def find_approvable(
+    database: Database, principal: Principal, find_requester: RequesterLookup
+) -> list[int]:
+    """Return the pending approvals, by id, that the principal may approve, the newest first.
+
+    The newest PENDING_READ_MAX are judged, each as by `decide`. It is not checked whether the plan
+    has changed since the request, because that takes reading all targets.
+    """
+    scopes = principal.reach("approvals:decide")
+    async with database.transaction() as connection:
+        rows = await (await connection.execute(_PENDING)).fetchall()
+        pending = [parse_approval(row) for row in rows]
+        ids = [approval.id for approval in pending]
+        states = await (await connection.execute(_STATES, [ids])).fetchall()
+        state_by_id = {state["id"]: state for state in states}
+        return [
+            approval.id
+            for approval in pending
+            if scopes.holds(state_by_id[approval.id]["labels"] or {})
+            and await _is_approvable(
+                connection, approval, state_by_id[approval.id], principal, find_requester
+            )
+        ]
+
+
+async def _is_approvable(
+    connection: Connection,
+    approval: Approval,
+    stands: Mapping[str, Any],
+    principal: Principal,
+    find_requester: RequesterLookup,
+) -> bool:
+    ruling = Ruling(principal, approve=True)
+    try:
+        _check(approval, stands, ruling, (), ())
+        if stands["requester"] is None:
+            requester = await find_requester(stands["requested_by"], stands["requested_by_kind"])
+            ruling = replace(ruling, requester=requester)
+        authors = await load_authors(connection, approval.execution_id)
+        approvers = await _approvers(connection, approval.id) if approval.decisions else ()
+        _check(approval, stands, ruling, authors, approvers)
+    except Refusal:
+        return False
+    return True
 
 
 async def _load_checked(
