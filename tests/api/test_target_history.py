@@ -65,18 +65,25 @@ async def test_health_follows_from_circuit_maintenance_and_last_run(database: Da
         well = await health(ada, "web-1")
         assert (well["status"], well["last_run"]["status"]) == ("ok", "failed")
         assert (well["last_success_at"], well["last_contact_at"]) == (None, well["last_run"]["at"])
-        sick = await health(ada, "web-2")
-        assert (sick["status"], sick["last_run"]["code"]) == ("sick", "connect_timeout")
-        assert sick["last_success_at"] == sick["last_contact_at"] < sick["last_run"]["at"]
+        unhealthy = await health(ada, "web-2")
+        assert (unhealthy["status"], unhealthy["last_run"]["code"]) == (
+            "unhealthy",
+            "connect_timeout",
+        )
+        assert (
+            unhealthy["last_success_at"]
+            == unhealthy["last_contact_at"]
+            < unhealthy["last_run"]["at"]
+        )
         refused = await health(ada, "web-3")
-        assert (refused["status"], refused["circuit"]["code"]) == ("sick", "auth_failed")
+        assert (refused["status"], refused["circuit"]["code"]) == ("unhealthy", "auth_failed")
         assert refused["circuit"]["until"] > refused["circuit"]["since"]
         held = await health(ada, "web-4")
         assert (held["status"], held["maintenance"]) == (
             "maintenance",
             {"until": None, "reason": "new disk", "by": "ada"},
         )
-        listed = (await ada.http.get("/targets?health=sick&page=1")).json()
+        listed = (await ada.http.get("/targets?health=unhealthy&page=1")).json()
         assert ([one["name"] for one in listed["items"]], listed["total"]) == (
             ["web-2", "web-3"],
             2,
@@ -94,7 +101,7 @@ async def test_held_runs_and_dead_letters_of_a_target_are_counted(database: Data
         )
         await ada.story.begin()
         lost, held = await health(ada, "web-1"), await health(ada, "web-2")
-        assert (lost["status"], lost["dead_letters"], lost["waiting_runs"]) == ("sick", 1, 0)
+        assert (lost["status"], lost["dead_letters"], lost["waiting_runs"]) == ("unhealthy", 1, 0)
         assert (held["dead_letters"], held["waiting_runs"]) == (0, 1)
 
 

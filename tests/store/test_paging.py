@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from opsjobs.model.errors import Invalid
-from opsjobs.store.paging import IndexWalk, ListColumn, Listing, PageRequest
+from opsjobs.store.paging import IndexWalk, ListColumn, Listing, PageRequest, natural_key
 from opsjobs.store.transaction import Database
 
 NUMBERS = Listing(
@@ -21,7 +21,7 @@ NUMBERS = Listing(
     {
         "id": ListColumn("integer", sort=True),
         "third": ListColumn("integer", sort=True),
-        "name": ListColumn("text", sort=True),
+        "name": ListColumn("text", sort=True, natural=True),
         "even": ListColumn("boolean"),
         "tags": ListColumn("texts"),
         "seen_at": ListColumn("moment", sort=True),
@@ -51,6 +51,7 @@ async def ids(database: Database, upto: int = 7, **request: Any) -> list[int]:
         ("-id", [7, 6, 5, 4, 3, 2, 1]),
         ("third", [3, 6, 1, 4, 7, 2, 5]),
         ("-third", [5, 2, 7, 4, 1, 6, 3]),
+        ("name", [1, 2, 3, 4, 5, 6, 7]),
         ("-seen_at", [7, 6, 5, 4, 3, 2, 1]),
         ("ended_at", [4, 5, 6, 7, 1, 2, 3]),
         ("-ended_at", [3, 2, 1, 7, 6, 5, 4]),
@@ -60,6 +61,20 @@ async def test_pages_of_two_follow_each_other_without_a_gap_also_over_equal_keys
     database: Database, sort: str, wanted: list[int]
 ) -> None:
     assert await ids(database, limit=2, sort=sort) == wanted
+
+
+async def test_numbers_in_names_are_sorted_by_value_page_by_page(database: Database) -> None:
+    upto = [*range(1, 13)]
+    assert await ids(database, 12, limit=5, sort="name") == upto
+    assert await ids(database, 12, limit=5, sort="-name") == upto[::-1]
+    names = ["b", "a-10.2", "a-9.10", "a-9.9", "a-007", "a-20261129041500", "a-20251129041500"]
+    found = await database.fetch(
+        f"select n from unnest(%s::text[]) n order by {natural_key('n')}", [names]
+    )
+    assert [row["n"] for row in found] == [
+        *("a-007", "a-9.9", "a-9.10", "a-10.2"),
+        *("a-20251129041500", "a-20261129041500", "b"),
+    ]
 
 
 @pytest.mark.parametrize(

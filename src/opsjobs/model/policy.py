@@ -249,11 +249,20 @@ def wave_ends(policy: Policy, total: int) -> list[int]:
     return ends if ends and ends[-1] == total else [*ends, total]
 
 
+def natural_key(name: str) -> list[tuple[bool, int, str]]:
+    """Return a sort key of a name that orders numbers by value.
+
+    >>> sorted(["web-10", "web-2"], key=natural_key)
+    ['web-2', 'web-10']"""
+    pieces = re.findall(r"[0-9]{1,18}|[^0-9]+|[0-9]+", name)
+    return [(not piece.isdigit(), int(piece) if piece.isdigit() else 0, piece) for piece in pieces]
+
+
 def in_order(policy: Policy, targets: Sequence[Target], seed: int) -> list[Target]:
     """Return the targets in the order of `policy.order`; `inventory` keeps the given order."""
     match policy.order:
         case "name":
-            return sorted(targets, key=lambda t: t.name)
+            return sorted(targets, key=lambda t: natural_key(t.name))
         case "reverse":
             return list(reversed(targets))
         case "random":

@@ -15,12 +15,12 @@ from opsjobs.model.execution import RunStatus, moment
 class HealthStatus(StrEnum):
     """The health of a target in one word.
 
-    `maintenance`: its runs are held. `sick`: a circuit of it is not closed, or its last run ended
-    unreachable, lost or dead. `ok`: neither, and it has run something. `unknown`: it never has.
-    Runs that never started do not count."""
+    `maintenance`: its runs are held. `unhealthy`: a circuit of it is not closed, or its last run
+    ended unreachable, lost or dead. `ok`: neither, and it has run something. `unknown`: it never
+    has. Runs that never started do not count."""
 
     OK = "ok"
-    SICK = "sick"
+    UNHEALTHY = "unhealthy"
     MAINTENANCE = "maintenance"
     UNKNOWN = "unknown"
 

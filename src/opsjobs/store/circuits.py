@@ -86,7 +86,7 @@ CIRCUITS = Listing(
         "id": ListColumn("integer", sort=True),
         "state": ListColumn("text"),
         "target_id": ListColumn("text"),
-        "target": ListColumn("text", sort=True, expression="coalesce(target, '')"),
+        "target": ListColumn("text", sort=True, natural=True, expression="coalesce(target, '')"),
         "credential": ListColumn("text"),
         "code": ListColumn("text"),
         "since": ListColumn("moment"),

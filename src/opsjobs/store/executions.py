@@ -131,7 +131,7 @@ RUNS = Listing(
     {
         "position": ListColumn("integer", sort=True),
         "target": ListColumn("text"),
-        "target_name": ListColumn("text", sort=True),
+        "target_name": ListColumn("text", sort=True, natural=True),
         "status": ListColumn("text", sort=True),
         "waiting_for": ListColumn("text"),
         "error_code": ListColumn("text"),

@@ -250,9 +250,9 @@ ARTIFACTS = Listing(
     {
         "id": ListColumn("integer", sort=True),
         "target": ListColumn("text"),
-        "target_name": ListColumn("text", sort=True),
+        "target_name": ListColumn("text", sort=True, natural=True),
         "action": ListColumn("text"),
-        "path": ListColumn("text", sort=True),
+        "path": ListColumn("text", sort=True, natural=True),
         "size": ListColumn("integer", sort=True),
         "sha256": ListColumn("text"),
     },

@@ -62,7 +62,7 @@ GROUPS = Listing(
     {
         "id": ListColumn("integer", sort=True),
         "uuid": ListColumn("uuid"),
-        "name": ListColumn("text", sort=True),
+        "name": ListColumn("text", sort=True, natural=True),
         "groups": ListColumn("texts"),
         "created_at": ListColumn("moment", sort=True),
         "updated_at": ListColumn("moment", sort=True),

@@ -32,7 +32,7 @@ from opsjobs.model.target import (
 from opsjobs.model.winrm import WinrmOptions
 from opsjobs.store import audit, circuits, host_keys, idempotency, target_selection
 from opsjobs.store.idempotency import Answer, IdempotentRequest
-from opsjobs.store.paging import ListColumn, Listing, Page, PageRequest
+from opsjobs.store.paging import ListColumn, Listing, Page, PageRequest, natural_key
 from opsjobs.store.reference import Reference, check_basis, check_unused, find, lock, unique_name
 from opsjobs.store.scope_checks import check_target, check_target_name
 from opsjobs.store.scope_sql import and_within
@@ -102,13 +102,17 @@ _LISTED = _SELECT.replace("\nfrom", f",\n  {HEALTH_STATUS} as health\nfrom", 1)
 _KEPT = "t.gone_at is null and (t.external_id is not null) = %(remote)s"
 _SUBSET = f" where (%(among)s::bigint[] is null or t.id = any(%(among)s)) and {_KEPT}"
 
+# Targets with trouble are first, each kind in the order of names.
+_BY_HEALTH = f"""(case health when 'unhealthy' then '0' when 'maintenance' then '1'
+  when 'unknown' then '2' else '3' end) || {natural_key("name")}"""
+
 TARGETS = Listing(
     _LISTED + _SUBSET,
     {
         "id": ListColumn("integer", sort=True),
         "uuid": ListColumn("uuid"),
-        "name": ListColumn("text", sort=True),
-        "host": ListColumn("text", sort=True),
+        "name": ListColumn("text", sort=True, natural=True),
+        "host": ListColumn("text", sort=True, natural=True),
         "port": ListColumn("integer"),
         "transport": ListColumn("text"),
         "platform": ListColumn("text"),
@@ -118,7 +122,7 @@ TARGETS = Listing(
         "host_key_policy": ListColumn("text"),
         "zone": ListColumn("text"),
         "durable": ListColumn("text"),
-        "health": ListColumn("text"),
+        "health": ListColumn("text", sort=True, expression=_BY_HEALTH),
         "created_at": ListColumn("moment"),
         "updated_at": ListColumn("moment"),
     },

@@ -152,7 +152,7 @@ JOBS = Listing(
     {
         "id": ListColumn("integer", sort=True),
         "uuid": ListColumn("uuid"),
-        "name": ListColumn("text", sort=True),
+        "name": ListColumn("text", sort=True, natural=True),
         "job_type": ListColumn("text"),
         "state": ListColumn("text"),
         "status": ListColumn("text"),

@@ -53,6 +53,9 @@ ROWS_MAX = 10_000
 FILTER_VALUES_MAX = 100
 FACETS_MAX = 100
 CURSOR_CHARACTERS_MAX = 2_000
+NUMBER_DIGITS = 12
+"""The last digits of a number in a name by which names are sorted."""
+SORT_KEY_CHARACTERS_MAX = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +94,8 @@ class ListColumn:
     filter: bool = True
     by_id: bool = False
     """The column has the order of ids, which replaces it if the list is filtered."""
+    natural: bool = False
+    """Numbers in the text are sorted as numbers: web-2 before web-10."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -407,7 +412,9 @@ class Listing:
             return _SortOrder(text, "id", "bigint", down, self._walks(walk, request.filters[walk]))
         if request.sort is None and (moment := self._moment(request.filters)) is not None:
             return _SortOrder(f"{'-' if down else ''}{moment}", moment, "timestamptz", down)
-        return _SortOrder(text, column.expression or name, _TYPE[column.kind], down)
+        key = column.expression or name
+        key = natural_key(key) if column.natural else key
+        return _SortOrder(text, key, _TYPE[column.kind], down)
 
     def _moment(self, filters: Mapping[str, Sequence[str]]) -> str | None:
         given = (name for name, column in self.columns.items() if column.indexed and column.filter)
@@ -498,6 +505,16 @@ class Listing:
         if values == 1:
             return f'"{name}" = (%({parameter})s::{_TYPE[column.kind]}[])[1]'
         return f'"{name}" = any(%({parameter})s::{_TYPE[column.kind]}[])'
+
+
+def natural_key(expression: str) -> str:
+    """Return the SQL sort key of a text in which numbers are sorted as numbers.
+
+    Each number is filled up with zeros, then cut to its last digits.
+    """
+    filled = f"regexp_replace({expression}, '([0-9]+)', '{'0' * NUMBER_DIGITS}\\1', 'g')"
+    cut = f"regexp_replace({filled}, '[0-9]*([0-9]{{{NUMBER_DIGITS}}})', '\\1', 'g')"
+    return f"left({cut}, {SORT_KEY_CHARACTERS_MAX})"
 
 
 @dataclass(frozen=True, slots=True)

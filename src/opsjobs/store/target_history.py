@@ -81,8 +81,8 @@ HEALTH_STATUS = f"""
   when exists (select from target_slots h where h.target_id = t.id::text
     and h.held_until > (select opsjobs_now())) then 'maintenance'
   when exists (select from circuits c where c.target_id = t.id::text and c.state <> 'closed')
-    then 'sick'
-  else coalesce((select case when r.status in ('unreachable', 'lost', 'dead') then 'sick'
+    then 'unhealthy'
+  else coalesce((select case when r.status in ('unreachable', 'lost', 'dead') then 'unhealthy'
                              else 'ok' end
     from (select l.status, l.id from target_runs l where l.target_id = t.id::text
       order by l.id desc limit {RUNS_READ}) r

@@ -98,7 +98,7 @@ WEBHOOKS = Listing(
     {
         "id": ListColumn("integer", sort=True),
         "uuid": ListColumn("uuid"),
-        "name": ListColumn("text", sort=True),
+        "name": ListColumn("text", sort=True, natural=True),
         "owner": ListColumn("text"),
         "created_at": ListColumn("moment", sort=True),
         "updated_at": ListColumn("moment", sort=True),

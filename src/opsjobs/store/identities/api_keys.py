@@ -79,7 +79,7 @@ API_KEYS = Listing(
     {
         "id": ListColumn("integer", sort=True),
         "uuid": ListColumn("uuid"),
-        "name": ListColumn("text", sort=True),
+        "name": ListColumn("text", sort=True, natural=True),
         "role": ListColumn("text"),
         "person": ListColumn("text"),
         "made_by": ListColumn("text"),

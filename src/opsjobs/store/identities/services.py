@@ -59,7 +59,7 @@ SERVICES = Listing(
     {
         "id": ListColumn("integer", sort=True),
         "uuid": ListColumn("uuid"),
-        "name": ListColumn("text", sort=True),
+        "name": ListColumn("text", sort=True, natural=True),
         "disabled": ListColumn("boolean"),
         "made_by": ListColumn("text"),
         "created_at": ListColumn("moment", sort=True),

@@ -69,7 +69,7 @@ USERS = Listing(
     {
         "id": ListColumn("integer", sort=True),
         "uuid": ListColumn("uuid"),
-        "name": ListColumn("text", sort=True),
+        "name": ListColumn("text", sort=True, natural=True),
         "disabled": ListColumn("boolean"),
         "created_at": ListColumn("moment", sort=True),
     },

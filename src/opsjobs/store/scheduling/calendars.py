@@ -53,7 +53,7 @@ CALENDARS = Listing(
     {
         "id": ListColumn("integer", sort=True),
         "uuid": ListColumn("uuid"),
-        "name": ListColumn("text", sort=True),
+        "name": ListColumn("text", sort=True, natural=True),
         "kind": ListColumn("text"),
         "timezone": ListColumn("text"),
         "created_at": ListColumn("moment", sort=True),

@@ -68,7 +68,7 @@ CREDENTIALS = Listing(
     {
         "id": ListColumn("integer", sort=True),
         "uuid": ListColumn("uuid"),
-        "name": ListColumn("text", sort=True),
+        "name": ListColumn("text", sort=True, natural=True),
         "type": ListColumn("text"),
         "username": ListColumn("text", sort=True),
         "created_at": ListColumn("moment", sort=True),
