@@ -48,10 +48,10 @@ test("what is missing is said in words, and nothing is sent until then", () => {
     ["l=env", "Write a command."],
     ["kind=script&l=env", "Write a script."],
     ["kind=file&l=env", "Choose a file."],
-    ["kind=file&source=a&l=env", "Say where the file goes."],
-    ["command=uptime", "Say on which targets."],
-    ["command=uptime&x=web-1", "Say on which targets."],
-    ["command=uptime&l=env&parallel=many", "At a time: write a number, such as 50."],
+    ["kind=file&source=a&l=env", "Write a destination."],
+    ["command=uptime", "Select targets."],
+    ["command=uptime&x=web-1", "Select targets."],
+    ["command=uptime&l=env&parallel=many", "Parallel: write a number, such as 50."],
   ] as const) {
     assert.equal(missing(draft(query)), words);
     assert.equal(runBody(draft(query)), null);

@@ -1,6 +1,5 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { Choice } from "../src/state/choice.ts";
 import { completions, type FilterWord, toQuery } from "../src/state/list-filter.ts";
 
 const WORDS: FilterWord[] = [
@@ -28,15 +27,4 @@ test("the word at the end is completed", () => {
     "job:a status:partial ",
   ]);
   assert.deepEqual(completions("status:lost", WORDS), []);
-});
-
-test("a choice is some rows, or all but some", () => {
-  const choice = new Choice();
-  choice.toggle("1");
-  assert.deepEqual([choice.has("1"), choice.has("2"), choice.count(10)], [true, false, 1]);
-  choice.chooseAll();
-  choice.toggle("1");
-  assert.deepEqual([choice.has("1"), choice.has("2"), choice.count(10)], [false, true, 9]);
-  choice.clear();
-  assert.equal(choice.count(10), 0);
 });

@@ -20,7 +20,7 @@ test("the reason of a health is said in words", () => {
   assert.equal(healthReason(HEALTHY), "");
   const last_run = { status: "unreachable", code: "connect_timeout", at: "" } as const;
   assert.equal(
-    healthReason({ ...HEALTHY, status: "sick", last_run }),
+    healthReason({ ...HEALTHY, status: "unhealthy", last_run }),
     "last run unreachable: connect timeout",
   );
   const maintenance = { until: null, reason: "new disk", by: "ben" };
@@ -30,8 +30,8 @@ test("the reason of a health is said in words", () => {
   );
   const circuit = { state: "open", code: "auth_failed", since: null, until: null } as const;
   assert.equal(
-    healthReason({ ...HEALTHY, status: "sick", circuit, dead_letters: 1 }),
-    "closed to logins after auth failed · 1 dead letter",
+    healthReason({ ...HEALTHY, status: "unhealthy", circuit, dead_letters: 1 }),
+    "no logins after auth failed · 1 dead letter",
   );
 });
 

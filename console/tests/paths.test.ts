@@ -3,7 +3,7 @@ import { test } from "node:test";
 import { urlOf } from "../src/api/url.ts";
 import { commandLine, curlLine, quote } from "../src/parts/command-line.ts";
 import { splitHidden } from "../src/parts/hidden-characters.ts";
-import { agoWords, durationWords, momentWords } from "../src/parts/moment.ts";
+import { agoWords, durationWords, fullWords, momentWords, timeWords } from "../src/parts/moment.ts";
 import { toneOf, worstFirst } from "../src/parts/tone.ts";
 import { changedSearch, match } from "../src/paths.ts";
 
@@ -59,11 +59,15 @@ test("durations and ages are short", () => {
 
 test("a moment has its day only if that is another one", () => {
   const now = new Date("2026-11-29T12:00:00Z");
-  assert.equal(momentWords(new Date("2026-11-29T02:30:00Z"), "utc", now), "02:30:00 UTC");
-  assert.equal(
-    momentWords(new Date("2026-11-28T02:30:00Z"), "utc", now),
-    "Sat 28 Nov 02:30:00 UTC",
-  );
+  assert.equal(momentWords(new Date("2026-11-29T02:30:00Z"), "utc", now), "02:30:00");
+  assert.equal(momentWords(new Date("2026-11-28T02:30:00Z"), "utc", now), "Sat 28 Nov 02:30:00");
+});
+
+test("all of a moment has its year and zone", () => {
+  const at = new Date("2025-11-28T02:30:05Z");
+  assert.equal(fullWords(at, "utc"), "Fri 28 Nov 2025 02:30:05 UTC");
+  assert.match(fullWords(at, "local"), /^\w{3} 2[78] Nov 2025 .*(02:30:05 )?UTC$/);
+  assert.equal(timeWords(at, "utc", { seconds: false }), "02:30");
 });
 
 test("states have tones, and the worst comes first", () => {

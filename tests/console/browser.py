@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TypeVar
 
 from axe_playwright_python.sync_playwright import Axe
@@ -87,6 +88,15 @@ class Visitor:
         self.settle()
         return self.page
 
+    def follow(self, path: str) -> Page:
+        """Go to another page of the console as a link does, and wait until it has loaded."""
+        self.page.evaluate(
+            "path => { history.pushState(null, '', path); dispatchEvent(new Event('popstate')); }",
+            f"/console{path}",
+        )
+        self.settle()
+        return self.page
+
     def settle(self) -> None:
         """Wait until nothing is loading."""
         self.page.locator("main#page > *").first.wait_for()
@@ -121,14 +131,29 @@ def visitor(
     theme: str = "light",
     size: tuple[int, int] = DESKTOP,
 ) -> Iterator[Visitor]:
-    """A page in a context of its own, with a session of the token's owner. Nothing wrong may have happened at the end."""
+    """A page with a session of the token's owner."""
+    begin = partial(log_in, url=url, token=token)
+    with opened(browser, url, begin, theme=theme, size=size) as found:
+        yield found
+
+
+@contextmanager
+def opened(
+    browser: Browser,
+    url: str,
+    begin: Callable[[BrowserContext], None],
+    *,
+    theme: str = "light",
+    size: tuple[int, int] = DESKTOP,
+) -> Iterator[Visitor]:
+    """A page in a context of its own, which `begin` logs in. Nothing wrong may have happened at the end."""
     context = browser.new_context(
         viewport={"width": size[0], "height": size[1]},
         color_scheme=theme,  # type: ignore[arg-type]  # light or dark
         reduced_motion="reduce",
     )
     try:
-        log_in(context, url, token)
+        begin(context)
         found = Visitor(context.new_page(), url)
         found.watch()
         yield found

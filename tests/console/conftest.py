@@ -10,8 +10,9 @@ from typing import Any
 
 import httpx2
 import pytest
+from playwright.sync_api import BrowserContext
 
-from console.browser import DESKTOP, BrowserThread, Visitor, find_chromium, visitor
+from console.browser import DESKTOP, BrowserThread, Visitor, find_chromium, opened, visitor
 from kit.backing_servers import memory, open_folder
 from kit.openid_provider import CLIENT, SECRET, Provider, openid_provider
 from kit.opsjobs_processes import Up, up
@@ -19,6 +20,16 @@ from kit.ports import free_port
 from opsjobs.web.console_files import ConsoleFiles
 
 MACHINES = 6
+PASSWORD = "correct horse battery"
+PEOPLE: dict[str, dict[str, Any]] = {
+    "vic": {"role": "viewer"},
+    "max": {"role": "manager"},
+    "root": {"role": "admin"},
+    # With a scope: what has no labels is not for them.
+    "sam": {"role": "operator", "scope": "lab=true"},
+    "lea": {"permissions": ["jobs:read", "jobs:execute", "executions:read"]},
+}
+"""Users who log in with a password, by their grants."""
 ENDED_SECONDS = 60
 
 
@@ -111,21 +122,54 @@ Visit = Callable[..., AbstractContextManager[Visitor]]
 
 @pytest.fixture
 def visit(browser: BrowserThread, stack: Stack) -> Visit:
-    """`with visit(theme="dark", size=PHONE, role="viewer") as somebody: …`; an admin without a role or a token."""
+    """`with visit(theme="dark", size=PHONE, person="vic") as vic: …`; an admin without a role, token or person."""
 
     @contextmanager
-    def opened(
+    def visiting(
         *,
         theme: str = "light",
         size: tuple[int, int] = DESKTOP,
         role: str | None = None,
         token: str | None = None,
+        person: str | None = None,
     ) -> Iterator[Visitor]:
+        if person is not None:
+            with logged_in(browser, stack, person, theme=theme, size=size) as found:
+                yield found
+            return
         token = token or (stack.token if role is None else _token_of(stack, role))
         with visitor(browser.browser, stack.url, token, theme=theme, size=size) as found:
             yield found
 
-    return opened
+    return visiting
+
+
+@contextmanager
+def logged_in(
+    browser: BrowserThread,
+    stack: Stack,
+    name: str,
+    *,
+    theme: str = "light",
+    size: tuple[int, int] = DESKTOP,
+) -> Iterator[Visitor]:
+    """A page of one of PEOPLE, who has logged in with a password."""
+    body = {"name": name, "password": PASSWORD, "grants": [PEOPLE[name]]}
+    made = stack.http.post("/users", json=body)
+    assert made.status_code in (201, 409), made.text
+
+    def log_in_with_password(context: BrowserContext) -> None:
+        answer = context.request.post(
+            f"{stack.url}/api/v1/auth/session",
+            data={"username": name, "password": PASSWORD},
+            headers={"Origin": stack.url},
+        )
+        assert answer.ok, answer.text()
+
+    with opened(
+        browser.browser, stack.url, log_in_with_password, theme=theme, size=size
+    ) as visitor_:
+        yield visitor_
 
 
 def _token_of(stack: Stack, role: str) -> str:

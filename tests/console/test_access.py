@@ -2,47 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import re
 
-import pytest
 from playwright.sync_api import Page, expect
 
 from console.browser import PHONE, Visitor, check_accessibility, check_width
-from console.conftest import BrowserThread, Stack
-
-PASSWORD = "correct horse battery"
-ROLES = {"vic": "viewer", "max": "manager", "root": "admin"}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _people(stack: Stack) -> None:
-    for name, role in ROLES.items():
-        body = {"name": name, "password": PASSWORD, "grants": [{"role": role}]}
-        stack.call("POST", "/users", body)
-
-
-@contextmanager
-def logged_in(
-    browser: BrowserThread, stack: Stack, name: str, size: tuple[int, int] = (1440, 900)
-) -> Iterator[Visitor]:
-    """A browser in which somebody has logged in, by a cookie."""
-    context = browser.browser.new_context(
-        reduced_motion="reduce", viewport={"width": size[0], "height": size[1]}
-    )
-    found = Visitor(context.new_page(), stack.url)
-    found.watch()
-    answer = context.request.post(
-        f"{stack.url}/api/v1/auth/session",
-        data={"username": name, "password": PASSWORD},
-        headers={"Origin": stack.url},
-    )
-    assert answer.ok, answer.text()
-    try:
-        yield found
-        assert found.wrong == []
-    finally:
-        context.close()
+from console.conftest import PASSWORD, BrowserThread, Stack, Visit, logged_in
 
 
 def asked(stack: Stack, name: str) -> int:
@@ -77,7 +42,7 @@ def test_an_approval_is_decided_by_who_may_and_says_why_not_to_others(
         assert decisions(page) == []
         expect(page.get_by_text("<b>bold</b>")).to_be_visible()
         check_accessibility(page)
-    with logged_in(browser, stack, "max", PHONE) as manager:
+    with logged_in(browser, stack, "max", size=PHONE) as manager:
         page = manager.go("/approvals")
         check_width(page)
         page.get_by_role("link", name="its job asks").first.click()
@@ -131,7 +96,7 @@ def test_own_logins_and_keys_are_made_shown_once_and_ended(
         dialog = page.get_by_role("dialog", name="New API key")
         dialog.get_by_label("Name").fill("vic-laptop")
         check_accessibility(page)
-        dialog.get_by_role("button", name="Make the key").click()
+        dialog.get_by_role("button", name="Create the key").click()
         token = page.get_by_role("dialog").locator("code").inner_text()
         assert token.startswith("opsc_")
         page.get_by_role("button", name="I have it").click()
@@ -142,7 +107,7 @@ def test_own_logins_and_keys_are_made_shown_once_and_ended(
         assert me["person"] == "vic"
         page.get_by_role("button", name="Delete …").click()
         page.get_by_role("button", name="Delete", exact=True).click()
-        expect(page.get_by_text("None. A program that acts for you")).to_be_visible()
+        expect(page.get_by_text("You have no API keys.")).to_be_visible()
 
 
 def test_the_password_is_asked_for_again_before_people_are_changed(
@@ -164,7 +129,7 @@ def test_the_password_is_asked_for_again_before_people_are_changed(
         form.get_by_label("Name").fill("ned")
         form.get_by_label("Password").fill(PASSWORD)
         form.get_by_role("button", name="Add", exact=True).click()
-        again = page.get_by_role("dialog", name="Is it still you?")
+        again = page.get_by_role("dialog", name="Confirm that it is you")
         again.get_by_label("Password of root").fill("a wrong password")
         page.keyboard.press("Enter")
         expect(again.get_by_role("alert")).to_contain_text("login_failed")
@@ -179,3 +144,102 @@ def test_the_password_is_asked_for_again_before_people_are_changed(
         logins.get_by_role("button", name="End all").click()
         expect(logins.get_by_text("vic is not logged in anywhere.")).to_be_visible()
         check_accessibility(page)
+
+
+# What the person has no page for says so, without a request.
+PLACES = [
+    *("/executions", "/jobs", "/schedules", "/tonight", "/targets", "/targets/lab-1"),
+    *("/dead-letters", "/approvals", "/launch", "/safety", "/system", "/audit", "/access"),
+    *("/credentials", "/calendars", "/files", "/me", "/"),
+]
+
+
+def everywhere(somebody: Visitor, more: list[str]) -> dict[str, str]:
+    """Visit every page; the text of each. A refused request fails the visit."""
+    texts: dict[str, str] = {}
+    somebody.go("/")
+    for path in [*PLACES, *more]:
+        page = somebody.follow(path)
+        # Typing into a picker and what comes late would ask, too.
+        expect(page.locator("main h1")).not_to_have_count(0)
+        texts[path] = page.locator("main").inner_text()
+    return texts
+
+
+def shared_job(stack: Stack) -> int:
+    """The id of a job within every scope."""
+    found = stack.call("GET", "/jobs?name=for-everybody")["items"]
+    if found:
+        return int(found[0]["id"])
+    job = {
+        "name": "for-everybody",
+        "actions": [{"command": "uptime"}],
+        "tags": ["lab=true"],
+        "targets": {"selector": "lab=true"},
+    }
+    return int(stack.call("POST", "/jobs", job)["id"])
+
+
+def test_nobody_is_offered_or_asks_for_what_they_may_not_have(visit: Visit, stack: Stack) -> None:
+    number = shared_job(stack)
+    schedule = {"name": "now-and-then", "type": "cron", "cron": "0 4 * * *"}
+    planned = stack.call("POST", f"/jobs/{number}/schedules", schedule)["id"]
+    more = [f"/jobs/{number}", f"/jobs/{number}/launch", f"/schedules/{planned}"]
+    with visit(person="vic") as vic:
+        texts = everywhere(vic, more)
+        for path, text in texts.items():
+            assert not re.search(r"Launch \W|Run now|Add \W|Import \W|Pause \W|Revive", text), path
+            assert "that you may see" not in text, path
+        assert "does not hold jobs:execute" in texts["/launch"]
+        assert "does not hold system:admin" in texts["/access"]
+    with visit(person="sam") as sam:
+        texts = everywhere(sam, more)
+        assert "does not hold system:read without a scope" in texts["/system"]
+        assert "Launch …" in texts[f"/jobs/{number}"]
+        assert "Run now …" in texts[f"/schedules/{planned}"]
+
+
+def test_people_who_only_launch_see_their_jobs_and_what_they_launched(
+    visit: Visit, stack: Stack
+) -> None:
+    stack.run("hostname")
+    number = shared_job(stack)
+    with visit(person="lea", size=PHONE) as lea:
+        page = lea.go("/")
+        page.get_by_role("link", name="for-everybody").click()
+        expect(page.get_by_role("heading", name="Launch for-everybody")).to_be_focused()
+        check_width(page)
+        check_accessibility(page)
+        page.get_by_role("button", name="Launch on 6 targets").click()
+        page.wait_for_url("**/console/executions/*")
+    with visit(person="lea") as lea:
+        page = lea.go("/")
+        names = page.get_by_role("navigation", name="Pages").get_by_role("link")
+        assert names.all_inner_texts() == ["Now", "Executions", "Launch", "My account"]
+        names.nth(1).click()
+        grid = page.get_by_role("grid", name="Executions")
+        expect(grid.locator(".line")).to_have_count(1)
+        expect(grid).to_contain_text("lea")
+        texts = everywhere(lea, [f"/jobs/{number}", f"/jobs/{number}/launch"])
+        assert "only launches jobs" in texts[f"/jobs/{number}"]
+        assert "does not hold targets:read" in texts["/targets"]
+        assert "ad-hoc" not in texts["/"]
+
+
+def test_only_those_who_may_approve_are_called(visit: Visit, stack: Stack) -> None:
+    asked(stack, "call-the-manager")
+    number = asked(stack, "call-the-manager-again")
+    with visit(person="max") as manager:
+        page = manager.go("/")
+        badge = page.get_by_label("wait for your approval")
+        waiting = int(badge.inner_text())
+        page.get_by_role("region", name="Needs you").get_by_role("link").first.click()
+        expect(page.get_by_role("button", name=f"{waiting} I may approve")).to_be_visible()
+        expect(page.locator(".line")).to_have_count(waiting)
+        stack.call("POST", f"/approvals/{number}/reject")
+        expect(page.get_by_role("button", name=f"{waiting - 1} I may approve")).to_be_visible()
+    # The administrator has asked for them all.
+    with visit() as ada:
+        page = ada.go("/")
+        expect(page.get_by_role("region", name="Needs you")).not_to_contain_text("approval")
+        expect(page.get_by_label("wait for your approval")).to_have_count(0)

@@ -41,10 +41,10 @@ def test_a_user_is_added_by_keyboard_and_disabled(visit: Visit, stack: Stack) ->
 def test_a_key_is_shown_once(visit: Visit) -> None:
     with visit() as ada:
         page = ada.go("/access?tab=keys")
-        page.get_by_role("button", name="Make a key").click()
+        page.get_by_role("button", name="Create a key").click()
         page.get_by_role("dialog").get_by_label("Name").fill("ci-of-carl")
         page.get_by_label("Scope").fill("env=staging")
-        page.get_by_role("button", name="Make", exact=True).click()
+        page.get_by_role("button", name="Create", exact=True).click()
         token = page.locator("code.secret").inner_text()
         assert token.startswith("opsc_")
         page.get_by_role("button", name="I have stored it").click()
@@ -88,7 +88,7 @@ def test_a_calendar_and_a_file_are_made_and_deleted(visit: Visit, tmp_path: Path
         page.get_by_label("From", exact=True).fill("22:00")
         page.get_by_label("To", exact=True).fill("06:00")
         check_accessibility(page)
-        page.get_by_role("button", name="Make").click()
+        page.get_by_role("button", name="Create").click()
         panel = page.get_by_role("region", name="nights")
         expect(panel).to_contain_text("every day 22:00 to 06:00")
         page.get_by_role("button", name="Delete nights").click()
@@ -111,7 +111,7 @@ def test_the_audit_log_says_who_did_it_and_that_it_is_whole(visit: Visit, stack:
     stack.call("POST", "/calendars", {"name": "audited", "kind": "only", "windows": windows})
     with visit() as ada:
         page = ada.go("/audit")
-        box = page.get_by_role("combobox", name="Filter of the audit log")
+        box = page.get_by_role("combobox", name="Filter audit rows")
         page.keyboard.press("/")
         expect(box).to_be_focused()
         page.keyboard.type("action:calendar.created name:audited")
@@ -123,8 +123,8 @@ def test_the_audit_log_says_who_did_it_and_that_it_is_whole(visit: Visit, stack:
         check_accessibility(page)
         page.go_back()
         expect(dialog).to_be_hidden()
-        page.get_by_role("button", name="Check the chain").click()
-        expect(page.get_by_text("Whole:")).to_be_visible()
+        page.get_by_role("button", name="Verify the chain").click()
+        expect(page.get_by_text("Intact:")).to_be_visible()
 
 
 def test_a_viewer_sees_no_way_to_what_a_viewer_may_not(visit: Visit) -> None:

@@ -93,7 +93,7 @@ def test_the_copied_command_launches_the_same(visit: Visit, stack: Stack) -> Non
 def test_unknown_targets_and_nothing_selected_are_said(visit: Visit) -> None:
     with visit() as ada:
         page = ada.go("/launch?command=uptime")
-        expect(page.get_by_text("Say on which targets.")).to_be_visible()
+        expect(page.get_by_text("Select targets.")).to_be_visible()
         ada.refusals.add(422)
         page.get_by_role("combobox", name="Targets").fill("lab-1,web-9")
         expect(page.get_by_text("There is no target 'web-9'.").first).to_be_visible()
@@ -128,19 +128,19 @@ def test_a_sick_target_says_why_and_is_held(visit: Visit, stack: Stack) -> None:
     stack.run("uptime", targets={"ids": ["away-1"]})
     with visit() as ada:
         page = ada.go("/targets")
-        page.get_by_role("button", name="sick").click()
+        page.get_by_role("button", name="unhealthy").click()
         expect(page.get_by_role("row", name="away-1")).to_contain_text("last run unreachable")
         page.get_by_role("link", name="away-1").click()
         expect(page.get_by_role("grid", name="Runs on this target")).to_be_visible()
         page.get_by_role("button", name="Test").click()
         expect(page.get_by_role("heading", name="The test failed")).to_be_visible()
-        page.get_by_role("button", name="Maintenance…").click()
+        page.get_by_role("button", name="Maintenance …").click()
         page.get_by_label("Reason").fill("new disk")
         page.get_by_role("button", name="Begin").click()
         expect(page.get_by_text("new disk (admin)")).to_be_visible()
         check_accessibility(page)
         page.get_by_role("button", name="End maintenance").click()
-        expect(page.get_by_role("button", name="Maintenance…")).to_be_visible()
+        expect(page.get_by_role("button", name="Maintenance …")).to_be_visible()
 
 
 def test_a_schedule_is_edited_with_a_preview_in_words(visit: Visit, stack: Stack) -> None:
@@ -150,14 +150,14 @@ def test_a_schedule_is_edited_with_a_preview_in_words(visit: Visit, stack: Stack
     with visit() as ada:
         page = ada.go("/schedules?q=at-night")
         page.get_by_role("link", name="at-night").click()
-        page.get_by_role("button", name="Edit…").click()
+        page.get_by_role("button", name="Edit …").click()
         page.get_by_label("Cron expression").fill("45 3 * * *")
         expect(page.get_by_role("dialog").get_by_text("03:45")).not_to_have_count(0)
         page.get_by_role("button", name="Save").click()
         expect(page.get_by_role("dialog")).to_be_hidden()
         found = stack.call("GET", "/schedules?name=at-night")["items"][0]
         assert found["cron"] == "45 3 * * *", json.dumps(found)
-        page.get_by_role("button", name="Pause…").click()
+        page.get_by_role("button", name="Pause …").click()
         page.get_by_label("Reason").fill("freeze")
         page.get_by_role("button", name="Pause", exact=True).click()
         expect(page.get_by_text("freeze")).to_be_visible()

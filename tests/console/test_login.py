@@ -70,7 +70,7 @@ def test_a_session_that_ends_is_asked_for_over_the_page(
     dialog.get_by_label("Name").fill("ben")
     dialog.get_by_label("Password").fill(PASSWORD)
     page.keyboard.press("Enter")
-    expect(page.get_by_text("No rule has anything to say about it.")).to_be_visible()
+    expect(page.get_by_text("No rule matches.")).to_be_visible()
     expect(page.get_by_label("What would run")).to_have_value("uptime")
     assert ben.wrong == []
     context.close()

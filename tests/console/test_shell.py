@@ -28,7 +28,7 @@ def test_keys_open_help_and_palette_and_can_be_switched_off(visit: Visit) -> Non
     with visit() as ada:
         page = ada.go("/")
         page.keyboard.press("?")
-        dialog = page.get_by_role("dialog", name="Keys")
+        dialog = page.get_by_role("dialog", name="Keyboard shortcuts")
         expect(dialog.get_by_text("Go to anything")).to_be_visible()
         check_accessibility(page)
         page.keyboard.press("Escape")
@@ -44,7 +44,7 @@ def test_keys_open_help_and_palette_and_can_be_switched_off(visit: Visit) -> Non
         expect(page.locator("html")).to_have_attribute("data-theme", "dark")
         ada.settle()
         page.keyboard.press("?")
-        dialog.get_by_label("Keys without Ctrl are on").uncheck()
+        dialog.get_by_label("Single-key shortcuts are on").uncheck()
         dialog.get_by_role("button", name="Close").click()
         page.keyboard.press("?")
         expect(dialog).to_be_hidden()

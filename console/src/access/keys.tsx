@@ -29,6 +29,7 @@ export function Keys() {
     {
       name: "actions",
       label: "Actions",
+      bare: true,
       width: "100px",
       cell: (key) => (
         <button
@@ -47,7 +48,7 @@ export function Keys() {
       title="API keys"
       actions={
         <button type="button" class="button small" onClick={() => setAdding(true)}>
-          Make a key …
+          Create a key …
         </button>
       }
       flush
@@ -64,7 +65,7 @@ export function Keys() {
               width={760}
             />
           ) : (
-            <Empty why="There is no key. Programs log in with one." />
+            <Empty why="There are no API keys yet. Programs log in with one." />
           )
         }
       </Loaded>
@@ -77,7 +78,7 @@ export function Keys() {
           onClose={() => setRevoked(null)}
           onConfirm={async () => {
             await ask("DELETE /api-keys/{id}", { path: { id: String(revoked.id) } });
-            toast(`${revoked.name} is revoked`);
+            toast(`Revoked: ${revoked.name}`);
             await list.restart();
           }}
         >
@@ -139,7 +140,7 @@ function NewKey({ onDone, onClose }: { onDone: () => Promise<void>; onClose: () 
   if (token)
     return (
       <Dialog title={`Key ${name}`} onClose={onClose}>
-        <p>This is shown once. Whoever has it acts as {name}.</p>
+        <p>This is shown only once. Anyone who has it acts as {name}.</p>
         <p class="row">
           <code class="grow secret">{token}</code>
           <CopyButton text={token} what="key" />
@@ -152,8 +153,8 @@ function NewKey({ onDone, onClose }: { onDone: () => Promise<void>; onClose: () 
       </Dialog>
     );
   return (
-    <Dialog title="Make a key" onClose={onClose}>
-      <Form verb="Make" onSubmit={make} onCancel={onClose}>
+    <Dialog title="Create an API key" onClose={onClose}>
+      <Form verb="Create" onSubmit={make} onCancel={onClose}>
         {(error) => (
           <>
             <NameField name={name} onChange={setName} error={error} />

@@ -26,7 +26,7 @@ export function NewKeyDialog({ onMade, onClose }: NewKeyDialogProps) {
   if (token !== null)
     return (
       <Dialog title={`The token of ${name}`} onClose={onClose}>
-        <p>It is shown this once. Whoever has it may do what you may.</p>
+        <p>It is shown only once. Anyone who has it can do what you can.</p>
         <p class="row">
           <code class="secret">{token}</code>
           <CopyButton text={token} what="token" />
@@ -43,7 +43,7 @@ export function NewKeyDialog({ onMade, onClose }: NewKeyDialogProps) {
       <p class="dim">
         It may do what you may at each moment, and ends when you are disabled or deleted.
       </p>
-      <Form verb="Make the key" onSubmit={make} onCancel={onClose}>
+      <Form verb="Create the key" onSubmit={make} onCancel={onClose}>
         {(error) => (
           <>
             <NameField name={name} onChange={setName} error={error} hint="Such as ben-laptop" />

@@ -30,7 +30,7 @@ export function Services() {
               width={560}
             />
           ) : (
-            <Empty why="No service has a key here. It needs its public key, from its own machine:">
+            <Empty why="There are no services yet. Add one with its public key:">
               <code>opsjobs services add NAME --key FILE --role operator</code>
             </Empty>
           )

@@ -59,7 +59,7 @@ export function Users() {
               width={640}
             />
           ) : (
-            <Empty why="No user has a password here. People may come from single sign-on or have keys." />
+            <Empty why="There are no users with a password yet. People may also use single sign-on or API keys." />
           )
         }
       </Loaded>
@@ -76,7 +76,7 @@ export function Users() {
           onClose={close}
           onConfirm={async () => {
             await ask("DELETE /users/{id}", { path: { id: String(open.user.id) } });
-            toast(`${open.user.name} is deleted`);
+            toast(`Deleted: ${open.user.name}`);
             await list.restart();
           }}
         >
@@ -119,9 +119,10 @@ function columnsOf(
     {
       name: "actions",
       label: "Actions",
+      bare: true,
       width: "112px",
       cell: (user) => {
-        const own = user.name === me.value?.name ? "It is you." : null;
+        const own = user.name === me.value?.name ? "This is your own account." : null;
         return (
           <Menu
             label="Actions"
@@ -183,7 +184,11 @@ function UserDialog({ user, onDone, onClose }: UserDialogProps) {
             {!user && <NameField name={name} onChange={setName} error={error} />}
             <Field
               label={user ? "New password" : "Password"}
-              hint={user ? "Empty: it stays. A new one ends all logins." : "At least 12 characters"}
+              hint={
+                user
+                  ? "Leave empty to keep it. A new password ends all logins."
+                  : "At least 12 characters"
+              }
               fault={faultOf(error, "/password")}
             >
               <input
@@ -197,8 +202,8 @@ function UserDialog({ user, onDone, onClose }: UserDialogProps) {
             </Field>
             {own ? (
               <p>
-                May: <Grants grants={user?.grants ?? []} />. Single permissions are changed with{" "}
-                <code>opsjobs users set</code>.
+                Permissions: <Grants grants={user?.grants ?? []} />. Single permissions are changed
+                with <code>opsjobs users set</code>.
               </p>
             ) : (
               <GrantForm fields={fields} onChange={setFields} />

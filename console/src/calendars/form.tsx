@@ -28,7 +28,7 @@ export function NewCalendar({ onDone, onClose }: NewCalendarProps) {
     };
     const body: CalendarDraft = { name, kind, timezone, windows: [window] };
     await ask("POST /calendars", { body });
-    toast(`${name} is made. Schedules that name it follow it.`);
+    toast(`${name} was created. Schedules that name it follow it.`);
     await onDone();
     onClose();
   };
@@ -43,11 +43,11 @@ export function NewCalendar({ onDone, onClose }: NewCalendarProps) {
   );
   return (
     <Dialog title="New calendar" onClose={onClose}>
-      <Form verb="Make" onSubmit={save} onCancel={onClose}>
+      <Form verb="Create" onSubmit={save} onCancel={onClose}>
         {(error) => (
           <>
             <NameField name={name} onChange={setName} error={error} />
-            <Field label="Inside its times">
+            <Field label="At these times">
               <select
                 class="input"
                 value={kind}

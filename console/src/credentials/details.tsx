@@ -11,7 +11,7 @@ import { toast } from "../parts/toast.tsx";
 import { Loaded, Trouble } from "../parts/trouble.tsx";
 import { Link } from "../router.tsx";
 import { useResource } from "../state/resource.ts";
-import { mayDo } from "../state/rights.ts";
+import { mayDoEverywhere } from "../state/rights.ts";
 import { Rotate } from "./forms.tsx";
 import { SECRET_FIELDS } from "./secrets.ts";
 
@@ -40,12 +40,12 @@ export function Details({ id, onChanged, onClose }: DetailsProps) {
         onClose={() => setOpen(null)}
         onConfirm={async () => {
           await ask("DELETE /credentials/{id}", { path });
-          toast(`${credential.name} is deleted`);
+          toast(`Deleted: ${credential.name}`);
           await onChanged();
           onClose();
         }}
       >
-        <p>The secret is gone for good. A credential that is used cannot be deleted.</p>
+        <p>The secret cannot be recovered. A credential in use cannot be deleted.</p>
       </Confirm>
     );
   return (
@@ -60,7 +60,7 @@ export function Details({ id, onChanged, onClose }: DetailsProps) {
         )}
       </Loaded>
       <div class="actions">
-        {credential && mayDo("credentials:manage") && (
+        {credential && mayDoEverywhere("credentials:manage") && (
           <>
             <button type="button" class="button danger" onClick={() => setOpen("delete")}>
               Delete …
@@ -170,7 +170,7 @@ function Test({ id }: { id: string }) {
         <button type="button" class="button small" disabled={busy} onClick={test}>
           {busy ? "Testing …" : "Test"}
         </button>
-        <span class="dim">Opens the secret as a login would; no machine is asked.</span>
+        <span class="dim">Reads the secret as a login would, without contacting a machine.</span>
       </p>
       {error && <Trouble error={error} />}
       {result?.steps.map((step) => (

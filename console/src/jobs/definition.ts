@@ -1,5 +1,5 @@
 /** A job's definition as YAML, without what nobody wrote, and the difference of two of them. */
-import type { Job, JobVersion } from "../api/types.ts";
+import type { Job, JobDefinition, JobVersion } from "../api/types.ts";
 
 type Json = null | boolean | number | string | Json[] | { [key: string]: Json };
 const ADDED = new Set(
@@ -9,7 +9,7 @@ const ADDED = new Set(
 );
 
 /** Return the definition without defaults that say nothing: null, "", empty lists and objects. */
-export function written(job: Job | JobVersion): { [key: string]: Json } {
+export function written(job: Job | JobVersion | JobDefinition): { [key: string]: Json } {
   const entries = Object.entries(job as unknown as { [key: string]: Json });
   return trimmed(Object.fromEntries(entries.filter(([key]) => !ADDED.has(key)))) as {
     [key: string]: Json;
@@ -33,7 +33,7 @@ function isNothing(value: Json): boolean {
 }
 
 /** Return a definition as YAML; the writer is loaded when it is first needed. */
-export async function toYaml(job: Job | JobVersion): Promise<string> {
+export async function toYaml(job: Job | JobVersion | JobDefinition): Promise<string> {
   const { stringify } = await import("yaml");
   const { name, description, ...rest } = written(job);
   return stringify({ name, description, ...rest }, { lineWidth: 100 });

@@ -45,10 +45,10 @@ export function missing(draft: LaunchDraft): string | null {
   if (draft.kind === "command" && !draft.command.trim()) return "Write a command.";
   if (draft.kind === "script" && !draft.script.trim()) return "Write a script.";
   if (draft.kind === "file" && !draft.source) return "Choose a file.";
-  if (draft.kind === "file" && !draft.destination.trim()) return "Say where the file goes.";
-  if (selectionOf(draft.picked) === null) return "Say on which targets.";
+  if (draft.kind === "file" && !draft.destination.trim()) return "Write a destination.";
+  if (selectionOf(draft.picked) === null) return "Select targets.";
   if (draft.parallel && !/^[1-9]\d{0,4}$/.test(draft.parallel))
-    return "At a time: write a number, such as 50.";
+    return "Parallel: write a number, such as 50.";
   return null;
 }
 

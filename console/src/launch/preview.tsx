@@ -76,9 +76,7 @@ function Shown({ preview }: { preview: PreviewAnswer }) {
         </p>
       )}
       <Findings findings={preview.findings} />
-      {verdict === "needs_approval" && (
-        <p class="tone hold">It starts after somebody has approved it.</p>
-      )}
+      {verdict === "needs_approval" && <p class="tone hold">It starts once it is approved.</p>}
       <div class="commands" tabIndex={0} role="region" aria-label="Commands">
         <ul>
           {shown.map((one) => (

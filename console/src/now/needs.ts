@@ -1,8 +1,9 @@
-/** What needs a person, as facts for a strip. Parts that the person may not see are left out. */
+/** What needs this person, as facts for a strip. What they cannot answer is left out. */
 import { type Answer, ask } from "../api/ask.ts";
-import { RequestError } from "../api/problem.ts";
 import { askedFor } from "../execution/name.ts";
+import { countWords } from "../parts/counts.ts";
 import type { Fact } from "../parts/strip.tsx";
+import { askIf, mayDo, mayDoEverywhere } from "../state/rights.ts";
 
 interface Needs {
   approvals: Answer<"GET /approvals"> | null;
@@ -11,30 +12,22 @@ interface Needs {
   status: Answer<"GET /status"> | null;
 }
 
-/** Load all of it; null for what the person may not see. */
+/** Load all of it; null for what the person may not see or answer. */
 export async function loadNeeds(signal: AbortSignal): Promise<Needs> {
   const first = { page: 1, size: 1 };
   const [approvals, letters, circuits, status] = await Promise.all([
-    ifPermitted(ask("GET /approvals", { query: { ...first, status: ["pending"] }, signal })),
-    ifPermitted(ask("GET /dead-letters", { query: first, signal })),
-    ifPermitted(ask("GET /circuits", { query: { ...first, state: ["open"] }, signal })),
-    ifPermitted(ask("GET /status", { signal })),
+    askIf(mayDo("approvals:decide") && mayDo("executions:read"), () =>
+      ask("GET /approvals", { query: { ...first, can: "approve" }, signal }),
+    ),
+    askIf(mayDo("dead_letters:manage") && mayDo("executions:read"), () =>
+      ask("GET /dead-letters", { query: first, signal }),
+    ),
+    askIf(mayDo("system:read") && mayDo("targets:read"), () =>
+      ask("GET /circuits", { query: { ...first, state: ["open"] }, signal }),
+    ),
+    askIf(mayDoEverywhere("system:read"), () => ask("GET /status", { signal })),
   ]);
   return { approvals, letters, circuits, status };
-}
-
-/** Return the answer, or null if it is refused for lack of a permission. */
-export async function ifPermitted<T>(answer: Promise<T>): Promise<T | null> {
-  try {
-    return await answer;
-  } catch (failed) {
-    if (failed instanceof RequestError && failed.status === 403) return null;
-    throw failed;
-  }
-}
-
-export function countWords(count: number, one: string, several = `${one}s`): string {
-  return `${count.toLocaleString("en")} ${count === 1 ? one : several}`;
 }
 
 /** Return the facts, what waits for a decision first. `timeOf` writes a moment. */
@@ -56,8 +49,8 @@ function approvalFacts(found: Needs["approvals"], timeOf: (at: string) => string
   return [
     {
       tone: "hold",
-      text: `${countWords(total, "approval")}, newest: ${about}${until}`,
-      to: total === 1 ? `/approvals/${first.id}` : "/approvals",
+      text: `${countWords(total, "approval")} for you, newest: ${about}${until}`,
+      to: total === 1 ? `/approvals/${first.id}` : "/approvals?q=can:approve",
     },
   ];
 }
@@ -77,7 +70,7 @@ function circuitFacts(found: Needs["circuits"], timeOf: (at: string) => string):
     {
       tone: "warn",
       text: `${name}: ${first.error?.message ?? "logins fail"}${until}${more > 0 ? `, and ${countWords(more, "more target")}` : ""}`,
-      to: more > 0 ? "/targets?q=health:sick" : `/targets/${encodeURIComponent(name)}`,
+      to: more > 0 ? "/targets?q=health:unhealthy" : `/targets/${encodeURIComponent(name)}`,
     },
   ];
 }

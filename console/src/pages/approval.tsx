@@ -194,7 +194,7 @@ function WhoAndWhen({ approval }: { approval: ApprovalDetail }) {
     </div>
   ));
   const facts = {
-    "Asked by": (
+    "Requested by": (
       <>
         <Text of={approval.requested_by} />, <Time at={approval.asked_at} ago />
       </>
@@ -212,8 +212,8 @@ function WhoAndWhen({ approval }: { approval: ApprovalDetail }) {
       </>
     ),
     "Must approve": count + (named.length > 0 ? `: ${named.join(" or ")}` : ""),
-    Until: <Time at={approval.expires_at} />,
-    "Written by": authors.length ? written : <span class="dim">not on record</span>,
+    Expires: <Time at={approval.expires_at} />,
+    Authors: authors.length ? written : <span class="dim">unknown</span>,
     Hash: <code class="hash">{approval.hash ?? "none"}</code>,
   };
   return (

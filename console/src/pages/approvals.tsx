@@ -1,17 +1,17 @@
 /** Approvals: what waits for a decision, and what was decided? */
-import { ask } from "../api/ask.ts";
 import type { Approval } from "../api/types.ts";
 import { Name } from "../execution/name-shown.tsx";
 import { Empty } from "../parts/empty.tsx";
-import { currentFilter, Filter } from "../parts/filter.tsx";
+import { ListPage } from "../parts/list-page.tsx";
 import { Status } from "../parts/status.tsx";
-import { type Column, Table } from "../parts/table.tsx";
+import type { Column } from "../parts/table.tsx";
 import { Text } from "../parts/text.tsx";
 import { Time } from "../parts/time.tsx";
-import { Loaded } from "../parts/trouble.tsx";
-import { go, Link } from "../router.tsx";
-import { type FilterWord, toQuery } from "../state/list-filter.ts";
-import { useListing } from "../state/listing.ts";
+import { Link, setQuery } from "../router.tsx";
+import { approvalsWaiting } from "../state/approvals-waiting.ts";
+import { useFilteredList } from "../state/filtered-list.ts";
+import type { FilterWord } from "../state/list-filter.ts";
+import { mayDo } from "../state/rights.ts";
 
 const REFRESH_SECONDS = 15;
 const WORDS: readonly FilterWord[] = [
@@ -23,65 +23,54 @@ const WORDS: readonly FilterWord[] = [
   { word: "execution", parameter: "execution_id", hint: "its number" },
   { word: "kind", parameter: "kind", values: ["launch", "action"] },
 ];
-
-type ListQuery = NonNullable<Parameters<typeof ask<"GET /approvals">>[1]>["query"];
+const CAN: FilterWord = { word: "can", parameter: "can", values: ["approve"] };
+const MINE = "can:approve";
 
 export default function Approvals() {
-  const filter = currentFilter();
-  const list = useListing(
-    (cursor, signal) =>
-      ask("GET /approvals", {
-        query: { ...toQuery(filter, WORDS).query, cursor, limit: 50 } as ListQuery,
-        signal,
-      }),
-    [filter],
-    REFRESH_SECONDS,
-  );
+  const approvals = useFilteredList("GET /approvals", {
+    words: mayDo("approvals:decide") ? [...WORDS, CAN] : WORDS,
+    everySeconds: REFRESH_SECONDS,
+  });
   return (
-    <div class="stack">
-      <div class="head">
-        <h1>Approvals</h1>
-      </div>
-      <div class="row">
-        <Filter label="Filter of approvals" words={WORDS} />
-      </div>
-      <Loaded resource={list} what="approvals">
-        {({ items }) =>
-          items.length ? (
-            <Table
-              label="Approvals"
-              columns={COLUMNS}
-              rows={items}
-              keyOf={(approval) => String(approval.id)}
-              onOpen={(approval) => go(`/approvals/${approval.id}`)}
-              onMore={list.more}
-              width={720}
-            />
-          ) : (
-            <Nothing filter={filter} />
-          )
-        }
-      </Loaded>
-    </div>
+    <ListPage
+      title="Approvals"
+      rows="approvals"
+      of={approvals}
+      placeholder="Such as status:pending execution:17"
+      above={() => <ForMe filter={approvals.filter} />}
+      columns={COLUMNS}
+      keyOf={(approval) => String(approval.id)}
+      pathOf={(approval) => `/approvals/${approval.id}`}
+      width={720}
+      empty={
+        <Empty why="No approval has been requested yet. A job's policy requests one before it starts, and so does the safety check for a dangerous command." />
+      }
+    />
   );
 }
 
-function Nothing({ filter }: { filter: string }) {
-  if (filter)
-    return (
-      <Empty why="No approval fits this filter.">
-        <Link to="/approvals">Show all</Link>
-      </Empty>
-    );
+/** A button for the approvals that wait for this person. */
+function ForMe({ filter }: { filter: string }) {
+  if (!mayDo("approvals:decide")) return null;
+  const on = filter === MINE;
   return (
-    <Empty why="Nothing was asked for yet. A job asks for an approval by its policy, and the safety check where a command is dangerous." />
+    <p>
+      <button
+        type="button"
+        class="button small"
+        aria-pressed={on}
+        onClick={() => setQuery({ q: on ? null : MINE }, { replace: false })}
+      >
+        {approvalsWaiting.value.toLocaleString("en")} I may approve
+      </button>
+    </p>
   );
 }
 
 const COLUMNS: readonly Column<Approval>[] = [
   {
     name: "what",
-    label: "Asked for",
+    label: "Request",
     width: "minmax(200px, 3fr)",
     cell: (approval) => (
       <Link to={`/approvals/${approval.id}`}>
@@ -109,14 +98,14 @@ const COLUMNS: readonly Column<Approval>[] = [
   },
   {
     name: "asked",
-    label: "Asked",
+    label: "Requested",
     width: "minmax(90px, 1fr)",
     end: true,
     cell: (approval) => <Time at={approval.asked_at} ago />,
   },
   {
     name: "until",
-    label: "Until",
+    label: "Expires",
     width: "minmax(120px, 1fr)",
     end: true,
     cell: (approval) =>

@@ -7,16 +7,16 @@ import { CopyButton } from "../parts/copy.tsx";
 import { Dialog } from "../parts/dialog.tsx";
 import { Empty } from "../parts/empty.tsx";
 import { Facts } from "../parts/facts.tsx";
-import { currentFilter, Filter } from "../parts/filter.tsx";
+import { ListPage } from "../parts/list-page.tsx";
 import { Panel } from "../parts/panel.tsx";
 import { Status } from "../parts/status.tsx";
-import { type Column, Table } from "../parts/table.tsx";
+import type { Column } from "../parts/table.tsx";
 import { Text } from "../parts/text.tsx";
 import { Time } from "../parts/time.tsx";
 import { Loaded, Trouble } from "../parts/trouble.tsx";
 import { Link, query, setQuery } from "../router.tsx";
-import { type FilterWord, toQuery } from "../state/list-filter.ts";
-import { useListing } from "../state/listing.ts";
+import { useFilteredList } from "../state/filtered-list.ts";
+import type { FilterWord } from "../state/list-filter.ts";
 import { useResource } from "../state/resource.ts";
 import "../style/admin.css";
 
@@ -25,71 +25,42 @@ const WORDS: readonly FilterWord[] = [
   { word: "person", parameter: "person", hint: "behind a key" },
   { word: "action", parameter: "action", hint: "such as job.updated" },
   {
-    word: "thing",
+    word: "object",
     parameter: "thing",
     values: ["execution", "job", "target", "schedule", "approval", "credential", "user", "api_key"],
   },
-  { word: "id", parameter: "thing_id", hint: "of the thing" },
-  { word: "name", parameter: "thing_name", hint: "of the thing" },
+  { word: "id", parameter: "thing_id", hint: "of the object" },
+  { word: "name", parameter: "thing_name", hint: "of the object" },
   { word: "address", parameter: "address" },
   { word: "request", parameter: "request_id" },
   { word: "after", parameter: "at_after", hint: "2026-11-29T00:00:00Z" },
   { word: "before", parameter: "at_before" },
 ];
 
-type ListQuery = NonNullable<Parameters<typeof ask<"GET /audit">>[1]>["query"];
-
 export default function Audit() {
-  const filter = currentFilter();
-  const asked = toQuery(filter, WORDS);
-  const list = useListing(
-    (cursor, signal) =>
-      ask("GET /audit", {
-        query: { ...asked.query, cursor, limit: 100 } as ListQuery,
-        signal,
-      }),
-    [filter],
-  );
+  const rows = useFilteredList("GET /audit", { words: WORDS, limit: 100 });
   const shown = query.value.get("row");
   return (
-    <div class="stack">
-      <div class="head">
-        <h1>Audit</h1>
-        <div class="actions">
-          <button type="button" class="button" onClick={list.restart}>
-            Load again
+    <>
+      <ListPage
+        title="Audit log"
+        rows="audit rows"
+        of={rows}
+        placeholder="Such as actor:ada action:job.updated object:target"
+        actions={
+          <button type="button" class="button" onClick={rows.list.restart}>
+            Reload
           </button>
-        </div>
-      </div>
-      <Chain />
-      <Filter label="Filter of the audit log" words={WORDS} />
-      <Panel title="Rows" flush>
-        <Loaded resource={list} what="the audit log">
-          {({ items }) =>
-            items.length ? (
-              <Table
-                label="Audit log"
-                columns={COLUMNS}
-                rows={items}
-                keyOf={(row) => String(row.id)}
-                onOpen={(row) => setQuery({ row: String(row.id) }, { replace: false })}
-                onMore={list.more}
-                width={820}
-              />
-            ) : (
-              <Empty why={filter ? `No row has all of: ${filter}` : "Nothing was done yet."}>
-                {filter && (
-                  <button type="button" class="button" onClick={() => setQuery({ q: null })}>
-                    Show all
-                  </button>
-                )}
-              </Empty>
-            )
-          }
-        </Loaded>
-      </Panel>
+        }
+        intro={<Chain />}
+        columns={COLUMNS}
+        keyOf={(row) => String(row.id)}
+        onOpen={(row) => setQuery({ row: String(row.id) }, { replace: false })}
+        width={820}
+        empty={<Empty why="Nothing has been recorded yet." />}
+      />
       {shown && <Row id={shown} />}
-    </div>
+    </>
   );
 }
 
@@ -109,7 +80,7 @@ const COLUMNS: readonly Column<AuditEntry>[] = [
   },
   {
     name: "thing",
-    label: "Thing",
+    label: "Object",
     width: "minmax(160px, 2fr)",
     cell: (row) => <Thing row={row} />,
   },
@@ -165,7 +136,7 @@ function RowDetails({ row }: { row: AuditEntry }) {
           Who: <Text of={`${row.actor}, ${row.actor_kind.replaceAll("_", " ")}`} />,
           Person: row.person ?? "–",
           What: <code>{row.action}</code>,
-          Thing: <Thing row={row} />,
+          Object: <Thing row={row} />,
           Reason: row.reason ? <Text of={row.reason} /> : "–",
           From: row.address ?? "–",
           Request: row.request_id ? (
@@ -231,14 +202,16 @@ function Chain() {
       title="Chain"
       actions={
         <button type="button" class="button small" disabled={busy} onClick={check}>
-          {busy ? "Checking …" : "Check the chain"}
+          {busy ? "Verifying …" : "Verify the chain"}
         </button>
       }
     >
       <div aria-live="polite">
         {error && <Trouble error={error} />}
         {!checked && !error && (
-          <p class="dim">Each row is sealed with the one before it: a change shows.</p>
+          <p class="dim">
+            Each row is sealed together with the row before it, so that any change is found.
+          </p>
         )}
         {checked && <ChainResult rows={checked.rows} last={checked.last} busy={busy} />}
       </div>
@@ -247,7 +220,7 @@ function Chain() {
 }
 
 function ChainResult({ rows, last, busy }: { rows: number; last: Verification; busy: boolean }) {
-  const words = `${rows.toLocaleString("en")} rows checked`;
+  const words = `${rows.toLocaleString("en")} rows verified`;
   if (last.broken)
     return (
       <p>
@@ -257,7 +230,7 @@ function ChainResult({ rows, last, busy }: { rows: number; last: Verification; b
   if (busy) return <Status state="running" label={words} />;
   return (
     <p class="row">
-      <Status state="completed" label={`Whole: ${words}`} />
+      <Status state="completed" label={`Intact: ${words}`} />
       {last.unsealed > 0 && <span class="dim">{last.unsealed} not sealed yet</span>}
       {last.keys_missing.length > 0 && (
         <Status state="partial" label={`keys missing: ${last.keys_missing.join(", ")}`} />

@@ -14,7 +14,7 @@ import { toast } from "../parts/toast.tsx";
 import { Loaded } from "../parts/trouble.tsx";
 import { useListing } from "../state/listing.ts";
 import { useResource } from "../state/resource.ts";
-import { mayDo } from "../state/rights.ts";
+import { mayDoEverywhere } from "../state/rights.ts";
 import "../style/calendars.css";
 
 const SECONDS = 60;
@@ -26,7 +26,7 @@ export default function Calendars() {
   );
   const [adding, setAdding] = useState(false);
   const [deleted, setDeleted] = useState<Calendar | null>(null);
-  const may = mayDo("schedules:manage");
+  const may = mayDoEverywhere("schedules:manage");
   return (
     <div class="stack">
       <div class="head">
@@ -43,7 +43,7 @@ export default function Calendars() {
         {({ items, next }) => (
           <>
             {items.length === 0 && (
-              <Empty why="There is no calendar. One closes times for the schedules that name it, such as a freeze before Christmas." />
+              <Empty why="There are no calendars yet. A calendar closes times for the schedules that name it, such as a freeze before Christmas." />
             )}
             {items.map((calendar) => (
               <CalendarPanel
@@ -54,7 +54,7 @@ export default function Calendars() {
             ))}
             {next && (
               <button type="button" class="button" onClick={list.more}>
-                More
+                More calendars
               </button>
             )}
           </>
@@ -69,7 +69,7 @@ export default function Calendars() {
           onClose={() => setDeleted(null)}
           onConfirm={async () => {
             await ask("DELETE /calendars/{id}", { path: { id: String(deleted.id) } });
-            toast(`${deleted.name} is deleted`);
+            toast(`Deleted: ${deleted.name}`);
             await list.restart();
           }}
         >

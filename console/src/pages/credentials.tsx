@@ -12,7 +12,7 @@ import { Time } from "../parts/time.tsx";
 import { Loaded } from "../parts/trouble.tsx";
 import { query, setQuery } from "../router.tsx";
 import { useListing } from "../state/listing.ts";
-import { mayDo } from "../state/rights.ts";
+import { mayDoEverywhere } from "../state/rights.ts";
 import "../style/admin.css";
 
 export default function Credentials() {
@@ -22,7 +22,7 @@ export default function Credentials() {
   );
   const [adding, setAdding] = useState(false);
   const shown = query.value.get("show");
-  const add = mayDo("credentials:manage") && (
+  const add = mayDoEverywhere("credentials:manage") && (
     <button type="button" class="button" onClick={() => setAdding(true)}>
       Add a credential …
     </button>
@@ -33,7 +33,7 @@ export default function Credentials() {
         <h1>Credentials</h1>
         <div class="actions">{add}</div>
       </div>
-      <Panel title="Credentials for logins" flush>
+      <Panel title="Stored credentials" flush>
         <Loaded resource={list} what="credentials">
           {({ items }) =>
             items.length ? (
@@ -47,7 +47,7 @@ export default function Credentials() {
                 width={620}
               />
             ) : (
-              <Empty why="No credential is stored. A target needs one to be logged in to.">
+              <Empty why="There are no credentials yet. opsjobs logs in to targets with them.">
                 <code>opsjobs credentials add web-key -u deploy --key ~/.ssh/id_ed25519</code>
               </Empty>
             )

@@ -1,4 +1,4 @@
-/** Dead letters: which runs need a word, and what to do about them? */
+/** Dead letters: which runs need a decision, and what to do about them? */
 import { useMemo, useState } from "preact/hooks";
 import { ask } from "../api/ask.ts";
 import type { DeadLetter, LetterFilter } from "../api/types.ts";
@@ -6,16 +6,16 @@ import { Name } from "../execution/name-shown.tsx";
 import { Confirm } from "../parts/dialog.tsx";
 import { Empty } from "../parts/empty.tsx";
 import { Check } from "../parts/form.tsx";
-import { currentFilter, Filter } from "../parts/filter.tsx";
+import { currentFilter } from "../parts/filter.tsx";
+import { ListPage } from "../parts/list-page.tsx";
 import { Status } from "../parts/status.tsx";
-import { type Column, Table } from "../parts/table.tsx";
+import type { Column } from "../parts/table.tsx";
 import { Text } from "../parts/text.tsx";
 import { Time } from "../parts/time.tsx";
 import { toast } from "../parts/toast.tsx";
-import { Loaded } from "../parts/trouble.tsx";
-import { go, Link, setQuery } from "../router.tsx";
+import { Link, setQuery } from "../router.tsx";
+import { useFilteredList } from "../state/filtered-list.ts";
 import { type FilterWord, toQuery } from "../state/list-filter.ts";
-import { useListing } from "../state/listing.ts";
 import { mayDo } from "../state/rights.ts";
 
 const REFRESH_SECONDS = 15;
@@ -28,81 +28,69 @@ const WORDS: readonly FilterWord[] = [
   { word: "execution", parameter: "execution" },
 ];
 
-type ListQuery = NonNullable<Parameters<typeof ask<"GET /dead-letters">>[1]>["query"];
 type Answer = "revive" | "discard";
 
 export default function DeadLetters() {
   const [answering, setAnswering] = useState<Answer | null>(null);
-  const filter = currentFilter();
-  const { query } = toQuery(filter, WORDS);
-  const list = useListing(
-    (cursor, signal) =>
-      ask("GET /dead-letters", {
-        query: { ...query, cursor, limit: 100, facets: ["error", "job_name"] } as ListQuery,
-        signal,
-      }),
-    [filter],
-    REFRESH_SECONDS,
-  );
-  const counts = list.data.value?.facets?.["error"] ?? {};
+  const letters = useFilteredList("GET /dead-letters", {
+    words: WORDS,
+    more: { facets: ["error", "job_name"] },
+    limit: 100,
+    everySeconds: REFRESH_SECONDS,
+  });
+  const { query } = toQuery(letters.filter, WORDS);
+  const { items = [], facets } = letters.list.data.value ?? {};
+  const counts = facets?.["error"] ?? {};
   const total = Object.values(counts).reduce((sum, count) => sum + count, 0);
   const several = Object.values(query).some((values) => values.length > 1);
+  const manages = mayDo("dead_letters:manage");
+  const actions = total > 0 && manages && (
+    <>
+      <Action answer="revive" total={total} several={several} onChoose={setAnswering} />
+      <Action answer="discard" total={total} several={several} onChoose={setAnswering} />
+    </>
+  );
   return (
-    <div class="stack">
-      <div class="head">
-        <h1>Dead letters</h1>
-        {total > 0 && mayDo("jobs:execute", null) && (
-          <div class="actions">
-            <Action answer="revive" total={total} several={several} onChoose={setAnswering} />
-            <Action answer="discard" total={total} several={several} onChoose={setAnswering} />
-          </div>
-        )}
-      </div>
-      <p class="dim">
-        Runs whose end is unknown (lost), or that ended their worker again and again (dead). Each
-        waits for an answer: run it again, or let it rest.
-      </p>
-      <Filter label="Filter of dead letters" words={WORDS} />
-      <Loaded resource={list} what="dead letters">
-        {({ items, facets }) =>
-          items.length ? (
-            <>
-              <Counts word="job" counts={facets?.["job_name"] ?? {}} />
-              <Counts word="error" counts={facets?.["error"] ?? {}} />
-              <Table
-                label="Dead letters"
-                columns={COLUMNS}
-                rows={items}
-                keyOf={(letter) => String(letter.id)}
-                onOpen={(letter) => go(`/executions/${letter.execution_id}`)}
-                onMore={list.more}
-                width={820}
-              />
-            </>
-          ) : (
-            <Empty
-              why={filter ? "No dead letter fits this filter." : "None. Nothing waits for a word."}
-            />
-          )
+    <>
+      <ListPage
+        title="Dead letters"
+        rows="dead letters"
+        of={letters}
+        placeholder="Such as error:no_contact job:backup target:web-1"
+        actions={actions}
+        intro={
+          <p class="dim">
+            Runs whose outcome is unknown (lost), or whose worker died each time it ran them (dead).
+            {manages && " Revive a run to start it again, or discard it."}
+          </p>
         }
-      </Loaded>
+        above={() => (
+          <>
+            <Counts word="job" counts={facets?.["job_name"] ?? {}} />
+            <Counts word="error" counts={counts} />
+          </>
+        )}
+        columns={COLUMNS}
+        keyOf={(letter) => String(letter.id)}
+        pathOf={(letter) => `/executions/${letter.execution_id}`}
+        width={820}
+        empty={<Empty why="There are no dead letters: nothing waits for an answer." />}
+      />
       {answering && (
         <AnswerDialog
           answer={answering}
           filter={letterFilter(query)}
           total={total}
-          lost={items(list.data.value?.items).some((one) => one.status === "lost")}
+          lost={items.some((one) => one.status === "lost")}
           onClose={() => {
             setAnswering(null);
-            void list.restart();
+            void letters.list.restart();
           }}
         />
       )}
-    </div>
+    </>
   );
 }
-
-const items = (given: readonly DeadLetter[] | undefined): readonly DeadLetter[] => given ?? [];
 
 /** The filter of the list as the filter of an answer, which takes one value for each word. */
 function letterFilter(query: Record<string, string[]>): LetterFilter {
@@ -249,7 +237,7 @@ const COLUMNS: readonly Column<DeadLetter>[] = [
   },
   {
     name: "late",
-    label: "Found later",
+    label: "Late result",
     width: "minmax(110px, 1fr)",
     cell: (letter) =>
       letter.late_result ? (

@@ -5,19 +5,22 @@ import { Name } from "../execution/name-shown.tsx";
 import { Took } from "../execution/took.tsx";
 import { type Bar, Bars } from "../parts/bars.tsx";
 import { Empty, None } from "../parts/empty.tsx";
-import { currentFilter, Filter } from "../parts/filter.tsx";
+import { ListPage } from "../parts/list-page.tsx";
+import { timeWords } from "../parts/moment.ts";
 import { Panel } from "../parts/panel.tsx";
 import { Status, TallyBar } from "../parts/status.tsx";
-import { type Column, Table } from "../parts/table.tsx";
+import type { Column } from "../parts/table.tsx";
 import { Text } from "../parts/text.tsx";
 import { Time } from "../parts/time.tsx";
 import { type Tone, toneOf, wordsOf, worstFirst } from "../parts/tone.ts";
 import { Loaded } from "../parts/trouble.tsx";
-import { go, Link, query, setQuery } from "../router.tsx";
-import { formatTerm, parseFilter } from "../state/filter.ts";
-import { type FilterWord, toQuery } from "../state/list-filter.ts";
-import { useListing } from "../state/listing.ts";
+import { Link, setQuery } from "../router.tsx";
+import { formatTerm } from "../state/filter.ts";
+import { useFilteredList } from "../state/filtered-list.ts";
+import type { FilterWord } from "../state/list-filter.ts";
 import { useResource } from "../state/resource.ts";
+import { inSight, mayDo } from "../state/rights.ts";
+import { taste } from "../state/taste.ts";
 import "../style/executions.css";
 
 const REFRESH_SECONDS = 15;
@@ -50,62 +53,29 @@ const WORDS: readonly FilterWord[] = [
   { word: "before", parameter: "finished_before", hint: "ended before" },
 ];
 
-type ListQuery = NonNullable<Parameters<typeof ask<"GET /executions">>[1]>["query"];
-
 export default function Executions() {
-  const filter = currentFilter();
-  const sort = query.value.get("sort");
-  const asked = toQuery(filter, WORDS);
-  const list = useListing(
-    (cursor, signal) =>
-      ask("GET /executions", {
-        query: { ...asked.query, sort, cursor, limit: 50 } as ListQuery,
-        signal,
-      }),
-    [filter, sort],
-    REFRESH_SECONDS,
-  );
+  const executions = useFilteredList("GET /executions", {
+    words: WORDS,
+    sort: "-id",
+    everySeconds: REFRESH_SECONDS,
+  });
   return (
-    <div class="stack">
-      <div class="head">
-        <h1>Executions</h1>
-      </div>
-      <Hours />
-      <div class="row">
-        <Filter label="Filter of executions" words={WORDS} />
-      </div>
-      <Loaded resource={list} what="executions">
-        {({ items, next }) =>
-          items.length ? (
-            <>
-              <Table
-                label="Executions"
-                columns={COLUMNS}
-                rows={items}
-                keyOf={(execution) => String(execution.id)}
-                onOpen={(execution) => go(`/executions/${execution.id}`)}
-                sort={sort ?? "-id"}
-                onSort={(by) => setQuery({ sort: by === "-id" ? null : by })}
-                onMore={list.more}
-                width={860}
-              />
-              {next && (
-                <button
-                  type="button"
-                  class="button"
-                  disabled={list.loadingMore.value}
-                  onClick={() => void list.more()}
-                >
-                  {list.loadingMore.value ? "Loading …" : "Older ones"}
-                </button>
-              )}
-            </>
-          ) : (
-            <Nothing filter={filter} />
-          )
-        }
-      </Loaded>
-    </div>
+    <ListPage
+      title="Executions"
+      rows="executions"
+      of={executions}
+      placeholder="Such as status:failed job:backup by:ada"
+      intro={<Hours />}
+      columns={COLUMNS}
+      keyOf={(execution) => String(execution.id)}
+      pathOf={(execution) => `/executions/${execution.id}`}
+      width={860}
+      empty={
+        <Empty why={`Nothing has been launched yet${inSight("executions:read")}.`}>
+          {mayDo("jobs:execute") && <Link to="/launch">Launch something</Link>}
+        </Empty>
+      }
+    />
   );
 }
 
@@ -236,7 +206,7 @@ function HourBars({ at, hours }: { at: string; hours: readonly HourCount[] }) {
   return (
     <>
       <div class="wide-bars">
-        <Bars label="Ended executions by the hour" bars={bars} height={BARS_HEIGHT} />
+        <Bars label="Ended executions by the hour" bars={bars} height={BARS_HEIGHT} past />
       </div>
       <p class="row small dim ends">
         <span>{clockOf(newest - (HOURS - 1) * HOUR_MS)}</span>
@@ -247,41 +217,10 @@ function HourBars({ at, hours }: { at: string; hours: readonly HourCount[] }) {
 }
 
 const clockOf = (ms: number): string =>
-  new Date(ms).toLocaleTimeString("en-GB", { hour: "2-digit", minute: "2-digit" });
+  timeWords(new Date(ms), taste.value.clock, { seconds: false });
 
 function filterOfSpan(from: number, ms: number): string {
   const term = (key: string, at: number) =>
     formatTerm({ key, values: [`${new Date(at).toISOString().slice(0, 19)}Z`], not: false });
   return `${term("after", from)} ${term("before", from + ms)}`;
-}
-
-/** Why the list is empty, and which word to drop. */
-function Nothing({ filter }: { filter: string }) {
-  const terms = parseFilter(filter);
-  if (terms.length === 0) {
-    return (
-      <Empty why="Nothing has been launched yet that you may see.">
-        <Link to="/launch">Launch something</Link>
-      </Empty>
-    );
-  }
-  return (
-    <Empty why="No execution fits this filter.">
-      <span class="row">
-        {terms.map((term) => (
-          <button
-            key={formatTerm(term)}
-            type="button"
-            class="button small"
-            onClick={() => {
-              const kept = terms.filter((other) => other !== term).map(formatTerm);
-              setQuery({ q: kept.join(" ") || null }, { replace: false });
-            }}
-          >
-            Without <code>{formatTerm(term)}</code>
-          </button>
-        ))}
-      </span>
-    </Empty>
-  );
 }

@@ -13,7 +13,8 @@ import { Time } from "../parts/time.tsx";
 import { toast } from "../parts/toast.tsx";
 import { Loaded, Trouble } from "../parts/trouble.tsx";
 import { useListing } from "../state/listing.ts";
-import { mayDo } from "../state/rights.ts";
+import { mayDo, mayDoEverywhere } from "../state/rights.ts";
+import { me } from "../state/session.ts";
 import { bytesWords } from "../system/bytes.ts";
 
 export default function Files() {
@@ -27,6 +28,7 @@ export default function Files() {
     {
       name: "actions",
       label: "Actions",
+      bare: true,
       width: "180px",
       cell: (file) => (
         <span class="row">
@@ -38,14 +40,16 @@ export default function Files() {
           >
             <Icon name="download" />
           </a>
-          <button
-            type="button"
-            class="button small danger"
-            aria-label={`Delete ${file.name}`}
-            onClick={() => setDeleted(file)}
-          >
-            Delete …
-          </button>
+          {mayDelete(file) && (
+            <button
+              type="button"
+              class="button small danger"
+              aria-label={`Delete ${file.name}`}
+              onClick={() => setDeleted(file)}
+            >
+              Delete …
+            </button>
+          )}
         </span>
       ),
     },
@@ -54,7 +58,7 @@ export default function Files() {
     <div class="stack">
       <h1>Files</h1>
       {mayDo("jobs:execute") && <Upload onDone={list.restart} />}
-      <Panel title="Stored" flush>
+      <Panel title="Stored files" flush>
         <Loaded resource={list} what="files">
           {({ items }) =>
             items.length ? (
@@ -67,7 +71,7 @@ export default function Files() {
                 width={700}
               />
             ) : (
-              <Empty why="No file is stored. A file transfer copies one to the targets." />
+              <Empty why="No file is stored yet. A file transfer copies one to targets." />
             )
           }
         </Loaded>
@@ -80,7 +84,7 @@ export default function Files() {
           onClose={() => setDeleted(null)}
           onConfirm={async () => {
             await ask("DELETE /files/{id}", { path: { id: String(deleted.id) } });
-            toast(`${deleted.name} is deleted`);
+            toast(`Deleted: ${deleted.name}`);
             await list.restart();
           }}
         >
@@ -89,6 +93,12 @@ export default function Files() {
       )}
     </div>
   );
+}
+
+/** People with a scope delete their own files only. */
+function mayDelete(file: StoredFile): boolean {
+  const own = file.created_by === me.value?.name;
+  return mayDoEverywhere("jobs:execute") || (own && mayDo("jobs:execute"));
 }
 
 function Upload({ onDone }: { onDone: () => Promise<void> }) {

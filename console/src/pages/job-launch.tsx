@@ -3,6 +3,7 @@ import { useEffect, useState } from "preact/hooks";
 import { ask } from "../api/ask.ts";
 import type { ExecuteDraft, Job, ParameterDraft } from "../api/types.ts";
 import { PREFIX } from "../api/url.ts";
+import { labelsOf } from "../jobs/labels.ts";
 import { ParameterFields } from "../launch/parameter-fields.tsx";
 import {
   executeBody,
@@ -17,6 +18,7 @@ import { LaunchButton, Preview, usePreview } from "../launch/preview.tsx";
 import { pickedOf, pickedQuery } from "../launch/selection.ts";
 import { curlLine } from "../parts/command-line.ts";
 import { CopyMenu } from "../parts/copy.tsx";
+import { Empty } from "../parts/empty.tsx";
 import { Field } from "../parts/form.tsx";
 import { Panel } from "../parts/panel.tsx";
 import { Picker } from "../parts/picker.tsx";
@@ -24,14 +26,25 @@ import { Text } from "../parts/text.tsx";
 import { Loaded } from "../parts/trouble.tsx";
 import { Link, query, setQuery } from "../router.tsx";
 import { useResource } from "../state/resource.ts";
-import { mayDo } from "../state/rights.ts";
+import { mayDo, onlyLaunches } from "../state/rights.ts";
 import "../style/launch.css";
 
 export default function JobLaunch({ id }: { id: string }) {
   const job = useResource((signal) => ask("GET /jobs/{id}", { path: { id }, signal }), [id]);
   return (
     <Loaded resource={job} what="the job" heading={`Launch job ${id}`}>
-      {(found) => <LaunchForm key={found.version} job={found} />}
+      {(found) =>
+        mayDo("jobs:execute", labelsOf(found)) ? (
+          <LaunchForm key={found.version} job={found} />
+        ) : (
+          <>
+            <h1>
+              Launch <Text of={found.name} />
+            </h1>
+            <Empty why="Your role does not hold jobs:execute for this job. Ask an administrator." />
+          </>
+        )
+      }
     </Loaded>
   );
 }
@@ -76,7 +89,7 @@ function LaunchForm({ job }: { job: Job }) {
         <h1>
           Launch <Text of={job.name} />
         </h1>
-        {mayDo("jobs:read", null) && <Link to={`/jobs/${job.id}`}>The job</Link>}
+        {!onlyLaunches() && <Link to={`/jobs/${job.id}`}>Show the job</Link>}
       </div>
       {job.description && (
         <p class="dim">
@@ -95,11 +108,13 @@ function LaunchForm({ job }: { job: Job }) {
               />
             </form>
           )}
-          <details open={Object.values(picked).some(Boolean)}>
-            <summary>Only some of its targets</summary>
-            <Picker picked={picked} ofJob onChange={(change) => setQuery(pickedQuery(change))} />
-          </details>
-          <Field label="Why" hint="Stored with the execution">
+          {mayDo("targets:read") && (
+            <details open={Object.values(picked).some(Boolean)}>
+              <summary>Only some of its targets</summary>
+              <Picker picked={picked} ofJob onChange={(change) => setQuery(pickedQuery(change))} />
+            </details>
+          )}
+          <Field label="Reason" hint="Stored with the execution">
             <input
               class="input"
               value={reason}

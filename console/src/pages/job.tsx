@@ -3,6 +3,7 @@ import { useEffect } from "preact/hooks";
 import { ask } from "../api/ask.ts";
 import type { Job as JobAnswer, JobVersion } from "../api/types.ts";
 import { lineDiff, toYaml } from "../jobs/definition.ts";
+import { labelsOf } from "../jobs/labels.ts";
 import { commandLine } from "../parts/command-line.ts";
 import { CopyButton, CopyMenu } from "../parts/copy.tsx";
 import { Empty } from "../parts/empty.tsx";
@@ -40,7 +41,7 @@ function Shown({ job, resource }: { job: JobAnswer; resource: Resource<JobAnswer
   useEffect(() => {
     document.title = `${job.name} · opsjobs`;
   }, [job.name]);
-  const labels = Object.fromEntries(job.tags.map((tag) => tag.split("=", 2) as [string, string]));
+  const labels = labelsOf(job);
   const paused = job.state === "paused";
   const toggle = async () => {
     const path = { id: String(job.id) };
@@ -60,7 +61,7 @@ function Shown({ job, resource }: { job: JobAnswer; resource: Resource<JobAnswer
         <div class="actions">
           {job.state === "active" && mayDo("jobs:execute", labels) && (
             <Link class="button primary" to={`/jobs/${job.id}/launch`}>
-              Launch…
+              Launch …
             </Link>
           )}
           {job.state !== "draft" && mayDo("jobs:update", labels) && (
@@ -82,7 +83,9 @@ function Shown({ job, resource }: { job: JobAnswer; resource: Resource<JobAnswer
         tabs={[
           { name: "definition", label: "Definition", content: () => <Definition job={job} /> },
           { name: "versions", label: "Versions", content: () => <Versions job={job} /> },
-          { name: "schedules", label: "Schedules", content: () => <Schedules job={job} /> },
+          ...(mayDo("schedules:read")
+            ? [{ name: "schedules", label: "Schedules", content: () => <Schedules job={job} /> }]
+            : []),
         ]}
       />
     </div>
@@ -98,7 +101,11 @@ function Recent({ job }: { job: JobAnswer }) {
   return (
     <Panel
       title="Last 30 executions"
-      actions={<Link to={`/executions?q=job-id:${job.id}`}>All executions</Link>}
+      actions={
+        mayDo("executions:read") && (
+          <Link to={`/executions?q=job-id:${job.id}`}>All executions</Link>
+        )
+      }
     >
       <Loaded resource={listed} what="executions">
         {({ items }) => <RecentStrip recent={items[0]?.recent ?? []} links />}
@@ -111,8 +118,8 @@ function Definition({ job }: { job: JobAnswer }) {
   const yaml = useResource(
     async (signal) => {
       // As it was written: without what is the default.
-      const found = await ask("GET /jobs/export", { query: { name: [job.name] }, signal });
-      return toYaml((found.jobs[0] ?? job) as unknown as JobAnswer);
+      const path = { id: String(job.id) };
+      return toYaml(await ask("GET /jobs/{id}/definition", { path, signal }));
     },
     [job.version],
   );
@@ -123,11 +130,13 @@ function Definition({ job }: { job: JobAnswer }) {
           <pre class="definition">
             <Text of={text} />
           </pre>
-          <p class="small dim">
-            To change it:{" "}
-            <code>{commandLine("opsjobs", "jobs", "export", job.name)} &gt; job.yaml</code>, edit,{" "}
-            <code>opsjobs jobs apply -f job.yaml</code>
-          </p>
+          {mayDo("jobs:update", labelsOf(job)) && (
+            <p class="small dim">
+              To change it:{" "}
+              <code>{commandLine("opsjobs", "jobs", "export", job.name)} &gt; job.yaml</code>, edit,{" "}
+              <code>opsjobs jobs apply -f job.yaml</code>
+            </p>
+          )}
         </Panel>
       )}
     </Loaded>
@@ -235,8 +244,12 @@ function Schedules({ job }: { job: JobAnswer }) {
             ))}
           </ul>
         ) : (
-          <Empty why="It runs only when somebody launches it. To schedule it:">
-            <code>{commandLine("opsjobs", "schedules", "add", job.name, "--daily", "02:30")}</code>
+          <Empty why="It has no schedule: it runs only when it is launched.">
+            {mayDo("schedules:manage", labelsOf(job)) && (
+              <code>
+                {commandLine("opsjobs", "schedules", "add", job.name, "--daily", "02:30")}
+              </code>
+            )}
           </Empty>
         )
       }

@@ -1,17 +1,17 @@
 /** Jobs: what do they do, and how do they fare? */
-import { ask } from "../api/ask.ts";
 import type { ListedJob } from "../api/types.ts";
+import { labelsOf } from "../jobs/labels.ts";
 import { Empty } from "../parts/empty.tsx";
-import { currentFilter, Filter, NothingFits } from "../parts/filter.tsx";
+import { ListPage } from "../parts/list-page.tsx";
 import { RecentStrip } from "../parts/recent.tsx";
 import { Status } from "../parts/status.tsx";
-import { type Column, Table } from "../parts/table.tsx";
+import type { Column } from "../parts/table.tsx";
 import { Text } from "../parts/text.tsx";
 import { Time } from "../parts/time.tsx";
-import { Loaded } from "../parts/trouble.tsx";
-import { go, Link, query, setQuery } from "../router.tsx";
-import { type FilterWord, toQuery } from "../state/list-filter.ts";
-import { useListing } from "../state/listing.ts";
+import { Link } from "../router.tsx";
+import { useFilteredList } from "../state/filtered-list.ts";
+import type { FilterWord } from "../state/list-filter.ts";
+import { inSight, mayDo } from "../state/rights.ts";
 import "../style/launch.css";
 
 const REFRESH_SECONDS = 15;
@@ -33,62 +33,36 @@ const WORDS: readonly FilterWord[] = [
   },
 ];
 
-type ListQuery = NonNullable<Parameters<typeof ask<"GET /jobs">>[1]>["query"];
-
 export default function Jobs() {
-  const filter = currentFilter();
-  const sort = query.value.get("sort");
-  const asked = toQuery(filter, WORDS);
-  const list = useListing(
-    (cursor, signal) =>
-      ask("GET /jobs", {
-        query: {
-          ...asked.query,
-          ...(asked.text && { q: asked.text }),
-          sort: sort ?? "name",
-          cursor,
-          recent: RECENT,
-          limit: 50,
-        } as ListQuery,
-        signal,
-      }),
-    [filter, sort],
-    REFRESH_SECONDS,
-  );
+  const jobs = useFilteredList("GET /jobs", {
+    words: WORDS,
+    sort: "name",
+    more: { recent: RECENT },
+    everySeconds: REFRESH_SECONDS,
+  });
   return (
-    <div class="stack">
-      <h1>Jobs</h1>
-      <Filter
-        label="Filter of jobs"
-        words={WORDS}
-        text
-        placeholder="name, status:failed tag:env=prod"
-      />
-      <Loaded resource={list} what="jobs">
-        {({ items }) =>
-          items.length ? (
-            <Table
-              label="Jobs"
-              columns={COLUMNS}
-              rows={items}
-              keyOf={(job) => String(job.id)}
-              onOpen={(job) => go(`/jobs/${job.id}`)}
-              sort={sort ?? "name"}
-              onSort={(by) => setQuery({ sort: by === "name" ? null : by })}
-              onMore={list.more}
-              width={860}
-            />
-          ) : filter ? (
-            <NothingFits one="job" all="jobs" />
-          ) : (
-            <Empty why="There is no job yet that you may see. Write one as YAML, and apply it:">
+    <ListPage
+      title="Jobs"
+      rows="jobs"
+      of={jobs}
+      text
+      placeholder="Part of a name, or status:failed tag:env=prod"
+      columns={mayDo("jobs:execute") ? [...COLUMNS, LAUNCH] : COLUMNS}
+      keyOf={(job) => String(job.id)}
+      pathOf={(job) => `/jobs/${job.id}`}
+      width={860}
+      empty={
+        <Empty why={`There is no job yet${inSight("jobs:read")}.`}>
+          {mayDo("jobs:create") && (
+            <>
+              <p>Write one as YAML, and apply it:</p>
               <pre>{SAMPLE}</pre>
               <code>opsjobs jobs apply -f disk.yaml</code>
-            </Empty>
-          )
-        }
-      </Loaded>
-    </div>
+            </>
+          )}
+        </Empty>
+      }
+    />
   );
 }
 
@@ -137,15 +111,17 @@ const COLUMNS: readonly Column<ListedJob>[] = [
     end: true,
     cell: (job) => <Time at={job.updated_at} ago />,
   },
-  {
-    name: "launch",
-    label: "Now",
-    width: "96px",
-    cell: (job) =>
-      job.state === "active" ? (
-        <Link to={`/jobs/${job.id}/launch`} class="button small">
-          Launch
-        </Link>
-      ) : null,
-  },
 ];
+
+const LAUNCH: Column<ListedJob> = {
+  name: "launch",
+  label: "Actions",
+  bare: true,
+  width: "96px",
+  cell: (job) =>
+    job.state === "active" && mayDo("jobs:execute", labelsOf(job)) ? (
+      <Link to={`/jobs/${job.id}/launch`} class="button small" aria-label={`Launch ${job.name}`}>
+        Launch …
+      </Link>
+    ) : null,
+};

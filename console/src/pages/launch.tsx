@@ -4,6 +4,7 @@ import { ask } from "../api/ask.ts";
 import type { RunDraft } from "../api/types.ts";
 import { PREFIX } from "../api/url.ts";
 import { draftOf, type LaunchDraft, launchCommand, missing, runBody } from "../launch/draft.ts";
+import { JobChoice } from "../launch/job-choice.tsx";
 import { LaunchButton, Preview, usePreview } from "../launch/preview.tsx";
 import { pickedQuery } from "../launch/selection.ts";
 import { curlLine } from "../parts/command-line.ts";
@@ -11,20 +12,27 @@ import { CopyMenu } from "../parts/copy.tsx";
 import { Empty } from "../parts/empty.tsx";
 import { Field } from "../parts/form.tsx";
 import { Panel } from "../parts/panel.tsx";
-import { Picker, Resolved, useResolved, useSettled } from "../parts/picker.tsx";
+import { Picker, Resolved, useResolved } from "../parts/picker.tsx";
 import { Tabs } from "../parts/tabs.tsx";
-import { Text } from "../parts/text.tsx";
 import { Loaded } from "../parts/trouble.tsx";
-import { Link, query, setQuery } from "../router.tsx";
+import { query, setQuery } from "../router.tsx";
 import { useResource } from "../state/resource.ts";
+import { mayDo } from "../state/rights.ts";
 import "../style/launch.css";
 
 const INTERPRETERS = ["bash", "sh", "python", "powershell", "pwsh", "perl", "node"];
-const JOBS_SHOWN = 20;
 
 export default function Launch() {
   const draft = draftOf(query.value);
   const of = (content: () => preact.ComponentChildren) => () => <Ad draft={draft}>{content()}</Ad>;
+  // Targets that one may not see cannot be picked: a job has its own.
+  if (!mayDo("targets:read"))
+    return (
+      <div class="stack">
+        <h1>Launch</h1>
+        <JobChoice />
+      </div>
+    );
   return (
     <div class="stack">
       <h1>Launch</h1>
@@ -34,8 +42,12 @@ export default function Launch() {
         tabs={[
           { name: "command", label: "Command", content: of(() => <CommandFields draft={draft} />) },
           { name: "script", label: "Script", content: of(() => <ScriptFields draft={draft} />) },
-          { name: "file", label: "File", content: of(() => <FileFields draft={draft} />) },
-          { name: "job", label: "Job", content: () => <JobChoice /> },
+          ...(mayDo("jobs:read")
+            ? [
+                { name: "file", label: "File", content: of(() => <FileFields draft={draft} />) },
+                { name: "job", label: "Job", content: () => <JobChoice /> },
+              ]
+            : []),
         ]}
       />
     </div>
@@ -152,7 +164,7 @@ function FileFields({ draft }: { draft: LaunchDraft }) {
     <Loaded resource={files} what="files">
       {({ items }) =>
         items.length === 0 ? (
-          <Empty why="No file has been uploaded that you may use.">
+          <Empty why="No file has been uploaded yet.">
             <code>opsjobs files upload FILE</code>
           </Empty>
         ) : (
@@ -172,7 +184,7 @@ function FileFields({ draft }: { draft: LaunchDraft }) {
               </select>
             </Field>
             <Line
-              label="Goes to"
+              label="Destination"
               name="to"
               value={draft.destination}
               mono
@@ -191,53 +203,21 @@ function How({ draft }: { draft: LaunchDraft }) {
     <fieldset class="form how">
       <legend>How</legend>
       {draft.kind !== "file" && (
-        <Line label="As user" hint="By sudo; empty: the login" name="as" value={draft.user} />
+        <Line
+          label="As user"
+          hint="With sudo; empty: the login user"
+          name="as"
+          value={draft.user}
+        />
       )}
-      <Line label="At a time" hint="Targets; empty: 50" name="parallel" value={draft.parallel} />
+      <Line
+        label="Parallel"
+        hint="Targets at a time; empty: 50"
+        name="parallel"
+        value={draft.parallel}
+      />
       <Line label="Timeout" hint="Such as 60s" name="timeout" value={draft.timeout} />
-      <Line label="Why" hint="Stored with the execution" name="why" value={draft.reason} />
+      <Line label="Reason" hint="Stored with the execution" name="why" value={draft.reason} />
     </fieldset>
-  );
-}
-
-/** Jobs to launch: each has a form of its own. */
-function JobChoice() {
-  const typed = query.value.get("q") ?? "";
-  const q = useSettled(typed, typed);
-  const jobs = useResource(
-    (signal) =>
-      ask("GET /jobs", {
-        query: { state: ["active"], limit: JOBS_SHOWN, sort: "name", ...(q && { q }) },
-        signal,
-      }),
-    [q],
-  );
-  return (
-    <div class="stack">
-      <Line label="Job" hint="A part of its name or description" name="q" value={typed} />
-      <Loaded resource={jobs} what="jobs">
-        {({ items, next }) =>
-          items.length === 0 ? (
-            <Empty why={q ? "No job has this text." : "There is no job that you may launch."} />
-          ) : (
-            <ul class="entries">
-              {items.map((job) => (
-                <li key={job.id}>
-                  <Link to={`/jobs/${job.id}/launch`}>
-                    <b>
-                      <Text of={job.name} />
-                    </b>
-                  </Link>
-                  <span class="dim cut">
-                    <Text of={job.description} />
-                  </span>
-                </li>
-              ))}
-              {next && <li class="dim">There are more: type a part of the name.</li>}
-            </ul>
-          )
-        }
-      </Loaded>
-    </div>
   );
 }

@@ -73,7 +73,7 @@ export default function MyAccount() {
 function Permissions() {
   const held = Object.entries(me.value!.permissions);
   return (
-    <Panel title="What you may do">
+    <Panel title="Your permissions">
       {held.length ? (
         <ul class="permissions">
           {held.map(([permission, scopes]) => (
@@ -86,7 +86,7 @@ function Permissions() {
           ))}
         </ul>
       ) : (
-        <Empty why="Nothing yet. An administrator gives you a role." />
+        <Empty why="You have no permissions yet. Ask an administrator for a role." />
       )}
     </Panel>
   );
@@ -103,7 +103,7 @@ function Logins() {
   };
   return (
     <Panel
-      title="Where you are logged in"
+      title="Your logins"
       flush
       actions={
         (logins.data.value?.items.length ?? 0) > 1 && (
@@ -123,7 +123,7 @@ function Logins() {
               keyOf={(login) => login.id}
             />
           ) : (
-            <Empty why="No login: this page is used with a token." />
+            <Empty why="No logins: this session uses a token." />
           )
         }
       </Loaded>
@@ -183,6 +183,7 @@ function loginColumns(onEnd: (login: Login) => void): Column<Login>[] {
     {
       name: "end",
       label: "Actions",
+      bare: true,
       width: "90px",
       end: true,
       cell: (login) =>
@@ -219,7 +220,7 @@ function Keys() {
               keyOf={(key) => String(key.id)}
             />
           ) : (
-            <Empty why="None. A program that acts for you, such as a script, needs one." />
+            <Empty why="You have no API keys. A script that acts for you needs one." />
           )
         }
       </Loaded>
@@ -285,6 +286,7 @@ function keyColumns(onDelete: (key: ApiKey) => void): Column<ApiKey>[] {
     {
       name: "delete",
       label: "Actions",
+      bare: true,
       width: "100px",
       end: true,
       cell: (key) => (

@@ -4,8 +4,10 @@ import { ask } from "../api/ask.ts";
 import type { Execution, Schedule } from "../api/types.ts";
 import { Name } from "../execution/name-shown.tsx";
 import { Took } from "../execution/took.tsx";
-import { countWords, factsOf, ifPermitted, loadNeeds } from "../now/needs.ts";
+import { JobChoice } from "../launch/job-choice.tsx";
+import { factsOf, loadNeeds } from "../now/needs.ts";
 import { CopyButton } from "../parts/copy.tsx";
+import { countWords } from "../parts/counts.ts";
 import { Empty } from "../parts/empty.tsx";
 import { Icon } from "../parts/icon.tsx";
 import { momentWords } from "../parts/moment.ts";
@@ -18,9 +20,10 @@ import { Time } from "../parts/time.tsx";
 import { TONES, toneOf, worstFirst } from "../parts/tone.ts";
 import { Loaded } from "../parts/trouble.tsx";
 import { Link } from "../router.tsx";
-import { isPlace } from "../routes.ts";
 import { useEvents } from "../state/events.ts";
 import { type Resource, useResource } from "../state/resource.ts";
+import { askIf, inSight, mayDo, onlyLaunches } from "../state/rights.ts";
+import { me } from "../state/session.ts";
 import { taste } from "../state/taste.ts";
 import "../style/now.css";
 
@@ -49,27 +52,44 @@ export default function Now() {
   return (
     <div class="stack">
       <h1 class="hidden-text">Now</h1>
-      <Needs needs={needs} />
-      <Running running={running} next={next} />
-      <Ended ended={ended} />
-      <Next next={next} />
+      {onlyLaunches() ? (
+        <Panel title="Launch a job">
+          <JobChoice />
+        </Panel>
+      ) : (
+        <Needs needs={needs} />
+      )}
+      {mayDo("executions:read") && (
+        <>
+          <Running running={running} next={next} />
+          <Ended ended={ended} />
+        </>
+      )}
+      {mayDo("schedules:read") && <Next next={next} />}
     </div>
   );
 }
 
+/** People who only launch see what they have launched. */
+const mine = () => (onlyLaunches() ? { requested_by: [me.value!.name] } : {});
+
 const loadRunning = (signal: AbortSignal) =>
-  ask("GET /executions", { query: { status: OPEN, limit: 100 }, signal });
+  askIf(mayDo("executions:read"), () =>
+    ask("GET /executions", { query: { ...mine(), status: OPEN, limit: 100 }, signal }),
+  );
 
 const loadEnded = (signal: AbortSignal) => {
   const since = new Date(Date.now() - DAY_MS).toISOString();
-  return ask("GET /executions", {
-    query: { status: ENDED, finished_after: [since], limit: 100 },
-    signal,
-  });
+  return askIf(mayDo("executions:read"), () =>
+    ask("GET /executions", {
+      query: { ...mine(), status: ENDED, finished_after: [since], limit: 100 },
+      signal,
+    }),
+  );
 };
 
 const loadNext = (signal: AbortSignal) =>
-  ifPermitted(
+  askIf(mayDo("schedules:read"), () =>
     ask("GET /schedules", { query: { enabled: ["true"], sort: "next_due_at", limit: 8 }, signal }),
   );
 
@@ -102,8 +122,8 @@ interface RunningProps {
 
 function Running({ running, next }: RunningProps) {
   const data = running.data.value;
-  const number = data && `${data.items.length}${data.next ? "+" : ""}`;
-  const launch = isPlace("/launch") && (
+  const number = data && `${data.items.length.toLocaleString("en")}${data.next ? "+" : ""}`;
+  const launch = mayDo("jobs:execute") && !onlyLaunches() && (
     <Link to="/launch" class="button small">
       Launch …
     </Link>
@@ -111,10 +131,10 @@ function Running({ running, next }: RunningProps) {
   return (
     <Panel title={`Running${number ? ` (${number})` : ""}`} actions={launch} flush>
       <Loaded resource={running} what="what runs">
-        {({ items }) =>
-          items.length ? (
+        {(found) =>
+          found?.items.length ? (
             <ul class="lines running">
-              {items.map((execution) => (
+              {found.items.map((execution) => (
                 <RunningLine key={execution.id} execution={execution} />
               ))}
             </ul>
@@ -149,10 +169,10 @@ function RunningLine({ execution }: { execution: Execution }) {
       </span>
       {wait && (
         <span class="why small">
-          waits: <Text of={wait.reason ?? wait.kind} />
+          waiting: <Text of={wait.reason ?? wait.kind} />
           {approval ? (
             <Link to={`/approvals/${approval}`} class="button small">
-              Look
+              Show
             </Link>
           ) : null}
         </span>
@@ -177,35 +197,38 @@ function Headline({ execution }: { execution: Execution }) {
 /** Nothing runs: what comes next, or how to begin. */
 function Idle({ next }: { next: Schedule | undefined }) {
   const targets = useResource(
-    (signal) => ifPermitted(ask("GET /targets", { query: { page: 1, size: 1 }, signal })),
+    (signal) =>
+      askIf(mayDo("targets:manage"), () =>
+        ask("GET /targets", { query: { page: 1, size: 1 }, signal }),
+      ),
     [],
   );
   if (targets.data.value?.total === 0)
     return (
-      <Empty why="Nothing runs, and there are no targets yet.">
-        <Command text="opsjobs targets add web-1 --host web-1.example.org" />
+      <Empty why={`Nothing is running, and there are no targets yet${inSight("targets:read")}.`}>
+        <Link to="/targets" class="button">
+          Add targets
+        </Link>
         <Command text="opsjobs targets import inventory.yaml" />
-        <p class="dim small">Or try it on machines of a lab:</p>
+        <p class="dim small">Or try it on the machines of a lab:</p>
         <Command text="opsjobs up --lab 20" />
       </Empty>
     );
   return (
-    <Empty why="Nothing runs.">
+    <Empty why="Nothing is running.">
       {next?.next_due_at && (
         <p>
           Next:{" "}
           <Link to={`/schedules/${next.id}`}>
             <Text of={next.job_name ?? next.name} />
-          </Link>{" "}
-          at <Time at={next.next_due_at} />
+          </Link>
+          , <Time at={next.next_due_at} />
         </p>
       )}
-      {isPlace("/launch") ? (
+      {mayDo("jobs:execute") && !onlyLaunches() && (
         <Link to="/launch" class="button">
           Launch …
         </Link>
-      ) : (
-        <Command text="opsjobs run 'uptime' -l env=prod" />
       )}
     </Empty>
   );
@@ -224,7 +247,8 @@ function Ended({ ended }: { ended: Resource<Awaited<ReturnType<typeof loadEnded>
   return (
     <Panel title="Ended in the last day" flush>
       <Loaded resource={ended} what="what ended">
-        {({ items, next }) => {
+        {(found) => {
+          const { items, next } = found ?? { items: [], next: null };
           const order = (one: Execution) => TONES.indexOf(toneOf(one.status));
           const sorted = items.toSorted((a, b) => order(a) - order(b) || b.id - a.id);
           const bad = sorted.filter((one) => one.status !== "completed").slice(0, FAILED_SHOWN);
@@ -279,9 +303,8 @@ function Next({ next }: { next: Resource<Awaited<ReturnType<typeof loadNext>>> }
     <Panel title="Next">
       <Loaded resource={next} what="schedules">
         {(page) => {
-          if (page === null) return <p class="dim">You may not see schedules.</p>;
-          const due = page.items.filter((one) => one.next_due_at);
-          if (!due.length) return <p class="dim">No schedule has a time to come.</p>;
+          const due = (page?.items ?? []).filter((one) => one.next_due_at);
+          if (!due.length) return <p class="dim">No schedule is due.</p>;
           return (
             <ul class="strip">
               {due.map((one) => (

@@ -85,7 +85,7 @@ export default function Safety() {
             {error && <Trouble error={error} />}
             {!answer && !error && (
               <p class="dim">
-                {busy ? "Reading …" : "Type a command or a script: it is read, never run."}
+                {busy ? "Checking …" : "Type a command or script. It is checked, never run."}
               </p>
             )}
             {answer && <Findings answer={answer} text={text} />}
@@ -130,7 +130,7 @@ function useVerdict(text: string, interpreter: string, become: boolean, labels: 
 }
 
 function Findings({ answer, text }: { answer: SafetyCheck; text: string }) {
-  if (!answer.findings.length) return <p>No rule has anything to say about it.</p>;
+  if (!answer.findings.length) return <p>No rule matches.</p>;
   return (
     <ul class="findings">
       {answer.findings.map((finding, index) => (

@@ -2,21 +2,25 @@
 import { useEffect, useState } from "preact/hooks";
 import { ask } from "../api/ask.ts";
 import type { Firing, Schedule as ScheduleAnswer, ScheduleDraft } from "../api/types.ts";
+import { labelsOf } from "../jobs/labels.ts";
 import { commandLine } from "../parts/command-line.ts";
 import { CopyMenu } from "../parts/copy.tsx";
 import { Confirm, Dialog } from "../parts/dialog.tsx";
 import { Empty } from "../parts/empty.tsx";
 import { Field, Form } from "../parts/form.tsx";
+import { zoneOf } from "../parts/moment.ts";
 import { Panel } from "../parts/panel.tsx";
 import { useSettled } from "../parts/picker.tsx";
 import { Status } from "../parts/status.tsx";
 import { Text } from "../parts/text.tsx";
 import { Time } from "../parts/time.tsx";
+import { wordsOf } from "../parts/tone.ts";
 import { Loaded } from "../parts/trouble.tsx";
 import { go, Link } from "../router.tsx";
 import { useListing } from "../state/listing.ts";
 import { type Resource, useResource } from "../state/resource.ts";
-import { mayDo } from "../state/rights.ts";
+import { askIf, mayDo, mayDoEverywhere } from "../state/rights.ts";
+import { taste } from "../state/taste.ts";
 import "../style/launch.css";
 
 const REFRESH_SECONDS = 15;
@@ -46,7 +50,8 @@ function Shown({ schedule, resource }: ShownProps) {
   useEffect(() => {
     document.title = `${schedule.name} · opsjobs`;
   }, [schedule.name]);
-  const manages = mayDo("schedules:manage", null);
+  const labels = useJobLabels(schedule.job_id);
+  const manages = mayDo("schedules:manage", labels);
   return (
     <div class="stack">
       <div class="head">
@@ -56,23 +61,27 @@ function Shown({ schedule, resource }: ShownProps) {
         {!schedule.enabled && <Status state="paused" />}
         <span class="dim">
           of{" "}
-          <Link to={`/jobs/${schedule.job_id}`}>
+          {mayDo("jobs:read") ? (
+            <Link to={`/jobs/${schedule.job_id}`}>
+              <Text of={schedule.job_name ?? String(schedule.job_id)} />
+            </Link>
+          ) : (
             <Text of={schedule.job_name ?? String(schedule.job_id)} />
-          </Link>
+          )}
         </span>
         <div class="actions">
-          {mayDo("jobs:execute", null) && (
+          {manages && mayDo("jobs:execute", labels) && (
             <button type="button" class="button" onClick={() => setAsking("trigger")}>
-              Run now…
+              Run now …
             </button>
           )}
           {manages && (
             <>
               <button type="button" class="button" onClick={() => setAsking("edit")}>
-                Edit…
+                Edit …
               </button>
               <button type="button" class="button" onClick={() => setAsking("pause")}>
-                {schedule.enabled ? "Pause…" : "Resume…"}
+                {schedule.enabled ? "Pause …" : "Resume …"}
               </button>
             </>
           )}
@@ -85,8 +94,9 @@ function Shown({ schedule, resource }: ShownProps) {
         </div>
       </div>
       <p>
-        <Text of={schedule.words} /> · if the one before still runs: {schedule.overlap} · if it is
-        late: {schedule.misfire.replaceAll("_", " ")}, up to {schedule.misfire_window}
+        <Text of={schedule.words} /> · if the previous execution is still running:{" "}
+        {wordsOf(schedule.overlap)} · if a due time was missed: {wordsOf(schedule.misfire)}, up to{" "}
+        {schedule.misfire_window} late
       </p>
       {schedule.paused_reason && (
         <p class="tone hold">
@@ -127,16 +137,27 @@ function Coming({ schedule }: { schedule: ScheduleAnswer }) {
 
 type PreviewAnswer = Awaited<ReturnType<typeof ask<"POST /schedules/preview">>>;
 
-const HERE = Intl.DateTimeFormat().resolvedOptions().timeZone;
+/** The labels of its job, which a scope is compared with; null if that need not be known. */
+function useJobLabels(id: number): Record<string, string> | null {
+  const scoped = !mayDoEverywhere("schedules:manage") && mayDo("schedules:manage");
+  const job = useResource(
+    (signal) =>
+      askIf(scoped && mayDo("jobs:read"), () =>
+        ask("GET /jobs/{id}", { path: { id: String(id) }, signal }),
+      ),
+    [id],
+  );
+  return job.data.value && labelsOf(job.data.value);
+}
 
-/** Due times, also on the clock of the schedule's zone if that is another one. */
+/** Due times, also on the clock of the schedule's zone if that is another one than is shown. */
 function Moments({ found, zone }: { found: PreviewAnswer; zone: string | null }) {
   return (
     <ul class="entries">
       {found.moments.map((moment) => (
         <li key={moment.utc}>
           <Time at={moment.utc} />
-          {zone !== null && zone !== HERE && (
+          {zone !== null && zone !== zoneOf(taste.value.clock) && (
             <span class="dim">
               {moment.local.slice(0, 16).replace("T", " ")} in {zone}
             </span>
@@ -176,13 +197,13 @@ function Past({ id }: { id: string }) {
               {next && (
                 <li>
                   <button type="button" class="button small" onClick={() => void list.more()}>
-                    Older ones
+                    Earlier due times
                   </button>
                 </li>
               )}
             </ul>
           ) : (
-            <Empty why="It was never due yet." />
+            <Empty why="It has not been due yet." />
           )
         }
       </Loaded>
@@ -226,7 +247,7 @@ function Ask({ asking, schedule, onClose }: AskProps) {
           go(`/executions/${launched.id}`);
         }}
       >
-        <p>Its job runs at once, with the schedule's parameters. Its due times stay as they are.</p>
+        <p>Launches its job at once with the schedule's parameters. Its due times stay the same.</p>
       </Confirm>
     );
   const pauses = schedule.enabled;
@@ -244,8 +265,8 @@ function Ask({ asking, schedule, onClose }: AskProps) {
     >
       <p>
         {pauses
-          ? "Due times are skipped, with this reason, until it is resumed."
-          : "It goes on with its next due time. What was skipped stays skipped."}
+          ? "Due times are skipped, with this reason, until the schedule is resumed."
+          : "It continues with its next due time. Skipped due times are not run."}
       </p>
     </Confirm>
   );

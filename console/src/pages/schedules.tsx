@@ -2,17 +2,17 @@
 import { ask } from "../api/ask.ts";
 import type { Schedule } from "../api/types.ts";
 import { Empty } from "../parts/empty.tsx";
-import { currentFilter, Filter } from "../parts/filter.tsx";
+import { ListPage } from "../parts/list-page.tsx";
 import { Panel } from "../parts/panel.tsx";
 import { Status } from "../parts/status.tsx";
-import { type Column, Table } from "../parts/table.tsx";
+import type { Column } from "../parts/table.tsx";
 import { Text } from "../parts/text.tsx";
 import { Time } from "../parts/time.tsx";
-import { Loaded } from "../parts/trouble.tsx";
-import { go, Link, query, setQuery } from "../router.tsx";
-import { type FilterWord, toQuery } from "../state/list-filter.ts";
-import { useListing } from "../state/listing.ts";
+import { Link } from "../router.tsx";
+import { useFilteredList } from "../state/filtered-list.ts";
+import type { FilterWord } from "../state/list-filter.ts";
 import { useResource } from "../state/resource.ts";
+import { inSight, mayDo } from "../state/rights.ts";
 import "../style/launch.css";
 
 const REFRESH_SECONDS = 15;
@@ -26,64 +26,37 @@ const WORDS: readonly FilterWord[] = [
   { word: "owner", parameter: "owner" },
 ];
 
-type ListQuery = NonNullable<Parameters<typeof ask<"GET /schedules">>[1]>["query"];
-
 export default function Schedules() {
-  const filter = currentFilter();
-  const sort = query.value.get("sort");
-  const asked = toQuery(filter, WORDS);
-  const list = useListing(
-    (cursor, signal) =>
-      ask("GET /schedules", {
-        query: {
-          ...asked.query,
-          ...(asked.text && { q: asked.text }),
-          sort: sort ?? "next_due_at",
-          cursor,
-          limit: 100,
-        } as ListQuery,
-        signal,
-      }),
-    [filter, sort],
-    REFRESH_SECONDS,
-  );
+  const schedules = useFilteredList("GET /schedules", {
+    words: WORDS,
+    sort: "next_due_at",
+    limit: 100,
+    everySeconds: REFRESH_SECONDS,
+  });
   return (
-    <div class="stack">
-      <div class="head">
-        <h1>Schedules</h1>
-        <Link to="/tonight">What runs tonight</Link>
-      </div>
-      <Missed />
-      <Filter
-        label="Filter of schedules"
-        words={WORDS}
-        text
-        placeholder="name or job, enabled:false"
-      />
-      <Loaded resource={list} what="schedules">
-        {({ items }) =>
-          items.length ? (
-            <Table
-              label="Schedules"
-              columns={COLUMNS}
-              rows={items}
-              keyOf={(schedule) => String(schedule.id)}
-              onOpen={(schedule) => go(`/schedules/${schedule.id}`)}
-              sort={sort ?? "next_due_at"}
-              onSort={(by) => setQuery({ sort: by === "next_due_at" ? null : by })}
-              onMore={list.more}
-              width={900}
-            />
-          ) : filter ? (
-            <Empty why="No schedule fits this filter." />
-          ) : (
-            <Empty why="Nothing runs by itself yet that you may see. To run a job every night:">
+    <ListPage
+      title="Schedules"
+      rows="schedules"
+      of={schedules}
+      text
+      placeholder="Part of a name or job, or enabled:false type:cron"
+      actions={<Link to="/tonight">What runs tonight</Link>}
+      intro={<Missed />}
+      columns={COLUMNS}
+      keyOf={(schedule) => String(schedule.id)}
+      pathOf={(schedule) => `/schedules/${schedule.id}`}
+      width={900}
+      empty={
+        <Empty why={`There is no schedule yet${inSight("schedules:read")}.`}>
+          {mayDo("schedules:manage") && (
+            <>
+              <p>To run a job every night:</p>
               <code>opsjobs schedules add JOB --daily 02:30</code>
-            </Empty>
-          )
-        }
-      </Loaded>
-    </div>
+            </>
+          )}
+        </Empty>
+      }
+    />
   );
 }
 
@@ -98,7 +71,7 @@ function Missed() {
   const items = missed.data.value?.items ?? [];
   if (items.length === 0) return null;
   return (
-    <Panel title="Missed and failed lately" flush>
+    <Panel title="Recently missed or failed" flush>
       <ul class="entries">
         {items.map((firing) => (
           <li key={firing.id}>
@@ -167,7 +140,7 @@ const COLUMNS: readonly Column<Schedule>[] = [
           <Time at={schedule.last_firing.due_at} ago />
         </span>
       ) : (
-        <span class="dim">never due yet</span>
+        <span class="dim">not due yet</span>
       ),
   },
 ];

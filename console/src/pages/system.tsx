@@ -42,7 +42,7 @@ export default function System() {
                   width={640}
                 />
               ) : (
-                <Empty why="No worker is there: nothing runs until one starts.">
+                <Empty why="No worker is connected: nothing runs until one starts.">
                   <code>opsjobs worker</code>
                 </Empty>
               )}
@@ -57,7 +57,7 @@ export default function System() {
                   width={560}
                 />
               ) : (
-                <Empty why="Nothing waits in any zone." />
+                <Empty why="No runs are queued in any zone." />
               )}
             </Panel>
             {data.integrations.length > 0 && (

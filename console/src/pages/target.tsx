@@ -16,6 +16,7 @@ import { Loaded } from "../parts/trouble.tsx";
 import { go, Link } from "../router.tsx";
 import { useListing } from "../state/listing.ts";
 import { type Resource, useResource } from "../state/resource.ts";
+import { inSight, mayDo } from "../state/rights.ts";
 import { TargetActions } from "../targets/actions.tsx";
 import { healthReason } from "../targets/health.ts";
 
@@ -59,7 +60,9 @@ function Shown({ target, resource }: { target: ShownTarget; resource: Resource<S
       <Tabs
         label="About the target"
         tabs={[
-          { name: "runs", label: "Runs", content: () => <Runs id={target.id} /> },
+          ...(mayDo("executions:read")
+            ? [{ name: "runs", label: "Runs", content: () => <Runs id={target.id} /> }]
+            : []),
           { name: "details", label: "Details", content: () => <Details target={target} /> },
         ]}
       />
@@ -88,7 +91,7 @@ function Runs({ id }: { id: string }) {
             width={760}
           />
         ) : (
-          <Empty why="Nothing has run on it yet that you may see." />
+          <Empty why={`Nothing has run on it yet${inSight("executions:read")}.`} />
         )
       }
     </Loaded>

@@ -1,93 +1,84 @@
-/** Targets: which machines are sick? */
-import { ask } from "../api/ask.ts";
+/** Targets: which machines are unhealthy? */
+import { useState } from "preact/hooks";
 import type { ShownTarget } from "../api/types.ts";
-import { Empty } from "../parts/empty.tsx";
-import { currentFilter, Filter, NothingFits } from "../parts/filter.tsx";
+import { Empty, None } from "../parts/empty.tsx";
+import { ListPage } from "../parts/list-page.tsx";
 import { Status } from "../parts/status.tsx";
-import { type Column, Table } from "../parts/table.tsx";
+import type { Column } from "../parts/table.tsx";
 import { Text } from "../parts/text.tsx";
 import { Time } from "../parts/time.tsx";
 import { wordsOf } from "../parts/tone.ts";
-import { Loaded } from "../parts/trouble.tsx";
-import { go, Link, query, setQuery } from "../router.tsx";
-import { type FilterWord, toQuery } from "../state/list-filter.ts";
-import { useListing } from "../state/listing.ts";
+import { Link, setQuery } from "../router.tsx";
+import { useFilteredList } from "../state/filtered-list.ts";
+import type { FilterWord } from "../state/list-filter.ts";
+import { inSight, mayDo } from "../state/rights.ts";
+import { AddTarget, ImportTargets } from "../targets/add.tsx";
 import { healthReason } from "../targets/health.ts";
+import { TestDialog } from "../targets/test.tsx";
 
 const REFRESH_SECONDS = 15;
-const HEALTHS = ["sick", "maintenance", "unknown", "ok"] as const;
+const HEALTHS = ["unhealthy", "maintenance", "unknown", "ok"] as const;
 
 const WORDS: readonly FilterWord[] = [
   { word: "health", parameter: "health", values: HEALTHS },
-  { word: "label", parameter: "selector", hint: "such as env=prod" },
+  { word: "label", parameter: "selector", hint: "such as env=prod", joined: true },
   { word: "group", parameter: "groups" },
   { word: "zone", parameter: "zone" },
   { word: "transport", parameter: "transport", values: ["ssh", "winrm", "local"] },
 ];
 
-type ListQuery = NonNullable<Parameters<typeof ask<"GET /targets">>[1]>["query"];
-
-/** Return the filter as the API takes it: all labels are one selector. */
-export function targetsQuery(filter: string): Record<string, string | string[]> {
-  const { query: asked, text } = toQuery(filter, WORDS);
-  const { selector, ...rest } = asked;
-  return {
-    ...rest,
-    ...(selector && { selector: selector.join(",") }),
-    ...(text && { q: text }),
-  };
-}
+type Open = "add" | "import" | { test: ShownTarget } | null;
 
 export default function Targets() {
-  const filter = currentFilter();
-  const sort = query.value.get("sort");
-  const list = useListing(
-    (cursor, signal) =>
-      ask("GET /targets", {
-        query: {
-          ...targetsQuery(filter),
-          sort: sort ?? "name",
-          cursor,
-          limit: 100,
-          facets: ["health"],
-        } as ListQuery,
-        signal,
-      }),
-    [filter, sort],
-    REFRESH_SECONDS,
-  );
+  const [open, setOpen] = useState<Open>(null);
+  const targets = useFilteredList("GET /targets", {
+    words: WORDS,
+    // Those with trouble first.
+    sort: "health",
+    more: { facets: ["health"] },
+    limit: 100,
+    everySeconds: REFRESH_SECONDS,
+  });
+  const close = () => {
+    setOpen(null);
+    void targets.list.restart();
+  };
+  const manages = mayDo("targets:manage");
   return (
-    <div class="stack">
-      <h1>Targets</h1>
-      <Filter
-        label="Filter of targets"
-        words={WORDS}
+    <>
+      <ListPage
+        title="Targets"
+        rows="targets"
+        of={targets}
         text
-        placeholder="name or host, health:sick label:env=prod"
-      />
-      <Loaded resource={list} what="targets">
-        {({ items, facets }) => (
-          <>
-            <Healths counts={facets?.["health"] ?? {}} filter={filter} />
-            {items.length ? (
-              <Table
-                label="Targets"
-                columns={COLUMNS}
-                rows={items}
-                keyOf={(target) => target.id}
-                onOpen={(target) => go(pathOf(target))}
-                sort={sort ?? "name"}
-                onSort={(by) => setQuery({ sort: by === "name" ? null : by })}
-                onMore={list.more}
-                width={860}
-              />
-            ) : (
-              <Nothing filter={filter} />
-            )}
-          </>
+        placeholder="Part of a name or host, or health:unhealthy label:env=prod"
+        actions={
+          manages && (
+            <>
+              <button type="button" class="button" onClick={() => setOpen("add")}>
+                Add …
+              </button>
+              <button type="button" class="button" onClick={() => setOpen("import")}>
+                Import …
+              </button>
+            </>
+          )
+        }
+        above={({ facets }) => (
+          <Healths counts={facets?.["health"] ?? {}} filter={targets.filter} />
         )}
-      </Loaded>
-    </div>
+        columns={manages ? [...COLUMNS, testColumn((test) => setOpen({ test }))] : COLUMNS}
+        keyOf={(target) => target.id}
+        pathOf={pathOf}
+        width={manages ? 960 : 860}
+        empty={<NoTargets />}
+      />
+      {open === "add" && <AddTarget onClose={close} />}
+      {open === "import" && <ImportTargets onClose={close} />}
+      {open !== null && typeof open === "object" && (
+        <TestDialog target={open.test} onClose={close} />
+      )}
+    </>
   );
 }
 
@@ -125,15 +116,38 @@ function Healths({ counts, filter }: { counts: Record<string, number>; filter: s
   );
 }
 
-function Nothing({ filter }: { filter: string }) {
-  if (filter) return <NothingFits one="target" all="targets" />;
+function NoTargets() {
   return (
-    <Empty why="There are no targets that you may see. Add one, import an inventory, or try the lab:">
-      <code>opsjobs targets add web-1 10.0.0.5 -c deploy</code>
-      <code>opsjobs targets import inventory.ini</code>
-      <code>opsjobs up --lab 20</code>
+    <Empty why={`There are no targets yet${inSight("targets:read")}.`}>
+      {mayDo("targets:manage") && (
+        <>
+          <p>Add one, import an inventory file, or try the lab:</p>
+          <code>opsjobs targets import inventory.ini</code>
+          <code>opsjobs up --lab 20</code>
+        </>
+      )}
     </Empty>
   );
+}
+
+function testColumn(onTest: (target: ShownTarget) => void): Column<ShownTarget> {
+  return {
+    name: "test",
+    label: "Actions",
+    bare: true,
+    width: "80px",
+    cell: (target) =>
+      mayDo("targets:manage", target.labels) && (
+        <button
+          type="button"
+          class="button small"
+          aria-label={`Test ${target.name}`}
+          onClick={() => onTest(target)}
+        >
+          Test
+        </button>
+      ),
+  };
 }
 
 const COLUMNS: readonly Column<ShownTarget>[] = [
@@ -154,13 +168,17 @@ const COLUMNS: readonly Column<ShownTarget>[] = [
     name: "health",
     label: "Health",
     width: "minmax(130px, 1fr)",
+    sort: "health",
     cell: (target) => target.health && <Status state={target.health.status} />,
   },
   {
     name: "why",
-    label: "Why",
-    width: "minmax(160px, 2fr)",
-    cell: (target) => <Text of={healthReason(target.health)} />,
+    label: "What is wrong",
+    width: "minmax(200px, 3fr)",
+    cell: (target) => {
+      const reason = healthReason(target.health);
+      return reason ? <Text of={reason} /> : <None />;
+    },
   },
   {
     name: "contact",

@@ -1,22 +1,29 @@
 /** Tonight: what runs by itself until tomorrow morning, and in the coming week? */
+import { useState } from "preact/hooks";
 import { ask } from "../api/ask.ts";
 import type { Hour, UpcomingMoment } from "../api/types.ts";
 import { type Bar, Bars } from "../parts/bars.tsx";
 import { Empty } from "../parts/empty.tsx";
+import { dayWords, timeWords } from "../parts/moment.ts";
 import { Panel } from "../parts/panel.tsx";
+import { Status } from "../parts/status.tsx";
 import { Text } from "../parts/text.tsx";
 import { Time } from "../parts/time.tsx";
 import { Loaded } from "../parts/trouble.tsx";
+import { countWords } from "../parts/counts.ts";
 import { Link } from "../router.tsx";
 import { listed, nightEnd, sameMinute } from "../schedules/night.ts";
 import { useResource } from "../state/resource.ts";
+import { taste } from "../state/taste.ts";
 import "../style/launch.css";
 
 const REFRESH_SECONDS = 60;
 const BARS_HEIGHT = 64;
 const LISTED = 500;
+const HOUR_MS = 3_600_000;
 
 export default function Tonight() {
+  const { clock } = taste.value;
   const until = nightEnd(new Date());
   const moments = useResource(
     (signal) =>
@@ -30,7 +37,7 @@ export default function Tonight() {
   return (
     <div class="stack">
       <h1>Tonight</h1>
-      <Panel title={`Until ${until.toLocaleString("en-GB", CLOCK)}`} flush>
+      <Panel title={`Until ${dayWords(until, clock)} ${timeWords(until, clock, SHORT)}`} flush>
         <Loaded resource={moments} what="due times">
           {(found) =>
             found.moments.length ? (
@@ -54,7 +61,7 @@ export default function Tonight() {
   );
 }
 
-const CLOCK = { weekday: "short", hour: "2-digit", minute: "2-digit" } as const;
+const SHORT = { seconds: false };
 
 function Entries({ moments }: { moments: readonly UpcomingMoment[] }) {
   const { single, often } = listed(moments);
@@ -83,7 +90,7 @@ function Moment({ moment, count = 1 }: { moment: UpcomingMoment; count?: number 
         <Text of={schedule.name} />
       </Link>
       <span class="dim">
-        {targets === 0 ? "never executed yet" : `${targets.toLocaleString("en")} targets`}
+        {targets === 0 ? "never executed yet" : countWords(targets, "target")}
       </span>
       {closed && (
         <span class="tone hold">
@@ -118,32 +125,42 @@ function NothingTonight() {
   );
   const first = next.data.value?.items[0];
   return (
-    <Empty why="Nothing runs by itself tonight.">
+    <Empty why="Nothing is due tonight.">
       {first?.next_due_at ? (
         <p>
           Next: <Link to={`/schedules/${first.id}`}>{first.name}</Link>{" "}
           <Time at={first.next_due_at} />
         </p>
       ) : (
-        <p class="dim">No schedule has a due time to come.</p>
+        <p class="dim">No schedule is due.</p>
       )}
     </Empty>
   );
 }
 
-/** The load of each hour of the coming week. */
+/** The load of each hour of the coming week; an hour lists what is due in it. */
 function Week() {
   const forecast = useResource(
     (signal) => ask("GET /schedules/forecast", { signal }),
     [],
     REFRESH_SECONDS,
   );
+  const [hour, setHour] = useState<Hour | null>(null);
   return (
     <Panel title="The coming week, by the hour">
       <Loaded resource={forecast} what="the forecast">
         {(week) => (
           <div class="stack-tight">
-            <Bars label="Firings by the hour" bars={week.hours.map(barOf)} height={BARS_HEIGHT} />
+            <p class="row small">
+              <Status state="running" label="due" />
+              <Status state="paused" label="skipped by a calendar" />
+            </p>
+            <Bars
+              label="Due times by the hour"
+              bars={week.hours.map((one) => barOf(one, () => setHour(one)))}
+              height={BARS_HEIGHT}
+            />
+            {hour && <InHour key={hour.from} hour={hour} />}
             <p>
               <Text of={week.words} />
             </p>
@@ -162,11 +179,53 @@ function Week() {
   );
 }
 
-function barOf(hour: Hour): Bar {
-  const at = new Date(hour.from).toLocaleString("en-GB", CLOCK);
+/** What is due in an hour. */
+function InHour({ hour }: { hour: Hour }) {
+  const to = new Date(Date.parse(hour.from) + HOUR_MS).toISOString();
+  const moments = useResource(
+    (signal) =>
+      ask("GET /schedules/moments", { query: { from: hour.from, to, limit: LISTED }, signal }),
+    [hour.from],
+  );
+  return (
+    <section aria-label={hourWords(hour)} aria-live="polite">
+      <h3>{hourWords(hour)}</h3>
+      <Loaded resource={moments} what="due times">
+        {(found) =>
+          found.moments.length ? (
+            <Entries moments={found.moments} />
+          ) : (
+            <Empty why="Nothing is due in this hour." />
+          )
+        }
+      </Loaded>
+    </section>
+  );
+}
+
+/** The hour in words: Mon 30 Nov, 02:00 to 03:00. */
+function hourWords({ from }: Hour): string {
+  const { clock } = taste.value;
+  const [start, end] = [new Date(from), new Date(Date.parse(from) + HOUR_MS)];
+  return `${dayWords(start, clock)}, ${timeWords(start, clock, SHORT)} to ${timeWords(end, clock, SHORT)}`;
+}
+
+function barOf(hour: Hour, onChoose: () => void): Bar {
+  const { clock } = taste.value;
+  const start = new Date(hour.from);
+  const time = timeWords(start, clock, SHORT);
+  const facts = [
+    countWords(hour.firings, "due time"),
+    countWords(hour.targets, "target"),
+    ...(hour.closed ? [`${hour.closed} skipped`] : []),
+  ];
   return {
-    label: `${at}: ${hour.firings} firings, ${hour.targets} targets, ${hour.closed} closed`,
+    label: `${hourWords(hour)}: ${hour.firings + hour.closed ? facts.join(", ") : "nothing"}`,
     parts: { running: hour.firings, paused: hour.closed },
-    onChoose: () => {},
+    // A mark each six hours: the day at midnight.
+    ...(/^(00|06|12|18):/.test(time) && {
+      mark: time.startsWith("00") ? dayWords(start, clock) : time,
+    }),
+    onChoose,
   };
 }

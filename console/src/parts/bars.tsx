@@ -1,5 +1,5 @@
 /** Columns over time or classes: each a button or a link with its words, wide enough to be hit. */
-import { useEffect, useRef } from "preact/hooks";
+import { useEffect, useRef, useState } from "preact/hooks";
 import { toneOf } from "./tone.ts";
 
 export interface Bar {
@@ -7,6 +7,8 @@ export interface Bar {
   label: string;
   /** Sizes by state, drawn from the bottom. */
   parts: Record<string, number>;
+  /** Stands below the bar: every few bars the hour or the day. */
+  mark?: string;
   href?: string;
   onChoose?: () => void;
 }
@@ -15,35 +17,64 @@ interface BarsProps {
   label: string;
   bars: readonly Bar[];
   height?: number;
+  /** The last bar is now. */
+  past?: boolean;
 }
 
-export function Bars({ label, bars, height = 48 }: BarsProps) {
+export function Bars({ label, bars, height = 48, past = false }: BarsProps) {
   const box = useRef<HTMLDivElement>(null);
-  // The last column is the newest: where not all fit, it is the one that is shown.
+  // Of the past the last column is the newest: if not all fit, it is the one that is shown.
   useEffect(() => {
-    box.current!.scrollLeft = box.current!.scrollWidth;
+    if (past) box.current!.scrollLeft = box.current!.scrollWidth;
   }, [bars.length]);
+  // One stop of the Tab key; arrows go on from there.
+  const [at, setAt] = useState<number | null>(null);
+  const stop = Math.min(at ?? (past ? bars.length - 1 : 0), bars.length - 1);
+  const onKeyDown = (event: KeyboardEvent) => {
+    const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+    const to = stop + (step ?? 0);
+    if (!step || to < 0 || to >= bars.length) return;
+    event.preventDefault();
+    setAt(to);
+    (box.current!.children[to] as HTMLElement).focus();
+  };
   const most = Math.max(1, ...bars.map((bar) => sum(bar.parts)));
   return (
     <div
       ref={box}
-      class="bars"
+      class={bars.some((bar) => bar.mark) ? "bars marked" : "bars"}
       role="group"
       aria-label={label}
       style={{ "--bars-height": `${height}px` }}
+      onKeyDown={onKeyDown}
     >
       {bars.map((bar, index) => {
-        const inside = Object.entries(bar.parts)
-          .filter(([, size]) => size > 0)
-          .map(([state, size]) => (
-            <i
-              key={state}
-              class={toneOf(state)}
-              style={{ blockSize: `${Math.max(4, (size / most) * 100)}%` }}
-            />
-          ));
+        const inside = (
+          <>
+            {Object.entries(bar.parts)
+              .filter(([, size]) => size > 0)
+              .map(([state, size]) => (
+                <i
+                  key={state}
+                  class={toneOf(state)}
+                  style={{ blockSize: `${Math.max(4, (size / most) * 100)}%` }}
+                />
+              ))}
+            {bar.mark && (
+              <span class="mark" aria-hidden="true">
+                {bar.mark}
+              </span>
+            )}
+          </>
+        );
         return bar.href ? (
-          <a key={index} href={bar.href} title={bar.label} aria-label={bar.label}>
+          <a
+            key={index}
+            href={bar.href}
+            title={bar.label}
+            aria-label={bar.label}
+            tabIndex={index === stop ? 0 : -1}
+          >
             {inside}
           </a>
         ) : (
@@ -52,6 +83,7 @@ export function Bars({ label, bars, height = 48 }: BarsProps) {
             type="button"
             title={bar.label}
             aria-label={bar.label}
+            tabIndex={index === stop ? 0 : -1}
             onClick={bar.onChoose}
           >
             {inside}

@@ -10,7 +10,7 @@ export async function copy(text: string, what: string): Promise<void> {
     await navigator.clipboard.writeText(text);
     toast(`Copied: ${what}`);
   } catch {
-    toast(`The browser does not let this page copy. Copy it by hand: ${text}`, "bad");
+    toast(`The browser refuses to copy. Copy it by hand: ${text}`, "bad");
   }
 }
 

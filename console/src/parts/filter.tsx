@@ -2,7 +2,6 @@
 import { useEffect, useId, useRef, useState } from "preact/hooks";
 import { query, setQuery } from "../router.tsx";
 import { completions, type FilterWord, toQuery } from "../state/list-filter.ts";
-import { Empty } from "./empty.tsx";
 
 const TYPING_MS = 300;
 
@@ -70,9 +69,9 @@ export function Filter({
   const names = words.map((one) => `${one.word}:`).join(" ");
   const fault =
     unknown.length && !anyWord
-      ? `Not a word of this list: ${unknown.join(" ")}. It has ${names}`
+      ? `Unknown: ${unknown.join(" ")}. This list takes ${names}`
       : free && !text
-        ? `"${free}" has no word before it. This list has ${names}`
+        ? `"${free}": write what it is, such as ${words[0]?.word}:${free}. This list takes ${names}`
         : null;
   return (
     <div class="filter">
@@ -105,7 +104,7 @@ export function Filter({
       <div
         id={`${id}-options`}
         role="listbox"
-        aria-label="Words"
+        aria-label="Suggestions"
         class={options.length ? "options" : ""}
       >
         {options.map((option, index) => (
@@ -132,20 +131,5 @@ export function Filter({
         </p>
       )}
     </div>
-  );
-}
-
-/** A list that is empty because of its filter, and the way out. `one`, `all`: job, jobs. */
-export function NothingFits({ one, all }: { one: string; all: string }) {
-  return (
-    <Empty why={`No ${one} fits this filter.`}>
-      <button
-        type="button"
-        class="button"
-        onClick={() => setQuery({ q: null }, { replace: false })}
-      >
-        Show all {all}
-      </button>
-    </Empty>
   );
 }

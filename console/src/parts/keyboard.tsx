@@ -2,8 +2,8 @@
 import { signal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
 import { go, path } from "../router.tsx";
-import { NAVIGATION } from "../routes.ts";
 import { bind, bindings, type KeyBinding, KeyReader, nameOf } from "../state/keys.ts";
+import { places } from "../state/rights.ts";
 import { setTaste, taste } from "../state/taste.ts";
 import { Dialog } from "./dialog.tsx";
 
@@ -28,7 +28,7 @@ const COMMON: readonly KeyBinding[] = [
   },
   {
     keys: "?",
-    label: "Show these keys",
+    label: "Show the keyboard shortcuts",
     group: "Everywhere",
     run: () => {
       helpOpen.value = true;
@@ -41,14 +41,18 @@ const COMMON: readonly KeyBinding[] = [
   { keys: "j", label: "Next row", group: "Rows", keyOnly: true, run: () => row("ArrowDown") },
   { keys: "k", label: "Previous row", group: "Rows", keyOnly: true, run: () => row("ArrowUp") },
   { keys: "Enter", label: "Open the row", group: "Rows", keyOnly: true, run: () => row("Enter") },
-  { keys: "x", label: "Choose the row", group: "Rows", keyOnly: true, run: () => row(" ") },
-  ...NAVIGATION.map((entry) => ({
+  { keys: "x", label: "Select the row", group: "Rows", keyOnly: true, run: () => row(" ") },
+];
+
+/** Keys of the places that the person may go to. */
+export function placeKeys(): readonly KeyBinding[] {
+  return places().map((entry) => ({
     keys: `g ${entry.key}`,
     label: entry.label,
     group: "Go" as const,
-    run: () => go(entry.path),
-  })),
-];
+    run: () => go(entry.to),
+  }));
+}
 
 const reader = new KeyReader();
 
@@ -115,7 +119,7 @@ export function Help() {
   const groups = Map.groupBy(bindings(), (binding) => binding.group);
   const on = taste.value.singleKeys === "on";
   return (
-    <Dialog title="Keys" onClose={close} wide>
+    <Dialog title="Keyboard shortcuts" onClose={close} wide>
       <div class="keys">
         {(["Everywhere", "This page", "Rows", "Go"] as const).map((group) => (
           <section key={group}>
@@ -140,7 +144,7 @@ export function Help() {
             checked={on}
             onChange={() => setTaste({ singleKeys: on ? "off" : "on" })}
           />
-          Keys without Ctrl are on
+          Single-key shortcuts are on
         </label>
         <button type="button" class="button" onClick={close}>
           Close

@@ -204,7 +204,7 @@ export function ProofDialog() {
   const [password, setPassword] = useState("");
   const onClose = () => proofGate.close({ passed: false });
   return (
-    <Dialog title="Is it still you?" onClose={onClose}>
+    <Dialog title="Confirm that it is you" onClose={onClose}>
       <p class="dim">
         You last proved who you are over 10 minutes ago, and this changes credentials, people or
         keys, or overrides the safety check.

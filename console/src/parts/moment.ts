@@ -33,16 +33,44 @@ export function agoWords(at: Date, now: Date): string {
   return ms > 0 ? `${words} ago` : `in ${words}`;
 }
 
-/** Return date and time with the zone; `day` false leaves out the date of today. */
-export function momentWords(at: Date, clock: "local" | "utc", now: Date = new Date()): string {
-  const zone = clock === "utc" ? { timeZone: "UTC" } : {};
-  const sameDay = dayOf(at, zone) === dayOf(now, zone);
-  const time = at.toLocaleTimeString("en-GB", { ...zone, hour12: false });
-  return `${sameDay ? "" : `${dayOf(at, zone)} `}${time}${clock === "utc" ? " UTC" : ""}`;
+/** Times are those of the browser's zone, or UTC; the bar of the console names it once. */
+export type Clock = "local" | "utc";
+
+/** Return the name of the zone, such as Europe/Berlin. */
+export function zoneOf(clock: Clock): string {
+  return clock === "utc" ? "UTC" : Intl.DateTimeFormat().resolvedOptions().timeZone;
 }
 
-function dayOf(at: Date, zone: { timeZone?: string }): string {
-  const parts = { ...zone, weekday: "short", day: "numeric", month: "short" } as const;
-  const year = at.getFullYear() === new Date().getFullYear() ? {} : ({ year: "numeric" } as const);
+/** Return date and time; without the date if it is today. */
+export function momentWords(at: Date, clock: Clock, now: Date = new Date()): string {
+  const day = dayWords(at, clock, now);
+  const sameDay = day === dayWords(now, clock, now);
+  return `${sameDay ? "" : `${day} `}${timeWords(at, clock)}`;
+}
+
+/** Return the time of day: 02:30:00, or 02:30. */
+export function timeWords(at: Date, clock: Clock, { seconds = true } = {}): string {
+  const words = at.toLocaleTimeString("en-GB", { hour12: false, ...zonePart(clock) });
+  return seconds ? words : words.slice(0, 5);
+}
+
+/** Return all of a moment: its date with the year, its time and zone, and its time in UTC. */
+export function fullWords(at: Date, clock: Clock): string {
+  const parts = { weekday: "short", day: "numeric", month: "short", year: "numeric" } as const;
+  const day = at.toLocaleDateString("en-GB", { ...parts, ...zonePart(clock) }).replace(",", "");
+  const time = { hour: "2-digit", minute: "2-digit", second: "2-digit" } as const;
+  const zone = { ...time, timeZoneName: "short", ...zonePart(clock) } as const;
+  const words = `${day} ${at.toLocaleTimeString("en-GB", zone)}`;
+  return words.endsWith(" UTC") ? words : `${words} · ${timeWords(at, "utc")} UTC`;
+}
+
+/** Return the date: Sun 29 Nov; with the year if it is another one. */
+export function dayWords(at: Date, clock: Clock, now: Date = new Date()): string {
+  const parts = { weekday: "short", day: "numeric", month: "short", ...zonePart(clock) } as const;
+  const year = at.getFullYear() === now.getFullYear() ? {} : ({ year: "numeric" } as const);
   return at.toLocaleDateString("en-GB", { ...parts, ...year }).replace(",", "");
+}
+
+function zonePart(clock: Clock): { timeZone?: string } {
+  return clock === "utc" ? { timeZone: "UTC" } : {};
 }

@@ -3,9 +3,8 @@ import { useEffect, useId, useMemo, useRef, useState } from "preact/hooks";
 import { ask } from "../api/ask.ts";
 import { nameOf } from "../execution/name.ts";
 import { go } from "../router.tsx";
-import { NAVIGATION } from "../routes.ts";
 import { bindings } from "../state/keys.ts";
-import { mayDo } from "../state/rights.ts";
+import { mayDo, onlyLaunches, places } from "../state/rights.ts";
 import { setTaste } from "../state/taste.ts";
 import { Dialog } from "./dialog.tsx";
 import { Keys, paletteOpen } from "./keyboard.tsx";
@@ -94,7 +93,7 @@ export function Palette() {
           </div>
         ))}
       </div>
-      {choices.length === 0 && <p class="dim">Nothing fits.</p>}
+      {choices.length === 0 && <p class="dim">Nothing found.</p>}
     </Dialog>
   );
 }
@@ -102,12 +101,11 @@ export function Palette() {
 /** Pages, what this page can do, and the looks. */
 function fixedChoices(): Choice[] {
   const keys = bindings();
-  const seen = NAVIGATION.filter((entry) => !entry.needs || mayDo(entry.needs));
-  const pages = seen.map((entry) => ({
+  const pages = places().map((entry) => ({
     label: entry.label,
     kind: "page",
     keys: `g ${entry.key}`,
-    run: () => go(entry.path),
+    run: () => go(entry.to),
   }));
   const actions = keys
     .filter((binding) => !binding.keyOnly && binding.group !== "Go")
@@ -183,6 +181,8 @@ async function executions(typed: string, signal: AbortSignal): Promise<Choice[]>
 }
 
 async function jobs(name: string, signal: AbortSignal): Promise<Choice[]> {
+  if (!mayDo("jobs:read")) return [];
+  const page = onlyLaunches() ? "/launch" : "";
   try {
     const { items } = await ask("GET /jobs", {
       query: { q: name, sort: "name", limit: FOUND_MAX },
@@ -191,14 +191,15 @@ async function jobs(name: string, signal: AbortSignal): Promise<Choice[]> {
     return prefixFirst(items, name).map((job) => ({
       label: job.name,
       kind: "job",
-      run: () => go(`/jobs/${job.id}`),
+      run: () => go(`/jobs/${job.id}${page}`),
     }));
   } catch {
-    return []; // not permitted, or no answer: the page itself says so
+    return []; // no answer: the page itself says so
   }
 }
 
 async function targets(name: string, signal: AbortSignal): Promise<Choice[]> {
+  if (!mayDo("targets:read")) return [];
   try {
     const { items } = await ask("GET /targets", {
       query: { q: name, sort: "name", limit: FOUND_MAX },

@@ -4,6 +4,7 @@ import { ask } from "../api/ask.ts";
 import type { ResolvedPage } from "../api/types.ts";
 import { completedLists, type Picked, selectionOf } from "../launch/selection.ts";
 import { type Resource, useResource } from "../state/resource.ts";
+import { askIf, mayDo, mayDoEverywhere } from "../state/rights.ts";
 import { Field } from "./form.tsx";
 import { Text } from "./text.tsx";
 import { Loaded } from "./trouble.tsx";
@@ -31,9 +32,15 @@ interface PickerProps {
 }
 
 export function Picker({ picked, onChange, ofJob = false }: PickerProps) {
-  const labels = useResource((signal) => ask("GET /targets/labels", { signal }), []);
+  const labels = useResource(
+    (signal) => askIf(mayDo("targets:read"), () => ask("GET /targets/labels", { signal })),
+    [],
+  );
   const groups = useResource(
-    (signal) => ask("GET /target-groups", { query: { limit: 200 }, signal }),
+    (signal) =>
+      askIf(mayDoEverywhere("targets:read"), () =>
+        ask("GET /target-groups", { query: { limit: 200 }, signal }),
+      ),
     [],
   );
   const conditions = (labels.data.value?.labels ?? []).flatMap((label) =>
@@ -42,7 +49,7 @@ export function Picker({ picked, onChange, ofJob = false }: PickerProps) {
   const groupNames = (groups.data.value?.items ?? []).map((group) => group.name);
   return (
     <fieldset class="form picker">
-      <legend>{ofJob ? "On which of its targets (all, if empty)" : "On which targets"}</legend>
+      <legend>{ofJob ? "Some of the job's targets (all, if empty)" : "Targets"}</legend>
       <ListField
         label="Labels"
         hint="All must hold, such as env=prod,role!=db"
@@ -52,14 +59,14 @@ export function Picker({ picked, onChange, ofJob = false }: PickerProps) {
       />
       <ListField
         label="Groups"
-        hint="With commas between them"
+        hint="Separated by commas"
         text={picked.groups}
         options={groupNames}
         onInput={(list) => onChange({ groups: list })}
       />
       <TargetField
         label="Targets"
-        hint="Names or ids, with commas between them"
+        hint="Names or ids, separated by commas"
         text={picked.names}
         onInput={(names) => onChange({ names })}
       />
@@ -111,8 +118,10 @@ function TargetField(props: Omit<ListFieldProps, "options">) {
   const last = props.text.split(",").at(-1)!.trim();
   const q = useSettled(last, last);
   const found = useResource(
-    async (signal) =>
-      q ? ask("GET /targets", { query: { q, limit: 20 }, signal }) : { items: [], next: null },
+    (signal) =>
+      askIf(q !== "" && mayDo("targets:read"), () =>
+        ask("GET /targets", { query: { q, limit: 20 }, signal }),
+      ),
     [q],
   );
   const names = (found.data.value?.items ?? []).map((target) => target.name);

@@ -1,6 +1,7 @@
 /** The last executions of a job as a strip of cells: a glance at how it fares. */
 import type { RecentExecution } from "../api/types.ts";
 import { Link } from "../router.tsx";
+import { taste } from "../state/taste.ts";
 import { momentWords } from "./moment.ts";
 import { toneOf, wordsOf, worstFirst } from "./tone.ts";
 
@@ -42,5 +43,5 @@ export function RecentStrip({ recent, links = false }: RecentStripProps) {
 }
 
 function titleOf({ id, status, created_at }: RecentExecution): string {
-  return `#${id} ${wordsOf(status)}, ${momentWords(new Date(created_at), "local")}`;
+  return `#${id} ${wordsOf(status)}, ${momentWords(new Date(created_at), taste.value.clock)}`;
 }

@@ -5,19 +5,21 @@ import { useEffect, useState } from "preact/hooks";
 import { RequestError } from "../api/problem.ts";
 import { match } from "../paths.ts";
 import { Link, path } from "../router.tsx";
-import { NAVIGATION, type PageProps, type PageRoute, ROUTES } from "../routes.ts";
+import { type PageProps, type PageRoute, ROUTES } from "../routes.ts";
 import { approvalsWaiting, countApprovals } from "../state/approvals-waiting.ts";
 import { followEvents, useEvents } from "../state/events.ts";
 import { loginGate, proofGate } from "../state/login.ts";
-import { mayDo } from "../state/rights.ts";
 import { loginProblem } from "../state/login-problem.ts";
+import { mayOpen, type Place, places } from "../state/rights.ts";
 import { loggedOutFrom, logout, me } from "../state/session.ts";
 import { setTaste, taste } from "../state/taste.ts";
 import { Empty } from "./empty.tsx";
+import { useHeadingFocus } from "./heading-focus.ts";
 import { Icon } from "./icon.tsx";
-import { Help, helpOpen, paletteOpen } from "./keyboard.tsx";
+import { Help, helpOpen, paletteOpen, placeKeys, useKeys } from "./keyboard.tsx";
 import { LoginDialog, LoginProblemDialog, LogoutDialog, ProofDialog } from "./login.tsx";
 import { Menu, type MenuItem } from "./menu.tsx";
+import { zoneOf } from "./moment.ts";
 import { Palette } from "./palette.tsx";
 import { showIcon } from "./tab-icon.ts";
 import { Toasts } from "./toast.tsx";
@@ -50,10 +52,12 @@ export function Shell() {
     if (known) void countApprovals();
   }, [known]);
   useEvents(["approval.*"], countApprovals);
+  useKeys(placeKeys, [me.value]);
+  useHeadingFocus(path.value);
   return (
     <>
       <a class="skip" href="#page">
-        To the page
+        Skip to the content
       </a>
       <Bar />
       <main id="page" class="page" tabIndex={-1}>
@@ -78,13 +82,17 @@ function findPage(): { route: PageRoute; parameters: PageProps } | null {
   return null;
 }
 
+/** So few places need no menu. */
+const IN_BAR = 7;
+
 function Bar() {
-  const seen = NAVIGATION.filter((entry) => !entry.needs || mayDo(entry.needs));
-  const places = seen.filter((entry) => entry.inBar);
-  const others = seen.filter((entry) => !entry.inBar);
-  const item = (entry: (typeof NAVIGATION)[number]): MenuItem => ({
+  const seen = places();
+  const few = seen.length <= IN_BAR;
+  const inBar = seen.filter((entry) => entry.inBar || few);
+  const others = seen.filter((entry) => !inBar.includes(entry));
+  const item = (entry: Place): MenuItem => ({
     label: entry.label,
-    href: `/console${entry.path}`,
+    href: `/console${entry.to}`,
     shortcut: `g ${entry.key}`,
   });
   return (
@@ -96,15 +104,15 @@ function Bar() {
         opsjobs
       </Link>
       <nav aria-label="Pages">
-        {places.map((entry) => (
+        {inBar.map((entry) => (
           <Link
             key={entry.path}
-            to={entry.path}
+            to={entry.to}
             aria-current={isOpen(entry.path) ? "page" : undefined}
           >
             {entry.label}
             {entry.path === "/approvals" && approvalsWaiting.value > 0 && (
-              <span class="badge" aria-label={`${approvalsWaiting.value} wait for a decision`}>
+              <span class="badge" aria-label={`${approvalsWaiting.value} wait for your approval`}>
                 {approvalsWaiting.value}
               </span>
             )}
@@ -127,14 +135,17 @@ function Bar() {
       <button
         type="button"
         class="button plain wide"
-        title="Keys (?)"
+        title="Keyboard shortcuts (?)"
         onClick={() => {
           helpOpen.value = true;
         }}
       >
         <kbd>?</kbd>
-        <span class="hidden-text">Show the keys</span>
+        <span class="hidden-text">Show the keyboard shortcuts</span>
       </button>
+      <span class="small dim wide zone" title="All times are in this zone. Your menu changes it.">
+        {zoneOf(taste.value.clock)}
+      </span>
       {me.value && <PersonMenu name={me.value.name} />}
     </header>
   );
@@ -146,9 +157,11 @@ function isOpen(place: string): boolean {
 
 function PersonMenu({ name }: { name: string }) {
   const { theme, density, clock } = taste.value;
+  const mark = (chosen: boolean) => (chosen ? "● " : "○ ");
+  const clocks = zoneOf("local") === "UTC" ? [] : (["local", "utc"] as const);
   const items: (MenuItem | null)[] = [
     ...(["system", "light", "dark"] as const).map((one) => ({
-      label: `${theme === one ? "● " : "○ "}Theme: ${one}`,
+      label: `${mark(theme === one)}Theme: ${one}`,
       onChoose: () => setTaste({ theme: one }),
     })),
     null,
@@ -156,10 +169,10 @@ function PersonMenu({ name }: { name: string }) {
       label: density === "compact" ? "Rows: normal" : "Rows: compact",
       onChoose: () => setTaste({ density: density === "compact" ? "normal" : "compact" }),
     },
-    {
-      label: clock === "utc" ? "Times: of this place" : "Times: UTC",
-      onChoose: () => setTaste({ clock: clock === "utc" ? "local" : "utc" }),
-    },
+    ...clocks.map((one) => ({
+      label: `${mark(clock === one)}Times: ${zoneOf(one)}`,
+      onChoose: () => setTaste({ clock: one }),
+    })),
     null,
     { label: "My account", href: "/console/me" },
     { label: "Log out", onChoose: () => void logout() },
@@ -192,9 +205,30 @@ function PageView({ route, parameters }: { route: PageRoute | null; parameters: 
         </Empty>
       </>
     );
+  if (!mayOpen(route)) return <NotYours route={route} />;
   if (failed) return <Trouble error={newVersion()} onRetry={() => location.reload()} />;
   if (page?.route !== route) return null;
   return <page.Page key={path.value} {...parameters} />;
+}
+
+/** A page that the person's role has nothing on. */
+function NotYours({ route }: { route: PageRoute }) {
+  const { needs } = route;
+  const where = needs?.everywhere ? " without a scope" : "";
+  return (
+    <>
+      <h1>{route.title}</h1>
+      <Empty
+        why={
+          needs && !mayOpen({ ...route, pattern: "/" })
+            ? `Your role does not hold ${needs.permission}${where}, which this page needs. Ask an administrator.`
+            : "Your role only launches jobs: this page is for those who also manage them."
+        }
+      >
+        <Link to="/">Back to Now</Link>
+      </Empty>
+    </>
+  );
 }
 
 /** The error of a page's script that is not there: mostly, opsjobs was upgraded. */
@@ -204,7 +238,7 @@ function newVersion(): RequestError {
     title: "Not loaded",
     status: 0,
     detail:
-      "This page could not be loaded. Was opsjobs upgraded? Try again: the tab is loaded anew.",
+      "This page could not be loaded. opsjobs may have been upgraded. Try again to reload the tab.",
     code: "page_not_loaded",
     request_id: "",
   });

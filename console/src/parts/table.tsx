@@ -6,7 +6,6 @@
  */
 import type { ComponentChildren } from "preact";
 import { useEffect, useRef, useState } from "preact/hooks";
-import type { Chooser } from "../state/choice.ts";
 import { taste } from "../state/taste.ts";
 import { Icon } from "./icon.tsx";
 
@@ -22,6 +21,17 @@ export interface Column<T> {
   /** The value of `sort` in the URL of the API that orders by this column. */
   sort?: string;
   end?: boolean;
+  /** On a phone it needs no label before it: buttons. */
+  bare?: boolean;
+}
+
+/** Which rows are selected; `isAll`: all that the filter finds, but some. */
+export interface RowSelection {
+  readonly isAll: { readonly value: boolean };
+  has(key: string): boolean;
+  toggle(key: string): void;
+  chooseAll(): void;
+  clear(): void;
 }
 
 interface TableProps<T> {
@@ -30,7 +40,7 @@ interface TableProps<T> {
   rows: readonly T[];
   keyOf: (row: T) => string;
   onOpen?: (row: T) => void;
-  selection?: Chooser;
+  selection?: RowSelection;
   /** The order, such as `-id`; with `onSort` headings become buttons. */
   sort?: string | null;
   onSort?: (sort: string) => void;
@@ -134,7 +144,7 @@ function Headings<T>({ table }: { table: TableProps<T> }) {
             <input
               type="checkbox"
               class="check"
-              aria-label="All that the filter finds"
+              aria-label="Select all that match"
               checked={selection.isAll.value}
               onChange={() => (selection.isAll.value ? selection.clear() : selection.chooseAll())}
             />
@@ -199,7 +209,7 @@ function Line<T>({ row, index, tabIndex, table, onFocus }: LineProps<T>) {
             type="checkbox"
             class="check"
             tabIndex={-1}
-            aria-label={`Choose ${key}`}
+            aria-label={`Select ${key}`}
             checked={chosen}
             onChange={() => selection.toggle(key)}
           />
@@ -209,7 +219,7 @@ function Line<T>({ row, index, tabIndex, table, onFocus }: LineProps<T>) {
         <span
           key={column.name}
           role="gridcell"
-          class={`${at === 0 ? "first" : ""} ${column.end ? "end" : ""}`}
+          class={classOf(column, at)}
           data-label={column.label}
         >
           {column.cell(row)}
@@ -217,6 +227,10 @@ function Line<T>({ row, index, tabIndex, table, onFocus }: LineProps<T>) {
       ))}
     </div>
   );
+}
+
+function classOf<T>({ end, bare }: Column<T>, at: number): string {
+  return [at === 0 && "first", end && "end", bare && "bare"].filter(Boolean).join(" ");
 }
 
 /** Return which rows are in view, and call `onMore` when the last ones are. */

@@ -8,7 +8,7 @@ export function Text({ of }: { of: string }) {
     <>
       {parts.map((part, index) =>
         part.hidden ? (
-          <span key={index} class="bidi-mark" title="a character that cannot be seen">
+          <span key={index} class="bidi-mark" title="an invisible character">
             {part.text}
           </span>
         ) : (

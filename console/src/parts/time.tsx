@@ -1,7 +1,7 @@
-/** A moment in the person's zone, UTC on hover; ages that go on by themselves. */
+/** A moment in the person's zone, all of it on hover; ages that go on by themselves. */
 import { signal } from "@preact/signals";
 import { taste } from "../state/taste.ts";
-import { agoWords, durationWords, momentWords } from "./moment.ts";
+import { agoWords, durationWords, fullWords, momentWords } from "./moment.ts";
 
 /** The time, once a second while the page is seen. */
 export const now = signal(new Date());
@@ -19,12 +19,9 @@ export function Time({ at, ago = false }: TimeProps) {
   if (at === null) return <span class="dim">–</span>;
   const moment = new Date(at);
   const { clock } = taste.value;
-  const other = clock === "utc" ? "local" : "utc";
-  const title = ago ? momentWords(moment, clock) : momentWords(moment, other);
-  const words = ago ? agoWords(moment, now.value) : momentWords(moment, clock);
   return (
-    <time dateTime={at} title={ago ? title : `${title}${other === "local" ? " here" : ""}`}>
-      {words}
+    <time dateTime={at} title={fullWords(moment, clock)}>
+      {ago ? agoWords(moment, now.value) : momentWords(moment, clock)}
     </time>
   );
 }

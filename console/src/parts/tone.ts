@@ -26,7 +26,7 @@ const TONE_OF: Record<string, Tone> = {
   pending_approval: "hold",
   blocked: "hold",
   partial: "warn",
-  sick: "warn",
+  unhealthy: "warn",
   timeout: "warn",
   unreachable: "warn",
   open: "warn",

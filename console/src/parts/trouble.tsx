@@ -2,6 +2,7 @@
 import type { ComponentChildren } from "preact";
 import type { RequestError } from "../api/problem.ts";
 import type { Resource } from "../state/resource.ts";
+import { taste } from "../state/taste.ts";
 import { CopyButton } from "./copy.tsx";
 import { momentWords } from "./moment.ts";
 import { Text } from "./text.tsx";
@@ -80,7 +81,7 @@ export function Loaded<T>({ resource, children, what = "", heading }: LoadedProp
   return (
     <>
       {trouble}
-      <p class="small dim">as of {momentWords(at.value!, "local")}</p>
+      <p class="small dim">as of {momentWords(at.value!, taste.value.clock)}</p>
       <div class="stale">{children(data.value)}</div>
     </>
   );

@@ -9,6 +9,8 @@ export interface FilterWord {
   /** Values that are offered. */
   values?: readonly string[];
   hint?: string;
+  /** All its values are one parameter, with commas between them. */
+  joined?: boolean;
 }
 
 export interface ListQuery {
@@ -31,6 +33,8 @@ export function toQuery(filter: string, words: readonly FilterWord[]): ListQuery
     else if (!found || term.not) unknown.push(formatTerm(term));
     else query[found.parameter] = [...(query[found.parameter] ?? []), ...term.values];
   }
+  for (const { parameter } of words.filter((one) => one.joined))
+    if (query[parameter]) query[parameter] = [query[parameter].join(",")];
   return { query, text: text.join(" "), unknown };
 }
 

@@ -4,7 +4,7 @@ import { useEffect, useMemo } from "preact/hooks";
 import { RequestError } from "../api/problem.ts";
 import { Resource } from "./resource.ts";
 
-interface Page<T> {
+export interface Page<T> {
   items: T[];
   next: string | null;
   total?: number;

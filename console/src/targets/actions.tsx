@@ -7,11 +7,11 @@ import { Dialog } from "../parts/dialog.tsx";
 import { Field, Form } from "../parts/form.tsx";
 import { Icon } from "../parts/icon.tsx";
 import { Panel } from "../parts/panel.tsx";
-import { Text } from "../parts/text.tsx";
 import { toast } from "../parts/toast.tsx";
 import { Trouble } from "../parts/trouble.tsx";
 import { Link } from "../router.tsx";
 import { mayDo } from "../state/rights.ts";
+import { TestSteps, testTitle } from "./test.tsx";
 
 interface ActionsProps {
   target: ShownTarget;
@@ -47,7 +47,7 @@ export function TargetActions({ target, onChange }: ActionsProps) {
   const reset = () =>
     attempt(async () => {
       await ask("POST /circuits/{target}/reset", { path: { target: target.id } });
-      toast("The next run tries the login again.");
+      toast("The circuit is closed: the next run logs in again.");
       return null;
     });
   const release = () =>
@@ -63,7 +63,7 @@ export function TargetActions({ target, onChange }: ActionsProps) {
       <div class="row">
         {mayDo("jobs:execute", target.labels) && (
           <Link class="button" to={`/launch?t=${encodeURIComponent(target.name)}`}>
-            Launch here…
+            Launch here …
           </Link>
         )}
         {manages && (
@@ -78,7 +78,7 @@ export function TargetActions({ target, onChange }: ActionsProps) {
             )}
             {health?.circuit && (
               <button type="button" class="button" disabled={busy} onClick={reset}>
-                Let logins through
+                Reset circuit
               </button>
             )}
             {health?.maintenance ? (
@@ -87,14 +87,14 @@ export function TargetActions({ target, onChange }: ActionsProps) {
               </button>
             ) : (
               <button type="button" class="button" onClick={() => setHolding(true)}>
-                Maintenance…
+                Maintenance …
               </button>
             )}
           </>
         )}
-        {letters > 0 && (
+        {letters > 0 && mayDo("executions:read") && (
           <Link to={`/dead-letters?q=target:${encodeURIComponent(target.id)}`}>
-            {letters} dead letters
+            {letters} {letters === 1 ? "dead letter" : "dead letters"}
           </Link>
         )}
       </div>
@@ -109,21 +109,9 @@ export function TargetActions({ target, onChange }: ActionsProps) {
 function Outcome({ shown, target, onChange }: ActionsProps & { shown: NonNullable<Shown> }) {
   if ("error" in shown) return <Trouble error={shown.error} />;
   if ("keys" in shown) return <Keys keys={shown.keys} target={target} onChange={onChange} />;
-  const { ok, steps } = shown.test;
   return (
-    <Panel title={ok ? "The test went well" : "The test failed"}>
-      <ul class="stack-tight" aria-label="Steps of the test">
-        {steps.map((step) => (
-          <li key={step.name} class="row">
-            <span class={`tone ${step.ok ? "ok" : "bad"}`}>
-              <Icon name={step.ok ? "ok" : "bad"} />
-            </span>
-            <b>{step.name}</b>
-            <span class="dim">{Math.round(step.ms)} ms</span>
-            {step.error && <Text of={step.error} />}
-          </li>
-        ))}
-      </ul>
+    <Panel title={testTitle(shown.test)}>
+      <TestSteps test={shown.test} />
     </Panel>
   );
 }
@@ -187,7 +175,7 @@ function MaintenanceDialog({ target, onChange, onClose }: ActionsProps & { onClo
       <Form verb="Begin" onSubmit={hold} onCancel={onClose}>
         {() => (
           <>
-            <p>Its runs wait until it ends. Running ones go on.</p>
+            <p>Its runs wait until it ends. Runs that have started continue.</p>
             <Field label="For" hint="Such as 30m or 2h; empty: until it is ended">
               <input
                 class="input"

@@ -10,9 +10,9 @@ export function healthReason(health: TargetHealth | null): string {
     words.push(`${maintenance.reason ?? "no reason given"}${by}`);
   }
   if (circuit) {
-    const until = circuit.state === "open" ? "closed to logins" : "tries one login next";
-    words.push(`${until} after ${(circuit.code ?? "errors").replaceAll("_", " ")}`);
-  } else if (last_run && health.status === "sick") {
+    const what = circuit.state === "open" ? "no logins" : "one trial login next";
+    words.push(`${what} after ${(circuit.code ?? "errors").replaceAll("_", " ")}`);
+  } else if (last_run && health.status === "unhealthy") {
     const code = last_run.code && last_run.code !== last_run.status ? `: ${last_run.code}` : "";
     words.push(`last run ${last_run.status}${code.replaceAll("_", " ")}`);
   }
