@@ -10,17 +10,21 @@ export function useHeadingFocus(path: string): void {
       return;
     }
     const page = document.getElementById("page")!;
-    const before = document.activeElement;
-    const isUntouched = () => [before, document.body, null].includes(document.activeElement);
-    const observer = new MutationObserver(() => give());
+    let focused: Element | null = document.activeElement;
+    let given: HTMLElement | null = null;
     const give = () => {
-      const heading = page.querySelector("h1");
+      const now = document.activeElement;
       // Whoever has gone on by keyboard meanwhile is not called back.
-      if (heading || !isUntouched()) observer.disconnect();
-      if (!heading || !isUntouched()) return;
+      if (now !== focused && now !== document.body) return observer.disconnect();
+      const heading = page.querySelector("h1");
+      // The heading while the page loads is replaced by that of what was loaded.
+      if (!heading || given?.isConnected) return;
       heading.tabIndex = -1;
       heading.focus({ preventScroll: true });
+      focused = heading;
+      given = heading;
     };
+    const observer = new MutationObserver(give);
     observer.observe(page, { childList: true, subtree: true });
     give();
     return () => observer.disconnect();
