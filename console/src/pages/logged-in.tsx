@@ -14,7 +14,7 @@ export default function LoggedIn() {
     <>
       <h1>{failed ? "Not confirmed" : "Logged in"}</h1>
       <Empty why="Close this tab, and go on in the one that you came from.">
-        <Link to="/">Back to the first page</Link>
+        <Link to="/">Back to Now</Link>
       </Empty>
     </>
   );
