@@ -20,6 +20,7 @@ from live_winrm.scenes import SCENES, Place, Scene
 from opsjobs.model.secret import Credential, CredentialType, Secret
 from opsjobs.model.target import Endpoint, Target, Transport
 from opsjobs.model.winrm import WinrmOptions
+from opsjobs.remote.winrm.connect import WinrmConnector
 from opsjobs.remote.winrm.pool import WinrmPool
 
 HOST = os.environ.get("LIVE_WINRM_HOST", "")
@@ -57,13 +58,25 @@ async def test_a_real_host_does_what_is_expected(scene: Scene) -> None:
     finally:
         await pool.close()
     if folder := os.environ.get("LIVE_WINRM_RECORD"):
-        assert endpoint.credential is not None
-        assert endpoint.credential.password is not None
-        user = endpoint.credential.username
-        secrets = {
-            "password": endpoint.credential.password.reveal(),
-            "user": user.rpartition("\\")[2].partition("@")[0],
-            "host": HOST,
-            "machine": HOST.partition(".")[0],
-        }
-        recording.save(Path(folder, f"{scene.__name__}.wsman"), secrets)
+        recording.save(Path(folder, f"{scene.__name__}.wsman"), await secrets_of(endpoint))
+
+
+async def secrets_of(endpoint: Endpoint) -> dict[str, str]:
+    """What a recording of this host must not hold, by the word that replaces it."""
+    assert endpoint.credential is not None
+    assert endpoint.credential.password is not None
+    pool = WinrmPool(WinrmConnector())
+    try:
+        machine, _, _ = await Place(pool, endpoint).run("hostname")
+    finally:
+        await pool.close()
+    user, _, realm = endpoint.credential.username.partition("@")
+    domain, _, name = user.rpartition("\\")
+    found = {
+        "password": endpoint.credential.password.reveal(),
+        "user": name,
+        "domain": domain or realm,
+        "host": HOST,
+        "machine": machine.strip(),
+    }
+    return {word: secret for word, secret in found.items() if secret}
