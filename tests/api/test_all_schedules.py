@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from api.kit import Desk, desk, job, problem
+from opsjobs.engine.firing.upcoming_moments import MomentList
+from opsjobs.store.scheduling.calendars import Calendars
+from opsjobs.store.scheduling.schedule_overview import ScheduleOverview
+from opsjobs.store.scheduling.schedule_rows import CompiledSchedules
 from opsjobs.store.transaction import Database
 from security.two_scopes import badge, world
 
@@ -105,3 +110,21 @@ async def test_schedules_out_of_sight_are_left_out(database: Database) -> None:
         moments = (await all_.http.get("/schedules/moments", **ben)).json()["moments"]
         assert len(every) == 2
         assert [m["schedule"]["name"] for m in moments] == ["nightly-staging"]
+
+
+async def test_a_request_waits_for_its_turn_for_a_bounded_time(database: Database) -> None:
+    overview = ScheduleOverview(database, CompiledSchedules())
+    async with desk(database) as ada, asyncio.TaskGroup() as group:
+        ada.services.moment_list = MomentList(overview, Calendars(database), wait_seconds=0.05)
+        async with database.transaction() as connection:
+            await connection.execute("lock table job_schedules in access exclusive mode")
+            first = group.create_task(ada.http.get("/schedules/moments"))
+            while not await database.fetch(
+                "select 1 from pg_stat_activity where wait_event_type = 'Lock'"
+            ):
+                await asyncio.sleep(0.01)
+            busy = await ada.http.get("/schedules/moments")
+            problem(busy, 429, "too_many_forecasts")
+            assert busy.headers["Retry-After"] == "5"
+        assert (await first).status_code == 200
+        assert (await ada.http.get("/schedules/moments")).status_code == 200
