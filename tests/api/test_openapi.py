@@ -57,6 +57,18 @@ def test_every_operation_describes_its_refusals(document: Any) -> None:
             }, name
 
 
+def test_every_list_in_a_query_has_a_limit(document: Any) -> None:
+    lists = [
+        (name, parameter["name"], schema)
+        for name, operation in operations(document)
+        for parameter in operation.get("parameters", ())
+        for schema in [parameter["schema"], *parameter["schema"].get("anyOf", ())]
+        if parameter["in"] == "query" and schema.get("type") == "array"
+    ]
+    assert len(lists) > 100
+    assert [one[:2] for one in lists if "maxItems" not in one[2]] == []
+
+
 def test_defaults_and_examples_fit_their_schemas(document: Any) -> None:
     for schema in schemas(document):
         whole = {**schema, "components": document["components"]}

@@ -19,7 +19,17 @@ from starlette.responses import JSONResponse
 from opsjobs.api.request import build_location, principal_of, route_path, services_of
 from opsjobs.model.errors import FieldError, Invalid, Precondition
 from opsjobs.store.idempotency import Answer, IdempotentRequest
-from opsjobs.store.paging import LIMIT_DEFAULT, LIMIT_MAX, PAGE_MAX, Listing, Page, PageRequest
+from opsjobs.store.paging import (
+    FILTER_VALUES_MAX,
+    LIMIT_DEFAULT,
+    LIMIT_MAX,
+    PAGE_MAX,
+    Listing,
+    Page,
+    PageRequest,
+)
+
+FACETS_ASKED_MAX = 20
 
 
 class Renderable(Protocol):
@@ -129,20 +139,16 @@ def _signature(listing: Listing) -> Signature:
         taken.append(("q", Annotated[str | None, text], None))
     if listing.facets:
         words = f"Count the items by {' or '.join(listing.facets)}, whatever it is filtered to."
-        taken.append(("facets", Annotated[list[str] | None, Query(description=words)], None))
+        some = Query(max_length=FACETS_ASKED_MAX, description=words)
+        taken.append(("facets", Annotated[list[str] | None, some], None))
     for name, kind in listing.filters.items():
         # With a prefix: a path may have its own `{id}`.
         words = (
             f"Any of these values ({kind})." if kind != "moment" else "A time with its UTC offset."
         )
         value: Any = Annotated[str, WithJsonSchema({"type": "string", **_SHAPES.get(kind, {})})]
-        taken.append(
-            (
-                _FILTER + name,
-                Annotated[list[value] | None, Query(alias=name, description=words)],
-                None,
-            )
-        )
+        some = Query(alias=name, max_length=FILTER_VALUES_MAX, description=words)
+        taken.append((_FILTER + name, Annotated[list[value] | None, some], None))
     request = Parameter("request", Parameter.KEYWORD_ONLY, annotation=Request)
     return Signature(
         [

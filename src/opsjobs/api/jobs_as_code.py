@@ -26,7 +26,7 @@ from opsjobs.model.job import JobDraft, export_definition
 from opsjobs.model.safety_verdict import Vetted
 from opsjobs.model.validation_errors import fault
 from opsjobs.store import audit
-from opsjobs.store.paging import PageRequest
+from opsjobs.store.paging import FILTER_VALUES_MAX, PageRequest
 from opsjobs.store.reference import name_taken
 
 JOBS_MAX = 1_000
@@ -65,10 +65,16 @@ async def export(
     request: Request,
     services: ServicesDep,
     name: Annotated[
-        list[str] | None, Query(description="Only jobs with this name; may be repeated.")
+        list[str] | None,
+        Query(
+            max_length=FILTER_VALUES_MAX, description="Only jobs with this name; may be repeated."
+        ),
     ] = None,
     tag: Annotated[
-        list[str] | None, Query(description="Only jobs with this tag; may be repeated.")
+        list[str] | None,
+        Query(
+            max_length=FILTER_VALUES_MAX, description="Only jobs with this tag; may be repeated."
+        ),
     ] = None,
 ) -> Response:
     """Return at most 1,000 jobs by name, without defaults, as POST /jobs/apply takes them."""
