@@ -11,9 +11,11 @@ import pytest
 
 from api.kit import Desk, checked, desk, job, problem
 from kit.token_issuer import SECRET, good, signed
+from opsjobs.identity.authenticator import RequestProof
 from opsjobs.model.secret import Secret
 from opsjobs.settings import IdentitySettings
 from opsjobs.store.identities import api_keys
+from opsjobs.store.identities.cookie_sessions import COOKIE_PREFIX
 from opsjobs.store.identities.sessions import Attempts
 from opsjobs.store.transaction import Database
 
@@ -177,7 +179,11 @@ async def test_a_session_ends_after_its_age_and_when_it_is_idle(database: Databa
         assert (await ben.get("/auth/me")).status_code == 200
         await expire(database, "last_used_at", 590)  # the request before was noted as a use
         assert (await ben.get("/auth/me")).status_code == 200
-        await expire(database, "last_used_at", 610)
+        await expire(database, "last_used_at", 590)
+        cookie = next(value for value in ben.cookies.values() if value.startswith(COOKIE_PREFIX))
+        authenticator = ada.services.authentication.authenticator
+        await authenticator.again(RequestProof(cookie, is_cookie=True))
+        await expire(database, "last_used_at", 20)  # an open stream alone is no use
         problem(await ben.get("/auth/me"), 401, "session_ended")
         assert (await ben.post("/auth/session", json=LOGIN)).status_code == 200
         await expire(database, "expires_at", 3_601)

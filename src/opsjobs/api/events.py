@@ -74,9 +74,7 @@ class EventFeedStream(ServerSentEvents):
         proof = proof_of(request)
 
         async def ask() -> None:
-            request.state.principal = await services.authentication.authenticator.authenticate(
-                proof
-            )
+            request.state.principal = await services.authentication.authenticator.again(proof)
 
         self._reauth = StreamReauth(
             ask, services.clock, every_seconds=services.limits.stream_reauth_seconds

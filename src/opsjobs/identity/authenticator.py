@@ -50,10 +50,13 @@ class Authenticator:
         self._seen: dict[Principal, float] = {}
         self._kept: dict[Principal, float] = {}
 
-    async def authenticate(self, proof: RequestProof) -> Principal:
-        """Return the principal of a request. Raises as `principal`."""
+    async def again(self, proof: RequestProof) -> Principal:
+        """Return the principal of a request that is still being answered. Raises as `principal`.
+
+        It is no use of a session: an open page alone does not keep one from ending idle.
+        """
         if proof.is_cookie:
-            return (await self.session(proof.token)).principal
+            return (await self._people.cookies.find(proof.token, used=False)).principal
         return await self.principal(proof.token)
 
     async def session(self, cookie: str) -> CookieSession:

@@ -275,8 +275,11 @@ class CookieSessions:
             await _record_by(connection, owner, f"{owner.thing}.logged_in", how)
         return cookie
 
-    async def find(self, cookie: str) -> CookieSession:
-        """Return the session of a cookie. Raises Unauthorised if it is unknown or has ended."""
+    async def find(self, cookie: str, *, used: bool = True) -> CookieSession:
+        """Return the session of a cookie. Raises Unauthorised if it is unknown or has ended.
+
+        `used`: the caller uses it now, so that it does not end as idle.
+        """
         if not cookie.startswith(COOKIE_PREFIX) or len(cookie) > COOKIE_CHARACTERS_MAX:
             raise _ended()
         values = {
@@ -293,7 +296,7 @@ class CookieSessions:
         principal = await self._principal(row) if external is None else external.principal
         if principal is None:
             raise _ended()
-        if row["unnoted"]:
+        if used and row["unnoted"]:
             # One write per minute and session, not per request.
             await self._database.fetch(_USED, [row["id"]])
         facts = {name: row[name] for name in _FACTS}
