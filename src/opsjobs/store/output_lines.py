@@ -34,6 +34,11 @@ SCAN_ROWS = 20_000
 SCAN_SECONDS = 10.0
 """Time in which one request counts lines; the next one goes on."""
 REST_ROWS = 64
+"""Entries in which a line may go on after the window."""
+REST_LINES = 32
+"""Lines whose rest one query reads."""
+REST_BYTES = 4 << 20
+"""A window ends early once the rests of its lines have this size."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,17 +120,25 @@ from wanted w join execution_log l on l.log_day = {{day}} and l.execution_id = %
   and l.seq = w.seq
 left join target_runs r on r.id = l.target_run_id
 where w.nth = 1 or coalesce(w.bytes_before, 0) < %(max_bytes)s order by w.seq"""
+# Of each line only up to the entry that ends it, or that makes it longer than is shown.
 _REST = """
-select o.nth, l.seq, l.dropped, substring(l.data from 1 for %(line_bytes)s) as data
+select o.nth, l.seq, l.dropped, l.data
 from unnest(%(runs)s::bigint[], %(actions)s::text[], %(attempts)s::int[], %(streams)s::text[])
   with ordinality as o(run, action, attempt, stream, nth)
 cross join lateral (
-  select seq, data, dropped from execution_log
-  where log_day = {day} and execution_id = %(execution)s and target_run_id = o.run
-    and event = 'output' and seq > %(after)s and seq <= %(upto)s
-    and action is not distinct from o.action and attempt is not distinct from o.attempt
-    and stream = o.stream
-  order by seq limit %(rows)s) l
+  select seq, data, dropped from (
+    select seq, dropped, substring(data from 1 for %(line_bytes)s) as data,
+      coalesce(sum(octet_length(data)) over before, 0) as bytes_before,
+      bool_or(data is null or position('\\x0a'::bytea in data) > 0) over before as ended
+    from (
+      select seq, data, dropped from execution_log
+      where log_day = {day} and execution_id = %(execution)s and target_run_id = o.run
+        and event = 'output' and seq > %(after)s and seq <= %(upto)s
+        and action is not distinct from o.action and attempt is not distinct from o.attempt
+        and stream = o.stream
+      order by seq limit %(rows)s) near
+    window before as (order by seq rows between unbounded preceding and 1 preceding)) rest
+  where ended is not true and bytes_before < %(line_bytes)s) l
 order by o.nth, l.seq"""
 _NARROWED = {"target_run": "target_run_id", "stream": "stream", "action": "action"}
 
@@ -221,23 +234,30 @@ class LineReader:
         return reading.lines
 
     async def _complete(self, execution: Execution, reading: _WindowReader, upto: int) -> None:
-        """Read what follows of the lines that go on after the window."""
-        unfinished = reading.unfinished()
-        if not unfinished:
-            return
+        """Read what follows of the lines that go on after the window; or end the window early."""
+        unfinished = sorted(reading.unfinished(), key=lambda line: line.number)
         given = {
             "execution": execution.id,
             "after": reading.seq,
             "upto": upto,
             "rows": REST_ROWS,
             "line_bytes": LINE_BYTES + 1,
-            "runs": [line.target_run for line in unfinished],
-            "actions": [line.action for line in unfinished],
-            "attempts": [line.attempt for line in unfinished],
-            "streams": [line.stream for line in unfinished],
         }
-        for row in await self._fetch(_REST, execution, OutputPart(), given):
-            reading.go_on(unfinished[row["nth"] - 1], row["data"])
+        size = 0
+        for at in range(0, len(unfinished), REST_LINES):
+            if size >= REST_BYTES:
+                reading.end_before(unfinished[at])
+                return
+            some = unfinished[at : at + REST_LINES]
+            lines = {
+                "runs": [line.target_run for line in some],
+                "actions": [line.action for line in some],
+                "attempts": [line.attempt for line in some],
+                "streams": [line.stream for line in some],
+            }
+            for row in await self._fetch(_REST, execution, OutputPart(), {**given, **lines}):
+                reading.go_on(some[row["nth"] - 1], row["data"])
+                size += len(row["data"] or b"")
 
     async def _fetch(
         self, query: str, execution: Execution, part: OutputPart, given: Mapping[str, Any]
@@ -329,6 +349,10 @@ class _WindowReader:
     def unfinished(self) -> list[OutputLine]:
         """Return the lines whose end has not been read."""
         return [line for line in self._open.values() if not line.cut]
+
+    def end_before(self, line: OutputLine) -> None:
+        """Leave out this line and those after it."""
+        self.lines = [other for other in self.lines if other.number < line.number]
 
     def go_on(self, line: OutputLine, data: bytes | None) -> None:
         """Add the next entry of a line's stream, if the line goes on."""
