@@ -11,6 +11,7 @@ import pytest
 from api.kit import problem
 from api.live import Live, live
 from opsjobs.store import output_lines
+from opsjobs.store.output_lines import LineReader
 from opsjobs.store.transaction import Database
 
 PIECES = (b"a", b"line\n", b"\n", b"x\r\ny", b"\xff\xfe\n", b"two\nlines\n", b"no end", b"\n\n")
@@ -68,6 +69,9 @@ async def test_windows_have_the_lines_that_were_written(
     monkeypatch.setattr(output_lines, "STRIDE_ROWS", 4)
     monkeypatch.setattr(output_lines, "SUMS_MAX", 8)
     monkeypatch.setattr(output_lines, "SCAN_ROWS", 10)
+    monkeypatch.setattr(output_lines, "SPAN_SEQS", 16)
+    monkeypatch.setattr(output_lines, "REST_LINES", 1)
+    monkeypatch.setattr(output_lines, "REST_BYTES", 2_000)
     turns, expected = random.Random(seed), Expected()
     async with live(database) as desk:
         await desk.story.live(3)
@@ -161,6 +165,48 @@ async def test_large_windows_end_early_and_go_on(database: Database) -> None:
         assert 200 <= len(answer["lines"]) < 300
         assert answer["next"] == len(answer["lines"]) + 1
         assert len(await all_lines(desk, 500)) == 500
+
+
+async def test_a_window_ends_early_if_its_lines_go_on_far_behind_it(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(output_lines, "REST_LINES", 1)
+    monkeypatch.setattr(output_lines, "REST_BYTES", 3_000)
+    async with live(database) as desk:
+        await desk.story.live(4)
+        for data in (b"begins ", b"x" * 3_000 + b"\n", b"next\n"):
+            for name in desk.story.runs:
+                await desk.story.write(name, data)
+        answer = await window(desk, count=4)
+        assert (len(answer["lines"]), answer["next"]) == (1, 2)
+        found = await all_lines(desk, 4)
+        assert [line["text"] for line in found[:4]] == ["begins " + "x" * 3_000] * 4
+        assert all(line["complete"] for line in found)
+
+
+async def test_a_rare_stream_is_looked_for_in_bounded_spans(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(output_lines, "SPAN_SEQS", 10)
+    spans: list[int] = []
+    original = LineReader._fetch
+
+    async def fetch(self: LineReader, query: str, *given: Any) -> Any:
+        if "%(action)s" not in query and "%(runs)s" not in query:
+            spans.append(given[-1]["upto"] - given[-1]["after"])
+        return await original(self, query, *given)
+
+    monkeypatch.setattr(LineReader, "_fetch", fetch)
+    async with live(database) as desk:
+        await desk.story.live()
+        for part in range(3):
+            await desk.story.write("web-1", b"dull\n" * 40, chunk=5)
+            await desk.story.write("web-1", f"rare {part}\n".encode(), stream="stderr")
+        first = await window(desk, stream="stderr")
+        assert ([line["text"] for line in first["lines"]], first["next"]) == (["rare 0"], 2)
+        found = await all_lines(desk, 100, stream="stderr")
+        assert [line["text"] for line in found] == ["rare 0", "rare 1", "rare 2"]
+    assert 0 < max(spans) <= 20
 
 
 @pytest.mark.parametrize("query", ["from=0", "count=0", "count=2001", "stream=x", "x=1", "from=a"])

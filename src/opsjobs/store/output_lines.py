@@ -31,6 +31,8 @@ STRIDE_ROWS = 256
 SUMS_MAX = 4_096
 CACHED_PARTS_MAX = 256
 SCAN_ROWS = 20_000
+SPAN_SEQS = 50_000
+"""Positions of the log that one query looks through for a stream or an action: they have no index."""
 SCAN_SECONDS = 10.0
 """Time in which one request counts lines; the next one goes on."""
 REST_ROWS = 64
@@ -48,6 +50,11 @@ class OutputPart:
     target_run: int | None = None
     stream: str | None = None
     action: str | None = None
+
+    @property
+    def is_sifted(self) -> bool:
+        """True if no index finds its entries, so that the log is looked through for them."""
+        return self.target_run is None and (self.stream is not None or self.action is not None)
 
 
 @dataclass(slots=True)
@@ -184,7 +191,7 @@ class LineReader:
 
     def _cached(self, execution_id: int, part: OutputPart) -> _LineSums:
         key = (execution_id, part)
-        found = self._sums.setdefault(key, _LineSums())
+        found = self._sums.setdefault(key, _LineSums(SPAN_SEQS if part.is_sifted else None))
         self._sums.move_to_end(key)
         if len(self._sums) > CACHED_PARTS_MAX:
             self._sums.popitem(last=False)
@@ -201,10 +208,11 @@ class LineReader:
                         told="The lines of this long log are being counted. Ask again in a second: "
                         "the count goes on.",
                     )
+                upto = sums.end_of_scan(execution.last_seq)
                 given = {
                     **_part_parameters(execution, part),
                     "after": sums.seq,
-                    "upto": execution.last_seq,
+                    "upto": upto,
                     "rows": SCAN_ROWS,
                     "stride": sums.stride,
                 }
@@ -212,7 +220,7 @@ class LineReader:
                 for row in rows:
                     sums.add(row["seq"], row["lines"] or 0, row["rows"])
                 if sum(row["rows"] for row in rows) < SCAN_ROWS:
-                    sums.seq = execution.last_seq
+                    sums.pass_to(upto)
 
     async def _read(
         self, execution: Execution, part: OutputPart, sums: _LineSums, first: int, last: int
@@ -221,7 +229,7 @@ class LineReader:
         given = {
             **_part_parameters(execution, part),
             "after": after,
-            "upto": sums.seq,
+            "upto": sums.end_of_window(first, last),
             "rows": 2 * sums.stride + last - first + 1,
             "first": first - base,
             "last": last - base,
@@ -276,10 +284,14 @@ def _part_parameters(execution: Execution, part: OutputPart) -> dict[str, Any]:
 
 
 class _LineSums:
-    """Numbers of lines that begin up to some positions of the log, and up to its end."""
+    """Numbers of lines that begin up to some positions of the log, and up to its end.
 
-    def __init__(self) -> None:
+    `span`: with it, there is a sum at least every so many positions.
+    """
+
+    def __init__(self, span: int | None) -> None:
         self.lock = asyncio.Lock()
+        self._span = span
         self.stride = STRIDE_ROWS
         self.seq = 0
         self.total = 0
@@ -292,10 +304,33 @@ class _LineSums:
         self.seq = seq
         self.total += lines
         self._rows += rows
-        if self._rows < self.stride:
-            return
+        if self._rows >= self.stride:
+            self._keep()
+
+    def end_of_scan(self, last_seq: int) -> int:
+        """Return the position up to which the next query counts."""
+        return last_seq if self._span is None else min(last_seq, self.seq + self._span)
+
+    def pass_to(self, seq: int) -> None:
+        """Record that no line begins up to a position beside those that were added."""
+        self.seq = seq
+        if self._span is not None and seq - self._seqs[-1] >= self._span:
+            self._keep()
+
+    def end_of_window(self, first: int, last: int) -> int:
+        """Return the position up to which the lines from `first` to `last` are read.
+
+        With a span it is not far from the first line, so that the window may end early.
+        """
+        if self._span is None:
+            return self.seq
+        reached = [bisect_left(self._totals, line) for line in (first, last)]
+        near, far = (self._seqs[n] if n < len(self._seqs) else self.seq for n in reached)
+        return min(far, max(near, self.before(first)[0] + self._span))
+
+    def _keep(self) -> None:
         self._rows = 0
-        self._seqs.append(seq)
+        self._seqs.append(self.seq)
         self._totals.append(self.total)
         if len(self._seqs) > SUMS_MAX:
             self._seqs, self._totals = self._seqs[::2], self._totals[::2]
