@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
+
+import pytest
 
 from api.kit import problem
 from api.live import Live, live
 from kit.scripted_worker import Story
 from opsjobs.model.execution import ErrorCode, RunError
+from opsjobs.store.result_groups import ResultGroups
 from opsjobs.store.transaction import Database
 
 
@@ -68,6 +72,35 @@ async def test_a_group_says_why_and_how_much_was_written(database: Database) -> 
         assert (unreachable["stderr_bytes"], unreachable["stderr_truncated"]) == (0, False)
         assert (failed["stderr_bytes"], failed["stderr_truncated"]) == (70 << 10, True)
         assert len(failed["stderr"]) == 64 << 10
+
+
+async def test_for_a_wrong_digest_no_output_is_read(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[Sequence[int]] = []
+    original = ResultGroups._heads
+
+    async def heads(self: ResultGroups, given: Any, runs: Sequence[int]) -> Any:
+        read.append(runs)
+        return await original(self, given, runs)
+
+    async with live(database) as desk:
+        await desk.story.live(3)
+        for name, text in zip(desk.story.runs, (b"a", b"bb", b"cc"), strict=True):
+            await desk.story.write(name, text)
+            await desk.story.finish(name)
+        digests = [group["digest"] for group in await groups(desk)]
+        monkeypatch.setattr(ResultGroups, "_heads", heads)
+        problem(
+            await desk.http.get(f"/executions/1/groups/{'0' * 64}/targets"), 404, "group_not_found"
+        )
+        assert read == []
+        assert sorted([await names(desk, digest) for digest in digests]) == [
+            ["web-1"],
+            ["web-2"],
+            ["web-3"],
+        ]
+        assert sorted(len(runs) for runs in read) == [1, 2, 2], "only groups of the same length"
 
 
 async def test_normalised_groups_take_output_with_any_byte(database: Database) -> None:
