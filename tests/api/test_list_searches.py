@@ -89,6 +89,26 @@ async def test_facets_count_whatever_the_list_is_filtered_to(database: Database)
         problem(await ada.http.get("/executions?facets=uuid"), 422, "invalid_query")
 
 
+async def test_a_text_in_the_names_of_many_jobs_finds_their_executions_in_a_scope(
+    database: Database,
+) -> None:
+    async with world(database) as all_:
+        ben = {"headers": all_.admit(badge("ben", ("operator", "env=staging")))}
+        many = [f"many-{number:03d}" for number in range(101)]
+        last = await all_.job("many-zz", STAGING, all_.things["target", STAGING])
+        await database.fetch(
+            "insert into jobs (uuid, name, version, state, created_by) "
+            "select gen_random_uuid(), name, 1, 'draft', 'ada' from unnest(%s::text[]) name "
+            "returning id",
+            [many],
+        )
+        await all_.ended(last)
+        for who in ({}, ben):
+            found = (await all_.http.get("/executions?q=MANY", **who)).json()["items"]
+            assert [one["job_name"] for one in found] == ["many-zz"]
+            assert (await all_.http.get("/executions?q=many-00", **who)).json()["items"] == []
+
+
 async def test_jobs_show_their_last_executions(database: Database) -> None:
     async with live(database) as ada:
         first, _, third = await furnish(ada)

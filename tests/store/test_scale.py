@@ -17,7 +17,10 @@ from kit.ledger_fixtures import Owner, launch, machines
 from kit.query_plans import Explaining, Plan
 from opsjobs.model.access import Reach, Scope
 from opsjobs.model.execution import WaitingFor
+from opsjobs.model.target import Requirement
+from opsjobs.store.executions import EXECUTIONS as LISTED
 from opsjobs.store.ledger import Ledger
+from opsjobs.store.paging import PageRequest
 from opsjobs.store.statistics import Statistics
 from opsjobs.store.transaction import Database, DatabaseOptions
 
@@ -232,6 +235,16 @@ async def test_a_page_reads_no_more_than_a_few_rows_for_each_that_it_shows(
                 await question.ask(database)
                 read = {plan.text(): plan.rows() for plan in database.take()}
                 assert sum(read.values()) < ROWS_A_PAGE, question.name
+
+
+async def test_facets_read_only_what_a_filter_or_a_scope_finds(history: str) -> None:
+    nowhere = Reach((Scope((Requirement("env", ("nowhere",)),)),))
+    async with explained(history) as database:
+        for filters, reach in (({"requested_by": ["gone"]}, None), ({}, nowhere)):
+            request = PageRequest(limit=1, filters=filters, facets=("status",))
+            database.take()
+            await LISTED.page(database, request, reach=reach)
+            assert sum(plan.rows() for plan in database.take()) < ROWS_A_PAGE
 
 
 async def test_statistics_read_what_ended_since_the_last_count(history: str) -> None:

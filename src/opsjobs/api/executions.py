@@ -176,7 +176,8 @@ async def list_(
     """List executions.
 
     The default order is newest first. `target` and `label` look through the last 10,000
-    executions on that target or with that label.
+    executions on that target or with that label; so does `q` if more than 100 jobs have the text
+    in their names.
     """
     find = ExecutionFind(q, target, list(dict.fromkeys(label or ())))
     return render_page(

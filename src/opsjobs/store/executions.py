@@ -34,7 +34,14 @@ from opsjobs.model.run_views import (
 )
 from opsjobs.store.envelope import mask_parameters
 from opsjobs.store.ledger.claim import MAINTENANCE
-from opsjobs.store.paging import IndexWalk, ListColumn, Listing, Page, PageRequest
+from opsjobs.store.paging import (
+    FILTER_VALUES_MAX,
+    IndexWalk,
+    ListColumn,
+    Listing,
+    Page,
+    PageRequest,
+)
 from opsjobs.store.reference import Reference
 from opsjobs.store.transaction import Database
 from opsjobs.store.waiting_reason import WAITING_ON, WAVES
@@ -202,7 +209,10 @@ order by x.started_at, x.id"""
 
 
 FOUND_MAX = 10_000
-"""The number of executions, the newest ones, that `target` and `label` look through."""
+"""The number of executions, the newest ones, that `target` and `label` look through.
+
+So does `q`, if it is in the names of more jobs than a filter may name.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,7 +229,10 @@ class ExecutionFind:
 
 _JOBS_NAMED = """
 select name from (select name from jobs where strpos(lower(name), lower(%(q)s)) > 0
-  union select 'ad-hoc' where strpos('ad-hoc', lower(%(q)s)) > 0) n order by name limit 100"""
+  union select 'ad-hoc' where strpos('ad-hoc', lower(%(q)s)) > 0) n order by name limit %(limit)s"""
+_OF_THESE_NAMED = """
+select execution_id as id from execution_specs
+where execution_id = any(%(ids)s::bigint[]) and strpos(lower(job_name), lower(%(q)s)) > 0"""
 _ON_TARGET = """
 select execution_id as id from target_runs where target_id = any(array(
   select %(value)s union select id::text from targets where name = %(value)s))
@@ -300,21 +313,23 @@ class Executions:
         Filters and orders are those of EXECUTIONS. `find`: only what it finds.
         """
         if find is not None:
-            request = await self._narrow(request, find)
+            request = await self._narrow(request, find, reach)
         page = await EXECUTIONS.page(self._database, request, reach=reach)
         return page.map(partial(_execution, everything=reach is None or reach.everywhere))
 
-    async def _narrow(self, request: PageRequest, find: ExecutionFind) -> PageRequest:
+    async def _narrow(
+        self, request: PageRequest, find: ExecutionFind, reach: Reach | None
+    ) -> PageRequest:
         """Return the request, narrowed to executions that indexes find."""
-        if find.q is not None:
-            rows = await self._database.fetch(_JOBS_NAMED, {"q": find.q})
-            named = [row["name"] for row in rows]
-            wanted = request.filters.get("job_name")
-            names = [name for name in named if wanted is None or name in wanted]
-            if not names:
-                return replace(request, among=[])
-            request = replace(request, filters={**request.filters, "job_name": names})
         among: set[int] | None = None
+        if find.q is not None:
+            names = await self._names_with(find.q, request.filters.get("job_name"))
+            if names is None:
+                among = await self._newest_named(find.q, request, reach)
+            elif not names:
+                return replace(request, among=[])
+            else:
+                request = replace(request, filters={**request.filters, "job_name": names})
         for query, values in (
             (_ON_TARGET, [find.target] if find.target is not None else []),
             (_LABELLED, find.labels),
@@ -324,6 +339,21 @@ class Executions:
                 found = {row["id"] for row in rows}
                 among = found if among is None else among & found
         return request if among is None else replace(request, among=sorted(among))
+
+    async def _names_with(self, q: str, wanted: Sequence[str] | None) -> Sequence[str] | None:
+        """Return the names of jobs with this text, among `wanted`; None if there are too many."""
+        if wanted is not None:
+            return [name for name in wanted if q.lower() in name.lower()]
+        values = {"q": q, "limit": FILTER_VALUES_MAX + 1}
+        names = [row["name"] for row in await self._database.fetch(_JOBS_NAMED, values)]
+        return names if len(names) <= FILTER_VALUES_MAX else None
+
+    async def _newest_named(self, q: str, request: PageRequest, reach: Reach | None) -> set[int]:
+        """Return those of the last 10,000 executions within reach whose job has this text."""
+        wanted = replace(request, sort=None, q=None)
+        ids = await EXECUTIONS.newest(self._database, wanted, FOUND_MAX, reach=reach)
+        rows = await self._database.fetch(_OF_THESE_NAMED, {"ids": ids, "q": q})
+        return {row["id"] for row in rows}
 
     async def labels(self, execution_id: int) -> Mapping[str, str]:
         """Return the labels that scopes match against, of an existing execution."""

@@ -225,23 +225,7 @@ class Listing:
             raise _wrong(
                 "limit", f"limit is {request.limit}: write a number from 1 to {LIMIT_MAX}."
             )
-        walk = self._walk(request)
-        order = self._order(request, walk)
-        wheres, values = self._wheres(request, walk)
-        within, reaching = condition(reach, self._labelled(reach))
-        found = marks(reach) if self._label_rows is not None else None
-        if found is not None and self._label_rows != "id":
-            wheres.append(_LABELLED.format(execution=self._label_rows))
-            values["marks"] = found
-        elif found is not None and not order.walks and order.expression == "id":
-            order = replace(
-                order,
-                walks=tuple(_labelled_walk(number) for number in range(len(found))),
-                repeats=len(found) > 1,
-            )
-            values |= {f"walk_{number}": mark for number, mark in enumerate(found)}
-        wheres = [*wheres, within] if within else wheres
-        bound = {**(parameters or {}), **values, **reaching}
+        order, wheres, bound = self._plan(request, parameters, reach)
         if request.page is not None:
             return await self._numbered(database, request, order, wheres, bound)
         after = ""
@@ -269,6 +253,47 @@ class Listing:
         )
         return _page(rows, request.limit, order)
 
+    def _plan(
+        self,
+        request: PageRequest,
+        parameters: Mapping[str, Any] | None,
+        reach: Reach | None,
+    ) -> tuple[_SortOrder, list[str], dict[str, Any]]:
+        """Return the order, the conditions and the values of a request, along an index if any."""
+        walk = self._walk(request)
+        order = self._order(request, walk)
+        wheres, values = self._wheres(request, walk)
+        within, reaching = condition(reach, self._labelled(reach))
+        found = marks(reach) if self._label_rows is not None else None
+        if found is not None and self._label_rows != "id":
+            wheres.append(_LABELLED.format(execution=self._label_rows))
+            values["marks"] = found
+        elif found is not None and not order.walks and order.expression == "id":
+            order = replace(
+                order,
+                walks=tuple(_labelled_walk(number) for number in range(len(found))),
+                repeats=len(found) > 1,
+            )
+            values |= {f"walk_{number}": mark for number, mark in enumerate(found)}
+        wheres = [*wheres, within] if within else wheres
+        return order, wheres, {**(parameters or {}), **values, **reaching}
+
+    async def newest(
+        self,
+        database: Database,
+        request: PageRequest,
+        most: int,
+        *,
+        reach: Reach | None = None,
+    ) -> list[int]:
+        """Return the ids of the first items that a request finds, in its order, up to a number."""
+        order, wheres, bound = self._plan(request, None, reach)
+        rows = await database.fetch(
+            self._query("id", order, wheres),
+            {**_WHOLE, **bound, "page_limit": most, "page_offset": 0},
+        )
+        return [row["id"] for row in rows]
+
     async def _count_values(
         self,
         database: Database,
@@ -282,14 +307,15 @@ class Listing:
             names = ", ".join(self.facets) or "none"
             raise _wrong("facets", f"There is no facet {name[:60]!r}: there are {names}.")
         filters = {other: texts for other, texts in request.filters.items() if other != name}
-        wheres, values = self._wheres(replace(request, filters=filters), None)
-        within, reaching = condition(reach, self._labelled(reach))
-        wheres = [*wheres, within] if within else wheres
+        # In the list's own order, so that an index that a filter or a scope has is walked.
+        wanted = replace(request, filters=filters, sort=None)
+        order, wheres, bound = self._plan(wanted, parameters, reach)
         rows = await database.fetch(
             f'select value, count(*) as n from (select "{name}"::text as value '
-            f"from ({self._select}) listed {_where(wheres)} order by id desc limit {ROWS_MAX}) f "
+            f"from ({self._select}) listed "
+            f"where id = any(array({self._query('id', order, wheres)}))) f "
             f"where value is not null group by value order by n desc, value limit {FACETS_MAX}",
-            {**(parameters or {}), **values, **reaching},
+            {**_WHOLE, **bound, "page_limit": ROWS_MAX, "page_offset": 0},
         )
         return {row["value"]: row["n"] for row in rows}
 
