@@ -82,6 +82,9 @@ async def test_firings_of_all_schedules_are_listed(database: Database) -> None:
         assert [f["schedule"]["name"] for f in missed] == ["nightly"]
         assert missed[0]["explained"]
         problem(await ada.http.get("/firings?rule=late"), 422, "invalid_query")
+        for path, found in (("job_id=1&status=missed", 1), ("job_id=2&status=missed", 0)):
+            assert len((await ada.http.get(f"/firings?{path}")).json()["items"]) == found
+        problem(await ada.http.get("/firings?job_id=1"), 422, "invalid_query")
 
 
 async def fired(database: Database, schedule_id: int, status: str) -> None:

@@ -390,7 +390,10 @@ async def firings(
 async def all_firings(
     request: Request, services: ServicesDep, page: Annotated[PageRequest, page_of(ALL_FIRINGS)]
 ) -> Response:
-    """List the firings of all schedules, the latest recorded first."""
+    """List the firings of all schedules, the latest recorded first.
+
+    `job_id`, which needs a `status`, looks through the last 10,000 firings with that status.
+    """
     found = await services.firings.list_all(page, reach(request))
     return render_page(request, found, _render_named_firing)
 

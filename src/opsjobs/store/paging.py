@@ -480,8 +480,19 @@ class Listing:
             wheres.append(f"({' or '.join(found)})")
             values["q"] = _read_text("q", request.q)
         if request.among is not None:
-            wheres.append("id = any(%(page_among)s::bigint[])")
-            values["page_among"] = list(request.among)
+            # The bounds end a walk along an index behind the last of them.
+            wheres.append(
+                "id = any(%(page_among)s::bigint[]) "
+                "and id between %(among_low)s::bigint and %(among_high)s::bigint"
+            )
+            low, high = min(request.among, default=0), max(request.among, default=0)
+            values |= {
+                "page_among": list(request.among),
+                "among_low": low,
+                "among_high": high,
+                "walk_low": low,
+                "walk_high": high,
+            }
         for number, (name, texts) in enumerate(filters.items()):
             if name not in known:
                 raise _wrong(

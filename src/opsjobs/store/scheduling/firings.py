@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -22,7 +22,7 @@ from opsjobs.model.execution import Execution, moment
 from opsjobs.model.firing import FiringKind, FiringRule, FiringStatus, span_words
 from opsjobs.model.schedule import tzdata_version
 from opsjobs.store import audit
-from opsjobs.store.paging import IndexWalk, ListColumn, Listing, PageRequest
+from opsjobs.store.paging import ROWS_MAX, IndexWalk, ListColumn, Listing, PageRequest
 from opsjobs.store.paging import Page as ListPage
 from opsjobs.store.scheduling import firing_transitions as moves
 from opsjobs.store.scheduling.due_firings import (
@@ -270,7 +270,15 @@ class Firings:
     async def list_all(
         self, request: PageRequest, reach: Reach | None = None
     ) -> ListPage[NamedFiring]:
-        """Return a page of the firings of all schedules within reach, the latest recorded first."""
+        """Return a page of the firings of all schedules within reach, the latest recorded first.
+
+        With a job, they are looked for among the last 10,000 that the other filters find.
+        """
+        if "job_id" in request.filters:
+            others = {name: v for name, v in request.filters.items() if name != "job_id"}
+            wanted = replace(request, filters=others, sort=None)
+            among = await ALL_FIRINGS.newest(self._database, wanted, ROWS_MAX, reach=reach)
+            request = replace(request, among=among)
         page = await ALL_FIRINGS.page(self._database, request, reach=reach)
         return page.map(_named_firing)
 
