@@ -125,3 +125,14 @@ async def test_runs_of_executions_out_of_sight_are_left_out(database: Database) 
         assert execution in {str(run["execution"]["id"]) for run in seen["items"]}
         assert (seen["total"], bens["total"], len(bens["items"])) == (2, 1, 1)
         assert "foreign" not in str(bens)
+        # The execution out of sight ended cancelled, the one in sight was lost.
+        path = f"/targets/{target}"
+        alls = (await all_.http.get(path)).json()["health"]
+        bens = (await all_.http.get(path, **ben)).json()["health"]
+        assert (alls["last_run"]["status"], bens["last_run"]["status"]) == ("cancelled", "lost")
+        assert alls["status"] == bens["status"]
+        viewer = {"headers": all_.admit(badge("eve", ("operator", "env=foreign")))}
+        theirs = f"/targets/{all_.things['target', FOREIGN]}"
+        await all_.ended(await all_.job("both", STAGING, target, all_.things["target", FOREIGN]))
+        health = (await all_.http.get(theirs, **viewer)).json()["health"]
+        assert (health["last_run"]["status"], health["dead_letters"]) == ("lost", 1)

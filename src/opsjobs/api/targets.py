@@ -138,7 +138,9 @@ async def list_(
 ) -> Response:
     """List targets with their health. The default order is by name."""
     found = await services.inventory.list(page, selector, reach=reach(request))
-    health = await services.target_history.load_health([one.target.id for one in found.items])
+    health = await services.target_history.load_health(
+        [one.target.id for one in found.items], principal_of(request).reach("executions:read")
+    )
     return render_page(request, found, lambda one: _render(one, health.get(one.target.id)))
 
 
@@ -148,9 +150,15 @@ async def list_(
     summary="Get a target",
     response_model=ShownTargetOut,
 )
-async def show(services: ServicesDep, stored: TargetDep) -> Response:
-    """Return the target and its health; `credential` and `jump` are names."""
-    health = await services.target_history.load_health([stored.target.id])
+async def show(request: Request, services: ServicesDep, stored: TargetDep) -> Response:
+    """Return the target and its health; `credential` and `jump` are names.
+
+    The runs that `health` tells of are those in executions that the caller may see; its `status`
+    is that of the machine, whoever ran something there.
+    """
+    health = await services.target_history.load_health(
+        [stored.target.id], principal_of(request).reach("executions:read")
+    )
     return JSONResponse(_render(stored, health.get(stored.target.id)))
 
 
@@ -199,7 +207,7 @@ async def replace(
         id, change.draft, bounds=bounds(request), basis=change.basis
     )
     await services.ledger.resize_slots(stored.target.id, stored.target.slots)
-    return await show(services, stored)
+    return await show(request, services, stored)
 
 
 @router.delete(

@@ -16,6 +16,7 @@ from opsjobs.model.run_views import TargetRun
 from opsjobs.model.target_health import HealthStatus, LastRun, OpenCircuit, TargetHealth
 from opsjobs.store.executions import RUN, parse_run
 from opsjobs.store.paging import ListColumn, Listing, Page, PageRequest
+from opsjobs.store.scope_sql import OF_EXECUTION, and_within
 from opsjobs.store.statements import load_statement
 from opsjobs.store.transaction import Database
 
@@ -90,7 +91,9 @@ HEALTH_STATUS = f"""
     order by r.id desc limit 1), 'unknown') end)"""
 """The health of the target `t`, as SQL."""
 
-_HEALTH = load_statement(__file__, "target_health", status=HEALTH_STATUS, runs_read=RUNS_READ)
+_HEALTH = load_statement(
+    __file__, "target_health", status=HEALTH_STATUS, runs_read=RUNS_READ, within="{within}"
+)
 
 
 class TargetHistory:
@@ -106,10 +109,17 @@ class TargetHistory:
         page = await TARGET_RUNS.page(self._database, request, {"target": target_id}, reach=reach)
         return page.map(_past_run)
 
-    async def load_health(self, target_ids: Sequence[str]) -> dict[str, TargetHealth]:
-        """Return the health of these targets, by id; unknown ids are left out."""
+    async def load_health(
+        self, target_ids: Sequence[str], reach: Reach | None = None
+    ) -> dict[str, TargetHealth]:
+        """Return the health of these targets, by id; unknown ids are left out.
+
+        Runs that it tells of are those in executions within reach; its status is of all.
+        """
         ids = [int(target_id) for target_id in target_ids]
-        rows = await self._database.fetch(_HEALTH, {"ids": ids})
+        within, reaching = and_within(reach, OF_EXECUTION.format("l.execution_id"))
+        query = _HEALTH.format(within=within)
+        rows = await self._database.fetch(query, {"ids": ids, **reaching})
         return {str(row["id"]): _health(row) for row in rows}
 
 
