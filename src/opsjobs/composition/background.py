@@ -13,6 +13,7 @@ from opsjobs.engine.background.housekeeping import (
     Housekeeper,
     RetentionService,
 )
+from opsjobs.engine.firing.firing import SCHEDULER
 from opsjobs.engine.loop import TURN_POLL_SECONDS, Loop, Step, Turn
 from opsjobs.settings import Settings
 from opsjobs.store.delivery_upkeep import DeliveryUpkeep
@@ -24,8 +25,10 @@ from opsjobs.store.target_mirror import TargetMirror
 from opsjobs.store.workers import SingletonLock
 
 
-def build_housekeeping_loop(settings: Settings, services: Services) -> Loop:
-    """Return the loop of the housekeeping."""
+def build_housekeeping_loop(
+    settings: Settings, services: Services, *, stand_in: bool = False
+) -> Loop:
+    """Return the loop of the housekeeping of a scheduler; `stand_in`: of a worker."""
     turns = SingletonLock(services.database)
     keeper = Housekeeper(
         Turn(HOUSEKEEPING, turns, services.metrics),
@@ -34,7 +37,11 @@ def build_housekeeping_loop(settings: Settings, services: Services) -> Loop:
         ledger=services.ledger,
         workers=services.workers,
         delete_old_events=services.event_feed.delete_old,
-        more={**_delivery_steps(settings, services), **_target_steps(services)},
+        more={
+            **_delivery_steps(settings, services),
+            "unserved_ended": end_unserved(services, stand_in=stand_in),
+            **_target_steps(services),
+        },
         delete_old_notification_states=services.notifications.delete_old,
         delete_old_keys=partial(delete_old_keys, services.database),
         count_hour=services.statistics.count_hour,
@@ -49,16 +56,30 @@ def build_housekeeping_loop(settings: Settings, services: Services) -> Loop:
 
 def _delivery_steps(settings: Settings, services: Services) -> Mapping[str, Step]:
     upkeep = DeliveryUpkeep(services.database)
-    served = [source.name for source in sources(services)]
-    reached = [destination.name for destination in destinations(services)]
     return {
         "deliveries_forgotten": partial(
             services.deliveries.delete_old, settings.retention.keep_deliveries
         ),
         "receivers_forgotten": upkeep.delete_receivers,
-        "unserved_ended": partial(upkeep.end_unserved, [*served, NOTIFICATIONS], reached),
         "webhook_names_forgotten": upkeep.delete_names,
     }
+
+
+def end_unserved(services: Services, *, stand_in: bool) -> Step:
+    """Return the step that ends sources and deliveries that no process serves.
+
+    A worker leaves it to the scheduler, if there ever was one: that may be down for long, and
+    connected to services that the worker's settings do not name.
+    """
+    served = [source.name for source in sources(services)]
+    reached = [destination.name for destination in destinations(services)]
+    end = partial(DeliveryUpkeep(services.database).end_unserved, [*served, NOTIFICATIONS], reached)
+
+    async def unless_scheduled() -> int:
+        scheduled = await services.workers.seconds_since_tick(SCHEDULER) is not None
+        return 0 if scheduled else await end()
+
+    return unless_scheduled if stand_in else end
 
 
 def _target_steps(services: Services) -> Mapping[str, Step]:

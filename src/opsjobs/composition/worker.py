@@ -141,7 +141,7 @@ def build_worker(settings: Settings, services: Services, *, name: str | None = N
             interval_seconds=CLEANUP_SECONDS,
             metrics=services.metrics,
         ),
-        build_housekeeping_loop(settings, services),
+        build_housekeeping_loop(settings, services, stand_in=True),
         build_inspection_loop(services),
         build_integration_loop(services),
         build_retention_loop(settings, services),
