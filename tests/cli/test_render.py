@@ -19,6 +19,7 @@ from opsjobs.cli.render import (
     pluralize,
     render_counts,
     seconds,
+    shorten,
     show_list,
     show_one,
 )
@@ -55,6 +56,16 @@ def test_a_table_in_a_pipe_is_plain_and_obeys_no_control_character(
 def test_wide_tables_show_more_and_interpret_no_markup(capsys: pytest.CaptureFixture[str]) -> None:
     show_list(ITEMS, COLUMNS, Form.WIDE)
     assert "[bold]no markup[/bold] :smile:" in capsys.readouterr().out
+
+
+def test_a_sparse_column_is_shown_if_an_item_has_a_value(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    columns = (COLUMNS[0], Column("note", lambda i: shorten(i["note"], 12), sparse=True))
+    show_list(ITEMS, columns, Form.TABLE)
+    assert capsys.readouterr().out.splitlines()[2].split() == ["2", "[bold]no", "ma…"]
+    show_list(ITEMS[:1], columns, Form.WIDE)
+    assert capsys.readouterr().out.splitlines()[0].split() == ["ID"]
 
 
 def test_long_cells_are_not_folded_in_a_pipe(capsys: pytest.CaptureFixture[str]) -> None:

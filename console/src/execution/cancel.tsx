@@ -1,4 +1,5 @@
 /** Cancel an execution or some of its targets, and show afterwards what became of each. */
+import type { ComponentChildren } from "preact";
 import { ask } from "../api/ask.ts";
 import type { Execution } from "../api/types.ts";
 import { type Runs, tally } from "../matrix/runs.ts";
@@ -46,20 +47,40 @@ export function CancelDialog({ view, execution, rows, onClose }: CancelProps) {
       onClose={onClose}
     >
       <ul class="stack-tight">
-        <li>
-          <b>{running.toLocaleString("en")}</b> run now: their commands are ended, and that is
-          proved.
-        </li>
-        <li>
-          <b>{waiting.toLocaleString("en")}</b> wait: they are never started.
-        </li>
-        <li>
-          <b>{(total - running - waiting).toLocaleString("en")}</b> have ended and stay as they are.
-        </li>
+        <Share of={running} one="runs now: its command is" all="run now: their commands are">
+          {" "}
+          ended, and that is proved.
+        </Share>
+        <Share of={waiting} one="waits: it is" all="wait: they are">
+          {" "}
+          never started.
+        </Share>
+        <Share of={total - running - waiting} one="has ended and stays" all="have ended and stay">
+          {" "}
+          as before.
+        </Share>
       </ul>
       {rows && <p>The other targets continue.</p>}
       <AsCommand words={["opsjobs", "executions", "cancel", view.id, ...optionsOf(runs, rows)]} />
     </Confirm>
+  );
+}
+
+interface ShareProps {
+  of: number;
+  one: string;
+  all: string;
+  children: ComponentChildren;
+}
+
+/** What becomes of a part of the targets; nothing if there are none. */
+function Share({ of, one, all, children }: ShareProps) {
+  if (of === 0) return null;
+  return (
+    <li>
+      <b>{of.toLocaleString("en")}</b> {of === 1 ? one : all}
+      {children}
+    </li>
   );
 }
 

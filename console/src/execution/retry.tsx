@@ -30,7 +30,7 @@ const LABELS: Readonly<Record<Which, string>> = {
   unreachable: "unreachable",
   lost: "lost",
   not_started: "not started",
-  unsuccessful: "all that did not succeed",
+  unsuccessful: "that did not succeed",
 };
 const NAMES_SHOWN = 8;
 

@@ -3,7 +3,7 @@ import { useCallback, useMemo, useState } from "preact/hooks";
 import { Cells } from "../matrix/cells.tsx";
 import { FIELDS, type Grouping, grouped } from "../matrix/rows.ts";
 import type { Runs } from "../matrix/runs.ts";
-import { RUN_STATUSES } from "../matrix/states.ts";
+import { isFinal, RUN_STATUSES } from "../matrix/states.ts";
 import { copy } from "../parts/copy.tsx";
 import { Filter } from "../parts/filter.tsx";
 import { Text } from "../parts/text.tsx";
@@ -162,7 +162,7 @@ function SelectionBar({ view, runs }: { view: ExecutionView; runs: Runs }) {
         <button
           type="button"
           class="button small danger"
-          disabled={selected.length === 0}
+          disabled={!selected.some((row) => !isFinal(runs.status[row]!))}
           onClick={() => setCancelled(selected)}
         >
           Cancel {number} …

@@ -1,7 +1,7 @@
 /** Ctrl-K: go to anything, do anything that this page can do. */
 import { useEffect, useId, useMemo, useRef, useState } from "preact/hooks";
 import { ask } from "../api/ask.ts";
-import { nameOf } from "../execution/name.ts";
+import { titleOf } from "../execution/name.ts";
 import { go } from "../router.tsx";
 import { bindings } from "../state/keys.ts";
 import { mayDo, onlyLaunches, places } from "../state/rights.ts";
@@ -172,9 +172,8 @@ async function executions(typed: string, signal: AbortSignal): Promise<Choice[]>
   const id = numberOf(typed);
   if (id === undefined) return [];
   try {
-    return [
-      executionChoice(nameOf(await ask("GET /executions/{id}", { path: { id }, signal })), id),
-    ];
+    const found = await ask("GET /executions/{id}", { path: { id }, signal });
+    return [executionChoice(`#${id} ${titleOf(found)}`, id)];
   } catch {
     return []; // it is offered by its number, and its page says what is wrong
   }

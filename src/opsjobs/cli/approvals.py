@@ -15,7 +15,17 @@ from pydantic import BaseModel
 from opsjobs.cli import inputs, options
 from opsjobs.cli.client import Json, connect, path_of
 from opsjobs.cli.errors import ExitCode
-from opsjobs.cli.render import Column, Form, ago, plain, pluralize, show_list, show_one, tell
+from opsjobs.cli.render import (
+    Column,
+    Form,
+    ago,
+    plain,
+    pluralize,
+    shorten,
+    show_list,
+    show_one,
+    tell,
+)
 from opsjobs.cli.terminal_escapes import escape_json
 from opsjobs.model.action import DRAFT_TYPES
 from opsjobs.model.approval import ApprovalStatus
@@ -39,7 +49,7 @@ COLUMNS = (
     Column("id", lambda a: a["id"]),
     Column("execution", lambda a: a["execution_id"]),
     Column("job", lambda a: a["job_name"]),
-    Column("summary", lambda a: a.get("summary"), sparse=True),
+    Column("summary", lambda a: shorten(a.get("summary")), sparse=True),
     Column("for", lambda a: a["action"] or "the launch"),
     Column("status", lambda a: a["status"]),
     Column("requested", lambda a: ago(a.get("asked_at"))),

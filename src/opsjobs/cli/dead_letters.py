@@ -11,7 +11,7 @@ import typer
 from opsjobs.cli import options
 from opsjobs.cli.client import Client, Json, connect
 from opsjobs.cli.errors import CommandFailed, ExitCode
-from opsjobs.cli.render import Column, Form, ago, plain, pluralize, show_list, tell
+from opsjobs.cli.render import Column, Form, ago, plain, pluralize, shorten, show_list, tell
 from opsjobs.model.execution import ErrorCode
 from opsjobs.model.units import parse_duration
 
@@ -65,7 +65,7 @@ COLUMNS = (
     Column("id", lambda d: d["id"]),
     Column("execution", lambda d: d["execution_id"]),
     Column("job", lambda d: d["job_name"]),
-    Column("summary", lambda d: d.get("summary"), sparse=True),
+    Column("summary", lambda d: shorten(d.get("summary")), sparse=True),
     Column("target", lambda d: d["target"]["name"]),
     Column("host", lambda d: d["target"]["host"], wide=True),
     Column("status", lambda d: d["status"]),

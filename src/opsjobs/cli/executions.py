@@ -25,6 +25,7 @@ from opsjobs.cli.render import (
     pluralize,
     render_counts,
     seconds,
+    shorten,
     show_list,
     show_one,
     tell,
@@ -52,7 +53,7 @@ def render_wait(run: Mapping[str, Any]) -> str | None:
 COLUMNS = (
     Column("id", lambda e: e["id"]),
     Column("job", lambda e: e["job_name"]),
-    Column("summary", lambda e: e.get("summary"), sparse=True),
+    Column("summary", lambda e: shorten(e.get("summary")), sparse=True),
     Column("number", lambda e: e.get("number"), wide=True),
     Column("status", lambda e: e["status"]),
     Column("targets", lambda e: e["total_targets"]),

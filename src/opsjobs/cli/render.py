@@ -27,6 +27,8 @@ PIPE_COLUMNS = 100_000  # a table into a pipe is never folded
 GAP = 2
 FOLDED_COLUMNS = 16
 """The smallest width of a folded column; a column without that room is not shown."""
+SUMMARY_COLUMNS = 40
+"""The width of what an execution runs in a table; JSON has all of it."""
 NEVER_FOLDED = frozenset({
     "id", "uuid", "name", "host", "target", "targets", "job", "schedule", "execution",
     "credential", "user", "username", "service", "group", "file", "key", "zone", "jump",
@@ -194,6 +196,11 @@ def _to_text(value: object) -> str:
             return ",".join(plain(v) for v in value)
         case _:
             return plain(value)
+
+
+def shorten(text: str | None, most: int = SUMMARY_COLUMNS) -> str | None:
+    """Return the text, or its beginning if it is longer."""
+    return text if text is None or len(text) <= most else f"{text[: most - 1]}…"
 
 
 def seconds(milliseconds: object) -> str:

@@ -10,13 +10,13 @@ import typer
 from opsjobs.cli import options
 from opsjobs.cli.client import connect, path_of
 from opsjobs.cli.executions import render_duration, render_error, render_wait
-from opsjobs.cli.render import Column, Form, ago, show_list
+from opsjobs.cli.render import Column, Form, ago, shorten, show_list
 from opsjobs.model.execution import RunStatus
 
 COLUMNS = (
     Column("execution", lambda r: r["execution"]["id"]),
     Column("job", lambda r: r["execution"]["job_name"]),
-    Column("summary", lambda r: r["execution"].get("summary"), sparse=True),
+    Column("summary", lambda r: shorten(r["execution"].get("summary")), sparse=True),
     Column("status", lambda r: r["status"]),
     Column("exit", lambda r: r.get("exit_code")),
     Column("launched", lambda r: ago(r["execution"]["created_at"])),
