@@ -1,4 +1,4 @@
-"""A cancel of 200 machines leaves nobody alive of families that fork, daemonise and do not heed TERM, and has a proof for each."""
+"""A cancel of many machines leaves nobody alive of families that fork, daemonise and do not heed TERM, and has a proof for each."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ from contextlib import ExitStack
 import pytest
 
 from chaos.machines import Machine, keep_mounts_to_ourselves, machines
-from e2e.cluster import ADDRESSES_A_SERVER, MACHINES, Cluster, start_cluster
+from e2e.cluster import ADDRESSES_A_SERVER, Cluster, start_cluster
 from e2e.processes import wait_until
 from kit import backing_servers
 from kit.sshd import needs_sshd
 
+FAMILIES = int(os.environ.get("TESTS_FAMILIES", "80"))
+"""One on each address. The figure in docs/concepts/durable-commands.md is of 200."""
 LONG_SECONDS = 180.0
 """Far more than any of it takes on a machine that has nothing else to do."""
 
@@ -39,12 +41,12 @@ class Village(Cluster):
     @property
     def environment(self) -> dict[str, str]:
         """Of every process."""
-        return {**super().environment, "OPSJOBS_CONCURRENCY": str(MACHINES)}
+        return {**super().environment, "OPSJOBS_CONCURRENCY": str(FAMILIES)}
 
 
 @pytest.fixture
 def fleet() -> Iterator[list[Machine]]:
-    """13 machines with processes of their own, as each cancel looks at all processes there are; together 200 addresses."""
+    """Machines with processes of their own, as each cancel looks at all processes there are; together an address for each family."""
     needs_sshd()
     _needs_namespaces()
     keep_mounts_to_ourselves()
@@ -63,28 +65,28 @@ def village(fleet: list[Machine]) -> Iterator[Village]:
         yield found
 
 
-def test_a_cancel_of_200_families_leaves_no_survivor_and_proves_each(
+def test_a_cancel_of_many_families_leaves_no_survivor_and_proves_each(
     village: Village, fleet: list[Machine]
 ) -> None:
     execution = village.run(
-        FAMILY, village.names(1, MACHINES), max_parallel=MACHINES, witnessed=False
+        FAMILY, village.names(1, FAMILIES), max_parallel=FAMILIES, witnessed=False
     )
     wait_until(
         lambda: set(_members(fleet).values()) == {MEMBERS},
         "all families are complete",
         LONG_SECONDS,
     )
-    assert len(_members(fleet)) == MACHINES
+    assert len(_members(fleet)) == FAMILIES
     village.post(f"/executions/{execution}/cancel", {}, 202)
     began = time.monotonic()
-    assert village.ended(execution, LONG_SECONDS)["counts"] == {"cancelled": MACHINES}
+    assert village.ended(execution, LONG_SECONDS)["counts"] == {"cancelled": FAMILIES}
     print(f"{time.monotonic() - began:.1f} s")  # noqa: T201  the figure of docs/operations/reliability.md
     # A proof is no promise: whoever is said to be killed is gone by then.
     assert _members(fleet) == {}
     results = [*village.results(execution)]
-    assert Counter(result["cancel_proof"] for result in results) == {"killed": MACHINES}
+    assert Counter(result["cancel_proof"] for result in results) == {"killed": FAMILIES}
     assert {run["cancel_proof"] for run in village.runs(execution)} == {"killed"}
-    assert {village.output(execution, name) for name in village.names(1, MACHINES)} == {b"begun\n"}
+    assert {village.output(execution, name) for name in village.names(1, FAMILIES)} == {b"begun\n"}
 
 
 def _members(fleet: list[Machine]) -> Counter[str]:
@@ -93,11 +95,11 @@ def _members(fleet: list[Machine]) -> Counter[str]:
 
 
 def _shares() -> list[list[str]]:
-    """200 addresses of a network that depends on the process."""
+    """The addresses of a network that depends on the process."""
     network = 20 + os.getpid() % 80
-    addresses = [f"127.{network}.{1 + n // 200}.{1 + n % 200}" for n in range(MACHINES)]
+    addresses = [f"127.{network}.{1 + n // 200}.{1 + n % 200}" for n in range(FAMILIES)]
     return [
-        addresses[at : at + ADDRESSES_A_SERVER] for at in range(0, MACHINES, ADDRESSES_A_SERVER)
+        addresses[at : at + ADDRESSES_A_SERVER] for at in range(0, FAMILIES, ADDRESSES_A_SERVER)
     ]
 
 

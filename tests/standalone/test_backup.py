@@ -37,7 +37,7 @@ from opsjobs.store.restores import Restores
 from opsjobs.store.transaction import Database, DatabaseOptions
 from opsjobs.store.vault import find_missing_keys
 
-AHEAD_SECONDS = 10.0
+AHEAD_SECONDS = 25.0
 
 
 @pytest.fixture
