@@ -128,7 +128,7 @@ class ResumedOut(ExecutionOut):
 
 
 class CancelledRunsOut(AnswerModel):
-    """What became of the targets that a cancel names."""
+    """The outcome of a cancel of single targets."""
 
     cancelled: int = Field(description="Waited, and have ended now")
     stopping: int = Field(description="A worker has them, and stops them")
@@ -203,7 +203,7 @@ class RetryPreviewOut(AnswerModel):
 
 
 class CancelRequestOut(AnswerModel):
-    """By whom and why one target of an execution was cancelled."""
+    """The person and the reason of the cancel of one target."""
 
     by: str
     reason: str | None

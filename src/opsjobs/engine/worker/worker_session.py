@@ -39,8 +39,8 @@ from opsjobs.telemetry import Metrics, log
 # The maximum number of runs per claim. A free slot is filled at once, so several claims follow
 # each other while there is work.
 CLAIM_RUNS = 200
-# How many cancelled executions, and single runs, are kept in memory: for runs that are between claim
-# and start at that time.
+# How many cancelled executions, and single runs, are kept in memory: for runs that are between
+# claim and start at that time.
 STOPPED_KEPT = 1_000
 # How long closing channels and the last flush may take when a worker stops.
 STOP_GRACE_SECONDS = 5.0

@@ -78,16 +78,16 @@ async def cancel_runs(
     by: str,
     reason: str | None,
 ) -> CancelledRuns:
-    """Request the cancel of the runs of these targets (ids or names), and end the waiting ones.
+    """Request the cancel of the runs of these targets, and end the waiting ones.
 
-    A repeated call changes nothing; runs that have ended keep their outcome. Raises NotFound,
+    `targets`: ids or names. A repeated call changes nothing; runs that have ended keep their outcome. Raises NotFound,
     Conflict if the execution has ended, and Invalid with each target that it does not have.
     """
     async with database.transaction() as connection:
         await connection.execute(LOCK, {"executions": [execution_id]})
         row = await (await connection.execute(_EXECUTION, {"id": execution_id})).fetchone()
         check_not_ended(execution_id, row)
-        runs = await _named(connection, execution_id, targets)
+        runs = await _runs_of(connection, execution_id, targets)
         still_open = [run for run in runs if not run["ended"]]
         if still_open:
             await _request(connection, execution_id, still_open, by=by, reason=reason)
@@ -115,7 +115,7 @@ async def end_cancelled_runs(database: Database, execution_id: int) -> int:
     return await end_cancelled(database, execution_id)
 
 
-async def _named(
+async def _runs_of(
     connection: Connection, execution_id: int, targets: Sequence[str]
 ) -> Sequence[Mapping[str, Any]]:
     """Return the runs of these targets. Raises Invalid with each one that is not there."""
