@@ -218,6 +218,15 @@ async def test_what_a_person_does_is_known_by_the_persons_name(database: Databas
 
 async def test_a_login_and_a_token_of_one_person_are_one_person(database: Database) -> None:
     async with sign_on(database, identity={"jwt_audience": "opsjobs"}) as on, on.tab() as ada:
+        scoped = [
+            {"role": "viewer", "scope": "team in (web,db)"},
+            {"permissions": ["approvals:decide"]},
+        ]
+        on.provider.people["ada"] |= {
+            "roles": ["boss", "operator"],
+            "scope_labels": "env=staging",
+            "opsjobs_grants": scoped,
+        }
         await ada.log_in("ada")
         judge = on.ada.services.authentication.authenticator
         by_login = (await judge.session(ada.http.cookies["opsjobs"])).principal
@@ -228,6 +237,10 @@ async def test_a_login_and_a_token_of_one_person_are_one_person(database: Databa
         )
         by_token = await judge.principal(token)
         assert (by_login.identity, by_login.person) == (by_token.identity, by_token.person)
+        assert by_login.grants == by_token.grants
+        assert [one.roles for one in by_login.grants] == [one.roles for one in by_token.grants]
+        assert by_login.has_role("boss", {"env": "staging"})
+        assert not by_login.has_role("boss", {"env": "prod"})
         assert by_login.is_same_person(by_token)
         user = Principal.of_role("ada.l", "admin", "user", person="ada.l")
         assert by_login.is_same_person(user)

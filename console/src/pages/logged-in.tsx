@@ -12,7 +12,7 @@ export default function LoggedIn() {
   }, [failed]);
   return (
     <>
-      <h1>{failed ? "Not confirmed" : "Logged in"}</h1>
+      <h1>{failed ? "The login failed" : "Logged in"}</h1>
       <Empty why="Close this tab, and go on in the one that you came from.">
         <Link to="/">Back to Now</Link>
       </Empty>

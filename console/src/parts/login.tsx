@@ -70,13 +70,13 @@ function SingleSignOn({ label, url }: { label: string; url: string }) {
   );
 }
 
-/** A login that failed while the session goes on: a confirmation. */
+/** A login that failed while the session goes on, such as a confirmation. */
 export function LoginProblemDialog() {
   const close = () => {
     loginProblem.value = null;
   };
   return (
-    <Dialog title="Not confirmed" onClose={close}>
+    <Dialog title="The login failed" onClose={close}>
       <Trouble error={loginProblem.value!} />
       <div class="actions">
         <button type="button" class="button primary" onClick={close}>

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from psycopg.types.json import Jsonb
 
-from opsjobs.model.access import Principal
-from opsjobs.model.grants import grants_of, kept_of
+from opsjobs.model.access import Grant, Principal, Scope
+from opsjobs.model.grants import scope_text
 
 CONFIRMED_SECONDS = 600
 """Time after a login, or a confirmation, in which sensitive changes need no new proof."""
@@ -34,7 +34,7 @@ class ExternalPerson:
     def of_session(cls, row: Mapping[str, Any]) -> ExternalPerson:
         """Return the person of a session's row."""
         name = row["external_name"]
-        grants, roles = grants_of(row["grants"]), tuple(row["roles"])
+        grants, roles = _read_grants(row["grants"]), tuple(row["roles"])
         principal = Principal(name, "external", grants, roles, name, issued_at=row["issued_at"])
         facts = {key: row[key] for key in ("display_name", "email", "logout_url")}
         return cls(row["issuer"], row["subject"], principal, **facts)
@@ -48,7 +48,7 @@ class ExternalPerson:
             "display_name": self.display_name,
             "email": self.email,
             "roles": list(self.principal.roles),
-            "grants": Jsonb(kept_of(self.principal.grants)),
+            "grants": Jsonb(_dump_grants(self.principal.grants)),
             "issued_at": self.principal.issued_at,
             "logout_url": self.logout_url,
         }
@@ -97,3 +97,22 @@ class SessionOwner:
             return 0.0
         age = self.external.proof_age_seconds
         return CONFIRMED_SECONDS if age is None else min(age, CONFIRMED_SECONDS)
+
+
+def _dump_grants(grants: Iterable[Grant]) -> list[dict[str, Any]]:
+    """Return grants with the roles that they came from: a role counts within its scope only."""
+    return [
+        {
+            "permissions": sorted(grant.permissions),
+            "scope": scope_text(grant.scope),
+            "roles": list(grant.roles),
+        }
+        for grant in grants
+    ]
+
+
+def _read_grants(kept: Iterable[Mapping[str, Any]]) -> tuple[Grant, ...]:
+    return tuple(
+        Grant(frozenset(one["permissions"]), Scope.parse(one["scope"]), tuple(one["roles"]))
+        for one in kept
+    )
