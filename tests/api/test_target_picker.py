@@ -8,7 +8,7 @@ import httpx2
 
 from api.kit import Desk, desk, job, problem
 from opsjobs.store.transaction import Database
-from security.two_scopes import badge, world
+from security.two_scopes import FOREIGN, STAGING, badge, world
 
 
 async def fleet(ada: Desk) -> None:
@@ -100,6 +100,21 @@ async def test_exclusions_hold_for_jobs_and_for_one_execution(database: Database
         )
         assert (await ada.http.delete("/targets/3")).status_code == 204
         assert (await runs_on({}))["code"] == "unknown_target"
+
+
+async def test_an_exclusion_means_the_target_that_the_caller_sees(database: Database) -> None:
+    """A target out of sight whose id is the name of one in sight does not take its place."""
+    async with world(database) as all_:
+        ben = {"headers": all_.admit(badge("ben", ("operator", "env=staging")))}
+        hidden = all_.things["target", FOREIGN]
+        named, other = await all_.target(hidden, STAGING), all_.things["target", STAGING]
+        made = await all_.job("both", STAGING, named, other)
+        answer = await all_.http.post(
+            f"/jobs/{made}/execute",
+            json={"targets": {"exclude": [hidden]}, "dry_run": True},
+            **ben,
+        )
+        assert [target["id"] for target in answer.json()["targets"]] == [other], answer.text
 
 
 async def test_labels_are_counted_by_key_and_value(database: Database) -> None:

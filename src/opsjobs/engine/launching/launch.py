@@ -33,7 +33,7 @@ from opsjobs.model.local_transport import check_launched
 from opsjobs.model.parameter import bound
 from opsjobs.model.policy import Plan, Strategy, plan, with_check
 from opsjobs.model.retry import frozen
-from opsjobs.model.target import Target
+from opsjobs.model.target import SelectionDraft, Target
 from opsjobs.store import audit, idempotency
 from opsjobs.store.envelope import KeyMissing, Tampered
 from opsjobs.store.files import Files
@@ -194,9 +194,9 @@ class Launcher:
         allowed = {target.id for target in of_job}
         narrowed = await self._targets.resolve(order.narrowed_to, sight)
         if order.narrowed_to.empty and order.narrowed_to.exclude:  # all of the job's but these
-            exclude = [*order.narrowed_to.exclude, *order.targets.exclude]
-            rest = order.targets.model_copy(update={"exclude": exclude})
-            narrowed = await self._targets.resolve(rest)
+            excluded = SelectionDraft(ids=order.narrowed_to.exclude)
+            spared = {target.id for target in await self._targets.resolve(excluded, sight)}
+            narrowed = [target for target in of_job if target.id not in spared]
         order.bounds.check_targets(narrowed)
         outside = [target.name for target in narrowed if target.id not in allowed]
         if outside:
