@@ -41,6 +41,11 @@ test("normalised lines differ by words only", async () => {
   );
 });
 
+test("a number in a word leaves the rest of the word", () => {
+  const names = ["web-1"];
+  assert.equal(generalize("Mar31 31Mar Mar 31 web-1 x86_64", names), "Mar# #Mar # # @ x#_#");
+});
+
 test("long stretches of equal lines are folded", async () => {
   const lines = Array.from({ length: 100 }, (_, n) => `line ${n}`);
   const rows = folded(await rowsOf(lines.join("\n"), lines.with(50, "other").join("\n")));

@@ -10,6 +10,7 @@ import pytest
 from api.kit import problem
 from api.live import Live, live
 from kit.scripted_worker import Story
+from opsjobs.cli.execution_diff import generalize
 from opsjobs.model.execution import ErrorCode, RunError
 from opsjobs.store.result_groups import ResultGroups
 from opsjobs.store.transaction import Database
@@ -101,6 +102,27 @@ async def test_for_a_wrong_digest_no_output_is_read(
             ["web-3"],
         ]
         assert sorted(len(runs) for runs in read) == [1, 2, 2], "only groups of the same length"
+
+
+LINES = (
+    "web-1 up 12 days, Mon 10:11, id 0xfe01",
+    "10.0.0.1 web-1.example web-10 (10.0.0.12)",
+    "dead beef cafe 0xZZ 0x1g fe80::1%eth0 1e9 a1b2c3 x86_64 v2.10rc3",
+    "Monday Mon. Sunny Sun, May-day Mar31 31Mar _Jan_ Dec\t2026-11-29T05:00:00Z",
+    "tabs\t\tand  spaces   1,024 -5 +5 50% 3/4 deadbeef 00ff00 _12_ 12_ab",
+    "",
+    "no numbers at all",
+)
+
+
+async def test_the_command_line_normalises_like_the_database(database: Database) -> None:
+    """`executions diff --normalise` compares here, groups are compared there."""
+    for line in LINES:
+        rows = await database.fetch(
+            "select opsjobs_generalize(%s::bytea, %s, %s) as text",
+            [line.encode(), "web-1", "10.0.0.1"],
+        )
+        assert rows[0]["text"] == generalize(line, ["web-1", "10.0.0.1"]), line
 
 
 async def test_normalised_groups_take_output_with_any_byte(database: Database) -> None:
