@@ -80,8 +80,9 @@ async def cancel_runs(
 ) -> CancelledRuns:
     """Request the cancel of the runs of these targets, and end the waiting ones.
 
-    `targets`: ids or names. A repeated call changes nothing; runs that have ended keep their outcome. Raises NotFound,
-    Conflict if the execution has ended, and Invalid with each target that it does not have.
+    `targets`: ids or names. A repeated call changes nothing; runs that have ended keep their
+    outcome. Raises NotFound, Conflict if the execution has ended, and Invalid with each target that
+    it does not have.
     """
     async with database.transaction() as connection:
         await connection.execute(LOCK, {"executions": [execution_id]})
