@@ -124,7 +124,7 @@ def test_the_readme_works_from_top_to_bottom(service: Up, tmp_path: Path) -> Non
         asked += done.commands
     for arguments in asked:
         parse(arguments)
-    assert ["up", "--lab", "20"] in asked
+    assert ["up", "--lab", "20", "--lab-windows", "1"] in asked
 
 
 @pytest.mark.parametrize("sample", [*all_samples("sh"), *all_samples("python")], ids=str)
