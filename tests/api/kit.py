@@ -329,6 +329,11 @@ def definition_of(answered: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in answered.items() if name not in added}
 
 
+def stored(body: Mapping[str, Any]) -> dict[str, Any]:
+    """The body of GET without what the caller may do, which answers to changes do not have."""
+    return {name: value for name, value in body.items() if name not in ("can", "cannot")}
+
+
 def problem(answer: httpx2.Response, status: int, code: str) -> Mapping[str, Any]:
     """The problem document of an answer, checked to be one with this status and code."""
     assert answer.headers["content-type"] == "application/problem+json", answer.text

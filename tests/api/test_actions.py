@@ -10,15 +10,32 @@ import httpx2
 from opsjobs.store.transaction import Database
 from security.app_with_approvers import Stage, stage
 
-REQUESTS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
-    "approve": ("approve", {}),
-    "reject": ("reject", {}),
-    "override": ("approve", {"override_safety": True, "reason": "alone tonight"}),
-    "cancel": ("cancel", {}),
-    "pause": ("pause", {}),
-    "resume": ("resume", {}),
-    "retry": ("retry", {"which": "unsuccessful"}),
+REQUESTS: Mapping[str, tuple[str, str, Mapping[str, Any] | None]] = {
+    "approve": ("POST", "/approve", {}),
+    "reject": ("POST", "/reject", {}),
+    "override": ("POST", "/approve", {"override_safety": True, "reason": "alone tonight"}),
+    "cancel": ("POST", "/cancel", {}),
+    "pause": ("POST", "/pause", {}),
+    "resume": ("POST", "/resume", {}),
+    "retry": ("POST", "/retry", {"which": "unsuccessful"}),
+    "execute": ("POST", "/execute", {}),
+    "update": ("PATCH", "", {}),
+    "clone": ("POST", "/clone", {}),
+    "delete": ("DELETE", "", None),
+    "add_schedule": ("POST", "/schedules", {"type": "cron", "cron": "0 3 * * *"}),
+    "add_trigger": ("POST", "/triggers", {"name": "from-ci"}),
+    "trigger": ("POST", "/trigger", {}),
+    "test": ("POST", "/test", None),
+    "scan_host_keys": ("POST", "/scan-host-keys", None),
+    "maintain": ("POST", "/maintenance", {}),
+    "rotate": ("POST", "/rotate", {"password": "another of-the-canary"}),
+    "bind": ("PUT", "/bound-to", {"targets": ["web-1"]}),
+    "enable": ("POST", "/enable", None),
+    "disable": ("POST", "/disable", None),
 }
+"""The method, the path below the object, and the body of each action."""
+ELSEWHERE = {"reset_circuits"}
+"""Actions whose address is not below the object."""
 
 
 async def told(on: Stage, path: str, who: Mapping[str, str]) -> dict[str, str | None]:
@@ -32,8 +49,8 @@ async def told(on: Stage, path: str, who: Mapping[str, str]) -> dict[str, str | 
 
 
 async def attempt(on: Stage, path: str, action: str, who: Mapping[str, str]) -> httpx2.Response:
-    verb, body = REQUESTS[action]
-    return await on.http.post(f"{path}/{verb}", json=body, headers=who)
+    method, below, body = REQUESTS[action]
+    return await on.http.request(method, path + below, json=body, headers=who)
 
 
 async def change_machine(on: Stage, **change: Any) -> None:
@@ -47,6 +64,8 @@ async def refusals_agree(on: Stage, path: str, who: Mapping[str, str]) -> None:
     """Send what is told to be refused: it is, by this code and in these words."""
     body = (await on.http.get(path, headers=who)).json()
     for action, why in body["cannot"].items():
+        if action in ELSEWHERE:
+            continue
         answer = (await attempt(on, path, action, who)).json()
         assert (answer["code"], answer["detail"]) == (why["code"], why["detail"]), action
 
@@ -113,3 +132,115 @@ async def test_what_may_be_done_with_an_execution_is_told_as_the_request_would_b
             "retry": None
         }
         await refusals_agree(on, path, on.ben)
+
+
+async def within_prod(on: Stage, role: str) -> Mapping[str, str]:
+    """A viewer of everything who has this role for env=prod only."""
+    grants = [{"role": "viewer"}, {"role": role, "scope": "env=prod"}]
+    made = await on.http.post("/api-keys", json={"name": f"pat-{role}", "grants": grants})
+    return {"Authorization": f"Bearer {made.json()['token']}"}
+
+
+async def as_viewer(on: Stage) -> Mapping[str, str]:
+    return {"Authorization": "Bearer " + await on.services.identities.create_key("vic", "viewer")}
+
+
+async def test_what_may_be_done_with_a_job_is_told_by_its_state_and_its_tags(
+    database: Database,
+) -> None:
+    async with stage(database) as on:
+        await change_machine(on, labels={"env": "dev"})
+        job = await on.job(tags=["env=dev"])
+        path = f"/jobs/{job}"
+        pat, viewer = await within_prod(on, "manager"), await as_viewer(on)
+        every = dict.fromkeys(
+            ("execute", "update", "pause", "resume", "clone", "delete", "add_schedule")
+        ) | {"add_trigger": None}
+        assert await told(on, path, on.ada) == every
+        assert await told(on, path, viewer) == {}
+        assert set((await told(on, path, pat)).values()) == {"out_of_reach"}
+        await refusals_agree(on, path, pat)
+        await on.execute(job)
+        assert await told(on, path, on.ada) == {**every, "delete": "job_running"}
+        await on.http.post(f"{path}/pause")
+        assert (await told(on, path, on.ada))["execute"] == "job_is_paused"
+        await refusals_agree(on, path, on.ada)
+        draft = await on.http.patch(path, json={"state": "draft"}, headers={"If-Match": "*"})
+        assert draft.status_code == 200, draft.text
+        states = dict.fromkeys(("execute", "pause", "resume"), "job_is_draft")
+        assert await told(on, path, on.ada) == {**every, **states, "delete": "job_running"}
+        await refusals_agree(on, path, on.ada)
+
+
+async def test_what_may_be_done_with_a_schedule_and_a_trigger_is_told_by_their_job(
+    database: Database,
+) -> None:
+    async with stage(database) as on:
+        job = await on.job(tags=["env=dev"])
+        paths = []
+        for noun, action in (("schedules", "add_schedule"), ("triggers", "add_trigger")):
+            made = await attempt(on, f"/jobs/{job}", action, on.ada)
+            assert made.status_code == 201, made.text
+            paths.append(f"/{noun}/{made.json()['id']}")
+        schedule, trigger = paths
+        pat, viewer = await within_prod(on, "manager"), await as_viewer(on)
+        ways = dict.fromkeys(("update", "pause", "resume", "trigger", "delete"))
+        assert await told(on, schedule, on.ada) == ways
+        doors = dict.fromkeys(("update", "enable", "rotate", "disable", "delete"))
+        assert await told(on, trigger, on.ada) == doors
+        for path in paths:
+            assert await told(on, path, viewer) == {}
+            assert set((await told(on, path, pat)).values()) == {"out_of_reach"}
+            await refusals_agree(on, path, pat)
+        await on.http.post(f"/jobs/{job}/pause")
+        assert await told(on, schedule, on.ada) == {**ways, "trigger": "job_is_paused"}
+        await refusals_agree(on, schedule, on.ada)
+
+
+async def test_what_may_be_done_with_a_target_and_a_credential_is_told_by_what_uses_them(
+    database: Database,
+) -> None:
+    async with stage(database) as on:
+        body = {
+            "name": "deploy",
+            "type": "password",
+            "username": "ada",
+            "password": "of-the-canary",
+        }
+        made = await on.http.post("/credentials", json=body)
+        credential = f"/credentials/{made.json()['id']}"
+        (web,) = (await on.http.get("/targets?name=web-1")).json()["items"]
+        target = f"/targets/{web['id']}"
+        pat, viewer = await within_prod(on, "manager"), await as_viewer(on)
+        free = dict.fromkeys(("update", "test", "bind", "rotate", "delete"))
+        ways = ("update", "test", "scan_host_keys", "maintain", "reset_circuits", "delete")
+        assert await told(on, credential, on.ada) == free
+        assert await told(on, target, on.ada) == dict.fromkeys(ways)
+        assert await told(on, target, viewer) == {}
+        assert set((await told(on, target, pat)).values()) == {"out_of_reach"}
+        await refusals_agree(on, target, pat)
+        await change_machine(on, credential="deploy")
+        await on.machine("behind", host="10.0.0.2", jump="web-1")
+        assert await told(on, credential, on.ada) == {**free, "delete": "credential_in_use"}
+        assert (await told(on, target, on.ada))["delete"] == "target_in_use"
+        for path in (credential, target):
+            await refusals_agree(on, path, on.ada)
+
+
+async def test_a_webhook_that_is_disabled_can_be_enabled_and_sends_no_test(
+    database: Database,
+) -> None:
+    async with stage(database) as on:
+        body = {"name": "chat", "url": "https://chat.example.com/hook", "events": ["job.*"]}
+        made = await on.http.post("/webhooks", json=body)
+        assert made.status_code == 201, made.text
+        path = f"/webhooks/{made.json()['id']}"
+        every = dict.fromkeys(("update", "rotate", "delete", "test", "redeliver"))
+        assert await told(on, path, on.ada) == every
+        shown = (await on.http.get(path)).json()
+        put = await on.http.put(path, json={**shown, "enabled": False})
+        assert put.status_code == 200, put.text
+        refused = dict.fromkeys(("test", "redeliver"), "webhook_disabled")
+        assert await told(on, path, on.ada) == {**every, **refused}
+        answer = await attempt(on, path, "test", on.ada)
+        assert answer.json()["code"] == "webhook_disabled"

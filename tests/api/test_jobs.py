@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from api.kit import definition_of, desk, job, problem
+from api.kit import definition_of, desk, job, problem, stored
 from opsjobs.model.policy import Policy
 from opsjobs.store.transaction import Database
 
@@ -22,7 +22,7 @@ async def test_a_job_is_created_read_replaced_and_deleted(database: Database) ->
             1,
         )
         shown = await ada.http.get(f"/jobs/{body['uuid']}")
-        assert (shown.json(), shown.headers["etag"]) == (body, '"1"')
+        assert (stored(shown.json()), shown.headers["etag"]) == (body, '"1"')
         changed = await ada.http.put(
             "/jobs/1", json=job("restart-www"), headers={"If-Match": '"1"'}
         )

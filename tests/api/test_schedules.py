@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from api.kit import Desk, desk, job, problem
+from api.kit import Desk, desk, job, problem, stored
 from api.live import Live, live
 from opsjobs.store.transaction import Database
 
@@ -55,7 +55,7 @@ async def test_a_schedule_shows_its_words_next_due_time_and_last_firing(
         assert made["last_firing"] is None
         for ref in (made["id"], made["uuid"]):
             shown = await ada.http.get(f"/schedules/{ref}")
-            assert (shown.json(), shown.headers["etag"]) == (made, '"1"')
+            assert (stored(shown.json()), shown.headers["etag"]) == (made, '"1"')
 
 
 async def test_a_repeated_schedule_post_is_replayed_by_idempotency_key(database: Database) -> None:

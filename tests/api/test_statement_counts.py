@@ -36,7 +36,9 @@ async def made(desk: Desk) -> int:
 @pytest.mark.parametrize(
     ("method", "path", "headers", "statements", "waits"),
     [
-        pytest.param("GET", "", {}, 2, 2, id="a job is read: whose token it is, and the job"),
+        pytest.param(
+            "GET", "", {}, 3, 3, id="a job is read: whose token it is, the job, and if it runs"
+        ),
         pytest.param("POST", "/execute", {}, 8, 5, id="a job is executed"),
         pytest.param(
             "POST", "/execute", {"Idempotency-Key": "once-{n}"}, 13, 6, id="a job is executed, once"

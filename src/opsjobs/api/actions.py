@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from fastapi import Request
 
-from opsjobs.api.authorization import admit
+from opsjobs.api.authorization import admit, check_permission
 from opsjobs.api.request import principal_of
 from opsjobs.model.errors import Refusal
+
+FIELDS = ("can", "cannot")
 
 
 class Actions:
     """The fields `can` and `cannot` of an object with these labels.
 
     An action whose permission the caller does not hold at all is in neither of them. `noun`, `ref`,
-    `sees`: as of `admit`.
+    `sees`: as of `admit`. `labels`: None if such objects have none, so that a permission within a
+    scope is not enough.
     """
 
     def __init__(
-        self, request: Request, noun: str, ref: object, labels: Mapping[str, str], *, sees: str
+        self,
+        request: Request,
+        noun: str,
+        ref: object,
+        labels: Mapping[str, str] | None,
+        *,
+        sees: str,
     ) -> None:
         self._request = request
         self._noun = noun
@@ -40,18 +50,38 @@ class Actions:
             return False
         try:
             for one in permissions:
-                admit(
-                    self._request,
-                    self._noun,
-                    self._ref,
-                    self._labels,
-                    sees=self._sees,
-                    permission=one,
-                )
+                self._admit(one)
         except Refusal as refused:
             self._cannot[action] = refused
             return False
         return True
+
+    def _admit(self, permission: str) -> None:
+        if self._labels is None:
+            return check_permission(self._request, permission)
+        return admit(
+            self._request,
+            self._noun,
+            self._ref,
+            self._labels,
+            sees=self._sees,
+            permission=permission,
+        )
+
+    def allow(self, action: str, *permissions: str) -> None:
+        """Add an action that nothing but the caller's permissions can refuse now."""
+        if self.holds(action, *permissions):
+            self.add(action, None)
+
+    @contextmanager
+    def judging(self, action: str) -> Iterator[None]:
+        """Add an action that the caller's permissions have; what the block raises refuses it."""
+        try:
+            yield
+        except Refusal as refused:
+            self.add(action, refused)
+        else:
+            self.add(action, None)
 
     def add(self, action: str, refusal: Refusal | None) -> None:
         """Add an action that the caller's permissions have; `refusal`: how it is refused now."""

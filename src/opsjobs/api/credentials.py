@@ -10,6 +10,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Request
 from starlette.responses import JSONResponse, Response
 
+from opsjobs.api.actions import FIELDS, Actions
 from opsjobs.api.authorization import requires
 from opsjobs.api.http import (
     Idempotent,
@@ -21,6 +22,7 @@ from opsjobs.api.http import (
 from opsjobs.api.request import ServicesDep, services_of
 from opsjobs.api.resource import Resource
 from opsjobs.api.schemas.credentials import (
+    CredentialDetailOut,
     CredentialOut,
     CredentialPageOut,
     CredentialTestOut,
@@ -35,7 +37,7 @@ from opsjobs.model.errors import NotFound
 from opsjobs.model.secret import Credential, CredentialType
 from opsjobs.remote.credential_test import run_credential_test
 from opsjobs.store.idempotency import Answer
-from opsjobs.store.vault import CREDENTIALS, StoredCredential
+from opsjobs.store.vault import CREDENTIALS, StoredCredential, check_rotatable
 
 router = APIRouter(tags=["credentials"])
 resource = Resource[StoredCredential](
@@ -51,7 +53,6 @@ resource = Resource[StoredCredential](
     page_model=CredentialPageOut,
 )
 resource.add_list("List credentials without their secrets.")
-resource.add_show("Return the credential without its secrets.")
 resource.add_delete("Delete the credential. 409 while targets or actions of jobs use it.")
 keys_router = APIRouter(tags=["keys"])
 
@@ -89,7 +90,7 @@ Changed = Annotated[
     edit(
         CredentialDraft,
         resource.load,
-        volatile=["last_used_at"],
+        volatile=["last_used_at", *FIELDS],
         adapt=_as_written,
         hidden=_secrets,
     ),
@@ -110,6 +111,30 @@ async def create(
     """Seal and store the credential. A key that its passphrase does not open is refused."""
     credential = await services.vault.create(draft, idem)
     return render_created(request, "/credentials", credential)
+
+
+@router.get(
+    "/credentials/{id}",
+    dependencies=[requires("credentials:use")],
+    summary="Get a credential",
+    response_model=CredentialDetailOut,
+)
+async def show(id: str, request: Request, services: ServicesDep) -> Response:
+    """Return the credential without its secrets.
+
+    `can` and `cannot` are what the caller may do: update, rotate, test, bind, delete.
+    """
+    stored: StoredCredential = await services.vault.get(id)
+    actions = Actions(request, "credential", stored.id, None, sees="credentials:use")
+    for name in ("update", "test", "bind"):
+        actions.allow(name, "credentials:manage")
+    if actions.holds("rotate", "credentials:manage"):
+        with actions.judging("rotate"):
+            check_rotatable(stored.name, stored.type, stored.source)
+    if actions.holds("delete", "credentials:manage"):
+        with actions.judging("delete"):
+            await services.vault.judge_delete(stored)
+    return JSONResponse({**stored.data(), **actions.data()})
 
 
 @put_and_patch(

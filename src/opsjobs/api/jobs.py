@@ -10,6 +10,7 @@ from pydantic import Field, ValidationError
 from starlette.responses import JSONResponse, Response
 
 from opsjobs.api import problems
+from opsjobs.api.actions import FIELDS, Actions
 from opsjobs.api.authorization import (
     JobDep,
     Within,
@@ -35,6 +36,7 @@ from opsjobs.api.request import ServicesDep, principal_of, services_of
 from opsjobs.api.schemas.executions import PreviewOut
 from opsjobs.api.schemas.jobs import (
     JobDefinitionOut,
+    JobDetailOut,
     JobOut,
     JobPageOut,
     JobVersionPageOut,
@@ -47,9 +49,10 @@ from opsjobs.engine.launching.preview import preview
 from opsjobs.model import text_patterns
 from opsjobs.model.api_model import Overriding
 from opsjobs.model.errors import Invalid, NotFound
-from opsjobs.model.job import JobBody, JobDraft, LaunchOrder, export_definition
+from opsjobs.model.job import JobBody, JobDraft, JobState, LaunchOrder, export_definition
 from opsjobs.model.naming import Title
-from opsjobs.store.jobs import JOBS, VERSIONS, StoredJob
+from opsjobs.store.jobs import JOBS, VERSIONS, StoredJob, check_pausable
+from opsjobs.store.ledger.launch import refuse_state
 from opsjobs.store.paging import Page, PageRequest
 
 RECENT_MAX = 30
@@ -120,12 +123,38 @@ async def list_(
     "/jobs/{id}",
     dependencies=[requires("jobs:read", Within.OBJECT)],
     summary="Get a job",
-    response_model=JobOut,
+    response_model=JobDetailOut,
     responses=VERSIONED,
 )
-async def show(stored: JobDep) -> Response:
-    """Return the job at its current version, which is also its ETag."""
-    return _render_job(stored)
+async def show(request: Request, stored: JobDep) -> Response:
+    """Return the job at its current version, which is also its ETag.
+
+    `can` and `cannot` are what the caller may do: execute, update, pause, resume, clone, delete,
+    add_schedule, add_trigger.
+    """
+    body = {**stored.data(), **await _actions(request, stored)}
+    return JSONResponse(body, headers={"ETag": tag(stored.job.version)})
+
+
+async def _actions(request: Request, stored: StoredJob) -> dict[str, Any]:
+    job = stored.job
+    actions = Actions(request, "job", job.id, stored.labels, sees="jobs:read")
+    if actions.holds("execute", "jobs:execute"):
+        active = job.state is JobState.ACTIVE
+        refusal = None if active else refuse_state(job.definition.name, job.state)
+        actions.add("execute", refusal)
+    actions.allow("update", "jobs:update")
+    for name in ("pause", "resume"):
+        if actions.holds(name, "jobs:update"):
+            with actions.judging(name):
+                check_pausable(stored)
+    actions.allow("clone", "jobs:create")
+    if actions.holds("delete", "jobs:delete"):
+        with actions.judging("delete"):
+            await services_of(request).jobs.judge_archive(stored)
+    actions.allow("add_schedule", "schedules:manage")
+    actions.allow("add_trigger", "triggers:manage", "jobs:execute")
+    return actions.data()
 
 
 def _as_written(stored: StoredJob, base: dict[str, Any], body: dict[str, Any]) -> dict[str, Any]:
@@ -140,7 +169,9 @@ def _as_written(stored: StoredJob, base: dict[str, Any], body: dict[str, Any]) -
     return written
 
 
-Changed = Annotated[Edit[JobBody], edit(JobBody, load_job, volatile=["status"], adapt=_as_written)]
+Changed = Annotated[
+    Edit[JobBody], edit(JobBody, load_job, volatile=["status", *FIELDS], adapt=_as_written)
+]
 
 
 @put_and_patch(

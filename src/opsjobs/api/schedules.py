@@ -11,6 +11,7 @@ from fastapi import APIRouter, Depends, Request
 from pydantic import Field
 from starlette.responses import JSONResponse, Response
 
+from opsjobs.api.actions import FIELDS, Actions
 from opsjobs.api.authorization import (
     JobDep,
     ScheduleDep,
@@ -45,6 +46,7 @@ from opsjobs.api.schemas.responses import CREATED_VERSION, LAUNCHED, PAGED, VERS
 from opsjobs.api.schemas.schedules import (
     FiringPageOut,
     NamedFiringPageOut,
+    ScheduleDetailOut,
     ScheduleOut,
     SchedulePageOut,
 )
@@ -52,10 +54,12 @@ from opsjobs.api.updates import Edit, edit, put_and_patch
 from opsjobs.model.api_model import ApiModel, Overriding
 from opsjobs.model.errors import FieldError, Invalid
 from opsjobs.model.firing import explain
+from opsjobs.model.job import JobState
 from opsjobs.model.parameter import ParameterDraft, bound
 from opsjobs.model.schedule import ScheduleDraft, refuse_past
 from opsjobs.model.time_zones import in_words
 from opsjobs.store.idempotency import Answer
+from opsjobs.store.ledger.launch import refuse_state
 from opsjobs.store.paging import Page, PageRequest
 from opsjobs.store.scheduling.firings import ALL_FIRINGS, FIRINGS, Firing, NamedFiring
 from opsjobs.store.scheduling.schedule_rows import StoredSchedule
@@ -153,16 +157,33 @@ async def list_(request: Request, page: Annotated[PageRequest, page_of(SCHEDULES
     "/schedules/{id}",
     dependencies=[requires("schedules:read", Within.OBJECT)],
     summary="Get a schedule",
-    response_model=ScheduleOut,
+    response_model=ScheduleDetailOut,
     responses=VERSIONED,
 )
 async def show(request: Request, schedule: ScheduleDep) -> Response:
-    """Return the schedule, its next due time and its last firing. Its version is its ETag."""
-    return await _render_response(request, schedule)
+    """Return the schedule, its next due time and its last firing. Its version is its ETag.
+
+    `can` and `cannot` are what the caller may do: update, pause, resume, trigger, delete.
+    """
+    return await _render_response(request, schedule, await _actions(request, schedule))
+
+
+async def _actions(request: Request, schedule: StoredSchedule) -> dict[str, Any]:
+    job = (await services_of(request).jobs.standing([schedule.job_id]))[schedule.job_id]
+    actions = Actions(request, "schedule", schedule.id, job.labels, sees="schedules:read")
+    for name in ("update", "pause", "resume"):
+        actions.allow(name, "schedules:manage")
+    if actions.holds("trigger", "schedules:manage", "jobs:execute"):
+        active = job.state is JobState.ACTIVE
+        actions.add("trigger", None if active else refuse_state(job.name, job.state))
+    actions.allow("delete", "schedules:manage")
+    return actions.data()
 
 
 _OF_TIME = ("job_name", "next_due_at", "next_fire_at", "next", "firings", "last_firing")
-Changed = Annotated[Edit[ScheduleDraft], edit(ScheduleDraft, load_schedule, volatile=_OF_TIME)]
+Changed = Annotated[
+    Edit[ScheduleDraft], edit(ScheduleDraft, load_schedule, volatile=[*_OF_TIME, *FIELDS])
+]
 
 
 @put_and_patch(
@@ -351,10 +372,12 @@ async def _render_schedules(request: Request, page: PageRequest) -> Response:
     )
 
 
-async def _render_response(request: Request, schedule: StoredSchedule) -> Response:
+async def _render_response(
+    request: Request, schedule: StoredSchedule, actions: Mapping[str, Any] | None = None
+) -> Response:
     around = await services_of(request).schedule_overview.load_jobs_and_last_firings([schedule.id])
     return JSONResponse(
-        render_schedule(schedule.data(), *around[schedule.id]),
+        {**render_schedule(schedule.data(), *around[schedule.id]), **(actions or {})},
         headers={"ETag": tag(schedule.version)},
     )
 

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Depends, Query, Request
 from pydantic import Field, model_validator
 from starlette.responses import JSONResponse, Response
 
+from opsjobs.api.actions import FIELDS, Actions
 from opsjobs.api.authorization import Within, admitted, bounds, check_permission, reach, requires
 from opsjobs.api.http import Idempotent, page_of, render_created, render_page, render_replayed
 from opsjobs.api.request import ServicesDep, principal_of, services_of
@@ -21,6 +22,7 @@ from opsjobs.api.schemas.targets import (
     ResetCircuitsOut,
     ShownTargetOut,
     ShownTargetPageOut,
+    TargetDetailOut,
     TargetMaintenanceOut,
     TargetOut,
     TargetTestOut,
@@ -148,18 +150,36 @@ async def list_(
     "/targets/{id}",
     dependencies=[requires("targets:read", Within.OBJECT)],
     summary="Get a target",
-    response_model=ShownTargetOut,
+    response_model=TargetDetailOut,
 )
-async def show(request: Request, services: ServicesDep, stored: TargetDep) -> Response:
+async def show(request: Request, stored: TargetDep) -> Response:
     """Return the target and its health; `credential` and `jump` are names.
 
     The runs that `health` tells of are those in executions that the caller may see; its `status`
     is that of the machine, whoever ran something there.
+
+    `can` and `cannot` are what the caller may do: update, test, scan_host_keys, maintain,
+    reset_circuits, delete.
     """
-    health = await services.target_history.load_health(
+    body = await _render_with_health(request, stored)
+    return JSONResponse({**body, **await _actions(request, stored)})
+
+
+async def _actions(request: Request, stored: StoredTarget) -> dict[str, Any]:
+    actions = Actions(request, "target", stored.target.id, stored.labels, sees="targets:read")
+    for name in ("update", "test", "scan_host_keys", "maintain", "reset_circuits"):
+        actions.allow(name, "targets:manage")
+    if actions.holds("delete", "targets:manage"):
+        with actions.judging("delete"):
+            await services_of(request).inventory.judge_delete(stored)
+    return actions.data()
+
+
+async def _render_with_health(request: Request, stored: StoredTarget) -> dict[str, Any]:
+    health = await services_of(request).target_history.load_health(
         [stored.target.id], principal_of(request).reach("executions:read")
     )
-    return JSONResponse(_render(stored, health.get(stored.target.id)))
+    return _render(stored, health.get(stored.target.id))
 
 
 def _render(stored: StoredTarget, health: TargetHealth | None) -> dict[str, Any]:
@@ -199,7 +219,9 @@ async def replace(
     id: str,
     request: Request,
     services: ServicesDep,
-    change: Annotated[Edit[TargetDraft], edit(TargetDraft, load_target, volatile=["health"])],
+    change: Annotated[
+        Edit[TargetDraft], edit(TargetDraft, load_target, volatile=["health", *FIELDS])
+    ],
 ) -> Response:
     """Replace the whole target. Its version grows if anything changes."""
     _check_credential(request, change.draft)
@@ -207,7 +229,7 @@ async def replace(
         id, change.draft, bounds=bounds(request), basis=change.basis
     )
     await services.ledger.resize_slots(stored.target.id, stored.target.slots)
-    return await show(request, services, stored)
+    return JSONResponse(await _render_with_health(request, stored))
 
 
 @router.delete(

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Request
 from starlette.responses import JSONResponse, Response
 
+from opsjobs.api.actions import FIELDS, Actions
 from opsjobs.api.authorization import (
     JobDep,
     TriggerDep,
@@ -25,6 +26,7 @@ from opsjobs.api.schemas.responses import CREATED, PAGED
 from opsjobs.api.schemas.triggers import (
     NewTriggerOut,
     TriggerCallListOut,
+    TriggerDetailOut,
     TriggerOut,
     TriggerPageOut,
 )
@@ -111,11 +113,20 @@ async def list_(
     "/triggers/{id}",
     dependencies=[requires("triggers:read", Within.OBJECT)],
     summary="Get a trigger",
-    response_model=TriggerOut,
+    response_model=TriggerDetailOut,
 )
-async def show(trigger: TriggerDep) -> Response:
-    """Return the trigger without its secret, with its last call."""
-    return JSONResponse(trigger.data())
+async def show(request: Request, services: ServicesDep, trigger: TriggerDep) -> Response:
+    """Return the trigger without its secret, with its last call.
+
+    `can` and `cannot` are what the caller may do: update, enable, disable, rotate, delete.
+    """
+    labels = await services.job_triggers.labels(trigger)
+    actions = Actions(request, "trigger", trigger.id, labels, sees="triggers:read")
+    for name in ("update", "enable", "rotate"):
+        actions.allow(name, "triggers:manage", "jobs:execute")
+    for name in ("disable", "delete"):
+        actions.allow(name, "triggers:manage")
+    return JSONResponse({**trigger.data(), **actions.data()})
 
 
 @router.get(
@@ -134,7 +145,8 @@ async def calls(services: ServicesDep, trigger: TriggerDep) -> Response:
 
 
 Changed = Annotated[
-    Edit[JobTriggerDraft], edit(JobTriggerDraft, load_trigger, volatile=["calls", "last_call"])
+    Edit[JobTriggerDraft],
+    edit(JobTriggerDraft, load_trigger, volatile=["calls", "last_call", *FIELDS]),
 ]
 
 

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Request
 from starlette.responses import JSONResponse, Response
 
+from opsjobs.api.actions import FIELDS, Actions
 from opsjobs.api.authorization import Within, owner, permission_of, requires
 from opsjobs.api.http import Idempotent, page_of, render_page, render_replayed
 from opsjobs.api.request import ServicesDep, build_location, principal_of, services_of
@@ -18,6 +19,7 @@ from opsjobs.api.schemas.webhooks import (
     DeliveryOut,
     DeliveryPageOut,
     NewWebhookOut,
+    WebhookDetailOut,
     WebhookOut,
     WebhookPageOut,
 )
@@ -95,11 +97,20 @@ async def list_(
     "/webhooks/{id}",
     dependencies=[_MANAGES],
     summary="Get a webhook",
-    response_model=WebhookOut,
+    response_model=WebhookDetailOut,
 )
-async def show(webhook: WebhookDep) -> Response:
-    """Return the webhook without its secret."""
-    return JSONResponse(webhook.data())
+async def show(request: Request, webhook: WebhookDep) -> Response:
+    """Return the webhook without its secret.
+
+    `can` and `cannot` are what the caller may do: update, rotate, test, redeliver, delete.
+    """
+    actions = Actions(request, "webhook", webhook.id, None, sees="webhooks:manage")
+    for name in ("update", "rotate", "delete"):
+        actions.add(name, None)
+    for name in ("test", "redeliver"):
+        with actions.judging(name):
+            _check_enabled(webhook)
+    return JSONResponse({**webhook.data(), **actions.data()})
 
 
 @put_and_patch(
@@ -118,7 +129,7 @@ async def replace(
         edit(
             WebhookDraft,
             load_webhook,
-            volatile=["failures", "failing_since", "disabled_reason", "updated_at"],
+            volatile=["failures", "failing_since", "disabled_reason", "updated_at", *FIELDS],
         ),
     ],
 ) -> Response:

@@ -180,6 +180,10 @@ class MirroredInventory(TargetInventory):
         """Raise Conflict("targets_are_remote")."""
         self.check_writable(f"delete {(await super().get(ref)).target.name}")
 
+    async def judge_delete(self, stored: StoredTarget) -> None:
+        """Raise Conflict("targets_are_remote"), as `delete` does."""
+        self.check_writable(f"delete {stored.target.name}")
+
     def check_writable(self, what: str) -> NoReturn:
         """Raise Conflict("targets_are_remote"): such a change belongs to the service."""
         raise Conflict(

@@ -287,13 +287,7 @@ class TargetInventory:
         """
         async with self._database.transaction() as connection:
             target_id = await _locked(connection, ref)
-            await check_unused(
-                connection,
-                "target_in_use",
-                f"The target {ref} is the jump host of",
-                _BEHIND,
-                {"id": target_id},
-            )
+            await _check_unused(connection, ref, target_id)
             gone = await _read(connection, target_id)
             await connection.execute("delete from targets where id = %s", [target_id])
             before = audit.describe(gone.data())
@@ -301,6 +295,11 @@ class TargetInventory:
                 connection, "target.deleted", "target", target_id, gone.target.name, before=before
             )
             await circuits.forget(connection, "target_id", target_id)
+
+    async def judge_delete(self, stored: StoredTarget) -> None:
+        """Raise as `delete` would now; change nothing, and lock nothing."""
+        async with self._database.transaction() as connection:
+            await _check_unused(connection, stored.target.id, stored.target.id)
 
     async def resolve(self, selection: SelectionDraft, sight: Reach | None = None) -> list[Target]:
         """Return the selected targets, each once: from ids, then groups, then selector.
@@ -616,6 +615,16 @@ async def _check_route(connection: Connection, target_id: int | None, jump_id: i
     else:
         return
     raise Invalid("invalid_jump", detail, errors=[FieldError("/jump", detail, "invalid_jump")])
+
+
+async def _check_unused(connection: Connection, ref: str, target_id: int | str) -> None:
+    await check_unused(
+        connection,
+        "target_in_use",
+        f"The target {ref} is the jump host of",
+        _BEHIND,
+        {"id": int(target_id)},
+    )
 
 
 async def _locked(connection: Connection, ref: str) -> int:

@@ -307,21 +307,16 @@ class Jobs:
         """
         await self._database.retry(lambda: self._archive(ref, by, if_match))
 
+    async def judge_archive(self, stored: StoredJob) -> None:
+        """Raise as `archive` would now; change nothing, and lock nothing."""
+        _refuse_running(stored, await self._database.fetch_one(_RUNNING, [stored.job.id]))
+
     async def _archive(self, ref: str, by: str, if_match: Collection[int] | None) -> None:
         async with self._database.transaction() as connection:
             await schedules.lock_schedules_of(connection, (await self.get(ref)).job.id)
             old = await _locked(connection, ref, if_match)
-            query = (
-                "select id from job_executions where job_id = %s and finished_at is null order "
-                "by id limit 1"
-            )
-            running = await (await connection.execute(query, [old.job.id])).fetchone()
-            if running is not None:
-                detail = (
-                    f"The job {old.job.definition.name!r} is running: wait for execution "
-                    f"{running['id']}, or cancel it."
-                )
-                raise Conflict("job_running", detail)
+            running = await connection.execute(_RUNNING, [old.job.id])
+            _refuse_running(old, await running.fetchone())
             query = """update jobs set state = 'archived', archived_at = opsjobs_now(),
             updated_at = opsjobs_now()
                 where id = %s"""
@@ -345,12 +340,7 @@ class Jobs:
         """
         async with self._database.transaction() as connection:
             old = await _locked(connection, ref, None)
-            if old.job.state is JobState.DRAFT:
-                detail = (
-                    f"The job {old.job.definition.name!r} is a draft, which is not executed "
-                    f"anyway: set its state to active."
-                )
-                raise Conflict("job_is_draft", detail)
+            check_pausable(old)
             state = JobState.PAUSED if paused else JobState.ACTIVE
             if old.job.state is state:
                 return old
@@ -408,6 +398,30 @@ class Jobs:
         return (await VERSIONS.page(self._database, request, {"job": job_id}, reach=reach)).map(
             _version
         )
+
+
+def check_pausable(stored: StoredJob) -> None:
+    """Raise Conflict("job_is_draft") if the job can neither be paused nor resumed."""
+    if stored.job.state is JobState.DRAFT:
+        detail = (
+            f"The job {stored.job.definition.name!r} is a draft, which is not executed "
+            f"anyway: set its state to active."
+        )
+        raise Conflict("job_is_draft", detail)
+
+
+_RUNNING = (
+    "select id from job_executions where job_id = %s and finished_at is null order by id limit 1"
+)
+
+
+def _refuse_running(stored: StoredJob, running: Mapping[str, Any] | None) -> None:
+    if running is not None:
+        detail = (
+            f"The job {stored.job.definition.name!r} is running: wait for execution "
+            f"{running['id']}, or cancel it."
+        )
+        raise Conflict("job_running", detail)
 
 
 async def _apply(

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from opsjobs.api.schemas.base import AnswerModel, Json, PageModel, StepOut, StoredModel, Timestamp
+from opsjobs.api.schemas.base import (
+    ActionsOut,
+    AnswerModel,
+    Json,
+    PageModel,
+    StepOut,
+    StoredModel,
+    Timestamp,
+)
 from opsjobs.model.secret import CredentialType
 
 
@@ -28,6 +36,10 @@ class CredentialOut(StoredModel):
     last_used_at: Timestamp | None
     created_at: Timestamp
     updated_at: Timestamp
+
+
+class CredentialDetailOut(CredentialOut, ActionsOut):
+    """A credential, and what the caller may do: update, rotate, test, bind, delete."""
 
 
 class CredentialPageOut(PageModel):

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field, RootModel
 
 from opsjobs.api.schemas.base import (
+    ActionsOut,
     AnswerModel,
     FindingOut,
     Json,
@@ -42,6 +43,10 @@ class JobOut(StoredModel):
     created_by: str
     verdict: SafetyVerdict | None
     findings: list[FindingOut]
+
+
+class JobDetailOut(JobOut, ActionsOut):
+    """A job, and what the caller may do: execute, update, pause, clone, delete and others."""
 
 
 class RecentExecutionOut(AnswerModel):

@@ -7,7 +7,14 @@ from typing import Annotated
 
 from pydantic import ConfigDict, Field
 
-from opsjobs.api.schemas.base import AnswerModel, Json, PageModel, StoredModel, Timestamp
+from opsjobs.api.schemas.base import (
+    ActionsOut,
+    AnswerModel,
+    Json,
+    PageModel,
+    StoredModel,
+    Timestamp,
+)
 from opsjobs.model.access import IdentityKind
 from opsjobs.model.api_model import Duration, Pause
 from opsjobs.model.calendar import CalendarKind
@@ -95,6 +102,10 @@ class ScheduleOut(StoredModel):
     job_name: str | None
     next: str | None = Field(description="The next due time in words, on the clock of its zone")
     last_firing: FiringOut | None
+
+
+class ScheduleDetailOut(ScheduleOut, ActionsOut):
+    """A schedule, and what the caller may do: update, pause, resume, trigger, delete."""
 
 
 class SchedulePageOut(PageModel):

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from opsjobs.api.schemas.base import (
+    ActionsOut,
     AnswerModel,
     ErrorOut,
     Json,
@@ -115,6 +116,10 @@ class ShownTargetOut(TargetOut):
     """A machine of the inventory, and its health."""
 
     health: TargetHealthOut | None
+
+
+class TargetDetailOut(ShownTargetOut, ActionsOut):
+    """A target with its health, and what the caller may do: update, test, delete and others."""
 
 
 class ShownTargetPageOut(PageModel):

@@ -6,7 +6,13 @@ from uuid import UUID
 
 from pydantic import Field
 
-from opsjobs.api.schemas.base import AnswerModel, PageModel, StoredModel, Timestamp
+from opsjobs.api.schemas.base import (
+    ActionsOut,
+    AnswerModel,
+    PageModel,
+    StoredModel,
+    Timestamp,
+)
 from opsjobs.model.access import IdentityKind
 from opsjobs.model.execution import ExecutionStatus
 from opsjobs.model.parameter import Scalar
@@ -73,6 +79,10 @@ class TriggerOut(StoredModel):
     last_call: TriggerCallOut | None
     created_at: Timestamp
     updated_at: Timestamp
+
+
+class TriggerDetailOut(TriggerOut, ActionsOut):
+    """A trigger, and what the caller may do: update, enable, disable, rotate, delete."""
 
 
 class NewTriggerOut(TriggerOut):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from opsjobs.api.schemas.base import PageModel, StoredModel, Timestamp
+from opsjobs.api.schemas.base import ActionsOut, PageModel, StoredModel, Timestamp
 from opsjobs.api.schemas.deliveries import LoggedDeliveryOut
 
 
@@ -34,6 +34,10 @@ class NewWebhookOut(WebhookOut):
     """A webhook with its secret, which is shown this once; null in a repeated answer."""
 
     secret: str | None
+
+
+class WebhookDetailOut(WebhookOut, ActionsOut):
+    """A webhook, and what the caller may do: update, rotate, test, redeliver, delete."""
 
 
 class WebhookPageOut(PageModel):

@@ -215,14 +215,17 @@ async def _refusal(connection: Connection, new: NewExecution) -> Refusal:
     job = await (await connection.execute(_JOB, [new.job_id])).fetchone()
     if job is None:
         return NotFound.for_ref("job", new.job_id)
-    if job["state"] == "draft":
+    return refuse_state(job["name"], job["state"])
+
+
+def refuse_state(name: str, state: str) -> Conflict:
+    """Return how an execution of a job that is not active is refused."""
+    if state == "draft":
         return Conflict(
             "job_is_draft",
-            f"Job {job['name']} is a draft: set its state to active before it can be executed.",
+            f"Job {name} is a draft: set its state to active before it can be executed.",
         )
-    return Conflict(
-        "job_is_paused", f"Job {job['name']} is paused: resume it before it can be executed."
-    )
+    return Conflict("job_is_paused", f"Job {name} is paused: resume it before it can be executed.")
 
 
 async def _record(connection: Connection, new: NewExecution, execution_id: int) -> None:

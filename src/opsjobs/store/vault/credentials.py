@@ -37,6 +37,7 @@ from opsjobs.store.vault.rows import (
     StoredCredential,
     Usage,
     Uses,
+    check_rotatable,
     check_unnamed,
     check_unused_credential,
     find_usage,
@@ -267,6 +268,11 @@ class Vault:
                 before=before.data(),
             )
 
+    async def judge_delete(self, credential: StoredCredential) -> None:
+        """Raise as `delete` would now; change nothing, and lock nothing."""
+        async with self._database.transaction() as connection:
+            await check_unused_credential(connection, credential.id, credential.name)
+
     async def open_many(self, ids: Sequence[str]) -> dict[str, Credential]:
         """Return the credentials with their secrets, by id; unknown ones are left out.
 
@@ -330,18 +336,7 @@ class Vault:
     def _rotated(self, row: DictRow, given: dict[str, str]) -> dict[str, str]:
         """Return the parts of the next version. Raises Invalid if they do not match its type."""
         type_ = CredentialType(row["type"])
-        if row["source"] is not None:
-            detail = (
-                f"The secrets of {row['name']!r} are elsewhere: change them there, and new "
-                f"sessions have them within a minute."
-            )
-            raise Invalid("nothing_to_rotate", detail)
-        if type_ is CredentialType.AGENT:
-            detail = (
-                "A credential of type agent holds no secret: what the agent offers is changed "
-                "in the agent (ssh-add)."
-            )
-            raise Invalid("nothing_to_rotate", detail)
+        check_rotatable(row["name"], type_, row["source"])
         if type_ in _SIGNED and given.keys() == {"certificate"}:
             given = {**self._open_parts(row), **given}
         name = "principal" if type_ is CredentialType.KERBEROS else "username"

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from opsjobs.clock import Clock
-from opsjobs.model.errors import Conflict
+from opsjobs.model.errors import Conflict, Invalid
 from opsjobs.model.execution import moment
 from opsjobs.model.secret import CredentialType
 from opsjobs.store.paging import ListColumn, Listing
@@ -168,6 +168,22 @@ async def check_unused_credential(connection: Connection, credential_id: int, na
     await check_unused(
         connection, "credential_in_use", f"The credential {name!r} is used by", _NAMED, values
     )
+
+
+def check_rotatable(name: str, type_: CredentialType, source: Mapping[str, Any] | None) -> None:
+    """Raise Invalid("nothing_to_rotate") if the secrets of such a credential are not kept here."""
+    if source is not None:
+        detail = (
+            f"The secrets of {name!r} are elsewhere: change them there, and new sessions have "
+            f"them within a minute."
+        )
+        raise Invalid("nothing_to_rotate", detail)
+    if type_ is CredentialType.AGENT:
+        detail = (
+            "A credential of type agent holds no secret: what the agent offers is changed "
+            "in the agent (ssh-add)."
+        )
+        raise Invalid("nothing_to_rotate", detail)
 
 
 async def check_unnamed(connection: Connection, name: str) -> None:
