@@ -2,6 +2,7 @@
 import { computed, signal } from "@preact/signals";
 import type { ComponentChildren, JSX } from "preact";
 import { changedSearch, type QueryChange } from "./paths.ts";
+import { hasUnsaved, leave } from "./state/unsaved.ts";
 
 export const BASE = "/console";
 
@@ -14,17 +15,32 @@ export const query = computed(() => shown.value.searchParams);
 
 /** Read the URL when the browser has changed it. */
 export function listen(): void {
-  addEventListener("popstate", () => {
-    shown.value = new URL(location.href);
-  });
+  addEventListener("popstate", onPopState);
   document.addEventListener("click", onClick);
+  addEventListener("beforeunload", (event) => {
+    if (hasUnsaved()) event.preventDefault();
+  });
+}
+
+/** The browser went back or on: show that, or stay until it is said that changes may be lost. */
+function onPopState(): void {
+  const isOther = location.pathname !== shown.value.pathname;
+  if (isOther && hasUnsaved()) {
+    history.pushState(null, "", shown.value);
+    leave(() => history.back());
+  } else shown.value = new URL(location.href);
 }
 
 /** Go to a path below /console; `replace`: without a step in the history. */
 export function go(to: string, { replace = false } = {}): void {
-  history[replace ? "replaceState" : "pushState"](null, "", BASE + to);
-  shown.value = new URL(location.href);
-  if (!replace) scrollTo(0, 0);
+  const show = () => {
+    history[replace ? "replaceState" : "pushState"](null, "", BASE + to);
+    shown.value = new URL(location.href);
+    if (!replace) scrollTo(0, 0);
+  };
+  const isOther = new URL(BASE + to, location.href).pathname !== shown.value.pathname;
+  if (isOther) leave(show);
+  else show();
 }
 
 /** Change parameters of the query; typing replaces, a choice makes a step in the history. */

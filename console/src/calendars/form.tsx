@@ -5,6 +5,7 @@ import type { CalendarDraft, CalendarKind } from "../api/types.ts";
 import { Dialog } from "../parts/dialog.tsx";
 import { Field, Form, faultOf, NameField } from "../parts/form.tsx";
 import { toast } from "../parts/toast.tsx";
+import "../style/forms.css";
 
 const WEEKDAYS = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"] as const;
 type Weekday = (typeof WEEKDAYS)[number];

@@ -2,6 +2,7 @@
 import type { ComponentChildren } from "preact";
 import { useEffect, useId, useRef, useState } from "preact/hooks";
 import { RequestError } from "../api/problem.ts";
+import { leave } from "../state/unsaved.ts";
 import { Field } from "./form.tsx";
 import { Trouble } from "./trouble.tsx";
 
@@ -32,7 +33,7 @@ export function Dialog({ title, onClose, wide = false, children }: DialogProps) 
       aria-labelledby={id}
       onCancel={(event) => {
         event.preventDefault();
-        onClose();
+        leave(onClose, box.current!);
       }}
     >
       <div class="content">

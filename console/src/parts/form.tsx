@@ -1,7 +1,8 @@
 /** Fields of forms, with the server's own findings beside them. */
 import { type ComponentChildren, cloneElement, type VNode } from "preact";
-import { useId, useState } from "preact/hooks";
+import { useEffect, useId, useRef, useState } from "preact/hooks";
 import { RequestError } from "../api/problem.ts";
+import { leave, setUnsaved } from "../state/unsaved.ts";
 import { Trouble } from "./trouble.tsx";
 
 interface FieldProps {
@@ -62,6 +63,63 @@ export function NameField({ name, onChange, hint, error }: NameFieldProps) {
   );
 }
 
+interface TextFieldProps {
+  label: string;
+  value: string;
+  onChange: (text: string) => void;
+  hint?: ComponentChildren;
+  fault?: string | null;
+  required?: boolean;
+  /** Text of programs: a command, an address. */
+  mono?: boolean;
+  /** The id of a datalist. */
+  list?: string;
+}
+
+/** A line of text. */
+export function TextField(props: TextFieldProps) {
+  const { label, value, onChange, hint, fault, required = false, mono = false, list } = props;
+  return (
+    <Field label={label} hint={hint} fault={fault}>
+      <input
+        class={mono ? "input mono" : "input"}
+        autoComplete="off"
+        autoCapitalize="none"
+        spellcheck={false}
+        required={required}
+        list={list}
+        value={value}
+        onInput={(event) => onChange(event.currentTarget.value)}
+      />
+    </Field>
+  );
+}
+
+interface SelectProps<T extends string> {
+  /** The words of each value. */
+  of: Readonly<Record<T, string>>;
+  value: T;
+  onChange: (value: T) => void;
+}
+
+/** A choice of few values, in a Field: what that adds is passed on. */
+export function Select<T extends string>({ of, value, onChange, ...rest }: SelectProps<T>) {
+  return (
+    <select
+      {...rest}
+      class="input"
+      value={value}
+      onChange={(event) => onChange(event.currentTarget.value as T)}
+    >
+      {Object.entries<string>(of).map(([name, words]) => (
+        <option key={name} value={name}>
+          {words}
+        </option>
+      ))}
+    </select>
+  );
+}
+
 interface CheckProps {
   label: string;
   hint?: ComponentChildren;
@@ -100,25 +158,40 @@ export function faultOf(error: RequestError | null, pointer: string): string | n
 interface FormProps {
   /** The button's words. */
   verb: string;
-  onSubmit: () => Promise<void>;
+  /** Send it; false: it was not sent. */
+  onSubmit: () => Promise<unknown>;
   onCancel?: () => void;
   disabled?: boolean;
+  /** It may be left without a question: a login. */
+  fleeting?: boolean;
   /** The fields; they get the error of the last attempt. */
   children: (error: RequestError | null) => ComponentChildren;
 }
 
-/** A form that sends itself once at a time and shows why it was refused. */
-export function Form({ verb, onSubmit, onCancel, disabled = false, children }: FormProps) {
+/** A form that sends itself once at a time, shows why it was refused, and asks before it is lost. */
+export function Form(props: FormProps) {
+  const { verb, onSubmit, onCancel, disabled = false, fleeting = false, children } = props;
   const [busy, setBusy] = useState(false);
   const [error, setError] = useState<RequestError | null>(null);
+  const box = useRef<HTMLFormElement>(null);
+  const mark = (unsaved: boolean) => box.current && setUnsaved(box.current, unsaved && !fleeting);
+  useEffect(() => {
+    const form = box.current!;
+    return () => setUnsaved(form, false);
+  }, []);
+  useEffect(() => {
+    if (error) box.current!.querySelector<HTMLElement>('[aria-invalid="true"]')?.focus();
+  }, [error]);
   const submit = async (event: Event) => {
     event.preventDefault();
     if (busy) return;
     setBusy(true);
     setError(null);
+    mark(false);
     try {
-      await onSubmit();
+      if ((await onSubmit()) === false) mark(true);
     } catch (failed) {
+      mark(true);
       if (!(failed instanceof RequestError)) throw failed;
       setError(failed);
     } finally {
@@ -126,12 +199,16 @@ export function Form({ verb, onSubmit, onCancel, disabled = false, children }: F
     }
   };
   return (
-    <form class="form" onSubmit={submit}>
+    <form ref={box} class="form" onSubmit={submit} onInput={() => mark(true)}>
       {children(error)}
       {error && <Trouble error={error} />}
       <div class="actions">
         {onCancel && (
-          <button type="button" class="button" onClick={onCancel}>
+          <button
+            type="button"
+            class="button"
+            onClick={() => leave(onCancel, box.current ?? undefined)}
+          >
             Go back
           </button>
         )}

@@ -112,7 +112,7 @@ function PasswordForm() {
   const [username, setUsername] = useState("");
   const [password, setPassword] = useState("");
   return (
-    <Form verb="Log in" onSubmit={() => login({ username, password })}>
+    <Form verb="Log in" fleeting onSubmit={() => login({ username, password })}>
       {() => (
         <>
           <Field label="Name">
@@ -181,7 +181,12 @@ interface CodeFormProps {
 function CodeForm({ verb, onCode, onCancel }: CodeFormProps) {
   const [pasted, setPasted] = useState("");
   return (
-    <Form verb={verb} onSubmit={() => onCode(codeOf(pasted))} {...(onCancel && { onCancel })}>
+    <Form
+      verb={verb}
+      fleeting
+      onSubmit={() => onCode(codeOf(pasted))}
+      {...(onCancel && { onCancel })}
+    >
       {() => (
         <Field label="Code, or the address with it" hint={HOW_TO_GET_A_CODE}>
           <input
@@ -214,7 +219,12 @@ export function ProofDialog() {
         <CodeForm verb="Go on" onCode={(code) => confirmSession({ code })} onCancel={onClose} />
       )}
       {me.value?.session?.confirm_by === "password" && (
-        <Form verb="Go on" onSubmit={() => confirmSession({ password })} onCancel={onClose}>
+        <Form
+          verb="Go on"
+          fleeting
+          onSubmit={() => confirmSession({ password })}
+          onCancel={onClose}
+        >
           {() => (
             <>
               <HiddenUsername />

@@ -85,14 +85,16 @@ interface ListFieldProps {
   hint: string;
   text: string;
   options: readonly string[];
+  fault?: string | null;
   onInput: (text: string) => void;
 }
 
-function ListField({ label, hint, text, options, onInput }: ListFieldProps) {
+/** Several words with commas between them, each completed from the options. */
+export function ListField({ label, hint, text, options, fault, onInput }: ListFieldProps) {
   const id = useId();
   return (
     <>
-      <Field label={label} hint={hint}>
+      <Field label={label} hint={hint} fault={fault}>
         <input
           class="input mono"
           list={id}
@@ -114,7 +116,7 @@ function ListField({ label, hint, text, options, onInput }: ListFieldProps) {
 }
 
 /** Names of targets, looked up while typing. */
-function TargetField(props: Omit<ListFieldProps, "options">) {
+export function TargetField(props: Omit<ListFieldProps, "options">) {
   const last = props.text.split(",").at(-1)!.trim();
   const q = useSettled(last, last);
   const found = useResource(

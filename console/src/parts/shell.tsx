@@ -13,10 +13,12 @@ import { loginProblem } from "../state/login-problem.ts";
 import { mayOpen, type Place, places } from "../state/rights.ts";
 import { loggedOutFrom, logout, me } from "../state/session.ts";
 import { setTaste, taste } from "../state/taste.ts";
+import { leaving } from "../state/unsaved.ts";
 import { Empty } from "./empty.tsx";
 import { useHeadingFocus } from "./heading-focus.ts";
 import { Icon } from "./icon.tsx";
 import { Help, helpOpen, paletteOpen, placeKeys, useKeys } from "./keyboard.tsx";
+import { LeaveDialog } from "./leave.tsx";
 import { LoginDialog, LoginProblemDialog, LogoutDialog, ProofDialog } from "./login.tsx";
 import { Menu, type MenuItem } from "./menu.tsx";
 import { zoneOf } from "./moment.ts";
@@ -65,6 +67,7 @@ export function Shell() {
       </main>
       {paletteOpen.value && <Palette />}
       {helpOpen.value && <Help />}
+      {leaving.value && <LeaveDialog />}
       {loggedOutFrom.value && <LogoutDialog />}
       {loginGate.open.value && !loggedOutFrom.value && <LoginDialog />}
       {me.value && !loginGate.open.value && loginProblem.value && <LoginProblemDialog />}
