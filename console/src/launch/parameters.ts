@@ -28,7 +28,8 @@ export function typedOf(job: Pick<Job, "parameters">, query: URLSearchParams): T
   return typed;
 }
 
-function textOf(value: ParameterDraft["default"]): string {
+/** Return a value as a field shows it. */
+export function textOf(value: ParameterDraft["default"]): string {
   if (value === null || value === undefined) return "";
   return Array.isArray(value) ? value.map(String).join("\n") : String(value);
 }

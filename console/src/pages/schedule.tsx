@@ -1,26 +1,25 @@
 /** One schedule: why did it not run, and when is it due next? */
 import { useEffect, useState } from "preact/hooks";
 import { ask } from "../api/ask.ts";
-import type { Firing, Schedule as ScheduleAnswer, ScheduleDraft } from "../api/types.ts";
-import { labelsOf } from "../jobs/labels.ts";
+import type { Firing, ScheduleDetail } from "../api/types.ts";
+import { Act } from "../parts/act.tsx";
 import { commandLine } from "../parts/command-line.ts";
 import { CopyMenu } from "../parts/copy.tsx";
-import { Confirm, Dialog } from "../parts/dialog.tsx";
+import { Confirm } from "../parts/dialog.tsx";
 import { Empty } from "../parts/empty.tsx";
-import { Field, Form } from "../parts/form.tsx";
-import { zoneOf } from "../parts/moment.ts";
 import { Panel } from "../parts/panel.tsx";
-import { useSettled } from "../parts/picker.tsx";
 import { Status } from "../parts/status.tsx";
 import { Text } from "../parts/text.tsx";
 import { Time } from "../parts/time.tsx";
+import { toast } from "../parts/toast.tsx";
 import { wordsOf } from "../parts/tone.ts";
 import { Loaded } from "../parts/trouble.tsx";
 import { go, Link } from "../router.tsx";
+import { DueTimes } from "../schedules/due-times.tsx";
+import { ScheduleForm } from "../schedules/form.tsx";
 import { useListing } from "../state/listing.ts";
 import { type Resource, useResource } from "../state/resource.ts";
-import { askIf, mayDo, mayDoEverywhere } from "../state/rights.ts";
-import { taste } from "../state/taste.ts";
+import { mayDo } from "../state/rights.ts";
 import "../style/launch.css";
 
 const REFRESH_SECONDS = 15;
@@ -39,10 +38,10 @@ export default function Schedule({ id }: { id: string }) {
   );
 }
 
-type Asking = "pause" | "trigger" | "edit" | null;
+type Asking = "pause" | "trigger" | "edit" | "delete" | null;
 interface ShownProps {
-  schedule: ScheduleAnswer;
-  resource: Resource<ScheduleAnswer>;
+  schedule: ScheduleDetail;
+  resource: Resource<ScheduleDetail>;
 }
 
 function Shown({ schedule, resource }: ShownProps) {
@@ -50,8 +49,6 @@ function Shown({ schedule, resource }: ShownProps) {
   useEffect(() => {
     document.title = `${schedule.name} · opsjobs`;
   }, [schedule.name]);
-  const labels = useJobLabels(schedule.job_id);
-  const manages = mayDo("schedules:manage", labels);
   return (
     <div class="stack">
       <div class="head">
@@ -70,21 +67,22 @@ function Shown({ schedule, resource }: ShownProps) {
           )}
         </span>
         <div class="actions">
-          {manages && mayDo("jobs:execute", labels) && (
-            <button type="button" class="button" onClick={() => setAsking("trigger")}>
-              Run now …
-            </button>
-          )}
-          {manages && (
-            <>
-              <button type="button" class="button" onClick={() => setAsking("edit")}>
-                Edit …
-              </button>
-              <button type="button" class="button" onClick={() => setAsking("pause")}>
-                {schedule.enabled ? "Pause …" : "Resume …"}
-              </button>
-            </>
-          )}
+          <Act of={schedule} action="trigger" onAct={() => setAsking("trigger")}>
+            Run now…
+          </Act>
+          <Act of={schedule} action="update" onAct={() => setAsking("edit")}>
+            Edit…
+          </Act>
+          <Act
+            of={schedule}
+            action={schedule.enabled ? "pause" : "resume"}
+            onAct={() => setAsking("pause")}
+          >
+            {schedule.enabled ? "Pause…" : "Resume…"}
+          </Act>
+          <Act of={schedule} action="delete" kind="danger" onAct={() => setAsking("delete")}>
+            Delete…
+          </Act>
           <CopyMenu
             of={{
               command: commandLine("opsjobs", "schedules", "firings", String(schedule.id)),
@@ -109,17 +107,15 @@ function Shown({ schedule, resource }: ShownProps) {
         <Ask
           asking={asking}
           schedule={schedule}
-          onClose={() => {
-            setAsking(null);
-            void resource.reload();
-          }}
+          onClose={() => setAsking(null)}
+          onChange={resource.reload}
         />
       )}
     </div>
   );
 }
 
-function Coming({ schedule }: { schedule: ScheduleAnswer }) {
+function Coming({ schedule }: { schedule: ScheduleDetail }) {
   const preview = useResource(
     (signal) =>
       ask("POST /schedules/preview", { body: { id: schedule.id, count: COMING }, signal }),
@@ -129,52 +125,9 @@ function Coming({ schedule }: { schedule: ScheduleAnswer }) {
   return (
     <Panel title="Next" flush>
       <Loaded resource={preview} what="due times">
-        {(found) => <Moments found={found} zone={schedule.timezone} />}
+        {(found) => <DueTimes found={found} zone={schedule.timezone} />}
       </Loaded>
     </Panel>
-  );
-}
-
-type PreviewAnswer = Awaited<ReturnType<typeof ask<"POST /schedules/preview">>>;
-
-/** The labels of its job, which a scope is compared with; null if that need not be known. */
-function useJobLabels(id: number): Record<string, string> | null {
-  const scoped = !mayDoEverywhere("schedules:manage") && mayDo("schedules:manage");
-  const job = useResource(
-    (signal) =>
-      askIf(scoped && mayDo("jobs:read"), () =>
-        ask("GET /jobs/{id}", { path: { id: String(id) }, signal }),
-      ),
-    [id],
-  );
-  return job.data.value && labelsOf(job.data.value);
-}
-
-/** Due times, also on the clock of the schedule's zone if that is another one than is shown. */
-function Moments({ found, zone }: { found: PreviewAnswer; zone: string | null }) {
-  return (
-    <ul class="entries">
-      {found.moments.map((moment) => (
-        <li key={moment.utc}>
-          <Time at={moment.utc} />
-          {zone !== null && zone !== zoneOf(taste.value.clock) && (
-            <span class="dim">
-              {moment.local.slice(0, 16).replace("T", " ")} in {zone}
-            </span>
-          )}
-          {moment.closed && (
-            <span class="tone hold">
-              <Text of={`closed by ${moment.closed.calendar}: ${moment.closed.reason}`} />
-            </span>
-          )}
-        </li>
-      ))}
-      {found.notes.map((note) => (
-        <li key={note} class="dim">
-          <Text of={note} />
-        </li>
-      ))}
-    </ul>
   );
 }
 
@@ -197,13 +150,13 @@ function Past({ id }: { id: string }) {
               {next && (
                 <li>
                   <button type="button" class="button small" onClick={() => void list.more()}>
-                    Earlier due times
+                    Older ones
                   </button>
                 </li>
               )}
             </ul>
           ) : (
-            <Empty why="It has not been due yet." />
+            <Empty why="It was never due yet." />
           )
         }
       </Loaded>
@@ -227,13 +180,30 @@ function PastMoment({ firing }: { firing: Firing }) {
 
 interface AskProps {
   asking: NonNullable<Asking>;
-  schedule: ScheduleAnswer;
+  schedule: ScheduleDetail;
+  onChange: () => Promise<void>;
   onClose: () => void;
 }
 
-function Ask({ asking, schedule, onClose }: AskProps) {
+function Ask({ asking, schedule, onChange, onClose }: AskProps) {
   const path = { id: String(schedule.id) };
-  if (asking === "edit") return <Editor schedule={schedule} onClose={onClose} />;
+  if (asking === "edit") return <Edit {...{ schedule, onChange, onClose }} />;
+  if (asking === "delete")
+    return (
+      <Confirm
+        title={`Delete ${schedule.name}?`}
+        verb="Delete"
+        danger
+        onClose={onClose}
+        onConfirm={async () => {
+          await ask("DELETE /schedules/{id}", { path });
+          toast(`${schedule.name} is deleted`);
+          go(`/jobs/${schedule.job_id}?tab=schedules`);
+        }}
+      >
+        <p>It is not due any more. What it has launched stays and goes on.</p>
+      </Confirm>
+    );
   if (asking === "trigger")
     return (
       <Confirm
@@ -247,7 +217,7 @@ function Ask({ asking, schedule, onClose }: AskProps) {
           go(`/executions/${launched.id}`);
         }}
       >
-        <p>Launches its job at once with the schedule's parameters. Its due times stay the same.</p>
+        <p>Its job runs at once, with the schedule's parameters. Its due times stay as they are.</p>
       </Confirm>
     );
   const pauses = schedule.enabled;
@@ -261,97 +231,37 @@ function Ask({ asking, schedule, onClose }: AskProps) {
         if (pauses)
           await ask("POST /schedules/{id}/pause", { path, body: { reason: reason || null } });
         else await ask("POST /schedules/{id}/resume", { path });
+        await onChange();
       }}
     >
       <p>
         {pauses
-          ? "Due times are skipped, with this reason, until the schedule is resumed."
-          : "It continues with its next due time. Skipped due times are not run."}
+          ? "Due times are skipped, with this reason, until it is resumed."
+          : "It goes on with its next due time. What was skipped stays skipped."}
       </p>
     </Confirm>
   );
 }
 
-/** Change when it runs, with the coming due times while typing. */
-function Editor({ schedule, onClose }: { schedule: ScheduleAnswer; onClose: () => void }) {
-  const field = schedule.type === "cron" ? "cron" : schedule.type === "recurring" ? "time" : null;
-  const [when, setWhen] = useState(field ? (schedule[field] ?? "") : "");
-  const [zone, setZone] = useState(schedule.timezone ?? "UTC");
-  const change = { ...(field && { [field]: when.trim() }), timezone: zone.trim() };
-  const key = JSON.stringify(change);
-  const settled = useSettled(key, key);
-  const preview = useResource(
-    (signal) =>
-      ask("POST /schedules/preview", {
-        body: { id: schedule.id, schedule: draftOf(schedule, JSON.parse(settled)), count: 5 },
-        signal,
-      }),
-    [settled],
+/** The form needs the job's parameters. */
+function Edit({ schedule, onChange, onClose }: Omit<AskProps, "asking">) {
+  const job = useResource(
+    (signal) => ask("GET /jobs/{id}", { path: { id: String(schedule.job_id) }, signal }),
+    [schedule.job_id],
   );
-  const save = async () => {
-    await ask("PATCH /schedules/{id}", {
-      path: { id: String(schedule.id) },
-      body: change,
-      match: `"${schedule.version}"`,
-    });
-    onClose();
-  };
   return (
-    <Dialog title={`When ${schedule.name} runs`} onClose={onClose}>
-      <Form verb="Save" onSubmit={save} onCancel={onClose}>
-        {() => (
-          <>
-            {field === null ? (
-              <p>
-                A schedule of type {schedule.type} is changed on the command line:{" "}
-                <code>opsjobs schedules change</code>
-              </p>
-            ) : (
-              <Field label={field === "cron" ? "Cron expression" : "Time"}>
-                <input
-                  class="input mono"
-                  value={when}
-                  spellcheck={false}
-                  onInput={(event) => setWhen(event.currentTarget.value)}
-                />
-              </Field>
-            )}
-            <Field label="Time zone" hint="Such as Europe/Berlin">
-              <input
-                class="input"
-                value={zone}
-                spellcheck={false}
-                onInput={(event) => setZone(event.currentTarget.value)}
-              />
-            </Field>
-            <Loaded resource={preview} what="due times">
-              {(found) => (
-                <>
-                  <p>
-                    <b>
-                      <Text of={found.words} />
-                    </b>
-                  </p>
-                  <Moments found={found} zone={zone} />
-                </>
-              )}
-            </Loaded>
-          </>
-        )}
-      </Form>
-    </Dialog>
+    <Loaded resource={job} what="the job">
+      {(found) => (
+        <ScheduleForm
+          job={found}
+          schedule={schedule}
+          onDone={() => {
+            void onChange();
+            onClose();
+          }}
+          onClose={onClose}
+        />
+      )}
+    </Loaded>
   );
-}
-
-/** The fields of a schedule that its body has. */
-const FIELDS = [
-  ...["name", "type", "at", "local_time", "cron", "every", "interval", "time", "weekdays", "day"],
-  ...["anchor", "timezone", "dst_gap", "dst_fold", "misfire", "misfire_window", "overlap"],
-  ...["jitter", "start_at", "end_at", "max_firings", "enabled", "calendars", "parameters"],
-] as const;
-
-function draftOf(schedule: ScheduleAnswer, change: object): ScheduleDraft {
-  const shown = schedule as unknown as Record<string, unknown>;
-  const draft = Object.fromEntries(FIELDS.map((name) => [name, shown[name]]));
-  return { ...draft, ...change } as unknown as ScheduleDraft;
 }
