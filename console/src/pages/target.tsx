@@ -1,7 +1,7 @@
 /** One target: is it well, what ran on it, and what to do about it? */
 import { useEffect } from "preact/hooks";
 import { ask } from "../api/ask.ts";
-import type { ShownTarget, TargetPastRun } from "../api/types.ts";
+import type { ShownTarget, TargetDetail, TargetPastRun } from "../api/types.ts";
 import { Name } from "../execution/name-shown.tsx";
 import { commandLine } from "../parts/command-line.ts";
 import { CopyMenu } from "../parts/copy.tsx";
@@ -32,12 +32,12 @@ export default function Target({ id }: { id: string }) {
 }
 
 /** Load a target by its name, as people write it, or by its id. */
-async function load(ref: string, signal: AbortSignal): Promise<ShownTarget> {
+async function load(ref: string, signal: AbortSignal): Promise<TargetDetail> {
   const named = await ask("GET /targets", { query: { name: [ref], limit: 1 }, signal });
-  return named.items[0] ?? ask("GET /targets/{id}", { path: { id: ref }, signal });
+  return ask("GET /targets/{id}", { path: { id: named.items[0]?.id ?? ref }, signal });
 }
 
-function Shown({ target, resource }: { target: ShownTarget; resource: Resource<ShownTarget> }) {
+function Shown({ target, resource }: { target: TargetDetail; resource: Resource<TargetDetail> }) {
   useEffect(() => {
     document.title = `${target.name} · opsjobs`;
   }, [target.name]);

@@ -8,11 +8,11 @@ import type { Column } from "../parts/table.tsx";
 import { Text } from "../parts/text.tsx";
 import { Time } from "../parts/time.tsx";
 import { wordsOf } from "../parts/tone.ts";
-import { Link, setQuery } from "../router.tsx";
+import { go, Link, setQuery } from "../router.tsx";
 import { useFilteredList } from "../state/filtered-list.ts";
 import type { FilterWord } from "../state/list-filter.ts";
 import { inSight, mayDo } from "../state/rights.ts";
-import { AddTarget, ImportTargets } from "../targets/add.tsx";
+import { TargetForm } from "../targets/form.tsx";
 import { healthReason } from "../targets/health.ts";
 import { TestDialog } from "../targets/test.tsx";
 
@@ -27,7 +27,7 @@ const WORDS: readonly FilterWord[] = [
   { word: "transport", parameter: "transport", values: ["ssh", "winrm", "local"] },
 ];
 
-type Open = "add" | "import" | { test: ShownTarget } | null;
+type Open = "add" | { test: ShownTarget } | null;
 
 export default function Targets() {
   const [open, setOpen] = useState<Open>(null);
@@ -58,9 +58,9 @@ export default function Targets() {
               <button type="button" class="button" onClick={() => setOpen("add")}>
                 Add …
               </button>
-              <button type="button" class="button" onClick={() => setOpen("import")}>
+              <Link class="button" to="/targets/import">
                 Import …
-              </button>
+              </Link>
             </>
           )
         }
@@ -73,8 +73,13 @@ export default function Targets() {
         width={manages ? 960 : 860}
         empty={<NoTargets />}
       />
-      {open === "add" && <AddTarget onClose={close} />}
-      {open === "import" && <ImportTargets onClose={close} />}
+      {open === "add" && (
+        <TargetForm
+          target={null}
+          onDone={({ name }) => go(`/targets/${encodeURIComponent(name)}`)}
+          onClose={close}
+        />
+      )}
       {open !== null && typeof open === "object" && (
         <TestDialog target={open.test} onClose={close} />
       )}

@@ -2,19 +2,21 @@
 import { useState } from "preact/hooks";
 import { ask } from "../api/ask.ts";
 import { RequestError } from "../api/problem.ts";
-import type { HostKey, ShownTarget, TargetTest } from "../api/types.ts";
-import { Dialog } from "../parts/dialog.tsx";
+import type { HostKey, TargetDetail, TargetTest } from "../api/types.ts";
+import { Act } from "../parts/act.tsx";
+import { Confirm, Dialog } from "../parts/dialog.tsx";
 import { Field, Form } from "../parts/form.tsx";
 import { Icon } from "../parts/icon.tsx";
 import { Panel } from "../parts/panel.tsx";
 import { toast } from "../parts/toast.tsx";
 import { Trouble } from "../parts/trouble.tsx";
-import { Link } from "../router.tsx";
+import { go, Link } from "../router.tsx";
 import { mayDo } from "../state/rights.ts";
+import { TargetForm } from "./form.tsx";
 import { TestSteps, testTitle } from "./test.tsx";
 
 interface ActionsProps {
-  target: ShownTarget;
+  target: TargetDetail;
   onChange: () => void;
 }
 
@@ -23,7 +25,8 @@ type Shown = { test: TargetTest } | { keys: HostKey[] } | { error: RequestError 
 export function TargetActions({ target, onChange }: ActionsProps) {
   const [busy, setBusy] = useState(false);
   const [shown, setShown] = useState<Shown>(null);
-  const [holding, setHolding] = useState(false);
+  const [open, setOpen] = useState<"hold" | "edit" | "delete" | null>(null);
+  const close = () => setOpen(null);
   const path = { id: target.id };
   const { health } = target;
   const attempt = async (work: () => Promise<Shown>) => {
@@ -56,7 +59,6 @@ export function TargetActions({ target, onChange }: ActionsProps) {
       toast("The maintenance has ended.");
       return null;
     });
-  const manages = mayDo("targets:manage", target.labels);
   const letters = health?.dead_letters ?? 0;
   return (
     <>
@@ -66,32 +68,34 @@ export function TargetActions({ target, onChange }: ActionsProps) {
             Launch here …
           </Link>
         )}
-        {manages && (
-          <>
-            <button type="button" class="button" disabled={busy} aria-busy={busy} onClick={test}>
-              Test
-            </button>
-            {target.transport !== "local" && (
-              <button type="button" class="button" disabled={busy} onClick={scan}>
-                Compare keys
-              </button>
-            )}
-            {health?.circuit && (
-              <button type="button" class="button" disabled={busy} onClick={reset}>
-                Reset circuit
-              </button>
-            )}
-            {health?.maintenance ? (
-              <button type="button" class="button" disabled={busy} onClick={release}>
-                End maintenance
-              </button>
-            ) : (
-              <button type="button" class="button" onClick={() => setHolding(true)}>
-                Maintenance …
-              </button>
-            )}
-          </>
+        <Act of={target} action="test" busy={busy} onAct={test}>
+          Test
+        </Act>
+        {target.transport !== "local" && (
+          <Act of={target} action="scan_host_keys" busy={busy} onAct={scan}>
+            Compare keys
+          </Act>
         )}
+        {health?.circuit && (
+          <Act of={target} action="reset_circuits" busy={busy} onAct={reset}>
+            Reset circuit
+          </Act>
+        )}
+        {health?.maintenance ? (
+          <Act of={target} action="maintain" busy={busy} onAct={release}>
+            End maintenance
+          </Act>
+        ) : (
+          <Act of={target} action="maintain" onAct={() => setOpen("hold")}>
+            Maintenance…
+          </Act>
+        )}
+        <Act of={target} action="update" onAct={() => setOpen("edit")}>
+          Edit…
+        </Act>
+        <Act of={target} action="delete" kind="danger" onAct={() => setOpen("delete")}>
+          Delete…
+        </Act>
         {letters > 0 && mayDo("executions:read") && (
           <Link to={`/dead-letters?q=target:${encodeURIComponent(target.id)}`}>
             {letters} {letters === 1 ? "dead letter" : "dead letters"}
@@ -99,15 +103,27 @@ export function TargetActions({ target, onChange }: ActionsProps) {
         )}
       </div>
       {shown && <Outcome shown={shown} target={target} onChange={onChange} />}
-      {holding && (
-        <MaintenanceDialog target={target} onChange={onChange} onClose={() => setHolding(false)} />
+      {open === "hold" && <MaintenanceDialog target={target} onChange={onChange} onClose={close} />}
+      {open === "edit" && (
+        <TargetForm
+          target={target}
+          onDone={({ name }) => {
+            close();
+            if (name === target.name) onChange();
+            else go(`/targets/${encodeURIComponent(name)}`);
+          }}
+          onClose={close}
+        />
       )}
+      {open === "delete" && <DeleteDialog target={target} onClose={close} />}
     </>
   );
 }
 
 function Outcome({ shown, target, onChange }: ActionsProps & { shown: NonNullable<Shown> }) {
   if ("error" in shown) return <Trouble error={shown.error} />;
+  if ("keys" in shown && target.winrm)
+    return <Certificate shown={shown.keys[0]!} target={target} onChange={onChange} />;
   if ("keys" in shown) return <Keys keys={shown.keys} target={target} onChange={onChange} />;
   return (
     <Panel title={testTitle(shown.test)}>
@@ -143,15 +159,73 @@ function Keys({ keys, target, onChange }: ActionsProps & { keys: HostKey[] }) {
       </ul>
       {unknown.length > 0 && (
         <Form verb={`Trust ${unknown.length}`} onSubmit={trust}>
-          {() => (
-            <p>
-              Compare the fingerprints with those on the machine itself before you trust them:
-              whoever holds such a key gets the commands and secrets of jobs.
-            </p>
-          )}
+          {() => <p>{COMPARE}</p>}
         </Form>
       )}
     </Panel>
+  );
+}
+
+/** The certificate that a Windows host shows now, beside the one that is trusted. */
+function Certificate({ shown, target, onChange }: ActionsProps & { shown: HostKey }) {
+  const digits = shown.key.split(" ")[1] ?? "";
+  const pinned = target.winrm?.fingerprint ?? null;
+  const trust = async () => {
+    await ask("PATCH /targets/{id}", {
+      path: { id: target.id },
+      body: { winrm: { fingerprint: digits }, version: target.version } as never,
+    });
+    toast(`${target.name}: this certificate is trusted.`);
+    onChange();
+  };
+  if (pinned === digits)
+    return (
+      <Panel title="Its certificate is trusted">
+        <code>SHA256 {shown.fingerprint}</code>
+      </Panel>
+    );
+  return (
+    <Panel title={pinned ? "Its certificate is another one" : "Its certificate"}>
+      <p>
+        <code>SHA256 {shown.fingerprint}</code>
+      </p>
+      <Form verb={pinned ? "Trust this one instead" : "Trust this one only"} onSubmit={trust}>
+        {() => <p>{COMPARE}</p>}
+      </Form>
+    </Panel>
+  );
+}
+
+const COMPARE =
+  "Compare the fingerprints with those on the machine itself before you trust them: " +
+  "whoever holds such a key gets the commands and secrets of jobs.";
+
+/** What depends on it is said before: past runs stay, targets behind it refuse this. */
+function DeleteDialog({ target, onClose }: { target: TargetDetail; onClose: () => void }) {
+  const held = target.health?.waiting_runs ?? 0;
+  return (
+    <Confirm
+      title={`Delete ${target.name}?`}
+      verb="Delete"
+      danger
+      onClose={onClose}
+      onConfirm={async () => {
+        await ask("DELETE /targets/{id}", { path: { id: target.id } });
+        toast(`${target.name} is deleted`);
+        go("/targets");
+      }}
+    >
+      <p>
+        Its past runs stay. Jobs that name it are refused until they are changed; jobs that find
+        targets by label or group no longer find it.
+      </p>
+      {held > 0 && <p class="tone warn">{held} runs wait for it now.</p>}
+      {target.groups.length > 0 && (
+        <p>
+          It is in the groups <Text of={target.groups.join(", ")} />.
+        </p>
+      )}
+    </Confirm>
   );
 }
 

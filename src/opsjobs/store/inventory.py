@@ -287,8 +287,8 @@ class TargetInventory:
         """
         async with self._database.transaction() as connection:
             target_id = await _locked(connection, ref)
-            await _check_unused(connection, ref, target_id)
             gone = await _read(connection, target_id)
+            await _check_unused(connection, gone)
             await connection.execute("delete from targets where id = %s", [target_id])
             before = audit.describe(gone.data())
             await audit.record(
@@ -299,7 +299,7 @@ class TargetInventory:
     async def judge_delete(self, stored: StoredTarget) -> None:
         """Raise as `delete` would now; change nothing, and lock nothing."""
         async with self._database.transaction() as connection:
-            await _check_unused(connection, stored.target.id, stored.target.id)
+            await _check_unused(connection, stored)
 
     async def resolve(self, selection: SelectionDraft, sight: Reach | None = None) -> list[Target]:
         """Return the selected targets, each once: from ids, then groups, then selector.
@@ -617,13 +617,13 @@ async def _check_route(connection: Connection, target_id: int | None, jump_id: i
     raise Invalid("invalid_jump", detail, errors=[FieldError("/jump", detail, "invalid_jump")])
 
 
-async def _check_unused(connection: Connection, ref: str, target_id: int | str) -> None:
+async def _check_unused(connection: Connection, stored: StoredTarget) -> None:
     await check_unused(
         connection,
         "target_in_use",
-        f"The target {ref} is the jump host of",
+        f"The target {stored.target.name} is the jump host of",
         _BEHIND,
-        {"id": int(target_id)},
+        {"id": int(stored.target.id)},
     )
 
 
