@@ -1,0 +1,103 @@
+/** A new webhook, or a changed one. Its secret is shown this once. */
+import { useState } from "preact/hooks";
+import { ask } from "../api/ask.ts";
+import type { Webhook } from "../api/types.ts";
+import { Dialog } from "../parts/dialog.tsx";
+import { Check, Form, faultOf, NameField, TextField } from "../parts/form.tsx";
+import { ListField } from "../parts/picker.tsx";
+import { SecretOnce } from "../parts/secret-once.tsx";
+import { toast } from "../parts/toast.tsx";
+import { listOf } from "../targets/draft.ts";
+
+/** What is often wanted; any type of event, `noun.*` and `*` can be typed. */
+const EVENTS = [
+  ...["*", "execution.*", "execution.failed", "execution.partial", "execution.completed"],
+  ...["approval.requested", "schedule.missed", "target_run.lost", "target_run.dead"],
+  ...["circuit.opened", "worker.lost", "job.*", "schedule.*"],
+];
+
+interface WebhookFormProps {
+  /** Null: a new one. */
+  webhook: Webhook | null;
+  onDone: (webhook: Webhook) => void;
+  onClose: () => void;
+}
+
+export function WebhookForm({ webhook, onDone, onClose }: WebhookFormProps) {
+  const [name, setName] = useState(webhook?.name ?? "");
+  const [url, setUrl] = useState(webhook?.url ?? "");
+  const [events, setEvents] = useState((webhook?.events ?? ["execution.failed"]).join(", "));
+  const [selector, setSelector] = useState(webhook?.selector ?? "");
+  const [enabled, setEnabled] = useState(webhook?.enabled ?? true);
+  const [made, setMade] = useState<{ webhook: Webhook; secret: string } | null>(null);
+  const save = async () => {
+    const body = {
+      name: name.trim(),
+      url: url.trim(),
+      events: listOf(events),
+      selector: selector.trim() || null,
+      enabled,
+    };
+    if (webhook) {
+      onDone(await ask("PUT /webhooks/{id}", { path: { id: String(webhook.id) }, body }));
+      return toast(`${body.name} is changed`);
+    }
+    const answer = await ask("POST /webhooks", { body });
+    const { secret, ...shown } = answer;
+    setMade({ webhook: shown, secret: secret ?? "" });
+  };
+  if (made)
+    return (
+      <SecretOnce
+        title={`The secret of ${made.webhook.name}`}
+        secret={made.secret}
+        onClose={() => onDone(made.webhook)}
+      >
+        The receiver needs it to check that messages come from here.
+      </SecretOnce>
+    );
+  return (
+    <Dialog title={webhook ? `Change ${webhook.name}` : "New webhook"} onClose={onClose}>
+      <Form verb={webhook ? "Save" : "Make the webhook"} onSubmit={save} onCancel={onClose}>
+        {(error) => (
+          <>
+            <NameField name={name} onChange={setName} error={error} />
+            <TextField
+              label="URL"
+              hint="Each event is sent there by POST, signed"
+              mono
+              required
+              value={url}
+              onChange={setUrl}
+              fault={faultOf(error, "/url")}
+            />
+            <ListField
+              label="Events"
+              hint="Types, with commas between them: execution.failed, job.*, *"
+              text={events}
+              options={EVENTS}
+              fault={
+                error?.errors.find((one) => one.pointer?.startsWith("/events"))?.detail ?? null
+              }
+              onInput={setEvents}
+            />
+            <TextField
+              label="Only about what has these labels"
+              hint="Such as env=prod; empty: about everything that you may see"
+              mono
+              value={selector}
+              onChange={setSelector}
+              fault={faultOf(error, "/selector")}
+            />
+            <Check
+              label="Enabled"
+              hint="Disabling it cancels what is still to be sent."
+              checked={enabled}
+              onChange={setEnabled}
+            />
+          </>
+        )}
+      </Form>
+    </Dialog>
+  );
+}
