@@ -1,10 +1,11 @@
 /** A job's definition as YAML, without what nobody wrote, and the difference of two of them. */
+import { ask } from "../api/ask.ts";
 import type { Job, JobDefinition, JobVersion } from "../api/types.ts";
 
 type Json = null | boolean | number | string | Json[] | { [key: string]: Json };
 const ADDED = new Set(
   ["id", "uuid", "version", "status", "created_at", "updated_at", "created_by"].concat([
-    ...["verdict", "findings", "recent", "state"],
+    ...["verdict", "findings", "recent", "state", "can", "cannot"],
   ]),
 );
 
@@ -36,6 +37,19 @@ function isNothing(value: Json): boolean {
 export async function toYaml(job: Job | JobVersion | JobDefinition): Promise<string> {
   const { stringify } = await import("yaml");
   const { name, description, ...rest } = written(job);
+  return stringify({ name, description, ...rest }, { lineWidth: 100 });
+}
+
+/**
+ * Return the job's definition as YAML, as it was written: without what is the default.
+ *
+ * Unlike `toYaml` it leaves nothing out that somebody wrote, so that it can be saved again.
+ */
+export async function writtenYaml(job: Job, signal?: AbortSignal): Promise<string> {
+  const path = { id: String(job.id) };
+  const found = await ask("GET /jobs/{id}/definition", { path, ...(signal && { signal }) });
+  const { stringify } = await import("yaml");
+  const { name, description, ...rest } = found as unknown as Record<string, unknown>;
   return stringify({ name, description, ...rest }, { lineWidth: 100 });
 }
 

@@ -1,12 +1,15 @@
 /** One job: what it does, how it fares, who changed it, when it runs. */
-import { useEffect } from "preact/hooks";
+import { useEffect, useState } from "preact/hooks";
 import { ask } from "../api/ask.ts";
-import type { Job as JobAnswer, JobVersion } from "../api/types.ts";
-import { lineDiff, toYaml } from "../jobs/definition.ts";
-import { labelsOf } from "../jobs/labels.ts";
+import type { JobDetail, JobVersion } from "../api/types.ts";
+import { toYaml, writtenYaml } from "../jobs/definition.ts";
+import { DiffLines } from "../jobs/diff-lines.tsx";
+import { SchedulesTab } from "../jobs/schedules-tab.tsx";
+import { TriggersTab } from "../jobs/triggers-tab.tsx";
+import { Act } from "../parts/act.tsx";
 import { commandLine } from "../parts/command-line.ts";
 import { CopyButton, CopyMenu } from "../parts/copy.tsx";
-import { Empty } from "../parts/empty.tsx";
+import { Confirm } from "../parts/dialog.tsx";
 import { Panel } from "../parts/panel.tsx";
 import { RecentStrip } from "../parts/recent.tsx";
 import { Status } from "../parts/status.tsx";
@@ -15,7 +18,7 @@ import { Text } from "../parts/text.tsx";
 import { Time } from "../parts/time.tsx";
 import { toast } from "../parts/toast.tsx";
 import { Loaded } from "../parts/trouble.tsx";
-import { Link, query, setQuery } from "../router.tsx";
+import { go, Link, query, setQuery } from "../router.tsx";
 import { type Resource, useResource } from "../state/resource.ts";
 import { mayDo } from "../state/rights.ts";
 import "../style/launch.css";
@@ -37,12 +40,12 @@ export default function Job({ id }: { id: string }) {
   );
 }
 
-function Shown({ job, resource }: { job: JobAnswer; resource: Resource<JobAnswer> }) {
+function Shown({ job, resource }: { job: JobDetail; resource: Resource<JobDetail> }) {
   useEffect(() => {
     document.title = `${job.name} · opsjobs`;
   }, [job.name]);
-  const labels = labelsOf(job);
   const paused = job.state === "paused";
+  const [deleting, setDeleting] = useState(false);
   const toggle = async () => {
     const path = { id: String(job.id) };
     if (paused) await ask("POST /jobs/{id}/resume", { path });
@@ -59,16 +62,31 @@ function Shown({ job, resource }: { job: JobAnswer; resource: Resource<JobAnswer
         <Status state={paused ? "paused" : job.status} />
         <span class="dim">version {job.version}</span>
         <div class="actions">
-          {job.state === "active" && mayDo("jobs:execute", labels) && (
+          {job.can.includes("execute") ? (
             <Link class="button primary" to={`/jobs/${job.id}/launch`}>
               Launch …
             </Link>
+          ) : (
+            <Act of={job} action="execute" onAct={() => {}}>
+              Launch…
+            </Act>
           )}
-          {job.state !== "draft" && mayDo("jobs:update", labels) && (
-            <button type="button" class="button" onClick={() => void toggle()}>
-              {paused ? "Resume" : "Pause"}
-            </button>
+          {job.can.includes("update") && (
+            <Link class="button" to={`/jobs/${job.id}/edit`}>
+              Edit…
+            </Link>
           )}
+          <Act of={job} action={paused ? "resume" : "pause"} onAct={() => void toggle()}>
+            {paused ? "Resume" : "Pause"}
+          </Act>
+          {job.can.includes("clone") && (
+            <Link class="button" to={`/jobs/new?from=${job.id}`}>
+              Copy as new…
+            </Link>
+          )}
+          <Act of={job} action="delete" kind="danger" onAct={() => setDeleting(true)}>
+            Delete…
+          </Act>
           <CopyMenu of={{ command: commandLine("opsjobs", "jobs", "show", job.name), json: job }} />
         </div>
       </div>
@@ -77,6 +95,7 @@ function Shown({ job, resource }: { job: JobAnswer; resource: Resource<JobAnswer
           <Text of={job.description} />
         </p>
       )}
+      {deleting && <DeleteJob job={job} onClose={() => setDeleting(false)} />}
       <Recent job={job} />
       <Tabs
         label="About the job"
@@ -84,7 +103,10 @@ function Shown({ job, resource }: { job: JobAnswer; resource: Resource<JobAnswer
           { name: "definition", label: "Definition", content: () => <Definition job={job} /> },
           { name: "versions", label: "Versions", content: () => <Versions job={job} /> },
           ...(mayDo("schedules:read")
-            ? [{ name: "schedules", label: "Schedules", content: () => <Schedules job={job} /> }]
+            ? [{ name: "schedules", label: "Schedules", content: () => <SchedulesTab job={job} /> }]
+            : []),
+          ...(mayDo("triggers:read")
+            ? [{ name: "triggers", label: "Triggers", content: () => <TriggersTab job={job} /> }]
             : []),
         ]}
       />
@@ -92,7 +114,25 @@ function Shown({ job, resource }: { job: JobAnswer; resource: Resource<JobAnswer
   );
 }
 
-function Recent({ job }: { job: JobAnswer }) {
+function DeleteJob({ job, onClose }: { job: JobDetail; onClose: () => void }) {
+  return (
+    <Confirm
+      title={`Delete ${job.name}?`}
+      verb="Delete"
+      danger
+      onClose={onClose}
+      onConfirm={async () => {
+        await ask("DELETE /jobs/{id}", { path: { id: String(job.id) } });
+        toast(`${job.name} is deleted`);
+        go("/jobs");
+      }}
+    >
+      <p>Its schedules and triggers are deleted, too. Its executions stay.</p>
+    </Confirm>
+  );
+}
+
+function Recent({ job }: { job: JobDetail }) {
   const listed = useResource(
     (signal) => ask("GET /jobs", { query: { id: [String(job.id)], recent: RECENT }, signal }),
     [job.id],
@@ -114,15 +154,8 @@ function Recent({ job }: { job: JobAnswer }) {
   );
 }
 
-function Definition({ job }: { job: JobAnswer }) {
-  const yaml = useResource(
-    async (signal) => {
-      // As it was written: without what is the default.
-      const path = { id: String(job.id) };
-      return toYaml(await ask("GET /jobs/{id}/definition", { path, signal }));
-    },
-    [job.version],
-  );
+function Definition({ job }: { job: JobDetail }) {
+  const yaml = useResource((signal) => writtenYaml(job, signal), [job.version]);
   return (
     <Loaded resource={yaml} what="the definition">
       {(text) => (
@@ -130,20 +163,16 @@ function Definition({ job }: { job: JobAnswer }) {
           <pre class="definition">
             <Text of={text} />
           </pre>
-          {mayDo("jobs:update", labelsOf(job)) && (
-            <p class="small dim">
-              To change it:{" "}
-              <code>{commandLine("opsjobs", "jobs", "export", job.name)} &gt; job.yaml</code>, edit,{" "}
-              <code>opsjobs jobs apply -f job.yaml</code>
-            </p>
-          )}
+          <p class="small dim">
+            Jobs that are kept in Git are changed there: <code>opsjobs jobs apply -f job.yaml</code>
+          </p>
         </Panel>
       )}
     </Loaded>
   );
 }
 
-function Versions({ job }: { job: JobAnswer }) {
+function Versions({ job }: { job: JobDetail }) {
   const versions = useResource(
     (signal) =>
       ask("GET /jobs/{id}/versions", {
@@ -190,69 +219,14 @@ function Versions({ job }: { job: JobAnswer }) {
 
 /** What a version changed. */
 function Change({ version, before }: { version: JobVersion; before: JobVersion | null }) {
-  const diff = useResource(
-    async () => lineDiff(before === null ? "" : await toYaml(before), await toYaml(version)),
+  const texts = useResource(
+    async () => [before === null ? "" : await toYaml(before), await toYaml(version)] as const,
     [version.version, before?.version],
   );
   const title = before === null ? `Version ${version.version}` : `Changed since ${before.version}`;
   return (
-    <Panel title={title}>
-      <Loaded resource={diff} what="the difference">
-        {(lines) => (
-          <pre class="definition">
-            {lines.map((line, index) => (
-              <span key={index} class={`diff-line tone ${toneOfSign(line.sign)}`}>
-                {line.sign} <Text of={line.text} />
-                {"\n"}
-              </span>
-            ))}
-          </pre>
-        )}
-      </Loaded>
-    </Panel>
-  );
-}
-
-const toneOfSign = (sign: string) => ({ "+": "ok", "−": "bad" })[sign] ?? "";
-
-function Schedules({ job }: { job: JobAnswer }) {
-  const schedules = useResource(
-    (signal) =>
-      ask("GET /jobs/{id}/schedules", {
-        path: { id: String(job.id) },
-        query: { limit: 200 },
-        signal,
-      }),
-    [job.id],
-    REFRESH_SECONDS,
-  );
-  return (
-    <Loaded resource={schedules} what="schedules">
-      {({ items }) =>
-        items.length ? (
-          <ul class="entries">
-            {items.map((one) => (
-              <li key={one.id}>
-                <Link to={`/schedules/${one.id}`}>
-                  <b>
-                    <Text of={one.name} />
-                  </b>
-                </Link>
-                <span class="dim">{one.words}</span>
-                {one.enabled ? <Time at={one.next_due_at} /> : <Status state="paused" />}
-              </li>
-            ))}
-          </ul>
-        ) : (
-          <Empty why="It has no schedule: it runs only when it is launched.">
-            {mayDo("schedules:manage", labelsOf(job)) && (
-              <code>
-                {commandLine("opsjobs", "schedules", "add", job.name, "--daily", "02:30")}
-              </code>
-            )}
-          </Empty>
-        )
-      }
+    <Loaded resource={texts} what="the difference">
+      {([old, now]) => <DiffLines title={title} before={old} after={now} />}
     </Loaded>
   );
 }

@@ -47,6 +47,13 @@ export default function Jobs() {
       of={jobs}
       text
       placeholder="Part of a name, or status:failed tag:env=prod"
+      actions={
+        mayDo("jobs:create") && (
+          <Link class="button" to="/jobs/new">
+            New job …
+          </Link>
+        )
+      }
       columns={mayDo("jobs:execute") ? [...COLUMNS, LAUNCH] : COLUMNS}
       keyOf={(job) => String(job.id)}
       pathOf={(job) => `/jobs/${job.id}`}

@@ -1,0 +1,160 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import type { ParameterDraft, Schedule, ShownTarget, Trigger } from "../src/api/types.ts";
+import { readYaml } from "../src/jobs/yaml-body.ts";
+import {
+  draftOf as scheduleDraft,
+  fieldsOf as scheduleFields,
+  newFields,
+  saysWhen,
+} from "../src/schedules/draft.ts";
+import { answerLeaving, hasUnsaved, leave, leaving, setUnsaved } from "../src/state/unsaved.ts";
+import {
+  draftOf as targetDraft,
+  fieldsOf as targetFields,
+  labelsOf,
+} from "../src/targets/draft.ts";
+import { expanded, readInventory } from "../src/targets/inventory.ts";
+import { draftOf as triggerDraft, fieldsOf as triggerFields } from "../src/triggers/draft.ts";
+
+test("a schedule is sent with the fields of its kind, and keeps what the form does not show", () => {
+  const fields = {
+    ...newFields("Europe/Berlin"),
+    kind: "weekly" as const,
+    weekdays: ["mon"] as const,
+  };
+  const draft = scheduleDraft(fields, {}, null) as unknown as Record<string, unknown>;
+  assert.deepEqual(
+    [draft["type"], draft["every"], draft["weekdays"], draft["time"], draft["interval"]],
+    ["recurring", "weekly", ["mon"], "02:30", 1],
+  );
+  assert.ok(!("cron" in draft) && !("at" in draft) && !("name" in draft));
+  assert.equal(saysWhen({ ...fields, weekdays: [] }), false);
+  const stored = {
+    ...{ type: "recurring", every: "hours", interval: 6, timezone: "UTC", name: "often" },
+    ...{ time: null, weekdays: null, day: null, at: null, local_time: null, cron: null },
+    ...{ misfire: "skip", misfire_window: "1h", overlap: "queue", jitter: "5m", calendars: ["x"] },
+    ...{ start_at: null, end_at: null, max_firings: 3, enabled: false, dst_gap: "skip" },
+    ...{ dst_fold: "twice", anchor: "2026-01-01T00:00:00Z", notify: [], version: 4 },
+  } as unknown as Schedule;
+  const same = scheduleDraft(scheduleFields(stored), { p: 1 }, stored);
+  const kept = same as unknown as Record<string, unknown>;
+  for (const name of [
+    "interval",
+    "overlap",
+    "jitter",
+    "max_firings",
+    "enabled",
+    "anchor",
+    "notify",
+  ])
+    assert.deepEqual(kept[name], (stored as unknown as Record<string, unknown>)[name], name);
+  assert.deepEqual(
+    [kept["dst_gap"], kept["dst_fold"], kept["parameters"]],
+    ["skip", "twice", { p: 1 }],
+  );
+  const once = scheduleDraft(
+    { ...scheduleFields(stored), kind: "once", at: "2026-12-24T18:00" },
+    {},
+    stored,
+  );
+  assert.ok(!("anchor" in once) && !("dst_fold" in once) && !("every" in once));
+});
+
+test("a target is sent with the options of its transport only", () => {
+  const stored = {
+    ...{ id: "1", name: "win-1", host: "10.0.0.9", port: 5986, transport: "winrm" },
+    ...{ platform: "windows", credential: null, jump: null, labels: { env: "prod" }, groups: [] },
+    ...{ zone: "default", slots: 10, host_key_policy: "pinned", durable: "auto", version: 3 },
+    ...{ host_keys: [], health: null },
+    winrm: {
+      ...{ scheme: "https", auth: "ntlm", engine: "psrp", configuration: "jea", verify: true },
+      ...{ ca: null, fingerprint: "ab" },
+    },
+  } as unknown as ShownTarget;
+  const draft = targetDraft(targetFields(stored), stored) as unknown as Record<string, never>;
+  assert.equal(draft["version"], 3);
+  assert.deepEqual(draft["labels"], { env: "prod" });
+  assert.ok(!("jump" in draft) && !("host_key_policy" in draft));
+  assert.equal((draft["winrm"] as Record<string, unknown>)["configuration"], "jea");
+  const ssh = targetDraft({ ...targetFields(stored), transport: "ssh", port: "x" }, stored);
+  assert.ok(!("winrm" in ssh));
+  assert.equal(ssh.port as unknown, "x", "the server says what is wrong with it");
+  assert.deepEqual(labelsOf("env=prod, url=a=b,odd"), { env: "prod", url: "a=b", odd: "" });
+});
+
+test("inventories are read: INI with ranges, groups and variables; YAML; lists", async () => {
+  const ini = await readInventory(
+    "lonely ansible_user=ada\n[web]\nweb[01:03].x ansible_port=2222 # front\n[db]\ndb-a\n" +
+      "[prod:children]\nweb\ndb\n[db:vars]\nansible_host='10.0.0.5'\n",
+  );
+  assert.deepEqual(ini.targets[0], { name: "lonely", host: "lonely" });
+  assert.deepEqual(ini.targets[2], {
+    name: "web02.x",
+    host: "web02.x",
+    port: 2222,
+    groups: ["prod", "web"],
+  });
+  assert.deepEqual(ini.targets[4], { name: "db-a", host: "10.0.0.5", groups: ["prod", "db"] });
+  assert.deepEqual(ini.left, ["ansible_user (1)"]);
+  const yaml = await readInventory(
+    "all:\n  vars: {ansible_connection: winrm}\n  children:\n    win:\n      hosts:\n        w1: {ansible_host: 10.0.0.7}\n",
+  );
+  assert.deepEqual(yaml.targets, [
+    { name: "w1", host: "10.0.0.7", transport: "winrm", groups: ["win"] },
+  ]);
+  for (const text of [
+    "- {name: a, host: b}",
+    '[{"name": "a", "host": "b"}]',
+    "targets:\n- {name: a, host: b}",
+  ])
+    assert.deepEqual((await readInventory(text)).targets, [{ name: "a", host: "b" }]);
+  assert.deepEqual((await readInventory("web-1\nweb-2\n")).targets.length, 2);
+  assert.deepEqual(expanded("db-[a:c:2]"), ["db-a", "db-c"]);
+  assert.throws(() => expanded("web[5:1]"), /without any host/);
+  await assert.rejects(readInventory("- just text"), /Entry 1 is not a target/);
+});
+
+test("a definition knows the lines of its parts, and of its mistakes", async () => {
+  const read = await readYaml("name: a\nactions:\n  - command: df\n  - script: |\n      x\n");
+  assert.deepEqual(read.body?.["name"], "a");
+  assert.equal(read.lineOf("/actions/1/script"), 4);
+  assert.equal(read.lineOf("/actions/0/command/deeper"), 3);
+  assert.equal(read.lineOf("/nowhere"), null);
+  const wrong = await readYaml("name: a\nactions: [\n");
+  assert.equal(wrong.body, null);
+  assert.ok(wrong.remarks[0]!.line! >= 2 && wrong.remarks[0]!.grave);
+  assert.equal((await readYaml("- a")).body, null);
+});
+
+test("a trigger is sent as it was read", () => {
+  const parameters = [{ name: "branch" }, { name: "level", type: "integer" }, { name: "rest" }];
+  const stored = {
+    ...{ name: "push", description: "", verify: "github", max_calls_per_minute: 6 },
+    ...{ expires_at: null, enabled: true },
+    parameters: { branch: { pointer: "/ref" }, level: { value: 3 } },
+    when: [
+      { pointer: "/ref", equals: "refs/heads/main" },
+      { header: "X-Event", any_of: ["push", "3", 3, true] },
+      { pointer: "/deleted", exists: false },
+    ],
+  } as unknown as Trigger;
+  const draft = triggerDraft(triggerFields(stored), parameters as unknown as ParameterDraft[]);
+  assert.deepEqual(draft.parameters, stored.parameters);
+  assert.deepEqual(draft.when, stored.when);
+});
+
+test("what is not saved is left only after a question", () => {
+  const form = { contains: () => false } as unknown as Node;
+  let left = 0;
+  leave(() => left++);
+  assert.equal(left, 1);
+  setUnsaved(form, true);
+  leave(() => left++);
+  assert.deepEqual([left, leaving.value !== null], [1, true]);
+  answerLeaving({ lose: false });
+  assert.deepEqual([left, hasUnsaved()], [1, true]);
+  leave(() => left++);
+  answerLeaving({ lose: true });
+  assert.deepEqual([left, hasUnsaved()], [2, false]);
+});

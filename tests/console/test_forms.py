@@ -1,0 +1,249 @@
+"""Forms: what a person can make, change and delete without the command line."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+from playwright.sync_api import Page, expect
+
+from console.browser import PHONE, check_accessibility, check_width
+from console.conftest import Stack, Visit
+
+JOB: dict[str, Any] = {
+    "actions": [{"type": "command", "command": "echo ${level}"}],
+    "targets": {"selector": "lab=true"},
+    "parameters": [{"name": "level", "default": "low"}],
+}
+
+
+def job(stack: Stack, name: str) -> int:
+    """The id of a new job of this name."""
+    return int(stack.call("POST", "/jobs", {**JOB, "name": name})["id"])
+
+
+def confirm(page: Page, verb: str) -> None:
+    """Answer the question of a dialog."""
+    page.get_by_role("dialog").get_by_role("button", name=verb, exact=True).click()
+
+
+def test_a_schedule_is_made_changed_and_deleted_on_a_phone(visit: Visit, stack: Stack) -> None:
+    number = job(stack, "form-scheduled")
+    with visit(size=PHONE) as ada:
+        ada.refusals = {422}
+        page = ada.go(f"/jobs/{number}?tab=schedules")
+        page.get_by_role("button", name="New schedule…").click()
+        dialog = page.get_by_role("dialog")
+        expect(dialog.get_by_text("02:30").first).to_be_visible()
+        dialog.get_by_label("Runs", exact=True).select_option("cron")
+        expect(dialog.get_by_text("Say when")).to_be_visible()
+        dialog.get_by_label("Cron expression").fill("61 2 * * *")
+        expect(dialog.get_by_label("Cron expression")).to_have_attribute("aria-invalid", "true")
+        dialog.get_by_label("Cron expression").fill("45 3 * * 1-5")
+        expect(dialog.locator(".entries > li")).to_have_count(5)
+        dialog.get_by_label("Time zone").fill("Europe/Berlin")
+        expect(dialog.get_by_text("03:45 in Europe/Berlin").first).to_be_visible()
+        dialog.get_by_label("If the one before still runs").select_option("queue")
+        dialog.get_by_label("level").fill("high")
+        check_accessibility(page)
+        check_width(page)
+        # What was typed is not lost by Esc, nor by the browser's way back.
+        page.keyboard.press("Escape")
+        page.get_by_role("button", name="Keep editing").click()
+        dialog.get_by_role("button", name="Schedule", exact=True).click()
+        page.wait_for_url("**/console/schedules/*")
+        (made,) = stack.call("GET", f"/jobs/{number}/schedules")["items"]
+        assert (made["cron"], made["overlap"]) == ("45 3 * * 1-5", "queue")
+        assert made["parameters"] == {"level": "high"}
+        page.get_by_role("button", name="Edit…").click()
+        dialog.get_by_label("Runs", exact=True).select_option("weekly")
+        dialog.get_by_label("sat").check()
+        stack.call("POST", f"/schedules/{made['id']}/pause", {})
+        ada.refusals.add(412)
+        dialog.get_by_role("button", name="Save").click()
+        expect(dialog.get_by_role("alert")).to_contain_text("stale_version")
+        page.keyboard.press("Escape")
+        page.get_by_role("button", name="Lose the changes").click()
+        page.reload()
+        page.get_by_role("button", name="Edit…").click()
+        dialog.get_by_label("Runs", exact=True).select_option("weekly")
+        dialog.get_by_label("sat").check()
+        dialog.get_by_role("button", name="Save").click()
+        expect(dialog).to_be_hidden()
+        changed = stack.call("GET", f"/schedules/{made['id']}")
+        assert (changed["every"], changed["weekdays"], changed["cron"]) == ("weekly", ["sat"], None)
+        page.get_by_role("button", name="Delete…").click()
+        confirm(page, "Delete")
+        page.wait_for_url(f"**/console/jobs/{number}?tab=schedules")
+        expect(page.get_by_text("It runs only when somebody launches it.")).to_be_visible()
+
+
+def test_a_target_is_added_tested_trusted_and_deleted(visit: Visit, stack: Stack) -> None:
+    lab = stack.call("GET", "/targets?name=lab-1")["items"][0]
+    with visit() as ada:
+        ada.refusals = {422, 409}
+        page = ada.go("/targets")
+        page.get_by_role("button", name="Add…").click()
+        dialog = page.get_by_role("dialog")
+        dialog.get_by_label("Name").fill("form-1")
+        dialog.get_by_label("Host", exact=True).fill("not a host")
+        dialog.get_by_role("button", name="Add").click()
+        expect(dialog.get_by_label("Host", exact=True)).to_be_focused()
+        dialog.get_by_label("Host", exact=True).fill(lab["host"])
+        dialog.get_by_label("Port").fill(str(lab["port"]))
+        dialog.get_by_label("Logs in with").select_option(lab["credential"] or "")
+        dialog.get_by_label("Labels").fill("form=yes, site=fra")
+        check_accessibility(page)
+        dialog.get_by_role("button", name="Add").click()
+        page.wait_for_url("**/console/targets/form-1")
+        page.get_by_role("button", name="Compare keys").click()
+        expect(page.get_by_text("SHA256:").first).to_be_visible()
+        page.get_by_role("button", name="Trust").click()
+        expect(page.get_by_text("All its keys are trusted")).to_be_visible()
+        page.get_by_role("button", name="Test", exact=True).click()
+        expect(page.get_by_role("heading", name="The test went well")).to_be_visible()
+        page.get_by_role("button", name="Edit…").click()
+        dialog.get_by_label("Labels").fill("form=yes")
+        dialog.get_by_role("button", name="Save").click()
+        expect(dialog).to_be_hidden()
+        made = stack.call("GET", "/targets?name=form-1")["items"][0]
+        assert made["labels"] == {"form": "yes"}
+        assert made["host_keys"], "what the form does not show stays"
+        stack.call("POST", "/targets", {"name": "form-2", "host": "10.0.0.2", "jump": "form-1"})
+        page.reload()
+        page.get_by_role("button", name="Delete…").press("Enter")
+        expect(page.get_by_text("The target form-1 is the jump host of form-2")).to_be_visible()
+        (behind,) = stack.call("GET", "/targets?name=form-2")["items"]
+        stack.call("DELETE", f"/targets/{behind['id']}")
+        page.reload()
+        page.get_by_role("button", name="Delete…").click()
+        confirm(page, "Delete")
+        page.wait_for_url("**/console/targets")
+    assert stack.call("GET", "/targets?name=form-1")["items"] == []
+
+
+def test_an_inventory_is_shown_before_it_is_imported(visit: Visit, stack: Stack) -> None:
+    with visit() as ada:
+        page = ada.go("/targets/import")
+        text = page.get_by_label("Or its text")
+        text.fill("- just text")
+        expect(page.get_by_text("Entry 1 is not a target")).to_be_visible()
+        text.fill("[imported]\nimp-[1:3] ansible_user=ada\n'bad name' ansible_host=-x\n")
+        expect(page.get_by_text("3 created, 1 refused")).to_be_visible()
+        expect(page.get_by_text("ansible_user (3)")).to_be_visible()
+        check_accessibility(page)
+        assert stack.call("GET", "/targets?groups=imported")["items"] == []
+        page.get_by_role("link", name="Targets", exact=True).click()
+        page.get_by_role("button", name="Keep editing").click()
+        page.get_by_role("button", name="Import 3 targets").click()
+        page.wait_for_url("**/console/targets")
+    found = stack.call("GET", "/targets?groups=imported&sort=name")["items"]
+    assert [one["name"] for one in found] == ["imp-1", "imp-2", "imp-3"]
+    for one in found:
+        stack.call("DELETE", f"/targets/{one['id']}")
+
+
+def test_a_job_is_written_checked_and_saved_over_another_version(
+    visit: Visit, stack: Stack
+) -> None:
+    with visit() as ada:
+        page = ada.go("/jobs/new")
+        area = page.get_by_label("Definition, as YAML")
+        area.fill("name: form-job\ntargets: {selector: lab=true}\nactions:\n  - comand: uptime\n")
+        remarks = page.get_by_role("list", name="Remarks")
+        expect(remarks.get_by_role("button", name="Line 4").first).to_be_visible()
+        area.fill("name: form-job\nactions: [\n")
+        expect(page.get_by_role("button", name="Make the job")).to_be_disabled()
+        area.fill("name: form-job\ntargets: {selector: lab=true}\nactions:\n  - command: uptime\n")
+        expect(page.get_by_text("The job can be saved so.")).to_be_visible()
+        check_accessibility(page)
+        page.get_by_role("button", name="Make the job").click()
+        page.wait_for_url(re.compile(r"/console/jobs/\d+$"))
+        number = page.url.rsplit("/", 1)[1]
+        page.get_by_role("link", name="Edit…").click()
+        area.fill(area.input_value() + 'description: "mine"\n')
+        expect(page.get_by_text("+ description:")).to_be_visible()
+        version = {"If-Match": "*"}
+        theirs = stack.http.patch(f"/jobs/{number}", json={"tags": ["env=lab"]}, headers=version)
+        assert theirs.status_code == 200, theirs.text
+        ada.refusals = {412}
+        page.get_by_role("button", name="Save as version 2").click()
+        expect(page.get_by_text("Somebody has saved version 2 meanwhile.")).to_be_visible()
+        expect(page.get_by_role("region", name="What version 2 changed")).to_contain_text("env=lab")
+        page.get_by_role("button", name="Go on from version 2").click()
+        page.get_by_role("button", name="Save as version 3").click()
+        page.wait_for_url(f"**/console/jobs/{number}")
+        saved = stack.call("GET", f"/jobs/{number}")
+        assert (saved["version"], saved["description"], saved["tags"]) == (3, "mine", [])
+        page.get_by_role("button", name="Delete…").click()
+        confirm(page, "Delete")
+        page.wait_for_url("**/console/jobs")
+
+
+def test_secrets_of_webhooks_and_triggers_are_shown_once(visit: Visit, stack: Stack) -> None:
+    number = job(stack, "form-triggered")
+    secrets = []
+    with visit() as ada:
+        page = ada.go("/webhooks")
+        page.get_by_role("button", name="New webhook…").click()
+        dialog = page.get_by_role("dialog")
+        dialog.get_by_label("Name").fill("form-chat")
+        dialog.get_by_label("URL").fill("https://chat.example.com/hook")
+        dialog.get_by_role("button", name="Make the webhook").click()
+        secrets.append(page.locator("code.secret").first.inner_text())
+        page.get_by_role("button", name="I have stored it").click()
+        page.wait_for_url("**/console/webhooks/*")
+        page.get_by_role("button", name="New secret…").click()
+        confirm(page, "Make a new secret")
+        secrets.append(page.locator("code.secret").first.inner_text())
+        page.get_by_role("button", name="I have stored it").click()
+        check_accessibility(page)
+        page.get_by_role("button", name="Delete…").click()
+        confirm(page, "Delete")
+        page.wait_for_url("**/console/webhooks")
+        page = ada.go(f"/jobs/{number}?tab=triggers")
+        page.get_by_role("button", name="New trigger…").click()
+        dialog.get_by_label("Name").fill("from-git")
+        dialog.get_by_label("Callers send").select_option("bearer")
+        dialog.get_by_label("level comes from").select_option("pointer")
+        dialog.get_by_label("Place in the body").fill("/level")
+        dialog.get_by_role("button", name="Add a condition").click()
+        dialog.get_by_label("Place 1").fill("/ref")
+        dialog.get_by_label("Value 1").fill("main")
+        check_accessibility(page)
+        dialog.get_by_role("button", name="Make the trigger").click()
+        secrets.append(page.locator("code.secret").last.inner_text())
+        page.get_by_role("button", name="I have stored it").click()
+        page.wait_for_url("**/console/triggers/*")
+        held = page.evaluate(
+            "document.documentElement.outerHTML + JSON.stringify([localStorage, sessionStorage])"
+        )
+        assert not [one for one in secrets if one in held]
+        (made,) = stack.call("GET", f"/jobs/{number}/triggers")["items"]
+        assert made["parameters"] == {"level": {"pointer": "/level"}}
+        assert made["when"] == [{"pointer": "/ref", "equals": "main"}]
+        for ref, outcome in (("dev", "ignored"), ("main", "launched")):
+            called = stack.http.post(
+                made["path"],
+                json={"ref": ref, "level": "high"},
+                headers={"Authorization": f"Bearer {secrets[-1]}"},
+            )
+            assert called.json()["outcome"] == outcome, json.dumps(called.json())
+        page.reload()
+        expect(page.get_by_role("grid", name="Calls")).to_contain_text("launched")
+        page.get_by_role("button", name="Disable").click()
+        page.get_by_role("button", name="Enable").click()
+        expect(page.get_by_role("button", name="Disable")).to_be_visible()
+
+
+def test_a_viewer_sees_no_button_of_what_a_viewer_may_not(visit: Visit, stack: Stack) -> None:
+    number = job(stack, "form-viewed")
+    nightly = {"name": "viewed", "type": "cron", "cron": "0 3 * * *"}
+    schedule = stack.call("POST", f"/jobs/{number}/schedules", nightly)["id"]
+    with visit(role="viewer") as ben:
+        for path in (f"/jobs/{number}", f"/schedules/{schedule}", "/targets/lab-1", "/groups"):
+            page = ben.go(path)
+            for name in ("Edit…", "Delete…", "Pause", "New group…", "Run now…", "Test"):
+                expect(page.get_by_role("button", name=name)).to_have_count(0)
+            expect(page.get_by_role("link", name="Edit…")).to_have_count(0)
