@@ -1,98 +1,185 @@
-/** A new calendar with one window; more of them with the command or the API. */
+/** A new calendar, or a changed one: a name, what it means, and its windows. */
 import { useState } from "preact/hooks";
-import { ask } from "../api/ask.ts";
-import type { CalendarDraft, CalendarKind } from "../api/types.ts";
+import { ask, type RequestError } from "../api/ask.ts";
+import type { Calendar, CalendarDraft, CalendarKind, Window } from "../api/types.ts";
 import { Dialog } from "../parts/dialog.tsx";
-import { Field, Form, faultOf, NameField } from "../parts/form.tsx";
+import { Field, Form, faultOf, NameField, Select, TextField } from "../parts/form.tsx";
 import { toast } from "../parts/toast.tsx";
+import { type Weekday, Weekdays } from "../parts/weekdays.tsx";
+import { listOf } from "../targets/draft.ts";
 import "../style/forms.css";
 
-const WEEKDAYS = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"] as const;
-type Weekday = (typeof WEEKDAYS)[number];
+const KINDS: Record<CalendarKind, string> = {
+  blackout: "schedules do not run",
+  only: "schedules run, and only then",
+};
 
-interface NewCalendarProps {
+const TEXTS = ["name", "from", "until", "start", "end"] as const;
+const LISTS = ["dates", "yearly"] as const;
+type WindowFields = { weekdays: readonly Weekday[] } & Record<
+  (typeof TEXTS)[number] | (typeof LISTS)[number],
+  string
+>;
+
+const NEW_WINDOW: WindowFields = {
+  ...{ weekdays: [], name: "", from: "", until: "", start: "", end: "", dates: "", yearly: "" },
+};
+
+function fieldsOf(window: Window): WindowFields {
+  return {
+    ...NEW_WINDOW,
+    ...Object.fromEntries(TEXTS.map((name) => [name, window[name] ?? ""])),
+    ...Object.fromEntries(LISTS.map((name) => [name, (window[name] ?? []).join(", ")])),
+    weekdays: (window.weekdays ?? []) as Weekday[],
+  };
+}
+
+function windowOf(fields: WindowFields): Record<string, unknown> {
+  const texts = TEXTS.filter((name) => fields[name].trim()).map((name) => [
+    name,
+    fields[name].trim(),
+  ]);
+  const lists = LISTS.filter((name) => fields[name].trim()).map((name) => [
+    name,
+    listOf(fields[name]),
+  ]);
+  const days = fields.weekdays.length ? { weekdays: fields.weekdays } : {};
+  return { ...Object.fromEntries([...texts, ...lists]), ...days };
+}
+
+interface CalendarFormProps {
+  /** Null: a new one. */
+  calendar: Calendar | null;
   onDone: () => Promise<void>;
   onClose: () => void;
 }
 
-export function NewCalendar({ onDone, onClose }: NewCalendarProps) {
-  const [name, setName] = useState("");
-  const [kind, setKind] = useState<CalendarKind>("blackout");
-  const [timezone, setTimezone] = useState(Intl.DateTimeFormat().resolvedOptions().timeZone);
-  const [weekdays, setWeekdays] = useState<readonly Weekday[]>([]);
-  const [texts, setTexts] = useState({ from: "", until: "", start: "", end: "" });
+export function CalendarForm({ calendar, onDone, onClose }: CalendarFormProps) {
+  const [name, setName] = useState(calendar?.name ?? "");
+  const [description, setDescription] = useState(calendar?.description ?? "");
+  const [kind, setKind] = useState<CalendarKind>(calendar?.kind ?? "blackout");
+  const [timezone, setTimezone] = useState(
+    calendar?.timezone ?? Intl.DateTimeFormat().resolvedOptions().timeZone,
+  );
+  const [windows, setWindows] = useState(calendar?.windows.map(fieldsOf) ?? [NEW_WINDOW]);
   const save = async () => {
-    const given = Object.entries(texts).filter(([, value]) => value !== "");
-    const window = {
-      ...Object.fromEntries(given),
-      ...(weekdays.length && { weekdays: WEEKDAYS.filter((day) => weekdays.includes(day)) }),
-    };
-    const body: CalendarDraft = { name, kind, timezone, windows: [window] };
-    await ask("POST /calendars", { body });
-    toast(`${name} was created. Schedules that name it follow it.`);
+    const body = {
+      ...{ name, description, kind, timezone },
+      windows: windows.map(windowOf),
+    } as CalendarDraft;
+    if (calendar) await ask("PUT /calendars/{id}", { path: { id: String(calendar.id) }, body });
+    else await ask("POST /calendars", { body });
+    toast(`${name} was ${calendar ? "changed" : "created"}. Schedules that name it follow it.`);
     await onDone();
     onClose();
   };
-  const text = (field: keyof typeof texts, label: string, hint: string) => (
-    <Field label={label} hint={hint}>
-      <input
-        class="input"
-        value={texts[field]}
-        onInput={(event) => setTexts({ ...texts, [field]: event.currentTarget.value })}
-      />
-    </Field>
-  );
   return (
-    <Dialog title="New calendar" onClose={onClose}>
-      <Form verb="Create" onSubmit={save} onCancel={onClose}>
+    <Dialog title={calendar ? `Change ${calendar.name}` : "New calendar"} wide onClose={onClose}>
+      <Form verb={calendar ? "Save" : "Create"} onSubmit={save} onCancel={onClose}>
         {(error) => (
           <>
             <NameField name={name} onChange={setName} error={error} />
-            <Field label="At these times">
-              <select
-                class="input"
-                value={kind}
-                onChange={(event) => setKind(event.currentTarget.value as CalendarKind)}
-              >
-                <option value="blackout">schedules do not run</option>
-                <option value="only">schedules run, and only then</option>
-              </select>
-            </Field>
-            <fieldset class="weekdays">
-              <legend>Weekdays (none: all)</legend>
-              {WEEKDAYS.map((day) => (
-                <label key={day} class="row">
-                  <input
-                    type="checkbox"
-                    checked={weekdays.includes(day)}
-                    onChange={() =>
-                      setWeekdays(
-                        weekdays.includes(day)
-                          ? weekdays.filter((one) => one !== day)
-                          : [...weekdays, day],
-                      )
-                    }
-                  />
-                  {day}
-                </label>
-              ))}
-            </fieldset>
             <div class="pair">
-              {text("start", "From", "22:00; empty: midnight")}
-              {text("end", "To", "06:00; may be on the next day")}
-              {text("from", "From the moment", "2026-12-24T18:00")}
-              {text("until", "Until", "2026-12-27T06:00")}
-            </div>
-            <Field label="Time zone" fault={faultOf(error, "/timezone")}>
-              <input
-                class="input"
+              <Field label="At these times">
+                <Select of={KINDS} value={kind} onChange={setKind} />
+              </Field>
+              <TextField
+                label="Time zone"
+                hint="Such as Europe/Berlin"
                 value={timezone}
-                onInput={(event) => setTimezone(event.currentTarget.value)}
+                onChange={setTimezone}
+                fault={faultOf(error, "/timezone")}
               />
-            </Field>
+            </div>
+            <TextField
+              label="Description"
+              value={description}
+              onChange={setDescription}
+              fault={faultOf(error, "/description")}
+            />
+            {windows.map((window, at) => (
+              <WindowPart
+                key={at}
+                at={at}
+                window={window}
+                error={error}
+                onChange={(some) =>
+                  setWindows(windows.map((one, n) => (n === at ? { ...one, ...some } : one)))
+                }
+                onRemove={
+                  windows.length > 1 ? () => setWindows(windows.filter((_, n) => n !== at)) : null
+                }
+              />
+            ))}
+            <div>
+              <button
+                type="button"
+                class="button small"
+                onClick={() => setWindows([...windows, NEW_WINDOW])}
+              >
+                Add times
+              </button>
+            </div>
           </>
         )}
       </Form>
     </Dialog>
+  );
+}
+
+interface WindowPartProps {
+  at: number;
+  window: WindowFields;
+  error: RequestError | null;
+  onChange: (some: Partial<WindowFields>) => void;
+  onRemove: (() => void) | null;
+}
+
+function WindowPart({ at, window, error, onChange, onRemove }: WindowPartProps) {
+  const place = `/windows/${at}`;
+  const whole = faultOf(error, place);
+  const part = (name: Exclude<keyof WindowFields, "weekdays">, label: string, hint: string) => (
+    <TextField
+      label={label}
+      hint={hint}
+      value={window[name]}
+      onChange={(value) => onChange({ [name]: value })}
+      fault={
+        error?.errors.find((one) => one.pointer?.startsWith(`${place}/${name}`))?.detail ?? null
+      }
+    />
+  );
+  return (
+    <fieldset class="form conditions">
+      <legend>Times {at + 1}</legend>
+      <Weekdays
+        legend="Weekdays (none: all)"
+        chosen={window.weekdays}
+        onChange={(weekdays) => onChange({ weekdays })}
+        fault={faultOf(error, `${place}/weekdays`)}
+      />
+      <div class="pair">
+        {part("start", "From", "22:00; empty: midnight")}
+        {part("end", "To", "06:00; may be on the next day")}
+        {part("dates", "On the days", "2026-12-24, 2026-12-31")}
+        {part("yearly", "Each year on", "12-24, or 12-24..01-02")}
+        {part("from", "From the moment", "2026-12-24T18:00")}
+        {part("until", "Until", "2026-12-27T06:00")}
+      </div>
+      {part("name", "Reason (optional)", "Such as freeze: it is shown where it closes")}
+      {whole && <p class="small fault">{whole}</p>}
+      {onRemove && (
+        <div>
+          <button
+            type="button"
+            class="button small"
+            aria-label={`Remove times ${at + 1}`}
+            onClick={onRemove}
+          >
+            Remove
+          </button>
+        </div>
+      )}
+    </fieldset>
   );
 }

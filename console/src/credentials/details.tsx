@@ -2,6 +2,7 @@
 import { useState } from "preact/hooks";
 import { ask, RequestError } from "../api/ask.ts";
 import type { Credential, CredentialTest } from "../api/types.ts";
+import { Act, hasAction } from "../parts/act.tsx";
 import { Confirm, Dialog } from "../parts/dialog.tsx";
 import { Facts } from "../parts/facts.tsx";
 import { Status } from "../parts/status.tsx";
@@ -11,7 +12,7 @@ import { toast } from "../parts/toast.tsx";
 import { Loaded, Trouble } from "../parts/trouble.tsx";
 import { Link } from "../router.tsx";
 import { useResource } from "../state/resource.ts";
-import { mayDoEverywhere } from "../state/rights.ts";
+import { Bind } from "./bind.tsx";
 import { Rotate } from "./forms.tsx";
 import { SECRET_FIELDS } from "./secrets.ts";
 
@@ -24,13 +25,15 @@ interface DetailsProps {
 export function Details({ id, onChanged, onClose }: DetailsProps) {
   const path = { id };
   const found = useResource((signal) => ask("GET /credentials/{id}", { path, signal }), [id]);
-  const [open, setOpen] = useState<"rotate" | "delete" | null>(null);
+  const [open, setOpen] = useState<"rotate" | "bind" | "delete" | null>(null);
   const credential = found.data.value;
   const changed = async () => {
     await Promise.all([found.reload(), onChanged()]);
   };
   if (credential && open === "rotate")
     return <Rotate credential={credential} onDone={changed} onClose={() => setOpen(null)} />;
+  if (credential && open === "bind")
+    return <Bind credential={credential} onDone={changed} onClose={() => setOpen(null)} />;
   if (credential && open === "delete")
     return (
       <Confirm
@@ -54,21 +57,24 @@ export function Details({ id, onChanged, onClose }: DetailsProps) {
         {(data) => (
           <>
             <CredentialFacts credential={data} />
-            <Usage id={id} />
-            {data.type !== "secret" && <Test id={id} />}
+            {hasAction(data, "update") && <Usage id={id} />}
+            {data.type !== "secret" && hasAction(data, "test") && <Test id={id} />}
           </>
         )}
       </Loaded>
       <div class="actions">
-        {credential && mayDoEverywhere("credentials:manage") && (
+        {credential && (
           <>
-            <button type="button" class="button danger" onClick={() => setOpen("delete")}>
+            <Act of={credential} action="delete" kind="danger" onAct={() => setOpen("delete")}>
               Delete …
-            </button>
-            {SECRET_FIELDS[credential.type] && !credential.source && (
-              <button type="button" class="button" onClick={() => setOpen("rotate")}>
+            </Act>
+            <Act of={credential} action="bind" onAct={() => setOpen("bind")}>
+              Bind …
+            </Act>
+            {SECRET_FIELDS[credential.type] && (
+              <Act of={credential} action="rotate" onAct={() => setOpen("rotate")}>
                 New secret …
-              </button>
+              </Act>
             )}
           </>
         )}

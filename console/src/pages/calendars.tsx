@@ -2,7 +2,7 @@
 import { useState } from "preact/hooks";
 import { ask } from "../api/ask.ts";
 import type { Calendar } from "../api/types.ts";
-import { NewCalendar } from "../calendars/form.tsx";
+import { CalendarForm } from "../calendars/form.tsx";
 import { windowWords } from "../calendars/words.ts";
 import { Confirm } from "../parts/dialog.tsx";
 import { Empty } from "../parts/empty.tsx";
@@ -25,6 +25,7 @@ export default function Calendars() {
     [],
   );
   const [adding, setAdding] = useState(false);
+  const [changed, setChanged] = useState<Calendar | null>(null);
   const [deleted, setDeleted] = useState<Calendar | null>(null);
   const may = mayDoEverywhere("schedules:manage");
   return (
@@ -49,6 +50,7 @@ export default function Calendars() {
               <CalendarPanel
                 key={calendar.id}
                 calendar={calendar}
+                onChange={may ? () => setChanged(calendar) : null}
                 onDelete={may ? () => setDeleted(calendar) : null}
               />
             ))}
@@ -60,7 +62,12 @@ export default function Calendars() {
           </>
         )}
       </Loaded>
-      {adding && <NewCalendar onDone={list.restart} onClose={() => setAdding(false)} />}
+      {adding && (
+        <CalendarForm calendar={null} onDone={list.restart} onClose={() => setAdding(false)} />
+      )}
+      {changed && (
+        <CalendarForm calendar={changed} onDone={list.restart} onClose={() => setChanged(null)} />
+      )}
       {deleted && (
         <Confirm
           title={`Delete ${deleted.name}?`}
@@ -82,10 +89,11 @@ export default function Calendars() {
 
 interface CalendarPanelProps {
   calendar: Calendar;
+  onChange: (() => void) | null;
   onDelete: (() => void) | null;
 }
 
-function CalendarPanel({ calendar, onDelete }: CalendarPanelProps) {
+function CalendarPanel({ calendar, onChange, onDelete }: CalendarPanelProps) {
   const check = useResource(
     (signal) => ask("GET /calendars/{id}/check", { path: { id: String(calendar.id) }, signal }),
     [calendar.id, calendar.updated_at],
@@ -96,14 +104,24 @@ function CalendarPanel({ calendar, onDelete }: CalendarPanelProps) {
       title={<Text of={calendar.name} />}
       actions={
         onDelete && (
-          <button
-            type="button"
-            class="button small danger"
-            aria-label={`Delete ${calendar.name}`}
-            onClick={onDelete}
-          >
-            Delete …
-          </button>
+          <>
+            <button
+              type="button"
+              class="button small"
+              aria-label={`Change ${calendar.name}`}
+              onClick={onChange ?? undefined}
+            >
+              Change …
+            </button>
+            <button
+              type="button"
+              class="button small danger"
+              aria-label={`Delete ${calendar.name}`}
+              onClick={onDelete}
+            >
+              Delete …
+            </button>
+          </>
         )
       }
     >

@@ -1,8 +1,6 @@
 /** The fields of a schedule's form, as typed, and the draft that they make. */
 import type { Schedule, ScheduleDraft } from "../api/types.ts";
-
-export const WEEKDAYS = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"] as const;
-export type Weekday = (typeof WEEKDAYS)[number];
+import type { Weekday } from "../parts/weekdays.tsx";
 
 /** How a schedule says when: each has fields of its own. */
 export const KINDS = {

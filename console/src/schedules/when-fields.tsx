@@ -1,6 +1,7 @@
 /** The fields that say when a schedule runs. */
 import { Field, TextField } from "../parts/form.tsx";
-import { FIELDS_OF, KINDS, type Kind, type ScheduleFields, WEEKDAYS } from "./draft.ts";
+import { Weekdays } from "../parts/weekdays.tsx";
+import { FIELDS_OF, KINDS, type Kind, type ScheduleFields } from "./draft.ts";
 
 interface WhenFieldsProps {
   fields: ScheduleFields;
@@ -46,7 +47,14 @@ export function WhenFields({ fields, onChange, fault }: WhenFieldsProps) {
         />
       )}
       {shown.includes("at") && <At fields={fields} onChange={onChange} fault={fault} />}
-      {shown.includes("weekdays") && <Weekdays {...{ fields, onChange, fault }} />}
+      {shown.includes("weekdays") && (
+        <Weekdays
+          legend="Weekdays"
+          chosen={fields.weekdays}
+          onChange={(weekdays) => onChange({ weekdays })}
+          fault={fault("weekdays")}
+        />
+      )}
       {shown.includes("day") && (
         <TextField
           label="Day of the month"
@@ -101,31 +109,6 @@ function At({ fields, onChange, fault }: WhenFieldsProps) {
         <input class="input" type="datetime-local" required value={fields.at} onInput={onInput} />
       )}
     </Field>
-  );
-}
-
-function Weekdays({ fields, onChange, fault }: WhenFieldsProps) {
-  const wrong = fault("weekdays");
-  return (
-    <fieldset class="weekdays">
-      <legend>Weekdays</legend>
-      {WEEKDAYS.map((day) => (
-        <label key={day} class="row">
-          <input
-            type="checkbox"
-            checked={fields.weekdays.includes(day)}
-            onChange={(event) => {
-              const on = event.currentTarget.checked;
-              const chosen = (one: string) =>
-                one === day ? on : fields.weekdays.some((other) => other === one);
-              onChange({ weekdays: WEEKDAYS.filter(chosen) });
-            }}
-          />
-          {day}
-        </label>
-      ))}
-      {wrong && <p class="small fault">{wrong}</p>}
-    </fieldset>
   );
 }
 

@@ -171,7 +171,7 @@ async def check_unused_credential(connection: Connection, credential_id: int, na
 
 
 def check_rotatable(name: str, type_: CredentialType, source: Mapping[str, Any] | None) -> None:
-    """Raise Invalid("nothing_to_rotate") if the secrets of such a credential are not kept here."""
+    """Raise Invalid("nothing_to_rotate") if the credential's secrets are not stored here."""
     if source is not None:
         detail = (
             f"The secrets of {name!r} are elsewhere: change them there, and new sessions have "
