@@ -58,7 +58,7 @@ REFUSED = {"/audit", "/access", "/credentials", "/launch", "/jobs/{job}/launch"}
 WITHOUT_DATA = {"/launch", "/logged-in", "/targets/import"}
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", autouse=True)
 def lived_in(stack: Stack) -> dict[str, int]:
     """Something of all kinds: what ended well and badly, what runs, what waits for a person.
 

@@ -43,6 +43,16 @@ interface Planned {
 }
 
 export default function TargetImport() {
+  if (mayDo("targets:manage")) return <ImportForm />;
+  return (
+    <div class="stack">
+      <h1>Import targets</h1>
+      <Empty why="You may not add targets. Ask an administrator." />
+    </div>
+  );
+}
+
+function ImportForm() {
   const [text, setText] = useState("");
   const [options, setOptions] = useState<Options>({
     existing: "update",
