@@ -109,7 +109,10 @@ test("inventories are read: INI with ranges, groups and variables; YAML; lists",
     "targets:\n- {name: a, host: b}",
   ])
     assert.deepEqual((await readInventory(text)).targets, [{ name: "a", host: "b" }]);
-  assert.deepEqual((await readInventory("web-1\nweb-2\n")).targets.length, 2);
+  assert.deepEqual((await readInventory("web-1\nweb-2 10.0.0.6:2222 env=prod\n")).targets, [
+    { name: "web-1", host: "web-1" },
+    { name: "web-2", host: "10.0.0.6", port: 2222, labels: { env: "prod" } },
+  ]);
   assert.deepEqual(expanded("db-[a:c:2]"), ["db-a", "db-c"]);
   assert.throws(() => expanded("web[5:1]"), /without any host/);
   await assert.rejects(readInventory("- just text"), /Entry 1 is not a target/);

@@ -33,7 +33,7 @@ def test_a_schedule_is_made_changed_and_deleted_on_a_phone(visit: Visit, stack: 
     with visit(size=PHONE) as ada:
         ada.refusals = {422}
         page = ada.go(f"/jobs/{number}?tab=schedules")
-        page.get_by_role("button", name="New schedule…").click()
+        page.get_by_role("button", name="New schedule …").click()
         dialog = page.get_by_role("dialog")
         expect(dialog.get_by_text("02:30").first).to_be_visible()
         dialog.get_by_label("Runs", exact=True).select_option("cron")
@@ -56,7 +56,7 @@ def test_a_schedule_is_made_changed_and_deleted_on_a_phone(visit: Visit, stack: 
         (made,) = stack.call("GET", f"/jobs/{number}/schedules")["items"]
         assert (made["cron"], made["overlap"]) == ("45 3 * * 1-5", "queue")
         assert made["parameters"] == {"level": "high"}
-        page.get_by_role("button", name="Edit…").click()
+        page.get_by_role("button", name="Edit …").click()
         dialog.get_by_label("Runs", exact=True).select_option("weekly")
         dialog.get_by_label("sat").check()
         stack.call("POST", f"/schedules/{made['id']}/pause", {})
@@ -66,14 +66,14 @@ def test_a_schedule_is_made_changed_and_deleted_on_a_phone(visit: Visit, stack: 
         page.keyboard.press("Escape")
         page.get_by_role("button", name="Lose the changes").click()
         page.reload()
-        page.get_by_role("button", name="Edit…").click()
+        page.get_by_role("button", name="Edit …").click()
         dialog.get_by_label("Runs", exact=True).select_option("weekly")
         dialog.get_by_label("sat").check()
         dialog.get_by_role("button", name="Save").click()
         expect(dialog).to_be_hidden()
         changed = stack.call("GET", f"/schedules/{made['id']}")
         assert (changed["every"], changed["weekdays"], changed["cron"]) == ("weekly", ["sat"], None)
-        page.get_by_role("button", name="Delete…").click()
+        page.get_by_role("button", name="Delete …").click()
         confirm(page, "Delete")
         page.wait_for_url(f"**/console/jobs/{number}?tab=schedules")
         expect(page.get_by_text("It runs only when somebody launches it.")).to_be_visible()
@@ -84,7 +84,7 @@ def test_a_target_is_added_tested_trusted_and_deleted(visit: Visit, stack: Stack
     with visit() as ada:
         ada.refusals = {422, 409}
         page = ada.go("/targets")
-        page.get_by_role("button", name="Add…").click()
+        page.get_by_role("button", name="Add …").click()
         dialog = page.get_by_role("dialog")
         dialog.get_by_label("Name").fill("form-1")
         dialog.get_by_label("Host", exact=True).fill("not a host")
@@ -103,7 +103,7 @@ def test_a_target_is_added_tested_trusted_and_deleted(visit: Visit, stack: Stack
         expect(page.get_by_text("All its keys are trusted")).to_be_visible()
         page.get_by_role("button", name="Test", exact=True).click()
         expect(page.get_by_role("heading", name="The test went well")).to_be_visible()
-        page.get_by_role("button", name="Edit…").click()
+        page.get_by_role("button", name="Edit …").click()
         dialog.get_by_label("Labels").fill("form=yes")
         dialog.get_by_role("button", name="Save").click()
         expect(dialog).to_be_hidden()
@@ -112,12 +112,12 @@ def test_a_target_is_added_tested_trusted_and_deleted(visit: Visit, stack: Stack
         assert made["host_keys"], "what the form does not show stays"
         stack.call("POST", "/targets", {"name": "form-2", "host": "10.0.0.2", "jump": "form-1"})
         page.reload()
-        page.get_by_role("button", name="Delete…").press("Enter")
+        page.get_by_role("button", name="Delete …").press("Enter")
         expect(page.get_by_text("The target form-1 is the jump host of form-2")).to_be_visible()
         (behind,) = stack.call("GET", "/targets?name=form-2")["items"]
         stack.call("DELETE", f"/targets/{behind['id']}")
         page.reload()
-        page.get_by_role("button", name="Delete…").click()
+        page.get_by_role("button", name="Delete …").click()
         confirm(page, "Delete")
         page.wait_for_url("**/console/targets")
     assert stack.call("GET", "/targets?name=form-1")["items"] == []
@@ -154,14 +154,14 @@ def test_a_job_is_written_checked_and_saved_over_another_version(
         remarks = page.get_by_role("list", name="Remarks")
         expect(remarks.get_by_role("button", name="Line 4").first).to_be_visible()
         area.fill("name: form-job\nactions: [\n")
-        expect(page.get_by_role("button", name="Make the job")).to_be_disabled()
+        expect(page.get_by_role("button", name="Create the job")).to_be_disabled()
         area.fill("name: form-job\ntargets: {selector: lab=true}\nactions:\n  - command: uptime\n")
         expect(page.get_by_text("The job can be saved so.")).to_be_visible()
         check_accessibility(page)
-        page.get_by_role("button", name="Make the job").click()
+        page.get_by_role("button", name="Create the job").click()
         page.wait_for_url(re.compile(r"/console/jobs/\d+$"))
         number = page.url.rsplit("/", 1)[1]
-        page.get_by_role("link", name="Edit…").click()
+        page.get_by_role("link", name="Edit …").click()
         area.fill(area.input_value() + 'description: "mine"\n')
         expect(page.get_by_text("+ description:")).to_be_visible()
         version = {"If-Match": "*"}
@@ -176,7 +176,7 @@ def test_a_job_is_written_checked_and_saved_over_another_version(
         page.wait_for_url(f"**/console/jobs/{number}")
         saved = stack.call("GET", f"/jobs/{number}")
         assert (saved["version"], saved["description"], saved["tags"]) == (3, "mine", [])
-        page.get_by_role("button", name="Delete…").click()
+        page.get_by_role("button", name="Delete …").click()
         confirm(page, "Delete")
         page.wait_for_url("**/console/jobs")
 
@@ -186,24 +186,24 @@ def test_secrets_of_webhooks_and_triggers_are_shown_once(visit: Visit, stack: St
     secrets = []
     with visit() as ada:
         page = ada.go("/webhooks")
-        page.get_by_role("button", name="New webhook…").click()
+        page.get_by_role("button", name="New webhook …").click()
         dialog = page.get_by_role("dialog")
         dialog.get_by_label("Name").fill("form-chat")
         dialog.get_by_label("URL").fill("https://chat.example.com/hook")
-        dialog.get_by_role("button", name="Make the webhook").click()
+        dialog.get_by_role("button", name="Create the webhook").click()
         secrets.append(page.locator("code.secret").first.inner_text())
         page.get_by_role("button", name="I have stored it").click()
         page.wait_for_url("**/console/webhooks/*")
-        page.get_by_role("button", name="New secret…").click()
-        confirm(page, "Make a new secret")
+        page.get_by_role("button", name="New secret …").click()
+        confirm(page, "Create a new secret")
         secrets.append(page.locator("code.secret").first.inner_text())
         page.get_by_role("button", name="I have stored it").click()
         check_accessibility(page)
-        page.get_by_role("button", name="Delete…").click()
+        page.get_by_role("button", name="Delete …").click()
         confirm(page, "Delete")
         page.wait_for_url("**/console/webhooks")
         page = ada.go(f"/jobs/{number}?tab=triggers")
-        page.get_by_role("button", name="New trigger…").click()
+        page.get_by_role("button", name="New trigger …").click()
         dialog.get_by_label("Name").fill("from-git")
         dialog.get_by_label("Callers send").select_option("bearer")
         dialog.get_by_label("level comes from").select_option("pointer")
@@ -212,7 +212,7 @@ def test_secrets_of_webhooks_and_triggers_are_shown_once(visit: Visit, stack: St
         dialog.get_by_label("Place 1").fill("/ref")
         dialog.get_by_label("Value 1").fill("main")
         check_accessibility(page)
-        dialog.get_by_role("button", name="Make the trigger").click()
+        dialog.get_by_role("button", name="Create the trigger").click()
         secrets.append(page.locator("code.secret").last.inner_text())
         page.get_by_role("button", name="I have stored it").click()
         page.wait_for_url("**/console/triggers/*")
@@ -244,6 +244,6 @@ def test_a_viewer_sees_no_button_of_what_a_viewer_may_not(visit: Visit, stack: S
     with visit(role="viewer") as ben:
         for path in (f"/jobs/{number}", f"/schedules/{schedule}", "/targets/lab-1", "/groups"):
             page = ben.go(path)
-            for name in ("Edit…", "Delete…", "Pause", "New group…", "Run now…", "Test"):
+            for name in ("Edit …", "Delete …", "Pause", "New group …", "Run now …", "Test"):
                 expect(page.get_by_role("button", name=name)).to_have_count(0)
-            expect(page.get_by_role("link", name="Edit…")).to_have_count(0)
+            expect(page.get_by_role("link", name="Edit …")).to_have_count(0)

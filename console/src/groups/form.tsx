@@ -32,12 +32,12 @@ export function GroupForm({ group, names, onDone, onClose }: GroupFormProps) {
     // Targets that name it stay as they are: the form does not send them.
     if (group) await ask("PUT /target-groups/{id}", { path: { id: String(group.id) }, body });
     else await ask("POST /target-groups", { body });
-    toast(`${body.name} is ${group ? "changed" : "made"}`);
+    toast(`${body.name} was ${group ? "changed" : "created"}`);
     onDone();
   };
   return (
     <Dialog title={group ? `Change ${group.name}` : "New group"} onClose={onClose}>
-      <Form verb={group ? "Save" : "Make the group"} onSubmit={save} onCancel={onClose}>
+      <Form verb={group ? "Save" : "Create the group"} onSubmit={save} onCancel={onClose}>
         {(error) => (
           <>
             <NameField

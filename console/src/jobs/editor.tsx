@@ -44,7 +44,9 @@ export function JobEditor({ source }: { source: JobSource }) {
     if (body === null) return false;
     try {
       const saved = await send(base.job, body as never);
-      toast(base.job ? `${saved.name} is at version ${saved.version}` : `${saved.name} is made`);
+      toast(
+        base.job ? `${saved.name} is at version ${saved.version}` : `${saved.name} was created`,
+      );
       go(`/jobs/${saved.id}`);
     } catch (failed) {
       if (!(failed instanceof RequestError)) throw failed;
@@ -57,7 +59,7 @@ export function JobEditor({ source }: { source: JobSource }) {
   const close = () => go(job ? `/jobs/${job.id}` : "/jobs");
   return (
     <Form
-      verb={job ? `Save as version ${job.version + 1}` : "Make the job"}
+      verb={job ? `Save as version ${job.version + 1}` : "Create the job"}
       disabled={found?.body === null}
       onSubmit={save}
       onCancel={close}

@@ -31,7 +31,7 @@ export function SchedulesTab({ job }: { job: JobDetail }) {
     <div class="stack">
       <p class="row">
         <Act of={job} action="add_schedule" onAct={() => setAdding(true)}>
-          New schedule…
+          New schedule …
         </Act>
       </p>
       <Loaded resource={schedules} what="schedules">

@@ -31,7 +31,7 @@ export function TriggersTab({ job }: { job: JobDetail }) {
     <div class="stack">
       <p class="row">
         <Act of={job} action="add_trigger" onAct={() => setAdding(true)}>
-          New trigger…
+          New trigger …
         </Act>
       </p>
       <Loaded resource={triggers} what="triggers">

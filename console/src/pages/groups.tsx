@@ -32,7 +32,7 @@ export default function Groups() {
         {may && (
           <div class="actions">
             <button type="button" class="button" onClick={() => setOpen({ what: "add" })}>
-              New group…
+              New group …
             </button>
           </div>
         )}
@@ -73,7 +73,7 @@ export default function Groups() {
           onClose={close}
           onConfirm={async () => {
             await ask("DELETE /target-groups/{id}", { path: { id: String(open.group.id) } });
-            toast(`${open.group.name} is deleted`);
+            toast(`${open.group.name} was deleted`);
             await list.restart();
           }}
         >
@@ -129,8 +129,8 @@ function actionsOf(setOpen: (open: Open) => void): Column<Group> {
         name={`Actions of ${group.name}`}
         kind="small"
         items={[
-          { label: "Change…", onChoose: () => setOpen({ what: "change", group }) },
-          { label: "Delete…", onChoose: () => setOpen({ what: "delete", group }) },
+          { label: "Change …", onChoose: () => setOpen({ what: "change", group }) },
+          { label: "Delete …", onChoose: () => setOpen({ what: "delete", group }) },
         ]}
       />
     ),

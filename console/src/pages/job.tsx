@@ -68,12 +68,12 @@ function Shown({ job, resource }: { job: JobDetail; resource: Resource<JobDetail
             </Link>
           ) : (
             <Act of={job} action="execute" onAct={() => {}}>
-              Launch…
+              Launch …
             </Act>
           )}
           {job.can.includes("update") && (
             <Link class="button" to={`/jobs/${job.id}/edit`}>
-              Edit…
+              Edit …
             </Link>
           )}
           <Act of={job} action={paused ? "resume" : "pause"} onAct={() => void toggle()}>
@@ -81,11 +81,11 @@ function Shown({ job, resource }: { job: JobDetail; resource: Resource<JobDetail
           </Act>
           {job.can.includes("clone") && (
             <Link class="button" to={`/jobs/new?from=${job.id}`}>
-              Copy as new…
+              Copy as new …
             </Link>
           )}
           <Act of={job} action="delete" kind="danger" onAct={() => setDeleting(true)}>
-            Delete…
+            Delete …
           </Act>
           <CopyMenu of={{ command: commandLine("opsjobs", "jobs", "show", job.name), json: job }} />
         </div>
@@ -123,7 +123,7 @@ function DeleteJob({ job, onClose }: { job: JobDetail; onClose: () => void }) {
       onClose={onClose}
       onConfirm={async () => {
         await ask("DELETE /jobs/{id}", { path: { id: String(job.id) } });
-        toast(`${job.name} is deleted`);
+        toast(`${job.name} was deleted`);
         go("/jobs");
       }}
     >

@@ -68,20 +68,20 @@ function Shown({ schedule, resource }: ShownProps) {
         </span>
         <div class="actions">
           <Act of={schedule} action="trigger" onAct={() => setAsking("trigger")}>
-            Run now…
+            Run now …
           </Act>
           <Act of={schedule} action="update" onAct={() => setAsking("edit")}>
-            Edit…
+            Edit …
           </Act>
           <Act
             of={schedule}
             action={schedule.enabled ? "pause" : "resume"}
             onAct={() => setAsking("pause")}
           >
-            {schedule.enabled ? "Pause…" : "Resume…"}
+            {schedule.enabled ? "Pause …" : "Resume …"}
           </Act>
           <Act of={schedule} action="delete" kind="danger" onAct={() => setAsking("delete")}>
-            Delete…
+            Delete …
           </Act>
           <CopyMenu
             of={{
@@ -197,7 +197,7 @@ function Ask({ asking, schedule, onChange, onClose }: AskProps) {
         onClose={onClose}
         onConfirm={async () => {
           await ask("DELETE /schedules/{id}", { path });
-          toast(`${schedule.name} is deleted`);
+          toast(`${schedule.name} was deleted`);
           go(`/jobs/${schedule.job_id}?tab=schedules`);
         }}
       >

@@ -13,7 +13,7 @@ import { toast } from "../parts/toast.tsx";
 import { Loaded } from "../parts/trouble.tsx";
 import { go } from "../router.tsx";
 import { useResource } from "../state/resource.ts";
-import { mayDo } from "../state/rights.ts";
+import { askIf, mayDoEverywhere } from "../state/rights.ts";
 import { labelsOf, listOf } from "../targets/draft.ts";
 import { readInventory } from "../targets/inventory.ts";
 import "../style/forms.css";
@@ -43,16 +43,6 @@ interface Planned {
 }
 
 export default function TargetImport() {
-  if (mayDo("targets:manage")) return <ImportForm />;
-  return (
-    <div class="stack">
-      <h1>Import targets</h1>
-      <Empty why="You may not add targets. Ask an administrator." />
-    </div>
-  );
-}
-
-function ImportForm() {
   const [text, setText] = useState("");
   const [options, setOptions] = useState<Options>({
     existing: "update",
@@ -161,10 +151,10 @@ interface SourceProps {
 
 function Source({ text, onText, fault, options, onOptions }: SourceProps) {
   const credentials = useResource(
-    async (signal) =>
-      mayDo("credentials:use")
-        ? ask("GET /credentials", { query: { limit: 200 }, signal })
-        : { items: [], next: null },
+    (signal) =>
+      askIf(mayDoEverywhere("credentials:use"), () =>
+        ask("GET /credentials", { query: { limit: 200 }, signal }),
+      ),
     [],
   );
   const names = (credentials.data.value?.items ?? [])
@@ -186,7 +176,7 @@ function Source({ text, onText, fault, options, onOptions }: SourceProps) {
       </Field>
       <Field
         label="Or its text"
-        hint="An Ansible inventory (INI or YAML), a list of hosts, or targets as YAML or JSON"
+        hint="An Ansible inventory (INI or YAML), lines such as web-1 10.0.0.5 env=prod, or targets as YAML or JSON"
         fault={fault}
       >
         <textarea

@@ -102,16 +102,16 @@ function Actions({ trigger, onChange }: ShownProps) {
   return (
     <div class="actions">
       <Act of={trigger} action="update" onAct={() => setOpen("edit")}>
-        Edit…
+        Edit …
       </Act>
       <Act of={trigger} action={trigger.enabled ? "disable" : "enable"} onAct={() => void toggle()}>
         {trigger.enabled ? "Disable" : "Enable"}
       </Act>
       <Act of={trigger} action="rotate" onAct={() => setOpen("rotate")}>
-        New secret…
+        New secret …
       </Act>
       <Act of={trigger} action="delete" kind="danger" onAct={() => setOpen("delete")}>
-        Delete…
+        Delete …
       </Act>
       <CopyMenu
         of={{
@@ -123,7 +123,7 @@ function Actions({ trigger, onChange }: ShownProps) {
       {open === "rotate" && (
         <Confirm
           title={`New secret for ${trigger.name}?`}
-          verb="Make a new secret"
+          verb="Create a new secret"
           danger
           // The dialog of the secret takes its place.
           onClose={() => setOpen((now) => (now === "rotate" ? null : now))}
@@ -147,7 +147,7 @@ function Actions({ trigger, onChange }: ShownProps) {
           onClose={close}
           onConfirm={async () => {
             await ask("DELETE /triggers/{id}", { path });
-            toast(`${trigger.name} is deleted`);
+            toast(`${trigger.name} was deleted`);
             go(`/jobs/${trigger.job_id}?tab=triggers`);
           }}
         >

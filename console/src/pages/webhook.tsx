@@ -144,13 +144,13 @@ function Actions({ webhook, changed, watch }: ActionsProps) {
         Send a test
       </Act>
       <Act of={webhook} action="update" onAct={() => setOpen("edit")}>
-        Edit…
+        Edit …
       </Act>
       <Act of={webhook} action="rotate" onAct={() => setOpen("rotate")}>
-        New secret…
+        New secret …
       </Act>
       <Act of={webhook} action="delete" kind="danger" onAct={() => setOpen("delete")}>
-        Delete…
+        Delete …
       </Act>
       <CopyMenu
         of={{
@@ -171,7 +171,7 @@ function Actions({ webhook, changed, watch }: ActionsProps) {
       {open === "rotate" && (
         <Confirm
           title={`New secret for ${webhook.name}?`}
-          verb="Make a new secret"
+          verb="Create a new secret"
           // The dialog of the secret takes its place.
           onClose={() => setOpen((now) => (now === "rotate" ? null : now))}
           onConfirm={async () => {
@@ -202,7 +202,7 @@ function Actions({ webhook, changed, watch }: ActionsProps) {
           onClose={close}
           onConfirm={async () => {
             await ask("DELETE /webhooks/{id}", { path });
-            toast(`${webhook.name} is deleted`);
+            toast(`${webhook.name} was deleted`);
             go("/webhooks");
           }}
         >

@@ -28,7 +28,7 @@ export default function Webhooks() {
         <h1>Webhooks</h1>
         <div class="actions">
           <button type="button" class="button" onClick={() => setAdding(true)}>
-            New webhook…
+            New webhook …
           </button>
         </div>
       </div>

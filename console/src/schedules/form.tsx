@@ -57,7 +57,7 @@ export function ScheduleForm({ job, schedule, onDone, onClose }: ScheduleFormPro
           match: `"${stored.version}"`,
         })
       : await ask("POST /jobs/{id}/schedules", { path: { id: String(job.id) }, body: draft });
-    toast(`${done.name} is ${stored ? "changed" : "scheduled"}`);
+    toast(`${done.name} was ${stored ? "changed" : "scheduled"}`);
     onDone(done);
   };
   return (

@@ -8,6 +8,7 @@ import { Confirm, Dialog } from "../parts/dialog.tsx";
 import { Field, Form } from "../parts/form.tsx";
 import { Icon } from "../parts/icon.tsx";
 import { Panel } from "../parts/panel.tsx";
+import { Text } from "../parts/text.tsx";
 import { toast } from "../parts/toast.tsx";
 import { Trouble } from "../parts/trouble.tsx";
 import { go, Link } from "../router.tsx";
@@ -87,14 +88,14 @@ export function TargetActions({ target, onChange }: ActionsProps) {
           </Act>
         ) : (
           <Act of={target} action="maintain" onAct={() => setOpen("hold")}>
-            Maintenance…
+            Maintenance …
           </Act>
         )}
         <Act of={target} action="update" onAct={() => setOpen("edit")}>
-          Edit…
+          Edit …
         </Act>
         <Act of={target} action="delete" kind="danger" onAct={() => setOpen("delete")}>
-          Delete…
+          Delete …
         </Act>
         {letters > 0 && mayDo("executions:read") && (
           <Link to={`/dead-letters?q=target:${encodeURIComponent(target.id)}`}>
@@ -211,7 +212,7 @@ function DeleteDialog({ target, onClose }: { target: TargetDetail; onClose: () =
       onClose={onClose}
       onConfirm={async () => {
         await ask("DELETE /targets/{id}", { path: { id: target.id } });
-        toast(`${target.name} is deleted`);
+        toast(`${target.name} was deleted`);
         go("/targets");
       }}
     >

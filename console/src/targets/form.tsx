@@ -7,7 +7,7 @@ import { Field, Form, faultOf, Select, TextField } from "../parts/form.tsx";
 import { ListField, TargetField } from "../parts/picker.tsx";
 import { toast } from "../parts/toast.tsx";
 import { useResource } from "../state/resource.ts";
-import { mayDo } from "../state/rights.ts";
+import { askIf, mayDoEverywhere } from "../state/rights.ts";
 import { draftOf, fieldsOf, NEW_TARGET, type TargetFields } from "./draft.ts";
 import "../style/forms.css";
 
@@ -27,7 +27,7 @@ export function TargetForm({ target, onDone, onClose }: TargetFormProps) {
     const body = draftOf(fields, stored);
     if (stored) await ask("PUT /targets/{id}", { path: { id: stored.id }, body });
     else await ask("POST /targets", { body });
-    toast(`${body.name} is ${stored ? "changed" : "added: test it, and trust its key"}`);
+    toast(`${body.name} was ${stored ? "changed" : "added. Test it and compare its host keys."}`);
     onDone(body);
   };
   return (
@@ -106,10 +106,9 @@ function Where({ fields, onChange, fault }: PartProps) {
 }
 
 function Login({ fields, onChange, fault }: PartProps) {
-  const may = mayDo("credentials:use");
+  const may = mayDoEverywhere("credentials:use");
   const listed = useResource(
-    async (signal) =>
-      may ? ask("GET /credentials", { query: { limit: 200 }, signal }) : { items: [], next: null },
+    (signal) => askIf(may, () => ask("GET /credentials", { query: { limit: 200 }, signal })),
     [],
   );
   const names = (listed.data.value?.items ?? [])
@@ -242,7 +241,10 @@ function Winrm({ fields, onChange, fault }: PartProps) {
 function Labels({ fields, onChange, fault }: PartProps) {
   const labels = useResource((signal) => ask("GET /targets/labels", { signal }), []);
   const groups = useResource(
-    (signal) => ask("GET /target-groups", { query: { limit: 200 }, signal }),
+    (signal) =>
+      askIf(mayDoEverywhere("targets:read"), () =>
+        ask("GET /target-groups", { query: { limit: 200 }, signal }),
+      ),
     [],
   );
   const conditions = (labels.data.value?.labels ?? []).flatMap((label) =>

@@ -1,5 +1,7 @@
 /** Targets in a text: YAML or JSON of targets, an Ansible inventory (INI or YAML), a list of hosts. */
 
+import { parseEntries, type TargetEntry } from "./entries.ts";
+
 export type Entry = Record<string, unknown> & { name?: unknown };
 
 export interface Inventory {
@@ -21,7 +23,11 @@ const NO_GROUPS = new Set(["all", "ungrouped"]);
 
 /** Read a text. Throws an Error whose words say what is wrong with it. */
 export async function readInventory(text: string): Promise<Inventory> {
-  if (!looksLikeYaml(text)) return readIni(text).inventory();
+  if (!looksLikeYaml(text)) {
+    const { entries, wrong } = parseEntries(text);
+    const isPlain = entries.length > 0 && wrong.length === 0 && !text.includes("[");
+    return isPlain ? { targets: entries.map(trimmed), left: [] } : readIni(text).inventory();
+  }
   const { parse } = await import("yaml");
   const found: unknown = parse(text);
   if (Array.isArray(found)) return { targets: found.map(entryOf), left: [] };
@@ -31,6 +37,11 @@ export async function readInventory(text: string): Promise<Inventory> {
   const tree = new Tree();
   for (const [name, group] of Object.entries(found)) readGroup(tree, name, group);
   return tree.inventory();
+}
+
+/** Without labels that nobody wrote. */
+function trimmed({ labels, ...entry }: TargetEntry): Entry {
+  return { ...entry, ...(Object.keys(labels).length && { labels }) };
 }
 
 function looksLikeYaml(text: string): boolean {

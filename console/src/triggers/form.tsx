@@ -37,7 +37,7 @@ export function TriggerForm({ job, trigger, onDone, onClose }: TriggerFormProps)
     const body = draftOf(fields, asked);
     if (trigger) {
       onDone(await ask("PUT /triggers/{id}", { path: { id: String(trigger.id) }, body }));
-      return toast(`${body.name} is changed`);
+      return toast(`${body.name} was changed`);
     }
     const answer = await ask("POST /jobs/{id}/triggers", { path: { id: String(job.id) }, body });
     const { secret, ...shown } = answer;
@@ -50,7 +50,7 @@ export function TriggerForm({ job, trigger, onDone, onClose }: TriggerFormProps)
       wide
       onClose={onClose}
     >
-      <Form verb={trigger ? "Save" : "Make the trigger"} onSubmit={save} onCancel={onClose}>
+      <Form verb={trigger ? "Save" : "Create the trigger"} onSubmit={save} onCancel={onClose}>
         {(error) => (
           <>
             <NameField name={fields.name} onChange={(name) => change({ name })} error={error} />

@@ -40,7 +40,7 @@ export function WebhookForm({ webhook, onDone, onClose }: WebhookFormProps) {
     };
     if (webhook) {
       onDone(await ask("PUT /webhooks/{id}", { path: { id: String(webhook.id) }, body }));
-      return toast(`${body.name} is changed`);
+      return toast(`${body.name} was changed`);
     }
     const answer = await ask("POST /webhooks", { body });
     const { secret, ...shown } = answer;
@@ -58,7 +58,7 @@ export function WebhookForm({ webhook, onDone, onClose }: WebhookFormProps) {
     );
   return (
     <Dialog title={webhook ? `Change ${webhook.name}` : "New webhook"} onClose={onClose}>
-      <Form verb={webhook ? "Save" : "Make the webhook"} onSubmit={save} onCancel={onClose}>
+      <Form verb={webhook ? "Save" : "Create the webhook"} onSubmit={save} onCancel={onClose}>
         {(error) => (
           <>
             <NameField name={name} onChange={setName} error={error} />
