@@ -102,7 +102,7 @@ def test_a_target_is_added_tested_trusted_and_deleted(visit: Visit, stack: Stack
         page.get_by_role("button", name="Trust").click()
         expect(page.get_by_text("All its keys are trusted")).to_be_visible()
         page.get_by_role("button", name="Test", exact=True).click()
-        expect(page.get_by_role("heading", name="The test went well")).to_be_visible()
+        expect(page.get_by_role("heading", name="The test succeeded")).to_be_visible()
         page.get_by_role("button", name="Edit …").click()
         dialog.get_by_label("Labels").fill("form=yes")
         dialog.get_by_role("button", name="Save").click()
