@@ -29,6 +29,7 @@ class Page {
           return () => this.stopped++;
         },
         schedule: (run) => this.frames.push(run),
+        rest: async () => {},
       },
       {
         onRuns: (runs) => {

@@ -2,7 +2,7 @@
 import { useMemo, useState } from "preact/hooks";
 import { ask } from "../api/ask.ts";
 import type { Execution, RetryPreview, Which } from "../api/types.ts";
-import { CHOICES, fitsChoice } from "../matrix/retries.ts";
+import { CHOICES, countChoices, fitsChoice } from "../matrix/retries.ts";
 import { AsCommand } from "../parts/copy.tsx";
 import { Confirm } from "../parts/dialog.tsx";
 import { Check } from "../parts/form.tsx";
@@ -38,10 +38,9 @@ const NAMES_SHOWN = 8;
 export function choicesOf(view: ExecutionView): { which: Which; label: string; count: number }[] {
   view.settled.value;
   const runs = view.runs.value;
+  const counts = runs && countChoices(runs);
   const choices = CHOICES.map((which) => {
-    let count = 0;
-    for (let row = 0; row < (runs?.count ?? 0); row++) if (fitsChoice(runs!, row, which)) count++;
-    return { which, label: LABELS[which], count };
+    return { which, label: LABELS[which], count: counts?.get(which) ?? 0 };
   });
   // The last one has all of the others; with as many targets as one of them it is the same.
   const all = choices.at(-1)!;

@@ -157,8 +157,8 @@ function useWidth(box: { current: HTMLElement | null }): number {
   useLayoutEffect(() => {
     const element = box.current!;
     const watch = new ResizeObserver(() => setWidth(element.clientWidth));
+    // It is told the width at once, after the layout: to ask for it here would be a layout of its own.
     watch.observe(element);
-    setWidth(element.clientWidth);
     return () => watch.disconnect();
   }, [box]);
   return width;

@@ -81,11 +81,12 @@ export function paintAll(
   const pen = canvas.getContext("2d")!;
   pen.scale(ratio, ratio);
   // One colour after the other: changing it costs more than a cell.
-  for (const tone of TONES) {
+  const corners = new Map<Tone, number[]>(TONES.map((tone) => [tone, []]));
+  eachCell(layout, (row, x, y) => corners.get(TONE_OF[scene.status[row]!]!)!.push(x, y));
+  for (const [tone, at] of corners) {
     pen.fillStyle = colours.fill[tone];
-    eachCell(layout, (row, x, y) => {
-      if (TONE_OF[scene.status[row]!] === tone) pen.fillRect(x, y, layout.size, layout.size);
-    });
+    for (let n = 0; n < at.length; n += 2)
+      pen.fillRect(at[n]!, at[n + 1]!, layout.size, layout.size);
   }
   eachCell(layout, (row, x, y) => paintMarks(pen, scene, colours, row, x, y));
 }

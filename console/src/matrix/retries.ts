@@ -1,7 +1,7 @@
 /** Which runs each choice of a retry covers, as the service decides it. */
 import type { Which } from "../api/types.ts";
 import type { Runs } from "./runs.ts";
-import { isFinal, RUN_STATUSES } from "./states.ts";
+import { isFinal, RUN_STATUSES, RUNNING, WAITING } from "./states.ts";
 
 export const CHOICES = [
   "failed",
@@ -24,6 +24,20 @@ const UNREACHABLE = new Set([
   "target_busy",
 ]);
 const LOST = new Set(["lost", "poison"]);
+
+/** States that no choice covers: most runs have one of them. */
+const NEVER = new Set([WAITING, RUNNING, RUN_STATUSES.indexOf("succeeded")]);
+
+/** The number of runs that each choice covers. */
+export function countChoices(runs: Runs): ReadonlyMap<Which, number> {
+  const counts = new Map<Which, number>(CHOICES.map((which) => [which, 0]));
+  for (let row = 0; row < runs.count; row++) {
+    if (NEVER.has(runs.status[row]!)) continue;
+    for (const which of CHOICES)
+      if (fitsChoice(runs, row, which)) counts.set(which, counts.get(which)! + 1);
+  }
+  return counts;
+}
 
 /** True if the run belongs to the choice. */
 export function fitsChoice(runs: Runs, row: number, which: Which): boolean {

@@ -39,6 +39,7 @@ export class Runs {
   readonly counts: Int32Array;
   readonly waves: number;
   private readonly rows: ReadonlyMap<number, number>;
+  private readonly named: ReadonlyMap<string, number>;
 
   constructor(matrix: Matrix) {
     const columns = matrix.columns;
@@ -60,6 +61,7 @@ export class Runs {
     this.counts = tally(this.status);
     this.waves = 1 + this.wave.reduce((most, wave) => Math.max(most, wave), 0);
     this.rows = new Map(columns.id.map((id, row) => [id, row]));
+    this.named = new Map(columns.name.map((name, row) => [name, row]));
   }
 
   /** The row of a run; undefined if it is of another execution. */
@@ -69,7 +71,7 @@ export class Runs {
 
   /** The row of the target with this name; -1 if there is none. */
   rowNamed(name: string): number {
-    return this.name.indexOf(name);
+    return this.named.get(name) ?? -1;
   }
 
   /** How long the run took so far, in milliseconds; NaN if it has not begun. */

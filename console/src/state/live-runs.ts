@@ -1,8 +1,9 @@
 /** The runs of an execution, kept up to date: a snapshot, then the stream from its position. */
 import type { StreamOptions } from "../api/stream.ts";
 import type { Matrix } from "../api/types.ts";
+import { nameOrder } from "../matrix/rows.ts";
 import { type LogFrame, Runs } from "../matrix/runs.ts";
-import { Gather, nextFrame, type Schedule } from "./gather.ts";
+import { breathe, Gather, nextFrame, type Schedule } from "./gather.ts";
 
 const TOO_FAR_BEHIND = 410;
 
@@ -13,6 +14,8 @@ export interface Source {
   /** Follow the stream; the returned function ends it. */
   follow(options: Omit<StreamOptions, "url">): () => void;
   schedule?: Schedule;
+  /** Lets the browser draw and answer between two long pieces of work. */
+  rest?: () => Promise<void>;
 }
 
 export interface Viewer {
@@ -38,6 +41,7 @@ class Session {
   private readonly source: Source;
   private readonly viewer: Viewer;
   private readonly gather: Gather<LogFrame>;
+  private readonly rest: () => Promise<void>;
   private runs: Runs | null = null;
   private unfollow: (() => void) | null = null;
   private stopped = false;
@@ -47,6 +51,7 @@ class Session {
   constructor(source: Source, viewer: Viewer) {
     this.source = source;
     this.viewer = viewer;
+    this.rest = source.rest ?? breathe;
     this.gather = new Gather((frames) => this.apply(frames), source.schedule ?? nextFrame);
   }
 
@@ -58,8 +63,13 @@ class Session {
       if (!this.stopped) this.viewer.onFailure(failure);
       return;
     }
+    // Reading 10,000 rows and drawing them are two tasks, so that keys are answered in between.
+    await this.rest();
     if (this.stopped) return;
     this.runs = new Runs(matrix);
+    nameOrder(this.runs);
+    await this.rest();
+    if (this.stopped) return;
     this.viewer.onRuns(this.runs, matrix.labels);
     const live = this.viewer.onLive;
     this.unfollow = this.source.follow({
