@@ -1,5 +1,5 @@
 # Two commands on a fresh machine: `make demo` shows it, `make test` proves it. Both make their own .venv first.
-.PHONY: help demo test check format bench scale chaos fuzz client wheel clean audit sbom image deploy-env compose-test
+.PHONY: help demo test check format bench scale chaos fuzz screenshots client wheel clean audit sbom image deploy-env compose-test
 
 PYTHON := .venv/bin/python
 # More for pytest: make test ARGS="tests/model -x". Four at a time: CI has two cores, and a test waits for half of its time.
@@ -22,6 +22,7 @@ help:
 	@echo "make scale   plans and times in a database of a million executions; fails where a goal is missed"
 	@echo "make chaos   ten minutes of faults of every kind, and a table of what came of them"
 	@echo "make fuzz    requests made up from the API's description, right ones and wrong ones, from two users"
+	@echo "make screenshots   the pictures of the console in docs/images (ARGS=--compare: which of them differ)"
 	@echo "make client  a client generated from the API's description runs a job"
 	@echo "make wheel   the built package, installed into a new environment elsewhere, runs the demo"
 	@echo "make audit   asks the advisory service about every package that is installed"
@@ -72,6 +73,10 @@ chaos:
 fuzz:
 	@scripts/environment dev
 	@PYTHONPATH=tests $(PYTHON) -m fuzz $(ARGS)
+
+screenshots:
+	@scripts/environment dev
+	@PYTHONPATH=tests $(PYTHON) -m screenshots $(ARGS)
 
 # The generator needs an older typer than ours, so it has an environment of its own.
 client:

@@ -130,3 +130,15 @@ def _has_test(file: Path, name: str) -> bool:
         file.exists()
         and re.search(rf"^(?:async )?def {name}\(", file.read_text(), re.MULTILINE) is not None
     )
+
+
+PICTURE_BYTES_MAX = 80_000
+
+
+def test_pictures_are_there_in_both_themes_and_small() -> None:
+    page = ROOT / "docs/concepts/console-tour.md"
+    named = re.findall(r'(?:src|srcset)="([^"]+)"', page.read_text())
+    files = {(page.parent / name).resolve() for name in named}
+    assert files == set((ROOT / "docs/images").rglob("*.webp"))
+    assert len(files) == 2 * page.read_text().count("<picture>") > 20
+    assert [file.name for file in files if file.stat().st_size > PICTURE_BYTES_MAX] == []
