@@ -35,6 +35,7 @@ THEMES = ("light", "dark")
 SIZE = (1280, 800)
 QUALITIES = (85, 70, 50, 30)
 BYTES_MAX = 80_000
+WAIT_MS = 60_000
 DIFFERENT_MAX = 0.04
 """The share of pixels that may differ: ids, times and durations are those of each run."""
 
@@ -135,6 +136,7 @@ def take(
         log_in(context, past.stack.url, past.stack.token)
         visitor = Visitor(context.new_page(), past.stack.url)
         visitor.watch()
+        visitor.page.set_default_timeout(WAIT_MS)
         visitor.page.clock.set_fixed_time(at)
         session = context.new_cdp_session(visitor.page)
         for picture in pictures:
