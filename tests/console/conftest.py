@@ -25,6 +25,9 @@ PEOPLE: dict[str, dict[str, Any]] = {
     "vic": {"role": "viewer"},
     "max": {"role": "manager"},
     "root": {"role": "admin"},
+    # Of the attacks: pages of other sites act as rita, and pam changes her password.
+    "rita": {"role": "admin"},
+    "pam": {"role": "admin"},
     # With a scope: what has no labels is not for them.
     "sam": {"role": "operator", "scope": "lab=true"},
     "lea": {"permissions": ["jobs:read", "jobs:execute", "executions:read"]},

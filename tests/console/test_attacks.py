@@ -13,8 +13,14 @@ import pytest
 from playwright.sync_api import Dialog, Page, Request, expect
 
 from console.browser import PHONE, Visitor, check_width, held
-from console.conftest import ENDED_SECONDS, BrowserThread, Stack, Visit
-from console.test_access import PASSWORD, logged_in
+from console.conftest import (
+    ENDED_SECONDS,
+    PASSWORD,
+    BrowserThread,
+    Stack,
+    Visit,
+    logged_in,
+)
 
 # Markup for each place in which a text could stand: content, attribute, script, style, template.
 MARKUP = (
@@ -327,16 +333,14 @@ def test_a_secret_that_was_typed_is_nowhere_afterwards(
         "parameters": [{"name": "token", "type": "secret", "required": True}],
     }
     number = stack.call("POST", "/jobs", job)["id"]
-    body = {"name": "sam", "password": PASSWORD, "grants": [{"role": "admin"}]}
-    stack.call("POST", "/users", body)
 
     def check(page: Page) -> None:
         kept = held(page)
         assert [name for name, text in SECRETS.items() if text in kept] == []
         assert PASSWORD not in kept
 
-    with logged_in(browser, stack, "sam") as sam:
-        page = sam.go("/access")
+    with logged_in(browser, stack, "pam") as pam:
+        page = pam.go("/access")
         page.get_by_role("button", name="Add a user").click()
         dialog = page.get_by_role("dialog", name="Add a user")
         dialog.get_by_label("Name").fill("tom")
@@ -345,7 +349,7 @@ def test_a_secret_that_was_typed_is_nowhere_afterwards(
         expect(dialog).to_be_hidden()
         check(page)
 
-        page = sam.go("/credentials")
+        page = pam.go("/credentials")
         page.get_by_role("button", name="Add a credential").click()
         dialog = page.get_by_role("dialog", name="Add a credential")
         dialog.get_by_label("Name").fill("canary-login")
@@ -363,27 +367,27 @@ def test_a_secret_that_was_typed_is_nowhere_afterwards(
         expect(dialog).to_be_hidden()
         check(page)
 
-        page = sam.go(f"/jobs/{number}/launch")
+        page = pam.go(f"/jobs/{number}/launch")
         page.get_by_label("token").fill(SECRETS["job"])
         button = page.get_by_role("button", name="Launch on 1 target")
         expect(button).to_be_enabled()
         assert SECRETS["job"] not in page.url + page.locator("html").inner_html()
         button.click()
         page.wait_for_url("**/console/executions/*")
-        sam.settle()
+        pam.settle()
         check(page)
         page.get_by_role("tab", name="What ran").click()
         expect(page.get_by_text("***").first).to_be_visible()
         check(page)
 
-        page = sam.go("/me")
+        page = pam.go("/me")
         page.get_by_label("Current password").fill(PASSWORD)
         page.get_by_label("New password").fill(SECRETS["own"])
-        sam.refusals = {401}
+        pam.refusals = {401}
         page.get_by_role("button", name="Change the password").click()
         again = page.get_by_role("dialog", name="Log in to opsjobs")
         expect(again).to_be_visible()
-        again.get_by_label("Name").fill("sam")
+        again.get_by_label("Name").fill("pam")
         again.get_by_label("Password").fill(SECRETS["own"])
         page.keyboard.press("Enter")
         expect(again).to_be_hidden()

@@ -40,7 +40,7 @@ FRAMES_P95 = 6.0
 NODES_MAX = 1_500
 STATES_A_SECOND = 1_000
 STORM_SECONDS = 6
-HEAP_GROWTH = 1.25
+HEAP_GROWTH = 2.0
 
 
 @pytest.fixture(scope="module")
