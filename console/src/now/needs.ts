@@ -43,7 +43,7 @@ export function factsOf(needs: Needs, timeOf: (at: string) => string): Fact[] {
 function approvalFacts(found: Needs["approvals"], timeOf: (at: string) => string): Fact[] {
   const first = found?.items[0];
   if (!first) return [];
-  const until = first.expires_at ? `, until ${timeOf(first.expires_at)}` : "";
+  const until = first.expires_at ? ` (until ${timeOf(first.expires_at)})` : "";
   const about = askedFor(first);
   const total = found?.total ?? 1;
   return [

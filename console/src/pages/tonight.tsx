@@ -1,7 +1,7 @@
 /** Tonight: what runs by itself until tomorrow morning, and in the coming week? */
 import { useState } from "preact/hooks";
 import { ask } from "../api/ask.ts";
-import type { Hour, UpcomingMoment } from "../api/types.ts";
+import type { Forecast, Hour, UpcomingMoment } from "../api/types.ts";
 import { type Bar, Bars } from "../parts/bars.tsx";
 import { Empty } from "../parts/empty.tsx";
 import { dayWords, timeWords } from "../parts/moment.ts";
@@ -162,7 +162,7 @@ function Week() {
             />
             {hour && <InHour key={hour.from} hour={hour} />}
             <p>
-              <Text of={week.words} />
+              <Text of={weekWords(week)} />
             </p>
             {week.collisions.slice(0, 10).map((one) => (
               <p key={`${one.schedule.id} ${one.due_at}`} class="tone hold">
@@ -177,6 +177,14 @@ function Week() {
       </Loaded>
     </Panel>
   );
+}
+
+/** The week in words, its busiest hour in the zone that is shown. */
+function weekWords({ firings, schedules, closed, busiest, left_out }: Forecast): string {
+  const words = [`${countWords(firings, "due time")} of ${countWords(schedules, "schedule")}`];
+  if (closed) words.push(`${closed.toLocaleString("en")} skipped by calendars`);
+  if (busiest[0]) words.push(`busiest: ${hourWords(busiest[0])}`);
+  return [words.join(" · "), ...left_out].join(". ");
 }
 
 /** What is due in an hour. */

@@ -1,6 +1,7 @@
 /** A moment in the person's zone, all of it on hover; ages that go on by themselves. */
 import { signal } from "@preact/signals";
 import { taste } from "../state/taste.ts";
+import { None } from "./empty.tsx";
 import { agoWords, durationWords, fullWords, momentWords } from "./moment.ts";
 
 /** The time, once a second while the page is seen. */
@@ -16,7 +17,7 @@ interface TimeProps {
 }
 
 export function Time({ at, ago = false }: TimeProps) {
-  if (at === null) return <span class="dim">–</span>;
+  if (at === null) return <None />;
   const moment = new Date(at);
   const { clock } = taste.value;
   return (
