@@ -3,6 +3,7 @@ import { test } from "node:test";
 import type { Job, TargetHealth, UpcomingMoment } from "../src/api/types.ts";
 import { lineDiff, toYaml, written } from "../src/jobs/definition.ts";
 import { listed, nightEnd, sameMinute } from "../src/schedules/night.ts";
+import { parseEntries, parseLabels } from "../src/targets/entries.ts";
 import { healthReason } from "../src/targets/health.ts";
 
 const HEALTHY: TargetHealth = {
@@ -93,4 +94,18 @@ test("a schedule that is due very often takes one line", () => {
     found.single.map((one) => one.schedule.id),
     [2],
   );
+});
+
+test("targets are read line by line", () => {
+  const text = "web-1 10.0.0.5 env=prod role=web\n# off\n\ndb-1 10.0.0.9:2222\nonly-a-name\n";
+  assert.deepEqual(parseEntries(text), {
+    entries: [
+      { name: "web-1", host: "10.0.0.5", labels: { env: "prod", role: "web" } },
+      { name: "db-1", host: "10.0.0.9", port: 2222, labels: {} },
+      { name: "only-a-name", host: "only-a-name", labels: {} },
+    ],
+    wrong: [],
+  });
+  assert.deepEqual(parseEntries("a 1.2.3.4 env\nb env=prod\n").wrong, [1, 2]);
+  assert.equal(parseLabels("env=prod, web"), null);
 });

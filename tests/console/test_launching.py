@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from typing import Any
 
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Locator, Page, expect
 
 from console.browser import PHONE, check_accessibility, check_width
 from console.conftest import Stack, Visit
@@ -67,6 +68,50 @@ def test_a_command_is_launched_by_keyboard_alone(visit: Visit, stack: Stack) -> 
         page.wait_for_url("**/console/executions/*")
         execution = stack.call("GET", f"/executions/{page.url.rsplit('/', 1)[1].split('?')[0]}")
         assert execution["total_targets"] == 5
+
+
+def tab_to(page: Page, wanted: Locator) -> None:
+    """Press Tab until something has the focus."""
+    expect(wanted).to_be_enabled()
+    for _ in range(60):
+        if wanted.evaluate("element => element === document.activeElement"):
+            return
+        page.keyboard.press("Tab")
+    raise AssertionError(f"no way by Tab to {wanted}")
+
+
+def test_a_launch_is_cancelled_and_retried_by_keyboard_alone(visit: Visit, stack: Stack) -> None:
+    with visit() as ada:
+        page = ada.go("/")
+        page.keyboard.press("g")
+        page.keyboard.press("l")
+        expect(page.get_by_role("heading", name="Launch", exact=True)).to_be_focused()
+        tab_to(page, page.get_by_role("textbox", name="Command"))
+        page.keyboard.type("sleep 301")
+        tab_to(page, page.get_by_role("combobox", name="Labels"))
+        page.keyboard.type("lab=true")
+        tab_to(page, page.get_by_role("button", name="Launch on 6 targets"))
+        page.keyboard.press("Enter")
+        heading = page.get_by_role("heading", level=1)
+        expect(heading).to_contain_text("sleep 301")
+        expect(heading).to_be_focused()
+        first = page.url
+        tab_to(page, page.get_by_role("button", name="Cancel", exact=True))
+        page.keyboard.press("Enter")
+        dialog = page.get_by_role("dialog")
+        tab_to(page, dialog.get_by_role("button", name="Cancel 6"))
+        page.keyboard.press("Enter")
+        expect(page.locator("h1 + .status")).to_have_text("cancelled")
+        # The actions of a page have a key of their own.
+        page.keyboard.press(".")
+        expect(page.get_by_role("menuitem").first).to_be_focused()
+        page.keyboard.press("Enter")
+        tab_to(page, dialog.get_by_role("button", name="Retry 6"))
+        page.keyboard.press("Enter")
+        page.wait_for_url(lambda url: "/executions/" in url and url != first)
+        expect(heading).to_be_focused()
+        made = page.url.rsplit("/", 1)[1].partition("?")[0]
+    stack.call("POST", f"/executions/{made}/cancel")
 
 
 def test_the_copied_command_launches_the_same(visit: Visit, stack: Stack) -> None:
@@ -161,3 +206,46 @@ def test_a_schedule_is_edited_with_a_preview_in_words(visit: Visit, stack: Stack
         page.get_by_label("Reason").fill("freeze")
         page.get_by_role("button", name="Pause", exact=True).click()
         expect(page.get_by_text("freeze")).to_be_visible()
+
+
+def test_targets_are_added_imported_and_tested_from_their_list(visit: Visit, stack: Stack) -> None:
+    with visit() as ada:
+        page = ada.go("/targets")
+        page.get_by_role("button", name="Import …").click()
+        dialog = page.get_by_role("dialog")
+        dialog.get_by_label("One target on each line").fill("new-1 127.0.0.1:9 env=x\nnew-2 env=y")
+        expect(dialog.get_by_text("Line 2: write a name")).to_be_visible()
+        dialog.get_by_label("One target on each line").fill("new-1 127.0.0.1:9 env=x")
+        check_accessibility(page)
+        dialog.get_by_role("button", name="Import 1").click()
+        expect(dialog.get_by_text("1 created")).to_be_visible()
+        dialog.get_by_role("button", name="Close").click()
+        page.get_by_role("button", name="Test new-1").click()
+        expect(dialog.get_by_text("The test failed.")).to_be_visible()
+        dialog.get_by_role("button", name="Close").click()
+        page.get_by_role("button", name="Add …").click()
+        dialog.get_by_label("Name").fill("new-2")
+        dialog.get_by_label("Host").fill("127.0.0.1")
+        dialog.get_by_label("Labels").fill("env=x")
+        check_accessibility(page)
+        dialog.get_by_role("button", name="Add", exact=True).click()
+        expect(page.get_by_role("heading", name="new-2", exact=True)).to_be_visible()
+    found = stack.call("GET", "/targets?selector=env%3Dx&sort=name")["items"]
+    assert [(one["name"], one["port"]) for one in found] == [("new-1", 9), ("new-2", 22)]
+    for one in found:
+        stack.call("DELETE", f"/targets/{one['id']}")
+
+
+def test_an_hour_of_the_week_lists_what_is_due(visit: Visit, stack: Stack) -> None:
+    number = job(stack, {**PATCH, "name": "weekly-job", "parameters": []})
+    weekly = {"name": "at-three", "type": "cron", "cron": "0 3 * * *", "timezone": "UTC"}
+    stack.http.post(f"/jobs/{number}/schedules", json=weekly)
+    with visit() as ada:
+        page = ada.go("/tonight")
+        bar = page.get_by_role("button", name=re.compile(": [1-9]")).first
+        hour = (bar.get_attribute("aria-label") or "").partition(": ")[0]
+        expect(page.get_by_role("group", name="Due times by the hour")).to_contain_text("06:00")
+        bar.click()
+        due = page.get_by_role("region", name=hour, exact=True)
+        expect(due.get_by_role("link").first).to_be_visible()
+        check_accessibility(page)
