@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from uuid import uuid4
 
 import pytest
 from psycopg import errors
@@ -286,6 +287,18 @@ async def test_a_worker_with_an_expired_lease_is_dead_and_stays_dead(database: D
     )
     assert not (await lease.renew()).alive
     await lease.close()
+
+
+async def test_only_a_worker_that_is_known_and_declared_dead_is_dead(database: Database) -> None:
+    dead = await Owner(database).register(lease_seconds=15)
+    workers = Workers(database)
+    assert await workers.find_dead([dead.id]) == []
+    await turn(database, 16)
+    assert await workers.find_dead([dead.id]) == []  # its lease has passed, and it may renew
+    await workers.expire_leases()
+    alive = await Owner(database).register(lease_seconds=15)
+    assert await workers.find_dead([dead.id, alive.id, uuid4()]) == [dead.id]
+    assert await workers.find_dead([]) == []
 
 
 async def test_a_late_renewal_counts_until_the_lease_is_expired(database: Database) -> None:

@@ -63,6 +63,7 @@ from opsjobs.model.target import Target, Transport
 from opsjobs.remote.circuit_breaker import Breaker
 from opsjobs.remote.local import LocalSessions
 from opsjobs.remote.session import Sessions, Transports
+from opsjobs.remote.shell_owners import ShellOwners
 from opsjobs.remote.ssh.connect import Connector
 from opsjobs.remote.ssh.connection import SshOptions
 from opsjobs.remote.ssh.pool import PoolLimits, SshPool
@@ -179,6 +180,7 @@ class Services:
     calendars: Calendars
     imports: Imports
     target_history: TargetHistory
+    shell_owners: ShellOwners
     sessions: Sessions
     external_secrets: ExternalSecrets
     bus: Bus
@@ -283,6 +285,8 @@ def build(
     kept: dict[str, Any] = {"database": database, "ledger": ledger, "vault": vault}
     kept |= {"files": files, "clock": clock}
     executions, execution_log = Executions(database), ExecutionLog(database)
+    workers = Workers(database)
+    owners = ShellOwners(workers.find_dead)
     judges = _judges(settings, metrics)
     launcher = _launcher(
         settings, inventory, notifier, judges, current_principal=platform_users.standing, **kept
@@ -315,13 +319,16 @@ def build(
         deliveries=Deliveries(database),
         delivery_log=DeliveryLog(database),
         event_visibility=EventVisibility(executions, schedules, inventory),
-        workers=Workers(database),
+        workers=workers,
         circuits=circuits,
         groups=Groups(database, clock),
         calendars=calendars,
         imports=Imports(database, clock, local=settings.security.local_transport),
         target_history=TargetHistory(database),
-        sessions=_sessions(settings, inventory, external_secrets, metrics, breaker),
+        shell_owners=owners,
+        sessions=_sessions(
+            settings, inventory, external_secrets, metrics, breaker=breaker, owners=owners
+        ),
         external_secrets=external_secrets,
         bus=Bus(settings.redis.url, metrics),
         notifier=notifier,
@@ -511,7 +518,9 @@ def _sessions(
     inventory: TargetInventory,
     external_secrets: ExternalSecrets,
     metrics: Metrics,
+    *,
     breaker: Breaker,
+    owners: ShellOwners,
 ) -> Sessions:
     security, seconds = settings.security, settings.execution.connection_timeout
     policy = AddressPolicy(
@@ -555,6 +564,7 @@ def _sessions(
         "fail": count_failure,
         "alarm": alarm,
         "breaker": breaker,
+        "owners": owners,
     }
     late = LateSessions("opsjobs.remote.winrm.pool", winrm)
     _measure_pools(metrics, lambda: [pool, *late.built])

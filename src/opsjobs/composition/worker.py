@@ -123,6 +123,7 @@ def build_worker(settings: Settings, services: Services, *, name: str | None = N
     sealer = AuditSealer(services.seals, behind_seconds=SEAL_BEHIND_SECONDS)
     background: list[Loop] = []
     worker = Worker(options, tools, background)
+    services.shell_owners.identify = lambda: worker.incarnation_id
     cleanup = build_remote_cleanup(services, wanted.zone)
     rescuer = build_rescuer(services, lambda: worker.may_reap, lambda: worker.database_now)
     background += [

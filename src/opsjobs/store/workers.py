@@ -5,7 +5,7 @@ A worker is dead only once its row says so; readers never infer it from lease ti
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -158,6 +158,11 @@ class Workers:
         """End an incarnation that shuts down cleanly."""
         async with self._database.connection() as connection:
             await connection.execute(_STOP, [worker_id])
+
+    async def find_dead(self, ids: Collection[UUID]) -> Collection[UUID]:
+        """Return those of these incarnations that are known here and have been declared dead."""
+        query = "select id from workers where id = any(%s) and buried_at is not null"
+        return [row["id"] for row in await self._database.fetch(query, [[*ids]])]
 
     async def delete_old(self) -> int:
         """Delete incarnations that ended a week ago; return how many."""

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Collection
 from contextlib import AsyncExitStack
 from pathlib import Path
+from uuid import UUID, uuid4
 
 import pytest
 
-from contract.conftest import Latch
+from contract.conftest import Latch, collect
 from contract.durable_machines import first
 from kit.windows_hosts import until, windows_host
 from kit.windows_runs import runs, wide
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import CancelProof, ErrorCode
 from opsjobs.remote.session import CancelOutcome, RemoteExit
+from opsjobs.remote.shell_owners import ShellOwners
 from opsjobs.remote.winrm import host as hosts
+from opsjobs.remote.winrm import messages
 from opsjobs.remote.winrm.connect import WinrmConnector
 from opsjobs.remote.winrm.host import WinrmHost
 from opsjobs.remote.winrm.messages import ProtocolError
@@ -227,6 +231,65 @@ async def test_closing_does_not_wait_for_a_shell_that_may_come_later() -> None:
                 await session.start("exit 0")
         async with asyncio.timeout(4):  # it would be tried again after 5 and 35 seconds
             await pool.close()
+
+
+# --- shells of dead workers
+
+
+async def test_at_the_quota_the_shells_of_dead_workers_are_deleted_and_no_others() -> None:
+    mine, dead, alive, other = (uuid4() for _ in range(4))
+    asked: list[set[UUID]] = []
+
+    async def find_dead(ids: Collection[UUID]) -> Collection[UUID]:
+        asked.append(set(ids))
+        return {dead, mine} & set(ids)
+
+    async with windows_host(quotas=LabQuotas(shells=6)) as host, AsyncExitStack() as stack:
+        endpoint = wide(host, 10)
+        for owner in (dead, dead, alive, other):
+            owners = ShellOwners(find_dead)
+            owners.identify = lambda owner=owner: owner  # type: ignore[misc]
+            pool = WinrmPool(WinrmConnector(), owners=owners)
+            stack.push_async_callback(pool.close)
+            session = await stack.enter_async_context(pool.session(endpoint))
+            await session.start("sleep 60")
+        shells = host.server.service.shells
+        for name in ("opsjobs", f"opsjobs {dead} of another kind"):
+            request = messages.create_shell(
+                str(uuid4()).upper(), name, environment={}, folder=None, idle_seconds=60.0
+            )
+            (winrm,) = pool._hosts.values()
+            await winrm.request(request)
+        strangers = {id_ for id_, shell in shells.items() if shell.name != f"opsjobs {dead}"}
+        assert (len(shells), len(strangers)) == (6, 4)
+        owners = ShellOwners(find_dead)
+        owners.identify = lambda: mine
+        pool = WinrmPool(WinrmConnector(), owners=owners)
+        stack.push_async_callback(pool.close)
+        session = await stack.enter_async_context(pool.session(endpoint))
+        async with asyncio.timeout(20):
+            await session.start("sleep 60")
+        assert asked == [{dead, alive, other}]
+        assert strangers < set(shells)
+        assert [shell.name for id_, shell in shells.items() if id_ not in strangers] == [
+            f"opsjobs {mine}"
+        ]
+
+
+async def test_a_kept_shell_of_another_incarnation_is_not_used_again() -> None:
+    owners = ShellOwners(_none_dead)
+    async with windows_host() as host:
+        pool = WinrmPool(WinrmConnector(), owners=owners)
+        for owner in (uuid4(), uuid4()):
+            owners.identify = lambda owner=owner: owner  # type: ignore[misc]
+            async with pool.session(host.endpoint()) as session:
+                await collect(await session.start("exit 0"))
+        assert len({shell.name for shell in host.server.service.shells.values()}) == 2
+        await pool.close()
+
+
+async def _none_dead(_: Collection[UUID]) -> Collection[UUID]:
+    return ()
 
 
 # --- the end of a command

@@ -11,6 +11,7 @@ import json
 import os
 import time
 from collections.abc import Sequence
+from uuid import UUID
 
 from opsjobs.clock import uuid7
 from opsjobs.engine.loop import Loop
@@ -64,6 +65,11 @@ class Worker:
         if self.session is None:
             return "no lease: PostgreSQL has not registered this worker"
         return None if self.session.heartbeat.may_start else "the lease is not fresh"
+
+    @property
+    def incarnation_id(self) -> UUID | None:
+        """The id under which this process is registered now."""
+        return self.session.incarnation_id if self.session is not None else None
 
     @property
     def may_reap(self) -> bool:

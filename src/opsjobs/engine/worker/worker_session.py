@@ -119,6 +119,7 @@ class WorkerSession:
         registered_at: float,
     ) -> None:
         self._incarnation = incarnation
+        self.incarnation_id = incarnation.id
         self._options = options
         self._tools = tools
         self._wake = wake

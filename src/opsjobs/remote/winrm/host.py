@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import random
+import re
 import time
 import xml.etree.ElementTree as ET
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
-from opsjobs.model.errors import RemoteFailure
+from opsjobs.model.errors import RemoteFailure, Unavailable
 from opsjobs.model.execution import ErrorCode
+from opsjobs.remote.shell_owners import ShellOwners
 from opsjobs.remote.winrm import messages
 from opsjobs.remote.winrm.connection import Connection, Disconnected, WsmanFault
 from opsjobs.remote.winrm.messages import ProtocolError, WsmanMessage
@@ -48,6 +51,11 @@ PLACE_SECONDS = 60.0
 UNANSWERED_PAUSES = (0.0, 5.0, 30.0)
 """The pauses before a shell whose creation was not answered is deleted: it may come later."""
 SHELL_NAME = "opsjobs"
+"""Precedes the id of the worker in the names of shells."""
+ORPHANS_PAUSE_SECONDS = 60.0
+ORPHANS_SECONDS = 10.0
+ORPHANS_MAX = 100
+"""Limits of the search for the shells of dead workers: how often, how long, how many."""
 ENVELOPE_BYTES_MIN = 150 << 10
 """The maximum size of a request before Windows 8 and Server 2012; 500 KiB since."""
 ENVELOPE_OVERHEAD_BYTES = 8 << 10
@@ -69,6 +77,8 @@ REFUSALS = (
 )
 """The faults after which a command certainly has not started, and does not start later."""
 
+_OURS = re.compile(SHELL_NAME + r" ([0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12})")
+
 ShellKey = tuple[tuple[tuple[str, str], ...], str | None, float]
 
 
@@ -88,7 +98,10 @@ class Shell:
     is_left: bool = False
     """True if the host is to delete it, as something in it goes on."""
     is_gone: bool = False
+    name: str = SHELL_NAME
 
+
+_CONTACT = (Disconnected, ProtocolError, RemoteFailure)
 
 Build = Callable[[], tuple[Shell, WsmanMessage]]
 """Returns a shell that is not there yet, and the request that creates it."""
@@ -109,6 +122,7 @@ class WinrmHost:
     """The maximum number of concurrent sessions."""
     honours_ids: bool = False
     """True once the host has started a command under an id that was chosen here."""
+    owners: ShellOwners | None = None
     users: int = 0
     """The sessions on it."""
     idle_since: float = field(default_factory=time.monotonic)
@@ -127,6 +141,7 @@ class WinrmHost:
     """The cmd shells in which commands run."""
     _urgent: int = 0
     """The urgent launches that wait for a shell: a start then takes none."""
+    _swept_at: float = -math.inf
     _closing: asyncio.Event = field(default_factory=asyncio.Event)
     _tasks: set[asyncio.Task[object]] = field(default_factory=set)
 
@@ -200,7 +215,7 @@ class WinrmHost:
         """
         key = shell_key(launch)
         for shell in self._shells:
-            if shell.key == key:
+            if (shell.key, shell.name) == (key, self.shell_name):
                 self._shells.remove(shell)
                 shell.used, shell.users = True, 1
                 self._busy.append(shell)
@@ -239,7 +254,7 @@ class WinrmHost:
                     raise self._busy_host(made)
                 if self._shells:
                     await self._drop_kept_shells()
-                else:
+                elif not await self._delete_orphans():
                     await self._wait_for_freed(URGENT_PAUSE_SECONDS)
         finally:
             self._urgent -= 1
@@ -263,10 +278,10 @@ class WinrmHost:
 
     def _build(self, key: ShellKey) -> tuple[Shell, WsmanMessage]:
         environment, folder, idle_seconds = key
-        shell = Shell(str(uuid4()).upper(), key)
+        shell = Shell(str(uuid4()).upper(), key, name=self.shell_name)
         return shell, messages.create_shell(
             shell.id,
-            SHELL_NAME,
+            shell.name,
             environment=dict(environment),
             folder=folder,
             idle_seconds=idle_seconds,
@@ -289,6 +304,7 @@ class WinrmHost:
         for _ in range(QUOTA_TRIES_MAX):
             self._freed.clear()
             await self._drop_kept_shells()
+            await self._delete_orphans()
             if not self._urgent:
                 made = await self._try_create(build)
                 if isinstance(made, Shell):
@@ -297,6 +313,42 @@ class WinrmHost:
             pause = QUOTA_PAUSE_SECONDS * random.uniform(0.5, 1.5)  # noqa: S311  no secret
             await self._wait_for_freed(pause)
         raise self._busy_host(refused)
+
+    @property
+    def shell_name(self) -> str:
+        """The name of new shells: it holds the worker of this process, if it has one."""
+        owner = self.owners.identify() if self.owners is not None else None
+        return SHELL_NAME if owner is None else f"{SHELL_NAME} {owner}"
+
+    async def _delete_orphans(self) -> int:
+        """Delete the shells that dead workers left; return how many. Never raises for errors.
+
+        Done at most once a minute, and in bounded time.
+        """
+        now, deleted = time.monotonic(), 0
+        if self.owners is None or now - self._swept_at < ORPHANS_PAUSE_SECONDS:
+            return 0
+        self._swept_at = now
+        try:
+            async with asyncio.timeout(ORPHANS_SECONDS):
+                for shell in await self._find_orphans(self.owners):
+                    deleted += await self.delete(shell)
+        except (TimeoutError, WsmanFault, Unavailable, *_CONTACT) as failure:
+            log.info("winrm_orphans_left", target=self.name, reason=str(failure))
+        if deleted:
+            log.info("winrm_orphans_deleted", target=self.name, shells=deleted)
+        return deleted
+
+    async def _find_orphans(self, owners: ShellOwners) -> list[Shell]:
+        listed = messages.shells_in(await self.request(messages.list_shells(ORPHANS_MAX)))
+        ours: dict[UUID, list[Shell]] = {}
+        for id_, name, resource in listed[:ORPHANS_MAX]:
+            if (owner := _OURS.fullmatch(name)) is not None:
+                shell = Shell(id_, ((), None, 0.0), resource=resource)
+                ours.setdefault(UUID(owner[1]), []).append(shell)
+        me = owners.identify()
+        dead = set(await owners.find_dead([*ours])) - {me} if ours else set()
+        return [shell for owner in dead for shell in ours.get(owner, ())]
 
     async def _wait_for_freed(self, seconds: float) -> None:
         """Wait until a shell was deleted here, or this time is up."""

@@ -21,6 +21,8 @@ CMD = f"{SHELL}/cmd"
 CONFIG = "http://schemas.microsoft.com/wbem/wsman/1/config"
 TRANSFER = "http://schemas.xmlsoap.org/ws/2004/09/transfer"
 
+ENUMERATION = "http://schemas.xmlsoap.org/ws/2004/09/enumeration"
+
 CREATE, DELETE, GET = f"{TRANSFER}/Create", f"{TRANSFER}/Delete", f"{TRANSFER}/Get"
 COMMAND, RECEIVE = f"{SHELL}/Command", f"{SHELL}/Receive"
 SEND, SIGNAL = f"{SHELL}/Send", f"{SHELL}/Signal"
@@ -183,6 +185,15 @@ def signal(shell: str, command: str, code: str) -> WsmanMessage:
 def get_config() -> WsmanMessage:
     """Return the request for the configuration of the service."""
     return WsmanMessage(GET, CONFIG)
+
+
+def list_shells(at_most: int) -> WsmanMessage:
+    """Return the request for the shells of the host, all in one response."""
+    body = (
+        f'<n:Enumerate xmlns:n="{ENUMERATION}"><w:OptimizeEnumeration/>'
+        f"<w:MaxElements>{at_most}</w:MaxElements></n:Enumerate>"
+    )
+    return WsmanMessage(f"{ENUMERATION}/Enumerate", SHELL, body)
 
 
 def delete_shell(shell: str, resource: str = CMD) -> WsmanMessage:
@@ -359,6 +370,23 @@ def shell_id_in(envelope: ET.Element) -> str:
     return _text(_find(envelope, "ShellId"))
 
 
+def shells_in(envelope: ET.Element) -> list[tuple[str, str, str]]:
+    """Return id, name and resource of each shell in a response to `list_shells`.
+
+    Raises ProtocolError.
+    """
+    items = _find(_find(envelope, "EnumerateResponse"), "Items")
+    return [
+        (
+            _attribute(shell, "ShellId"),
+            _attribute(shell, "Name"),
+            _attribute(shell, "ResourceUri") or CMD,
+        )
+        for shell in items
+        if _local(shell) == "Shell"
+    ]
+
+
 def envelope_bytes_in(envelope: ET.Element) -> int | None:
     """Return the maximum size of a request, of a response to `get_config`."""
     text = _text(_find(envelope, "MaxEnvelopeSizekb"))
@@ -386,6 +414,12 @@ def _local(element: ET.Element) -> str:
 
 def _text(element: ET.Element) -> str:
     return (element.text or "").strip()
+
+
+def _attribute(element: ET.Element, name: str) -> str:
+    """Return what an attribute or a child of this name holds; "" if there is none."""
+    child = _child(element, name)
+    return _text(child) if child is not None else element.get(name, "")
 
 
 def _child(element: ET.Element | None, name: str) -> ET.Element | None:

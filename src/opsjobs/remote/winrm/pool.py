@@ -26,6 +26,7 @@ from opsjobs.remote.session import (
     SessionStep,
     SpoolUnavailable,
 )
+from opsjobs.remote.shell_owners import ShellOwners
 from opsjobs.remote.winrm.connect import ConnectPhases, WinrmConnector
 from opsjobs.remote.winrm.connection import Connection
 from opsjobs.remote.winrm.host import COMMANDS_MAX, IDLE_SECONDS, SHELL_IDLE_SECONDS, WinrmHost
@@ -43,8 +44,13 @@ class WinrmPool:
     """The Sessions of transport `winrm`."""
 
     def __init__(
-        self, connector: WinrmConnector, clock: Clock | None = None, breaker: Breaker | None = None
+        self,
+        connector: WinrmConnector,
+        clock: Clock | None = None,
+        breaker: Breaker | None = None,
+        owners: ShellOwners | None = None,
     ) -> None:
+        self._owners = owners
         self._connector = connector
         self._clock = clock or SystemClock()
         self._breaker = breaker or Breaker(clock=self._clock)
@@ -112,6 +118,7 @@ class WinrmPool:
                 endpoint.target.name,
                 partial(self._connect, key, endpoint),
                 min(endpoint.target.slots, COMMANDS_MAX),
+                owners=self._owners,
             )
         return host
 
@@ -199,9 +206,11 @@ class WinrmPool:
         await self._breaker.close()
 
 
-def build_pool(*, breaker: Breaker | None = None, **options: Any) -> WinrmPool:
+def build_pool(
+    *, breaker: Breaker | None = None, owners: ShellOwners | None = None, **options: Any
+) -> WinrmPool:
     """Return a pool with a connector of these options."""
-    return WinrmPool(WinrmConnector(**options), breaker=breaker)
+    return WinrmPool(WinrmConnector(**options), breaker=breaker, owners=owners)
 
 
 def _key(endpoint: Endpoint) -> Key:

@@ -35,7 +35,7 @@ from opsjobs.remote.output_buffer import OutputBuffer
 from opsjobs.remote.session import Output, RemoteExit
 from opsjobs.remote.winrm import messages
 from opsjobs.remote.winrm.connection import Disconnected, WsmanFault
-from opsjobs.remote.winrm.host import REFUSALS, SHELL_GONE, SHELL_NAME, Shell, WinrmHost
+from opsjobs.remote.winrm.host import REFUSALS, SHELL_GONE, Shell, WinrmHost
 from opsjobs.remote.winrm.messages import ProtocolError
 from opsjobs.remote.winrm.process import ABORTED, OPERATION_TIMEOUT, POLL_SECONDS, PROOF_SECONDS
 from opsjobs.remote.winrm.programs import HOST_IDLE_SECONDS, UnsupportedProgram, read_helper
@@ -207,7 +207,7 @@ class RunspacePool:
         self.shell = await self.host.create_pool(
             str(self.core.runspace_pool_id).upper(),
             lambda shell: messages.create_pool(
-                shell, SHELL_NAME, self.resource, opening.data, HOST_IDLE_SECONDS
+                shell, self.host.shell_name, self.resource, opening.data, HOST_IDLE_SECONDS
             ),
             self.resource,
         )

@@ -118,20 +118,21 @@ def _envelope(action: str, relates_to: str, body: str) -> bytes:
     ).encode()
 
 
-def creation(shell_id: str, owner: str, resource: str, url: str) -> str:
+def creation(shell_id: str, owner: str, resource: str, url: str, name: str) -> str:
     """Return the body of the response to Create."""
     return (
         f"<x:ResourceCreated><a:Address>{escape(url)}</a:Address><a:ReferenceParameters>"
         f"<w:ResourceURI>{escape(resource)}</w:ResourceURI><w:SelectorSet>"
         f'<w:Selector Name="ShellId">{shell_id}</w:Selector></w:SelectorSet>'
-        f"</a:ReferenceParameters></x:ResourceCreated>{shell_body(shell_id, owner, resource)}"
+        f"</a:ReferenceParameters></x:ResourceCreated>{shell_body(shell_id, owner, resource, name)}"
     )
 
 
-def shell_body(shell_id: str, owner: str, resource: str) -> str:
+def shell_body(shell_id: str, owner: str, resource: str, name: str) -> str:
     """Return the description of a shell."""
     return (
-        f"<rsp:Shell><rsp:ShellId>{shell_id}</rsp:ShellId><rsp:ResourceUri>{escape(resource)}"
+        f"<rsp:Shell><rsp:ShellId>{shell_id}</rsp:ShellId><rsp:Name>{escape(name)}</rsp:Name>"
+        f"<rsp:ResourceUri>{escape(resource)}"
         f"</rsp:ResourceUri><rsp:Owner>{escape(owner)}</rsp:Owner>"
         "<rsp:ClientIP>127.0.0.1</rsp:ClientIP><rsp:IdleTimeOut>PT7200.000S</rsp:IdleTimeOut>"
         "<rsp:InputStreams>stdin</rsp:InputStreams>"

@@ -176,7 +176,9 @@ class LabService:
         idle = asked.findtext("rsp:IdleTimeOut", "", NAMESPACES)
         self.shells[shell_id].idle_seconds = read_duration(idle, IDLE_SECONDS)
         self.shells[shell_id].asked_at = self.now()
-        return envelopes.creation(shell_id, user, request.resource, self.url)
+        return envelopes.creation(
+            shell_id, user, request.resource, self.url, self.shells[shell_id].name
+        )
 
     def _create_pool(self, request: LabRequest, asked: Element, shell_id: str, user: str) -> str:
         opening = asked.findtext(f"{{{POWERSHELL}}}creationXml")
@@ -193,7 +195,9 @@ class LabService:
         pool.asked_at = self.now()
         pool.feed(base64.b64decode(opening))
         self.shells[shell_id] = pool
-        return envelopes.creation(shell_id, user, request.resource, self.url)
+        return envelopes.creation(
+            shell_id, user, request.resource, self.url, self.shells[shell_id].name
+        )
 
     def _pool(self, request: LabRequest) -> LabPool:
         shell = self._shell(request)
@@ -233,7 +237,7 @@ class LabService:
             )
         else:
             found = "".join(
-                envelopes.shell_body(shell.id, shell.owner, shell.resource)
+                envelopes.shell_body(shell.id, shell.owner, shell.resource, shell.name)
                 for shell in self.shells.values()
             )
         return (
@@ -384,7 +388,7 @@ class LabService:
                 "</cfg:MaxEnvelopeSizekb><cfg:MaxTimeoutms>60000</cfg:MaxTimeoutms></cfg:Config>"
             )
         shell = self._shell(request)
-        return envelopes.shell_body(shell.id, shell.owner, CMD)
+        return envelopes.shell_body(shell.id, shell.owner, CMD, shell.name)
 
     def _shell(self, request: LabRequest) -> LabShell:
         shell = self.shells.get(request.shell_id or "")

@@ -1,0 +1,24 @@
+"""The workers that shells on hosts belong to, and those of them that are dead."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Collection
+from uuid import UUID
+
+FindDead = Callable[[Collection[UUID]], Awaitable[Collection[UUID]]]
+"""Return those of these workers that the ledger has declared dead. Raises Unavailable."""
+
+
+class ShellOwners:
+    """The worker of this process, and a search for dead ones.
+
+    Shells on hosts are named for the worker that created them, so that others can delete them.
+
+    Only a worker that the ledger knows and has declared dead counts as dead: a shell of another
+    installation is never deleted.
+    """
+
+    def __init__(self, find_dead: FindDead) -> None:
+        self.find_dead = find_dead
+        self.identify: Callable[[], UUID | None] = lambda: None
+        """Returns the worker that is registered in this process now."""
