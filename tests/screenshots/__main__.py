@@ -144,6 +144,7 @@ def take(
             page = visitor.go(picture.path(past))
             if picture.prepare is not None:
                 picture.prepare(page)
+            page.get_by_role("alert").first.wait_for(state="detached")
             page.mouse.move(0, 0)
             page.wait_for_timeout(500)
             yield f"{picture.name}-{theme}.webp", capture(session)
