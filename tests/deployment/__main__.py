@@ -40,8 +40,9 @@ SOURCES = (
     *("Dockerfile", ".dockerignore", "pyproject.toml", "hatch_build.py"),
     *("README.md", "LICENSE"),
 )
-# How long the first step takes: long enough for a worker to die and its lease (15 s) to expire.
-STEP_SECONDS = 40
+# The first step lasts while this file is there: until its worker was replaced, however slow that is.
+HOLD = "/tmp/hold"
+HOLD_SECONDS_MAX = 1_800
 TARGETS = ("web-1", "web-2")
 PROCESSES = ("job-api", "job-worker", "job-scheduler")
 JOB = f"""\
@@ -49,7 +50,10 @@ name: roll-out
 targets: {{selector: env=test}}
 actions:
   - key: work
-    command: echo "begins $OPSJOBS_TARGET"; sleep {STEP_SECONDS}; echo "ends $OPSJOBS_TARGET"
+    command: >-
+      echo "begins $OPSJOBS_TARGET"; n=0;
+      while [ -e {HOLD} ]; do [ $n -lt {HOLD_SECONDS_MAX} ] || exit 1; n=$((n + 1)); sleep 1; done;
+      echo "ends $OPSJOBS_TARGET"
   - key: check
     type: script
     interpreter: sh
@@ -103,6 +107,8 @@ def play(stack: Stack) -> None:
     stack.up(OLD)
     expect(stack.status()["version"] == OLD, f"the service says that it is {OLD}")
     look_at_the_console(stack)
+    stack.compose("exec", "-T", "job-worker", "python", "-c", "import gssapi, krb5")
+    tell("ok: the image has the libraries of Kerberos")
     stack.add_machines()
     execution = kill_a_worker(stack)
     back_up_and_restore(stack, execution)
@@ -144,10 +150,11 @@ def kill_a_worker(stack: Stack) -> str:
         except (PermissionError, ProcessLookupError) as refused:
             raise Failed("a worker can be killed by root on the engine's host only") from refused
     tell(f"worker killed with -9 while {before} machines were at work")
+    stack.wait_for_workers([False, True])
+    tell("ok: one worker is on record as dead, one lives")
+    stack.let_go(execution)
     stack.wait_for_end(execution)
     stack.expect_output(execution)
-    alive = sorted(worker["alive"] for worker in stack.status()["workers"])
-    expect(alive == [False, True], "one worker is on record as dead, one lives")
     return execution
 
 
@@ -173,10 +180,14 @@ def upgrade(stack: Stack) -> None:
     stack.build(NEW)
     execution = stack.launch()
     stack.wait_for_output(execution, "begins")
+    before = stack.containers("job-worker")
     stack.up(NEW, "job-scheduler")
     stack.up(NEW, "job-worker")
     stack.up(NEW)
     expect(stack.status()["version"] == NEW, f"the service says that it is {NEW}")
+    replaced = stack.containers("job-worker")
+    expect(replaced and set(replaced).isdisjoint(before), "the worker was replaced")
+    stack.let_go(execution)
     stack.wait_for_end(execution)
     stack.expect_output(execution)
     expect(len(stack.jobs()) == 1, "the job of before the upgrade is there")
@@ -316,8 +327,33 @@ class Stack:
         tell(f"ok: {len(TARGETS)} machines are trusted, and their logins work")
 
     def launch(self) -> str:
-        """Launch the job; the id of the execution."""
+        """Launch the job, whose first step waits for `let_go`; the id of the execution."""
+        for name in TARGETS:
+            self.compose("exec", "-T", name, "touch", HOLD)
         return self.opsjobs("jobs", "run", "roll-out", "--detach").split()[-1]
+
+    def let_go(self, execution: str) -> None:
+        """Let the first step end; it must be at work until now, on every machine."""
+        shown = self.show(execution)
+        at_work = shown["status"] == "running" and "ends" not in self.output(execution)
+        expect(at_work, f"execution {execution} was at work all the time")
+        for name in TARGETS:
+            self.compose("exec", "-T", name, "rm", HOLD)
+
+    def show(self, execution: str) -> dict[str, Any]:
+        """The execution with its targets."""
+        found: dict[str, Any] = json.loads(
+            self.opsjobs("executions", "show", execution, "-o", "json")
+        )
+        return found
+
+    def wait_for_workers(self, alive: list[bool]) -> None:
+        """Wait until so many workers are on record as dead, and so many live."""
+
+        def stands() -> bool:
+            return sorted(worker["alive"] for worker in self.status()["workers"]) == alive
+
+        self._wait(stands, f"workers alive: {alive}")
 
     def output(self, execution: str) -> str:
         """What the job printed up to now."""
@@ -333,13 +369,16 @@ class Stack:
         began = time.monotonic()
 
         def ended() -> bool:
-            shown = json.loads(self.opsjobs("executions", "show", execution, "-o", "json"))
+            shown = self.show(execution)
             if shown["status"] in ("failed", "partial", "cancelled", "timeout"):
                 raise Failed(f"execution {execution} ended {shown['status']}: {shown}")
             return bool(shown["status"] == "completed")
 
         self._wait(ended, f"the end of execution {execution}")
         tell(f"ok: execution {execution} completed {time.monotonic() - began:.0f} s later")
+        alive = {worker["name"] for worker in self.status()["workers"] if worker["alive"]}
+        ended_by = {run["worker"] for run in self.show(execution)["targets"]}
+        expect(ended_by <= alive, "the worker that came later has ended it")
 
     def expect_output(self, execution: str) -> None:
         """Each machine must have begun once and ended once, and no line may be missing."""
