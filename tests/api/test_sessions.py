@@ -182,7 +182,7 @@ async def test_a_session_ends_after_its_age_and_when_it_is_idle(database: Databa
         await expire(database, "last_used_at", 590)
         cookie = next(value for value in ben.cookies.values() if value.startswith(COOKIE_PREFIX))
         authenticator = ada.services.authentication.authenticator
-        await authenticator.again(RequestProof(cookie, is_cookie=True))
+        await authenticator.reauthenticate(RequestProof(cookie, is_cookie=True))
         await expire(database, "last_used_at", 20)  # an open stream alone is no use
         problem(await ben.get("/auth/me"), 401, "session_ended")
         assert (await ben.post("/auth/session", json=LOGIN)).status_code == 200

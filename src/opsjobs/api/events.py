@@ -74,7 +74,9 @@ class EventFeedStream(ServerSentEvents):
         proof = proof_of(request)
 
         async def ask() -> None:
-            request.state.principal = await services.authentication.authenticator.again(proof)
+            request.state.principal = await services.authentication.authenticator.reauthenticate(
+                proof
+            )
 
         self._reauth = StreamReauth(
             ask, services.clock, every_seconds=services.limits.stream_reauth_seconds

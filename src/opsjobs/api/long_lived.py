@@ -85,7 +85,7 @@ def reauth_of(request: Request, still: Callable[[], object]) -> StreamReauth:
     proof, permission = proof_of(request), permission_of(request)
 
     async def ask() -> None:
-        request.state.principal = await services.authentication.authenticator.again(proof)
+        request.state.principal = await services.authentication.authenticator.reauthenticate(proof)
         check_permission(request, permission, within=Within.OBJECT)
         still()
 

@@ -50,7 +50,7 @@ class Authenticator:
         self._seen: dict[Principal, float] = {}
         self._kept: dict[Principal, float] = {}
 
-    async def again(self, proof: RequestProof) -> Principal:
+    async def reauthenticate(self, proof: RequestProof) -> Principal:
         """Return the principal of a request that is still being answered. Raises as `principal`.
 
         It is no use of a session: an open page alone does not keep one from ending idle.

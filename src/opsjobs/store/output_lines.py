@@ -32,7 +32,7 @@ SUMS_MAX = 4_096
 CACHED_PARTS_MAX = 256
 SCAN_ROWS = 20_000
 SPAN_SEQS = 50_000
-"""Positions of the log that one query looks through for a stream or an action: they have no index."""
+"""Positions that one query looks through for a stream or an action, which have no index."""
 SCAN_SECONDS = 10.0
 """Time in which one request counts lines; the next one goes on."""
 REST_ROWS = 64
