@@ -85,7 +85,8 @@ class DeliveryUpkeep:
         """End what no process reads or sends any more, such as to a service that was disconnected.
 
         `sources`, `destinations`: those that this process has. Others may have more, so it takes a
-        week without a reader; a worker does not call it beside a scheduler. Returns how many sources were deleted, and deliveries cancelled.
+        week without a reader; a worker does not call it beside a scheduler. Returns how many
+        sources were deleted, and deliveries cancelled.
         """
         ended = await self._delete(_SOURCES, list(sources))
         wanted = {"served": list(destinations), "limit": RECEIVERS_MAX}
