@@ -189,10 +189,12 @@ function weekWords({ firings, schedules, closed, busiest, left_out }: Forecast):
 
 /** What is due in an hour. */
 function InHour({ hour }: { hour: Hour }) {
-  const to = new Date(Date.parse(hour.from) + HOUR_MS).toISOString();
+  const start = Date.parse(hour.from);
+  // The list begins after its `from`: what is due at the full hour belongs to it.
+  const from = new Date(start - 1_000).toISOString();
+  const to = new Date(start + HOUR_MS - 1).toISOString();
   const moments = useResource(
-    (signal) =>
-      ask("GET /schedules/moments", { query: { from: hour.from, to, limit: LISTED }, signal }),
+    (signal) => ask("GET /schedules/moments", { query: { from, to, limit: LISTED }, signal }),
     [hour.from],
   );
   return (
