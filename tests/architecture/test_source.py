@@ -148,8 +148,10 @@ def _configured_indexes() -> set[str]:
 
 
 def _others() -> list[Path]:
-    """Every file but this one, which has to name what it looks for."""
-    return [path for path in committed() if path != Path(__file__).resolve()]
+    """Every text but this one, which has to name what it looks for."""
+    return [
+        path for path in committed() if path != Path(__file__).resolve() and path.suffix != ".webp"
+    ]
 
 
 def _text(path: Path) -> str:

@@ -295,36 +295,27 @@ def build(
     job_triggers = JobTriggers(database, vault, clock, most_per_owner=most_triggers)
     return Services(
         **kept,
+        **_reading(database),
         **build_notifications(settings, integrations, external_secrets, metrics, **kept),
         metrics=metrics,
         loop_lag=LoopLagMonitor(metrics),
         limits=_limits(settings),
-        system_status=SystemStatus(database),
-        statistics=Statistics(database),
         jobs=jobs,
         keys=keys,
         inventory=inventory,
         platform_users=platform_users,
         authentication=build_authentication(settings, known, clock, integrations=integrations),
         executions=executions,
-        overview=ExecutionOverview(database),
-        output_lines=LineReader(database),
-        result_groups=ResultGroups(database),
         execution_log=execution_log,
-        contents=Contents(database),
         artifacts=_artifacts(settings, database, clock),
-        outbox=Outbox(database),
         event_feed=EventFeed(database, keep_seconds=settings.retention.keep_events),
         event_builder=EventBuilder(executions, execution_log),
-        deliveries=Deliveries(database),
-        delivery_log=DeliveryLog(database),
         event_visibility=EventVisibility(executions, schedules, inventory),
         workers=workers,
         circuits=circuits,
         groups=Groups(database, clock),
         calendars=calendars,
         imports=Imports(database, clock, local=settings.security.local_transport),
-        target_history=TargetHistory(database),
         shell_owners=owners,
         sessions=_sessions(
             settings, inventory, external_secrets, metrics, breaker=breaker, owners=owners
@@ -336,7 +327,6 @@ def build(
         launcher=launcher,
         retries=RetryService(launcher, database=database, ledger=ledger, targets=inventory),
         job_authorization=JobAuthorization(launcher, jobs, files),
-        dead_letters=DeadLetters(database),
         approvals=Approvals(database),
         approval_service=ApprovalService(
             Approvals(database), ledger, inventory, vault, current_principal=platform_users.standing
@@ -355,6 +345,23 @@ def build(
         integration_reporter=_integration_reporter(integrations, database, clock, process),
         inspection=Inspection(Fitness(database, keys), clock, space=process == "api"),
     )
+
+
+def _reading(database: Database) -> dict[str, Any]:
+    """Return the parts of Services that need the database only."""
+    return {
+        "system_status": SystemStatus(database),
+        "statistics": Statistics(database),
+        "overview": ExecutionOverview(database),
+        "output_lines": LineReader(database),
+        "result_groups": ResultGroups(database),
+        "contents": Contents(database),
+        "outbox": Outbox(database),
+        "deliveries": Deliveries(database),
+        "delivery_log": DeliveryLog(database),
+        "target_history": TargetHistory(database),
+        "dead_letters": DeadLetters(database),
+    }
 
 
 def _artifacts(settings: Settings, database: Database, clock: Clock) -> Artifacts:
