@@ -413,6 +413,32 @@ async def test_claims_without_a_permission_begin_no_session(database: Database) 
         assert "#" not in await eve.log_in("eve")
 
 
+@pytest.mark.parametrize("how", ["login", "confirmation"])
+async def test_claims_without_a_permission_end_the_earlier_rights_of_the_person(
+    database: Database, how: str
+) -> None:
+    async with sign_on(database) as on, on.tab() as ben, on.tab() as phone, on.tab() as ada:
+        for tab, user in ((ben, "ben"), (phone, "ben"), (ada, "ada")):
+            await tab.log_in(user)
+        known = on.ada.services.identities
+        cookie = ben.http.cookies["opsjobs"]
+        await known.remember(None, (await known.cookies.find(cookie)).principal)
+        on.provider.people["ben"]["roles"] = []
+        on.provider.claims = {"auth_time": 1_000_000_000}
+        more = {"confirm": "true"} if how == "confirmation" else {}
+        told(await phone.log_in("ben", **more), LoginProblem.NO_RIGHTS)
+        for tab in (ben, phone):
+            problem(await tab.http.get("/auth/me", headers=SAME), 401, "session_ended")
+        assert (await ada.me())["roles"] == ["admin"]
+        left = await known.standing("ben.b", "external")
+        assert left is not None
+        assert not left.has_permission("jobs:read"), "schedules follow the claims, too"
+        rows = (await on.ada.http.get("/audit?action=login.ended")).json()["items"]
+        assert [(row["actor"], row["thing_id"], row["reason"]) for row in rows] == [
+            ("ben.b", "f81d-2", "2 sessions: the claims give no permission")
+        ]
+
+
 @pytest.mark.parametrize(
     ("claims", "problem_"),
     [

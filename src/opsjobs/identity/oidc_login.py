@@ -237,6 +237,7 @@ class OidcLogins:
             token = await self._provider.exchange(self._client, code, login.verifier)
             claims = await self._tokens.judge(token, login.nonce)
             person = self._person(claims, metadata)
+            await self._check_rights(person)
             if login.begun.confirms:
                 self._check_fresh(login.begun, claims)
         except CodeRefused as refused:
@@ -267,12 +268,8 @@ class OidcLogins:
         return answer.code
 
     def _person(self, claims: Claims, metadata: ProviderMetadata) -> ExternalPerson:
-        """Return the person of the claims. Raises Unauthorised and LoginRefused."""
+        """Return the person of the claims. Raises Unauthorised."""
         principal = external(claims, self._rules)
-        if not any(grant.permissions for grant in principal.grants):
-            raise LoginRefused(
-                LoginProblem.NO_RIGHTS, f"the claims of {principal.name} give no permission"
-            )
         proven_at = seconds_of(claims, "auth_time")
         age = None if proven_at is None else self._clock.now().timestamp() - proven_at
         return ExternalPerson(
@@ -283,6 +280,17 @@ class OidcLogins:
             email=_read_text(claims, "email"),
             logout_url=metadata.logout_url(self._client.id, self._home),
             proof_age_seconds=None if age is None else max(0.0, age),
+        )
+
+    async def _check_rights(self, person: ExternalPerson) -> None:
+        """Raise LoginRefused if the claims give no permission; earlier rights end with that."""
+        principal = person.principal
+        if any(grant.permissions for grant in principal.grants):
+            return
+        await self._people.seen.refresh(principal)
+        await self._people.cookies.end_person(person)
+        raise LoginRefused(
+            LoginProblem.NO_RIGHTS, f"the claims of {principal.name} give no permission"
         )
 
     def _check_fresh(self, begun: BegunLogin, claims: Claims) -> None:

@@ -93,6 +93,12 @@ update sessions set roles = %(roles)s, grants = %(grants)s, issued_at = %(issued
 where external_name = %(external_name)s and issuer = %(issuer)s and subject = %(subject)s
   and ended_at is null and (issued_at is null or issued_at <= %(issued_at)s)"""
 
+# Sessions with later claims stay.
+_END_PERSON = """
+update sessions set ended_at = opsjobs_now(), because = 'no permission'
+where issuer = %(issuer)s and subject = %(subject)s and ended_at is null
+  and (issued_at is null or issued_at <= %(issued_at)s) returning id"""
+
 _CONFIRM_PERSON = """
 update sessions set confirmed_at = opsjobs_now()
 where id = %(session)s and ended_at is null and issuer = %(issuer)s and subject = %(subject)s
@@ -334,6 +340,15 @@ class CookieSessions:
                     connection, "login.confirmed", "login", str(session), reason=OIDC
                 )
         return True
+
+    async def end_person(self, person: ExternalPerson) -> None:
+        """End all sessions of a person whose claims give no permission any more."""
+        async with self._database.transaction() as connection:
+            rows = await (await connection.execute(_END_PERSON, person.values())).fetchall()
+            if rows:
+                reason = f"{len(rows)} sessions: the claims give no permission"
+                owner = SessionOwner.of_person(person)
+                await _record_by(connection, owner, "login.ended", reason)
 
     async def end(self, cookie: str) -> None:
         """End the session of a cookie; an unknown one ends nothing."""
