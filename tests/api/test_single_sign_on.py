@@ -306,6 +306,29 @@ async def test_the_latest_claims_hold_in_all_sessions_of_a_person(database: Data
         assert (await ada.me())["roles"] == ["admin"]
 
 
+@pytest.mark.parametrize("how", ["login", "confirmation"])
+async def test_a_person_with_a_new_name_is_the_same_in_all_sessions(
+    database: Database, how: str
+) -> None:
+    async with sign_on(database) as on, on.tab() as ben, on.tab() as phone:
+        await ben.log_in("ben")
+        if how == "confirmation":
+            await phone.log_in("ben")
+        on.provider.people["ben"] |= {
+            "preferred_username": "ben.c",
+            "name": "Ben C.",
+            "roles": ["viewer"],
+        }
+        more = {"confirm": "true"} if how == "confirmation" else {}
+        assert "#" not in await phone.log_in("ben", **more)
+        for tab in (ben, phone):
+            me = await tab.me()
+            assert (me["name"], me["person"], me["roles"]) == ("ben.c", "ben.c", ["viewer"])
+            assert me["session"]["external"]["name"] == "Ben C."
+        own = (await ben.http.get("/auth/sessions", headers=SAME)).json()["items"]
+        assert len(own) == 2
+
+
 async def test_logins_of_a_person_are_listed_and_ended(database: Database) -> None:
     async with sign_on(database) as on, on.tab() as ben, on.tab() as phone:
         await ben.log_in("ben")

@@ -87,10 +87,11 @@ _CONFIRM = """
 update sessions set confirmed_at = opsjobs_now() where id = %s and ended_at is null
 returning confirmed_at"""
 
-# The latest claims of a person hold in all sessions of that person.
+# The latest claims of a person hold in all sessions of that person, also in those by an older name.
 _REFRESH_PERSON = """
-update sessions set roles = %(roles)s, grants = %(grants)s, issued_at = %(issued_at)s
-where external_name = %(external_name)s and issuer = %(issuer)s and subject = %(subject)s
+update sessions set external_name = %(external_name)s, display_name = %(display_name)s,
+  email = %(email)s, roles = %(roles)s, grants = %(grants)s, issued_at = %(issued_at)s
+where issuer = %(issuer)s and subject = %(subject)s
   and ended_at is null and (issued_at is null or issued_at <= %(issued_at)s)"""
 
 # Sessions with later claims stay.
@@ -269,9 +270,9 @@ class CookieSessions:
                 await check_still_proven(connection, owner.id, owner.password_hash or "")
             await connection.execute(FORGET_SESSIONS)
             await connection.execute(_BEGIN, values)
-            await connection.execute(_MAKE_ROOM, values)
             if owner.external is not None:
                 await connection.execute(_REFRESH_PERSON, values)
+            await connection.execute(_MAKE_ROOM, values)
             if owner.thing == "user":
                 await connection.execute(
                     "update users set last_login_at = opsjobs_now(), password_hash = "
