@@ -15,7 +15,7 @@ import httpx2
 import pytest
 
 from api.kit import PUBLIC_URL, Desk, desk, job, problem
-from api.test_sessions import SAME, browser, expire
+from api.test_sessions import BEN, LOGIN, SAME, browser, expire
 from docs.pages import ROOT
 from kit.openid_provider import CLIENT, SECRET, Provider, openid_provider
 from kit.token_issuer import private, signed
@@ -390,7 +390,23 @@ async def test_another_person_confirms_nothing(database: Database) -> None:
         told(await ada.log_in("ben", confirm="true"), LoginProblem.OTHER_PERSON)
         assert (await ada.me())["name"] == "ada.l"
         problem(await ada.http.post("/api-keys", json={}), 403, "password_again")
-        told(await ben.begin(confirm="true"), LoginProblem.OTHER_PERSON)
+        told(await ben.begin(confirm="true"), LoginProblem.NO_SESSION)
+
+
+async def test_a_confirmation_at_another_address_is_not_blamed_on_another_person(
+    database: Database,
+) -> None:
+    async with sign_on(database) as on, browser(on.ada, "http://127.0.0.1") as other:
+        await on.ada.http.post("/users", json=BEN)
+        assert (await other.post("/auth/session", json=LOGIN)).status_code == 200
+        # The browser has a cookie at 127.0.0.1, and sends none to OPSJOBS_PUBLIC_URL.
+        for site in ("cross-site", "same-site", "none"):
+            answer = await other.get(
+                f"{PUBLIC_URL}{OIDC_LOGIN}",
+                params={"confirm": "true", "return": "/console/jobs"},
+                headers={"Sec-Fetch-Site": site},
+            )
+            told(answer.headers["location"], LoginProblem.NO_SESSION, "/console/jobs")
 
 
 # --- what may go wrong

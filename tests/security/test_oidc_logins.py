@@ -192,7 +192,7 @@ async def test_other_sites_confirm_nothing(database: Database) -> None:
         for site in ("cross-site", "same-site"):
             headers = {"Sec-Fetch-Site": site}
             answer = await ada.http.get(OIDC_LOGIN, params=query, headers=headers)
-            told(answer.headers["location"], LoginProblem.OTHER_PERSON, "/console/")
+            told(answer.headers["location"], LoginProblem.NO_SESSION, "/console/")
 
 
 async def test_what_no_browser_sends_is_explained_as_well(database: Database) -> None:

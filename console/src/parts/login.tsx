@@ -13,7 +13,7 @@ import {
   resumeConfirmed,
   resumeLogin,
 } from "../state/session.ts";
-import { loginUrl, onLoginElsewhere } from "../state/single-sign-on.ts";
+import { loginUrl, onLoginElsewhere, otherAddress } from "../state/single-sign-on.ts";
 import { Dialog } from "./dialog.tsx";
 import { Field, Form } from "./form.tsx";
 import { Trouble } from "./trouble.tsx";
@@ -246,14 +246,23 @@ function ProofElsewhere({ onCancel }: { onCancel: () => void }) {
   const methods = useResource((signal) => ask("GET /auth/methods", { signal }), []);
   useEffect(() => onLoginElsewhere(() => void resumeConfirmed()), []);
   const url = methods.data.value?.oidc?.url;
+  // The session of this address is not known at that one: a login there cannot confirm it.
+  const other = url ? otherAddress(url) : null;
   return (
     <>
-      <p>Log in at the provider again, in another tab. Then this goes on by itself.</p>
+      {other === null ? (
+        <p>Log in at the provider again, in another tab. Then this goes on by itself.</p>
+      ) : (
+        <p>
+          This cannot be confirmed at {location.origin}: logins at the provider end at {other}. Open{" "}
+          <a href={`${other}/console/`}>the console there</a>, and make the change there.
+        </p>
+      )}
       <div class="actions">
         <button type="button" class="button" onClick={onCancel}>
           Go back
         </button>
-        {url && (
+        {url && other === null && (
           <a
             class="button primary"
             href={loginUrl(url, { inOwnTab: true, confirm: true })}

@@ -25,6 +25,8 @@ export const LOGIN_PROBLEMS: Readonly<Record<string, string>> = {
     "You are known to the provider, but it gives you no permission here. Ask an administrator for a role in opsjobs, then log in again.",
   oidc_other_person:
     "That was another person than the one who is logged in here, or the session has ended. Confirm as the same person, or log in again.",
+  oidc_no_session:
+    "There is no session to confirm at this address: it has ended, or you opened the console at another address. Open the console at this address, log in, and make the change here.",
   oidc_not_fresh:
     "The provider did not ask for your password again, or does not say when it did (auth_time). Try again. If it stays so, an administrator has to have it send auth_time.",
   oidc_locked:

@@ -18,6 +18,12 @@ export function loginUrl(start: string, { inOwnTab, confirm = false }: Options):
   return `${start}?${query}`;
 }
 
+/** Return the address at which logins end, if it is not that of this page; null if it is. */
+export function otherAddress(start: string): string | null {
+  const { origin } = new URL(start, location.href);
+  return origin === location.origin ? null : origin;
+}
+
 /** Call `then` whenever a login has ended in another tab; the answer stops it. */
 export function onLoginElsewhere(then: () => void): () => void {
   const channel = new BroadcastChannel(CHANNEL);

@@ -168,8 +168,8 @@ def _explain(
             problem = failed.problem
         case Forbidden() if failed.code == "https_required":
             problem = LoginProblem.PLAIN_HTTP
-        case Forbidden():
-            problem = LoginProblem.OTHER_PERSON
+        case Forbidden():  # a page of another address has no session here
+            problem = LoginProblem.NO_SESSION
         case _:
             problem = LoginProblem.UNAVAILABLE
     log.warning("oidc_login_failed", problem=problem.value, reason=str(failed))

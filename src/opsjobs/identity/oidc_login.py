@@ -68,7 +68,9 @@ class LoginProblem(StrEnum):
     NO_RIGHTS = "oidc_no_rights"
     """The claims give no permission."""
     OTHER_PERSON = "oidc_other_person"
-    """A confirmation by another person than that of the session, or of no such session."""
+    """A confirmation by another person than that of the session, or after its end."""
+    NO_SESSION = "oidc_no_session"
+    """A confirmation without a session of the provider's, or from a page of another address."""
     NOT_FRESH = "oidc_not_fresh"
     """The provider did not ask for a new proof, or does not say so."""
     LOCKED = "oidc_locked"
@@ -156,7 +158,7 @@ class OidcLogins:
         """
         if confirms and (session is None or session.external is None):
             raise LoginRefused(
-                LoginProblem.OTHER_PERSON, "there is no session of a person of the provider"
+                LoginProblem.NO_SESSION, "there is no session of a person of the provider"
             )
         metadata = await self._metadata()
         browser = browser or LOGIN_COOKIE_PREFIX + secrets.token_urlsafe(32)
