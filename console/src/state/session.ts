@@ -20,9 +20,14 @@ export type Login = { username: string; password: string } | { code: string };
 /** Log in: the answer sets a cookie that no script can read. Throws a RequestError. */
 export async function login(given: Login): Promise<void> {
   const person = await post("/auth/session", given);
-  // Another person than before: nothing that was loaded is theirs.
-  if (me.value !== null && me.value.name !== person.name) return location.reload();
+  if (isSomebodyElse(person)) return location.reload();
   enter(person);
+}
+
+/** True if another identity than before is logged in: nothing that was loaded is theirs. */
+function isSomebodyElse({ name, kind }: Me): boolean {
+  const before = me.value;
+  return before !== null && (before.name !== name || before.kind !== kind);
 }
 
 function enter(person: Me): void {
@@ -33,18 +38,18 @@ function enter(person: Me): void {
 
 /** Go on after a login in another tab. */
 export async function resumeLogin(): Promise<void> {
-  const before = me.value;
   const person = await readMe();
   if (person === null) return;
-  if (before !== null && (before.name !== person.name || before.kind !== person.kind))
-    return location.reload();
+  if (isSomebodyElse(person)) return location.reload();
   enter(person);
 }
 
-/** Go on after a confirmation in another tab. */
+/** Go on after a confirmation in another tab: what waits is sent only as the same identity. */
 export async function resumeConfirmed(): Promise<void> {
   const person = await readMe();
-  const until = person?.session?.confirmed_until;
+  if (person === null) return;
+  if (isSomebodyElse(person)) return location.reload();
+  const until = person.session?.confirmed_until;
   if (!until || new Date(until) <= new Date()) return;
   me.value = person;
   proofGate.close({ passed: true });

@@ -1,0 +1,52 @@
+import assert from "node:assert/strict";
+import { beforeEach, test } from "node:test";
+import type { Me } from "../src/api/types.ts";
+import { loginGate, proofGate } from "../src/state/login.ts";
+import { login, me, resumeConfirmed, resumeLogin } from "../src/state/session.ts";
+
+const ADA = who("ada", "user");
+let reloads = 0;
+let answer = ADA;
+
+beforeEach(() => {
+  reloads = 0;
+  me.value = ADA;
+  Object.assign(globalThis, {
+    location: { reload: () => reloads++ },
+    fetch: async () => Response.json(answer),
+  });
+});
+
+function who(name: string, kind: Me["kind"], confirmedForMs = 60_000): Me {
+  const until = new Date(Date.now() + confirmedForMs).toISOString();
+  return { name, kind, session: { confirmed_until: until } } as unknown as Me;
+}
+
+const WAYS = [
+  { way: "a login", gate: loginGate, go: () => login({ code: "x" }) },
+  { way: "a login in another tab", gate: loginGate, go: resumeLogin },
+  { way: "a confirmation in another tab", gate: proofGate, go: resumeConfirmed },
+];
+for (const { way, gate, go } of WAYS)
+  test(`after ${way} what waited goes on as the same identity only`, async () => {
+    for (const other of [who("ada", "external"), who("eve", "user")]) {
+      void gate.wait();
+      answer = other;
+      await go();
+      assert.equal(gate.open.value, true, "the request still waits");
+      assert.deepEqual(me.value, ADA);
+    }
+    assert.equal(reloads, 2);
+    answer = ADA;
+    await go();
+    assert.equal(gate.open.value, false);
+    assert.equal(reloads, 2);
+  });
+
+test("a login in another tab that is no new proof confirms nothing", async () => {
+  void proofGate.wait();
+  answer = who("ada", "user", -1);
+  await resumeConfirmed();
+  assert.equal(proofGate.open.value, true);
+  proofGate.close({ passed: false });
+});
