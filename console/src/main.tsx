@@ -1,5 +1,6 @@
 /** Start of the console. */
 import { render } from "preact";
+import { watchUse } from "./api/attended.ts";
 import { startKeyboard } from "./parts/keyboard.tsx";
 import { Shell } from "./parts/shell.tsx";
 import { listen } from "./router.tsx";
@@ -12,6 +13,7 @@ import "./style/parts.css";
 
 listen();
 startKeyboard();
+watchUse(window);
 render(<Shell />, document.getElementById("app")!);
 void start();
 

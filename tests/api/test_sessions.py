@@ -190,6 +190,27 @@ async def test_a_session_ends_after_its_age_and_when_it_is_idle(database: Databa
         problem(await ben.get("/auth/me"), 401, "session_ended")
 
 
+async def test_a_page_that_nobody_uses_keeps_no_session_from_ending(database: Database) -> None:
+    identity = IdentitySettings(login_idle=600.0)
+    alone = {"Opsjobs-Unattended": "true"}
+    async with desk(database, identity=identity) as ada, browser(ada) as ben:
+        await log_in(ada, ben)
+        await expire(database, "last_used_at", 590)
+        assert (await ben.get("/jobs", headers=alone)).status_code == 200
+        await expire(database, "last_used_at", 20)
+        problem(await ben.get("/jobs", headers=alone), 401, "session_ended")
+        # A change is made by a person, whatever the request says, and so is every other read.
+        for method, path, headers in (
+            *(("POST", "/auth/codes", alone), ("GET", "/jobs", {})),
+            ("GET", "/jobs", {"Opsjobs-Unattended": "false"}),
+        ):
+            assert (await ben.post("/auth/session", json=LOGIN)).status_code == 200
+            await expire(database, "last_used_at", 590)
+            await ben.request(method, path, headers=headers)
+            await expire(database, "last_used_at", 20)
+            assert (await ben.get("/auth/me")).status_code == 200
+
+
 async def test_a_code_begins_one_session_of_the_key_that_made_it(database: Database) -> None:
     async with desk(database) as ada, browser(ada) as tab:
         given = await code(ada)

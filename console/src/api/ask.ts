@@ -5,6 +5,7 @@
  * for the password again. Everything else that is no success is a RequestError.
  */
 import { loginGate, proofGate } from "../state/login.ts";
+import { isAttended, UNATTENDED } from "./attended.ts";
 import { errorOf, RequestError, unreachable } from "./problem.ts";
 import type { Operations } from "./types.ts";
 import { type QueryValue, urlOf } from "./url.ts";
@@ -71,8 +72,10 @@ export async function send(url: string, request: RequestInit): Promise<Response>
 
 /** Send a request once; a 401 is an answer like any other. */
 export async function attempt(url: string, request: RequestInit): Promise<Response> {
+  const headers = new Headers(request.headers);
+  if (!isAttended()) headers.set(UNATTENDED, "true");
   try {
-    return await fetch(url, { credentials: "same-origin", cache: "no-store", ...request });
+    return await fetch(url, { credentials: "same-origin", cache: "no-store", ...request, headers });
   } catch (failed) {
     if (failed instanceof DOMException && failed.name === "AbortError") throw failed;
     throw unreachable();

@@ -29,6 +29,8 @@ OPEN_ROUTES = frozenset(
 # from the cache.
 PROBES = frozenset({"/livez", "/readyz", "/health"})
 READING = frozenset({"GET", "HEAD", "OPTIONS"})
+UNATTENDED = "opsjobs-unattended"
+"""Header of reads that an unused page makes by itself: `true`."""
 
 
 class AuthMiddleware:
@@ -100,7 +102,8 @@ class AuthMiddleware:
         state["proof"], state["session"] = proof, None
         with self._limiter.verifying(address, proof.token):
             if proof.is_cookie:
-                state["session"] = session = await self._judge.session(proof.token)
+                session = await self._judge.session(proof.token, used=not _is_unattended(scope))
+                state["session"] = session
                 principal = session.principal
             else:
                 principal = await self._judge.principal(proof.token)
@@ -115,6 +118,10 @@ class AuthMiddleware:
             return RequestProof(token_of(headers))
         check_same_origin(scope, has_cookie=True)
         return RequestProof(cookie, is_cookie=True)
+
+
+def _is_unattended(scope: Scope) -> bool:
+    return scope["method"] in READING and Headers(scope=scope).get(UNATTENDED) == "true"
 
 
 def _kind(scope: Scope) -> OpenRequest:

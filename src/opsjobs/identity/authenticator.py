@@ -59,9 +59,12 @@ class Authenticator:
             return (await self._people.cookies.find(proof.token, used=False)).principal
         return await self.principal(proof.token)
 
-    async def session(self, cookie: str) -> CookieSession:
-        """Return the session of a cookie. Raises Unauthorised if it has ended."""
-        return await self._people.cookies.find(cookie)
+    async def session(self, cookie: str, *, used: bool = True) -> CookieSession:
+        """Return the session of a cookie. Raises Unauthorised if it has ended.
+
+        `used`: a person uses it now, so that it does not end as idle.
+        """
+        return await self._people.cookies.find(cookie, used=used)
 
     async def principal(self, token: str) -> Principal:
         """Return the bearer token's principal with its current rights.

@@ -108,7 +108,7 @@ class IdentitySettings(SettingsGroup):
         "OPSJOBS_LOGIN_AGE", "7d", "Longest lifetime of a login, however often it is refreshed."
     )
     login_idle: Annotated[float, seconds(60, 366 * 86_400)] = setting(
-        "OPSJOBS_LOGIN_IDLE", "12h", "How long a session of a browser lasts without a request."
+        "OPSJOBS_LOGIN_IDLE", "12h", "How long a session of a browser lasts without being used."
     )
     login_attempts: Annotated[int, whole(1, 1_000)] = setting(
         "OPSJOBS_LOGIN_ATTEMPTS",

@@ -111,7 +111,7 @@ class SessionOut(AnswerModel):
     id: str
     created_at: Timestamp
     expires_at: Timestamp
-    idle_seconds: float = Field(description="It ends after this long without a request")
+    idle_seconds: float = Field(description="It ends if it is unused for so long")
     confirmed_until: Timestamp = Field(
         description="From then on sensitive changes need POST /auth/confirm"
     )

@@ -215,7 +215,7 @@ class LoginView:
 class CookieSessions:
     """The sessions of browsers.
 
-    `kept_seconds`: the lifetime of a session. `idle_seconds`: how long it lasts without a request.
+    `kept_seconds`: the lifetime of a session. `idle_seconds`: how long it lasts unused.
     `key_principal`: returns the current rights of the API key with this hash of its token.
     `issuer`: the OpenID Connect provider whose people may have sessions, for at most
     `external_seconds`; None if there is none.
