@@ -145,7 +145,7 @@ def _confirm_in_another_tab(ada: Visitor) -> None:
     form.get_by_label("Name").fill("gus")
     form.get_by_label("Password").fill(PASSWORD)
     form.get_by_role("button", name="Add", exact=True).click()
-    proof = page.get_by_role("dialog", name="Is it still you?")
+    proof = page.get_by_role("dialog", name="Confirm that it is you")
     expect(proof.get_by_role("link", name="Log in again")).to_be_visible()
     check_accessibility(page)
     with page.context.expect_page() as opened:
