@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 from typing import Any
 
@@ -109,6 +110,28 @@ async def test_executions_without_a_job_are_told_apart_by_what_they_run(database
         assert [one["summary"] for one in listed] == [*reversed(launches)]
         await desk.http.post("/jobs", json=job(targets=WEB))
         assert (await desk.http.post("/jobs/1/execute")).json()["summary"] is None
+
+
+@pytest.mark.parametrize(
+    ("script", "summary"),
+    [
+        ("# who\r\nWrite-Output 'ü'\r\n".encode("utf-16"), "pwsh: Write-Output 'ü'"),
+        (b"\xfe\xff" + "whoami".encode("utf-16-be"), "pwsh: whoami"),
+        ("whoami".encode("utf-16-le"), "pwsh: a script of 12 bytes"),
+        (b"\xef\xbb\xbfwhoami", "pwsh: whoami"),
+        (b"\xff\xfe\x00", "pwsh: \ufffd"),
+    ],
+)
+async def test_a_script_in_any_encoding_is_described(
+    database: Database, script: bytes, summary: str
+) -> None:
+    action = {
+        "type": "script", "interpreter": "pwsh", "script_base64": base64.b64encode(script).decode()
+    }  # fmt: skip
+    async with live(database) as desk:
+        await desk.targets("web-1", "web-2")
+        answer = await desk.http.post("/run", json={"actions": [action], "targets": WEB})
+        assert (answer.status_code, answer.json().get("summary")) == (202, summary)
 
 
 @pytest.mark.parametrize(

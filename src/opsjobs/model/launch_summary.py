@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Sequence
 
 from opsjobs.model.action import ScriptAction
@@ -37,7 +38,17 @@ def _first_line(action: ActionDraft) -> str:
 
 def _first_statement(script: ScriptAction) -> str:
     """Return the first line that is neither empty, a comment, nor an option of the shell."""
-    for line in script.body.decode(errors="replace").splitlines():
+    for line in _decode(script.body).splitlines():
         if (text := line.strip()) and not text.startswith(("#", "set -")):
             return text
     return f"a script of {len(script.body)} bytes"
+
+
+def _decode(body: bytes) -> str:
+    """Return the text of a script; "" if it has NUL, which the database cannot store.
+
+    A byte order mark tells UTF-16, in which PowerShell scripts may be written.
+    """
+    is_utf16 = body.startswith((BOM_UTF16_LE, BOM_UTF16_BE))
+    text = body.decode("utf-16" if is_utf16 else "utf-8-sig", errors="replace")
+    return "" if "\0" in text else text
