@@ -74,6 +74,25 @@ async def test_events_come_from_now_on_with_their_place_and_filtered_by_type(
             assert await take(deleted, 1) == seen[1:]
 
 
+async def test_events_have_no_text_of_a_command(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(event_tail, "POLL_SECONDS", 0.02)
+    async with live(database) as desk:
+        await desk.targets("web-1")
+        body = {"actions": [{"command": "echo the-text"}], "targets": {"ids": ["web-1"]}}
+        for more in ({}, {"policy": {"approval": {}}}):
+            answer = await desk.http.post("/run", json=body | more)
+            assert answer.json()["summary"] == "echo the-text"
+        (asked,) = (await desk.http.get("/approvals")).json()["items"]
+        assert asked["summary"] == "echo the-text"
+        await desk.services.event_feed.assign()
+        async with following(desk, "?after=0&type=approval.*&type=execution.*") as frames:
+            seen = await take(frames, 2)
+        assert {kind for _, kind, _ in seen} == {"approval.requested", "execution.queued"}
+        assert "the-text" not in json.dumps(seen)
+
+
 async def test_a_client_that_reconnects_misses_and_repeats_nothing_also_within_a_row(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -45,8 +45,8 @@ WORKER = {
         "zone": {"type": "string"},
     },
 }
-# Answers of the API have addresses; events have not.
-WITHOUT = ("links",)
+# Answers of the API have addresses and the text of commands; events have not.
+WITHOUT = ("links", "summary")
 
 
 def data_schema(event: EventType) -> str:

@@ -78,7 +78,7 @@ async def test_events_reach_the_bus_in_order_with_their_twins_and_once(
         assert {event["subject"] for _, event in told if "target_run" not in event["type"]} == {
             execution.uuid
         }
-        assert told[-2][1]["data"] == told[-1][1]["data"] == execution.data()
+        assert told[-2][1]["data"] == told[-1][1]["data"] == execution.event_data()
         assert {event["traceparent"] for _, event in told} == {LAUNCH.traceparent}
         seqs = [
             e.seq

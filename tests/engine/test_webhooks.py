@@ -143,7 +143,7 @@ async def test_an_execution_reaches_a_webhook_signed_in_order_and_once(database:
         ids = [each.headers["webhook-id"] for each in server.received]
         assert len(set(ids)) == len(ids) == 8
         completed = next(each for each in server.received if each.type == "execution.completed")
-        assert completed.event["data"] == execution.data()
+        assert completed.event["data"] == execution.event_data()
         logged = await all_.deliveries(hook)
         assert {(each.status.value, each.attempts, each.response_code) for each in logged} == {
             ("delivered", 1, 204)

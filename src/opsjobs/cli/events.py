@@ -107,8 +107,7 @@ def _about_execution(data: Mapping[str, Any], *, is_begin: bool) -> str:
     share = f" ({render_counts(counts)})" if isinstance(counts, dict) and counts else ""
     targets = f"on {pluralize(int(data['total_targets']), 'target')}"
     state = targets if is_begin else f"{data.get('status')} {targets}{share}"
-    name = data.get("summary") or f"{data.get('job_name')}{number}"
-    return f"{name}, execution {data.get('id')}: {state}"
+    return f"{data.get('job_name')}{number}, execution {data.get('id')}: {state}"
 
 
 def _about_run(data: Mapping[str, Any]) -> str:

@@ -59,7 +59,7 @@ class EventBuilder:
             return
         data = fact.data
         if data is None and fact.execution_id is not None:
-            data = (await self._executions.get(fact.execution_id)).data()
+            data = (await self._executions.get(fact.execution_id)).event_data()
         at = moment(fact.at) or ""
         for part, event_type in enumerate((fact.type, twin_of(fact.type))):
             if event_type is not None and part > after:

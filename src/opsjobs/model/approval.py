@@ -158,7 +158,7 @@ class Approval:
     decisions: Sequence[Decision] = field(default=())
 
     def data(self) -> dict[str, Any]:
-        """Return an item of GET /approvals, which is also the `data` of its events."""
+        """Return an item of GET /approvals."""
         return {
             "id": self.id,
             "uuid": self.uuid,
@@ -181,6 +181,10 @@ class Approval:
             "decided_by": self.decided_by,
             "reason": self.reason,
         }
+
+    def event_data(self) -> dict[str, Any]:
+        """Return the `data` of its events: all but the text of a command, which stays here."""
+        return {name: value for name, value in self.data().items() if name != "summary"}
 
     def check(
         self,

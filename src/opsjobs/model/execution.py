@@ -262,7 +262,7 @@ class Execution:
     """The line that describes an ad-hoc execution; None for a job, which has a name."""
 
     def data(self) -> dict[str, Any]:
-        """Return the `data` of its events; API responses also have links."""
+        """Return what API responses show of it; they also have links."""
         ended = self.finished_at - self.created_at if self.finished_at else None
         return {
             "id": self.id,
@@ -295,6 +295,10 @@ class Execution:
             "parent": self.parent,
             "retries": list(self.retries),
         }
+
+    def event_data(self) -> dict[str, Any]:
+        """Return the `data` of its events: all but the text of a command, which stays here."""
+        return {name: value for name, value in self.data().items() if name != "summary"}
 
 
 def child_uuid(run: UUID, action: str, attempt: int) -> UUID:

@@ -76,7 +76,7 @@ async def append_approval_event(
 ) -> None:
     """Append the event of an approval to the outbox."""
     await append_event(
-        connection, event, approval.uuid, approval.data(), shard=approval.execution_id
+        connection, event, approval.uuid, approval.event_data(), shard=approval.execution_id
     )
 
 
