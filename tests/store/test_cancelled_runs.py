@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from itertools import accumulate
 
 import pytest
+from psycopg.errors import DeadlockDetected
 
 from kit.ledger_fixtures import Owner, faults, launch, machines, read, says
 from opsjobs.model.approval import ApprovalTerms, Requester
@@ -19,7 +20,7 @@ from opsjobs.model.execution import (
 )
 from opsjobs.model.policy import Policy, Strategy
 from opsjobs.store.executions import Executions
-from opsjobs.store.ledger import CancelledRuns, Ledger, PendingApproval
+from opsjobs.store.ledger import CancelledRuns, Ledger, PendingApproval, cancelled_runs
 from opsjobs.store.paging import PageRequest
 from opsjobs.store.transaction import Database
 from opsjobs.store.workers import Incarnation, Lease
@@ -94,6 +95,39 @@ async def test_it_says_who_asked_and_is_audited_once_for_each_request(database: 
         "where v.type = 'target_run'"
     )
     assert (told["body"]["status"], told["body"]["cancel_proof"]) == ("cancelled", "never_started")
+
+
+async def test_a_repeated_request_is_audited_for_what_it_adds(database: Database) -> None:
+    execution = await launch(database, machines(3))
+    await Owner(database).claim()
+    for targets in (["web-1"], ["web-1"], ["web-1", "web-2"]):
+        assert len((await cancel(database, execution, *targets)).stopping) == len(targets)
+    audited = await database.fetch(
+        "select after from audit_log where action = 'execution.targets_cancelled' order by id"
+    )
+    assert [row["after"]["targets"] for row in audited] == [["web-1"], ["web-2"]]
+
+
+async def test_a_run_that_ends_meanwhile_is_not_counted_as_cancelled(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    execution = await launch(database, machines(3), window=2)
+    owner = Owner(database)
+    claimed = (await owner.claim()).runs
+    end = cancelled_runs.end_cancelled_runs
+
+    async def end_after_the_worker(database: Database, execution_id: int) -> int:
+        ended = await end(database, execution_id)
+        if any(state == "running" for _, state, _ in await runs(database, execution)):
+            await owner.finish(claimed)
+            raise DeadlockDetected
+        return ended
+
+    monkeypatch.setattr(cancelled_runs, "end_cancelled_runs", end_after_the_worker)
+    asked = await cancel(database, execution, "web-1", "web-2", "web-3")
+    assert asked.data() == {"cancelled": 1, "stopping": 0, "ended_before": 2}
+    states = [state for _, state, _ in await runs(database, execution)]
+    assert states == ["succeeded", "succeeded", "cancelled"]
 
 
 async def test_unknown_targets_are_refused_by_name_and_nothing_is_cancelled(

@@ -130,9 +130,9 @@ class ResumedOut(ExecutionOut):
 class CancelledRunsOut(AnswerModel):
     """The outcome of a cancel of single targets."""
 
-    cancelled: int = Field(description="Waited, and have ended now")
+    cancelled: int = Field(description="Have ended as cancelled now")
     stopping: int = Field(description="A worker has them, and stops them")
-    ended_before: int = Field(description="Had ended before, and keep their outcome")
+    ended_before: int = Field(description="Had ended, or ended meanwhile, and keep their outcome")
 
 
 class CancelledOut(ExecutionOut):

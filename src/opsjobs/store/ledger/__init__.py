@@ -146,10 +146,8 @@ class Ledger:
 
         Raises NotFound, Conflict if the execution has ended, or Invalid with unknown targets.
         """
-        return await self._database.retry(
-            lambda: _cancelled_runs.cancel_runs(
-                self._database, execution_id, targets, by=by, reason=reason
-            )
+        return await _cancelled_runs.cancel_runs(
+            self._database, execution_id, targets, by=by, reason=reason
         )
 
     async def pause(self, execution_id: int, *, by: str, reason: str | None) -> None:

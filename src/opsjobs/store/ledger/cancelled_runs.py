@@ -29,9 +29,11 @@ _REQUEST = """
 with cancelled as (
   insert into cancelled_runs (execution_id, target_run_id, cancelled_by, reason)
   select %(id)s, run, %(by)s, %(reason)s from unnest(%(runs)s::bigint[]) as run
-  on conflict do nothing
+  on conflict do nothing returning target_run_id
+), marked as (
+  update job_executions set partly_cancelled = true where id = %(id)s and not partly_cancelled
 )
-update job_executions set partly_cancelled = true where id = %(id)s and not partly_cancelled"""
+select target_run_id from cancelled"""
 _STATES = "select id, status from target_runs where id = any(%s::bigint[])"
 
 # The actions of cancelled runs that wait for an execution they have launched. The result of such an
@@ -55,9 +57,9 @@ class CancelledRuns:
     """The outcome of a request to cancel single runs."""
 
     ended_before: int
-    """Runs that had ended before, and keep their outcome."""
+    """Runs that had ended, or ended by themselves meanwhile, and keep their outcome."""
     cancelled: int
-    """Runs that waited, and have ended now."""
+    """Runs that have ended as cancelled now."""
     stopping: Sequence[int]
     """Ids of the runs that a worker has, which is to stop them."""
 
@@ -81,25 +83,41 @@ async def cancel_runs(
     """Request the cancel of the runs of these targets, and end the waiting ones.
 
     `targets`: ids or names. A repeated call changes nothing; runs that have ended keep their
-    outcome. Raises NotFound, Conflict if the execution has ended, and Invalid with each target that
-    it does not have.
+    outcome. Each of the two steps is retried by itself after a deadlock. Raises NotFound, Conflict
+    if the execution has ended, and Invalid with each target that it does not have.
     """
+    runs = await database.retry(
+        lambda: _request_cancel(database, execution_id, targets, by=by, reason=reason)
+    )
+    still_open = [run["id"] for run in runs if not run["ended"]]
+    await database.retry(lambda: end_cancelled_runs(database, execution_id))
+    states = await database.fetch(_STATES, [still_open])
+    stopping = [state["id"] for state in states if state["status"] in ("waiting", "running")]
+    cancelled = sum(state["status"] == "cancelled" for state in states)
+    return CancelledRuns(
+        ended_before=len(runs) - cancelled - len(stopping),
+        cancelled=cancelled,
+        stopping=stopping,
+    )
+
+
+async def _request_cancel(
+    database: Database,
+    execution_id: int,
+    targets: Sequence[str],
+    *,
+    by: str,
+    reason: str | None,
+) -> Sequence[Mapping[str, Any]]:
+    """Request the cancel of the open runs of these targets; return the runs of all of them."""
     async with database.transaction() as connection:
         await connection.execute(LOCK, {"executions": [execution_id]})
         row = await (await connection.execute(_EXECUTION, {"id": execution_id})).fetchone()
         check_not_ended(execution_id, row)
         runs = await _runs_of(connection, execution_id, targets)
-        still_open = [run for run in runs if not run["ended"]]
-        if still_open:
+        if still_open := [run for run in runs if not run["ended"]]:
             await _request(connection, execution_id, still_open, by=by, reason=reason)
-    await end_cancelled_runs(database, execution_id)
-    states = await database.fetch(_STATES, [[run["id"] for run in still_open]])
-    stopping = [state["id"] for state in states if state["status"] in ("waiting", "running")]
-    return CancelledRuns(
-        ended_before=len(runs) - len(still_open),
-        cancelled=len(still_open) - len(stopping),
-        stopping=stopping,
-    )
+    return runs
 
 
 async def end_cancelled_runs(database: Database, execution_id: int) -> int:
@@ -147,13 +165,17 @@ async def _request(
     by: str,
     reason: str | None,
 ) -> None:
+    """Write the requests that are not there yet, and an audit row that names them."""
     parameters = {"id": execution_id, "by": by, "reason": reason, "runs": [r["id"] for r in runs]}
-    await connection.execute(_REQUEST, parameters)
+    rows = await (await connection.execute(_REQUEST, parameters)).fetchall()
+    new = {row["target_run_id"] for row in rows}
+    if not new:
+        return
     await audit.record(
         connection,
         "execution.targets_cancelled",
         "execution",
         execution_id,
-        after={"targets": [run["target_name"] for run in runs]},
+        after={"targets": [run["target_name"] for run in runs if run["id"] in new]},
         reason=reason,
     )
