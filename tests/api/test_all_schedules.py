@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from typing import Any
 
 from api.kit import Desk, desk, job, problem
@@ -58,12 +59,60 @@ async def test_more_due_times_than_the_limit_are_cut_in_time_order(database: Dat
         await schedule(ada, "hourly", cron="0 * * * *")
         first = (await ada.http.get("/schedules/moments?limit=90")).json()
         assert len(first["moments"]) == 90
-        assert first["complete_until"] == first["moments"][-1]["fire_at"] < first["to"]
+        assert first["moments"][-1]["fire_at"] <= first["complete_until"] < first["to"]
         query = {"from": first["complete_until"], "to": first["to"], "limit": 90}
         rest = (await ada.http.get("/schedules/moments", params=query)).json()
-        assert rest["moments"][0]["fire_at"] > first["complete_until"]
-        for query in ("from=soon", "to=2020-01-01T00:00:00Z", "to=2190-01-01T00:00:00Z"):
+        assert rest["moments"][0]["fire_at"] == first["complete_until"]
+        for query in ("from=soon", "to=2190-01-01T00:00:00Z"):
             problem(await ada.http.get(f"/schedules/moments?{query}"), 422, "invalid_query")
+        for query, why in (
+            ("to=2020-01-01T00:00:00Z", "it has passed"),
+            ("from=2190-01-02T00:00:00Z&to=2190-01-01T00:00:00Z", "it is not after from"),
+        ):
+            refused = await ada.http.get(f"/schedules/moments?{query}")
+            problem(refused, 422, "invalid_query")
+            assert why in refused.json()["detail"]
+
+
+async def test_one_schedule_alone_is_cut_at_the_limit_and_says_so(database: Database) -> None:
+    async with desk(database) as ada:
+        await ada.http.post("/jobs", json=job("backup"))
+        await schedule(ada, "minutely", cron="* * * * *")
+        found = (await ada.http.get("/schedules/moments?limit=5")).json()
+        assert len(found["moments"]) == 5
+        assert found["moments"][-1]["fire_at"] < found["complete_until"] < found["to"]
+
+
+async def test_a_period_has_its_begin_and_not_its_end(database: Database) -> None:
+    hour = datetime.now(UTC).replace(minute=0, second=0, microsecond=0) + timedelta(hours=5)
+    async with desk(database) as ada:
+        await ada.http.post("/jobs", json=job("backup"))
+        await schedule(ada, "hourly", cron="0 * * * *")
+        query = {"from": hour.isoformat(), "to": (hour + timedelta(hours=1)).isoformat()}
+        found = (await ada.http.get("/schedules/moments", params=query)).json()
+        assert [datetime.fromisoformat(one["due_at"]) for one in found["moments"]] == [hour]
+        assert found["complete_until"] == found["to"]
+
+
+async def test_each_hour_of_the_forecast_lists_as_many_as_it_counts_with_jitter(
+    database: Database,
+) -> None:
+    async with desk(database) as ada:
+        await ada.http.post("/jobs", json=job("backup"))
+        await ada.http.post("/calendars", json=FREEZE)
+        await schedule(ada, "often", cron="*/20 * * * *", jitter=7_200)
+        await schedule(ada, "closed", cron="*/30 * * * *", jitter=7_200, calendars=["freeze"])
+        week = (await ada.http.get("/schedules/forecast")).json()
+        counted, listed = [], []
+        for hour, after in pairwise(week["hours"][1:26]):
+            query = {"from": hour["from"], "to": after["from"]}
+            found = (await ada.http.get("/schedules/moments", params=query)).json()["moments"]
+            assert all(hour["from"] <= one["fire_at"] < after["from"] for one in found)
+            closed = sum(one["closed"] is not None for one in found)
+            counted.append((hour["firings"], hour["closed"]))
+            listed.append((len(found) - closed, closed))
+        assert listed == counted
+        assert len(set(listed)) > 1  # the jitter carries them from one hour into another
 
 
 async def test_firings_of_all_schedules_are_listed(database: Database) -> None:

@@ -61,7 +61,7 @@ def test_the_busiest_hours_are_few_and_in_order_of_their_load() -> None:
 def test_a_closed_moment_is_no_load_and_the_list_of_them_ends() -> None:
     week = Week(MONDAY, schedules=1)
     for minute in range(COLLISIONS_SHOWN + 1):
-        week.collide(collision(at(minutes=minute)))
+        week.collide(collision(at(minutes=minute)), at(minutes=minute))
     told = week.data()
     assert (told["firings"], told["closed"], told["hours"][3]["closed"]) == (
         0,

@@ -1,7 +1,7 @@
 /** Tonight: what runs by itself until tomorrow morning, and in the coming week? */
 import { useState } from "preact/hooks";
 import { ask } from "../api/ask.ts";
-import type { Forecast, Hour, UpcomingMoment } from "../api/types.ts";
+import type { Forecast, Hour, UpcomingMoment, UpcomingMoments } from "../api/types.ts";
 import { type Bar, Bars } from "../parts/bars.tsx";
 import { Empty } from "../parts/empty.tsx";
 import { dayWords, timeWords } from "../parts/moment.ts";
@@ -44,14 +44,13 @@ export default function Tonight() {
               <>
                 <Crowd moments={found.moments} />
                 <Entries moments={found.moments} />
-                {found.complete_until !== found.to && (
-                  <p class="dim">
-                    There is more after <Time at={found.complete_until} />.
-                  </p>
-                )}
+                <NotListed found={found} />
               </>
             ) : (
-              <NothingTonight />
+              <>
+                <NothingTonight />
+                <NotListed found={found} />
+              </>
             )
           }
         </Loaded>
@@ -74,6 +73,23 @@ function Entries({ moments }: { moments: readonly UpcomingMoment[] }) {
         <Moment key={`${moment.schedule.id} ${moment.due_at}`} moment={moment} />
       ))}
     </ul>
+  );
+}
+
+/** What the list lacks. */
+function NotListed({ found }: { found: UpcomingMoments }) {
+  const { complete_until, to, left_out } = found;
+  return (
+    <>
+      {complete_until !== to && (
+        <p class="dim">
+          There is more from <Time at={complete_until} /> on.
+        </p>
+      )}
+      {left_out > 0 && (
+        <p class="dim">{countWords(left_out, "schedule")} not looked at: there are too many.</p>
+      )}
+    </>
   );
 }
 
@@ -189,10 +205,8 @@ function weekWords({ firings, schedules, closed, busiest, left_out }: Forecast):
 
 /** What is due in an hour. */
 function InHour({ hour }: { hour: Hour }) {
-  const start = Date.parse(hour.from);
-  // The list begins after its `from`: what is due at the full hour belongs to it.
-  const from = new Date(start - 1_000).toISOString();
-  const to = new Date(start + HOUR_MS - 1).toISOString();
+  const { from } = hour;
+  const to = new Date(Date.parse(from) + HOUR_MS).toISOString();
   const moments = useResource(
     (signal) => ask("GET /schedules/moments", { query: { from, to, limit: LISTED }, signal }),
     [hour.from],
@@ -201,13 +215,16 @@ function InHour({ hour }: { hour: Hour }) {
     <section aria-label={hourWords(hour)} aria-live="polite">
       <h3>{hourWords(hour)}</h3>
       <Loaded resource={moments} what="due times">
-        {(found) =>
-          found.moments.length ? (
-            <Entries moments={found.moments} />
-          ) : (
-            <Empty why="Nothing is due in this hour." />
-          )
-        }
+        {(found) => (
+          <>
+            {found.moments.length ? (
+              <Entries moments={found.moments} />
+            ) : (
+              <Empty why="Nothing is due in this hour." />
+            )}
+            <NotListed found={found} />
+          </>
+        )}
       </Loaded>
     </section>
   );

@@ -114,24 +114,23 @@ async def moments(
     request: Request,
     services: ServicesDep,
     since: Annotated[
-        str | None, Query(alias="from", description="After this time (default: now).")
+        str | None, Query(alias="from", description="From this time on (default: now).")
     ] = None,
     until: Annotated[
         str | None, Query(alias="to", description="Before this time (default: a day later).")
     ] = None,
     limit: Annotated[int, Query(ge=1, le=MOMENTS_LISTED_MAX)] = 200,
 ) -> Response:
-    """List the due times of all enabled schedules in a period, in order.
+    """List the due times of all enabled schedules that fire in a period, in order.
 
-    The period is at most 31 days, and begins now at the earliest. It is listed completely up to
-    `complete_until`. `closed`: the calendar that will skip it.
+    The period (`from` included, `to` not) is at most 31 days, and begins now at the earliest. All
+    that fire before `complete_until` are listed: a request from there on goes on, and may repeat
+    those at that time. `closed`: the calendar that will skip it.
     """
     now = await services.schedule_overview.now()
     begin = max(_instant("from", since) or now, now)
     end = _instant("to", until) or begin + timedelta(days=1)
-    if not begin < end <= begin + PERIOD_MAX:
-        detail = "to: it is not after from, or more than 31 days later. Choose a shorter period."
-        raise Invalid("invalid_query", detail, errors=[FieldError("", detail, "query:to")])
+    _check_period(now, begin, end)
     found = await services.moment_list.list(begin, end, limit, reach(request))
     return JSONResponse(
         {
@@ -142,6 +141,18 @@ async def moments(
             "left_out": found.left_out,
         }
     )
+
+
+def _check_period(now: datetime, begin: datetime, end: datetime) -> None:
+    if end <= now:
+        detail = "to: it has passed, and only what is still to come is listed. Choose a later time."
+    elif end <= begin:
+        detail = "to: it is not after from. Choose a later time."
+    elif end > begin + PERIOD_MAX:
+        detail = "to: it is more than 31 days after the period begins. Choose an earlier time."
+    else:
+        return
+    raise Invalid("invalid_query", detail, errors=[FieldError("", detail, "query:to")])
 
 
 def _instant(parameter: str, text: str | None) -> datetime | None:

@@ -272,7 +272,7 @@ def firings(
 def moments(
     *,
     since: Annotated[
-        str | None, typer.Option("--from", metavar="TIME", help="After this time (default: now).")
+        str | None, typer.Option("--from", metavar="TIME", help="From this time on (default: now).")
     ] = None,
     until: Annotated[
         str | None,
@@ -292,7 +292,9 @@ def moments(
         return
     show_list(answer["moments"], ALL_MOMENTS, output, name="due_at")
     if answer["complete_until"] != answer["to"]:
-        tell(f"there are more due times after {render_time(answer['complete_until'])}: see --limit")
+        tell(
+            f"there are more due times from {render_time(answer['complete_until'])} on: see --limit"
+        )
     if answer["left_out"]:
         tell(f"{pluralize(answer['left_out'], 'schedule')} not looked at: there are too many")
 

@@ -68,10 +68,10 @@ class Week:
             self._targets[minute // 60] += targets
             self._minutes[minute] += 1
 
-    def collide(self, collision: Collision) -> None:
-        """Count a due time that a calendar closes."""
+    def collide(self, collision: Collision, at: datetime) -> None:
+        """Count a due time that a calendar closes, in the hour in which it would fire."""
         self.closed += 1
-        self._closed[int((collision.due_at - self.since).total_seconds() // 3_600)] += 1
+        self._closed[int((at - self.since).total_seconds() // 3_600)] += 1
         if len(self.collisions) < COLLISIONS_SHOWN:
             self.collisions.append(collision)
 

@@ -188,7 +188,7 @@ class UpcomingMomentsOut(AnswerModel):
     moments: list[UpcomingMomentOut]
     from_: Annotated[Timestamp, Field(alias="from")]
     to: Timestamp
-    complete_until: Timestamp = Field(description="All due times up to here are listed")
+    complete_until: Timestamp = Field(description="All that fire before this time are listed")
     left_out: int = Field(description="Schedules that were not looked at: there are too many")
 
 

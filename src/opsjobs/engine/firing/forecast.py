@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 from opsjobs.model.access import Reach
 from opsjobs.model.calendar import Calendar, Closed, Closures
 from opsjobs.model.forecast import Collision, Week
+from opsjobs.model.schedule.draft import JITTER_SECONDS_MAX
 from opsjobs.store.scheduling.calendars import Calendars
 from opsjobs.store.scheduling.schedule_overview import ScheduleOverview, UpcomingSchedule
 
@@ -21,6 +22,10 @@ SECONDS_MAX = 10.0
 MOMENTS_MAX = 500_000
 MOMENTS_OF_ONE_MAX = 10_080
 """One a minute for a week: the limit for one schedule."""
+EARLIER_MAX = 2_000
+"""Due times before the period that are looked at, because jitter may carry them into it."""
+_JITTER_MAX = timedelta(seconds=JITTER_SECONDS_MAX)
+_TICK = timedelta(microseconds=1)
 
 
 class Forecasts:
@@ -110,7 +115,7 @@ def _count_one(
     schedule, table = coming.schedule, coming.schedule.timetable
     left = schedule.definition.max_firings
     allowed = at_most if left is None else min(at_most, max(left - schedule.firings, 0))
-    moments = table.between(now, week.until, allowed + 1)
+    moments = find_due_times(coming, now, week.until, allowed + 1)
     more, moments = moments[allowed:], moments[:allowed]
     if more and allowed == at_most:
         week.cut.append(
@@ -119,11 +124,31 @@ def _count_one(
     closed = closures.check_for(schedule.definition.calendars)
     for due in moments:
         at = table.fire_at(due)
+        if not now <= at < week.until:
+            continue
         if (found := closed(due) or closed(at)) is not None:
-            week.collide(Collision(coming.named, due, found.calendar, found.reason, found.until))
+            collision = Collision(coming.named, due, found.calendar, found.reason, found.until)
+            week.collide(collision, at)
         else:
             week.count(at, coming.targets)
     return len(moments)
+
+
+def find_due_times(
+    coming: UpcomingSchedule, since: datetime, until: datetime, limit: int
+) -> list[datetime]:
+    """Return the due times that may fire from `since` on and before `until`, in order.
+
+    Jitter may carry those into the period that were due before it and have not fired yet: at most
+    EARLIER_MAX. `limit` counts the others.
+    """
+    table = coming.schedule.timetable
+    first = coming.schedule.next_due_at or since
+    begin = min(since, max(first, since - timedelta(seconds=table.jitter_seconds)))
+    return [
+        *table.between(begin - _TICK, since - _TICK, EARLIER_MAX),
+        *table.between(since - _TICK, until - _TICK, limit),
+    ]
 
 
 class ClosureLookup:
@@ -139,5 +164,7 @@ class ClosureLookup:
         key = frozenset(names)
         if key not in self._known:
             named = [self._calendars[name] for name in sorted(key) if name in self._calendars]
-            self._known[key] = Closures(named, self._since, self._until + timedelta(days=2))
+            self._known[key] = Closures(
+                named, self._since - _JITTER_MAX, self._until + timedelta(days=2)
+            )
         return self._known[key].at

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from opsjobs.engine.firing.forecast import ClosureLookup
+from opsjobs.engine.firing.forecast import ClosureLookup, find_due_times
 from opsjobs.model.access import Reach
 from opsjobs.model.calendar import Calendar, Closed
 from opsjobs.model.errors import TooMany
@@ -50,7 +50,9 @@ class UpcomingMoment:
 
 @dataclass(frozen=True, slots=True)
 class UpcomingMoments:
-    """The first due times of a period, complete up to `complete_until`."""
+    """The first due times of a period: all that fire before `complete_until`.
+
+    Of those that fire at that time some may be missing, unless it is the end of the period."""
 
     moments: Sequence[UpcomingMoment]
     complete_until: datetime
@@ -78,10 +80,12 @@ class MomentList:
     async def list(
         self, since: datetime, until: datetime, limit: int, reach: Reach | None = None
     ) -> UpcomingMoments:
-        """Return the first `limit` due times of the schedules within reach, after `since`.
+        """Return the first `limit` due times of the schedules within reach.
 
-        Of each schedule at most `limit` are looked for, so the work grows with the number of
-        schedules. It ends after 10 seconds. Raises TooMany if no turn comes within 5 seconds.
+        Those that fire from `since` on and before `until`: jitter may carry one into the period,
+        or out of it. Of each schedule a bounded number is looked for, so the work grows with the
+        number of schedules. It ends after 10 seconds. Raises TooMany if no turn comes within 5
+        seconds.
         """
         await self._wait_for_turn()
         try:
@@ -114,11 +118,13 @@ class MomentList:
             calendars = await self._calendars.by_names(
                 {name for one in portion for name in one.schedule.definition.calendars}
             )
-            found += await asyncio.to_thread(_moments, portion, calendars, since, complete, limit)
-            found.sort(key=lambda one: (one.fire_at, one.coming.schedule.id))
+            more, complete = await asyncio.to_thread(
+                _moments, portion, calendars, since, complete, limit
+            )
+            found = sorted([*found, *more], key=lambda one: (one.fire_at, one.coming.schedule.id))
             if len(found) > limit:
-                complete = found[limit - 1].fire_at
-            del found[limit:]
+                complete = min(complete, found[limit].fire_at)
+            found = [one for one in found[:limit] if one.fire_at <= complete]
             last = portion[-1].schedule.id
         return UpcomingMoments(found, complete, left_out)
 
@@ -129,15 +135,20 @@ def _moments(
     since: datetime,
     until: datetime,
     limit: int,
-) -> list[UpcomingMoment]:
+) -> tuple[list[UpcomingMoment], datetime]:
+    """Return what fires in the period, and the time before which that is everything."""
     closures = ClosureLookup(calendars, since, until)
-    found = []
+    found, complete = [], until
     for coming in portion:
         definition, table = coming.schedule.definition, coming.schedule.timetable
-        remaining = definition.max_firings
-        allowed = limit if remaining is None else min(limit, remaining - coming.schedule.firings)
+        dues = find_due_times(coming, since, until, limit + 1)
+        if definition.max_firings is not None:
+            del dues[max(definition.max_firings - coming.schedule.firings, 0) :]
+        if sum(due >= since for due in dues) > limit:
+            complete = min(complete, dues[-1])  # those after it fire later than this
         closed = closures.check_for(definition.calendars)
-        for due in table.between(since, until, max(allowed, 0)):
+        for due in dues:
             at = table.fire_at(due)
-            found.append(UpcomingMoment(coming, due, at, closed(due) or closed(at)))
-    return found
+            if since <= at < until:
+                found.append(UpcomingMoment(coming, due, at, closed(due) or closed(at)))
+    return found, complete
