@@ -13,13 +13,14 @@ import psycopg
 import pytest
 
 from kit.ledger_fixtures import Owner, faults, launch, machines, read, says
+from opsjobs.model.access import Grant, Principal, Scope
 from opsjobs.model.approval import Approval, ApprovalStatus, ApprovalTerms, Requester
-from opsjobs.model.errors import Conflict, Forbidden, Invalid, NotFound
+from opsjobs.model.errors import Conflict, Forbidden, Invalid, NotFound, Unavailable
 from opsjobs.model.execution import Execution, ExecutionStatus
 from opsjobs.model.policy import Policy, Strategy
 from opsjobs.store.approvals import Approvals
 from opsjobs.store.execution_log import ExecutionLog
-from opsjobs.store.ledger import Ledger, PendingApproval
+from opsjobs.store.ledger import Ledger, PendingApproval, approvals
 from opsjobs.store.transaction import Database
 
 HASH = "ab" * 32
@@ -302,3 +303,51 @@ async def test_of_concurrent_approve_reject_expire_and_cancel_one_wins(database:
             assert set(ended.counts) <= {"skipped", "cancelled"}
     assert len(seen) > 1, "the race has more than one winner"
     assert await faults(database) == []
+
+
+async def test_only_what_is_within_reach_counts_for_the_limit_of_a_list(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(approvals, "PENDING_READ_MAX", 1)
+    (staging, wanted), (other, _) = await asked(database), await asked(database)
+    async with database.connection() as connection:
+        await connection.execute(
+            "update execution_specs set labels = jsonb_build_object('env', "
+            "case execution_id when %s then 'staging' when %s then 'prod' end)",
+            [staging.id, other.id],
+        )
+    grant = Grant.of_role("manager", Scope.parse("env=staging"))
+    ben = Principal("ben", "user", (grant,), ("manager",), "ben")
+    assert await Ledger(database).find_approvable(ben, nobody) == [wanted.id]
+
+
+async def nobody(name: str, kind: str) -> None:
+    """There is no person behind a requester."""
+
+
+async def test_a_requester_that_cannot_be_looked_up_hides_only_its_approvals(
+    database: Database,
+) -> None:
+    for _ in range(2):
+        first, _ = await asked(database)
+        async with database.connection() as connection:
+            await connection.execute(
+                "update execution_specs set requester = null where execution_id = %s", [first.id]
+            )
+    _, known = await asked(database)
+    open_transactions = []
+
+    async def find(name: str, kind: str) -> Requester | None:
+        open_transactions.extend(
+            await database.fetch(
+                "select pid from pg_stat_activity where datname = current_database() "
+                "and state = 'idle in transaction'"
+            )
+        )
+        calls.append(name)
+        raise Unavailable("the User Service does not answer")
+
+    calls = list[str]()
+    ben = says("ben").principal
+    assert await Ledger(database).find_approvable(ben, find) == [known.id]
+    assert (calls, open_transactions) == (["ada"], [])

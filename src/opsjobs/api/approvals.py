@@ -83,7 +83,10 @@ async def list_(
     page: Annotated[PageRequest, page_of(APPROVALS, also=["can"])],
     can: Annotated[
         Literal["approve"] | None,
-        Query(description="Only pending ones that the caller may approve: of the newest 200."),
+        Query(
+            description="Only pending ones that the caller may approve: of the newest 200 within "
+            "its scopes."
+        ),
     ] = None,
 ) -> Response:
     """List approvals; `status=pending` are those that are open.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from psycopg.types.json import Jsonb
@@ -23,7 +23,7 @@ from opsjobs.model.approval import (
     Requester,
     person_of,
 )
-from opsjobs.model.errors import Conflict, NotFound, Refusal
+from opsjobs.model.errors import Conflict, NotFound, Refusal, Unavailable
 from opsjobs.model.events import EventType
 from opsjobs.model.execution import ErrorCode, RunStatus
 from opsjobs.store import audit
@@ -38,10 +38,11 @@ from opsjobs.store.ledger.approval_rows import (
     start_approved_launch,
 )
 from opsjobs.store.ledger.control import Ending, end_refused, end_waiting
+from opsjobs.store.scope_sql import and_within
 from opsjobs.store.transaction import Connection, Database
 
 PENDING_READ_MAX = 200
-"""The number of pending approvals that are judged for one principal at once."""
+"""The number of pending approvals within reach that are judged for one principal at once."""
 
 RequesterLookup = Callable[[str, str], Awaitable[Requester | None]]
 """Return the person behind a requester that was not stored, given its name and kind."""
@@ -78,8 +79,8 @@ from approvals a join job_executions e on e.id = a.execution_id
 _PENDING = f"""
 {APPROVAL} join job_executions e on e.id = a.execution_id
 where a.status = 'pending' and not e.cancelling
-  and (a.expires_at <= (select opsjobs_now())) is not true
-order by a.id desc limit {PENDING_READ_MAX}"""
+  and (a.expires_at <= (select opsjobs_now())) is not true{{within}}
+order by a.id desc limit %(limit)s"""
 _STATES = """
 select a.id, e.cancelling, s.requested_by, s.requested_by_kind, s.requester, s.job_name, s.labels,
   false as late
@@ -188,45 +189,79 @@ async def find_approvable(
 ) -> list[int]:
     """Return the pending approvals, by id, that the principal may approve, the newest first.
 
-    The newest PENDING_READ_MAX are judged, each as by `decide`. It is not checked whether the plan
-    has changed since the request, because that takes reading all targets.
+    The newest PENDING_READ_MAX within reach are judged, each as by `decide`. It is not checked
+    whether the plan has changed since the request, because that takes reading all targets. One
+    whose requester cannot be looked up now is left out.
     """
-    scopes = principal.reach("approvals:decide")
+    found, requesters = [], _Requesters(find_requester)
+    for candidate in await _load_candidates(database, principal):
+        with suppress(Refusal, Unavailable):
+            requester = None
+            if candidate.stands["requester"] is None:
+                requester = await requesters.find(candidate.stands)
+            candidate.check(principal, requester)
+            found.append(candidate.approval.id)
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Candidate:
+    """A pending approval, with what its check reads."""
+
+    approval: Approval
+    stands: Mapping[str, Any]
+    authors: Sequence[Author] = ()
+    approvers: Sequence[Requester] = ()
+
+    def check(self, principal: Principal, requester: Requester | None = None) -> None:
+        """Raise as `decide` would if the principal approved."""
+        ruling = Ruling(principal, approve=True, requester=requester)
+        _check(self.approval, self.stands, ruling, self.authors, self.approvers)
+
+
+class _Requesters:
+    """Look each requester up once; one that was unavailable is not asked for again."""
+
+    def __init__(self, find: RequesterLookup) -> None:
+        self._find = find
+        self._found: dict[tuple[str, str], Requester | Unavailable | None] = {}
+
+    async def find(self, stands: Mapping[str, Any]) -> Requester | None:
+        """Return the person behind the requester of an execution. Raises Unavailable."""
+        key = (stands["requested_by"], stands["requested_by_kind"])
+        if key not in self._found:
+            try:
+                self._found[key] = await self._find(*key)
+            except Unavailable as failed:
+                self._found[key] = failed
+        found = self._found[key]
+        if isinstance(found, Unavailable):
+            raise found
+        return found
+
+
+async def _load_candidates(database: Database, principal: Principal) -> Sequence[_Candidate]:
+    """Return those that the principal may approve as far as the database knows."""
+    within, reaching = and_within(principal.reach("approvals:decide"), "s.labels")
+    parameters = {"limit": PENDING_READ_MAX, **reaching}
+    candidates = []
     async with database.transaction() as connection:
-        rows = await (await connection.execute(_PENDING)).fetchall()
+        query = _PENDING.format(within=within)
+        rows = await (await connection.execute(query, parameters)).fetchall()
         pending = [parse_approval(row) for row in rows]
         ids = [approval.id for approval in pending]
         states = await (await connection.execute(_STATES, [ids])).fetchall()
         state_by_id = {state["id"]: state for state in states}
-        return [
-            approval.id
-            for approval in pending
-            if scopes.holds(state_by_id[approval.id]["labels"] or {})
-            and await _is_approvable(
-                connection, approval, state_by_id[approval.id], principal, find_requester
-            )
-        ]
-
-
-async def _is_approvable(
-    connection: Connection,
-    approval: Approval,
-    stands: Mapping[str, Any],
-    principal: Principal,
-    find_requester: RequesterLookup,
-) -> bool:
-    ruling = Ruling(principal, approve=True)
-    try:
-        _check(approval, stands, ruling, (), ())
-        if stands["requester"] is None:
-            requester = await find_requester(stands["requested_by"], stands["requested_by_kind"])
-            ruling = replace(ruling, requester=requester)
-        authors = await load_authors(connection, approval.execution_id)
-        approvers = await _approvers(connection, approval.id) if approval.decisions else ()
-        _check(approval, stands, ruling, authors, approvers)
-    except Refusal:
-        return False
-    return True
+        for approval in pending:
+            stands = state_by_id[approval.id]
+            with suppress(Refusal):
+                _Candidate(approval, stands).check(principal)
+                authors = await load_authors(connection, approval.execution_id)
+                approvers = await _approvers(connection, approval.id) if approval.decisions else ()
+                candidate = _Candidate(approval, stands, authors, approvers)
+                candidate.check(principal)
+                candidates.append(candidate)
+    return candidates
 
 
 async def _load_checked(
