@@ -139,12 +139,24 @@ test("a trigger is sent as it was read", () => {
     when: [
       { pointer: "/ref", equals: "refs/heads/main" },
       { header: "X-Event", any_of: ["push", "3", 3, true] },
+      { pointer: "/ref", any_of: ["a,b", '"a', 'b"', "", 'say "a, b"', "\\", " c", "d"] },
       { pointer: "/deleted", exists: false },
     ],
   } as unknown as Trigger;
   const draft = triggerDraft(triggerFields(stored), parameters as unknown as ParameterDraft[]);
   assert.deepEqual(draft.parameters, stored.parameters);
   assert.deepEqual(draft.when, stored.when);
+});
+
+test("values with commas between them may be typed in quotes", () => {
+  const listed = (text: string) => {
+    const conditions = [{ place: "/ref", test: "any_of" as const, text }];
+    const draft = triggerDraft({ ...triggerFields(null), conditions }, []);
+    return draft.when![0]!.any_of;
+  };
+  assert.deepEqual(listed('main, "a,b",dev,'), ["main", "a,b", "dev"]);
+  assert.deepEqual(listed(',"a" b, 3 , "3" ,say "c", d'), ['"a" b', 3, "3", 'say "c"', "d"]);
+  assert.deepEqual(listed(" "), []);
 });
 
 test("what is not saved is left only after a question", () => {

@@ -71,7 +71,7 @@ function conditionOf(found: Record<string, unknown>): Condition {
   if ("exists" in found) return { place, test: found["exists"] ? "exists" : "missing", text: "" };
   if ("matches" in found) return { place, test: "matches", text: String(found["matches"]) };
   if (Array.isArray(found["any_of"]))
-    return { place, test: "any_of", text: found["any_of"].map(written).join(", ") };
+    return { place, test: "any_of", text: found["any_of"].map(writtenInList).join(", ") };
   return { place, test: "equals", text: written(found["equals"]) };
 }
 
@@ -81,6 +81,19 @@ function written(value: unknown): string {
   return typeof scalarOf(value) === "string" && value === value.trim()
     ? value
     : JSON.stringify(value);
+}
+
+/** Beside others, a text that is empty or has a comma or a quote stands in quotes, too. */
+function writtenInList(value: unknown): string {
+  return typeof value === "string" && /^$|[",]/.test(value)
+    ? JSON.stringify(value)
+    : written(value);
+}
+
+/** Return the texts between commas; one in quotes may have commas itself. */
+function itemsOf(text: string): string[] {
+  const found = text.match(/(?:,|^)\s*(?:"(?:[^"\\]|\\.)*"\s*(?=,|$)|[^,]*)/g) ?? [];
+  return found.map((one) => one.replace(/^,/, "").trim()).filter(Boolean);
 }
 
 /** Return the value of a text: true, 3 and "3" as in JSON, anything else as it is. */
@@ -138,7 +151,7 @@ function whenOf(condition: Condition): Record<string, unknown> {
     case "matches":
       return { ...at, matches: condition.text };
     case "any_of":
-      return { ...at, any_of: condition.text.split(",").map(scalarOf) };
+      return { ...at, any_of: itemsOf(condition.text).map(scalarOf) };
     default:
       return { ...at, equals: scalarOf(condition.text) };
   }

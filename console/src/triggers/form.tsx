@@ -150,6 +150,8 @@ const HINTS = {
   value: { label: "Value", hint: "" },
 } as const;
 
+const ANY_OF = "With commas between them; one that has a comma stands in quotes";
+
 /** What a call has to meet; any other is answered, and launches nothing. */
 function Conditions({ fields, error, onChange }: PartProps) {
   const { conditions } = fields;
@@ -178,7 +180,7 @@ function Conditions({ fields, error, onChange }: PartProps) {
           {condition.test !== "exists" && condition.test !== "missing" && (
             <TextField
               label={`Value ${at + 1}`}
-              hint={condition.test === "any_of" ? "With commas between them" : "refs/heads/main"}
+              hint={condition.test === "any_of" ? ANY_OF : "refs/heads/main"}
               mono
               value={condition.text}
               onChange={(text) => set(at, { text })}
