@@ -95,6 +95,18 @@ async def test_a_group_in_use_by_a_job_is_not_deleted(database: Database) -> Non
         problem(await ada.http.post("/target-groups", json={"name": "web"}), 409, "name_taken")
 
 
+async def test_the_old_name_of_a_group_is_not_put_back_into_another(database: Database) -> None:
+    async with desk(database) as ada:
+        await fleet(ada)
+        made = await ada.http.post("/target-groups", json={"name": "prod", "groups": ["web"]})
+        web = (await ada.http.get("/target-groups?name=web")).json()["items"][0]
+        path = f"/target-groups/{made.json()['id']}"
+        renamed = await ada.http.patch(f"/target-groups/{web['id']}", json={"name": "front"})
+        assert renamed.status_code == 200, renamed.text
+        problem(await ada.http.put(path, json=made.json()), 422, "read_only")
+        assert (await ada.http.get(path)).json()["groups"] == ["front"]
+
+
 async def test_a_viewer_reads_groups_and_changes_none(database: Database) -> None:
     async with desk(database) as ada:
         await fleet(ada)

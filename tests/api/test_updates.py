@@ -78,7 +78,21 @@ NOUNS = [
         {"username": "toor"},
         put_lacks={"password": "s3cret-of-the-canary"},
     ),
+    Noun(
+        "/webhooks",
+        {"name": "chat", "url": "https://chat.example.org/hook", "events": ["approval.*"]},
+        {"selector": "env=prod"},
+        read_only="updated_at",
+    ),
+    Noun(
+        "/triggers",
+        {"name": "from-git"},
+        {"enabled": False},
+        made_at="/jobs/{job}/triggers",
+        read_only="updated_at",
+    ),
 ]
+CREDENTIAL = next(noun for noun in NOUNS if noun.path == "/credentials")
 
 
 async def made(ada: Desk, noun: Noun) -> str:
@@ -226,7 +240,7 @@ async def test_a_patched_credential_keeps_its_other_secrets(
     database: Database,
 ) -> None:
     async with desk(database) as ada:
-        path = await made(ada, NOUNS[-1])
+        path = await made(ada, CREDENTIAL)
         assert (await ada.http.patch(path, json={"name": "admin"})).json()["name"] == "admin"
         opened = await ada.services.vault.open_named("admin")
         assert opened is not None
@@ -251,6 +265,38 @@ async def test_concurrent_updates_are_both_kept_or_refused(database: Database) -
             if answer.status_code == 200
         }
         assert set((await ada.http.get(path)).json()["labels"]) == {"env", "rack", *kept}
+
+
+@pytest.mark.parametrize("noun", NOUNS, ids=lambda noun: noun.path)
+async def test_a_put_with_the_state_that_it_has_read_undoes_no_other_change(
+    database: Database, noun: Noun
+) -> None:
+    async with desk(database) as ada:
+        path = await made(ada, noun)
+        shown = (await ada.http.get(path)).json()
+        state = "version" if "version" in shown else "updated_at"
+        answer = await ada.http.patch(path, json=noun.change, headers=ANY)
+        assert answer.status_code == 200, answer.text
+        body = {**shown, **(noun.put_lacks or {})}
+        told = problem(await ada.http.put(path, json=body, headers=ANY), 422, "read_only")
+        wrong = {error["pointer"][1:] for error in told["errors"]}
+        assert state in wrong
+        stateless = {name: value for name, value in body.items() if name not in wrong}
+        assert (await ada.http.put(path, json=stateless, headers=ANY)).status_code == 200
+
+
+async def test_of_puts_of_one_state_at_the_same_moment_one_is_made(database: Database) -> None:
+    async with desk(database) as ada:
+        for noun, field in ((NOUNS[0], "host"), (NOUNS[1], "description")):
+            path = await made(ada, noun)
+            shown = (await ada.http.get(path)).json()
+            answers = await asyncio.gather(
+                *(ada.http.put(path, json={**shown, field: f"n{n}"}) for n in range(8))
+            )
+            made_it = [answer for answer in answers if answer.status_code == 200]
+            assert len(made_it) == 1, [answer.text for answer in answers]
+            assert {answer.status_code for answer in answers} <= {200, 412, 422}
+            assert (await ada.http.get(path)).json()[field] == made_it[0].json()[field]
 
 
 @pytest.mark.parametrize(

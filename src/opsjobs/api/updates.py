@@ -47,8 +47,8 @@ class Stored(Protocol):
 class Edit(Generic[Draft]):
     """Draft that replaces a stored object.
 
-    `basis`: for PATCH, the `updated_at` of the version it was merged onto, which must not have
-    changed since. None for PUT, which has the whole object.
+    `basis`: the `updated_at` of the version that it was made from, which must not have changed
+    since. None for a PUT without the field of `_state`: it applies to any version.
     """
 
     draft: Draft
@@ -79,12 +79,14 @@ def edit(
         if not isinstance(body, dict):
             return Edit(_validated(model, body))
         shown = stored.data()
-        given = _check_read_only(model, shown, _in_snake_case(model, shown, body), volatile)
+        written = _in_snake_case(model, shown, body)
+        given = _check_read_only(model, shown, written, volatile)
         base = {name: value for name, value in shown.items() if name in model.model_fields}
         if adapt is not None:
             base = adapt(stored, base, given)
         if request.method != "PATCH":
-            return Edit(_validated(model, _as_shown(shown, base, given)))
+            draft = _validated(model, _as_shown(shown, base, given))
+            return Edit(draft, stored.updated_at if _state(shown) in written else None)
         if hidden is not None:
             base |= await hidden(request, stored, given)
         return Edit(
@@ -175,13 +177,19 @@ def _check_read_only(
         for name in body
         if (name in shown or name in volatile) and name not in model.model_fields
     ]
-    # If there is a version, only that identifies the state that was read: other changes, such as a
-    # pause, also change `updated_at`.
-    ignored = {*volatile, "updated_at"} if "version" in shown else set(volatile)
+    ignored = {*volatile, "updated_at"} - {_state(shown)}
     wrong = [name for name in read_only if name not in ignored and body[name] != shown[name]]
     if wrong:
         raise _read_only(wrong, shown, body)
     return {name: value for name, value in body.items() if name not in read_only}
+
+
+def _state(shown: Mapping[str, Any]) -> str:
+    """Return the field that identifies the state that was read.
+
+    If there is a version, that is it: other changes, such as a pause, also change `updated_at`.
+    """
+    return "version" if "version" in shown else "updated_at"
 
 
 def _read_only(names: Sequence[str], shown: Mapping[str, Any], body: Json) -> Invalid:

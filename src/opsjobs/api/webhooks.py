@@ -129,7 +129,7 @@ async def replace(
         edit(
             WebhookDraft,
             load_webhook,
-            volatile=["failures", "failing_since", "disabled_reason", "updated_at", *FIELDS],
+            volatile=["failures", "failing_since", "disabled_reason", *FIELDS],
         ),
     ],
 ) -> Response:

@@ -89,7 +89,8 @@ _RENAME = (
     """update targets set groups = array_replace(groups, %(old)s, %(name)s), version = version + 1,
     updated_at = opsjobs_now()
     where groups @> array[%(old)s::text]""",
-    """update target_groups set groups = array_replace(groups, %(old)s, %(name)s)
+    """update target_groups set groups = array_replace(groups, %(old)s, %(name)s),
+    updated_at = opsjobs_now()
     where groups @> array[%(old)s::text]""",
 )
 _HOLDERS = """

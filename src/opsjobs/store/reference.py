@@ -84,14 +84,14 @@ async def lock(connection: Connection, noun: str, ref: str | int, select: str) -
 
 
 def check_basis(noun: str, ref: str | int, changed: datetime, basis: datetime | None) -> None:
-    """Raise Precondition(412) if a locked object was changed after a PATCH has read it.
+    """Raise Precondition(412) if a locked object was changed after the request has read it.
 
-    `basis`: the time of the change that was read; None if the whole is replaced.
+    `basis`: the time of the change that was read; None if any state is replaced.
     """
     if basis is not None and changed != basis:
         detail = (
-            f"The {noun} {ref} was changed by another request at the same moment. Send the "
-            f"change again."
+            f"The {noun} {ref} was changed by another request at the same moment. Read it "
+            "again, and send the change again."
         )
         raise Precondition("stale_version", detail, status=412)
 
