@@ -1,5 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { RequestError } from "../src/api/problem.ts";
+import { inWords } from "../src/api/stale.ts";
 import type { ParameterDraft, Schedule, ShownTarget, Trigger } from "../src/api/types.ts";
 import { readYaml } from "../src/jobs/yaml-body.ts";
 import {
@@ -134,7 +136,7 @@ test("a trigger is sent as it was read", () => {
   const parameters = [{ name: "branch" }, { name: "level", type: "integer" }, { name: "rest" }];
   const stored = {
     ...{ name: "push", description: "", verify: "github", max_calls_per_minute: 6 },
-    ...{ expires_at: null, enabled: true },
+    ...{ expires_at: null, enabled: true, updated_at: "2026-11-25T09:00:00.000Z" },
     parameters: { branch: { pointer: "/ref" }, level: { value: 3 } },
     when: [
       { pointer: "/ref", equals: "refs/heads/main" },
@@ -143,20 +145,41 @@ test("a trigger is sent as it was read", () => {
       { pointer: "/deleted", exists: false },
     ],
   } as unknown as Trigger;
-  const draft = triggerDraft(triggerFields(stored), parameters as unknown as ParameterDraft[]);
+  const asked = parameters as unknown as ParameterDraft[];
+  const draft = triggerDraft(triggerFields(stored), asked, stored) as unknown as Trigger;
   assert.deepEqual(draft.parameters, stored.parameters);
   assert.deepEqual(draft.when, stored.when);
+  assert.equal(draft.updated_at, stored.updated_at, "a change meanwhile is refused");
+  assert.ok(!("updated_at" in triggerDraft(triggerFields(null), asked, null)));
 });
 
 test("values with commas between them may be typed in quotes", () => {
   const listed = (text: string) => {
     const conditions = [{ place: "/ref", test: "any_of" as const, text }];
-    const draft = triggerDraft({ ...triggerFields(null), conditions }, []);
+    const draft = triggerDraft({ ...triggerFields(null), conditions }, [], null);
     return draft.when![0]!.any_of;
   };
   assert.deepEqual(listed('main, "a,b",dev,'), ["main", "a,b", "dev"]);
   assert.deepEqual(listed(',"a" b, 3 , "3" ,say "c", d'), ['"a" b', 3, "3", 'say "c"', "d"]);
   assert.deepEqual(listed(" "), []);
+});
+
+test("a refusal of an old version names no field that the form does not have", () => {
+  const refused = (pointer: string, code = "read_only") =>
+    inWords(
+      new RequestError({
+        ...{ type: "about:blank", title: "Invalid", status: 422, code, request_id: "r-1" },
+        detail: `${pointer}: version is read-only: it is 4, not 3.`,
+        errors: [{ pointer, detail: "version is read-only", code }],
+      }),
+    );
+  for (const pointer of ["/version", "/updated_at"]) {
+    const said = refused(pointer);
+    assert.match(said.message, /^Somebody has changed this meanwhile/);
+    assert.deepEqual([said.errors, said.code, said.requestId], [[], "read_only", "r-1"]);
+  }
+  assert.match(refused("/owner").message, /^\/owner/);
+  assert.match(refused("/version", "invalid").message, /^\/version/);
 });
 
 test("what is not saved is left only after a question", () => {

@@ -1,6 +1,7 @@
 /** Users that are kept here. */
 import { useState } from "preact/hooks";
 import { ask } from "../api/ask.ts";
+import { asRead } from "../api/stale.ts";
 import type { User } from "../api/types.ts";
 import { Confirm, Dialog } from "../parts/dialog.tsx";
 import { Empty } from "../parts/empty.tsx";
@@ -27,6 +28,10 @@ export function Users() {
   );
   const [open, setOpen] = useState<Open>(null);
   const close = () => setOpen(null);
+  const closeAndReload = () => {
+    close();
+    void list.restart();
+  };
   const toggle = async (user: User) => {
     const path = { id: String(user.id) };
     await (user.disabled
@@ -63,10 +68,8 @@ export function Users() {
           )
         }
       </Loaded>
-      {open?.what === "add" && <UserDialog user={null} onDone={list.restart} onClose={close} />}
-      {open?.what === "change" && (
-        <UserDialog user={open.user} onDone={list.restart} onClose={close} />
-      )}
+      {open?.what === "add" && <UserDialog user={null} onClose={closeAndReload} />}
+      {open?.what === "change" && <UserDialog user={open.user} onClose={closeAndReload} />}
       {open?.what === "logins" && <UserLogins user={open.user} onClose={close} />}
       {open?.what === "delete" && (
         <Confirm
@@ -153,11 +156,10 @@ function columnsOf(
 interface UserDialogProps {
   /** Null: a new one. */
   user: User | null;
-  onDone: () => Promise<void>;
   onClose: () => void;
 }
 
-function UserDialog({ user, onDone, onClose }: UserDialogProps) {
+function UserDialog({ user, onClose }: UserDialogProps) {
   const first = user?.grants[0];
   const role = ROLES.find((one) => one === first?.role);
   const [name, setName] = useState(user?.name ?? "");
@@ -169,11 +171,11 @@ function UserDialog({ user, onDone, onClose }: UserDialogProps) {
     own && user ? grantsOf(fields, user.grants).slice(1) : grantsOf(fields, user?.grants.slice(1));
   const save = async () => {
     if (user) {
-      const body = { name, grants, disabled: user.disabled, password: password || null };
+      const given = { name, grants, disabled: user.disabled, password: password || null };
+      const body = { ...given, ...asRead(user) };
       await ask("PUT /users/{id}", { path: { id: String(user.id) }, body });
     } else await ask("POST /users", { body: { name, password, grants } });
     toast(user ? `${name} is changed` : `${name} can log in`);
-    await onDone();
     onClose();
   };
   return (

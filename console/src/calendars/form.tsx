@@ -1,6 +1,7 @@
 /** A new calendar, or a changed one: a name, what it means, and its windows. */
 import { useState } from "preact/hooks";
 import { ask, type RequestError } from "../api/ask.ts";
+import { asRead } from "../api/stale.ts";
 import type { Calendar, CalendarDraft, CalendarKind, Window } from "../api/types.ts";
 import { Dialog } from "../parts/dialog.tsx";
 import { Field, Form, faultOf, NameField, Select, TextField } from "../parts/form.tsx";
@@ -50,11 +51,10 @@ function windowOf(fields: WindowFields): Record<string, unknown> {
 interface CalendarFormProps {
   /** Null: a new one. */
   calendar: Calendar | null;
-  onDone: () => Promise<void>;
   onClose: () => void;
 }
 
-export function CalendarForm({ calendar, onDone, onClose }: CalendarFormProps) {
+export function CalendarForm({ calendar, onClose }: CalendarFormProps) {
   const [name, setName] = useState(calendar?.name ?? "");
   const [description, setDescription] = useState(calendar?.description ?? "");
   const [kind, setKind] = useState<CalendarKind>(calendar?.kind ?? "blackout");
@@ -66,11 +66,11 @@ export function CalendarForm({ calendar, onDone, onClose }: CalendarFormProps) {
     const body = {
       ...{ name, description, kind, timezone },
       windows: windows.map(windowOf),
+      ...(calendar && asRead(calendar)),
     } as CalendarDraft;
     if (calendar) await ask("PUT /calendars/{id}", { path: { id: String(calendar.id) }, body });
     else await ask("POST /calendars", { body });
     toast(`${name} was ${calendar ? "changed" : "created"}. Schedules that name it follow it.`);
-    await onDone();
     onClose();
   };
   return (

@@ -1,6 +1,7 @@
 /** A new group of targets, or a changed one. */
 import { useState } from "preact/hooks";
 import { ask } from "../api/ask.ts";
+import { asRead } from "../api/stale.ts";
 import type { Group } from "../api/types.ts";
 import { Dialog } from "../parts/dialog.tsx";
 import { Form, faultOf, NameField, TextField } from "../parts/form.tsx";
@@ -13,11 +14,10 @@ interface GroupFormProps {
   group: Group | null;
   /** Names of all groups, for those that it contains. */
   names: readonly string[];
-  onDone: () => void;
   onClose: () => void;
 }
 
-export function GroupForm({ group, names, onDone, onClose }: GroupFormProps) {
+export function GroupForm({ group, names, onClose }: GroupFormProps) {
   const [name, setName] = useState(group?.name ?? "");
   const [description, setDescription] = useState(group?.description ?? "");
   const [selector, setSelector] = useState(group?.selector ?? "");
@@ -28,12 +28,13 @@ export function GroupForm({ group, names, onDone, onClose }: GroupFormProps) {
       description: description.trim(),
       selector: selector.trim() || null,
       groups: listOf(groups),
+      ...(group && asRead(group)),
     };
     // Targets that name it stay as they are: the form does not send them.
     if (group) await ask("PUT /target-groups/{id}", { path: { id: String(group.id) }, body });
     else await ask("POST /target-groups", { body });
     toast(`${body.name} was ${group ? "changed" : "created"}`);
-    onDone();
+    onClose();
   };
   return (
     <Dialog title={group ? `Change ${group.name}` : "New group"} onClose={onClose}>

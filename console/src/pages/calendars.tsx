@@ -27,6 +27,11 @@ export default function Calendars() {
   const [adding, setAdding] = useState(false);
   const [changed, setChanged] = useState<Calendar | null>(null);
   const [deleted, setDeleted] = useState<Calendar | null>(null);
+  const close = () => {
+    setAdding(false);
+    setChanged(null);
+    void list.restart();
+  };
   const may = mayDoEverywhere("schedules:manage");
   return (
     <div class="stack">
@@ -62,12 +67,7 @@ export default function Calendars() {
           </>
         )}
       </Loaded>
-      {adding && (
-        <CalendarForm calendar={null} onDone={list.restart} onClose={() => setAdding(false)} />
-      )}
-      {changed && (
-        <CalendarForm calendar={changed} onDone={list.restart} onClose={() => setChanged(null)} />
-      )}
+      {(adding || changed) && <CalendarForm calendar={changed} onClose={close} />}
       {deleted && (
         <Confirm
           title={`Delete ${deleted.name}?`}

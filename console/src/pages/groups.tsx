@@ -58,11 +58,10 @@ export default function Groups() {
         <GroupForm
           group={open.what === "change" ? open.group : null}
           names={names}
-          onDone={() => {
+          onClose={() => {
             close();
             void list.restart();
           }}
-          onClose={close}
         />
       )}
       {open?.what === "delete" && (

@@ -164,19 +164,13 @@ function Edit({ trigger, onChange, onClose }: ShownProps & { onClose: () => void
     (signal) => ask("GET /jobs/{id}", { path: { id: String(trigger.job_id) }, signal }),
     [trigger.job_id],
   );
+  const close = () => {
+    onClose();
+    void onChange();
+  };
   return (
     <Loaded resource={job} what="the job">
-      {(found) => (
-        <TriggerForm
-          job={found}
-          trigger={trigger}
-          onDone={() => {
-            onClose();
-            void onChange();
-          }}
-          onClose={onClose}
-        />
-      )}
+      {(found) => <TriggerForm job={found} trigger={trigger} onDone={close} onClose={close} />}
     </Loaded>
   );
 }

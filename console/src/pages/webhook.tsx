@@ -121,6 +121,10 @@ type Open = "edit" | "rotate" | "delete" | { secret: string } | null;
 function Actions({ webhook, changed, watch }: ActionsProps) {
   const [open, setOpen] = useState<Open>(null);
   const close = () => setOpen(null);
+  const closeAndReload = () => {
+    close();
+    void changed();
+  };
   const path = { id: String(webhook.id) };
   const test = async () => {
     const queued = await ask("POST /webhooks/{id}/test", { path });
@@ -159,14 +163,7 @@ function Actions({ webhook, changed, watch }: ActionsProps) {
         }}
       />
       {open === "edit" && (
-        <WebhookForm
-          webhook={webhook}
-          onDone={() => {
-            close();
-            void changed();
-          }}
-          onClose={close}
-        />
+        <WebhookForm webhook={webhook} onDone={closeAndReload} onClose={closeAndReload} />
       )}
       {open === "rotate" && (
         <Confirm

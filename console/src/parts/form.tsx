@@ -2,6 +2,7 @@
 import { type ComponentChildren, cloneElement, type VNode } from "preact";
 import { useEffect, useId, useRef, useState } from "preact/hooks";
 import { RequestError } from "../api/problem.ts";
+import { inWords } from "../api/stale.ts";
 import { leave, setUnsaved } from "../state/unsaved.ts";
 import { Trouble } from "./trouble.tsx";
 
@@ -193,7 +194,7 @@ export function Form(props: FormProps) {
     } catch (failed) {
       mark(true);
       if (!(failed instanceof RequestError)) throw failed;
-      setError(failed);
+      setError(inWords(failed));
     } finally {
       setBusy(false);
     }

@@ -113,7 +113,10 @@ export function TargetActions({ target, onChange }: ActionsProps) {
             if (name === target.name) onChange();
             else go(`/targets/${encodeURIComponent(name)}`);
           }}
-          onClose={close}
+          onClose={() => {
+            close();
+            onChange();
+          }}
         />
       )}
       {open === "delete" && <DeleteDialog target={target} onClose={close} />}

@@ -1,4 +1,5 @@
 /** The fields of a trigger's form, as typed, and the draft that they make. */
+import { asRead } from "../api/stale.ts";
 import type { JobTriggerDraft, ParameterDraft, Trigger } from "../api/types.ts";
 import { textOf, valuesOf } from "../launch/parameters.ts";
 
@@ -109,9 +110,11 @@ export function scalarOf(text: string): string | number | boolean {
   return typed;
 }
 
+/** Return the draft that the fields make. `stored`: the trigger that it replaces. */
 export function draftOf(
   fields: TriggerFields,
   parameters: readonly ParameterDraft[],
+  stored: Trigger | null,
 ): JobTriggerDraft {
   const perMinute = fields.perMinute.trim();
   const draft = {
@@ -130,6 +133,7 @@ export function draftOf(
     max_calls_per_minute: /^\d{1,15}$/.test(perMinute) ? Number(perMinute) : perMinute,
     expires_at: fields.expiresAt.trim() || null,
     enabled: fields.enabled,
+    ...(stored && asRead(stored)),
   };
   return draft as unknown as JobTriggerDraft;
 }

@@ -29,14 +29,16 @@ interface TriggerFormProps {
 }
 
 export function TriggerForm({ job, trigger, onDone, onClose }: TriggerFormProps) {
-  const [fields, setFields] = useState(() => fieldsOf(trigger));
+  // As it was when the form opened.
+  const [stored] = useState(trigger);
+  const [fields, setFields] = useState(() => fieldsOf(stored));
   const [made, setMade] = useState<{ trigger: Trigger; secret: string } | null>(null);
   const change = (some: Partial<TriggerFields>) => setFields({ ...fields, ...some });
   const asked = job.parameters.filter((one) => !one.from_credential);
   const save = async () => {
-    const body = draftOf(fields, asked);
-    if (trigger) {
-      onDone(await ask("PUT /triggers/{id}", { path: { id: String(trigger.id) }, body }));
+    const body = draftOf(fields, asked, stored);
+    if (stored) {
+      onDone(await ask("PUT /triggers/{id}", { path: { id: String(stored.id) }, body }));
       return toast(`${body.name} was changed`);
     }
     const answer = await ask("POST /jobs/{id}/triggers", { path: { id: String(job.id) }, body });
@@ -46,11 +48,11 @@ export function TriggerForm({ job, trigger, onDone, onClose }: TriggerFormProps)
   if (made) return <TriggerSecret {...made} onClose={() => onDone(made.trigger)} />;
   return (
     <Dialog
-      title={trigger ? `Change ${trigger.name}` : `New trigger of ${job.name}`}
+      title={stored ? `Change ${stored.name}` : `New trigger of ${job.name}`}
       wide
       onClose={onClose}
     >
-      <Form verb={trigger ? "Save" : "Create the trigger"} onSubmit={save} onCancel={onClose}>
+      <Form verb={stored ? "Save" : "Create the trigger"} onSubmit={save} onCancel={onClose}>
         {(error) => (
           <>
             <NameField name={fields.name} onChange={(name) => change({ name })} error={error} />
@@ -90,7 +92,7 @@ export function TriggerForm({ job, trigger, onDone, onClose }: TriggerFormProps)
               checked={fields.enabled}
               onChange={(enabled) => change({ enabled })}
             />
-            {trigger && <p class="small dim">It launches the job in your name from then on.</p>}
+            {stored && <p class="small dim">It launches the job in your name from then on.</p>}
           </>
         )}
       </Form>

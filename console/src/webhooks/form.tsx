@@ -1,6 +1,7 @@
 /** A new webhook, or a changed one. Its secret is shown this once. */
 import { useState } from "preact/hooks";
 import { ask } from "../api/ask.ts";
+import { asRead } from "../api/stale.ts";
 import type { Webhook } from "../api/types.ts";
 import { Dialog } from "../parts/dialog.tsx";
 import { Check, Form, faultOf, NameField, TextField } from "../parts/form.tsx";
@@ -24,11 +25,13 @@ interface WebhookFormProps {
 }
 
 export function WebhookForm({ webhook, onDone, onClose }: WebhookFormProps) {
-  const [name, setName] = useState(webhook?.name ?? "");
-  const [url, setUrl] = useState(webhook?.url ?? "");
-  const [events, setEvents] = useState((webhook?.events ?? ["execution.failed"]).join(", "));
-  const [selector, setSelector] = useState(webhook?.selector ?? "");
-  const [enabled, setEnabled] = useState(webhook?.enabled ?? true);
+  // As it was when the form opened.
+  const [stored] = useState(webhook);
+  const [name, setName] = useState(stored?.name ?? "");
+  const [url, setUrl] = useState(stored?.url ?? "");
+  const [events, setEvents] = useState((stored?.events ?? ["execution.failed"]).join(", "));
+  const [selector, setSelector] = useState(stored?.selector ?? "");
+  const [enabled, setEnabled] = useState(stored?.enabled ?? true);
   const [made, setMade] = useState<{ webhook: Webhook; secret: string } | null>(null);
   const save = async () => {
     const body = {
@@ -37,9 +40,10 @@ export function WebhookForm({ webhook, onDone, onClose }: WebhookFormProps) {
       events: listOf(events),
       selector: selector.trim() || null,
       enabled,
+      ...(stored && asRead(stored)),
     };
-    if (webhook) {
-      onDone(await ask("PUT /webhooks/{id}", { path: { id: String(webhook.id) }, body }));
+    if (stored) {
+      onDone(await ask("PUT /webhooks/{id}", { path: { id: String(stored.id) }, body }));
       return toast(`${body.name} was changed`);
     }
     const answer = await ask("POST /webhooks", { body });
@@ -57,8 +61,8 @@ export function WebhookForm({ webhook, onDone, onClose }: WebhookFormProps) {
       </SecretOnce>
     );
   return (
-    <Dialog title={webhook ? `Change ${webhook.name}` : "New webhook"} onClose={onClose}>
-      <Form verb={webhook ? "Save" : "Create the webhook"} onSubmit={save} onCancel={onClose}>
+    <Dialog title={stored ? `Change ${stored.name}` : "New webhook"} onClose={onClose}>
+      <Form verb={stored ? "Save" : "Create the webhook"} onSubmit={save} onCancel={onClose}>
         {(error) => (
           <>
             <NameField name={name} onChange={setName} error={error} />
