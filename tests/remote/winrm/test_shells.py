@@ -14,7 +14,7 @@ import pytest
 from contract.conftest import Latch, collect
 from contract.durable_machines import first
 from kit.windows_hosts import until, windows_host
-from kit.windows_runs import runs, wide
+from kit.windows_runs import break_spool, runs, wide
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import CancelProof, ErrorCode
 from opsjobs.remote.session import CancelOutcome, RemoteExit
@@ -22,9 +22,11 @@ from opsjobs.remote.shell_owners import ShellOwners
 from opsjobs.remote.winrm import host as hosts
 from opsjobs.remote.winrm import messages
 from opsjobs.remote.winrm.connect import WinrmConnector
+from opsjobs.remote.winrm.connection import Connection
 from opsjobs.remote.winrm.host import WinrmHost
 from opsjobs.remote.winrm.messages import ProtocolError
 from opsjobs.remote.winrm.pool import WinrmPool
+from opsjobs.remote.winrm.programs import launch_line, launch_spool
 from opsjobs.standalone.lab.wsman.service import LabQuotas
 
 KILLED = CancelOutcome(CancelProof.KILLED, RemoteExit(None, "KILL", "cancel"))
@@ -122,6 +124,46 @@ async def test_a_cancel_in_a_borrowed_shell_outlives_the_helper_that_lent_it(
         assert await cancel == CancelOutcome(CancelProof.NEVER_STARTED)
         await until(lambda: on.shells == 0)
         latch.open()
+
+
+GATED_CANCEL = """
+def _cancel(self, cancel=LabSpool.cancel):
+    while not Path("{gate}").exists():
+        time.sleep(0.01)
+    cancel(self)
+
+
+LabSpool.cancel = _cancel
+"""
+
+
+async def test_the_cancel_of_a_direct_command_ends_no_other_cancel(tmp_path: Path) -> None:
+    async with runs(LabQuotas(shells=2)) as on:
+        gate = tmp_path / "gate"
+        break_spool(on, GATED_CANCEL.format(gate=gate))
+        async with on.pool.session(wide(on.host, 10)) as session:
+            direct = await session.start("echo up; exec sleep 60")
+            await first(direct, 3)
+            order = on.order("echo up; sleep 60")
+            await first(await on.durable.begin(order, on.identity), 3)
+            cancel = asyncio.create_task(on.durable.cancel(order.key, 0.0))
+            shells = on.host.server.service.shells
+            await until(lambda: sum(len(shell.commands) for shell in shells.values()) == 3)
+            assert await direct.kill(5.0) is CancelProof.KILLED
+            gate.touch()
+            assert await cancel == KILLED
+
+
+async def test_shells_of_helpers_are_lent_to_few_and_those_of_commands_to_none() -> None:
+    host = WinrmHost("win-1", connect=_connect_never)
+    for launch in (launch_line("ver"), launch_spool({"op": "look"})):
+        host._busy.append(hosts.Shell(str(uuid4()), hosts.shell_key(launch)))
+    _, helpers = host._busy
+    assert [host._borrow() for _ in range(5)] == [helpers] * 3 + [None] * 2
+
+
+async def _connect_never() -> Connection:
+    raise AssertionError("it asks for nothing")
 
 
 async def test_a_cancel_has_a_connection_although_every_input_waits_for_its_command() -> None:

@@ -21,7 +21,7 @@ from opsjobs.remote.shell_owners import ShellOwners
 from opsjobs.remote.winrm import messages
 from opsjobs.remote.winrm.connection import Connection, Disconnected, WsmanFault
 from opsjobs.remote.winrm.messages import ProtocolError, WsmanMessage
-from opsjobs.remote.winrm.programs import HOST_IDLE_SECONDS, Launch
+from opsjobs.remote.winrm.programs import HELPER_IDLE_SECONDS, HOST_IDLE_SECONDS, Launch
 from opsjobs.telemetry import log
 
 COMMANDS_MAX = 25
@@ -37,8 +37,8 @@ MORE_CONNECTIONS = 2 * INPUTS_MAX
 Each running command holds one with its long poll.
 """
 KEPT_SHELLS_MAX = 2
-SHELL_USERS_MAX = 20
-"""Concurrent commands in one shell: Windows allows 25 processes."""
+SHELL_USERS_MAX = 4
+"""Concurrent helpers in one shell, two processes each: old hosts allow 15 in one shell."""
 IDLE_SECONDS = 55.0
 """Windows closes an idle connection after about two minutes."""
 SHELL_IDLE_SECONDS = 120.0
@@ -92,7 +92,7 @@ class Shell:
     used: bool = False
     resource: str = messages.CMD
     users: int = 1
-    """The commands in it that are followed: a cancel may borrow it."""
+    """The commands in it that are followed: a cancel may borrow a shell of helpers."""
     is_ending: bool = False
     """True if it is deleted when the last of them has ended."""
     is_left: bool = False
@@ -234,21 +234,21 @@ class WinrmHost:
     async def _take_urgent(self, key: ShellKey) -> Shell:
         """Create a shell, or borrow one if the host allows no more. Raises as `take_shell`.
 
-        If no shell here runs a command, those that are kept are deleted, and then it waits, but
+        If no shell here can be borrowed, those that are kept are deleted, and then it waits, but
         not behind starts.
         """
         until = time.monotonic() + PLACE_SECONDS
         self._urgent += 1
         try:
             while True:
-                if self._waiting.locked() and (shell := self._borrow(key)) is not None:
+                if self._waiting.locked() and (shell := self._borrow()) is not None:
                     return shell
                 self._freed.clear()
                 made = await self._try_create(lambda: self._build(key))
                 if isinstance(made, Shell):
                     self._busy.append(made)
                     return made
-                if (shell := self._borrow(key)) is not None:
+                if (shell := self._borrow()) is not None:
                     return shell
                 if time.monotonic() > until:
                     raise self._busy_host(made)
@@ -259,12 +259,17 @@ class WinrmHost:
         finally:
             self._urgent -= 1
 
-    def _borrow(self, key: ShellKey) -> Shell | None:
-        """Return the shell for one more command, best one with the same variables and folder."""
-        lenders = [shell for shell in self._busy if shell.users < SHELL_USERS_MAX]
-        found = min(
-            lenders, key=lambda shell: (shell.key[:2] != key[:2], shell.users), default=None
-        )
+    def _borrow(self) -> Shell | None:
+        """Return a shell of helpers for one more of them, the one with the fewest.
+
+        Never that of a direct command: its cancel deletes the shell, and all that runs in it.
+        """
+        lenders = [
+            shell
+            for shell in self._busy
+            if shell.key[2] == HELPER_IDLE_SECONDS and shell.users < SHELL_USERS_MAX
+        ]
+        found = min(lenders, key=lambda shell: shell.users, default=None)
         if found is not None:
             found.users += 1
         return found
