@@ -24,7 +24,8 @@ from opsjobs.remote.winrm import host as hosts
 from opsjobs.remote.winrm.connect import WinrmConnector
 from opsjobs.remote.winrm.host import SHELL_GONE
 from opsjobs.remote.winrm.pool import WinrmPool
-from opsjobs.remote.winrm.process import OPERATION_TIMEOUT
+from opsjobs.remote.winrm.process import OPERATION_TIMEOUT, REFUSED_MAX
+from opsjobs.standalone.lab.wsman.envelopes import WsmanRefusal
 from opsjobs.standalone.lab.wsman.service import LabQuotas
 
 
@@ -234,6 +235,42 @@ async def test_a_command_whose_input_was_refused_is_lost_and_ended(fault: int, s
         assert "input was cut off" in lost.value.message
         assert str(fault) in lost.value.message
         await until(lambda: host.server.service.shells == {})
+
+
+QUOTA = 0x803381A6
+
+
+@pytest.mark.parametrize("action", ["Receive", "Send"])
+async def test_a_quota_that_refuses_a_request_costs_a_running_command_nothing(
+    action: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("opsjobs.remote.winrm.process.REFUSED_PAUSE_SECONDS", 0.01)
+    async with pooled() as (host, pool):
+        host.server.faults.fault_before[action] = QUOTA
+        program = Program(command="cat; exit 3", stdin=b"in" * 100_000)
+        assert await run(host, pool, program) == (b"in" * 100_000, b"", RemoteExit(3))
+        assert not host.server.faults.fault_before
+
+
+async def test_a_command_is_lost_if_a_quota_refuses_each_request(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("opsjobs.remote.winrm.process.REFUSED_PAUSE_SECONDS", 0.001)
+    refused = 0
+
+    async def refuse(*_: object) -> None:
+        nonlocal refused
+        refused += 1
+        raise WsmanRefusal(QUOTA, "The maximum number of concurrent operations is exceeded.")
+
+    async with pooled() as (host, pool), pool.session(host.endpoint()) as session:
+        monkeypatch.setattr(host.server.service, "_receive", refuse)
+        process = await session.start("exec sleep 60")
+        with pytest.raises(RemoteFailure) as lost:
+            await collect(process)
+        assert lost.value.code is ErrorCode.LOST
+        assert str(QUOTA) in lost.value.message
+        assert refused == REFUSED_MAX + 1
 
 
 @pytest.mark.parametrize("fault", [109, 232, 0x8007006D, 0x800700E8, 995])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 from uuid import uuid4
@@ -15,7 +16,7 @@ from opsjobs.remote.output_buffer import OutputBuffer
 from opsjobs.remote.session import Output, RemoteExit
 from opsjobs.remote.winrm import messages
 from opsjobs.remote.winrm.connection import Disconnected, WsmanFault
-from opsjobs.remote.winrm.host import SHELL_GONE, Shell, WinrmHost
+from opsjobs.remote.winrm.host import QUOTAS, SHELL_GONE, Shell, WinrmHost
 from opsjobs.remote.winrm.messages import ProtocolError
 from opsjobs.telemetry import log
 
@@ -23,6 +24,9 @@ POLL_SECONDS = 20.0
 """The time for which the host holds a request for output."""
 PROOF_SECONDS = 15.0
 """The time for the end of a command after it was terminated."""
+REFUSED_PAUSE_SECONDS = 2.0
+REFUSED_MAX = 30
+"""A request for a running command that a quota refuses is repeated for a minute."""
 INPUT_BYTES = 96 * 1024
 """One write to standard input: in base64 it fits in the smallest envelope, 150 KiB."""
 SMALL_INPUT_BYTES = 2048
@@ -78,6 +82,8 @@ class WinrmProcess:
         self._terminated = False
         self._done = False
         self._unread = 0
+        self._refused = 0
+        """The requests for output that a quota has refused one after the other."""
         self._doubt: str | None = None
         self._following = asyncio.create_task(self._follow(stdin))
 
@@ -122,8 +128,12 @@ class WinrmProcess:
             received = messages.received_in(await self._request_output(message))
         except WsmanFault as fault:
             if fault.code == OPERATION_TIMEOUT:  # nothing was written in that time
+                self._refused = 0
                 return False
-            raise
+            self._refused += 1
+            await wait_if_refused(fault, self._refused)
+            return False
+        self._refused = 0
         for name, data in received.pieces:
             self._output.put("stderr" if name == "stderr" else "stdout", data)
         self._done = received.done
@@ -171,12 +181,18 @@ class WinrmProcess:
     async def write(self, data: bytes, *, end: bool) -> None:
         """Write to standard input, and close it if `end`.
 
-        Raises WsmanFault, Disconnected, ProtocolError and RemoteFailure: it is then unknown what
-        has arrived.
+        A write that a quota refuses is repeated: nothing of it was written. Raises WsmanFault,
+        Disconnected, ProtocolError and RemoteFailure: it is then unknown what has arrived.
         """
-        message = messages.send_input(self._shell.id, self._command, data, end=end)
-        async with self._inputs:
-            await self._host.request(message, once=True)
+        for refused in itertools.count(1):
+            message = messages.send_input(self._shell.id, self._command, data, end=end)
+            try:
+                async with self._inputs:
+                    await self._host.request(message, once=True)
+            except WsmanFault as fault:
+                await wait_if_refused(fault, refused)
+            else:
+                return
 
     @property
     def in_doubt(self) -> bool:
@@ -296,6 +312,16 @@ class WinrmProcess:
             await self._host.request(
                 messages.signal(self._shell.id, self._command, messages.TERMINATE)
             )
+
+
+async def wait_if_refused(fault: WsmanFault, times: int) -> None:
+    """Wait before a request is repeated that a quota has refused so many times.
+
+    Raises the fault if it is another one, or if it is time to give up.
+    """
+    if fault.code not in QUOTAS or times > REFUSED_MAX:
+        raise fault
+    await asyncio.sleep(REFUSED_PAUSE_SECONDS)
 
 
 def new_command_id() -> str:

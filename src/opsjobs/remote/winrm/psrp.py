@@ -37,7 +37,13 @@ from opsjobs.remote.winrm import messages
 from opsjobs.remote.winrm.connection import Disconnected, WsmanFault
 from opsjobs.remote.winrm.host import REFUSALS, SHELL_GONE, Shell, WinrmHost
 from opsjobs.remote.winrm.messages import ProtocolError
-from opsjobs.remote.winrm.process import ABORTED, OPERATION_TIMEOUT, POLL_SECONDS, PROOF_SECONDS
+from opsjobs.remote.winrm.process import (
+    ABORTED,
+    OPERATION_TIMEOUT,
+    POLL_SECONDS,
+    PROOF_SECONDS,
+    wait_if_refused,
+)
 from opsjobs.remote.winrm.programs import HOST_IDLE_SECONDS, UnsupportedProgram, read_helper
 from opsjobs.remote.winrm.records import RecordWriter
 from opsjobs.telemetry import log
@@ -346,6 +352,7 @@ class PsrpProcess:
         self._stopping = False
         self._doubt: str | None = None
         self._discarded = False
+        self._refused = 0
         self._following = asyncio.create_task(self._follow())
 
     def __aiter__(self) -> AsyncIterator[Output | RemoteExit]:
@@ -383,7 +390,10 @@ class PsrpProcess:
             if fault.code in DISCONNECTED:
                 await self._pool.request(messages.reconnect(self._pool.shell.id))
                 return
-            raise
+            self._refused += 1
+            await wait_if_refused(fault, self._refused)
+            return
+        self._refused = 0
         for event in self._pool.events(received):
             self._take(event)
         if received.done and self._output.outcome is None:
