@@ -59,6 +59,21 @@ async def test_folders_are_cleaned_up_a_day_after_the_end(database: Database) ->
         assert (await care(on).run_once())["cleaned"] == 0
 
 
+async def test_a_run_whose_files_the_machine_keeps_stays_due(database: Database) -> None:
+    async with harness(database) as on, on.worker():
+        web = on.machine("web-1")
+        web.reply([RemoteExit(0)])
+        execution = await on.ended(await launch(on))
+        row = await on.row(execution)
+        web.kept.add(RunKey(row["uuid"], "step-1", 1))
+        await on.turn(DAY_SECONDS + 1)
+        assert (await care(on).run_once())["cleaned"] == 0
+        web.kept.clear()
+        await on.turn(DAY_SECONDS + 1)
+        assert (await care(on).run_once())["cleaned"] == 1
+        assert not await kept(on, execution)
+
+
 async def seen_again(on: Harness, execution: Execution) -> tuple[bytes, RemoteExit]:
     """What the machine of the only run gives to a follower of its only action, and how that ended."""
     row = await on.row(execution)

@@ -228,8 +228,11 @@ class Durable(Protocol):
 
     async def clean(
         self, keys: Sequence[RunKey], become: Become | None = None, *, output_only: bool = False
-    ) -> None:
-        """Remove the folders of runs that have ended. Raises RemoteFailure.
+    ) -> frozenset[RunKey]:
+        """Remove the folders of runs that have ended; return the runs whose files remain.
+
+        Those live, or something holds their files open; not every machine names them. Raises
+        RemoteFailure.
 
         `output_only`: keep the record of each run, which prevents a second start and holds its
         outcome.

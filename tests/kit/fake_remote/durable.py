@@ -92,11 +92,13 @@ class FakeDurable:
         become: Become | None = None,
         *,
         output_only: bool = False,
-    ) -> None:
-        """Forget the runs that have ended, or their output."""
+    ) -> frozenset[RunKey]:
+        """Forget the runs that have ended, or their output; return what the machine keeps."""
         machine = self._machine
         machine.check_contact(self._since)
         for key in keys:
+            if key in machine.kept:
+                continue
             run = machine.runs.get(key)
             if output_only:
                 if run is not None and not run.working:
@@ -105,6 +107,7 @@ class FakeDurable:
                 machine.runs.pop(key, None)
                 machine.voids.discard(key)
                 machine.cleaned.append(key)
+        return frozenset(machine.kept.intersection(keys))
 
     async def close(self) -> None:
         """Close the followers."""

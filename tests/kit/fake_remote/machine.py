@@ -66,6 +66,8 @@ class FakeMachine:
     voids: set[RunKey] = field(default_factory=set)
     """Keys that can never start any more."""
     cleaned: list[RunKey] = field(default_factory=list)
+    kept: set[RunKey] = field(default_factory=set)
+    """The runs whose files are held open: no cleaning removes them."""
     unheard: int = 0
     """The number of next start requests that get no answer, and start nothing."""
     up_seconds: float | None = None

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -265,6 +266,122 @@ async def test_a_helper_that_ends_without_an_answer_does_not_end_the_run(tmp_pat
         latch.open()
         rest = await collect(await on.durable.attach(order, on.identity, (3, 0)))
         assert rest == (b"", b"", RemoteExit(7))
+
+
+# --- a program that cannot be looked up, or not be ended
+
+
+@pytest.mark.parametrize("error", ["ProcessLookupError", "FileNotFoundError"])
+async def test_a_program_that_ended_before_it_was_looked_up_is_not_taken_for_one_that_never_began(
+    error: str,
+) -> None:
+    async with runs() as on:
+        started = "start(*given).wait()" if error == "ProcessLookupError" else "pass"
+        break_spool(
+            on,
+            f"def _looked_up(*given, start=_start_program):\n    {started}\n    raise {error}\n\n\n"
+            "_start_program = _looked_up",
+        )
+        order = on.order("exit 0")
+        process = await on.durable.begin(order, on.identity)
+        if error == "FileNotFoundError":
+            end = (await collect(process))[2]
+            assert (end.cause, end.never_started) == ("interpreter", True)
+            return
+        with pytest.raises(RemoteFailure) as gone:
+            await collect(process)
+        assert gone.value.code is ErrorCode.LOST
+        assert on.starts == 1
+        assert not (on.files(order) / "input").exists()
+
+
+SPARED = """
+GONE_SECONDS = 0.5
+
+
+def _spare(pids, number, send=_signal):
+    kept = Path(os.environ["HOME"], "kept").read_text().strip()
+    send([pid for pid in pids if str(pid) != kept], number)
+
+
+_signal = _spare
+"""
+
+
+async def test_a_cancel_that_may_not_end_a_descendant_does_not_say_that_it_did() -> None:
+    async with runs() as on:
+        break_spool(on, SPARED)
+        order = on.order("sleep 60 & echo $! >kept; echo up; wait")
+        await first(await on.durable.begin(order, on.identity), 3)
+        pid = int((on.host.folder / "home" / "kept").read_text())
+        try:
+            assert await on.durable.cancel(order.key, 0.0) == UNREACHABLE
+            assert alive(pid)
+        finally:
+            os.kill(pid, 9)
+
+
+# --- what a clean-up leaves
+
+
+async def test_a_start_whose_keeper_never_came_is_voided_after_minutes() -> None:
+    async with runs() as on:
+        old, new, looked_at = on.order(""), on.order(""), on.order("")
+        for order, age in ((old, 130), (new, 5), (looked_at, 130)):
+            on.files(order).mkdir()
+            start = on.files(order) / "start"
+            start.write_text(order.digest)
+            moment = time.time() - age
+            os.utime(start, (moment, moment))
+        never = CancelOutcome(CancelProof.NEVER_STARTED)
+        assert await on.durable.look(looked_at.key) == never
+        assert await on.durable.look(new.key) is None
+        assert await on.durable.clean([old.key, new.key]) == {new.key}
+        assert not on.files(old).exists()
+        assert on.files(new).exists()
+
+
+HELD = """
+def _rmtree(path, rmtree=shutil.rmtree, **more):
+    if not (Path(path) / "held").exists():
+        rmtree(path, **more)
+
+
+shutil.rmtree = _rmtree
+"""
+
+
+async def test_a_clean_up_names_the_runs_whose_files_are_held_open() -> None:
+    async with runs() as on:
+        break_spool(on, HELD)
+        orders = [on.order("exit 0") for _ in range(4)]
+        for order in orders:
+            await collect(await on.durable.begin(order, on.identity))
+        for order in orders[1::2]:
+            (on.files(order) / "held").touch()
+        keys = [order.key for order in orders]
+        assert await on.durable.clean(keys) == {keys[1], keys[3]}
+        assert [on.files(order).exists() for order in orders] == [False, True, False, True]
+        for order in orders[1::2]:
+            (on.files(order) / "held").unlink()
+        assert await on.durable.clean(keys) == frozenset()
+
+
+async def test_a_clean_up_does_without_the_temporary_folder() -> None:
+    async with runs() as on:
+        break_spool(on, "def _remove_leftovers():\n    raise PermissionError('may not be listed')")
+        order = on.order("exit 0")
+        await collect(await on.durable.begin(order, on.identity))
+        assert await on.durable.clean([order.key]) == frozenset()
+        assert not on.files(order).exists()
+
+
+@pytest.mark.parametrize("home", ["", "/Users/Default"])
+async def test_a_user_who_never_logged_on_is_told_to(home: str) -> None:
+    async with runs() as on:
+        on.host.server.service.variables["HOME"] = home
+        with pytest.raises(SpoolUnavailable, match="has no profile there"):
+            await on.durable.identity()
 
 
 # --- a keeper that cannot write

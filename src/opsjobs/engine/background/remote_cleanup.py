@@ -280,8 +280,8 @@ async def _clean(
 ) -> set[int]:
     """Remove these files; return the runs whose files remain.
 
-    They remain if opsjobs can no longer become the user of the run. Raises RemoteFailure for all
-    other failures.
+    They remain if opsjobs can no longer become the user of the run, or if the machine says so.
+    Raises RemoteFailure for all other failures.
     """
     left: set[int] = set()
     keys: dict[tuple[Become | None, bool], list[tuple[int, RunKey]]] = {}
@@ -294,7 +294,8 @@ async def _clean(
             keys.setdefault((user, folder.early), []).append((folder.run_id, key))
     for (user, early), run_keys in keys.items():
         try:
-            await durable.clean([key for _, key in run_keys], user, output_only=early)
+            kept = await durable.clean([key for _, key in run_keys], user, output_only=early)
+            left |= {run_id for run_id, key in run_keys if key in kept}
         except RemoteFailure as failure:
             if failure.code is not ErrorCode.BECOME_FAILED:
                 raise

@@ -122,15 +122,17 @@ class Spool:
 
     async def clean(
         self, keys: Sequence[RunKey], become: Become | None = None, *, output_only: bool = False
-    ) -> None:
+    ) -> frozenset[RunKey]:
         """Remove the files of runs that have ended, or only their output.
 
-        Raises RemoteFailure, SpoolUnavailable.
+        Return none as those whose files remain: a file that is open can be removed. Raises
+        RemoteFailure, SpoolUnavailable.
         """
         for at in range(0, len(keys), KEYS_AT_ONCE):
             await self._answer(
                 script.clean(keys[at : at + KEYS_AT_ONCE], become, output_only=output_only)
             )
+        return frozenset()
 
     # Requests.
 

@@ -95,6 +95,11 @@ class WindowsSpool:
             record = await self._answer("hello", None, {"store": secrets.token_hex(16)})
         except ContactLost as lost:
             raise RemoteFailure(ErrorCode.CONNECTION_LOST, lost.message) from None
+        if record == ("X", "profile"):
+            raise SpoolUnavailable(
+                f"{self._name} cannot store runs: the user has no profile there. Log on to the "
+                "host as this user once."
+            )
         if record[0] != "I":
             raise SpoolUnavailable(
                 f"{self._name} cannot store runs: .opsjobs in the profile of the user is not "
@@ -136,15 +141,20 @@ class WindowsSpool:
         become: Become | None = None,  # noqa: ARG002  nothing becomes another user here
         *,
         output_only: bool = False,
-    ) -> None:
+    ) -> frozenset[RunKey]:
         """Remove the files of runs that have ended, or only their output.
 
-        Raises RemoteFailure, SpoolUnavailable.
+        Return the runs whose files remain, as they live, or something holds the files open. Raises
+        RemoteFailure, SpoolUnavailable.
         """
         what = "output" if output_only else "all"
+        kept: set[RunKey] = set()
         for at in range(0, len(keys), KEYS_AT_ONCE):
-            names = [_name(key) for key in keys[at : at + KEYS_AT_ONCE]]
-            await self._answer("clean", None, {"what": what, "keys": names})
+            some = keys[at : at + KEYS_AT_ONCE]
+            names = [_name(key) for key in some]
+            _, *places = await self._answer("clean", None, {"what": what, "keys": names})
+            kept |= {some[int(place)] for place in places}
+        return frozenset(kept)
 
     # --- requests
 

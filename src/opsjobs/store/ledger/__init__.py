@@ -281,8 +281,8 @@ class Ledger:
         """Record that the folders of these runs could not be removed.
 
         They are due again in an hour, until a week after they were first due. `refused`: opsjobs
-        may not become their users; they are due again in a day, so that a password is not tried
-        there more often.
+        may not become their users, or the target keeps the files; they are due again in a day, so
+        that a password is not tried there more often.
         """
         await self._database.retry(
             lambda: _aftercare.postpone_cleanup(self._database, run_ids, refused=refused)

@@ -191,7 +191,8 @@ async def postpone_cleanup(
 ) -> None:
     """Record that the targets could not be reached; the runs are due again in an hour.
 
-    `refused`: opsjobs may not become their users; they are due again in a day.
+    `refused`: opsjobs may not become their users, or the targets keep the files; they are due again
+    in a day.
     """
     await _each(database, _NOT_LET_IN if refused else _NOT_CLEANED, run_ids)
 

@@ -52,8 +52,16 @@ function Read-Next($size) {
 
 $found = $null
 foreach ($name in $p.interpreters) {
-    $found = Get-Command -Name $name -CommandType Application -ErrorAction SilentlyContinue | Select-Object -First 1
-    if ($found) { break }
+    # A path may have brackets, which are a pattern to Get-Command.
+    if ([IO.Path]::IsPathRooted($name) -and [IO.File]::Exists($name)) {
+        $found = $name
+        break
+    }
+    $command = Get-Command -Name $name -CommandType Application -ErrorAction SilentlyContinue | Select-Object -First 1
+    if ($command) {
+        $found = $command.Definition
+        break
+    }
 }
 if (-not $found) { Fail 'interpreter' }
 
@@ -80,7 +88,7 @@ try {
 }
 
 # Without redirection the program has the handles of this process: its bytes are not touched.
-$start.FileName = $found.Definition
+$start.FileName = $found
 $start.Arguments = if ($null -ne $p.script) { $p.before + '"' + $file + '"' + $p.after } else { $p.before + $p.after }
 $start.UseShellExecute = $false
 $start.WorkingDirectory = (Get-Location).ProviderPath

@@ -29,6 +29,7 @@ $root = $p.root  # of a keeper: WMI may give it another profile
 if (-not $root) { $root = [IO.Path]::Combine([Environment]::GetFolderPath('UserProfile'), '.opsjobs') }
 $runs = [IO.Path]::Combine($root, 'runs')
 $stdout, $script:boot, $script:cause = $null, $null, $null
+$left = @{}  # the processes that could not be ended: id and start time
 $slack = 100000  # 10 ms, in ticks: WMI rounds the times of processes
 $steps = 100000000  # 10 s
 
@@ -221,29 +222,44 @@ function Open-Process($id, $started) {
     return $null
 }
 
-# Ends a process and its descendants; returns how many it ended. A process that was started by a
-# descendant that has ended before is not found: its parent's id may be another process by now.
+# Ends a process and its descendants, parents first, so that none reports the end of a child; returns
+# how many it ended. What it could not end is in $left. A process that was started by a descendant that
+# has ended before is not found: its parent's id may be another process by now.
 function Stop-Tree($id, $started) {
-    $root = Open-Process $id $started
-    if (-not $root) { return 0 }
+    $top = Open-Process $id $started
+    if (-not $top) { return 0 }
     $tree = @{}
-    $tree[$root.Id] = $root
+    $found = New-Object Collections.ArrayList
+    $tree[$top.Id] = $top
+    [void]$found.Add($top)
     $ended = 0
     for ($turn = 0; $turn -lt 5; $turn++) {
         $all = @(Get-CimInstance -Query 'select ProcessId, ParentProcessId, CreationDate from Win32_Process')
-        Add-Descendants $tree $all
-        $live = @($tree.Values | Where-Object { -not $_.HasExited })
+        Add-Descendants $tree $found $all
+        $live = @($found | Where-Object { -not $_.HasExited })
         if (-not $live) { break }
         foreach ($one in $live) {
             try { $one.Kill(); $ended++ } catch { }
         }
         Start-Sleep -Milliseconds 100
     }
+    foreach ($one in $found) {
+        if (-not $one.HasExited) { $left[$one.Id] = $one.StartTime.ToUniversalTime().Ticks }
+    }
     return $ended
 }
 
-# Adds the descendants of the processes in the tree, held open. None of them is this process.
-function Add-Descendants($tree, $all) {
+# True if something that could not be ended lives. Throws if that cannot be known.
+function Test-Left {
+    foreach ($id in $left.Keys) {
+        if (Test-Alive $id $left[$id]) { return $true }
+    }
+    return $false
+}
+
+# Adds the descendants of the processes in the tree, held open, each after its parent. None of them is
+# this process. One that may not be opened is in $left.
+function Add-Descendants($tree, $found, $all) {
     do {
         $more = $false
         foreach ($one in $all) {
@@ -253,10 +269,16 @@ function Add-Descendants($tree, $all) {
                 $created = $one.CreationDate.ToUniversalTime().Ticks
                 # An older process only has the same number for its parent.
                 if ($created + $slack -lt $parent.StartTime.ToUniversalTime().Ticks) { continue }
-                $process = Open-Process $child $created
             } catch { continue }
+            try {
+                $process = Open-Process $child $created
+            } catch {
+                $left[$child] = $created
+                continue
+            }
             if ($process) {
                 $tree[$child] = $process
+                [void]$found.Add($process)
                 $more = $true
             }
         }
@@ -304,6 +326,17 @@ function Get-Life($folder) {
     return $state
 }
 
+# The same; a start whose keeper has not come within two minutes is voided: it never comes if the host
+# was started again in between.
+function Get-Settled($folder) {
+    $state = Get-Life $folder
+    if ($state -ne 'E') { return $state }
+    $age = [DateTime]::UtcNow - [IO.File]::GetLastWriteTimeUtc([IO.Path]::Combine($folder, 'start'))
+    if ([Math]::Abs($age.TotalMinutes) -le 2) { return $state }
+    [void](New-Mark ([IO.Path]::Combine($folder, 'void')) '')
+    return Get-Life $folder
+}
+
 # Waits for a run that is about to begin. If its keeper does not come, it is voided.
 function Wait-State($folder) {
     $state = Get-State $folder
@@ -327,7 +360,19 @@ function Read-Store {
 
 # --- the operations
 
+# False for a user who never logged on: no profile, or the one that is copied for new users.
+function Test-Profile {
+    $own = [Environment]::GetFolderPath('UserProfile')
+    $list = 'HKEY_LOCAL_MACHINE\SOFTWARE\Microsoft\Windows NT\CurrentVersion\ProfileList'
+    $new = [Microsoft.Win32.Registry]::GetValue($list, 'Default', $null)
+    return [IO.Path]::IsPathRooted($own) -and $own -ne $new
+}
+
 function Invoke-Hello {
+    if (-not (Test-Profile)) {
+        Say 'X profile'
+        return
+    }
     try {
         New-Folder $root
         New-Folder $runs
@@ -482,7 +527,7 @@ function Send-Rest($file, $number) {
 
 function Invoke-Look {
     $folder = Find-Folder $p.key
-    $state = Get-Life $folder
+    $state = Get-Settled $folder
     if ($state -eq 'D') { Say ('K D ' + $script:end[0] + ' ' + $script:end[1]) } else { Say "K $state - -" }
 }
 
@@ -512,6 +557,10 @@ function Invoke-Cancel {
         if ($state -eq 'L') { $ended += Stop-Tree $keeper[0] $keeper[1] }
     }
     if ($state -eq 'G') { $ended += Stop-Program $folder }
+    if (Test-Left) {
+        Say 'C unreachable - -'
+        return
+    }
     $state = Get-Life $folder
     if ($state -eq 'G' -and $ended) {
         # Of a run that was lost before, nothing says whether a signal or this ended it.
@@ -530,21 +579,26 @@ function Invoke-Cancel {
     }
 }
 
-# `all` or `output`. A run that lives is left alone; without its output it keeps its record.
+# `all` or `output`. A run that lives is left alone; without its output it keeps its record. Says the
+# places in the list of those whose files remain.
 function Invoke-Clean {
-    foreach ($key in $p.keys) {
+    $kept = @()
+    for ($at = 0; $at -lt $p.keys.Count; $at++) {
         # What one run holds open must not keep the others.
-        try { Clear-Run (Find-Folder $key) } catch { }
+        try { $done = Clear-Run (Find-Folder $p.keys[$at]) } catch { $done = $false }
+        if (-not $done) { $kept += $at }
     }
-    Remove-Leftovers
-    Say 'R'
+    try { Remove-Leftovers } catch { }
+    Say ((@('R') + $kept) -join ' ')
 }
 
+# Returns true if nothing is left to remove.
 function Clear-Run($folder) {
-    if (-not [IO.Directory]::Exists($folder) -or 'L', 'E' -contains (Get-Life $folder)) { return }
+    if (-not [IO.Directory]::Exists($folder)) { return $true }
+    if ('L', 'E' -contains (Get-Settled $folder)) { return $false }
     if ($p.what -eq 'all') {
         Remove-Folder $folder
-        return
+        return -not [IO.Directory]::Exists($folder)
     }
     Remove-Inputs $folder
     foreach ($number in '1', '2') {
@@ -554,6 +608,7 @@ function Clear-Run($folder) {
         $file = [IO.File]::Open($path, 'Open', 'ReadWrite', 'ReadWrite, Delete')
         try { $file.SetLength(0) } finally { $file.Dispose() }
     }
+    return $true
 }
 
 # The folders of programs that were not durable, whose helper has ended without removing them.
@@ -597,17 +652,19 @@ function Invoke-Keep {
     }
     $found = $null
     foreach ($name in $order.interpreters) {
-        $found = Get-Command -Name $name -CommandType Application -ErrorAction SilentlyContinue | Select-Object -First 1
+        $found = Find-Interpreter $name
         if ($found) { break }
     }
     if (-not $found) {
         Set-End '0' 'interpreter'
         return
     }
+    $place = if ($order.folder) { $order.folder } else { [IO.Path]::GetDirectoryName($root) }
     # The program writes to the files itself: its bytes are not touched.
     $more = @{
-        FilePath = $found.Definition
-        WorkingDirectory = if ($order.folder) { $order.folder } else { [IO.Path]::GetDirectoryName($root) }
+        FilePath = $found
+        # Brackets in it are no pattern.
+        WorkingDirectory = [Management.Automation.WildcardPattern]::Escape($place)
         RedirectStandardInput = [IO.Path]::Combine($folder, 'input')
         RedirectStandardOutput = [IO.Path]::Combine($folder, '1')
         RedirectStandardError = [IO.Path]::Combine($folder, '2')
@@ -622,7 +679,12 @@ function Invoke-Keep {
     try {
         $process = Start-Process @more
     } catch {
-        Set-End '0' 'interpreter'
+        if ($_.FullyQualifiedErrorId -eq 'InvalidOperationException,Microsoft.PowerShell.Commands.StartProcessCommand') {
+            Set-End '0' 'interpreter'
+            return
+        }
+        # It may run, or have ended before its id was looked up (ArgumentException): it counts as lost.
+        Remove-Inputs $folder
         return
     }
     # Without the handle there is no exit code. A program that has ended by now may have none.
@@ -646,6 +708,14 @@ function Invoke-Keep {
     $cause = '-'
     try { if ((Test-Doubt $code) -and -not (Test-Room)) { $cause = 'disk_full' } } catch { }
     Set-End $code $cause
+}
+
+# The file of an interpreter; nothing if there is none. A path may have brackets, which are a pattern to
+# Get-Command.
+function Find-Interpreter($name) {
+    if ([IO.Path]::IsPathRooted($name) -and [IO.File]::Exists($name)) { return $name }
+    $found = Get-Command -Name $name -CommandType Application -ErrorAction SilentlyContinue | Select-Object -First 1
+    if ($found) { return $found.Definition }
 }
 
 # Why the program was ended; nothing if that was not done here. On a full disk the file may be empty.
@@ -687,9 +757,20 @@ function Copy-Next($data, $size, $path) {
     [IO.File]::WriteAllBytes($path, $bytes)
 }
 
-# Writes the files of the program, sets its variables, and returns its arguments.
+# Writes the files of the program, sets its variables, and returns its arguments. The data, which hold
+# the secrets, are closed in any case: else they could not be removed.
 function Expand-Order($order) {
     $data = [IO.File]::OpenRead([IO.Path]::Combine($folder, 'data'))
+    try {
+        $arguments = Expand-Data $order $data
+    } finally {
+        $data.Dispose()
+    }
+    foreach ($name in 'order', 'data') { [IO.File]::Delete([IO.Path]::Combine($folder, $name)) }
+    return $arguments
+}
+
+function Expand-Data($order, $data) {
     $arguments = $order.before
     if ($null -ne $order.script) {
         $file = [IO.Path]::Combine($folder, $order.file)
@@ -713,8 +794,6 @@ function Expand-Order($order) {
         [Environment]::SetEnvironmentVariable('OPSJOBS_SECRETS', $secrets, 'Process')
     }
     Copy-Next $data $order.stdin ([IO.Path]::Combine($folder, 'input'))
-    $data.Dispose()
-    foreach ($name in 'order', 'data') { [IO.File]::Delete([IO.Path]::Combine($folder, $name)) }
     return $arguments + $order.after
 }
 

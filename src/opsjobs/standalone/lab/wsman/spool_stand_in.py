@@ -39,6 +39,11 @@ BOOT_BYTES = 128
 END_BYTES = 64
 READ_TRIES = 5
 GONE_SECONDS = 5.0
+START_SECONDS = 120.0
+"""A start whose keeper has not come in this time is voided: it never comes after a reboot."""
+
+_left: dict[int, str] = {}
+"""The processes that could not be ended: id and start time."""
 
 
 def perform(given: dict[str, Any]) -> None:
@@ -80,6 +85,10 @@ class LabSpool:
 
     def hello(self) -> None:
         """Tell the identity of the spool; create it if needed."""
+        home = self._root.parent
+        if not home.is_absolute() or home.name == "Default":  # the user never logged on
+            self.say("X profile")
+            return
         try:
             self._runs.mkdir(mode=0o700, parents=True, exist_ok=True)
             _move_mark(self._root / "id", self._given["store"])
@@ -144,7 +153,7 @@ class LabSpool:
 
     def look(self) -> None:
         """Tell the state of a run."""
-        state = self._life(self._folder)
+        state = self._settled(self._folder)
         self.say(f"K D {' '.join(self._end)}" if state == "D" else f"K {state} - -")
 
     def cancel(self) -> None:
@@ -160,6 +169,9 @@ class LabSpool:
             self.say(f"C already_finished {' '.join(self._end)}")
             return
         ended = self._end_run(folder, state)
+        if any(_alive([str(pid), started]) for pid, started in _left.items()):
+            self.say("C unreachable - -")
+            return
         state = self._life(folder)
         if state == "G" and ended:
             _set_end(folder, f"s9 {'cancel' if _is_there(folder / 'cause') else '-'}", tries=10)
@@ -186,24 +198,35 @@ class LabSpool:
         return ended + (_end_program(folder) if state == "G" else 0)
 
     def clean(self) -> None:
-        """Remove the files of runs that have ended, or only their output."""
-        for key in self._given["keys"]:
-            folder = self._runs / key
-            with contextlib.suppress(OSError):
-                self._clear(folder)
-        _remove_leftovers()
-        self.say("R")
+        """Remove the files of runs that have ended, or only their output.
 
-    def _clear(self, folder: Path) -> None:
-        if not folder.is_dir() or self._life(folder) in "LE":
-            return
+        Tells the places in the list of those whose files remain.
+        """
+        kept = []
+        for at, key in enumerate(self._given["keys"]):
+            done = False
+            with contextlib.suppress(OSError):
+                done = self._clear(self._runs / key)
+            if not done:
+                kept.append(str(at))
+        with contextlib.suppress(OSError):
+            _remove_leftovers()
+        self.say(" ".join(["R", *kept]))
+
+    def _clear(self, folder: Path) -> bool:
+        """Return True if nothing is left to remove."""
+        if not folder.is_dir():
+            return True
+        if self._settled(folder) in "LE":
+            return False
         if self._given["what"] == "all":
             shutil.rmtree(folder, ignore_errors=True)
-            return
+            return not folder.is_dir()
         _remove_inputs(folder)
         for name in "12":
             if (folder / name).exists():
                 (folder / name).write_bytes(b"")
+        return True
 
     # --- the state of a run
 
@@ -233,6 +256,14 @@ class LabSpool:
             if program and program[2] == _boot(self._root) and _alive(program):
                 return "L"
         return state
+
+    def _settled(self, folder: Path) -> str:
+        """Return the same; void a start whose keeper has not come in time."""
+        state = self._life(folder)
+        if state != "E" or abs(time.time() - (folder / "start").stat().st_mtime) <= START_SECONDS:
+            return state
+        _new_mark(folder / "void", "")
+        return self._life(folder)
 
     def _awaited_state(self, folder: Path) -> str:
         state = self._state(folder)
@@ -456,8 +487,8 @@ def _end_program(folder: Path) -> int:
 def _end_tree(mark: list[str]) -> int:
     """End a process and its descendants; return how many it ended.
 
-    Parents first, so that none reports the end of a child. A process that was started by a
-    descendant that has ended is not found.
+    Parents first, so that none reports the end of a child. What it could not end is in `_left`. A
+    process that was started by a descendant that has ended is not found.
     """
     if not _alive(mark):
         return 0
@@ -470,6 +501,8 @@ def _end_tree(mark: list[str]) -> int:
     until = time.monotonic() + GONE_SECONDS
     while any(map(_stat, tree)) and time.monotonic() < until:
         time.sleep(0.005)
+    started = {one: _started(one) for one in tree}
+    _left.update({one: moment for one, moment in started.items() if moment})
     return len(tree)
 
 
@@ -502,31 +535,14 @@ def keep(folder: Path) -> None:
         _set_end(folder, "n -")
         return
     try:
-        order = json.loads((folder / "order").read_text())
-        environment = _expand(folder, order)
-    except OSError:
-        _set_end(folder, "0 storage")
+        begun = _begin(folder)
+    except ProcessLookupError:  # it had ended before it was looked up: it counts as lost
+        _remove_inputs(folder)
         return
-    working = Path(os.environ["HOME"], order["folder"] or ".")
-    if not working.is_dir():
-        _set_end(folder, "0 folder")
+    if isinstance(begun, str):
+        _set_end(folder, f"0 {begun}")
         return
-    if order["argv"] is None:
-        _set_end(folder, "0 interpreter")
-        return
-    with (
-        (folder / "input").open("rb") as stdin,
-        (folder / "1").open("wb") as out,
-        (folder / "2").open("wb") as err,
-    ):
-        process = subprocess.Popen(  # noqa: S603  this stand-in runs what it is sent
-            order["argv"],
-            stdin=stdin,
-            stdout=out,
-            stderr=err,
-            cwd=working,
-            env=environment,
-        )
+    process, order = begun
     why = _await_end(folder, order, process, _name(process.pid, root))
     code = process.returncode if process.returncode >= 0 else 128 - process.returncode
     cause = _read_cause(folder, why) if process.returncode == -signal.SIGKILL else ""
@@ -535,6 +551,43 @@ def keep(folder: Path) -> None:
         return
     full = _is_doubtful(folder, code) and not _has_room(folder)
     _set_end(folder, f"{code} {'disk_full' if full else '-'}")
+
+
+def _begin(folder: Path) -> tuple[subprocess.Popen[bytes], dict[str, Any]] | str:
+    """Start the program; return it and its order, or why it did not start.
+
+    Raises ProcessLookupError if it has started and ended.
+    """
+    try:
+        order = json.loads((folder / "order").read_text())
+        environment = _expand(folder, order)
+    except OSError:
+        return "storage"
+    working = Path(os.environ["HOME"], order["folder"] or ".")
+    if not working.is_dir():
+        return "folder"
+    if order["argv"] is None:
+        return "interpreter"
+    try:
+        return _start_program(folder, order["argv"], working, environment), order
+    except ProcessLookupError:
+        raise
+    except OSError:
+        return "interpreter"
+
+
+def _start_program(
+    folder: Path, argv: list[str], working: Path, environment: dict[str, str]
+) -> subprocess.Popen[bytes]:
+    """Start the program. Raises OSError if it does not start."""
+    with (
+        (folder / "input").open("rb") as stdin,
+        (folder / "1").open("wb") as out,
+        (folder / "2").open("wb") as err,
+    ):
+        return subprocess.Popen(  # noqa: S603  this stand-in runs what it is sent
+            argv, stdin=stdin, stdout=out, stderr=err, cwd=working, env=environment
+        )
 
 
 def _read_cause(folder: Path, why: str) -> str:
