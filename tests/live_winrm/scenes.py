@@ -137,11 +137,13 @@ async def durable_runs(place: Place) -> None:
         durable = session.durable()
         assert durable is not None
         identity = await durable.identity()
+        await durable.clean([KEY])  # what an earlier time left
         out, _, end = await collect(await durable.begin(order, identity))
         assert (_text(out), end.code) == ("durable\n", 5)
         again, _, end = await collect(await durable.attach(order, identity, (3, 0)))
         assert (_text(again), end.code) == ("able\n", 5)
         assert (await durable.cancel(KEY, 1.0)).proof is CancelProof.ALREADY_FINISHED
+        assert await durable.clean([KEY]) == frozenset()
 
 
 async def files(place: Place) -> None:
