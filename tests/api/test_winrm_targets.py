@@ -35,7 +35,7 @@ async def test_the_defaults_follow_from_the_transport(database: Database) -> Non
         made = (await ada.http.post("/targets", json=win(credential="login"))).json()
         assert (made["port"], made["platform"], made["winrm"]) == (5986, "windows", DEFAULTS)
         read = (await ada.http.get("/targets/1")).json()
-        assert read == {**made, "health": read["health"]}
+        assert read == {**made, **{part: read[part] for part in ("health", "can", "cannot")}}
         plain = await ada.http.post(
             "/targets", json=win(name="win-2", winrm={"scheme": "http", "auth": "ntlm"})
         )

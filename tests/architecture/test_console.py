@@ -1,4 +1,4 @@
-"""The console's source: types against today's API, format, lint, sizes; a lock without hosts."""
+"""The console's source: its units, sizes; a lock without hosts. `make check` compiles it."""
 
 from __future__ import annotations
 
@@ -22,11 +22,6 @@ def _console(verb: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300
     )
-
-
-def test_the_console_compiles_against_the_api_and_is_in_form() -> None:
-    done = _console("check")
-    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_the_parts_of_the_console_do_what_they_should() -> None:

@@ -336,14 +336,14 @@ def test_a_target_that_works_without_sudo_is_not_said_to_work_in_all(
 # --- list and show
 
 
-def test_targets_list_sorts_by_number_and_shows_host_key_trust(
+def test_targets_list_keeps_the_order_and_shows_host_key_trust(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     fleet = Fleet(
-        target(10),
-        target(2, host_keys=[OLD, f"@revoked {NEW}"]),
         target(1, host_key_policy="ca", host_keys=[OLD]),
+        target(2, host_keys=[OLD, f"@revoked {NEW}"]),
         target(3, host_key_policy="accept_new"),
+        target(10),
     )
     called(monkeypatch, fleet, "list")
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]

@@ -141,7 +141,7 @@ async def test_the_order_of_a_policy_is_the_order_of_the_runs(database: Database
         names = ["web-2", "web-10", "web-1"]
         for named, expected in (
             ("inventory", names),
-            ("name", ["web-1", "web-10", "web-2"]),
+            ("name", ["web-1", "web-2", "web-10"]),
             ("reverse", ["web-1", "web-10", "web-2"]),
         ):
             launched = await on.launcher.launch(

@@ -17,6 +17,8 @@ from typing import IO
 
 START_SECONDS = 120
 COMMAND_SECONDS = 120
+POLL_SECONDS = 0.5
+"""Between two looks by a command, which takes a quarter of a second of a processor."""
 OPSJOBS = [sys.executable, "-m", "opsjobs"]
 _OUTSIDE = ("DATABASE_URL", "REDIS_URL", "ENCRYPTION_KEYS", "METRICS_PORT", "OPSJOBS_")
 
@@ -68,7 +70,7 @@ class Up:
         """The same, again and again while the service comes back; what it printed."""
         deadline = time.monotonic() + COMMAND_SECONDS
         while (done := self.run(*arguments)).returncode and time.monotonic() < deadline:
-            pass
+            time.sleep(POLL_SECONDS)
         assert done.returncode == 0, done.stderr
         return done.stdout
 

@@ -32,7 +32,7 @@ def names(targets: object) -> list[str]:
     ("word", "expected"),
     [
         ("inventory", ["web-2", "web-10", "web-1"]),
-        ("name", ["web-1", "web-10", "web-2"]),
+        ("name", ["web-1", "web-2", "web-10"]),
         ("reverse", ["web-1", "web-10", "web-2"]),
     ],
 )

@@ -20,7 +20,7 @@ import pytest
 
 from kit.backing_servers import AUDIT_KEY, Databases, memory, open_folder
 from kit.ledger_fixtures import launch, machines
-from kit.opsjobs_processes import COMMAND_SECONDS, OPSJOBS, Up, up
+from kit.opsjobs_processes import COMMAND_SECONDS, OPSJOBS, POLL_SECONDS, Up, up
 from opsjobs.model.errors import Refusal, Unavailable
 from opsjobs.model.execution import TriggeredBy
 from opsjobs.model.secret import Secret
@@ -87,6 +87,7 @@ def _start_held(service: Up, folder: Path) -> int:
     deadline = time.monotonic() + COMMAND_SECONDS
     while _show(service, execution)["status"] != "running":
         assert time.monotonic() < deadline, "no worker has it"
+        time.sleep(POLL_SECONDS)
     return execution
 
 
@@ -123,6 +124,7 @@ def _execution_of(service: Up, schedule: str) -> int:
         if listed and listed[0]["execution_id"] is not None:
             return int(listed[0]["execution_id"])
         assert time.monotonic() < deadline, listed
+        time.sleep(POLL_SECONDS)
 
 
 def _ended(service: Up, execution: int) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from kit.backing_servers import memory, open_folder
-from kit.opsjobs_processes import COMMAND_SECONDS, Up, up, wait_for_ends, watched
+from kit.opsjobs_processes import COMMAND_SECONDS, POLL_SECONDS, Up, up, wait_for_ends, watched
 
 # So long that what comes before its end did not wait for it.
 LONG_LEASE_SECONDS = 600
@@ -74,6 +74,7 @@ def test_a_killed_process_is_restarted(running: Up, victim: str) -> None:
     deadline = time.monotonic() + COMMAND_SECONDS
     while (after := running.children()).get(victim, before[victim]) == before[victim]:
         assert time.monotonic() < deadline, after
+        time.sleep(POLL_SECONDS / 5)
     assert {n: p for n, p in after.items() if n != victim} == {
         n: p for n, p in before.items() if n != victim
     }
@@ -98,6 +99,7 @@ def _wait_for(service: Up, words: str, *command: str) -> None:
     deadline = time.monotonic() + LONG_LEASE_SECONDS / 3
     while words not in (said := service.run_until_it_works(*command)):
         assert time.monotonic() < deadline, said
+        time.sleep(POLL_SECONDS)
 
 
 def test_after_kill_9_nothing_survives_and_the_next_up_uses_the_same_data(

@@ -63,6 +63,8 @@ LONGEST = {
     "notification_rules.rule_key": 32,
     "notification_rules.scope": 16,
     "targets.external_id": 64,
+    "oidc_logins.origin": 64,
+    "sessions.external_name": 2 * NAME + 1,
     "webhook_names.name": NAME,
     "webhook_names.owner": 2 * NAME + 1,
     "webhook_names.owner_kind": 16,
