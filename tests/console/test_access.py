@@ -47,6 +47,7 @@ def test_an_approval_is_decided_by_who_may_and_says_why_not_to_others(
         check_width(page)
         page.get_by_role("link", name="its job asks").first.click()
         expect(page.get_by_role("heading", name=f"Approval {number}")).to_be_visible()
+        expect(page.get_by_role("button", name="Approve …")).to_be_visible()
         assert decisions(page) == ["Approve …", "Reject …"]
         check_accessibility(page)
         check_width(page)

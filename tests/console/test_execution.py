@@ -245,7 +245,7 @@ def test_the_list_filters_and_says_what_to_drop(visit: Visit, stack: Stack, job:
         expect(page.get_by_role("row", name=re.compile("hold-on")).first).to_be_visible()
         field = page.get_by_role("combobox", name="Filter executions")
         field.fill("job:hold-on status:rejected")
-        expect(page.get_by_text("No execution fits this filter.")).to_be_visible()
+        expect(page.get_by_text("No executions fit this filter.")).to_be_visible()
         page.get_by_role("button", name="Without status:rejected").click()
         expect(page.get_by_role("row", name=re.compile("hold-on")).first).to_be_visible()
         hours = page.get_by_role("group", name="Ended executions by the hour")

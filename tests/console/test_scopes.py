@@ -147,7 +147,8 @@ LISTS = [
     "/system",
     "/me",
 ]
-SHOW_BOTH = {"/", "/executions", "/jobs", "/schedules", "/tonight", "/targets"}
+# Targets with trouble go first: of thousands, other tests' may fill the page.
+SHOW_BOTH = {"/", "/executions", "/jobs", "/schedules", "/tonight"}
 
 
 def test_lists_have_only_what_is_theirs(
