@@ -1,5 +1,5 @@
 # Two commands on a fresh machine: `make demo` shows it, `make test` proves it. Both make their own .venv first.
-.PHONY: help demo test check format bench scale chaos fuzz screenshots client wheel clean audit sbom image deploy-env compose-test
+.PHONY: help demo test test-long check format bench scale chaos fuzz screenshots client wheel clean audit sbom image deploy-env compose-test
 
 PYTHON := .venv/bin/python
 # More for pytest: make test ARGS="tests/model -x". Four at a time: CI has two cores, and a test waits for half of its time.
@@ -16,6 +16,7 @@ CHOSEN := $(if $(ARGS),$(ARGS),$(if $(PG)$(REDIS),$(COMPATIBILITY)))
 help:
 	@echo "make demo    a lab of 12 SSH machines and a stand-in of a Windows host on this one, and jobs on them, live"
 	@echo "make test    all tests (ARGS=... goes to pytest; PG=15 and REDIS=redis-server: other servers)"
+	@echo "make test-long   the scenes that take longest: before a release, and after a change of what they play"
 	@echo "make check   format, lint, types, floors, dependencies, the console's source, deployment files"
 	@echo "make format  what make check would complain about, repaired where a tool can"
 	@echo "make bench   fan-out against bare asyncssh, OpenSSH and others"
@@ -40,6 +41,9 @@ test:
 	@PG=$(PG) REDIS=$(REDIS) scripts/test-needs
 	@scripts/environment dev
 	@TESTS_POSTGRES=$(PG) TESTS_REDIS=$(REDIS) PYTHONDONTWRITEBYTECODE= $(PYTHON) -m pytest -n 4 $(CHOSEN)
+
+test-long:
+	@$(MAKE) --no-print-directory test ARGS="-m long tests"
 
 check:
 	@scripts/environment dev

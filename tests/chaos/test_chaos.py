@@ -13,6 +13,8 @@ from chaos.catalogue import FAULTS, chosen
 from chaos.play import Play
 from kit.sshd import needs_sshd
 
+pytestmark = pytest.mark.long  # make chaos plays all faults
+
 SHARPEST = (
     "two owners",
     "start cut",

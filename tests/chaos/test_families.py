@@ -18,6 +18,8 @@ from e2e.processes import wait_until
 from kit import backing_servers
 from kit.sshd import needs_sshd
 
+pytestmark = pytest.mark.long  # tests/e2e/test_durable_runs.py cancels one family
+
 FAMILIES = int(os.environ.get("TESTS_FAMILIES", "80"))
 """One on each address. The figure in docs/concepts/durable-commands.md is of 200."""
 LONG_SECONDS = 180.0

@@ -298,6 +298,7 @@ def pressed(page: Page) -> list[str]:
     return done
 
 
+@pytest.mark.long
 def test_no_button_that_a_viewer_is_shown_changes_or_is_refused(
     visit: Visit, stack: Stack, hostile: list[str]
 ) -> None:

@@ -186,6 +186,7 @@ def test_the_run_is_shown_as_it_was(visit: Visit, ended: int) -> None:
         expect(slider).to_be_hidden()
 
 
+@pytest.mark.long
 def test_a_thousand_states_a_second_are_kept_up_with(
     visit: Visit, stack: Stack, seeded: Seeded
 ) -> None:

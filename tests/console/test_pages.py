@@ -127,7 +127,7 @@ def faults(visitor: Visitor, path: str, *, dark: bool) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("role", [None, "viewer"])
+@pytest.mark.parametrize("role", [None, pytest.param("viewer", marks=pytest.mark.long)])
 def test_every_page_is_accessible_and_fits(
     visit: Visit, lived_in: dict[str, int], role: str | None
 ) -> None:
@@ -157,6 +157,7 @@ def refuse(status: int, code: str) -> Any:
     return handle
 
 
+@pytest.mark.long
 def test_every_page_without_its_data_says_why_and_what_to_do(
     visit: Visit, lived_in: dict[str, int]
 ) -> None:
@@ -198,6 +199,7 @@ HIDE = """() => {
 }"""
 
 
+@pytest.mark.long
 def test_no_page_in_a_hidden_tab_asks_more_than_once_a_minute(
     visit: Visit, lived_in: dict[str, int]
 ) -> None:

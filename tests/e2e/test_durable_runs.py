@@ -69,6 +69,7 @@ def test_a_durable_run_survives_three_worker_takeovers_and_a_cut_network(cluster
     assert cluster.results(execution)[0]["exit_code"] == 0
 
 
+@pytest.mark.long
 def test_all_runs_of_killed_workers_are_taken_over(cluster: Cluster) -> None:
     cluster.start("worker-3", "worker-4", OPSJOBS_CONCURRENCY=str(MANY))
     survivor = cluster.running.pop("worker-4")

@@ -331,6 +331,7 @@ def test_release_night_runs_the_other_job_and_continues_on_success(
     ]
 
 
+@pytest.mark.long
 def test_a_file_is_uploaded_to_100_targets(lab: Lab) -> None:
     job = lab.job("file-to-100-machines")
     job["actions"][0]["source"] = lab.upload(b"welcome\n")

@@ -22,6 +22,8 @@ from e2e.single_host import SingleHost
 from e2e.single_host import host as open_single_host
 from kit.secret_canaries import Canary, Sampler, overheard, seen_in, seen_in_files, seen_in_tables
 
+pytestmark = pytest.mark.long  # a service of its own for each test
+
 LONG_SECONDS = 120.0
 
 

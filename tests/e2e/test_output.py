@@ -120,6 +120,7 @@ def _write(base: Path, its: Words) -> None:
         Path(f"{base}.{ending}").write_bytes(content)
 
 
+@pytest.mark.long
 def test_200_targets_have_their_own_results(told: Told, cluster: Cluster) -> None:
     expected = {
         name: ("failed" if its.exit_code else "succeeded", its.exit_code)
@@ -201,6 +202,7 @@ def test_50_mb_of_output_are_kept_within_the_limit_and_memory_stays_small(
     assert got.hexdigest() == hashlib.sha256(data).hexdigest()
 
 
+@pytest.mark.long
 def test_output_of_1_gib_keeps_head_and_tail_and_reports_the_rest(cluster: Cluster) -> None:
     memory = Memory(cluster)
     execution = cluster.run(

@@ -186,6 +186,7 @@ def all_run(minutes: int) -> int:
     return 4 * minutes + 2 * (minutes // 2) + 3
 
 
+@pytest.mark.long
 def test_each_firing_runs_once_although_schedulers_freeze_or_die(
     scheduler_cluster: SchedulerCluster,
 ) -> None:

@@ -16,6 +16,8 @@ from e2e.processes import Json
 from e2e.workload import Workload, work
 from kit.sshd import sshd
 
+pytestmark = pytest.mark.long  # 1,000 targets
+
 MACHINES = int(os.environ.get("TESTS_MACHINES", "300"))
 FAILING = MACHINES // 20
 SECONDS = 600.0

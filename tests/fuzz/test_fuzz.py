@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from api.test_server_process import served
 from fuzz.place import tokens
 from fuzz.play import Fuzz, furnished
+
+pytestmark = pytest.mark.long  # make fuzz asks more
 
 EXAMPLES = 2
 SEED = 4712

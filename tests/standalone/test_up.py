@@ -102,6 +102,7 @@ def _wait_for(service: Up, words: str, *command: str) -> None:
         time.sleep(POLL_SECONDS)
 
 
+@pytest.mark.long
 def test_after_kill_9_nothing_survives_and_the_next_up_uses_the_same_data(
     folder: Path,
 ) -> None:

@@ -97,6 +97,7 @@ def test_off_builds_a_wheel_without_the_console(checkout: Path, tmp_path: Path) 
     assert static(build(bare, "wheel", tmp_path / "wheel", OPSJOBS_CONSOLE="off")) == {}
 
 
+@pytest.mark.long
 def test_the_installed_wheel_serves_its_pages_without_node_and_registry(
     checkout: Path, tmp_path: Path
 ) -> None:
