@@ -192,6 +192,7 @@ def test_searches_and_counts_find_only_what_is_theirs(
         assert int(shown) <= 1, "it counts approvals of others"
         for word in (mine.word, theirs.word):
             page.keyboard.press("Control+k")
+            expect(page.get_by_role("combobox", name="Go to")).to_be_focused()
             with page.expect_response(lambda answer: "/targets?" in answer.url) as found:
                 page.keyboard.type(word)
             found.value.finished()
