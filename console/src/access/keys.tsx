@@ -2,11 +2,11 @@
 import { useState } from "preact/hooks";
 import { ask } from "../api/ask.ts";
 import type { ApiKey } from "../api/types.ts";
-import { CopyButton } from "../parts/copy.tsx";
 import { Confirm, Dialog } from "../parts/dialog.tsx";
 import { Empty } from "../parts/empty.tsx";
 import { Field, Form, faultOf, NameField } from "../parts/form.tsx";
 import { Panel } from "../parts/panel.tsx";
+import { SecretOnce } from "../parts/secret-once.tsx";
 import { type Column, Table } from "../parts/table.tsx";
 import { Text } from "../parts/text.tsx";
 import { Time } from "../parts/time.tsx";
@@ -139,18 +139,9 @@ function NewKey({ onDone, onClose }: { onDone: () => Promise<void>; onClose: () 
   };
   if (token)
     return (
-      <Dialog title={`Key ${name}`} onClose={onClose}>
-        <p>This is shown only once. Anyone who has it acts as {name}.</p>
-        <p class="row">
-          <code class="grow secret">{token}</code>
-          <CopyButton text={token} what="key" />
-        </p>
-        <div class="actions">
-          <button type="button" class="button primary" onClick={onClose}>
-            I have stored it
-          </button>
-        </div>
-      </Dialog>
+      <SecretOnce title={`Key ${name}`} secret={token} what="key" onClose={onClose}>
+        Anyone who has it acts as {name}.
+      </SecretOnce>
     );
   return (
     <Dialog title="Create an API key" onClose={onClose}>

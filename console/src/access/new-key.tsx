@@ -1,9 +1,9 @@
 /** Makes an API key of one's own, and shows its token, this once. */
 import { useState } from "preact/hooks";
 import { ask } from "../api/ask.ts";
-import { CopyButton } from "../parts/copy.tsx";
 import { Dialog } from "../parts/dialog.tsx";
 import { Field, Form, faultOf, NameField } from "../parts/form.tsx";
+import { SecretOnce } from "../parts/secret-once.tsx";
 
 const DAY_MS = 86_400_000;
 const DAYS = [7, 30, 90, 365] as const;
@@ -25,18 +25,15 @@ export function NewKeyDialog({ onMade, onClose }: NewKeyDialogProps) {
   };
   if (token !== null)
     return (
-      <Dialog title={`The token of ${name}`} onClose={onClose}>
-        <p>It is shown only once. Anyone who has it can do what you can.</p>
-        <p class="row">
-          <code class="secret">{token}</code>
-          <CopyButton text={token} what="token" />
-        </p>
-        <div class="actions">
-          <button type="button" class="button primary" onClick={onClose}>
-            I have it
-          </button>
-        </div>
-      </Dialog>
+      <SecretOnce
+        title={`The token of ${name}`}
+        secret={token}
+        what="token"
+        done="I have it"
+        onClose={onClose}
+      >
+        Anyone who has it can do what you can.
+      </SecretOnce>
     );
   return (
     <Dialog title="New API key" onClose={onClose}>

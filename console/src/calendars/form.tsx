@@ -4,7 +4,7 @@ import { ask, type RequestError } from "../api/ask.ts";
 import { asRead } from "../api/stale.ts";
 import type { Calendar, CalendarDraft, CalendarKind, Window } from "../api/types.ts";
 import { Dialog } from "../parts/dialog.tsx";
-import { Field, Form, faultOf, NameField, Select, TextField } from "../parts/form.tsx";
+import { faultIn, faultOf, Field, Form, NameField, Select, TextField } from "../parts/form.tsx";
 import { toast } from "../parts/toast.tsx";
 import { type Weekday, Weekdays } from "../parts/weekdays.tsx";
 import { listOf } from "../targets/draft.ts";
@@ -144,9 +144,7 @@ function WindowPart({ at, window, error, onChange, onRemove }: WindowPartProps) 
       hint={hint}
       value={window[name]}
       onChange={(value) => onChange({ [name]: value })}
-      fault={
-        error?.errors.find((one) => one.pointer?.startsWith(`${place}/${name}`))?.detail ?? null
-      }
+      fault={faultIn(error, `${place}/${name}`)}
     />
   );
   return (

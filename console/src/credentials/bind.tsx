@@ -3,7 +3,7 @@ import { useState } from "preact/hooks";
 import { ask } from "../api/ask.ts";
 import type { Credential } from "../api/types.ts";
 import { Dialog } from "../parts/dialog.tsx";
-import { Form, TextField } from "../parts/form.tsx";
+import { faultIn, Form, TextField } from "../parts/form.tsx";
 import { TargetField } from "../parts/picker.tsx";
 import { toast } from "../parts/toast.tsx";
 import { listOf } from "../targets/draft.ts";
@@ -32,8 +32,7 @@ export function Bind({ credential, onDone, onClose }: BindProps) {
     <Dialog title={`Where ${credential.name} may be used`} onClose={onClose}>
       <Form verb="Save" onSubmit={save} onCancel={onClose}>
         {(error) => {
-          const fault = (name: string) =>
-            error?.errors.find((one) => one.pointer?.startsWith(`/${name}`))?.detail ?? null;
+          const fault = (name: string) => faultIn(error, `/${name}`);
           return (
             <>
               <p class="dim">All empty: anywhere.</p>

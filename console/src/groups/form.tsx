@@ -4,7 +4,7 @@ import { ask } from "../api/ask.ts";
 import { asRead } from "../api/stale.ts";
 import type { Group } from "../api/types.ts";
 import { Dialog } from "../parts/dialog.tsx";
-import { Form, faultOf, NameField, TextField } from "../parts/form.tsx";
+import { faultIn, faultOf, Form, NameField, TextField } from "../parts/form.tsx";
 import { ListField } from "../parts/picker.tsx";
 import { toast } from "../parts/toast.tsx";
 import { listOf } from "../targets/draft.ts";
@@ -60,9 +60,7 @@ export function GroupForm({ group, names, onClose }: GroupFormProps) {
               hint="With commas between them"
               text={groups}
               options={names.filter((one) => one !== group?.name)}
-              fault={
-                error?.errors.find((one) => one.pointer?.startsWith("/groups"))?.detail ?? null
-              }
+              fault={faultIn(error, "/groups")}
               onInput={setGroups}
             />
             <TextField

@@ -156,6 +156,14 @@ export function faultOf(error: RequestError | null, pointer: string): string | n
   return error?.errors.find((one) => one.pointer === pointer)?.detail ?? null;
 }
 
+/** Return what the server says of a field or of any part of it, such as one name of a list. */
+export function faultIn(error: RequestError | null, pointer: string): string | null {
+  const found = error?.errors.find(
+    (one) => one.pointer === pointer || one.pointer?.startsWith(`${pointer}/`),
+  );
+  return found?.detail ?? null;
+}
+
 interface FormProps {
   /** The button's words. */
   verb: string;

@@ -24,14 +24,8 @@ export function useSettled<T>(value: T, key: string): T {
   return settled;
 }
 
-interface PickerProps {
-  picked: Picked;
-  onChange: (change: Partial<Picked>) => void;
-  /** A job has targets of its own: an empty selection means all of them. */
-  ofJob?: boolean;
-}
-
-export function Picker({ picked, onChange, ofJob = false }: PickerProps) {
+/** Return the labels, as KEY=VALUE, and the groups that targets have, as far as the person may see. */
+export function useLabelsAndGroups(): { conditions: string[]; groupNames: string[] } {
   const labels = useResource(
     (signal) => askIf(mayDo("targets:read"), () => ask("GET /targets/labels", { signal })),
     [],
@@ -43,10 +37,23 @@ export function Picker({ picked, onChange, ofJob = false }: PickerProps) {
       ),
     [],
   );
-  const conditions = (labels.data.value?.labels ?? []).flatMap((label) =>
-    label.values.map((value) => `${label.key}=${value.value}`),
-  );
-  const groupNames = (groups.data.value?.items ?? []).map((group) => group.name);
+  return {
+    conditions: (labels.data.value?.labels ?? []).flatMap((label) =>
+      label.values.map((value) => `${label.key}=${value.value}`),
+    ),
+    groupNames: (groups.data.value?.items ?? []).map((group) => group.name),
+  };
+}
+
+interface PickerProps {
+  picked: Picked;
+  onChange: (change: Partial<Picked>) => void;
+  /** A job has targets of its own: an empty selection means all of them. */
+  ofJob?: boolean;
+}
+
+export function Picker({ picked, onChange, ofJob = false }: PickerProps) {
+  const { conditions, groupNames } = useLabelsAndGroups();
   return (
     <fieldset class="form picker">
       <legend>{ofJob ? "Some of the job's targets (all, if empty)" : "Targets"}</legend>

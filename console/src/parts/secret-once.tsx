@@ -1,4 +1,4 @@
-/** A secret that is shown this once. */
+/** A secret that is shown only once. */
 import type { ComponentChildren } from "preact";
 import { CopyButton } from "./copy.tsx";
 import { Dialog } from "./dialog.tsx";
@@ -7,22 +7,27 @@ import "../style/forms.css";
 interface SecretOnceProps {
   title: string;
   secret: string;
+  /** What is copied. */
+  what?: string;
+  /** The button of who has stored it. */
+  done?: string;
   /** What it is for, and what its holder may do. */
   children: ComponentChildren;
   onClose: () => void;
 }
 
-export function SecretOnce({ title, secret, children, onClose }: SecretOnceProps) {
+export function SecretOnce(props: SecretOnceProps) {
+  const { title, secret, what = "secret", done = "I have stored it", children, onClose } = props;
   return (
     <Dialog title={title} onClose={onClose}>
-      <p>It is shown this once. {children}</p>
+      <p>It is shown only once. {children}</p>
       <p class="row">
         <code class="secret">{secret}</code>
-        <CopyButton text={secret} what="secret" />
+        <CopyButton text={secret} what={what} />
       </p>
       <div class="actions">
         <button type="button" class="button primary" onClick={onClose}>
-          I have stored it
+          {done}
         </button>
       </div>
     </Dialog>

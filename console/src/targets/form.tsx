@@ -4,7 +4,7 @@ import { ask } from "../api/ask.ts";
 import type { ShownTarget } from "../api/types.ts";
 import { Dialog } from "../parts/dialog.tsx";
 import { Field, Form, faultOf, Select, TextField } from "../parts/form.tsx";
-import { ListField, TargetField } from "../parts/picker.tsx";
+import { ListField, TargetField, useLabelsAndGroups } from "../parts/picker.tsx";
 import { toast } from "../parts/toast.tsx";
 import { useResource } from "../state/resource.ts";
 import { askIf, mayDoEverywhere } from "../state/rights.ts";
@@ -239,17 +239,7 @@ function Winrm({ fields, onChange, fault }: PartProps) {
 }
 
 function Labels({ fields, onChange, fault }: PartProps) {
-  const labels = useResource((signal) => ask("GET /targets/labels", { signal }), []);
-  const groups = useResource(
-    (signal) =>
-      askIf(mayDoEverywhere("targets:read"), () =>
-        ask("GET /target-groups", { query: { limit: 200 }, signal }),
-      ),
-    [],
-  );
-  const conditions = (labels.data.value?.labels ?? []).flatMap((label) =>
-    label.values.map((value) => `${label.key}=${value.value}`),
-  );
+  const { conditions, groupNames } = useLabelsAndGroups();
   return (
     <>
       <ListField
@@ -264,7 +254,7 @@ function Labels({ fields, onChange, fault }: PartProps) {
         label="Groups"
         hint="With commas between them; a new one is made"
         text={fields.groups}
-        options={(groups.data.value?.items ?? []).map((group) => group.name)}
+        options={groupNames}
         fault={fault("groups")}
         onInput={(text) => onChange({ groups: text })}
       />

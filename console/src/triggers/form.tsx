@@ -3,7 +3,16 @@ import { useState } from "preact/hooks";
 import { ask, type RequestError } from "../api/ask.ts";
 import type { Job, ParameterDraft, Trigger } from "../api/types.ts";
 import { Dialog } from "../parts/dialog.tsx";
-import { Check, Field, Form, faultOf, NameField, Select, TextField } from "../parts/form.tsx";
+import {
+  Check,
+  faultIn,
+  faultOf,
+  Field,
+  Form,
+  NameField,
+  Select,
+  TextField,
+} from "../parts/form.tsx";
 import { toast } from "../parts/toast.tsx";
 import {
   type Condition,
@@ -121,9 +130,7 @@ function Sources({
     <>
       {asked.map(({ name, required }) => {
         const source = fields.sources[name] ?? { from: "none", text: "" };
-        const fault =
-          error?.errors.find((one) => one.pointer?.startsWith(`/parameters/${name}`))?.detail ??
-          null;
+        const fault = faultIn(error, `/parameters/${name}`);
         return (
           <div key={name} class="pair">
             <Field label={`${name}${required ? " (required)" : ""} comes from`} fault={fault}>
@@ -172,9 +179,7 @@ function Conditions({ fields, error, onChange }: PartProps) {
             required
             value={condition.place}
             onChange={(place) => set(at, { place })}
-            fault={
-              error?.errors.find((one) => one.pointer?.startsWith(`/when/${at}`))?.detail ?? null
-            }
+            fault={faultIn(error, `/when/${at}`)}
           />
           <Field label={`Test ${at + 1}`}>
             <Select of={TESTS} value={condition.test} onChange={(test) => set(at, { test })} />

@@ -4,7 +4,7 @@ import { ask } from "../api/ask.ts";
 import { asRead } from "../api/stale.ts";
 import type { Webhook } from "../api/types.ts";
 import { Dialog } from "../parts/dialog.tsx";
-import { Check, Form, faultOf, NameField, TextField } from "../parts/form.tsx";
+import { Check, faultIn, faultOf, Form, NameField, TextField } from "../parts/form.tsx";
 import { ListField } from "../parts/picker.tsx";
 import { SecretOnce } from "../parts/secret-once.tsx";
 import { toast } from "../parts/toast.tsx";
@@ -80,9 +80,7 @@ export function WebhookForm({ webhook, onDone, onClose }: WebhookFormProps) {
               hint="Types, with commas between them: execution.failed, job.*, *"
               text={events}
               options={EVENTS}
-              fault={
-                error?.errors.find((one) => one.pointer?.startsWith("/events"))?.detail ?? null
-              }
+              fault={faultIn(error, "/events")}
               onInput={setEvents}
             />
             <TextField
