@@ -31,6 +31,10 @@ class CookieKind:
     prefix: str
     same_site: Literal["strict", "lax"]
 
+    def full_name(self, *, secure: bool) -> str:
+        """Return its name over https (`secure`) or http."""
+        return f"{SECURE_PREFIX}{self.name}" if secure else self.name
+
 
 SESSION = CookieKind("opsjobs", COOKIE_PREFIX, "strict")
 LOGIN = CookieKind("opsjobs-login", LOGIN_COOKIE_PREFIX, "lax")
@@ -54,7 +58,7 @@ class CookiePolicy:
         if not secure and not self._may_be_plain(scope):
             return None
         sent = cookie_parser(Headers(scope=scope).get("cookie", ""))
-        value = sent.get(f"{SECURE_PREFIX if secure else ''}{kind.name}", "")
+        value = sent.get(kind.full_name(secure=secure), "")
         return value if value.startswith(kind.prefix) else None
 
     def set(
@@ -89,7 +93,7 @@ class CookiePolicy:
     ) -> None:
         secure = self._is_https(scope)
         response.set_cookie(
-            f"{SECURE_PREFIX if secure else ''}{kind.name}",
+            kind.full_name(secure=secure),
             value,
             max_age=max_age,
             path="/",

@@ -49,10 +49,10 @@ from opsjobs.engine.launching.preview import preview
 from opsjobs.model import text_patterns
 from opsjobs.model.api_model import Overriding
 from opsjobs.model.errors import Invalid, NotFound
-from opsjobs.model.job import JobBody, JobDraft, JobState, LaunchOrder, export_definition
+from opsjobs.model.job import JobBody, JobDraft, LaunchOrder, export_definition
 from opsjobs.model.naming import Title
 from opsjobs.store.jobs import JOBS, VERSIONS, StoredJob, check_pausable
-from opsjobs.store.ledger.launch import refuse_state
+from opsjobs.store.ledger.launch import judge_state
 from opsjobs.store.paging import Page, PageRequest
 
 RECENT_MAX = 30
@@ -140,9 +140,7 @@ async def _actions(request: Request, stored: StoredJob) -> dict[str, Any]:
     job = stored.job
     actions = Actions(request, "job", job.id, stored.labels, sees="jobs:read")
     if actions.holds("execute", "jobs:execute"):
-        active = job.state is JobState.ACTIVE
-        refusal = None if active else refuse_state(job.definition.name, job.state)
-        actions.add("execute", refusal)
+        actions.add("execute", judge_state(job.definition.name, job.state))
     actions.allow("update", "jobs:update")
     for name in ("pause", "resume"):
         if actions.holds(name, "jobs:update"):

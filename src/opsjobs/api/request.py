@@ -10,6 +10,7 @@ from starlette.datastructures import Headers
 from starlette.types import Scope
 
 from opsjobs.composition import Services
+from opsjobs.composition.authentication import API
 from opsjobs.identity.authenticator import RequestProof
 from opsjobs.model.access import Principal
 from opsjobs.model.errors import Unauthorised
@@ -79,7 +80,7 @@ def triggered_by(request: Request) -> TriggeredBy:
     return TriggeredBy.MANUAL if agent.startswith(CLI_AGENTS) else TriggeredBy.API
 
 
-PREFIX = "/api/v1"
+PREFIX = API
 HOOK = "/hooks/{id}"
 """The route of the URLs of triggers, which needs no token."""
 _HOOK = re.compile(r"/hooks/[^/]+")

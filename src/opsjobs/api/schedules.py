@@ -54,12 +54,11 @@ from opsjobs.api.updates import Edit, edit, put_and_patch
 from opsjobs.model.api_model import ApiModel, Overriding
 from opsjobs.model.errors import FieldError, Invalid
 from opsjobs.model.firing import explain
-from opsjobs.model.job import JobState
 from opsjobs.model.parameter import ParameterDraft, bound
 from opsjobs.model.schedule import ScheduleDraft, refuse_past
 from opsjobs.model.time_zones import in_words
 from opsjobs.store.idempotency import Answer
-from opsjobs.store.ledger.launch import refuse_state
+from opsjobs.store.ledger.launch import judge_state
 from opsjobs.store.paging import Page, PageRequest
 from opsjobs.store.scheduling.firings import ALL_FIRINGS, FIRINGS, Firing, NamedFiring
 from opsjobs.store.scheduling.schedule_rows import StoredSchedule
@@ -174,8 +173,7 @@ async def _actions(request: Request, schedule: StoredSchedule) -> dict[str, Any]
     for name in ("update", "pause", "resume"):
         actions.allow(name, "schedules:manage")
     if actions.holds("trigger", "schedules:manage", "jobs:execute"):
-        active = job.state is JobState.ACTIVE
-        actions.add("trigger", None if active else refuse_state(job.name, job.state))
+        actions.add("trigger", judge_state(job.name, job.state))
     actions.allow("delete", "schedules:manage")
     return actions.data()
 
