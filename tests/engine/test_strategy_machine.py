@@ -63,7 +63,10 @@ where r.id = any(%s::bigint[]) and (e.paused or e.cancelling or exists (
 
 
 class StrategyMachine(RuleBasedStateMachine):
-    """`holds`: what each of two workers has. `begun`: runs whose first action is on record."""
+    """`holds`: what each of two workers has. `begun`: runs whose first action is on record.
+
+    `barriers`: executions whose jobs have a barrier. Only their runs wait at one.
+    """
 
     def __init__(self, databases: Databases) -> None:
         super().__init__()
@@ -77,6 +80,7 @@ class StrategyMachine(RuleBasedStateMachine):
         self.holds: list[dict[int, Claimed]] = [{}, {}]
         self.begun: set[int] = set()
         self.executions: list[int] = []
+        self.barriers: set[int] = set()
 
     def do(self, verb: Coroutine[Any, Any, T]) -> T:
         """The verb's answer."""
@@ -138,11 +142,21 @@ class StrategyMachine(RuleBasedStateMachine):
         strategy = Strategy.from_policy(
             Policy.model_validate({"max_fail": max_fail, "gate": gate}), list(accumulate(waves))
         )
-        launched = launch(
-            self.database, machines(sum(waves), slots=2), window=window, actions=2, barrier=barrier, strategy=strategy,
-            names=names, timeout_seconds=SECONDS if deadline else None,
-        )  # fmt: skip
-        self.executions.append(self.do(launched).id)
+        launched = self.do(
+            launch(
+                self.database,
+                machines(sum(waves), slots=2),
+                window=window,
+                actions=2,
+                barrier=barrier,
+                strategy=strategy,
+                names=names,
+                timeout_seconds=SECONDS if deadline else None,
+            )
+        )
+        self.executions.append(launched.id)
+        if barrier:
+            self.barriers.add(launched.id)
 
     @rule(which=some.integers(0, 1), limit=some.integers(1, 6))
     def claim(self, which: int, limit: int) -> None:
@@ -234,7 +248,7 @@ class StrategyMachine(RuleBasedStateMachine):
                 return replace(
                     move, waiting_for=WaitingFor.BACKOFF, wake_seconds=30.0, attempt=run.attempt + 1
                 )
-            case Word.BARRIER if run.watched and BARRIER not in run.passed:
+            case Word.BARRIER if run.execution_id in self.barriers and BARRIER not in run.passed:
                 return replace(move, waiting_for=WaitingFor.BARRIER, awaits=BARRIER)
         return move
 
