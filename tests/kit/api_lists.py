@@ -141,7 +141,7 @@ def lists(large: int, moment: str) -> list[Asked]:
         Asked(
             "targets",
             TARGETS,
-            {"among": None},
+            {"among": None, "remote": False},
             {"groups": ("group-7",), "zone": ("default",), "host": ("10.0.0.7",)},
         ),
         Asked("groups", GROUPS),

@@ -237,6 +237,13 @@ async def test_a_page_reads_no_more_than_a_few_rows_for_each_that_it_shows(
                 assert sum(read.values()) < ROWS_A_PAGE, question.name
 
 
+async def test_every_question_of_a_list_has_an_answer(history: str) -> None:
+    async with explained(history) as database:
+        for asked in api_lists.lists(1, api_lists.DAYS_AGO):
+            for question in api_lists.questions(asked):
+                await question.ask(database)
+
+
 async def test_facets_read_only_what_a_filter_or_a_scope_finds(history: str) -> None:
     nowhere = Reach((Scope((Requirement("env", ("nowhere",)),)),))
     async with explained(history) as database:
