@@ -44,6 +44,7 @@ test:
 
 test-long:
 	@$(MAKE) --no-print-directory test ARGS="-m long tests"
+	@TESTS_RANDOM=1 $(MAKE) --no-print-directory test ARGS="tests/engine/test_ledger_machine.py tests/engine/test_strategy_machine.py tests/model tests/safety"
 
 check:
 	@scripts/environment dev

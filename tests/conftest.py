@@ -26,8 +26,14 @@ for _ignored in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
             _ignored, signal.default_int_handler if _ignored is signal.SIGINT else signal.SIG_DFL
         )
 
-# A loaded machine makes any example slow: that is no fault of what is tested.
-settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# A loaded machine makes any example slow: that is no fault of what is tested. The same examples in
+# each run, so that a failure belongs to the change that it came with; `make test-long` looks for new ones.
+settings.register_profile(
+    "patient",
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+    derandomize=not os.environ.get("TESTS_RANDOM"),
+)
 settings.load_profile("patient")
 
 
