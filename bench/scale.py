@@ -50,6 +50,7 @@ SETTINGS = {
     "max_connections": "100",
 }
 LIST_MS, ROUND_MS, COMMIT_MS, GROUPS_MS, CLAIM_MS, UPGRADE_MS = 50, 100, 2_000, 200, 200, 1_000
+HEALTH_MS = 100
 RETAINED_A_SECOND = 100
 # Of a table with fewer rows a scan is the cheapest plan, and no fault.
 LARGE_TABLE_ROWS = 50_000
@@ -151,7 +152,10 @@ class Bench:
         assert row is not None
         for asked in api_lists.lists(row["large"], row["moment"]):
             for question in api_lists.questions(asked):
-                await self.timed(question.name, question.ask, LIST_MS)
+                # Health follows from the last runs of each of the 20,000 targets, twice the number
+                # that the other goals are for.
+                goal = HEALTH_MS if "health" in question.name else LIST_MS
+                await self.timed(question.name, question.ask, goal)
         execution = await Executions(self.database).get(row["large"])
         await self.timed(
             "groups of 10,000",

@@ -32,7 +32,7 @@ from opsjobs.model.target import (
 from opsjobs.model.winrm import WinrmOptions
 from opsjobs.store import audit, circuits, host_keys, idempotency, target_selection
 from opsjobs.store.idempotency import Answer, IdempotentRequest
-from opsjobs.store.paging import ListColumn, Listing, Page, PageRequest, natural_key
+from opsjobs.store.paging import ListColumn, Listing, Page, PageRequest
 from opsjobs.store.reference import Reference, check_basis, check_unused, find, lock, unique_name
 from opsjobs.store.scope_checks import check_target, check_target_name
 from opsjobs.store.scope_sql import and_within
@@ -95,7 +95,7 @@ select {_TARGET}, t.uuid, t.external_id, t.created_at, t.updated_at,
   c.name as credential, j.name as jump
 from targets t
 left join credentials c on c.id = t.credential_id left join targets j on j.id = t.jump_id"""
-_LISTED = _SELECT.replace("\nfrom", f",\n  {HEALTH_STATUS} as health\nfrom", 1)
+_LISTED = _SELECT.replace("\nfrom", ",\n  t.name_order, t.host_order\nfrom", 1)
 
 # Targets that are kept here and those of the Target Service are never mixed up: the same id or name
 # may mean another machine there.
@@ -103,16 +103,16 @@ _KEPT = "t.gone_at is null and (t.external_id is not null) = %(remote)s"
 _SUBSET = f" where (%(among)s::bigint[] is null or t.id = any(%(among)s)) and {_KEPT}"
 
 # Targets with trouble are first, each kind in the order of names.
-_BY_HEALTH = f"""(case health when 'unhealthy' then '0' when 'maintenance' then '1'
-  when 'unknown' then '2' else '3' end) || {natural_key("name")}"""
+_BY_HEALTH = """(case health when 'unhealthy' then '0' when 'maintenance' then '1'
+  when 'unknown' then '2' else '3' end) || name_order"""
 
 TARGETS = Listing(
     _LISTED + _SUBSET,
     {
         "id": ListColumn("integer", sort=True),
         "uuid": ListColumn("uuid"),
-        "name": ListColumn("text", sort=True, natural=True),
-        "host": ListColumn("text", sort=True, natural=True),
+        "name": ListColumn("text", sort=True, expression="name_order"),
+        "host": ListColumn("text", sort=True, expression="host_order"),
         "port": ListColumn("integer"),
         "transport": ListColumn("text"),
         "platform": ListColumn("text"),
@@ -130,6 +130,7 @@ TARGETS = Listing(
     labels="labels",
     search=("name", "host"),
     facets=("health", "zone", "transport", "platform"),
+    computed={"health": HEALTH_STATUS},
 )
 
 _INSERT = f"insert into targets (uuid, {_NAMES}) values (%(uuid)s, {_VALUES}) returning id"

@@ -28,6 +28,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any, Generic, Literal, TypeVar
 from uuid import UUID
 
@@ -144,7 +145,8 @@ class Listing:
     `labels` is the expression that a scope is matched against. `label_rows`: the column with the
     execution whose rows in execution_labels find the items of a scope; "id" for a list of
     executions. `keyed`: `id` is a column of a table. `search`: the columns that `q` looks in;
-    `facets`: those whose values can be counted.
+    `facets`: those whose values can be counted. `computed`: columns by name with their SQL over a
+    row `t` of the select; ids are found without them, unless the request filters or sorts by one.
     """
 
     def __init__(
@@ -158,6 +160,7 @@ class Listing:
         keyed: bool = True,
         search: Sequence[str] = (),
         facets: Sequence[str] = (),
+        computed: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self.columns = columns
         self.default_sort = default_sort
@@ -165,7 +168,11 @@ class Listing:
         self.facets = facets
         self._label_rows = label_rows
         self._keyed = keyed
-        self._select = select
+        self._computed = frozenset(computed)
+        self._found = select
+        """The select that finds ids if no computed column is needed for it."""
+        added = "".join(f", {expression} as {name}" for name, expression in computed.items())
+        self._select = f"select t.*{added} from ({select}) t" if computed else select
         self._labels = labels
 
     @property
@@ -262,6 +269,8 @@ class Listing:
         """Return the order, the conditions and the values of a request, along an index if any."""
         walk = self._walk(request)
         order = self._order(request, walk)
+        sorted_by = (request.sort or self.default_sort).removeprefix("-")
+        order = replace(order, lean=not self._computed & {sorted_by, *request.filters})
         wheres, values = self._wheres(request, walk)
         within, reaching = condition(reach, self._labelled(reach))
         found = marks(reach) if self._label_rows is not None else None
@@ -389,6 +398,7 @@ class Listing:
             if columns == "*"
             else f"select {columns}"
         )
+        select = self._found if columns == "id" and order.lean else self._select
         last = "limit %(page_limit)s offset %(page_offset)s"
         if not order.walks:
             by = (
@@ -396,10 +406,10 @@ class Listing:
                 if columns == "*" or order.expression != "id"
                 else f"order by id {way}"
             )
-            return f"{shown} from ({self._select}) listed {_where(wheres)} {by} {last}"
+            return f"{shown} from ({select}) listed {_where(wheres)} {by} {last}"
         shown = shown.replace("select ", "select listed.", 1)
         parts = [
-            f"({shown} from ({self._select}) listed {walk.join} "
+            f"({shown} from ({select}) listed {walk.join} "
             f"{_where([*wheres, walk.condition])} order by {walk.order.format(way=way)}"
             " limit %(page_limit)s::bigint + %(page_offset)s)"
             for walk in order.walks
@@ -562,6 +572,8 @@ class _SortOrder:
     down: bool
     walks: tuple[_Along, ...] = ()
     repeats: bool = False
+    lean: bool = False
+    """No computed column is needed to find the ids."""
 
 
 @dataclass(frozen=True, slots=True)

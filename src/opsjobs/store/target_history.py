@@ -79,10 +79,10 @@ from ({RUN} where target_id = %(target)s) r join job_executions e on e.id = r.ex
 
 HEALTH_STATUS = f"""
 (select case
-  when exists (select from target_slots h where h.target_id = t.id::text
-    and h.held_until > (select opsjobs_now())) then 'maintenance'
-  when exists (select from circuits c where c.target_id = t.id::text and c.state <> 'closed')
-    then 'unhealthy'
+  when t.id::text in (select target_id from target_slots
+    where held_until > (select opsjobs_now())) then 'maintenance'
+  when t.id::text in (select target_id from circuits
+    where state <> 'closed') then 'unhealthy'
   else coalesce((select case when r.status in ('unreachable', 'lost', 'dead') then 'unhealthy'
                              else 'ok' end
     from (select l.status, l.id from target_runs l where l.target_id = t.id::text
