@@ -4,9 +4,9 @@
 -- equal, and for failed actions the first 64 KiB of stderr. Of one `stream` only that is compared.
 -- With `normalise` the texts are compared after what differs on every machine was left out, and
 -- lengths are not. Two stages keep memory small: the bytes of one run at a time are reduced to a
--- hash, and only hashes are grouped. So these stages are materialized: inlined, the joins would keep
--- all the bytes and spill. SHA-256 would take three quarters of the time; this hash has a secret
--- salt, so that no target can make its output look like another one's.
+-- hash, and only hashes are grouped. So these stages are materialized, and names are looked up
+-- run by run: a join would keep all the bytes and spill. SHA-256 would take three quarters of the
+-- time; this hash has a secret salt, so that no target can make its output look like another one's.
 with run as materialized (
   select id, position, target_id, target_name, target_host, status, exit_code, error_code
   from target_runs
@@ -14,17 +14,19 @@ with run as materialized (
 ), counting as materialized (
 :counting
 ), head as materialized (
-  select target_run_id, case when :'normalise' then hash_record_extended(row(
-      opsjobs_generalize(substring(head from 1 for :'generalized'), run.target_name,
-        run.target_host)), :'salt')
+  select target_run_id, case when :'normalise' then (
+      select hash_record_extended(row(opsjobs_generalize(
+        substring(head from 1 for :'generalized'), r.target_name, r.target_host)), :'salt')
+      from target_runs r where r.id = target_run_id)
     else hash_record_extended(row(head), :'salt') end as hash
-  from (:stdout_heads) h join run on run.id = h.target_run_id
+  from (:stdout_heads) h
 ), complaint as materialized (
-  select target_run_id, case when :'normalise' then hash_record_extended(row(
-      opsjobs_generalize(substring(head from 1 for :'generalized'), run.target_name,
-        run.target_host)), :'salt')
+  select target_run_id, case when :'normalise' then (
+      select hash_record_extended(row(opsjobs_generalize(
+        substring(head from 1 for :'generalized'), r.target_name, r.target_host)), :'salt')
+      from target_runs r where r.id = target_run_id)
     else hash_record_extended(row(head), :'salt') end as hash
-  from (:stderr_heads) h join run on run.id = h.target_run_id
+  from (:stderr_heads) h
 ), size as (
   select target_run_id, sum(bytes)::bigint as bytes, sum(err_bytes)::bigint as err_bytes,
          max(exit_code) as exit_code, max(status) as status
