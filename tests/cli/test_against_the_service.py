@@ -288,7 +288,7 @@ def test_a_credential_is_read_from_a_file_and_its_secret_is_write_only(
 
 
 def test_a_token_is_limited_to_its_role(folder: Path) -> None:
-    code, out, err = opsjobs(folder, "tokens", "create", "ben", "--role", "viewer")
+    code, out, err = opsjobs(folder, "tokens", "add", "ben", "--role", "viewer")
     assert code == 0, err
     token = out.decode().strip()
     assert opsjobs(folder, "executions", "list", OPSJOBS_TOKEN=token)[0] == 0
@@ -348,7 +348,7 @@ def test_jobs_are_listed_run_and_deleted(folder: Path) -> None:
     assert (
         opsjobs(folder, "executions", "list", "--job", "hello", "-o", "name")[1].strip().isdigit()
     )
-    assert opsjobs(folder, "jobs", "delete", "hello")[0] == 0
+    assert opsjobs(folder, "jobs", "rm", "hello")[0] == 0
     assert opsjobs(folder, "jobs", "show", "hello")[0] == 4
 
 

@@ -6,11 +6,14 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+from typer.main import get_command
 
-from opsjobs.cli.app import run
+from opsjobs.cli.app import app, run
 from opsjobs.cli.errors import ExitCode
+from opsjobs.cli.lazy_commands import OTHER_VERBS
 
 SERVERS = (
     "fastapi",
@@ -188,3 +191,26 @@ def test_a_mistyped_command_gets_a_suggestion(
 ) -> None:
     assert run([typed, "list"]) == ExitCode.USAGE
     assert f"No such command '{typed}'. Did you mean {meant}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("noun", "typed", "meant"),
+    [("tokens", "create", "add"), ("jobs", "delete", "rm"), ("schedules", "update", "set"),
+     ("jobs", "create", "apply"), ("targets", "get", "show")],
+)  # fmt: skip
+def test_a_verb_of_other_programs_gets_the_one_of_opsjobs(
+    capsys: pytest.CaptureFixture[str], noun: str, typed: str, meant: str
+) -> None:
+    assert run([noun, typed, "x"]) == ExitCode.USAGE
+    assert f"No such command '{typed}'. Did you mean '{meant}'?" in capsys.readouterr().err
+
+
+def test_every_noun_has_the_same_verb_for_a_meaning() -> None:
+    root: Any = get_command(app)
+    verbs = {
+        f"{noun} {verb}"
+        for noun in COMMANDS
+        for verb in getattr(root.get_command(None, noun), "commands", ())
+    }
+    assert {"jobs rm", "tokens add", "schedules set"} <= verbs
+    assert [each for each in sorted(verbs) if each.split()[1] in OTHER_VERBS] == []

@@ -279,7 +279,7 @@ def test_keys_rotate_repeats_until_done_and_names_removable_keys(
     assert [(a.method, a.path) for a in asked] == [("POST", "/keys/rotate")] * 2
     told = capsys.readouterr().err
     assert "700 rows re-encrypted, 302 left" in told
-    assert "opsjobs keys drop 0ld0ld00" in told
+    assert "opsjobs keys rm 0ld0ld00" in told
 
 
 def test_keys_rotate_reports_undecryptable_rows(
@@ -303,19 +303,19 @@ def test_keys_new_adds_the_current_key_and_drop_removes_an_unused_one(
     def keys(*items: dict[str, Any]) -> Callable[[ApiRequest], ApiResponse]:
         return lambda _: ApiResponse(200, {"items": list(items), "next": None})
 
-    said(keys(), "keys", "new", "--print")
+    said(keys(), "keys", "add", "--print")
     first = capsys.readouterr().out.strip()
-    said(keys(), "keys", "new", code=1)  # no `up` has made keys here
+    said(keys(), "keys", "add", code=1)  # no `up` has made keys here
     file = tmp_path / "keys"
     file.write_text(f"{first}\n")
-    said(keys(), "keys", "new")
+    said(keys(), "keys", "add")
     made = capsys.readouterr().out.strip()
     held = [key_id(decode_key(line)) for line in file.read_text().split()]
     assert held == [made, key_id(decode_key(first))]
     state = {**OLD, "id": held[1]}
-    said(keys(NEW, state), "keys", "drop", "nothing0", code=4)
-    said(keys(NEW, {**state, "removable": False}), "keys", "drop", held[1], code=6)
-    said(keys(NEW, state), "keys", "drop", held[1])
+    said(keys(NEW, state), "keys", "rm", "nothing0", code=4)
+    said(keys(NEW, {**state, "removable": False}), "keys", "rm", held[1], code=6)
+    said(keys(NEW, state), "keys", "rm", held[1])
     assert [key_id(decode_key(line)) for line in file.read_text().split()] == [made]
 
 

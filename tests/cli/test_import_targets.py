@@ -310,8 +310,8 @@ def test_groups_add_sends_its_options(monkeypatch: pytest.MonkeyPatch) -> None:
     }
 
 
-def test_groups_change_keeps_other_fields(monkeypatch: pytest.MonkeyPatch) -> None:
-    *_, asked = groups(monkeypatch, "change", "web", "--description", "new", "-l", "")
+def test_groups_set_keeps_other_fields(monkeypatch: pytest.MonkeyPatch) -> None:
+    *_, asked = groups(monkeypatch, "set", "web", "--description", "new", "-l", "")
     assert (asked.method, asked.path) == ("PUT", "/target-groups/3")
     assert asked.body == {"name": "web", "description": "new", "selector": None, "groups": ["eu"]}
 

@@ -184,7 +184,7 @@ async def test_tokens_are_created_with_scope_listed_and_revoked(
         terminal = Terminal(api, tmp_path, monkeypatch, capsys)
         code, out, err = await terminal.run(
             "tokens",
-            "create",
+            "add",
             "bot",
             "--permission",
             "jobs:read,audit:read",
@@ -196,8 +196,8 @@ async def test_tokens_are_created_with_scope_listed_and_revoked(
         assert code == 0
         assert out.startswith("opsc_")
         assert "(jobs:read audit:read@env=dev)" in err
-        assert (await terminal.run("tokens", "create", "bot-2"))[2].startswith(
-            "token bot-2 is created (operator)"
+        assert (await terminal.run("tokens", "add", "bot-2"))[2].startswith(
+            "token bot-2 is added (operator)"
         )
         listed = (await terminal.run("tokens", "list", "-o", "wide"))[1]
         assert "jobs:read audit:read@env=dev" in " ".join(listed.split())
@@ -208,8 +208,8 @@ async def test_tokens_are_created_with_scope_listed_and_revoked(
             ["--expires", "2999-01-01T00:00:00"],
             ["--scope", "a!=b"],
         ):
-            assert (await terminal.run("tokens", "create", "bot-3", *wrong))[0] == 2
-        assert (await terminal.run("tokens", "revoke", "bot"))[2] == "token bot is revoked\n"
+            assert (await terminal.run("tokens", "add", "bot-3", *wrong))[0] == 2
+        assert (await terminal.run("tokens", "rm", "bot"))[2] == "token bot is removed\n"
         assert (
             await api.http.get("/jobs", headers={"Authorization": f"Bearer {out.strip()}"})
         ).status_code == 401

@@ -102,7 +102,7 @@ def test_schedules_add_sends_its_options(
         ["add", "disk", "--every", "15m", "--interval", "2"],
         ["add", "disk", "--every", "15m", "--overlap", "maybe"],
         ["add", "disk", "-f", "/nowhere/at/all"],
-        ["update", "nightly"],
+        ["set", "nightly"],
         ["preview"],
     ],
 )
@@ -148,7 +148,7 @@ def test_schedule_options_override_the_file(
     ]
 
 
-def test_schedules_update_keeps_other_fields_and_sends_the_version(
+def test_schedules_set_keeps_other_fields_and_sends_the_version(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with answering(monkeypatch, service) as api:
@@ -156,7 +156,7 @@ def test_schedules_update_keeps_other_fields_and_sends_the_version(
             run(
                 [
                     "schedules",
-                    "update",
+                    "set",
                     "disk/nightly",
                     "--every",
                     "6h",
@@ -208,7 +208,7 @@ def test_an_ambiguous_schedule_name_is_refused(
 ) -> None:
     both = [SCHEDULE, {**SCHEDULE, "id": 4, "job_name": "logs"}]
     with answering(monkeypatch, lambda _: ApiResponse(body={"items": both, "next": None})) as api:
-        assert run(["schedules", "delete", "nightly"]) == 2
+        assert run(["schedules", "rm", "nightly"]) == 2
     assert "disk/nightly, logs/nightly" in capsys.readouterr().err
     assert bodies(api.requests) == []
 
@@ -240,7 +240,7 @@ def test_a_schedule_is_paused_resumed_triggered_and_deleted(
         assert run(["schedules", "pause", "nightly", "--reason", "audit"]) == 0
         assert run(["schedules", "resume", "nightly"]) == 0
         assert run(["schedules", "trigger", "nightly", "--reason", "now", "--detach"]) == 0
-        assert run(["schedules", "delete", "nightly"]) == 0
+        assert run(["schedules", "rm", "nightly"]) == 0
     assert [
         (method, path, body)
         for method, path, body in bodies(api.requests)

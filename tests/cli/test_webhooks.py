@@ -73,7 +73,7 @@ def test_a_webhook_is_added_and_its_secret_shown_once(
         (["enable", "tickets"], "PATCH", "/webhooks/3", {"enabled": True}),
         (["rotate", "tickets", "--overlap", "1h"], "POST", "/webhooks/3/rotate", {"overlap": "1h"}),
         (["redeliver", "tickets", "7"], "POST", "/webhooks/3/deliveries/7/redeliver", None),
-        (["delete", "tickets"], "DELETE", "/webhooks/3", None),
+        (["rm", "tickets"], "DELETE", "/webhooks/3", None),
     ],
 )
 def test_commands_ask_for_one_change_each(

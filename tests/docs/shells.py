@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import typer
 
@@ -99,14 +100,15 @@ class Bench:
 
 def parse(arguments: Sequence[str]) -> None:
     """Raise where `opsjobs` would not understand these arguments; nothing is run."""
-    found = typer.main.get_command(app)
+    found: Any = typer.main.get_command(app)
     words = list(arguments)
-    while commands := getattr(found, "commands", None):
+    while hasattr(found, "get_command"):
         assert words, f"opsjobs {' '.join(arguments)} names no command"
-        assert words[0] in commands, (
-            f"there is no command {words[0]} in: opsjobs {' '.join(arguments)}"
-        )
-        found = commands[words.pop(0)]
+        word = words.pop(0)
+        if word == "--version":
+            return
+        found = found.get_command(None, word)  # the root has no `commands`: it loads each one late
+        assert found is not None, f"there is no command {word} in: opsjobs {' '.join(arguments)}"
     found.make_context("opsjobs", words)
 
 

@@ -189,6 +189,20 @@ def test_every_command_has_a_section_with_its_options() -> None:
         assert table == expected, f"the options of `{name}` in docs/reference/cli.md"
 
 
+def test_every_command_that_messages_name_exists() -> None:
+    full = {name.removeprefix("opsjobs ") for name, _ in leaves(typer.main.get_command(command))}
+    groups = {name.split()[0] for name in full if " " in name}
+    wrong = []
+    for path in (*SOURCE.rglob("*.py"), *(ROOT / "console/src").rglob("*.tsx")):
+        for words in re.findall(
+            r"(?:`|<code>|with: |See: )opsjobs ([a-z][a-z-]*(?: [a-z][a-z-]*)?)", path.read_text()
+        ):
+            named = words if words.split()[0] in groups else words.split()[0]
+            if named not in full | groups:
+                wrong.append(f"{path.relative_to(ROOT)}: opsjobs {words}")
+    assert wrong == []
+
+
 def described(parameter: Any) -> str:
     """The help of an option or an argument, with its choices and its default."""
     text = " ".join((parameter.help or "").split())

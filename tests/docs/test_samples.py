@@ -6,6 +6,7 @@ import compileall
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -162,6 +163,19 @@ def test_commands_of_other_pages_are_understood(sample: Sample, tmp_path: Path) 
     assert done.code == 0, done.written
     for arguments in done.commands:
         parse(arguments)
+
+
+def test_commands_of_the_console_are_understood() -> None:
+    shown = [
+        " ".join(text.split())
+        for page in (ROOT / "console/src").rglob("*.tsx")
+        for text in re.findall(r"<(?:code>|Command text=\")opsjobs ([^<\"]+)", page.read_text())
+    ]
+    assert len(shown) > 10
+    for command in shown:
+        words = shlex.split(command)
+        if len(words) > 2:  # else it names the command, without its arguments
+            parse(words)
 
 
 @pytest.mark.parametrize("sample", all_samples("sh"), ids=str)

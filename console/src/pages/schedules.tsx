@@ -51,7 +51,7 @@ export default function Schedules() {
           {mayDo("schedules:manage") && (
             <>
               <p>To run a job every night:</p>
-              <code>opsjobs schedules add JOB --daily 02:30</code>
+              <code>opsjobs schedules add JOB --every daily --time 02:30</code>
             </>
           )}
         </Empty>

@@ -97,9 +97,9 @@ class _All(Commands):
         "keys": LazyCommand(
             "keys",
             "app",
-            "Encryption keys: list, create, rotate and drop them.",
+            "Encryption keys: list, add, rotate and remove them.",
         ),
-        "tokens": LazyCommand("principals", "tokens", "Tokens: create, list and revoke API keys."),
+        "tokens": LazyCommand("principals", "tokens", "Tokens: add, list and remove API keys."),
         "users": LazyCommand(
             "principals", "users", "Users: people who can log in, and their roles."
         ),

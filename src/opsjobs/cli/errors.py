@@ -195,7 +195,7 @@ _TRIGGER = {
 
 OPTIONS: tuple[tuple[str, str, Mapping[str, str]], ...] = (
     (r"/jobs/\d+/schedules", "schedules add", _OF_SCHEDULES),
-    (r"/schedules/\d+", "schedules update", _OF_SCHEDULES),
+    (r"/schedules/\d+", "schedules set", _OF_SCHEDULES),
     (r"/schedules/preview", "schedules preview", {**_OF_SCHEDULES, "from": "--from"}),
     (r"/run", "run", _RUN),
     (r"/jobs/\d+/execute", "jobs run", _LAUNCH),
@@ -235,7 +235,7 @@ OPTIONS: tuple[tuple[str, str, Mapping[str, str]], ...] = (
     (r"/jobs/[^/]+/triggers", "triggers add", {**_TRIGGER, "name": "NAME"}),
     (r"/triggers/[^/]+", "triggers set", _TRIGGER),
     (r"/target-groups", "groups add", {**_GROUP, "name": "NAME"}),
-    (r"/target-groups/[^/]+", "groups change", {**_GROUP, "name": "--name"}),
+    (r"/target-groups/[^/]+", "groups set", {**_GROUP, "name": "--name"}),
     (r"/credentials", "credentials add", _CREDENTIAL),
     (r"/credentials/[^/]+/rotate", "credentials rotate", _SECRETS),
     (

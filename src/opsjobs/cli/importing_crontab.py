@@ -346,7 +346,7 @@ def _tell(items: Sequence[Json], gone: Sequence[str], lost: int) -> None:
     for name in gone[:GONE_SHOWN_MAX]:
         tell(
             f"{plain(name)} was imported earlier, but no line matches it now. If it is obsolete: "
-            f"opsjobs jobs delete {plain(name)}"
+            f"opsjobs jobs rm {plain(name)}"
         )
     if len(gone) > GONE_SHOWN_MAX:
         tell(f"and {len(gone) - GONE_SHOWN_MAX} more jobs of earlier imports")

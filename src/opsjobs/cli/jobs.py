@@ -13,6 +13,7 @@ from opsjobs.cli.client import RequestRefused, connect, path_of
 from opsjobs.cli.errors import CommandFailed, ExitCode
 from opsjobs.cli.inputs import ask_secret, read_secret
 from opsjobs.cli.launch import launch, show_preview
+from opsjobs.cli.nouns import Noun, add_remove
 from opsjobs.cli.render import Column, Form, ago, plain, pluralize, show_list, show_one, tell
 
 app = typer.Typer(
@@ -225,13 +226,11 @@ def resume(job: Job) -> None:
     _set(job, "resume", "is resumed")
 
 
-@app.command()
-def delete(job: Job) -> None:
-    """Delete a job. Its executions stay; its name can be used again."""
-    with connect() as client:
-        found = client.by_name("job", job)
-        client.delete(path_of("job", found["id"]))
-    tell(f"job {found['name']} is deleted")
+add_remove(
+    app,
+    Noun("job", COLUMNS),
+    "Remove jobs. Their executions stay; their names can be used again.",
+)
 
 
 def _set(job: str, verb: str, words: str) -> None:

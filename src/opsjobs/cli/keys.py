@@ -1,4 +1,4 @@
-"""`opsjobs keys`: list, create, rotate and drop encryption keys."""
+"""`opsjobs keys`: list, add, rotate and remove encryption keys."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from opsjobs.settings import load_client
 from opsjobs.standalone.data_dir import KEYS_FILE, add_key, new_key, remove_key
 
 app = typer.Typer(
-    help="Encryption keys: list, create, rotate and drop the keys of ENCRYPTION_KEYS.",
+    help="Encryption keys: list, add, rotate and remove the keys of ENCRYPTION_KEYS.",
     no_args_is_help=True,
 )
 
@@ -46,7 +46,7 @@ def list_keys(output: options.Output = Form.TABLE) -> None:
 
 
 @app.command()
-def new(
+def add(
     printed: Annotated[
         bool, typer.Option("--print", help="Print a key for ENCRYPTION_KEYS instead.")
     ] = False,
@@ -87,7 +87,7 @@ def rotate() -> None:
     for key in keys:
         if key["removable"]:
             tell(
-                f"key {key['id']} is not used any more. Drop it with: opsjobs keys drop {key['id']}"
+                f"key {key['id']} is not used any more. Remove it with: opsjobs keys rm {key['id']}"
             )
     if broken:
         raise CommandFailed(
@@ -96,8 +96,8 @@ def rotate() -> None:
     tell(f"everything is encrypted with key {keys[0]['id']}")
 
 
-@app.command("drop")
-def drop_key(
+@app.command("rm")
+def remove(
     key: Annotated[
         str, typer.Argument(metavar="KEY", help="Its id, as `opsjobs keys list` shows it.")
     ],
@@ -115,7 +115,7 @@ def drop_key(
             if found["current"]
             else "rows are encrypted with it; run `opsjobs keys rotate` first"
         )
-        raise CommandFailed(f"key {key} cannot be dropped: {why}.", ExitCode.CONFLICT)
+        raise CommandFailed(f"key {key} cannot be removed: {why}.", ExitCode.CONFLICT)
     path = _file()
     if not remove_key(path, key):
         raise CommandFailed(
@@ -155,6 +155,6 @@ def _file() -> Path:
     if not path.exists():
         raise CommandFailed(
             f"{path} does not exist: the keys come from ENCRYPTION_KEYS. "
-            "Create one with `opsjobs keys new --print`, then change the setting."
+            "Print one with `opsjobs keys add --print`, then change the setting."
         )
     return path

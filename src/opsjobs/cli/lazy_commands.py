@@ -16,6 +16,15 @@ from typer.core import TyperGroup
 from typer.main import get_command_from_info, get_group_from_info
 from typer.models import CommandInfo, TyperInfo
 
+OTHER_VERBS = {
+    **dict.fromkeys(("create", "new", "register"), ("add", "apply", "upload")),
+    **dict.fromkeys(("update", "change", "edit", "modify"), ("set", "apply", "rotate")),
+    **dict.fromkeys(("delete", "remove", "del", "drop", "revoke"), ("rm",)),
+    **dict.fromkeys(("get", "describe", "info"), ("show",)),
+    **dict.fromkeys(("ls", "index"), ("list",)),
+}
+"""Verbs of other programs, and the verbs here that mean the same, the first choice first."""
+
 
 def load_module(module: str) -> Any:
     """Import a module of opsjobs and return it."""
@@ -72,7 +81,7 @@ class Commands(TyperGroup):
         command: Any
         if isinstance(found, typer.Typer):
             command = get_group_from_info(
-                TyperInfo(found, name=cmd_name),
+                TyperInfo(found, name=cmd_name, cls=Verbs),
                 pretty_exceptions_short=True,
                 suggest_commands=True,
                 rich_markup_mode=None,
@@ -94,6 +103,20 @@ class Commands(TyperGroup):
             formatter.write_dl(
                 [(name, _cut(entry.help, room)) for name, entry in self.entries.items()]
             )
+
+
+class Verbs(TyperGroup):
+    """The commands of one noun. An unknown verb gets the one that opsjobs has for its meaning."""
+
+    def resolve_command(  # type: ignore[override]  # Typer has its own copy of click's Context
+        self, ctx: typer.Context, args: list[str]
+    ) -> Any:
+        """Return the command that the first argument names."""
+        name = args[0] if args else ""
+        meant = [verb for verb in OTHER_VERBS.get(name, ()) if verb in self.commands]
+        if meant and name not in self.commands and not ctx.resilient_parsing:
+            ctx.fail(f"No such command {name!r}. Did you mean {meant[0]!r}?")
+        return super().resolve_command(ctx, args)
 
 
 def _name_values(command: Any) -> None:

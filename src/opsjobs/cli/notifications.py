@@ -116,7 +116,7 @@ def deliveries(
 
 
 @app.command()
-def resend(
+def redeliver(
     ids: Annotated[
         list[int],
         typer.Argument(metavar="DELIVERY", min=1, help="Ids, as `deliveries` prints them."),

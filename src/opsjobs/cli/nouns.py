@@ -69,15 +69,13 @@ def add_show(app: typer.Typer, noun: Noun, text: str) -> None:
     app.command("show", help=text)(show)
 
 
-def add_remove(
-    app: typer.Typer, noun: Noun, text: str, *, verb: str = "rm", done: str = "removed"
-) -> None:
-    """Add the command `rm`, or `verb`, with this help text."""
+def add_remove(app: typer.Typer, noun: Noun, text: str) -> None:
+    """Add the command `rm`, with this help text."""
 
     def remove(client: Client, found: Json) -> None:
         client.delete(noun.path(found))
 
-    add_each(app, noun, text, remove, verb=verb, done=done)
+    add_each(app, noun, text, remove, verb="rm", done="removed")
 
 
 def add_each(

@@ -296,11 +296,11 @@ def _public_key(file: str) -> str:
 # --- tokens
 
 
-tokens = typer.Typer(help="Tokens: create, list and revoke API keys.", no_args_is_help=True)
+tokens = typer.Typer(help="Tokens: add, list and remove API keys.", no_args_is_help=True)
 
 
-@tokens.command("create")
-def create_token(
+@tokens.command("add")
+def add_token(
     name: Annotated[str, typer.Argument(help="The name, such as ada or deploy-bot.")],
     *,
     role: Annotated[
@@ -332,7 +332,7 @@ def create_token(
     ] = None,
     reuse_name: options.ReuseName = False,
 ) -> None:
-    """Create a token and print it. It is shown only once: only its hash is stored."""
+    """Add a token and print it. It is shown only once: only its hash is stored."""
     if role is not None and permission:
         raise CommandFailed("--role and --permission exclude each other.", ExitCode.USAGE)
     body: Json = {"name": name, "scope": scope or ""}
@@ -351,15 +351,13 @@ def create_token(
         made = client.post("/api-keys", body)
     print(made["token"])
     tell(
-        f"token {name} is created ({render_grants(made['grants'])}). It is shown only now; "
+        f"token {name} is added ({render_grants(made['grants'])}). It is shown only now; "
         "use it in OPSJOBS_TOKEN or `Authorization: Bearer …`"
     )
 
 
 add_list(tokens, TOKEN, "List tokens by name. The tokens themselves are not stored.")
-add_remove(
-    tokens, TOKEN, "Revoke tokens: from now on they are refused.", verb="revoke", done="revoked"
-)
+add_remove(tokens, TOKEN, "Remove tokens: from now on they are refused.")
 
 
 # --- login

@@ -125,16 +125,16 @@ def add(
     print(made["id"])
 
 
-@app.command()
+@app.command("set")
 @timed
-def update(schedule: Schedule, *, timing: ScheduleTiming) -> None:
+def change(schedule: Schedule, *, timing: ScheduleTiming) -> None:
     """Change a schedule. Options that are not given change nothing.
 
     --cron, --at or --every replaces the timing.
     """
     if not has_options(timing):
         raise CommandFailed(
-            "nothing to change. See the options with: opsjobs schedules update --help",
+            "nothing to change. See the options with: opsjobs schedules set --help",
             ExitCode.USAGE,
         )
     with connect() as client:
@@ -145,18 +145,18 @@ def update(schedule: Schedule, *, timing: ScheduleTiming) -> None:
         _report(client, changed, "is changed")
 
 
-@app.command()
-def delete(
+@app.command("rm")
+def remove(
     schedules: Annotated[
         list[str], typer.Argument(metavar="SCHEDULE", help="Names, JOB/NAME, ids or uuids.")
     ],
 ) -> None:
-    """Delete schedules. Executions that they launched stay and continue."""
+    """Remove schedules. Executions that they launched stay and continue."""
     with connect() as client:
         for ref in schedules:
             gone = find_schedule(client, ref)
             client.delete(path_of("schedule", gone["id"]))
-            tell(f"schedule {plain(gone['name'])} of {plain(gone['job_name'])} is deleted")
+            tell(f"schedule {plain(gone['name'])} of {plain(gone['job_name'])} is removed")
 
 
 @app.command()

@@ -327,7 +327,7 @@ def add_group(
     tell(f"group {name} is added")
 
 
-@groups.command("change")
+@groups.command("set")
 def change_group(
     group: Group,
     *,

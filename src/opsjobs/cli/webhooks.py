@@ -206,13 +206,7 @@ def redeliver(webhook: Webhook, delivery: Delivery) -> None:
     tell(f"delivery {made['id']} sends {plain(made['event'])} again")
 
 
-add_remove(
-    app,
-    WEBHOOK,
-    "Delete webhooks with the log of their deliveries.",
-    verb="delete",
-    done="deleted",
-)
+add_remove(app, WEBHOOK, "Remove webhooks with the log of their deliveries.")
 
 
 def _show_secret(made: Json, output: Form) -> None:

@@ -109,9 +109,9 @@ def unique_name(noun: str, name: str) -> Iterator[None]:
 
 _CHANGED_WITH = {
     "target": "targets set",
-    "group": "groups change",
+    "group": "groups set",
     "job": "jobs apply",
-    "schedule": "schedules update",
+    "schedule": "schedules set",
     "trigger": "triggers set",
     "calendar": "calendars apply",
     "credential": "credentials rotate",
