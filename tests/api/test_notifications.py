@@ -13,7 +13,7 @@ from kit.mail_server import MailServer, mail_server
 from kit.webhook_receiver import receiver
 from opsjobs.model.delivery import RESPONSE_CHARACTERS_MAX
 from opsjobs.model.secret import Secret
-from opsjobs.model.target import GroupDraft
+from opsjobs.model.selection import GroupDraft
 from opsjobs.settings import MailSettings, PlatformSettings
 from opsjobs.settings.platform import AuditServiceSettings
 from opsjobs.store.deliveries import Deliveries

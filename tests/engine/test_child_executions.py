@@ -14,7 +14,7 @@ from kit.fake_remote import Gate
 from opsjobs.model.action import ApprovalAction, JobAction, WaitAction
 from opsjobs.model.execution import Execution, ExecutionStatus
 from opsjobs.model.job import JobDraft
-from opsjobs.model.target import SelectionDraft
+from opsjobs.model.selection import SelectionDraft
 from opsjobs.remote.session import RemoteExit
 from opsjobs.store.transaction import Database
 

@@ -10,7 +10,7 @@ import pytest
 from kit.schedule_fixtures import Office
 from opsjobs.model.calendar import CalendarDraft
 from opsjobs.model.errors import Invalid
-from opsjobs.model.schedule import ScheduleDraft
+from opsjobs.model.schedule.draft import ScheduleDraft
 from opsjobs.store.scheduling.calendars import Calendars, StoredCalendar
 from opsjobs.store.transaction import Database
 

@@ -10,7 +10,7 @@ import pytest
 
 from kit.schedule_fixtures import Office
 from opsjobs.engine.firing.firing import CATCH_UPS_A_PASS, StandIn
-from opsjobs.model.schedule import tzdata_version
+from opsjobs.model.time_zones import tzdata_version
 from opsjobs.store.retention import Retention, RetentionLimits
 from opsjobs.store.scheduling import firings
 from opsjobs.store.scheduling.schedule_rows import StoredSchedule

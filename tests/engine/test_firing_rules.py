@@ -13,8 +13,9 @@ from opsjobs.model.access import Principal, PrincipalKind, Reach
 from opsjobs.model.calendar import CalendarDraft
 from opsjobs.model.errors import Invalid, Unavailable
 from opsjobs.model.execution import moment
-from opsjobs.model.schedule import ScheduleDraft
-from opsjobs.model.target import SelectionDraft, Target
+from opsjobs.model.schedule.draft import ScheduleDraft
+from opsjobs.model.target import Target
+from opsjobs.model.selection import SelectionDraft
 from opsjobs.store.scheduling.calendars import Calendars
 from opsjobs.store.scheduling.due_firings import ClosedReason
 from opsjobs.store.scheduling.schedule_rows import StoredSchedule

@@ -12,7 +12,7 @@ from opsjobs import failpoints
 from opsjobs.model.errors import Invalid, Unavailable
 from opsjobs.model.execution import ExecutionStatus, TriggeredBy
 from opsjobs.model.job import CommandAction, LaunchOrder, Policy
-from opsjobs.model.target import SelectionDraft
+from opsjobs.model.selection import SelectionDraft
 from opsjobs.store.idempotency import IdempotentRequest
 from opsjobs.store.transaction import Database
 

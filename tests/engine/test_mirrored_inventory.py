@@ -12,8 +12,9 @@ from opsjobs.clock import SystemClock
 from opsjobs.engine.runs.run_connection import refresh_credentials
 from opsjobs.engine.runs.run_secrets import ExternalSecrets
 from opsjobs.model.errors import Conflict, Invalid, RemoteFailure, Unavailable
-from opsjobs.model.secret import TargetServiceSource
-from opsjobs.model.target import PlatformTarget, SelectionDraft, TargetDraft
+from opsjobs.model.credential import TargetServiceSource
+from opsjobs.model.target import PlatformTarget, TargetDraft
+from opsjobs.model.selection import SelectionDraft
 from opsjobs.model.target_import import ImportDraft, Imported
 from opsjobs.store.envelope import new_key
 from opsjobs.store.inventory import StoredTarget, TargetInventory

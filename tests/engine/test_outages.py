@@ -19,7 +19,7 @@ from opsjobs.engine.runs.run_connection import wait_out
 from opsjobs.model.errors import Unavailable
 from opsjobs.model.execution import Execution, ExecutionStatus
 from opsjobs.model.job import CommandAction
-from opsjobs.model.secret import Credential, VaultSource
+from opsjobs.model.credential import Credential, VaultSource
 from opsjobs.model.target import Endpoint
 from opsjobs.remote.session import Output, RemoteExit, Session
 from opsjobs.store.ledger import Ledger

@@ -18,7 +18,7 @@ from opsjobs.clock import SystemClock
 from opsjobs.engine.runs.run_secrets import ExternalSecrets
 from opsjobs.integrations.secrets.requests import VaultOptions
 from opsjobs.integrations.secrets.vault import VaultServer
-from opsjobs.model.credential import CredentialDraft
+from opsjobs.model.credential_draft import CredentialDraft
 from opsjobs.model.execution import ExecutionStatus
 from opsjobs.model.secret import Secret
 from opsjobs.model.target import Endpoint

@@ -21,14 +21,14 @@ from opsjobs.engine.runs.run_secrets import ExternalSecrets
 from opsjobs.integrations.secrets.requests import VaultOptions
 from opsjobs.integrations.secrets.vault import VaultServer
 from opsjobs.model.execution import ErrorCode
-from opsjobs.model.secret import (
+from opsjobs.model.credential import (
     Credential,
     CredentialType,
-    Secret,
     SshCaSource,
     VaultSource,
     VaultSshSource,
 )
+from opsjobs.model.secret import Secret
 from opsjobs.model.target import Endpoint
 from opsjobs.remote.session import RemoteExit
 from opsjobs.remote.ssh.certificates import FreshKey, Unusable, generate_key, parse_terms, sign

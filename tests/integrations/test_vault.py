@@ -17,7 +17,8 @@ from kit.vault_server import Role, SshRole, VaultKit, vault_kit
 from opsjobs.clock import TurnedClock
 from opsjobs.integrations.secrets.requests import ANSWER_BYTES_MAX, SecretUnavailable, VaultOptions
 from opsjobs.integrations.secrets.vault import VaultServer
-from opsjobs.model.secret import Secret, VaultSource, VaultSshSource
+from opsjobs.model.credential import VaultSource, VaultSshSource
+from opsjobs.model.secret import Secret
 
 KEY = VaultSource.model_validate({"backend": "vault", "path": "web/key"})
 CANARY = "canary-9c1e"

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from opsjobs.model.access import Reach, Scope
-from opsjobs.model.target import Requirement
+from opsjobs.model.selection import Requirement
 from opsjobs.store.approvals import APPROVALS
 from opsjobs.store.audit_log import AUDIT
 from opsjobs.store.circuits import CIRCUITS

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 import asyncssh
 
 from kit.sshd import Sshd
-from opsjobs.model.secret import Credential, CredentialType, Secret
+from opsjobs.model.credential import Credential, CredentialType
+from opsjobs.model.secret import Secret
 from opsjobs.model.target import Endpoint, HostKeyPolicy, Target, Transport
 from opsjobs.remote.local import LocalSession
 from opsjobs.remote.session import RemoteExit

@@ -14,7 +14,7 @@ from opsjobs.engine.launching.launch import Launcher, LaunchLimits
 from opsjobs.engine.launching.launch_authz import PrincipalLookup
 from opsjobs.integrations.targets import Targets
 from opsjobs.model.job import JobDraft
-from opsjobs.model.schedule import ScheduleDraft
+from opsjobs.model.schedule.draft import ScheduleDraft
 from opsjobs.model.target import TargetDraft
 from opsjobs.store.envelope import new_key
 from opsjobs.store.files import Files

@@ -20,7 +20,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from kit.backing_servers import open_folder
-from opsjobs.model.secret import Credential, CredentialType, Secret
+from opsjobs.model.credential import Credential, CredentialType
+from opsjobs.model.secret import Secret
 from opsjobs.model.target import Endpoint, Target, Transport
 from opsjobs.model.winrm import WinrmOptions
 from opsjobs.standalone.lab.wsman.server import LabLogins, WsmanServer, publish_logins

@@ -17,7 +17,8 @@ import pytest
 
 from kit.wsman_recording import Recording, RecordingConnector
 from live_winrm.scenes import SCENES, Place, Scene
-from opsjobs.model.secret import Credential, CredentialType, Secret
+from opsjobs.model.credential import Credential, CredentialType
+from opsjobs.model.secret import Secret
 from opsjobs.model.target import Endpoint, Target, Transport
 from opsjobs.model.winrm import WinrmOptions
 from opsjobs.remote.winrm.connect import WinrmConnector

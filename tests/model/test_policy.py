@@ -11,7 +11,8 @@ from hypothesis import strategies as some
 from pydantic import ValidationError
 
 from opsjobs.model.execution import ErrorCode
-from opsjobs.model.policy import CHECK_KEY, Policy, amount_of
+from opsjobs.model.policy import Policy, amount_of
+from opsjobs.model.action import CHECK_KEY
 from opsjobs.model.retry import NEVER, RetryPolicy
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from opsjobs.model.target import DEPTH_MAX, GroupDraft, check_nesting
+from opsjobs.model.selection import DEPTH_MAX, GroupDraft, check_nesting
 
 
 def chain(length: int) -> dict[str, list[str]]:

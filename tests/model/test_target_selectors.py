@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as some
 from pydantic import ValidationError
 
-from opsjobs.model.target import Requirement, SelectionDraft, parse_selector
+from opsjobs.model.selection import Requirement, SelectionDraft, parse_selector
 
 WEB = {"env": "prod", "role": "web", "site": ""}
 

@@ -15,7 +15,8 @@ from kit.tcp_proxy import Faults, proxy
 from opsjobs.clock import SystemClock
 from opsjobs.model.circuit import CircuitPolicy, CircuitState
 from opsjobs.model.execution import ErrorCode
-from opsjobs.model.secret import Credential, CredentialType, Secret
+from opsjobs.model.credential import Credential, CredentialType
+from opsjobs.model.secret import Secret
 from opsjobs.model.target import Endpoint
 from opsjobs.remote.circuit_breaker import Breaker
 from opsjobs.remote.session import RemoteExit

@@ -19,7 +19,8 @@ from kit.tcp_proxy import Faults, proxy
 from opsjobs.model.addresses import AddressPolicy
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import CancelProof, ErrorCode
-from opsjobs.model.secret import Credential, CredentialType, Secret
+from opsjobs.model.credential import Credential, CredentialType
+from opsjobs.model.secret import Secret
 from opsjobs.model.target import HostKeyPolicy
 from opsjobs.remote.session import Output, RemoteExit
 from opsjobs.remote.ssh.connection import SshOptions

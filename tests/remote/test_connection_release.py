@@ -18,7 +18,8 @@ from kit.sshd import Sshd, sshd
 from kit.tcp_proxy import proxy
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import ErrorCode
-from opsjobs.model.secret import Credential, CredentialType, Secret
+from opsjobs.model.credential import Credential, CredentialType
+from opsjobs.model.secret import Secret
 from opsjobs.remote.output_buffer import OutputBuffer
 from opsjobs.remote.ssh.connection import SshConnection
 from opsjobs.remote.ssh.connection_group import PooledConnection

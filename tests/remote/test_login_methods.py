@@ -16,7 +16,8 @@ from kit.command_runs import code_of, failure_of, run
 from kit.machines import endpoint_of, key_credential, small_server
 from kit.sshd import Sshd, keygen, sshd
 from opsjobs.model.execution import ErrorCode
-from opsjobs.model.secret import Credential, CredentialType, Secret
+from opsjobs.model.credential import Credential, CredentialType
+from opsjobs.model.secret import Secret
 from opsjobs.remote.session import RemoteExit
 from opsjobs.remote.ssh import auth_material
 from remote.conftest import pool

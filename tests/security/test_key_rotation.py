@@ -13,12 +13,13 @@ from api.kit import desk, problem
 from engine.harness import Harness, InMemoryTargets, harness
 from kit.backing_servers import AUDIT_KEY
 from kit.fake_remote.script import Gate
-from opsjobs.model.credential import RotationDraft
+from opsjobs.model.credential_draft import RotationDraft
 from opsjobs.model.encryption_key import decode_key, key_id
 from opsjobs.model.execution import Execution, ExecutionStatus, TriggeredBy
 from opsjobs.model.job import CommandAction, LaunchOrder, Policy
 from opsjobs.model.secret import Secret
-from opsjobs.model.target import Endpoint, SelectionDraft
+from opsjobs.model.target import Endpoint
+from opsjobs.model.selection import SelectionDraft
 from opsjobs.remote.session import RemoteExit
 from opsjobs.settings import load
 from opsjobs.standalone.data_dir import add_key, read_keys, remove_key

@@ -11,7 +11,8 @@ from kit.command_runs import failure_of
 from kit.machines import small_server
 from opsjobs.model.execution import ErrorCode
 from opsjobs.model.retry import USUAL, RetryPolicy
-from opsjobs.model.secret import Credential, CredentialType, Secret
+from opsjobs.model.credential import Credential, CredentialType
+from opsjobs.model.secret import Secret
 from opsjobs.remote.ssh.connect import Connector
 from opsjobs.remote.ssh.pool import SshPool
 

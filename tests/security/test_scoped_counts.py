@@ -7,7 +7,7 @@ from typing import Any
 from api.kit import problem
 from opsjobs.model.access import Scope
 from opsjobs.model.access_bounds import out_of_sight
-from opsjobs.model.target import parse_selector
+from opsjobs.model.selection import parse_selector
 from opsjobs.store.transaction import Database
 from security.two_scopes import STAGING, badge, world
 

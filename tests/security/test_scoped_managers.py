@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from api.kit import problem
-from opsjobs.model.credential import CredentialDraft
+from opsjobs.model.credential_draft import CredentialDraft
 from opsjobs.store.transaction import Database
 from security.two_scopes import STAGING, badge, world
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from opsjobs.model.credential import CredentialDraft
+from opsjobs.model.credential_draft import CredentialDraft
 from opsjobs.store.transaction import Database
 from security.two_scopes import STAGING, badge, world
 

@@ -6,7 +6,7 @@ import socket
 from pathlib import Path
 
 from contract.conftest import collect
-from opsjobs.model.target import SelectionDraft
+from opsjobs.model.selection import SelectionDraft
 from opsjobs.remote.session import RemoteExit
 from opsjobs.remote.winrm.connect import WinrmConnector
 from opsjobs.remote.winrm.pool import WinrmPool

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
 )
 
-from opsjobs.model.credential import CredentialDraft
+from opsjobs.model.credential_draft import CredentialDraft
 from opsjobs.model.job import JobDraft
 from opsjobs.model.target import TargetDraft
 

@@ -14,7 +14,8 @@ import pytest
 
 from kit.ledger_fixtures import Owner, faults, launch, machines, read, says
 from opsjobs.model.access import Grant, Principal, Scope
-from opsjobs.model.approval import Approval, ApprovalStatus, ApprovalTerms, Requester
+from opsjobs.model.approval import Approval, ApprovalStatus, ApprovalTerms
+from opsjobs.model.access import Requester
 from opsjobs.model.errors import Conflict, Forbidden, Invalid, NotFound, Unavailable
 from opsjobs.model.execution import Execution, ExecutionStatus
 from opsjobs.model.policy import Policy, Strategy

@@ -10,7 +10,8 @@ import pytest
 from psycopg.errors import DeadlockDetected
 
 from kit.ledger_fixtures import Owner, faults, launch, machines, read, says
-from opsjobs.model.approval import ApprovalTerms, Requester
+from opsjobs.model.approval import ApprovalTerms
+from opsjobs.model.access import Requester
 from opsjobs.model.errors import Conflict, Invalid
 from opsjobs.model.execution import (
     Execution,

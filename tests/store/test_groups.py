@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from opsjobs.model.errors import Conflict, Invalid, NotFound
-from opsjobs.model.target import GroupDraft
+from opsjobs.model.selection import GroupDraft
 from opsjobs.store.groups import Groups, StoredGroup
 from opsjobs.store.inventory import TargetInventory
 from opsjobs.store.jobs import Jobs

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from opsjobs.model.errors import Conflict, Invalid, NotFound
-from opsjobs.model.target import SelectionDraft
+from opsjobs.model.selection import SelectionDraft
 from opsjobs.store.envelope import new_key
 from opsjobs.store.inventory import StoredTarget, TargetInventory
 from opsjobs.store.paging import PageRequest

@@ -17,7 +17,7 @@ from kit.ledger_fixtures import Owner, launch, machines
 from kit.query_plans import Explaining, Plan
 from opsjobs.model.access import Reach, Scope
 from opsjobs.model.execution import WaitingFor
-from opsjobs.model.target import Requirement
+from opsjobs.model.selection import Requirement
 from opsjobs.store.executions import EXECUTIONS as LISTED
 from opsjobs.store.ledger import Ledger
 from opsjobs.store.paging import PageRequest

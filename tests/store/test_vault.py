@@ -6,7 +6,7 @@ from uuid import UUID
 
 import pytest
 
-from opsjobs.model.credential import CredentialDraft
+from opsjobs.model.credential_draft import CredentialDraft
 from opsjobs.model.encryption_key import key_id
 from opsjobs.model.errors import Conflict, Invalid, NotFound
 from opsjobs.model.secret import Secret

@@ -32,7 +32,7 @@ from opsjobs.model.grants import (
     GrantDraft,
     kept_of,
 )
-from opsjobs.model.target import Name
+from opsjobs.model.naming import Name
 from opsjobs.model.token_claims import NAME_CHARACTERS_MAX
 from opsjobs.store.idempotency import Answer
 from opsjobs.store.identities import IdentityStore

@@ -32,9 +32,9 @@ from opsjobs.api.schemas.credentials import (
 )
 from opsjobs.api.schemas.responses import CREATED, REPLAYABLE_VERSION
 from opsjobs.api.updates import Edit, edit, put_and_patch
-from opsjobs.model.credential import BoundTo, CredentialDraft, RotationDraft
+from opsjobs.model.credential_draft import BoundTo, CredentialDraft, RotationDraft
 from opsjobs.model.errors import NotFound
-from opsjobs.model.secret import Credential, CredentialType
+from opsjobs.model.credential import Credential, CredentialType
 from opsjobs.remote.credential_test import run_credential_test
 from opsjobs.store.idempotency import Answer
 from opsjobs.store.vault import CREDENTIALS, StoredCredential, check_rotatable

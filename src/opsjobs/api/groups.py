@@ -17,7 +17,7 @@ from opsjobs.api.schemas.responses import CREATED, PAGED
 from opsjobs.api.schemas.targets import GroupOut, GroupPageOut, TargetPageOut
 from opsjobs.api.updates import Edit, edit, put_and_patch
 from opsjobs.composition import Services
-from opsjobs.model.target import GroupDraft
+from opsjobs.model.selection import GroupDraft
 from opsjobs.store.groups import GROUPS, StoredGroup
 from opsjobs.store.inventory import TARGETS
 from opsjobs.store.paging import PageRequest

@@ -21,7 +21,7 @@ from opsjobs.model.api_model import Overriding
 from opsjobs.model.execution import Execution
 from opsjobs.model.job import LaunchOrder
 from opsjobs.model.parameter import PARAMETERS_MAX
-from opsjobs.model.target import SelectionDraft
+from opsjobs.model.selection import SelectionDraft
 from opsjobs.store.idempotency import IdempotentRequest
 from opsjobs.store.jobs import StoredJob
 

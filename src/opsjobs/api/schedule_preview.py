@@ -25,7 +25,8 @@ from opsjobs.model.api_model import ApiModel, Moment, read_instant
 from opsjobs.model.calendar import Calendar, closed
 from opsjobs.model.errors import FieldError, Invalid
 from opsjobs.model.execution import moment
-from opsjobs.model.schedule import ScheduleDraft, Timetable, refuse_past, timetable
+from opsjobs.model.schedule.timetable import Timetable, timetable
+from opsjobs.model.schedule.draft import ScheduleDraft, refuse_past
 from opsjobs.model.time_zones import local
 from opsjobs.model.units import format_duration
 from opsjobs.model.validation_errors import fault

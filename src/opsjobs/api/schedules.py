@@ -55,7 +55,7 @@ from opsjobs.model.api_model import ApiModel, Overriding
 from opsjobs.model.errors import FieldError, Invalid
 from opsjobs.model.firing import explain
 from opsjobs.model.parameter import ParameterDraft, bound
-from opsjobs.model.schedule import ScheduleDraft, refuse_past
+from opsjobs.model.schedule.draft import ScheduleDraft, refuse_past
 from opsjobs.model.time_zones import in_words
 from opsjobs.store.idempotency import Answer
 from opsjobs.store.ledger.launch import judge_state

@@ -25,7 +25,7 @@ from opsjobs.identity.service_tokens import load_public_key
 from opsjobs.model.api_model import ApiModel
 from opsjobs.model.errors import Conflict, FieldError
 from opsjobs.model.grants import Grants
-from opsjobs.model.target import Name
+from opsjobs.model.naming import Name
 from opsjobs.store.identities.services import SERVICES, Service
 
 router = APIRouter(tags=["access"])

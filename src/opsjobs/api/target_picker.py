@@ -16,7 +16,7 @@ from opsjobs.api.schemas.targets import LabelCountsOut, ResolvedPageOut
 from opsjobs.engine.launching.selection_preview import preview_selection
 from opsjobs.model import text_patterns
 from opsjobs.model.api_model import ApiModel
-from opsjobs.model.target import SelectionDraft
+from opsjobs.model.selection import SelectionDraft
 from opsjobs.store.inventory import TARGETS, StoredTarget
 from opsjobs.store.paging import PageRequest
 

@@ -27,7 +27,7 @@ from opsjobs.model.api_model import ApiModel
 from opsjobs.model.errors import Conflict, FieldError, Forbidden
 from opsjobs.model.grants import GrantDraft, Grants
 from opsjobs.model.naming import Composed
-from opsjobs.model.target import Name
+from opsjobs.model.naming import Name
 from opsjobs.store.identities.sessions import REFRESH_CHARACTERS_MAX
 from opsjobs.store.identities.users import USERS, User
 

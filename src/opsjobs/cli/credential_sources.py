@@ -9,7 +9,7 @@ import typer
 
 from opsjobs.cli.client import Json
 from opsjobs.cli.errors import CommandFailed, ExitCode
-from opsjobs.model.secret import CredentialType
+from opsjobs.model.credential import CredentialType
 
 VaultPath = Annotated[
     str | None,

@@ -24,7 +24,7 @@ from opsjobs.cli.inputs import (
 )
 from opsjobs.cli.nouns import Noun, add_list, add_remove
 from opsjobs.cli.render import Column, Form, ago, plain, show_list, show_one, tell
-from opsjobs.model.secret import CredentialType
+from opsjobs.model.credential import CredentialType
 
 app = typer.Typer(
     help="Credentials: logins and secrets of jobs; secrets are write-only.", no_args_is_help=True

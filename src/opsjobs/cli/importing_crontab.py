@@ -29,7 +29,7 @@ from opsjobs.cli.importing.crontab_jobs import (
 from opsjobs.cli.importing.inventory import Skipped
 from opsjobs.cli.render import Column, Form, plain, pluralize, show_list, tell
 from opsjobs.model.job import JobDraft
-from opsjobs.model.schedule import ScheduleDraft
+from opsjobs.model.schedule.draft import ScheduleDraft
 from opsjobs.model.time_zones import zone_names
 from opsjobs.model.validation_errors import plain_words
 

@@ -24,7 +24,7 @@ from opsjobs.integrations.mail import Mailer, SmtpOptions
 from opsjobs.integrations.services.notifications import NotificationService
 from opsjobs.integrations.webhook_client import WebhookClient
 from opsjobs.model.notification import NotificationChannel
-from opsjobs.model.secret import Credential
+from opsjobs.model.credential import Credential
 from opsjobs.settings import MailSettings, Settings
 from opsjobs.store.audit_forwarding import AuditFeed
 from opsjobs.store.notifications import Notifications

@@ -19,8 +19,9 @@ from opsjobs.integrations.services.targets import TargetService
 from opsjobs.model.access import Reach
 from opsjobs.model.access_bounds import NO_BOUNDS, Bounds
 from opsjobs.model.errors import Conflict, NotFound, Unavailable
-from opsjobs.model.secret import Credential, CredentialType, TargetServiceSource
-from opsjobs.model.target import Endpoint, SelectionDraft, Target, TargetDraft
+from opsjobs.model.credential import Credential, CredentialType, TargetServiceSource
+from opsjobs.model.target import Endpoint, Target, TargetDraft
+from opsjobs.model.selection import SelectionDraft
 from opsjobs.store.idempotency import Answer, IdempotentRequest
 from opsjobs.store.inventory import StoredTarget, TargetInventory
 from opsjobs.store.paging import Page, PageRequest

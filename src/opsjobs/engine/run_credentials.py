@@ -14,7 +14,8 @@ from opsjobs.model.action_base import FrozenBecome, FrozenRunningAction
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import ErrorCode
 from opsjobs.model.program import Become
-from opsjobs.model.secret import ANYWHERE, Credential, JobSecret, Secret, not_for_that, not_there
+from opsjobs.model.credential import ANYWHERE, Credential, not_for_that, not_there
+from opsjobs.model.secret import JobSecret, Secret
 from opsjobs.model.target import Endpoint, Target
 from opsjobs.remote.session import Fetch
 from opsjobs.store.vault import Vault

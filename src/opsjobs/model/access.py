@@ -6,13 +6,14 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, cast
 
 from pydantic import Field, model_validator
 
 from opsjobs.model import text_patterns
 from opsjobs.model.api_model import ApiModel, Duration
-from opsjobs.model.target import Name, Requirement, parse_selector
+from opsjobs.model.naming import Name
+from opsjobs.model.selection import Requirement, parse_selector
 from opsjobs.model.validation_errors import fault
 
 PrincipalKind = Literal["api_key", "user", "service", "external"]
@@ -281,6 +282,37 @@ class Principal:
             self.kind == other.kind == "service"
             and self.name.partition("/")[0] == other.name.partition("/")[0]
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Requester:
+    """The requester or an author of the work to be approved.
+
+    `kind` None: unknown, so that any identity of this name counts as the same."""
+
+    name: str
+    kind: str | None = None
+    person: str | None = None
+    makers: Sequence[str] = ()
+
+    @classmethod
+    def from_principal(cls, principal: Principal) -> Requester:
+        """Return the principal as a requester."""
+        return cls(principal.name, principal.kind, principal.person, principal.makers)
+
+    def is_person(self, other: Principal) -> bool:
+        """Return True if the other one is, or may be, the same identity or the same human."""
+        if self.kind is None and self.name in (other.name, other.person):
+            return True
+        kind = cast("PrincipalKind", self.kind or "user")
+        return Principal(
+            self.name, kind, (), person=self.person, makers=tuple(self.makers)
+        ).is_same_person(other)
+
+    def data(self) -> dict[str, Any]:
+        """Return the JSON that is stored with an execution."""
+        body = {"name": self.name, "kind": self.kind, "person": self.person}
+        return {**body, "makers": list(self.makers)} if self.makers else body
 
 
 def labels_of(tags: Iterable[str]) -> dict[str, str]:

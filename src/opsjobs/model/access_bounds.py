@@ -11,7 +11,8 @@ from typing import Any
 from opsjobs.model.access import UNBOUNDED, Principal, Reach, Scope, labels_of
 from opsjobs.model.errors import FieldError, Forbidden
 from opsjobs.model.local_transport import refuse_scoped
-from opsjobs.model.target import Requirement, Target, Transport
+from opsjobs.model.target import Target, Transport
+from opsjobs.model.selection import Requirement
 
 
 @dataclass(frozen=True, slots=True)

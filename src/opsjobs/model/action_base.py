@@ -16,7 +16,8 @@ from opsjobs.model import text_patterns
 from opsjobs.model.api_model import ApiModel, Duration, Size
 from opsjobs.model.program import Durability, Program
 from opsjobs.model.retry import RetryPolicy
-from opsjobs.model.target import Name, SelectionDraft
+from opsjobs.model.naming import Name
+from opsjobs.model.selection import SelectionDraft
 from opsjobs.model.validation_errors import fault
 
 KEY = text_patterns.ACTION_KEY

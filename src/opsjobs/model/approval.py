@@ -16,6 +16,7 @@ from opsjobs.model.errors import Conflict, FieldError, Forbidden, Invalid
 from opsjobs.model.execution import moment
 from opsjobs.model.secret import JobSecret, Secret
 from opsjobs.model.target import Target
+from opsjobs.model.access import Requester
 
 OVERRIDE = "safety:override"
 NO_LABELS: Mapping[str, str] = {}
@@ -48,37 +49,6 @@ class ApprovalKind(StrEnum):
 
     ACTION = "action"
     LAUNCH = "launch"
-
-
-@dataclass(frozen=True, slots=True)
-class Requester:
-    """The requester or an author of the work to be approved.
-
-    `kind` None: unknown, so that any identity of this name counts as the same."""
-
-    name: str
-    kind: str | None = None
-    person: str | None = None
-    makers: Sequence[str] = ()
-
-    @classmethod
-    def from_principal(cls, principal: Principal) -> Requester:
-        """Return the principal as a requester."""
-        return cls(principal.name, principal.kind, principal.person, principal.makers)
-
-    def is_person(self, other: Principal) -> bool:
-        """Return True if the other one is, or may be, the same identity or the same human."""
-        if self.kind is None and self.name in (other.name, other.person):
-            return True
-        kind = cast("PrincipalKind", self.kind or "user")
-        return Principal(
-            self.name, kind, (), person=self.person, makers=tuple(self.makers)
-        ).is_same_person(other)
-
-    def data(self) -> dict[str, Any]:
-        """Return the JSON that is stored with an execution."""
-        body = {"name": self.name, "kind": self.kind, "person": self.person}
-        return {**body, "makers": list(self.makers)} if self.makers else body
 
 
 @dataclass(frozen=True, slots=True)

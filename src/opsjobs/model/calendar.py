@@ -15,7 +15,7 @@ from pydantic import Field, model_validator
 from opsjobs.model.api_model import ApiModel
 from opsjobs.model.calendar_windows import FIRST_YEAR, LAST_YEAR, Span, Window, WindowDraft
 from opsjobs.model.execution import moment
-from opsjobs.model.target import Name
+from opsjobs.model.naming import Name
 from opsjobs.model.time_zones import ZoneName, zone
 from opsjobs.model.validation_errors import fault
 

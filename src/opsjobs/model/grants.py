@@ -20,7 +20,7 @@ from opsjobs.model.access import (
     permissions_of,
 )
 from opsjobs.model.api_model import ApiModel
-from opsjobs.model.target import Requirement
+from opsjobs.model.selection import Requirement
 
 GRANTS_MAX = 32
 PERMISSIONS_MAX = 64

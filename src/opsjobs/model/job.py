@@ -23,7 +23,7 @@ from opsjobs.model.parameter import PARAMETERS_MAX, ParameterDraft, check_declar
 from opsjobs.model.policy import Policy
 from opsjobs.model.program import durability
 from opsjobs.model.rendering import check_rendering
-from opsjobs.model.target import SelectionDraft
+from opsjobs.model.selection import SelectionDraft
 from opsjobs.model.validation_errors import fault
 
 

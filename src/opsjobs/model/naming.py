@@ -1,13 +1,19 @@
-"""The characters of names: no two different names may look alike."""
+"""The characters of names: no two different names may look alike.
+
+Also the names of hosts."""
 
 from __future__ import annotations
 
+import ipaddress
+import re
 import unicodedata
 from collections.abc import Iterator
 from functools import cache, partial
 from typing import Annotated
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, Field
+
+from opsjobs.model import text_patterns
 
 _CATEGORIES = {
     "Cc": "it is a control character",
@@ -54,6 +60,8 @@ _ALIKE = (
     "OLD",
     "WARANG",
 )
+_HOST_LABEL = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)")
+_SCOPE = re.compile(r"[A-Za-z0-9_.-]{1,32}")
 
 
 def check_name(text: str) -> str:
@@ -80,12 +88,35 @@ def check_name(text: str) -> str:
     return name
 
 
+Name = Annotated[
+    str, Field(min_length=1, max_length=200, pattern=text_patterns.NAME), AfterValidator(check_name)
+]
+"""A name of a target, group or credential.
+
+It has no comma or slash, so that lists and paths of names stay unambiguous."""
+
+
 Title = Annotated[str, AfterValidator(check_name)]
 """A name for display only, or one that may contain the separators of name lists."""
 
 
 Composed = Annotated[str, AfterValidator(partial(unicodedata.normalize, "NFC"))]
 """A reference, by name or otherwise, in the composed form of stored names."""
+
+
+def check_host(host: str) -> str:
+    """Return the host if it is an IP address or a host name; else raise ValueError.
+
+    A host never starts with `-`, so that no program reads it as an option."""
+    labels = host.rstrip(".").split(".")
+    if not _is_address(host) and (
+        len(host) > 253 or not all(_HOST_LABEL.fullmatch(label) for label in labels)
+    ):
+        raise ValueError(f"{host!r} is neither an IP address nor a host name")
+    return host
+
+
+Host = Annotated[str, Field(min_length=1, max_length=253), AfterValidator(check_host)]
 
 
 def is_clean(text: str) -> bool:
@@ -105,6 +136,15 @@ def _fault(character: str) -> str | None:
         return why
     alike = _LOOKS_LIKE.get(character) or unicodedata.normalize("NFKC", character)
     return f"it looks like {alike!r}" if len(alike) == 1 and alike.isascii() else None
+
+
+def _is_address(host: str) -> bool:
+    address, percent, scope = host.partition("%")
+    try:
+        ipaddress.ip_address(address)
+    except ValueError:
+        return False
+    return not percent or _SCOPE.fullmatch(scope) is not None
 
 
 def _split_words(name: str) -> Iterator[str]:

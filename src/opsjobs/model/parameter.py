@@ -16,7 +16,7 @@ from opsjobs.model.errors import FieldError, Invalid
 from opsjobs.model.parameter_value import ParameterType, Value, ValueRefused, fitting, size_of
 from opsjobs.model.pattern import MatchBudget, TooMuchWork, pattern
 from opsjobs.model.secret import JobSecret, Secret
-from opsjobs.model.target import Name, check_host
+from opsjobs.model.naming import Name, check_host
 from opsjobs.model.validation_errors import fault
 
 PARAMETERS_MAX = 100

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 from opsjobs.model.api_model import read_instant
-from opsjobs.model.target import check_host
+from opsjobs.model.naming import check_host
 
 TEXT_MAX = 32_768
 ENTRIES_MAX = 1_000

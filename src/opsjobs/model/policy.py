@@ -23,10 +23,11 @@ from opsjobs.model.errors import Invalid
 from opsjobs.model.notification import NotificationRules
 from opsjobs.model.program import Durability
 from opsjobs.model.retry import RetryPolicy
-from opsjobs.model.target import Name, Target
+from opsjobs.model.target import Target
+from opsjobs.model.naming import Name
 from opsjobs.model.validation_errors import fault
+from opsjobs.model.action import CHECK_KEY
 
-CHECK_KEY = "gate-check"
 _SHARE = re.compile(r"(\d{1,3})(?:\.(\d{1,3}))?%")
 
 Share = Annotated[str, Field(pattern=text_patterns.SHARE)]

@@ -22,7 +22,7 @@ from opsjobs.model.parameter import (
 )
 from opsjobs.model.parameter_value import ValueRefused
 from opsjobs.model.pattern import MatchBudget, TooMuchWork, pattern
-from opsjobs.model.target import Name
+from opsjobs.model.naming import Name
 from opsjobs.model.validation_errors import fault
 
 CONDITIONS_MAX = 20

@@ -13,7 +13,7 @@ from typing import Any
 from pydantic_core import PydanticCustomError
 
 from opsjobs.model import text_patterns
-from opsjobs.model.api_model import UnknownField
+from opsjobs.model.unknown_field import UnknownField
 
 
 def fault(code: str, detail: str, *at: str | int) -> PydanticCustomError:

@@ -14,7 +14,8 @@ from opsjobs.model.api_model import ApiModel, Duration
 from opsjobs.model.events import check_event_pattern
 from opsjobs.model.parameter import check_url
 from opsjobs.model.secret import Secret
-from opsjobs.model.target import Name, parse_selector
+from opsjobs.model.naming import Name
+from opsjobs.model.selection import parse_selector
 
 URL_CHARACTERS_MAX = 2_000
 EVENTS_MAX = 50

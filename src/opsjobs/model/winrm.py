@@ -13,7 +13,6 @@ from pydantic import AfterValidator, Field, model_validator
 from opsjobs.model import text_patterns
 from opsjobs.model.api_model import ApiModel
 from opsjobs.model.output_encoding import check_encoding
-from opsjobs.model.secret import CredentialType
 
 HTTP_PORT = 5985
 HTTPS_PORT = 5986
@@ -36,17 +35,6 @@ class WinrmAuth(StrEnum):
     CREDSSP = "credssp"
     BASIC = "basic"
     CERTIFICATE = "certificate"
-
-
-def login_types(auth: WinrmAuth) -> tuple[CredentialType, ...]:
-    """Return the types of credentials that this authentication uses."""
-    match auth:
-        case WinrmAuth.CERTIFICATE:
-            return (CredentialType.CLIENT_CERTIFICATE,)
-        case WinrmAuth.KERBEROS:
-            return (CredentialType.KERBEROS, CredentialType.PASSWORD)
-        case _:
-            return (CredentialType.PASSWORD,)
 
 
 def check_fingerprint(text: str) -> str:

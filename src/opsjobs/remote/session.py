@@ -11,7 +11,7 @@ from opsjobs.model.capabilities import Capabilities
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import CancelProof, ErrorCode
 from opsjobs.model.program import Become, Program, RunKey, SpoolIdentity, StartOrder
-from opsjobs.model.secret import Credential
+from opsjobs.model.credential import Credential
 from opsjobs.model.target import Endpoint, Transport
 from opsjobs.remote.disk import Disk
 

@@ -12,7 +12,7 @@ from psycopg.rows import DictRow
 from opsjobs.clock import Clock, SystemClock, uuid7
 from opsjobs.model.errors import FieldError, Invalid
 from opsjobs.model.execution import moment
-from opsjobs.model.target import GroupDraft, SelectionDraft, check_nesting
+from opsjobs.model.selection import GroupDraft, SelectionDraft, check_nesting
 from opsjobs.store import audit, idempotency, target_selection
 from opsjobs.store.idempotency import Answer, IdempotentRequest
 from opsjobs.store.paging import ListColumn, Listing, Page, PageRequest

@@ -18,17 +18,9 @@ from opsjobs.model.access_bounds import NO_BOUNDS, Bounds
 from opsjobs.model.errors import FieldError, Invalid
 from opsjobs.model.execution import moment
 from opsjobs.model.local_transport import check_written
-from opsjobs.model.secret import Credential
-from opsjobs.model.target import (
-    Endpoint,
-    HostKeyPolicy,
-    LabelCount,
-    SelectionDraft,
-    Target,
-    TargetDraft,
-    Transport,
-    count_labels,
-)
+from opsjobs.model.credential import Credential
+from opsjobs.model.target import Endpoint, HostKeyPolicy, Target, TargetDraft, Transport
+from opsjobs.model.selection import LabelCount, SelectionDraft, count_labels
 from opsjobs.model.winrm import WinrmOptions
 from opsjobs.store import audit, circuits, host_keys, idempotency, target_selection
 from opsjobs.store.idempotency import Answer, IdempotentRequest

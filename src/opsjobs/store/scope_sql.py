@@ -8,7 +8,7 @@ from itertools import count
 from typing import Any
 
 from opsjobs.model.access import Reach, Scope
-from opsjobs.model.target import Requirement
+from opsjobs.model.selection import Requirement
 
 OF_JOB = """
 (select opsjobs_labels(lv.tags) from jobs lj join job_versions lv on lv.job_id = lj.id

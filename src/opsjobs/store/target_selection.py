@@ -11,7 +11,7 @@ from psycopg.rows import DictRow
 from opsjobs.model.access import Reach
 from opsjobs.model.access_bounds import out_of_sight
 from opsjobs.model.errors import FieldError, Invalid
-from opsjobs.model.target import Requirement, SelectionDraft, parse_selector
+from opsjobs.model.selection import Requirement, SelectionDraft, parse_selector
 from opsjobs.store.reference import Reference
 from opsjobs.store.scope_sql import and_within
 from opsjobs.store.transaction import Connection, Database

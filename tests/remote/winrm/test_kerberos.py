@@ -37,7 +37,7 @@ from kit.windows_hosts import PASSWORD as LOCAL_PASSWORD
 from kit.windows_hosts import USER as LOCAL_USER
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import ErrorCode
-from opsjobs.model.secret import Credential
+from opsjobs.model.credential import Credential
 from opsjobs.model.target import Endpoint
 from opsjobs.remote.session import RemoteExit
 from opsjobs.remote.winrm import kerberos

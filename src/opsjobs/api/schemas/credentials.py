@@ -13,7 +13,7 @@ from opsjobs.api.schemas.base import (
     StoredModel,
     Timestamp,
 )
-from opsjobs.model.secret import CredentialType
+from opsjobs.model.credential import CredentialType
 
 
 class BindingOut(AnswerModel):

@@ -21,7 +21,7 @@ from opsjobs.model.job import JobState, JobType
 from opsjobs.model.parameter import ParameterDraft
 from opsjobs.model.policy import Policy
 from opsjobs.model.safety_verdict import SafetyVerdict
-from opsjobs.model.target import SelectionDraft
+from opsjobs.model.selection import SelectionDraft
 
 
 class JobOut(StoredModel):

@@ -27,7 +27,7 @@ from opsjobs.model.action_base import FrozenBecome, FrozenRunningAction
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import CancelProof, ErrorCode, RunStatus, moment
 from opsjobs.model.program import Become, RunKey
-from opsjobs.model.secret import Credential
+from opsjobs.model.credential import Credential
 from opsjobs.model.target import Endpoint
 from opsjobs.remote.session import (
     CancelOutcome,

@@ -21,7 +21,7 @@ from opsjobs.model.delivery import (
     SendOutcome,
 )
 from opsjobs.model.events import matching_types
-from opsjobs.model.target import parse_selector
+from opsjobs.model.selection import parse_selector
 from opsjobs.model.webhook import message_id, sign
 from opsjobs.store.envelope import KeyMissing, Tampered
 from opsjobs.store.webhooks import DESTINATION, SOURCE, StoredWebhook, Webhooks

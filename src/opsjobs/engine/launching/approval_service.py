@@ -13,7 +13,8 @@ from opsjobs.engine.launching.safety_service import SafetyResult, describe_neede
 from opsjobs.integrations.targets import Targets
 from opsjobs.model.access import ApprovalPolicy, Principal, PrincipalKind
 from opsjobs.model.action import FrozenApproval
-from opsjobs.model.approval import Approval, ApprovalTerms, Requester, fingerprint
+from opsjobs.model.approval import Approval, ApprovalTerms, fingerprint
+from opsjobs.model.access import Requester
 from opsjobs.model.errors import Conflict, Refusal, Unavailable
 from opsjobs.model.safety_verdict import SafetyVerdict
 from opsjobs.model.target import Target, Transport

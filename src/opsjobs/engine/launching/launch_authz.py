@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping
 
 from opsjobs.model.access import IdentityKind, Principal, PrincipalKind
 from opsjobs.model.access_bounds import Bounds
-from opsjobs.model.approval import Requester
+from opsjobs.model.access import Requester
 from opsjobs.model.errors import Forbidden
 
 PrincipalLookup = Callable[[str, PrincipalKind], Awaitable[Principal | None]]

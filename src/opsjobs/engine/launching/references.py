@@ -18,7 +18,8 @@ from opsjobs.model.action_base import RunningAction
 from opsjobs.model.errors import Conflict, FieldError, Invalid, NotFound
 from opsjobs.model.job import LaunchOrder
 from opsjobs.model.parameter import ParameterDraft
-from opsjobs.model.secret import CredentialType, JobSecret, not_for_that, not_there
+from opsjobs.model.credential import CredentialType, not_for_that, not_there
+from opsjobs.model.secret import JobSecret
 from opsjobs.model.target import Target
 from opsjobs.store.files import Files
 from opsjobs.store.job_versions import secrets_author

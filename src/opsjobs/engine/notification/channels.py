@@ -19,7 +19,8 @@ from opsjobs.integrations.services.notifications import NotificationService, Ser
 from opsjobs.model.delivery import Delivery, RetryPlan, SendOutcome
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import moment
-from opsjobs.model.secret import Credential, CredentialType, Secret
+from opsjobs.model.credential import Credential, CredentialType
+from opsjobs.model.secret import Secret
 
 NO_MAIL_SERVER = "No mail server is configured. Set OPSJOBS_SMTP_HOST and OPSJOBS_SMTP_FROM."
 NO_SERVICE = "No Notification Service is connected. Set NOTIFICATION_SERVICE_URL."

@@ -20,7 +20,7 @@ from opsjobs.model.delivery import (
 from opsjobs.model.errors import FieldError, Invalid
 from opsjobs.model.notification import NotificationChannel, NotificationEvent, NotificationRule
 from opsjobs.model.notification_message import NotificationFacts, render
-from opsjobs.model.secret import CredentialType
+from opsjobs.model.credential import CredentialType
 from opsjobs.store.paging import PageRequest
 from opsjobs.store.vault import StoredCredential, Vault
 

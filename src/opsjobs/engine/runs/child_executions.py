@@ -15,7 +15,7 @@ from opsjobs.model.action import FrozenJob
 from opsjobs.model.errors import Conflict, NotFound
 from opsjobs.model.execution import Execution, TriggeredBy, child_uuid
 from opsjobs.model.job import LaunchOrder
-from opsjobs.model.target import SelectionDraft
+from opsjobs.model.selection import SelectionDraft
 from opsjobs.store.executions import Executions
 from opsjobs.store.jobs import Jobs, StoredJob
 from opsjobs.store.ledger import Claimed, Spec

@@ -14,7 +14,7 @@ from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import ErrorCode
 from opsjobs.model.program import Program
 from opsjobs.model.quoting import Unquotable
-from opsjobs.model.secret import Credential
+from opsjobs.model.credential import Credential
 from opsjobs.model.template import TemplateFault
 
 A = TypeVar("A", bound=FrozenAction)

@@ -19,7 +19,7 @@ from opsjobs.clock import Clock
 from opsjobs.integrations.targets import Targets
 from opsjobs.model.errors import RemoteFailure, Unavailable
 from opsjobs.model.execution import ErrorCode
-from opsjobs.model.secret import Credential
+from opsjobs.model.credential import Credential
 from opsjobs.model.target import Endpoint
 from opsjobs.model.units import format_duration
 from opsjobs.remote.disk import Disk

@@ -23,14 +23,14 @@ from opsjobs.integrations.services.targets import TargetService
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import ErrorCode
 from opsjobs.model.masking import Forms, Mask
-from opsjobs.model.secret import (
+from opsjobs.model.credential import (
     Credential,
-    Secret,
     SshCaSource,
     TargetServiceSource,
     VaultSource,
     VaultSshSource,
 )
+from opsjobs.model.secret import Secret
 from opsjobs.model.target import Endpoint
 from opsjobs.remote.session import Fetch
 from opsjobs.remote.ssh.certificates import FreshKey, Unusable, generate_key, parse_terms, sign

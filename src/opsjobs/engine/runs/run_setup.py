@@ -22,7 +22,8 @@ from opsjobs.integrations.targets import Targets
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import ErrorCode, RunStatus
 from opsjobs.model.masking import Mask
-from opsjobs.model.secret import Credential, Secret
+from opsjobs.model.credential import Credential
+from opsjobs.model.secret import Secret
 from opsjobs.model.target import Endpoint
 from opsjobs.store.envelope import KeyMissing, Tampered
 from opsjobs.store.ledger import Claimed, Ledger, Progress, Spec

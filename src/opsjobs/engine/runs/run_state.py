@@ -20,7 +20,7 @@ from opsjobs.engine.runs.run_secrets import hide_secrets
 from opsjobs.engine.runs.transfer import TransferTools
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import ErrorCode, RunStatus, WaitingFor, moment
-from opsjobs.model.secret import Credential
+from opsjobs.model.credential import Credential
 from opsjobs.model.target import Endpoint
 from opsjobs.remote.session import ContactLost, Fetch, Sessions, refuse_external
 from opsjobs.store.ledger import Claimed, Ledger, Progress

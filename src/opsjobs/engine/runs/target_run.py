@@ -26,7 +26,7 @@ from opsjobs.model.errors import Gone, RemoteFailure, Unavailable
 from opsjobs.model.execution import ANSWERED_WAITS, ErrorCode, RunStatus, WaitingFor
 from opsjobs.model.expression import Fault, Unfit
 from opsjobs.model.outputs import OUTPUTS_BYTES_MAX
-from opsjobs.model.secret import Credential
+from opsjobs.model.credential import Credential
 from opsjobs.model.target import Endpoint
 from opsjobs.model.workflow import WorkflowWalk
 from opsjobs.store.ledger import Progress

@@ -17,7 +17,8 @@ from opsjobs.integrations.secrets.requests import (
     VaultRequest,
 )
 from opsjobs.integrations.secrets.ttl_cache import TtlCache
-from opsjobs.model.secret import Secret, VaultSource, VaultSshSource
+from opsjobs.model.credential import VaultSource, VaultSshSource
+from opsjobs.model.secret import Secret
 from opsjobs.telemetry import log
 
 FIELD_CHARACTERS_MAX = 65_536

@@ -16,7 +16,8 @@ from opsjobs.integrations.secrets.ttl_cache import TtlCache
 from opsjobs.integrations.services.client import ServiceClient, ServiceRefused
 from opsjobs.integrations.services.profile import TargetCalls, find_field, first_field
 from opsjobs.model import text_patterns
-from opsjobs.model.secret import CredentialType, Secret
+from opsjobs.model.credential import CredentialType
+from opsjobs.model.secret import Secret
 from opsjobs.model.target import PlatformTarget, TargetDraft, Transport
 from opsjobs.model.validation_errors import plain_words
 from opsjobs.model.winrm import HTTP_PORT

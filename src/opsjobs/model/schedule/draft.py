@@ -26,7 +26,7 @@ from opsjobs.model.schedule.cron import canonical
 from opsjobs.model.schedule.recurring import WEEKDAYS, Every, Weekday
 from opsjobs.model.schedule.times import Day, Instant, LocalTime, TimeOfDay, weekday_of
 from opsjobs.model.schedule.wall_clock import DstFold, DstGap, Wall
-from opsjobs.model.target import Name
+from opsjobs.model.naming import Name
 from opsjobs.model.time_zones import ZoneName, zone
 from opsjobs.model.validation_errors import fault
 

@@ -17,7 +17,8 @@ import asyncssh
 
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import ErrorCode
-from opsjobs.model.secret import Credential, CredentialType, Secret
+from opsjobs.model.credential import Credential, CredentialType
+from opsjobs.model.secret import Secret
 from opsjobs.model.target import Endpoint
 from opsjobs.remote.session import Fetch, refuse_external
 from opsjobs.remote.ssh.certificates import CertificateTerms, Unusable, parse_terms

@@ -15,7 +15,7 @@ from typing import Any
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import ErrorCode
 from opsjobs.model.masking import NOTHING, Forms, Mask
-from opsjobs.model.secret import Credential
+from opsjobs.model.credential import Credential
 from opsjobs.model.target import Endpoint, Target
 from opsjobs.model.winrm import WinrmAuth, WinrmOptions, spell_fingerprint
 from opsjobs.remote.dial import Allow, dial

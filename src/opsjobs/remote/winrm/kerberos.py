@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import ErrorCode
-from opsjobs.model.secret import Credential, CredentialType
+from opsjobs.model.credential import Credential, CredentialType
 from opsjobs.model.target import Target
 
 _MISSING = ""

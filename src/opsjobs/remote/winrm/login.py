@@ -23,9 +23,10 @@ from cryptography.hazmat.primitives import hashes
 
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import ErrorCode
-from opsjobs.model.secret import Credential
+from opsjobs.model.credential import Credential
 from opsjobs.model.target import Target
-from opsjobs.model.winrm import WinrmAuth, login_types
+from opsjobs.model.winrm import WinrmAuth
+from opsjobs.model.target import login_types
 from opsjobs.remote.winrm.http import HttpResponse, HttpStream
 from opsjobs.remote.winrm.kerberos import (
     NO_CACHE,

@@ -19,7 +19,7 @@ from typing import Any
 from psycopg import AsyncCursor
 from psycopg.rows import DictRow
 
-from opsjobs.model.policy import CHECK_KEY
+from opsjobs.model.action import CHECK_KEY
 from opsjobs.store.ledger.admit import ADMIT, may_admit_more
 from opsjobs.store.statements import load_statement
 from opsjobs.store.transaction import Connection

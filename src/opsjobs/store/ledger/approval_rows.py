@@ -20,8 +20,8 @@ from opsjobs.model.approval import (
     ApprovalTerms,
     Author,
     Decision,
-    Requester,
 )
+from opsjobs.model.access import Requester
 from opsjobs.model.errors import Conflict
 from opsjobs.model.events import EventType
 from opsjobs.store.ledger.admit import ADMIT

@@ -20,9 +20,9 @@ from opsjobs.model.approval import (
     ApprovalStatus,
     ApprovalTerms,
     Author,
-    Requester,
     person_of,
 )
+from opsjobs.model.access import Requester
 from opsjobs.model.errors import Conflict, NotFound, Refusal, Unavailable
 from opsjobs.model.events import EventType
 from opsjobs.model.execution import ErrorCode, RunStatus

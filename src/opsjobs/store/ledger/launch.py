@@ -14,11 +14,12 @@ from psycopg.types.json import Jsonb
 
 from opsjobs.model.access import IdentityKind
 from opsjobs.model.access_bounds import in_common, redact_waiting
-from opsjobs.model.approval import Requester
+from opsjobs.model.access import Requester
 from opsjobs.model.errors import Conflict, NotFound, Refusal
 from opsjobs.model.execution import Execution, ExecutionStatus, TriggeredBy
 from opsjobs.model.job import JobState
-from opsjobs.model.policy import CHECK_KEY, Strategy
+from opsjobs.model.policy import Strategy
+from opsjobs.model.action import CHECK_KEY
 from opsjobs.model.safety_verdict import SafetyJudgement
 from opsjobs.model.target import Target
 from opsjobs.model.target_fingerprint import NO_PINS, Pins

@@ -25,7 +25,7 @@ from opsjobs.model.firing import (
     execution_uuid,
     judge,
 )
-from opsjobs.model.schedule import tzdata_version
+from opsjobs.model.time_zones import tzdata_version
 from opsjobs.store.scheduling.schedule_rows import StoredSchedule
 from opsjobs.store.statements import load_statement
 from opsjobs.store.transaction import Connection

@@ -20,7 +20,7 @@ from opsjobs.model.access import Reach
 from opsjobs.model.errors import NotFound
 from opsjobs.model.execution import Execution, moment
 from opsjobs.model.firing import FiringKind, FiringRule, FiringStatus, span_words
-from opsjobs.model.schedule import tzdata_version
+from opsjobs.model.time_zones import tzdata_version
 from opsjobs.store import audit
 from opsjobs.store.paging import ROWS_MAX, IndexWalk, ListColumn, Listing, PageRequest
 from opsjobs.store.paging import Page as ListPage

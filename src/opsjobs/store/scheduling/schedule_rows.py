@@ -14,7 +14,8 @@ from psycopg.rows import DictRow
 
 from opsjobs.model.access import PrincipalKind
 from opsjobs.model.execution import moment
-from opsjobs.model.schedule import ScheduleDraft, Timetable, timetable
+from opsjobs.model.schedule.timetable import Timetable, timetable
+from opsjobs.model.schedule.draft import ScheduleDraft
 
 COMPILED_MAX = 25_000
 """Maximum number of timetables in a process's cache (least recently used)."""

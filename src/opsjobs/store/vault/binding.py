@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from opsjobs.model.credential import BoundTo
+from opsjobs.model.credential_draft import BoundTo
 from opsjobs.model.errors import Conflict, FieldError, Invalid
-from opsjobs.model.secret import ANYWHERE, Binding, CredentialType, not_for_that, not_there
-from opsjobs.model.winrm import WinrmAuth, login_types
+from opsjobs.model.credential import ANYWHERE, Binding, CredentialType, not_for_that, not_there
+from opsjobs.model.winrm import WinrmAuth
+from opsjobs.model.target import login_types
 from opsjobs.store import target_selection
 from opsjobs.store.reference import Reference
 from opsjobs.store.transaction import Connection

@@ -12,9 +12,10 @@ from psycopg.rows import DictRow
 from psycopg.types.json import Jsonb
 
 from opsjobs.clock import Clock, SystemClock, uuid7
-from opsjobs.model.credential import BoundTo, CredentialDraft, RotationDraft, unfit
+from opsjobs.model.credential_draft import BoundTo, CredentialDraft, RotationDraft, unfit
 from opsjobs.model.errors import Conflict, FieldError, Invalid, Precondition
-from opsjobs.model.secret import Binding, Credential, CredentialType, Secret, SshCaSource
+from opsjobs.model.credential import Binding, Credential, CredentialType, SshCaSource
+from opsjobs.model.secret import Secret
 from opsjobs.store import audit, circuits, idempotency
 from opsjobs.store.envelope import (
     KeyMissing,
