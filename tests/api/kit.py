@@ -82,8 +82,9 @@ from opsjobs.store.target_history import TargetHistory
 from opsjobs.store.target_import import Imports
 from opsjobs.store.transaction import Database
 from opsjobs.store.triggers import JobTriggers
-from opsjobs.store.vault import KeyRotation, Vault
-from opsjobs.telemetry import Metrics
+from opsjobs.store.vault.keys import KeyRotation
+from opsjobs.store.vault.credentials import Vault
+from opsjobs.telemetry.metrics import Metrics
 
 PUBLIC_URL = "http://opsjobs"
 JUDGES = JudgePool()

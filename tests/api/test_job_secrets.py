@@ -15,7 +15,7 @@ from opsjobs.model.encryption_key import decode_key, key_id
 from opsjobs.model.target import TargetDraft
 from opsjobs.store.envelope import new_key
 from opsjobs.store.transaction import Database
-from opsjobs.store.vault import KeyRotation
+from opsjobs.store.vault.keys import KeyRotation
 
 DB = {"name": "db-prod", "type": "secret", "value": "canary-of-db-prod"}
 LOGIN = {"name": "root", "type": "password", "username": "root", "password": "pw"}

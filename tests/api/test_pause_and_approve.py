@@ -12,7 +12,7 @@ from kit.scripted_worker import target
 from opsjobs.model.approval import ApprovalTerms
 from opsjobs.model.errors import Unavailable
 from opsjobs.model.execution import RunStatus, WaitingFor
-from opsjobs.store.ledger import Flush, RunMove
+from opsjobs.store.ledger.flush import Flush, RunMove
 from opsjobs.store.transaction import Database
 
 

@@ -17,7 +17,7 @@ from opsjobs.store.envelope import new_key
 from opsjobs.store.restores import Restores
 from opsjobs.store.system_status import HEAD, Complaint, Queue, Upkeep
 from opsjobs.store.transaction import Database, DatabaseOptions
-from opsjobs.store.vault import Vault
+from opsjobs.store.vault.credentials import Vault
 from opsjobs.store.workers import Incarnation, Workers
 from store.drafts import password
 

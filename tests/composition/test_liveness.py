@@ -28,7 +28,7 @@ from opsjobs.composition.service_manager import ServiceManager
 from opsjobs.standalone.spawn import bare_environment
 from opsjobs.store.restores import NOT_FINISHED
 from opsjobs.store.system_status import HEAD
-from opsjobs.telemetry import Metrics
+from opsjobs.telemetry.metrics import Metrics
 
 SECONDS = 60.0
 SILENCE_SECONDS = 1.5

@@ -18,7 +18,7 @@ from opsjobs.store.envelope import new_key
 from opsjobs.store.inventory import StoredTarget, TargetInventory
 from opsjobs.store.paging import PageRequest
 from opsjobs.store.transaction import Database
-from opsjobs.store.vault import Vault
+from opsjobs.store.vault.credentials import Vault
 
 BUILT_IN = "built-in"
 FLEET: list[dict[str, Any]] = [

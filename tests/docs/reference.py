@@ -19,7 +19,7 @@ from opsjobs.api.app import create_app
 from opsjobs.api.authorization import Permission
 from opsjobs.api.openapi import remove_summary
 from opsjobs.composition import Limits
-from opsjobs.telemetry import Metrics
+from opsjobs.telemetry.metrics import Metrics
 
 PAGE = ROOT / "docs/reference/api.md"
 _ROW = re.compile(r"^\| `([A-Z]+ /[^`]*)` \|.*\n", re.MULTILINE)

@@ -21,7 +21,7 @@ from opsjobs.model.execution import ErrorCode
 from opsjobs.model.job import JobDraft
 from opsjobs.settings import describe
 from opsjobs.store.system_status import Queue, Upkeep
-from opsjobs.telemetry import Metrics
+from opsjobs.telemetry.metrics import Metrics
 
 SOURCE = ROOT / "src" / "opsjobs"
 # Where an ErrorCode is defined, not given.

@@ -56,9 +56,9 @@ from opsjobs.store.jobs import Jobs
 from opsjobs.store.ledger import Ledger
 from opsjobs.store.outbox import Outbox
 from opsjobs.store.transaction import Database
-from opsjobs.store.vault import Vault
+from opsjobs.store.vault.credentials import Vault
 from opsjobs.store.workers import Lease, Workers
-from opsjobs.telemetry import Metrics
+from opsjobs.telemetry.metrics import Metrics
 
 SECONDS = 60.0
 """Time limit of every wait."""

@@ -41,7 +41,7 @@ from opsjobs.store.audit_forwarding import AuditFeed
 from opsjobs.store.deliveries import LEASE_SECONDS, Deliveries, queue_deliveries
 from opsjobs.store.event_feed import EventFeed
 from opsjobs.store.transaction import Database
-from opsjobs.telemetry import Metrics
+from opsjobs.telemetry.metrics import Metrics
 
 AT = datetime(2026, 11, 28, 21, 0, tzinfo=UTC)
 

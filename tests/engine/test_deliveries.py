@@ -36,7 +36,7 @@ from opsjobs.store.deliveries import (
 )
 from opsjobs.store.event_feed import EventFeed
 from opsjobs.store.transaction import Database
-from opsjobs.telemetry import Metrics
+from opsjobs.telemetry.metrics import Metrics
 
 
 class Post:

@@ -22,7 +22,7 @@ from opsjobs.model.safety_verdict import Finding, SafetyVerdict
 from opsjobs.safety import SafetyQuestion
 from opsjobs.sandbox.pool import JudgePool
 from opsjobs.store.executions import Executions
-from opsjobs.store.ledger import Ruling
+from opsjobs.store.ledger.approvals import Ruling
 from opsjobs.store.transaction import Database
 
 SECONDS = 60

@@ -25,7 +25,7 @@ from opsjobs.store.retention import Leftovers
 from opsjobs.store.statistics import Statistics
 from opsjobs.store.transaction import Database
 from opsjobs.store.workers import SingletonLock
-from opsjobs.telemetry import Metrics
+from opsjobs.telemetry.metrics import Metrics
 
 
 class Clock:

@@ -29,7 +29,7 @@ from opsjobs.settings import load
 from opsjobs.standalone.spawn import bare_environment, spawn
 from opsjobs.store.deliveries import LEASE_SECONDS
 from opsjobs.store.transaction import Database
-from opsjobs.telemetry import Metrics
+from opsjobs.telemetry.metrics import Metrics
 
 JOBS = 3
 # Between send and mark, and before the commit that queues.

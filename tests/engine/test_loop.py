@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 from opsjobs.engine.loop import Loop
 from opsjobs.model.errors import Unavailable
-from opsjobs.telemetry import Metrics
+from opsjobs.telemetry.metrics import Metrics
 
 
 class Rounds:

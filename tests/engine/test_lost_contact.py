@@ -13,7 +13,7 @@ from opsjobs.engine.runs.run_state import RunLimits
 from opsjobs.model.action import FileTransferAction
 from opsjobs.model.execution import Execution
 from opsjobs.remote.session import Output, RemoteExit
-from opsjobs.store.ledger import ContactChange, Flush, RunMove
+from opsjobs.store.ledger.flush import ContactChange, Flush, RunMove
 from opsjobs.store.paging import PageRequest
 from opsjobs.store.transaction import Database
 

@@ -22,7 +22,8 @@ from opsjobs.store.paging import PageRequest
 from opsjobs.store.target_import import Imports
 from opsjobs.store.target_mirror import GONE_DAYS, TargetMirror
 from opsjobs.store.transaction import Database
-from opsjobs.store.vault import StoredCredential, Vault
+from opsjobs.store.vault.rows import StoredCredential
+from opsjobs.store.vault.credentials import Vault
 from store.drafts import host_key, password
 
 

@@ -28,7 +28,7 @@ from opsjobs.store.event_feed import EventFeed
 from opsjobs.store.jobs import StoredJob
 from opsjobs.store.notifications import Notifications
 from opsjobs.store.transaction import Connection, Database
-from opsjobs.telemetry import Metrics
+from opsjobs.telemetry.metrics import Metrics
 
 MAIL = {"channel": "email", "to": ["ada@example.org"]}
 WEBHOOKS = {"pager": "0193c0de-0000-7000-8000-000000000001"}

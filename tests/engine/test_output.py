@@ -27,9 +27,11 @@ from opsjobs.engine.worker.batch_writer import BatchWriter
 from opsjobs.model.job import CommandAction
 from opsjobs.model.masking import Forms, Mask
 from opsjobs.remote.session import Output, RemoteExit, Stream
-from opsjobs.store.ledger import Claimed, Ledger, LogLine
+from opsjobs.store.ledger import Ledger
+from opsjobs.store.ledger.flush import LogLine
+from opsjobs.store.ledger.claim import Claimed
 from opsjobs.store.transaction import Database
-from opsjobs.telemetry import Metrics
+from opsjobs.telemetry.metrics import Metrics
 
 RUN = Claimed(1, UUID(int=1), 1, date(2026, 1, 1), "1", "web-1", 1, 1, 1, 0, None)
 

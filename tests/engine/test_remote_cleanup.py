@@ -25,7 +25,7 @@ from opsjobs.model.target import Endpoint
 from opsjobs.model.selection import SelectionDraft
 from opsjobs.remote.session import Output, RemoteExit, Session
 from opsjobs.store.transaction import Database
-from opsjobs.store.vault import StoredCredential
+from opsjobs.store.vault.rows import StoredCredential
 
 DAY_SECONDS = 24 * 3600.0
 

@@ -18,7 +18,7 @@ from opsjobs.model.execution import Execution, ExecutionStatus
 from opsjobs.model.job import CommandAction
 from opsjobs.model.retry_request import RetryDraft, Which
 from opsjobs.remote.session import Output, RemoteExit
-from opsjobs.store.ledger import NewExecution
+from opsjobs.store.ledger.launch import NewExecution
 from opsjobs.store.retention import Retention, RetentionLimits
 from opsjobs.store.scheduling.schedules import Schedules
 from opsjobs.store.transaction import Database

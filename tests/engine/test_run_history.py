@@ -11,7 +11,7 @@ import pytest
 from opsjobs.engine.runs.run_state import RunHistory
 from opsjobs.model.execution import RunStatus
 from opsjobs.model.program import SpoolIdentity
-from opsjobs.store.ledger import Claimed, Progress
+from opsjobs.store.ledger.claim import Claimed, Progress
 
 STORE = SpoolIdentity("store-1", "boot-1")
 

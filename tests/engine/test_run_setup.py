@@ -16,9 +16,10 @@ from opsjobs.model.secret import Secret
 from opsjobs.model.target import Endpoint
 from opsjobs.remote.session import Output, RemoteExit
 from opsjobs.store.envelope import new_key
-from opsjobs.store.ledger import Ledger, Progress, Spec
+from opsjobs.store.ledger import Ledger
+from opsjobs.store.ledger.claim import Progress, Spec
 from opsjobs.store.transaction import Database
-from opsjobs.store.vault import Vault
+from opsjobs.store.vault.credentials import Vault
 
 # A field of the next release, and things that no release writes.
 UNREADABLE = [

@@ -14,7 +14,7 @@ from opsjobs import failpoints
 from opsjobs.model.execution import ErrorCode, Execution, ExecutionStatus, RunError, RunStatus
 from opsjobs.model.job import CommandAction
 from opsjobs.remote.session import Output, RemoteExit
-from opsjobs.store.ledger import ResultState
+from opsjobs.store.ledger.flush import ResultState
 from opsjobs.store.transaction import Database
 
 LOST = "its worker died while the command was perhaps running: whether it ran to its end is unknown"

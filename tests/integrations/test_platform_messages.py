@@ -17,7 +17,7 @@ from opsjobs.integrations.services.audit import AuditService, audit_values
 from opsjobs.integrations.services.client import ServiceRefused
 from opsjobs.integrations.services.notifications import NotificationService, ServiceNotification
 from opsjobs.settings import load
-from opsjobs.telemetry import Metrics
+from opsjobs.telemetry.metrics import Metrics
 
 NOTIFICATION = ServiceNotification(
     id="b3c4",

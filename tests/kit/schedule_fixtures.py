@@ -28,8 +28,8 @@ from opsjobs.store.scheduling.firings import Firings
 from opsjobs.store.scheduling.schedule_rows import StoredSchedule
 from opsjobs.store.scheduling.schedules import Schedules
 from opsjobs.store.transaction import Database
-from opsjobs.store.vault import Vault
-from opsjobs.telemetry import Metrics
+from opsjobs.store.vault.credentials import Vault
+from opsjobs.telemetry.metrics import Metrics
 
 
 class Office:

@@ -12,8 +12,8 @@ from opsjobs.settings import load
 from opsjobs.store.envelope import new_key
 from opsjobs.store.inventory import TargetInventory
 from opsjobs.store.transaction import Database
-from opsjobs.store.vault import Vault
-from opsjobs.telemetry import Metrics
+from opsjobs.store.vault.credentials import Vault
+from opsjobs.telemetry.metrics import Metrics
 
 
 @asynccontextmanager

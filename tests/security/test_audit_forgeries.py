@@ -23,9 +23,9 @@ from opsjobs.store.audit_log import AuditLog
 from opsjobs.store.envelope import new_key
 from opsjobs.store.retention import Retention, RetentionLimits
 from opsjobs.store.transaction import Database
-from opsjobs.store.vault import KeyRotation
+from opsjobs.store.vault.keys import KeyRotation
 from opsjobs.store.workers import SingletonLock
-from opsjobs.telemetry import Metrics
+from opsjobs.telemetry.metrics import Metrics
 
 ROWS, KEYS, GUESSED = 6, [AUDIT_KEY], SigningKeys([Secret("A" * 43)])
 KEEP = RetentionLimits(86_400, 86_400, 86_400, 9, 86_400, audit_seconds=86_400)

@@ -23,7 +23,7 @@ from opsjobs.remote.session import HostKey
 from opsjobs.settings import MailSettings
 from opsjobs.store.envelope import new_key
 from opsjobs.store.transaction import Database
-from opsjobs.store.vault import Vault
+from opsjobs.store.vault.credentials import Vault
 from opsjobs.store.vault.keys import KeyRotation
 
 ASKS = "it asks, and changes nothing"

@@ -12,7 +12,7 @@ from opsjobs.clock import TurnedClock
 from opsjobs.composition.platform import build_integrations
 from opsjobs.settings import load
 from opsjobs.store.transaction import Database
-from opsjobs.telemetry import Metrics
+from opsjobs.telemetry.metrics import Metrics
 
 NOW = datetime(2026, 11, 27, tzinfo=UTC)
 ANSWERS = {

@@ -25,7 +25,7 @@ from opsjobs.remote.ssh.pool import _key
 from opsjobs.store.envelope import new_key
 from opsjobs.store.inventory import TargetInventory
 from opsjobs.store.transaction import Database
-from opsjobs.store.vault import Vault
+from opsjobs.store.vault.credentials import Vault
 from opsjobs.store.vault.rows import NOTED_SECONDS
 from security.credential_samples import login
 from store.drafts import job, password, target

@@ -22,7 +22,7 @@ from opsjobs.remote.ssh.pool import SshPool
 from opsjobs.store.envelope import new_key
 from opsjobs.store.inventory import TargetInventory
 from opsjobs.store.transaction import Database
-from opsjobs.store.vault import Vault
+from opsjobs.store.vault.credentials import Vault
 
 OK = (b"", b"", RemoteExit(0))
 

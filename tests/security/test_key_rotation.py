@@ -25,7 +25,9 @@ from opsjobs.settings import load
 from opsjobs.standalone.data_dir import add_key, read_keys, remove_key
 from opsjobs.store.envelope import new_key
 from opsjobs.store.transaction import Database
-from opsjobs.store.vault import KeyRotation, StoredCredential, Vault
+from opsjobs.store.vault.rows import StoredCredential
+from opsjobs.store.vault.keys import KeyRotation
+from opsjobs.store.vault.credentials import Vault
 from store.drafts import password
 
 # The chain of the audit log is signed under the old one, too.

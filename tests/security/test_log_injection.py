@@ -13,7 +13,7 @@ import pytest
 import structlog
 
 from api.kit import desk
-from opsjobs import telemetry
+from opsjobs.telemetry import logs
 from opsjobs.store.transaction import Database
 
 FORGED = (
@@ -27,7 +27,7 @@ def stream() -> Iterator[io.StringIO]:
     root = logging.getLogger()
     before = root.handlers[:], root.level, sys.excepthook, threading.excepthook
     made = io.StringIO()
-    telemetry.configure("api", "DEBUG", stream=made)
+    logs.configure("api", "DEBUG", stream=made)
     yield made
     logging.captureWarnings(False)
     root.handlers[:], root.level, sys.excepthook, threading.excepthook = before
@@ -43,14 +43,14 @@ def lines(stream: io.StringIO) -> list[dict[str, object]]:
 
 
 def test_no_text_forges_a_line(stream: io.StringIO) -> None:
-    telemetry.log.info(FORGED, target=FORGED, nested={FORGED: [FORGED]})
+    logs.log.info(FORGED, target=FORGED, nested={FORGED: [FORGED]})
     logging.getLogger("asyncssh").warning("the machine says %s", FORGED)
-    with telemetry.bound(request_id=FORGED):
-        telemetry.log.warning("inside")
+    with logs.bound(request_id=FORGED):
+        logs.log.warning("inside")
     try:
         raise RuntimeError(FORGED)
     except RuntimeError:
-        telemetry.log.exception("it broke")
+        logs.log.exception("it broke")
     told = lines(stream)
     assert len(told) == 4
     assert not any("forged" in line for line in told)

@@ -30,7 +30,7 @@ from opsjobs.model.secret import Secret
 from opsjobs.model.target import Endpoint, Target, Transport
 from opsjobs.model.selection import SelectionDraft
 from opsjobs.remote.session import Output, RemoteExit
-from opsjobs.store.ledger import Spec
+from opsjobs.store.ledger.claim import Spec
 from opsjobs.store.transaction import Database
 
 TOKEN, PASSWORD, BECOME = 'tok/en+of"ada', "pass-of-login", "pass-of-ben's"

@@ -12,7 +12,7 @@ import pytest
 from api.kit import Desk, desk
 from kit.secret_canaries import Canary
 from opsjobs.store.transaction import Database
-from opsjobs.store.vault import Vault
+from opsjobs.store.vault.credentials import Vault
 from security.credential_samples import login
 
 PASSWORD, ROTATED, TOKEN = Canary("password"), Canary("rotated"), Canary("parameter")

@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.serialization import SSHCertificateType
 
 from api.kit import desk, problem
 from opsjobs.store.transaction import Database
-from opsjobs.store.vault import Vault
+from opsjobs.store.vault.credentials import Vault
 from security.credential_samples import (
     PRINCIPAL,
     keytab,

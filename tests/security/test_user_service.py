@@ -23,7 +23,7 @@ from opsjobs.settings import IdentitySettings, load
 from opsjobs.store.identities import IdentityStore
 from opsjobs.store.identities.api_keys import NewKey, role_grant
 from opsjobs.store.transaction import Database
-from opsjobs.telemetry import Metrics
+from opsjobs.telemetry.metrics import Metrics
 
 ADA = {"id": "ada", "username": "ada", "is_active": True, "role": "operator"}
 

@@ -35,7 +35,7 @@ from opsjobs.store.ledger import Ledger
 from opsjobs.store.migrations import runner
 from opsjobs.store.restores import Restores
 from opsjobs.store.transaction import Database, DatabaseOptions
-from opsjobs.store.vault import find_missing_keys
+from opsjobs.store.vault.keys import find_missing_keys
 
 AHEAD_SECONDS = 25.0
 

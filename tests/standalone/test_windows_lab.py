@@ -16,7 +16,7 @@ from opsjobs.standalone.lab.wsman.machines import start_hosts
 from opsjobs.store.envelope import new_key
 from opsjobs.store.inventory import TargetInventory
 from opsjobs.store.transaction import Database
-from opsjobs.store.vault import Vault
+from opsjobs.store.vault.credentials import Vault
 
 
 async def test_they_are_registered_and_run_commands(database: Database, tmp_path: Path) -> None:

@@ -21,7 +21,8 @@ from opsjobs.model.execution import Execution, ExecutionStatus
 from opsjobs.model.policy import Policy, Strategy
 from opsjobs.store.approvals import Approvals
 from opsjobs.store.execution_log import ExecutionLog
-from opsjobs.store.ledger import Ledger, PendingApproval, approvals
+from opsjobs.store.ledger import Ledger, approvals
+from opsjobs.store.ledger.approval_rows import PendingApproval
 from opsjobs.store.transaction import Database
 
 HASH = "ab" * 32

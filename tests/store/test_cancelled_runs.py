@@ -21,7 +21,9 @@ from opsjobs.model.execution import (
 )
 from opsjobs.model.policy import Policy, Strategy
 from opsjobs.store.executions import Executions
-from opsjobs.store.ledger import CancelledRuns, Ledger, PendingApproval, cancelled_runs
+from opsjobs.store.ledger import Ledger, cancelled_runs
+from opsjobs.store.ledger.cancelled_runs import CancelledRuns
+from opsjobs.store.ledger.approval_rows import PendingApproval
 from opsjobs.store.paging import PageRequest
 from opsjobs.store.transaction import Database
 from opsjobs.store.workers import Incarnation, Lease

@@ -14,7 +14,9 @@ from opsjobs.model.events import EventType, run_event
 from opsjobs.model.execution import CancelProof, ErrorCode, ExecutionStatus, RunError, RunStatus
 from opsjobs.model.program import SpoolIdentity
 from opsjobs.store.execution_log import ExecutionLog
-from opsjobs.store.ledger import Claimed, Ledger, ResultState, RunMove
+from opsjobs.store.ledger import Ledger
+from opsjobs.store.ledger.flush import ResultState, RunMove
+from opsjobs.store.ledger.claim import Claimed
 from opsjobs.store.ledger.takeover import CLAIMS_MAX
 from opsjobs.store.transaction import Database
 from opsjobs.store.workers import Workers

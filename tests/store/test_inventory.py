@@ -12,7 +12,7 @@ from opsjobs.store.envelope import new_key
 from opsjobs.store.inventory import StoredTarget, TargetInventory
 from opsjobs.store.paging import PageRequest
 from opsjobs.store.transaction import Database
-from opsjobs.store.vault import Vault
+from opsjobs.store.vault.credentials import Vault
 from store.drafts import host_key, password, target
 
 

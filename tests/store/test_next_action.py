@@ -11,7 +11,8 @@ import pytest
 
 from kit.ledger_fixtures import NOW, STORE, Owner, launch, machines
 from opsjobs.model.execution import ErrorCode, RunError, RunStatus, WaitingFor
-from opsjobs.store.ledger import Ledger, ResultState, RunMove
+from opsjobs.store.ledger import Ledger
+from opsjobs.store.ledger.flush import ResultState, RunMove
 from opsjobs.store.transaction import Database
 
 NOTHING = (0, 0)

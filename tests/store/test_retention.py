@@ -22,11 +22,12 @@ from opsjobs.store.event_feed import EventFeed
 from opsjobs.store.execution_log import ExecutionLog, Partitions
 from opsjobs.store.executions import Executions
 from opsjobs.store.jobs import Jobs
-from opsjobs.store.ledger import Ledger, NewExecution
+from opsjobs.store.ledger import Ledger
+from opsjobs.store.ledger.launch import NewExecution
 from opsjobs.store.retention import Leftovers, Retention, RetentionLimits
 from opsjobs.store.transaction import Database
 from opsjobs.store.workers import SingletonLock
-from opsjobs.telemetry import Metrics
+from opsjobs.telemetry.metrics import Metrics
 from store.drafts import job
 from store.test_blobs import upload
 

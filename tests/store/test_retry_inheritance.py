@@ -10,7 +10,8 @@ from kit.ledger_fixtures import Owner, faults, machines, read
 from kit.scripted_worker import Story
 from opsjobs.clock import uuid7
 from opsjobs.model.execution import Execution, ExecutionStatus, RunStatus, TriggeredBy
-from opsjobs.store.ledger import Ledger, NewExecution
+from opsjobs.store.ledger import Ledger
+from opsjobs.store.ledger.launch import NewExecution
 from opsjobs.store.transaction import Database
 
 THREE = [{"key": f"step-{n}", "type": "command", "command": "true"} for n in (1, 2, 3)]

@@ -8,7 +8,8 @@ from __future__ import annotations
 from typing import Any
 
 from kit.ledger_fixtures import Owner, launch, machines
-from opsjobs.store.ledger import Claimed, Ledger, Progress
+from opsjobs.store.ledger import Ledger
+from opsjobs.store.ledger.claim import Claimed, Progress
 from opsjobs.store.ledger.claim import _STDOUT
 from opsjobs.store.transaction import Database, DatabaseOptions
 

@@ -23,7 +23,9 @@ from opsjobs.model.execution import (
 )
 from opsjobs.model.policy import Policy, Strategy
 from opsjobs.store.execution_log import ExecutionLog
-from opsjobs.store.ledger import Claimed, Ledger, Settled
+from opsjobs.store.ledger import Ledger
+from opsjobs.store.ledger.settle import Settled
+from opsjobs.store.ledger.claim import Claimed
 from opsjobs.store.transaction import Database
 
 BROKE = RunError(ErrorCode.NONZERO_EXIT, "exit status 1")

@@ -23,7 +23,7 @@ from opsjobs.remote.session import RemoteExit
 from opsjobs.store.outbox import Outbox
 from opsjobs.store.system_status import Queue, SystemStatus, Upkeep
 from opsjobs.store.transaction import Database
-from opsjobs.telemetry import Metrics
+from opsjobs.telemetry.metrics import Metrics
 
 ROOT = Path(__file__).parent.parent.parent
 MONITORING = ROOT / "deploy" / "monitoring"

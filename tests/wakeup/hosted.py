@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Mapping
 
-from opsjobs import telemetry
+from opsjobs.telemetry import logs
 from opsjobs.wakeup.beat import run_scheduler
 from opsjobs.wakeup.worker import run_worker
 
@@ -65,7 +65,7 @@ class Ticker(Engine):
 if __name__ == "__main__":
     what, url, manner = (*sys.argv[1:], "")[:3]
     redis_url = None if url == "none" else url
-    telemetry.configure(what, "INFO")
+    logs.configure(what, "INFO")
     if what == "worker":
         sys.exit(run_worker(Engine(manner), redis_url=redis_url, zone="default", name="worker-1"))
     sys.exit(run_scheduler(Ticker(manner), redis_url=redis_url))

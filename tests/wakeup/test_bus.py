@@ -12,7 +12,7 @@ import pytest
 from opsjobs import bus as bus_module
 from opsjobs.bus import Bus, Messages
 from opsjobs.standalone.valkey import Valkey
-from opsjobs.telemetry import Metrics
+from opsjobs.telemetry.metrics import Metrics
 from wakeup.server_processes import freeze, own_redis, thaw
 
 

@@ -11,7 +11,7 @@ import pytest
 import redis
 
 from opsjobs.standalone.valkey import Valkey
-from opsjobs.telemetry import Metrics
+from opsjobs.telemetry.metrics import Metrics
 from opsjobs.wakeup import Notifier
 from opsjobs.wakeup.celery_app import WakeupApp, broker_url
 from wakeup.server_processes import freeze, own_redis, until

@@ -17,10 +17,10 @@ from typing import Any
 import pytest
 import structlog
 
-from opsjobs import telemetry
 from opsjobs.engine.runs.run_secrets import hide_secrets
 from opsjobs.model.secret import Secret
-from opsjobs.telemetry import Metrics, logs, metrics_listener
+from opsjobs.telemetry import logs, metrics_listener
+from opsjobs.telemetry.metrics import Metrics
 
 
 class Written:
@@ -41,7 +41,7 @@ def written() -> Iterator[Written]:
     root = logging.getLogger()
     before = root.handlers[:], root.level, sys.excepthook, threading.excepthook
     made = Written()
-    telemetry.configure("worker", "INFO", stream=made.stream)
+    logs.configure("worker", "INFO", stream=made.stream)
     yield made
     logging.captureWarnings(False)
     root.handlers[:], root.level, sys.excepthook, threading.excepthook = before
@@ -49,9 +49,9 @@ def written() -> Iterator[Written]:
 
 
 def test_a_line_has_the_agreed_keys_and_what_is_bound(written: Written) -> None:
-    with telemetry.bound(request_id="r-1", execution=7, target_run=12):
-        telemetry.log.info("claimed", count=3)
-    telemetry.log.info("outside")
+    with logs.bound(request_id="r-1", execution=7, target_run=12):
+        logs.log.info("claimed", count=3)
+    logs.log.info("outside")
     first, second = written.lines
     assert list(first)[:3] == ["timestamp", "level", "event"]
     assert first["timestamp"].endswith("Z")
@@ -67,7 +67,7 @@ def test_a_line_has_the_agreed_keys_and_what_is_bound(written: Written) -> None:
 
 def test_a_line_cannot_be_forged(written: Written) -> None:
     evil = 'x\r\n{"level": "info", "event": "all is well"}\u2028\u0085\x1b[2K\x00'
-    telemetry.log.info(evil, also=evil)
+    logs.log.info(evil, also=evil)
     logging.getLogger("asyncssh").warning(evil)
     assert written.stream.getvalue().isascii()
     assert [line["event"] for line in written.lines] == [evil, evil]
@@ -77,7 +77,7 @@ def test_an_exception_is_one_field_of_one_line(written: Written) -> None:
     try:
         raise RuntimeError("first\nsecond")
     except RuntimeError:
-        telemetry.log.exception("it broke")
+        logs.log.exception("it broke")
         logging.getLogger("celery.worker").exception("it broke, too")
     assert len(written.lines) == 2
     assert all("RuntimeError: first\nsecond" in line["exception"] for line in written.lines)
@@ -95,7 +95,7 @@ def test_libraries_speak_in_the_same_form(written: Written) -> None:
 
 
 def test_the_level_holds_and_chatter_is_left_out(written: Written) -> None:
-    telemetry.log.debug("not now")
+    logs.log.debug("not now")
     for name in ("asyncssh", "uvicorn.access", "celery.app.trace"):
         logging.getLogger(name).info("one more")
     logging.getLogger("sqlalchemy").debug("select")
@@ -104,16 +104,16 @@ def test_the_level_holds_and_chatter_is_left_out(written: Written) -> None:
 
 def test_a_wrong_level_is_refused_by_name() -> None:
     with pytest.raises(ValueError, match="LOG_LEVEL: unknown level 'LOUD'"):
-        telemetry.configure("worker", "LOUD")
+        logs.configure("worker", "LOUD")
 
 
 def test_a_secret_does_not_reach_the_log(written: Written) -> None:
-    telemetry.log.info("login", password=Secret("hunter2"), nested={"key": Secret("hunter2")})
+    logs.log.info("login", password=Secret("hunter2"), nested={"key": Secret("hunter2")})
     assert "hunter2" not in written.stream.getvalue()
 
 
 def test_what_json_cannot_say_is_said_in_words(written: Written) -> None:
-    telemetry.log.info("odd", number=float("nan"), thing=object(), keys={1: 2, (1, 2): 3})
+    logs.log.info("odd", number=float("nan"), thing=object(), keys={1: 2, (1, 2): 3})
     ours = next(
         handler for handler in logging.getLogger().handlers if handler.__module__ == logs.__name__
     )
@@ -123,13 +123,13 @@ def test_what_json_cannot_say_is_said_in_words(written: Written) -> None:
 
 
 def test_a_huge_text_is_cut(written: Written) -> None:
-    telemetry.log.info("x" * 100_000, banner="y" * 100_000)
+    logs.log.info("x" * 100_000, banner="y" * 100_000)
     assert len(written.stream.getvalue()) < 3 * logs.TEXT_CHARACTERS_MAX
 
 
 def test_a_closed_output_stops_nobody(written: Written) -> None:
     written.stream.close()
-    telemetry.log.info("nobody reads this")
+    logs.log.info("nobody reads this")
     written.stream = io.StringIO()
 
 
@@ -234,7 +234,7 @@ def test_log_lines_and_tracebacks_show_none_of_the_secrets_in_use(
     try:
         raise ValueError(f"{token} is wrong")
     except ValueError:
-        telemetry.log.exception(
+        logs.log.exception(
             "it_failed", given=[token, {"key": key}], thing=ValueError(token), secret=Secret("x")
         )
     logging.getLogger("asyncssh").warning("library: %s", token)
@@ -245,5 +245,5 @@ def test_log_lines_and_tracebacks_show_none_of_the_secrets_in_use(
     assert (told["thing"], told["secret"], told["level"]) == (stars, "***", "error")
     assert library["event"] == f"library: {stars}"
     del forms
-    telemetry.log.info(token)
+    logs.log.info(token)
     assert written.lines[-1]["event"] == token, "what nobody has any more is not looked for"

@@ -10,7 +10,7 @@ import pytest
 import redis
 
 from opsjobs.standalone.valkey import Valkey
-from opsjobs.telemetry import Metrics
+from opsjobs.telemetry.metrics import Metrics
 from opsjobs.wakeup import Notifier
 from wakeup.server_processes import Hosted, freeze, own_redis, thaw, until
 

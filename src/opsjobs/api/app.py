@@ -14,7 +14,7 @@ import uvicorn
 from fastapi import FastAPI
 from fastapi.telemetry import TelemetryConfig
 
-from opsjobs import __version__, telemetry
+from opsjobs import __version__
 from opsjobs.api import (
     api_keys,
     approvals,
@@ -82,6 +82,7 @@ from opsjobs.model.secret import Secret
 from opsjobs.settings import Settings
 from opsjobs.store.files import FileLimits
 from opsjobs.telemetry import tracing
+from opsjobs.telemetry.logs import configure, log
 from opsjobs.web.console import ConsoleMiddleware
 
 # Routers are tried in this order.
@@ -265,10 +266,10 @@ async def _make_valid(services: Services, token: Secret | None) -> None:
         try:
             await services.identities.ensure_key(ADMIN, Role.ADMIN.value, token.reveal())
         except Unavailable as away:
-            telemetry.log.warning("admin_token_waits", reason=str(away))
+            log.warning("admin_token_waits", reason=str(away))
             await services.clock.sleep(ADMIN_RETRY_SECONDS)
         except Refusal as refused:
-            telemetry.log.error("admin_token_refused", reason=refused.detail)
+            log.error("admin_token_refused", reason=refused.detail)
             return
         else:
             return
@@ -321,7 +322,7 @@ class _Server(uvicorn.Server):
             loop.default_exception_handler(context)
         elif loop.time() >= self._accept_warned_at + WARNING_SECONDS:
             self._accept_warned_at = loop.time()
-            telemetry.log.error("connections_not_accepted", reason=str(context.get("exception")))
+            log.error("connections_not_accepted", reason=str(context.get("exception")))
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """End the event streams, then all other connections."""
@@ -336,7 +337,7 @@ def serve(settings: Settings) -> int:
 
     Raises SettingsError, ValueError, OSError.
     """
-    telemetry.configure("api", settings.telemetry.log_level)
+    configure("api", settings.telemetry.log_level)
     tracing.start("api")
     services = build(settings)
     liveness = Liveness()

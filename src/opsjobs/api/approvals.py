@@ -19,7 +19,7 @@ from opsjobs.model import text_patterns
 from opsjobs.model.api_model import ApiModel, Overriding
 from opsjobs.model.approval import Approval
 from opsjobs.store.approvals import APPROVALS
-from opsjobs.store.ledger import Ruling
+from opsjobs.store.ledger.approvals import Ruling
 from opsjobs.store.paging import PageRequest
 
 router = APIRouter(tags=["approvals"])

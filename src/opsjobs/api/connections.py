@@ -19,7 +19,7 @@ from typing import Any
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from opsjobs.model.addresses import origin
-from opsjobs.telemetry import log
+from opsjobs.telemetry.logs import log
 
 Scope = MutableMapping[str, Any]
 App = Callable[[Scope, Any, Any], Awaitable[None]]

@@ -37,7 +37,7 @@ from opsjobs.model.errors import NotFound
 from opsjobs.model.credential import Credential, CredentialType
 from opsjobs.remote.credential_test import run_credential_test
 from opsjobs.store.idempotency import Answer
-from opsjobs.store.vault import CREDENTIALS, StoredCredential, check_rotatable
+from opsjobs.store.vault.rows import CREDENTIALS, StoredCredential, check_rotatable
 
 router = APIRouter(tags=["credentials"])
 resource = Resource[StoredCredential](

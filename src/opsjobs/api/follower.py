@@ -21,7 +21,7 @@ from opsjobs.model.errors import Unavailable
 from opsjobs.model.execution import Execution
 from opsjobs.store.execution_log import EVERY_ENTRY, LogEntry, LogFilter
 from opsjobs.task_cancellation import Endings
-from opsjobs.telemetry import log
+from opsjobs.telemetry.logs import log
 
 CLOSE_SECONDS = 3.0
 """Maximum time that a stopping process waits for its readers."""

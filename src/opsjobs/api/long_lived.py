@@ -19,7 +19,7 @@ from opsjobs.api.request import principal_of, proof_of, services_of
 from opsjobs.clock import Clock
 from opsjobs.model.access import Principal
 from opsjobs.model.errors import Refusal, TooMany, Unavailable
-from opsjobs.telemetry import log
+from opsjobs.telemetry.logs import log
 
 RETRY_AFTER_SECONDS = 5
 PATIENCE_SECONDS = 15.0

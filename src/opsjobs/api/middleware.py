@@ -17,7 +17,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from opsjobs.api.problems import Problem, not_allowed
 from opsjobs.api.request import route_path, under_prefix
-from opsjobs.telemetry import Metrics, bound, log, trace_context, tracing
+from opsjobs.telemetry import trace_context, tracing
+from opsjobs.telemetry.metrics import Metrics
+from opsjobs.telemetry.logs import bound, log
 from opsjobs.telemetry.trace_context import TraceContext
 from opsjobs.telemetry.tracing import TraceSpan
 

@@ -24,7 +24,7 @@ from opsjobs.model.errors import (
     Unavailable,
 )
 from opsjobs.model.validation_errors import plain_words
-from opsjobs.telemetry import log
+from opsjobs.telemetry.logs import log
 
 MEDIA_TYPE = "application/problem+json"
 ERRORS_SHOWN_MAX = 100

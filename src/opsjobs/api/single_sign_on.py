@@ -21,7 +21,7 @@ from opsjobs.identity.oidc_login import LoginProblem, LoginRefused, OidcLogins, 
 from opsjobs.model.errors import Forbidden, Unauthorised, Unavailable
 from opsjobs.store.identities.cookie_sessions import CookieSession
 from opsjobs.store.identities.oidc_logins import LOGIN_SECONDS
-from opsjobs.telemetry import log
+from opsjobs.telemetry.logs import log
 
 router = APIRouter(tags=["access"])
 

@@ -18,7 +18,8 @@ from opsjobs.api.problems import Problem
 from opsjobs.api.request import principal_of, services_of
 from opsjobs.model.errors import Refusal, TooMany, Unavailable
 from opsjobs.task_cancellation import ended
-from opsjobs.telemetry import Metrics, log
+from opsjobs.telemetry.metrics import Metrics
+from opsjobs.telemetry.logs import log
 
 STALL_SECONDS = 15.0
 """Time after which a viewer that reads nothing while its buffer is full is dropped."""

@@ -31,7 +31,7 @@ from opsjobs.store.audit_forwarding import AUDIT_SERVICE, COUNTED_MAX
 from opsjobs.store.integration_reports import IntegrationReport
 from opsjobs.store.restores import NOT_FINISHED
 from opsjobs.store.system_status import HEAD, Complaint, Queue, Upkeep, WorkerStatus
-from opsjobs.telemetry import log
+from opsjobs.telemetry.logs import log
 
 SCHEDULER_LATE_SECONDS = 10.0
 ZONES_SHOWN_MAX = 100

@@ -106,10 +106,12 @@ from opsjobs.store.target_history import TargetHistory
 from opsjobs.store.target_import import Imports
 from opsjobs.store.transaction import Database, DatabaseOptions
 from opsjobs.store.triggers import JobTriggers
-from opsjobs.store.vault import KeyRotation, Vault
+from opsjobs.store.vault.keys import KeyRotation
+from opsjobs.store.vault.credentials import Vault
 from opsjobs.store.webhooks import Webhooks
 from opsjobs.store.workers import Workers
-from opsjobs.telemetry import Metrics, log
+from opsjobs.telemetry.metrics import Metrics
+from opsjobs.telemetry.logs import log
 from opsjobs.wakeup import Notifier
 
 # Connections to PostgreSQL that one API process may hold.

@@ -22,7 +22,8 @@ from opsjobs.integrations.token_issuers import AuthService, DiscoveredIssuer, Pi
 from opsjobs.model.jwt_algorithms import BY_KEY_PAIR
 from opsjobs.model.token_claims import ClaimRules
 from opsjobs.settings import IdentitySettings, Settings
-from opsjobs.store.identities import IdentityStore, LockoutPolicy
+from opsjobs.store.identities import IdentityStore
+from opsjobs.store.identities.sessions import LockoutPolicy
 from opsjobs.store.transaction import Database
 
 API = "/api/v1"

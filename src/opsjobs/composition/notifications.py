@@ -30,9 +30,9 @@ from opsjobs.store.audit_forwarding import AuditFeed
 from opsjobs.store.notifications import Notifications
 from opsjobs.store.outgoing_deliveries import OutgoingDeliveries
 from opsjobs.store.transaction import Database
-from opsjobs.store.vault import Vault
+from opsjobs.store.vault.credentials import Vault
 from opsjobs.store.webhooks import Webhooks
-from opsjobs.telemetry import Metrics
+from opsjobs.telemetry.metrics import Metrics
 
 
 def build_notifications(

@@ -28,8 +28,8 @@ from opsjobs.store.identities import IdentityStore
 from opsjobs.store.inventory import TargetInventory
 from opsjobs.store.target_mirror import TargetMirror
 from opsjobs.store.transaction import Database
-from opsjobs.store.vault import Vault
-from opsjobs.telemetry import Metrics
+from opsjobs.store.vault.credentials import Vault
+from opsjobs.telemetry.metrics import Metrics
 
 _SECTIONS = {
     "TARGET": "targets",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 
-from opsjobs import telemetry
 from opsjobs.composition import (
     build,
     build_event_publisher,
@@ -24,6 +23,7 @@ from opsjobs.engine.background.scheduler import Scheduler
 from opsjobs.engine.loop import Loop
 from opsjobs.settings import Settings
 from opsjobs.telemetry import tracing
+from opsjobs.telemetry.logs import configure
 from opsjobs.wakeup.beat import PASS_SECONDS_MAX, run_scheduler
 from opsjobs.wakeup.loop_thread import STOP_SECONDS_MAX
 
@@ -115,7 +115,7 @@ class HostedScheduler:
 
 def run(settings: Settings) -> int:
     """Run until SIGTERM; return the exit code."""
-    telemetry.configure("scheduler", settings.telemetry.log_level)
+    configure("scheduler", settings.telemetry.log_level)
     tracing.start("scheduler")
     hosted = HostedScheduler(settings)
     serve_metrics(settings, hosted.services.metrics, hosted.liveness)

@@ -11,7 +11,7 @@ from opsjobs.clock import Clock
 from opsjobs.model.errors import Unavailable
 from opsjobs.store.restores import NOT_FINISHED
 from opsjobs.store.system_status import HEAD, SystemStatus
-from opsjobs.telemetry import log
+from opsjobs.telemetry.logs import log
 
 RETRY_SECONDS = 1.0
 LOG_SECONDS = 60.0

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import socket
 
-from opsjobs import telemetry
 from opsjobs.composition import (
     Services,
     build,
@@ -43,6 +42,7 @@ from opsjobs.remote.download import FindLimits
 from opsjobs.settings import Settings
 from opsjobs.store.workers import Lease
 from opsjobs.telemetry import tracing
+from opsjobs.telemetry.logs import configure
 from opsjobs.wakeup.worker import run_worker
 
 CONNECTIONS = 6
@@ -214,7 +214,7 @@ class HostedWorker:
 
 def run(settings: Settings, *, name: str | None = None) -> int:
     """Run until SIGTERM; return the exit code."""
-    telemetry.configure("worker", settings.telemetry.log_level)
+    configure("worker", settings.telemetry.log_level)
     tracing.start("worker")
     raise_descriptor_limit()
     hosted = HostedWorker(settings, name=name)

@@ -23,7 +23,7 @@ from opsjobs.model.retry import RetryPolicy
 from opsjobs.model.secret import JobSecret, Secret, is_secret
 from opsjobs.model.template import TemplateNames
 from opsjobs.model.workflow import Workflow
-from opsjobs.store.ledger import Spec
+from opsjobs.store.ledger.claim import Spec
 
 ONCE = RetryPolicy()
 """The policy of a job that does not mention retries."""

@@ -28,8 +28,8 @@ from opsjobs.store.paging import Page, PageRequest
 from opsjobs.store.reference import Reference
 from opsjobs.store.target_mirror import GONE_SECONDS, TargetMirror
 from opsjobs.store.transaction import Database
-from opsjobs.store.vault import Vault
-from opsjobs.telemetry import log
+from opsjobs.store.vault.credentials import Vault
+from opsjobs.telemetry.logs import log
 
 COUNT_SECONDS = 300.0
 """The age of a full list in which targets are only counted."""

@@ -18,7 +18,7 @@ from opsjobs.model.credential import ANYWHERE, Credential, not_for_that, not_the
 from opsjobs.model.secret import JobSecret, Secret
 from opsjobs.model.target import Endpoint, Target
 from opsjobs.remote.session import Fetch
-from opsjobs.store.vault import Vault
+from opsjobs.store.vault.credentials import Vault
 
 # The credentials of an execution.
 

@@ -12,7 +12,8 @@ from opsjobs.identity.service_tokens import ServiceTokens
 from opsjobs.model.access import Principal
 from opsjobs.model.errors import Unauthorised
 from opsjobs.model.token_claims import rejected
-from opsjobs.store.identities import TOKEN_PREFIX, IdentityStore
+from opsjobs.store.identities import IdentityStore
+from opsjobs.store.identities.api_keys import TOKEN_PREFIX
 from opsjobs.store.identities.cookie_sessions import COOKIE_PREFIX, CookieSession
 
 SEEN_EVERY_SECONDS = 60.0

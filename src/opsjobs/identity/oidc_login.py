@@ -36,7 +36,7 @@ from opsjobs.store.identities import IdentityStore
 from opsjobs.store.identities.cookie_sessions import OIDC, BrowserClient, CookieSession
 from opsjobs.store.identities.oidc_logins import LOGIN_COOKIE_PREFIX, BegunLogin, NotTaken
 from opsjobs.store.identities.session_owner import ExternalPerson, SessionOwner
-from opsjobs.telemetry import log
+from opsjobs.telemetry.logs import log
 
 CODE_CHARACTERS_MAX = 4_096
 _VERIFIER, _NONCE = "verifier", "nonce"

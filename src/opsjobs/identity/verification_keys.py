@@ -14,7 +14,7 @@ from opsjobs.identity.jws import PublicKey, fitting
 from opsjobs.integrations.json_client import ServiceUnavailable
 from opsjobs.model.errors import Unavailable
 from opsjobs.model.token_claims import rejected
-from opsjobs.telemetry import log
+from opsjobs.telemetry.logs import log
 
 KEYS_MAX = 100
 REFETCH_SECONDS = 60.0

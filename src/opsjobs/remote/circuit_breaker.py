@@ -26,7 +26,7 @@ from opsjobs.model.circuit import (
 from opsjobs.model.errors import RemoteFailure, Unavailable
 from opsjobs.model.execution import ErrorCode
 from opsjobs.model.target import Endpoint
-from opsjobs.telemetry import log
+from opsjobs.telemetry.logs import log
 
 WATCH_SECONDS = 1.0
 BATCH = 500

@@ -15,7 +15,7 @@ from opsjobs.model.safety_verdict import UNJUDGED, Finding, SafetyVerdict
 from opsjobs.safety import TEXT_BYTES_MAX, SafetyQuestion, excerpt_of
 from opsjobs.sandbox import protocol
 from opsjobs.sandbox.process import CRASH, MEMORY, TIME, Failed, JudgeProcess
-from opsjobs.telemetry import log
+from opsjobs.telemetry.logs import log
 
 PROCESSES_MAX = 2
 QUEUE_MAX = 256

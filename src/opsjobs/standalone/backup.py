@@ -34,7 +34,7 @@ from opsjobs.standalone.postgres import Postgres, client_program
 from opsjobs.store.connections import libpq_environment
 from opsjobs.store.restores import NOT_FINISHED, Position, Restores
 from opsjobs.store.transaction import Database, DatabaseOptions
-from opsjobs.store.vault import find_missing_keys
+from opsjobs.store.vault.keys import find_missing_keys
 
 LOCK_SECONDS = 30
 _MAKING = ".making"

@@ -23,7 +23,7 @@ from opsjobs.store.identities import IdentityStore
 from opsjobs.store.inventory import TargetInventory
 from opsjobs.store.migrations import runner
 from opsjobs.store.transaction import Database, DatabaseOptions
-from opsjobs.store.vault import Vault
+from opsjobs.store.vault.credentials import Vault
 from opsjobs.store.workers import Workers
 
 

@@ -41,7 +41,7 @@ from opsjobs.store.migrations import runner
 from opsjobs.store.restores import UNFINISHED, MarkedRestore, Restores, exclude_other_restores
 from opsjobs.store.system_status import HEAD
 from opsjobs.store.transaction import Database, DatabaseOptions
-from opsjobs.store.vault import find_missing_keys
+from opsjobs.store.vault.keys import find_missing_keys
 
 ERROR_BYTES_MAX = 4_000
 COPY_BYTES = 1 << 20

@@ -29,7 +29,7 @@ from opsjobs.model.secret import Secret
 from opsjobs.store import audit
 from opsjobs.store.audit_forwarding import AUDIT_SERVICE
 from opsjobs.store.transaction import Connection, Database
-from opsjobs.telemetry import log
+from opsjobs.telemetry.logs import log
 
 COLUMNS = """
 base_seal, encode(base_hash, 'hex') as base_hash, head_seal, encode(head_hash, 'hex') as head_hash,

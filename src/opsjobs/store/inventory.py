@@ -30,7 +30,8 @@ from opsjobs.store.scope_checks import check_target, check_target_name
 from opsjobs.store.scope_sql import and_within
 from opsjobs.store.target_history import HEALTH_STATUS
 from opsjobs.store.transaction import Connection, Database
-from opsjobs.store.vault import Vault, binding
+from opsjobs.store.vault import binding
+from opsjobs.store.vault.credentials import Vault
 
 JUMPS_MAX = 4
 # Changes to jump hosts are made one at a time, so that two of them cannot close a cycle together.

@@ -33,7 +33,7 @@ from opsjobs.store.deliveries import queue_deliveries
 from opsjobs.store.reference import check_basis
 from opsjobs.store.statements import load_statement
 from opsjobs.store.transaction import Connection, Database
-from opsjobs.telemetry import log
+from opsjobs.telemetry.logs import log
 
 T = TypeVar("T")
 

@@ -16,7 +16,7 @@ from opsjobs.model.errors import DiskFull
 from opsjobs.model.execution import moment
 from opsjobs.store.restores import Restores
 from opsjobs.store.transaction import Database
-from opsjobs.store.vault import KeyRotation
+from opsjobs.store.vault.keys import KeyRotation
 
 _VERSIONS = Path(__file__).parent / "migrations" / "versions"
 HEAD = max(path.name.partition("_")[0] for path in _VERSIONS.glob("[0-9]*_*.py"))

@@ -29,7 +29,7 @@ from opsjobs.store.connections import (
     mark_used,
     open_connection,
 )
-from opsjobs.telemetry import log
+from opsjobs.telemetry.logs import log
 
 __all__ = ["Connection", "Database", "DatabaseOptions", "driver_url"]
 

@@ -25,7 +25,7 @@ from opsjobs.store.paging import ListColumn, Listing, Page, PageRequest
 from opsjobs.store.reference import Reference, check_basis, find, unique_name
 from opsjobs.store.scope_sql import OF_JOB
 from opsjobs.store.transaction import Connection, Database
-from opsjobs.store.vault import Vault
+from opsjobs.store.vault.credentials import Vault
 
 CALLS_KEPT = 100
 """Number of last calls that are kept for each trigger."""

@@ -1,6 +1,1 @@
-"""Telemetry of a process: logs and metrics."""
-
-from opsjobs.telemetry.logs import bound, configure, hide, log
-from opsjobs.telemetry.metrics import Metrics
-
-__all__ = ["Metrics", "bound", "configure", "hide", "log"]
+"""Telemetry of a process: logs, metrics and traces."""

@@ -14,7 +14,7 @@ from typing import Any, Protocol, Self, TypeVar
 
 import uvloop
 
-from opsjobs.telemetry import log
+from opsjobs.telemetry.logs import log
 
 T = TypeVar("T")
 

@@ -19,7 +19,7 @@ from opsjobs.model.delivery import (
     SendOutcome,
 )
 from opsjobs.store.audit_forwarding import AUDIT_SERVICE, AuditFeed
-from opsjobs.telemetry import log
+from opsjobs.telemetry.logs import log
 
 RECEIVER = DeliveryReceiver(AUDIT_SERVICE)
 ROWS_A_READ = 200

@@ -17,7 +17,9 @@ from opsjobs.engine.loop import Counts
 from opsjobs.model.errors import Unavailable
 from opsjobs.model.events import CHANNEL, channels
 from opsjobs.store.outbox import Outbox, OutboxEvent
-from opsjobs.telemetry import Metrics, log, tracing
+from opsjobs.telemetry import tracing
+from opsjobs.telemetry.metrics import Metrics
+from opsjobs.telemetry.logs import log
 from opsjobs.telemetry.trace_context import TraceContext
 from opsjobs.telemetry.tracing import SpanKind
 

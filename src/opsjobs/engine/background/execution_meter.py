@@ -8,7 +8,7 @@ from opsjobs.model.events import EventType
 from opsjobs.store.execution_ends import load_ends
 from opsjobs.store.outbox import OutboxEvent
 from opsjobs.store.transaction import Database
-from opsjobs.telemetry import Metrics
+from opsjobs.telemetry.metrics import Metrics
 
 _ENDS = frozenset(
     event.value

@@ -17,7 +17,8 @@ from opsjobs.store.execution_log import Partitions
 from opsjobs.store.ledger import Ledger
 from opsjobs.store.retention import Leftovers, Retention, RetentionLimits
 from opsjobs.store.workers import SingletonLock, Workers
-from opsjobs.telemetry import Metrics, log
+from opsjobs.telemetry.metrics import Metrics
+from opsjobs.telemetry.logs import log
 
 HOUSEKEEPING = "housekeeping"
 RETENTION = "retention"

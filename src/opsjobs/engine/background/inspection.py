@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from opsjobs.clock import Clock
 from opsjobs.engine.loop import Counts
 from opsjobs.store.system_status import Complaint, Fitness
-from opsjobs.telemetry import log
+from opsjobs.telemetry.logs import log
 
 INSPECTION_SECONDS = 10.0
 SECRETS_SECONDS = 3_600.0

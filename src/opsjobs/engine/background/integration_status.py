@@ -15,7 +15,7 @@ from opsjobs.engine.loop import Counts
 from opsjobs.integrations.services.health import IntegrationState, IntegrationStatus
 from opsjobs.model.errors import Unavailable
 from opsjobs.store.integration_reports import IntegrationReport, IntegrationReports
-from opsjobs.telemetry import log
+from opsjobs.telemetry.logs import log
 
 REPORT_SECONDS = 2.0
 """Interval at which a process looks for changes of its view."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from opsjobs.task_cancellation import ended
-from opsjobs.telemetry import Metrics
+from opsjobs.telemetry.metrics import Metrics
 
 SAMPLE_SECONDS = 0.5
 

@@ -37,9 +37,10 @@ from opsjobs.remote.session import (
     SpoolUnavailable,
     refuse_external,
 )
-from opsjobs.store.ledger import Folder, LateLookup, Ledger
-from opsjobs.store.vault import Vault
-from opsjobs.telemetry import log
+from opsjobs.store.ledger import Ledger
+from opsjobs.store.ledger.remote_cleanup import Folder, LateLookup
+from opsjobs.store.vault.credentials import Vault
+from opsjobs.telemetry.logs import log
 
 T = TypeVar("T")
 Visit = tuple[int, Coroutine[Any, Any, int]]

@@ -16,7 +16,7 @@ from opsjobs.engine.loop import Counts
 from opsjobs.engine.worker.lease_heartbeat import RENEWALS_PER_LEASE, DatabaseClock
 from opsjobs.model.errors import Unavailable
 from opsjobs.store.workers import Workers
-from opsjobs.telemetry import log
+from opsjobs.telemetry.logs import log
 
 REPAIR_SECONDS_MAX = 60.0
 """Time limit of a repair round.

@@ -12,7 +12,7 @@ from opsjobs.model.errors import NotFound, Unavailable
 from opsjobs.model.events import event_types
 from opsjobs.store.event_feed import EventFeed
 from opsjobs.store.outbox import OutboxEvent
-from opsjobs.telemetry import log
+from opsjobs.telemetry.logs import log
 
 ROWS_A_READ = 100
 DELIVERIES_A_READ = 2_000

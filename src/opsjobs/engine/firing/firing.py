@@ -36,7 +36,9 @@ from opsjobs.store.scheduling.firings import Firings, FiringsDue
 from opsjobs.store.scheduling.schedules import Schedules
 from opsjobs.store.transaction import Connection
 from opsjobs.store.workers import Workers
-from opsjobs.telemetry import Metrics, log, tracing
+from opsjobs.telemetry import tracing
+from opsjobs.telemetry.metrics import Metrics
+from opsjobs.telemetry.logs import log
 from opsjobs.telemetry.tracing import SpanKind
 
 # Schedules that one transaction fires: fewer if they are late, since after a downtime more than a

@@ -27,7 +27,9 @@ from opsjobs.store.scheduling.due_firings import ReadyFiring
 from opsjobs.store.scheduling.firing_transitions import Deferral, FiringEnd, FiringLaunch
 from opsjobs.store.scheduling.firings import Firings
 from opsjobs.store.scheduling.schedule_rows import StoredSchedule
-from opsjobs.telemetry import Metrics, log, trace_context, tracing
+from opsjobs.telemetry import trace_context, tracing
+from opsjobs.telemetry.metrics import Metrics
+from opsjobs.telemetry.logs import log
 from opsjobs.telemetry.tracing import SpanKind
 
 PREPARE_SECONDS = 10.0

@@ -20,8 +20,11 @@ from opsjobs.model.safety_verdict import SafetyVerdict
 from opsjobs.model.target import Target, Transport
 from opsjobs.store.approvals import Approvals, AskedAbout
 from opsjobs.store.envelope import mask_parameters
-from opsjobs.store.ledger import Ledger, NewExecution, PendingApproval, Ruling
-from opsjobs.store.vault import Vault
+from opsjobs.store.ledger import Ledger
+from opsjobs.store.ledger.launch import NewExecution
+from opsjobs.store.ledger.approvals import Ruling
+from opsjobs.store.ledger.approval_rows import PendingApproval
+from opsjobs.store.vault.credentials import Vault
 
 SALT_BYTES = 16
 MESSAGE_CHARACTERS = 2_000

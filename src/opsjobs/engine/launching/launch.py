@@ -39,10 +39,12 @@ from opsjobs.store import audit, idempotency
 from opsjobs.store.envelope import KeyMissing, Tampered
 from opsjobs.store.files import Files
 from opsjobs.store.idempotency import Answer, IdempotentRequest
-from opsjobs.store.ledger import Ledger, NewExecution
+from opsjobs.store.ledger import Ledger
+from opsjobs.store.ledger.launch import NewExecution
 from opsjobs.store.transaction import Connection, Database
-from opsjobs.store.vault import Vault
-from opsjobs.telemetry import log, trace_context, tracing
+from opsjobs.store.vault.credentials import Vault
+from opsjobs.telemetry import trace_context, tracing
+from opsjobs.telemetry.logs import log
 
 Also = Callable[[Connection, Execution], Awaitable[None]]
 """Additional work in the transaction of a launch."""

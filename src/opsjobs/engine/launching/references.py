@@ -25,7 +25,8 @@ from opsjobs.store.files import Files
 from opsjobs.store.job_versions import secrets_author
 from opsjobs.store.paging import PageRequest
 from opsjobs.store.transaction import Database
-from opsjobs.store.vault import StoredCredential, Vault
+from opsjobs.store.vault.rows import StoredCredential
+from opsjobs.store.vault.credentials import Vault
 from opsjobs.store.vault.binding import check_is_secret, refusal
 
 

@@ -26,7 +26,8 @@ from opsjobs.store import dead_letters, idempotency
 from opsjobs.store.dead_letters import DeadLetters
 from opsjobs.store.idempotency import Answer, IdempotentRequest
 from opsjobs.store.launch_history import Parents, check_not_retried
-from opsjobs.store.ledger import Ledger, NewExecution
+from opsjobs.store.ledger import Ledger
+from opsjobs.store.ledger.launch import NewExecution
 from opsjobs.store.transaction import Connection, Database
 
 REVIVED_MAX = 100

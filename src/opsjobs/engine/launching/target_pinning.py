@@ -22,8 +22,8 @@ from opsjobs.model.errors import Conflict, FieldError, Invalid, Refusal
 from opsjobs.model.safety_verdict import SafetyVerdict
 from opsjobs.model.target import Endpoint, Target
 from opsjobs.model.target_fingerprint import Hop, Pins, holds, pin, way_of
-from opsjobs.store.ledger import Spec
-from opsjobs.store.vault import Vault
+from opsjobs.store.ledger.claim import Spec
+from opsjobs.store.vault.credentials import Vault
 
 WHAT_TO_DO = "Check the target, and launch again."
 PINS_AT_A_TIME = 500

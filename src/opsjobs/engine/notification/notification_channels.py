@@ -22,7 +22,8 @@ from opsjobs.model.notification import NotificationChannel, NotificationEvent, N
 from opsjobs.model.notification_message import NotificationFacts, render
 from opsjobs.model.credential import CredentialType
 from opsjobs.store.paging import PageRequest
-from opsjobs.store.vault import StoredCredential, Vault
+from opsjobs.store.vault.rows import StoredCredential
+from opsjobs.store.vault.credentials import Vault
 
 _CHANNEL_ID = (
     "This Notification Service sends over channels of its own. Write the id of one as channel_id."

@@ -34,7 +34,8 @@ from opsjobs.model.action_base import FrozenAction
 from opsjobs.model.errors import RemoteFailure, Unavailable
 from opsjobs.model.execution import CancelProof, ErrorCode, RunStatus, WaitingFor
 from opsjobs.model.retry import NEVER
-from opsjobs.telemetry import log, tracing
+from opsjobs.telemetry import tracing
+from opsjobs.telemetry.logs import log
 
 # Pause between attempts to reach an unreachable machine for which the run is held.
 HOLD_SECONDS = 30.0

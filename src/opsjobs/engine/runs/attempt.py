@@ -44,8 +44,9 @@ from opsjobs.model.execution import CancelProof, ErrorCode, RunStatus
 from opsjobs.model.outputs import OUTPUTS_BYTES_MAX
 from opsjobs.model.program import Become, Program, RunKey, StartOrder, durability
 from opsjobs.remote.session import ContactLost, SpoolUnavailable
-from opsjobs.store.ledger import Progress
-from opsjobs.telemetry import log, tracing
+from opsjobs.store.ledger.claim import Progress
+from opsjobs.telemetry import tracing
+from opsjobs.telemetry.logs import log
 
 LEASE_PAUSE_SECONDS = 0.5
 # How much of the stdout stored by an earlier worker is read again for outputs.

@@ -18,7 +18,7 @@ from opsjobs.model.job import LaunchOrder
 from opsjobs.model.selection import SelectionDraft
 from opsjobs.store.executions import Executions
 from opsjobs.store.jobs import Jobs, StoredJob
-from opsjobs.store.ledger import Claimed, Spec
+from opsjobs.store.ledger.claim import Claimed, Spec
 from opsjobs.store.paging import PageRequest
 
 DEPTH_MAX = 8

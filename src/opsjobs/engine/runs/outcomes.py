@@ -12,7 +12,7 @@ from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import CancelProof, ErrorCode, RunError, RunStatus
 from opsjobs.model.units import format_duration
 from opsjobs.remote.session import RemoteExit
-from opsjobs.store.ledger import Progress
+from opsjobs.store.ledger.claim import Progress
 from opsjobs.telemetry.tracing import TraceSpan
 
 # No code of its own: like an interpreter, the folder is missing on the target.

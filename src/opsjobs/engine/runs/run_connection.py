@@ -24,7 +24,8 @@ from opsjobs.model.target import Endpoint
 from opsjobs.model.units import format_duration
 from opsjobs.remote.disk import Disk
 from opsjobs.remote.session import Session, Sessions
-from opsjobs.telemetry import log, tracing
+from opsjobs.telemetry import tracing
+from opsjobs.telemetry.logs import log
 from opsjobs.telemetry.tracing import SpanKind
 
 Renew = Callable[[Endpoint], Awaitable[Endpoint]]

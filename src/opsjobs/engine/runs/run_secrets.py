@@ -34,7 +34,7 @@ from opsjobs.model.secret import Secret
 from opsjobs.model.target import Endpoint
 from opsjobs.remote.session import Fetch
 from opsjobs.remote.ssh.certificates import FreshKey, Unusable, generate_key, parse_terms, sign
-from opsjobs.telemetry import hide, log
+from opsjobs.telemetry.logs import hide, log
 
 _NAMED_FIELDS_MAX = 8
 

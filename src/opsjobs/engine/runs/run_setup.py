@@ -26,9 +26,11 @@ from opsjobs.model.credential import Credential
 from opsjobs.model.secret import Secret
 from opsjobs.model.target import Endpoint
 from opsjobs.store.envelope import KeyMissing, Tampered
-from opsjobs.store.ledger import Claimed, Ledger, Progress, Spec
-from opsjobs.store.vault import Vault
-from opsjobs.telemetry import Metrics, log
+from opsjobs.store.ledger import Ledger
+from opsjobs.store.ledger.claim import Claimed, Progress, Spec
+from opsjobs.store.vault.credentials import Vault
+from opsjobs.telemetry.metrics import Metrics
+from opsjobs.telemetry.logs import log
 
 SPECS_KEPT = 256
 

@@ -23,9 +23,10 @@ from opsjobs.model.execution import ErrorCode, RunStatus, WaitingFor, moment
 from opsjobs.model.credential import Credential
 from opsjobs.model.target import Endpoint
 from opsjobs.remote.session import ContactLost, Fetch, Sessions, refuse_external
-from opsjobs.store.ledger import Claimed, Ledger, Progress
+from opsjobs.store.ledger import Ledger
+from opsjobs.store.ledger.claim import Claimed, Progress
 from opsjobs.store.restores import RECORD_KEPT
-from opsjobs.telemetry import Metrics
+from opsjobs.telemetry.metrics import Metrics
 
 # Longer waits are recorded in the ledger and hold no slot.
 INLINE_WAIT_SECONDS = 5.0

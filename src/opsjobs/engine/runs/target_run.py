@@ -29,8 +29,9 @@ from opsjobs.model.outputs import OUTPUTS_BYTES_MAX
 from opsjobs.model.credential import Credential
 from opsjobs.model.target import Endpoint
 from opsjobs.model.workflow import WorkflowWalk
-from opsjobs.store.ledger import Progress
-from opsjobs.telemetry import bound, log, trace_context, tracing
+from opsjobs.store.ledger.claim import Progress
+from opsjobs.telemetry import trace_context, tracing
+from opsjobs.telemetry.logs import bound, log
 from opsjobs.telemetry.trace_context import TraceContext
 from opsjobs.telemetry.tracing import SpanKind
 

@@ -35,9 +35,9 @@ from opsjobs.remote.download import FindLimits, FoundFiles, find, read_pieces
 from opsjobs.remote.upload import WINDOW_BYTES, FileAttributes, Upload, stage
 from opsjobs.store.blobs import Contents, Forgotten, TooManyBytes
 from opsjobs.store.files import Artifacts, Files, Full, StoredFile
-from opsjobs.store.ledger import Claimed
+from opsjobs.store.ledger.claim import Claimed
 from opsjobs.store.outbox import Outbox
-from opsjobs.telemetry import Metrics
+from opsjobs.telemetry.metrics import Metrics
 
 # How often a transfer reports its progress, in the log and as an event.
 PROGRESS_SECONDS = 5.0

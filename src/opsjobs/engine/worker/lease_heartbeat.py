@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 
 from opsjobs.store.workers import Lease, Renewal
-from opsjobs.telemetry import log
+from opsjobs.telemetry.logs import log
 
 # The lease (15 s by default) is renewed at intervals of a third of it. Nothing is started on a
 # machine once four fifths have passed since the last successful renewal was *sent*.

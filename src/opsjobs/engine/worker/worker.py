@@ -24,7 +24,7 @@ from opsjobs.engine.worker.worker_session import (
 from opsjobs.model.errors import Unavailable
 from opsjobs.store.workers import Incarnation
 from opsjobs.task_cancellation import ended
-from opsjobs.telemetry import log
+from opsjobs.telemetry.logs import log
 
 __all__ = ["CONTROL", "STOP_GRACE_SECONDS", "Worker", "WorkerOptions", "WorkerTools"]
 

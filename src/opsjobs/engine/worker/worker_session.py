@@ -28,13 +28,17 @@ from opsjobs.engine.worker.lease_heartbeat import Heartbeat
 from opsjobs.integrations.targets import Targets
 from opsjobs.model.errors import Locked, Unavailable
 from opsjobs.remote.session import Fetch, Sessions, refuse_external
-from opsjobs.store.ledger import Claim, Claimed, Flush, Ledger, RunMove, Settled
+from opsjobs.store.ledger import Ledger
+from opsjobs.store.ledger.settle import Settled
+from opsjobs.store.ledger.flush import Flush, RunMove
+from opsjobs.store.ledger.claim import Claim, Claimed
 from opsjobs.store.ledger import claim as claiming
 from opsjobs.store.ledger.takeover import SUSPECT_CLAIMS
-from opsjobs.store.vault import Vault
+from opsjobs.store.vault.credentials import Vault
 from opsjobs.store.workers import Incarnation, Lease, Renewal, Workers
 from opsjobs.task_cancellation import Endings, ended
-from opsjobs.telemetry import Metrics, log
+from opsjobs.telemetry.metrics import Metrics
+from opsjobs.telemetry.logs import log
 
 # The maximum number of runs per claim. A free slot is filled at once, so several claims follow
 # each other while there is work.

@@ -16,7 +16,7 @@ from opsjobs.integrations.secrets.requests import (
     VaultRequest,
 )
 from opsjobs.model.secret import Secret
-from opsjobs.telemetry import log
+from opsjobs.telemetry.logs import log
 
 RENEW_SHARE = 2 / 3
 """Share of its lease after which a token is renewed."""

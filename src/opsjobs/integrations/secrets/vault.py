@@ -19,7 +19,7 @@ from opsjobs.integrations.secrets.requests import (
 from opsjobs.integrations.secrets.ttl_cache import TtlCache
 from opsjobs.model.credential import VaultSource, VaultSshSource
 from opsjobs.model.secret import Secret
-from opsjobs.telemetry import log
+from opsjobs.telemetry.logs import log
 
 FIELD_CHARACTERS_MAX = 65_536
 

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from opsjobs.backoff import Backoff
 from opsjobs.clock import Clock
-from opsjobs.telemetry import log
+from opsjobs.telemetry.logs import log
 
 FAILURES_MAX = 5
 """Failures in a row that open the circuit."""

@@ -21,7 +21,7 @@ from opsjobs.model.secret import Secret
 from opsjobs.model.target import PlatformTarget, TargetDraft, Transport
 from opsjobs.model.validation_errors import plain_words
 from opsjobs.model.winrm import HTTP_PORT
-from opsjobs.telemetry import log
+from opsjobs.telemetry.logs import log
 
 TARGETS_MAX = 100_000
 PARALLEL = 16

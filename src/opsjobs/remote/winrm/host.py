@@ -22,7 +22,7 @@ from opsjobs.remote.winrm import messages
 from opsjobs.remote.winrm.connection import Connection, Disconnected, WsmanFault
 from opsjobs.remote.winrm.messages import ProtocolError, WsmanMessage
 from opsjobs.remote.winrm.programs import HELPER_IDLE_SECONDS, HOST_IDLE_SECONDS, Launch
-from opsjobs.telemetry import log
+from opsjobs.telemetry.logs import log
 
 COMMANDS_MAX = 25
 """Concurrent sessions on one host, whatever the slots of the target.

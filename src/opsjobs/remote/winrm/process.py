@@ -18,7 +18,7 @@ from opsjobs.remote.winrm import messages
 from opsjobs.remote.winrm.connection import Disconnected, WsmanFault
 from opsjobs.remote.winrm.host import QUOTAS, SHELL_GONE, Shell, WinrmHost
 from opsjobs.remote.winrm.messages import ProtocolError
-from opsjobs.telemetry import log
+from opsjobs.telemetry.logs import log
 
 POLL_SECONDS = 20.0
 """The time for which the host holds a request for output."""

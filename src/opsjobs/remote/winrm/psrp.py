@@ -46,7 +46,7 @@ from opsjobs.remote.winrm.process import (
 )
 from opsjobs.remote.winrm.programs import HOST_IDLE_SECONDS, UnsupportedProgram, read_helper
 from opsjobs.remote.winrm.records import RecordWriter
-from opsjobs.telemetry import log
+from opsjobs.telemetry.logs import log
 
 # At level debug it logs whole messages, which hold what jobs are given.
 logging.getLogger("psrpcore").setLevel(logging.INFO)

@@ -39,7 +39,7 @@ from opsjobs.remote.winrm.programs import (
 )
 from opsjobs.remote.winrm.psrp import Pipeline, plan_commands, plan_script, start_pipeline
 from opsjobs.remote.winrm.spool import WindowsSpool
-from opsjobs.telemetry import log
+from opsjobs.telemetry.logs import log
 
 CLEAN_SECONDS = 60.0
 """The time for the command that removes the folder of a program that was killed."""

@@ -19,7 +19,7 @@ from opsjobs.model.selection import SelectionDraft
 from opsjobs.standalone.lab.folder import LabFolder, LabRecord, Machine
 from opsjobs.store.inventory import TargetInventory
 from opsjobs.store.paging import PageRequest
-from opsjobs.store.vault import Vault
+from opsjobs.store.vault.credentials import Vault
 
 LAB = "lab"
 WINDOWS = "lab-windows"

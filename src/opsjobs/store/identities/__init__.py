@@ -20,16 +20,6 @@ from opsjobs.store.identities.sessions import Attempts, LockoutPolicy, LoginSess
 from opsjobs.store.identities.users import Users
 from opsjobs.store.transaction import Connection, Database
 
-__all__ = [
-    "API_KEYS",
-    "TOKEN_PREFIX",
-    "ApiKey",
-    "ApiKeys",
-    "IdentityStore",
-    "LockoutPolicy",
-    "new_token",
-]
-
 EXTERNAL_KEPT_SECONDS = 30 * 86_400.0
 
 _SERVICE = """

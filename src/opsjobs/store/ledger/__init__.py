@@ -37,26 +37,6 @@ from opsjobs.store.ledger.remote_cleanup import Folder, LateLookup
 from opsjobs.store.ledger.settle import Settled
 from opsjobs.store.transaction import Connection, Database
 
-__all__ = [
-    "CancelledRuns",
-    "Claim",
-    "Claimed",
-    "ContactChange",
-    "Flush",
-    "Folder",
-    "LateLookup",
-    "Ledger",
-    "LogLine",
-    "Maintenance",
-    "NewExecution",
-    "PendingApproval",
-    "Progress",
-    "ResultState",
-    "Ruling",
-    "RunMove",
-    "Settled",
-    "Spec",
-]
 
 
 class Ledger:

@@ -45,7 +45,7 @@ from opsjobs.store.scheduling.firing_transitions import (
 from opsjobs.store.scheduling.schedule_rows import COLUMNS, CompiledSchedules, StoredSchedule
 from opsjobs.store.scope_sql import OF_JOB
 from opsjobs.store.transaction import Connection, Database
-from opsjobs.telemetry import log
+from opsjobs.telemetry.logs import log
 
 _Ids = list[int]
 JUDGE_SECONDS = 1.0

@@ -44,7 +44,7 @@ from opsjobs.store.vault.rows import (
     find_usage,
     stored,
 )
-from opsjobs.telemetry import log
+from opsjobs.telemetry.logs import log
 
 _SEALED_COLUMNS = "key_id, wrapped_key, sealed, bound_targets, bound_jobs"
 _COLUMNS = f"{SHOWN}, {_SEALED_COLUMNS}"

@@ -27,7 +27,7 @@ from opsjobs.store.envelope import (
     rewrap_parameters,
 )
 from opsjobs.store.transaction import Connection, Database
-from opsjobs.telemetry import log
+from opsjobs.telemetry.logs import log
 
 
 @dataclass(frozen=True, slots=True)
