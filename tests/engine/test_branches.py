@@ -12,7 +12,7 @@ from engine.harness import Harness, harness, until
 from engine.test_remote_cleanup import care
 from engine.test_workflows import step, told
 from kit.fake_remote import FakeMachine, Gate
-from opsjobs.engine.runs.target_run import RunLimits
+from opsjobs.engine.runs.run_tools import RunLimits
 from opsjobs.model.execution import CancelProof, Execution, ExecutionStatus
 from opsjobs.remote.session import Output, RemoteExit
 from opsjobs.store.ledger.takeover import CLAIMS_MAX

@@ -11,7 +11,7 @@ import pytest
 from engine.harness import Harness, harness, until
 from kit.fake_remote import Break, FakeMachine, Gate
 from opsjobs import failpoints
-from opsjobs.engine.runs.target_run import RunLimits
+from opsjobs.engine.runs.run_tools import RunLimits
 from opsjobs.model.execution import Execution, ExecutionStatus
 from opsjobs.model.job import CommandAction
 from opsjobs.remote.session import Output, RemoteExit

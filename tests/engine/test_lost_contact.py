@@ -9,7 +9,7 @@ from uuid import uuid4
 
 from engine.harness import Harness, harness, until
 from kit.fake_remote import FakeMachine, Gate
-from opsjobs.engine.runs.run_state import RunLimits
+from opsjobs.engine.runs.run_tools import RunLimits
 from opsjobs.model.action import FileTransferAction
 from opsjobs.model.execution import Execution
 from opsjobs.remote.session import Output, RemoteExit

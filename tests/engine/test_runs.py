@@ -11,7 +11,7 @@ from engine.harness import Harness, harness, until
 from kit.fake_remote import Break, Gate
 from kit.ledger_fixtures import Owner
 from opsjobs.clock import TurnedClock
-from opsjobs.engine.runs.target_run import RunLimits
+from opsjobs.engine.runs.run_tools import RunLimits
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import CancelProof, ErrorCode, Execution, ExecutionStatus
 from opsjobs.model.job import CommandAction

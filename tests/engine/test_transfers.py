@@ -15,7 +15,7 @@ from engine.harness import Harness, harness, until
 from kit.fake_remote.script import Gate
 from opsjobs.clock import TurnedClock
 from opsjobs.engine.runs import transfer
-from opsjobs.engine.runs.run_state import RunLimits
+from opsjobs.engine.runs.run_tools import RunLimits
 from opsjobs.engine.runs.upload_source import BLOCK_BYTES, ChunkCache, ContentSlice, list_members
 from opsjobs.model.action import FileTransferAction
 from opsjobs.model.errors import Invalid, RemoteFailure

@@ -28,7 +28,7 @@ from opsjobs.api.schemas.targets import (
     TargetTestOut,
 )
 from opsjobs.api.updates import Edit, edit, put_and_patch
-from opsjobs.engine.run_credentials import CredentialScopes
+from opsjobs.engine.credential_scopes import CredentialScopes
 from opsjobs.model.api_model import ApiModel, Duration, Moment
 from opsjobs.model.errors import NotFound
 from opsjobs.model.target import Endpoint, Target, TargetDraft

@@ -1,24 +1,23 @@
 """Credentials that a run uses: to become another user, and to get the secrets of its job.
 
-They are pinned by id at launch. The worker opens them just before a session, withholds those that
-are bound to other machines or jobs, and fetches those that are stored externally.
+They are pinned by id at launch. The worker opens them just before a session, and fetches those that
+are stored externally.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from opsjobs.engine.compiled_spec import CompiledSpec
 from opsjobs.model.action_base import FrozenBecome, FrozenRunningAction
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import ErrorCode
 from opsjobs.model.program import Become
-from opsjobs.model.credential import ANYWHERE, Credential, not_for_that, not_there
+from opsjobs.model.credential import Credential, TargetServiceSource, VaultSource
 from opsjobs.model.secret import JobSecret, Secret
-from opsjobs.model.target import Endpoint, Target
+from opsjobs.model.target import Endpoint
 from opsjobs.remote.session import Fetch
-from opsjobs.store.vault.credentials import Vault
 
 # The credentials of an execution.
 
@@ -45,86 +44,6 @@ def secret_credential_ids(compiled_spec: CompiledSpec) -> set[str]:
         for secret in compiled_spec.job_secrets.values()
         if secret.credential_id is not None
     }
-
-
-# Bindings: a credential may have been bound to other machines or jobs since the launch.
-
-
-@dataclass(frozen=True, slots=True)
-class Purpose:
-    """The job that a credential is used for; `job_id` None: commands without a stored job."""
-
-    job_id: int | None
-    job: str
-
-
-@dataclass(frozen=True, slots=True)
-class CredentialScopes:
-    """The machines on which opened credentials may not be used."""
-
-    outside: frozenset[tuple[str, str]] = frozenset()
-    """Pairs of the id of a credential and the id of a target that it may not be used on."""
-
-    @classmethod
-    async def load(
-        cls, vault: Vault, endpoints: Iterable[Endpoint], opened: Mapping[str, Credential]
-    ) -> CredentialScopes:
-        """Return the scopes of these credentials; PostgreSQL is queried only if one is bound.
-
-        Logins are checked against their own machines, `opened` against all of these machines.
-        """
-        uses: dict[str, tuple[Credential, set[str]]] = {}
-        for hop in [hop for endpoint in endpoints for hop in (endpoint, *endpoint.jumps)]:
-            logins = [hop.credential] if hop.credential is not None else []
-            for credential in (*logins, *opened.values()):
-                if credential.bound != ANYWHERE:
-                    uses.setdefault(credential.id, (credential, set()))[1].add(hop.target.id)
-        return cls(
-            frozenset(
-                [
-                    (credential_id, target_id)
-                    for credential_id, (credential, target_ids) in uses.items()
-                    for target_id in await vault.outside(credential.bound, target_ids)
-                ]
-            )
-        )
-
-    def apply_to_endpoint(self, endpoint: Endpoint, purpose: Purpose | None) -> Endpoint:
-        """Return the endpoint with each login closed that may not be used there or for this job.
-
-        `purpose` None: a connection test, which belongs to no job.
-        """
-        hops = (endpoint, *endpoint.jumps)
-        if all(hop.credential is None or hop.credential.bound == ANYWHERE for hop in hops):
-            return endpoint
-        jumps = tuple(self._apply_to_hop(jump, purpose) for jump in endpoint.jumps)
-        return replace(self._apply_to_hop(endpoint, purpose), jumps=jumps)
-
-    def apply(
-        self, opened: Mapping[str, Credential], target: Target, purpose: Purpose
-    ) -> Mapping[str, Credential]:
-        """Return these credentials, closing each that may not be used there or for this job."""
-        if all(credential.bound == ANYWHERE for credential in opened.values()):
-            return opened
-        return {
-            credential_id: self._restrict(credential, target, purpose)
-            for credential_id, credential in opened.items()
-        }
-
-    def _apply_to_hop(self, hop: Endpoint, purpose: Purpose | None) -> Endpoint:
-        if hop.credential is None:
-            return hop
-        return replace(hop, credential=self._restrict(hop.credential, hop.target, purpose))
-
-    def _restrict(
-        self, credential: Credential, target: Target, purpose: Purpose | None
-    ) -> Credential:
-        if (credential.id, target.id) in self.outside:
-            return credential.closed(not_there(credential.name, target.name))
-        if purpose is not None and not credential.bound.holds_job(purpose.job_id):
-            job = purpose.job if purpose.job_id is not None else None
-            return credential.closed(not_for_that(credential.name, job))
-        return credential
 
 
 # Secrets that are stored externally.
@@ -158,6 +77,20 @@ async def fetch_secret(
         return {**opened, credential_id: await fetch(credential, purpose)}
     except RemoteFailure as missing:
         return {**opened, credential_id: replace(credential, fault=missing.message.rstrip("."))}
+
+
+async def fetch_logins(endpoint: Endpoint | None, fetch: Fetch, purpose: str) -> list[Credential]:
+    """Return the externally stored logins of a machine and its jump hosts, with secrets.
+
+    Keys created for a single login are left out: they are never sent to a machine. Raises
+    RemoteFailure(CREDENTIAL_MISSING).
+    """
+    logins = endpoint.logins if endpoint is not None else ()
+    return [
+        await fetch(credential, purpose)
+        for credential in logins
+        if isinstance(credential.source, VaultSource | TargetServiceSource)
+    ]
 
 
 # Use: to become another user, and as job secrets.

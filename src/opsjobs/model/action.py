@@ -10,6 +10,7 @@ import binascii
 import json
 import shlex
 from collections.abc import Mapping, Sequence
+from enum import StrEnum
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
@@ -325,6 +326,21 @@ def _kind(body: Any) -> str | None:
         body.get("type", "command") if isinstance(body, dict) else getattr(body, "type", "command")
     )
     return kind if kind in KINDS else None
+
+
+class JobType(StrEnum):
+    """The main purpose of a job; the default follows from its actions."""
+
+    COMMAND = "command"
+    SCRIPT = "script"
+    FILE_TRANSFER = "file_transfer"
+    COMPOSITE = "composite"
+
+    @classmethod
+    def of_actions(cls, types: Sequence[str]) -> JobType:
+        """Return the type that follows from the types of the actions."""
+        only = types[0] if len(types) == 1 else ""
+        return cls(only) if only in set(cls) else cls.COMPOSITE
 
 
 Action = Annotated[

@@ -25,21 +25,7 @@ from opsjobs.model.program import durability
 from opsjobs.model.rendering import check_rendering
 from opsjobs.model.selection import SelectionDraft
 from opsjobs.model.validation_errors import fault
-
-
-class JobType(StrEnum):
-    """The main purpose of a job; the default follows from its actions."""
-
-    COMMAND = "command"
-    SCRIPT = "script"
-    FILE_TRANSFER = "file_transfer"
-    COMPOSITE = "composite"
-
-    @classmethod
-    def of_actions(cls, types: Sequence[str]) -> JobType:
-        """Return the type that follows from the types of the actions."""
-        only = types[0] if len(types) == 1 else ""
-        return cls(only) if only in set(cls) else cls.COMPOSITE
+from opsjobs.model.action import JobType
 
 
 class JobState(StrEnum):

@@ -17,7 +17,8 @@ from opsjobs.api.schemas.base import (
 )
 from opsjobs.model.action import Action
 from opsjobs.model.execution import ExecutionStatus
-from opsjobs.model.job import JobState, JobType
+from opsjobs.model.job import JobState
+from opsjobs.model.action import JobType
 from opsjobs.model.parameter import ParameterDraft
 from opsjobs.model.policy import Policy
 from opsjobs.model.safety_verdict import SafetyVerdict

@@ -18,7 +18,6 @@ from opsjobs.engine.runs.cancellation import (
     StopReason,
     StopSignal,
 )
-from opsjobs.engine.runs.programs import render_action
 from opsjobs.engine.runs.run_journal import ActionEnd, AttemptEntry
 from opsjobs.engine.runs.run_state import INLINE_WAIT_SECONDS, AttemptContext, Deferred, RunState
 from opsjobs.engine.runs.transfer_attempt import TransferAttempt
@@ -240,7 +239,7 @@ class ActionRun:
         )
         state.attempt = max(state.attempt, self.number)
         try:
-            action = render_action(state, self._action, self.number)
+            action = state.render(self._action, self.number)
         except RemoteFailure as failure:
             if progress is None:
                 return outcomes.from_failure(failure)

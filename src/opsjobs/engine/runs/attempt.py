@@ -6,13 +6,16 @@ The attempt is started here, or was started by an earlier worker.
 from __future__ import annotations
 
 from dataclasses import replace
+from collections.abc import Mapping
 from typing import Any
 
 from opsjobs.engine.run_credentials import (
     check_direct,
     fetch_become_password,
+    fetch_logins,
     fetch_secret,
     resolve_become,
+    resolve_job_secrets,
     secret_credential_ids,
 )
 from opsjobs.engine.runs import outcomes
@@ -21,24 +24,17 @@ from opsjobs.engine.runs.cancellation import (
     Detached,
     Interrupted,
     StopReason,
-    StopSignal,
 )
 from opsjobs.engine.runs.direct_command import DirectCommand, Work
 from opsjobs.engine.runs.durable_command import DurableCommand
 from opsjobs.engine.runs.output import Capture, StdoutCapture
-from opsjobs.engine.runs.programs import (
-    build_environment,
-    build_program,
-    is_plain_command,
-    render_action,
-    rendered_command,
-)
 from opsjobs.engine.runs.run_connection import RunConnection
 from opsjobs.engine.runs.run_journal import ActionEnd, AttemptEntry
-from opsjobs.engine.runs.run_secrets import fetch_logins
 from opsjobs.engine.runs.run_state import AttemptContext, RunState, login_purpose
+from opsjobs.model.action import CommandAction
 from opsjobs.model.action_base import FrozenRunningAction
 from opsjobs.model.capabilities import Capabilities
+from opsjobs.model.credential import Credential
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import CancelProof, ErrorCode, RunStatus
 from opsjobs.model.outputs import OUTPUTS_BYTES_MAX
@@ -48,7 +44,6 @@ from opsjobs.store.ledger.claim import Progress
 from opsjobs.telemetry import tracing
 from opsjobs.telemetry.logs import log
 
-LEASE_PAUSE_SECONDS = 0.5
 # How much of the stdout stored by an earlier worker is read again for outputs.
 STDOUT_REREAD_BYTES = 4 << 20
 
@@ -138,7 +133,7 @@ class ProgramAttempt:
                 with self._stop_signal.interruptible():
                     await self._open_credentials()
                 self._program = self._build_program()
-                await wait_until_startable(self._state, self._stop_signal, connection)
+                await self._state.wait_until_startable(self._stop_signal, connection)
             return await self._perform_on(connection)
         finally:
             state.connections.release(connection)
@@ -171,10 +166,10 @@ class ProgramAttempt:
         )
 
     def _build_program(self) -> Program | None:
-        if is_plain_command(self._state, self._action):
+        if _is_plain_command(self._state, self._action):
             return None
         try:
-            return build_program(self._state, self._action, self.number, self._opened)
+            return _build_program(self._state, self._action, self.number, self._opened)
         except RemoteFailure as missing:
             if not self.reattaches or missing.code is not ErrorCode.CREDENTIAL_MISSING:
                 raise
@@ -228,7 +223,7 @@ class ProgramAttempt:
     def _open_entry(self) -> AttemptEntry:
         state, progress = self._state, self._progress
         started_at = progress.started_at if progress is not None else state.tools.clock.now()
-        command = rendered_command(state, self._action)
+        command = _rendered_command(state, self._action)
         self.entry = state.journal.begin(
             self._action.key,
             self.number,
@@ -279,7 +274,7 @@ class ProgramAttempt:
                 capabilities.environment and state.compiled_spec.parameters
             ):
                 return self._action.line
-            return build_program(state, self._action, self.number, self._opened)
+            return _build_program(state, self._action, self.number, self._opened)
         if not capabilities.environment and program.plain and not self._action.env:
             return program.text
         return program
@@ -356,7 +351,7 @@ class ProgramAttempt:
         )
         self._state.check_restored(durable=False)
         # Checked again: the flush may have taken longer than the lease of this worker is valid.
-        await wait_until_startable(self._state, self._stop_signal, connection)
+        await self._state.wait_until_startable(self._stop_signal, connection)
         with self._stop_signal.interruptible():
             await self._state.check_target()
         session = await connection.session()
@@ -382,7 +377,7 @@ class ProgramAttempt:
         }
         if self._program is not None:
             return StartOrder.for_program(key, self._program, work.timeout_seconds, **more)
-        variables = build_environment(self._state, self._action, self.number)
+        variables = _build_environment(self._state, self._action, self.number)
         return StartOrder(
             key, self._action.line, work.timeout_seconds, environment=variables, **more
         )
@@ -407,30 +402,64 @@ class ProgramAttempt:
         state, key, now = self._state, self._action.key, self._state.tools.clock.now()
         self.number += 1
         state.attempt = max(state.attempt, self.number)
-        rendered = render_action(state, state.compiled_spec.actions[key], self.number)
+        rendered = state.render(state.compiled_spec.actions[key], self.number)
         assert isinstance(rendered, FrozenRunningAction), "rendering keeps the type"
         self._action = rendered
         self._program = self._build_program()
         self.entry.end(ActionEnd(RunStatus.SKIPPED, cancel_proof=CancelProof.NEVER_STARTED), now)
         self.entry = state.journal.begin(
-            key, self.number, now, command=rendered_command(state, self._action)
+            key, self.number, now, command=_rendered_command(state, self._action)
         )
         work = self._create_work(self.entry)
         return self._build_order(work), work
 
 
-async def wait_until_startable(
-    state: RunState, stop_signal: StopSignal, connection: RunConnection
-) -> None:
-    """Connect to the machine, and check that the action may be started now.
+def _is_plain_command(state: RunState, action: FrozenRunningAction) -> bool:
+    """Return True for a plain command line with variables, which does not depend on the run."""
+    spec = state.compiled_spec
+    return (
+        isinstance(action, CommandAction)
+        and action.cwd is None
+        and action.stdin is None
+        and not (spec.secrets or spec.job_secrets or action.env or action.key in spec.renderings)
+    )
 
-    Called before anything of the action is recorded. Raises RemoteFailure, and Interrupted if it
-    must not be started.
+
+def _rendered_command(state: RunState, action: FrozenRunningAction) -> str | None:
+    """Return the rendered command line; None if it equals the one in the definition."""
+    written = state.compiled_spec.actions[action.key]
+    assert isinstance(written, FrozenRunningAction), "rendering keeps the type"
+    return None if action.line == written.line else action.line
+
+
+def _build_program(
+    state: RunState, action: FrozenRunningAction, attempt: int, opened: Mapping[str, Credential]
+) -> Program:
+    """Return the program to start.
+
+    `opened`: the credentials that hold job secrets. Raises RemoteFailure: INTERNAL for a program
+    that no machine accepts, CREDENTIAL_MISSING if a secret has a fault.
     """
-    with stop_signal.interruptible():
-        await connection.session()
-    with stop_signal.interruptible():
-        while state.inherited and not (state.draining or state.tools.may_start()):
-            await state.tools.clock.sleep(LEASE_PAUSE_SECONDS)
-    if state.draining or not state.tools.may_start():
-        raise Interrupted(StopReason.WORKER_STOPS)
+    spec = state.compiled_spec
+    inputs: dict[str, Any] = {
+        "env": _build_environment(state, action, attempt),
+        "cwd": action.cwd,
+        "stdin": None if action.stdin is None else action.stdin.encode(),
+        "secrets": {**spec.secrets, **resolve_job_secrets(spec.job_secrets, opened)},
+    }
+    try:
+        return action.program(**inputs)
+    except ValueError as error:
+        raise RemoteFailure(ErrorCode.INTERNAL, f"this cannot be started: {error}") from None
+
+
+def _build_environment(state: RunState, action: FrozenRunningAction, attempt: int) -> dict[str, str]:
+    """Return the variables common to every program of the run, and the action's own."""
+    target = state.endpoint.target if state.endpoint is not None else None
+    return {
+        **action.env,
+        **state.compiled_spec.environment,
+        "OPSJOBS_TARGET": state.target_name,
+        "OPSJOBS_HOST": target.host if target is not None else "",
+        "OPSJOBS_ATTEMPT": str(attempt),
+    }

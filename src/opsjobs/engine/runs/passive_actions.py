@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from opsjobs.engine.runs.cancellation import Interrupted, StopReason
-from opsjobs.engine.runs.programs import render_action
 from opsjobs.engine.runs.run_journal import ActionEnd
 from opsjobs.engine.runs.run_state import INLINE_WAIT_SECONDS, AttemptContext, Deferred
 from opsjobs.model.action import FrozenApproval, FrozenJob, FrozenWait
@@ -71,7 +70,7 @@ async def await_child(context: AttemptContext, action: FrozenJob) -> ActionEnd |
         with context.stop_signal.interruptible():
             pass
         try:
-            rendered = render_action(state, action, context.number)
+            rendered = state.render(action, context.number)
             child = await state.tools.child_executions.launch_or_get(
                 state.compiled_spec.spec, state.journal.claimed, rendered, context.number
             )

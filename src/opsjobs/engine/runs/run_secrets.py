@@ -1,28 +1,23 @@
-"""Fetch a run's secrets from external stores, and redact its secrets from its output.
+"""Fetch the secrets of credentials from external stores.
 
-They are fetched from Vault or a certificate authority, for one login and just before it. The
-redacted secrets are those of the execution, of its logins, and of the users it becomes.
+They are fetched from Vault or a certificate authority, for one login and just before it.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
 from opsjobs.clock import Clock
-from opsjobs.engine.compiled_spec import CompiledSpec
 from opsjobs.engine.loop import Counts
-from opsjobs.engine.run_credentials import credential_ids
 from opsjobs.integrations.json_client import ServiceUnavailable
 from opsjobs.integrations.secrets.requests import SecretUnavailable
 from opsjobs.integrations.secrets.vault import FIELD_CHARACTERS_MAX, VaultServer
 from opsjobs.integrations.services.targets import TargetService
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import ErrorCode
-from opsjobs.model.masking import Forms, Mask
 from opsjobs.model.credential import (
     Credential,
     SshCaSource,
@@ -31,10 +26,8 @@ from opsjobs.model.credential import (
     VaultSshSource,
 )
 from opsjobs.model.secret import Secret
-from opsjobs.model.target import Endpoint
-from opsjobs.remote.session import Fetch
 from opsjobs.remote.ssh.certificates import FreshKey, Unusable, generate_key, parse_terms, sign
-from opsjobs.telemetry.logs import hide, log
+from opsjobs.telemetry.logs import log
 
 _NAMED_FIELDS_MAX = 8
 
@@ -219,70 +212,3 @@ def _service_away(credential: Credential, reason: str) -> RemoteFailure:
     """
     words = f"The credential {credential.name} cannot be had now: {reason}."
     return RemoteFailure(ErrorCode.CREDENTIAL_MISSING, words, because=ErrorCode.CONNECT_TIMEOUT)
-
-
-KEPT_SECONDS = 60.0
-"""Cache time of a credential's forms after their last use by a starting run."""
-KEPT_MAX = 256
-
-
-class MaskFactory:
-    """Builds the mask of a run; the forms of a credential are shared by all its runs."""
-
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self._kept: OrderedDict[Credential, tuple[float, Forms]] = OrderedDict()
-
-    def mask_for(
-        self,
-        compiled_spec: CompiledSpec,
-        endpoint: Endpoint | None,
-        opened: Mapping[str, Credential],
-    ) -> Mask:
-        """Return the mask of a run of this execution on this machine.
-
-        `opened`: credentials that its actions need; it may include those of other executions.
-        """
-        others = credential_ids(compiled_spec)
-        credentials = dict.fromkeys(
-            [*_logins(endpoint), *(opened[used] for used in sorted(others) if used in opened)]
-        )
-        return Mask([compiled_spec.forms, *(self._forms(credential) for credential in credentials)])
-
-    def _forms(self, credential: Credential) -> Forms:
-        now = self._clock.monotonic()
-        kept = self._kept.pop(credential, None)
-        forms = hide_secrets(credential.secrets) if kept is None else kept[1]
-        self._kept[credential] = now, forms
-        while len(self._kept) > KEPT_MAX or next(iter(self._kept.values()))[0] < now - KEPT_SECONDS:
-            self._kept.popitem(last=False)
-        return forms
-
-
-def hide_secrets(secrets: Iterable[Secret]) -> Forms:
-    """Return the forms of secrets, and redact them from the log of this process, too.
-
-    The log is redacted as long as the forms are in use.
-    """
-    forms = Forms(secret.reveal() for secret in secrets)
-    if forms:
-        hide(forms)
-    return forms
-
-
-async def fetch_logins(endpoint: Endpoint | None, fetch: Fetch, purpose: str) -> list[Credential]:
-    """Return the externally stored logins of a machine and its jump hosts, with secrets.
-
-    Keys created for a single login are left out: they are never sent to a machine. Raises
-    RemoteFailure(CREDENTIAL_MISSING).
-    """
-    return [
-        await fetch(credential, purpose)
-        for credential in _logins(endpoint)
-        if isinstance(credential.source, VaultSource | TargetServiceSource)
-    ]
-
-
-def _logins(endpoint: Endpoint | None) -> list[Credential]:
-    ways = (endpoint, *endpoint.jumps) if endpoint is not None else ()
-    return [way.credential for way in ways if way.credential is not None]

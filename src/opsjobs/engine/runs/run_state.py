@@ -2,95 +2,38 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from random import Random
-from typing import Any
+from typing import Any, TypeVar
 
-from opsjobs.clock import Clock
 from opsjobs.engine.compiled_spec import CompiledSpec
-from opsjobs.engine.launching.approval_service import ApprovalService
-from opsjobs.engine.launching.target_pinning import PinCheck
-from opsjobs.engine.runs.cancellation import StopSignal
-from opsjobs.engine.runs.child_executions import ChildExecutions
-from opsjobs.engine.runs.run_connection import Renew, RunConnections, wait_out
+from opsjobs.engine.runs.cancellation import Interrupted, StopReason, StopSignal
+from opsjobs.engine.runs.run_connection import RunConnection, RunConnections, wait_out
 from opsjobs.engine.runs.run_journal import ActionEnd, RunJournal
-from opsjobs.engine.runs.run_secrets import hide_secrets
-from opsjobs.engine.runs.transfer import TransferTools
+from opsjobs.engine.runs.redaction import hide_secrets
+from opsjobs.engine.runs.run_tools import RunTools
+from opsjobs.model.action_base import FrozenAction
+from opsjobs.model.capabilities import POSIX
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import ErrorCode, RunStatus, WaitingFor, moment
 from opsjobs.model.credential import Credential
 from opsjobs.model.target import Endpoint
-from opsjobs.remote.session import ContactLost, Fetch, Sessions, refuse_external
-from opsjobs.store.ledger import Ledger
+from opsjobs.remote.session import ContactLost
+from opsjobs.model.quoting import Unquotable
+from opsjobs.model.template import TemplateFault
 from opsjobs.store.ledger.claim import Claimed, Progress
 from opsjobs.store.restores import RECORD_KEPT
-from opsjobs.telemetry.metrics import Metrics
+
+A = TypeVar("A", bound=FrozenAction)
 
 # Longer waits are recorded in the ledger and hold no slot.
 INLINE_WAIT_SECONDS = 5.0
-# Concurrent reads of stored output, for all runs of a worker: the limit leaves connections to the
-# claims and flushes.
-READS_AT_ONCE = 2
+LEASE_PAUSE_SECONDS = 0.5
 
 
 def login_purpose(claimed: Claimed) -> str:
     """Return the purpose of a run's logins, as it appears in certificates."""
     return f"execution {claimed.execution_id} run {claimed.id}"
-
-
-@dataclass(frozen=True, slots=True)
-class RunLimits:
-    """Defaults and limits of actions."""
-
-    command_seconds: float = 300.0
-    """Timeout of an action that does not set one."""
-    output_bytes: int = 10 << 20
-    """Output limit of an action that does not set one."""
-    kill_grace_seconds: float = 5.0
-    """Seconds between TERM and KILL; after a kill, also the time to wait for remaining output."""
-    reattach_seconds: float = 900.0
-    """Time limit of the search for a durable command after the connection was lost."""
-    spool_bytes: int = 2 << 30
-    """The maximum number of bytes of each stream that the target keeps."""
-    attempts: int = 11
-    """The maximum number of attempts at an action."""
-    retry_factor: float = 2.0
-    """Back-off factor for policies that do not set one."""
-
-
-@dataclass(frozen=True, slots=True)
-class RunTools:
-    """The services that every run of a worker depends on."""
-
-    ledger: Ledger
-    sessions: Sessions
-    clock: Clock
-    limits: RunLimits
-    metrics: Metrics
-    transfers: TransferTools
-    child_executions: ChildExecutions
-    approvals: ApprovalService
-    may_start: Callable[[], bool]
-    """Returns True if the worker's lease is fresh enough to start something on a machine."""
-    refresh_credentials: Renew
-    """Returns an endpoint with the current versions of its logins."""
-    pin_check: PinCheck
-    """Checks that a machine is unchanged since its approval or its check at launch."""
-    fetch: Fetch = refuse_external
-    """Fetches secrets that are kept in an external store."""
-    random: Random = field(default_factory=Random)
-    reads: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(READS_AT_ONCE))
-
-    async def read_stdout(self, run: Claimed, seen: Progress, max_bytes: int) -> bytes:
-        """Return the head of an attempt's stored stdout.
-
-        Queues for the read, and waits out an outage of the database. Call it inside
-        `StopSignal.interruptible()`.
-        """
-        async with self.reads:
-            return await wait_out(lambda: self.ledger.read_stdout(run, seen, max_bytes), self.clock)
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,6 +158,42 @@ class RunState:
         for other in sorted(self.compiled_spec.hears.get(key, ())):
             if (words := self.forgotten.get(other)) is not None:
                 raise RemoteFailure(ErrorCode.INTERNAL, words)
+
+    async def wait_until_startable(
+        self, stop_signal: StopSignal, connection: RunConnection
+    ) -> None:
+        """Connect to the machine, and check that the action may be started now.
+
+        Called before anything of the action is recorded. Raises RemoteFailure, and Interrupted if
+        it must not be started.
+        """
+        with stop_signal.interruptible():
+            await connection.session()
+        with stop_signal.interruptible():
+            while self.inherited and not (self.draining or self.tools.may_start()):
+                await self.tools.clock.sleep(LEASE_PAUSE_SECONDS)
+        if self.draining or not self.tools.may_start():
+            raise Interrupted(StopReason.WORKER_STOPS)
+
+    def render(self, action: A, attempt: int) -> A:
+        """Return the action with its values filled in, for this attempt.
+
+        Raises RemoteFailure(INTERNAL) if a value cannot be filled in.
+        """
+        if self.compiled_spec.fault is not None:
+            raise RemoteFailure(ErrorCode.INTERNAL, self.compiled_spec.fault)
+        rendering = self.compiled_spec.renderings.get(action.key)
+        if rendering is None:
+            return action
+        self.check_heard(action.key)
+        capabilities = self.endpoint.target.capabilities if self.endpoint is not None else POSIX
+        try:
+            rendered = rendering.render(self.values(action.key, attempt), capabilities.quoting)
+        except (TemplateFault, Unquotable) as error:
+            message = f"a value cannot be filled in: {error}"
+            raise RemoteFailure(ErrorCode.INTERNAL, message) from None
+        assert isinstance(rendered, type(action)), "rendering keeps the type"
+        return rendered
 
     @property
     def target_name(self) -> str:

@@ -21,7 +21,8 @@ from opsjobs.engine.runs.cancellation import DETACHING, Interrupted, StopReason,
 from opsjobs.engine.runs.output import decode_head
 from opsjobs.engine.runs.run_connection import RunConnections
 from opsjobs.engine.runs.run_journal import ActionEnd, RunJournal
-from opsjobs.engine.runs.run_state import Deferred, RunHistory, RunLimits, RunState, RunTools
+from opsjobs.engine.runs.run_state import Deferred, RunHistory, RunState
+from opsjobs.engine.runs.run_tools import RunTools
 from opsjobs.model.errors import Gone, RemoteFailure, Unavailable
 from opsjobs.model.execution import ANSWERED_WAITS, ErrorCode, RunStatus, WaitingFor
 from opsjobs.model.expression import Fault, Unfit
@@ -34,8 +35,6 @@ from opsjobs.telemetry import trace_context, tracing
 from opsjobs.telemetry.logs import bound, log
 from opsjobs.telemetry.trace_context import TraceContext
 from opsjobs.telemetry.tracing import SpanKind
-
-__all__ = ["RunLimits", "RunTools", "TargetRunner"]
 
 # If branches wait for several events, the first event wakes the run. In case a wake-up is missed,
 # the run also checks them itself, at growing intervals.

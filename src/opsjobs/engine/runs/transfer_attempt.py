@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 from opsjobs.engine.runs import outcomes
-from opsjobs.engine.runs.attempt import wait_until_startable
 from opsjobs.engine.runs.output import Capture
 from opsjobs.engine.runs.run_connection import RunConnection
 from opsjobs.engine.runs.run_journal import ActionEnd, AttemptEntry
@@ -50,7 +49,7 @@ class TransferAttempt:
             await state.check_target()
         connection = state.connections.acquire()
         try:
-            await wait_until_startable(state, self._stop_signal, connection)
+            await state.wait_until_startable(self._stop_signal, connection)
             return await self._perform_on(connection)
         finally:
             state.connections.release(connection)

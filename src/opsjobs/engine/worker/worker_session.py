@@ -15,13 +15,17 @@ from functools import partial
 from opsjobs import failpoints
 from opsjobs.bus import Bus
 from opsjobs.clock import Clock
-from opsjobs.engine.launching.approval_service import ApprovalService
-from opsjobs.engine.launching.target_pinning import PinCheck
 from opsjobs.engine.runs.cancellation import StopReason
-from opsjobs.engine.runs.child_executions import ChildExecutions
 from opsjobs.engine.runs.run_connection import refresh_credentials
 from opsjobs.engine.runs.run_setup import Prepared, RefusedRun, RunSetup, SetupRefused
-from opsjobs.engine.runs.target_run import RunLimits, RunTools, TargetRunner
+from opsjobs.engine.runs.target_run import TargetRunner
+from opsjobs.engine.runs.run_tools import (
+    ApprovalRequests,
+    ChildLauncher,
+    RunLimits,
+    RunTools,
+    TargetCheck,
+)
 from opsjobs.engine.runs.transfer import TransferTools
 from opsjobs.engine.worker.batch_writer import BatchWriter
 from opsjobs.engine.worker.lease_heartbeat import Heartbeat
@@ -103,9 +107,9 @@ class WorkerTools:
     metrics: Metrics
     limits: RunLimits
     transfers: TransferTools
-    child_executions: ChildExecutions
-    approvals: ApprovalService
-    pin_check: PinCheck
+    child_executions: ChildLauncher
+    approvals: ApprovalRequests
+    pin_check: TargetCheck
     notify: Callable[[str], None]
     fetch: Fetch = refuse_external
 

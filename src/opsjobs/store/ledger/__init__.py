@@ -38,7 +38,6 @@ from opsjobs.store.ledger.settle import Settled
 from opsjobs.store.transaction import Connection, Database
 
 
-
 class Ledger:
     """All operations of the ledger.
 
