@@ -11,7 +11,7 @@ import httpx2
 import jsonschema_rs
 from fastapi import FastAPI
 
-from opsjobs.api.request import PREFIX
+from opsjobs.api.paths import PREFIX
 
 JSON = re.compile(r"application/(json|problem\+json)\b")
 

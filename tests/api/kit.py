@@ -17,7 +17,7 @@ from kit.backing_servers import AUDIT_KEY
 from opsjobs.api.app import create_app
 from opsjobs.bus import Bus
 from opsjobs.clock import Clock, SystemClock
-from opsjobs.composition import Limits
+from opsjobs.composition.services import Limits
 from opsjobs.composition.authentication import build_authentication, build_identity_store
 from opsjobs.composition.notifications import build_notifications
 from opsjobs.composition.platform import (

@@ -19,9 +19,9 @@ from api.test_sessions import BEN, LOGIN, SAME, browser, expire
 from docs.pages import ROOT
 from kit.openid_provider import CLIENT, SECRET, Provider, openid_provider
 from kit.token_issuer import private, signed
-from opsjobs.api.request import PREFIX
+from opsjobs.api.paths import PREFIX
 from opsjobs.clock import Clock, TurnedClock
-from opsjobs.composition.authentication import API, OIDC_CALLBACK, OIDC_LOGIN
+from opsjobs.composition.paths import API, OIDC_CALLBACK, OIDC_LOGIN
 from opsjobs.identity.oidc_login import LoginProblem
 from opsjobs.model.access import Principal
 from opsjobs.model.secret import Secret

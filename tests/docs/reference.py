@@ -18,7 +18,7 @@ from docs.pages import ROOT
 from opsjobs.api.app import create_app
 from opsjobs.api.authorization import Permission
 from opsjobs.api.openapi import remove_summary
-from opsjobs.composition import Limits
+from opsjobs.composition.services import Limits
 from opsjobs.telemetry.metrics import Metrics
 
 PAGE = ROOT / "docs/reference/api.md"

@@ -11,7 +11,8 @@ import pytest
 
 from kit.platform_services import MS, NG, V3, PlatformServices, platform_services
 from opsjobs.clock import TurnedClock
-from opsjobs.composition.platform import ConnectedService, build_integrations
+from opsjobs.composition.platform import build_integrations
+from opsjobs.integrations.services.connected import ConnectedService
 from opsjobs.integrations.json_client import ServiceUnavailable
 from opsjobs.integrations.services.audit import AuditService, audit_values
 from opsjobs.integrations.services.client import ServiceRefused

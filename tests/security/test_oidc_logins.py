@@ -16,7 +16,7 @@ from api.test_sessions import BEN, LOGIN, SAME, browser
 from api.test_single_sign_on import CALLBACK, CROSS, sign_on, told
 from kit.openid_provider import CLIENT
 from kit.token_issuer import by_hand, pem, private, signed
-from opsjobs.composition.authentication import OIDC_CALLBACK, OIDC_LOGIN
+from opsjobs.composition.paths import OIDC_CALLBACK, OIDC_LOGIN
 from opsjobs.identity.oidc_login import LoginProblem
 from opsjobs.store.transaction import Database
 

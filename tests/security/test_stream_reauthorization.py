@@ -16,7 +16,7 @@ from api.live import Live, live
 from opsjobs.api import long_lived
 from opsjobs.api.connections import DROP
 from opsjobs.api.follower import Pace
-from opsjobs.api.long_lived import Streams
+from opsjobs.api.rate_limits import Streams
 from opsjobs.clock import TurnedClock
 from opsjobs.model.errors import Unavailable
 from opsjobs.store.transaction import Database

@@ -19,7 +19,9 @@ from opsjobs.api.authorization import (
     requires_a_token,
 )
 from opsjobs.api.http import Idempotent, page_of, render_page, render_replayed
-from opsjobs.api.request import ServicesDep, build_location, principal_of
+from opsjobs.api.request import principal_of
+from opsjobs.api.paths import build_location
+from opsjobs.api.services import ServicesDep
 from opsjobs.api.schemas.access import ApiKeyListOut, ApiKeyOut, ApiKeyPageOut, NewApiKeyOut
 from opsjobs.api.schemas.responses import CREATED, PAGED
 from opsjobs.model.access import Principal, Role

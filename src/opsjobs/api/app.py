@@ -64,7 +64,7 @@ from opsjobs.api.cookies import CookiePolicy
 from opsjobs.api.event_tail import EventTail
 from opsjobs.api.execution_search import SearchThreads
 from opsjobs.api.follower import Followers
-from opsjobs.api.long_lived import Streams
+from opsjobs.api.rate_limits import Streams
 from opsjobs.api.middleware import (
     AllowedMethods,
     AllowedMethodsMiddleware,
@@ -73,7 +73,8 @@ from opsjobs.api.middleware import (
 from opsjobs.api.quotas import FileQuota, OpenExecutions
 from opsjobs.api.rate_limits import ClientAddresses, RateLimitMiddleware, UnauthenticatedLimiter
 from opsjobs.api.system import Probes
-from opsjobs.composition import Services, build, build_inspection_loop, build_integration_loop
+from opsjobs.composition import build, build_inspection_loop, build_integration_loop
+from opsjobs.composition.services import Services
 from opsjobs.composition.liveness import Liveness, serve_metrics
 from opsjobs.composition.process import raise_descriptor_limit, spare_the_collector
 from opsjobs.model.access import Role

@@ -12,7 +12,8 @@ from starlette.responses import JSONResponse, Response
 from opsjobs.api.actions import Actions
 from opsjobs.api.authorization import Within, admit, check_confirmed, reach, requires
 from opsjobs.api.http import page_of, render_page
-from opsjobs.api.request import ServicesDep, principal_of, services_of
+from opsjobs.api.request import principal_of
+from opsjobs.api.services import ServicesDep, services_of
 from opsjobs.api.schemas.approvals import ApprovalDetailOut, ApprovalOut, ApprovalPageOut
 from opsjobs.api.schemas.responses import PAGED
 from opsjobs.model import text_patterns

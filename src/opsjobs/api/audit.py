@@ -11,7 +11,7 @@ from starlette.responses import JSONResponse, Response
 
 from opsjobs.api.authorization import check_permission, requires
 from opsjobs.api.http import page_of, render_page
-from opsjobs.api.request import ServicesDep
+from opsjobs.api.services import ServicesDep
 from opsjobs.api.schemas.audit import AnchorOut, AuditPageOut, VerificationOut
 from opsjobs.api.schemas.responses import LINES, PAGED
 from opsjobs.model import text_patterns

@@ -13,7 +13,8 @@ from fastapi import Depends, Request
 from pydantic import Field
 
 from opsjobs.api.cookies import READING
-from opsjobs.api.request import principal_of, services_of, session_of
+from opsjobs.api.request import principal_of, session_of
+from opsjobs.api.services import services_of
 from opsjobs.identity.platform_users import CONFIRMED
 from opsjobs.model import approval
 from opsjobs.model.access import EVERYTHING, Principal, Reach

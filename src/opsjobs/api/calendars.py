@@ -11,7 +11,7 @@ from starlette.responses import JSONResponse, Response
 
 from opsjobs.api.authorization import Within, requires
 from opsjobs.api.http import Idempotent, render_created
-from opsjobs.api.request import ServicesDep
+from opsjobs.api.services import ServicesDep
 from opsjobs.api.resource import Resource
 from opsjobs.api.schemas.responses import CREATED
 from opsjobs.api.schemas.schedules import CalendarCheckOut, CalendarOut, CalendarPageOut

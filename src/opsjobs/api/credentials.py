@@ -19,7 +19,7 @@ from opsjobs.api.http import (
     render_replayed,
     tag,
 )
-from opsjobs.api.request import ServicesDep, services_of
+from opsjobs.api.services import ServicesDep, services_of
 from opsjobs.api.resource import Resource
 from opsjobs.api.schemas.credentials import (
     CredentialDetailOut,

@@ -20,7 +20,8 @@ from opsjobs.api.authorization import (
 )
 from opsjobs.api.execution_answers import add_links
 from opsjobs.api.http import Idempotent, page_of, render_page, render_replayed
-from opsjobs.api.request import ServicesDep, principal_of
+from opsjobs.api.request import principal_of
+from opsjobs.api.services import ServicesDep
 from opsjobs.api.schemas.approvals import DeadLetterPageOut, DiscardedLettersOut, RevivedOut
 from opsjobs.api.schemas.responses import PAGED, REVIVED
 from opsjobs.engine.launching.retries import REVIVED_MAX

@@ -9,7 +9,8 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import JSONResponse, Response
 
 from opsjobs.api.authorization import ExecutionDep, Within, check_permission, requires
-from opsjobs.api.request import ServicesDep, principal_of
+from opsjobs.api.request import principal_of
+from opsjobs.api.services import ServicesDep
 from opsjobs.api.schemas.executions import MatrixOut, SpecificationOut
 from opsjobs.model import text_patterns
 from opsjobs.model.execution import moment

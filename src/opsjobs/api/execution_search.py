@@ -19,7 +19,7 @@ from opsjobs.api.authorization import ExecutionDep, Within, admitted, load_execu
 from opsjobs.api.log_formats import encode_json
 from opsjobs.api.long_lived import Download
 from opsjobs.api.output_query import OutputQuery
-from opsjobs.api.request import ServicesDep
+from opsjobs.api.services import ServicesDep
 from opsjobs.api.schemas.responses import SEARCHED
 from opsjobs.model.errors import Invalid, TooMany
 from opsjobs.model.line_search import (

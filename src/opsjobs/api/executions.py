@@ -42,7 +42,8 @@ from opsjobs.api.launches import (
     render_preview,
 )
 from opsjobs.api.quotas import check_open
-from opsjobs.api.request import ServicesDep, principal_of
+from opsjobs.api.request import principal_of
+from opsjobs.api.services import ServicesDep
 from opsjobs.api.schemas.executions import (
     CancelledOut,
     ExecutionDetailOut,

@@ -27,7 +27,8 @@ from opsjobs.api.http import Idempotent, page_of, render_created, render_page
 from opsjobs.api.long_lived import Download
 from opsjobs.api.problems import Problem
 from opsjobs.api.quotas import FileQuota
-from opsjobs.api.request import ServicesDep, principal_of, services_of
+from opsjobs.api.request import principal_of
+from opsjobs.api.services import ServicesDep, services_of
 from opsjobs.api.schemas.files import ArtifactPageOut, FilePageOut, StoredFileOut
 from opsjobs.api.schemas.responses import BYTES, CREATED, PAGED
 from opsjobs.model.errors import Conflict, NotFound

@@ -11,12 +11,12 @@ from starlette.responses import JSONResponse, Response
 
 from opsjobs.api.authorization import requires
 from opsjobs.api.http import Idempotent, page_of, render_created, render_page
-from opsjobs.api.request import ServicesDep
+from opsjobs.api.services import ServicesDep
 from opsjobs.api.resource import Resource
 from opsjobs.api.schemas.responses import CREATED, PAGED
 from opsjobs.api.schemas.targets import GroupOut, GroupPageOut, TargetPageOut
 from opsjobs.api.updates import Edit, edit, put_and_patch
-from opsjobs.composition import Services
+from opsjobs.composition.services import Services
 from opsjobs.model.selection import GroupDraft
 from opsjobs.store.groups import GROUPS, StoredGroup
 from opsjobs.store.inventory import TARGETS

@@ -10,7 +10,8 @@ from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
 from opsjobs.api.body import parse_json
-from opsjobs.api.request import HOOK, ServicesDep
+from opsjobs.api.paths import HOOK
+from opsjobs.api.services import ServicesDep
 from opsjobs.api.schemas.responses import HOOKED
 from opsjobs.api.schemas.triggers import HookResultOut
 from opsjobs.engine.launching.trigger_calls import HookRequest, HookResult

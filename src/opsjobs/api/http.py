@@ -16,7 +16,9 @@ from fastapi import Depends, Header, Query, Request
 from pydantic import WithJsonSchema
 from starlette.responses import JSONResponse
 
-from opsjobs.api.request import build_location, principal_of, route_path, services_of
+from opsjobs.api.request import principal_of
+from opsjobs.api.paths import build_location, route_path
+from opsjobs.api.services import services_of
 from opsjobs.model.errors import FieldError, Invalid, Precondition
 from opsjobs.store.idempotency import Answer, IdempotentRequest
 from opsjobs.store.paging import (

@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from fastapi import Request
 
 from opsjobs.api.authorization import bounds, check_permission, is_caller
-from opsjobs.api.request import principal_of, services_of
-from opsjobs.composition import Limits
+from opsjobs.api.request import principal_of
+from opsjobs.api.services import services_of
+from opsjobs.composition.services import Limits
 from opsjobs.engine.launching.safety_service import refuse_blocked
 from opsjobs.model.access import Principal
 from opsjobs.model.action import ApprovalAction, WaitAction

@@ -32,7 +32,8 @@ from opsjobs.api.http import (
 )
 from opsjobs.api.job_checks import check_limits, check_written, own_webhooks_only, vet
 from opsjobs.api.launches import ExecuteDraft, order_of
-from opsjobs.api.request import ServicesDep, principal_of, services_of
+from opsjobs.api.request import principal_of
+from opsjobs.api.services import ServicesDep, services_of
 from opsjobs.api.schemas.executions import PreviewOut
 from opsjobs.api.schemas.jobs import (
     JobDefinitionOut,

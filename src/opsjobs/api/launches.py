@@ -14,7 +14,9 @@ from opsjobs.api.authorization import read_execution, requester
 from opsjobs.api.execution_answers import add_links, render_execution
 from opsjobs.api.http import render_replayed
 from opsjobs.api.quotas import check_open
-from opsjobs.api.request import build_location, services_of, triggered_by
+from opsjobs.api.request import triggered_by
+from opsjobs.api.paths import build_location
+from opsjobs.api.services import services_of
 from opsjobs.engine.launching.launch import Launched
 from opsjobs.engine.launching.preview import preview
 from opsjobs.model.api_model import Overriding

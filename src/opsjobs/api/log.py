@@ -21,11 +21,11 @@ from opsjobs.api.authorization import ExecutionDep, Within, admitted, load_execu
 from opsjobs.api.log_formats import LineAssembler
 from opsjobs.api.long_lived import Download, StreamReauth, reauth_of
 from opsjobs.api.output_query import OutputQuery
-from opsjobs.api.request import ServicesDep, services_of
+from opsjobs.api.services import ServicesDep, services_of
 from opsjobs.api.schemas.executions import LogPageOut
 from opsjobs.api.schemas.responses import EVENTS, LOG
 from opsjobs.api.sse import ServerSentEvents, check_room
-from opsjobs.composition import Services
+from opsjobs.composition.services import Services
 from opsjobs.model import text_patterns
 from opsjobs.model.errors import Refusal
 from opsjobs.model.execution import Execution

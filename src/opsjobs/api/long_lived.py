@@ -1,12 +1,10 @@
-"""Streams and downloads: limits per caller, periodic re-authorization, maximum duration."""
+"""Streams and downloads: periodic re-authorization, maximum duration."""
 
 from __future__ import annotations
 
 import asyncio
 import random
-from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
 from fastapi import Request
 from starlette.responses import StreamingResponse
@@ -15,13 +13,13 @@ from starlette.types import Receive, Scope, Send
 from opsjobs.api.authorization import Within, check_permission, permission_of
 from opsjobs.api.connections import DROP
 from opsjobs.api.problems import Problem
-from opsjobs.api.request import principal_of, proof_of, services_of
+from opsjobs.api.request import principal_of, proof_of
+from opsjobs.api.services import services_of
 from opsjobs.clock import Clock
-from opsjobs.model.access import Principal
 from opsjobs.model.errors import Refusal, TooMany, Unavailable
 from opsjobs.telemetry.logs import log
+from opsjobs.api.rate_limits import Streams
 
-RETRY_AFTER_SECONDS = 5
 PATIENCE_SECONDS = 15.0
 RETRY_SECONDS = 1.0
 JITTER = 0.2
@@ -90,32 +88,6 @@ def reauth_of(request: Request, still: Callable[[], object]) -> StreamReauth:
         still()
 
     return StreamReauth(ask, services.clock, every_seconds=services.limits.stream_reauth_seconds)
-
-
-class Streams:
-    """Open streams and downloads of this process by caller: at most `most` each; 0: no limit."""
-
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._open: Counter[tuple[str, str]] = Counter()
-
-    @contextmanager
-    def one_of(self, caller: Principal) -> Iterator[None]:
-        """Count one stream or download while the context is open. Raises TooMany."""
-        who = (caller.kind, caller.name)
-        if self._most and self._open[who] >= self._most:
-            detail = (
-                f"{caller.name} has {self._most} streams and downloads open, which is the limit "
-                "(OPSJOBS_STREAMS_PER_CALLER). Close one of them first."
-            )
-            raise TooMany("too_many_streams", detail, retry_after_seconds=RETRY_AFTER_SECONDS)
-        self._open[who] += 1
-        try:
-            yield
-        finally:
-            self._open[who] -= 1
-            if not self._open[who]:
-                del self._open[who]
 
 
 class Download(StreamingResponse):

@@ -16,7 +16,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from opsjobs.api.problems import Problem, not_allowed
-from opsjobs.api.request import route_path, under_prefix
+from opsjobs.api.paths import route_path, under_prefix
 from opsjobs.telemetry import trace_context, tracing
 from opsjobs.telemetry.metrics import Metrics
 from opsjobs.telemetry.logs import bound, log

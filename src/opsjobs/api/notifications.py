@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse, Response
 from opsjobs.api.authorization import Within, requires
 from opsjobs.api.http import page_of, render_page
 from opsjobs.api.job_checks import check_notify, check_rules
-from opsjobs.api.request import ServicesDep, services_of
+from opsjobs.api.services import ServicesDep, services_of
 from opsjobs.api.schemas.notifications import (
     NotificationDefaultOut,
     NotificationTestOut,

@@ -17,7 +17,7 @@ from opsjobs.api.authentication import OPEN_ROUTES
 from opsjobs.api.authorization import Permission
 from opsjobs.api.http import REQUIRED
 from opsjobs.api.problems import MEDIA_TYPE
-from opsjobs.api.request import PREFIX
+from opsjobs.api.paths import PREFIX
 
 _ERROR = {
     "type": "object",

@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse, Response
 
 from opsjobs.api.authorization import ExecutionDep, Within, load_execution, requires
 from opsjobs.api.output_query import OutputQuery
-from opsjobs.api.request import ServicesDep
+from opsjobs.api.services import ServicesDep
 from opsjobs.api.schemas.executions import LineWindowOut
 from opsjobs.model.execution import moment
 from opsjobs.store.output_lines import OutputLine, OutputPart

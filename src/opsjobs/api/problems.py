@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 from starlette.types import Scope
 
-from opsjobs.api.request import route_path
+from opsjobs.api.paths import route_path
 from opsjobs.model.action import KINDS
 from opsjobs.model.api_model import snake_case
 from opsjobs.model.errors import (

@@ -1,6 +1,6 @@
 """Rate limits per caller, and per client address for requests without a valid token.
 
-They are token buckets in the memory of this process and need no Redis. A request is counted before
+Also the limit of streams and downloads per caller. They are token buckets in the memory of this process and need no Redis. A request is counted before
 its body is read and before any look-up. A caller with a valid token is not counted by address,
 whatever others send from the same address. Therefore its token is verified even if the address is
 over its limit; then only a few tokens at a time.
@@ -210,6 +210,35 @@ class UnauthenticatedLimiter:
             "(OPSJOBS_UNAUTHENTICATED_RATE_LIMIT). Send a valid token, or fewer requests."
         )
         return TooMany("too_many_requests", detail, retry_after_seconds=math.ceil(early))
+
+
+STREAM_RETRY_SECONDS = 5
+
+
+class Streams:
+    """Open streams and downloads of this process by caller: at most `most` each; 0: no limit."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._open: Counter[tuple[str, str]] = Counter()
+
+    @contextmanager
+    def one_of(self, caller: Principal) -> Iterator[None]:
+        """Count one stream or download while the context is open. Raises TooMany."""
+        who = (caller.kind, caller.name)
+        if self._most and self._open[who] >= self._most:
+            detail = (
+                f"{caller.name} has {self._most} streams and downloads open, which is the limit "
+                "(OPSJOBS_STREAMS_PER_CALLER). Close one of them first."
+            )
+            raise TooMany("too_many_streams", detail, retry_after_seconds=STREAM_RETRY_SECONDS)
+        self._open[who] += 1
+        try:
+            yield
+        finally:
+            self._open[who] -= 1
+            if not self._open[who]:
+                del self._open[who]
 
 
 @contextmanager

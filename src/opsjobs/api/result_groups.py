@@ -10,7 +10,8 @@ from starlette.responses import JSONResponse, Response
 from opsjobs.api.authorization import ExecutionDep, Within, admitted, read_execution, requires
 from opsjobs.api.execution_answers import render_execution, render_result_group
 from opsjobs.api.http import page_of, render_page
-from opsjobs.api.request import ServicesDep, principal_of
+from opsjobs.api.request import principal_of
+from opsjobs.api.services import ServicesDep
 from opsjobs.api.schemas.executions import BaselineOut, ResultGroupPageOut, TargetRunPageOut
 from opsjobs.api.schemas.responses import PAGED
 from opsjobs.model import text_patterns

@@ -9,7 +9,7 @@ from pydantic import Field, StringConstraints
 from starlette.responses import JSONResponse, Response
 
 from opsjobs.api.authorization import Within, requires
-from opsjobs.api.request import ServicesDep
+from opsjobs.api.services import ServicesDep
 from opsjobs.api.schemas.safety import SafetyCheckOut, SafetyRulesOut
 from opsjobs.model.api_model import ApiModel
 from opsjobs.model.errors import Conflict

@@ -18,7 +18,7 @@ from pydantic import Field, model_validator
 from starlette.responses import JSONResponse, Response
 
 from opsjobs.api.authorization import Within, load_schedule, reach, requires
-from opsjobs.api.request import ServicesDep
+from opsjobs.api.services import ServicesDep
 from opsjobs.api.schemas.schedules import ForecastOut, SchedulePreviewOut, UpcomingMomentsOut
 from opsjobs.engine.firing.upcoming_moments import PERIOD_MAX
 from opsjobs.model.api_model import ApiModel, Moment, read_instant

@@ -40,7 +40,9 @@ from opsjobs.api.http import (
 from opsjobs.api.job_checks import check_notify
 from opsjobs.api.launches import Prefer, render_launch
 from opsjobs.api.quotas import check_open
-from opsjobs.api.request import ServicesDep, build_location, principal_of, services_of, triggered_by
+from opsjobs.api.request import principal_of, triggered_by
+from opsjobs.api.paths import build_location
+from opsjobs.api.services import ServicesDep, services_of
 from opsjobs.api.schemas.executions import ExecutionOut
 from opsjobs.api.schemas.responses import CREATED_VERSION, LAUNCHED, PAGED, VERSIONED
 from opsjobs.api.schemas.schedules import (

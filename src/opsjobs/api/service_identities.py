@@ -16,7 +16,8 @@ from opsjobs.api.authorization import (
     requires,
 )
 from opsjobs.api.http import Idempotent, render_created
-from opsjobs.api.request import ServicesDep, principal_of
+from opsjobs.api.request import principal_of
+from opsjobs.api.services import ServicesDep
 from opsjobs.api.resource import Resource
 from opsjobs.api.schemas.access import ServiceOut, ServicePageOut
 from opsjobs.api.schemas.responses import CREATED

@@ -11,13 +11,8 @@ from starlette.responses import JSONResponse, Response
 
 from opsjobs.api.authorization import check_confirmed, check_permission, requires_a_token
 from opsjobs.api.cookies import READING, CookiePolicy, check_same_origin
-from opsjobs.api.request import (
-    ServicesDep,
-    browser_client,
-    principal_of,
-    services_of,
-    session_of,
-)
+from opsjobs.api.request import browser_client, principal_of, session_of
+from opsjobs.api.services import ServicesDep, services_of
 from opsjobs.api.schemas.access import LoginCodeOut, LoginListOut, LoginMethodsOut, MeOut
 from opsjobs.identity.passwords import CHARACTERS_MAX
 from opsjobs.model.access import PERMISSIONS, Principal, PrincipalKind

@@ -13,9 +13,10 @@ from starlette.types import Receive, Scope, Send
 
 from opsjobs.api.connections import DROP
 from opsjobs.api.follower import Followers
-from opsjobs.api.long_lived import Streams
+from opsjobs.api.rate_limits import Streams
 from opsjobs.api.problems import Problem
-from opsjobs.api.request import principal_of, services_of
+from opsjobs.api.request import principal_of
+from opsjobs.api.services import services_of
 from opsjobs.model.errors import Refusal, TooMany, Unavailable
 from opsjobs.task_cancellation import ended
 from opsjobs.telemetry.metrics import Metrics

@@ -12,7 +12,7 @@ from starlette.responses import JSONResponse, Response
 
 from opsjobs import __version__
 from opsjobs.api.authorization import Within, reach, requires
-from opsjobs.api.request import ServicesDep
+from opsjobs.api.services import ServicesDep
 from opsjobs.api.schemas.responses import TEXT, UNAVAILABLE
 from opsjobs.api.schemas.system import (
     HealthOut,
@@ -23,7 +23,7 @@ from opsjobs.api.schemas.system import (
     VersionOut,
     WorkerListOut,
 )
-from opsjobs.composition import Services
+from opsjobs.composition.services import Services
 from opsjobs.engine.notification.receivers import SERVICE
 from opsjobs.model.errors import Unavailable
 from opsjobs.model.execution import moment

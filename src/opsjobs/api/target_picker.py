@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse, Response
 
 from opsjobs.api.authorization import Within, bounds, reach, requires
 from opsjobs.api.http import page_of, render_page
-from opsjobs.api.request import ServicesDep
+from opsjobs.api.services import ServicesDep
 from opsjobs.api.schemas.responses import PAGED
 from opsjobs.api.schemas.targets import LabelCountsOut, ResolvedPageOut
 from opsjobs.engine.launching.selection_preview import preview_selection

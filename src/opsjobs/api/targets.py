@@ -12,7 +12,8 @@ from starlette.responses import JSONResponse, Response
 from opsjobs.api.actions import FIELDS, Actions
 from opsjobs.api.authorization import Within, admitted, bounds, check_permission, reach, requires
 from opsjobs.api.http import Idempotent, page_of, render_created, render_page, render_replayed
-from opsjobs.api.request import ServicesDep, principal_of, services_of
+from opsjobs.api.request import principal_of
+from opsjobs.api.services import ServicesDep, services_of
 from opsjobs.api.schemas.executions import TargetPastRunPageOut
 from opsjobs.api.schemas.responses import CREATED, PAGED, REPLAYABLE
 from opsjobs.api.schemas.targets import (

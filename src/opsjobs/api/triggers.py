@@ -21,7 +21,8 @@ from opsjobs.api.authorization import (
     requires,
 )
 from opsjobs.api.http import Idempotent, page_of, render_page, render_replayed
-from opsjobs.api.request import ServicesDep, build_location, services_of
+from opsjobs.api.paths import build_location
+from opsjobs.api.services import ServicesDep, services_of
 from opsjobs.api.schemas.responses import CREATED, PAGED
 from opsjobs.api.schemas.triggers import (
     NewTriggerOut,

@@ -17,7 +17,8 @@ from opsjobs.api.authorization import (
     requires_a_token,
 )
 from opsjobs.api.http import Idempotent, render_created
-from opsjobs.api.request import ServicesDep, principal_of, proof_of
+from opsjobs.api.request import principal_of, proof_of
+from opsjobs.api.services import ServicesDep
 from opsjobs.api.resource import Resource
 from opsjobs.api.schemas.access import TokensOut, UserOut, UserPageOut
 from opsjobs.api.schemas.responses import CREATED

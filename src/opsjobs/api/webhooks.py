@@ -13,7 +13,9 @@ from starlette.responses import JSONResponse, Response
 from opsjobs.api.actions import FIELDS, Actions
 from opsjobs.api.authorization import Within, owner, permission_of, requires
 from opsjobs.api.http import Idempotent, page_of, render_page, render_replayed
-from opsjobs.api.request import ServicesDep, build_location, principal_of, services_of
+from opsjobs.api.request import principal_of
+from opsjobs.api.paths import build_location
+from opsjobs.api.services import ServicesDep, services_of
 from opsjobs.api.schemas.responses import CREATED, PAGED
 from opsjobs.api.schemas.webhooks import (
     DeliveryOut,

@@ -12,20 +12,17 @@ from typing import Any
 
 from opsjobs.bus import Bus
 from opsjobs.clock import Clock, SystemClock
-from opsjobs.composition.authentication import (
-    Authentication,
-    build_authentication,
-    build_identity_store,
-)
+from opsjobs.composition.authentication import build_authentication, build_identity_store
+from opsjobs.identity.authentication import Authentication
 from opsjobs.composition.late_sessions import ConnectionCounts, LateSessions
 from opsjobs.composition.notifications import build_notifications
 from opsjobs.composition.platform import (
-    Integrations,
     build_integrations,
     build_inventory,
     build_platform_users,
     build_target_service,
 )
+from opsjobs.integrations.services.connected import Integrations
 from opsjobs.engine.background.event_publisher import EventPublisher
 from opsjobs.engine.background.execution_meter import ExecutionMeter
 from opsjobs.engine.background.inspection import INSPECTION_SECONDS, Inspection
@@ -113,143 +110,10 @@ from opsjobs.store.workers import Workers
 from opsjobs.telemetry.metrics import Metrics
 from opsjobs.telemetry.logs import log
 from opsjobs.wakeup import Notifier
+from opsjobs.composition.services import Limits, Services
 
 # Connections to PostgreSQL that one API process may hold.
 API_CONNECTIONS = 10
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """Limits that the API enforces on callers, and whether its docs page is served."""
-
-    max_actions: int
-    body_bytes: int
-    docs: bool
-    file_bytes: int = 1 << 30
-    max_attempts: int = 11
-    trusted_proxies: tuple[Network, ...] = ()
-    requests_a_second: int = 500
-    unauthenticated_a_second: int = 50
-    streams_a_caller: int = 100
-    stream_reauth_seconds: float = 15.0
-    download_seconds: float = 3_600.0
-    output_bytes: int = 10 << 20
-    wait_seconds: float = 7 * 86_400.0
-    open_executions: int = 2_000
-    files_bytes: int = 100 << 30
-    files_a_caller_bytes: int = 10 << 30
-    plain_cookies: bool = True
-    """Accept cookies over plain http from other machines, too."""
-
-
-@dataclass(frozen=True)
-class Services:
-    """The services of one process, each built once."""
-
-    clock: Clock
-    metrics: Metrics
-    loop_lag: LoopLagMonitor
-    limits: Limits
-    database: Database
-    system_status: SystemStatus
-    statistics: Statistics
-    jobs: Jobs
-    vault: Vault
-    keys: KeyRotation
-    inventory: TargetInventory
-    platform_users: PlatformUsers
-    authentication: Authentication
-    executions: Executions
-    overview: ExecutionOverview
-    output_lines: LineReader
-    result_groups: ResultGroups
-    execution_log: ExecutionLog
-    contents: Contents
-    files: Files
-    artifacts: Artifacts
-    outbox: Outbox
-    event_feed: EventFeed
-    event_builder: EventBuilder
-    deliveries: Deliveries
-    delivery_log: DeliveryLog
-    webhooks: Webhooks
-    webhook_client: WebhookClient
-    event_visibility: EventVisibility
-    ledger: Ledger
-    workers: Workers
-    circuits: CircuitStore
-    groups: Groups
-    calendars: Calendars
-    imports: Imports
-    target_history: TargetHistory
-    shell_owners: ShellOwners
-    sessions: Sessions
-    external_secrets: ExternalSecrets
-    bus: Bus
-    notifier: Notifier
-    judges: JudgePool | None
-    launcher: Launcher
-    retries: RetryService
-    job_authorization: JobAuthorization
-    dead_letters: DeadLetters
-    approvals: Approvals
-    approval_service: ApprovalService
-    schedules: Schedules
-    firings: Firings
-    triggers: Triggers
-    job_triggers: JobTriggers
-    trigger_calls: TriggerCalls
-    schedule_overview: ScheduleOverview
-    forecasts: Forecasts
-    moment_list: MomentList
-    audit_log: AuditLog
-    seals: Seals
-    inspection: Inspection
-    integrations: Integrations
-    integration_reporter: IntegrationReporter
-    notifications: Notifications
-    notification_channels: NotificationChannels
-    notification_planner: NotificationPlanner
-    outgoing_deliveries: OutgoingDeliveries
-    audit_feed: AuditFeed
-
-    @property
-    def webhook_destination(self) -> WebhookDestination:
-        """The destination of deliveries to webhooks."""
-        standing = self.identities.standing
-        return WebhookDestination(self.webhooks, self.webhook_client, self.clock, standing)
-
-    @property
-    def identities(self) -> IdentityStore:
-        """The identities: users, services, API keys and logins."""
-        return self.authentication.identities
-
-    @property
-    def safety_service(self) -> SafetyService | None:
-        """The safety check; None if it is off."""
-        return self.launcher.safety
-
-    async def open(self) -> None:
-        """Start background work; do not wait for PostgreSQL or Redis."""
-        await self.database.open()
-        self.loop_lag.start()
-        await self.bus.open()
-        self.notifier.start()
-
-    async def close(self) -> None:
-        """Close everything, in bounded time."""
-        await self.loop_lag.stop()
-        await asyncio.to_thread(self.notifier.stop)
-        if self.judges is not None:
-            await asyncio.to_thread(self.judges.close)
-        await self.bus.close()
-        await self.sessions.close()
-        await self.authentication.close()
-        await self.external_secrets.close()
-        await self.webhook_client.close()
-        await self.integration_reporter.withdraw()
-        await self.integrations.close()
-        await self.database.close()
 
 
 def build(

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from opsjobs.clock import Clock
-from opsjobs.composition.platform import Integrations
+from opsjobs.integrations.services.connected import Integrations
 from opsjobs.identity.authenticator import Authenticator
 from opsjobs.identity.cookie_logins import CookieLogins
 from opsjobs.identity.id_tokens import IdTokens
@@ -25,46 +23,13 @@ from opsjobs.settings import IdentitySettings, Settings
 from opsjobs.store.identities import IdentityStore
 from opsjobs.store.identities.sessions import LockoutPolicy
 from opsjobs.store.transaction import Database
+from opsjobs.identity.authentication import Authentication, SingleSignOn
+from opsjobs.composition.paths import CONSOLE, OIDC_CALLBACK, OIDC_LOGIN
 
-API = "/api/v1"
-OIDC_LOGIN = f"{API}/auth/oidc"
-"""The path at which a browser begins a login at the OpenID Connect provider."""
-OIDC_CALLBACK = f"{OIDC_LOGIN}/callback"
-CONSOLE = "/console/"
 ATTEMPTS_OF_ADDRESS = 5
 """Login attempts from one address, as a multiple of those for one name."""
 ATTEMPTS_EVERYWHERE = 10
 """Login attempts for one name from all addresses, as a multiple of those from one."""
-
-
-@dataclass(frozen=True)
-class SingleSignOn:
-    """Logins at the OpenID Connect provider, with the text and the address of their button."""
-
-    logins: OidcLogins
-    label: str
-    url: str
-
-
-@dataclass(frozen=True)
-class Authentication:
-    """Authentication: `authenticator` for requests, `logins` and `passwords` for local users.
-
-    `cookie_logins`: logins of browsers. `single_sign_on`: those at the OpenID Connect provider, if
-    they are set up.
-    """
-
-    identities: IdentityStore
-    authenticator: Authenticator
-    logins: LoginService
-    cookie_logins: CookieLogins
-    passwords: Passwords
-    http: JsonClient
-    single_sign_on: SingleSignOn | None = None
-
-    async def close(self) -> None:
-        """Close the connections to issuers and the Auth Service."""
-        await self.http.close()
 
 
 def build_identity_store(settings: Settings, database: Database, clock: Clock) -> IdentityStore:

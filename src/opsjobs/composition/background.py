@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 
-from opsjobs.composition import Services
+from opsjobs.composition.services import Services
 from opsjobs.composition.deliveries import destinations, sources
 from opsjobs.engine.background.housekeeping import (
     HOUSEKEEPING,

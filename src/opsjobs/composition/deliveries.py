@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
-from opsjobs.composition import Services
+from opsjobs.composition.services import Services
 from opsjobs.engine.background.audit_forwarding import AuditDestination, AuditSource
 from opsjobs.engine.delivery.event_source import EventSource
 from opsjobs.engine.delivery.intake import DeliveryIntake

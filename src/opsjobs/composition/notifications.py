@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from opsjobs.clock import Clock
-from opsjobs.composition.platform import ConnectedService, Integrations
+from opsjobs.integrations.services.connected import ConnectedService, Integrations
 from opsjobs.engine.notification.channels import (
     NO_MAIL_SERVER,
     NO_SERVICE,

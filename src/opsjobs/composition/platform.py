@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import partial
 
 from opsjobs.clock import Clock
@@ -17,7 +16,7 @@ from opsjobs.integrations.services.authorization import (
     StaticHeader,
 )
 from opsjobs.integrations.services.client import ServiceClient, ServiceOptions, request_token
-from opsjobs.integrations.services.health import IntegrationStatus, ServiceHealth
+from opsjobs.integrations.services.health import ServiceHealth
 from opsjobs.integrations.services.profile import Profile, ProfileError, load_profile
 from opsjobs.integrations.services.targets import TargetService
 from opsjobs.integrations.services.users import UserService
@@ -30,6 +29,7 @@ from opsjobs.store.target_mirror import TargetMirror
 from opsjobs.store.transaction import Database
 from opsjobs.store.vault.credentials import Vault
 from opsjobs.telemetry.metrics import Metrics
+from opsjobs.integrations.services.connected import ConnectedService, Integrations
 
 _SECTIONS = {
     "TARGET": "targets",
@@ -39,34 +39,6 @@ _SECTIONS = {
     "AUDIT": "audit",
 }
 """The section of a profile for each service."""
-
-
-@dataclass(frozen=True, slots=True)
-class ConnectedService:
-    """A service that the settings name: its client, and the profile that describes it."""
-
-    client: ServiceClient
-    profile: Profile
-
-
-@dataclass(frozen=True)
-class Integrations:
-    """The platform's services that are connected, by name (TARGET, USER, AUTH)."""
-
-    connected: Mapping[str, ConnectedService]
-
-    def get(self, name: str) -> ConnectedService | None:
-        """Return a service; None if its built-in replacement is used."""
-        return self.connected.get(name)
-
-    def statuses(self) -> list[IntegrationStatus]:
-        """Return the state of each connected service as this process sees it."""
-        return [service.client.health.status() for service in self.connected.values()]
-
-    async def close(self) -> None:
-        """Close the connections."""
-        for service in self.connected.values():
-            await service.client.close()
 
 
 def build_integrations(settings: Settings, clock: Clock, metrics: Metrics) -> Integrations:

@@ -6,7 +6,6 @@ import os
 import socket
 
 from opsjobs.composition import (
-    Services,
     build,
     build_event_publisher,
     build_firing_service,
@@ -14,6 +13,7 @@ from opsjobs.composition import (
     build_integration_loop,
     build_rescuer,
 )
+from opsjobs.composition.services import Services
 from opsjobs.composition.background import build_housekeeping_loop, build_retention_loop
 from opsjobs.composition.deliveries import build_delivery
 from opsjobs.composition.liveness import Liveness, serve_metrics
