@@ -17,7 +17,7 @@ from opsjobs.model.schedule.draft import ScheduleDraft
 from opsjobs.model.target import Target
 from opsjobs.model.selection import SelectionDraft
 from opsjobs.store.scheduling.calendars import Calendars
-from opsjobs.store.scheduling.due_firings import ClosedReason
+from opsjobs.store.scheduling.schedule_rows import ClosedReason
 from opsjobs.store.scheduling.schedule_rows import StoredSchedule
 from opsjobs.store.transaction import Connection, Database
 

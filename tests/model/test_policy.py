@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from opsjobs.model.execution import ErrorCode
 from opsjobs.model.policy import Policy, amount_of
-from opsjobs.model.action import CHECK_KEY
+from opsjobs.model.action_base import CHECK_KEY
 from opsjobs.model.retry import NEVER, RetryPolicy
 
 

@@ -32,7 +32,8 @@ from opsjobs.engine.background.rescuer import Rescuer
 from opsjobs.engine.delivery.webhooks import WebhookDestination
 from opsjobs.engine.event_builder import EventBuilder
 from opsjobs.engine.event_visibility import EventVisibility
-from opsjobs.engine.firing.firing import FiringService, Triggers
+from opsjobs.engine.firing.firing import FiringService
+from opsjobs.engine.firing.triggers import Triggers
 from opsjobs.engine.firing.firing_launch_prep import FiringPreparer
 from opsjobs.engine.firing.forecast import Forecasts
 from opsjobs.engine.firing.upcoming_moments import MomentList

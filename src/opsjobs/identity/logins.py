@@ -10,7 +10,7 @@ from opsjobs.identity.passwords import Passwords
 from opsjobs.model.errors import Unauthorised
 from opsjobs.store.identities import IdentityStore
 from opsjobs.store.identities.sessions import REFRESH_CHARACTERS_MAX, SessionLogin
-from opsjobs.store.identities.users import Known
+from opsjobs.store.identities.session_owner import Known
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,7 @@ from typing import Any
 
 from opsjobs.model.access import UNBOUNDED, Principal, Reach, Scope, labels_of
 from opsjobs.model.errors import FieldError, Forbidden
-from opsjobs.model.local_transport import refuse_scoped
-from opsjobs.model.target import Target, Transport
+from opsjobs.model.target import LOCAL_REASON, Target, Transport
 from opsjobs.model.selection import Requirement
 
 
@@ -104,6 +103,15 @@ class Bounds:
 
 
 NO_BOUNDS = Bounds()
+
+
+def refuse_scoped(name: str) -> Forbidden:
+    """Describe why a caller with a scope may not run anything on this target."""
+    detail = (
+        f"{name} has transport: local, which is refused within a scope. {LOCAL_REASON} Select "
+        "others."
+    )
+    return Forbidden("out_of_reach", detail)
 
 
 def out_of_sight() -> Forbidden:

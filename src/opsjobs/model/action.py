@@ -367,6 +367,3 @@ CheckAction = Annotated[
     ),
 ]
 """A check after a wave: a command or a script."""
-
-CHECK_KEY = "gate-check"
-"""The key of the check after a wave, in the plan of an execution."""

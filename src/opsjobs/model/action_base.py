@@ -212,3 +212,7 @@ class FrozenRunningAction(FrozenAction, RunningAction):
     """An action of an execution that starts a program on the target."""
 
     become: FrozenBecome | None = None
+
+
+CHECK_KEY = "gate-check"
+"""The key of the check after a wave, in the plan of an execution."""

@@ -5,11 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from opsjobs.model.errors import FieldError, Forbidden, Invalid
-from opsjobs.model.target import Target, Transport
-
-_REASON = (
-    "Its commands run as the worker's user, who can read the keys and tokens of this installation."
-)
+from opsjobs.model.target import LOCAL_REASON, Target, Transport
 
 
 def check_written(
@@ -22,7 +18,7 @@ def check_written(
         return
     if not everywhere:
         detail = (
-            f"transport: local is refused within a scope. {_REASON} Use ssh, or ask an "
+            f"transport: local is refused within a scope. {LOCAL_REASON} Use ssh, or ask an "
             "administrator without a scope."
         )
         raise Forbidden(
@@ -30,8 +26,8 @@ def check_written(
         )
     if transport is Transport.LOCAL and not allowed:
         detail = (
-            f"transport: local is off. {_REASON} Use ssh, or set OPSJOBS_LOCAL_TRANSPORT=on for "
-            "the API and the workers."
+            f"transport: local is off. {LOCAL_REASON} Use ssh, or set OPSJOBS_LOCAL_TRANSPORT=on "
+            "for the API and the workers."
         )
         raise Invalid(
             "local_transport_off",
@@ -58,11 +54,3 @@ def check_launched(targets: Iterable[Target], *, allowed: bool) -> None:
             detail,
             errors=[FieldError("/targets", detail, "local_transport_off")],
         )
-
-
-def refuse_scoped(name: str) -> Forbidden:
-    """Describe why a caller with a scope may not run anything on this target."""
-    detail = (
-        f"{name} has transport: local, which is refused within a scope. {_REASON} Select others."
-    )
-    return Forbidden("out_of_reach", detail)

@@ -26,7 +26,7 @@ from opsjobs.model.retry import RetryPolicy
 from opsjobs.model.target import Target
 from opsjobs.model.naming import Name
 from opsjobs.model.validation_errors import fault
-from opsjobs.model.action import CHECK_KEY
+from opsjobs.model.action_base import CHECK_KEY
 
 _SHARE = re.compile(r"(\d{1,3})(?:\.(\d{1,3}))?%")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 
 
@@ -46,3 +47,10 @@ class JobSecret:
 def is_secret(value: object) -> bool:
     """Return True if a parameter's value must not be shown."""
     return isinstance(value, Secret | JobSecret)
+
+
+def digest(token: str) -> bytes:
+    """Return the hash by which a token, a cookie or a code is stored.
+
+    A plain hash is enough: each is 256 random bits, not a chosen word."""
+    return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()

@@ -32,6 +32,12 @@ class Transport(StrEnum):
     LOCAL = "local"
 
 
+LOCAL_REASON = (
+    "Its commands run as the worker's user, who can read the keys and tokens of this installation."
+)
+"""Why transport local is refused to some callers, in their errors."""
+
+
 class HostKeyPolicy(StrEnum):
     """The rule by which a host key is trusted.
 

@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from opsjobs import failpoints
-from opsjobs.engine.firing.firing_launch_prep import FiringPreparer, defer, end_refused, order_of
+from opsjobs.engine.firing.firing_launch_prep import FiringPreparer, defer, end_refused
+from opsjobs.engine.firing.triggers import order_of
 from opsjobs.engine.launching.launch import Launched, Launcher
 from opsjobs.engine.loop import Counts
 from opsjobs.model.access import IdentityKind
@@ -327,51 +328,6 @@ def _unwrap_outage(failed: ExceptionGroup[Exception]) -> Exception:
     while isinstance(first, ExceptionGroup):
         first = first.exceptions[0]
     return first
-
-
-class Triggers:
-    """Launch the job of a schedule on request."""
-
-    def __init__(
-        self, firings: Firings, schedules: Schedules, jobs: Jobs, launcher: Launcher
-    ) -> None:
-        self._firings = firings
-        self._schedules = schedules
-        self._jobs = jobs
-        self._launcher = launcher
-
-    async def trigger(
-        self,
-        ref: str,
-        *,
-        triggered_by: TriggeredBy,
-        requested_by: str,
-        requested_by_kind: IdentityKind,
-        bounds: Bounds = NO_BOUNDS,
-        reason: str | None = None,
-        override: str | None = None,
-        idem: IdempotentRequest | None = None,
-    ) -> Launched:
-        """Launch the schedule's job now, regardless of its calendars and its overlap.
-
-        It is launched even if the schedule is paused, and is not counted by `max_firings`.
-        Raises NotFound, and the exceptions of a launch.
-        """
-        schedule = await self._schedules.get(ref)
-        job = (await self._jobs.get(str(schedule.job_id))).job
-        order = replace(order_of(job, schedule), bounds=bounds, override=override)
-        order = order if reason is None else replace(order, reason=f"{order.reason}: {reason}")
-        new = await self._launcher.prepare(
-            order,
-            triggered_by=triggered_by,
-            requested_by=requested_by,
-            requested_by_kind=requested_by_kind,
-        )
-
-        async def record(connection: Connection, execution: Execution) -> None:
-            await self._firings.record_trigger(connection, schedule, execution)
-
-        return await self._launcher.start(new, idem, also=record)
 
 
 class StandIn:

@@ -31,6 +31,7 @@ from opsjobs.telemetry import trace_context, tracing
 from opsjobs.telemetry.metrics import Metrics
 from opsjobs.telemetry.logs import log
 from opsjobs.telemetry.tracing import SpanKind
+from opsjobs.engine.firing.triggers import order_of
 
 PREPARE_SECONDS = 10.0
 """Time limit for preparing the firings of one transaction, well within their claim."""
@@ -208,23 +209,6 @@ class FiringPreparer:
         if len(self._jobs_cached) > JOBS_CACHED:
             self._jobs_cached.popitem(last=False)
         return job
-
-
-def order_of(job: Job, schedule: StoredSchedule) -> LaunchOrder:
-    """Return the launch order of a schedule for its job."""
-    definition = job.definition
-    return LaunchOrder(
-        definition.actions,
-        definition.targets,
-        definition.policy,
-        definition.name,
-        job.id,
-        job.version,
-        reason=f"schedule {schedule.name}",
-        parameters=schedule.definition.parameters,
-        declared=definition.parameters,
-        tags=definition.tags,
-    )
 
 
 def end_refused(ready: ReadyFiring, refusal: Refusal) -> FiringEnd:

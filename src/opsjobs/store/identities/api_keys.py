@@ -13,6 +13,7 @@ from typing import Any
 from psycopg import errors
 from psycopg.types.json import Jsonb
 
+from opsjobs.model.secret import digest
 from opsjobs.clock import Clock, SystemClock, uuid7
 from opsjobs.model.access import Principal, PrincipalKind, Role
 from opsjobs.model.errors import Conflict, FieldError, Invalid, NotFound, Unavailable
@@ -252,11 +253,11 @@ class ApiKeys(ABC):
         (including before the first migration) and Invalid.
         """
         _check(role, token)
-        values = [uuid7(self._clock.now()), name, _digest(token), role]
+        values = [uuid7(self._clock.now()), name, digest(token), role]
         try:
             await self._ensure(_ENSURE, values, role)
         except errors.UniqueViolation:
-            await self._ensure(_RAISE, [role, _digest(token), role], role)
+            await self._ensure(_RAISE, [role, digest(token), role], role)
         except (errors.UndefinedTable, errors.UndefinedColumn):
             raise Unavailable(
                 "The database has no tables yet, or older ones: run `opsjobs db upgrade`."
@@ -275,7 +276,7 @@ class ApiKeys(ABC):
         """Return the principal of a token; None if unknown or expired, or its user disabled."""
         if not token or len(token) > TOKEN_CHARACTERS_MAX:
             return None
-        return await self.by_hash(_digest(token))
+        return await self.by_hash(digest(token))
 
     async def by_hash(self, token_sha256: bytes) -> Principal | None:
         """Return the principal of the token with this hash, as `by_token`."""
@@ -347,7 +348,7 @@ class ApiKeys(ABC):
         values = {
             "uuid": uuid7(self._clock.now()),
             "name": new.name,
-            "digest": _digest(token),
+            "digest": digest(token),
             "role": new.role,
             "grants": None if new.role is not None else Jsonb(list(new.grants)),
             "expires_at": new.expires_at,
@@ -365,11 +366,6 @@ class ApiKeys(ABC):
 def new_token() -> str:
     """Return a new token: `opsc_` and 32 random bytes in base64url."""
     return TOKEN_PREFIX + secrets.token_urlsafe(TOKEN_BYTES)
-
-
-def _digest(token: str) -> bytes:
-    # A plain hash is enough: a token is 256 random bits, not a chosen word.
-    return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
 
 
 def _check(role: str, token: str) -> None:

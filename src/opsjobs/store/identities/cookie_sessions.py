@@ -31,6 +31,7 @@ from opsjobs.store.identities.sessions import (
     check_still_proven,
 )
 from opsjobs.store.transaction import Connection, Database
+from opsjobs.model.secret import digest
 
 COOKIE_PREFIX = "opss_"
 COOKIE_CHARACTERS_MAX = 200
@@ -462,11 +463,6 @@ async def _record_by(
     acting = replace(audit.actor(), name=owner.name, kind=owner.thing, person=owner.person)
     with audit.acting(acting):
         await audit.record(connection, action, owner.thing, owner.id, owner.name, reason=reason)
-
-
-def digest(text: str) -> bytes:
-    """Return the hash by which a cookie or a code is stored: each is 256 random bits."""
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
 
 
 def _ended() -> Unauthorised:

@@ -9,7 +9,7 @@ from enum import StrEnum
 from uuid import UUID
 
 from opsjobs.model.addresses import origin
-from opsjobs.store.identities.cookie_sessions import digest
+from opsjobs.model.secret import digest
 from opsjobs.store.transaction import Database
 
 LOGIN_COOKIE_PREFIX = "opsl_"

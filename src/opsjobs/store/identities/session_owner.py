@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
+from uuid import UUID
 
 from psycopg.types.json import Jsonb
 
@@ -13,6 +14,17 @@ from opsjobs.model.grants import scope_text
 
 CONFIRMED_SECONDS = 600
 """Time after a login, or a confirmation, in which sensitive changes need no new proof."""
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """The data of a user that a login needs."""
+
+    id: int
+    uuid: UUID
+    name: str
+    password_hash: str
+    disabled: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,13 +11,14 @@ import secrets
 from dataclasses import dataclass, replace
 from uuid import UUID
 
+from opsjobs.model.secret import digest
 from opsjobs.clock import Clock, uuid7
 from opsjobs.model.access import Principal
 from opsjobs.model.addresses import origin
 from opsjobs.model.errors import TooMany, Unauthorised
 from opsjobs.model.grants import principal_of
 from opsjobs.store import audit
-from opsjobs.store.identities.users import Known
+from opsjobs.store.identities.session_owner import Known
 from opsjobs.store.transaction import Connection, Database
 
 REFRESH_PREFIX = "opsr_"
@@ -111,7 +112,7 @@ class LoginSessions:
         """
         stolen = False
         async with self._database.transaction() as connection:
-            row = await (await connection.execute(_TAKE, [_digest(token)])).fetchone()
+            row = await (await connection.execute(_TAKE, [digest(token)])).fetchone()
             if row is None or not row["good"]:
                 raise _ended()
             if row["used"]:
@@ -124,7 +125,7 @@ class LoginSessions:
             else:
                 await connection.execute(
                     "update refresh_tokens set used_at = opsjobs_now() where token_sha256 = %s",
-                    [_digest(token)],
+                    [digest(token)],
                 )
                 await connection.execute(
                     "update sessions set last_used_at = opsjobs_now() where id = %s",
@@ -148,7 +149,7 @@ class LoginSessions:
     async def end_by_token(self, token: str) -> None:
         """Log out by the login's refresh token; an unknown one ends nothing."""
         query = "select session_id from refresh_tokens where token_sha256 = %s"
-        row = await self._database.fetch_one(query, [_digest(token)])
+        row = await self._database.fetch_one(query, [digest(token)])
         if row is not None:
             await self.end(row["session_id"])
 
@@ -176,12 +177,8 @@ async def check_still_proven(connection: Connection, user_id: int, password_hash
 
 async def _give(connection: Connection, session: UUID) -> str:
     token = REFRESH_PREFIX + secrets.token_urlsafe(32)
-    await connection.execute(_GIVE, [_digest(token), session])
+    await connection.execute(_GIVE, [digest(token), session])
     return token
-
-
-def _digest(token: str) -> bytes:
-    return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
 
 
 def _ended() -> Unauthorised:

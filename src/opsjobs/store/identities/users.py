@@ -18,6 +18,7 @@ from opsjobs.store.idempotency import Answer, IdempotentRequest
 from opsjobs.store.paging import ListColumn, Listing, Page, PageRequest
 from opsjobs.store.reference import check_basis, check_name_reserved, find, lock, unique_name
 from opsjobs.store.transaction import Connection, Database
+from opsjobs.store.identities.session_owner import Known
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,17 +46,6 @@ class User:
             "updated_at": moment(self.updated_at),
             "last_login_at": moment(self.last_login_at),
         }
-
-
-@dataclass(frozen=True, slots=True)
-class Known:
-    """The data of a user that a login needs."""
-
-    id: int
-    uuid: UUID
-    name: str
-    password_hash: str
-    disabled: bool
 
 
 _SHOWN = (

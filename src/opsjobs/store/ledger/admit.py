@@ -1,10 +1,4 @@
-"""Admission: which waiting runs are ready, and in which turn they are claimed.
-
-Always runs under the locks of the executions. The ready and running runs of an execution stay
-within its window. The i-th ready run of an execution gets the i-th turn from now, so that a small
-execution next to a large one is served within the next turns, in proportion to priority.
-Only runs of open waves are admitted; of a halted execution, only runs that were claimed before;
-none while the execution waits for an exclusive name.
+"""Admit runs: make them ready to be claimed, also after their wait is over.
 
 Runs whose wait is over are sent back to admission, by bounded statements that skip rows locked by
 others. A woken run is still waiting, so no counter changes; the admission that follows takes the
@@ -21,37 +15,7 @@ import psycopg
 from opsjobs.model.errors import Unavailable
 from opsjobs.store.statements import load_statement
 from opsjobs.store.transaction import Database
-
-LOCK = (
-    "select id from job_executions where id = any(%(executions)s::bigint[]) order by id for update"
-)
-
-# Limit of runs that one statement makes ready, so that no commit takes seconds.
-ADMIT_ROWS = 1_000
-
-# 2520 is divisible by 1 to 10, so the step of a turn is a whole number for every priority.
-STEP = 2520
-
-ADMIT = load_statement(__file__, "admit", step=STEP, admit_rows=ADMIT_ROWS)
-
-# After slots became free: send the first parked runs of those targets back to admission.
-UNPARK = """
-with free as (
-  select target_id, slots - used as room from target_slots
-  where target_id = any(%(targets)s::text[]) and slots > used
-), parked as (
-  select run.id from free cross join lateral (
-    select id from target_runs
-    where target_id = free.target_id and status = 'waiting' and waiting_for = 'slot'
-    order by turn limit free.room for update skip locked) run
-)
-update target_runs r set waiting_for = 'admission' from parked
-where r.id = parked.id returning r.execution_id"""
-
-LOCK_SLOTS = (
-    "select 1 from target_slots where target_id = any(%(targets)s::text[]) order by "
-    "target_id for update"
-)
+from opsjobs.store.ledger.admission import ADMIT, LOCK, may_admit_more
 
 
 async def admit_after(database: Database, executions: Sequence[int]) -> dict[str, int]:
@@ -80,11 +44,6 @@ async def admit(database: Database, executions: Sequence[int]) -> dict[str, int]
         if not may_admit_more(part):
             break
     return counts
-
-
-def may_admit_more(counts: Mapping[str, int]) -> bool:
-    """Return True if one ADMIT reached its limit of rows, so that more runs may be left."""
-    return sum(counts.values()) >= ADMIT_ROWS
 
 
 Key = TypeVar("Key")

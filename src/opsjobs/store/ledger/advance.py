@@ -19,8 +19,8 @@ from typing import Any
 from psycopg import AsyncCursor
 from psycopg.rows import DictRow
 
-from opsjobs.model.action import CHECK_KEY
-from opsjobs.store.ledger.admit import ADMIT, may_admit_more
+from opsjobs.model.action_base import CHECK_KEY
+from opsjobs.store.ledger.admission import ADMIT, may_admit_more
 from opsjobs.store.statements import load_statement
 from opsjobs.store.transaction import Connection
 

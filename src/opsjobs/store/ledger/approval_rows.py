@@ -24,7 +24,7 @@ from opsjobs.model.approval import (
 from opsjobs.model.access import Requester
 from opsjobs.model.errors import Conflict
 from opsjobs.model.events import EventType
-from opsjobs.store.ledger.admit import ADMIT
+from opsjobs.store.ledger.admission import ADMIT
 from opsjobs.store.ledger.advance import FIND_LOCK_CYCLE, GRANT_NAMES, REQUEST_NAMES
 from opsjobs.store.outbox import append_event
 from opsjobs.store.statements import load_statement

@@ -27,7 +27,8 @@ from opsjobs.model.errors import Conflict, NotFound, Refusal, Unavailable
 from opsjobs.model.events import EventType
 from opsjobs.model.execution import ErrorCode, RunStatus
 from opsjobs.store import audit
-from opsjobs.store.ledger.admit import LOCK, for_each, wake_answered
+from opsjobs.store.ledger.admit import for_each, wake_answered
+from opsjobs.store.ledger.admission import LOCK
 from opsjobs.store.ledger.approval_rows import (
     APPROVAL,
     append_approval_event,

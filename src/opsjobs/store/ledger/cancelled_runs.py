@@ -15,7 +15,7 @@ from typing import Any
 from opsjobs.model.errors import FieldError, Invalid
 from opsjobs.model.execution import child_uuid
 from opsjobs.store import audit
-from opsjobs.store.ledger.admit import LOCK
+from opsjobs.store.ledger.admission import LOCK
 from opsjobs.store.ledger.control import cancel_each, check_not_ended, end_cancelled
 from opsjobs.store.transaction import Connection, Database
 

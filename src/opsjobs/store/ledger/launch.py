@@ -19,13 +19,13 @@ from opsjobs.model.errors import Conflict, NotFound, Refusal
 from opsjobs.model.execution import Execution, ExecutionStatus, TriggeredBy
 from opsjobs.model.job import JobState
 from opsjobs.model.policy import Strategy
-from opsjobs.model.action import CHECK_KEY
+from opsjobs.model.action_base import CHECK_KEY
 from opsjobs.model.safety_verdict import SafetyJudgement
 from opsjobs.model.target import Target
 from opsjobs.model.target_fingerprint import NO_PINS, Pins
 from opsjobs.store import audit
 from opsjobs.store.envelope import job_secrets, mask_parameters
-from opsjobs.store.ledger.admit import ADMIT, STEP
+from opsjobs.store.ledger.admission import ADMIT, STEP
 from opsjobs.store.ledger.advance import GRANT_NAMES, REQUEST_NAMES
 from opsjobs.store.ledger.approval_rows import (
     PendingApproval,

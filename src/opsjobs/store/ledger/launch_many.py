@@ -11,7 +11,7 @@ from uuid import UUID, uuid5
 
 from psycopg.types.json import Jsonb
 
-from opsjobs.store.ledger.admit import STEP
+from opsjobs.store.ledger.admission import STEP
 from opsjobs.store.ledger.launch import SLOTS, NewExecution, record_secrets
 from opsjobs.store.statements import load_statement
 from opsjobs.store.transaction import Connection

@@ -7,7 +7,8 @@ from typing import Any
 from uuid import UUID
 
 from opsjobs.model.execution import ErrorCode, RunError, RunStatus
-from opsjobs.store.ledger.admit import ADMIT, LOCK, LOCK_SLOTS, UNPARK, admit_after
+from opsjobs.store.ledger.admit import admit_after
+from opsjobs.store.ledger.admission import ADMIT, LOCK, LOCK_SLOTS, UNPARK
 from opsjobs.store.ledger.advance import Advance
 from opsjobs.store.ledger.claim import Claimed, parse_claimed
 from opsjobs.store.ledger.flush import (

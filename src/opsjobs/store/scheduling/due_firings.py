@@ -29,14 +29,12 @@ from opsjobs.model.time_zones import tzdata_version
 from opsjobs.store.scheduling.schedule_rows import StoredSchedule
 from opsjobs.store.statements import load_statement
 from opsjobs.store.transaction import Connection
+from opsjobs.store.scheduling.schedule_rows import ClosedReason
 
 CLAIM_SECONDS = 15.0
 """The duration of the claim of a firing for its launch."""
 LATE_SECONDS_MIN = 60.0
 """The minimum time for which a launch is tried, however short the misfire window."""
-
-ClosedReason = Callable[[StoredSchedule, datetime], str | None]
-"""Returns the reason why a calendar of the schedule closes an instant; None: it is open."""
 
 
 CalendarReader = Callable[[Connection, Sequence[StoredSchedule]], Awaitable[ClosedReason]]

@@ -139,3 +139,7 @@ class CompiledSchedules:
             updated_at=row["updated_at"],
             deleted=row["deleted_at"] is not None,
         )
+
+
+ClosedReason = Callable[[StoredSchedule, datetime], str | None]
+"""Returns the reason why a calendar of the schedule closes an instant; None: it is open."""
