@@ -31,6 +31,7 @@ from kit.query_plans import Explaining
 from opsjobs.model.access import Reach, Scope
 from opsjobs.model.execution import WaitingFor
 from opsjobs.standalone.postgres import Postgres
+from opsjobs.store.ledger.reconcile import Reconciler
 from opsjobs.store.execution_log import ExecutionLog
 from opsjobs.store.executions import Executions
 from opsjobs.store.ledger import Ledger
@@ -209,9 +210,10 @@ class Bench:
 
     async def rounds(self) -> None:
         """Repair, with whatever is open; each try is the next part."""
-        ledgers = {self.database: Ledger(self.database), self.explaining: Ledger(self.explaining)}
-        await ledgers[self.database].reconcile()
-        await self.timed("a round of repair", lambda db: ledgers[db].reconcile(), ROUND_MS)  # type: ignore[index]
+        both = (self.database, self.explaining)
+        reconcilers = {database: Reconciler(database) for database in both}
+        await reconcilers[self.database].run_once()
+        await self.timed("a round of repair", lambda db: reconcilers[db].run_once(), ROUND_MS)  # type: ignore[index]
 
     async def statistics(self) -> None:
         """What ended in the last hour, day and week, once whole hours are counted."""

@@ -13,6 +13,7 @@ from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import ErrorCode, ExecutionStatus
 from opsjobs.model.target import Endpoint
 from opsjobs.remote.session import Session
+from opsjobs.store.ledger.reconcile import Reconciler
 from opsjobs.store.transaction import Database
 
 
@@ -36,7 +37,7 @@ async def test_a_run_is_held_while_the_circuit_is_open_for_want_of_contact(
         await until(held)
         web.accept()
         await on.turn(31)
-        assert (await on.ledger.reconcile())["woken"] == 1
+        assert (await Reconciler(database).run_once())["woken"] == 1
         assert (await on.ended(execution)).status is ExecutionStatus.COMPLETED
 
 

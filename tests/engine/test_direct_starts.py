@@ -18,6 +18,7 @@ from opsjobs.model.action import WaitAction
 from opsjobs.model.execution import ErrorCode, Execution, ExecutionStatus
 from opsjobs.model.retry import RetryPolicy
 from opsjobs.remote.session import RemoteExit
+from opsjobs.store.ledger.reconcile import Reconciler
 from opsjobs.store.ledger import Ledger
 from opsjobs.store.ledger.settle import Settled
 from opsjobs.store.ledger.flush import Flush
@@ -123,7 +124,7 @@ async def test_a_direct_command_is_started_once_though_an_heir_had_to_wait_befor
                 ledger.open.set()
                 await first.stop()
                 await on.turn(3601)
-                await on.ledger.reconcile()
+                await Reconciler(database).run_once()
                 await on.ended(execution, SECONDS)
         assert [start.command for start in machine.starts] == ["bare"]
         assert await told(on, execution) == {"put": "succeeded", "bare": "succeeded"}

@@ -15,6 +15,7 @@ from opsjobs.engine.background.housekeeping import LEFTOVERS_SECONDS, Housekeepe
 from opsjobs.engine.background.rescuer import Rescuer
 from opsjobs.engine.loop import TURN_PAUSE_SECONDS, TURN_SECONDS, Turn
 from opsjobs.model.errors import Unavailable
+from opsjobs.store.ledger.reconcile import Reconciler
 from opsjobs.store.blobs import Contents
 from opsjobs.store.deliveries import Deliveries
 from opsjobs.store.event_feed import EventFeed, FeedBounds
@@ -57,7 +58,7 @@ def housekeeper(on: Harness) -> Housekeeper:
         Turn("housekeeping", SingletonLock(on.database), on.metrics),
         SingletonLock(on.database),
         on.metrics,
-        ledger=on.ledger,
+        reconciler=Reconciler(on.database),
         workers=on.workers,
         delete_old_events=EventFeed(on.database, keep_seconds=86_400).delete_old,
         more={"deliveries_forgotten": partial(Deliveries(on.database).delete_old, 7 * 86_400)},
@@ -340,7 +341,7 @@ async def test_housekeeping_continues_if_the_rescuer_fails(
 
         monkeypatch.setattr(on.ledger, "reconcile", broken)
         with pytest.raises(ZeroDivisionError):
-            await Rescuer(on.ledger, on.workers, may_reap=lambda: True, notify=on.notify).run_once()
+            await Rescuer(Reconciler(on.database), on.workers, may_reap=lambda: True, notify=on.notify).run_once()
         await on.turn(86_400)
         done = await housekeeper(on).run_once()
         assert done["partitions_made"] == 1

@@ -25,6 +25,7 @@ from opsjobs.model.errors import Conflict, Invalid
 from opsjobs.model.execution import FINAL_RUN_STATUSES, ErrorCode, RunError, RunStatus
 from opsjobs.model.program import SpoolIdentity
 from opsjobs.model.target import Target, Transport
+from opsjobs.store.ledger.reconcile import Reconciler
 from opsjobs.store.ledger import Ledger
 from opsjobs.store.ledger.settle import Settled
 from opsjobs.store.ledger.flush import Flush, LogLine, ResultState, RunMove
@@ -95,6 +96,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.runner = asyncio.Runner()
         self.database = Database(DatabaseOptions(databases.url_of(self.name), connections=4))
         self.ledger = Ledger(self.database)
+        self.reconciler = Reconciler(self.database)
         self.do(self.database.open())
         self.workers: list[Worker] = []
         self.holds: dict[int, Held] = {}
@@ -538,8 +540,8 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @rule()
     def reconcile(self) -> None:
-        self.do(self.ledger.reconcile())
-        assert self.do(self.ledger.recount()) == {"slots_mended": 0, "miscounted": 0}
+        self.do(self.reconciler.run_once())
+        assert self.do(self.reconciler.recount()) == {"slots_mended": 0, "miscounted": 0}
 
     @invariant()
     def nothing_contradicts_itself(self) -> None:
@@ -593,7 +595,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.do(self.hire("last"))
         (last,) = self.living
         for _ in range(200):
-            self.do(self.ledger.reconcile())
+            self.do(self.reconciler.run_once())
             self.inherit(last, 100)
             self.take(last, self.do(self.claiming(last, 100)), ours=False)
             if not last.believes:

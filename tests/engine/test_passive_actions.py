@@ -16,6 +16,7 @@ from opsjobs.model.action import ApprovalAction, CommandAction, WaitAction
 from opsjobs.model.execution import ErrorCode, Execution, ExecutionStatus
 from opsjobs.model.retry import RetryPolicy
 from opsjobs.remote.session import RemoteExit
+from opsjobs.store.ledger.reconcile import Reconciler
 from opsjobs.store.transaction import Database
 
 SECONDS = 60.0
@@ -45,10 +46,10 @@ async def test_a_long_wait_ends_the_claim_and_the_run_goes_on_when_its_time_has_
         await until(lambda: worker.session is not None and not worker.session.runs)
         assert await told(on, execution) == {"before": "succeeded", "pause": "running"}
         await on.turn(1800)
-        await on.ledger.reconcile()
+        await Reconciler(database).run_once()
         assert (await on.row(execution))["waiting_for"] == "timer"
         await on.turn(1801)
-        await on.ledger.reconcile()
+        await Reconciler(database).run_once()
         ended = await on.ended(execution, SECONDS)
         assert ended.status is ExecutionStatus.COMPLETED
         assert [s.command for s in web.starts] == ["before", "after"]
@@ -82,7 +83,7 @@ async def test_while_a_branch_waits_another_is_at_work_and_only_then_the_claim_e
         gate.event.set()
         await waits(on, execution, "timer")
         await on.turn(3601)
-        await on.ledger.reconcile()
+        await Reconciler(database).run_once()
         await on.ended(execution, SECONDS)
         assert await told(on, execution) == dict.fromkeys(["pause", "work", "after"], "succeeded")
 
@@ -143,7 +144,7 @@ async def test_an_approval_beside_a_timer_is_seen_whatever_the_run_waits_for(
         await until(gone_on, SECONDS)
         await waits(on, execution, "timer")
         await on.turn(3600)
-        await on.ledger.reconcile()
+        await Reconciler(database).run_once()
         assert (await on.ended(execution, SECONDS)).counts == {"succeeded": 1}
 
 
@@ -161,7 +162,7 @@ async def test_a_run_that_waits_for_several_things_looks_after_them_ever_less_of
             [(60, 60, 60), (310, 370, 300), (310, 680, 300)], start=2
         ):
             await on.turn(turned)
-            await on.ledger.reconcile()
+            await Reconciler(database).run_once()
 
             async def looked(claims: int = fence) -> bool:
                 row = await on.row(execution)
@@ -352,7 +353,7 @@ async def test_a_long_back_off_ends_the_claim_and_the_next_attempt_comes_after_i
         row = await on.row(execution)
         assert (row["attempt"], len(web.starts)) == (2, 1)
         await on.turn(601)
-        await on.ledger.reconcile()
+        await Reconciler(database).run_once()
         ended = await on.ended(execution, SECONDS)
         assert ended.counts == {"succeeded": 1}
         assert [(r["attempt"], r["status"]) for r in await on.results(execution)] == [
@@ -383,7 +384,7 @@ async def test_a_back_off_in_one_branch_does_not_hold_up_the_other(database: Dat
             "slower": "succeeded",
         }
         await on.turn(601)
-        await on.ledger.reconcile()
+        await Reconciler(database).run_once()
         assert (await on.ended(execution, SECONDS)).counts == {"succeeded": 1}
 
 
@@ -406,7 +407,7 @@ async def test_a_worker_that_stops_leaves_waits_in_the_ledger(database: Database
         assert await told(on, execution) == {"pause": "running", "work": "succeeded"}
         async with on.worker("worker-2"):
             await on.turn(3601)
-            await on.ledger.reconcile()
+            await Reconciler(database).run_once()
             assert (await on.ended(execution, SECONDS)).counts == {"succeeded": 1}
         assert [s.command for s in web.starts] == ["work", "after"]
 
@@ -430,7 +431,7 @@ async def test_a_rollback_that_is_tried_again_later_is_waited_for(database: Data
         await waits(on, execution, "backoff")
         assert await told(on, execution) == {"change": "failed", "undo": "failed"}
         await on.turn(601)
-        await on.ledger.reconcile()
+        await Reconciler(database).run_once()
         assert (await on.ended(execution, SECONDS)).counts == {"failed": 1}
         assert await told(on, execution) == {"change": "failed", "undo": "succeeded"}
         assert [s.command for s in web.starts] == ["change", "undo", "undo"]

@@ -8,6 +8,7 @@ from engine.harness import Harness, harness
 from kit.ledger_fixtures import Owner
 from opsjobs.engine.background.rescuer import Rescuer
 from opsjobs.model.execution import ExecutionStatus
+from opsjobs.store.ledger.reconcile import Reconciler
 from opsjobs.store.transaction import Database
 
 
@@ -17,7 +18,7 @@ def rescuer(
     database_now: Callable[[], float | None] = lambda: None,
 ) -> Rescuer:
     return Rescuer(
-        on.ledger,
+        Reconciler(on.database),
         on.workers,
         may_reap=may_reap,
         notify=on.notify,

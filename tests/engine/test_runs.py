@@ -16,6 +16,7 @@ from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import CancelProof, ErrorCode, Execution, ExecutionStatus
 from opsjobs.model.job import CommandAction
 from opsjobs.remote.session import Output, RemoteExit
+from opsjobs.store.ledger.reconcile import Reconciler
 from opsjobs.store.paging import PageRequest
 from opsjobs.store.transaction import Database
 
@@ -166,7 +167,7 @@ async def test_the_executions_timeout_ends_what_runs_and_what_waits(database: Da
             execution = await on.launch("sleep 99", 3, timeout=1, max_parallel=1)
             await on.running(web)
             await until(lambda: len(web.kills) == 1)
-            await on.ledger.reconcile()
+            await Reconciler(database).run_once()
             ended = await on.ended(execution)
         assert ended.status is ExecutionStatus.TIMEOUT
         rows = await on.rows(execution)
@@ -184,7 +185,7 @@ async def test_what_is_past_its_deadline_is_not_made_ready_again(database: Datab
         await on.turn(61)
         claims = [await Owner(database).claim(2) for _ in range(3)]
         assert [(list(c.runs), c.more) for c in claims] == [([], True), ([], False), ([], False)]
-        await on.ledger.reconcile()
+        await Reconciler(database).run_once()
         assert (await on.ended(execution)).status is ExecutionStatus.TIMEOUT
 
 

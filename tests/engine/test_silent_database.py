@@ -17,6 +17,7 @@ from opsjobs.engine.worker.lease_heartbeat import DatabaseClock, Heartbeat
 from opsjobs.engine.worker.worker import Worker
 from opsjobs.model.execution import ExecutionStatus
 from opsjobs.remote.session import Output, RemoteExit
+from opsjobs.store.ledger.reconcile import Reconciler
 from opsjobs.store import transaction
 from opsjobs.store.connections import LIMITS
 from opsjobs.store.ledger import Ledger
@@ -28,7 +29,7 @@ LEASE_SECONDS = 3.0
 
 def rescuer(on: Harness, worker: Worker) -> Rescuer:
     return Rescuer(
-        on.ledger,
+        Reconciler(on.database),
         on.workers,
         may_reap=lambda: worker.may_reap,
         notify=on.notify,

@@ -7,6 +7,7 @@ from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import ErrorCode, Execution, ExecutionStatus
 from opsjobs.model.job import CommandAction
 from opsjobs.remote.session import RemoteExit
+from opsjobs.store.ledger.reconcile import Reconciler
 from opsjobs.store.transaction import Database
 
 CHECK = {"check": {"type": "command", "command": "check"}}
@@ -86,8 +87,8 @@ async def test_a_target_that_is_offline_is_held_until_it_is_back(database: Datab
             return (await on.row(execution))["waiting_for"] == "hold"
 
         await until(held)
-        assert not any((await on.ledger.reconcile()).values())
+        assert not any((await Reconciler(database).run_once()).values())
         web.accept()
         await on.turn(31)
-        assert (await on.ledger.reconcile())["woken"] == 1
+        assert (await Reconciler(database).run_once())["woken"] == 1
         assert (await on.ended(execution)).status is ExecutionStatus.COMPLETED

@@ -24,6 +24,7 @@ from kit.ledger_fixtures import NOW, Owner, faults, launch, machines
 from opsjobs.model.errors import Conflict
 from opsjobs.model.execution import ErrorCode, RunError, RunStatus, WaitingFor
 from opsjobs.model.policy import Policy, Strategy
+from opsjobs.store.ledger.reconcile import Reconciler
 from opsjobs.store.ledger import Ledger
 from opsjobs.store.ledger.settle import Settled
 from opsjobs.store.ledger.flush import Flush, LogLine, ResultState, RunMove
@@ -78,6 +79,7 @@ class StrategyMachine(RuleBasedStateMachine):
         self.runner = asyncio.Runner()
         self.database = Database(DatabaseOptions(databases.url_of(self.name), connections=4))
         self.ledger = Ledger(self.database)
+        self.reconciler = Reconciler(self.database)
         self.do(self.database.open())
         self.owners = [Owner(self.database, "worker-1"), Owner(self.database, "worker-2")]
         self.holds: list[dict[int, Claimed]] = [{}, {}]
@@ -336,8 +338,8 @@ class StrategyMachine(RuleBasedStateMachine):
 
     @rule()
     def reconcile(self) -> None:
-        self.do(self.ledger.reconcile())
-        assert self.do(self.ledger.recount()) == {"slots_mended": 0, "miscounted": 0}
+        self.do(self.reconciler.run_once())
+        assert self.do(self.reconciler.recount()) == {"slots_mended": 0, "miscounted": 0}
 
     @invariant()
     def nothing_contradicts_itself(self) -> None:
@@ -359,7 +361,7 @@ class StrategyMachine(RuleBasedStateMachine):
             for execution_id in self.executions:
                 self.do(self.resuming(execution_id))
             self.do(self.turning(31))
-            self.do(self.ledger.reconcile())
+            self.do(self.reconciler.run_once())
             self.take(0, list(self.do(self.owners[0].claim(100)).runs))
             for which in (0, 1):
                 self.note(

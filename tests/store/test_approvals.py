@@ -19,6 +19,7 @@ from opsjobs.model.access import Requester
 from opsjobs.model.errors import Conflict, Forbidden, Invalid, NotFound, Unavailable
 from opsjobs.model.execution import Execution, ExecutionStatus
 from opsjobs.model.policy import Policy, Strategy
+from opsjobs.store.ledger.reconcile import Reconciler
 from opsjobs.store.approvals import Approvals
 from opsjobs.store.execution_log import ExecutionLog
 from opsjobs.store.ledger import Ledger, approvals
@@ -78,8 +79,8 @@ async def test_a_pending_launch_holds_no_slots_and_starts_with_its_approval(
         approval.id,
     )
     owner, ledger = Owner(database), Ledger(database)
-    await ledger.reconcile()
-    await ledger.recount()
+    await Reconciler(database).run_once()
+    await Reconciler(database).recount()
     claimed = (await owner.claim()).runs
     assert [run.execution_id for run in claimed] == [other.id], (
         "neither is its name held, nor is a run of it ready"
@@ -119,7 +120,7 @@ async def test_waves_of_an_approved_launch_open_as_of_any_other(database: Databa
     policy = Policy.model_validate({"waves": [1, "100%"], "max_fail": 0})
     execution, approval = await asked(database, 3, strategy=Strategy.from_policy(policy, [1, 3]))
     owner, ledger = Owner(database), Ledger(database)
-    await ledger.recount()
+    await Reconciler(database).recount()
     assert (await read(database, execution)).waves == {"open": 1, "total": 2}
     await ledger.decide(approval.id, says("ben"))
     for size in (1, 2):
@@ -140,16 +141,16 @@ async def test_a_launch_that_is_not_approved_ends_without_starting(
         await ledger.decide(approval.id, says("ben", False, "not today"))
     elif how == "expire":
         await turn(database, 61)
-        assert (await ledger.reconcile())["approvals_expired"] == 1
+        assert (await Reconciler(database).run_once())["approvals_expired"] == 1
     elif how == "cancel":
         await ledger.cancel(execution.id, by="ada", reason=None)
-        await ledger.reconcile()
+        await Reconciler(database).run_once()
     else:  # whoever rejected it died before its end
         async with database.connection() as connection:
             await connection.execute(
                 "update approvals set status = 'rejected', decided_at = now(), decided_by = 'ben'"
             )
-        assert (await ledger.reconcile())["unbegun_ended"] == 1
+        assert (await Reconciler(database).run_once())["unbegun_ended"] == 1
     ended = await read(database, execution)
     status, count = ("cancelled", "cancelled") if how == "cancel" else ("rejected", "skipped")
     assert (ended.status.value, ended.counts, ended.started_at) == (status, {count: 3}, None)
@@ -289,12 +290,12 @@ async def test_of_concurrent_approve_reject_expire_and_cancel_one_wins(database:
             ledger.cancel(execution.id, by="ada", reason=None),
         ]
         said = await asyncio.gather(
-            *map(outcome, [approve, others[n // 2 % 2], ledger.reconcile()])
+            *map(outcome, [approve, others[n // 2 % 2], Reconciler(database).run_once()])
         )  # type: ignore[list-item]
         others[1 - n // 2 % 2].close()
         while runs := (await owner.claim()).runs:
             await owner.finish(runs)
-        await ledger.reconcile()
+        await Reconciler(database).run_once()
         ended, decided = await read(database, execution), await Approvals(database).get(approval.id)
         begun = said[0] == "approved"
         seen.add((ended.status.value, decided.status.value))

@@ -20,6 +20,7 @@ from opsjobs.model.execution import (
     WaitingFor,
 )
 from opsjobs.model.policy import Policy, Strategy
+from opsjobs.store.ledger.reconcile import Reconciler
 from opsjobs.store.executions import Executions
 from opsjobs.store.ledger import Ledger, cancelled_runs
 from opsjobs.store.ledger.cancelled_runs import CancelledRuns
@@ -191,9 +192,9 @@ async def test_a_run_that_waits_again_before_its_worker_heard_is_ended(database:
     await cancel(database, execution, "web-1")
     await owner.give_back(claimed)
     assert [r.target_name for r in (await owner.claim()).runs] == ["web-2"]
-    assert (await Ledger(database).reconcile())["runs_cancelled"] == 1
+    assert (await Reconciler(database).run_once())["runs_cancelled"] == 1
     assert (await runs(database, execution))[0] == ("web-1", "cancelled", "never_started")
-    assert (await Ledger(database).reconcile())["runs_cancelled"] == 0
+    assert (await Reconciler(database).run_once())["runs_cancelled"] == 0
     assert await faults(database) == []
 
 

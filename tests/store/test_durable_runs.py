@@ -13,6 +13,7 @@ from kit.ledger_fixtures import NOW, STORE, Owner, faults, launch, machines, rea
 from opsjobs.model.events import EventType, run_event
 from opsjobs.model.execution import CancelProof, ErrorCode, ExecutionStatus, RunError, RunStatus
 from opsjobs.model.program import SpoolIdentity
+from opsjobs.store.ledger.reconcile import Reconciler
 from opsjobs.store.execution_log import ExecutionLog
 from opsjobs.store.ledger import Ledger
 from opsjobs.store.ledger.flush import ResultState, RunMove
@@ -185,7 +186,7 @@ async def test_a_retry_and_a_cancel_at_once_leave_nothing_waiting(database: Data
             owner.retry(runs), ledger.cancel(execution.id, by="ada", reason=None)
         )
         assert not settled.stale
-        await ledger.reconcile()
+        await Reconciler(database).run_once()
         ended = await read(database, execution)
         assert (ended.status, ended.counts) == (ExecutionStatus.CANCELLED, {"cancelled": 4})
     assert await faults(database) == []

@@ -10,6 +10,7 @@ import pytest
 from kit.ledger_fixtures import Owner, faults, launch, machines, read
 from opsjobs.model.errors import Conflict
 from opsjobs.model.execution import Execution, ExecutionStatus, TriggeredBy
+from opsjobs.store.ledger.reconcile import Reconciler
 from opsjobs.store.ledger import Ledger
 from opsjobs.store.transaction import Database
 
@@ -30,7 +31,7 @@ async def test_a_second_execution_is_queued_until_the_exclusive_name_is_free(
     owner = Owner(database)
     runs = (await owner.claim()).runs
     assert {run.execution_id for run in runs} == {first.id}
-    assert (await Ledger(database).reconcile())["admitted"] == 0
+    assert (await Reconciler(database).run_once())["admitted"] == 0
     assert (await read(database, second)).status is ExecutionStatus.QUEUED
     await owner.finish(runs[:1])
     assert not (await owner.claim()).runs
@@ -158,7 +159,7 @@ async def test_exclusive_names_of_ended_executions_are_passed_on_by_the_reconcil
     first, second = await named(database, "lb"), await named(database, "lb")
     async with database.transaction() as connection:
         await connection.execute("update exclusive_locks set granted = false")
-    assert (await Ledger(database).reconcile())["names_granted"] == 1
+    assert (await Reconciler(database).run_once())["names_granted"] == 1
     assert await holders(database) == {"lb": first.id}
     assert {run.execution_id for run in (await Owner(database).claim()).runs} == {first.id}
     assert (await read(database, second)).status is ExecutionStatus.QUEUED

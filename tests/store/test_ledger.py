@@ -22,6 +22,7 @@ from opsjobs.model.execution import (
     WaitingFor,
     verdict,
 )
+from opsjobs.store.ledger.reconcile import Reconciler
 from opsjobs.store.execution_log import ExecutionLog
 from opsjobs.store.ledger import Ledger, reconcile
 from opsjobs.store.ledger import settle as settling
@@ -268,10 +269,10 @@ async def test_priority_is_a_share_not_a_privilege(database: Database) -> None:
 
 async def test_waiting_runs_time_out_at_the_deadline(database: Database) -> None:
     execution = await launch(database, machines(3), timeout_seconds=60)
-    assert (await Ledger(database).reconcile())["expired"] == 0
+    assert (await Reconciler(database).run_once())["expired"] == 0
     await turn(database, 61)
     assert (await Owner(database).claim()).runs == []
-    assert (await Ledger(database).reconcile())["expired"] == 3
+    assert (await Reconciler(database).run_once())["expired"] == 3
     assert (await read(database, execution)).status is ExecutionStatus.TIMEOUT
     assert await faults(database) == []
 
@@ -327,8 +328,8 @@ async def test_slots_in_use_without_a_run_are_repaired(database: Database) -> No
     async with database.connection() as connection:
         await connection.execute("update target_slots set used = 1")
     assert (await Owner(database).claim()).runs == []
-    assert (await Ledger(database).recount())["slots_mended"] == 1
-    assert (await Ledger(database).reconcile())["unparked"] == 1
+    assert (await Reconciler(database).recount())["slots_mended"] == 1
+    assert (await Reconciler(database).run_once())["unparked"] == 1
     assert len((await Owner(database).claim()).runs) == 1
 
 
@@ -350,11 +351,11 @@ async def test_a_step_of_a_round_that_fails_ends_no_other(
     monkeypatch.setattr(reconcile, "wake", broken)
     monkeypatch.setattr(reconcile, "wake_held", broken)
     with pytest.raises(ZeroDivisionError) as failed:
-        await Ledger(database).reconcile()
+        await Reconciler(database).run_once()
     assert failed.value.__notes__ == ["in the step 'woken'"]
     assert await database.fetch("select 1 from job_executions where finished_at is null") == []
     with pytest.raises(ZeroDivisionError):
-        await Ledger(database).recount()
+        await Reconciler(database).recount()
     assert await faults(database) == []
 
 
@@ -372,7 +373,7 @@ async def test_an_execution_that_cannot_be_ended_stops_no_other_end(
             "update job_executions set ready = ready - 1, succeeded = 1 where id = %s", [bad.id]
         )
     with pytest.raises(errors.CheckViolation) as failed:
-        await Ledger(database).reconcile()
+        await Reconciler(database).run_once()
     assert f"for {bad.id}" in failed.value.__notes__
     assert (await read(database, good)).finished_at is not None
     assert (await read(database, bad)).finished_at is None
@@ -429,7 +430,7 @@ async def test_an_execution_that_cannot_be_admitted_stops_no_other_admission(
                   when (old.id = {bad.id}) execute function refuse()"""
         )
     with pytest.raises(errors.RaiseException):
-        await Ledger(database).reconcile()
+        await Reconciler(database).run_once()
     rows = await database.fetch(
         "select waiting_for from target_runs where execution_id = %s", [good.id]
     )
@@ -443,8 +444,8 @@ async def test_slots_are_checked_range_by_range(
     await launch(database, machines(5, slots=1))
     async with database.connection() as connection:
         await connection.execute("update target_slots set used = 1")
-    ledger = Ledger(database)
-    assert [(await ledger.recount())["slots_mended"] for _ in range(4)] == [2, 2, 1, 0]
+    reconciler = Reconciler(database)
+    assert [(await reconciler.recount())["slots_mended"] for _ in range(4)] == [2, 2, 1, 0]
 
 
 async def test_every_change_has_one_event_in_order(database: Database) -> None:

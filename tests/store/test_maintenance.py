@@ -6,6 +6,7 @@ import asyncio
 
 from kit.ledger_fixtures import Owner, faults, launch, machines, read
 from opsjobs.model.execution import ExecutionStatus
+from opsjobs.store.ledger.reconcile import Reconciler
 from opsjobs.store.ledger import Ledger
 from opsjobs.store.transaction import Database
 
@@ -31,10 +32,10 @@ async def test_runs_of_a_target_under_maintenance_are_held_until_it_is_over(
     assert await waits(database) == [("web-1", "hold", "maintenance: new disk")]
     await owner.finish(runs)
     for _ in range(3):
-        assert not any((await ledger.reconcile()).values()), "what is held is left alone"
+        assert not any((await Reconciler(database).run_once()).values()), "what is held is left alone"
         assert not (await owner.claim()).runs
     await turn(database, 601)
-    assert (await ledger.reconcile())["woken"] == 1
+    assert (await Reconciler(database).run_once())["woken"] == 1
     await owner.finish((await owner.claim()).runs)
     assert (await read(database, execution)).status is ExecutionStatus.COMPLETED
     assert await faults(database) == []
@@ -51,7 +52,7 @@ async def test_a_maintenance_without_an_end_is_ended_by_hand_and_wakes_at_once(
     stands = (await ledger.load_maintenances(["1", "2"]))["1"]
     assert (stands.until, stands.by) == (None, "ada")
     await turn(database, 10_000_000)
-    assert not any((await ledger.reconcile()).values())
+    assert not any((await Reconciler(database).run_once()).values())
     await ledger.release_target("1")
     assert len((await owner.claim()).runs) == 1
     assert await ledger.load_maintenances(["1"]) == {}
@@ -67,7 +68,7 @@ async def test_a_shortened_maintenance_releases_runs_earlier(database: Database)
     assert not (await owner.claim()).runs
     assert await waits(database) == [("web-1", "hold", "maintenance: short")]
     await turn(database, 601)
-    await ledger.reconcile()
+    await Reconciler(database).run_once()
     assert len((await owner.claim()).runs) == 1
 
 
@@ -97,7 +98,7 @@ async def test_a_deadline_ends_held_runs(database: Database) -> None:
     execution = await launch(database, machines(1), timeout_seconds=60)
     await owner.claim()
     await turn(database, 601)
-    await ledger.reconcile()
+    await Reconciler(database).run_once()
     assert (await read(database, execution)).status is ExecutionStatus.TIMEOUT
     assert await faults(database) == []
 

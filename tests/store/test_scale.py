@@ -18,6 +18,7 @@ from kit.query_plans import Explaining, Plan
 from opsjobs.model.access import Reach, Scope
 from opsjobs.model.execution import WaitingFor
 from opsjobs.model.selection import Requirement
+from opsjobs.store.ledger.reconcile import Reconciler
 from opsjobs.store.executions import EXECUTIONS as LISTED
 from opsjobs.store.ledger import Ledger
 from opsjobs.store.paging import PageRequest
@@ -169,10 +170,10 @@ async def test_waiting_requests_for_an_exclusive_name_cost_new_ones_nothing(hist
 async def test_a_round_of_the_reconciler_reads_no_more_if_more_is_open(history: str) -> None:
     await names_waiting(history, "release", 300)
     async with explained(history, seqscan="off") as database:
-        ledger = Ledger(database)
-        await ledger.reconcile()
+        reconciler = Reconciler(database)
+        await reconciler.run_once()
         database.take()
-        await ledger.reconcile()
+        await reconciler.run_once()
         plans = database.take()
         assert {scan.table for plan in plans for scan in plan.whole()} == set()
         assert (
@@ -198,18 +199,18 @@ async def test_reconciler_rounds_look_at_one_range_after_another(
             "null"
         )
         await connection.execute("update job_executions set ready = 0, waiting = waiting + ready")
-    ledger = Ledger(database)
-    admitted = [(await ledger.reconcile())["admitted"] for _ in range(4)]
+    reconciler = Reconciler(database)
+    admitted = [(await reconciler.run_once())["admitted"] for _ in range(4)]
     assert admitted == [2, 2, 1, 0]
     assert len(executions) == 5
 
 
 async def test_one_process_at_a_time_runs_a_reconciler_round(database: Database) -> None:
-    first, second = Ledger(database), Ledger(database)
-    assert await first.try_start_round(60)
-    assert not await second.try_start_round(60)
-    assert not await first.try_start_round(60)
-    assert await second.try_start_round(0)
+    first, second = Reconciler(database), Reconciler(database)
+    assert await first.take_turn(60)
+    assert not await second.take_turn(60)
+    assert not await first.take_turn(60)
+    assert await second.take_turn(0)
 
 
 # Of these no page may read all, whatever it is filtered by.

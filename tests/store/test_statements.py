@@ -8,7 +8,7 @@ import pytest
 
 from architecture.tree import SOURCE
 from opsjobs.model.execution import FINAL_RUN_STATUSES
-from opsjobs.store.ledger.settle import SETTLE
+from opsjobs.store.ledger.flush import SETTLE
 from opsjobs.store.statements import load_statement
 
 

@@ -10,6 +10,7 @@ from kit.ledger_fixtures import Owner, faults, launch, machines, read, says
 from opsjobs.model.approval import ApprovalStatus, ApprovalTerms
 from opsjobs.model.errors import Conflict, NotFound
 from opsjobs.model.execution import Execution, ExecutionStatus, RunStatus, TriggeredBy, WaitingFor
+from opsjobs.store.ledger.reconcile import Reconciler
 from opsjobs.store.execution_log import ExecutionLog
 from opsjobs.store.ledger import Ledger
 from opsjobs.store.transaction import Database
@@ -27,10 +28,10 @@ async def test_a_timer_holds_no_slot_and_ends_in_time(
     settled = await owner.defer(first, waiting_for, seconds=60)
     assert settled.admitted == {"default": 1}
     await owner.finish((await owner.claim()).runs)
-    assert (await ledger.reconcile())["woken"] == 0
+    assert (await Reconciler(database).run_once())["woken"] == 0
     assert (await read(database, execution)).counts == {"succeeded": 1, "waiting": 1}
     await turn(database, 61)
-    assert (await ledger.reconcile())["woken"] == 1
+    assert (await Reconciler(database).run_once())["woken"] == 1
     (again,) = (await owner.claim()).runs
     assert (again.id, again.fence, again.attempt) == (first[0].id, 2, 1)
     await owner.finish([again])
@@ -43,7 +44,7 @@ async def test_a_backoff_waits_for_its_next_attempt(database: Database) -> None:
     owner = Owner(database)
     await owner.defer((await owner.claim()).runs, WaitingFor.BACKOFF, seconds=30, attempt=2)
     await turn(database, 31)
-    await Ledger(database).reconcile()
+    await Reconciler(database).run_once()
     assert [run.attempt for run in (await owner.claim()).runs] == [2]
 
 
@@ -57,8 +58,8 @@ async def test_two_reconcilers_and_a_cancel_wake_or_end_each_waiting_run_once(
     )
     await turn(database, 61)
     await asyncio.gather(
-        ledger.reconcile(),
-        ledger.reconcile(),
+        Reconciler(database).run_once(),
+        Reconciler(database).run_once(),
         ledger.cancel(execution.id, by="ada", reason=None),
         owner.claim(),
     )
@@ -92,7 +93,7 @@ async def test_a_cancel_and_a_deadline_end_every_kind_of_wait(
         await ledger.cancel(execution.id, by="ada", reason=None)
     else:
         await turn(database, 61)
-        await ledger.reconcile()
+        await Reconciler(database).run_once()
     status = {"cancel": RunStatus.CANCELLED, "deadline": RunStatus.TIMEOUT}[how]
     ended = await read(database, execution)
     assert ended.counts == {status.value: 1}
@@ -109,7 +110,7 @@ async def test_a_cancel_and_a_deadline_end_every_kind_of_wait(
         [execution.id],
     )
     assert run == {"not_before": None, "awaits": None, "waiting_for": None}
-    await ledger.reconcile()
+    await Reconciler(database).run_once()
     assert [row["status"] for row in await database.fetch("select status from approvals")] in (
         [],
         ["cancelled"],
@@ -225,7 +226,7 @@ async def test_a_rejected_approval_ends_its_waiting_runs(database: Database) -> 
 async def test_an_approval_without_a_decision_expires(database: Database) -> None:
     _, execution, _ = await waiting_for_a_word(database)
     await turn(database, 61)
-    assert (await Ledger(database).reconcile())["approvals_expired"] == 1
+    assert (await Reconciler(database).run_once())["approvals_expired"] == 1
     assert (await read(database, execution)).counts == {"cancelled": 2}
     assert await faults(database) == []
 
@@ -239,7 +240,7 @@ async def test_a_decision_before_an_outage_wakes_its_runs_hours_later(database: 
             [approval],
         )
     await turn(database, 7200)
-    assert (await Ledger(database).reconcile())["woken"] == 2
+    assert (await Reconciler(database).run_once())["woken"] == 2
     assert len((await owner.claim()).runs) == 2
     assert await faults(database) == []
 
@@ -312,7 +313,7 @@ async def test_a_child_that_ends_as_its_parent_starts_to_wait_is_not_missed(
             owner.defer(runs, WaitingFor.CHILD, awaits=child.uuid, open_action="step-1"),
             other.finish(of_child),
         )
-        await Ledger(database).reconcile()
+        await Reconciler(database).run_once()
         again = (await owner.claim()).runs
         assert [run.id for run in again] == [runs[0].id]
         await owner.settle(owner.flush(again, None, data=b""))
@@ -338,7 +339,7 @@ async def test_a_parents_deadline_ends_its_children(database: Database) -> None:
     child = await launch(database, machines(1), parent=parent.id, triggered_by=TriggeredBy.WORKFLOW)
     await owner.defer(runs, WaitingFor.CHILD, awaits=child.uuid, open_action="step-1")
     await turn(database, 61)
-    await ledger.reconcile()
+    await Reconciler(database).run_once()
     assert (await read(database, parent)).status is ExecutionStatus.TIMEOUT
     assert (await read(database, child)).status is ExecutionStatus.CANCELLED
     assert await faults(database) == []
@@ -355,7 +356,7 @@ async def test_a_claim_says_how_long_an_unreachable_target_may_be_waited_for(
     assert 0 < run.hold_seconds < 60
     await owner.defer([run], WaitingFor.HOLD, seconds=30, awaits="offline")
     await turn(database, 100)
-    await Ledger(database).reconcile()
+    await Reconciler(database).run_once()
     assert [run.hold_seconds for run in (await owner.claim()).runs] == [0.0]
     await launch(database, machines(1))
     assert [run.hold_seconds for run in (await owner.claim()).runs] == [None]
@@ -402,12 +403,12 @@ async def test_an_answer_whose_wake_up_was_lost_is_found_by_the_reconciler_besid
     await ledger.decide(await asked(database, execution), says("ben", True, None))
     for name in ("ask", child.uuid):
         await owner.defer([run], WaitingFor.BACKOFF, seconds=3600)
-        assert (await ledger.reconcile())["woken"] == 0
+        assert (await Reconciler(database).run_once())["woken"] == 0
         await database.fetch(
             "update target_runs set awaits = %s where id = %s returning id",
             [f"other {name}", run.id],
         )
-        assert (await ledger.reconcile())["woken"] == 1
+        assert (await Reconciler(database).run_once())["woken"] == 1
         (run,) = (await owner.claim()).runs
     await owner.finish([run])
     assert await faults(database) == []

@@ -22,6 +22,7 @@ from opsjobs.model.execution import (
     WaitingFor,
 )
 from opsjobs.model.policy import Policy, Strategy
+from opsjobs.store.ledger.reconcile import Reconciler
 from opsjobs.store.execution_log import ExecutionLog
 from opsjobs.store.ledger import Ledger
 from opsjobs.store.ledger.settle import Settled
@@ -91,7 +92,7 @@ async def test_a_gate_waits_for_a_resume(database: Database) -> None:
     assert not (await owner.claim()).runs
     shown = await read(database, execution)
     assert shown.status is ExecutionStatus.PAUSED
-    assert (await Ledger(database).reconcile())["admitted"] == 0
+    assert (await Reconciler(database).run_once())["admitted"] == 0
     assert (await Ledger(database).resume(execution.id, by="ada")).ready == {"default": 1}
     await owner.finish((await owner.claim()).runs)
     assert (await read(database, execution)).status is ExecutionStatus.COMPLETED
@@ -266,7 +267,7 @@ async def test_a_halt_lets_started_runs_continue(database: Database) -> None:
     await fail(owner, failing)
     assert (await read(database, execution)).counts == {"failed": 1, "skipped": 2, "waiting": 1}
     await turn(database, 3601)
-    assert (await Ledger(database).reconcile())["woken"] == 1
+    assert (await Reconciler(database).run_once())["woken"] == 1
     await owner.defer((await owner.claim()).runs, WaitingFor.BARRIER, awaits="step-2")
     (again,) = (await owner.claim()).runs
     assert again.passed == {"step-2"}
@@ -345,7 +346,7 @@ async def test_a_paused_execution_starts_no_run(database: Database) -> None:
     assert (await read(database, execution)).status is ExecutionStatus.PAUSED
     await owner.finish(runs)
     assert not (await owner.claim()).runs
-    assert (await ledger.reconcile())["admitted"] == 0
+    assert (await Reconciler(database).run_once())["admitted"] == 0
     assert (await ledger.resume(execution.id, by="ada")).ready == {"default": 2}
     assert (await ledger.resume(execution.id, by="ada")).ready == {}
     await owner.finish((await owner.claim()).runs)
@@ -415,7 +416,7 @@ async def test_the_deadline_ends_a_paused_execution(database: Database) -> None:
     execution = await launch(database, machines(2), strategy=strategy([1, 1]), timeout_seconds=60)
     await Ledger(database).pause(execution.id, by="ada", reason=None)
     await turn(database, 61)
-    await Ledger(database).reconcile()
+    await Reconciler(database).run_once()
     assert (await read(database, execution)).status is ExecutionStatus.TIMEOUT
     assert await faults(database) == []
 

@@ -53,7 +53,7 @@ from opsjobs.model.errors import Invalid, NotFound
 from opsjobs.model.job import JobBody, JobDraft, LaunchOrder, export_definition
 from opsjobs.model.naming import Title
 from opsjobs.store.jobs import JOBS, VERSIONS, StoredJob, check_pausable
-from opsjobs.store.ledger.launch import judge_state
+from opsjobs.store.jobs import judge_state
 from opsjobs.store.paging import Page, PageRequest
 
 RECENT_MAX = 30

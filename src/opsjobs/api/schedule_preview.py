@@ -25,6 +25,7 @@ from opsjobs.model.api_model import ApiModel, Moment, read_instant
 from opsjobs.model.calendar import Calendar, closed
 from opsjobs.model.errors import FieldError, Invalid
 from opsjobs.model.execution import moment
+from opsjobs.model.schedule.description import words_of
 from opsjobs.model.schedule.timetable import Timetable, timetable
 from opsjobs.model.schedule.draft import ScheduleDraft, refuse_past
 from opsjobs.model.time_zones import local
@@ -88,7 +89,8 @@ async def preview(request: Request, services: ServicesDep, draft: PreviewDraft) 
         lambda: list(_moments(table, wanted.timezone, after, count, calendars))
     )
     notes = list(_notes(wanted, stored, ends=len(moments) < draft.count))
-    return JSONResponse({"moments": moments, "words": table.words, "notes": notes})
+    words = words_of(table.draft, table.cron)
+    return JSONResponse({"moments": moments, "words": words, "notes": notes})
 
 
 @router.get(

@@ -60,7 +60,7 @@ from opsjobs.model.parameter import ParameterDraft, bound
 from opsjobs.model.schedule.draft import ScheduleDraft, refuse_past
 from opsjobs.model.time_zones import in_words
 from opsjobs.store.idempotency import Answer
-from opsjobs.store.ledger.launch import judge_state
+from opsjobs.store.jobs import judge_state
 from opsjobs.store.paging import Page, PageRequest
 from opsjobs.store.scheduling.firing_rows import ALL_FIRINGS, FIRINGS, Firing, NamedFiring
 from opsjobs.store.scheduling.schedule_rows import StoredSchedule

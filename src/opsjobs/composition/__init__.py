@@ -68,6 +68,7 @@ from opsjobs.remote.ssh.pool import PoolLimits, SshPool
 from opsjobs.safety.policy import read
 from opsjobs.sandbox.pool import JudgePool
 from opsjobs.settings import SecretsSettings, Settings
+from opsjobs.store.ledger.reconcile import Reconciler
 from opsjobs.store.approvals import Approvals
 from opsjobs.store.audit_chain import Seals
 from opsjobs.store.audit_forwarding import AuditFeed
@@ -474,7 +475,7 @@ def build_rescuer(
 ) -> Rescuer:
     """Build the rescuer; `may_reap` tells if its process may expire leases now."""
     return Rescuer(
-        services.ledger,
+        Reconciler(services.database),
         services.workers,
         may_reap=may_reap,
         notify=services.notifier.notify,

@@ -16,6 +16,7 @@ from opsjobs.engine.background.housekeeping import (
 from opsjobs.engine.firing.firing import SCHEDULER
 from opsjobs.engine.loop import TURN_POLL_SECONDS, Loop, Step, Turn
 from opsjobs.settings import Settings
+from opsjobs.store.ledger.reconcile import Reconciler
 from opsjobs.store.delivery_upkeep import DeliveryUpkeep
 from opsjobs.store.execution_log import Partitions
 from opsjobs.store.idempotency import delete_old_keys
@@ -34,7 +35,7 @@ def build_housekeeping_loop(
         Turn(HOUSEKEEPING, turns, services.metrics),
         turns,
         services.metrics,
-        ledger=services.ledger,
+        reconciler=Reconciler(services.database),
         workers=services.workers,
         delete_old_events=services.event_feed.delete_old,
         more={

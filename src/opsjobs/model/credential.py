@@ -203,6 +203,15 @@ class Binding:
 ANYWHERE = Binding()
 
 
+def binding_of(row: Mapping[str, Any]) -> Binding:
+    """Return the binding of a row with the columns bound_targets, bound_groups and bound_jobs."""
+    return Binding(
+        frozenset(row["bound_targets"]),
+        frozenset(row["bound_groups"]),
+        frozenset(row["bound_jobs"]),
+    )
+
+
 class CredentialType(StrEnum):
     """The type of a credential; `secret` is no login, but a value for jobs."""
 

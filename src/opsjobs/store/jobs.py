@@ -21,6 +21,7 @@ from opsjobs.store import audit, idempotency
 from opsjobs.store.idempotency import Answer, IdempotentRequest
 from opsjobs.store.job_versions import vouched_anew, write_version
 from opsjobs.store.outbox import append_event
+from opsjobs.store.ledger.launch import refuse_state
 from opsjobs.store.paging import ListColumn, Listing, Page, PageRequest
 from opsjobs.store.reference import Reference, check_basis, unique_name
 from opsjobs.store.scheduling import schedules
@@ -535,6 +536,11 @@ def _version(row: DictRow) -> StoredVersion:
     return StoredVersion(
         row["version"], _draft(row, "active"), row["created_at"], row["created_by"]
     )
+
+
+def judge_state(name: str, state: JobState) -> Conflict | None:
+    """Return how an execution of a job in this state is refused; None if it is not."""
+    return None if state is JobState.ACTIVE else refuse_state(name, state)
 
 
 def _draft(row: Mapping[str, Any], state: str) -> JobDraft:

@@ -14,7 +14,7 @@ from opsjobs.model.errors import Unavailable
 from opsjobs.store.audit_chain import SEALED_AT_ONCE, Seals, UnverifiedChain
 from opsjobs.store.blobs import Contents
 from opsjobs.store.execution_log import Partitions
-from opsjobs.store.ledger import Ledger
+from opsjobs.store.ledger.reconcile import Reconciler
 from opsjobs.store.retention import Leftovers, Retention, RetentionLimits
 from opsjobs.store.workers import SingletonLock, Workers
 from opsjobs.telemetry.metrics import Metrics
@@ -47,7 +47,7 @@ class Housekeeper:
         turns: SingletonLock,
         metrics: Metrics,
         *,
-        ledger: Ledger,
+        reconciler: Reconciler,
         workers: Workers,
         delete_old_events: Callable[[], Awaitable[int]],
         more: Mapping[str, Step],
@@ -61,7 +61,7 @@ class Housekeeper:
         self._turn = turn
         self._turns = turns
         self._metrics = metrics
-        self._ledger = ledger
+        self._reconciler = reconciler
         self._workers = workers
         self._delete_old_events = delete_old_events
         self._more = more
@@ -110,7 +110,7 @@ class Housekeeper:
         return await self._leftovers.forget()
 
     async def _recount(self) -> int:
-        counted = await self._ledger.recount()
+        counted = await self._reconciler.recount()
         if any(counted.values()):
             self._metrics.bugs.labels("counters").inc()
             log.error("counters_differ", **counted)

@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 
 from opsjobs.engine.loop import Counts
-from opsjobs.store.ledger import Ledger
+from opsjobs.store.ledger.reconcile import Reconciler
 from opsjobs.store.workers import Workers
 
 ROUND_SECONDS = 0.9
@@ -35,7 +35,7 @@ class Rescuer:
 
     def __init__(
         self,
-        ledger: Ledger,
+        reconciler: Reconciler,
         workers: Workers,
         *,
         may_reap: Callable[[], bool],
@@ -43,7 +43,7 @@ class Rescuer:
         round_seconds: float = ROUND_SECONDS,
         database_now: Callable[[], float | None] = _unknown_time,
     ) -> None:
-        self._ledger = ledger
+        self._reconciler = reconciler
         self._workers = workers
         self._may_reap = may_reap
         self._database_now = database_now
@@ -56,8 +56,8 @@ class Rescuer:
         for zone in zones:
             self._notify(zone)
         done = {"leases_expired": len(zones)}
-        if await self._ledger.try_start_round(self._round_seconds):
-            done |= await self._ledger.reconcile()
+        if await self._reconciler.take_turn(self._round_seconds):
+            done |= await self._reconciler.run_once()
         return done
 
     async def _expire_leases(self) -> Sequence[str]:

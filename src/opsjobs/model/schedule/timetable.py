@@ -10,7 +10,6 @@ from uuid import UUID
 
 from opsjobs.model.api_model import EARLIEST, HORIZON
 from opsjobs.model.schedule.cron import Cron
-from opsjobs.model.schedule.description import words_of
 from opsjobs.model.schedule.draft import ScheduleDraft, ScheduleType, once_at
 from opsjobs.model.schedule.recurring import Days, Every, Interval, day_of_month, days_of_week
 from opsjobs.model.schedule.wall_clock import DstFold, DstGap, Wall
@@ -34,11 +33,6 @@ class Timetable:
     end_at: datetime
     jitter_seconds: float
     following: Following
-
-    @property
-    def words(self) -> str:
-        """The description of when it is due; computed on access, because firing never needs it."""
-        return words_of(self.draft, self.cron)
 
     def next_after(self, instant: datetime) -> datetime | None:
         """Return the first due time strictly after this instant, in UTC; None if there is none.

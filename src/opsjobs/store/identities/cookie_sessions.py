@@ -25,11 +25,7 @@ from opsjobs.store.identities.session_owner import (
     ExternalPerson,
     SessionOwner,
 )
-from opsjobs.store.identities.sessions import (
-    FORGET_SESSIONS,
-    SESSIONS_MAX,
-    check_still_proven,
-)
+from opsjobs.store.identities.session_owner import FORGET_SESSIONS, SESSIONS_MAX, check_still_proven
 from opsjobs.store.transaction import Connection, Database
 from opsjobs.model.secret import digest
 

@@ -1,4 +1,7 @@
-"""Owners of sessions: users, API keys, and people of the OpenID Connect provider."""
+"""Owners of sessions: users, API keys, and people of the OpenID Connect provider.
+
+Also what the logins with tokens and those with cookies have in common.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +13,23 @@ from uuid import UUID
 from psycopg.types.json import Jsonb
 
 from opsjobs.model.access import Grant, Principal, Scope
+from opsjobs.model.errors import Unauthorised
 from opsjobs.model.grants import scope_text
+from opsjobs.store.transaction import Connection
 
+SESSIONS_MAX = 50
+"""Logins of one user at a time; a further one ends the oldest."""
 CONFIRMED_SECONDS = 600
 """Time after a login, or a confirmation, in which sensitive changes need no new proof."""
+
+# Ended sessions are kept for a day, in which the reuse of their tokens is reported as such.
+FORGET_SESSIONS = """
+delete from sessions where id in (
+  select id from sessions where coalesce(ended_at,
+    expires_at) < (select opsjobs_now()) - interval '1 day' limit 100)"""
+
+_STILL_PROVEN = """
+select from users where id = %s and password_hash = %s and disabled_at is null for update"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,3 +144,17 @@ def _read_grants(kept: Iterable[Mapping[str, Any]]) -> tuple[Grant, ...]:
         Grant(frozenset(one["permissions"]), Scope.parse(one["scope"]), tuple(one["roles"]))
         for one in kept
     )
+
+
+async def check_still_proven(connection: Connection, user_id: int, password_hash: str) -> None:
+    """Lock a user until the end of the transaction, so that what ends its logins waits.
+
+    Raises Unauthorised if it is disabled or gone, or no longer has this hash of its password.
+    """
+    found = await connection.execute(_STILL_PROVEN, [user_id, password_hash])
+    if await found.fetchone() is None:
+        raise Unauthorised(
+            "login_failed",
+            "The user was changed during this login: it is disabled or has another password. "
+            "Log in again.",
+        )

@@ -20,11 +20,10 @@ from opsjobs.model.grants import principal_of
 from opsjobs.store import audit
 from opsjobs.store.identities.session_owner import Known
 from opsjobs.store.transaction import Connection, Database
+from opsjobs.store.identities.session_owner import FORGET_SESSIONS, SESSIONS_MAX, check_still_proven
 
 REFRESH_PREFIX = "opsr_"
 REFRESH_CHARACTERS_MAX = 200
-SESSIONS_MAX = 50
-"""Logins of one user at a time; a further one ends the oldest."""
 
 _BEGIN = """
 insert into sessions (id, user_id, expires_at) values (%s, %s,
@@ -35,14 +34,6 @@ update sessions set ended_at = opsjobs_now(), because = 'too many' where id in (
   select id from sessions where user_id = %s and ended_at is null order by created_at desc, id desc
     offset %s)"""
 
-# Ended sessions are kept for a day, in which the reuse of their tokens is reported as such.
-FORGET_SESSIONS = """
-delete from sessions where id in (
-  select id from sessions where coalesce(ended_at,
-    expires_at) < (select opsjobs_now()) - interval '1 day' limit 100)"""
-
-_STILL_PROVEN = """
-select from users where id = %s and password_hash = %s and disabled_at is null for update"""
 
 _GIVE = "insert into refresh_tokens (token_sha256, session_id) values (%s, %s)"
 
@@ -158,20 +149,6 @@ class LoginSessions:
         row = await self._database.fetch_one(_WHO, [session])
         return (
             None if row is None else principal_of(row["name"], "user", row["grants"], row["name"])
-        )
-
-
-async def check_still_proven(connection: Connection, user_id: int, password_hash: str) -> None:
-    """Lock a user until the end of the transaction, so that what ends its logins waits.
-
-    Raises Unauthorised if it is disabled or gone, or no longer has this hash of its password.
-    """
-    found = await connection.execute(_STILL_PROVEN, [user_id, password_hash])
-    if await found.fetchone() is None:
-        raise Unauthorised(
-            "login_failed",
-            "The user was changed during this login: it is disabled or has another password. "
-            "Log in again.",
         )
 
 

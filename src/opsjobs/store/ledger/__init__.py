@@ -21,7 +21,6 @@ from opsjobs.store.ledger import claim as _claim
 from opsjobs.store.ledger import control as _control
 from opsjobs.store.ledger import launch as _launch
 from opsjobs.store.ledger import maintenance as _maintenance
-from opsjobs.store.ledger import reconcile as _reconcile
 from opsjobs.store.ledger import remote_cleanup as _aftercare
 from opsjobs.store.ledger import settle as _settle
 from opsjobs.store.ledger import takeover as _takeover
@@ -39,14 +38,13 @@ from opsjobs.store.transaction import Connection, Database
 
 
 class Ledger:
-    """All operations of the ledger.
+    """All operations of the ledger but those of `Reconciler`.
 
     Each opens its own transaction, and retries it after a deadlock.
     """
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._reconciler = _reconcile.Reconciler(database)
         self._aside = _claim.SetAside()
 
     async def launch(self, connection: Connection, new: NewExecution) -> Execution:
@@ -227,21 +225,6 @@ class Ledger:
     async def load_maintenances(self, target_ids: Sequence[str]) -> dict[str, Maintenance]:
         """Return the current maintenance of these targets, by target id."""
         return await _maintenance.load_maintenances(self._database, target_ids)
-
-    async def try_start_round(self, pause_seconds: float) -> bool:
-        """Return True if this process may reconcile now.
-
-        Other processes may reconcile only after `pause_seconds`.
-        """
-        return await self._reconciler.take_turn(pause_seconds)
-
-    async def reconcile(self) -> Mapping[str, int]:
-        """Find and repair inconsistencies left by failures; return how many, by kind."""
-        return await self._reconciler.run_once()
-
-    async def recount(self) -> Mapping[str, int]:
-        """Compare slots and counters with the runs; a difference in counters is a bug."""
-        return await self._reconciler.recount()
 
     async def lease_cleanups(self, zone: str, limit: int) -> list[Folder]:
         """Lease up to `limit` runs whose folders on their target are due for removal.

@@ -16,6 +16,10 @@ from uuid import UUID
 
 from opsjobs.model.execution import CancelProof, RunError, RunStatus, WaitingFor, moment
 from opsjobs.model.program import SpoolIdentity
+from opsjobs.store.statements import load_statement
+
+SETTLE = load_statement(__file__, "settle")
+"""The statement that commits a flush, with `parameters`."""
 
 # Instead of a spool id: the run's command was started outside of any spool, so that no worker can
 # attach to it.

@@ -17,7 +17,6 @@ from opsjobs.model.access_bounds import in_common, redact_waiting
 from opsjobs.model.access import Requester
 from opsjobs.model.errors import Conflict, NotFound, Refusal
 from opsjobs.model.execution import Execution, ExecutionStatus, TriggeredBy
-from opsjobs.model.job import JobState
 from opsjobs.model.policy import Strategy
 from opsjobs.model.action_base import CHECK_KEY
 from opsjobs.model.safety_verdict import SafetyJudgement
@@ -218,11 +217,6 @@ async def _refusal(connection: Connection, new: NewExecution) -> Refusal:
     if job is None:
         return NotFound.for_ref("job", new.job_id)
     return refuse_state(job["name"], job["state"])
-
-
-def judge_state(name: str, state: JobState) -> Conflict | None:
-    """Return how an execution of a job in this state is refused; None if it is not."""
-    return None if state is JobState.ACTIVE else refuse_state(name, state)
 
 
 def refuse_state(name: str, state: str) -> Conflict:

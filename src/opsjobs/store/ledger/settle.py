@@ -21,6 +21,7 @@ from opsjobs.store.ledger.control import skip_after
 from opsjobs.store.ledger.flush import Flush, RunMove, parameters
 from opsjobs.store.statements import load_statement
 from opsjobs.store.transaction import Database
+from opsjobs.store.ledger.flush import SETTLE
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +41,6 @@ class Settled:
     stopping_runs: frozenset[int] = frozenset()
     """Runs of this flush that are being cancelled one by one."""
 
-
-SETTLE = load_statement(__file__, "settle")
 
 # After a broken connection, the first try of this flush may still be committing. It holds the locks
 # that this try has waited for, so at this point it has finished and its result is visible.

@@ -19,7 +19,7 @@ from opsjobs.store.ledger.flush import (
     result_line,
     status_line,
 )
-from opsjobs.store.ledger.settle import SETTLE
+from opsjobs.store.ledger.flush import SETTLE
 from opsjobs.store.statements import load_statement
 from opsjobs.store.transaction import Database
 

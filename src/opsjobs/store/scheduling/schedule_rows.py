@@ -14,6 +14,7 @@ from psycopg.rows import DictRow
 
 from opsjobs.model.access import PrincipalKind
 from opsjobs.model.execution import moment
+from opsjobs.model.schedule.description import words_of
 from opsjobs.model.schedule.timetable import Timetable, timetable
 from opsjobs.model.schedule.draft import ScheduleDraft
 
@@ -86,7 +87,7 @@ class _CompiledVersion:
 
     @cached_property
     def _shown(self) -> Mapping[str, Any]:
-        return {**self.draft.model_dump(mode="json"), "words": self.table.words}
+        return {**self.draft.model_dump(mode="json"), "words": words_of(self.draft, self.table.cron)}
 
     def render(self) -> Mapping[str, Any]:
         """Return its part of bodies and events; the description is made on first use."""

@@ -13,6 +13,8 @@ from opsjobs.model.target import login_types
 from opsjobs.store import target_selection
 from opsjobs.store.reference import Reference
 from opsjobs.store.transaction import Connection
+from opsjobs.store.vault.uses import JOBS, USERS
+from opsjobs.model.credential import binding_of
 
 # Resolves a name, an id or a uuid; the name first, so that a number as a name is found.
 _RESOLVE = """
@@ -40,34 +42,6 @@ _NOT_OF_SSH = [CredentialType.KERBEROS.value, CredentialType.CLIENT_CERTIFICATE.
 _NAMED = """
 select name, type, bound_targets, bound_groups, bound_jobs from credentials where name = any(%s)
   order by id for share"""
-
-USERS = """
-select id, name from targets where %s in (credential_id, label_credential_id) order by name"""
-JOBS = """
-select j.id, j.name, coalesce(array_agg(distinct a.key) filter (where a.kind = 'action'),
-  '{}') as actions,
-  coalesce(array_agg(distinct a.key) filter (where a.kind = 'parameter'), '{}') as parameters
-    from jobs j
-join (
-  select job_id, version, 'action' as kind, key, definition->'become'->>'credential' as credential
-    from job_actions
-  union all
-  select job_id, version, 'action', 'gate-check', policy->'gate'->'check'->'become'->>'credential'
-    from job_versions
-  union all
-  select v.job_id, v.version, 'parameter', p->>'name', p->>'from_credential'
-  from job_versions v, jsonb_array_elements(v.parameters) p
-) a on a.job_id = j.id and a.version = j.version
-where j.state <> 'archived' and a.credential = %s group by j.id, j.name order by j.name"""
-
-
-def binding_of(row: Mapping[str, Any]) -> Binding:
-    """Return the binding of a row with the columns bound_targets, bound_groups and bound_jobs."""
-    return Binding(
-        frozenset(row["bound_targets"]),
-        frozenset(row["bound_groups"]),
-        frozenset(row["bound_jobs"]),
-    )
 
 
 async def resolved(connection: Connection, wanted: BoundTo) -> Binding:

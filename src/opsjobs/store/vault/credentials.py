@@ -30,7 +30,8 @@ from opsjobs.store.idempotency import Answer, IdempotentRequest
 from opsjobs.store.paging import Page, PageRequest
 from opsjobs.store.reference import Reference, check_basis, check_unused, find, lock, unique_name
 from opsjobs.store.transaction import Connection, Database
-from opsjobs.store.vault.binding import binding_of, check_users, outside, resolved
+from opsjobs.store.vault.binding import check_users, outside, resolved
+from opsjobs.model.credential import binding_of
 from opsjobs.store.vault.payload import check, closed, packed, parts_of, unpacked
 from opsjobs.store.vault.rows import (
     CREDENTIALS,

@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.serialization import ssh
 from opsjobs.model.errors import FieldError, Invalid
 from opsjobs.model.credential import Credential, CredentialType, source_of
 from opsjobs.model.secret import Secret
-from opsjobs.store.vault.binding import binding_of
+from opsjobs.model.credential import binding_of
 
 _HIDDEN = ("password", "private_key", "passphrase", "keytab", "value")
 _TEXTS = ("private_key", "certificate")

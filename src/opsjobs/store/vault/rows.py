@@ -14,7 +14,7 @@ from opsjobs.model.credential import CredentialType
 from opsjobs.store.paging import ListColumn, Listing
 from opsjobs.store.reference import check_unused
 from opsjobs.store.transaction import Connection, Database
-from opsjobs.store.vault.binding import JOBS, USERS
+from opsjobs.store.vault.uses import JOBS, USERS
 
 
 @dataclass(frozen=True, slots=True)
