@@ -12,7 +12,7 @@ from fastapi.routing import APIRoute, iter_route_contexts
 
 from api.kit import Desk, app_on, desk, job, problem, services_on
 from opsjobs.api.authentication import OPEN_ROUTES
-from opsjobs.api.authorization import ANY_TOKEN, Permission
+from opsjobs.api.dependencies import ANY_TOKEN, Permission
 from opsjobs.model.access import PERMISSIONS
 from opsjobs.store.transaction import Database, DatabaseOptions
 

@@ -16,7 +16,7 @@ from fastapi.routing import APIRoute, iter_route_contexts
 
 from docs.pages import ROOT
 from opsjobs.api.app import create_app
-from opsjobs.api.authorization import Permission
+from opsjobs.api.dependencies import Permission
 from opsjobs.api.openapi import remove_summary
 from opsjobs.composition.services import Limits
 from opsjobs.telemetry.metrics import Metrics

@@ -9,7 +9,8 @@ from typing import Any
 
 from api.kit import desk
 from opsjobs.api.authentication import OPEN_ROUTES
-from opsjobs.api.authorization import ANY_TOKEN, Within
+from opsjobs.api.authorization import Within
+from opsjobs.api.dependencies import ANY_TOKEN
 from opsjobs.model.access import PERMISSIONS, Principal, Role
 from opsjobs.store.transaction import Database
 from security.two_scopes import FOREIGN, STAGING, World, badge, world

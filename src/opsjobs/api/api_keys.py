@@ -15,10 +15,10 @@ from opsjobs.api.authorization import (
     check_grantable,
     check_holds,
     check_reuse_name,
-    requires,
-    requires_a_token,
 )
-from opsjobs.api.http import Idempotent, page_of, render_page, render_replayed
+from opsjobs.api.dependencies import requires, requires_a_token
+from opsjobs.api.http import page_of, render_page, render_replayed
+from opsjobs.api.idempotency import Idempotent
 from opsjobs.api.request import principal_of
 from opsjobs.api.paths import build_location
 from opsjobs.api.services import ServicesDep

@@ -10,7 +10,8 @@ from pydantic import Field
 from starlette.responses import JSONResponse, Response
 
 from opsjobs.api.actions import Actions
-from opsjobs.api.authorization import Within, admit, check_confirmed, reach, requires
+from opsjobs.api.authorization import Within, admit, check_confirmed, reach
+from opsjobs.api.dependencies import requires
 from opsjobs.api.http import page_of, render_page
 from opsjobs.api.request import principal_of
 from opsjobs.api.services import ServicesDep, services_of

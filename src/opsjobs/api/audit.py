@@ -9,7 +9,8 @@ from fastapi import APIRouter, Query, Request
 from pydantic import Field
 from starlette.responses import JSONResponse, Response
 
-from opsjobs.api.authorization import check_permission, requires
+from opsjobs.api.authorization import check_permission
+from opsjobs.api.dependencies import requires
 from opsjobs.api.http import page_of, render_page
 from opsjobs.api.services import ServicesDep
 from opsjobs.api.schemas.audit import AnchorOut, AuditPageOut, VerificationOut

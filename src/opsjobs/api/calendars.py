@@ -9,8 +9,10 @@ from zoneinfo import ZoneInfo
 from fastapi import APIRouter, Depends, Query, Request
 from starlette.responses import JSONResponse, Response
 
-from opsjobs.api.authorization import Within, requires
-from opsjobs.api.http import Idempotent, render_created
+from opsjobs.api.authorization import Within
+from opsjobs.api.dependencies import requires
+from opsjobs.api.http import render_created
+from opsjobs.api.idempotency import Idempotent
 from opsjobs.api.services import ServicesDep
 from opsjobs.api.resource import Resource
 from opsjobs.api.schemas.responses import CREATED

@@ -11,14 +11,9 @@ from fastapi import APIRouter, Depends, Request
 from starlette.responses import JSONResponse, Response
 
 from opsjobs.api.actions import FIELDS, Actions
-from opsjobs.api.authorization import requires
-from opsjobs.api.http import (
-    Idempotent,
-    IfMatchOrAny,
-    render_created,
-    render_replayed,
-    tag,
-)
+from opsjobs.api.dependencies import requires
+from opsjobs.api.http import IfMatchOrAny, render_created, render_replayed, tag
+from opsjobs.api.idempotency import Idempotent
 from opsjobs.api.services import ServicesDep, services_of
 from opsjobs.api.resource import Resource
 from opsjobs.api.schemas.credentials import (

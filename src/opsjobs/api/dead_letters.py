@@ -9,17 +9,12 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request
 from starlette.responses import JSONResponse, Response
 
-from opsjobs.api.authorization import (
-    Within,
-    bounds,
-    check_override,
-    check_permission,
-    reach,
-    requester,
-    requires,
-)
+from opsjobs.api.authorization import Within, bounds, check_override, check_permission, reach
+from opsjobs.api.services import requester
+from opsjobs.api.dependencies import requires
 from opsjobs.api.execution_answers import add_links
-from opsjobs.api.http import Idempotent, page_of, render_page, render_replayed
+from opsjobs.api.http import page_of, render_page, render_replayed
+from opsjobs.api.idempotency import Idempotent
 from opsjobs.api.request import principal_of
 from opsjobs.api.services import ServicesDep
 from opsjobs.api.schemas.approvals import DeadLetterPageOut, DiscardedLettersOut, RevivedOut

@@ -11,7 +11,7 @@ from starlette.responses import Response
 from starlette.types import Send
 
 from opsjobs.api import log_formats
-from opsjobs.api.authorization import requires_a_token
+from opsjobs.api.dependencies import requires_a_token
 from opsjobs.api.event_tail import EventCursor, EventTail, TailBatch
 from opsjobs.api.long_lived import StreamReauth
 from opsjobs.api.request import principal_of, proof_of

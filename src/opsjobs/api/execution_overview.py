@@ -8,7 +8,8 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 from starlette.responses import JSONResponse, Response
 
-from opsjobs.api.authorization import ExecutionDep, Within, check_permission, requires
+from opsjobs.api.authorization import Within, check_permission
+from opsjobs.api.dependencies import ExecutionDep, requires
 from opsjobs.api.request import principal_of
 from opsjobs.api.services import ServicesDep
 from opsjobs.api.schemas.executions import MatrixOut, SpecificationOut

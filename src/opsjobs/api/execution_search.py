@@ -15,7 +15,8 @@ from pydantic import Field, model_validator
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from opsjobs.api.authorization import ExecutionDep, Within, admitted, load_execution, requires
+from opsjobs.api.authorization import Within, admitted
+from opsjobs.api.dependencies import ExecutionDep, load_execution, requires
 from opsjobs.api.log_formats import encode_json
 from opsjobs.api.long_lived import Download
 from opsjobs.api.output_query import OutputQuery

@@ -11,19 +11,14 @@ from pydantic import Field
 from starlette.responses import JSONResponse, Response
 
 from opsjobs.api.actions import Actions
-from opsjobs.api.authorization import (
+from opsjobs.api.authorization import Within, bounds, check_override, check_permission, reach
+from opsjobs.api.services import read_execution, requester
+from opsjobs.api.dependencies import (
     ExecutionDep,
     JobDep,
-    Within,
-    bounds,
-    check_override,
-    check_permission,
     confirm_caller,
     load_execution,
     load_job,
-    reach,
-    read_execution,
-    requester,
     requires,
 )
 from opsjobs.api.execution_answers import (
@@ -31,7 +26,8 @@ from opsjobs.api.execution_answers import (
     render_phase,
     render_result,
 )
-from opsjobs.api.http import Idempotent, page_of, render_page
+from opsjobs.api.http import page_of, render_page
+from opsjobs.api.idempotency import Idempotent
 from opsjobs.api.job_checks import check_written
 from opsjobs.api.launches import (
     ExecuteDraft,

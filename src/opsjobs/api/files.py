@@ -14,16 +14,10 @@ from fastapi import APIRouter, Depends, Query, Request
 from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 
-from opsjobs.api.authorization import (
-    ExecutionDep,
-    Within,
-    admit,
-    check_permission,
-    is_caller,
-    reach,
-    requires,
-)
-from opsjobs.api.http import Idempotent, page_of, render_created, render_page
+from opsjobs.api.authorization import Within, admit, check_permission, is_caller, reach
+from opsjobs.api.dependencies import ExecutionDep, requires
+from opsjobs.api.http import page_of, render_created, render_page
+from opsjobs.api.idempotency import Idempotent
 from opsjobs.api.long_lived import Download
 from opsjobs.api.problems import Problem
 from opsjobs.api.quotas import FileQuota

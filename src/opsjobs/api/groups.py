@@ -9,8 +9,9 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Request
 from starlette.responses import JSONResponse, Response
 
-from opsjobs.api.authorization import requires
-from opsjobs.api.http import Idempotent, page_of, render_created, render_page
+from opsjobs.api.dependencies import requires
+from opsjobs.api.http import page_of, render_created, render_page
+from opsjobs.api.idempotency import Idempotent
 from opsjobs.api.services import ServicesDep
 from opsjobs.api.resource import Resource
 from opsjobs.api.schemas.responses import CREATED, PAGED

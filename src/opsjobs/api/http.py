@@ -1,11 +1,10 @@
 """HTTP conventions of all routes: pages, created objects, ETags, preconditions.
 
-Request headers are If-Match (the expected version) and Idempotency-Key (apply only once).
+The expected version is in the header If-Match.
 """
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Callable, Collection, Mapping
 from inspect import Parameter, Signature
@@ -16,11 +15,9 @@ from fastapi import Depends, Header, Query, Request
 from pydantic import WithJsonSchema
 from starlette.responses import JSONResponse
 
-from opsjobs.api.request import principal_of
-from opsjobs.api.paths import build_location, route_path
-from opsjobs.api.services import services_of
+from opsjobs.api.paths import build_location
 from opsjobs.model.errors import FieldError, Invalid, Precondition
-from opsjobs.store.idempotency import Answer, IdempotentRequest
+from opsjobs.store.idempotency import Answer
 from opsjobs.store.paging import (
     FILTER_VALUES_MAX,
     LIMIT_DEFAULT,
@@ -227,44 +224,9 @@ def tag(version: int) -> str:
     return f'"{version}"'
 
 
-_KEY = re.compile(r"[\x21-\x7e]{1,255}")
 _TAG = re.compile(r'\s*(?:W/)?"([^"]*)"\s*(?:,|$)')
-ROUTE_BYTES_MAX = 500
-"""Maximum size of a stored route: it is indexed together with the caller and the key."""
 REQUIRED = "x-required"
 """Key in a parameter's schema: api/openapi.py describes such a parameter as required."""
-_EMPTY = hashlib.sha256(b"").digest()
-
-
-async def idempotent(
-    request: Request,
-    idempotency_key: Annotated[
-        Annotated[str, WithJsonSchema({"type": "string", "pattern": r"^[\x21-\x7e]{1,255}$"})]
-        | None,
-        Header(
-            description="A repeated request with the same key gets the first answer again, "
-            "for 24 hours."
-        ),
-    ] = None,
-) -> IdempotentRequest | None:
-    """Return the identity of the request for `store.idempotency`; None without a key.
-
-    Raises Invalid.
-    """
-    if idempotency_key is None:
-        return None
-    if not _KEY.fullmatch(idempotency_key):
-        detail = (
-            "An Idempotency-Key is 1 to 255 printable ASCII characters without blanks, "
-            "such as a UUID."
-        )
-        raise Invalid(
-            "invalid_header", detail, errors=[FieldError("", detail, "header:Idempotency-Key")]
-        )
-    body = services_of(request).vault.blinded(getattr(request.state, "body_sha256", _EMPTY))
-    # The key belongs to the caller and the route; the prefix /api/v1 names the same route.
-    route = _short(f"{request.method} {route_path(request.scope)}")
-    return IdempotentRequest(principal_of(request).identity, route, idempotency_key, body)
 
 
 async def if_match(
@@ -309,15 +271,5 @@ def _versions(header: str) -> frozenset[int] | None:
     )
 
 
-Idempotent = Annotated[IdempotentRequest | None, Depends(idempotent)]
 IfMatch = Annotated[frozenset[int] | None, Depends(if_match)]
 IfMatchOrAny = Annotated[frozenset[int] | None, Depends(if_match_or_any)]
-
-
-def _short(route: str) -> str:
-    """Return the route, or its hash if it is too long for an index entry.
-
-    An id in a path may have any length.
-    """
-    encoded = route.encode()
-    return route if len(encoded) <= ROUTE_BYTES_MAX else hashlib.sha256(encoded).hexdigest()

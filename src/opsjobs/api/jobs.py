@@ -11,25 +11,10 @@ from starlette.responses import JSONResponse, Response
 
 from opsjobs.api import problems
 from opsjobs.api.actions import FIELDS, Actions
-from opsjobs.api.authorization import (
-    JobDep,
-    Within,
-    bounds,
-    check_override,
-    is_caller,
-    load_job,
-    reach,
-    requires,
-)
-from opsjobs.api.http import (
-    Idempotent,
-    IfMatch,
-    IfMatchOrAny,
-    page_of,
-    render_created,
-    render_page,
-    tag,
-)
+from opsjobs.api.authorization import Within, bounds, check_override, is_caller, reach
+from opsjobs.api.dependencies import JobDep, load_job, requires
+from opsjobs.api.http import IfMatch, IfMatchOrAny, page_of, render_created, render_page, tag
+from opsjobs.api.idempotency import Idempotent
 from opsjobs.api.job_checks import check_limits, check_written, own_webhooks_only, vet
 from opsjobs.api.launches import ExecuteDraft, order_of
 from opsjobs.api.request import principal_of

@@ -9,14 +9,8 @@ from fastapi import APIRouter, Query, Request
 from pydantic import Field, model_validator
 from starlette.responses import JSONResponse, Response
 
-from opsjobs.api.authorization import (
-    Within,
-    bounds,
-    check_override,
-    check_permission,
-    reach,
-    requires,
-)
+from opsjobs.api.authorization import Within, bounds, check_override, check_permission, reach
+from opsjobs.api.dependencies import requires
 from opsjobs.api.job_checks import check_written, vet
 from opsjobs.api.request import principal_of
 from opsjobs.api.services import ServicesDep, services_of

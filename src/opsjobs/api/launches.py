@@ -10,7 +10,7 @@ from fastapi import Header, Request
 from pydantic import Field
 from starlette.responses import JSONResponse, Response
 
-from opsjobs.api.authorization import read_execution, requester
+from opsjobs.api.services import read_execution, requester
 from opsjobs.api.execution_answers import add_links, render_execution
 from opsjobs.api.http import render_replayed
 from opsjobs.api.quotas import check_open

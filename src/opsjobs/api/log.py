@@ -17,7 +17,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import Send
 
 from opsjobs.api import log_formats
-from opsjobs.api.authorization import ExecutionDep, Within, admitted, load_execution, requires
+from opsjobs.api.authorization import Within, admitted
+from opsjobs.api.dependencies import ExecutionDep, load_execution, requires
 from opsjobs.api.log_formats import LineAssembler
 from opsjobs.api.long_lived import Download, StreamReauth, reauth_of
 from opsjobs.api.output_query import OutputQuery

@@ -7,7 +7,8 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Request
 from starlette.responses import JSONResponse, Response
 
-from opsjobs.api.authorization import Within, requires
+from opsjobs.api.authorization import Within
+from opsjobs.api.dependencies import requires
 from opsjobs.api.http import page_of, render_page
 from opsjobs.api.job_checks import check_notify, check_rules
 from opsjobs.api.services import ServicesDep, services_of

@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse
 
 from opsjobs.api.authentication import OPEN_ROUTES
-from opsjobs.api.authorization import Permission
+from opsjobs.api.dependencies import Permission
 from opsjobs.api.http import REQUIRED
 from opsjobs.api.problems import MEDIA_TYPE
 from opsjobs.api.paths import PREFIX

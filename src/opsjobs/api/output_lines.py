@@ -8,7 +8,8 @@ from fastapi import APIRouter, Depends, Query
 from pydantic import Field, field_validator
 from starlette.responses import JSONResponse, Response
 
-from opsjobs.api.authorization import ExecutionDep, Within, load_execution, requires
+from opsjobs.api.authorization import Within
+from opsjobs.api.dependencies import ExecutionDep, load_execution, requires
 from opsjobs.api.output_query import OutputQuery
 from opsjobs.api.services import ServicesDep
 from opsjobs.api.schemas.executions import LineWindowOut

@@ -7,7 +7,9 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Depends, Path, Query, Request
 from starlette.responses import JSONResponse, Response
 
-from opsjobs.api.authorization import ExecutionDep, Within, admitted, read_execution, requires
+from opsjobs.api.authorization import Within, admitted
+from opsjobs.api.services import read_execution
+from opsjobs.api.dependencies import ExecutionDep, requires
 from opsjobs.api.execution_answers import render_execution, render_result_group
 from opsjobs.api.http import page_of, render_page
 from opsjobs.api.request import principal_of

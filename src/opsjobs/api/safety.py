@@ -8,7 +8,8 @@ from fastapi import APIRouter
 from pydantic import Field, StringConstraints
 from starlette.responses import JSONResponse, Response
 
-from opsjobs.api.authorization import Within, requires
+from opsjobs.api.authorization import Within
+from opsjobs.api.dependencies import requires
 from opsjobs.api.services import ServicesDep
 from opsjobs.api.schemas.safety import SafetyCheckOut, SafetyRulesOut
 from opsjobs.model.api_model import ApiModel

@@ -17,7 +17,8 @@ from fastapi import APIRouter, Query, Request
 from pydantic import Field, model_validator
 from starlette.responses import JSONResponse, Response
 
-from opsjobs.api.authorization import Within, load_schedule, reach, requires
+from opsjobs.api.authorization import Within, reach
+from opsjobs.api.dependencies import load_schedule, requires
 from opsjobs.api.services import ServicesDep
 from opsjobs.api.schemas.schedules import ForecastOut, SchedulePreviewOut, UpcomingMomentsOut
 from opsjobs.engine.firing.upcoming_moments import PERIOD_MAX

@@ -12,31 +12,18 @@ from pydantic import Field
 from starlette.responses import JSONResponse, Response
 
 from opsjobs.api.actions import FIELDS, Actions
-from opsjobs.api.authorization import (
+from opsjobs.api.authorization import Within, admit, bounds, check_override, check_permission, reach
+from opsjobs.api.services import owner, requester
+from opsjobs.api.dependencies import (
     JobDep,
     ScheduleDep,
-    Within,
-    admit,
-    bounds,
-    check_override,
-    check_permission,
     confirm_caller,
     load_job,
     load_schedule,
-    owner,
-    reach,
-    requester,
     requires,
 )
-from opsjobs.api.http import (
-    Idempotent,
-    IfMatch,
-    IfMatchOrAny,
-    page_of,
-    render_page,
-    render_replayed,
-    tag,
-)
+from opsjobs.api.http import IfMatch, IfMatchOrAny, page_of, render_page, render_replayed, tag
+from opsjobs.api.idempotency import Idempotent
 from opsjobs.api.job_checks import check_notify
 from opsjobs.api.launches import Prefer, render_launch
 from opsjobs.api.quotas import check_open

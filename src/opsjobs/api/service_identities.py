@@ -8,14 +8,10 @@ from fastapi import APIRouter, Depends, Request
 from pydantic import Field
 from starlette.responses import JSONResponse, Response
 
-from opsjobs.api.authorization import (
-    ReuseName,
-    check_grantable,
-    check_holds,
-    check_reuse_name,
-    requires,
-)
-from opsjobs.api.http import Idempotent, render_created
+from opsjobs.api.authorization import ReuseName, check_grantable, check_holds, check_reuse_name
+from opsjobs.api.dependencies import requires
+from opsjobs.api.http import render_created
+from opsjobs.api.idempotency import Idempotent
 from opsjobs.api.request import principal_of
 from opsjobs.api.services import ServicesDep
 from opsjobs.api.resource import Resource

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import Depends, Request
 
+from opsjobs.api.request import principal_of
 from opsjobs.composition.services import Services
+from opsjobs.model.access import Principal
+from opsjobs.model.execution import Execution
 
 
 def services_of(request: Request) -> Services:
@@ -22,3 +25,29 @@ async def _services(request: Request) -> Services:
 
 ServicesDep = Annotated[Services, Depends(_services)]
 """The services of the application, as a parameter of a route."""
+
+
+async def owner(request: Request) -> Principal:
+    """Return the caller as the owner of later launches in its name.
+
+    The grants of an external identity are stored, because no other table has them.
+    """
+    principal = principal_of(request)
+    await services_of(request).identities.remember(None, principal)
+    return principal
+
+
+async def requester(request: Request) -> dict[str, Any]:
+    """Return the caller in the form that launches accept.
+
+    A workflow later launches further jobs in its name.
+    """
+    principal = await owner(request)
+    return {"requested_by": principal.name, "requested_by_kind": principal.kind}
+
+
+async def read_execution(request: Request, ref: str | int) -> Execution:
+    """Return an execution as it is now, without checking the caller's scope."""
+    everything = principal_of(request).reach("executions:read").everywhere
+    found: Execution = await services_of(request).executions.get(ref, everything=everything)
+    return found

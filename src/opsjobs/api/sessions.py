@@ -9,7 +9,8 @@ from fastapi import APIRouter, Query, Request
 from pydantic import Field, SecretStr, model_validator
 from starlette.responses import JSONResponse, Response
 
-from opsjobs.api.authorization import check_confirmed, check_permission, requires_a_token
+from opsjobs.api.authorization import check_confirmed, check_permission
+from opsjobs.api.dependencies import requires_a_token
 from opsjobs.api.cookies import READING, CookiePolicy, check_same_origin
 from opsjobs.api.request import browser_client, principal_of, session_of
 from opsjobs.api.services import ServicesDep, services_of

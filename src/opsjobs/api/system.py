@@ -11,7 +11,8 @@ from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
 from opsjobs import __version__
-from opsjobs.api.authorization import Within, reach, requires
+from opsjobs.api.authorization import Within, reach
+from opsjobs.api.dependencies import requires
 from opsjobs.api.services import ServicesDep
 from opsjobs.api.schemas.responses import TEXT, UNAVAILABLE
 from opsjobs.api.schemas.system import (

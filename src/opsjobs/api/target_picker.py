@@ -8,7 +8,8 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 from starlette.responses import JSONResponse, Response
 
-from opsjobs.api.authorization import Within, bounds, reach, requires
+from opsjobs.api.authorization import Within, bounds, reach
+from opsjobs.api.dependencies import requires
 from opsjobs.api.http import page_of, render_page
 from opsjobs.api.services import ServicesDep
 from opsjobs.api.schemas.responses import PAGED

@@ -10,8 +10,10 @@ from pydantic import Field, model_validator
 from starlette.responses import JSONResponse, Response
 
 from opsjobs.api.actions import FIELDS, Actions
-from opsjobs.api.authorization import Within, admitted, bounds, check_permission, reach, requires
-from opsjobs.api.http import Idempotent, page_of, render_created, render_page, render_replayed
+from opsjobs.api.authorization import Within, admitted, bounds, check_permission, reach
+from opsjobs.api.dependencies import requires
+from opsjobs.api.http import page_of, render_created, render_page, render_replayed
+from opsjobs.api.idempotency import Idempotent
 from opsjobs.api.request import principal_of
 from opsjobs.api.services import ServicesDep, services_of
 from opsjobs.api.schemas.executions import TargetPastRunPageOut

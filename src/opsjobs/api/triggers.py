@@ -8,19 +8,11 @@ from fastapi import APIRouter, Depends, Request
 from starlette.responses import JSONResponse, Response
 
 from opsjobs.api.actions import FIELDS, Actions
-from opsjobs.api.authorization import (
-    JobDep,
-    TriggerDep,
-    Within,
-    admit,
-    check_permission,
-    load_job,
-    load_trigger,
-    owner,
-    reach,
-    requires,
-)
-from opsjobs.api.http import Idempotent, page_of, render_page, render_replayed
+from opsjobs.api.authorization import Within, admit, check_permission, reach
+from opsjobs.api.services import owner
+from opsjobs.api.dependencies import JobDep, TriggerDep, load_job, load_trigger, requires
+from opsjobs.api.http import page_of, render_page, render_replayed
+from opsjobs.api.idempotency import Idempotent
 from opsjobs.api.paths import build_location
 from opsjobs.api.services import ServicesDep, services_of
 from opsjobs.api.schemas.responses import CREATED, PAGED

@@ -11,8 +11,11 @@ from fastapi import APIRouter, Depends, Request
 from starlette.responses import JSONResponse, Response
 
 from opsjobs.api.actions import FIELDS, Actions
-from opsjobs.api.authorization import Within, owner, permission_of, requires
-from opsjobs.api.http import Idempotent, page_of, render_page, render_replayed
+from opsjobs.api.authorization import Within, permission_of
+from opsjobs.api.services import owner
+from opsjobs.api.dependencies import requires
+from opsjobs.api.http import page_of, render_page, render_replayed
+from opsjobs.api.idempotency import Idempotent
 from opsjobs.api.request import principal_of
 from opsjobs.api.paths import build_location
 from opsjobs.api.services import ServicesDep, services_of

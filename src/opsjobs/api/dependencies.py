@@ -1,0 +1,136 @@
+"""The dependencies of routes: the permission that each requires, and the object in its path.
+
+404 for an object that the caller may not see, 403 for one that it may see, but not change.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import Depends, Request
+
+from opsjobs.api.authorization import (
+    Within,
+    admit,
+    admitted,
+    check_confirmed,
+    check_permission,
+    reach,
+)
+from opsjobs.api.cookies import READING
+from opsjobs.api.request import principal_of
+from opsjobs.api.services import read_execution, services_of
+from opsjobs.identity.platform_users import CONFIRMED
+from opsjobs.model.execution import Execution
+from opsjobs.store.jobs import StoredJob
+from opsjobs.store.scheduling.schedule_rows import StoredSchedule
+from opsjobs.store.triggers import StoredTrigger
+
+SENSITIVE = frozenset({"credentials:manage", "system:admin"})
+"""Permissions whose changes need a fresh proof of a caller with a session."""
+ANY_TOKEN = "any token"  # noqa: S105  shown in docs for routes that need no permission
+
+
+class Permission:
+    """Dependency that refuses callers without the permission.
+
+    A caller who holds it only within a scope is refused if `within` is EVERYTHING.
+    """
+
+    def __init__(self, name: str, within: Within) -> None:
+        self.name = name
+        self.within = within
+
+    # Async, like all dependencies here: FastAPI runs sync ones in a thread at each request.
+    async def __call__(self, request: Request) -> None:
+        """Check the permission. Raises Forbidden, and Unavailable."""
+        if self.name in CONFIRMED:
+            await confirm_caller(request)
+        check_permission(request, self.name, within=self.within)
+        if self.name in SENSITIVE and request.method not in READING:
+            check_confirmed(request)
+        request.state.permission = self.name
+
+
+async def confirm_caller(request: Request) -> None:
+    """Limit the caller to the rights that the platform's User Service confirms.
+
+    Raises Forbidden if it is disabled there, and Unavailable if the service does not answer.
+    """
+    users = services_of(request).platform_users
+    request.state.principal = await users.confirm(principal_of(request))
+
+
+def requires(permission: str, within: Within = Within.EVERYTHING) -> Any:
+    """Return the dependency for `dependencies=[requires("jobs:create")]`.
+
+    Every route except OPEN_ROUTES has exactly one.
+    """
+    return Depends(Permission(permission, within))
+
+
+class _AnyToken(Permission):
+    """Dependency that accepts any valid token: the route is about the caller itself."""
+
+    def __init__(self) -> None:
+        super().__init__(ANY_TOKEN, Within.ANYWHERE)
+
+    async def __call__(self, request: Request) -> None:
+        """Check that the caller was authenticated before."""
+        principal_of(request)
+
+
+def requires_a_token() -> Any:
+    """Return the dependency of the few routes about the caller itself, without a permission."""
+    return Depends(_AnyToken())
+
+
+async def load_job(id: str, request: Request) -> StoredJob:
+    """Return the job. Raises NotFound or Forbidden.
+
+    This precedes the check of the body: a wrong path is reported first.
+    """
+    found: StoredJob = await services_of(request).jobs.get(id)
+    return admitted(request, "job", id, found, sees="jobs:read")
+
+
+JobDep = Annotated[StoredJob, Depends(load_job)]
+
+
+async def load_execution(id: str, request: Request) -> Execution:
+    """Return the execution. Raises NotFound or Forbidden before the body is checked."""
+    found = await read_execution(request, id)
+    return admitted(request, "execution", id, found, sees="executions:read")
+
+
+ExecutionDep = Annotated[Execution, Depends(load_execution)]
+
+
+async def load_schedule(id: str, request: Request) -> StoredSchedule:
+    """Return the schedule. Raises NotFound or Forbidden, by the labels of its job.
+
+    This precedes the check of the body.
+    """
+    schedules = services_of(request).schedules
+    schedule: StoredSchedule = await schedules.get(id)
+    if reach(request) is not None:
+        admit(request, "schedule", id, await schedules.labels(schedule), sees="schedules:read")
+    return schedule
+
+
+ScheduleDep = Annotated[StoredSchedule, Depends(load_schedule)]
+
+
+async def load_trigger(id: str, request: Request) -> StoredTrigger:
+    """Return the trigger. Raises NotFound or Forbidden, by the labels of its job.
+
+    This precedes the check of the body.
+    """
+    triggers = services_of(request).job_triggers
+    trigger: StoredTrigger = await triggers.get(id)
+    if reach(request) is not None:
+        admit(request, "trigger", id, await triggers.labels(trigger), sees="triggers:read")
+    return trigger
+
+
+TriggerDep = Annotated[StoredTrigger, Depends(load_trigger)]
