@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 import typer
@@ -32,22 +31,13 @@ from opsjobs.cli.render import (
 )
 from opsjobs.model.execution import ErrorCode, ExecutionStatus, RunStatus, TriggeredBy
 from opsjobs.model.retry_request import Which
+from opsjobs.cli.render import render_duration, render_error, render_wait
 
 app = typer.Typer(
     help="Executions: list, show, follow, cancel and retry them.", no_args_is_help=True
 )
 
 Execution = Annotated[str, typer.Argument(metavar="EXECUTION", help="Id or uuid.")]
-
-
-def render_wait(run: Mapping[str, Any]) -> str | None:
-    """Return the reason of a waiting run's wait.
-
-    For example `timer`, `barrier: swap`, `hold: maintenance: new disk`, `a worker: zone paris has
-    none`.
-    """
-    kind, what = run.get("waiting_for"), run.get("awaits")
-    return f"{kind}: {what}" if kind and what else kind or what
 
 
 COLUMNS = (
@@ -65,23 +55,6 @@ COLUMNS = (
     Column("error", lambda e: e.get("error"), wide=True),
     Column("uuid", lambda e: e["uuid"], wide=True),
 )
-
-
-def render_duration(run: Mapping[str, Any]) -> str:
-    """Return how long a run took, or has taken so far."""
-    began, ended = run.get("started_at"), run.get("finished_at")
-    if not isinstance(began, str):
-        return "-"
-    until = datetime.fromisoformat(ended) if isinstance(ended, str) else datetime.now(UTC)
-    return seconds(max((until - datetime.fromisoformat(began)).total_seconds(), 0.0) * 1_000)
-
-
-def render_error(run: Mapping[str, Any]) -> str | None:
-    """Return the error of a run: the last stderr line of a failed command, else the message."""
-    error = run.get("error") or {}
-    if error.get("code") in (None, ErrorCode.NONZERO_EXIT) and run.get("last_stderr"):
-        return str(run["last_stderr"])
-    return error.get("message")
 
 
 RUN_COLUMNS = (

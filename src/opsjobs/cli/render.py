@@ -22,6 +22,7 @@ from rich.text import Text
 from ruamel.yaml import YAML
 
 from opsjobs.cli.terminal_escapes import escape_json, escape_output
+from opsjobs.model.execution import ErrorCode
 
 PIPE_COLUMNS = 100_000  # a table into a pipe is never folded
 GAP = 2
@@ -365,3 +366,30 @@ def _print(table: Table, at_least: int = 0) -> None:
     with out.capture() as caught:
         out.print(table)
     sys.stdout.write("".join(f"{line.rstrip()}\n" for line in caught.get().splitlines()))
+
+
+def render_wait(run: Mapping[str, Any]) -> str | None:
+    """Return the reason of a waiting run's wait.
+
+    For example `timer`, `barrier: swap`, `hold: maintenance: new disk`, `a worker: zone paris has
+    none`.
+    """
+    kind, what = run.get("waiting_for"), run.get("awaits")
+    return f"{kind}: {what}" if kind and what else kind or what
+
+
+def render_duration(run: Mapping[str, Any]) -> str:
+    """Return how long a run took, or has taken so far."""
+    began, ended = run.get("started_at"), run.get("finished_at")
+    if not isinstance(began, str):
+        return "-"
+    until = datetime.fromisoformat(ended) if isinstance(ended, str) else datetime.now(UTC)
+    return seconds(max((until - datetime.fromisoformat(began)).total_seconds(), 0.0) * 1_000)
+
+
+def render_error(run: Mapping[str, Any]) -> str | None:
+    """Return the error of a run: the last stderr line of a failed command, else the message."""
+    error = run.get("error") or {}
+    if error.get("code") in (None, ErrorCode.NONZERO_EXIT) and run.get("last_stderr"):
+        return str(run["last_stderr"])
+    return error.get("message")

@@ -9,7 +9,7 @@ import typer
 
 from opsjobs.cli import options
 from opsjobs.cli.client import connect, path_of
-from opsjobs.cli.executions import render_duration, render_error, render_wait
+from opsjobs.cli.render import render_duration, render_error, render_wait
 from opsjobs.cli.render import Column, Form, ago, shorten, show_list
 from opsjobs.model.execution import RunStatus
 
