@@ -339,9 +339,11 @@ async def test_housekeeping_continues_if_the_rescuer_fails(
         async def broken() -> None:
             raise ZeroDivisionError
 
-        monkeypatch.setattr(on.ledger, "reconcile", broken)
+        reconciler = Reconciler(on.database)
+        monkeypatch.setattr(reconciler, "run_once", broken)
+        rescuer = Rescuer(reconciler, on.workers, may_reap=lambda: True, notify=on.notify)
         with pytest.raises(ZeroDivisionError):
-            await Rescuer(Reconciler(on.database), on.workers, may_reap=lambda: True, notify=on.notify).run_once()
+            await rescuer.run_once()
         await on.turn(86_400)
         done = await housekeeper(on).run_once()
         assert done["partitions_made"] == 1
