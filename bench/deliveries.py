@@ -43,8 +43,8 @@ from opsjobs.store.scheduling.schedules import Schedules
 from opsjobs.store.transaction import Database, DatabaseOptions
 from opsjobs.store.vault.credentials import Vault
 from opsjobs.store.webhooks import Webhooks
-from opsjobs.telemetry.metrics import Metrics
 from opsjobs.telemetry.logs import configure
+from opsjobs.telemetry.metrics import Metrics
 
 ADA = Principal("ada", "user", (Grant.of_role("admin"),), ("admin",))
 JOB = {"id": 1, "name": "restart-web", "tags": ["web"], "description": "x" * 600}

@@ -232,8 +232,8 @@ async def shake_hands(handshakes: int, port: int, host_key: str) -> bool:
     import asyncssh  # noqa: PLC0415  as above
 
     from opsjobs.composition.process import give_back, spare_the_collector  # noqa: PLC0415
-    from opsjobs.model.credential import Credential, CredentialType
-    from opsjobs.model.secret import Secret
+    from opsjobs.model.credential import Credential, CredentialType  # noqa: PLC0415  as above
+    from opsjobs.model.secret import Secret  # noqa: PLC0415
     from opsjobs.model.target import Endpoint, Target, Transport  # noqa: PLC0415
     from opsjobs.remote.circuit_breaker import Breaker  # noqa: PLC0415
     from opsjobs.remote.ssh.connect import Connector  # noqa: PLC0415

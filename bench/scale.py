@@ -31,10 +31,10 @@ from kit.query_plans import Explaining
 from opsjobs.model.access import Reach, Scope
 from opsjobs.model.execution import WaitingFor
 from opsjobs.standalone.postgres import Postgres
-from opsjobs.store.ledger.reconcile import Reconciler
 from opsjobs.store.execution_log import ExecutionLog
 from opsjobs.store.executions import Executions
 from opsjobs.store.ledger import Ledger
+from opsjobs.store.ledger.reconcile import Reconciler
 from opsjobs.store.migrations import runner
 from opsjobs.store.paging import PageRequest
 from opsjobs.store.result_groups import ResultGroups

@@ -19,8 +19,8 @@ from redis.exceptions import RedisError
 
 from opsjobs.backoff import Backoff
 from opsjobs.task_cancellation import ended
-from opsjobs.telemetry.metrics import Metrics
 from opsjobs.telemetry.logs import log
+from opsjobs.telemetry.metrics import Metrics
 
 # The queue of outgoing messages; beyond it the newest is dropped. Receivers also poll, so this only
 # costs time.

@@ -17,7 +17,6 @@ from kit.backing_servers import AUDIT_KEY
 from opsjobs.api.app import create_app
 from opsjobs.bus import Bus
 from opsjobs.clock import Clock, SystemClock
-from opsjobs.composition.services import Limits
 from opsjobs.composition.authentication import build_authentication, build_identity_store
 from opsjobs.composition.notifications import build_notifications
 from opsjobs.composition.platform import (
@@ -26,6 +25,7 @@ from opsjobs.composition.platform import (
     build_platform_users,
     build_target_service,
 )
+from opsjobs.composition.services import Limits
 from opsjobs.engine.background.inspection import Inspection
 from opsjobs.engine.background.integration_status import IntegrationReporter
 from opsjobs.engine.delivery.webhooks import WebhookDestination
@@ -82,8 +82,8 @@ from opsjobs.store.target_history import TargetHistory
 from opsjobs.store.target_import import Imports
 from opsjobs.store.transaction import Database
 from opsjobs.store.triggers import JobTriggers
-from opsjobs.store.vault.keys import KeyRotation
 from opsjobs.store.vault.credentials import Vault
+from opsjobs.store.vault.keys import KeyRotation
 from opsjobs.telemetry.metrics import Metrics
 
 PUBLIC_URL = "http://opsjobs"

@@ -18,8 +18,8 @@ from opsjobs.cli.importing.crontab import Crontab, CrontabEntry, read, split_per
 from opsjobs.cli.importing.crontab_jobs import CrontabOptions, PlannedJob, plan_jobs, prefix_of
 from opsjobs.cli.importing_crontab import local_zone
 from opsjobs.model.job import JobDraft
-from opsjobs.model.schedule.draft import ScheduleDraft
 from opsjobs.model.schedule.cron import Cron
+from opsjobs.model.schedule.draft import ScheduleDraft
 
 WISHES = CrontabOptions({"ids": ["web-1"]}, "web-1-", "Europe/Berlin", "24h")
 

@@ -12,8 +12,8 @@ import pytest
 from kit.platform_services import GENERATIONS, platform_services
 from kit.target_mirror import inventory_of
 from opsjobs.model.errors import Invalid, NotFound
-from opsjobs.model.target import TargetDraft
 from opsjobs.model.selection import SelectionDraft
+from opsjobs.model.target import TargetDraft
 from opsjobs.store.envelope import new_key
 from opsjobs.store.inventory import StoredTarget, TargetInventory
 from opsjobs.store.paging import PageRequest

@@ -41,8 +41,8 @@ from opsjobs.model.access import Reach
 from opsjobs.model.errors import Invalid, Unavailable
 from opsjobs.model.execution import Execution, TriggeredBy
 from opsjobs.model.job import CommandAction, LaunchOrder, Policy
-from opsjobs.model.target import Endpoint, Target, Transport
 from opsjobs.model.selection import SelectionDraft
+from opsjobs.model.target import Endpoint, Target, Transport
 from opsjobs.remote.download import FindLimits
 from opsjobs.remote.session import Fetch, Sessions, refuse_external
 from opsjobs.store.approvals import Approvals

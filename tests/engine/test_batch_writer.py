@@ -18,10 +18,9 @@ from opsjobs.engine.worker import batch_writer as recording
 from opsjobs.engine.worker.batch_writer import BatchWriter
 from opsjobs.model.errors import TooSlow, Unavailable
 from opsjobs.model.execution import RunStatus, WaitingFor
-from opsjobs.store.ledger.settle import Settled
+from opsjobs.store.ledger.claim import Claimed, Progress
 from opsjobs.store.ledger.flush import Flush
-from opsjobs.store.ledger.claim import Claimed
-from opsjobs.store.ledger.claim import Progress
+from opsjobs.store.ledger.settle import Settled
 from opsjobs.telemetry.metrics import Metrics
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

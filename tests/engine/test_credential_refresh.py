@@ -13,9 +13,9 @@ from opsjobs.clock import SystemClock
 from opsjobs.engine.mirrored_inventory import _withhold
 from opsjobs.engine.runs.run_connection import refresh_credentials
 from opsjobs.engine.runs.run_secrets import ExternalSecrets
+from opsjobs.model.credential import Credential, CredentialType
 from opsjobs.model.credential_draft import RotationDraft
 from opsjobs.model.errors import Unavailable
-from opsjobs.model.credential import Credential, CredentialType
 from opsjobs.model.secret import Secret
 from opsjobs.model.target import Endpoint, Target, Transport
 from opsjobs.remote.session import Session

@@ -18,10 +18,10 @@ from opsjobs.model.action import WaitAction
 from opsjobs.model.execution import ErrorCode, Execution, ExecutionStatus
 from opsjobs.model.retry import RetryPolicy
 from opsjobs.remote.session import RemoteExit
-from opsjobs.store.ledger.reconcile import Reconciler
 from opsjobs.store.ledger import Ledger
-from opsjobs.store.ledger.settle import Settled
 from opsjobs.store.ledger.flush import Flush
+from opsjobs.store.ledger.reconcile import Reconciler
+from opsjobs.store.ledger.settle import Settled
 from opsjobs.store.transaction import Database
 
 BARE = step("bare", durable="off")

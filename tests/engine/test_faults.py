@@ -17,10 +17,10 @@ from opsjobs.model.errors import Unavailable
 from opsjobs.model.execution import Execution, ExecutionStatus, RunStatus
 from opsjobs.remote.session import Output, RemoteExit
 from opsjobs.store.ledger import Ledger
-from opsjobs.store.ledger.settle import Settled
-from opsjobs.store.ledger.flush import Flush, LogLine, ResultState, RunMove
 from opsjobs.store.ledger import admit as admitting
 from opsjobs.store.ledger import settle as settling
+from opsjobs.store.ledger.flush import Flush, LogLine, ResultState, RunMove
+from opsjobs.store.ledger.settle import Settled
 from opsjobs.store.transaction import Database
 
 

@@ -14,11 +14,10 @@ from opsjobs.model.calendar import CalendarDraft
 from opsjobs.model.errors import Invalid, Unavailable
 from opsjobs.model.execution import moment
 from opsjobs.model.schedule.draft import ScheduleDraft
-from opsjobs.model.target import Target
 from opsjobs.model.selection import SelectionDraft
+from opsjobs.model.target import Target
 from opsjobs.store.scheduling.calendars import Calendars
-from opsjobs.store.scheduling.schedule_rows import ClosedReason
-from opsjobs.store.scheduling.schedule_rows import StoredSchedule
+from opsjobs.store.scheduling.schedule_rows import ClosedReason, StoredSchedule
 from opsjobs.store.transaction import Connection, Database
 
 

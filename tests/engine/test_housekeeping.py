@@ -15,12 +15,12 @@ from opsjobs.engine.background.housekeeping import LEFTOVERS_SECONDS, Housekeepe
 from opsjobs.engine.background.rescuer import Rescuer
 from opsjobs.engine.loop import TURN_PAUSE_SECONDS, TURN_SECONDS, Turn
 from opsjobs.model.errors import Unavailable
-from opsjobs.store.ledger.reconcile import Reconciler
 from opsjobs.store.blobs import Contents
 from opsjobs.store.deliveries import Deliveries
 from opsjobs.store.event_feed import EventFeed, FeedBounds
 from opsjobs.store.execution_log import DAYS_AHEAD, Partitions
 from opsjobs.store.idempotency import delete_old_keys
+from opsjobs.store.ledger.reconcile import Reconciler
 from opsjobs.store.notifications import Notifications
 from opsjobs.store.retention import Leftovers
 from opsjobs.store.statistics import Statistics

@@ -11,13 +11,13 @@ from engine.harness import Harness, harness
 from kit.fake_remote import FakeMachine
 from kit.secret_canaries import Canary
 from opsjobs.model.action import CommandAction, JobAction
+from opsjobs.model.credential import Credential
 from opsjobs.model.credential_draft import BoundTo, CredentialDraft, RotationDraft
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import ErrorCode, Execution, ExecutionStatus, TriggeredBy
 from opsjobs.model.job import JobDraft, LaunchOrder
 from opsjobs.model.parameter import ParameterDraft
 from opsjobs.model.policy import Policy
-from opsjobs.model.credential import Credential
 from opsjobs.model.secret import Secret
 from opsjobs.model.selection import SelectionDraft
 from opsjobs.remote.session import Output, RemoteExit

@@ -25,11 +25,11 @@ from opsjobs.model.errors import Conflict, Invalid
 from opsjobs.model.execution import FINAL_RUN_STATUSES, ErrorCode, RunError, RunStatus
 from opsjobs.model.program import SpoolIdentity
 from opsjobs.model.target import Target, Transport
-from opsjobs.store.ledger.reconcile import Reconciler
 from opsjobs.store.ledger import Ledger
-from opsjobs.store.ledger.settle import Settled
-from opsjobs.store.ledger.flush import Flush, LogLine, ResultState, RunMove
 from opsjobs.store.ledger.claim import Claimed
+from opsjobs.store.ledger.flush import Flush, LogLine, ResultState, RunMove
+from opsjobs.store.ledger.reconcile import Reconciler
+from opsjobs.store.ledger.settle import Settled
 from opsjobs.store.ledger.takeover import CLAIMS_MAX, SUSPECT_CLAIMS
 from opsjobs.store.transaction import Database, DatabaseOptions
 from opsjobs.store.workers import Incarnation, Workers

@@ -11,10 +11,10 @@ from kit.target_mirror import age, inventory_of
 from opsjobs.clock import SystemClock
 from opsjobs.engine.runs.run_connection import refresh_credentials
 from opsjobs.engine.runs.run_secrets import ExternalSecrets
-from opsjobs.model.errors import Conflict, Invalid, RemoteFailure, Unavailable
 from opsjobs.model.credential import TargetServiceSource
-from opsjobs.model.target import PlatformTarget, TargetDraft
+from opsjobs.model.errors import Conflict, Invalid, RemoteFailure, Unavailable
 from opsjobs.model.selection import SelectionDraft
+from opsjobs.model.target import PlatformTarget, TargetDraft
 from opsjobs.model.target_import import ImportDraft, Imported
 from opsjobs.store.envelope import new_key
 from opsjobs.store.inventory import StoredTarget, TargetInventory
@@ -22,8 +22,8 @@ from opsjobs.store.paging import PageRequest
 from opsjobs.store.target_import import Imports
 from opsjobs.store.target_mirror import GONE_DAYS, TargetMirror
 from opsjobs.store.transaction import Database
-from opsjobs.store.vault.rows import StoredCredential
 from opsjobs.store.vault.credentials import Vault
+from opsjobs.store.vault.rows import StoredCredential
 from store.drafts import host_key, password
 
 

@@ -28,8 +28,8 @@ from opsjobs.model.job import CommandAction
 from opsjobs.model.masking import Forms, Mask
 from opsjobs.remote.session import Output, RemoteExit, Stream
 from opsjobs.store.ledger import Ledger
-from opsjobs.store.ledger.flush import LogLine
 from opsjobs.store.ledger.claim import Claimed
+from opsjobs.store.ledger.flush import LogLine
 from opsjobs.store.transaction import Database
 from opsjobs.telemetry.metrics import Metrics
 

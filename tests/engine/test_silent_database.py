@@ -17,10 +17,10 @@ from opsjobs.engine.worker.lease_heartbeat import DatabaseClock, Heartbeat
 from opsjobs.engine.worker.worker import Worker
 from opsjobs.model.execution import ExecutionStatus
 from opsjobs.remote.session import Output, RemoteExit
-from opsjobs.store.ledger.reconcile import Reconciler
 from opsjobs.store import transaction
 from opsjobs.store.connections import LIMITS
 from opsjobs.store.ledger import Ledger
+from opsjobs.store.ledger.reconcile import Reconciler
 from opsjobs.store.transaction import Database, DatabaseOptions
 from opsjobs.store.workers import Incarnation, Lease, Renewal, Workers
 

@@ -24,11 +24,11 @@ from kit.ledger_fixtures import NOW, Owner, faults, launch, machines
 from opsjobs.model.errors import Conflict
 from opsjobs.model.execution import ErrorCode, RunError, RunStatus, WaitingFor
 from opsjobs.model.policy import Policy, Strategy
-from opsjobs.store.ledger.reconcile import Reconciler
 from opsjobs.store.ledger import Ledger
-from opsjobs.store.ledger.settle import Settled
-from opsjobs.store.ledger.flush import Flush, LogLine, ResultState, RunMove
 from opsjobs.store.ledger.claim import Claimed
+from opsjobs.store.ledger.flush import Flush, LogLine, ResultState, RunMove
+from opsjobs.store.ledger.reconcile import Reconciler
+from opsjobs.store.ledger.settle import Settled
 from opsjobs.store.transaction import Database, DatabaseOptions
 
 T = TypeVar("T")

@@ -21,8 +21,8 @@ from opsjobs.model.execution import ExecutionStatus
 from opsjobs.model.job import JobDraft
 from opsjobs.model.retry_request import RetryDraft, Which
 from opsjobs.model.safety_verdict import Finding, SafetyVerdict
-from opsjobs.model.target import HostKeyPolicy, Target
 from opsjobs.model.selection import SelectionDraft
+from opsjobs.model.target import HostKeyPolicy, Target
 from opsjobs.remote.session import RemoteExit
 from opsjobs.safety import SafetyQuestion
 from opsjobs.store.transaction import Database

@@ -14,9 +14,9 @@ from opsjobs.engine.worker.worker_session import WorkerSession
 from opsjobs.model.execution import ExecutionStatus
 from opsjobs.remote.session import RemoteExit
 from opsjobs.store.ledger import Ledger
-from opsjobs.store.ledger.settle import Settled
-from opsjobs.store.ledger.flush import Flush
 from opsjobs.store.ledger import claim as claiming
+from opsjobs.store.ledger.flush import Flush
+from opsjobs.store.ledger.settle import Settled
 from opsjobs.store.transaction import Database
 
 

@@ -20,9 +20,9 @@ from opsjobs.engine.runs.run_secrets import ExternalSecrets
 from opsjobs.integrations.secrets.requests import VaultOptions
 from opsjobs.integrations.secrets.vault import VaultServer
 from opsjobs.model.action_base import FrozenBecome
+from opsjobs.model.credential import Credential, CredentialType, VaultSource
 from opsjobs.model.credential_draft import CredentialDraft
 from opsjobs.model.errors import RemoteFailure
-from opsjobs.model.credential import Credential, CredentialType, VaultSource
 from opsjobs.model.secret import Secret
 from opsjobs.remote.session import RemoteExit
 from opsjobs.settings import SettingsError, load

@@ -12,10 +12,10 @@ import pytest
 from kit.platform_services import MS, NG, V3, PlatformServices, platform_services
 from opsjobs.clock import TurnedClock
 from opsjobs.composition.platform import build_integrations
-from opsjobs.integrations.services.connected import ConnectedService
 from opsjobs.integrations.json_client import ServiceUnavailable
 from opsjobs.integrations.services.audit import AuditService, audit_values
 from opsjobs.integrations.services.client import ServiceRefused
+from opsjobs.integrations.services.connected import ConnectedService
 from opsjobs.integrations.services.notifications import NotificationService, ServiceNotification
 from opsjobs.settings import load
 from opsjobs.telemetry.metrics import Metrics

@@ -32,8 +32,8 @@ from opsjobs.integrations.services.profile import load_profile
 from opsjobs.integrations.services.targets import TargetService
 from opsjobs.integrations.token_issuers import AuthService
 from opsjobs.settings import load
-from opsjobs.telemetry.metrics import Metrics
 from opsjobs.telemetry.logs import bound
+from opsjobs.telemetry.metrics import Metrics
 
 NOW = datetime(2026, 11, 27, tzinfo=UTC)
 PATH = "/api/v3/targets/7"

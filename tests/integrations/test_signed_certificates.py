@@ -20,7 +20,6 @@ from opsjobs.clock import Clock, SystemClock, TurnedClock
 from opsjobs.engine.runs.run_secrets import ExternalSecrets
 from opsjobs.integrations.secrets.requests import VaultOptions
 from opsjobs.integrations.secrets.vault import VaultServer
-from opsjobs.model.execution import ErrorCode
 from opsjobs.model.credential import (
     Credential,
     CredentialType,
@@ -28,6 +27,7 @@ from opsjobs.model.credential import (
     VaultSource,
     VaultSshSource,
 )
+from opsjobs.model.execution import ErrorCode
 from opsjobs.model.secret import Secret
 from opsjobs.model.target import Endpoint
 from opsjobs.remote.session import RemoteExit

@@ -23,11 +23,11 @@ from opsjobs.model.program import SpoolIdentity
 from opsjobs.model.target import Target, Transport
 from opsjobs.store.executions import Executions
 from opsjobs.store.ledger import Ledger
-from opsjobs.store.ledger.settle import Settled
-from opsjobs.store.ledger.launch import NewExecution
-from opsjobs.store.ledger.flush import Flush, LogLine, ResultState, RunMove
-from opsjobs.store.ledger.claim import Claim, Claimed
 from opsjobs.store.ledger.approvals import Ruling
+from opsjobs.store.ledger.claim import Claim, Claimed
+from opsjobs.store.ledger.flush import Flush, LogLine, ResultState, RunMove
+from opsjobs.store.ledger.launch import NewExecution
+from opsjobs.store.ledger.settle import Settled
 from opsjobs.store.transaction import Database
 from opsjobs.store.workers import Incarnation, Workers
 

@@ -12,9 +12,8 @@ from typing import Any
 
 from kit.ledger_fixtures import Owner
 from opsjobs.model.execution import CancelProof, ErrorCode, RunError, RunStatus
-from opsjobs.store.ledger.flush import LogLine, ResultState, RunMove
 from opsjobs.store.ledger.claim import Claimed
-from opsjobs.store.ledger.flush import result_line, status_line
+from opsjobs.store.ledger.flush import LogLine, ResultState, RunMove, result_line, status_line
 from opsjobs.store.transaction import Database
 
 ADD = """

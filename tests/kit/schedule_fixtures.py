@@ -9,8 +9,8 @@ from typing import Any
 from kit.allow_everything import everybody
 from opsjobs.clock import Clock, SystemClock
 from opsjobs.engine.firing.firing import FiringService
-from opsjobs.engine.firing.triggers import Triggers
 from opsjobs.engine.firing.firing_launch_prep import FiringPreparer
+from opsjobs.engine.firing.triggers import Triggers
 from opsjobs.engine.launching.launch import Launcher, LaunchLimits
 from opsjobs.engine.launching.launch_authz import PrincipalLookup
 from opsjobs.integrations.targets import Targets

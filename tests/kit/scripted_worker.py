@@ -19,10 +19,9 @@ from opsjobs.model.execution import (
 from opsjobs.model.target import Target, Transport
 from opsjobs.store.executions import Executions
 from opsjobs.store.ledger import Ledger
-from opsjobs.store.ledger.launch import NewExecution
-from opsjobs.store.ledger.flush import Flush, LogLine, ResultState, RunMove
 from opsjobs.store.ledger.claim import Claimed
-from opsjobs.store.ledger.flush import count_lines
+from opsjobs.store.ledger.flush import Flush, LogLine, ResultState, RunMove, count_lines
+from opsjobs.store.ledger.launch import NewExecution
 from opsjobs.store.transaction import Database
 
 Stream = Literal["stdout", "stderr"]

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as some
 from pydantic import ValidationError
 
-from opsjobs.model.job import JobDraft, RunDraft, modernised
 from opsjobs.model.action import JobType
+from opsjobs.model.job import JobDraft, RunDraft, modernised
 
 OLD: dict[str, Any] = {
     "name": "restart",

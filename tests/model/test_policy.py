@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as some
 from pydantic import ValidationError
 
+from opsjobs.model.action_base import CHECK_KEY
 from opsjobs.model.execution import ErrorCode
 from opsjobs.model.policy import Policy, amount_of
-from opsjobs.model.action_base import CHECK_KEY
 from opsjobs.model.retry import NEVER, RetryPolicy
 
 

@@ -10,8 +10,8 @@ import pytest
 from pydantic import ValidationError
 
 from opsjobs.model.errors import Invalid
-from opsjobs.model.schedule.timetable import Timetable, timetable
 from opsjobs.model.schedule.draft import ScheduleDraft, refuse_past
+from opsjobs.model.schedule.timetable import Timetable, timetable
 
 NOW = datetime(2026, 10, 20, tzinfo=UTC)
 UUID_1 = UUID("0199f3f0-7c1e-7a53-9c4b-0123456789ab")

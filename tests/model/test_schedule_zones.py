@@ -11,10 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from opsjobs.model.time_zones import tzdata_version, zone
-from opsjobs.model.schedule.timetable import Timetable, timetable
 from opsjobs.model.schedule.draft import ScheduleDraft
-from opsjobs.model.time_zones import zone_names
+from opsjobs.model.schedule.timetable import Timetable, timetable
+from opsjobs.model.time_zones import tzdata_version, zone, zone_names
 
 UUID_1 = UUID("0199f3f0-7c1e-7a53-9c4b-0123456789ab")
 CREATED = datetime(2010, 1, 1, tzinfo=UTC)

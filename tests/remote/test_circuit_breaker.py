@@ -14,8 +14,8 @@ from kit.sshd import Sshd, sshd
 from kit.tcp_proxy import Faults, proxy
 from opsjobs.clock import SystemClock
 from opsjobs.model.circuit import CircuitPolicy, CircuitState
-from opsjobs.model.execution import ErrorCode
 from opsjobs.model.credential import Credential, CredentialType
+from opsjobs.model.execution import ErrorCode
 from opsjobs.model.secret import Secret
 from opsjobs.model.target import Endpoint
 from opsjobs.remote.circuit_breaker import Breaker

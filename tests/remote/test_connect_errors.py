@@ -17,9 +17,9 @@ from kit.machines import endpoint, endpoint_of, key_credential, small_server
 from kit.sshd import Sshd, keygen, sshd
 from kit.tcp_proxy import Faults, proxy
 from opsjobs.model.addresses import AddressPolicy
+from opsjobs.model.credential import Credential, CredentialType
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import CancelProof, ErrorCode
-from opsjobs.model.credential import Credential, CredentialType
 from opsjobs.model.secret import Secret
 from opsjobs.model.target import HostKeyPolicy
 from opsjobs.remote.session import Output, RemoteExit

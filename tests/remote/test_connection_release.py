@@ -16,9 +16,9 @@ from kit.command_runs import code_of, run
 from kit.machines import endpoint_of
 from kit.sshd import Sshd, sshd
 from kit.tcp_proxy import proxy
+from opsjobs.model.credential import Credential, CredentialType
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import ErrorCode
-from opsjobs.model.credential import Credential, CredentialType
 from opsjobs.model.secret import Secret
 from opsjobs.remote.output_buffer import OutputBuffer
 from opsjobs.remote.ssh.connection import SshConnection

@@ -15,8 +15,8 @@ import pytest
 from kit.command_runs import code_of, failure_of, run
 from kit.machines import endpoint_of, key_credential, small_server
 from kit.sshd import Sshd, keygen, sshd
-from opsjobs.model.execution import ErrorCode
 from opsjobs.model.credential import Credential, CredentialType
+from opsjobs.model.execution import ErrorCode
 from opsjobs.model.secret import Secret
 from opsjobs.remote.session import RemoteExit
 from opsjobs.remote.ssh import auth_material

@@ -12,14 +12,14 @@ from engine.harness import harness
 from opsjobs.clock import SystemClock
 from opsjobs.model.access import Grant, Principal
 from opsjobs.model.action_base import BecomeDraft
+from opsjobs.model.credential import Credential, CredentialType
 from opsjobs.model.credential_draft import BoundTo
 from opsjobs.model.errors import Invalid
 from opsjobs.model.execution import Execution, ExecutionStatus, TriggeredBy
 from opsjobs.model.job import CommandAction, LaunchOrder, Policy
-from opsjobs.model.credential import Credential, CredentialType
 from opsjobs.model.secret import Secret
-from opsjobs.model.target import Endpoint, Target, Transport
 from opsjobs.model.selection import SelectionDraft
+from opsjobs.model.target import Endpoint, Target, Transport
 from opsjobs.remote.session import RemoteExit
 from opsjobs.remote.ssh.pool import _key
 from opsjobs.store.envelope import new_key

@@ -9,10 +9,9 @@ import pytest
 from api.kit import problem
 from opsjobs.engine.launching.approval_service import combine_terms
 from opsjobs.engine.launching.safety_service import SafetyResult
-from opsjobs.model.access import ApprovalPolicy, Principal, Scope
+from opsjobs.model.access import ApprovalPolicy, Principal, Requester, Scope
 from opsjobs.model.action import FrozenApproval
 from opsjobs.model.approval import Approval, ApprovalStatus, fingerprint, person_of
-from opsjobs.model.access import Requester
 from opsjobs.model.errors import Forbidden
 from opsjobs.model.safety_verdict import Finding, SafetyJudgement, SafetyVerdict
 from opsjobs.model.secret import Secret

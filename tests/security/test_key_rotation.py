@@ -18,16 +18,16 @@ from opsjobs.model.encryption_key import decode_key, key_id
 from opsjobs.model.execution import Execution, ExecutionStatus, TriggeredBy
 from opsjobs.model.job import CommandAction, LaunchOrder, Policy
 from opsjobs.model.secret import Secret
-from opsjobs.model.target import Endpoint
 from opsjobs.model.selection import SelectionDraft
+from opsjobs.model.target import Endpoint
 from opsjobs.remote.session import RemoteExit
 from opsjobs.settings import load
 from opsjobs.standalone.data_dir import add_key, read_keys, remove_key
 from opsjobs.store.envelope import new_key
 from opsjobs.store.transaction import Database
-from opsjobs.store.vault.rows import StoredCredential
-from opsjobs.store.vault.keys import KeyRotation
 from opsjobs.store.vault.credentials import Vault
+from opsjobs.store.vault.keys import KeyRotation
+from opsjobs.store.vault.rows import StoredCredential
 from store.drafts import password
 
 # The chain of the audit log is signed under the old one, too.

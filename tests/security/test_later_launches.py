@@ -16,8 +16,8 @@ from opsjobs.model.action import FileTransferAction, JobAction
 from opsjobs.model.execution import TriggeredBy
 from opsjobs.model.job import JobDraft, LaunchOrder
 from opsjobs.model.policy import Policy
-from opsjobs.model.target import TargetDraft
 from opsjobs.model.selection import SelectionDraft
+from opsjobs.model.target import TargetDraft
 from opsjobs.store.transaction import Database
 from security.two_scopes import badge, world
 

@@ -13,8 +13,8 @@ import pytest
 import structlog
 
 from api.kit import desk
-from opsjobs.telemetry import logs
 from opsjobs.store.transaction import Database
+from opsjobs.telemetry import logs
 
 FORGED = (
     '\r\n{"level": "info", "event": "all is well", "forged": true}\r\n\u2028\u2029\u0085\x1b[2K'

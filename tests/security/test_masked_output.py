@@ -20,15 +20,15 @@ from opsjobs.clock import TurnedClock
 from opsjobs.engine.compiled_spec import compile_spec
 from opsjobs.engine.runs.redaction import KEPT_SECONDS, MaskFactory
 from opsjobs.model.action import CommandAction
+from opsjobs.model.credential import Credential, CredentialType
 from opsjobs.model.credential_draft import CredentialDraft
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import ErrorCode, Execution, TriggeredBy
 from opsjobs.model.job import BecomeDraft, LaunchOrder, Policy
 from opsjobs.model.parameter import ParameterDraft
-from opsjobs.model.credential import Credential, CredentialType
 from opsjobs.model.secret import Secret
-from opsjobs.model.target import Endpoint, Target, Transport
 from opsjobs.model.selection import SelectionDraft
+from opsjobs.model.target import Endpoint, Target, Transport
 from opsjobs.remote.session import Output, RemoteExit
 from opsjobs.store.ledger.claim import Spec
 from opsjobs.store.transaction import Database

@@ -8,9 +8,8 @@ from typing import Any
 import pytest
 
 from api.kit import problem
-from opsjobs.model.access import Grant, Principal, Scope
+from opsjobs.model.access import Grant, Principal, Requester, Scope
 from opsjobs.model.approval import Approval, ApprovalStatus
-from opsjobs.model.access import Requester
 from opsjobs.model.errors import Conflict, Forbidden
 from opsjobs.model.grants import both, both_roles
 from opsjobs.model.token_claims import ClaimRules, external

@@ -9,9 +9,9 @@ from pydantic import ValidationError
 
 from kit.command_runs import failure_of
 from kit.machines import small_server
+from opsjobs.model.credential import Credential, CredentialType
 from opsjobs.model.execution import ErrorCode
 from opsjobs.model.retry import USUAL, RetryPolicy
-from opsjobs.model.credential import Credential, CredentialType
 from opsjobs.model.secret import Secret
 from opsjobs.remote.ssh.connect import Connector
 from opsjobs.remote.ssh.pool import SshPool

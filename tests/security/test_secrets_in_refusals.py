@@ -11,9 +11,9 @@ import pytest
 
 from api.kit import desk, job
 from kit.machines import small_server
+from opsjobs.model.credential import Credential, CredentialType
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import ErrorCode
-from opsjobs.model.credential import Credential, CredentialType
 from opsjobs.model.secret import Secret
 from opsjobs.store.transaction import Database
 from remote.conftest import pool

@@ -13,17 +13,16 @@ import psycopg
 import pytest
 
 from kit.ledger_fixtures import Owner, faults, launch, machines, read, says
-from opsjobs.model.access import Grant, Principal, Scope
+from opsjobs.model.access import Grant, Principal, Requester, Scope
 from opsjobs.model.approval import Approval, ApprovalStatus, ApprovalTerms
-from opsjobs.model.access import Requester
 from opsjobs.model.errors import Conflict, Forbidden, Invalid, NotFound, Unavailable
 from opsjobs.model.execution import Execution, ExecutionStatus
 from opsjobs.model.policy import Policy, Strategy
-from opsjobs.store.ledger.reconcile import Reconciler
 from opsjobs.store.approvals import Approvals
 from opsjobs.store.execution_log import ExecutionLog
 from opsjobs.store.ledger import Ledger, approvals
 from opsjobs.store.ledger.approval_rows import PendingApproval
+from opsjobs.store.ledger.reconcile import Reconciler
 from opsjobs.store.transaction import Database
 
 HASH = "ab" * 32

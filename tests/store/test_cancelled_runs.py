@@ -10,8 +10,8 @@ import pytest
 from psycopg.errors import DeadlockDetected
 
 from kit.ledger_fixtures import Owner, faults, launch, machines, read, says
-from opsjobs.model.approval import ApprovalTerms
 from opsjobs.model.access import Requester
+from opsjobs.model.approval import ApprovalTerms
 from opsjobs.model.errors import Conflict, Invalid
 from opsjobs.model.execution import (
     Execution,
@@ -20,11 +20,11 @@ from opsjobs.model.execution import (
     WaitingFor,
 )
 from opsjobs.model.policy import Policy, Strategy
-from opsjobs.store.ledger.reconcile import Reconciler
 from opsjobs.store.executions import Executions
 from opsjobs.store.ledger import Ledger, cancelled_runs
-from opsjobs.store.ledger.cancelled_runs import CancelledRuns
 from opsjobs.store.ledger.approval_rows import PendingApproval
+from opsjobs.store.ledger.cancelled_runs import CancelledRuns
+from opsjobs.store.ledger.reconcile import Reconciler
 from opsjobs.store.paging import PageRequest
 from opsjobs.store.transaction import Database
 from opsjobs.store.workers import Incarnation, Lease

@@ -23,8 +23,8 @@ from opsjobs.store.envelope import new_key
 from opsjobs.store.migrations import runner
 from opsjobs.store.system_status import Complaint, Fitness
 from opsjobs.store.transaction import Database, DatabaseOptions
-from opsjobs.store.vault.keys import KeyRotation
 from opsjobs.store.vault.credentials import Vault
+from opsjobs.store.vault.keys import KeyRotation
 from store.test_vault import password
 
 

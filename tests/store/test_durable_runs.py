@@ -13,11 +13,11 @@ from kit.ledger_fixtures import NOW, STORE, Owner, faults, launch, machines, rea
 from opsjobs.model.events import EventType, run_event
 from opsjobs.model.execution import CancelProof, ErrorCode, ExecutionStatus, RunError, RunStatus
 from opsjobs.model.program import SpoolIdentity
-from opsjobs.store.ledger.reconcile import Reconciler
 from opsjobs.store.execution_log import ExecutionLog
 from opsjobs.store.ledger import Ledger
-from opsjobs.store.ledger.flush import ResultState, RunMove
 from opsjobs.store.ledger.claim import Claimed
+from opsjobs.store.ledger.flush import ResultState, RunMove
+from opsjobs.store.ledger.reconcile import Reconciler
 from opsjobs.store.ledger.takeover import CLAIMS_MAX
 from opsjobs.store.transaction import Database
 from opsjobs.store.workers import Workers

@@ -10,8 +10,8 @@ import pytest
 from kit.ledger_fixtures import Owner, faults, launch, machines, read
 from opsjobs.model.errors import Conflict
 from opsjobs.model.execution import Execution, ExecutionStatus, TriggeredBy
-from opsjobs.store.ledger.reconcile import Reconciler
 from opsjobs.store.ledger import Ledger
+from opsjobs.store.ledger.reconcile import Reconciler
 from opsjobs.store.transaction import Database
 
 

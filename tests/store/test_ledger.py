@@ -22,10 +22,10 @@ from opsjobs.model.execution import (
     WaitingFor,
     verdict,
 )
-from opsjobs.store.ledger.reconcile import Reconciler
 from opsjobs.store.execution_log import ExecutionLog
 from opsjobs.store.ledger import Ledger, reconcile
 from opsjobs.store.ledger import settle as settling
+from opsjobs.store.ledger.reconcile import Reconciler
 from opsjobs.store.transaction import Database
 from opsjobs.store.workers import Incarnation, Lease, Workers
 

@@ -6,8 +6,8 @@ import asyncio
 
 from kit.ledger_fixtures import Owner, faults, launch, machines, read
 from opsjobs.model.execution import ExecutionStatus
-from opsjobs.store.ledger.reconcile import Reconciler
 from opsjobs.store.ledger import Ledger
+from opsjobs.store.ledger.reconcile import Reconciler
 from opsjobs.store.transaction import Database
 
 
@@ -32,7 +32,9 @@ async def test_runs_of_a_target_under_maintenance_are_held_until_it_is_over(
     assert await waits(database) == [("web-1", "hold", "maintenance: new disk")]
     await owner.finish(runs)
     for _ in range(3):
-        assert not any((await Reconciler(database).run_once()).values()), "what is held is left alone"
+        assert not any((await Reconciler(database).run_once()).values()), (
+            "what is held is left alone"
+        )
         assert not (await owner.claim()).runs
     await turn(database, 601)
     assert (await Reconciler(database).run_once())["woken"] == 1

@@ -12,9 +12,9 @@ from opsjobs.model.execution import CancelProof, ExecutionStatus, RunStatus
 from opsjobs.model.program import RunKey, SpoolIdentity
 from opsjobs.store.executions import Executions
 from opsjobs.store.ledger import Ledger
-from opsjobs.store.ledger.remote_cleanup import LateLookup
-from opsjobs.store.ledger.flush import ResultState, RunMove
 from opsjobs.store.ledger.claim import Claimed
+from opsjobs.store.ledger.flush import ResultState, RunMove
+from opsjobs.store.ledger.remote_cleanup import LateLookup
 from opsjobs.store.paging import PageRequest
 from opsjobs.store.transaction import Database
 

@@ -18,9 +18,9 @@ from kit.query_plans import Explaining, Plan
 from opsjobs.model.access import Reach, Scope
 from opsjobs.model.execution import WaitingFor
 from opsjobs.model.selection import Requirement
-from opsjobs.store.ledger.reconcile import Reconciler
 from opsjobs.store.executions import EXECUTIONS as LISTED
 from opsjobs.store.ledger import Ledger
+from opsjobs.store.ledger.reconcile import Reconciler
 from opsjobs.store.paging import PageRequest
 from opsjobs.store.statistics import Statistics
 from opsjobs.store.transaction import Database, DatabaseOptions

@@ -9,8 +9,7 @@ from typing import Any
 
 from kit.ledger_fixtures import Owner, launch, machines
 from opsjobs.store.ledger import Ledger
-from opsjobs.store.ledger.claim import Claimed, Progress
-from opsjobs.store.ledger.claim import _STDOUT
+from opsjobs.store.ledger.claim import _STDOUT, Claimed, Progress
 from opsjobs.store.transaction import Database, DatabaseOptions
 
 _OTHERS = """

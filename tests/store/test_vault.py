@@ -14,8 +14,8 @@ from opsjobs.store.envelope import KeyRing, SealPlace, Tampered, new_key
 from opsjobs.store.inventory import TargetInventory
 from opsjobs.store.paging import PageRequest
 from opsjobs.store.transaction import Database
-from opsjobs.store.vault.rows import StoredCredential
 from opsjobs.store.vault.credentials import Vault
+from opsjobs.store.vault.rows import StoredCredential
 from store.drafts import password, private_key, target
 
 

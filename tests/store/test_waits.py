@@ -10,9 +10,9 @@ from kit.ledger_fixtures import Owner, faults, launch, machines, read, says
 from opsjobs.model.approval import ApprovalStatus, ApprovalTerms
 from opsjobs.model.errors import Conflict, NotFound
 from opsjobs.model.execution import Execution, ExecutionStatus, RunStatus, TriggeredBy, WaitingFor
-from opsjobs.store.ledger.reconcile import Reconciler
 from opsjobs.store.execution_log import ExecutionLog
 from opsjobs.store.ledger import Ledger
+from opsjobs.store.ledger.reconcile import Reconciler
 from opsjobs.store.transaction import Database
 
 TIMED = (WaitingFor.TIMER, WaitingFor.BACKOFF, WaitingFor.HOLD)
@@ -23,7 +23,7 @@ async def test_a_timer_holds_no_slot_and_ends_in_time(
     database: Database, waiting_for: WaitingFor
 ) -> None:
     execution = await launch(database, machines(2, slots=1), window=1)
-    owner, ledger = Owner(database), Ledger(database)
+    owner = Owner(database)
     first = (await owner.claim()).runs
     settled = await owner.defer(first, waiting_for, seconds=60)
     assert settled.admitted == {"default": 1}
@@ -334,7 +334,7 @@ async def test_a_cancel_extends_to_children(database: Database) -> None:
 
 async def test_a_parents_deadline_ends_its_children(database: Database) -> None:
     parent = await launch(database, machines(1), timeout_seconds=60)
-    owner, ledger = Owner(database), Ledger(database)
+    owner = Owner(database)
     runs = (await owner.claim()).runs
     child = await launch(database, machines(1), parent=parent.id, triggered_by=TriggeredBy.WORKFLOW)
     await owner.defer(runs, WaitingFor.CHILD, awaits=child.uuid, open_action="step-1")

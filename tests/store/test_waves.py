@@ -22,11 +22,11 @@ from opsjobs.model.execution import (
     WaitingFor,
 )
 from opsjobs.model.policy import Policy, Strategy
-from opsjobs.store.ledger.reconcile import Reconciler
 from opsjobs.store.execution_log import ExecutionLog
 from opsjobs.store.ledger import Ledger
-from opsjobs.store.ledger.settle import Settled
 from opsjobs.store.ledger.claim import Claimed
+from opsjobs.store.ledger.reconcile import Reconciler
+from opsjobs.store.ledger.settle import Settled
 from opsjobs.store.transaction import Database
 
 BROKE = RunError(ErrorCode.NONZERO_EXIT, "exit status 1")

@@ -64,26 +64,29 @@ from opsjobs.api.cookies import CookiePolicy
 from opsjobs.api.event_tail import EventTail
 from opsjobs.api.execution_search import SearchThreads
 from opsjobs.api.follower import Followers
-from opsjobs.api.rate_limits import Streams
 from opsjobs.api.middleware import (
     AllowedMethods,
     AllowedMethodsMiddleware,
     RequestContextMiddleware,
 )
 from opsjobs.api.quotas import FileQuota, OpenExecutions
-from opsjobs.api.rate_limits import ClientAddresses, RateLimitMiddleware, UnauthenticatedLimiter
+from opsjobs.api.rate_limits import (
+    ClientAddresses,
+    RateLimitMiddleware,
+    Streams,
+    UnauthenticatedLimiter,
+)
 from opsjobs.api.system import Probes
 from opsjobs.composition import build, build_inspection_loop, build_integration_loop
-from opsjobs.composition.services import Services
 from opsjobs.composition.liveness import Liveness, serve_metrics
 from opsjobs.composition.process import raise_descriptor_limit, spare_the_collector
+from opsjobs.composition.services import Services
 from opsjobs.model.access import Role
 from opsjobs.model.errors import Refusal, Unavailable
 from opsjobs.model.secret import Secret
 from opsjobs.settings import Settings
 from opsjobs.store.files import FileLimits
-from opsjobs.telemetry import tracing
-from opsjobs.telemetry.logs import configure, log
+from opsjobs.telemetry import logs, tracing
 from opsjobs.web.console import ConsoleMiddleware
 
 # Routers are tried in this order.
@@ -267,10 +270,10 @@ async def _make_valid(services: Services, token: Secret | None) -> None:
         try:
             await services.identities.ensure_key(ADMIN, Role.ADMIN.value, token.reveal())
         except Unavailable as away:
-            log.warning("admin_token_waits", reason=str(away))
+            logs.log.warning("admin_token_waits", reason=str(away))
             await services.clock.sleep(ADMIN_RETRY_SECONDS)
         except Refusal as refused:
-            log.error("admin_token_refused", reason=refused.detail)
+            logs.log.error("admin_token_refused", reason=refused.detail)
             return
         else:
             return
@@ -323,7 +326,7 @@ class _Server(uvicorn.Server):
             loop.default_exception_handler(context)
         elif loop.time() >= self._accept_warned_at + WARNING_SECONDS:
             self._accept_warned_at = loop.time()
-            log.error("connections_not_accepted", reason=str(context.get("exception")))
+            logs.log.error("connections_not_accepted", reason=str(context.get("exception")))
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """End the event streams, then all other connections."""
@@ -338,7 +341,7 @@ def serve(settings: Settings) -> int:
 
     Raises SettingsError, ValueError, OSError.
     """
-    configure("api", settings.telemetry.log_level)
+    logs.configure("api", settings.telemetry.log_level)
     tracing.start("api")
     services = build(settings)
     liveness = Liveness()

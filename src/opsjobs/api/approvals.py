@@ -14,9 +14,9 @@ from opsjobs.api.authorization import Within, admit, check_confirmed, reach
 from opsjobs.api.dependencies import requires
 from opsjobs.api.http import page_of, render_page
 from opsjobs.api.request import principal_of
-from opsjobs.api.services import ServicesDep, services_of
 from opsjobs.api.schemas.approvals import ApprovalDetailOut, ApprovalOut, ApprovalPageOut
 from opsjobs.api.schemas.responses import PAGED
+from opsjobs.api.services import ServicesDep, services_of
 from opsjobs.model import text_patterns
 from opsjobs.model.api_model import ApiModel, Overriding
 from opsjobs.model.approval import Approval

@@ -6,10 +6,10 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from opsjobs.api.cookies import CookiePolicy, check_same_origin
+from opsjobs.api.paths import HOOK, is_hook, route_path
 from opsjobs.api.problems import Problem
 from opsjobs.api.rate_limits import ClientAddresses, OpenRequest, UnauthenticatedLimiter
 from opsjobs.api.request import token_of
-from opsjobs.api.paths import HOOK, is_hook, route_path
 from opsjobs.identity.authenticator import Authenticator, RequestProof
 from opsjobs.model.access import Principal
 from opsjobs.model.errors import Forbidden, TooMany, Unauthorised, Unavailable

@@ -22,8 +22,8 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from opsjobs.api.middleware import AllowedMethods
-from opsjobs.api.problems import Problem, pointer
 from opsjobs.api.paths import is_hook, route_path
+from opsjobs.api.problems import Problem, pointer
 from opsjobs.model.errors import Failure, FieldError, Invalid
 
 DEPTH_MAX = 32

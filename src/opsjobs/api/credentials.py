@@ -14,7 +14,6 @@ from opsjobs.api.actions import FIELDS, Actions
 from opsjobs.api.dependencies import requires
 from opsjobs.api.http import IfMatchOrAny, render_created, render_replayed, tag
 from opsjobs.api.idempotency import Idempotent
-from opsjobs.api.services import ServicesDep, services_of
 from opsjobs.api.resource import Resource
 from opsjobs.api.schemas.credentials import (
     CredentialDetailOut,
@@ -26,10 +25,11 @@ from opsjobs.api.schemas.credentials import (
     KeyRotationOut,
 )
 from opsjobs.api.schemas.responses import CREATED, REPLAYABLE_VERSION
+from opsjobs.api.services import ServicesDep, services_of
 from opsjobs.api.updates import Edit, edit, put_and_patch
+from opsjobs.model.credential import Credential, CredentialType
 from opsjobs.model.credential_draft import BoundTo, CredentialDraft, RotationDraft
 from opsjobs.model.errors import NotFound
-from opsjobs.model.credential import Credential, CredentialType
 from opsjobs.remote.credential_test import run_credential_test
 from opsjobs.store.idempotency import Answer
 from opsjobs.store.vault.rows import CREDENTIALS, StoredCredential, check_rotatable

@@ -21,8 +21,8 @@ from opsjobs.store.event_feed import EventFeed
 from opsjobs.store.outbox import OutboxEvent
 from opsjobs.store.reference import BIGINT_MAX
 from opsjobs.task_cancellation import ended
-from opsjobs.telemetry.metrics import Metrics
 from opsjobs.telemetry.logs import log
+from opsjobs.telemetry.metrics import Metrics
 
 POLL_SECONDS = 1.0
 RETRY_SECONDS = 1.0

@@ -15,8 +15,8 @@ from opsjobs.api.dependencies import requires_a_token
 from opsjobs.api.event_tail import EventCursor, EventTail, TailBatch
 from opsjobs.api.long_lived import StreamReauth
 from opsjobs.api.request import principal_of, proof_of
-from opsjobs.api.services import ServicesDep, services_of
 from opsjobs.api.schemas.responses import EVENTS
+from opsjobs.api.services import ServicesDep, services_of
 from opsjobs.api.sse import ServerSentEvents, check_room
 from opsjobs.model.errors import Refusal
 from opsjobs.model.events import matching_types

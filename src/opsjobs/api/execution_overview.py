@@ -11,8 +11,8 @@ from starlette.responses import JSONResponse, Response
 from opsjobs.api.authorization import Within, check_permission
 from opsjobs.api.dependencies import ExecutionDep, requires
 from opsjobs.api.request import principal_of
-from opsjobs.api.services import ServicesDep
 from opsjobs.api.schemas.executions import MatrixOut, SpecificationOut
+from opsjobs.api.services import ServicesDep
 from opsjobs.model import text_patterns
 from opsjobs.model.execution import moment
 

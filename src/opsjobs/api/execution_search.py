@@ -20,8 +20,8 @@ from opsjobs.api.dependencies import ExecutionDep, load_execution, requires
 from opsjobs.api.log_formats import encode_json
 from opsjobs.api.long_lived import Download
 from opsjobs.api.output_query import OutputQuery
-from opsjobs.api.services import ServicesDep
 from opsjobs.api.schemas.responses import SEARCHED
+from opsjobs.api.services import ServicesDep
 from opsjobs.model.errors import Invalid, TooMany
 from opsjobs.model.line_search import (
     CONTEXT_LINES_MAX,

@@ -12,7 +12,6 @@ from starlette.responses import JSONResponse, Response
 
 from opsjobs.api.actions import Actions
 from opsjobs.api.authorization import Within, bounds, check_override, check_permission, reach
-from opsjobs.api.services import read_execution, requester
 from opsjobs.api.dependencies import (
     ExecutionDep,
     JobDep,
@@ -39,7 +38,6 @@ from opsjobs.api.launches import (
 )
 from opsjobs.api.quotas import check_open
 from opsjobs.api.request import principal_of
-from opsjobs.api.services import ServicesDep
 from opsjobs.api.schemas.executions import (
     CancelledOut,
     ExecutionDetailOut,
@@ -51,6 +49,7 @@ from opsjobs.api.schemas.executions import (
     TimelineOut,
 )
 from opsjobs.api.schemas.responses import LAUNCHED_OR_PREVIEW, PAGED, RETRIED_OR_PREVIEW
+from opsjobs.api.services import ServicesDep, read_execution, requester
 from opsjobs.engine.launching.retries import judge_ended
 from opsjobs.model import text_patterns
 from opsjobs.model.api_model import ApiModel

@@ -22,9 +22,9 @@ from opsjobs.api.long_lived import Download
 from opsjobs.api.problems import Problem
 from opsjobs.api.quotas import FileQuota
 from opsjobs.api.request import principal_of
-from opsjobs.api.services import ServicesDep, services_of
 from opsjobs.api.schemas.files import ArtifactPageOut, FilePageOut, StoredFileOut
 from opsjobs.api.schemas.responses import BYTES, CREATED, PAGED
+from opsjobs.api.services import ServicesDep, services_of
 from opsjobs.model.errors import Conflict, NotFound
 from opsjobs.model.naming import Title
 from opsjobs.store.blobs import Forgotten, TooManyBytes, Written

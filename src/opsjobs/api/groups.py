@@ -12,10 +12,10 @@ from starlette.responses import JSONResponse, Response
 from opsjobs.api.dependencies import requires
 from opsjobs.api.http import page_of, render_created, render_page
 from opsjobs.api.idempotency import Idempotent
-from opsjobs.api.services import ServicesDep
 from opsjobs.api.resource import Resource
 from opsjobs.api.schemas.responses import CREATED, PAGED
 from opsjobs.api.schemas.targets import GroupOut, GroupPageOut, TargetPageOut
+from opsjobs.api.services import ServicesDep
 from opsjobs.api.updates import Edit, edit, put_and_patch
 from opsjobs.composition.services import Services
 from opsjobs.model.selection import GroupDraft

@@ -11,9 +11,9 @@ from starlette.responses import JSONResponse, Response
 
 from opsjobs.api.body import parse_json
 from opsjobs.api.paths import HOOK
-from opsjobs.api.services import ServicesDep
 from opsjobs.api.schemas.responses import HOOKED
 from opsjobs.api.schemas.triggers import HookResultOut
+from opsjobs.api.services import ServicesDep
 from opsjobs.engine.launching.trigger_calls import HookRequest, HookResult
 from opsjobs.model import text_patterns
 from opsjobs.model.trigger import CallOutcome

@@ -18,7 +18,6 @@ from opsjobs.api.idempotency import Idempotent
 from opsjobs.api.job_checks import check_limits, check_written, own_webhooks_only, vet
 from opsjobs.api.launches import ExecuteDraft, order_of
 from opsjobs.api.request import principal_of
-from opsjobs.api.services import ServicesDep, services_of
 from opsjobs.api.schemas.executions import PreviewOut
 from opsjobs.api.schemas.jobs import (
     JobDefinitionOut,
@@ -29,6 +28,7 @@ from opsjobs.api.schemas.jobs import (
     ValidationOut,
 )
 from opsjobs.api.schemas.responses import CREATED_VERSION, PAGED, VERSIONED
+from opsjobs.api.services import ServicesDep, services_of
 from opsjobs.api.updates import Edit, edit, put_and_patch
 from opsjobs.engine.launching.job_validation import ValidationReport, Visibility, validate_job
 from opsjobs.engine.launching.preview import preview
@@ -37,8 +37,7 @@ from opsjobs.model.api_model import Overriding
 from opsjobs.model.errors import Invalid, NotFound
 from opsjobs.model.job import JobBody, JobDraft, LaunchOrder, export_definition
 from opsjobs.model.naming import Title
-from opsjobs.store.jobs import JOBS, VERSIONS, StoredJob, check_pausable
-from opsjobs.store.jobs import judge_state
+from opsjobs.store.jobs import JOBS, VERSIONS, StoredJob, check_pausable, judge_state
 from opsjobs.store.paging import Page, PageRequest
 
 RECENT_MAX = 30

@@ -13,8 +13,8 @@ from opsjobs.api.authorization import Within, bounds, check_override, check_perm
 from opsjobs.api.dependencies import requires
 from opsjobs.api.job_checks import check_written, vet
 from opsjobs.api.request import principal_of
-from opsjobs.api.services import ServicesDep, services_of
 from opsjobs.api.schemas.jobs import AppliedOut, JobExportOut
+from opsjobs.api.services import ServicesDep, services_of
 from opsjobs.engine.launching.job_validation import find_warnings
 from opsjobs.model.api_model import Overriding
 from opsjobs.model.job import JobDraft, export_definition

@@ -10,13 +10,12 @@ from fastapi import Header, Request
 from pydantic import Field
 from starlette.responses import JSONResponse, Response
 
-from opsjobs.api.services import read_execution, requester
 from opsjobs.api.execution_answers import add_links, render_execution
 from opsjobs.api.http import render_replayed
+from opsjobs.api.paths import build_location
 from opsjobs.api.quotas import check_open
 from opsjobs.api.request import triggered_by
-from opsjobs.api.paths import build_location
-from opsjobs.api.services import services_of
+from opsjobs.api.services import read_execution, requester, services_of
 from opsjobs.engine.launching.launch import Launched
 from opsjobs.engine.launching.preview import preview
 from opsjobs.model.api_model import Overriding

@@ -22,9 +22,9 @@ from opsjobs.api.dependencies import ExecutionDep, load_execution, requires
 from opsjobs.api.log_formats import LineAssembler
 from opsjobs.api.long_lived import Download, StreamReauth, reauth_of
 from opsjobs.api.output_query import OutputQuery
-from opsjobs.api.services import ServicesDep, services_of
 from opsjobs.api.schemas.executions import LogPageOut
 from opsjobs.api.schemas.responses import EVENTS, LOG
+from opsjobs.api.services import ServicesDep, services_of
 from opsjobs.api.sse import ServerSentEvents, check_room
 from opsjobs.composition.services import Services
 from opsjobs.model import text_patterns

@@ -13,12 +13,12 @@ from starlette.types import Receive, Scope, Send
 from opsjobs.api.authorization import Within, check_permission, permission_of
 from opsjobs.api.connections import DROP
 from opsjobs.api.problems import Problem
+from opsjobs.api.rate_limits import Streams
 from opsjobs.api.request import principal_of, proof_of
 from opsjobs.api.services import services_of
 from opsjobs.clock import Clock
 from opsjobs.model.errors import Refusal, TooMany, Unavailable
 from opsjobs.telemetry.logs import log
-from opsjobs.api.rate_limits import Streams
 
 PATIENCE_SECONDS = 15.0
 RETRY_SECONDS = 1.0

@@ -15,11 +15,11 @@ from fastapi.routing import iter_route_contexts
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from opsjobs.api.problems import Problem, not_allowed
 from opsjobs.api.paths import route_path, under_prefix
+from opsjobs.api.problems import Problem, not_allowed
 from opsjobs.telemetry import trace_context, tracing
-from opsjobs.telemetry.metrics import Metrics
 from opsjobs.telemetry.logs import bound, log
+from opsjobs.telemetry.metrics import Metrics
 from opsjobs.telemetry.trace_context import TraceContext
 from opsjobs.telemetry.tracing import TraceSpan
 

@@ -11,7 +11,6 @@ from opsjobs.api.authorization import Within
 from opsjobs.api.dependencies import requires
 from opsjobs.api.http import page_of, render_page
 from opsjobs.api.job_checks import check_notify, check_rules
-from opsjobs.api.services import ServicesDep, services_of
 from opsjobs.api.schemas.notifications import (
     NotificationDefaultOut,
     NotificationTestOut,
@@ -19,6 +18,7 @@ from opsjobs.api.schemas.notifications import (
     OutgoingDeliveryPageOut,
 )
 from opsjobs.api.schemas.responses import PAGED
+from opsjobs.api.services import ServicesDep, services_of
 from opsjobs.api.updates import Edit, edit, put_and_patch
 from opsjobs.model.notification import NotificationDefaultDraft, NotificationRule
 from opsjobs.store import audit

@@ -16,8 +16,8 @@ from starlette.responses import HTMLResponse
 from opsjobs.api.authentication import OPEN_ROUTES
 from opsjobs.api.dependencies import Permission
 from opsjobs.api.http import REQUIRED
-from opsjobs.api.problems import MEDIA_TYPE
 from opsjobs.api.paths import PREFIX
+from opsjobs.api.problems import MEDIA_TYPE
 
 _ERROR = {
     "type": "object",

@@ -11,8 +11,8 @@ from starlette.responses import JSONResponse, Response
 from opsjobs.api.authorization import Within
 from opsjobs.api.dependencies import ExecutionDep, load_execution, requires
 from opsjobs.api.output_query import OutputQuery
-from opsjobs.api.services import ServicesDep
 from opsjobs.api.schemas.executions import LineWindowOut
+from opsjobs.api.services import ServicesDep
 from opsjobs.model.execution import moment
 from opsjobs.store.output_lines import OutputLine, OutputPart
 from opsjobs.store.reference import BIGINT_MAX

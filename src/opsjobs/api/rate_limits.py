@@ -1,6 +1,8 @@
 """Rate limits per caller, and per client address for requests without a valid token.
 
-Also the limit of streams and downloads per caller. They are token buckets in the memory of this process and need no Redis. A request is counted before
+Also the limit of streams and downloads per caller.
+
+They are token buckets in the memory of this process and need no Redis. A request is counted before
 its body is read and before any look-up. A caller with a valid token is not counted by address,
 whatever others send from the same address. Therefore its token is verified even if the address is
 over its limit; then only a few tokens at a time.

@@ -13,9 +13,9 @@ from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
 from opsjobs.api.http import page_of, render_page
-from opsjobs.api.services import ServicesDep, services_of
 from opsjobs.api.schemas.base import AnswerModel, PageModel
 from opsjobs.api.schemas.responses import PAGED
+from opsjobs.api.services import ServicesDep, services_of
 from opsjobs.api.updates import Stored
 from opsjobs.composition.services import Services
 from opsjobs.store.paging import Listing, Page, PageRequest

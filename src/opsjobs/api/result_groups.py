@@ -8,14 +8,13 @@ from fastapi import APIRouter, Depends, Path, Query, Request
 from starlette.responses import JSONResponse, Response
 
 from opsjobs.api.authorization import Within, admitted
-from opsjobs.api.services import read_execution
 from opsjobs.api.dependencies import ExecutionDep, requires
 from opsjobs.api.execution_answers import render_execution, render_result_group
 from opsjobs.api.http import page_of, render_page
 from opsjobs.api.request import principal_of
-from opsjobs.api.services import ServicesDep
 from opsjobs.api.schemas.executions import BaselineOut, ResultGroupPageOut, TargetRunPageOut
 from opsjobs.api.schemas.responses import PAGED
+from opsjobs.api.services import ServicesDep, read_execution
 from opsjobs.model import text_patterns
 from opsjobs.model.errors import NotFound
 from opsjobs.store.executions import RUNS

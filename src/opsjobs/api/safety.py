@@ -10,8 +10,8 @@ from starlette.responses import JSONResponse, Response
 
 from opsjobs.api.authorization import Within
 from opsjobs.api.dependencies import requires
-from opsjobs.api.services import ServicesDep
 from opsjobs.api.schemas.safety import SafetyCheckOut, SafetyRulesOut
+from opsjobs.api.services import ServicesDep
 from opsjobs.model.api_model import ApiModel
 from opsjobs.model.errors import Conflict
 from opsjobs.model.program import SCRIPT_BYTES_MAX

@@ -19,16 +19,16 @@ from starlette.responses import JSONResponse, Response
 
 from opsjobs.api.authorization import Within, reach
 from opsjobs.api.dependencies import load_schedule, requires
-from opsjobs.api.services import ServicesDep
 from opsjobs.api.schemas.schedules import ForecastOut, SchedulePreviewOut, UpcomingMomentsOut
+from opsjobs.api.services import ServicesDep
 from opsjobs.engine.firing.upcoming_moments import PERIOD_MAX
 from opsjobs.model.api_model import ApiModel, Moment, read_instant
 from opsjobs.model.calendar import Calendar, closed
 from opsjobs.model.errors import FieldError, Invalid
 from opsjobs.model.execution import moment
 from opsjobs.model.schedule.description import words_of
-from opsjobs.model.schedule.timetable import Timetable, timetable
 from opsjobs.model.schedule.draft import ScheduleDraft, refuse_past
+from opsjobs.model.schedule.timetable import Timetable, timetable
 from opsjobs.model.time_zones import local
 from opsjobs.model.units import format_duration
 from opsjobs.model.validation_errors import fault

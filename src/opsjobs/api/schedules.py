@@ -13,7 +13,6 @@ from starlette.responses import JSONResponse, Response
 
 from opsjobs.api.actions import FIELDS, Actions
 from opsjobs.api.authorization import Within, admit, bounds, check_override, check_permission, reach
-from opsjobs.api.services import owner, requester
 from opsjobs.api.dependencies import (
     JobDep,
     ScheduleDep,
@@ -26,10 +25,9 @@ from opsjobs.api.http import IfMatch, IfMatchOrAny, page_of, render_page, render
 from opsjobs.api.idempotency import Idempotent
 from opsjobs.api.job_checks import check_notify
 from opsjobs.api.launches import Prefer, render_launch
+from opsjobs.api.paths import build_location
 from opsjobs.api.quotas import check_open
 from opsjobs.api.request import principal_of, triggered_by
-from opsjobs.api.paths import build_location
-from opsjobs.api.services import ServicesDep, services_of
 from opsjobs.api.schemas.executions import ExecutionOut
 from opsjobs.api.schemas.responses import CREATED_VERSION, LAUNCHED, PAGED, VERSIONED
 from opsjobs.api.schemas.schedules import (
@@ -39,6 +37,7 @@ from opsjobs.api.schemas.schedules import (
     ScheduleOut,
     SchedulePageOut,
 )
+from opsjobs.api.services import ServicesDep, owner, requester, services_of
 from opsjobs.api.updates import Edit, edit, put_and_patch
 from opsjobs.model.api_model import ApiModel, Overriding
 from opsjobs.model.errors import FieldError, Invalid

@@ -13,10 +13,10 @@ from opsjobs.api.dependencies import requires
 from opsjobs.api.http import render_created
 from opsjobs.api.idempotency import Idempotent
 from opsjobs.api.request import principal_of
-from opsjobs.api.services import ServicesDep
 from opsjobs.api.resource import Resource
 from opsjobs.api.schemas.access import ServiceOut, ServicePageOut
 from opsjobs.api.schemas.responses import CREATED
+from opsjobs.api.services import ServicesDep
 from opsjobs.api.updates import Edit, edit, put_and_patch
 from opsjobs.identity.service_tokens import load_public_key
 from opsjobs.model.api_model import ApiModel

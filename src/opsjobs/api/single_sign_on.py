@@ -16,8 +16,8 @@ from starlette.responses import RedirectResponse, Response
 from opsjobs.api.cookies import LOGIN, CookiePolicy, check_same_origin
 from opsjobs.api.request import browser_client
 from opsjobs.api.services import ServicesDep
-from opsjobs.composition.services import Services
 from opsjobs.composition.paths import CONSOLE
+from opsjobs.composition.services import Services
 from opsjobs.identity.oidc_login import LoginProblem, LoginRefused, OidcLogins, ProviderAnswer
 from opsjobs.model.errors import Forbidden, Unauthorised, Unavailable
 from opsjobs.store.identities.cookie_sessions import CookieSession

@@ -13,14 +13,14 @@ from starlette.types import Receive, Scope, Send
 
 from opsjobs.api.connections import DROP
 from opsjobs.api.follower import Followers
-from opsjobs.api.rate_limits import Streams
 from opsjobs.api.problems import Problem
+from opsjobs.api.rate_limits import Streams
 from opsjobs.api.request import principal_of
 from opsjobs.api.services import services_of
 from opsjobs.model.errors import Refusal, TooMany, Unavailable
 from opsjobs.task_cancellation import ended
-from opsjobs.telemetry.metrics import Metrics
 from opsjobs.telemetry.logs import log
+from opsjobs.telemetry.metrics import Metrics
 
 STALL_SECONDS = 15.0
 """Time after which a viewer that reads nothing while its buffer is full is dropped."""

@@ -11,9 +11,9 @@ from starlette.responses import JSONResponse, Response
 from opsjobs.api.authorization import Within, bounds, reach
 from opsjobs.api.dependencies import requires
 from opsjobs.api.http import page_of, render_page
-from opsjobs.api.services import ServicesDep
 from opsjobs.api.schemas.responses import PAGED
 from opsjobs.api.schemas.targets import LabelCountsOut, ResolvedPageOut
+from opsjobs.api.services import ServicesDep
 from opsjobs.engine.launching.selection_preview import preview_selection
 from opsjobs.model import text_patterns
 from opsjobs.model.api_model import ApiModel

@@ -15,7 +15,6 @@ from opsjobs.api.dependencies import requires
 from opsjobs.api.http import page_of, render_created, render_page, render_replayed
 from opsjobs.api.idempotency import Idempotent
 from opsjobs.api.request import principal_of
-from opsjobs.api.services import ServicesDep, services_of
 from opsjobs.api.schemas.executions import TargetPastRunPageOut
 from opsjobs.api.schemas.responses import CREATED, PAGED, REPLAYABLE
 from opsjobs.api.schemas.targets import (
@@ -30,6 +29,7 @@ from opsjobs.api.schemas.targets import (
     TargetOut,
     TargetTestOut,
 )
+from opsjobs.api.services import ServicesDep, services_of
 from opsjobs.api.updates import Edit, edit, put_and_patch
 from opsjobs.engine.credential_scopes import CredentialScopes
 from opsjobs.model.api_model import ApiModel, Duration, Moment

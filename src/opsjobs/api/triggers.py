@@ -9,12 +9,10 @@ from starlette.responses import JSONResponse, Response
 
 from opsjobs.api.actions import FIELDS, Actions
 from opsjobs.api.authorization import Within, admit, check_permission, reach
-from opsjobs.api.services import owner
 from opsjobs.api.dependencies import JobDep, TriggerDep, load_job, load_trigger, requires
 from opsjobs.api.http import page_of, render_page, render_replayed
 from opsjobs.api.idempotency import Idempotent
 from opsjobs.api.paths import build_location
-from opsjobs.api.services import ServicesDep, services_of
 from opsjobs.api.schemas.responses import CREATED, PAGED
 from opsjobs.api.schemas.triggers import (
     NewTriggerOut,
@@ -23,6 +21,7 @@ from opsjobs.api.schemas.triggers import (
     TriggerOut,
     TriggerPageOut,
 )
+from opsjobs.api.services import ServicesDep, owner, services_of
 from opsjobs.api.updates import Edit, edit, put_and_patch
 from opsjobs.model.access import Principal
 from opsjobs.model.errors import FieldError, Invalid

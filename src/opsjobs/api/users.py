@@ -13,17 +13,16 @@ from opsjobs.api.dependencies import requires, requires_a_token
 from opsjobs.api.http import render_created
 from opsjobs.api.idempotency import Idempotent
 from opsjobs.api.request import principal_of, proof_of
-from opsjobs.api.services import ServicesDep
 from opsjobs.api.resource import Resource
 from opsjobs.api.schemas.access import TokensOut, UserOut, UserPageOut
 from opsjobs.api.schemas.responses import CREATED
+from opsjobs.api.services import ServicesDep
 from opsjobs.api.updates import Edit, edit, put_and_patch
 from opsjobs.identity.passwords import CHARACTERS_MAX, check_new
 from opsjobs.model.api_model import ApiModel
 from opsjobs.model.errors import Conflict, FieldError, Forbidden
 from opsjobs.model.grants import GrantDraft, Grants
-from opsjobs.model.naming import Composed
-from opsjobs.model.naming import Name
+from opsjobs.model.naming import Composed, Name
 from opsjobs.store.identities.sessions import REFRESH_CHARACTERS_MAX
 from opsjobs.store.identities.users import USERS, User
 

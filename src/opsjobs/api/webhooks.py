@@ -12,13 +12,11 @@ from starlette.responses import JSONResponse, Response
 
 from opsjobs.api.actions import FIELDS, Actions
 from opsjobs.api.authorization import Within, permission_of
-from opsjobs.api.services import owner
 from opsjobs.api.dependencies import requires
 from opsjobs.api.http import page_of, render_page, render_replayed
 from opsjobs.api.idempotency import Idempotent
-from opsjobs.api.request import principal_of
 from opsjobs.api.paths import build_location
-from opsjobs.api.services import ServicesDep, services_of
+from opsjobs.api.request import principal_of
 from opsjobs.api.schemas.responses import CREATED, PAGED
 from opsjobs.api.schemas.webhooks import (
     DeliveryOut,
@@ -28,6 +26,7 @@ from opsjobs.api.schemas.webhooks import (
     WebhookOut,
     WebhookPageOut,
 )
+from opsjobs.api.services import ServicesDep, owner, services_of
 from opsjobs.api.updates import Edit, edit, put_and_patch
 from opsjobs.model.access import Principal
 from opsjobs.model.errors import Conflict

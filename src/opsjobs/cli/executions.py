@@ -23,6 +23,9 @@ from opsjobs.cli.render import (
     plain,
     pluralize,
     render_counts,
+    render_duration,
+    render_error,
+    render_wait,
     seconds,
     shorten,
     show_list,
@@ -31,7 +34,6 @@ from opsjobs.cli.render import (
 )
 from opsjobs.model.execution import ErrorCode, ExecutionStatus, RunStatus, TriggeredBy
 from opsjobs.model.retry_request import Which
-from opsjobs.cli.render import render_duration, render_error, render_wait
 
 app = typer.Typer(
     help="Executions: list, show, follow, cancel and retry them.", no_args_is_help=True

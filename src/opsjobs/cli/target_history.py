@@ -9,8 +9,16 @@ import typer
 
 from opsjobs.cli import options
 from opsjobs.cli.client import connect, path_of
-from opsjobs.cli.render import render_duration, render_error, render_wait
-from opsjobs.cli.render import Column, Form, ago, shorten, show_list
+from opsjobs.cli.render import (
+    Column,
+    Form,
+    ago,
+    render_duration,
+    render_error,
+    render_wait,
+    shorten,
+    show_list,
+)
 from opsjobs.model.execution import RunStatus
 
 COLUMNS = (

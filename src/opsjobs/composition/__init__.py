@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import socket
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from opsjobs.bus import Bus
 from opsjobs.clock import Clock, SystemClock
 from opsjobs.composition.authentication import build_authentication, build_identity_store
-from opsjobs.identity.authentication import Authentication
 from opsjobs.composition.late_sessions import ConnectionCounts, LateSessions
 from opsjobs.composition.notifications import build_notifications
 from opsjobs.composition.platform import (
@@ -22,20 +19,19 @@ from opsjobs.composition.platform import (
     build_platform_users,
     build_target_service,
 )
-from opsjobs.integrations.services.connected import Integrations
+from opsjobs.composition.services import Limits, Services
 from opsjobs.engine.background.event_publisher import EventPublisher
 from opsjobs.engine.background.execution_meter import ExecutionMeter
 from opsjobs.engine.background.inspection import INSPECTION_SECONDS, Inspection
 from opsjobs.engine.background.integration_status import REPORT_SECONDS, IntegrationReporter
 from opsjobs.engine.background.loop_lag import LoopLagMonitor
 from opsjobs.engine.background.rescuer import Rescuer
-from opsjobs.engine.delivery.webhooks import WebhookDestination
 from opsjobs.engine.event_builder import EventBuilder
 from opsjobs.engine.event_visibility import EventVisibility
 from opsjobs.engine.firing.firing import FiringService
-from opsjobs.engine.firing.triggers import Triggers
 from opsjobs.engine.firing.firing_launch_prep import FiringPreparer
 from opsjobs.engine.firing.forecast import Forecasts
+from opsjobs.engine.firing.triggers import Triggers
 from opsjobs.engine.firing.upcoming_moments import MomentList
 from opsjobs.engine.launching.approval_service import ApprovalService
 from opsjobs.engine.launching.job_validation import JobAuthorization
@@ -44,16 +40,14 @@ from opsjobs.engine.launching.retries import RetryService
 from opsjobs.engine.launching.safety_service import SafetyService
 from opsjobs.engine.launching.trigger_calls import TriggerCalls
 from opsjobs.engine.loop import Loop
-from opsjobs.engine.notification.notification_channels import NotificationChannels
-from opsjobs.engine.notification.planner import NotificationPlanner
 from opsjobs.engine.runs.run_secrets import ExternalSecrets
 from opsjobs.identity.platform_users import PlatformUsers
 from opsjobs.integrations.parameter_choices import Choices
 from opsjobs.integrations.secrets.requests import VaultOptions
 from opsjobs.integrations.secrets.vault import VaultServer
+from opsjobs.integrations.services.connected import Integrations
 from opsjobs.integrations.targets import Targets
-from opsjobs.integrations.webhook_client import WebhookClient
-from opsjobs.model.addresses import AddressPolicy, Network
+from opsjobs.model.addresses import AddressPolicy
 from opsjobs.model.circuit import CircuitPolicy, CircuitState
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import ErrorCode
@@ -68,10 +62,8 @@ from opsjobs.remote.ssh.pool import PoolLimits, SshPool
 from opsjobs.safety.policy import read
 from opsjobs.sandbox.pool import JudgePool
 from opsjobs.settings import SecretsSettings, Settings
-from opsjobs.store.ledger.reconcile import Reconciler
 from opsjobs.store.approvals import Approvals
 from opsjobs.store.audit_chain import Seals
-from opsjobs.store.audit_forwarding import AuditFeed
 from opsjobs.store.audit_log import AuditLog
 from opsjobs.store.blobs import Contents
 from opsjobs.store.circuits import CircuitStore
@@ -84,14 +76,12 @@ from opsjobs.store.execution_overview import ExecutionOverview
 from opsjobs.store.executions import Executions
 from opsjobs.store.files import ArtifactLimits, Artifacts, Files
 from opsjobs.store.groups import Groups
-from opsjobs.store.identities import IdentityStore
 from opsjobs.store.integration_reports import IntegrationReports
 from opsjobs.store.inventory import TargetInventory
 from opsjobs.store.jobs import Jobs
 from opsjobs.store.ledger import Ledger
-from opsjobs.store.notifications import Notifications
+from opsjobs.store.ledger.reconcile import Reconciler
 from opsjobs.store.outbox import Outbox
-from opsjobs.store.outgoing_deliveries import OutgoingDeliveries
 from opsjobs.store.output_lines import LineReader
 from opsjobs.store.result_groups import ResultGroups
 from opsjobs.store.scheduling.calendars import Calendars, load_closed_reason
@@ -105,14 +95,12 @@ from opsjobs.store.target_history import TargetHistory
 from opsjobs.store.target_import import Imports
 from opsjobs.store.transaction import Database, DatabaseOptions
 from opsjobs.store.triggers import JobTriggers
-from opsjobs.store.vault.keys import KeyRotation
 from opsjobs.store.vault.credentials import Vault
-from opsjobs.store.webhooks import Webhooks
+from opsjobs.store.vault.keys import KeyRotation
 from opsjobs.store.workers import Workers
-from opsjobs.telemetry.metrics import Metrics
 from opsjobs.telemetry.logs import log
+from opsjobs.telemetry.metrics import Metrics
 from opsjobs.wakeup import Notifier
-from opsjobs.composition.services import Limits, Services
 
 # Connections to PostgreSQL that one API process may hold.
 API_CONNECTIONS = 10

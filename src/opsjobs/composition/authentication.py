@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from opsjobs.clock import Clock
-from opsjobs.integrations.services.connected import Integrations
+from opsjobs.composition.paths import CONSOLE, OIDC_CALLBACK, OIDC_LOGIN
+from opsjobs.identity.authentication import Authentication, SingleSignOn
 from opsjobs.identity.authenticator import Authenticator
 from opsjobs.identity.cookie_logins import CookieLogins
 from opsjobs.identity.id_tokens import IdTokens
@@ -16,6 +17,7 @@ from opsjobs.identity.service_tokens import ServiceTokens
 from opsjobs.identity.verification_keys import PublishedKeys, SharedSecret, VerificationKeys
 from opsjobs.integrations.json_client import JsonClient
 from opsjobs.integrations.openid_provider import OpenIdClient, OpenIdProvider
+from opsjobs.integrations.services.connected import Integrations
 from opsjobs.integrations.token_issuers import AuthService, DiscoveredIssuer, PinnedIssuer
 from opsjobs.model.jwt_algorithms import BY_KEY_PAIR
 from opsjobs.model.token_claims import ClaimRules
@@ -23,8 +25,6 @@ from opsjobs.settings import IdentitySettings, Settings
 from opsjobs.store.identities import IdentityStore
 from opsjobs.store.identities.sessions import LockoutPolicy
 from opsjobs.store.transaction import Database
-from opsjobs.identity.authentication import Authentication, SingleSignOn
-from opsjobs.composition.paths import CONSOLE, OIDC_CALLBACK, OIDC_LOGIN
 
 ATTEMPTS_OF_ADDRESS = 5
 """Login attempts from one address, as a multiple of those for one name."""

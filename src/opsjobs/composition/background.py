@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 
-from opsjobs.composition.services import Services
 from opsjobs.composition.deliveries import destinations, sources
+from opsjobs.composition.services import Services
 from opsjobs.engine.background.housekeeping import (
     HOUSEKEEPING,
     RETENTION,
@@ -16,10 +16,10 @@ from opsjobs.engine.background.housekeeping import (
 from opsjobs.engine.firing.firing import SCHEDULER
 from opsjobs.engine.loop import TURN_POLL_SECONDS, Loop, Step, Turn
 from opsjobs.settings import Settings
-from opsjobs.store.ledger.reconcile import Reconciler
 from opsjobs.store.delivery_upkeep import DeliveryUpkeep
 from opsjobs.store.execution_log import Partitions
 from opsjobs.store.idempotency import delete_old_keys
+from opsjobs.store.ledger.reconcile import Reconciler
 from opsjobs.store.notifications import SOURCE as NOTIFICATIONS
 from opsjobs.store.retention import Leftovers, Retention, RetentionLimits
 from opsjobs.store.target_mirror import TargetMirror

@@ -14,8 +14,8 @@ from collections.abc import Callable, Mapping
 from opsjobs.composition.service_manager import ServiceManager
 from opsjobs.settings import Settings
 from opsjobs.task_cancellation import ended
-from opsjobs.telemetry.metrics import Metrics
 from opsjobs.telemetry.logs import log
+from opsjobs.telemetry.metrics import Metrics
 from opsjobs.telemetry.metrics_listener import Probe
 
 BEAT_SECONDS = 1.0

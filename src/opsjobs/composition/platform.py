@@ -16,6 +16,7 @@ from opsjobs.integrations.services.authorization import (
     StaticHeader,
 )
 from opsjobs.integrations.services.client import ServiceClient, ServiceOptions, request_token
+from opsjobs.integrations.services.connected import ConnectedService, Integrations
 from opsjobs.integrations.services.health import ServiceHealth
 from opsjobs.integrations.services.profile import Profile, ProfileError, load_profile
 from opsjobs.integrations.services.targets import TargetService
@@ -29,7 +30,6 @@ from opsjobs.store.target_mirror import TargetMirror
 from opsjobs.store.transaction import Database
 from opsjobs.store.vault.credentials import Vault
 from opsjobs.telemetry.metrics import Metrics
-from opsjobs.integrations.services.connected import ConnectedService, Integrations
 
 _SECTIONS = {
     "TARGET": "targets",

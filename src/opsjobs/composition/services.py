@@ -13,8 +13,8 @@ from opsjobs.engine.background.loop_lag import LoopLagMonitor
 from opsjobs.engine.delivery.webhooks import WebhookDestination
 from opsjobs.engine.event_builder import EventBuilder
 from opsjobs.engine.event_visibility import EventVisibility
-from opsjobs.engine.firing.triggers import Triggers
 from opsjobs.engine.firing.forecast import Forecasts
+from opsjobs.engine.firing.triggers import Triggers
 from opsjobs.engine.firing.upcoming_moments import MomentList
 from opsjobs.engine.launching.approval_service import ApprovalService
 from opsjobs.engine.launching.job_validation import JobAuthorization

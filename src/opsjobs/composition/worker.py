@@ -13,7 +13,6 @@ from opsjobs.composition import (
     build_integration_loop,
     build_rescuer,
 )
-from opsjobs.composition.services import Services
 from opsjobs.composition.background import build_housekeeping_loop, build_retention_loop
 from opsjobs.composition.deliveries import build_delivery
 from opsjobs.composition.liveness import Liveness, serve_metrics
@@ -24,6 +23,7 @@ from opsjobs.composition.process import (
     spare_the_collector,
 )
 from opsjobs.composition.schema_gate import SchemaGate
+from opsjobs.composition.services import Services
 from opsjobs.engine.background.housekeeping import (
     SEAL_BEHIND_SECONDS,
     SEAL_STAND_IN_SECONDS,

@@ -11,10 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from opsjobs.model.action import parse_frozen
+from opsjobs.model.action import JobType, parse_frozen
 from opsjobs.model.action_base import FrozenAction
 from opsjobs.model.expression import Expression, Fault, NameScope, parse
-from opsjobs.model.action import JobType
 from opsjobs.model.masking import NO_FORMS, Forms
 from opsjobs.model.parameter import text_of
 from opsjobs.model.pattern import pattern

@@ -11,8 +11,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from opsjobs.model.errors import Unavailable
 from opsjobs.store.workers import SingletonLock
 from opsjobs.task_cancellation import ended
-from opsjobs.telemetry.metrics import Metrics
 from opsjobs.telemetry.logs import log
+from opsjobs.telemetry.metrics import Metrics
 
 Counts = Mapping[str, int]
 """The result of a round: counts by kind of work."""

@@ -18,10 +18,10 @@ from opsjobs.integrations.json_client import ServiceUnavailable
 from opsjobs.integrations.services.targets import TargetService
 from opsjobs.model.access import Reach
 from opsjobs.model.access_bounds import NO_BOUNDS, Bounds
-from opsjobs.model.errors import Conflict, NotFound, Unavailable
 from opsjobs.model.credential import Credential, CredentialType, TargetServiceSource
-from opsjobs.model.target import Endpoint, Target, TargetDraft
+from opsjobs.model.errors import Conflict, NotFound, Unavailable
 from opsjobs.model.selection import SelectionDraft
+from opsjobs.model.target import Endpoint, Target, TargetDraft
 from opsjobs.store.idempotency import Answer, IdempotentRequest
 from opsjobs.store.inventory import StoredTarget, TargetInventory
 from opsjobs.store.paging import Page, PageRequest

@@ -11,10 +11,10 @@ from dataclasses import replace
 
 from opsjobs.engine.compiled_spec import CompiledSpec
 from opsjobs.model.action_base import FrozenBecome, FrozenRunningAction
+from opsjobs.model.credential import Credential, TargetServiceSource, VaultSource
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import ErrorCode
 from opsjobs.model.program import Become
-from opsjobs.model.credential import Credential, TargetServiceSource, VaultSource
 from opsjobs.model.secret import JobSecret, Secret
 from opsjobs.model.target import Endpoint
 from opsjobs.remote.session import Fetch

@@ -9,8 +9,8 @@ from opsjobs.identity.local_tokens import OwnTokens
 from opsjobs.identity.passwords import Passwords
 from opsjobs.model.errors import Unauthorised
 from opsjobs.store.identities import IdentityStore
-from opsjobs.store.identities.sessions import REFRESH_CHARACTERS_MAX, SessionLogin
 from opsjobs.store.identities.session_owner import Known
+from opsjobs.store.identities.sessions import REFRESH_CHARACTERS_MAX, SessionLogin
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from opsjobs.model.access import Reach
-from opsjobs.model.target import Endpoint, Target
 from opsjobs.model.selection import SelectionDraft
+from opsjobs.model.target import Endpoint, Target
 
 JUMPS_MAX = 4
 """Jump hosts per target that are looked up; a longer route is cut off there."""

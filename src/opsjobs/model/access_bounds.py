@@ -10,8 +10,8 @@ from typing import Any
 
 from opsjobs.model.access import UNBOUNDED, Principal, Reach, Scope, labels_of
 from opsjobs.model.errors import FieldError, Forbidden
-from opsjobs.model.target import LOCAL_REASON, Target, Transport
 from opsjobs.model.selection import Requirement
+from opsjobs.model.target import LOCAL_REASON, Target, Transport
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,9 +14,9 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from opsjobs.model import text_patterns
 from opsjobs.model.api_model import ApiModel, Duration, Size
+from opsjobs.model.naming import Name
 from opsjobs.model.program import Durability, Program
 from opsjobs.model.retry import RetryPolicy
-from opsjobs.model.naming import Name
 from opsjobs.model.selection import SelectionDraft
 from opsjobs.model.validation_errors import fault
 

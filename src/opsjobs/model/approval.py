@@ -11,12 +11,11 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, cast
 
-from opsjobs.model.access import Principal, PrincipalKind
+from opsjobs.model.access import Principal, PrincipalKind, Requester
 from opsjobs.model.errors import Conflict, FieldError, Forbidden, Invalid
 from opsjobs.model.execution import moment
 from opsjobs.model.secret import JobSecret, Secret
 from opsjobs.model.target import Target
-from opsjobs.model.access import Requester
 
 OVERRIDE = "safety:override"
 NO_LABELS: Mapping[str, str] = {}

@@ -13,7 +13,7 @@ from pydantic import Field, ValidationInfo, model_validator
 
 from opsjobs.model import text_patterns
 from opsjobs.model.access_bounds import NO_BOUNDS, Bounds
-from opsjobs.model.action import Action, CommandAction
+from opsjobs.model.action import Action, CommandAction, JobType
 from opsjobs.model.action_base import BecomeDraft, RunningAction
 from opsjobs.model.api_model import ApiModel, Overriding, snake_case, stored
 from opsjobs.model.errors import Invalid
@@ -25,7 +25,6 @@ from opsjobs.model.program import durability
 from opsjobs.model.rendering import check_rendering
 from opsjobs.model.selection import SelectionDraft
 from opsjobs.model.validation_errors import fault
-from opsjobs.model.action import JobType
 
 
 class JobState(StrEnum):

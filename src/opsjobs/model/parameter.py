@@ -13,10 +13,10 @@ from pydantic import Field, field_validator, model_validator
 from opsjobs.model import text_patterns
 from opsjobs.model.api_model import ApiModel
 from opsjobs.model.errors import FieldError, Invalid
+from opsjobs.model.naming import Name, check_host
 from opsjobs.model.parameter_value import ParameterType, Value, ValueRefused, fitting, size_of
 from opsjobs.model.pattern import MatchBudget, TooMuchWork, pattern
 from opsjobs.model.secret import JobSecret, Secret
-from opsjobs.model.naming import Name, check_host
 from opsjobs.model.validation_errors import fault
 
 PARAMETERS_MAX = 100

@@ -18,15 +18,15 @@ from pydantic import Field, field_validator, model_validator
 from opsjobs.model import text_patterns
 from opsjobs.model.access import ApprovalPolicy
 from opsjobs.model.action import CheckAction
+from opsjobs.model.action_base import CHECK_KEY
 from opsjobs.model.api_model import ApiModel, Duration, Pause
 from opsjobs.model.errors import Invalid
+from opsjobs.model.naming import Name
 from opsjobs.model.notification import NotificationRules
 from opsjobs.model.program import Durability
 from opsjobs.model.retry import RetryPolicy
 from opsjobs.model.target import Target
-from opsjobs.model.naming import Name
 from opsjobs.model.validation_errors import fault
-from opsjobs.model.action_base import CHECK_KEY
 
 _SHARE = re.compile(r"(\d{1,3})(?:\.(\d{1,3}))?%")
 

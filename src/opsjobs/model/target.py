@@ -16,9 +16,9 @@ from pydantic import AfterValidator, Field, model_validator
 from opsjobs.model import text_patterns
 from opsjobs.model.api_model import ApiModel
 from opsjobs.model.capabilities import PSRP, WINRM, Capabilities, Platform, capabilities_of
+from opsjobs.model.credential import Credential, CredentialType
 from opsjobs.model.naming import Host, Name, check_name
 from opsjobs.model.program import Durability
-from opsjobs.model.credential import Credential, CredentialType
 from opsjobs.model.winrm import HTTP_PORT, HTTPS_PORT, WinrmAuth, WinrmOptions
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\u0085\u2028\u2029]")

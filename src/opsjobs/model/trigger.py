@@ -12,6 +12,7 @@ from pydantic import Field, field_validator, model_validator
 from opsjobs.model import text_patterns
 from opsjobs.model.api_model import ApiModel, Moment
 from opsjobs.model.errors import FieldError, Invalid
+from opsjobs.model.naming import Name
 from opsjobs.model.parameter import (
     PARAMETERS_MAX,
     ParameterDraft,
@@ -22,7 +23,6 @@ from opsjobs.model.parameter import (
 )
 from opsjobs.model.parameter_value import ValueRefused
 from opsjobs.model.pattern import MatchBudget, TooMuchWork, pattern
-from opsjobs.model.naming import Name
 from opsjobs.model.validation_errors import fault
 
 CONDITIONS_MAX = 20

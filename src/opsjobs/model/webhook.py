@@ -12,9 +12,9 @@ from pydantic import AfterValidator, Field, field_validator
 
 from opsjobs.model.api_model import ApiModel, Duration
 from opsjobs.model.events import check_event_pattern
+from opsjobs.model.naming import Name
 from opsjobs.model.parameter import check_url
 from opsjobs.model.secret import Secret
-from opsjobs.model.naming import Name
 from opsjobs.model.selection import parse_selector
 
 URL_CHARACTERS_MAX = 2_000

@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from opsjobs.model.credential import Credential
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import moment
-from opsjobs.model.credential import Credential
 from opsjobs.remote.session import Fetch, SessionStep
 from opsjobs.remote.ssh.certificates import Unusable, parse_terms, public_key_of
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from opsjobs.model.capabilities import Capabilities
+from opsjobs.model.credential import Credential
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import CancelProof, ErrorCode
 from opsjobs.model.program import Become, Program, RunKey, SpoolIdentity, StartOrder
-from opsjobs.model.credential import Credential
 from opsjobs.model.target import Endpoint, Transport
 from opsjobs.remote.disk import Disk
 

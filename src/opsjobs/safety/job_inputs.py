@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from opsjobs.model.action import parse_frozen
-from opsjobs.model.action_base import ProgramSource, WrittenFile
-from opsjobs.model.action_base import CHECK_KEY
+from opsjobs.model.action_base import CHECK_KEY, ProgramSource, WrittenFile
 from opsjobs.model.quoting import Shell, Unquotable, posix, powershell
 from opsjobs.model.safety_verdict import Finding, SafetyVerdict
 from opsjobs.model.secret import is_secret

@@ -16,8 +16,7 @@ from typing import Any, TypedDict
 
 from psycopg.types.json import Jsonb
 
-from opsjobs.model.access import Principal
-from opsjobs.model.access import Requester
+from opsjobs.model.access import Principal, Requester
 from opsjobs.store.transaction import Connection, Database
 
 SYSTEM = "opsjobs"

@@ -15,12 +15,12 @@ from psycopg.types.json import Jsonb
 from opsjobs.clock import Clock, SystemClock, uuid7
 from opsjobs.model.access import Reach
 from opsjobs.model.access_bounds import NO_BOUNDS, Bounds
+from opsjobs.model.credential import Credential
 from opsjobs.model.errors import FieldError, Invalid
 from opsjobs.model.execution import moment
 from opsjobs.model.local_transport import check_written
-from opsjobs.model.credential import Credential
-from opsjobs.model.target import Endpoint, HostKeyPolicy, Target, TargetDraft, Transport
 from opsjobs.model.selection import LabelCount, SelectionDraft, count_labels
+from opsjobs.model.target import Endpoint, HostKeyPolicy, Target, TargetDraft, Transport
 from opsjobs.model.winrm import WinrmOptions
 from opsjobs.store import audit, circuits, host_keys, idempotency, target_selection
 from opsjobs.store.idempotency import Answer, IdempotentRequest

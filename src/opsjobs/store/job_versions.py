@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from psycopg.types.json import Jsonb
 
-from opsjobs.model.action_base import RunningAction
 from opsjobs.model.access import Requester
+from opsjobs.model.action_base import RunningAction
 from opsjobs.model.job import JobDraft
 from opsjobs.model.safety_verdict import Vetted
 from opsjobs.store import audit

@@ -20,8 +20,8 @@ from opsjobs.model.safety_verdict import UNASKED, Vetted
 from opsjobs.store import audit, idempotency
 from opsjobs.store.idempotency import Answer, IdempotentRequest
 from opsjobs.store.job_versions import vouched_anew, write_version
-from opsjobs.store.outbox import append_event
 from opsjobs.store.ledger.launch import refuse_state
+from opsjobs.store.outbox import append_event
 from opsjobs.store.paging import ListColumn, Listing, Page, PageRequest
 from opsjobs.store.reference import Reference, check_basis, unique_name
 from opsjobs.store.scheduling import schedules

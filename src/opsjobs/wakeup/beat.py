@@ -10,8 +10,8 @@ from typing import Any, Protocol
 from celery import beat
 
 from opsjobs.model.errors import Failure
-from opsjobs.telemetry.metrics import Metrics
 from opsjobs.telemetry.logs import log
+from opsjobs.telemetry.metrics import Metrics
 from opsjobs.wakeup.celery_app import WakeupApp
 from opsjobs.wakeup.loop_thread import LoopThread, run_until_signal
 

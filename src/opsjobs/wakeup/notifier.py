@@ -11,8 +11,8 @@ from kombu import Connection, Producer
 
 from opsjobs.backoff import Backoff
 from opsjobs.telemetry import trace_context, tracing
-from opsjobs.telemetry.metrics import Metrics
 from opsjobs.telemetry.logs import log
+from opsjobs.telemetry.metrics import Metrics
 from opsjobs.telemetry.trace_context import TraceContext
 from opsjobs.telemetry.tracing import SpanKind
 from opsjobs.wakeup.celery_app import WAKEUP, WakeupApp, wakeup_queue

@@ -12,8 +12,8 @@ from celery import bootsteps
 from celery.worker import WorkController
 from celery.worker import state as celery_state
 
-from opsjobs.telemetry.metrics import Metrics
 from opsjobs.telemetry.logs import log
+from opsjobs.telemetry.metrics import Metrics
 from opsjobs.wakeup.celery_app import WAKEUP, WakeupApp, wakeup_queue
 from opsjobs.wakeup.loop_thread import LoopThread, run_until_signal
 

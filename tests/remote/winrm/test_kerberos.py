@@ -35,9 +35,9 @@ from kit.windows_hosts import (
 )
 from kit.windows_hosts import PASSWORD as LOCAL_PASSWORD
 from kit.windows_hosts import USER as LOCAL_USER
+from opsjobs.model.credential import Credential
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import ErrorCode
-from opsjobs.model.credential import Credential
 from opsjobs.model.target import Endpoint
 from opsjobs.remote.session import RemoteExit
 from opsjobs.remote.winrm import kerberos

@@ -15,10 +15,9 @@ from opsjobs.api.schemas.base import (
     StoredModel,
     Timestamp,
 )
-from opsjobs.model.action import Action
+from opsjobs.model.action import Action, JobType
 from opsjobs.model.execution import ExecutionStatus
 from opsjobs.model.job import JobState
-from opsjobs.model.action import JobType
 from opsjobs.model.parameter import ParameterDraft
 from opsjobs.model.policy import Policy
 from opsjobs.model.safety_verdict import SafetyVerdict

@@ -18,8 +18,8 @@ from opsjobs.model.errors import Unavailable
 from opsjobs.model.events import CHANNEL, channels
 from opsjobs.store.outbox import Outbox, OutboxEvent
 from opsjobs.telemetry import tracing
-from opsjobs.telemetry.metrics import Metrics
 from opsjobs.telemetry.logs import log
+from opsjobs.telemetry.metrics import Metrics
 from opsjobs.telemetry.trace_context import TraceContext
 from opsjobs.telemetry.tracing import SpanKind
 

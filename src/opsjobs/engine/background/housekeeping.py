@@ -17,8 +17,8 @@ from opsjobs.store.execution_log import Partitions
 from opsjobs.store.ledger.reconcile import Reconciler
 from opsjobs.store.retention import Leftovers, Retention, RetentionLimits
 from opsjobs.store.workers import SingletonLock, Workers
-from opsjobs.telemetry.metrics import Metrics
 from opsjobs.telemetry.logs import log
+from opsjobs.telemetry.metrics import Metrics
 
 HOUSEKEEPING = "housekeeping"
 RETENTION = "retention"

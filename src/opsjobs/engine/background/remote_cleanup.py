@@ -24,10 +24,10 @@ from opsjobs.engine.runs.outcomes import from_exit
 from opsjobs.integrations.targets import Targets
 from opsjobs.model.action import parse_frozen
 from opsjobs.model.action_base import FrozenBecome, FrozenRunningAction
+from opsjobs.model.credential import Credential
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import CancelProof, ErrorCode, RunStatus, moment
 from opsjobs.model.program import Become, RunKey
-from opsjobs.model.credential import Credential
 from opsjobs.model.target import Endpoint
 from opsjobs.remote.session import (
     CancelOutcome,

@@ -10,8 +10,8 @@ from opsjobs.engine.loop import Counts
 from opsjobs.model.errors import Unavailable
 from opsjobs.store.deliveries import Deliveries
 from opsjobs.store.event_feed import EventFeed
-from opsjobs.telemetry.metrics import Metrics
 from opsjobs.telemetry.logs import log
+from opsjobs.telemetry.metrics import Metrics
 
 ROUND_SECONDS = 5.0
 """Time after which a round ends, however much there is left: the next one follows at once."""

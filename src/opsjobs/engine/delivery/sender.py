@@ -17,8 +17,8 @@ from opsjobs.model.delivery import DeliveryStatus, SendOutcome
 from opsjobs.model.errors import Unavailable
 from opsjobs.store.deliveries import ClaimedDelivery, Deliveries, Settlement
 from opsjobs.telemetry import tracing
-from opsjobs.telemetry.metrics import Metrics
 from opsjobs.telemetry.logs import log
+from opsjobs.telemetry.metrics import Metrics
 from opsjobs.telemetry.trace_context import TraceContext
 from opsjobs.telemetry.tracing import SpanKind
 

@@ -10,20 +10,13 @@ import contextlib
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
 
 from opsjobs import failpoints
 from opsjobs.engine.firing.firing_launch_prep import FiringPreparer, defer, end_refused
-from opsjobs.engine.firing.triggers import order_of
-from opsjobs.engine.launching.launch import Launched, Launcher
+from opsjobs.engine.launching.launch import Launcher
 from opsjobs.engine.loop import Counts
-from opsjobs.model.access import IdentityKind
-from opsjobs.model.access_bounds import NO_BOUNDS, Bounds
 from opsjobs.model.errors import Conflict, NotFound, Refusal, Unavailable
-from opsjobs.model.execution import Execution, TriggeredBy
 from opsjobs.model.firing import LATE_SECONDS, FiringRule, FiringStatus
-from opsjobs.store.idempotency import IdempotentRequest
-from opsjobs.store.jobs import Jobs
 from opsjobs.store.ledger import Ledger
 from opsjobs.store.scheduling.due_firings import Fired, ReadyFiring
 from opsjobs.store.scheduling.firing_transitions import (
@@ -35,11 +28,10 @@ from opsjobs.store.scheduling.firing_transitions import (
 )
 from opsjobs.store.scheduling.firings import Firings, FiringsDue
 from opsjobs.store.scheduling.schedules import Schedules
-from opsjobs.store.transaction import Connection
 from opsjobs.store.workers import Workers
 from opsjobs.telemetry import tracing
-from opsjobs.telemetry.metrics import Metrics
 from opsjobs.telemetry.logs import log
+from opsjobs.telemetry.metrics import Metrics
 from opsjobs.telemetry.tracing import SpanKind
 
 # Schedules that one transaction fires: fewer if they are late, since after a downtime more than a

@@ -13,6 +13,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
+from opsjobs.engine.firing.triggers import order_of
 from opsjobs.engine.launching.launch import Launcher
 from opsjobs.engine.launching.launch_authz import CurrentRights, OwnerGone, PrincipalLookup
 from opsjobs.engine.launching.safety_service import describe_unjudged
@@ -20,18 +21,16 @@ from opsjobs.model.access_bounds import Bounds
 from opsjobs.model.errors import Forbidden, Refusal, Unavailable
 from opsjobs.model.execution import TriggeredBy
 from opsjobs.model.firing import LATE_SECONDS, FiringRule, FiringStatus
-from opsjobs.model.job import Job, JobState, LaunchOrder
+from opsjobs.model.job import Job, JobState
 from opsjobs.model.target import Target
 from opsjobs.store.jobs import Jobs, JobStanding
 from opsjobs.store.scheduling.due_firings import ReadyFiring
 from opsjobs.store.scheduling.firing_transitions import Deferral, FiringEnd, FiringLaunch
 from opsjobs.store.scheduling.firings import Firings
-from opsjobs.store.scheduling.schedule_rows import StoredSchedule
 from opsjobs.telemetry import trace_context, tracing
-from opsjobs.telemetry.metrics import Metrics
 from opsjobs.telemetry.logs import log
+from opsjobs.telemetry.metrics import Metrics
 from opsjobs.telemetry.tracing import SpanKind
-from opsjobs.engine.firing.triggers import order_of
 
 PREPARE_SECONDS = 10.0
 """Time limit for preparing the firings of one transaction, well within their claim."""

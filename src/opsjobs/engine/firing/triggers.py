@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from opsjobs.engine.launching.launch import Launched, Launcher
 from opsjobs.model.access import IdentityKind
-from opsjobs.model.access_bounds import Bounds, NO_BOUNDS
+from opsjobs.model.access_bounds import NO_BOUNDS, Bounds
 from opsjobs.model.execution import Execution, TriggeredBy
 from opsjobs.model.job import Job, LaunchOrder
 from opsjobs.store.idempotency import IdempotentRequest

@@ -11,19 +11,18 @@ from typing import Any, cast
 from opsjobs.engine.launching.launch_authz import PrincipalLookup
 from opsjobs.engine.launching.safety_service import SafetyResult, describe_needed_approval
 from opsjobs.integrations.targets import Targets
-from opsjobs.model.access import ApprovalPolicy, Principal, PrincipalKind
+from opsjobs.model.access import ApprovalPolicy, Principal, PrincipalKind, Requester
 from opsjobs.model.action import FrozenApproval
 from opsjobs.model.approval import Approval, ApprovalTerms, fingerprint
-from opsjobs.model.access import Requester
 from opsjobs.model.errors import Conflict, Refusal, Unavailable
 from opsjobs.model.safety_verdict import SafetyVerdict
 from opsjobs.model.target import Target, Transport
 from opsjobs.store.approvals import Approvals, AskedAbout
 from opsjobs.store.envelope import mask_parameters
 from opsjobs.store.ledger import Ledger
-from opsjobs.store.ledger.launch import NewExecution
-from opsjobs.store.ledger.approvals import Ruling
 from opsjobs.store.ledger.approval_rows import PendingApproval
+from opsjobs.store.ledger.approvals import Ruling
+from opsjobs.store.ledger.launch import NewExecution
 from opsjobs.store.vault.credentials import Vault
 
 SALT_BYTES = 16

@@ -17,8 +17,8 @@ from opsjobs.model.job import JobDraft, LaunchOrder, RunDraft
 from opsjobs.model.job_warnings import doubts
 from opsjobs.model.policy import Policy
 from opsjobs.model.safety_verdict import SafetyJudgement, SafetyVerdict
-from opsjobs.model.target import Target
 from opsjobs.model.selection import SelectionDraft
+from opsjobs.model.target import Target
 from opsjobs.store.files import Files, StoredFile
 from opsjobs.store.jobs import Jobs
 from opsjobs.store.paging import PageRequest

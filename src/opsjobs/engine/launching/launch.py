@@ -33,8 +33,8 @@ from opsjobs.model.local_transport import check_launched
 from opsjobs.model.parameter import bound
 from opsjobs.model.policy import Plan, Strategy, plan, with_check
 from opsjobs.model.retry import frozen
-from opsjobs.model.target import Target
 from opsjobs.model.selection import SelectionDraft
+from opsjobs.model.target import Target
 from opsjobs.store import audit, idempotency
 from opsjobs.store.envelope import KeyMissing, Tampered
 from opsjobs.store.files import Files

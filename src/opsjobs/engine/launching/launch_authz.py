@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 
-from opsjobs.model.access import IdentityKind, Principal, PrincipalKind
+from opsjobs.model.access import IdentityKind, Principal, PrincipalKind, Requester
 from opsjobs.model.access_bounds import Bounds
-from opsjobs.model.access import Requester
 from opsjobs.model.errors import Forbidden
 
 PrincipalLookup = Callable[[str, PrincipalKind], Awaitable[Principal | None]]

@@ -15,19 +15,19 @@ from opsjobs.integrations.targets import Targets, load_jump_hosts
 from opsjobs.model.access import IdentityKind
 from opsjobs.model.action import Action
 from opsjobs.model.action_base import RunningAction
+from opsjobs.model.credential import CredentialType, not_for_that, not_there
 from opsjobs.model.errors import Conflict, FieldError, Invalid, NotFound
 from opsjobs.model.job import LaunchOrder
 from opsjobs.model.parameter import ParameterDraft
-from opsjobs.model.credential import CredentialType, not_for_that, not_there
 from opsjobs.model.secret import JobSecret
 from opsjobs.model.target import Target
 from opsjobs.store.files import Files
 from opsjobs.store.job_versions import secrets_author
 from opsjobs.store.paging import PageRequest
 from opsjobs.store.transaction import Database
-from opsjobs.store.vault.rows import StoredCredential
-from opsjobs.store.vault.credentials import Vault
 from opsjobs.store.vault.binding import check_is_secret, refusal
+from opsjobs.store.vault.credentials import Vault
+from opsjobs.store.vault.rows import StoredCredential
 
 
 async def pin_become_credentials(vault: Vault, actions: Sequence[Action]) -> list[dict[str, Any]]:

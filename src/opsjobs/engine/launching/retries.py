@@ -20,8 +20,8 @@ from opsjobs.model.execution import Execution, TriggeredBy
 from opsjobs.model.job import LaunchOrder
 from opsjobs.model.policy import Policy
 from opsjobs.model.retry_request import Parent, PastRun, RetryDraft, ReviveDraft, Which
-from opsjobs.model.target import Target, Transport
 from opsjobs.model.selection import SelectionDraft
+from opsjobs.model.target import Target, Transport
 from opsjobs.store import dead_letters, idempotency
 from opsjobs.store.dead_letters import DeadLetters
 from opsjobs.store.idempotency import Answer, IdempotentRequest

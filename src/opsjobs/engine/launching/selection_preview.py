@@ -12,8 +12,8 @@ from opsjobs.model.access_bounds import Bounds
 from opsjobs.model.errors import FieldError, Forbidden, Invalid
 from opsjobs.model.job import LaunchOrder
 from opsjobs.model.policy import Policy
-from opsjobs.model.target import Target
 from opsjobs.model.selection import LabelCount, SelectionDraft, count_labels
+from opsjobs.model.target import Target
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,8 +24,8 @@ from opsjobs.store.idempotency import Answer, IdempotentRequest, find_answer
 from opsjobs.store.jobs import Jobs
 from opsjobs.store.transaction import Connection, Database
 from opsjobs.store.triggers import WINDOW_SECONDS, Hook, JobTriggers, StoredTrigger, TriggerCall
-from opsjobs.telemetry.metrics import Metrics
 from opsjobs.telemetry.logs import log
+from opsjobs.telemetry.metrics import Metrics
 
 # Stands for all triggers that do not exist.
 _UNKNOWN = UUID(int=0)

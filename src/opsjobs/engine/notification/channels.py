@@ -16,10 +16,10 @@ from opsjobs.integrations.json_client import ServiceUnavailable
 from opsjobs.integrations.mail import Mail, Mailer, MailRefused, MailUnavailable
 from opsjobs.integrations.services.client import ServiceRefused
 from opsjobs.integrations.services.notifications import NotificationService, ServiceNotification
+from opsjobs.model.credential import Credential, CredentialType
 from opsjobs.model.delivery import Delivery, RetryPlan, SendOutcome
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import moment
-from opsjobs.model.credential import Credential, CredentialType
 from opsjobs.model.secret import Secret
 
 NO_MAIL_SERVER = "No mail server is configured. Set OPSJOBS_SMTP_HOST and OPSJOBS_SMTP_FROM."

@@ -11,6 +11,7 @@ from opsjobs.engine.delivery.protocols import Destination
 from opsjobs.engine.notification.messages import store_form
 from opsjobs.engine.notification.receivers import ReceiverBook
 from opsjobs.model.access import Principal
+from opsjobs.model.credential import CredentialType
 from opsjobs.model.delivery import (
     RESPONSE_CHARACTERS_MAX,
     Delivery,
@@ -20,10 +21,9 @@ from opsjobs.model.delivery import (
 from opsjobs.model.errors import FieldError, Invalid
 from opsjobs.model.notification import NotificationChannel, NotificationEvent, NotificationRule
 from opsjobs.model.notification_message import NotificationFacts, render
-from opsjobs.model.credential import CredentialType
 from opsjobs.store.paging import PageRequest
-from opsjobs.store.vault.rows import StoredCredential
 from opsjobs.store.vault.credentials import Vault
+from opsjobs.store.vault.rows import StoredCredential
 
 _CHANNEL_ID = (
     "This Notification Service sends over channels of its own. Write the id of one as channel_id."

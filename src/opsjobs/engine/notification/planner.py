@@ -46,8 +46,8 @@ from opsjobs.store.notifications import (
     RuleScope,
     RuleState,
 )
-from opsjobs.telemetry.metrics import Metrics
 from opsjobs.telemetry.logs import log
+from opsjobs.telemetry.metrics import Metrics
 
 EVENTS_A_TURN = 50
 DIGESTS_A_TURN = 50

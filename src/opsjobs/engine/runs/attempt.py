@@ -5,8 +5,8 @@ The attempt is started here, or was started by an earlier worker.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from opsjobs.engine.run_credentials import (
@@ -453,7 +453,9 @@ def _build_program(
         raise RemoteFailure(ErrorCode.INTERNAL, f"this cannot be started: {error}") from None
 
 
-def _build_environment(state: RunState, action: FrozenRunningAction, attempt: int) -> dict[str, str]:
+def _build_environment(
+    state: RunState, action: FrozenRunningAction, attempt: int
+) -> dict[str, str]:
     """Return the variables common to every program of the run, and the action's own."""
     target = state.endpoint.target if state.endpoint is not None else None
     return {

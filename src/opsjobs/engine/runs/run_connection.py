@@ -17,9 +17,9 @@ from opsjobs import failpoints
 from opsjobs.backoff import Backoff
 from opsjobs.clock import Clock
 from opsjobs.integrations.targets import Targets
+from opsjobs.model.credential import Credential
 from opsjobs.model.errors import RemoteFailure, Unavailable
 from opsjobs.model.execution import ErrorCode
-from opsjobs.model.credential import Credential
 from opsjobs.model.target import Endpoint
 from opsjobs.model.units import format_duration
 from opsjobs.remote.disk import Disk

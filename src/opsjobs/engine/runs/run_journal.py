@@ -15,9 +15,16 @@ from opsjobs.model.execution import CancelProof, RunError, RunStatus, WaitingFor
 from opsjobs.model.masking import NOTHING, Mask
 from opsjobs.model.program import SpoolIdentity
 from opsjobs.remote.session import Stream
-from opsjobs.store.ledger.flush import ContactChange, LogLine, ResultState, RunMove
 from opsjobs.store.ledger.claim import Claimed, Progress
-from opsjobs.store.ledger.flush import count_lines, result_line, status_line
+from opsjobs.store.ledger.flush import (
+    ContactChange,
+    LogLine,
+    ResultState,
+    RunMove,
+    count_lines,
+    result_line,
+    status_line,
+)
 from opsjobs.store.statements import storable
 from opsjobs.telemetry.trace_context import TraceContext
 

@@ -16,8 +16,6 @@ from opsjobs.integrations.json_client import ServiceUnavailable
 from opsjobs.integrations.secrets.requests import SecretUnavailable
 from opsjobs.integrations.secrets.vault import FIELD_CHARACTERS_MAX, VaultServer
 from opsjobs.integrations.services.targets import TargetService
-from opsjobs.model.errors import RemoteFailure
-from opsjobs.model.execution import ErrorCode
 from opsjobs.model.credential import (
     Credential,
     SshCaSource,
@@ -25,6 +23,8 @@ from opsjobs.model.credential import (
     VaultSource,
     VaultSshSource,
 )
+from opsjobs.model.errors import RemoteFailure
+from opsjobs.model.execution import ErrorCode
 from opsjobs.model.secret import Secret
 from opsjobs.remote.ssh.certificates import FreshKey, Unusable, generate_key, parse_terms, sign
 from opsjobs.telemetry.logs import log

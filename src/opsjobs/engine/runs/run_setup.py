@@ -11,27 +11,27 @@ from dataclasses import dataclass, field
 
 from opsjobs.clock import Clock
 from opsjobs.engine.compiled_spec import CompiledSpec, compile_spec
+from opsjobs.engine.credential_scopes import CredentialScopes, Purpose
 from opsjobs.engine.loading import K, V, load_each
 from opsjobs.engine.run_credentials import credential_ids
-from opsjobs.engine.credential_scopes import CredentialScopes, Purpose
 from opsjobs.engine.runs import outcomes
 from opsjobs.engine.runs.cancellation import StopReason
-from opsjobs.engine.runs.run_journal import RunJournal
 from opsjobs.engine.runs.redaction import MaskFactory, hide_secrets
+from opsjobs.engine.runs.run_journal import RunJournal
 from opsjobs.engine.runs.run_state import login_purpose
 from opsjobs.integrations.targets import Targets
+from opsjobs.model.credential import Credential
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import ErrorCode, RunStatus
 from opsjobs.model.masking import Mask
-from opsjobs.model.credential import Credential
 from opsjobs.model.secret import Secret
 from opsjobs.model.target import Endpoint
 from opsjobs.store.envelope import KeyMissing, Tampered
 from opsjobs.store.ledger import Ledger
 from opsjobs.store.ledger.claim import Claimed, Progress, Spec
 from opsjobs.store.vault.credentials import Vault
-from opsjobs.telemetry.metrics import Metrics
 from opsjobs.telemetry.logs import log
+from opsjobs.telemetry.metrics import Metrics
 
 SPECS_KEPT = 256
 

@@ -23,11 +23,11 @@ from opsjobs.engine.runs.run_connection import RunConnections
 from opsjobs.engine.runs.run_journal import ActionEnd, RunJournal
 from opsjobs.engine.runs.run_state import Deferred, RunHistory, RunState
 from opsjobs.engine.runs.run_tools import RunTools
+from opsjobs.model.credential import Credential
 from opsjobs.model.errors import Gone, RemoteFailure, Unavailable
 from opsjobs.model.execution import ANSWERED_WAITS, ErrorCode, RunStatus, WaitingFor
 from opsjobs.model.expression import Fault, Unfit
 from opsjobs.model.outputs import OUTPUTS_BYTES_MAX
-from opsjobs.model.credential import Credential
 from opsjobs.model.target import Endpoint
 from opsjobs.model.workflow import WorkflowWalk
 from opsjobs.store.ledger.claim import Progress

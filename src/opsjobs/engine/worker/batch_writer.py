@@ -25,13 +25,19 @@ from opsjobs.model.errors import Locked, TooSlow, Unavailable
 from opsjobs.model.execution import ErrorCode, RunError, RunStatus
 from opsjobs.model.masking import NOTHING, Mask
 from opsjobs.store.ledger import Ledger
-from opsjobs.store.ledger.settle import Settled
-from opsjobs.store.ledger.flush import Flush, LogLine, ResultState, RunMove
 from opsjobs.store.ledger.claim import Claimed
-from opsjobs.store.ledger.flush import result_line, status_line
+from opsjobs.store.ledger.flush import (
+    Flush,
+    LogLine,
+    ResultState,
+    RunMove,
+    result_line,
+    status_line,
+)
+from opsjobs.store.ledger.settle import Settled
 from opsjobs.telemetry import tracing
-from opsjobs.telemetry.metrics import Metrics
 from opsjobs.telemetry.logs import log
+from opsjobs.telemetry.metrics import Metrics
 
 FLUSH_BYTES = 2 << 20
 # A flush starts when the last one has ended, but at least this long after the last one started.

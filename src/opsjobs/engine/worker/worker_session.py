@@ -18,7 +18,6 @@ from opsjobs.clock import Clock
 from opsjobs.engine.runs.cancellation import StopReason
 from opsjobs.engine.runs.run_connection import refresh_credentials
 from opsjobs.engine.runs.run_setup import Prepared, RefusedRun, RunSetup, SetupRefused
-from opsjobs.engine.runs.target_run import TargetRunner
 from opsjobs.engine.runs.run_tools import (
     ApprovalRequests,
     ChildLauncher,
@@ -26,6 +25,7 @@ from opsjobs.engine.runs.run_tools import (
     RunTools,
     TargetCheck,
 )
+from opsjobs.engine.runs.target_run import TargetRunner
 from opsjobs.engine.runs.transfer import TransferTools
 from opsjobs.engine.worker.batch_writer import BatchWriter
 from opsjobs.engine.worker.lease_heartbeat import Heartbeat
@@ -33,16 +33,16 @@ from opsjobs.integrations.targets import Targets
 from opsjobs.model.errors import Locked, Unavailable
 from opsjobs.remote.session import Fetch, Sessions, refuse_external
 from opsjobs.store.ledger import Ledger
-from opsjobs.store.ledger.settle import Settled
-from opsjobs.store.ledger.flush import Flush, RunMove
-from opsjobs.store.ledger.claim import Claim, Claimed
 from opsjobs.store.ledger import claim as claiming
+from opsjobs.store.ledger.claim import Claim, Claimed
+from opsjobs.store.ledger.flush import Flush, RunMove
+from opsjobs.store.ledger.settle import Settled
 from opsjobs.store.ledger.takeover import SUSPECT_CLAIMS
 from opsjobs.store.vault.credentials import Vault
 from opsjobs.store.workers import Incarnation, Lease, Renewal, Workers
 from opsjobs.task_cancellation import Endings, ended
-from opsjobs.telemetry.metrics import Metrics
 from opsjobs.telemetry.logs import log
+from opsjobs.telemetry.metrics import Metrics
 
 # The maximum number of runs per claim. A free slot is filled at once, so several claims follow
 # each other while there is work.

@@ -19,14 +19,13 @@ from pydantic import (
 from opsjobs.model import text_patterns
 from opsjobs.model.api_model import HORIZON, ApiModel, Duration, Pause, snake_case, stored
 from opsjobs.model.errors import FieldError, Invalid
-from opsjobs.model.naming import Title
+from opsjobs.model.naming import Name, Title
 from opsjobs.model.notification import NotificationRules
 from opsjobs.model.parameter import PARAMETERS_MAX
 from opsjobs.model.schedule.cron import canonical
 from opsjobs.model.schedule.recurring import WEEKDAYS, Every, Weekday
 from opsjobs.model.schedule.times import Day, Instant, LocalTime, TimeOfDay, weekday_of
 from opsjobs.model.schedule.wall_clock import DstFold, DstGap, Wall
-from opsjobs.model.naming import Name
 from opsjobs.model.time_zones import ZoneName, zone
 from opsjobs.model.validation_errors import fault
 

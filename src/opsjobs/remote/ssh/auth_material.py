@@ -15,9 +15,9 @@ from datetime import UTC, datetime
 
 import asyncssh
 
+from opsjobs.model.credential import Credential, CredentialType
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import ErrorCode
-from opsjobs.model.credential import Credential, CredentialType
 from opsjobs.model.secret import Secret
 from opsjobs.model.target import Endpoint
 from opsjobs.remote.session import Fetch, refuse_external

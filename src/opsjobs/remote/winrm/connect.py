@@ -12,10 +12,10 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from opsjobs.model.credential import Credential
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import ErrorCode
 from opsjobs.model.masking import NOTHING, Forms, Mask
-from opsjobs.model.credential import Credential
 from opsjobs.model.target import Endpoint, Target
 from opsjobs.model.winrm import WinrmAuth, WinrmOptions, spell_fingerprint
 from opsjobs.remote.dial import Allow, dial

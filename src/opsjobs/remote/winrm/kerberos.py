@@ -20,9 +20,9 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any, TypeVar
 
+from opsjobs.model.credential import Credential, CredentialType
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import ErrorCode
-from opsjobs.model.credential import Credential, CredentialType
 from opsjobs.model.target import Target
 
 _MISSING = ""

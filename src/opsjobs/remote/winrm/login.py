@@ -21,12 +21,11 @@ from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 
+from opsjobs.model.credential import Credential
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import ErrorCode
-from opsjobs.model.credential import Credential
-from opsjobs.model.target import Target
+from opsjobs.model.target import Target, login_types
 from opsjobs.model.winrm import WinrmAuth
-from opsjobs.model.target import login_types
 from opsjobs.remote.winrm.http import HttpResponse, HttpStream
 from opsjobs.remote.winrm.kerberos import (
     NO_CACHE,

@@ -11,11 +11,11 @@ from collections.abc import Callable
 
 from pydantic import SecretStr
 
+from opsjobs.model.credential import CredentialType
 from opsjobs.model.credential_draft import CredentialDraft
 from opsjobs.model.errors import Unavailable
-from opsjobs.model.credential import CredentialType
-from opsjobs.model.target import Target, TargetDraft, Transport
 from opsjobs.model.selection import SelectionDraft
+from opsjobs.model.target import Target, TargetDraft, Transport
 from opsjobs.standalone.lab.folder import LabFolder, LabRecord, Machine
 from opsjobs.store.inventory import TargetInventory
 from opsjobs.store.paging import PageRequest

@@ -12,7 +12,7 @@ from psycopg.types.json import Jsonb
 from opsjobs.clock import Clock, SystemClock
 from opsjobs.model.access import Principal, PrincipalKind
 from opsjobs.model.grants import both, both_roles, grants_of, kept_of, principal_of, within
-from opsjobs.store.identities.api_keys import API_KEYS, TOKEN_PREFIX, ApiKey, ApiKeys, new_token
+from opsjobs.store.identities.api_keys import ApiKeys
 from opsjobs.store.identities.cookie_sessions import CookieSessions
 from opsjobs.store.identities.oidc_logins import OidcLoginStore
 from opsjobs.store.identities.services import ServiceIdentities, parted

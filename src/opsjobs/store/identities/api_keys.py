@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -13,12 +12,12 @@ from typing import Any
 from psycopg import errors
 from psycopg.types.json import Jsonb
 
-from opsjobs.model.secret import digest
 from opsjobs.clock import Clock, SystemClock, uuid7
 from opsjobs.model.access import Principal, PrincipalKind, Role
 from opsjobs.model.errors import Conflict, FieldError, Invalid, NotFound, Unavailable
 from opsjobs.model.execution import moment
 from opsjobs.model.grants import principal_of, within
+from opsjobs.model.secret import digest
 from opsjobs.store import audit, idempotency
 from opsjobs.store.idempotency import Answer, IdempotentRequest
 from opsjobs.store.paging import ListColumn, Listing, Page, PageRequest

@@ -6,7 +6,6 @@ rights that the provider gave. Cookies and codes are stored by their hashes only
 
 from __future__ import annotations
 
-import hashlib
 import secrets
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,15 +18,17 @@ from opsjobs.model.access import Principal, PrincipalKind
 from opsjobs.model.errors import Forbidden, NotFound, Unauthorised
 from opsjobs.model.execution import moment
 from opsjobs.model.grants import principal_of
+from opsjobs.model.secret import digest
 from opsjobs.store import audit
 from opsjobs.store.identities.session_owner import (
     CONFIRMED_SECONDS,
+    FORGET_SESSIONS,
+    SESSIONS_MAX,
     ExternalPerson,
     SessionOwner,
+    check_still_proven,
 )
-from opsjobs.store.identities.session_owner import FORGET_SESSIONS, SESSIONS_MAX, check_still_proven
 from opsjobs.store.transaction import Connection, Database
-from opsjobs.model.secret import digest
 
 COOKIE_PREFIX = "opss_"
 COOKIE_CHARACTERS_MAX = 200

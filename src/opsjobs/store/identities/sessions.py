@@ -11,16 +11,20 @@ import secrets
 from dataclasses import dataclass, replace
 from uuid import UUID
 
-from opsjobs.model.secret import digest
 from opsjobs.clock import Clock, uuid7
 from opsjobs.model.access import Principal
 from opsjobs.model.addresses import origin
 from opsjobs.model.errors import TooMany, Unauthorised
 from opsjobs.model.grants import principal_of
+from opsjobs.model.secret import digest
 from opsjobs.store import audit
-from opsjobs.store.identities.session_owner import Known
+from opsjobs.store.identities.session_owner import (
+    FORGET_SESSIONS,
+    SESSIONS_MAX,
+    Known,
+    check_still_proven,
+)
 from opsjobs.store.transaction import Connection, Database
-from opsjobs.store.identities.session_owner import FORGET_SESSIONS, SESSIONS_MAX, check_still_proven
 
 REFRESH_PREFIX = "opsr_"
 REFRESH_CHARACTERS_MAX = 200

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
-from uuid import UUID
 
 from psycopg.types.json import Jsonb
 
@@ -15,10 +14,10 @@ from opsjobs.model.errors import Conflict
 from opsjobs.model.execution import moment
 from opsjobs.store import audit, idempotency
 from opsjobs.store.idempotency import Answer, IdempotentRequest
+from opsjobs.store.identities.session_owner import Known
 from opsjobs.store.paging import ListColumn, Listing, Page, PageRequest
 from opsjobs.store.reference import check_basis, check_name_reserved, find, lock, unique_name
 from opsjobs.store.transaction import Connection, Database
-from opsjobs.store.identities.session_owner import Known
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,12 +24,11 @@ from opsjobs.store.ledger import maintenance as _maintenance
 from opsjobs.store.ledger import remote_cleanup as _aftercare
 from opsjobs.store.ledger import settle as _settle
 from opsjobs.store.ledger import takeover as _takeover
-from opsjobs.store.ledger.approval_rows import PendingApproval
 from opsjobs.store.ledger.approvals import Ruling
 from opsjobs.store.ledger.cancelled_runs import CancelledRuns
 from opsjobs.store.ledger.claim import Claim, Claimed, Progress, Spec
 from opsjobs.store.ledger.control import Resumed
-from opsjobs.store.ledger.flush import ContactChange, Flush, LogLine, ResultState, RunMove
+from opsjobs.store.ledger.flush import Flush
 from opsjobs.store.ledger.launch import NewExecution
 from opsjobs.store.ledger.maintenance import Maintenance
 from opsjobs.store.ledger.remote_cleanup import Folder, LateLookup

@@ -7,15 +7,14 @@ lock of the execution.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
 import psycopg
 
 from opsjobs.model.errors import Unavailable
-from opsjobs.store.statements import load_statement
-from opsjobs.store.transaction import Database
 from opsjobs.store.ledger.admission import ADMIT, LOCK, may_admit_more
+from opsjobs.store.transaction import Database
 
 
 async def admit_after(database: Database, executions: Sequence[int]) -> dict[str, int]:

@@ -13,6 +13,7 @@ from typing import Any
 
 from psycopg.types.json import Jsonb
 
+from opsjobs.model.access import Requester
 from opsjobs.model.approval import (
     Approval,
     ApprovalKind,
@@ -21,7 +22,6 @@ from opsjobs.model.approval import (
     Author,
     Decision,
 )
-from opsjobs.model.access import Requester
 from opsjobs.model.errors import Conflict
 from opsjobs.model.events import EventType
 from opsjobs.store.ledger.admission import ADMIT

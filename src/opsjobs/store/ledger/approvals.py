@@ -13,7 +13,7 @@ from typing import Any
 
 from psycopg.types.json import Jsonb
 
-from opsjobs.model.access import Principal
+from opsjobs.model.access import Principal, Requester
 from opsjobs.model.approval import (
     Approval,
     ApprovalKind,
@@ -22,13 +22,12 @@ from opsjobs.model.approval import (
     Author,
     person_of,
 )
-from opsjobs.model.access import Requester
 from opsjobs.model.errors import Conflict, NotFound, Refusal, Unavailable
 from opsjobs.model.events import EventType
 from opsjobs.model.execution import ErrorCode, RunStatus
 from opsjobs.store import audit
-from opsjobs.store.ledger.admit import for_each, wake_answered
 from opsjobs.store.ledger.admission import LOCK
+from opsjobs.store.ledger.admit import for_each, wake_answered
 from opsjobs.store.ledger.approval_rows import (
     APPROVAL,
     append_approval_event,

@@ -19,8 +19,8 @@ from opsjobs.model.errors import Gone, Unavailable
 from opsjobs.model.execution import CancelProof, ErrorCode, RunError, RunStatus
 from opsjobs.model.program import SpoolIdentity
 from opsjobs.model.target_fingerprint import NO_PINS, Pins
-from opsjobs.store.ledger.admit import admit_after
 from opsjobs.store.ledger.admission import LOCK
+from opsjobs.store.ledger.admit import admit_after
 from opsjobs.store.ledger.flush import AWAITS_BYTES_MAX, DIRECT
 from opsjobs.store.statements import load_statement
 from opsjobs.store.transaction import Database

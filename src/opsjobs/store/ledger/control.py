@@ -17,8 +17,8 @@ import psycopg
 from opsjobs.model.errors import Conflict, NotFound, Refusal, Unavailable
 from opsjobs.model.execution import ErrorCode, RunStatus
 from opsjobs.store import audit
-from opsjobs.store.ledger.admit import admit_after
 from opsjobs.store.ledger.admission import ADMIT, LOCK, may_admit_more
+from opsjobs.store.ledger.admit import admit_after
 from opsjobs.store.ledger.advance import FAILURES, NEXT_WAVE, WAVE_OVER, Advance, sum_by_zone
 from opsjobs.store.statements import load_statement
 from opsjobs.store.transaction import Connection, Database

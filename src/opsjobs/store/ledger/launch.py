@@ -12,13 +12,12 @@ from uuid import UUID, uuid5
 
 from psycopg.types.json import Jsonb
 
-from opsjobs.model.access import IdentityKind
+from opsjobs.model.access import IdentityKind, Requester
 from opsjobs.model.access_bounds import in_common, redact_waiting
-from opsjobs.model.access import Requester
+from opsjobs.model.action_base import CHECK_KEY
 from opsjobs.model.errors import Conflict, NotFound, Refusal
 from opsjobs.model.execution import Execution, ExecutionStatus, TriggeredBy
 from opsjobs.model.policy import Strategy
-from opsjobs.model.action_base import CHECK_KEY
 from opsjobs.model.safety_verdict import SafetyJudgement
 from opsjobs.model.target import Target
 from opsjobs.model.target_fingerprint import NO_PINS, Pins

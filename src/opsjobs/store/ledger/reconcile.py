@@ -10,8 +10,8 @@ from functools import partial
 from typing import Any
 
 from opsjobs.model.errors import Unavailable
-from opsjobs.store.ledger.admit import admit, admit_each, for_each, wake
 from opsjobs.store.ledger.admission import LOCK, LOCK_SLOTS, UNPARK
+from opsjobs.store.ledger.admit import admit, admit_each, for_each, wake
 from opsjobs.store.ledger.advance import GRANT_NAMES_IF_FREE, WAVE_OVER, Advance
 from opsjobs.store.ledger.approvals import end_unbegun, expire
 from opsjobs.store.ledger.cancelled_runs import end_cancelled_runs

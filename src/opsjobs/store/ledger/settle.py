@@ -14,14 +14,12 @@ from opsjobs import failpoints
 from opsjobs.model.errors import Locked, TooSlow, Unavailable
 from opsjobs.model.execution import ANSWERED_WAITS, RunStatus, WaitingFor
 from opsjobs.store.connections import RETRYABLE
-from opsjobs.store.ledger.admit import WAKE_ANSWERED, admit_after
 from opsjobs.store.ledger.admission import ADMIT, LOCK, LOCK_SLOTS, UNPARK, may_admit_more
+from opsjobs.store.ledger.admit import WAKE_ANSWERED, admit_after
 from opsjobs.store.ledger.advance import Advance, sum_by_zone
 from opsjobs.store.ledger.control import skip_after
-from opsjobs.store.ledger.flush import Flush, RunMove, parameters
-from opsjobs.store.statements import load_statement
+from opsjobs.store.ledger.flush import SETTLE, Flush, RunMove, parameters
 from opsjobs.store.transaction import Database
-from opsjobs.store.ledger.flush import SETTLE
 
 
 @dataclass(frozen=True, slots=True)

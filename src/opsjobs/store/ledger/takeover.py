@@ -7,11 +7,12 @@ from typing import Any
 from uuid import UUID
 
 from opsjobs.model.execution import ErrorCode, RunError, RunStatus
-from opsjobs.store.ledger.admit import admit_after
 from opsjobs.store.ledger.admission import ADMIT, LOCK, LOCK_SLOTS, UNPARK
+from opsjobs.store.ledger.admit import admit_after
 from opsjobs.store.ledger.advance import Advance
 from opsjobs.store.ledger.claim import Claimed, parse_claimed
 from opsjobs.store.ledger.flush import (
+    SETTLE,
     Flush,
     ResultState,
     RunMove,
@@ -19,7 +20,6 @@ from opsjobs.store.ledger.flush import (
     result_line,
     status_line,
 )
-from opsjobs.store.ledger.flush import SETTLE
 from opsjobs.store.statements import load_statement
 from opsjobs.store.transaction import Database
 

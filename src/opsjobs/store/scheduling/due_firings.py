@@ -26,10 +26,9 @@ from opsjobs.model.firing import (
     judge,
 )
 from opsjobs.model.time_zones import tzdata_version
-from opsjobs.store.scheduling.schedule_rows import StoredSchedule
+from opsjobs.store.scheduling.schedule_rows import ClosedReason, StoredSchedule
 from opsjobs.store.statements import load_statement
 from opsjobs.store.transaction import Connection
-from opsjobs.store.scheduling.schedule_rows import ClosedReason
 
 CLAIM_SECONDS = 15.0
 """The duration of the claim of a firing for its launch."""

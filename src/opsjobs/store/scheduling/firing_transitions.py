@@ -16,8 +16,7 @@ from psycopg.rows import DictRow
 
 from opsjobs.model.execution import moment
 from opsjobs.model.firing import FiringRule, FiringStatus, paused_words
-from opsjobs.store.ledger.launch import NewExecution
-from opsjobs.store.ledger.launch import launch
+from opsjobs.store.ledger.launch import NewExecution, launch
 from opsjobs.store.ledger.launch_many import is_plain, launch_many
 from opsjobs.store.scheduling.due_firings import ReadyFiring, event_data, event_type_of
 from opsjobs.store.statements import storable

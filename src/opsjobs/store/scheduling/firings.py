@@ -9,8 +9,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any
-from uuid import UUID
 
 from psycopg.rows import DictRow
 
@@ -22,7 +20,7 @@ from opsjobs.model.execution import Execution, moment
 from opsjobs.model.firing import FiringKind, FiringRule, FiringStatus, span_words
 from opsjobs.model.time_zones import tzdata_version
 from opsjobs.store import audit
-from opsjobs.store.paging import ROWS_MAX, IndexWalk, ListColumn, Listing, PageRequest
+from opsjobs.store.paging import ROWS_MAX, PageRequest
 from opsjobs.store.paging import Page as ListPage
 from opsjobs.store.scheduling import firing_transitions as moves
 from opsjobs.store.scheduling.due_firings import (
@@ -35,25 +33,28 @@ from opsjobs.store.scheduling.due_firings import (
     event_data,
     no_calendars,
 )
-from opsjobs.store.scheduling.schedule_rows import ClosedReason
+from opsjobs.store.scheduling.firing_rows import (
+    ALL_FIRINGS,
+    FIRINGS,
+    Firing,
+    NamedFiring,
+    parse_firing,
+    parse_named_firing,
+)
 from opsjobs.store.scheduling.firing_transitions import (
     Deferral,
     FiringEnd,
     FiringLaunch,
     LaunchBatch,
 )
-from opsjobs.store.scheduling.schedule_rows import COLUMNS, CompiledSchedules, StoredSchedule
-from opsjobs.store.scope_sql import OF_JOB
+from opsjobs.store.scheduling.schedule_rows import (
+    COLUMNS,
+    ClosedReason,
+    CompiledSchedules,
+    StoredSchedule,
+)
 from opsjobs.store.transaction import Connection, Database
 from opsjobs.telemetry.logs import log
-from opsjobs.store.scheduling.firing_rows import (
-    ALL_FIRINGS,
-    FIRINGS,
-    Firing,
-    NamedFiring,
-    parse_named_firing,
-    parse_firing,
-)
 
 _Ids = list[int]
 JUDGE_SECONDS = 1.0

@@ -15,8 +15,8 @@ from psycopg.rows import DictRow
 from opsjobs.model.access import PrincipalKind
 from opsjobs.model.execution import moment
 from opsjobs.model.schedule.description import words_of
-from opsjobs.model.schedule.timetable import Timetable, timetable
 from opsjobs.model.schedule.draft import ScheduleDraft
+from opsjobs.model.schedule.timetable import Timetable, timetable
 
 COMPILED_MAX = 25_000
 """Maximum number of timetables in a process's cache (least recently used)."""
@@ -87,7 +87,10 @@ class _CompiledVersion:
 
     @cached_property
     def _shown(self) -> Mapping[str, Any]:
-        return {**self.draft.model_dump(mode="json"), "words": words_of(self.draft, self.table.cron)}
+        return {
+            **self.draft.model_dump(mode="json"),
+            "words": words_of(self.draft, self.table.cron),
+        }
 
     def render(self) -> Mapping[str, Any]:
         """Return its part of bodies and events; the description is made on first use."""

@@ -14,9 +14,9 @@ from opsjobs.clock import Clock, SystemClock, uuid7
 from opsjobs.model.access import IdentityKind, Reach
 from opsjobs.model.errors import Conflict, FieldError, Invalid, NotFound, Precondition
 from opsjobs.model.events import EventType
-from opsjobs.model.time_zones import tzdata_version
-from opsjobs.model.schedule.timetable import Timetable, timetable
 from opsjobs.model.schedule.draft import ScheduleDraft, refuse_past
+from opsjobs.model.schedule.timetable import Timetable, timetable
+from opsjobs.model.time_zones import tzdata_version
 from opsjobs.store import audit, idempotency
 from opsjobs.store.idempotency import Answer, IdempotentRequest
 from opsjobs.store.ledger.control import MOMENT

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
 
+from opsjobs.model.credential import (
+    ANYWHERE,
+    Binding,
+    CredentialType,
+    binding_of,
+    not_for_that,
+    not_there,
+)
 from opsjobs.model.credential_draft import BoundTo
 from opsjobs.model.errors import Conflict, FieldError, Invalid
-from opsjobs.model.credential import ANYWHERE, Binding, CredentialType, not_for_that, not_there
-from opsjobs.model.winrm import WinrmAuth
 from opsjobs.model.target import login_types
+from opsjobs.model.winrm import WinrmAuth
 from opsjobs.store import target_selection
 from opsjobs.store.reference import Reference
 from opsjobs.store.transaction import Connection
 from opsjobs.store.vault.uses import JOBS, USERS
-from opsjobs.model.credential import binding_of
 
 # Resolves a name, an id or a uuid; the name first, so that a number as a name is found.
 _RESOLVE = """

@@ -12,9 +12,9 @@ from psycopg.rows import DictRow
 from psycopg.types.json import Jsonb
 
 from opsjobs.clock import Clock, SystemClock, uuid7
+from opsjobs.model.credential import Binding, Credential, CredentialType, SshCaSource, binding_of
 from opsjobs.model.credential_draft import BoundTo, CredentialDraft, RotationDraft, unfit
 from opsjobs.model.errors import Conflict, FieldError, Invalid, Precondition
-from opsjobs.model.credential import Binding, Credential, CredentialType, SshCaSource
 from opsjobs.model.secret import Secret
 from opsjobs.store import audit, circuits, idempotency
 from opsjobs.store.envelope import (
@@ -31,7 +31,6 @@ from opsjobs.store.paging import Page, PageRequest
 from opsjobs.store.reference import Reference, check_basis, check_unused, find, lock, unique_name
 from opsjobs.store.transaction import Connection, Database
 from opsjobs.store.vault.binding import check_users, outside, resolved
-from opsjobs.model.credential import binding_of
 from opsjobs.store.vault.payload import check, closed, packed, parts_of, unpacked
 from opsjobs.store.vault.rows import (
     CREDENTIALS,

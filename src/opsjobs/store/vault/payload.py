@@ -19,10 +19,9 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes, PublicKeyTypes
 from cryptography.hazmat.primitives.serialization import ssh
 
+from opsjobs.model.credential import Credential, CredentialType, binding_of, source_of
 from opsjobs.model.errors import FieldError, Invalid
-from opsjobs.model.credential import Credential, CredentialType, source_of
 from opsjobs.model.secret import Secret
-from opsjobs.model.credential import binding_of
 
 _HIDDEN = ("password", "private_key", "passphrase", "keytab", "value")
 _TEXTS = ("private_key", "certificate")

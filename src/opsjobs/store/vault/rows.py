@@ -8,9 +8,9 @@ from datetime import datetime
 from typing import Any
 
 from opsjobs.clock import Clock
+from opsjobs.model.credential import CredentialType
 from opsjobs.model.errors import Conflict, Invalid
 from opsjobs.model.execution import moment
-from opsjobs.model.credential import CredentialType
 from opsjobs.store.paging import ListColumn, Listing
 from opsjobs.store.reference import check_unused
 from opsjobs.store.transaction import Connection, Database
