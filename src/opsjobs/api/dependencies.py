@@ -1,4 +1,4 @@
-"""The dependencies of routes: the permission that each requires, and the object in its path.
+"""The dependencies of routes: the permission that one requires, the object in its path.
 
 404 for an object that the caller may not see, 403 for one that it may see, but not change.
 """

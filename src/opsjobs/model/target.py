@@ -35,7 +35,7 @@ class Transport(StrEnum):
 LOCAL_REASON = (
     "Its commands run as the worker's user, who can read the keys and tokens of this installation."
 )
-"""Why transport local is refused to some callers, in their errors."""
+"""The reason for which transport local is refused to some callers, for their errors."""
 
 
 class HostKeyPolicy(StrEnum):

@@ -1,4 +1,4 @@
-"""What the runs of a worker depend on: its limits, and the services that it gives them.
+"""The limits and the services that a worker gives to its runs.
 
 The services are described by what runs ask of them, so that a run knows neither how executions are
 launched nor how the ledger is written.

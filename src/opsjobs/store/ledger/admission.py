@@ -1,4 +1,4 @@
-"""The statements of admission: which waiting runs are ready, and in which turn they are claimed.
+"""The statements of admission: which runs are ready, and in which turn they are claimed.
 
 They run under the locks of the executions. The ready and running runs of an execution stay within
 its window. The i-th ready run of an execution gets the i-th turn from now, so that a small
