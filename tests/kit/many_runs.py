@@ -20,7 +20,7 @@ ADD = """
 insert into targets (uuid, name, host, port, transport, platform, labels, groups, host_key_policy, slots, zone)
 select gen_random_uuid(), 'web-' || lpad(n::text, 5, '0'), '10.' || n / 65536 || '.' || (n / 256) %% 256 || '.' || n %% 256, 22, 'ssh', 'linux',
   jsonb_build_object('env', case when n %% 5 = 0 then 'staging' else 'prod' end, 'rack', 'r' || 1 + (n - 1) / 250, 'role', 'web'),
-  array['web'], 'pinned', 10, %(zone)s from generate_series(1, %(count)s::int) n"""
+  array['web'], 'pinned', 10, %(zone)s from generate_series(%(first)s::int, %(count)s::int) n"""
 
 # Of what was played in a second: how long it took, as if on machines.
 SPREAD = (
@@ -110,10 +110,12 @@ def outcome_of(position: int) -> Outcome:
             return SUCCEEDED
 
 
-async def add_targets(database: Database, count: int, *, zone: str = "default") -> None:
-    """Put web-00001, web-00002 … into the inventory, in racks r1, r2 … of 250."""
+async def add_targets(
+    database: Database, count: int, *, first: int = 1, zone: str = "default"
+) -> None:
+    """Put web-00001, web-00002 … into the inventory, or those from `first` on, in racks r1, r2 … of 250."""
     async with database.transaction() as connection:
-        await connection.execute(ADD, {"count": count, "zone": zone})
+        await connection.execute(ADD, {"first": first, "count": count, "zone": zone})
 
 
 @dataclass

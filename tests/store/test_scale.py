@@ -14,18 +14,22 @@ import pytest
 from kit import api_lists, large_database
 from kit.backing_servers import Databases
 from kit.ledger_fixtures import Owner, launch, machines
+from kit.many_runs import add_targets
 from kit.query_plans import Explaining, Plan
 from opsjobs.model.access import Reach, Scope
 from opsjobs.model.execution import WaitingFor
 from opsjobs.model.selection import Requirement
 from opsjobs.store.executions import EXECUTIONS as LISTED
+from opsjobs.store.inventory import TARGETS
 from opsjobs.store.ledger import Ledger
 from opsjobs.store.ledger.reconcile import Reconciler
 from opsjobs.store.paging import PageRequest
 from opsjobs.store.statistics import Statistics
+from opsjobs.store.target_history import TargetHistory
 from opsjobs.store.transaction import Database, DatabaseOptions
 
 EXECUTIONS = 4_000
+NEW_TARGETS = 2_000
 
 
 @pytest.fixture(scope="module")
@@ -267,3 +271,22 @@ async def test_statistics_read_what_ended_since_the_last_count(history: str) -> 
         assert [scan for plan in database.plans for scan in plan.whole()] == []
         # Of 360 days some per hour: those of an hour and a half at most.
         assert sum(plan.rows() for plan in database.plans) < 20
+
+
+async def test_the_health_of_new_targets_is_read_by_their_runs(database_url: str) -> None:
+    async with explained(database_url) as database:
+        await add_targets(database, NEW_TARGETS)
+        # What PostgreSQL knows of the runs is of a few targets, until it counts them again.
+        for _ in range(50):
+            await launch(database, machines(4))
+        async with database.transaction() as connection:
+            await connection.execute("analyze target_runs")
+        await launch(database, machines(NEW_TARGETS))
+        database.take()
+        request = PageRequest(limit=100, sort="health", facets=("health",))
+        page = await TARGETS.page(database, request, {"among": None, "remote": False})
+        assert page.facets == {"health": {"unknown": NEW_TARGETS}}
+        # Twice of each: for the order, and for the facet.
+        assert read_of_runs(database.take()) < 10 * NEW_TARGETS
+        await TargetHistory(database).load_health([str(row["id"]) for row in page.items])
+        assert read_of_runs(database.take()) < 10 * len(page.items)

@@ -23,7 +23,8 @@ left join lateral (
       as last_contact_at,
     max(l.id) filter (where l.finished_at is not null) as id
   from (select l.id, l.status, l.finished_at, l.execution_id from target_runs l
-    where l.target_id = t.id::text order by l.id desc limit :runs_read) l where true :within) past
+    where l.target_id between t.id::text and t.id::text
+    order by l.target_id desc, l.id desc limit :runs_read) l where true :within) past
   on true
 left join target_runs last on last.id = past.id
 left join (
