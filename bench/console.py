@@ -99,18 +99,6 @@ def service() -> Iterator[Stack]:
             yield Stack(running, url, token, http)
 
 
-def ended(seeded: Seeded) -> int:
-    """An execution of 10,000 targets that has ended."""
-    execution = seeded.launch()
-
-    async def play(many: ManyRuns) -> None:
-        await many.play()
-        await many.spread(execution)
-
-    seeded.play(play)
-    return execution
-
-
 def first_views(browser: Browser, seeded: Seeded, execution: int, report: Report) -> None:
     """Open the page several times, each in a new context: nothing is cached."""
     paints, cells, tasks = [], [], []
@@ -227,7 +215,7 @@ def main() -> int:
         )
         long_log(browser, stack, report)
         seeded = seed(stack)
-        execution = ended(seeded)
+        execution = seeded.run()
         first_views(browser, seeded, execution, report)
         idle(browser, stack, execution, report)
         storm(browser, seeded, report)

@@ -3,28 +3,35 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeVar
 
-from axe_playwright_python.sync_playwright import Axe
+from axe_playwright_python.base import AXE_SCRIPT
 from playwright.sync_api import (
     Browser,
     BrowserContext,
     ConsoleMessage,
+    Locator,
     Page,
     Request,
+    expect,
     sync_playwright,
+)
+from playwright.sync_api import (
+    TimeoutError as Late,
 )
 
 Result = TypeVar("Result")
 DESKTOP = (1440, 900)
 TABLET = (768, 1024)
 PHONE = (390, 844)
-WAIT_MS = 10_000
+WAIT_MS = 30_000
+"""How long anything is waited for: a loaded machine is slow, and only a defect takes longer."""
+expect.set_options(timeout=WAIT_MS)
 # WCAG 2.2 AA, and what follows from it.
 _AXE = {
     "runOnly": {
@@ -32,7 +39,14 @@ _AXE = {
         "values": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"],
     },
     "resultTypes": ["violations"],
+    "preload": False,
 }
+# What lies behind a dialog is inert, and is checked without it.
+_RUN_AXE = """async (options) => {
+  const part = [...document.querySelectorAll("dialog[open]")].pop() ?? document;
+  return (await axe.run(part, options)).violations.map(({ id, help, nodes }) =>
+    `${id}: ${help}: ${nodes.slice(0, 3).map((node) => node.html.slice(0, 200)).join(", ")}`);
+}"""
 _NAMES = ("chromium", "chromium-browser", "google-chrome")
 
 
@@ -102,6 +116,28 @@ class Visitor:
         self.page.locator("main#page > *").first.wait_for()
         self.page.locator(".loading").first.wait_for(state="detached")
 
+    def look(self, theme: str, size: tuple[int, int]) -> None:
+        """Choose a theme and the size of the window."""
+        self.page.emulate_media(color_scheme=theme, reduced_motion="reduce")  # type: ignore[arg-type]  # light or dark
+        self.page.set_viewport_size({"width": size[0], "height": size[1]})
+
+    @contextmanager
+    def asks(self) -> Iterator[list[str]]:
+        """The addresses that the page asks for in the block; all of them are known after it."""
+        found: list[str] = []
+
+        def note(request: Request) -> None:
+            found.append(request.url)
+
+        self.page.on("request", note)
+        yield found
+        # Requests are told in their order.
+        last = f"{self.url}/livez"
+        with self.page.expect_request(last):
+            self.page.evaluate("url => void fetch(url)", last)
+        self.page.remove_listener("request", note)
+        found.remove(last)
+
     def watch(self) -> None:
         """Begin to note what is wrong."""
         self.page.on("console", self._on_console)
@@ -131,7 +167,7 @@ def visitor(
     theme: str = "light",
     size: tuple[int, int] = DESKTOP,
 ) -> Iterator[Visitor]:
-    """A page with a session of the token's owner."""
+    """A page with a session of the token's owner, in a context of its own."""
     begin = partial(log_in, url=url, token=token)
     with opened(browser, url, begin, theme=theme, size=size) as found:
         yield found
@@ -146,20 +182,35 @@ def opened(
     theme: str = "light",
     size: tuple[int, int] = DESKTOP,
 ) -> Iterator[Visitor]:
-    """A page in a context of its own, which `begin` logs in. Nothing wrong may have happened at the end."""
-    context = browser.new_context(
-        viewport={"width": size[0], "height": size[1]},
-        color_scheme=theme,  # type: ignore[arg-type]  # light or dark
-        reduced_motion="reduce",
-    )
+    """A page in a context of its own, which `begin` logs in."""
+    context = browser.new_context(reduced_motion="reduce")
     try:
         begin(context)
-        found = Visitor(context.new_page(), url)
+        with tab(context, url, theme=theme, size=size) as found:
+            yield found
+    finally:
+        context.close()
+
+
+@contextmanager
+def tab(
+    context: BrowserContext,
+    url: str,
+    *,
+    theme: str = "light",
+    size: tuple[int, int] = DESKTOP,
+) -> Iterator[Visitor]:
+    """A page of a context; its storage is empty afterwards. Nothing wrong may have happened at the end."""
+    found = Visitor(context.new_page(), url)
+    try:
+        found.look(theme, size)
         found.watch()
         yield found
         assert not found.wrong, found.wrong
     finally:
-        context.close()
+        forgotten = {"origin": url, "storageTypes": "local_storage"}
+        context.new_cdp_session(found.page).send("Storage.clearDataForOrigin", forgotten)
+        found.page.close()
 
 
 def log_in(context: BrowserContext, url: str, token: str) -> None:
@@ -191,12 +242,10 @@ def held(page: Page) -> str:
 
 
 def check_accessibility(page: Page) -> None:
-    """Assert that axe finds nothing."""
-    found = Axe().run(page, options=_AXE).response["violations"]
-    told = [
-        f"{one['id']}: {one['help']}: {[node['html'][:200] for node in one['nodes'][:3]]}"
-        for one in found
-    ]
+    """Assert that axe finds nothing: on the page, or in the dialog that is open."""
+    if not page.evaluate("'axe' in window"):
+        page.evaluate(AXE_SCRIPT)
+    told = page.evaluate(_RUN_AXE, _AXE)
     assert not told, f"{page.url}: {told}"
 
 
@@ -206,3 +255,73 @@ def check_width(page: Page) -> None:
         "document.documentElement.scrollWidth - document.documentElement.clientWidth"
     )
     assert wider <= 0, f"{page.url} is {wider} px wider than the window"
+
+
+Look = tuple[str, tuple[int, int]]
+EVERY_LOOK: tuple[Look, ...] = (
+    ("light", DESKTOP), ("dark", DESKTOP), ("light", PHONE), ("dark", PHONE),
+)  # fmt: skip
+_LOOKS: tuple[Look, ...] = (("light", DESKTOP), ("dark", PHONE))
+
+
+def faults(
+    somebody: Visitor, paths: Iterable[str], *, every: bool = False, shows: str = ""
+) -> list[str]:
+    """What is wrong with pages, each of which `shows` a text: three widths, and axe in one look each, in turn.
+
+    `every`: axe in every look, and each page is a document of its own; otherwise it follows the one before.
+    """
+    found: list[str] = []
+
+    def check(assertion: Callable[[Page], None], look: Look) -> None:
+        somebody.look(*look)
+        try:
+            assertion(somebody.page)
+        except AssertionError as failed:
+            found.append(f"{look[0]}, {look[1][0]} px: {failed}")
+
+    for number, path in enumerate(paths):
+        looks = EVERY_LOOK if every else _LOOKS[number % 2 :][:1]
+        somebody.look(*looks[0])
+        if every or number == 0:
+            somebody.go(path)
+        else:
+            somebody.follow(path)
+        if shows:
+            expect(somebody.page.get_by_text(shows).first).to_be_visible()
+        for look in looks:
+            check(check_accessibility, look)
+        for size in (DESKTOP, TABLET, PHONE):
+            check(check_width, (looks[-1][0], size))
+        found += [f"{path}: {one}" for one in somebody.wrong]
+        somebody.wrong.clear()
+    return found
+
+
+TABS_MAX = 60
+_KEYS_TRIED = 5
+_KEYS_MS = 3_000
+
+
+def tab_to(page: Page, wanted: Locator) -> None:
+    """Press Tab until something has the focus."""
+    expect(wanted).to_be_enabled()
+    for _ in range(TABS_MAX):
+        if wanted.evaluate("element => element === document.activeElement"):
+            return
+        page.keyboard.press("Tab")
+    raise AssertionError(f"{wanted} cannot be reached by Tab")
+
+
+def go_by_keys(page: Page, keys: str, heading: str) -> None:
+    """Press two keys in a row that lead to a page; again if they came too far apart."""
+    wanted = page.get_by_role("heading", name=heading, exact=True)
+    for _ in range(_KEYS_TRIED):
+        for key in keys.split():
+            page.keyboard.press(key)
+        try:
+            wanted.wait_for(timeout=_KEYS_MS)
+            break
+        except Late:
+            continue
+    expect(wanted).to_be_focused()

@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+import itertools
+import math
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
-from playwright.sync_api import BrowserContext
+from playwright.sync_api import Browser, BrowserContext
 
-from console.browser import DESKTOP, BrowserThread, Visitor, find_chromium, opened, visitor
+from console.browser import (
+    DESKTOP,
+    BrowserThread,
+    Visitor,
+    find_chromium,
+    log_in,
+    opened,
+    tab,
+)
 from kit.backing_servers import memory, open_folder
 from kit.openid_provider import CLIENT, SECRET, Provider, openid_provider
 from kit.opsjobs_processes import Up, up
@@ -28,12 +40,35 @@ PEOPLE: dict[str, dict[str, Any]] = {
     # Of the attacks: pages of other sites act as rita, and pam changes her password.
     "rita": {"role": "admin"},
     "pam": {"role": "admin"},
+    # Her logins are ended, in all tabs.
+    "una": {"role": "viewer"},
     # With a scope: what has no labels is not for them.
     "sam": {"role": "operator", "scope": "lab=true"},
     "lea": {"permissions": ["jobs:read", "jobs:execute", "executions:read"]},
 }
 """Users who log in with a password, by their grants."""
 ENDED_SECONDS = 60
+CONFIRMED_SECONDS = 300
+"""Half of the time for which a login needs no confirmation."""
+
+
+_GATES = itertools.count(1)
+
+
+@dataclass(frozen=True)
+class Gate:
+    """What commands wait for on the machines of the lab, which share the files of this one."""
+
+    path: Path
+
+    @property
+    def wait(self) -> str:
+        """The command that ends once the gate is open."""
+        return f"until [ -e {self.path} ]; do sleep 0.3; done"
+
+    def open(self) -> None:
+        """Let them go on."""
+        self.path.touch()
 
 
 @dataclass
@@ -65,6 +100,10 @@ class Stack:
         assert answer.status_code == 200
         ended: dict[str, Any] = self.call("GET", f"/executions/{made['id']}")
         return ended
+
+    def gate(self) -> Gate:
+        """A gate that is closed."""
+        return Gate(self.service.data.parent / f"gate-{next(_GATES)}")
 
     def twin(self, machine: str, name: str, labels: dict[str, str]) -> None:
         """Add a target of another name that is a machine of the lab."""
@@ -123,9 +162,41 @@ def stack(browser: BrowserThread, provider: Provider) -> Iterator[Stack]:
 Visit = Callable[..., AbstractContextManager[Visitor]]
 
 
+@dataclass
+class Logins:
+    """A context of the browser for each person: what a tab has fetched, the next one has."""
+
+    browser: Browser
+    contexts: dict[str, BrowserContext] = field(default_factory=dict)
+    begun_at: dict[str, float] = field(default_factory=dict)
+
+    def context(self, who: str, begin: Callable[[BrowserContext], None]) -> BrowserContext:
+        """The context of a person, logged in not long ago."""
+        now = time.monotonic()
+        if who not in self.contexts:
+            self.contexts[who] = self.browser.new_context(reduced_motion="reduce")
+            # Without any page the browser forgets what it has compiled.
+            self.contexts[who].new_page()
+        if now - self.begun_at.get(who, -math.inf) > CONFIRMED_SECONDS:
+            begin(self.contexts[who])
+            self.begun_at[who] = now
+        return self.contexts[who]
+
+
+@pytest.fixture(scope="session")
+def logins(browser: BrowserThread) -> Iterator[Logins]:
+    """Those of all tests."""
+    found = Logins(browser.browser)
+    yield found
+    browser.run(lambda: [context.close() for context in found.contexts.values()])
+
+
 @pytest.fixture
-def visit(browser: BrowserThread, stack: Stack) -> Visit:
-    """`with visit(theme="dark", size=PHONE, person="vic") as vic: …`; an admin without a role, token or person."""
+def visit(browser: BrowserThread, stack: Stack, logins: Logins) -> Visit:
+    """`with visit(theme="dark", size=PHONE, person="vic") as vic: …`; an admin without a role, token or person.
+
+    All visits of a person are tabs with one login. `alone`: a login of its own, whose clock and cookies may be changed.
+    """
 
     @contextmanager
     def visiting(
@@ -135,44 +206,40 @@ def visit(browser: BrowserThread, stack: Stack) -> Visit:
         role: str | None = None,
         token: str | None = None,
         person: str | None = None,
+        alone: bool = False,
     ) -> Iterator[Visitor]:
-        if person is not None:
-            with logged_in(browser, stack, person, theme=theme, size=size) as found:
+        token = token or (stack.token if role is None else _token_of(stack, role))
+        begin = (
+            partial(log_in, url=stack.url, token=token)
+            if person is None
+            else partial(_log_in_with_password, stack=stack, name=person)
+        )
+        if alone:
+            with opened(browser.browser, stack.url, begin, theme=theme, size=size) as found:
                 yield found
             return
-        token = token or (stack.token if role is None else _token_of(stack, role))
-        with visitor(browser.browser, stack.url, token, theme=theme, size=size) as found:
+        context = logins.context(person or token, begin)
+        with tab(context, stack.url, theme=theme, size=size) as found:
             yield found
 
     return visiting
 
 
-@contextmanager
-def logged_in(
-    browser: BrowserThread,
-    stack: Stack,
-    name: str,
-    *,
-    theme: str = "light",
-    size: tuple[int, int] = DESKTOP,
-) -> Iterator[Visitor]:
-    """A page of one of PEOPLE, who has logged in with a password."""
+def _log_in_with_password(context: BrowserContext, stack: Stack, name: str) -> None:
+    add_person(stack, name)
+    answer = context.request.post(
+        f"{stack.url}/api/v1/auth/session",
+        data={"username": name, "password": PASSWORD},
+        headers={"Origin": stack.url},
+    )
+    assert answer.ok, answer.text()
+
+
+def add_person(stack: Stack, name: str) -> None:
+    """Make one of PEOPLE a user, if it is not one yet."""
     body = {"name": name, "password": PASSWORD, "grants": [PEOPLE[name]]}
     made = stack.http.post("/users", json=body)
     assert made.status_code in (201, 409), made.text
-
-    def log_in_with_password(context: BrowserContext) -> None:
-        answer = context.request.post(
-            f"{stack.url}/api/v1/auth/session",
-            data={"username": name, "password": PASSWORD},
-            headers={"Origin": stack.url},
-        )
-        assert answer.ok, answer.text()
-
-    with opened(
-        browser.browser, stack.url, log_in_with_password, theme=theme, size=size
-    ) as visitor_:
-        yield visitor_
 
 
 def _token_of(stack: Stack, role: str) -> str:

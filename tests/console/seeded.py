@@ -29,6 +29,27 @@ class Seeded:
     stack: Stack
     url: str
     job: int
+    targets: int = 0
+
+    def grow(self, targets: int) -> None:
+        """Add targets, up to this number of them."""
+
+        async def add(many: ManyRuns) -> None:
+            await add_targets(many.database, targets, first=self.targets + 1, zone=ZONE)
+
+        self.play(add)
+        self.targets = targets
+
+    def run(self, **body: Any) -> int:
+        """Launch the job, and play it to its end; the id of the execution."""
+        execution = self.launch(**body)
+
+        async def play(many: ManyRuns) -> None:
+            await many.play()
+            await many.spread(execution)
+
+        self.play(play)
+        return execution
 
     def launch(self, **body: Any) -> int:
         """Launch the job; the id of the execution."""
@@ -65,15 +86,11 @@ class Seeded:
             thread.join()
 
 
-def seed(stack: Stack) -> Seeded:
+def seed(stack: Stack, targets: int = TARGETS) -> Seeded:
     """Add the targets and their job."""
     data = stack.service.data
     url = Postgres(data, log=data / "postgres.log").running_url
     made = stack.call("POST", "/jobs", JOB)
     seeded = Seeded(stack, url, made["id"])
-
-    async def add(many: ManyRuns) -> None:
-        await add_targets(many.database, TARGETS, zone=ZONE)
-
-    seeded.play(add)
+    seeded.grow(targets)
     return seeded

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 
+import httpx2
 from playwright.sync_api import Page, expect
 
-from console.browser import PHONE, Visitor, check_accessibility, check_width
-from console.conftest import PASSWORD, BrowserThread, Stack, Visit, logged_in
+from console.browser import DESKTOP, PHONE, Visitor, check_accessibility, check_width
+from console.conftest import PASSWORD, Stack, Visit, add_person
 
 
 def asked(stack: Stack, name: str) -> int:
@@ -33,16 +34,15 @@ def decisions(page: Page) -> list[str]:
 
 
 def test_an_approval_is_decided_by_who_may_and_says_why_not_to_others(
-    browser: BrowserThread, stack: Stack
+    visit: Visit, stack: Stack
 ) -> None:
     number = asked(stack, "restart-database")
-    with logged_in(browser, stack, "vic") as vic:
+    with visit(person="vic") as vic:
         page = vic.go(f"/approvals/{number}")
         expect(page.get_by_text("You cannot approve this.")).to_be_visible()
         assert decisions(page) == []
         expect(page.get_by_text("<b>bold</b>")).to_be_visible()
-        check_accessibility(page)
-    with logged_in(browser, stack, "max", size=PHONE) as manager:
+    with visit(person="max", size=PHONE) as manager:
         page = manager.go("/approvals")
         check_width(page)
         page.get_by_role("link", name="its job asks").first.click()
@@ -64,30 +64,34 @@ def test_an_approval_is_decided_by_who_may_and_says_why_not_to_others(
 
 
 def test_who_asked_is_told_so_and_an_approval_that_changed_is_not_given(
-    browser: BrowserThread, stack: Stack
+    visit: Visit, stack: Stack
 ) -> None:
     number = asked(stack, "stop-everything")
-    code = stack.call("POST", "/auth/codes")["code"]
-    context = browser.browser.new_context(reduced_motion="reduce")
-    admin = Visitor(context.new_page(), stack.url)
-    admin.watch()
-    admin.page.goto(f"{stack.url}/console/approvals/{number}#code={code}")
-    expect(admin.page.get_by_text("You cannot approve this.")).to_be_visible()
-    expect(admin.page.get_by_role("button", name="Approve …")).to_be_disabled()
-    expect(admin.page.get_by_role("button", name="Override …")).to_be_enabled()
-    admin.page.get_by_role("button", name="Reject …").click()
-    admin.page.get_by_role("button", name="Reject", exact=True).click()
-    expect(admin.page.locator("h1 + .status")).to_have_text("rejected")
-    assert decisions(admin.page) == []
-    assert admin.wrong == []
-    context.close()
+    with visit() as ada:
+        page = ada.go(f"/approvals/{number}")
+        expect(page.get_by_text("You cannot approve this.")).to_be_visible()
+        expect(page.get_by_role("button", name="Approve …")).to_be_disabled()
+        expect(page.get_by_role("button", name="Override …")).to_be_enabled()
+        page.get_by_role("button", name="Reject …").click()
+        page.get_by_role("button", name="Reject", exact=True).click()
+        expect(page.locator("h1 + .status")).to_have_text("rejected")
+        assert decisions(page) == []
 
 
-def test_own_logins_and_keys_are_made_shown_once_and_ended(
-    browser: BrowserThread, stack: Stack
-) -> None:
-    with logged_in(browser, stack, "vic"), logged_in(browser, stack, "vic") as vic:
-        page = vic.go("/me")
+def log_in_elsewhere(stack: Stack, name: str) -> None:
+    """Begin another session of one of PEOPLE."""
+    add_person(stack, name)
+    login = {"username": name, "password": PASSWORD}
+    made = httpx2.post(
+        f"{stack.url}/api/v1/auth/session", json=login, headers={"Origin": stack.url}
+    )
+    assert made.status_code == 200, made.text
+
+
+def test_own_logins_and_keys_are_made_shown_once_and_ended(visit: Visit, stack: Stack) -> None:
+    log_in_elsewhere(stack, "una")
+    with visit(person="una", alone=True) as una:
+        page = una.go("/me")
         logins = page.get_by_role("grid", name="Logins")
         expect(logins.get_by_text("this one")).to_have_count(1)
         page.get_by_role("button", name="End all others …").click()
@@ -95,26 +99,27 @@ def test_own_logins_and_keys_are_made_shown_once_and_ended(
         expect(logins.locator(".line")).to_have_count(1)
         page.get_by_role("button", name="New key …").click()
         dialog = page.get_by_role("dialog", name="New API key")
-        dialog.get_by_label("Name").fill("vic-laptop")
+        dialog.get_by_label("Name").fill("una-laptop")
         check_accessibility(page)
         dialog.get_by_role("button", name="Create the key").click()
         token = page.get_by_role("dialog").locator("code").inner_text()
         assert token.startswith("opsc_")
         page.get_by_role("button", name="I have it").click()
-        expect(page.get_by_role("grid", name="Your API keys")).to_contain_text("vic-laptop")
+        expect(page.get_by_role("grid", name="Your API keys")).to_contain_text("una-laptop")
         held = page.content() + page.evaluate("JSON.stringify([localStorage, sessionStorage])")
         assert token not in held
         me = stack.http.get("/auth/me", headers={"Authorization": f"Bearer {token}"}).json()
-        assert me["person"] == "vic"
+        assert me["person"] == "una"
         page.get_by_role("button", name="Delete …").click()
         page.get_by_role("button", name="Delete", exact=True).click()
         expect(page.get_by_text("You have no API keys.")).to_be_visible()
 
 
 def test_the_password_is_asked_for_again_before_people_are_changed(
-    browser: BrowserThread, stack: Stack
+    visit: Visit, stack: Stack
 ) -> None:
-    with logged_in(browser, stack, "root") as root:
+    log_in_elsewhere(stack, "una")
+    with visit(person="root") as root:
         page = root.go("/access")
         root.refusals |= {401, 403}
 
@@ -132,18 +137,17 @@ def test_the_password_is_asked_for_again_before_people_are_changed(
         form.get_by_role("button", name="Add", exact=True).click()
         again = page.get_by_role("dialog", name="Confirm that it is you")
         again.get_by_label("Password of root").fill("a wrong password")
-        page.keyboard.press("Enter")
+        again.get_by_label("Password of root").press("Enter")
         expect(again.get_by_role("alert")).to_contain_text("login_failed")
         check_accessibility(page)
         again.get_by_label("Password of root").fill(PASSWORD)
-        page.keyboard.press("Enter")
+        again.get_by_label("Password of root").press("Enter")
         expect(page.get_by_role("grid", name="Users").get_by_text("ned")).to_be_visible()
-        row = page.get_by_role("row", name="vic")
-        row.get_by_role("button", name="Actions of vic").click()
+        page.get_by_role("button", name="Actions of una").click()
         page.get_by_role("menuitem", name="Logins …").click()
-        logins = page.get_by_role("dialog", name="Logins of vic")
+        logins = page.get_by_role("dialog", name="Logins of una")
         logins.get_by_role("button", name="End all").click()
-        expect(logins.get_by_text("vic is not logged in anywhere.")).to_be_visible()
+        expect(logins.get_by_text("una is not logged in anywhere.")).to_be_visible()
         check_accessibility(page)
 
 
@@ -151,20 +155,30 @@ def test_the_password_is_asked_for_again_before_people_are_changed(
 PLACES = [
     *("/executions", "/jobs", "/schedules", "/tonight", "/targets", "/targets/lab-1"),
     *("/dead-letters", "/approvals", "/launch", "/safety", "/system", "/audit", "/access"),
-    *("/credentials", "/calendars", "/files", "/me", "/"),
+    *("/credentials", "/calendars", "/files", "/groups", "/me", "/"),
 ]
 
 
-def everywhere(somebody: Visitor, more: list[str]) -> dict[str, str]:
-    """Visit every page; the text of each. A refused request fails the visit."""
+def everywhere(somebody: Visitor, more: list[str]) -> tuple[dict[str, str], dict[str, str]]:
+    """Visit every page; the text of each, and its buttons. A refused request fails the visit."""
     texts: dict[str, str] = {}
+    buttons: dict[str, str] = {}
     somebody.go("/")
     for path in [*PLACES, *more]:
         page = somebody.follow(path)
         # Typing into a picker and what comes late would ask, too.
         expect(page.locator("main h1")).not_to_have_count(0)
         texts[path] = page.locator("main").inner_text()
-    return texts
+        buttons[path] = page.evaluate(BUTTONS)
+    return texts, buttons
+
+
+# The names of all buttons, and of what looks like one.
+BUTTONS = """[...document.querySelectorAll("main button, main a.button")].map((button) =>
+  button.getAttribute("aria-label") ?? button.innerText).join("\\n")"""
+NOT_OF_A_VIEWER = re.compile(
+    r"^(Edit …|Delete …|Pause|New group …|New schedule …|Run now …|Test( .*)?)$", re.MULTILINE
+)
 
 
 def shared_job(stack: Stack) -> int:
@@ -187,17 +201,28 @@ def test_nobody_is_offered_or_asks_for_what_they_may_not_have(visit: Visit, stac
     planned = stack.call("POST", f"/jobs/{number}/schedules", schedule)["id"]
     more = [f"/jobs/{number}", f"/jobs/{number}/launch", f"/schedules/{planned}"]
     with visit(person="vic") as vic:
-        texts = everywhere(vic, more)
+        texts, buttons = everywhere(vic, more)
         for path, text in texts.items():
             assert not re.search(r"Launch \W|Run now|Add \W|Import \W|Pause \W|Revive", text), path
+            assert not NOT_OF_A_VIEWER.search(buttons[path]), path
             assert "that you may see" not in text, path
         assert "does not hold jobs:execute" in texts["/launch"]
         assert "does not hold system:admin" in texts["/access"]
+        page = vic.follow("/access")
+        expect(page.get_by_text("Your role does not hold system:admin")).to_be_visible()
+        check_accessibility(page)
+        page = vic.follow("/files")
+        expect(page.get_by_role("region", name="Upload")).to_have_count(0)
+        page.get_by_role("button", name="More").click()
+        expect(page.get_by_role("menuitem", name="Files")).to_be_visible()
+        for name in ("Access", "Credentials", "Audit"):
+            expect(page.get_by_role("menuitem", name=name)).to_have_count(0)
     with visit(person="sam") as sam:
-        texts = everywhere(sam, more)
+        texts, buttons = everywhere(sam, more)
         assert "does not hold system:read without a scope" in texts["/system"]
         assert "Launch …" in texts[f"/jobs/{number}"]
         assert "Run now …" in texts[f"/schedules/{planned}"]
+        assert NOT_OF_A_VIEWER.search(buttons[f"/schedules/{planned}"])
 
 
 def test_people_who_only_launch_see_their_jobs_and_what_they_launched(
@@ -213,15 +238,15 @@ def test_people_who_only_launch_see_their_jobs_and_what_they_launched(
         check_accessibility(page)
         page.get_by_role("button", name="Launch on 6 targets").click()
         page.wait_for_url("**/console/executions/*")
-    with visit(person="lea") as lea:
-        page = lea.go("/")
+        lea.look("light", DESKTOP)
+        lea.follow("/")
         names = page.get_by_role("navigation", name="Pages").get_by_role("link")
         assert names.all_inner_texts() == ["Now", "Executions", "Launch", "My account"]
         names.nth(1).click()
         grid = page.get_by_role("grid", name="Executions")
         expect(grid.locator(".line")).to_have_count(1)
         expect(grid).to_contain_text("lea")
-        texts = everywhere(lea, [f"/jobs/{number}", f"/jobs/{number}/launch"])
+        texts, _ = everywhere(lea, [f"/jobs/{number}", f"/jobs/{number}/launch"])
         assert "only launches jobs" in texts[f"/jobs/{number}"]
         assert "does not hold targets:read" in texts["/targets"]
         assert "ad-hoc" not in texts["/"]

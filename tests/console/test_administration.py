@@ -125,17 +125,3 @@ def test_the_audit_log_says_who_did_it_and_that_it_is_whole(visit: Visit, stack:
         expect(dialog).to_be_hidden()
         page.get_by_role("button", name="Verify the chain").click()
         expect(page.get_by_text("Intact:")).to_be_visible()
-
-
-def test_a_viewer_sees_no_way_to_what_a_viewer_may_not(visit: Visit) -> None:
-    with visit(role="viewer") as ben:
-        page = ben.go("/files")
-        expect(page.get_by_role("region", name="Upload")).to_have_count(0)
-        page.get_by_role("button", name="More").click()
-        expect(page.get_by_role("menuitem", name="Files")).to_be_visible()
-        for name in ("Access", "Credentials", "Audit"):
-            expect(page.get_by_role("menuitem", name=name)).to_have_count(0)
-        page.keyboard.press("Escape")
-        page = ben.go("/access")
-        expect(page.get_by_text("Your role does not hold system:admin")).to_be_visible()
-        check_accessibility(page)

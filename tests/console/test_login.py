@@ -32,13 +32,14 @@ def test_a_deep_link_is_shown_after_the_login_and_the_way_out_leads_to_it(
     page = ben.page
     page.goto(f"{stack.url}/console/system")
     dialog = page.get_by_role("dialog", name="Log in to opsjobs")
+    expect(dialog).to_be_visible()
     check_accessibility(page)
     dialog.get_by_label("Name").fill("ben")
     dialog.get_by_label("Password").fill("wrong wrong wrong")
-    page.keyboard.press("Enter")
+    dialog.get_by_label("Password").press("Enter")
     expect(dialog.get_by_role("alert")).to_contain_text("login_failed")
     dialog.get_by_label("Password").fill(PASSWORD)
-    page.keyboard.press("Enter")
+    dialog.get_by_label("Password").press("Enter")
     expect(page.get_by_role("heading", name="System")).to_be_visible()
     (cookie,) = context.cookies()
     assert cookie.get("httpOnly") is True
@@ -69,7 +70,7 @@ def test_a_session_that_ends_is_asked_for_over_the_page(
     dialog = page.get_by_role("dialog", name="Log in to opsjobs")
     dialog.get_by_label("Name").fill("ben")
     dialog.get_by_label("Password").fill(PASSWORD)
-    page.keyboard.press("Enter")
+    dialog.get_by_label("Password").press("Enter")
     expect(page.get_by_text("No rule matches.")).to_be_visible()
     expect(page.get_by_label("What would run")).to_have_value("uptime")
     assert ben.wrong == []
@@ -82,9 +83,10 @@ def test_a_code_in_the_address_logs_in_once_and_is_gone(
     code = stack.call("POST", "/auth/codes")["code"]
     context, ada = _stranger(browser, stack)
     page = ada.page
-    page.goto(f"{stack.url}/console/#code={code}")
+    page.goto(f"{stack.url}/console/jobs?q=a#code={code}")
     expect(page.get_by_role("button", name="admin")).to_be_visible()
-    expect(page).to_have_url(f"{stack.url}/console/")
+    expect(page.get_by_role("heading", name="Jobs", exact=True)).to_be_visible()
+    expect(page).to_have_url(f"{stack.url}/console/jobs?q=a")
     context.close()
     context, eve = _stranger(browser, stack)
     eve.page.goto(f"{stack.url}/console/#code={code}")

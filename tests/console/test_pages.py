@@ -1,4 +1,4 @@
-"""Every page: as admin and viewer, both themes, three widths, without its data; nothing that axe finds, no message."""
+"""Every page: nothing that axe finds, three widths, no message; `long`: in every look, as a viewer, without its data."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import CDPSession, Route, expect
 
 from architecture.tree import ROOT
-from console.browser import DESKTOP, PHONE, TABLET, Visitor, check_accessibility, check_width
+from console.browser import PHONE, check_accessibility, check_width, faults
 from console.conftest import Stack, Visit
 
 # Each page of the console has its line here, with ids of what `lived_in` makes.
@@ -33,8 +33,8 @@ PAGES = [
     "/webhooks/{webhook}",
     "/triggers/{trigger}",
     "/dead-letters",
-    "/executions/1",
-    "/executions/3",
+    "/executions/{ended}",
+    "/executions/{running}",
     "/safety",
     "/system",
     "/audit",
@@ -45,7 +45,7 @@ PAGES = [
     "/calendars",
     "/files",
     "/approvals",
-    "/approvals/1",
+    "/approvals/{approval}",
     "/me",
     "/logged-in",
 ]
@@ -65,16 +65,17 @@ def lived_in(stack: Stack) -> dict[str, int]:
     The ids of what is there several times.
     """
     stack.run("hostname")
-    stack.run("exit 3")
-    stack.launch("sleep 600")
-    approval = {"type": "approval", "message": "Restart the database?"}
+    ended = stack.run("exit 3")
+    running = stack.launch("sleep 600")
     job = {
         "name": "restart-db",
-        "actions": [approval],
+        "actions": [{"type": "approval", "message": "Restart the database?"}],
         "targets": {"selector": "lab=true"},
+        "policy": {"approval": {"approvers": 1}},
     }
     made = stack.call("POST", "/jobs", job)
-    stack.call("POST", f"/jobs/{made['id']}/execute", {})
+    asks = stack.call("POST", f"/jobs/{made['id']}/execute", {})
+    (approval,) = stack.call("GET", f"/approvals?execution_id={asks['id']}")["items"]
     windows = [{"name": "christmas", "dates": ["2026-12-24"]}, {"start": "22:00", "end": "06:00"}]
     stack.call("POST", "/calendars", {"name": "freeze", "kind": "blackout", "windows": windows})
     stack.http.post("/files?name=hosts", content=b"127.0.0.1 localhost").raise_for_status()
@@ -87,6 +88,9 @@ def lived_in(stack: Stack) -> dict[str, int]:
     hook = {"name": "chat", "url": "https://chat.example.com/hook", "events": ["approval.*"]}
     webhook = stack.call("POST", "/webhooks", hook)
     return {
+        "ended": ended["id"],
+        "running": running["id"],
+        "approval": approval["id"],
         "job": made["id"],
         "schedule": schedule["id"],
         "trigger": trigger["id"],
@@ -103,41 +107,25 @@ def test_every_page_has_its_line() -> None:
     assert shapes == set(patterns)
 
 
-def faults(visitor: Visitor, path: str, *, dark: bool) -> list[str]:
-    """What is wrong with a page: light and wide, then narrower, then on a phone; `dark`: also for axe."""
-    found: list[str] = []
-
-    def check(theme: str, size: tuple[int, int], *, axe: bool = True) -> None:
-        page.emulate_media(color_scheme=theme, reduced_motion="reduce")  # type: ignore[arg-type]
-        page.set_viewport_size({"width": size[0], "height": size[1]})
-        for assertion in (check_width, check_accessibility)[: 1 + axe]:
-            try:
-                assertion(page)
-            except AssertionError as failed:
-                found.append(f"{theme}, {size[0]} px: {failed}")
-
-    page = visitor.page
-    page.set_viewport_size({"width": DESKTOP[0], "height": DESKTOP[1]})
-    visitor.go(path)
-    check("light", DESKTOP)
-    check("light", TABLET, axe=False)
-    check("dark", PHONE, axe=dark)
-    found += [f"{path}: {one}" for one in visitor.wrong]
-    visitor.wrong.clear()
-    return found
-
-
-@pytest.mark.parametrize("role", [None, pytest.param("viewer", marks=pytest.mark.long)])
+@pytest.mark.parametrize("every", [False, pytest.param(True, marks=pytest.mark.long)])
 def test_every_page_is_accessible_and_fits(
-    visit: Visit, lived_in: dict[str, int], role: str | None
+    visit: Visit, lived_in: dict[str, int], *, every: bool
+) -> None:
+    with visit() as ada:
+        wrong = faults(ada, [path.format(**lived_in) for path in PAGES], every=every)
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.long
+def test_every_page_of_a_viewer_is_accessible_and_says_what_is_refused(
+    visit: Visit, lived_in: dict[str, int]
 ) -> None:
     wrong: list[str] = []
-    with visit(role=role) as somebody:
+    with visit(role="viewer") as vic:
         for path in PAGES:
-            # What a viewer sees are the same parts in the same colours.
-            wrong += faults(somebody, path.format(**lived_in), dark=role is None)
-            if role is not None and path.partition("?")[0] in REFUSED:
-                expect(somebody.page.locator("main")).to_contain_text("does not hold")
+            wrong += faults(vic, [path.format(**lived_in)])
+            if path.partition("?")[0] in REFUSED:
+                expect(vic.page.locator("main")).to_contain_text("does not hold")
     assert not wrong, "\n".join(wrong)
 
 
@@ -175,22 +163,19 @@ def test_every_page_without_its_data_says_why_and_what_to_do(
         check_accessibility(page)
 
 
-@pytest.mark.parametrize(
-    ("status", "code"), [(403, "forbidden"), (404, "not_found"), (410, "log_expired")]
-)
-def test_a_refusal_is_said_with_its_code(
-    visit: Visit, lived_in: dict[str, int], status: int, code: str
-) -> None:
+def test_a_refusal_is_said_with_its_code(visit: Visit, lived_in: dict[str, int]) -> None:
+    refusals = {403: "forbidden", 404: "not_found", 410: "log_expired"}
     with visit(theme="dark", size=PHONE) as ada:
-        ada.refusals = {status}
-        ada.page.route("**/api/v1/**", refuse(status, code))
-        page = ada.go(f"/jobs/{lived_in['job']}")
-        expect(page.get_by_role("alert").first).to_contain_text(code)
-        check_accessibility(page)
-        check_width(page)
-        page.unroute_all()
-        page.get_by_role("button", name="Try again").first.click()
-        expect(page.get_by_role("alert")).to_have_count(0)
+        ada.refusals = set(refusals)
+        for status, code in refusals.items():
+            ada.page.route("**/api/v1/**", refuse(status, code))
+            page = ada.go(f"/jobs/{lived_in['job']}")
+            expect(page.get_by_role("alert").first).to_contain_text(code)
+            check_accessibility(page)
+            check_width(page)
+            page.unroute_all()
+            page.get_by_role("button", name="Try again").first.click()
+            expect(page.get_by_role("alert")).to_have_count(0)
 
 
 HIDE = """() => {
@@ -203,16 +188,13 @@ HIDE = """() => {
 def test_no_page_in_a_hidden_tab_asks_more_than_once_a_minute(
     visit: Visit, lived_in: dict[str, int]
 ) -> None:
-    with visit() as ada:
+    with visit(alone=True) as ada:
         ada.page.clock.install()
-        asked: list[str] = []
-        ada.page.on("request", lambda request: asked.append(request.url))
         for path in PAGES:
             page = ada.go(path.format(**lived_in))
             page.evaluate(HIDE)
-            page.wait_for_load_state("load")
-            asked.clear()
-            page.clock.run_for(60_000)
+            with ada.asks() as asked:
+                page.clock.run_for(60_000)
             assert len(asked) <= 1, f"{path}: {asked}"
 
 
@@ -233,11 +215,18 @@ IDLE_SECONDS = 2
 IDLE_SHARE = 0.03
 
 
-@pytest.mark.parametrize("path", ["/", "/executions/1?tab=targets", "/executions/3"])
-def test_an_idle_page_costs_nothing(visit: Visit, path: str) -> None:
+@pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param("/", marks=pytest.mark.long),
+        pytest.param("/executions/{ended}?tab=targets", marks=pytest.mark.long),
+        "/executions/{running}",
+    ],
+)
+def test_an_idle_page_costs_nothing(visit: Visit, lived_in: dict[str, int], path: str) -> None:
     with visit() as ada:
         ada.page.add_init_script(FRAMES)
-        page = ada.go(path)
+        page = ada.go(path.format(**lived_in))
         page.evaluate(QUIET)
         session = page.context.new_cdp_session(page)
         # Time of the processor, so that a busy machine does not count.

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
 from playwright.sync_api import expect
 
-from console.browser import PHONE, check_accessibility, check_width
+from console.browser import PHONE, check_accessibility, check_width, go_by_keys
 from console.conftest import Stack, Visit
 
 HOSTILE = "<img src=x onerror=alert(1)>\u202egnp.exe\u200b\x1b[31m"
@@ -24,7 +26,9 @@ def test_the_root_leads_to_the_console_and_an_unknown_page_says_so(visit: Visit)
         expect(page.get_by_text("There is no page")).to_be_visible()
 
 
-def test_keys_open_help_and_palette_and_can_be_switched_off(visit: Visit) -> None:
+def test_keys_open_help_and_palette_and_storage_holds_taste_alone(
+    visit: Visit, stack: Stack
+) -> None:
     with visit() as ada:
         page = ada.go("/")
         page.keyboard.press("?")
@@ -50,6 +54,9 @@ def test_keys_open_help_and_palette_and_can_be_switched_off(visit: Visit) -> Non
         expect(dialog).to_be_hidden()
         page.keyboard.press("Control+k")
         expect(box).to_be_visible()
+        assert page.evaluate("Object.keys(localStorage)") == ["opsjobs.taste"]
+        held = page.evaluate("JSON.stringify([localStorage, sessionStorage, document.cookie])")
+        assert stack.token not in held
 
 
 def test_the_menus_work_by_keyboard_and_on_a_phone(visit: Visit) -> None:
@@ -70,11 +77,11 @@ def test_a_page_that_is_opened_has_the_focus_at_its_heading(visit: Visit, stack:
     stack.run("hostname")
     with visit() as ada:
         page = ada.go("/")
-        page.keyboard.press("g")
-        page.keyboard.press("t")
-        expect(page.get_by_role("heading", name="Targets", exact=True)).to_be_focused()
+        go_by_keys(page, "g t", "Targets")
+        ada.settle()
         name = page.locator(".line a").first.inner_text()
         page.keyboard.press("j")
+        expect(page.locator(".line").first).to_be_focused()
         page.keyboard.press("Enter")
         # It comes after the target has been loaded.
         expect(page.get_by_role("heading", name=name, exact=True)).to_be_focused()
@@ -84,19 +91,22 @@ def test_a_page_that_is_opened_has_the_focus_at_its_heading(visit: Visit, stack:
         expect(page.get_by_role("heading", name="Targets", exact=True)).to_be_focused()
         # A filter and a tab are the same page.
         page.keyboard.press("/")
+        expect(page.get_by_role("combobox", name="Filter targets")).to_be_focused()
         page.keyboard.type("lab-2")
         expect(page.locator(".line")).to_have_count(1)
         expect(page.get_by_role("combobox", name="Filter targets")).to_be_focused()
 
 
 def test_now_follows_what_happens(visit: Visit, stack: Stack) -> None:
+    gate = stack.gate()
     with visit() as ada:
         page = ada.go("/")
-        made = stack.launch("sleep 2; exit 4")
-        link = page.get_by_role("link", name=f"sleep 2; exit 4 #{made['id']}")
+        made = stack.launch(f"{gate.wait}; exit 4")
+        link = page.get_by_role("link", name=re.compile(f"#{made['id']}$"))
         running = page.get_by_role("region", name="Running")
         ended = page.get_by_role("region", name="Ended")
         expect(running.filter(has=link)).to_be_visible()
+        gate.open()
         expect(ended.filter(has=link)).to_be_visible()
         expect(ended.filter(has=link).get_by_text("6 of 6 failed").first).to_be_visible()
 
@@ -141,27 +151,18 @@ def test_a_service_that_is_away_is_said_and_tried_again(visit: Visit) -> None:
         expect(page.get_by_role("alert")).to_have_count(0)
 
 
-def test_storage_holds_taste_and_no_secret(visit: Visit, stack: Stack) -> None:
-    with visit() as ada:
-        page = ada.go("/")
-        held = page.evaluate("JSON.stringify([localStorage, sessionStorage, document.cookie])")
-        assert stack.token not in held
-        assert set(page.evaluate("Object.keys(localStorage)")) <= {"opsjobs.taste"}
-
-
 def test_a_hidden_tab_asks_nothing(visit: Visit) -> None:
-    with visit() as ada:
+    with visit(alone=True) as ada:
         ada.page.clock.install()
         page = ada.go("/")
-        asked: list[str] = []
-        page.on("request", lambda request: asked.append(request.url))
-        page.clock.run_for(31_000)
+        with ada.asks() as asked:
+            page.clock.run_for(31_000)
         expect(page.get_by_role("region", name="Needs you").locator("li, p").first).to_be_visible()
         assert any("/executions?" in url for url in asked)
         page.evaluate(
             "Object.defineProperty(document, 'hidden', {get: () => true, configurable: true});"
             "document.dispatchEvent(new Event('visibilitychange'))"
         )
-        asked.clear()
-        page.clock.run_for(120_000)
+        with ada.asks() as asked:
+            page.clock.run_for(120_000)
         assert asked == []
