@@ -6,6 +6,7 @@ import { byCommand } from "../src/launch/commands.ts";
 import { draftOf, launchCommand, missing, runBody } from "../src/launch/draft.ts";
 import { executeBody, faultOf, jobCommand, queryName, typedOf } from "../src/launch/parameters.ts";
 import { completedLists, selectionOf, selectionWords } from "../src/launch/selection.ts";
+import { firstNames } from "../src/parts/natural-order.ts";
 
 const draft = (query: string) => draftOf(new URLSearchParams(query));
 const NOTHING = { selector: "", groups: "", names: "", except: "" };
@@ -163,11 +164,18 @@ test("what the form cannot hold is said and not left out", () => {
   assert.match(why({}, Array(501).fill("web"))!, /up to 500/);
 });
 
-test("equal commands of a preview are one with several targets", () => {
+test("equal commands of a preview are one with several targets, in the order of names", () => {
   const of = (target: string, command: string) => ({ target, action: "step-1", command });
-  const commands = [of("web-1", "uptime"), of("web-2", "uptime"), of("web-3", "echo web-3")];
+  const commands = [of("web-10", "uptime"), of("web-2", "uptime"), of("web-3", "echo web-3")];
   assert.deepEqual(byCommand(commands), [
-    { action: "step-1", command: "uptime", targets: ["web-1", "web-2"] },
+    { action: "step-1", command: "uptime", targets: ["web-2", "web-10"] },
     { action: "step-1", command: "echo web-3", targets: ["web-3"] },
   ]);
+});
+
+test("the first names are those that come first as people count", () => {
+  const names = Array.from({ length: 20 }, (_, n) => `web-${20 - n}`);
+  assert.equal(firstNames(names), "web-1, web-2, web-3, web-4, web-5, web-6, web-7, web-8, …");
+  assert.equal(firstNames(["b", "a-10", "a-9"]), "a-9, a-10, b");
+  assert.equal(firstNames(["a"], 200), "a, …");
 });

@@ -3,6 +3,7 @@ import { useState } from "preact/hooks";
 import { ask } from "../api/ask.ts";
 import type { ApprovalDetail } from "../api/types.ts";
 import { Confirm } from "../parts/dialog.tsx";
+import { firstNames } from "../parts/natural-order.ts";
 import { Text } from "../parts/text.tsx";
 import { Time } from "../parts/time.tsx";
 import { toast } from "../parts/toast.tsx";
@@ -12,7 +13,7 @@ import { useResource } from "../state/resource.ts";
 import { Findings } from "./findings.tsx";
 import type { ExecutionView } from "./view.ts";
 
-const COMMANDS_MAX = 5;
+const ACTIONS_SHOWN = 5;
 
 export function DecideButtons({ view, approval }: { view: ExecutionView; approval: string }) {
   const [decision, setDecision] = useState<"approve" | "reject" | null>(null);
@@ -85,7 +86,7 @@ function Decide({ view, id, approve, onClose }: DecideProps) {
 
 function WouldRun({ approval }: { approval: ApprovalDetail }) {
   const { actions, targets, total_targets, findings, authors } = approval.would_run;
-  const names = targets.slice(0, COMMANDS_MAX).map((target) => target.name);
+  const names = targets.map((target) => target.name);
   return (
     <div class="stack-tight">
       {approval.message && (
@@ -94,16 +95,16 @@ function WouldRun({ approval }: { approval: ApprovalDetail }) {
         </p>
       )}
       <p>
-        <b>{total_targets.toLocaleString("en")} targets</b>: <Text of={names.join(", ")} />
-        {total_targets > names.length && ", …"}
+        <b>{total_targets.toLocaleString("en")} targets</b>:{" "}
+        <Text of={firstNames(names, total_targets)} />
       </p>
-      {actions.slice(0, COMMANDS_MAX).map((action) => (
+      {actions.slice(0, ACTIONS_SHOWN).map((action) => (
         <pre key={String(action["key"])} class="command">
           <Text of={String(action["command"] ?? action["type"])} />
         </pre>
       ))}
-      {actions.length > COMMANDS_MAX && (
-        <p class="dim">{actions.length - COMMANDS_MAX} more actions</p>
+      {actions.length > ACTIONS_SHOWN && (
+        <p class="dim">{actions.length - ACTIONS_SHOWN} more actions</p>
       )}
       <Findings findings={findings} />
       <p class="small dim">

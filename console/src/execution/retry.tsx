@@ -6,6 +6,7 @@ import { CHOICES, countChoices, fitsChoice } from "../matrix/retries.ts";
 import { AsCommand } from "../parts/copy.tsx";
 import { Confirm } from "../parts/dialog.tsx";
 import { Check } from "../parts/form.tsx";
+import { firstNames } from "../parts/natural-order.ts";
 import { Text } from "../parts/text.tsx";
 import { Loaded } from "../parts/trouble.tsx";
 import { go, Link } from "../router.tsx";
@@ -32,7 +33,6 @@ const LABELS: Readonly<Record<Which, string>> = {
   not_started: "not started",
   unsuccessful: "that did not succeed",
 };
-const NAMES_SHOWN = 8;
 
 /** The choices of the menu with their numbers: those that differ, and are about any target. */
 export function choicesOf(view: ExecutionView): { which: Which; label: string; count: number }[] {
@@ -153,13 +153,13 @@ function lostOf(view: ExecutionView, wanted: Wanted): number {
 }
 
 function Preview({ execution, preview }: { execution: Execution; preview: RetryPreview }) {
-  const names = preview.targets.slice(0, NAMES_SHOWN).map((target) => target.name);
+  const names = preview.targets.map((target) => target.name);
   const { job_version, job_name } = execution;
   return (
     <div class="stack-tight">
       <p>
-        <b>{preview.total_targets.toLocaleString("en")} targets</b>: <Text of={names.join(", ")} />
-        {preview.total_targets > names.length && ", …"}
+        <b>{preview.total_targets.toLocaleString("en")} targets</b>:{" "}
+        <Text of={firstNames(names, preview.total_targets)} />
       </p>
       <p class="dim">
         Each begins at the step that went wrong; what succeeded is not run again. Actions and

@@ -3,13 +3,13 @@ import { useMemo } from "preact/hooks";
 import { ask } from "../api/ask.ts";
 import type { Execution, Preview } from "../api/types.ts";
 import { Confirm } from "../parts/dialog.tsx";
+import { firstNames } from "../parts/natural-order.ts";
 import { Text } from "../parts/text.tsx";
 import { Loaded } from "../parts/trouble.tsx";
 import { go, Link } from "../router.tsx";
 import { useResource } from "../state/resource.ts";
 import { Findings } from "./findings.tsx";
 
-const NAMES_SHOWN = 8;
 /** What the API shows in place of the value of a secret parameter. */
 const MASKED = "***";
 
@@ -69,13 +69,7 @@ export function RunAgainDialog({ execution, targets, onClose }: RunAgainProps) {
             <div class="stack-tight">
               <p>
                 <b>{data.targets.length.toLocaleString("en")} targets</b>:{" "}
-                <Text
-                  of={data.targets
-                    .slice(0, NAMES_SHOWN)
-                    .map((target) => target.name)
-                    .join(", ")}
-                />
-                {data.targets.length > NAMES_SHOWN && ", …"}
+                <Text of={firstNames(data.targets.map((target) => target.name))} />
               </p>
               <p class="dim">The job as it is now, with the parameters of this execution.</p>
               <Findings findings={data.findings} />

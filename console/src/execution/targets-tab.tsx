@@ -6,6 +6,7 @@ import type { Runs } from "../matrix/runs.ts";
 import { isFinal, RUN_STATUSES } from "../matrix/states.ts";
 import { copy } from "../parts/copy.tsx";
 import { Filter } from "../parts/filter.tsx";
+import { inNameOrder } from "../parts/natural-order.ts";
 import { Text } from "../parts/text.tsx";
 import { mayDo } from "../state/rights.ts";
 import { query, setQuery } from "../router.tsx";
@@ -137,7 +138,8 @@ function SelectionBar({ view, runs }: { view: ExecutionView; runs: Runs }) {
     );
   }
   const number = selected.length.toLocaleString("en");
-  const names = () => [...selected].map((row) => runs.name[row]!);
+  const names = () =>
+    inNameOrder([...selected], (row) => runs.name[row]!).map((row) => runs.name[row]!);
   const targets = () => [...selected].map((row) => runs.target[row]!);
   const lost = () => [...selected].filter((row) => fitsChoice(runs, row, "lost")).length;
   const labels = execution?.labels ?? {};

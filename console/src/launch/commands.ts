@@ -1,10 +1,11 @@
 /** The commands of a preview: equal ones once. */
 import type { Preview } from "../api/types.ts";
+import { inNameOrder } from "../parts/natural-order.ts";
 
 export interface SharedCommand {
   action: string;
   command: string;
-  /** The names of the targets on which it runs. */
+  /** The names of the targets on which it runs, in their order. */
   targets: string[];
 }
 
@@ -17,5 +18,8 @@ export function byCommand(commands: Preview["commands"]): SharedCommand[] {
     if (one) one.targets.push(target);
     else found.set(key, { action, command, targets: [target] });
   }
-  return [...found.values()];
+  return [...found.values()].map((one) => ({
+    ...one,
+    targets: inNameOrder(one.targets, (name) => name),
+  }));
 }

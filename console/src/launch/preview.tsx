@@ -5,6 +5,7 @@ import type { Execution, Preview as PreviewAnswer } from "../api/types.ts";
 import { Findings } from "../execution/findings.tsx";
 import { Confirm, TYPED_FROM } from "../parts/dialog.tsx";
 import { durationWords } from "../parts/moment.ts";
+import { firstNames } from "../parts/natural-order.ts";
 import { useSettled } from "../parts/picker.tsx";
 import { Text } from "../parts/text.tsx";
 import { Loaded, Trouble } from "../parts/trouble.tsx";
@@ -13,7 +14,6 @@ import { type Resource, useResource } from "../state/resource.ts";
 import { byCommand } from "./commands.ts";
 
 const COMMANDS_SHOWN = 20;
-const NAMES_SHOWN = 8;
 /** Targets of one command. */
 const OF_COMMAND_SHOWN = 3;
 
@@ -105,11 +105,10 @@ function someOf(names: readonly string[], most: number): string {
 
 function Names({ sign, names }: { sign: string; names: readonly string[] }) {
   if (names.length === 0) return null;
-  const more = names.length > NAMES_SHOWN ? ", …" : "";
   return (
     <span>
       {sign}
-      {names.length} (<Text of={names.slice(0, NAMES_SHOWN).join(", ") + more} />)
+      {names.length} (<Text of={firstNames(names)} />)
     </span>
   );
 }
@@ -172,13 +171,7 @@ export function LaunchButton({ preview, body, send }: LaunchButtonProps) {
         >
           <Findings findings={preview!.findings} />
           <p>
-            <Text
-              of={preview!.targets
-                .slice(0, NAMES_SHOWN)
-                .map((one) => one.name)
-                .join(", ")}
-            />
-            {count > NAMES_SHOWN && ", …"}
+            <Text of={firstNames(preview!.targets.map((one) => one.name))} />
           </p>
         </Confirm>
       )}

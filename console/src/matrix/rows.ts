@@ -1,5 +1,6 @@
 /** Which rows of the matrix a filter matches, in which order, and in which groups. */
 
+import { compareKeys, naturalKey } from "../parts/natural-order.ts";
 import { TONES, wordsOf } from "../parts/tone.ts";
 import { type Filter, formatTerm, type Term } from "../state/filter.ts";
 import type { Group } from "./layout.ts";
@@ -125,13 +126,10 @@ const orders = new WeakMap<Runs, Uint32Array>();
 export function nameOrder(runs: Runs): Uint32Array {
   let order = orders.get(runs);
   if (!order) {
-    // Texts of equal length for numbers: a collator would take ten times as long.
-    const keys = runs.name.map((name) =>
-      name.replace(/\d+/g, (digits) => digits.padStart(10, "0")),
-    );
-    order = Uint32Array.from(runs.name.keys());
-    order.sort((a, b) => (keys[a]! < keys[b]! ? -1 : keys[a]! > keys[b]! ? 1 : a - b));
-    orders.set(runs, order);
+    const keys = names.map(naturalKey);
+    order = Uint32Array.from(names.keys());
+    order.sort((a, b) => compareKeys(keys[a]!, keys[b]!) || a - b);
+    orders.set(names, order);
   }
   return order;
 }

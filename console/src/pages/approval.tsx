@@ -7,6 +7,7 @@ import { Name } from "../execution/name-shown.tsx";
 import { CopyMenu } from "../parts/copy.tsx";
 import { Confirm } from "../parts/dialog.tsx";
 import { Facts } from "../parts/facts.tsx";
+import { inNameOrder } from "../parts/natural-order.ts";
 import { Panel } from "../parts/panel.tsx";
 import { useTitle } from "../parts/shell.tsx";
 import { Status } from "../parts/status.tsx";
@@ -252,7 +253,7 @@ function WouldRun({ of }: { of: ApprovalDetail["would_run"] }) {
         </b>
       </p>
       <ul class="targets-list">
-        {of.targets.map((target) => (
+        {inNameOrder(of.targets, (target) => target.name).map((target) => (
           <li key={target.id}>
             <Text of={target.name} /> <span class="small dim">{target.host}</span>
           </li>
