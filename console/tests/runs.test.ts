@@ -3,9 +3,11 @@ import { test } from "node:test";
 import type { RunStatus } from "../src/api/types.ts";
 import { histogram, slowest } from "../src/matrix/durations.ts";
 import { type LogFrame, tally } from "../src/matrix/runs.ts";
+import { matching, sorted } from "../src/matrix/rows.ts";
 import { RUN_STATUSES, TONE_OF } from "../src/matrix/states.ts";
 import { wavesOf } from "../src/matrix/waves.ts";
 import { TONES } from "../src/parts/tone.ts";
+import { parseFilter } from "../src/state/filter.ts";
 import { instantOf, Replay } from "../src/state/replay.ts";
 import { matrixOf, moved } from "./kit.ts";
 
@@ -102,25 +104,42 @@ test("waves say how far they are, and which gate holds the next one", () => {
   assert.deepEqual(wavesOf(matrixOf(["waiting"]), execution as never, null), []);
 });
 
-test("a replay shows the states of any time", () => {
-  const runs = matrixOf(["succeeded", "failed"]);
+test("a replay shows the runs as they were at any time", () => {
+  const now = { error_code: [null, "nonzero_exit"], exit_code: [0, 1], attempt: [1, 2] };
+  const runs = matrixOf(["succeeded", "failed"], { ...now, wave: [0, 1] });
   const replay = new Replay(runs, [
     moved(1, 1_000, "running", 100),
     moved(2, 1_001, "running", 200),
     moved(3, 1_000, "succeeded", 300),
-    { seq: 4, event: "output", at: 0, data: {} },
-    moved(5, 1_001, "failed", 400),
+    { seq: 4, event: "output", at: runs.createdAt, data: {} },
+    moved(6, 1_001, "failed", 400),
   ]);
-  const shown = new Uint8Array(2);
-  const at = (ms: number) => {
-    replay.statesAt(runs.createdAt + ms, shown);
-    return [...shown].map((index) => RUN_STATUSES[index]);
-  };
-  assert.deepEqual(at(0), ["waiting", "waiting"]);
-  assert.deepEqual(at(250), ["running", "running"]);
-  assert.deepEqual(at(300), ["succeeded", "running"]);
-  assert.deepEqual(at(9_999), ["succeeded", "failed"]);
+  const at = (ms: number) => replay.runsAt(runs.createdAt + ms);
+  const states = (ms: number) => [...at(ms).status].map((index) => RUN_STATUSES[index]);
+  assert.deepEqual(states(0), ["waiting", "waiting"]);
+  assert.deepEqual(states(250), ["running", "running"]);
+  assert.deepEqual(states(300), ["succeeded", "running"]);
+  assert.deepEqual(states(9_999), ["succeeded", "failed"]);
   assert.equal(replay.untilMs, runs.createdAt + 400);
+
+  const past = at(300);
+  const found = (filter: string) => [...matching(parseFilter(filter), past)];
+  assert.deepEqual([found("status:failed"), found("status:running")], [[], [1]]);
+  assert.deepEqual([found("error:none"), found("exit:1")], [[0, 1], []]);
+  assert.deepEqual([...sorted(matching([], past), past, "status", false, 0)], [1, 0]);
+  assert.deepEqual([...sorted(matching([], runs), runs, "status", true, 0)], [0, 1]);
+  assert.deepEqual(past.counts, tally(past.status));
+  assert.deepEqual([past.attempt[1], at(400).attempt[1], at(400).exitCode[1]], [1, 2, 1]);
+  assert.equal(past.tookMs(1, runs.createdAt + 300), 100);
+  const waves = (ms: number) => wavesOf(at(ms), null, null).map((wave) => wave.state);
+  assert.deepEqual(
+    [waves(100), waves(250)],
+    [
+      ["open", "closed"],
+      ["open", "open"],
+    ],
+  );
+  assert.equal(RUN_STATUSES[runs.status[1]!], "failed");
 });
 
 test("a clock time is taken on the day of the launch, or on the next one", () => {

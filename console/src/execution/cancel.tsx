@@ -140,7 +140,7 @@ export function CancelProof({ view, execution }: { view: ExecutionView; executio
   view.settled.value;
   const runs = view.runs.value;
   const asked = execution.status === "cancelling" || execution.status === "cancelled";
-  if (!runs) return null;
+  if (!runs || view.past.value) return null;
   const counts = proofsOf(runs, asked);
   if (!asked && !PROOFS.slice(1).some(([proof]) => counts[proof])) return null;
   return (

@@ -161,9 +161,9 @@ function TallyFilter(props: {
 
 function WaveSegments({ view, execution }: { view: ExecutionView; execution: Execution }) {
   view.settled.value;
-  const runs = view.runs.value;
+  const runs = view.shown.value;
   const gate = (view.spec.value?.policy["gate"] ?? null) as GatePolicy | null;
-  const waves = runs ? wavesOf(runs, execution, gate, view.status.value ?? runs.status) : [];
+  const waves = runs ? wavesOf(runs, view.past.value ? null : execution, gate) : [];
   if (waves.length === 0) return null;
   return (
     <ol class="waves" aria-label="Waves">

@@ -35,7 +35,7 @@ export function RunsTable({ view, runs }: { view: ExecutionView; runs: Runs }) {
   const sort = query.value.get("sort") ?? "status";
   const descending = sort.startsWith("-");
   const key = SORTS.find((one) => one === sort.replace(/^-/, "")) ?? "status";
-  const nowMs = view.hasEnded ? 0 : Math.floor(now.value.getTime() / TICK_MS) * TICK_MS;
+  const nowMs = nowOf(view);
   view.settled.value;
   const order = useMemo(
     () => [...sorted(rows, runs, key, descending, nowMs)],
@@ -57,9 +57,15 @@ export function RunsTable({ view, runs }: { view: ExecutionView; runs: Runs }) {
   );
 }
 
+/** The time until which running targets have run. */
+function nowOf(view: ExecutionView): number {
+  const past = view.past.value;
+  if (past) return past.atMs;
+  return view.hasEnded ? 0 : Math.floor(now.value.getTime() / TICK_MS) * TICK_MS;
+}
+
 function columnsOf(view: ExecutionView, runs: Runs, nowMs: number): Column<number>[] {
-  const status = view.status.value!;
-  const state = (row: number) => RUN_STATUSES[status[row]!]!;
+  const state = (row: number) => RUN_STATUSES[runs.status[row]!]!;
   const columns: Column<number>[] = [
     {
       name: "name",

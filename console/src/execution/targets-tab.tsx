@@ -53,7 +53,7 @@ export function TargetsTab({ view, runs }: { view: ExecutionView; runs: Runs }) 
           </select>
         </label>
       </div>
-      <SelectionBar view={view} runs={runs} />
+      <SelectionBar view={view} runs={view.runs.value ?? runs} />
       <CellMap view={view} runs={runs} by={by} />
       <RunsTable view={view} runs={runs} />
     </div>
@@ -80,12 +80,8 @@ function wordsOf(keys: readonly string[]) {
 function CellMap({ view, runs, by }: { view: ExecutionView; runs: Runs; by: Grouping }) {
   const rows = view.rows.value;
   const labels = view.labels.value;
-  const status = view.status.value!;
   const settled = by === "status" ? view.settled.value : 0;
-  const groups = useMemo(
-    () => grouped(rows, runs, by, labels, status),
-    [rows, runs, by, labels, status, settled],
-  );
+  const groups = useMemo(() => grouped(rows, runs, by, labels), [rows, runs, by, labels, settled]);
   const selected = view.selected.value;
   const isSelected = useMemo(() => {
     const chosen = new Set(selected);
@@ -99,7 +95,6 @@ function CellMap({ view, runs, by }: { view: ExecutionView; runs: Runs; by: Grou
   return (
     <Cells
       runs={runs}
-      status={status}
       groups={groups}
       onDraw={onDraw}
       isSelected={isSelected}
@@ -110,7 +105,11 @@ function CellMap({ view, runs, by }: { view: ExecutionView; runs: Runs; by: Grou
   );
 }
 
-/** What is selected, as words and a number, with what can be done with it. */
+/**
+ * What is selected, as words and a number, with what can be done with it.
+ *
+ * `runs`: as they are now, whatever time is shown.
+ */
 function SelectionBar({ view, runs }: { view: ExecutionView; runs: Runs }) {
   const [retry, setRetry] = useState<Wanted | null>(null);
   const [again, setAgain] = useState(false);

@@ -53,6 +53,7 @@ export function TimeTravel({ view, runs }: { view: ExecutionView; runs: Runs }) 
       {error && <Trouble error={error} />}
       {!replay && !error && <span role="status">Loading the past …</span>}
       {replay && atMs !== null && <Slider replay={replay} atMs={atMs} />}
+      <span class="small dim">Groups, output and the details of a target are those of now.</span>
       <button
         type="button"
         class="button small"

@@ -75,7 +75,7 @@ export function TimelineTab({ view, runs }: { view: ExecutionView; runs: Runs })
           )}
         </p>
       </Panel>
-      <Slowest view={view} runs={runs} />
+      {!view.past.value && <Slowest view={view} runs={runs} />}
     </div>
   );
 }

@@ -6,7 +6,7 @@ import { follow } from "../api/stream.ts";
 import type { ExecutionDetail, Matrix, Specification } from "../api/types.ts";
 import { urlOf } from "../api/url.ts";
 import { labelsOf, matching } from "../matrix/rows.ts";
-import { type Runs, tally } from "../matrix/runs.ts";
+import type { Runs } from "../matrix/runs.ts";
 import { hasEnded, RUN_STATUSES } from "../matrix/states.ts";
 import { query, setQuery } from "../router.tsx";
 import { parseFilter } from "../state/filter.ts";
@@ -26,6 +26,7 @@ const HIDDEN_MS = 60_000;
 export class ExecutionView {
   readonly id: string;
   readonly execution: Resource<ExecutionDetail>;
+  /** The runs as they are now: what is done with them is done with these. */
   readonly runs = signal<Runs | null>(null);
   readonly labels = signal<Matrix["labels"]>({});
   /** What the launch fixed, once it was read. */
@@ -38,8 +39,8 @@ export class ExecutionView {
   readonly beat = signal(0);
   /** Grows at most twice a second while states change. */
   readonly settled = signal(0);
-  /** The states of the past that are shown; null: now. */
-  readonly past = signal<{ replay: Replay; atMs: number; status: Uint8Array } | null>(null);
+  /** The time of the past that is shown, and the runs as they were; null: now. */
+  readonly past = signal<{ atMs: number; runs: Runs } | null>(null);
 
   readonly filter = computed(() => parseFilter(query.value.get("q") ?? ""));
   readonly selection = computed(() =>
@@ -47,26 +48,24 @@ export class ExecutionView {
   );
   /** The label that cells are grouped by, and those that the filter names. */
   readonly wantedLabels: ReadonlySignal<string>;
-  /** The state of each row that is shown. */
-  readonly status = computed(() => this.past.value?.status ?? this.runs.value?.status ?? null);
+  /** The runs that the page shows, filters, sorts and counts. */
+  readonly shown = computed(() => this.past.value?.runs ?? this.runs.value);
   readonly counts = computed((): Record<string, number> => {
     this.beat.value;
-    const past = this.past.value;
-    const counts = past ? tally(past.status) : this.runs.value?.counts;
+    const counts = this.shown.value?.counts;
     const pairs = RUN_STATUSES.map((status, n) => [status, counts?.[n] ?? 0] as const);
     return Object.fromEntries(pairs.filter(([, count]) => count > 0));
   });
   /** The rows that the filter matches, in the order of launch. */
   readonly rows = computed((): Uint32Array => {
     this.settled.value;
-    const runs = this.runs.value;
-    const status = this.status.value;
-    if (!runs || !status) return new Uint32Array();
-    return matching(this.filter.value, runs, this.labels.value, status);
+    const runs = this.shown.value;
+    if (!runs) return new Uint32Array();
+    return matching(this.filter.value, runs, this.labels.value);
   });
   readonly selected = computed((): Uint32Array => {
     this.settled.value;
-    const runs = this.runs.value;
+    const runs = this.shown.value;
     const selection = this.selection.value;
     if (!runs || selections.isEmpty(selection)) return new Uint32Array();
     const matches = new Set(selection.all ? matching(selection.all, runs, this.labels.value) : []);
@@ -138,15 +137,9 @@ export class ExecutionView {
     this.follow(this.wantedLabels.value);
   }
 
-  /** Show the states of a time of the past; null: now. */
+  /** Show the runs as they were at a time of the past; null: as they are now. */
   show(past: { replay: Replay; atMs: number } | null): void {
-    const runs = this.runs.value;
-    if (!past || !runs) this.past.value = null;
-    else {
-      const status = new Uint8Array(runs.count);
-      past.replay.statesAt(past.atMs, status);
-      this.past.value = { ...past, status };
-    }
+    this.past.value = past && { atMs: past.atMs, runs: past.replay.runsAt(past.atMs) };
     this.draw(null);
     this.settled.value++;
   }

@@ -12,8 +12,6 @@ import { RUN_STATUSES } from "./states.ts";
 
 interface CellsProps {
   runs: Runs;
-  /** The states that are shown, by row. */
-  status: Uint8Array;
   groups: readonly Group[];
   /** Calls with the rows that changed, once a frame; null: all of them. */
   onDraw: (listener: (rows: ReadonlySet<number> | null) => void) => () => void;
@@ -25,7 +23,7 @@ interface CellsProps {
 }
 
 export function Cells(props: CellsProps) {
-  const { runs, status, groups, open } = props;
+  const { runs, groups, open } = props;
   const box = useRef<HTMLDivElement>(null);
   const canvas = useRef<HTMLCanvasElement>(null);
   const width = useWidth(box);
@@ -36,7 +34,7 @@ export function Cells(props: CellsProps) {
     [groups, runs, width],
   );
   const position = Math.min(at, layout.order.length - 1);
-  const scene = { layout, status, isSelected: props.isSelected };
+  const scene = { layout, status: runs.status, isSelected: props.isSelected };
 
   useEffect(() => {
     const element = canvas.current!;
@@ -56,7 +54,7 @@ export function Cells(props: CellsProps) {
       themes.disconnect();
       dark.removeEventListener("change", onDark);
     };
-  }, [layout, status, props.isSelected]);
+  }, [layout, runs, props.isSelected]);
 
   const rowAt = (event: PointerEvent | MouseEvent): number => {
     const found = cellAt(layout, event.offsetX, event.offsetY);
@@ -113,7 +111,7 @@ export function Cells(props: CellsProps) {
         )}
       </div>
       <p class="cells-words small" role="status" aria-live="polite">
-        {describe(runs, status, spoken >= 0 ? spoken : hovered) ?? (
+        {describe(runs, spoken >= 0 ? spoken : hovered) ?? (
           <span class="dim">
             One cell for each target. Point at one, or move with the arrow keys.
           </span>
@@ -124,9 +122,9 @@ export function Cells(props: CellsProps) {
 }
 
 /** `web-00042 failed, exit 1`; null if there is no such row. */
-export function describe(runs: Runs, status: Uint8Array, row: number): string | null {
+export function describe(runs: Runs, row: number): string | null {
   if (row < 0 || row >= runs.count) return null;
-  const state = RUN_STATUSES[status[row]!]!;
+  const state = RUN_STATUSES[runs.status[row]!]!;
   const parts = [`${runs.name[row]} ${wordsOf(state)}`];
   const exit = runs.exitCode[row];
   if (exit !== null && state !== "waiting" && state !== "running") parts.push(`exit ${exit}`);

@@ -25,16 +25,11 @@ export function labelsOf(filter: Filter): string[] {
 }
 
 /** Return the test of a filter: any value of each field, and none of those with `-`. */
-export function matcher(
-  filter: Filter,
-  runs: Runs,
-  labels: Labels = {},
-  status: Uint8Array = runs.status,
-): Test {
+export function matcher(filter: Filter, runs: Runs, labels: Labels = {}): Test {
   const wanted = new Map<string, Test[]>();
   const tests: Test[] = [];
   for (const term of filter) {
-    const test = testOf(term, runs, labels, status);
+    const test = testOf(term, runs, labels);
     if (term.not) tests.push((row) => !test(row));
     else if (term.key === "") tests.push(test);
     else wanted.set(term.key, [...(wanted.get(term.key) ?? []), test]);
@@ -44,20 +39,15 @@ export function matcher(
 }
 
 /** The rows that match, in the order of launch. */
-export function matching(
-  filter: Filter,
-  runs: Runs,
-  labels: Labels = {},
-  status: Uint8Array = runs.status,
-): Uint32Array {
-  const test = matcher(filter, runs, labels, status);
+export function matching(filter: Filter, runs: Runs, labels: Labels = {}): Uint32Array {
+  const test = matcher(filter, runs, labels);
   const rows = new Uint32Array(runs.count);
   let found = 0;
   for (let row = 0; row < runs.count; row++) if (test(row)) rows[found++] = row;
   return rows.slice(0, found);
 }
 
-function testOf(term: Term, runs: Runs, labels: Labels, status: Uint8Array): Test {
+function testOf(term: Term, runs: Runs, labels: Labels): Test {
   const wanted = new Set(term.values);
   switch (term.key) {
     case "":
@@ -70,7 +60,7 @@ function testOf(term: Term, runs: Runs, labels: Labels, status: Uint8Array): Tes
     }
     case "status": {
       const indexes = new Set(term.values.map((v) => RUN_STATUSES.indexOf(v as "failed")));
-      return (row) => indexes.has(status[row]!);
+      return (row) => indexes.has(runs.status[row]!);
     }
     case "wave":
       return (row) => wanted.has(String(runs.wave[row]! + 1));
@@ -120,11 +110,11 @@ const SEVERITY: readonly number[] = TONE_OF.map((tone, status) => {
 });
 
 const NATURAL = new Intl.Collator("en", { numeric: true });
-const orders = new WeakMap<Runs, Uint32Array>();
+const orders = new WeakMap<readonly string[], Uint32Array>();
 
-/** All rows in the order of their names, with web-2 before web-10; computed once. */
-export function nameOrder(runs: Runs): Uint32Array {
-  let order = orders.get(runs);
+/** All rows in the order of their names, with web-2 before web-10; computed once for the names. */
+export function nameOrder({ name: names }: Runs): Uint32Array {
+  let order = orders.get(names);
   if (!order) {
     const keys = names.map(naturalKey);
     order = Uint32Array.from(names.keys());
@@ -193,18 +183,12 @@ function sortValue(runs: Runs, key: SortKey, nowMs: number): (row: number) => nu
 export type Grouping = "name" | "status" | "wave" | `label:${string}`;
 
 /** Group rows for the canvas. Within a group they are in the order of their names. */
-export function grouped(
-  rows: Uint32Array,
-  runs: Runs,
-  by: Grouping,
-  labels: Labels = {},
-  status: Uint8Array = runs.status,
-): Group[] {
+export function grouped(rows: Uint32Array, runs: Runs, by: Grouping, labels: Labels = {}): Group[] {
   const inOrder = named(rows, runs);
   if (by === "name") return [{ label: "", rows: inOrder }];
   const groups = new Map<string, number[]>();
   for (const row of inOrder) {
-    const key = groupKey(runs, row, by, labels, status);
+    const key = groupKey(runs, row, by, labels);
     const group = groups.get(key);
     if (group) group.push(row);
     else groups.set(key, [row]);
@@ -214,14 +198,8 @@ export function grouped(
     .map(([key, members]) => ({ label: headingOf(key, by), rows: members }));
 }
 
-function groupKey(
-  runs: Runs,
-  row: number,
-  by: Grouping,
-  labels: Labels,
-  status: Uint8Array,
-): string {
-  if (by === "status") return String(status[row]!);
+function groupKey(runs: Runs, row: number, by: Grouping, labels: Labels): string {
+  if (by === "status") return String(runs.status[row]!);
   if (by === "wave") return String(runs.wave[row]!);
   return labels[by.slice("label:".length)]?.[row] ?? "\uffff";
 }

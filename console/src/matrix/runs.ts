@@ -38,11 +38,13 @@ export class Runs {
   /** The number of runs in each state, by its index. */
   readonly counts: Int32Array;
   readonly waves: number;
+  private readonly matrix: Matrix;
   private readonly rows: ReadonlyMap<number, number>;
   private readonly named: ReadonlyMap<string, number>;
 
   constructor(matrix: Matrix) {
     const columns = matrix.columns;
+    this.matrix = matrix;
     this.count = columns.id.length;
     this.createdAt = Date.parse(matrix.created_at);
     this.seq = matrix.seq;
@@ -62,6 +64,23 @@ export class Runs {
     this.waves = 1 + this.wave.reduce((most, wave) => Math.max(most, wave), 0);
     this.rows = new Map(columns.id.map((id, row) => [id, row]));
     this.named = new Map(columns.name.map((name, row) => [name, row]));
+  }
+
+  /** The same runs before any of them began, without an entry of the log. */
+  atLaunch(): Runs {
+    const each = <Value>(value: Value): Value[] => this.id.map(() => value);
+    const columns: Matrix["columns"] = {
+      ...this.matrix.columns,
+      status: each("waiting"),
+      waiting_for: each(null),
+      attempt: each(1),
+      exit_code: each(null),
+      error_code: each(null),
+      cancel_proof: each(null),
+      started_ms: each(null),
+      finished_ms: each(null),
+    };
+    return new Runs({ ...this.matrix, seq: 0, columns });
   }
 
   /** The row of a run; undefined if it is of another execution. */
@@ -95,6 +114,13 @@ export class Runs {
     if (frame.event === "status") return this.move(row, frame);
     if (frame.event === "result") return this.conclude(row, frame.data);
     return -1;
+  }
+
+  /** Take what is known of the result of a run from other columns of the same runs. */
+  takeResult(row: number, from: Runs): void {
+    this.exitCode[row] = from.exitCode[row]!;
+    this.attempt[row] = from.attempt[row]!;
+    this.proof[row] = from.proof[row]!;
   }
 
   private move(row: number, frame: LogFrame): number {

@@ -1,7 +1,7 @@
 /** The waves of an execution, each with its progress and the gate before it. */
 import type { Execution } from "../api/types.ts";
 import type { Runs } from "./runs.ts";
-import { isFinal, RUN_STATUSES } from "./states.ts";
+import { isFinal, RUN_STATUSES, WAITING } from "./states.ts";
 
 export type WaveState = "ended" | "open" | "held" | "closed";
 
@@ -26,20 +26,19 @@ const LEFT_OUT = new Set(
 );
 const GATES = new Set(["confirm", "max_fail", "check"]);
 
-/** Return the waves; an empty list if there is only one. */
-export function wavesOf(
-  runs: Runs,
-  execution: Execution,
-  gate: GatePolicy | null,
-  states: Uint8Array = runs.status,
-): Wave[] {
+/**
+ * Return the waves; an empty list if there is only one.
+ *
+ * `execution`: null for a time of the past, of which only the runs are known.
+ */
+export function wavesOf(runs: Runs, execution: Execution | null, gate: GatePolicy | null): Wave[] {
   if (runs.waves < 2) return [];
-  const open = execution.waves?.open ?? (execution.finished_at ? runs.waves : 1);
-  const held = GATES.has(execution.waiting_on?.kind ?? "");
+  const open = execution ? openOf(execution, runs) : begunWaves(runs);
+  const held = GATES.has(execution?.waiting_on?.kind ?? "");
   const waves = Array.from({ length: runs.waves }, () => ({ total: 0, ended: 0, failed: 0 }));
   for (let row = 0; row < runs.count; row++) {
     const wave = waves[runs.wave[row]!]!;
-    const status = states[row]!;
+    const status = runs.status[row]!;
     wave.total++;
     if (!isFinal(status)) continue;
     wave.ended++;
@@ -52,6 +51,15 @@ export function wavesOf(
     gate: index > 0 ? gateWord(gate) : null,
   }));
 }
+
+const openOf = ({ waves, finished_at }: Execution, runs: Runs): number =>
+  waves?.open ?? (finished_at ? runs.waves : 1);
+
+/** The number of waves in which a run has begun; one, before any has. */
+const begunWaves = (runs: Runs): number =>
+  runs.wave.reduce((most, wave, row) => {
+    return runs.status[row] === WAITING ? most : Math.max(most, wave + 1);
+  }, 1);
 
 function stateOf(
   wave: { total: number; ended: number },

@@ -61,19 +61,25 @@ const hasFailed = (execution: ExecutionDetail): boolean => FAILED.has(execution.
 interface PartsProps {
   view: ExecutionView;
   execution: ExecutionDetail;
+  /** As they are now. */
   runs: Runs;
 }
 
 function Parts({ view, execution, runs }: PartsProps) {
+  const shown = view.shown.value ?? runs;
   const tabs: Tab[] = [
     {
       name: "groups",
       label: "Groups",
       content: () => <GroupsTab view={view} execution={execution} />,
     },
-    { name: "targets", label: "Targets", content: () => <TargetsTab view={view} runs={runs} /> },
+    { name: "targets", label: "Targets", content: () => <TargetsTab view={view} runs={shown} /> },
     { name: "output", label: "Output", content: () => <OutputTab view={view} /> },
-    { name: "timeline", label: "Timeline", content: () => <TimelineTab view={view} runs={runs} /> },
+    {
+      name: "timeline",
+      label: "Timeline",
+      content: () => <TimelineTab view={view} runs={shown} />,
+    },
     {
       name: "spec",
       label: "What ran",

@@ -1,43 +1,38 @@
-/** The states of all runs at any time of the past, from the entries of the log. */
+/** The runs as they were at any time of the past, from the entries of the log. */
 
 import type { LogFrame, Runs } from "../matrix/runs.ts";
-import { RUN_STATUSES, WAITING } from "../matrix/states.ts";
 
-/** The changes of state in the order in which they were written. */
 export class Replay {
   readonly fromMs: number;
   readonly untilMs: number;
-  private readonly at: Float64Array;
-  private readonly row: Uint32Array;
-  private readonly status: Uint8Array;
+  private readonly runs: Runs;
+  private readonly frames: readonly LogFrame[];
+  /** The last change of each run. */
+  private readonly last = new Map<number, LogFrame>();
 
-  constructor(runs: Runs, frames: Iterable<LogFrame>) {
-    const changes: [number, number, number][] = [];
-    for (const { event, at, data } of frames) {
-      if (event !== "status" || at === null) continue;
-      const row = runs.rowOf(data["target_run"] as number);
-      const status = RUN_STATUSES.indexOf(data["status"] as "failed");
-      if (row !== undefined && status >= 0) changes.push([at, row, status]);
+  /** `frames`: all changes of states, in the order of the log. */
+  constructor(runs: Runs, frames: readonly LogFrame[]) {
+    this.runs = runs;
+    this.frames = frames.filter(({ event, at }) => event === "status" && at !== null);
+    for (const frame of this.frames) {
+      const row = runs.rowOf(frame.data["target_run"] as number);
+      if (row !== undefined) this.last.set(row, frame);
     }
-    // Several workers write, each by its own clock.
-    changes.sort(([a], [b]) => a - b);
-    this.at = Float64Array.from(changes, ([at]) => at);
-    this.row = Uint32Array.from(changes, ([, row]) => row);
-    this.status = Uint8Array.from(changes, ([, , status]) => status);
     this.fromMs = runs.createdAt;
-    this.untilMs = Math.max(runs.createdAt, ...changes.slice(-1).map(([at]) => at));
+    this.untilMs = this.frames.reduce((last, { at }) => Math.max(last, at!), runs.createdAt);
   }
 
-  get changes(): number {
-    return this.at.length;
-  }
-
-  /** Write the states as they were at a time into `status`. */
-  statesAt(ms: number, status: Uint8Array): void {
-    status.fill(WAITING);
-    for (let n = 0; n < this.at.length && this.at[n]! <= ms; n++) {
-      status[this.row[n]!] = this.status[n]!;
-    }
+  /**
+   * Return the runs as they were at a time: their states, errors and times.
+   *
+   * Runs that have not changed since also have their exit codes and attempts. Several workers
+   * write, each by its own clock, so a later entry may have an earlier time.
+   */
+  runsAt(ms: number): Runs {
+    const past = this.runs.atLaunch();
+    for (const frame of this.frames) if (frame.at! <= ms) past.apply(frame);
+    for (const [row, frame] of this.last) if (frame.at! <= ms) past.takeResult(row, this.runs);
+    return past;
   }
 }
 
