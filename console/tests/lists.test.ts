@@ -1,8 +1,9 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import type { Job, TargetHealth, UpcomingMoment } from "../src/api/types.ts";
+import type { Hour, Job, TargetHealth, UpcomingMoment } from "../src/api/types.ts";
 import { lineDiff, toYaml, written } from "../src/jobs/definition.ts";
 import { listed, nightEnd, sameMinute } from "../src/schedules/night.ts";
+import { daysOf, mostOf } from "../src/schedules/week.ts";
 import { parseEntries, parseLabels } from "../src/targets/entries.ts";
 import { healthReason } from "../src/targets/health.ts";
 
@@ -93,6 +94,38 @@ test("a schedule that is due very often takes one line", () => {
   assert.deepEqual(
     found.single.map((one) => one.schedule.id),
     [2],
+  );
+});
+
+test("every hour of a week has its place in a day", () => {
+  const start = Date.parse("2026-11-29T07:00:00Z");
+  const hours = Array.from({ length: 168 }, (_, n): Hour => {
+    const from = new Date(start + n * 3_600_000).toISOString();
+    return { from, firings: n % 24 === 19 ? 5 : 0, closed: n === 19 ? 2 : 0, targets: 3, peak: 1 };
+  });
+  const days = daysOf(hours, "utc", 1);
+  assert.deepEqual(
+    days.map((day) => day.slots.length),
+    [17, 24, 24, 24, 24, 24, 24, 7],
+  );
+  assert.deepEqual([days[0]!.words, days[0]!.slots[0]!.place], ["Sun 29 Nov", 7]);
+  assert.deepEqual(days[1]!.slots[2], {
+    place: 2,
+    fromMs: start + 19 * 3_600_000,
+    toMs: start + 20 * 3_600_000,
+    due: 5,
+    skipped: 2,
+    targets: 3,
+  });
+  assert.equal(mostOf(days), 7);
+  const twos = daysOf(hours, "utc", 2);
+  assert.deepEqual(
+    twos[0]!.slots.map((slot) => slot.place),
+    [3, 4, 5, 6, 7, 8, 9, 10, 11],
+  );
+  assert.equal(
+    twos.flatMap((day) => day.slots).reduce((sum, slot) => sum + slot.due, 0),
+    hours.reduce((sum, hour) => sum + hour.firings, 0),
   );
 });
 

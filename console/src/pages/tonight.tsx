@@ -1,4 +1,5 @@
 /** Tonight: what runs by itself until tomorrow morning, and in the coming week? */
+import { Fragment } from "preact";
 import { useState } from "preact/hooks";
 import { ask } from "../api/ask.ts";
 import type { Forecast, Hour, UpcomingMoment, UpcomingMoments } from "../api/types.ts";
@@ -13,14 +14,20 @@ import { Loaded } from "../parts/trouble.tsx";
 import { countWords } from "../parts/counts.ts";
 import { Link } from "../router.tsx";
 import { listed, nightEnd, sameMinute } from "../schedules/night.ts";
+import { daysOf, mostOf, type Slot } from "../schedules/week.ts";
 import { useResource } from "../state/resource.ts";
 import { taste } from "../state/taste.ts";
 import "../style/launch.css";
 
 const REFRESH_SECONDS = 60;
-const BARS_HEIGHT = 64;
+const BARS_HEIGHT = 32;
 const LISTED = 500;
 const HOUR_MS = 3_600_000;
+const DAY_HOURS = 24;
+/** Bars are buttons of at least 24 pixels: in a narrower window each is two hours. */
+const NARROW = 800;
+/** Clock times above the bars. */
+const MARK_HOURS = 6;
 
 export default function Tonight() {
   const { clock } = taste.value;
@@ -161,22 +168,12 @@ function Week() {
     [],
     REFRESH_SECONDS,
   );
-  const [hour, setHour] = useState<Hour | null>(null);
   return (
-    <Panel title="The coming week, by the hour">
+    <Panel title="The coming week: due times by the hour">
       <Loaded resource={forecast} what="the forecast">
         {(week) => (
           <div class="stack-tight">
-            <p class="row small">
-              <Status state="running" label="due" />
-              <Status state="paused" label="skipped by a calendar" />
-            </p>
-            <Bars
-              label="Due times by the hour"
-              bars={week.hours.map((one) => barOf(one, () => setHour(one)))}
-              height={BARS_HEIGHT}
-            />
-            {hour && <InHour key={hour.from} hour={hour} />}
+            <Hours hours={week.hours} />
             <p>
               <Text of={weekWords(week)} />
             </p>
@@ -195,32 +192,87 @@ function Week() {
   );
 }
 
+/** A line of bars for each day, all of them in one scale. */
+function Hours({ hours }: { hours: readonly Hour[] }) {
+  const [chosen, setChosen] = useState<Span | null>(null);
+  const hoursEach = innerWidth < NARROW ? 2 : 1;
+  const days = daysOf(hours, taste.value.clock, hoursEach);
+  const most = mostOf(days);
+  const each = hoursEach === 1 ? "an hour" : `${hoursEach} hours`;
+  return (
+    <>
+      <p class="row small">
+        <Status state="running" label="due" />
+        <Status state="paused" label="skipped by a calendar" />
+        {most > 0 && (
+          <span class="dim">
+            The highest bar is {countWords(most, "due time")} in {each}.
+          </span>
+        )}
+      </p>
+      <div class="week" style={{ "--slots": DAY_HOURS / hoursEach }}>
+        <ClockTimes hoursEach={hoursEach} />
+        {days.map((day) => (
+          <Fragment key={day.words}>
+            <span class="small">{day.words}</span>
+            <Bars
+              label={`Due times of ${day.words}`}
+              bars={day.slots.map((slot) => barOf(slot, () => setChosen(slot)))}
+              height={BARS_HEIGHT}
+              most={Math.max(1, most)}
+            />
+          </Fragment>
+        ))}
+      </div>
+      {chosen && <InSpan key={chosen.fromMs} span={chosen} />}
+    </>
+  );
+}
+
+function ClockTimes({ hoursEach }: { hoursEach: number }) {
+  const times = Array.from({ length: DAY_HOURS / MARK_HOURS }, (_, n) => n * MARK_HOURS);
+  return (
+    <div class="clock-times small dim" aria-hidden="true">
+      {times.map((hour) => (
+        <span key={hour} style={{ gridColumnStart: hour / hoursEach + 1 }}>
+          {String(hour).padStart(2, "0")}:00
+        </span>
+      ))}
+    </div>
+  );
+}
+
 /** The week in words, its busiest hour in the zone that is shown. */
 function weekWords({ firings, schedules, closed, busiest, left_out }: Forecast): string {
   const words = [`${countWords(firings, "due time")} of ${countWords(schedules, "schedule")}`];
   if (closed) words.push(`${closed.toLocaleString("en")} skipped by calendars`);
-  if (busiest[0]) words.push(`busiest: ${hourWords(busiest[0])}`);
+  if (busiest[0]) {
+    const fromMs = Date.parse(busiest[0].from);
+    words.push(`busiest: ${spanWords({ fromMs, toMs: fromMs + HOUR_MS })}`);
+  }
   return [words.join(" · "), ...left_out].join(". ");
 }
 
-/** What is due in an hour. */
-function InHour({ hour }: { hour: Hour }) {
-  const { from } = hour;
-  const to = new Date(Date.parse(from) + HOUR_MS).toISOString();
+type Span = Pick<Slot, "fromMs" | "toMs">;
+
+/** What is due in some hours. */
+function InSpan({ span }: { span: Span }) {
+  const [from, to] = [span.fromMs, span.toMs].map((ms) => new Date(ms).toISOString());
   const moments = useResource(
-    (signal) => ask("GET /schedules/moments", { query: { from, to, limit: LISTED }, signal }),
-    [hour.from],
+    (signal) =>
+      ask("GET /schedules/moments", { query: { from: from!, to: to!, limit: LISTED }, signal }),
+    [from],
   );
   return (
-    <section aria-label={hourWords(hour)} aria-live="polite">
-      <h3>{hourWords(hour)}</h3>
+    <section aria-label={spanWords(span)} aria-live="polite">
+      <h3>{spanWords(span)}</h3>
       <Loaded resource={moments} what="due times">
         {(found) => (
           <>
             {found.moments.length ? (
               <Entries moments={found.moments} />
             ) : (
-              <Empty why="Nothing is due in this hour." />
+              <Empty why="Nothing is due then." />
             )}
             <NotListed found={found} />
           </>
@@ -230,29 +282,23 @@ function InHour({ hour }: { hour: Hour }) {
   );
 }
 
-/** The hour in words: Mon 30 Nov, 02:00 to 03:00. */
-function hourWords({ from }: Hour): string {
+/** Some hours in words: Mon 30 Nov, 02:00 to 03:00. */
+function spanWords({ fromMs, toMs }: Span): string {
   const { clock } = taste.value;
-  const [start, end] = [new Date(from), new Date(Date.parse(from) + HOUR_MS)];
+  const [start, end] = [new Date(fromMs), new Date(toMs)];
   return `${dayWords(start, clock)}, ${timeWords(start, clock, SHORT)} to ${timeWords(end, clock, SHORT)}`;
 }
 
-function barOf(hour: Hour, onChoose: () => void): Bar {
-  const { clock } = taste.value;
-  const start = new Date(hour.from);
-  const time = timeWords(start, clock, SHORT);
+function barOf(slot: Slot, onChoose: () => void): Bar {
   const facts = [
-    countWords(hour.firings, "due time"),
-    countWords(hour.targets, "target"),
-    ...(hour.closed ? [`${hour.closed} skipped`] : []),
+    countWords(slot.due, "due time"),
+    countWords(slot.targets, "target"),
+    ...(slot.skipped ? [`${slot.skipped} skipped`] : []),
   ];
   return {
-    label: `${hourWords(hour)}: ${hour.firings + hour.closed ? facts.join(", ") : "nothing"}`,
-    parts: { running: hour.firings, paused: hour.closed },
-    // A mark each six hours: the day at midnight.
-    ...(/^(00|06|12|18):/.test(time) && {
-      mark: time.startsWith("00") ? dayWords(start, clock) : time,
-    }),
+    label: `${spanWords(slot)}: ${slot.due + slot.skipped ? facts.join(", ") : "nothing"}`,
+    parts: { running: slot.due, paused: slot.skipped },
+    place: slot.place,
     onChoose,
   };
 }

@@ -7,8 +7,8 @@ export interface Bar {
   label: string;
   /** Sizes by state, drawn from the bottom. */
   parts: Record<string, number>;
-  /** Stands below the bar: every few bars the hour or the day. */
-  mark?: string;
+  /** Its column, from 0, in a box with columns of its own. */
+  place?: number;
   href?: string;
   onChoose?: () => void;
 }
@@ -17,11 +17,13 @@ interface BarsProps {
   label: string;
   bars: readonly Bar[];
   height?: number;
+  /** The size of a bar as high as the box; without it, that of the highest of these. */
+  most?: number;
   /** The last bar is now. */
   past?: boolean;
 }
 
-export function Bars({ label, bars, height = 48, past = false }: BarsProps) {
+export function Bars({ label, bars, height = 48, most, past = false }: BarsProps) {
   const box = useRef<HTMLDivElement>(null);
   // Of the past the last column is the newest: if not all fit, it is the one that is shown.
   useEffect(() => {
@@ -38,41 +40,34 @@ export function Bars({ label, bars, height = 48, past = false }: BarsProps) {
     setAt(to);
     (box.current!.children[to] as HTMLElement).focus();
   };
-  const most = Math.max(1, ...bars.map((bar) => sum(bar.parts)));
+  const highest = most ?? Math.max(1, ...bars.map((bar) => sum(bar.parts)));
   return (
     <div
       ref={box}
-      class={bars.some((bar) => bar.mark) ? "bars marked" : "bars"}
+      class="bars"
       role="group"
       aria-label={label}
       style={{ "--bars-height": `${height}px` }}
       onKeyDown={onKeyDown}
     >
       {bars.map((bar, index) => {
-        const inside = (
-          <>
-            {Object.entries(bar.parts)
-              .filter(([, size]) => size > 0)
-              .map(([state, size]) => (
-                <i
-                  key={state}
-                  class={toneOf(state)}
-                  style={{ blockSize: `${Math.max(4, (size / most) * 100)}%` }}
-                />
-              ))}
-            {bar.mark && (
-              <span class="mark" aria-hidden="true">
-                {bar.mark}
-              </span>
-            )}
-          </>
-        );
+        const inside = Object.entries(bar.parts)
+          .filter(([, size]) => size > 0)
+          .map(([state, size]) => (
+            <i
+              key={state}
+              class={toneOf(state)}
+              style={{ blockSize: `${Math.max(4, (size / highest) * 100)}%` }}
+            />
+          ));
+        const style = bar.place === undefined ? {} : { gridColumnStart: bar.place + 1 };
         return bar.href ? (
           <a
             key={index}
             href={bar.href}
             title={bar.label}
             aria-label={bar.label}
+            style={style}
             tabIndex={index === stop ? 0 : -1}
           >
             {inside}
@@ -83,6 +78,7 @@ export function Bars({ label, bars, height = 48, past = false }: BarsProps) {
             type="button"
             title={bar.label}
             aria-label={bar.label}
+            style={style}
             tabIndex={index === stop ? 0 : -1}
             onClick={bar.onChoose}
           >
