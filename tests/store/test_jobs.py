@@ -141,8 +141,9 @@ async def test_a_taken_name_is_refused_with_the_name(database: Database) -> None
         (None, True, "new"),
         ("queued", False, "running"),
         ("completed", True, "completed"),
-        ("partial", True, "failed"),
-        ("timeout", True, "failed"),
+        ("failed", True, "failed"),
+        ("partial", True, "partial"),
+        ("timeout", True, "timeout"),
         ("cancelled", True, "cancelled"),
     ],
 )

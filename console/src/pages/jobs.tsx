@@ -21,7 +21,10 @@ const WORDS: readonly FilterWord[] = [
   {
     word: "status",
     parameter: "status",
-    values: ["running", "failed", "completed", "cancelled", "scheduled", "new", "draft"],
+    values: [
+      ...["running", "failed", "partial", "timeout", "completed", "cancelled"],
+      ...["scheduled", "new", "draft"],
+    ],
   },
   { word: "state", parameter: "state", values: ["active", "paused", "draft"] },
   { word: "tag", parameter: "tags", hint: "such as env=prod" },

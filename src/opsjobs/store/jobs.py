@@ -134,7 +134,7 @@ select j.id, j.uuid, j.state, j.version, j.created_at, j.updated_at, j.created_b
   case when j.state = 'archived' then 'deleted'
        when j.state = 'draft' then 'draft'
        when e.open then 'running'
-       when e.status in ('failed', 'partial', 'timeout') then 'failed'
+       when e.status in ('failed', 'partial', 'timeout') then e.status
        when j.state = 'active' and exists (select from job_schedules s where s.job_id = j.id
          and s.deleted_at is null and s.enabled
                     and s.next_due_at is not null) then 'scheduled'

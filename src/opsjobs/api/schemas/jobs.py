@@ -23,12 +23,25 @@ from opsjobs.model.policy import Policy
 from opsjobs.model.safety_verdict import SafetyVerdict
 from opsjobs.model.selection import SelectionDraft
 
+JobStatus = Literal[
+    "deleted",
+    "draft",
+    "running",
+    "failed",
+    "partial",
+    "timeout",
+    "scheduled",
+    "new",
+    "completed",
+    "cancelled",
+]
+
 
 class JobOut(StoredModel):
     """A job at its current version, with all defaults filled in."""
 
     version: int
-    status: str = Field(description="Status of its last execution: idle, running …")
+    status: JobStatus = Field(description="By its state, its last execution and its schedules")
     actions: list[Action]
     targets: SelectionDraft
     policy: Policy
