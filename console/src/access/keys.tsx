@@ -30,7 +30,7 @@ export function Keys() {
       name: "actions",
       label: "Actions",
       bare: true,
-      width: "100px",
+      width: "124px",
       cell: (key) => (
         <button
           type="button"
@@ -62,7 +62,7 @@ export function Keys() {
               rows={items}
               keyOf={(key) => String(key.id)}
               onMore={list.more}
-              width={760}
+              width={784}
             />
           ) : (
             <Empty why="There are no API keys yet. Programs log in with one." />

@@ -81,7 +81,7 @@ function columnsOf(view: ExecutionView, runs: Runs, nowMs: number): Column<numbe
     {
       name: "status",
       label: "State",
-      width: "minmax(130px, 1fr)",
+      width: "minmax(136px, 1fr)",
       sort: "status",
       cell: (row) => <Status state={state(row)} />,
     },

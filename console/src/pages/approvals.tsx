@@ -41,7 +41,7 @@ export default function Approvals() {
       columns={COLUMNS}
       keyOf={(approval) => String(approval.id)}
       pathOf={(approval) => `/approvals/${approval.id}`}
-      width={720}
+      width={800}
       empty={
         <Empty why="No approval has been requested yet. A job's policy requests one before it starts, and so does the safety check for a dangerous command." />
       }
@@ -81,7 +81,7 @@ const COLUMNS: readonly Column<Approval>[] = [
   {
     name: "status",
     label: "State",
-    width: "minmax(110px, 1fr)",
+    width: "minmax(124px, 1fr)",
     cell: (approval) => <Status state={approval.status} />,
   },
   {
@@ -106,7 +106,7 @@ const COLUMNS: readonly Column<Approval>[] = [
   {
     name: "until",
     label: "Expires",
-    width: "minmax(120px, 1fr)",
+    width: "minmax(176px, 1fr)",
     end: true,
     cell: (approval) =>
       approval.status === "pending" ? <Time at={approval.expires_at} /> : <Decided of={approval} />,

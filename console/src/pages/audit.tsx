@@ -56,7 +56,7 @@ export default function Audit() {
         columns={COLUMNS}
         keyOf={(row) => String(row.id)}
         onOpen={(row) => setQuery({ row: String(row.id) }, { replace: false })}
-        width={820}
+        width={860}
         empty={<Empty why="Nothing has been recorded yet." />}
       />
       {shown && <Row id={shown} />}
@@ -75,7 +75,7 @@ const COLUMNS: readonly Column<AuditEntry>[] = [
   {
     name: "action",
     label: "What",
-    width: "minmax(208px, 1fr)",
+    width: "minmax(248px, 1fr)",
     cell: (row) => <code>{row.action}</code>,
   },
   {

@@ -238,7 +238,7 @@ const COLUMNS: readonly Column<DeadLetter>[] = [
   {
     name: "late",
     label: "Late result",
-    width: "minmax(110px, 1fr)",
+    width: "minmax(136px, 1fr)",
     cell: (letter) =>
       letter.late_result ? (
         <Status state={letter.late_result.status} />

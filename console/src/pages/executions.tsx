@@ -69,7 +69,7 @@ export default function Executions() {
       columns={COLUMNS}
       keyOf={(execution) => String(execution.id)}
       pathOf={(execution) => `/executions/${execution.id}`}
-      width={860}
+      width={920}
       empty={
         <Empty why={`Nothing has been launched yet${inSight("executions:read")}.`}>
           {mayDo("jobs:execute") && <Link to="/launch">Launch something</Link>}
@@ -83,7 +83,7 @@ const COLUMNS: readonly Column<Execution>[] = [
   {
     name: "name",
     label: "Execution",
-    width: "minmax(160px, 2fr)",
+    width: "minmax(160px, 3fr)",
     sort: "id",
     cell: (execution) => (
       <Link to={`/executions/${execution.id}`}>
@@ -96,7 +96,7 @@ const COLUMNS: readonly Column<Execution>[] = [
   {
     name: "status",
     label: "State",
-    width: "minmax(150px, 1fr)",
+    width: "minmax(180px, 1fr)",
     cell: (execution) => <Status state={execution.status} />,
   },
   {
@@ -132,7 +132,7 @@ const COLUMNS: readonly Column<Execution>[] = [
   {
     name: "took",
     label: "Took",
-    width: "96px",
+    width: "112px",
     end: true,
     cell: (execution) => <Took of={execution} />,
   },
@@ -161,13 +161,19 @@ function Reason({ execution }: { execution: Execution }) {
   const { waiting_on, error, reason } = execution;
   if (waiting_on) {
     return (
-      <span class="tone hold">
+      <span class="tone hold" title={waiting_on.reason ?? ""}>
         <Text of={waiting_on.reason ?? wordsOf(waiting_on.kind)} />
       </span>
     );
   }
   const words = error ?? reason;
-  return words ? <Text of={words} /> : <None />;
+  return words ? (
+    <span title={words}>
+      <Text of={words} />
+    </span>
+  ) : (
+    <None />
+  );
 }
 
 /** What ended in each hour of the last day; a bar filters by its hour. */

@@ -60,7 +60,7 @@ export default function Jobs() {
       columns={mayDo("jobs:execute") ? [...COLUMNS, LAUNCH] : COLUMNS}
       keyOf={(job) => String(job.id)}
       pathOf={(job) => `/jobs/${job.id}`}
-      width={860}
+      width={900}
       empty={
         <Empty why={`There is no job yet${inSight("jobs:read")}.`}>
           {mayDo("jobs:create") && (
@@ -98,7 +98,7 @@ const COLUMNS: readonly Column<ListedJob>[] = [
   {
     name: "status",
     label: "State",
-    width: "minmax(110px, 1fr)",
+    width: "minmax(124px, 1fr)",
     cell: (job) => <Status state={job.state === "paused" ? "paused" : job.status} />,
   },
   {
@@ -127,7 +127,7 @@ const LAUNCH: Column<ListedJob> = {
   name: "launch",
   label: "Actions",
   bare: true,
-  width: "96px",
+  width: "124px",
   cell: (job) =>
     job.state === "active" && mayDo("jobs:execute", labelsOf(job)) ? (
       <Link to={`/jobs/${job.id}/launch`} class="button small" aria-label={`Launch ${job.name}`}>

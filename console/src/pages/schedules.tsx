@@ -45,7 +45,7 @@ export default function Schedules() {
       columns={COLUMNS}
       keyOf={(schedule) => String(schedule.id)}
       pathOf={(schedule) => `/schedules/${schedule.id}`}
-      width={900}
+      width={940}
       empty={
         <Empty why={`There is no schedule yet${inSight("schedules:read")}.`}>
           {mayDo("schedules:manage") && (
@@ -118,13 +118,13 @@ const COLUMNS: readonly Column<Schedule>[] = [
   {
     name: "words",
     label: "When",
-    width: "minmax(180px, 2fr)",
+    width: "minmax(180px, 3fr)",
     cell: (schedule) => <Text of={schedule.words} />,
   },
   {
     name: "next",
     label: "Next",
-    width: "minmax(130px, 1fr)",
+    width: "minmax(176px, 1fr)",
     sort: "next_due_at",
     cell: (schedule) =>
       schedule.enabled ? <Time at={schedule.next_due_at} /> : <Status state="paused" />,

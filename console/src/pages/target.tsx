@@ -112,7 +112,7 @@ const COLUMNS: readonly Column<TargetPastRun>[] = [
   {
     name: "status",
     label: "State",
-    width: "minmax(120px, 1fr)",
+    width: "minmax(136px, 1fr)",
     cell: (run) => <Status state={run.status} />,
   },
   {

@@ -194,7 +194,7 @@ const COLUMNS: readonly Column<ShownTarget>[] = [
   {
     name: "labels",
     label: "Labels",
-    width: "minmax(140px, 2fr)",
+    width: "minmax(140px, 3fr)",
     cell: (target) => (
       <Text
         of={Object.entries(target.labels)

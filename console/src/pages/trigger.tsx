@@ -213,7 +213,7 @@ const COLUMNS: readonly Column<TriggerCall>[] = [
   {
     name: "outcome",
     label: "Outcome",
-    width: "minmax(110px, 1fr)",
+    width: "minmax(124px, 1fr)",
     cell: (call) => <Status state={STATES[call.outcome] ?? call.outcome} label={call.outcome} />,
   },
   {

@@ -243,7 +243,7 @@ function columnsOf(again: DeliveriesProps["again"]): readonly Column<Delivery>[]
     {
       name: "status",
       label: "State",
-      width: "minmax(110px, 1fr)",
+      width: "minmax(124px, 1fr)",
       cell: (delivery) => <Status state={delivery.status} />,
     },
     {
