@@ -17,6 +17,7 @@ from opsjobs.remote.winrm.connect import WinrmConnector
 from opsjobs.remote.winrm.pool import WinrmPool
 from opsjobs.standalone.lab.wsman import spool_stand_in
 from opsjobs.standalone.lab.wsman.service import LabQuotas
+from opsjobs.standalone.lab.wsman.stand_in_command import IMPORT_FOLDER
 
 
 def wide(host: WindowsHost, slots: int, *, insist: bool = False) -> Endpoint:
@@ -71,17 +72,16 @@ async def runs(quotas: LabQuotas | None = None, *, slots: int = 10) -> AsyncIter
 
 def break_spool(on: Runs, fault: str) -> None:
     """Let the stand-in for PowerShell perform the spool with this change."""
-    folder = on.host.folder / "changed"
-    folder.mkdir()
-    own = Path(spool_stand_in.__file__).parent
-    shutil.copy(own / "powershell_stand_in.py", folder)
-    text = (own / "spool_stand_in.py").read_text()
-    begin = 'if __name__ == "__main__":'
-    assert text.count(begin) == 1
-    (folder / "spool_stand_in.py").write_text(text.replace(begin, f"{fault}\n\n{begin}"))
+    changed = on.host.folder / "changed"
+    package = changed / Path(spool_stand_in.__file__).parent.relative_to(IMPORT_FOLDER)
+    package.mkdir(parents=True)
+    for file in Path(spool_stand_in.__file__).parent.glob("*stand_in*.py"):
+        shutil.copy(file, package)
+    with (package / "spool_stand_in.py").open("a") as file:
+        file.write(f"\n\n{fault}\n")
     program = on.host.folder / "programs" / "powershell.exe"
-    changed = program.read_text().replace(str(own), str(folder))
-    assert str(folder) in changed
+    text = program.read_text()
+    assert IMPORT_FOLDER in text
     program.unlink()
-    program.write_text(changed)
+    program.write_text(text.replace(IMPORT_FOLDER, str(changed)))
     program.chmod(0o755)

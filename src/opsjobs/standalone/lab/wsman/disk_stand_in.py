@@ -128,7 +128,3 @@ def main() -> None:
         view = memoryview(_LENGTHS.pack(len(head), len(more)) + head + more)
         while view:
             view = view[os.write(1, view) :]
-
-
-if __name__ == "__main__":
-    main()

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sys
 import uuid
 from collections import deque
-from pathlib import Path
 from typing import Any
 
 import psrpcore
@@ -21,10 +19,10 @@ from psrpcore.types import (
 )
 
 from opsjobs.standalone.lab.wsman.commands import LabShell
+from opsjobs.standalone.lab.wsman.stand_in_command import make_command
 
 FRAGMENT_BYTES = 32 * 1024
 FRAGMENT_HEADER_BYTES = 21
-POWERSHELL = Path(__file__).with_name("powershell_stand_in.py")
 
 
 class LabStream:
@@ -97,7 +95,7 @@ class LabPipeline(LabStream):
             for command in metadata.commands
         ]
         self._process = await asyncio.create_subprocess_exec(
-            sys.executable, "-I", "-S", str(POWERSHELL), "records",
+            *make_command("powershell_stand_in", "records"),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             env=dict(self._pool.environment),

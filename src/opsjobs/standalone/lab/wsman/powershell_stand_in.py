@@ -3,7 +3,8 @@
 It is not PowerShell. It performs the helper scripts of opsjobs, which it knows by their first line,
 and understands a few statements: Write-Output, Write-Host, Write-Error, [Console]::Out.Write and
 Error.WriteLine, [Console]::In.ReadToEnd(), assignments, $env:NAME, $args[0], Start-Sleep, throw and
-exit. Anything else ends it with a message. It imports nothing but the standard library.
+exit. Anything else ends it with a message. It imports nothing but the standard library and the
+other stand-ins.
 """
 
 from __future__ import annotations
@@ -21,6 +22,9 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+
+from opsjobs.standalone.lab.wsman import spool_stand_in
+from opsjobs.standalone.lab.wsman.stand_in_command import make_command
 
 _BOOTSTRAP = "$ProgressPreference='SilentlyContinue'\n$i=[Console]::OpenStandardInput()"
 _HELPER = re.compile(r"# opsjobs-helper (\w+) (\d+)")
@@ -343,21 +347,14 @@ def _keep_runs(given: Any) -> int:
             file = Path(os.environ["HOME"], ".opsjobs", "runs", given["key"], given["file"])
             arguments += f'"{file}"'
         given["argv"] = argv and [*argv, *_split(arguments + given["after"])]
-    parameters = os.memfd_create("parameters", flags=0)
-    with os.fdopen(parameters, "w", closefd=False) as written:
-        json.dump(given, written)
-    program = str(Path(__file__).with_name("spool_stand_in.py"))
-    os.execv(  # noqa: S606  this stand-in runs what it is sent
-        sys.executable, [sys.executable, "-I", "-S", program, "perform", str(parameters)]
-    )
+    spool_stand_in.perform(given)
+    return 0
 
 
 def _serve_files(_given: Any) -> int:
     """Go on as the helper that serves files; what follows on the input is for it."""
-    program = str(Path(__file__).with_name("disk_stand_in.py"))
-    os.execv(  # noqa: S606  this stand-in runs what it is sent
-        sys.executable, [sys.executable, "-I", "-S", program]
-    )
+    command = make_command("disk_stand_in")
+    os.execv(command[0], command)  # noqa: S606  this stand-in runs what it is sent
 
 
 def _place(given: Any) -> Path:
@@ -372,7 +369,7 @@ def _report(given: Any, words: str, code: int) -> int:
 def _find_program(name: str) -> list[str] | None:
     plain = name.removesuffix(".exe")
     if plain in ("cmd", "powershell"):
-        return [sys.executable, "-I", "-S", __file__, plain]
+        return make_command("powershell_stand_in", plain)
     found = shutil.which(plain)
     return [found] if found is not None else None
 
@@ -450,7 +447,3 @@ def main() -> int:
     except NotUnderstood as statement:
         _put(2, f"this stand-in is not PowerShell, and does not understand: {statement}\r\n")
         return 1
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -8,9 +8,9 @@ import binascii
 import contextlib
 import os
 import re
+import shlex
 import socket
 import ssl
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,12 +34,12 @@ from opsjobs.remote.winrm.sealing import (
 from opsjobs.standalone.lab.wsman import envelopes
 from opsjobs.standalone.lab.wsman.envelopes import LabRequest, WsmanRefusal
 from opsjobs.standalone.lab.wsman.service import LabQuotas, LabService
+from opsjobs.standalone.lab.wsman.stand_in_command import make_command
 
 SOAP = "application/soap+xml;charset=UTF-8"
 IDLE_SECONDS = 120.0
 BODY_BYTES_MAX = 4 << 20
 _EXIT_CODE = re.compile(rb"<rsp:ExitCode>[^<]*</rsp:ExitCode>")
-POWERSHELL = Path(__file__).with_name("powershell_stand_in.py")
 
 
 @dataclass(slots=True)
@@ -177,9 +177,8 @@ def _make_programs(folder: Path) -> Path:
     programs.mkdir(parents=True, exist_ok=True)
     for name in ("powershell", "powershell.exe", "cmd", "cmd.exe"):
         file = programs / name
-        file.write_text(
-            f'#!/bin/sh\nexec {sys.executable} -I -S {POWERSHELL} {name.partition(".")[0]} "$@"\n'
-        )
+        command = make_command("powershell_stand_in", name.partition(".")[0])
+        file.write_text(f'#!/bin/sh\nexec {shlex.join(command)} "$@"\n')
         file.chmod(0o755)
     return programs
 

@@ -3,7 +3,7 @@
 The same operations, files and responses as in PowerShell; the beginning of its input was read
 already. In place of WMI it starts the keeper as a process in a session of its own, and in place of
 LastBootUpTime it has the boot time of Linux, or the one that the stand-in host gives it. It imports
-nothing but the standard library.
+nothing but the standard library and the other stand-ins.
 
 Faults to play, as variables of the host: OPSJOBS_LAB_UNREADABLE names files of a run that cannot be
 read, OPSJOBS_LAB_FORBIDDEN is set if no process may be looked at or ended, OPSJOBS_LAB_BOOT is the
@@ -28,6 +28,8 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO
 from uuid import uuid4
+
+from opsjobs.standalone.lab.wsman.stand_in_command import make_command
 
 _PLACE = re.compile(r"opsjobs-[0-9a-f]{32}")
 _BOOT = re.compile(r"(\d+) (\d+) (\S+) *")
@@ -137,7 +139,7 @@ class LabSpool:
 
     def _start_keeper(self, folder: Path) -> None:
         subprocess.Popen(  # noqa: S603  this stand-in runs what it is sent
-            [sys.executable, "-I", "-S", __file__, "keep", str(folder)],
+            make_command("spool_stand_in", str(folder)),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -690,10 +692,6 @@ def _set_end(folder: Path, words: str, *, tries: int = 600) -> None:
         return
 
 
-if __name__ == "__main__":
-    if sys.argv[1] == "keep":
-        keep(Path(sys.argv[2]))
-    else:
-        with os.fdopen(int(sys.argv[2])) as parameters:
-            parameters.seek(0)
-            perform(json.load(parameters))
+def main() -> None:
+    """Keep the run whose folder is the argument."""
+    keep(Path(sys.argv[1]))
