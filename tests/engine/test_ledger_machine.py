@@ -397,11 +397,17 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @rule(which=some.integers(0, 9))
     def a_run_that_kills_whoever_has_it(self, which: int) -> None:
-        """What usually takes very many steps: every heir dies, without a word."""
+        """What usually takes very many steps: every heir dies, without a word.
+
+        The oldest orphan goes to every heir. If its owner stopped in order, the first heir's death
+        is the first one that counts.
+        """
         if not self.may_die or self.poisoned:
             return
         dying = self.one_of(self.may_die, which)
-        for _ in range(CLAIMS_MAX + 1):
+        for _ in range(CLAIMS_MAX + 2):
+            if self.poisoned:
+                break
             self.dies(dying)
             dying = self.workers[-1]
             self.inherit(dying, 100)
