@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import inspect
 import os
 import signal
@@ -57,6 +58,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """One of several processes begins with what takes longest; alone, with what stands first."""
     if hasattr(config, "workerinput"):
         items.sort(key=xdist_scheduling.turn)
+
+
+def pytest_collection_finish() -> None:
+    """What was collected stays until the end: no garbage collection needs to look at it again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(wrapper=True)

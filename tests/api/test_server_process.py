@@ -62,7 +62,7 @@ def until_it_answers(process: subprocess.Popen[bytes], http: httpx2.Client, log:
             if http.get("/jobs").status_code == 200:
                 return
         except httpx2.ConnectError:
-            pass
+            time.sleep(0.05)
     raise AssertionError(f"no answer within {START_SECONDS} s: {log.read_text()}")
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -17,6 +18,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
+from kit.command_server import run_command
 from opsjobs.cli.client import Client
 from opsjobs.cli.demo import bare
 from opsjobs.cli.endpoint import find_endpoint
@@ -37,11 +39,15 @@ def folder() -> Iterator[Path]:
 
 @contextmanager
 def started(folder: Path, *arguments: str, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
+    """The command as a user's shell starts it."""
     pipe = subprocess.PIPE
     command = [sys.executable, "-m", "opsjobs", *arguments]
-    set_here = {**bare(os.environ), "OPSJOBS_DATA_DIR": str(folder), **environment}
     with subprocess.Popen(
-        command, env=set_here, stdout=pipe, stderr=pipe, stdin=subprocess.DEVNULL
+        command,
+        env=settings_of(folder, environment),
+        stdout=pipe,
+        stderr=pipe,
+        stdin=subprocess.DEVNULL,
     ) as process:
         try:
             yield process
@@ -49,10 +55,13 @@ def started(folder: Path, *arguments: str, **environment: str) -> Iterator[subpr
             process.kill()
 
 
+def settings_of(folder: Path, more: Mapping[str, str]) -> dict[str, str]:
+    return {**bare(os.environ), "OPSJOBS_DATA_DIR": str(folder), **more}
+
+
 def opsjobs(folder: Path, *arguments: str, **environment: str) -> tuple[int, bytes, str]:
-    with started(folder, *arguments, **environment) as process:
-        out, err = process.communicate(timeout=90)
-        return process.returncode, out, err.decode()
+    done = run_command(arguments, settings_of(folder, environment), seconds=90)
+    return done.returncode, done.stdout, done.stderr.decode()
 
 
 @cache
@@ -62,7 +71,9 @@ def names(folder: Path) -> list[str]:
 
 
 def test_a_command_runs_on_all_machines_live(folder: Path) -> None:
-    code, out, err = opsjobs(folder, "run", "echo out; echo careful >&2", "-l", "lab=true")
+    with started(folder, "run", "echo out; echo careful >&2", "-l", "lab=true") as process:
+        out, said = process.communicate(timeout=90)
+    code, err = process.returncode, said.decode()
     assert code == 0, err
     assert sorted(out.decode().splitlines()) == sorted(f"{name} | out" for name in names(folder))
     assert sum(line.endswith(" | careful") for line in err.splitlines()) == LAB
@@ -544,3 +555,55 @@ def test_status_and_stats_show_versions_and_what_ended(folder: Path) -> None:
     stats = json.loads(opsjobs(folder, "stats", "-o", "json")[1])
     assert [period["period"] for period in stats["periods"]] == ["hour", "day", "week"]
     assert stats["periods"][0]["runs"]["by_status"]["succeeded"] >= LAB
+
+
+def test_a_folder_is_uploaded_transferred_and_its_artifacts_saved(
+    folder: Path, tmp_path: Path
+) -> None:
+    site, data = tmp_path / "site", random.Random(3).randbytes(700_000)
+    (site / "conf.d").mkdir(parents=True)
+    (site / "conf.d" / "ü 1.conf").write_bytes(data)
+    (site / "run.sh").write_bytes(b"#!/bin/sh\n")
+    (site / "run.sh").chmod(0o755)
+    code, out, err = opsjobs(folder, "files", "upload", str(site))
+    assert code == 0, err
+    source, machine = out.decode().strip(), names(folder)[0]
+    assert "site.tar" in opsjobs(folder, "files", "show", source)[1].decode()
+    put = {
+        "key": "put",
+        "direction": "upload",
+        "source": source,
+        "destination": "site",
+        "unpack": True,
+    }
+    get = {"key": "get", "direction": "download", "source": "site"}
+    actions = [{"type": "file_transfer", **action} for action in (put, get)]
+    with Client(find_endpoint(ClientSettings(), folder)) as client:
+        execution = client.post("/run", {"actions": actions, "targets": {"ids": [machine]}})["id"]
+    code, out, err = opsjobs(folder, "executions", "follow", str(execution))
+    assert code == 0, err + out.decode()
+    assert "site/run.sh" in opsjobs(folder, "executions", "artifacts", str(execution))[1].decode()
+    code, _, err = opsjobs(
+        folder, "executions", "artifacts", str(execution), "--to", str(tmp_path / "got")
+    )
+    assert code == 0, err
+    got = tmp_path / "got" / machine / "site"
+    assert (got / "conf.d" / "ü 1.conf").read_bytes() == data
+    assert (got / "run.sh").read_bytes() == b"#!/bin/sh\n"
+    assert opsjobs(folder, "files", "rm", source)[0] == 0
+    assert opsjobs(folder, "files", "show", source)[0] == 4
+
+
+def test_a_downloaded_file_is_unchanged_and_overwrites_nothing(
+    folder: Path, tmp_path: Path
+) -> None:
+    data, path = random.Random(4).randbytes(300_000), tmp_path / "a.bin"
+    path.write_bytes(data)
+    source = opsjobs(folder, "files", "upload", str(path), "--name", "b.bin")[1].decode().strip()
+    assert opsjobs(folder, "files", "download", source, "--to", "-")[1] == data
+    code, _, err = opsjobs(folder, "files", "download", source, "--to", str(path))
+    assert (code, "exists already" in err) == (6, True)
+    assert opsjobs(folder, "files", "download", source, "--to", str(tmp_path / "c.bin"))[0] == 0
+    assert (tmp_path / "c.bin").read_bytes() == data
+    assert "b.bin" in opsjobs(folder, "files", "list")[1].decode()
+    assert opsjobs(folder, "files", "upload", str(tmp_path / "none"))[0] == 2
