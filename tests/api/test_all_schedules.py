@@ -8,6 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 from api.kit import Desk, desk, job, problem
+from opsjobs.engine.firing.forecast import Forecasts
 from opsjobs.engine.firing.upcoming_moments import MomentList
 from opsjobs.store.scheduling.calendars import Calendars
 from opsjobs.store.scheduling.schedule_overview import ScheduleOverview
@@ -165,18 +166,27 @@ async def test_schedules_out_of_sight_are_left_out(database: Database) -> None:
 
 
 async def test_a_request_waits_for_its_turn_for_a_bounded_time(database: Database) -> None:
-    overview = ScheduleOverview(database, CompiledSchedules())
+    overview, calendars = ScheduleOverview(database, CompiledSchedules()), Calendars(database)
+    paths = ("/schedules/moments", "/schedules/forecast")
     async with desk(database) as ada, asyncio.TaskGroup() as group:
-        ada.services.moment_list = MomentList(overview, Calendars(database), wait_seconds=0.05)
+        ada.services.moment_list = MomentList(overview, calendars, wait_seconds=0.05)
+        ada.services.forecasts = Forecasts(overview, calendars, wait_seconds=0.05)
+        key = {"name": "ben", "role": "viewer", "scope": "env=dev"}
+        token = (await ada.http.post("/api-keys", json=key)).json()["token"]
+        ben = {"Authorization": f"Bearer {token}"}
         async with database.transaction() as connection:
             await connection.execute("lock table job_schedules in access exclusive mode")
-            first = group.create_task(ada.http.get("/schedules/moments"))
-            while not await database.fetch(
-                "select 1 from pg_stat_activity where wait_event_type = 'Lock'"
-            ):
+            first = [group.create_task(ada.http.get(path)) for path in paths]
+            waiting = (
+                "select 1 from pg_stat_activity where wait_event_type = 'Lock' "
+                "and datname = current_database()"
+            )
+            while len(await database.fetch(waiting)) < len(paths):
                 await asyncio.sleep(0.01)
-            busy = await ada.http.get("/schedules/moments")
-            problem(busy, 429, "too_many_forecasts")
-            assert busy.headers["Retry-After"] == "5"
-        assert (await first).status_code == 200
-        assert (await ada.http.get("/schedules/moments")).status_code == 200
+            for path in paths:
+                busy = await ada.http.get(path, headers=ben)
+                problem(busy, 429, "too_many_forecasts")
+                assert busy.headers["Retry-After"] == "5"
+        assert [(await each).status_code for each in first] == [200, 200]
+        for path in paths:
+            assert (await ada.http.get(path, headers=ben)).status_code == 200

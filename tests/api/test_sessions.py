@@ -190,6 +190,19 @@ async def test_a_session_ends_after_its_age_and_when_it_is_idle(database: Databa
         problem(await ben.get("/auth/me"), 401, "session_ended")
 
 
+async def test_a_session_in_use_lasts_however_short_the_idle_time_is(database: Database) -> None:
+    async with (
+        desk(database, identity=IdentitySettings(login_idle=60.0)) as ada,
+        browser(ada) as ben,
+    ):
+        await log_in(ada, ben)
+        for _ in range(9):
+            await expire(database, "last_used_at", 8)
+            assert (await ben.get("/auth/me")).status_code == 200
+        await expire(database, "last_used_at", 61)
+        problem(await ben.get("/auth/me"), 401, "session_ended")
+
+
 async def test_a_page_that_nobody_uses_keeps_no_session_from_ending(database: Database) -> None:
     identity = IdentitySettings(login_idle=600.0)
     alone = {"Opsjobs-Unattended": "true"}

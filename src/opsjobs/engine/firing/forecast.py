@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 
 from opsjobs.model.access import Reach
 from opsjobs.model.calendar import Calendar, Closed, Closures
+from opsjobs.model.errors import TooMany
 from opsjobs.model.forecast import Collision, Week
 from opsjobs.model.schedule.draft import JITTER_SECONDS_MAX
 from opsjobs.store.scheduling.calendars import Calendars
@@ -19,6 +21,8 @@ from opsjobs.store.scheduling.schedule_overview import ScheduleOverview, Upcomin
 
 PORTION = 100
 SECONDS_MAX = 10.0
+WAIT_SECONDS = 5.0
+"""Time for which a request waits for its turn."""
 MOMENTS_MAX = 500_000
 MOMENTS_OF_ONE_MAX = 10_080
 """One a minute for a week: the limit for one schedule."""
@@ -26,6 +30,32 @@ EARLIER_MAX = 2_000
 """Due times before the period that are looked at, because jitter may carry them into it."""
 _JITTER_MAX = timedelta(seconds=JITTER_SECONDS_MAX)
 _TICK = timedelta(microseconds=1)
+
+
+class ForecastTurn:
+    """Let one request at a time work through all schedules; others wait for a bounded time."""
+
+    def __init__(self, wait_seconds: float = WAIT_SECONDS) -> None:
+        self._wait_seconds = wait_seconds
+        self._lock = asyncio.Lock()
+
+    @asynccontextmanager
+    async def take(self) -> AsyncIterator[None]:
+        """Take the turn for the block. Raises TooMany if none comes in time."""
+        try:
+            async with asyncio.timeout(self._wait_seconds):
+                await self._lock.acquire()
+        except TimeoutError:
+            raise TooMany(
+                "too_many_forecasts",
+                "This process works out the due times of all schedules for other requests. "
+                "Ask again in some seconds.",
+                retry_after_seconds=int(WAIT_SECONDS),
+            ) from None
+        try:
+            yield
+        finally:
+            self._lock.release()
 
 
 class Forecasts:
@@ -42,28 +72,35 @@ class Forecasts:
         *,
         seconds_at_most: float = SECONDS_MAX,
         moments_at_most: int = MOMENTS_MAX,
+        wait_seconds: float = WAIT_SECONDS,
     ) -> None:
         self._overview = overview
         self._calendars = calendars
         self._seconds_at_most = seconds_at_most
         self._moments_at_most = moments_at_most
         self._counting: dict[Reach | None, asyncio.Task[Week]] = {}
-        self._turn = asyncio.Lock()
+        self._turn = ForecastTurn(wait_seconds)
 
     async def week(self, reach: Reach | None = None) -> Week:
         """Return the week of the schedules within reach (None: of all), from this hour on.
 
         Due times and schedules beyond the limits are left out; the week reports what was left out.
+        Raises TooMany if no turn comes within 5 seconds.
         """
         counting = self._counting.get(reach)
         if counting is None:
             counting = self._counting[reach] = asyncio.create_task(self._in_turn(reach))
-            counting.add_done_callback(lambda _: self._counting.pop(reach))
+            counting.add_done_callback(lambda done: self._forget(reach, done))
         # Shielded: the first caller may disconnect while others still wait for the result.
         return await asyncio.shield(counting)
 
+    def _forget(self, reach: Reach | None, done: asyncio.Task[Week]) -> None:
+        del self._counting[reach]
+        if not done.cancelled():
+            done.exception()  # read here: all callers may have disconnected
+
     async def _in_turn(self, reach: Reach | None) -> Week:
-        async with self._turn:
+        async with self._turn.take():
             return await self._count(reach)
 
     async def _count(self, reach: Reach | None) -> Week:

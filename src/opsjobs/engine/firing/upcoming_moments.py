@@ -9,19 +9,21 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from opsjobs.engine.firing.forecast import ClosureLookup, find_due_times
+from opsjobs.engine.firing.forecast import (
+    SECONDS_MAX,
+    WAIT_SECONDS,
+    ClosureLookup,
+    ForecastTurn,
+    find_due_times,
+)
 from opsjobs.model.access import Reach
 from opsjobs.model.calendar import Calendar, Closed
-from opsjobs.model.errors import TooMany
 from opsjobs.model.execution import moment
 from opsjobs.model.time_zones import local
 from opsjobs.store.scheduling.calendars import Calendars
 from opsjobs.store.scheduling.schedule_overview import ScheduleOverview, UpcomingSchedule
 
 PORTION = 20
-SECONDS_MAX = 10.0
-WAIT_SECONDS = 5.0
-"""Time for which a request waits for its turn."""
 PERIOD_MAX = timedelta(days=31)
 
 
@@ -74,8 +76,7 @@ class MomentList:
         self._overview = overview
         self._calendars = calendars
         self._seconds_at_most = seconds_at_most
-        self._wait_seconds = wait_seconds
-        self._turn = asyncio.Lock()
+        self._turn = ForecastTurn(wait_seconds)
 
     async def list(
         self, since: datetime, until: datetime, limit: int, reach: Reach | None = None
@@ -87,23 +88,8 @@ class MomentList:
         number of schedules. It ends after 10 seconds. Raises TooMany if no turn comes within 5
         seconds.
         """
-        await self._wait_for_turn()
-        try:
+        async with self._turn.take():
             return await self._collect(since, until, limit, reach)
-        finally:
-            self._turn.release()
-
-    async def _wait_for_turn(self) -> None:
-        try:
-            async with asyncio.timeout(self._wait_seconds):
-                await self._turn.acquire()
-        except TimeoutError:
-            raise TooMany(
-                "too_many_forecasts",
-                "This process lists the due times of all schedules for other requests. "
-                "Ask again in some seconds.",
-                retry_after_seconds=int(WAIT_SECONDS),
-            ) from None
 
     async def _collect(
         self, since: datetime, until: datetime, limit: int, reach: Reach | None

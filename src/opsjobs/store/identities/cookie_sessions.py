@@ -39,7 +39,8 @@ CODE_CHARACTERS_MAX = 200
 AGENT_CHARACTERS_MAX = 200
 OIDC = "oidc"
 """The proof of a login at the OpenID Connect provider, in the audit log."""
-USE_NOTED_EVERY_SECONDS = 60
+USE_NOTED_EVERY_SECONDS = 60.0
+"""A use is noted once in this time, or in a tenth of the idle time if that is shorter."""
 
 _USER = "select id, name, name as person from users where name = %s and disabled_at is null"
 _USER_BY_ID = """
@@ -235,6 +236,7 @@ class CookieSessions:
         self._key_principal = key_principal
         self.kept_seconds = kept_seconds
         self.idle_seconds = idle_seconds
+        self._noted_seconds = min(USE_NOTED_EVERY_SECONDS, idle_seconds / 10)
         self._issuer = issuer
         self.external_seconds = min(kept_seconds, external_seconds or kept_seconds)
 
@@ -289,7 +291,7 @@ class CookieSessions:
             raise _ended()
         values = {
             "cookie": digest(cookie),
-            "noted": USE_NOTED_EVERY_SECONDS,
+            "noted": self._noted_seconds,
             "idle": self.idle_seconds,
             "confirmed": CONFIRMED_SECONDS,
             "issuer": self._issuer,
@@ -302,7 +304,7 @@ class CookieSessions:
         if principal is None:
             raise _ended()
         if used and row["unnoted"]:
-            # One write per minute and session, not per request.
+            # One write per minute and session at the most, not per request.
             await self._database.fetch(_USED, [row["id"]])
         facts = {name: row[name] for name in _FACTS}
         return CookieSession(principal=principal, external=external, **facts)
