@@ -21,6 +21,8 @@ _SET = re.compile(
     r"""|[&(][ \t]*+set[ \t]++(?!/)"?(\w+)=([^"\r\n&|]*)"?"""
 )
 _FOR = re.compile(r"(?i)\bfor\s+(?:(/\w)\s+)?%%?(\w)\s+in\s*\(([^()]*)\)")
+# Its parentheses are around a condition, not around a block: `wmic process where (name="x")`.
+_QUERY = re.compile(r"(?i)\s*@?wmic(?:\.exe)?\s")
 _ITEMS_MAX = 16
 _TOKEN = re.compile(r'"((?:[^"])*)"|([^\s"]+)')
 _SKIPS = frozenset(
@@ -90,6 +92,8 @@ def _commands(text: str) -> Iterator[tuple[str, bool]]:
             elif letter == '"':
                 quoted = not quoted
                 piece += letter
+            elif letter in "()" and _QUERY.match(piece):
+                piece += " "
             elif letter in "&|()" and not quoted and not (letter == "&" and piece.endswith(">")):
                 if piece.strip():
                     yield piece.strip(), piped

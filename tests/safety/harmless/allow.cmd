@@ -46,3 +46,6 @@ for %%f in (*.log) do @echo %%f
 if not exist D:\app mkdir D:\app
 xcopy /e /y config D:\app\config
 forfiles /p D:\logs /m *.log /d -30 /c "cmd /c del @path"
+wmic process where name="w3wp.exe" get processid,commandline
+sc qc WinRM
+sc config sshd start= delayed-auto

@@ -11,7 +11,9 @@ ALIASES = {
     "irm": "invoke-restmethod",
     "icm": "invoke-command",
     **dict.fromkeys(("saps", "start"), "start-process"),
+    **dict.fromkeys(("gps", "ps"), "get-process"),
     **dict.fromkeys(("spps", "kill"), "stop-process"),
+    "gsv": "get-service",
     "spsv": "stop-service",
     **dict.fromkeys(("mv", "mi", "move"), "move-item"),
     **dict.fromkeys(("cp", "cpi", "copy"), "copy-item"),
@@ -29,6 +31,7 @@ ALIASES = {
     "sp": "set-itemproperty",
     **dict.fromkeys(("gwmi", "gcim"), "get-wmiobject"),
     "rwmi": "remove-wmiobject",
+    "rcim": "remove-ciminstance",
     "iwmi": "invoke-wmimethod",
     "icim": "invoke-cimmethod",
     "nal": "new-alias",
@@ -38,6 +41,8 @@ ALIASES = {
     "cli": "clear-item",
     "cls": "clear-host",
 }
+PROGRAMS = frozenset({"sc.exe"})
+"""Programs whose names are aliases of something else without their ending."""
 FETCHES = (
     "invoke-webrequest",
     "invoke-restmethod",

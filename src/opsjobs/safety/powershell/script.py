@@ -15,8 +15,9 @@ from tree_sitter import Node
 
 from opsjobs.safety.command_dispatch import run
 from opsjobs.safety.paths import is_unknown
-from opsjobs.safety.powershell.names import ALIASES, FETCHES
+from opsjobs.safety.powershell.names import ALIASES, FETCHES, PROGRAMS
 from opsjobs.safety.powershell.scopes import name_of
+from opsjobs.safety.powershell.subjects import Subjects
 from opsjobs.safety.powershell.values import PowerShellValues
 from opsjobs.safety.symbolic_words import MAYBE_EMPTY, SOMETHING, as_source, cleared, is_known
 from opsjobs.safety.trace import Io, SourcePosition, Trace
@@ -47,6 +48,13 @@ _SAVES = {
     "start-bitstransfer": "-destination",
 }
 _SAVES_MIN = 1
+# Methods that end processes and services, and the commands that do the same.
+_ENDS = {
+    **dict.fromkeys(("kill", "terminate"), ("stop-process", "-Force")),
+    **dict.fromkeys(("stop", "stopservice"), ("stop-service",)),
+}
+_TAKES_SUBJECTS = frozenset({"stop-process", "stop-service", "taskkill"})
+_CALLS_METHOD = frozenset({"foreach-object", "invoke-cimmethod", "invoke-wmimethod"})
 _TABLE = re.compile(r"@\w+\Z")
 
 
@@ -63,6 +71,7 @@ class _PowerShellReading:
         self._values.scopes.is_open = place.depth <= 1 and place.given.arguments is None
         self._functions: set[str] = set()
         self._aliases = dict(ALIASES)
+        self._subjects = Subjects(self._values, self._name, lambda node: self._split_words(node)[0])
 
     def whole(self) -> None:
         values = self._values
@@ -93,9 +102,11 @@ class _PowerShellReading:
     def _chain(self, node: Node) -> None:
         fed: list[str] | None = None
         sources: tuple[str, ...] = ()
+        piped: list[str] = []
         for stage in node.named_children:
             if stage.type == "command":
                 self._command(stage, fed, sources)
+                self._end_subjects(stage, piped)
                 name = self._name(stage)
                 self._values.scopes.feed(stage, name[0] if name else "", fed)
                 sources = (*sources, *(n for n in name if is_known(n)))
@@ -108,6 +119,22 @@ class _PowerShellReading:
             else:
                 fed = self._values.evaluate(stage)
             sources = (*sources, *self._fetched(stage))
+            piped = self._subjects.after(stage, piped)
+
+    def _end_subjects(self, stage: Node, piped: list[str]) -> None:
+        """Record the end of processes and services that another command has got."""
+        names, place = self._name(stage), self._place(stage)
+        for name in _TAKES_SUBJECTS.intersection(names):
+            elements = stage.child_by_field_name("command_elements")
+            given = elements.named_children if elements is not None else ()
+            subjects = [*piped, *(one for part in given for one in self._subjects.find(part))]
+            if subjects:
+                words = (name, *self._split_words(stage)[0], *subjects)
+                self._trace.call(words, place, dialect="powershell")
+        if piped and not _CALLS_METHOD.isdisjoint(names):
+            for word in self._split_words(stage)[0]:
+                if (command := _ENDS.get(word.lower())) is not None:
+                    self._trace.call((*command, *piped), place, dialect="powershell")
 
     def _list_items(self, stage: Node) -> list[str] | None:
         found = self._values.evaluate(stage)
@@ -157,8 +184,9 @@ class _PowerShellReading:
         return self._values.text(node).lower() if node is not None else ""
 
     def _plain(self, name: str) -> str:
-        lower = name.lower().strip("'\"").replace("\\", "/").rpartition("/")[2].removesuffix(".exe")
-        return self._aliases.get(lower, lower)
+        file = name.lower().strip("'\"").replace("\\", "/").rpartition("/")[2]
+        lower = file.removesuffix(".exe")
+        return lower if file in PROGRAMS else self._aliases.get(lower, lower)
 
     def _split_words(self, command: Node) -> tuple[list[str], list[str]]:
         """Return the arguments of a command, and the files that it writes."""
@@ -228,7 +256,8 @@ class _PowerShellReading:
         elif name in ("invoke-wmimethod", "invoke-cimmethod") and any(
             "win32_process" in w.lower() for w in words
         ):
-            self._trace.event("dynamic_program", place)
+            if not any(w.lower() == "terminate" for w in words):
+                self._trace.event("dynamic_program", place)
         elif (written := self._name_as_written(node)) in ALIASES:
             run(
                 self._trace, [written, *words], place, io
@@ -253,9 +282,13 @@ class _PowerShellReading:
             self._trace.event("dynamic_program", place)
 
     def _method(self, node: Node) -> None:
-        name, _, said = self._values.method(node)
+        name, of, said = self._values.method(node)
         place = self._place(node)
         self._trace.call((name, *said), place, dialect="powershell")
+        called = said[0] if name == ".foreach" and said else name.removeprefix(".")
+        command = _ENDS.get(called.lower())
+        if command is not None and of is not None and (ended := self._subjects.find(of)):
+            self._trace.call((*command, *ended), place, dialect="powershell")
         if name == ".downloadfile" and len(said) > 1:
             self._trace.downloaded.add(_key(said[1]))
         if name in _RUNS_TEXT:

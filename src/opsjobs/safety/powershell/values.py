@@ -95,6 +95,14 @@ class PowerShellValues:
             yield node
             waiting += reversed(node.named_children)
 
+    def spend(self) -> None:
+        """Count a step. Raises Spent if none are left."""
+        self._budget.spend()
+
+    def assigned(self, name: str) -> list[Node]:
+        """Return the expressions that are assigned to `$name`, or that a loop over it reads."""
+        return self._assigned.get(name, [])
+
     def define(self, node: Node) -> None:
         """Record one `$x = …`, `foreach ($x in …)`, or parameter."""
         children = node.named_children
