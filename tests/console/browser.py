@@ -15,6 +15,7 @@ from playwright.sync_api import (
     Browser,
     BrowserContext,
     ConsoleMessage,
+    Error,
     Locator,
     Page,
     Request,
@@ -141,9 +142,22 @@ class Visitor:
     def watch(self) -> None:
         """Begin to note what is wrong."""
         self.page.on("console", self._on_console)
-        self.page.on("pageerror", lambda error: self.wrong.append(f"error: {error}"))
+        self.page.on("pageerror", self._on_error)
         self.page.on("request", self._on_request)
         self.page.set_default_timeout(WAIT_MS)
+
+    def leave(self) -> None:
+        """Note nothing more, and leave the page empty for another visitor."""
+        self.page.remove_listener("console", self._on_console)
+        self.page.remove_listener("pageerror", self._on_error)
+        self.page.remove_listener("request", self._on_request)
+        self.page.unroute_all()
+        if self.page.url.startswith(self.url):
+            self.page.evaluate("localStorage.clear(), sessionStorage.clear()")
+        self.page.goto("about:blank")
+
+    def _on_error(self, error: Error) -> None:
+        self.wrong.append(f"error: {error}")
 
     def _on_console(self, message: ConsoleMessage) -> None:
         if message.type == "verbose":  # an advice of the browser to whoever writes pages
@@ -199,18 +213,19 @@ def tab(
     *,
     theme: str = "light",
     size: tuple[int, int] = DESKTOP,
+    page: Page | None = None,
 ) -> Iterator[Visitor]:
-    """A page of a context; its storage is empty afterwards. Nothing wrong may have happened at the end."""
-    found = Visitor(context.new_page(), url)
+    """A visit on a new page of a context, or on this one, which is left empty. Nothing wrong may have happened at the end."""
+    found = Visitor(page or context.new_page(), url)
     try:
         found.look(theme, size)
         found.watch()
         yield found
         assert not found.wrong, found.wrong
     finally:
-        forgotten = {"origin": url, "storageTypes": "local_storage"}
-        context.new_cdp_session(found.page).send("Storage.clearDataForOrigin", forgotten)
-        found.page.close()
+        found.leave()
+        if page is None:
+            found.page.close()
 
 
 def log_in(context: BrowserContext, url: str, token: str) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import httpx2
 import pytest
-from playwright.sync_api import Browser, BrowserContext
+from playwright.sync_api import Browser, BrowserContext, Page
 
 from console.browser import (
     DESKTOP,
@@ -164,23 +164,21 @@ Visit = Callable[..., AbstractContextManager[Visitor]]
 
 @dataclass
 class Logins:
-    """A context of the browser for each person: what a tab has fetched, the next one has."""
+    """A page for each person: what it has fetched and compiled, the next visit has."""
 
     browser: Browser
-    contexts: dict[str, BrowserContext] = field(default_factory=dict)
+    pages: dict[str, Page] = field(default_factory=dict)
     begun_at: dict[str, float] = field(default_factory=dict)
 
-    def context(self, who: str, begin: Callable[[BrowserContext], None]) -> BrowserContext:
-        """The context of a person, logged in not long ago."""
+    def page(self, who: str, begin: Callable[[BrowserContext], None]) -> Page:
+        """The page of a person, logged in not long ago."""
         now = time.monotonic()
-        if who not in self.contexts:
-            self.contexts[who] = self.browser.new_context(reduced_motion="reduce")
-            # Without any page the browser forgets what it has compiled.
-            self.contexts[who].new_page()
+        if who not in self.pages:
+            self.pages[who] = self.browser.new_context(reduced_motion="reduce").new_page()
         if now - self.begun_at.get(who, -math.inf) > CONFIRMED_SECONDS:
-            begin(self.contexts[who])
+            begin(self.pages[who].context)
             self.begun_at[who] = now
-        return self.contexts[who]
+        return self.pages[who]
 
 
 @pytest.fixture(scope="session")
@@ -188,14 +186,15 @@ def logins(browser: BrowserThread) -> Iterator[Logins]:
     """Those of all tests."""
     found = Logins(browser.browser)
     yield found
-    browser.run(lambda: [context.close() for context in found.contexts.values()])
+    browser.run(lambda: [page.context.close() for page in found.pages.values()])
 
 
 @pytest.fixture
 def visit(browser: BrowserThread, stack: Stack, logins: Logins) -> Visit:
     """`with visit(theme="dark", size=PHONE, person="vic") as vic: …`; an admin without a role, token or person.
 
-    All visits of a person are tabs with one login. `alone`: a login of its own, whose clock and cookies may be changed.
+    All visits of a person have one page with one login. `apart`: a page of its own, to which scripts may be added.
+    `alone`: a login of its own, too, whose clock and cookies may be changed.
     """
 
     @contextmanager
@@ -206,6 +205,7 @@ def visit(browser: BrowserThread, stack: Stack, logins: Logins) -> Visit:
         role: str | None = None,
         token: str | None = None,
         person: str | None = None,
+        apart: bool = False,
         alone: bool = False,
     ) -> Iterator[Visitor]:
         token = token or (stack.token if role is None else _token_of(stack, role))
@@ -218,8 +218,9 @@ def visit(browser: BrowserThread, stack: Stack, logins: Logins) -> Visit:
             with opened(browser.browser, stack.url, begin, theme=theme, size=size) as found:
                 yield found
             return
-        context = logins.context(person or token, begin)
-        with tab(context, stack.url, theme=theme, size=size) as found:
+        page = logins.page(person or token, begin)
+        given = None if apart else page
+        with tab(page.context, stack.url, theme=theme, size=size, page=given) as found:
             yield found
 
     return visiting

@@ -112,7 +112,7 @@ def is_harmless(page: Page) -> str | None:
 
 def test_a_hostile_text_stays_a_text_on_every_page(visit: Visit, hostile: list[str]) -> None:
     wrong = []
-    with visit(size=PHONE) as ada:
+    with visit(size=PHONE, apart=True) as ada:
         refuse_dialog(ada)
         page = ada.go(hostile[0])
         for path in hostile:
@@ -293,7 +293,7 @@ def test_no_button_that_a_viewer_is_shown_changes_or_is_refused(
 ) -> None:
     wrong: list[str] = []
     names: set[str] = set()
-    with visit(role="viewer") as vic:
+    with visit(role="viewer", apart=True) as vic:
 
         def note(request: Request) -> None:
             path = request.url.partition("?")[0]
@@ -337,7 +337,7 @@ def test_a_secret_that_was_typed_is_nowhere_afterwards(visit: Visit, stack: Stac
         expect(dialog).to_be_hidden()
         check(page)
 
-        page = pam.go("/credentials")
+        page = pam.follow("/credentials")
         page.get_by_role("button", name="Add a credential").click()
         dialog = page.get_by_role("dialog", name="Add a credential")
         dialog.get_by_label("Name").fill("canary-login")
@@ -355,7 +355,7 @@ def test_a_secret_that_was_typed_is_nowhere_afterwards(visit: Visit, stack: Stac
         expect(dialog).to_be_hidden()
         check(page)
 
-        page = pam.go(f"/jobs/{number}/launch")
+        page = pam.follow(f"/jobs/{number}/launch")
         page.get_by_label("token").fill(SECRETS["job"])
         button = page.get_by_role("button", name="Launch on 1 target")
         expect(button).to_be_enabled()
@@ -368,7 +368,7 @@ def test_a_secret_that_was_typed_is_nowhere_afterwards(visit: Visit, stack: Stac
         expect(page.get_by_text("***").first).to_be_visible()
         check(page)
 
-        page = pam.go("/me")
+        page = pam.follow("/me")
         page.get_by_label("Current password").fill(PASSWORD)
         page.get_by_label("New password").fill(SECRETS["own"])
         pam.refusals = {401}

@@ -194,11 +194,7 @@ def test_an_approval_is_given_on_the_page(visit: Visit, stack: Stack) -> None:
         "policy": {"approval": {"approvers": 1}},
     }
     made = stack.call("POST", "/jobs", body)
-    user = {"name": "dora", "password": "correct horse battery", "grants": [{"role": "admin"}]}
-    stack.call("POST", "/users", user)
-    login = {"username": "dora", "password": user["password"]}
-    token = stack.call("POST", "/auth/login", login)["access_token"]
-    with visit(token=token) as ben:
+    with visit(person="root") as ben:
         execution = stack.call("POST", f"/jobs/{made['id']}/execute", {"reason": HOSTILE})["id"]
         page = ben.go(f"/executions/{execution}")
         expect(page.locator("main")).to_contain_text("<b>no</b>")

@@ -125,7 +125,7 @@ def test_all_of_thousands_of_targets_count_in_a_small_page(
 def test_ten_thousand_targets_are_there_at_once_and_all_of_them_count(
     visit: Visit, stack: Stack, ten_thousand: int
 ) -> None:
-    with visit() as ada:
+    with visit(apart=True) as ada:
         ratios = []
         for _ in range(3):
             page = opened(ada, f"/executions/{ten_thousand}?tab=targets")
@@ -225,7 +225,7 @@ def test_a_thousand_states_a_second_are_kept_up_with(
     racks = ",".join(f"r{n}" for n in range(1, STORM_TARGETS // 250 + 1))
     execution = seeded.launch(reason="storm", targets={"selector": f"rack in ({racks})"})
     half = STORM_TARGETS // 2
-    with visit() as ada:
+    with visit(apart=True) as ada:
         page = opened(ada, f"/executions/{execution}")
         expect(page.get_by_role("button", name=f"{STORM_TARGETS:,} waiting")).to_be_visible()
         session = page.context.new_cdp_session(page)

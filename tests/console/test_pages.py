@@ -224,7 +224,7 @@ IDLE_SHARE = 0.03
     ],
 )
 def test_an_idle_page_costs_nothing(visit: Visit, lived_in: dict[str, int], path: str) -> None:
-    with visit() as ada:
+    with visit(apart=True) as ada:
         ada.page.add_init_script(FRAMES)
         page = ada.go(path.format(**lived_in))
         page.evaluate(QUIET)
