@@ -32,7 +32,7 @@ from opsjobs.model.access import Reach, Scope
 from opsjobs.model.execution import WaitingFor
 from opsjobs.standalone.postgres import Postgres
 from opsjobs.store.execution_log import ExecutionLog
-from opsjobs.store.executions import Executions
+from opsjobs.store.executions import ExecutionFind, Executions
 from opsjobs.store.ledger import Ledger
 from opsjobs.store.ledger.reconcile import Reconciler
 from opsjobs.store.migrations import runner
@@ -157,6 +157,7 @@ class Bench:
                 # that the other goals are for.
                 goal = HEALTH_MS if "health" in question.name else LIST_MS
                 await self.timed(question.name, question.ask, goal)
+        await self._texts()
         execution = await Executions(self.database).get(row["large"])
         await self.timed(
             "groups of 10,000",
@@ -168,6 +169,17 @@ class Bench:
         )
         assert newest is not None
         await self.timed("a page of a log", lambda db: ExecutionLog(db).read(newest["id"]), LIST_MS)
+
+    async def _texts(self) -> None:
+        """Executions whose job or summary has a text: most of them, one, none; for all and in a scope."""
+        for whose, reach in (("all", None), ("a scope", Reach((Scope.parse("env=staging"),)))):
+            for text in ("job-7", "systemctl", "unit-1", "nothing"):
+                find = ExecutionFind(text)
+                await self.timed(
+                    f"executions: q={text} of {whose}",
+                    lambda db, r=reach, f=find: Executions(db).list(PageRequest(), r, f),  # type: ignore[misc]
+                    LIST_MS,
+                )
 
     async def verbs(self) -> None:
         """Launch, claim, settle, a barrier."""

@@ -20,6 +20,11 @@ async def executed(ada: Live, number: int) -> int:
     return int((await ada.http.post(f"/jobs/{number}/execute", json={})).json()["id"])
 
 
+async def ran(ada: Live, command: str) -> int:
+    body = {"actions": [{"command": command}], "targets": {"ids": ["web-1"]}}
+    return int((await ada.http.post("/run", json=body)).json()["id"])
+
+
 async def furnish(ada: Live) -> tuple[int, int, int]:
     """Two jobs on web-1 and db-1, and three executions of them."""
     for name, env in (("web-1", "prod"), ("db-1", "test")):
@@ -44,6 +49,20 @@ async def test_lists_are_searched_by_a_text(database: Database) -> None:
         assert await items(ada, "/executions", "id", q="web") == [third, first]
         assert await items(ada, "/executions", "id", q="web", job_name="backup") == []
         assert await items(ada, "/executions", "id", q="nothing") == []
+        restart, free = [await ran(ada, c) for c in ("systemctl restart web", "df -h /srv")]
+        assert await items(ada, "/executions", "id", q="DF -H") == [free]
+        assert await items(ada, "/executions", "id", q="web") == [restart, third, first]
+        assert await items(ada, "/executions", "id", q="web", sort="created_at", page=1) == [
+            *(first, third, restart),
+        ]
+        assert await items(ada, "/executions", "id", q="web", job_id="1") == [third, first]
+        assert await items(ada, "/executions", "id", q="web", job_name="ad-hoc") == [restart]
+        assert await items(ada, "/executions", "id", q="df", job_name="backup") == []
+        assert await items(ada, "/executions", "id", q="ad-h") == [free, restart]
+        assert await items(ada, "/executions", "id", q="restart", target="db-1") == []
+        one = await ada.http.get("/executions?q=web&limit=1")
+        rest = {"q": "web", "cursor": one.json()["next"]}
+        assert await items(ada, "/executions", "id", **rest) == [third, first]
         assert await items(ada, f"/executions/{second}/targets", "status", q="db") == ["waiting"]
         problem(await ada.http.get("/jobs?q="), 422, "invalid")
         problem(await ada.http.get("/jobs?q=%00"), 422, "invalid_query")
@@ -103,10 +122,19 @@ async def test_a_text_in_the_names_of_many_jobs_finds_their_executions_in_a_scop
             [many],
         )
         await all_.ended(last)
+        for text, kind in (("cat /proc/loadavg # load average", STAGING), ("cat /etc/os", FOREIGN)):
+            body = {
+                "actions": [{"command": text}],
+                "targets": {"ids": [all_.things["target", kind]]},
+            }
+            assert (await all_.http.post("/run", json=body)).status_code == 202
         for who in ({}, ben):
             found = (await all_.http.get("/executions?q=MANY", **who)).json()["items"]
             assert [one["job_name"] for one in found] == ["many-zz"]
             assert (await all_.http.get("/executions?q=many-00", **who)).json()["items"] == []
+            for text, commands in (("LOAD AV", 1), ("cat /etc", 0 if who else 1)):
+                found = (await all_.http.get(f"/executions?q={text}", **who)).json()["items"]
+                assert [one["job_name"] for one in found] == ["ad-hoc"] * commands
 
 
 async def test_jobs_show_their_last_executions(database: Database) -> None:

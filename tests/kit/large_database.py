@@ -83,9 +83,9 @@ from (select n, {_AT} as at, case when {_OLD} and n %% 10 = 0 then 'timeout' whe
     ),
     (
         "specs",
-        """insert into execution_specs (execution_id, job_name, actions, policy, triggered_by, requested_by, labels, requested_by_kind,
+        """insert into execution_specs (execution_id, job_name, summary, actions, policy, triggered_by, requested_by, labels, requested_by_kind,
   requester, parent_id)
-select id, 'job-' || job_id,
+select id, case when id %% 10 = 9 then 'ad-hoc' else 'job-' || job_id end, case when id %% 10 = 9 then 'systemctl status unit-' || id end,
   '[{"key": "step-1", "type": "command", "command": "uptime", "timeout": null, "expected_exit_codes": [0]}]', '{"durable": "auto"}',
   case when id < %(n)s / 20 and id %% 10 = 0 then 'webhook' when id %% 4 = 0 then 'api' else 'schedule' end,
   case when id < %(n)s / 20 then 'gone' else 'user-' || id %% 50 end,

@@ -46,6 +46,8 @@ const WORDS: readonly FilterWord[] = [
     parameter: "triggered_by",
     values: ["manual", "api", "schedule", "webhook", "retry", "workflow"],
   },
+  { word: "target", parameter: "target", hint: "on which it ran: a name or an id" },
+  { word: "label", parameter: "label", hint: "such as label:env=prod" },
   { word: "parent", parameter: "parent", hint: "the execution that it retries" },
   { word: "job-id", parameter: "job_id" },
   { word: "id", parameter: "id" },
@@ -64,7 +66,8 @@ export default function Executions() {
       title="Executions"
       rows="executions"
       of={executions}
-      placeholder="Such as status:failed job:backup by:ada"
+      text
+      placeholder="Part of a name or a command, or status:failed by:ada target:web-1"
       intro={<Hours />}
       columns={COLUMNS}
       keyOf={(execution) => String(execution.id)}

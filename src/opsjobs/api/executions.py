@@ -157,7 +157,8 @@ async def list_(
     services: ServicesDep,
     page: Annotated[PageRequest, page_of(EXECUTIONS, also=["q", "target", "label"])],
     q: Annotated[
-        FilterText | None, Query(description="A text in the name of the job, in any case.")
+        FilterText | None,
+        Query(description="A text in the name of the job or in the summary, in any case."),
     ] = None,
     target: Annotated[
         FilterText | None, Query(description="Id or name of a target that they run on.")
@@ -172,8 +173,9 @@ async def list_(
     """List executions.
 
     The default order is newest first. `target` and `label` look through the last 10,000
-    executions on that target or with that label; so does `q` if more than 100 jobs have the text
-    in their names.
+    executions on that target or with that label. `q` looks through the summaries of the last
+    10,000 executions without a job; if more than 100 jobs have the text in their names, through
+    the last 10,000 executions instead.
     """
     find = ExecutionFind(q, target, list(dict.fromkeys(label or ())))
     return render_page(

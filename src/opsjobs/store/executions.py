@@ -211,8 +211,10 @@ order by x.started_at, x.id"""
 FOUND_MAX = 10_000
 """The number of executions, the newest ones, that `target` and `label` look through.
 
-So does `q`, if it is in the names of more jobs than a filter may name.
+So does `q` for summaries, and for names if it is in those of more jobs than a filter may name.
 """
+AD_HOC = "ad-hoc"
+"""The name of executions without a job, which have a summary."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,7 +222,7 @@ class ExecutionFind:
     """A search for executions, beside the filters of their list."""
 
     q: str | None = None
-    """A text in the name of the job, in any case."""
+    """A text in the name of the job, or in the summary if there is none, in any case."""
     target: str | None = None
     """The id or name of a target that they run on."""
     labels: Sequence[str] = ()
@@ -230,9 +232,15 @@ class ExecutionFind:
 _JOBS_NAMED = """
 select name from (select name from jobs where strpos(lower(name), lower(%(q)s)) > 0
   union select 'ad-hoc' where strpos('ad-hoc', lower(%(q)s)) > 0) n order by name limit %(limit)s"""
-_OF_THESE_NAMED = """
+# The text of each is in its index: no row is read for it.
+_SUMMARIZED = """
+select id from (select execution_id as id, summary from execution_specs where summary is not null
+  order by execution_id desc limit %(limit)s) s
+where strpos(lower(summary), lower(%(q)s)) > 0"""
+_WITH_TEXT = """
 select execution_id as id from execution_specs
-where execution_id = any(%(ids)s::bigint[]) and strpos(lower(job_name), lower(%(q)s)) > 0"""
+where execution_id = any(%(ids)s::bigint[])
+  and (strpos(lower(job_name), lower(%(q)s)) > 0 or strpos(lower(summary), lower(%(q)s)) > 0)"""
 _ON_TARGET = """
 select execution_id as id from target_runs where target_id = any(array(
   select %(value)s union select id::text from targets where name = %(value)s))
@@ -321,15 +329,9 @@ class Executions:
         self, request: PageRequest, find: ExecutionFind, reach: Reach | None
     ) -> PageRequest:
         """Return the request, narrowed to executions that indexes find."""
-        among: set[int] | None = None
         if find.q is not None:
-            names = await self._names_with(find.q, request.filters.get("job_name"))
-            if names is None:
-                among = await self._newest_named(find.q, request, reach)
-            elif not names:
-                return replace(request, among=[])
-            else:
-                request = replace(request, filters={**request.filters, "job_name": names})
+            request = await self._narrow_to_text(find.q, request, reach)
+        among = None if request.among is None else set(request.among)
         for query, values in (
             (_ON_TARGET, [find.target] if find.target is not None else []),
             (_LABELLED, find.labels),
@@ -340,6 +342,23 @@ class Executions:
                 among = found if among is None else among & found
         return request if among is None else replace(request, among=sorted(among))
 
+    async def _narrow_to_text(
+        self, q: str, request: PageRequest, reach: Reach | None
+    ) -> PageRequest:
+        """Return the request, narrowed to executions with this text in their name or summary."""
+        wanted = request.filters.get("job_name")
+        names = await self._names_with(q, wanted)
+        if names is None:
+            newest = await self._newest(request, reach)
+            return replace(request, among=await self._with_text(q, newest))
+        found: Sequence[int] = ()
+        if AD_HOC not in names and (wanted is None or AD_HOC in wanted):
+            found = await self._summarized(q, reach)
+        if not names:
+            return replace(request, among=found)
+        filters = {**request.filters, "job_name": names}
+        return replace(request, filters=filters, exempt={"job_name": found} if found else {})
+
     async def _names_with(self, q: str, wanted: Sequence[str] | None) -> Sequence[str] | None:
         """Return the names of jobs with this text, among `wanted`; None if there are too many."""
         if wanted is not None:
@@ -348,12 +367,22 @@ class Executions:
         names = [row["name"] for row in await self._database.fetch(_JOBS_NAMED, values)]
         return names if len(names) <= FILTER_VALUES_MAX else None
 
-    async def _newest_named(self, q: str, request: PageRequest, reach: Reach | None) -> set[int]:
-        """Return those of the last 10,000 executions within reach whose job has this text."""
+    async def _summarized(self, q: str, reach: Reach | None) -> Sequence[int]:
+        """Return those of the last 10,000 ad-hoc executions within reach that have this text."""
+        if reach is None or reach.everywhere:
+            rows = await self._database.fetch(_SUMMARIZED, {"q": q, "limit": FOUND_MAX})
+            return [row["id"] for row in rows]
+        ad_hoc = PageRequest(filters={"job_name": [AD_HOC]})
+        return await self._with_text(q, await self._newest(ad_hoc, reach))
+
+    async def _newest(self, request: PageRequest, reach: Reach | None) -> Sequence[int]:
+        """Return the last 10,000 executions of a request within reach."""
         wanted = replace(request, sort=None, q=None)
-        ids = await EXECUTIONS.newest(self._database, wanted, FOUND_MAX, reach=reach)
-        rows = await self._database.fetch(_OF_THESE_NAMED, {"ids": ids, "q": q})
-        return {row["id"] for row in rows}
+        return await EXECUTIONS.newest(self._database, wanted, FOUND_MAX, reach=reach)
+
+    async def _with_text(self, q: str, ids: Sequence[int]) -> Sequence[int]:
+        rows = await self._database.fetch(_WITH_TEXT, {"ids": ids, "q": q})
+        return [row["id"] for row in rows]
 
     async def labels(self, execution_id: int) -> Mapping[str, str]:
         """Return the labels that scopes match against, of an existing execution."""

@@ -119,6 +119,8 @@ class PageRequest:
     """Columns whose values are counted beside the page."""
     among: Sequence[int] | None = None
     """Only items with these ids."""
+    exempt: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    """By the name of a filter, the ids of items that need not fit it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -445,7 +447,10 @@ class Listing:
             )
         down = text.startswith("-")
         if walk is not None:
-            return _SortOrder(text, "id", "bigint", down, self._walks(walk, request.filters[walk]))
+            walks = self._walks(walk, request.filters[walk])
+            if walk in request.exempt:
+                walks += (_Along(_EXEMPT.format(name=walk), "listed.id {way}"),)
+            return _SortOrder(text, "id", "bigint", down, walks, repeats=walk in request.exempt)
         if request.sort is None and (moment := self._moment(request.filters)) is not None:
             return _SortOrder(f"{'-' if down else ''}{moment}", moment, "timestamptz", down)
         key = column.expression or name
@@ -503,6 +508,7 @@ class Listing:
                 "walk_low": low,
                 "walk_high": high,
             }
+        values |= {f"exempt_{name}": list(ids) for name, ids in request.exempt.items()}
         for number, (name, texts) in enumerate(filters.items()):
             if name not in known:
                 raise _wrong(
@@ -525,7 +531,9 @@ class Listing:
                 continue
             parameter = f"filter_{number}"
             values[parameter] = read
-            wheres.append(self._condition(name, parameter, len(read)))
+            condition = self._condition(name, parameter, len(read))
+            exempt = f" or {_EXEMPT.format(name=name)}" if name in request.exempt else ""
+            wheres.append(f"({condition}{exempt})" if exempt else condition)
         return wheres, values
 
     def _column(self, name: str) -> ListColumn:
@@ -606,6 +614,7 @@ def _labelled_walk(number: int) -> _Along:
     return _between(_MARK, "l.execution_id", f"%(walk_{number})s::text", join)
 
 
+_EXEMPT = "listed.id = any(%(exempt_{name})s::bigint[])"
 # All ids of a walk lie between these.
 _WHOLE = {"walk_low": 0, "walk_high": BIGINT_MAX}
 
