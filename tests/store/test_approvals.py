@@ -6,7 +6,7 @@ They hold nothing, start once, and end once, whatever is decided concurrently.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from typing import Any
 
 import psycopg
@@ -14,16 +14,16 @@ import pytest
 
 from kit.ledger_fixtures import Owner, faults, launch, machines, read, says
 from opsjobs.model.access import Grant, Principal, Requester, Scope
-from opsjobs.model.approval import Approval, ApprovalStatus, ApprovalTerms
+from opsjobs.model.approval import Approval, ApprovalStatus, ApprovalTerms, Author
 from opsjobs.model.errors import Conflict, Forbidden, Invalid, NotFound, Unavailable
 from opsjobs.model.execution import Execution, ExecutionStatus
 from opsjobs.model.policy import Policy, Strategy
 from opsjobs.store.approvals import Approvals
 from opsjobs.store.execution_log import ExecutionLog
 from opsjobs.store.ledger import Ledger, approvals
-from opsjobs.store.ledger.approval_rows import PendingApproval
+from opsjobs.store.ledger.approval_rows import PendingApproval, load_all_authors
 from opsjobs.store.ledger.reconcile import Reconciler
-from opsjobs.store.transaction import Database
+from opsjobs.store.transaction import Connection, Database
 
 HASH = "ab" * 32
 
@@ -321,6 +321,34 @@ async def test_only_what_is_within_reach_counts_for_the_limit_of_a_list(
     grant = Grant.of_role("manager", Scope.parse("env=staging"))
     ben = Principal("ben", "user", (grant,), ("manager",), "ben")
     assert await Ledger(database).find_approvable(ben, nobody) == [wanted.id]
+
+
+async def test_authors_and_approvers_of_all_pending_approvals_are_read_at_once(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads: list[int] = []
+
+    async def load(connection: Connection, executions: Sequence[int]) -> dict[int, list[Author]]:
+        reads.append(len(executions))
+        return await load_all_authors(connection, executions)
+
+    monkeypatch.setattr(approvals, "load_all_authors", load)
+    script = await launch(database, machines(1), requester=Requester("ben", "user", "ben"))
+    (part, written), (_, second), (_, free) = [
+        await asked(database),
+        await asked(database, needed=2),
+        await asked(database),
+    ]
+    async with database.connection() as connection:
+        await connection.execute(
+            "update execution_specs set parent_id = %s where execution_id = %s",
+            [script.id, part.id],
+        )
+    ledger = Ledger(database)
+    await ledger.decide(second.id, says("eve"))
+    assert await ledger.find_approvable(says("ben").principal, nobody) == [free.id, second.id]
+    assert await ledger.find_approvable(says("eve").principal, nobody) == [free.id, written.id]
+    assert reads == [3, 3]
 
 
 async def nobody(name: str, kind: str) -> None:

@@ -85,8 +85,18 @@ _WROTE = load_statement(__file__, "authors")
 
 async def load_authors(connection: Connection, execution_id: int) -> list[Author]:
     """Return all authors of the actions that an execution runs, at most 1,000."""
-    rows = await (await connection.execute(_WROTE, {"execution": execution_id})).fetchall()
-    return [_author(row) for row in rows]
+    return (await load_all_authors(connection, [execution_id]))[execution_id]
+
+
+async def load_all_authors(
+    connection: Connection, executions: Sequence[int]
+) -> dict[int, list[Author]]:
+    """Return the authors of the actions of each of these executions, as `load_authors`."""
+    found: dict[int, list[Author]] = {execution: [] for execution in executions}
+    rows = await connection.execute(_WROTE, {"executions": list(executions)})
+    for row in await rows.fetchall():
+        found[row["execution_id"]].append(_author(row))
+    return found
 
 
 def _author(row: Mapping[str, Any]) -> Author:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from psycopg.types.json import Jsonb
@@ -31,6 +31,7 @@ from opsjobs.store.ledger.admit import for_each, wake_answered
 from opsjobs.store.ledger.approval_rows import (
     APPROVAL,
     append_approval_event,
+    load_all_authors,
     load_approval,
     load_authors,
     parse_approval,
@@ -96,8 +97,8 @@ on conflict (approval_id, person) do update set approve = excluded.approve,
   reason = excluded.reason, at = excluded.at
 where d.approve and (not excluded.approve or excluded.overridden) returning 1"""
 _APPROVERS = (
-    "select decided_by, decider from approval_decisions where approval_id = %s and "
-    "approve order by at, person"
+    "select approval_id, decided_by, decider from approval_decisions where approval_id = any(%s) "
+    "and approve order by at, person"
 )
 _COUNT_APPROVALS = "select count(*) as n from approval_decisions where approval_id = %s and approve"
 _SETTLE = """
@@ -244,7 +245,6 @@ async def _load_candidates(database: Database, principal: Principal) -> Sequence
     """Return those that the principal may approve as far as the database knows."""
     within, reaching = and_within(principal.reach("approvals:decide"), "s.labels")
     parameters = {"limit": PENDING_READ_MAX, **reaching}
-    candidates = []
     async with database.transaction() as connection:
         query = _PENDING.format(within=within)
         rows = await (await connection.execute(query, parameters)).fetchall()
@@ -252,16 +252,34 @@ async def _load_candidates(database: Database, principal: Principal) -> Sequence
         ids = [approval.id for approval in pending]
         states = await (await connection.execute(_STATES, [ids])).fetchall()
         state_by_id = {state["id"]: state for state in states}
-        for approval in pending:
-            stands = state_by_id[approval.id]
-            with suppress(Refusal):
-                _Candidate(approval, stands).check(principal)
-                authors = await load_authors(connection, approval.execution_id)
-                approvers = await _approvers(connection, approval.id) if approval.decisions else ()
-                candidate = _Candidate(approval, stands, authors, approvers)
-                candidate.check(principal)
-                candidates.append(candidate)
-    return candidates
+        candidates = _approvable(
+            [_Candidate(approval, state_by_id[approval.id]) for approval in pending], principal
+        )
+        authors = await load_all_authors(
+            connection, [one.approval.execution_id for one in candidates]
+        )
+        approvers = await _load_approvers(connection, [one.approval.id for one in candidates])
+    return _approvable(
+        [
+            replace(
+                one,
+                authors=authors[one.approval.execution_id],
+                approvers=approvers[one.approval.id],
+            )
+            for one in candidates
+        ],
+        principal,
+    )
+
+
+def _approvable(candidates: Sequence[_Candidate], principal: Principal) -> list[_Candidate]:
+    """Return those that the principal may approve, as far as is known of each."""
+    found = []
+    for candidate in candidates:
+        with suppress(Refusal):
+            candidate.check(principal)
+            found.append(candidate)
+    return found
 
 
 async def _load_checked(
@@ -275,7 +293,7 @@ async def _load_checked(
     approvers: Sequence[Requester] = ()
     if ruling.approve:
         authors = await load_authors(connection, execution_id)
-        approvers = await _approvers(connection, approval_id)
+        approvers = (await _load_approvers(connection, [approval_id]))[approval_id]
     _check(approval, stands, ruling, authors, approvers)
     return approval, stands
 
@@ -318,9 +336,15 @@ async def end_unbegun(database: Database, limit: int) -> int:
     return await for_each(database, list(approvals), end)
 
 
-async def _approvers(connection: Connection, approval_id: int) -> Sequence[Requester]:
-    rows = await (await connection.execute(_APPROVERS, [approval_id])).fetchall()
-    return [parse_requester(row["decided_by"], row["decider"]) for row in rows]
+async def _load_approvers(
+    connection: Connection, approvals: Sequence[int]
+) -> dict[int, list[Requester]]:
+    """Return those who have approved, by approval."""
+    found: dict[int, list[Requester]] = {approval: [] for approval in approvals}
+    rows = await connection.execute(_APPROVERS, [list(approvals)])
+    for row in await rows.fetchall():
+        found[row["approval_id"]].append(parse_requester(row["decided_by"], row["decider"]))
+    return found
 
 
 def _check(
