@@ -284,6 +284,27 @@ async def test_a_session_ends_with_the_age_of_its_claims(database: Database) -> 
         problem(await ben.http.get("/auth/me", headers=SAME), 401, "session_ended")
 
 
+async def test_a_refusal_of_a_login_is_a_page_for_a_browser(database: Database) -> None:
+    page = {"Accept": "text/html,application/xhtml+xml;q=0.9", **SAME}
+    async with desk(database, clock=TurnedClock(), unauthenticated_a_second=1) as ada:
+        path = f"{OIDC_LOGIN}?return=%2Fconsole%2Fjobs%2F3%22%3E%3Cb%3E&confirm=true"
+        while (answer := await ada.http.get(path, headers=page)).status_code == 303:
+            pass
+        assert (answer.status_code, answer.headers["retry-after"]) == (429, "1")
+        assert answer.headers["content-type"] == "text/html; charset=utf-8"
+        assert "default-src 'none'" in answer.headers["content-security-policy"]
+        assert "(OPSJOBS_UNAUTHENTICATED_RATE_LIMIT)" in answer.text
+        assert "Try again in a second." in answer.text
+        again = re.findall(r'href="([^"]*)"', answer.text)
+        assert again == [path.replace("&", "&amp;"), "/console/"]
+        assert f"request {answer.headers['x-request-id']}" in answer.text
+        back = await ada.http.get(f"{OIDC_CALLBACK}?state=<script>", headers=page)
+        assert re.findall(r'href="([^"]*)"', back.text) == ["/console/"]
+        assert "<script>" not in back.text
+        problem(await ada.http.get(path, headers=SAME), 429, "too_many_requests")
+        problem(await ada.http.get("/auth/methods", headers=page), 429, "too_many_requests")
+
+
 async def test_sessions_of_another_provider_have_ended(database: Database) -> None:
     async with sign_on(database) as on, on.tab() as ben:
         await ben.log_in("ben")

@@ -13,6 +13,7 @@ from fastapi.routing import APIRoute, iter_route_contexts
 from starlette.requests import Request
 from starlette.responses import HTMLResponse
 
+from opsjobs.api import problem_page
 from opsjobs.api.authentication import OPEN_ROUTES
 from opsjobs.api.dependencies import Permission
 from opsjobs.api.http import REQUIRED
@@ -43,9 +44,11 @@ _PROBLEM = {
         "errors": {"type": "array", "items": _ERROR},
     },
 }
-_REFUSED = {
-    "description": "Refused: a problem document (RFC 9457)",
-    "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
+_PROBLEM = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
+_REFUSED = {"description": "Refused: a problem document (RFC 9457)", "content": _PROBLEM}
+_REFUSED_PAGE = {
+    "description": "Refused: a problem document (RFC 9457), for a browser as a page",
+    "content": {**_PROBLEM, problem_page.MEDIA_TYPE: {"schema": {"type": "string"}}},
 }
 # application/json is accepted, too; only one is described, as generators fail with two.
 _PATCH_TYPE = "application/merge-patch+json"
@@ -118,7 +121,8 @@ def _schema(app: FastAPI) -> dict[str, Any]:
             if (permission := required.get((method.upper(), path))) is not None:
                 operation |= {"x-permission": permission.name, "x-within": permission.within.value}
             operation["responses"].pop("422", None)
-            operation["responses"] |= {"4XX": _REFUSED, "5XX": _REFUSED}
+            refused = _REFUSED_PAGE if path in problem_page.PATHS else _REFUSED
+            operation["responses"] |= {"4XX": refused, "5XX": refused}
             _require_parameters(operation)
             _describe_optional_body(operation)
             if method == "patch":

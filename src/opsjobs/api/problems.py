@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 from starlette.types import Scope
 
+from opsjobs.api import problem_page
 from opsjobs.api.paths import route_path
 from opsjobs.model.action import KINDS
 from opsjobs.model.api_model import snake_case
@@ -33,7 +34,10 @@ RETRY_AFTER_SECONDS = 1
 
 
 class Problem(JSONResponse):
-    """Error response with a stable `code` and the request's id, never with a stack trace."""
+    """Error response with a stable `code` and the request's id, never with a stack trace.
+
+    A browser that was sent to a login gets it as a page.
+    """
 
     media_type = MEDIA_TYPE
 
@@ -57,7 +61,18 @@ class Problem(JSONResponse):
         }
         if errors:
             body["errors"] = [_render_error(error) for error in errors[:ERRORS_SHOWN_MAX]]
+        self._page_scope = scope if problem_page.is_page_wanted(scope) else None
+        self._retry_after = (headers or {}).get("Retry-After")
+        if self._page_scope is not None:
+            self.media_type = problem_page.MEDIA_TYPE
+            headers = {**(headers or {}), **problem_page.HEADERS}
         super().__init__(body, status, headers)
+
+    def render(self, content: Any) -> bytes:
+        """Return the body: the document, or its page."""
+        if self._page_scope is None:
+            return super().render(content)
+        return problem_page.render_page(self._page_scope, content, self._retry_after)
 
     @classmethod
     def from_refusal(cls, scope: Scope, refusal: Refusal) -> Problem:
