@@ -369,6 +369,39 @@ async def test_logins_of_a_person_are_listed_and_ended(database: Database) -> No
         assert [(row["thing"], row["thing_id"]) for row in rows] == [("external", "f81d-2")] * 2
 
 
+async def test_people_are_listed_with_their_latest_rights_and_logins(database: Database) -> None:
+    async with sign_on(database) as on, on.tab() as ben, on.tab() as phone, on.tab() as ada:
+        assert (await on.ada.http.get("/external-people")).json() == {"items": [], "next": None}
+        await ben.log_in("ben")
+        await ada.log_in("ada")
+        on.provider.people["ben"]["roles"] = ["viewer"]
+        await phone.log_in("ben")
+        found = (await on.ada.http.get("/external-people")).json()["items"]
+        assert [(one["name"], one["logins"]) for one in found] == [("ada.l", 1), ("ben.b", 2)]
+        seen = found[1].pop("last_seen_at")
+        assert found[1] == {
+            "name": "ben.b",
+            "display_name": None,
+            "email": None,
+            "issuer": on.provider.url,
+            "subject": "f81d-2",
+            "grants": [{"role": "viewer", "permissions": [], "scope": ""}],
+            "logins": 2,
+        }
+        only = (await on.ada.http.get("/external-people?q=LOVELACE&page=1")).json()
+        assert (only["total"], only["items"][0]["email"]) == (1, "ada@example.org")
+        first = (await on.ada.http.get("/external-people?sort=-last_seen_at&limit=1")).json()
+        rest = await on.ada.http.get(f"/external-people?sort=-last_seen_at&cursor={first['next']}")
+        assert [one["name"] for one in (*first["items"], *rest.json()["items"])] == [
+            *("ben.b", "ada.l"),
+        ]
+        problem(await ben.http.get("/external-people", headers=SAME), 403, "forbidden")
+        query = {"user": "ben.b", "kind": "external"}
+        assert (await on.ada.http.delete("/auth/sessions", params=query)).status_code == 204
+        (one,) = (await on.ada.http.get("/external-people?name=ben.b")).json()["items"]
+        assert (one["logins"], one["last_seen_at"]) == (0, seen)
+
+
 async def test_a_login_with_an_old_proof_is_confirmed_at_the_provider(database: Database) -> None:
     body = {"name": "gus", "role": "viewer"}
     async with sign_on(database) as on, on.tab() as ada:

@@ -17,7 +17,7 @@ import { Loaded } from "../parts/trouble.tsx";
 import { useListing } from "../state/listing.ts";
 import { me } from "../state/session.ts";
 import { GrantForm, Grants, grantsOf, NEW_GRANT, ROLES } from "./grants.tsx";
-import { UserLogins } from "./user-logins.tsx";
+import { Logins } from "./logins.tsx";
 
 type Open = { what: "add" } | { what: "change" | "logins" | "delete"; user: User } | null;
 
@@ -70,7 +70,7 @@ export function Users() {
       </Loaded>
       {open?.what === "add" && <UserDialog user={null} onClose={closeAndReload} />}
       {open?.what === "change" && <UserDialog user={open.user} onClose={closeAndReload} />}
-      {open?.what === "logins" && <UserLogins user={open.user} onClose={close} />}
+      {open?.what === "logins" && <Logins name={open.user.name} kind="user" onClose={close} />}
       {open?.what === "delete" && (
         <Confirm
           title={`Delete ${open.user.name}?`}

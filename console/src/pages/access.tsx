@@ -1,5 +1,6 @@
-/** Access: who may? Users, keys of programs, services. */
+/** Access: who may? Users, people of the single sign-on, keys of programs, services. */
 import { Keys } from "../access/keys.tsx";
+import { People } from "../access/people.tsx";
 import { Services } from "../access/services.tsx";
 import { Users } from "../access/users.tsx";
 import { Tabs } from "../parts/tabs.tsx";
@@ -13,6 +14,7 @@ export default function Access() {
         label="Access"
         tabs={[
           { name: "users", label: "Users", content: () => <Users /> },
+          { name: "people", label: "Single sign-on", content: () => <People /> },
           { name: "keys", label: "API keys", content: () => <Keys /> },
           { name: "services", label: "Services", content: () => <Services /> },
         ]}

@@ -26,6 +26,7 @@ from opsjobs.api import (
     execution_overview,
     execution_search,
     executions,
+    external_people,
     files,
     groups,
     hooks,
@@ -121,6 +122,7 @@ _ROUTERS = (
     sessions.router,
     single_sign_on.router,
     service_identities.router,
+    external_people.router,
     audit.router,
     system.router,
 )

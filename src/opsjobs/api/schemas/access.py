@@ -154,6 +154,25 @@ class LoginListOut(AnswerModel):
     items: list[LoginOut]
 
 
+class PersonOut(AnswerModel):
+    """A person who has logged in at the OpenID Connect provider."""
+
+    name: str = Field(description="The name by which the person acts here")
+    display_name: str | None = Field(description="The claim name")
+    email: str | None
+    issuer: str
+    subject: str = Field(description="The person's identifier at the issuer")
+    grants: list[GrantOut] = Field(description="What the claims of the latest login gave")
+    logins: int = Field(description="Sessions of browsers that have not ended")
+    last_seen_at: Timestamp
+
+
+class PersonPageOut(PageModel):
+    """A page of people of the OpenID Connect provider."""
+
+    items: list[PersonOut]
+
+
 class SingleSignOnOut(AnswerModel):
     """The login at the OpenID Connect provider."""
 

@@ -15,6 +15,7 @@ from opsjobs.model.grants import both, both_roles, grants_of, kept_of, principal
 from opsjobs.store.identities.api_keys import ApiKeys
 from opsjobs.store.identities.cookie_sessions import CookieSessions
 from opsjobs.store.identities.oidc_logins import OidcLoginStore
+from opsjobs.store.identities.people import People
 from opsjobs.store.identities.services import ServiceIdentities, parted
 from opsjobs.store.identities.sessions import Attempts, LockoutPolicy, LoginSessions
 from opsjobs.store.identities.users import Users
@@ -32,7 +33,8 @@ class IdentityStore(ApiKeys):
     """The API keys, and the others as `users`, `services`, `seen`.
 
     Logins are `sessions` (of tokens), `cookies` (of browsers), `oidc_logins` (begun at the
-    OpenID Connect provider) and `attempts`. `issuer`: that provider, if there is one.
+    OpenID Connect provider) and `attempts`. `issuer`: that provider, if there is one. `people`:
+    those who have logged in there.
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class IdentityStore(ApiKeys):
             external_seconds=external_session_seconds,
         )
         self.oidc_logins = OidcLoginStore(database)
+        self.people = People(database, issuer=issuer, idle_seconds=idle_seconds)
         self.attempts = Attempts(database, lock_out or LockoutPolicy())
         self.services = ServiceIdentities(database, clock)
         self.seen = Seen(database, external_kept_seconds)

@@ -1,6 +1,5 @@
-/** Where a user is logged in, for administrators. */
+/** Where somebody is logged in, for administrators. */
 import { ask } from "../api/ask.ts";
-import type { User } from "../api/types.ts";
 import { Dialog } from "../parts/dialog.tsx";
 import { Empty } from "../parts/empty.tsx";
 import { Text } from "../parts/text.tsx";
@@ -9,15 +8,26 @@ import { Loaded } from "../parts/trouble.tsx";
 import { useResource } from "../state/resource.ts";
 import "../style/access.css";
 
-export function UserLogins({ user, onClose }: { user: User; onClose: () => void }) {
-  const query = { user: user.name };
-  const logins = useResource((signal) => ask("GET /auth/sessions", { query, signal }), [user.id]);
+interface LoginsProps {
+  name: string;
+  /** A user of opsjobs, or a person of the single sign-on. */
+  kind: "user" | "external";
+  onClose: () => void;
+}
+
+export function Logins({ name, kind, onClose }: LoginsProps) {
+  const query = { user: name, kind };
+  const logins = useResource(
+    (signal) => ask("GET /auth/sessions", { query, signal }),
+    [name, kind],
+  );
+  const none = logins.data.value?.items.length === 0;
   const endAll = async () => {
     await ask("DELETE /auth/sessions", { query });
     await logins.reload();
   };
   return (
-    <Dialog title={`Logins of ${user.name}`} onClose={onClose} wide>
+    <Dialog title={`Logins of ${name}`} onClose={onClose} wide>
       <Loaded resource={logins} what="logins">
         {({ items }) =>
           items.length ? (
@@ -33,12 +43,12 @@ export function UserLogins({ user, onClose }: { user: User; onClose: () => void 
               ))}
             </ul>
           ) : (
-            <Empty why={`${user.name} is not logged in anywhere.`} />
+            <Empty why={`${name} is not logged in anywhere.`} />
           )
         }
       </Loaded>
       <div class="actions">
-        <button type="button" class="button danger" onClick={() => void endAll()}>
+        <button type="button" class="button danger" disabled={none} onClick={() => void endAll()}>
           End all
         </button>
         <button type="button" class="button" onClick={onClose}>

@@ -1,0 +1,1 @@
+create index sessions_person on sessions (issuer, subject) where subject is not null;
