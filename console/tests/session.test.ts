@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { beforeEach, test } from "node:test";
 import type { Me } from "../src/api/types.ts";
 import { loginGate, proofGate } from "../src/state/login.ts";
+import { mayDo, mayDoEverywhere, onlyLaunches } from "../src/state/rights.ts";
 import { login, me, resumeConfirmed, resumeLogin } from "../src/state/session.ts";
 
 const ADA = who("ada", "user");
@@ -49,4 +50,18 @@ test("a login in another tab that is no new proof confirms nothing", async () =>
   await resumeConfirmed();
   assert.equal(proofGate.open.value, true);
   proofGate.close({ passed: false });
+});
+
+test("who launches sees what they launched, within the scope of that right", () => {
+  const holds = (permissions: Record<string, string[]>) => {
+    me.value = { ...ADA, permissions } as unknown as Me;
+  };
+  holds({ "jobs:read": [""], "jobs:execute": ["team=web"] });
+  assert.equal(onlyLaunches(), true);
+  assert.equal(mayDo("executions:read"), true);
+  assert.equal(mayDo("executions:read", { team: "web" }), true);
+  assert.equal(mayDo("executions:read", { team: "db" }), false);
+  assert.equal(mayDoEverywhere("executions:read"), false);
+  holds({ "jobs:read": [""] });
+  assert.equal(mayDo("executions:read"), false);
 });

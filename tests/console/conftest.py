@@ -44,7 +44,7 @@ PEOPLE: dict[str, dict[str, Any]] = {
     "una": {"role": "viewer"},
     # With a scope: what has no labels is not for them.
     "sam": {"role": "operator", "scope": "lab=true"},
-    "lea": {"permissions": ["jobs:read", "jobs:execute", "executions:read"]},
+    "lea": {"permissions": ["jobs:read", "jobs:execute"]},
 }
 """Users who log in with a password, by their grants."""
 ENDED_SECONDS = 60

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from opsjobs.model.access import Reach, Scope
+from opsjobs.model.access import EVERYWHERE, OwnReach, Reach, Scope
+from opsjobs.model.execution import LaunchedBy
 from opsjobs.model.selection import Requirement
 from opsjobs.store.approvals import APPROVALS
 from opsjobs.store.audit_log import AUDIT
@@ -194,6 +195,10 @@ def questions(asked: Asked) -> Iterator[Question]:
     if asked.listing.labelled:
         yield one("a scope that sees a third", Reach((Scope((Requirement("env", ("staging",)),)),)))
         yield one("a scope that sees nothing", Reach((Scope((Requirement("env", ("nowhere",)),)),)))
+    if asked.listing.holds_launches:
+        own = OwnReach(LaunchedBy("gone", "user"), (EVERYWHERE,))
+        yield one("what one has launched", Reach((), own))
+        yield one("what one has launched, by status", Reach((), own), filters={"status": ["lost"]})
 
 
 def _beside(listing: Listing, name: str) -> tuple[str, ...]:

@@ -5,9 +5,15 @@ import { me } from "./session.ts";
 
 type Labels = Readonly<Record<string, string>>;
 
-/** True if the person holds this permission for these labels; null: for any at all. */
+/**
+ * True if the person holds this permission for these labels; null: for any at all.
+ *
+ * Whoever launches sees at least what they launched.
+ */
 export function mayDo(permission: string, labels: Labels | null = null): boolean {
-  return scopesOf(permission).some((scope) => labels === null || mayFit(scope, labels));
+  const scopes = scopesOf(permission);
+  const own = permission === "executions:read" ? scopesOf("jobs:execute") : [];
+  return [...scopes, ...own].some((scope) => labels === null || mayFit(scope, labels));
 }
 
 /** True if the person holds this permission without a scope. */

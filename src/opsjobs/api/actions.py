@@ -11,6 +11,7 @@ from fastapi import Request
 from opsjobs.api.authorization import admit, check_permission
 from opsjobs.api.request import principal_of
 from opsjobs.model.errors import Refusal
+from opsjobs.model.execution import LaunchedBy
 
 FIELDS = ("can", "cannot")
 
@@ -19,8 +20,8 @@ class Actions:
     """The fields `can` and `cannot` of an object with these labels.
 
     An action whose permission the caller does not hold at all is in neither of them. `noun`, `ref`,
-    `sees`: as of `admit`. `labels`: None if such objects have none, so that a permission within a
-    scope is not enough.
+    `sees`, `launcher`: as of `admit`. `labels`: None if such objects have none, so that a
+    permission within a scope is not enough.
     """
 
     def __init__(
@@ -31,12 +32,14 @@ class Actions:
         labels: Mapping[str, str] | None,
         *,
         sees: str,
+        launcher: LaunchedBy | None = None,
     ) -> None:
         self._request = request
         self._noun = noun
         self._ref = ref
         self._labels = labels
         self._sees = sees
+        self._launcher = launcher
         self._can: list[str] = []
         self._cannot: dict[str, Refusal] = {}
 
@@ -66,6 +69,7 @@ class Actions:
             self._labels,
             sees=self._sees,
             permission=permission,
+            launcher=self._launcher,
         )
 
     def allow(self, action: str, *permissions: str) -> None:

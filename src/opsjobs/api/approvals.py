@@ -10,14 +10,15 @@ from pydantic import Field
 from starlette.responses import JSONResponse, Response
 
 from opsjobs.api.actions import Actions
-from opsjobs.api.authorization import Within, admit, check_confirmed, reach
-from opsjobs.api.dependencies import requires
+from opsjobs.api.authorization import Within, check_confirmed, reach
+from opsjobs.api.dependencies import admit_part, requires
 from opsjobs.api.http import page_of, render_page
 from opsjobs.api.request import principal_of
 from opsjobs.api.schemas.approvals import ApprovalDetailOut, ApprovalOut, ApprovalPageOut
 from opsjobs.api.schemas.responses import PAGED
 from opsjobs.api.services import ServicesDep, services_of
 from opsjobs.model import text_patterns
+from opsjobs.model.access import SEE_EXECUTIONS
 from opsjobs.model.api_model import ApiModel, Overriding
 from opsjobs.model.approval import Approval
 from opsjobs.store.approvals import APPROVALS
@@ -59,13 +60,7 @@ async def load_approval(id: str, request: Request) -> Approval:
     services = services_of(request)
     approval: Approval = await services.approvals.get(id)
     if reach(request) is not None:
-        admit(
-            request,
-            "approval",
-            id,
-            await services.executions.labels(approval.execution_id),
-            sees="executions:read",
-        )
+        await admit_part(request, "approval", id, approval.execution_id)
     return approval
 
 
@@ -112,8 +107,10 @@ async def show(request: Request, services: ServicesDep, approval: ApprovalDep) -
 
     `can` and `cannot` are what the caller may do: approve, reject, or override the others.
     """
-    labels = await services.executions.labels(approval.execution_id)
-    actions = Actions(request, "approval", approval.id, labels, sees="executions:read")
+    owned = await services.executions.ownership(approval.execution_id)
+    actions = Actions(
+        request, "approval", approval.id, owned.labels, sees=SEE_EXECUTIONS, launcher=owned.launcher
+    )
     principal = principal_of(request)
     rulings = {
         name: ruling

@@ -14,10 +14,11 @@ from pydantic import Field
 
 from opsjobs.api.request import principal_of, session_of
 from opsjobs.model import approval
-from opsjobs.model.access import EVERYTHING, Reach
+from opsjobs.model.access import EVERYTHING, SEE_EXECUTIONS, Reach
 from opsjobs.model.access_bounds import Bounds
 from opsjobs.model.api_model import Overriding
 from opsjobs.model.errors import FieldError, Forbidden, NotFound
+from opsjobs.model.execution import Execution, LaunchedBy
 from opsjobs.model.grants import GrantDraft, grants_of, may_give
 
 
@@ -62,7 +63,7 @@ def check_permission(
     """
     principal = principal_of(request)
     held = principal.reach(permission)
-    if not held.scopes:
+    if held.nowhere:
         roles = ", ".join(principal.roles) or "none"
         detail = (
             f"{principal.name} (roles: {roles}) does not hold {permission}. Ask an administrator."
@@ -121,9 +122,27 @@ def bounds(
 
 
 def admitted(request: Request, noun: str, ref: object, thing: T, *, sees: str) -> T:
-    """Return the object in a route's path. Raises as `admit`."""
-    admit(request, noun, ref, thing.labels, sees=sees)
+    """Return the object in a route's path. Raises as `admit`.
+
+    If the route lists its executions, the caller's own are among them.
+    """
+    caller = principal_of(request)
+    launcher = LaunchedBy(caller.name, caller.kind)
+    admit(request, noun, ref, thing.labels, sees=sees, launcher=launcher)
     return thing
+
+
+def admit_execution(request: Request, ref: object, execution: Execution) -> Execution:
+    """Return the execution in a route's path. Raises as `admit`.
+
+    A caller who sees only its own executions does nothing to those of others.
+    """
+    labels, launcher = execution.labels, execution.launcher
+    seen = principal_of(request).reach(SEE_EXECUTIONS)
+    if seen.own is not None and not seen.holds(labels, launcher):
+        raise NotFound.for_ref("execution", ref)
+    admit(request, "execution", ref, labels, sees=SEE_EXECUTIONS, launcher=launcher)
+    return execution
 
 
 def admit(
@@ -134,18 +153,20 @@ def admit(
     *,
     sees: str,
     permission: str | None = None,
+    launcher: LaunchedBy | None = None,
 ) -> None:
     """Raise NotFound or Forbidden unless the caller holds the permission for these labels.
 
     NotFound, with the message for an object that does not exist, if the caller may not see it
     (`sees`: the permission to see such objects); Forbidden if it may. `ref`: the id or name in the
-    request. `permission`: default: the one that the route requires.
+    request. `permission`: default: the one that the route requires. `launcher`: that of an
+    execution, or of the one that the object is part of.
     """
     permission = permission or permission_of(request)
     principal = principal_of(request)
-    if principal.reach(permission).holds(labels):
+    if principal.reach(permission).holds(labels, launcher):
         return
-    if not principal.reach(sees).holds(labels):
+    if not principal.reach(sees).holds(labels, launcher):
         raise NotFound.for_ref(noun, ref)
     detail = (
         f"{principal.name} may see the {noun} {ref}, but does not hold {permission} for it. "

@@ -12,6 +12,7 @@ from fastapi import Depends, Request
 from opsjobs.api.authorization import (
     Within,
     admit,
+    admit_execution,
     admitted,
     check_confirmed,
     check_permission,
@@ -21,6 +22,7 @@ from opsjobs.api.cookies import READING
 from opsjobs.api.request import principal_of
 from opsjobs.api.services import read_execution, services_of
 from opsjobs.identity.platform_users import CONFIRMED
+from opsjobs.model.access import SEE_EXECUTIONS
 from opsjobs.model.execution import Execution
 from opsjobs.store.jobs import StoredJob
 from opsjobs.store.scheduling.schedule_rows import StoredSchedule
@@ -99,11 +101,16 @@ JobDep = Annotated[StoredJob, Depends(load_job)]
 
 async def load_execution(id: str, request: Request) -> Execution:
     """Return the execution. Raises NotFound or Forbidden before the body is checked."""
-    found = await read_execution(request, id)
-    return admitted(request, "execution", id, found, sees="executions:read")
+    return admit_execution(request, id, await read_execution(request, id))
 
 
 ExecutionDep = Annotated[Execution, Depends(load_execution)]
+
+
+async def admit_part(request: Request, noun: str, ref: object, execution_id: int) -> None:
+    """Raise as `admit` for something that is part of an execution: an approval, an artifact."""
+    owned = await services_of(request).executions.ownership(execution_id)
+    admit(request, noun, ref, owned.labels, sees=SEE_EXECUTIONS, launcher=owned.launcher)
 
 
 async def load_schedule(id: str, request: Request) -> StoredSchedule:

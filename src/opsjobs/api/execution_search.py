@@ -15,7 +15,7 @@ from pydantic import Field, model_validator
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from opsjobs.api.authorization import Within, admitted
+from opsjobs.api.authorization import Within, admit_execution
 from opsjobs.api.dependencies import ExecutionDep, load_execution, requires
 from opsjobs.api.log_formats import encode_json
 from opsjobs.api.long_lived import Download
@@ -106,7 +106,7 @@ async def search(
         if query.target is not None
         else None
     )
-    still = partial(admitted, request, "execution", execution.id, execution, sees="executions:read")
+    still = partial(admit_execution, request, execution.id, execution)
     part = OutputPart(run, query.stream, query.action)
     found.start_at(await services.output_lines.lines_before(execution, part, query.after))
     found.names = await services.executions.names(execution.id)

@@ -52,6 +52,7 @@ from opsjobs.api.schemas.responses import LAUNCHED_OR_PREVIEW, PAGED, RETRIED_OR
 from opsjobs.api.services import ServicesDep, read_execution, requester
 from opsjobs.engine.launching.retries import judge_ended
 from opsjobs.model import text_patterns
+from opsjobs.model.access import SEE_EXECUTIONS
 from opsjobs.model.api_model import ApiModel
 from opsjobs.model.job import LaunchOrder, RunDraft
 from opsjobs.model.launch_summary import summarize
@@ -219,7 +220,14 @@ async def show(request: Request, services: ServicesDep, execution: ExecutionDep)
     blocks it. `can` and `cannot` are what the caller may do: cancel, pause, resume, retry.
     """
     found = await services.executions.with_waiting_reason(execution)
-    actions = Actions(request, "execution", execution.id, execution.labels, sees="executions:read")
+    actions = Actions(
+        request,
+        "execution",
+        execution.id,
+        execution.labels,
+        sees=SEE_EXECUTIONS,
+        launcher=execution.launcher,
+    )
     refused = await services.ledger.judge_control(execution.id)
     for name, refusal in refused.items():
         if actions.holds(name, "executions:cancel"):

@@ -25,9 +25,11 @@ from opsjobs.api.request import principal_of
 from opsjobs.api.schemas.files import ArtifactPageOut, FilePageOut, StoredFileOut
 from opsjobs.api.schemas.responses import BYTES, CREATED, PAGED
 from opsjobs.api.services import ServicesDep, services_of
+from opsjobs.model.access import SEE_EXECUTIONS
 from opsjobs.model.errors import Conflict, NotFound
 from opsjobs.model.naming import Title
 from opsjobs.store.blobs import Forgotten, TooManyBytes, Written
+from opsjobs.store.executions import Ownership
 from opsjobs.store.files import ARTIFACTS, FILES, Full, StoredFile
 from opsjobs.store.idempotency import IdempotentRequest
 from opsjobs.store.paging import PageRequest
@@ -278,12 +280,14 @@ async def artifact_content(id: str, request: Request, services: ServicesDep) -> 
     """Return the bytes of the file."""
     artifact = await services.artifacts.get(id)
     # An unscoped caller needs no labels; if it loses that permission, the download ends.
-    labels = (
-        {} if reach(request) is None else await services.executions.labels(artifact.execution_id)
+    owned = (
+        Ownership({}, None)
+        if reach(request) is None
+        else await services.executions.ownership(artifact.execution_id)
     )
 
     def still() -> None:
-        admit(request, "artifact", id, labels, sees="executions:read")
+        admit(request, "artifact", id, owned.labels, sees=SEE_EXECUTIONS, launcher=owned.launcher)
 
     still()
     return download(request, posixpath.basename(artifact.path) or "file", artifact, still)

@@ -17,7 +17,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import Send
 
 from opsjobs.api import log_formats
-from opsjobs.api.authorization import Within, admitted
+from opsjobs.api.authorization import Within, admit_execution
 from opsjobs.api.dependencies import ExecutionDep, load_execution, requires
 from opsjobs.api.log_formats import LineAssembler
 from opsjobs.api.long_lived import Download, StreamReauth, reauth_of
@@ -88,9 +88,7 @@ async def read_log(
     """
 
     def sent(pieces: AsyncIterator[bytes], media_type: str) -> Response:
-        still = partial(
-            admitted, request, "execution", execution.id, execution, sees="executions:read"
-        )
+        still = partial(admit_execution, request, execution.id, execution)
         return Download(request, pieces, still, media_type=media_type)
 
     await services.execution_log.check_available(execution)
@@ -232,10 +230,7 @@ async def events(
         )
         wanted = LogFilter(query.events, run)
     check_room(followers)
-    reauth = reauth_of(
-        request,
-        lambda: admitted(request, "execution", execution.id, execution, sees="executions:read"),
-    )
+    reauth = reauth_of(request, partial(admit_execution, request, execution.id, execution))
     return EventStream(
         request, execution, query.after if last_event_id is None else last_event_id, reauth, wanted
     )

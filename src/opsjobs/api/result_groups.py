@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Depends, Path, Query, Request
 from starlette.responses import JSONResponse, Response
 
-from opsjobs.api.authorization import Within, admitted
+from opsjobs.api.authorization import Within, admit_execution
 from opsjobs.api.dependencies import ExecutionDep, requires
 from opsjobs.api.execution_answers import render_execution, render_result_group
 from opsjobs.api.http import page_of, render_page
@@ -136,7 +136,7 @@ async def baseline(
         raise _no_baseline(execution.job_name, run.target.name)
     found = await read_execution(request, good.execution_id)
     try:
-        admitted(request, "execution", found.id, found, sees="executions:read")
+        admit_execution(request, found.id, found)
     except NotFound:
         raise _no_baseline(execution.job_name, run.target.name) from None
     before = (await services.executions.runs_by_id([good.run_id]))[good.run_id]

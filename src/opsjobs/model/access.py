@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 
 from opsjobs.model import text_patterns
 from opsjobs.model.api_model import ApiModel, Duration
+from opsjobs.model.execution import LaunchedBy
 from opsjobs.model.naming import Name
 from opsjobs.model.selection import Requirement, parse_selector
 from opsjobs.model.validation_errors import fault
@@ -32,6 +33,8 @@ class Role(StrEnum):
 
 
 EVERYTHING = "*"
+LAUNCH = "jobs:execute"
+SEE_EXECUTIONS = "executions:read"
 PERMISSIONS = frozenset(
     {
         *("jobs:read", "jobs:create", "jobs:update", "jobs:delete", "jobs:execute"),
@@ -141,26 +144,49 @@ class Grant:
 
 
 @dataclass(frozen=True, slots=True)
+class OwnReach:
+    """The executions that one identity launched, in the scopes in which it may launch."""
+
+    launcher: LaunchedBy
+    scopes: tuple[Scope, ...]
+
+    def holds(self, labels: Mapping[str, str], launcher: LaunchedBy | None) -> bool:
+        """True for a thing with these labels that this launcher launched."""
+        return launcher == self.launcher and any(scope.holds(labels) for scope in self.scopes)
+
+
+@dataclass(frozen=True, slots=True)
 class Reach:
     """The scopes in which one permission is held; no scope means that it is not held at all."""
 
     scopes: tuple[Scope, ...]
+    own: OwnReach | None = None
+    """The executions that are in reach because the holder launched them."""
 
     @property
     def everywhere(self) -> bool:
         """True if one of the scopes covers everything."""
         return any(not scope.requirements for scope in self.scopes)
 
-    def holds(self, labels: Mapping[str, str]) -> bool:
-        """True for a thing with these labels."""
+    @property
+    def nowhere(self) -> bool:
+        """True if nothing can be in reach."""
+        return not self.scopes and self.own is None
+
+    def holds(self, labels: Mapping[str, str], launcher: LaunchedBy | None = None) -> bool:
+        """True for a thing with these labels. `launcher`: that of an execution and its parts."""
+        if self.own is not None and self.own.holds(labels, launcher):
+            return True
         return any(scope.holds(labels) for scope in self.scopes)
 
     def __or__(self, other: Reach) -> Reach:
-        """Return the union of both."""
-        return Reach((*self.scopes, *(scope for scope in other.scopes if scope not in self.scopes)))
+        """Return the union of both; they belong to one principal."""
+        more = (scope for scope in other.scopes if scope not in self.scopes)
+        return Reach((*self.scopes, *more), self.own or other.own)
 
 
 UNBOUNDED = Reach((EVERYWHERE,))
+NOWHERE = Reach(())
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,8 +242,19 @@ class Principal:
         return role in self.roles and (not scopes or any(scope.holds(labels) for scope in scopes))
 
     def reach(self, permission: str) -> Reach:
-        """Return the scopes in which the permission is held."""
-        return Reach(tuple(grant.scope for grant in self.grants if grant.holds(permission)))
+        """Return the scopes in which the permission is held.
+
+        A principal that may launch sees what it launched: `executions:read` is for the others.
+        """
+        held = Reach(self._scopes(permission))
+        if permission != SEE_EXECUTIONS or held.everywhere:
+            return held
+        launching = self._scopes(LAUNCH)
+        own = OwnReach(LaunchedBy(self.name, self.kind), launching) if launching else None
+        return Reach(held.scopes, own)
+
+    def _scopes(self, permission: str) -> tuple[Scope, ...]:
+        return tuple(grant.scope for grant in self.grants if grant.holds(permission))
 
     @property
     def identity(self) -> str:

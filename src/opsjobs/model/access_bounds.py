@@ -212,16 +212,17 @@ def _example(reach: Reach) -> str:
 
 
 def redact_waiting(
-    waiting_on: Mapping[str, Any] | None, *, everything: bool
+    waiting_on: Mapping[str, Any] | None, *, everything: bool, alike: bool = True
 ) -> Mapping[str, Any] | None:
     """Return the waits of an execution, reduced to those that the viewer may see.
 
-    `everything`: the viewer may see all executions. A viewer of one execution may see those that
-    have all of its labels; of others (`apart`) neither the number nor the reason is shown."""
+    `everything`: the viewer may see all executions. `alike`: it may see those that have all labels
+    of this one; a viewer who sees only its own executions may not. Of others (`apart`) neither the
+    number nor the reason is shown."""
     if waiting_on is None or "apart" not in waiting_on:
         return waiting_on
     visible = {key: value for key, value in waiting_on.items() if key != "apart"}
-    if waiting_on["apart"] and not everything:
+    if not everything and (waiting_on["apart"] or not alike):
         visible.pop("execution", None)
         visible["reason"] = f"{visible['name']} is held or waited for by another execution"
     return visible

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID, uuid5
 
 
@@ -212,6 +212,13 @@ def verdict(counts: Mapping[RunStatus, int], *, cancel_asked: bool) -> Execution
     return ExecutionStatus.FAILED
 
 
+class LaunchedBy(NamedTuple):
+    """The identity that launched an execution."""
+
+    name: str
+    kind: str
+
+
 @dataclass(frozen=True, slots=True)
 class Execution:
     """One launch, as read from the database."""
@@ -260,6 +267,11 @@ class Execution:
     """{verdict, findings} of the safety check; None: it was not checked."""
     summary: str | None = None
     """The line that describes an ad-hoc execution; None for a job, which has a name."""
+
+    @property
+    def launcher(self) -> LaunchedBy:
+        """The identity that launched it."""
+        return LaunchedBy(self.requested_by, self.requested_by_kind)
 
     def data(self) -> dict[str, Any]:
         """Return what API responses show of it; they also have links."""

@@ -14,6 +14,7 @@ from opsjobs.model.run_views import TargetName
 from opsjobs.store.ledger.approval_rows import APPROVAL, load_authors, parse_approval
 from opsjobs.store.paging import IndexWalk, ListColumn, Listing, Page, PageRequest
 from opsjobs.store.reference import Reference
+from opsjobs.store.scope_sql import LAUNCHED
 from opsjobs.store.transaction import Database
 
 APPROVALS = Listing(
@@ -31,6 +32,7 @@ APPROVALS = Listing(
     },
     labels="labels",
     label_rows="execution_id",
+    launched=LAUNCHED,
 )
 
 _SUBJECT = """

@@ -22,7 +22,7 @@ from opsjobs.model.run_views import TargetName
 from opsjobs.store import audit
 from opsjobs.store.launch_history import RUN_COLUMNS, parse_past_run
 from opsjobs.store.paging import ListColumn, Listing, Page, PageRequest
-from opsjobs.store.scope_sql import OF_EXECUTION, and_within
+from opsjobs.store.scope_sql import LAUNCHED, LAUNCHED_EXECUTION, OF_EXECUTION, and_within
 from opsjobs.store.transaction import Connection, Database
 
 FOUND_MAX = 10_000
@@ -35,7 +35,8 @@ select {RUN_COLUMNS}, r.error_message, r.attempt, r.finished_at as at, r.late_re
        s.job_name, s.summary,
        array_remove(array[e.job_id::text, s.job_name], null) as job, array[r.target_id,
        r.target_name] as target,
-       r.error_code as error, r.execution_id as execution, s.labels
+       r.error_code as error, r.execution_id as execution, s.labels, s.requested_by,
+       s.requested_by_kind
 from target_runs r join job_executions e on e.id = r.execution_id
   join execution_specs s on s.execution_id = e.id
 where r.status in ('lost', 'dead') and not exists (select from dead_letter_answers a
@@ -52,6 +53,7 @@ DEAD_LETTERS = Listing(
         "at": ListColumn("moment"),
     },
     labels="labels",
+    launched=LAUNCHED,
     facets=("error", "status", "job_name"),
 )
 
@@ -97,7 +99,7 @@ class DeadLetters:
     async def find(self, wish: LettersDraft, reach: Reach | None = None) -> Sequence[PastRun]:
         """Return the requested letters within reach, by execution: at most 10,000."""
         named = wish.filter or LetterFilter()
-        within, reaching = and_within(reach, "l.labels")
+        within, reaching = and_within(reach, "l.labels", LAUNCHED)
         parameters = {
             **named.model_dump(mode="json"),
             "since": named.since,
@@ -174,7 +176,10 @@ async def refusal(
 
     Either no such letter exists within reach, or another answer came first.
     """
-    within, reaching = and_within(reach, OF_EXECUTION.format("r.execution_id"))
+    execution = "r.execution_id"
+    within, reaching = and_within(
+        reach, OF_EXECUTION.format(execution), LAUNCHED_EXECUTION.format(execution)
+    )
     answered = await connection.execute(
         _ANSWERED.format(within=within), {"ids": list(ids), **reaching}
     )

@@ -9,7 +9,7 @@ from typing import Any
 from opsjobs.model.access import Reach
 from opsjobs.model.execution import Execution, moment
 from opsjobs.store.envelope import mask_parameters
-from opsjobs.store.scope_sql import and_within, condition
+from opsjobs.store.scope_sql import LAUNCHED_SPEC, and_within, condition
 from opsjobs.store.statements import load_statement
 from opsjobs.store.transaction import Database
 
@@ -108,7 +108,7 @@ class ExecutionOverview:
 
         Only the target's last 10,000 runs are searched.
         """
-        within, reaching = and_within(reach, "s.labels")
+        within, reaching = and_within(reach, "s.labels", LAUNCHED_SPEC)
         row = await self._database.fetch_one(
             _LAST_GOOD.format(within=within),
             {"execution": execution.id, "job": execution.job_id, "target": target, **reaching},
@@ -126,7 +126,7 @@ class ExecutionOverview:
         self, jobs: Sequence[int], count: int, reach: Reach
     ) -> dict[int, list[dict[str, Any]]]:
         """Return the last executions of each of these jobs within reach, the newest first."""
-        within, reaching = and_within(reach, "s.labels")
+        within, reaching = and_within(reach, "s.labels", LAUNCHED_SPEC)
         rows = await self._database.fetch(
             _RECENT.format(within=within), {"jobs": list(jobs), "count": count, **reaching}
         )

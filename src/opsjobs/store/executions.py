@@ -8,7 +8,7 @@ from datetime import datetime
 from functools import partial
 from typing import Any
 
-from opsjobs.model.access import Reach
+from opsjobs.model.access import NOWHERE, UNBOUNDED, Reach
 from opsjobs.model.access_bounds import redact_waiting
 from opsjobs.model.action import script_line
 from opsjobs.model.errors import NotFound
@@ -16,6 +16,7 @@ from opsjobs.model.execution import (
     ErrorCode,
     Execution,
     ExecutionStatus,
+    LaunchedBy,
     RunError,
     RunStatus,
     TriggeredBy,
@@ -43,6 +44,7 @@ from opsjobs.store.paging import (
     PageRequest,
 )
 from opsjobs.store.reference import Reference
+from opsjobs.store.scope_sql import LAUNCHED
 from opsjobs.store.transaction import Database
 from opsjobs.store.waiting_reason import WAITING_ON, WAVES
 
@@ -98,6 +100,7 @@ EXECUTIONS = Listing(
     },
     labels="labels",
     label_rows="id",
+    launched=LAUNCHED,
     facets=("status", "triggered_by", "job_name", "requested_by"),
 )
 # The zones that have workers are read once, not for each run.
@@ -218,6 +221,14 @@ AD_HOC = "ad-hoc"
 
 
 @dataclass(frozen=True, slots=True)
+class Ownership:
+    """The labels of an execution, and its launcher: what a reach is matched against."""
+
+    labels: Mapping[str, str]
+    launcher: LaunchedBy | None
+
+
+@dataclass(frozen=True, slots=True)
 class ExecutionFind:
     """A search for executions, beside the filters of their list."""
 
@@ -249,6 +260,8 @@ _LABELLED = """
 select execution_id as id from execution_labels where md5(key || '=' || value) = md5(%(value)s)
 order by execution_id desc limit %(limit)s"""
 
+_OWNERSHIP = """
+select labels, requested_by, requested_by_kind from execution_specs where execution_id = %s"""
 _COUNT_OPEN = """
 select count(*) as n from (
   select from job_executions e join execution_specs s on s.execution_id = e.id
@@ -265,10 +278,10 @@ class Executions:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def get(self, ref: str | int, *, everything: bool = False) -> Execution:
+    async def get(self, ref: str | int, reach: Reach = NOWHERE) -> Execution:
         """Return an execution by id or uuid. Raises NotFound.
 
-        `everything`: the viewer may see all executions.
+        `reach`: the executions that the viewer may see; of no other does the answer tell.
         """
         named = Reference.require("execution", ref)
         row = await self._database.fetch_one(
@@ -277,7 +290,7 @@ class Executions:
         )
         if row is None:
             raise NotFound.for_ref("execution", ref)
-        return _execution(row, everything=everything)
+        return _execution(row, reach)
 
     async def with_waiting_reason(self, execution: Execution) -> Execution:
         """Return the execution with the reason why its runs do not start.
@@ -323,7 +336,7 @@ class Executions:
         if find is not None:
             request = await self._narrow(request, find, reach)
         page = await EXECUTIONS.page(self._database, request, reach=reach)
-        return page.map(partial(_execution, everything=reach is None or reach.everywhere))
+        return page.map(partial(_execution, reach=reach or UNBOUNDED))
 
     async def _narrow(
         self, request: PageRequest, find: ExecutionFind, reach: Reach | None
@@ -384,13 +397,12 @@ class Executions:
         rows = await self._database.fetch(_WITH_TEXT, {"ids": ids, "q": q})
         return [row["id"] for row in rows]
 
-    async def labels(self, execution_id: int) -> Mapping[str, str]:
-        """Return the labels that scopes match against, of an existing execution."""
-        row = await self._database.fetch_one(
-            "select labels from execution_specs where execution_id = %s", [execution_id]
-        )
-        labels: Mapping[str, str] = row["labels"] if row is not None else {}
-        return labels
+    async def ownership(self, execution_id: int) -> Ownership:
+        """Return what scopes are matched against, of an existing execution."""
+        row = await self._database.fetch_one(_OWNERSHIP, [execution_id])
+        if row is None:
+            return Ownership({}, None)
+        return Ownership(row["labels"], LaunchedBy(row["requested_by"], row["requested_by_kind"]))
 
     async def list_waiting_zones(self, execution_id: int) -> Sequence[str]:
         """Return the zones in which runs of the execution wait, to notify workers there."""
@@ -514,7 +526,7 @@ def _count_fitting(rows: Sequence[Mapping[str, Any]]) -> int:
     return len(rows)
 
 
-def _execution(row: Mapping[str, Any], *, everything: bool = False) -> Execution:
+def _execution(row: Mapping[str, Any], reach: Reach) -> Execution:
     return Execution(
         id=row["id"],
         uuid=str(row["uuid"]),
@@ -542,7 +554,9 @@ def _execution(row: Mapping[str, Any], *, everything: bool = False) -> Execution
         paused_by=row["paused_by"],
         pause_reason=row["pause_reason"],
         waves=row["waves"],
-        waiting_on=redact_waiting(row["waiting_on"], everything=everything),
+        waiting_on=redact_waiting(
+            row["waiting_on"], everything=reach.everywhere, alike=reach.holds(row["labels"])
+        ),
         retries=tuple(row["retries"]),
         requested_by_kind=row["requested_by_kind"],
         labels=row["labels"],

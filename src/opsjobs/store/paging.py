@@ -38,7 +38,7 @@ from opsjobs.model.access import Reach
 from opsjobs.model.api_model import read_instant
 from opsjobs.model.errors import FieldError, Invalid
 from opsjobs.store.reference import BIGINT_MAX
-from opsjobs.store.scope_sql import condition, marks
+from opsjobs.store.scope_sql import LAUNCHED_IDS, condition, marks
 from opsjobs.store.transaction import Database
 
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
@@ -146,9 +146,11 @@ class Listing:
 
     `labels` is the expression that a scope is matched against. `label_rows`: the column with the
     execution whose rows in execution_labels find the items of a scope; "id" for a list of
-    executions. `keyed`: `id` is a column of a table. `search`: the columns that `q` looks in;
-    `facets`: those whose values can be counted. `computed`: columns by name with their SQL over a
-    row `t` of the select; ids are found without them, unless the request filters or sorts by one.
+    executions. `launched`: the condition for items of a caller's own executions; for a list of
+    executions the index of `requested_by` serves it. `keyed`: `id` is a column of a table.
+    `search`: the columns that `q` looks in; `facets`: those whose values can be counted.
+    `computed`: columns by name with their SQL over a row `t` of the select; ids are found without
+    them, unless the request filters or sorts by one.
     """
 
     def __init__(
@@ -159,6 +161,7 @@ class Listing:
         default_sort: str = "-id",
         labels: str | None = None,
         label_rows: str | None = None,
+        launched: str | None = None,
         keyed: bool = True,
         search: Sequence[str] = (),
         facets: Sequence[str] = (),
@@ -169,6 +172,7 @@ class Listing:
         self.search = search
         self.facets = facets
         self._label_rows = label_rows
+        self._launched = launched
         self._keyed = keyed
         self._computed = frozenset(computed)
         self._found = select
@@ -194,6 +198,11 @@ class Listing:
     def labelled(self) -> bool:
         """True if a caller with a scope may see a part of the list."""
         return self._labels is not None
+
+    @property
+    def holds_launches(self) -> bool:
+        """True if a caller may see a part of the list because it launched that."""
+        return self._launched is not None
 
     @property
     def sorts(self) -> list[str]:
@@ -269,25 +278,33 @@ class Listing:
         reach: Reach | None,
     ) -> tuple[_SortOrder, list[str], dict[str, Any]]:
         """Return the order, the conditions and the values of a request, along an index if any."""
-        walk = self._walk(request)
+        own = None if reach is None else reach.own
+        only_own = own is not None and reach is not None and not reach.scopes
+        # Of one launcher there are fewer than of any value of a filter.
+        walk = None if only_own and self._label_rows == "id" else self._walk(request)
         order = self._order(request, walk)
         sorted_by = (request.sort or self.default_sort).removeprefix("-")
         order = replace(order, lean=not self._computed & {sorted_by, *request.filters})
         wheres, values = self._wheres(request, walk)
-        within, reaching = condition(reach, self._labelled(reach))
+        within, reaching = condition(reach, self._labelled(reach), self._launched)
         found = marks(reach) if self._label_rows is not None else None
         if found is not None and self._label_rows != "id":
-            wheres.append(_LABELLED.format(execution=self._label_rows))
+            also = "" if own is None else f" union all {LAUNCHED_IDS}"
+            wheres.append(f"{self._label_rows} in ({_LABELLED_IDS}{also})")
             values["marks"] = found
         elif found is not None and not order.walks and order.expression == "id":
-            order = replace(
-                order,
-                walks=tuple(_labelled_walk(number) for number in range(len(found))),
-                repeats=len(found) > 1,
-            )
+            walks = [_labelled_walk(number) for number in range(len(found))]
+            walks += [] if own is None else [self._own_walk()]
+            order = replace(order, walks=tuple(walks), repeats=len(walks) > 1)
             values |= {f"walk_{number}": mark for number, mark in enumerate(found)}
         wheres = [*wheres, within] if within else wheres
         return order, wheres, {**(parameters or {}), **values, **reaching}
+
+    def _own_walk(self) -> _Along:
+        """Return the range of the index that finds what the caller launched."""
+        walk = self.columns["requested_by"].walk
+        assert walk is not None
+        return _between(walk.key, walk.id, "%(own_name)s::text")
 
     async def newest(
         self,
@@ -602,10 +619,9 @@ def _between(key: str, id_: str, value: str, join: str = "") -> _Along:
 
 
 _MARK = "md5(l.key || '=' || l.value)"
-# Selects the items of a scope in a list that is not one of executions, if they are few.
-_LABELLED = (
-    f"{{execution}} in (select l.execution_id from execution_labels l where {_MARK} = "
-    f"any(%(marks)s::text[]))"
+# Finds the items of a scope in a list that is not one of executions, if they are few.
+_LABELLED_IDS = (
+    f"select l.execution_id from execution_labels l where {_MARK} = any(%(marks)s::text[])"
 )
 
 

@@ -12,7 +12,7 @@ from psycopg.rows import DictRow
 
 from opsjobs.model.access import Reach
 from opsjobs.model.execution import moment
-from opsjobs.store.scope_sql import OF_EXECUTION, and_within
+from opsjobs.store.scope_sql import LAUNCHED_EXECUTION, OF_EXECUTION, and_within
 from opsjobs.store.statements import load_statement
 from opsjobs.store.transaction import Database
 
@@ -110,13 +110,21 @@ class Statistics:
         return 1
 
     async def read(self, reach: Reach | None = None) -> dict[str, Any]:
-        """Return the body of GET /stats: of the executions within reach only."""
+        """Return the body of GET /stats: of the executions within reach only.
+
+        Counted hours know labels, but no launchers: for those who see their own executions, all of
+        the week are counted now.
+        """
         progress = await self._database.fetch_one(_PROGRESS)
         assert progress is not None
         now, counted = progress["now"], progress["counted_until"]
         since = _since(now)
-        live_scope, values = and_within(reach, OF_EXECUTION.format("e.id"))
-        hours_scope, _ = and_within(reach, "h.labels")
+        if reach is not None and reach.own is not None:
+            counted = since["week"]
+        live_scope, values = and_within(
+            reach, OF_EXECUTION.format("e.id"), LAUNCHED_EXECUTION.format("e.id")
+        )
+        hours_scope, _ = and_within(reach, "h.labels", "false")
         query = load_statement(
             __file__, _STATISTICS, **_FRAGMENTS, live_scope=live_scope, hours_scope=hours_scope
         )

@@ -16,7 +16,7 @@ from opsjobs.model.run_views import TargetRun
 from opsjobs.model.target_health import HealthStatus, LastRun, OpenCircuit, TargetHealth
 from opsjobs.store.executions import RUN, parse_run
 from opsjobs.store.paging import ListColumn, Listing, Page, PageRequest
-from opsjobs.store.scope_sql import OF_EXECUTION, and_within
+from opsjobs.store.scope_sql import LAUNCHED, LAUNCHED_EXECUTION, OF_EXECUTION, and_within
 from opsjobs.store.statements import load_statement
 from opsjobs.store.transaction import Database
 
@@ -59,7 +59,7 @@ class TargetPastRun:
 TARGET_RUNS = Listing(
     f"""
 select r.*, e.number, e.job_id, e.created_at, s.job_name, s.summary, s.triggered_by,
-  s.requested_by, s.labels,
+  s.requested_by, s.requested_by_kind, s.labels,
   array_remove(array[e.job_id::text, s.job_name], null) as job
 from ({RUN} where target_id = %(target)s) r join job_executions e on e.id = r.execution_id
   join execution_specs s on s.execution_id = e.id""",
@@ -75,6 +75,7 @@ from ({RUN} where target_id = %(target)s) r join job_executions e on e.id = r.ex
         "finished_at": ListColumn("moment"),
     },
     labels="labels",
+    launched=LAUNCHED,
 )
 
 HEALTH_STATUS = f"""
@@ -122,7 +123,10 @@ class TargetHistory:
         Runs that it tells of are those in executions within reach; its status is of all.
         """
         ids = [int(target_id) for target_id in target_ids]
-        within, reaching = and_within(reach, OF_EXECUTION.format("l.execution_id"))
+        execution = "l.execution_id"
+        within, reaching = and_within(
+            reach, OF_EXECUTION.format(execution), LAUNCHED_EXECUTION.format(execution)
+        )
         query = _HEALTH.format(within=within)
         rows = await self._database.fetch(query, {"ids": ids, **reaching})
         return {str(row["id"]): _health(row) for row in rows}

@@ -121,7 +121,7 @@ class WebhookDestination:
                 f"{webhook.owner}, who owns the webhook, has no access any more"
             )
         audience = stored["visibility"]
-        if audience is not None and not EventAudience(**audience).admits(owner):
+        if audience is not None and not EventAudience.from_data(audience).admits(owner):
             return SendOutcome.cancel(f"{webhook.owner} may not see this event any more")
         body = json.dumps(stored["event"], ensure_ascii=False, separators=(",", ":")).encode()
         now = int(self._clock.now().timestamp())

@@ -39,8 +39,8 @@ coalesce((select jsonb_agg(jsonb_build_object('by', d.decided_by, 'approve', d.a
 APPROVAL = f"""
 select a.id, a.uuid, a.execution_id, a.action, a.message, a.status, a.asked_at, a.expires_at,
        a.decided_at, a.decided_by, a.reason,
-       a.kind, a.needed, a.roles, a.users, a.hash, s.job_name, s.summary, s.requested_by, s.labels,
-       {_DECISIONS} as decisions
+       a.kind, a.needed, a.roles, a.users, a.hash, s.job_name, s.summary, s.requested_by,
+       s.requested_by_kind, s.labels, {_DECISIONS} as decisions
 from approvals a join execution_specs s on s.execution_id = a.execution_id"""
 
 
@@ -54,7 +54,7 @@ async def load_approval(connection: Connection, approval_id: int) -> Approval:
 def parse_approval(row: Mapping[str, Any]) -> Approval:
     """Return the approval of a row of APPROVAL."""
     columns = {
-        **{name: value for name, value in row.items() if name != "labels"},
+        **{name: row[name] for name in row if name not in ("labels", "requested_by_kind")},
         "uuid": str(row["uuid"]),
         "kind": ApprovalKind(row["kind"]),
         "status": ApprovalStatus(row["status"]),

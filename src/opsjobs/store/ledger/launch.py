@@ -269,8 +269,14 @@ async def record_secrets(
 
 
 async def _waiting_on(connection: Connection, execution_id: int) -> Mapping[str, Any] | None:
+    """Return why it does not proceed, of other executions only that there is one.
+
+    The caller may be one who sees only its own.
+    """
     row = await (await connection.execute(_WAITING_REASON, [execution_id])).fetchone()
-    return redact_waiting(row["waiting_on"], everything=False) if row is not None else None
+    if row is None:
+        return None
+    return redact_waiting(row["waiting_on"], everything=False, alike=False)
 
 
 def _launched(

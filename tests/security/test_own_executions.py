@@ -1,0 +1,146 @@
+"""Callers who may launch and not read: they see what they launched, and nothing of others."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from opsjobs.engine.event_visibility import EventAudience
+from opsjobs.model.access import EVERYWHERE, Principal, Reach
+from opsjobs.model.approval import ApprovalTerms
+from opsjobs.model.execution import LaunchedBy
+from opsjobs.store.executions import Ownership
+from opsjobs.store.transaction import Database
+from security.test_permission_matrix import NOBODYS_BODY, NOT_THERE, routes
+from security.two_scopes import FOREIGN, STAGING, World, badge, world
+
+LAUNCHES = ("jobs:read", "jobs:execute", "executions:cancel", "executions:retry")
+
+
+def launcher(name: str, scope: str = "", *more: str) -> Principal:
+    """Somebody who may launch, cancel and retry, and does not hold executions:read."""
+    return badge(name, *((permission, scope) for permission in (*LAUNCHES, *more)))
+
+
+async def launched(all_: World, headers: dict[str, str]) -> int:
+    """The id of an execution of the job in staging, which waits for an approval and has ended."""
+    job = all_.things["job", STAGING]
+    made = await all_.http.post(f"/jobs/{job}/execute", json={}, headers=headers)
+    assert made.status_code == 202, made.text
+    execution: int = made.json()["id"]
+    await all_.services.ledger.request_approval(execution, "ask", ApprovalTerms(STAGING))
+    cancelled = await all_.http.post(f"/executions/{execution}/cancel", headers=headers)
+    assert cancelled.status_code == 202, cancelled.text
+    return execution
+
+
+async def test_lists_counts_and_searches_hold_what_the_caller_launched(database: Database) -> None:
+    async with world(database) as all_:
+        lea, max_ = all_.admit(launcher("lea")), all_.admit(launcher("max"))
+        ours, theirs = await launched(all_, lea), await launched(all_, max_)
+        job, target = all_.things["job", STAGING], all_.things["target", STAGING]
+        name = (await all_.http.get(f"/jobs/{job}")).json()["name"]
+
+        async def found(path: str, headers: dict[str, str] = lea) -> Any:
+            answer = await all_.http.get(path, headers=headers)
+            assert answer.status_code == 200, f"{path}: {answer.text}"
+            return answer.json()
+
+        for query in (
+            *("", "?page=1&size=10", f"?q={name[:5]}", f"?target={target}", "?label=env=staging"),
+            *("?status=cancelled", "?sort=created_at", "?created_after=2020-01-01T00:00:00Z"),
+            *("?requested_by=lea", f"?job_id={job}", "?limit=1"),
+        ):
+            page = await found(f"/executions{query}")
+            assert [one["id"] for one in page["items"]] == [ours], query
+            assert (page["next"], page.get("total") or 1) == (None, 1), query
+        assert (await found("/executions?requested_by=max"))["items"] == []
+        facets = await found("/executions?facets=requested_by&facets=status")
+        assert facets["facets"] == {"requested_by": {"lea": 1}, "status": {"cancelled": 1}}
+        assert [one["id"] for one in (await found("/executions", max_))["items"]] == [theirs]
+        of_job = await found(f"/jobs/{job}/executions")
+        assert [one["id"] for one in of_job["items"]] == [ours]
+        (shown,) = (await found(f"/jobs?id={job}&recent=9"))["items"]
+        assert [one["id"] for one in shown["recent"]] == [ours]
+        asked = (await found("/approvals?page=1"))["items"]
+        assert [one["execution_id"] for one in asked] == [ours]
+        assert (await found("/dead-letters?page=1"))["total"] == 0
+        day = (await found("/stats"))["periods"][1]
+        assert day["executions"]["total"] == 1
+        assert [one["executions"] for one in day["busiest_jobs"]] == [1]
+
+
+async def test_what_others_launched_is_answered_as_what_is_not_there(database: Database) -> None:
+    async with world(database) as all_:
+        lea, max_ = all_.admit(launcher("lea")), all_.admit(launcher("max"))
+        ours, theirs = await launched(all_, lea), await launched(all_, max_)
+        document = (await all_.http.get("/openapi.json")).json()
+        tried = 0
+        for route in routes(document):
+            if not route.has_object or route.noun not in ("execution", "approval", "artifact"):
+                continue
+            if route.permission not in (*LAUNCHES, "executions:read"):
+                continue
+            refs = [str(theirs)] if route.noun == "execution" else []
+            for ref in (*refs, all_.things[route.noun, FOREIGN], NOT_THERE):
+                body = b"" if route.method == "GET" else NOBODYS_BODY
+                type_ = {"Content-Type": "application/json"} if body else {}
+                status = await all_.status(route.method, route.at(ref), {**lea, **type_}, body)
+                assert status == 404, f"{route.method} {route.at(ref)}"
+            if route.noun == "execution":
+                body = b"" if route.method == "GET" else NOBODYS_BODY
+                type_ = {"Content-Type": "application/json"} if body else {}
+                at = route.at(str(ours))
+                status = await all_.status(route.method, at, {**lea, **type_}, body)
+                assert status not in (401, 403, 500), f"{route.method} {at}"
+            tried += 1
+        assert tried >= 20
+        (foreign, missing) = [
+            (await all_.http.get(f"/executions/{ref}", headers=lea))
+            .json()["detail"]
+            .replace(ref, "…")
+            for ref in (str(theirs), NOT_THERE)
+        ]
+        assert foreign == missing
+        shown = (await all_.http.get(f"/executions/{ours}", headers=lea)).json()
+        assert shown["can"] == ["retry"]
+
+
+async def test_what_one_launched_is_seen_within_the_scope_of_that_right_only(
+    database: Database,
+) -> None:
+    async with world(database) as all_:
+        staging = all_.admit(launcher("lea", "env=staging"))
+        ours = await launched(all_, staging)
+        for scope, seen in (("env=staging", [ours]), ("env=elsewhere", []), ("", [ours])):
+            lea = all_.admit(launcher("lea", scope))
+            listed = (await all_.http.get("/executions", headers=lea)).json()["items"]
+            assert [one["id"] for one in listed] == seen, scope
+            status = await all_.status("GET", f"/executions/{ours}", lea)
+            assert status == (200 if seen else 404), scope
+        # Another identity of the same name launched nothing.
+        key = all_.admit(badge("lea", *((one, "") for one in LAUNCHES), kind="api_key"))
+        assert (await all_.http.get("/executions", headers=key)).json()["items"] == []
+        # A scope in which executions are read adds those of others.
+        both = all_.admit(
+            badge("lea", *((one, "") for one in LAUNCHES), ("executions:read", "env=foreign"))
+        )
+        listed = (await all_.http.get("/executions?page=1", headers=both)).json()
+        others = int(all_.things["execution", FOREIGN])
+        assert [one["id"] for one in listed["items"]] == [ours, others]
+        assert listed["total"] == 2
+
+
+def test_events_of_an_execution_reach_its_launcher_stored_or_not() -> None:
+    mine = EventAudience.of_execution(Ownership({"env": "prod"}, LaunchedBy("lea", "user")))
+    bare = EventAudience.of_execution(Ownership({}, LaunchedBy("lea", "user")))
+    for audience in (mine, EventAudience.from_data(mine.data()), bare):
+        assert audience.admits(launcher("lea"))
+        assert not audience.admits(launcher("max"))
+        assert audience.admits(badge("vic", ("viewer", "")))
+    assert mine.admits(launcher("lea", "env=prod"))
+    assert not mine.admits(launcher("lea", "env=staging"))
+    assert not bare.admits(launcher("lea", "env=prod"))
+    assert not bare.admits(badge("vic", ("viewer", "env=prod")))
+    assert launcher("lea").reach("executions:read").own is not None
+    everything = badge("ada", ("admin", "")).reach("executions:read")
+    assert everything == Reach((EVERYWHERE,)), "who sees everything needs no list of their own"
