@@ -2,7 +2,13 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { RequestError } from "../src/api/problem.ts";
 import { inWords } from "../src/api/stale.ts";
-import type { ParameterDraft, Schedule, ShownTarget, Trigger } from "../src/api/types.ts";
+import type {
+  NotificationRule,
+  ParameterDraft,
+  Schedule,
+  ShownTarget,
+  Trigger,
+} from "../src/api/types.ts";
 import { readYaml } from "../src/jobs/yaml-body.ts";
 import {
   draftOf as scheduleDraft,
@@ -10,13 +16,19 @@ import {
   newFields,
   saysWhen,
 } from "../src/schedules/draft.ts";
+import {
+  eventWords,
+  fieldsOf as ruleFields,
+  quietWords,
+  ruleOf,
+  trialWords,
+} from "../src/notifications/draft.ts";
 import { answerLeaving, hasUnsaved, leave, leaving, setUnsaved } from "../src/state/unsaved.ts";
 import {
   draftOf as targetDraft,
   fieldsOf as targetFields,
   labelsOf,
 } from "../src/targets/draft.ts";
-import { expanded, readInventory } from "../src/targets/inventory.ts";
 import { draftOf as triggerDraft, fieldsOf as triggerFields } from "../src/triggers/draft.ts";
 
 test("a schedule is sent with the fields of its kind, and keeps what the form does not show", () => {
@@ -83,41 +95,6 @@ test("a target is sent with the options of its transport only", () => {
   assert.ok(!("winrm" in ssh));
   assert.equal(ssh.port as unknown, "x", "the server says what is wrong with it");
   assert.deepEqual(labelsOf("env=prod, url=a=b,odd"), { env: "prod", url: "a=b", odd: "" });
-});
-
-test("inventories are read: INI with ranges, groups and variables; YAML; lists", async () => {
-  const ini = await readInventory(
-    "lonely ansible_user=ada\n[web]\nweb[01:03].x ansible_port=2222 # front\n[db]\ndb-a\n" +
-      "[prod:children]\nweb\ndb\n[db:vars]\nansible_host='10.0.0.5'\n",
-  );
-  assert.deepEqual(ini.targets[0], { name: "lonely", host: "lonely" });
-  assert.deepEqual(ini.targets[2], {
-    name: "web02.x",
-    host: "web02.x",
-    port: 2222,
-    groups: ["prod", "web"],
-  });
-  assert.deepEqual(ini.targets[4], { name: "db-a", host: "10.0.0.5", groups: ["prod", "db"] });
-  assert.deepEqual(ini.left, ["ansible_user (1)"]);
-  const yaml = await readInventory(
-    "all:\n  vars: {ansible_connection: winrm}\n  children:\n    win:\n      hosts:\n        w1: {ansible_host: 10.0.0.7}\n",
-  );
-  assert.deepEqual(yaml.targets, [
-    { name: "w1", host: "10.0.0.7", transport: "winrm", groups: ["win"] },
-  ]);
-  for (const text of [
-    "- {name: a, host: b}",
-    '[{"name": "a", "host": "b"}]',
-    "targets:\n- {name: a, host: b}",
-  ])
-    assert.deepEqual((await readInventory(text)).targets, [{ name: "a", host: "b" }]);
-  assert.deepEqual((await readInventory("web-1\nweb-2 10.0.0.6:2222 env=prod\n")).targets, [
-    { name: "web-1", host: "web-1" },
-    { name: "web-2", host: "10.0.0.6", port: 2222, labels: { env: "prod" } },
-  ]);
-  assert.deepEqual(expanded("db-[a:c:2]"), ["db-a", "db-c"]);
-  assert.throws(() => expanded("web[5:1]"), /without any host/);
-  await assert.rejects(readInventory("- just text"), /Entry 1 is not a target/);
 });
 
 test("a definition knows the lines of its parts, and of its mistakes", async () => {
@@ -195,4 +172,25 @@ test("what is not saved is left only after a question", () => {
   leave(() => left++);
   answerLeaving({ lose: true });
   assert.deepEqual([left, hasUnsaved()], [2, false]);
+});
+
+test("a notification rule is sent without its defaults, and stays as it is otherwise", () => {
+  const fresh = ruleOf({ ...ruleFields(null), to: "ops@example.org, " });
+  assert.deepEqual(fresh, {
+    ...{ on: ["failed", "recovered"], channel: "email", to: ["ops@example.org"] },
+  });
+  assert.equal(`${eventWords(fresh)}: ${quietWords(fresh)}`, "failed, back to normal: each time");
+  const stored = {
+    ...{ on: ["failed", "late"], channel: "service", to: ["17"], channel_id: "c", subject: "s" },
+    ...{ text: " as it is\n", late_after: "10m" },
+    quiet: { only_changes: true, digest: "1h", max_per_hour: 10 },
+  } as unknown as NotificationRule;
+  assert.deepEqual(ruleOf(ruleFields(stored)), stored);
+  assert.equal(quietWords(stored), "only changes, one message for 1h, at most 10 an hour");
+  assert.deepEqual(trialWords(stored).slice(2), [
+    ...["test", "service", "17", "--channel-id", "c", "--subject", "s"],
+  ]);
+  const other = ruleOf({ ...ruleFields(stored), channel: "email", perHour: "x", on: ["failed"] });
+  assert.ok(!("channel_id" in other) && !("late_after" in other));
+  assert.equal(other.quiet?.max_per_hour as unknown, "x", "the server says what is wrong with it");
 });

@@ -179,6 +179,14 @@ async def test_a_channel_is_tried_now_and_says_what_came_of_it(
         assert "no such mailbox" in refused["error"]
         assert len(server.received) == 1
         assert b"Subject: try: " in server.received[0].content
+        dry = await ada.http.post("/notifications/test?dry_run=true", json=rule)
+        assert (dry.json(), len(server.received)) == ({"items": []}, 1)
+        wrong = await ada.http.post(
+            "/notifications/test?dry_run=true", json={**rule, "text": "${nobody}"}
+        )
+        assert [one["pointer"] for one in problem(wrong, 422, "unknown_name")["errors"]] == [
+            "/text"
+        ]
         (row,) = await database.fetch("select after from audit_log where thing = 'notification'")
         assert row["after"]["to"] == ["ada@example.org", "ben@example.org"]
 

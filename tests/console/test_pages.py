@@ -29,6 +29,7 @@ PAGES = [
     "/targets/lab-1",
     "/targets/import",
     "/groups",
+    "/notifications",
     "/webhooks",
     "/webhooks/{webhook}",
     "/triggers/{trigger}",

@@ -4,6 +4,7 @@ import { ask } from "../api/ask.ts";
 import type { JobDetail, JobVersion } from "../api/types.ts";
 import { toYaml, writtenYaml } from "../jobs/definition.ts";
 import { DiffLines } from "../jobs/diff-lines.tsx";
+import { NotificationsTab } from "../jobs/notifications-tab.tsx";
 import { SchedulesTab } from "../jobs/schedules-tab.tsx";
 import { TriggersTab } from "../jobs/triggers-tab.tsx";
 import { Act } from "../parts/act.tsx";
@@ -108,6 +109,11 @@ function Shown({ job, resource }: { job: JobDetail; resource: Resource<JobDetail
           ...(mayDo("triggers:read")
             ? [{ name: "triggers", label: "Triggers", content: () => <TriggersTab job={job} /> }]
             : []),
+          {
+            name: "notifications",
+            label: "Notifications",
+            content: () => <NotificationsTab job={job} onChange={resource.reload} />,
+          },
         ]}
       />
     </div>

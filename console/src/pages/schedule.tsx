@@ -2,6 +2,7 @@
 import { useEffect, useState } from "preact/hooks";
 import { ask } from "../api/ask.ts";
 import type { Firing, ScheduleDetail } from "../api/types.ts";
+import { RulesPanel } from "../notifications/rules.tsx";
 import { Act } from "../parts/act.tsx";
 import { commandLine } from "../parts/command-line.ts";
 import { CopyMenu } from "../parts/copy.tsx";
@@ -103,6 +104,7 @@ function Shown({ schedule, resource }: ShownProps) {
       )}
       <Coming schedule={schedule} />
       <Past id={String(schedule.id)} />
+      <Told schedule={schedule} onChange={resource.reload} />
       {asking && (
         <Ask
           asking={asking}
@@ -128,6 +130,26 @@ function Coming({ schedule }: { schedule: ScheduleDetail }) {
         {(found) => <DueTimes found={found} zone={schedule.timezone} />}
       </Loaded>
     </Panel>
+  );
+}
+
+function Told({ schedule, onChange }: Pick<AskProps, "schedule" | "onChange">) {
+  return (
+    <RulesPanel
+      title="Who is told"
+      rules={schedule.notify}
+      otherwise="the job"
+      pointer="/notify"
+      may={schedule.can.includes("update")}
+      save={async (notify) => {
+        await ask("PATCH /schedules/{id}", {
+          path: { id: String(schedule.id) },
+          body: { notify } as never,
+          match: `"${schedule.version}"`,
+        });
+        await onChange();
+      }}
+    />
   );
 }
 

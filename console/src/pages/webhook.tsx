@@ -5,6 +5,7 @@ import type { Delivery, WebhookDetail } from "../api/types.ts";
 import { Act, hasAction } from "../parts/act.tsx";
 import { commandLine } from "../parts/command-line.ts";
 import { CopyMenu } from "../parts/copy.tsx";
+import { deliveryColumns } from "../parts/deliveries.tsx";
 import { Confirm } from "../parts/dialog.tsx";
 import { Empty } from "../parts/empty.tsx";
 import { Facts } from "../parts/facts.tsx";
@@ -12,7 +13,7 @@ import { Panel } from "../parts/panel.tsx";
 import { SecretOnce } from "../parts/secret-once.tsx";
 import { useTitle } from "../parts/shell.tsx";
 import { Status } from "../parts/status.tsx";
-import { type Column, Table } from "../parts/table.tsx";
+import { Table } from "../parts/table.tsx";
 import { Text } from "../parts/text.tsx";
 import { Time } from "../parts/time.tsx";
 import { toast } from "../parts/toast.tsx";
@@ -223,7 +224,7 @@ function Deliveries({ deliveries, again }: DeliveriesProps) {
           items.length ? (
             <Table
               label="Deliveries"
-              columns={columnsOf(again)}
+              columns={deliveryColumns(again)}
               rows={items}
               keyOf={(delivery) => String(delivery.id)}
               onMore={deliveries.more}
@@ -236,69 +237,4 @@ function Deliveries({ deliveries, again }: DeliveriesProps) {
       </Loaded>
     </Panel>
   );
-}
-
-function columnsOf(again: DeliveriesProps["again"]): readonly Column<Delivery>[] {
-  return [
-    {
-      name: "status",
-      label: "State",
-      width: "minmax(124px, 1fr)",
-      cell: (delivery) => <Status state={delivery.status} />,
-    },
-    {
-      name: "event",
-      label: "Event",
-      width: "minmax(150px, 2fr)",
-      cell: (delivery) => (
-        <>
-          <Text of={delivery.event} />
-          {delivery.redelivery && <span class="dim"> again</span>}
-        </>
-      ),
-    },
-    {
-      name: "answer",
-      label: "Answer",
-      width: "minmax(160px, 3fr)",
-      cell: (delivery) => <Text of={answerOf(delivery)} />,
-    },
-    {
-      name: "attempts",
-      label: "Attempts",
-      width: "80px",
-      end: true,
-      cell: (delivery) => delivery.attempts,
-    },
-    {
-      name: "created",
-      label: "When",
-      width: "minmax(100px, 1fr)",
-      end: true,
-      cell: (delivery) => <Time at={delivery.created_at} ago />,
-    },
-    {
-      name: "again",
-      label: "Again",
-      width: "112px",
-      cell: (delivery) =>
-        again &&
-        delivery.status !== "pending" && (
-          <button
-            type="button"
-            class="button small"
-            aria-label={`Send ${delivery.event} of delivery ${delivery.id} again`}
-            onClick={() => void again(delivery)}
-          >
-            Send again
-          </button>
-        ),
-    },
-  ];
-}
-
-function answerOf(delivery: Delivery): string {
-  if (delivery.error) return delivery.error;
-  if (delivery.response_code === null) return "";
-  return `${delivery.response_code} ${delivery.response ?? ""}`.trim();
 }

@@ -93,11 +93,13 @@ interface ListFieldProps {
   text: string;
   options: readonly string[];
   fault?: string | null;
+  required?: boolean;
   onInput: (text: string) => void;
 }
 
 /** Several words with commas between them, each completed from the options. */
-export function ListField({ label, hint, text, options, fault, onInput }: ListFieldProps) {
+export function ListField(props: ListFieldProps) {
+  const { label, hint, text, options, fault, required = false, onInput } = props;
   const id = useId();
   return (
     <>
@@ -106,6 +108,7 @@ export function ListField({ label, hint, text, options, fault, onInput }: ListFi
           class="input mono"
           list={id}
           value={text}
+          required={required}
           autoComplete="off"
           spellcheck={false}
           onInput={(event) => onInput(event.currentTarget.value)}

@@ -1,5 +1,6 @@
 /** The fields of a schedule's form, as typed, and the draft that they make. */
 import type { Schedule, ScheduleDraft } from "../api/types.ts";
+import { numberOr } from "../parts/counts.ts";
 import type { Weekday } from "../parts/weekdays.tsx";
 
 /** How a schedule says when: each has fields of its own. */
@@ -148,10 +149,4 @@ function when(fields: ScheduleFields): Record<string, unknown> {
 function typedValue(fields: ScheduleFields, name: keyof ScheduleFields): unknown {
   if (name === "interval" || name === "day") return numberOr(fields[name]);
   return name === "time" ? fields.time.trim() : fields[name];
-}
-
-/** Return the number; a text that is none stays, so that the server says what is wrong with it. */
-function numberOr(text: string): number | string {
-  const typed = text.trim();
-  return /^\d{1,15}$/.test(typed) ? Number(typed) : typed;
 }

@@ -1,5 +1,6 @@
 /** The fields of a target's form, as typed, and the draft that they make. */
 import type { ShownTarget, TargetDraft } from "../api/types.ts";
+import { numberOr } from "../parts/counts.ts";
 
 export type Transport = NonNullable<TargetDraft["transport"]>;
 
@@ -141,10 +142,4 @@ function winrmOf(fields: TargetFields, stored: ShownTarget | null): Record<strin
     fingerprint: isHttps ? fields.fingerprint.trim() || null : null,
     ...(fields.engine === "winrs" && { configuration: null }),
   };
-}
-
-/** Return the number; a text that is none stays, so that the server says what is wrong with it. */
-function numberOr(text: string): number | string {
-  const typed = text.trim();
-  return /^\d{1,15}$/.test(typed) ? Number(typed) : typed;
 }

@@ -2,6 +2,7 @@
 import { asRead } from "../api/stale.ts";
 import type { JobTriggerDraft, ParameterDraft, Trigger } from "../api/types.ts";
 import { textOf, valuesOf } from "../launch/parameters.ts";
+import { numberOr } from "../parts/counts.ts";
 
 export const VERIFICATIONS = {
   bearer: "the secret as Authorization: Bearer",
@@ -116,7 +117,6 @@ export function draftOf(
   parameters: readonly ParameterDraft[],
   stored: Trigger | null,
 ): JobTriggerDraft {
-  const perMinute = fields.perMinute.trim();
   const draft = {
     name: fields.name.trim(),
     description: fields.description.trim(),
@@ -130,7 +130,7 @@ export function draftOf(
       }),
     ),
     when: fields.conditions.filter((one) => one.place.trim()).map(whenOf),
-    max_calls_per_minute: /^\d{1,15}$/.test(perMinute) ? Number(perMinute) : perMinute,
+    max_calls_per_minute: numberOr(fields.perMinute),
     expires_at: fields.expiresAt.trim() || null,
     enabled: fields.enabled,
     ...(stored && asRead(stored)),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Depends, Query, Request
 from starlette.responses import JSONResponse, Response
 
 from opsjobs.api.authorization import Within
@@ -72,12 +72,20 @@ async def replace(
     summary="Try a channel",
     response_model=NotificationTestOut,
 )
-async def try_channel(request: Request, services: ServicesDep, rule: NotificationRule) -> Response:
+async def try_channel(
+    request: Request,
+    services: ServicesDep,
+    rule: NotificationRule,
+    dry_run: Annotated[bool, Query(description="Check the rule, and send nothing.")] = False,
+) -> Response:
     """Send a test message to each recipient of a rule now, once, and return what came of it.
 
-    Quiet rules do not apply, and nothing is tried again. The rule is checked as in a job.
+    Quiet rules do not apply, and nothing is tried again. The rule is checked as in a job;
+    `dry_run`: it is only checked.
     """
     await check_rules(request, {"": rule})
+    if dry_run:
+        return JSONResponse({"items": []})
     after = {"channel": rule.channel.value, "to": list(rule.to)}
     await audit.note(services.database, "notification.tested", "notification", None, after=after)
     trials = await services.notification_channels.try_out(

@@ -1,0 +1,76 @@
+/** What was sent to the outside: each message with its state, its answer, and a way to repeat it. */
+import type { Delivery, OutgoingDelivery } from "../api/types.ts";
+import { Status } from "./status.tsx";
+import type { Column } from "./table.tsx";
+import { Text } from "./text.tsx";
+import { Time } from "./time.tsx";
+
+type Sent = Delivery | OutgoingDelivery;
+
+/** The columns of a log of deliveries. `again`: send one again; null: the person may not. */
+export function deliveryColumns<One extends Sent>(
+  again: ((delivery: One) => Promise<void>) | null,
+): readonly Column<One>[] {
+  return [
+    {
+      name: "status",
+      label: "State",
+      width: "minmax(124px, 1fr)",
+      cell: (delivery) => <Status state={delivery.status} />,
+    },
+    {
+      name: "event",
+      label: "Event",
+      width: "minmax(150px, 2fr)",
+      cell: (delivery) => (
+        <>
+          <Text of={delivery.event} />
+          {delivery.redelivery && <span class="dim"> again</span>}
+        </>
+      ),
+    },
+    {
+      name: "answer",
+      label: "Answer",
+      width: "minmax(160px, 3fr)",
+      cell: (delivery) => <Text of={answerOf(delivery)} />,
+    },
+    {
+      name: "attempts",
+      label: "Attempts",
+      width: "80px",
+      end: true,
+      cell: (delivery) => delivery.attempts,
+    },
+    {
+      name: "created",
+      label: "When",
+      width: "minmax(100px, 1fr)",
+      end: true,
+      cell: (delivery) => <Time at={delivery.created_at} ago />,
+    },
+    {
+      name: "again",
+      label: "Again",
+      width: "112px",
+      cell: (delivery) =>
+        again &&
+        delivery.status !== "pending" && (
+          <button
+            type="button"
+            class="button small"
+            aria-label={`Send ${delivery.event} of delivery ${delivery.id} again`}
+            onClick={() => void again(delivery)}
+          >
+            Send again
+          </button>
+        ),
+    },
+  ];
+}
+
+function answerOf(delivery: Sent): string {
+  if (delivery.error) return delivery.error;
+  if (delivery.response_code === null) return "";
+  return `${delivery.response_code} ${delivery.response ?? ""}`.trim();
+}
