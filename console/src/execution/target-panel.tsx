@@ -1,12 +1,12 @@
 /** One target of the execution: its phases, each action with its attempts and output. */
-import { useEffect, useRef } from "preact/hooks";
+import { useEffect } from "preact/hooks";
 import { ask } from "../api/ask.ts";
 import type { Result, TargetRun, TimelinePhase } from "../api/types.ts";
 import type { Runs } from "../matrix/runs.ts";
 import { CopyButton } from "../parts/copy.tsx";
 import { Empty } from "../parts/empty.tsx";
-import { Icon } from "../parts/icon.tsx";
 import { durationWords } from "../parts/moment.ts";
+import { SidePanel } from "../parts/side-panel.tsx";
 import { Status } from "../parts/status.tsx";
 import { Text } from "../parts/text.tsx";
 import { Time } from "../parts/time.tsx";
@@ -35,7 +35,6 @@ interface Details {
 export function TargetPanel({ view, runs }: { view: ExecutionView; runs: Runs }) {
   const name = query.value.get("target") ?? "";
   const row = runs.rowNamed(name);
-  const box = useRef<HTMLElement>(null);
   const id = row >= 0 ? runs.target[row]! : "";
   // What changed in the log of this run is read again.
   view.settled.value;
@@ -48,36 +47,13 @@ export function TargetPanel({ view, runs }: { view: ExecutionView; runs: Runs })
   useEffect(() => {
     void details.reload();
   }, [state]);
-  useEffect(() => box.current?.focus(), [name]);
-  const onKeyDown = (event: KeyboardEvent) => {
-    if (event.key !== "Escape") return;
-    event.stopPropagation();
-    openTarget(null);
-  };
   return (
-    <aside
-      ref={box}
-      class="panel side"
-      tabIndex={-1}
-      aria-label={`Target ${name}`}
-      onKeyDown={onKeyDown}
+    <SidePanel
+      label={`Target ${name}`}
+      title={<Text of={name} />}
+      actions={<CopyButton text={name} what="name" />}
+      onClose={() => openTarget(null)}
     >
-      <header>
-        <h2 class="cut">
-          <Text of={name} />
-        </h2>
-        <div class="actions">
-          <CopyButton text={name} what="name" />
-          <button
-            type="button"
-            class="button small plain"
-            aria-label="Close"
-            onClick={() => openTarget(null)}
-          >
-            <Icon name="close" />
-          </button>
-        </div>
-      </header>
       {row < 0 ? (
         <Empty why={`This execution has no target "${name}".`} />
       ) : (
@@ -87,7 +63,7 @@ export function TargetPanel({ view, runs }: { view: ExecutionView; runs: Runs })
           </Loaded>
         </div>
       )}
-    </aside>
+    </SidePanel>
   );
 }
 

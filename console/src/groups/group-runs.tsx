@@ -15,7 +15,13 @@ interface GroupRunsProps {
   group: ResultGroup;
   compared: Compared;
   label: string;
-  onRuns: (runs: readonly number[]) => void;
+  onRuns: (runs: readonly GroupRun[]) => void;
+}
+
+/** A run of a group, as far as it is needed. */
+export interface GroupRun {
+  id: number;
+  target: { name: string };
 }
 
 const PAGE = 200;
@@ -55,17 +61,17 @@ async function runsOf(
   digest: string,
   compared: Compared,
   onCount: (count: number) => void,
-): Promise<number[]> {
-  const runs: number[] = [];
+): Promise<GroupRun[]> {
+  const runs: GroupRun[] = [];
   let cursor: string | null = null;
   do {
     onCount(runs.length);
     const query = { ...compared, limit: PAGE, ...(cursor ? { cursor } : {}) };
-    const page: { items: readonly { id: number }[]; next: string | null } = await ask(
+    const page: { items: readonly GroupRun[]; next: string | null } = await ask(
       "GET /executions/{id}/groups/{digest}/targets",
       { path: { id, digest }, query },
     );
-    runs.push(...page.items.map((run) => run.id));
+    runs.push(...page.items);
     cursor = page.next;
   } while (cursor !== null);
   return runs;

@@ -15,9 +15,11 @@ interface GroupOutputProps {
   /** Id of the execution. */
   id: string;
   group: ResultGroup;
+  /** How many lines of each stream. */
+  shown?: number;
 }
 
-export function GroupOutput({ id, group }: GroupOutputProps) {
+export function GroupOutput({ id, group, shown = LINES_SHOWN }: GroupOutputProps) {
   const target = group.targets[0]?.name;
   if (!group.stdout && !group.stderr) {
     const isSaid = group.error_code !== null && group.error_code !== "nonzero_exit";
@@ -26,8 +28,8 @@ export function GroupOutput({ id, group }: GroupOutputProps) {
   const to = new URLSearchParams({ tab: "output", on: target ?? "" });
   return (
     <>
-      <StreamLines id={id} group={group} stream="stdout" />
-      <StreamLines id={id} group={group} stream="stderr" />
+      <StreamLines id={id} group={group} stream="stdout" shown={shown} />
+      <StreamLines id={id} group={group} stream="stderr" shown={shown} />
       {target !== undefined && (
         <Link class="small" to={`/executions/${id}?${to}`}>
           All output of <Text of={target} />
@@ -37,20 +39,25 @@ export function GroupOutput({ id, group }: GroupOutputProps) {
   );
 }
 
-function StreamLines({ id, group, stream }: GroupOutputProps & { stream: Stream }) {
+interface StreamLinesProps extends GroupOutputProps {
+  stream: Stream;
+  shown: number;
+}
+
+function StreamLines({ id, group, stream, shown }: StreamLinesProps) {
   const text = group[stream];
   const target = group.targets[0]?.name;
   if (!text) return null;
   const isCut = group[`${stream}_truncated`];
   const fromEnd = group.status !== "succeeded";
   if (fromEnd && isCut && target !== undefined)
-    return <LastLines id={id} target={target} stream={stream} />;
+    return <LastLines id={id} target={target} stream={stream} shown={shown} />;
   const lines = linesOf(text);
   return (
     <Lines
-      lines={fromEnd ? lines.slice(-LINES_SHOWN) : lines.slice(0, LINES_SHOWN)}
+      lines={fromEnd ? lines.slice(-shown) : lines.slice(0, shown)}
       // Of a text that was cut nobody has counted the lines.
-      more={isCut ? null : Math.max(0, lines.length - LINES_SHOWN)}
+      more={isCut ? null : Math.max(0, lines.length - shown)}
       fromEnd={fromEnd}
       stream={stream}
     />
@@ -61,18 +68,19 @@ interface LastLinesProps {
   id: string;
   target: string;
   stream: Stream;
+  shown: number;
 }
 
 /** The end of an output of which the group has only the beginning. */
-function LastLines({ id, target, stream }: LastLinesProps) {
+function LastLines({ id, target, stream, shown }: LastLinesProps) {
   const asked = useResource(
     (signal) =>
       ask("GET /executions/{id}/lines", {
         path: { id },
-        query: { from: -LINES_SHOWN, count: LINES_SHOWN, target, stream },
+        query: { from: -shown, count: shown, target, stream },
         signal,
       }),
-    [id, target, stream],
+    [id, target, stream, shown],
   );
   const found = asked.data.value;
   if (!found) return null;

@@ -1,0 +1,37 @@
+/** A panel beside a list, about one thing of it. Esc closes it. */
+import type { ComponentChildren } from "preact";
+import { useEffect, useRef } from "preact/hooks";
+import { Icon } from "./icon.tsx";
+
+interface SidePanelProps {
+  /** What it is about, for screen readers; another one takes the focus. */
+  label: string;
+  title: ComponentChildren;
+  actions?: ComponentChildren;
+  onClose: () => void;
+  children: ComponentChildren;
+}
+
+export function SidePanel({ label, title, actions, onClose, children }: SidePanelProps) {
+  const box = useRef<HTMLElement>(null);
+  useEffect(() => box.current?.focus(), [label]);
+  const onKeyDown = (event: KeyboardEvent) => {
+    if (event.key !== "Escape") return;
+    event.stopPropagation();
+    onClose();
+  };
+  return (
+    <aside ref={box} class="panel side" tabIndex={-1} aria-label={label} onKeyDown={onKeyDown}>
+      <header>
+        <h2 class="cut">{title}</h2>
+        <div class="actions">
+          {actions}
+          <button type="button" class="button small plain" aria-label="Close" onClick={onClose}>
+            <Icon name="close" />
+          </button>
+        </div>
+      </header>
+      {children}
+    </aside>
+  );
+}
