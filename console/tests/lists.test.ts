@@ -3,8 +3,8 @@ import { test } from "node:test";
 import type { Hour, Job, TargetHealth, UpcomingMoment } from "../src/api/types.ts";
 import { lineDiff, toYaml, written } from "../src/jobs/definition.ts";
 import { listed, nightEnd, sameMinute } from "../src/schedules/night.ts";
+import { parseEntries, parseLabels } from "../src/inventory/entries.ts";
 import { daysOf, mostOf } from "../src/schedules/week.ts";
-import { parseEntries, parseLabels } from "../src/targets/entries.ts";
 import { healthReason } from "../src/targets/health.ts";
 
 const HEALTHY: TargetHealth = {

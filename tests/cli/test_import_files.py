@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 from typing import Any
 
 import pytest
+from hatch_build import node_folder
 from ruamel import yaml
 from ruamel.yaml.constructor import ConstructorError
 
+from architecture.tree import ROOT
 from opsjobs.cli.importing import FoundTarget, ImportedInventory, SourceKind, guess, read
 from opsjobs.cli.importing.ansible_files import HOSTS_MAX, expand_hosts
 
@@ -195,6 +198,12 @@ site=berlin
         "w2": ("root", 2022, ["web"]),
     }
     assert {one.variables["site"] for one in found.values()} == {"berlin"}
+
+
+def test_a_jump_host_of_all_hosts_is_not_its_own() -> None:
+    text = "[all:vars]\nansible_ssh_common_args=-J gate\n[g]\ngate\nw\n"
+    found = by_name(read(SourceKind.ANSIBLE, "hosts.ini", text))
+    assert (found["gate"].jump, found["w"].jump) == (None, "gate")
 
 
 def test_yaml_groups_beside_all_have_its_variables_too() -> None:
@@ -550,3 +559,81 @@ def test_what_a_file_is_is_seen(name: str, text: str, kind: SourceKind) -> None:
 
 def test_a_thousand_hosts_are_read_from_one_line() -> None:
     assert len(read(SourceKind.ANSIBLE, "i", "[web]\nweb[0001:1000].example.org").found) == 1000
+
+
+# --- the console has a reader of its own, in the browser
+
+COMPARE = """
+import { entryOf } from "./src/inventory/found.ts";
+import { readInventory } from "./src/inventory/read.ts";
+const answers = [];
+for (const [name, text] of JSON.parse(process.argv.at(-1)))
+  try {
+    const { found, left } = await readInventory(text, name);
+    answers.push({
+      found: found.map((one) => [entryOf(one), one.user ?? null, one.key ?? null, one.variables ?? {}]),
+      left: left.map((one) => [one.what, one.reason, one.target]),
+    });
+  } catch (failed) {
+    answers.push({ refused: failed.message });
+  }
+console.log(JSON.stringify(answers));
+"""
+SAMPLES = [
+    ("hosts", INI),
+    ("inventory.yml", YAML),
+    ("i.json", json.dumps(LISTED)),
+    ("config", CONFIG),
+    ("t.csv", CSV),
+    ("hosts", HOSTS),
+    ("hosts", "[web]\nw1:2200\n[2001:db8::1]:22\nr[1:2]-[a:b]\n[all:vars]\nsite = 'a # b' \n"),
+    ("hosts", "[all:vars]\nansible_ssh_common_args=-J gate\n[g]\ngate\nw\n"),
+    ("hosts", "a ansible_connection=psrp ansible_psrp_protocol=http ansible_psrp_auth=negotiate"),
+    ("hosts", "a ansible_connection=winrm ansible_winrm_transport=[kerberos,ntlm]"),
+    ("hosts", "a ansible_connection=winrm ansible_winrm_transport=digest"),
+    ("config", "Host a\n  Port http\nHost b\n  ProxyJump a\n"),
+    ("t.csv", 'name;tags\n"web;1";"a=1|b=2"\nweb-2;oops\n'),
+]
+REFUSED = [
+    ("hosts", "[web]\nweb-1 oops"),
+    ("hosts", "[web:vars]\nnothing"),
+    ("hosts", "web[9:1]"),
+    ("hosts", "[a:children]\nb\n[b:children]\na"),
+    ("i.yml", "all:\n  host: {x: }\n"),
+    ("i.yml", "all: {hosts: {a: 5}}"),
+    ("i.json", json.dumps({"web": {"hosts": ["w1", 2]}})),
+    ("config", "Host web-1\n  %%%"),
+    ("t.csv", "name,name\na,b"),
+    ("t.csv", "a,b\n1,2"),
+]
+
+
+def ours(name: str, text: str) -> dict[str, Any]:
+    """What the command line reads, as COMPARE writes it."""
+    kind = guess(name, text)
+    try:
+        inventory = read(kind, name, text)
+    except ValueError as refused:
+        return {"refused": str(refused)}
+    return {
+        "found": [[one.body(), one.user, one.key, dict(one.variables)] for one in inventory.found],
+        "left": [[one.what, one.reason, one.target] for one in inventory.left],
+    }
+
+
+def test_the_console_reads_the_same_of_each() -> None:
+    if not (ROOT / "console" / "node_modules").is_dir():
+        pytest.skip("the packages of the console are not there: scripts/console build")
+    samples = [*SAMPLES, *REFUSED]
+    node = str(node_folder() / "bin" / "node")
+    done = subprocess.run(
+        [node, "--input-type=module-typescript", "-e", COMPARE, "--", json.dumps(samples)],
+        cwd=ROOT / "console",
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    for (name, text), theirs in zip(samples, json.loads(done.stdout), strict=True):
+        assert theirs == ours(name, text), text

@@ -193,7 +193,9 @@ def _with_jumps(found: list[FoundTarget], left: list[Skipped]) -> list[FoundTarg
                     "add it as a target, and set it with --jump",
                 )
             )
-        made.append(replace(one, jump=names.get(jump) if jump else None))
+        through = names.get(jump) if jump else None
+        # Variables of all hosts name the jump host for itself, too.
+        made.append(replace(one, jump=None if through == one.name else through))
     return made
 
 
