@@ -8,13 +8,12 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from queue import Queue
-from threading import Thread
 from typing import Any
 
 from aiosmtpd.smtp import SMTP, AuthResult, Envelope, Session
 
 from kit.certificates import self_signed
+from kit.loop_thread import in_thread
 
 USER, PASSWORD = "opsjobs", "correct horse"
 
@@ -120,20 +119,5 @@ async def mail_server(
 @contextmanager
 def mail_server_thread(folder: Path) -> Iterator[MailServer]:
     """Run a mail server in a thread of its own, for tests without an event loop."""
-    ready: Queue[MailServer] = Queue()
-    loop = asyncio.new_event_loop()
-    end = asyncio.Event()
-
-    async def serve() -> None:
-        async with mail_server(folder) as server:
-            ready.put(server)
-            await end.wait()
-
-    thread = Thread(target=lambda: loop.run_until_complete(serve()), daemon=True)
-    thread.start()
-    try:
-        yield ready.get(timeout=10)
-    finally:
-        loop.call_soon_threadsafe(end.set)
-        thread.join(10)
-        loop.close()
+    with in_thread(mail_server(folder)) as (server, _):
+        yield server

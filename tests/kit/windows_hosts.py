@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import ssl
-import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
@@ -20,6 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from kit.backing_servers import open_folder
+from kit.loop_thread import in_thread
 from opsjobs.model.credential import Credential, CredentialType
 from opsjobs.model.secret import Secret
 from opsjobs.model.target import Endpoint, Target, Transport
@@ -203,19 +203,5 @@ async def until(condition: Any, seconds: float = 20.0) -> None:
 @contextmanager
 def host_in_thread(**options: Any) -> Iterator[WindowsHost]:
     """A host in a loop and thread of its own, for tests of other processes."""
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever, daemon=True)
-    thread.start()
-
-    def finish(work: Any) -> Any:
-        return asyncio.run_coroutine_threadsafe(work, loop).result(60)
-
-    context = windows_host(**options)
-    host = finish(context.__aenter__())
-    try:
+    with in_thread(windows_host(**options)) as (host, _):
         yield host
-    finally:
-        finish(context.__aexit__(None, None, None))
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join(60)
-        loop.close()

@@ -7,9 +7,10 @@ import os
 import pwd
 import sys
 import warnings
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import asyncssh
 import pytest
@@ -143,8 +144,22 @@ async def test_many_concurrent_logins_succeed(tmp_path: Path) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _children_by_descriptor() -> None:
+def _children_by_descriptor() -> Iterator[None]:
+    """Watch children as the process of the lab does, until the test has ended.
+
+    With this watcher a loop of another thread than the main one, as in `kit.loop_thread`, starts no
+    process: it would be left to all tests that follow in this process.
+    """
     if sys.version_info < (3, 12):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            asyncio.set_child_watcher(asyncio.PidfdChildWatcher())
+        before = asyncio.get_child_watcher()
+        _watch_children(asyncio.PidfdChildWatcher())
+        yield
+        _watch_children(before)
+    else:
+        yield
+
+
+def _watch_children(watcher: Any) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        asyncio.set_child_watcher(watcher)

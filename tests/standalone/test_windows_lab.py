@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from pathlib import Path
 
 from contract.conftest import collect
+from kit.windows_hosts import until, windows_host
 from opsjobs.model.selection import SelectionDraft
 from opsjobs.remote.session import RemoteExit
 from opsjobs.remote.winrm.connect import WinrmConnector
@@ -56,3 +58,19 @@ async def test_ports_and_password_are_kept_and_only_loopback_listens(tmp_path: P
     assert seen[0] == seen[1]
     with socket.socket() as elsewhere:
         elsewhere.bind(("127.0.0.2", seen[0][0]))  # nothing listens on all addresses
+
+
+async def test_a_host_that_was_stopped_leaves_no_task() -> None:
+    before = asyncio.all_tasks()
+    async with windows_host() as host:
+        pool = WinrmPool(WinrmConnector())
+        async with pool.session(host.endpoint()) as session:
+            await anext(aiter(await session.start("echo up; sleep 60 & sleep 60")))
+        await pool.close()
+        connected = host.server.connections
+        _, silent = await asyncio.open_connection("127.0.0.1", host.server.port)
+        await until(lambda: host.server.connections > connected)
+        assert host.server.service.shells
+        await host.server.stop()
+        assert asyncio.all_tasks() == before
+        silent.close()

@@ -96,15 +96,30 @@ async def test_the_shells_of_a_dead_worker_are_gone_after_minutes_and_its_run_go
         await heir.close()
 
 
-async def test_a_host_that_closes_idle_connections_is_not_noticed() -> None:
+async def test_a_host_that_closes_idle_connections_is_not_noticed(tmp_path: Path) -> None:
     async with runs() as on:
-        on.host.server.faults.idle_seconds = 0.05  # in place of two minutes
-        for _ in range(3):
-            order = on.order("sleep 0.5; echo late")
-            done = await collect(await on.durable.begin(order, on.identity))
-            assert done == (b"late\n", b"", RemoteExit(0))
-            opened = on.host.server._writers
-            await until(lambda opened=opened: not opened)
+        (winrm,) = on.pool._hosts.values()
+
+        async def idle_for_minutes(*, following: bool) -> None:
+            """Close all connections but the one of a request for output."""
+            requests = [int(following)] * 2
+            await until(lambda: [winrm.connections - winrm.idle_connections, held()] == requests)
+            on.host.server.close_idle_connections()
+            await until(lambda: not any(connection.usable for connection in winrm._idle))
+
+        def held() -> int:
+            return sum(shell.requests for shell in on.host.server.service.shells.values())
+
+        for n in range(3):
+            await idle_for_minutes(following=False)
+            latch = Latch(tmp_path / f"latch-{n}")
+            order = on.order(f"echo up; {latch.wait}; echo late")
+            process = await on.durable.begin(order, on.identity)
+            assert await first(process, 3) == b"up\n"
+            await idle_for_minutes(following=True)
+            latch.open()
+            assert await collect(process) == (b"late\n", b"", RemoteExit(0))
+            await process.close()
 
 
 async def test_a_script_with_secrets_leaves_no_secret_when_it_has_ended() -> None:

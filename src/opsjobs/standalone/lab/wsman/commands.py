@@ -112,6 +112,7 @@ class LabCommand:
             self._held.clear()
             await asyncio.wait({self._reading}, timeout=PIPES_SECONDS * 2)
             self._reading.cancel()
+            await asyncio.wait({self._reading})
 
     async def _read_all(self) -> None:
         process = self._process
@@ -122,14 +123,18 @@ class LabCommand:
             asyncio.create_task(self._read("stdout", process.stdout)),
             asyncio.create_task(self._read("stderr", process.stderr)),
         }
-        code = await process.wait()
-        # A child in the background may hold the pipes; what waits for its receiver is not counted.
-        while True:
-            _, left = await asyncio.wait(pipes, timeout=PIPES_SECONDS)
-            if not left or self._room.is_set():
-                break
-        for pipe in left:
-            pipe.cancel()
+        try:
+            code = await process.wait()
+            # A child in the background may hold the pipes; what waits for its receiver does not
+            # count.
+            while True:
+                _, left = await asyncio.wait(pipes, timeout=PIPES_SECONDS)
+                if not left or self._room.is_set():
+                    break
+        finally:
+            for pipe in pipes:
+                pipe.cancel()
+            await asyncio.gather(*pipes, return_exceptions=True)
         self.exit_code = code if code >= 0 else _ended_by(-code)
         self.changed.set()
 

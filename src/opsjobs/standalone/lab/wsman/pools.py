@@ -85,6 +85,14 @@ class LabPipeline(LabStream):
             self._running = asyncio.create_task(self._run())
 
     async def _run(self) -> None:
+        try:
+            failed = await self._run_process()
+        except (OSError, RuntimeError) as error:  # RuntimeError: asyncio watches no children
+            failed = f"The stand-in cannot run it: {error}"
+        self._finish(failed)
+
+    async def _run_process(self) -> str | None:
+        """Run the pipeline to its end; return why it failed. Raises OSError, RuntimeError."""
         metadata: Any = self.core.metadata
         commands = [
             {
@@ -116,7 +124,7 @@ class LabPipeline(LabStream):
                 self._write(record["stream"], record["value"])
                 self._pool.flush()
         await self._process.wait()
-        self._finish(failed)
+        return failed
 
     def _write(self, stream: str, value: Any) -> None:
         """Report one record to the client."""
@@ -175,6 +183,7 @@ class LabPipeline(LabStream):
         if self._running is not None:
             await asyncio.wait({self._running}, timeout=2)
             self._running.cancel()
+            await asyncio.wait({self._running})
 
 
 class LabPool(LabShell):

@@ -63,7 +63,6 @@ class LabFaults:
     forget_encryption: int = 0
     """So many encrypted requests are answered with HTTP 400."""
     latency_seconds: float = 0.0
-    idle_seconds: float = IDLE_SECONDS
 
     def strikes(self, which: dict[str, int], action: str) -> bool:
         """Return True if this fault is due for the action, and count it."""
@@ -130,6 +129,9 @@ class WsmanServer:
         self._quotas = quotas or LabQuotas()
         self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
+        self._serving: set[asyncio.Task[None]] = set()
+        self.idle: set[asyncio.StreamWriter] = set()
+        """The connections without a request."""
         self.port = 0
         self.service: LabService
 
@@ -138,7 +140,7 @@ class WsmanServer:
         if listener is None:
             listener = socket.create_server(("127.0.0.1", 0))
         self._server = await asyncio.start_server(
-            self._serve, sock=listener, ssl=self._tls, limit=1 << 20
+            self._accept, sock=listener, ssl=self._tls, limit=1 << 20
         )
         self.port = self._server.sockets[0].getsockname()[1]
         scheme = "http" if self._tls is None else "https"
@@ -148,16 +150,29 @@ class WsmanServer:
         self.service = LabService(url, home, _make_programs(self._folder), self._quotas)
 
     async def stop(self) -> None:
-        """Close the port and all connections, and end all commands."""
+        """Close the port and all connections, and end all commands; no task is left."""
         if self._server is not None:
             self._server.close()
         self.close_connections()
         await self.service.close()
+        for task in self._serving:
+            task.cancel()
+        await asyncio.gather(*self._serving, return_exceptions=True)
 
     def close_connections(self) -> None:
         """Close all connections at once; shells and commands go on."""
         for writer in [*self._writers]:
             writer.transport.abort()
+
+    def close_idle_connections(self) -> None:
+        """Close the connections without a request, as after two minutes."""
+        for writer in [*self.idle]:
+            writer.transport.abort()
+
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.create_task(self._serve(reader, writer))
+        self._serving.add(task)
+        task.add_done_callback(self._serving.discard)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
@@ -220,8 +235,12 @@ class _Guest:
             self._protocol.start_next_cycle()
 
     async def _next_request(self) -> _Http | None:
-        async with asyncio.timeout(self._server.faults.idle_seconds):
-            event = await self._event()
+        self._server.idle.add(self._writer)
+        try:
+            async with asyncio.timeout(IDLE_SECONDS):
+                event = await self._event()
+        finally:
+            self._server.idle.discard(self._writer)
         if not isinstance(event, h11.Request):
             return None
         body = bytearray()
