@@ -10,7 +10,7 @@ import os
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
 
@@ -302,17 +302,39 @@ _signal = _spare
 """
 
 
-async def test_a_cancel_that_may_not_end_a_descendant_does_not_say_that_it_did() -> None:
+async def test_each_cancel_looks_again_for_a_descendant_that_it_may_not_end() -> None:
     async with runs() as on:
         break_spool(on, SPARED)
+        kept = on.host.folder / "home" / "kept"
         order = on.order("sleep 60 & echo $! >kept; echo up; wait")
         await first(await on.durable.begin(order, on.identity), 3)
-        pid = int((on.host.folder / "home" / "kept").read_text())
+        pid = int(kept.read_text())
         try:
-            assert await on.durable.cancel(order.key, 0.0) == UNREACHABLE
-            assert alive(pid)
+            for _ in range(2):  # the run itself has ended
+                assert await on.durable.cancel(order.key, 0.0) == UNREACHABLE
+                assert alive(pid)
+            left = (on.files(order) / "left").read_text().split()
+            assert left == [str(pid), start_time(pid), on.identity.boot]
+            kept.write_text("0")
+            killed = CancelOutcome(CancelProof.KILLED, RemoteExit(None, "KILL", "cancel"))
+            assert await on.durable.cancel(order.key, 0.0) == killed
+            assert not alive(pid)
         finally:
-            os.kill(pid, 9)
+            with suppress(ProcessLookupError):
+                os.kill(pid, 9)
+
+
+async def test_what_a_cancel_could_not_end_is_no_stranger_with_its_id() -> None:
+    async with runs() as on:
+        order = on.order("exit 3")
+        await collect(await on.durable.begin(order, on.identity))
+        boot = on.identity.boot
+        with stranger() as process:
+            pid, started = process.pid, start_time(process.pid)
+            (on.files(order) / "left").write_text(f"{pid} 1 {boot} {pid} {started} 4711 ")
+            finished = CancelOutcome(CancelProof.ALREADY_FINISHED, RemoteExit(3))
+            assert await on.durable.cancel(order.key, 0.0) == finished
+            assert process.poll() is None
 
 
 # --- what a clean-up leaves

@@ -10,6 +10,8 @@
 #   program  <process id> <its start time> <boot> of the program
 #   1 2      the output
 #   cause    why the program is being ended: cancel, timeout or output_limit
+#   left     <process id> <its start time> <boot> of each process that a cancel could not end; the next
+#            cancel ends them, or says that they live
 #   ending   room for the end, so that it is recorded on a full disk, too
 #   end      <exit code, or n: never began> <cause>; moved into its place as a whole
 #   order, data, spool.ps1, variables, input, script*, secrets
@@ -233,18 +235,21 @@ function Stop-Tree($id, $started) {
     $tree[$top.Id] = $top
     [void]$found.Add($top)
     $ended = 0
-    for ($turn = 0; $turn -lt 5; $turn++) {
-        $all = @(Get-CimInstance -Query 'select ProcessId, ParentProcessId, CreationDate from Win32_Process')
-        Add-Descendants $tree $found $all
-        $live = @($found | Where-Object { -not $_.HasExited })
-        if (-not $live) { break }
-        foreach ($one in $live) {
-            try { $one.Kill(); $ended++ } catch { }
+    try {
+        for ($turn = 0; $turn -lt 5; $turn++) {
+            $all = @(Get-CimInstance -Query 'select ProcessId, ParentProcessId, CreationDate from Win32_Process')
+            Add-Descendants $tree $found $all
+            $live = @($found | Where-Object { -not $_.HasExited })
+            if (-not $live) { break }
+            foreach ($one in $live) {
+                try { $one.Kill(); $ended++ } catch { }
+            }
+            Start-Sleep -Milliseconds 100
         }
-        Start-Sleep -Milliseconds 100
-    }
-    foreach ($one in $found) {
-        if (-not $one.HasExited) { $left[$one.Id] = $one.StartTime.ToUniversalTime().Ticks }
+    } finally {
+        foreach ($one in $found) {
+            if (-not $one.HasExited) { $left[$one.Id] = $one.StartTime.ToUniversalTime().Ticks }
+        }
     }
     return $ended
 }
@@ -255,6 +260,40 @@ function Test-Left {
         if (Test-Alive $id $left[$id]) { return $true }
     }
     return $false
+}
+
+# Adds what could not be ended to the file of the run, so that the next cancel looks at it.
+function Save-Left($folder) {
+    if (-not $left.Count) { return }
+    $path = [IO.Path]::Combine($folder, 'left')
+    $known = ' ' + (@(Read-Mark $path) -join ' ') + ' '
+    $file = Open-Alone $path
+    try {
+        [void]$file.Seek(0, 'End')
+        foreach ($id in $left.Keys) {
+            $mark = "$id $($left[$id]) $(Get-Boot) "
+            if ($known.Contains(' ' + $mark)) { continue }
+            $bytes = [Text.Encoding]::ASCII.GetBytes($mark)
+            $file.Write($bytes, 0, $bytes.Length)
+        }
+    } finally {
+        $file.Dispose()
+    }
+}
+
+# Ends what earlier cancels could not end; returns how many processes it ended.
+function Stop-Left($folder) {
+    $words = @(Read-Mark ([IO.Path]::Combine($folder, 'left')))
+    $ended = 0
+    for ($at = 0; $at + 2 -lt $words.Count; $at += 3) {
+        if ($words[$at + 2] -ne (Get-Boot)) { continue }
+        try {
+            $ended += Stop-Tree $words[$at] $words[$at + 1]
+        } catch {
+            $left[[int]$words[$at]] = $words[$at + 1]
+        }
+    }
+    return $ended
 }
 
 # Adds the descendants of the processes in the tree, held open, each after its parent. None of them is
@@ -540,23 +579,27 @@ function Invoke-Cancel {
         Say 'C never_started - -'
         return
     }
-    if ($state -eq 'D') {
+    if ($state -eq 'D' -and -not (Test-Mark ([IO.Path]::Combine($folder, 'left')))) {
         Say ('C already_finished ' + $script:end[0] + ' ' + $script:end[1])
         return
     }
     $keeper = @(Read-Mark ([IO.Path]::Combine($folder, 'keeper')))
-    $ended = 0
-    if ($state -eq 'L') {
-        # On a full disk it stays empty, and `void` says the same.
-        try { [void](New-Mark ([IO.Path]::Combine($folder, 'cause')) 'cancel') } catch { }
-        for ($turn = 0; $state -eq 'L' -and $turn -lt 50; $turn++) {
-            $ended += Stop-Program $folder
-            Start-Sleep -Milliseconds 100
-            $state = Get-State $folder
+    try {
+        $ended = Stop-Left $folder
+        if ($state -eq 'L') {
+            # On a full disk it stays empty, and `void` says the same.
+            try { [void](New-Mark ([IO.Path]::Combine($folder, 'cause')) 'cancel') } catch { }
+            for ($turn = 0; $state -eq 'L' -and $turn -lt 50; $turn++) {
+                $ended += Stop-Program $folder
+                Start-Sleep -Milliseconds 100
+                $state = Get-State $folder
+            }
+            if ($state -eq 'L') { $ended += Stop-Tree $keeper[0] $keeper[1] }
         }
-        if ($state -eq 'L') { $ended += Stop-Tree $keeper[0] $keeper[1] }
+        if ($state -eq 'G') { $ended += Stop-Program $folder }
+    } finally {
+        Save-Left $folder
     }
-    if ($state -eq 'G') { $ended += Stop-Program $folder }
     if (Test-Left) {
         Say 'C unreachable - -'
         return

@@ -167,10 +167,13 @@ class LabSpool:
         if state == "V":
             self.say("C never_started - -")
             return
-        if state == "D":
+        if state == "D" and not _is_there(folder / "left"):
             self.say(f"C already_finished {' '.join(self._end)}")
             return
-        ended = self._end_run(folder, state)
+        try:
+            ended = self._end_left(folder) + self._end_run(folder, state)
+        finally:
+            self._save_left(folder)
         if any(_alive([str(pid), started]) for pid, started in _left.items()):
             self.say("C unreachable - -")
             return
@@ -198,6 +201,25 @@ class LabSpool:
             if state == "L":
                 ended += _end_tree(keeper)
         return ended + (_end_program(folder) if state == "G" else 0)
+
+    def _save_left(self, folder: Path) -> None:
+        """Add what could not be ended to a file of the run, for the next cancel."""
+        if not _left:
+            return
+        known = f" {' '.join(_read_mark(folder / 'left'))} "
+        with (folder / "left").open("a") as file:
+            for pid, started in _left.items():
+                mark = f"{pid} {started} {_boot(self._root)} "
+                if f" {mark}" not in known:
+                    file.write(mark)
+
+    def _end_left(self, folder: Path) -> int:
+        """End what earlier cancels could not end; return how many processes it ended."""
+        words, ended = _read_mark(folder / "left"), 0
+        for pid, started, boot in zip(words[::3], words[1::3], words[2::3], strict=True):
+            if boot == _boot(self._root):
+                ended += _end_tree([pid, started])
+        return ended
 
     def clean(self) -> None:
         """Remove the files of runs that have ended, or only their output.
