@@ -52,6 +52,12 @@ def test_lines_of_a_code_page_and_of_utf8_may_follow_each_other(page: str, text:
         ("\ufeffGröße 日本上\r\n😀\r\n".encode("utf-16-le"), "Größe 日本上\r\n😀\r\n"),
         # wsl.exe and sfc.exe: without it
         ("\r\nNAME 日本上\r\n上上\r\n".encode("utf-16-le"), "\r\nNAME 日本上\r\n上上\r\n"),
+        ("\n日本 x\r\n次\r\n".encode("utf-16-le"), "\n日本 x\r\n次\r\n"),
+        ("\n\n一\r\n".encode("utf-16-le"), "\n\n一\r\n"),
+        ("文件\r\n上\r\n".encode("utf-16-le"), "文件\r\n上\r\n"),
+        ("一: x\nß\n".encode("utf-16-le"), "一: x\nß\n"),
+        ("A中\r\n".encode("utf-16-le") + "ä\n".encode(), "A中\r\nä\n"),
+        ("日本 end".encode("utf-16-le"), "日本 end"),
         # one of them between lines of others
         (b"before\r\n" + "A 上\r\nB\r\n".encode("utf-16-le") + b"after\r\n", "before\r\nA 上\r\nB\r\nafter\r\n"),
         ("上A上\r\nx\r\n".encode("utf-16") + b"Ende \xc3\xa4\n" + b"x\n", "上A上\r\nx\r\nEnde ä\nx\n"),
@@ -62,6 +68,7 @@ def test_lines_of_a_code_page_and_of_utf8_may_follow_each_other(page: str, text:
         (b"", ""),
         (b"no end", "no end"),
         (b"a\0b\n", "a\0b\n"),
+        (b"\n\0ab\n", "\n\0ab\n"),
         ("x".encode("utf-16-le"), "x"),
     ],
 )  # fmt: skip
@@ -74,6 +81,14 @@ def test_lines_of_a_code_page_follow_lines_in_utf16() -> None:
     data = b"\xff\xfe" + wide + HELLO.encode("cp866") + wide[8:] + b"end"
     again = wide[8:].decode("utf-16-le")
     assert everywhere(data, "cp866") == wide.decode("utf-16-le") + HELLO + again + "end"
+
+
+@pytest.mark.parametrize("text", ["中文\r\n", "日上\r\n", "日本\n"])
+def test_some_first_lines_in_utf16_are_known_by_their_mark_only(text: str) -> None:
+    """As docs/how-to/run-on-windows-hosts.md says."""
+    data = text.encode("utf-16-le")
+    assert everywhere(b"\xff\xfe" + data, "cp850") == text
+    assert everywhere(data, "cp850") != text
 
 
 def test_without_a_code_page_other_bytes_stay_as_they_are() -> None:

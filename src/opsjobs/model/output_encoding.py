@@ -15,7 +15,7 @@ AUTO = "auto"
 LINE_BYTES_MAX = 4096
 """A line is decoded at the latest when so many bytes of it are held."""
 PROBE_BYTES = 256
-"""The bytes from which it is decided if lines in UTF-16 are over."""
+"""The bytes from which it is decided if lines in UTF-16 begin, or are over."""
 
 _NAME = re.compile(r"(?:cp|ibm|oem|windows|win)?[-_ ]?(\d{3,5})")
 _UTF8, _UTF16 = codecs.BOM_UTF8, codecs.BOM_UTF16_LE
@@ -144,8 +144,26 @@ class TextDecoder:
 
 
 def _is_wide(held: bytes, *, final: bool) -> bool | None:
-    """Return True if a line begins with two ASCII characters in UTF-16; None if unknown yet."""
-    for at, byte in enumerate(held[:4]):
+    """Return True if a line in UTF-16 begins; None if unknown yet.
+
+    Such a line begins with two ASCII characters. Or it begins with another character, also after a
+    blank line, and has an ASCII character, such as CR, before its end. A line that begins with two
+    bytes of ASCII is not held for that, although they may be one character, such as U+4E2D.
+    """
+    begins = _is_wide_ascii(held[:4], final=final)
+    if begins is not False:
+        return begins
+    line = held.removeprefix(b"\n\0")
+    if len(line) < 2 and not final:
+        return None
+    if line[:2].isascii() and 0 not in line[:2]:
+        return False
+    return _has_wide_end(line, final=final)
+
+
+def _is_wide_ascii(held: bytes, *, final: bool) -> bool | None:
+    """Return True if these four bytes are two ASCII characters in UTF-16; None if unknown yet."""
+    for at, byte in enumerate(held):
         if at % 2 and byte != 0:
             return False
         if not at % 2 and byte not in b"\t\r\n" and not 0x20 <= byte < 0x7F:
@@ -153,6 +171,15 @@ def _is_wide(held: bytes, *, final: bool) -> bool | None:
     if len(held) >= 4:
         return True
     return len(held) > 1 if final else None
+
+
+def _has_wide_end(held: bytes, *, final: bool) -> bool | None:
+    """Return True if a line in UTF-16 has ASCII before its end; None if unknown yet."""
+    end = held.find(b"\n", 0, PROBE_BYTES)
+    if end < 0 and len(held) < PROBE_BYTES and not final:
+        return None
+    line = held[:end] if end >= 0 else held[:PROBE_BYTES]
+    return (end < 0 or end % 2 == 0) and 0 in line[1::2]
 
 
 def _stays_wide(held: bytes, *, final: bool) -> bool | None:
