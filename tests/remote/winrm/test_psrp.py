@@ -25,9 +25,11 @@ from opsjobs.remote.winrm.process import OPERATION_TIMEOUT
 from opsjobs.remote.winrm.programs import UnsupportedProgram
 from opsjobs.remote.winrm.psrp import OBJECT_BYTES_MAX, Fragments, plan_commands
 from opsjobs.remote.winrm.records import RecordWriter, render
+from opsjobs.standalone.lab.wsman.envelopes import SHELL, WsmanRefusal
 from opsjobs.standalone.lab.wsman.service import POWERSHELL, LabQuotas
 
 JEA = "Maintenance.JEA"
+QUOTA = 0x803381A6
 
 
 @asynccontextmanager
@@ -207,6 +209,37 @@ async def test_quotas_are_waited_for() -> None:
             process = await session.start(f"Write-Output {n}")
             assert (await collect(process))[0] == b"%d\n" % n
             await process.close()
+
+
+@pytest.mark.parametrize("action", ["Receive", "Send"])
+async def test_a_quota_that_refuses_a_request_costs_a_running_pipeline_nothing(
+    action: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("opsjobs.remote.winrm.process.REFUSED_PAUSE_SECONDS", 0.01)
+    async with opened() as (host, session):
+        host.server.faults.fault_before[action] = QUOTA
+        program = Program(command="$input; exit 3", stdin=b"one\ntwo\n")
+        assert await collect(await session.start(program)) == (b"one\ntwo\n", b"", RemoteExit(3))
+        assert not host.server.faults.fault_before
+
+
+async def test_a_pipeline_whose_input_a_quota_refuses_for_long_is_lost_and_ended(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("opsjobs.remote.winrm.process.REFUSED_PAUSE_SECONDS", 0.001)
+
+    async def refuse(*_: object) -> None:
+        raise WsmanRefusal(QUOTA, "The maximum number of concurrent operations is exceeded.")
+
+    async with opened() as (host, session):
+        monkeypatch.setitem(host.server.service._actions, f"{SHELL}/Send", refuse)
+        process = await session.start(Program(command="$input", stdin=b"one\n"))
+        with pytest.raises(RemoteFailure) as lost:
+            await collect(process)
+        assert lost.value.code is ErrorCode.LOST
+        assert "its input was cut off (The maximum number of" in lost.value.message
+        assert f"(WinRM fault {QUOTA})" in lost.value.message
+        await until(lambda: not host.server.service.shells)
 
 
 async def test_a_jea_endpoint_is_sent_commands_and_no_script() -> None:

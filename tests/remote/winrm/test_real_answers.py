@@ -224,6 +224,8 @@ PROVIDER = "<f:ProviderFault provider='Shell cmd plugin' path='%systemroot%\\win
         (fault(f"<f:Message xmlns:f='{FAULT}'>" + PROVIDER.format(
             more=" Code='2150859113' Machine='win-1'", text="<f:Message>Not allowed. </f:Message>"
         ) + "</f:Message>"), 500, "Not allowed (WinRM fault 2150859113)."),
+        (fault(wsman_fault(2150858817, "The XML is invalid. ")), 500,
+         "The XML is invalid (WinRM fault 2150858817)."),  # without a name as well
         (fault(f"<w:FaultDetail>{SHELL}/x</w:FaultDetail>{wsman_fault(2150858767, 'Bad header.')}"),
          500, "Bad header (WinRM fault 2150858767)."),
         (fault("", reason="instance name parameter is missing"), 500,

@@ -330,6 +330,24 @@ async def test_a_kept_shell_of_another_incarnation_is_not_used_again() -> None:
         await pool.close()
 
 
+@pytest.mark.parametrize("engine", ["winrs", "psrp"])
+async def test_a_host_that_refuses_the_name_of_a_shell_gets_shells_without_a_name(
+    engine: str,
+) -> None:
+    async with windows_host() as host:
+        service = host.server.service
+        service.takes_names = False
+        pool = WinrmPool(WinrmConnector())
+        async with pool.session(host.endpoint(engine=engine)) as session:
+            for word in ("first", "second"):
+                out, _, end = await collect(await session.start(f"echo {word}"))
+                assert (out, end) == (f"{word}\n".encode(), RemoteExit(0))
+            assert {shell.name for shell in service.shells.values()} == {""}
+            (winrm,) = pool._hosts.values()
+            assert not winrm.takes_names
+        await pool.close()
+
+
 async def _none_dead(_: Collection[UUID]) -> Collection[UUID]:
     return ()
 

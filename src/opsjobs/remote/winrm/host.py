@@ -72,6 +72,7 @@ FOLDER_INVALID = frozenset({267, 0x8007010B})
 NOT_FOUND = frozenset({2, 0x80070002})
 """The faults of a program that is not there."""
 SCHEMA_INVALID = 0x80338041
+"""The fault of a request with something that the host does not know."""
 REFUSALS = (
     QUOTAS | FOLDER_INVALID | NOT_FOUND | {ACCESS_DENIED, 0x80070005, SHELL_GONE, SCHEMA_INVALID}
 )
@@ -122,6 +123,8 @@ class WinrmHost:
     """The maximum number of concurrent sessions."""
     honours_ids: bool = False
     """True once the host has started a command under an id that was chosen here."""
+    takes_names: bool = True
+    """False once the host has refused the name of a shell."""
     owners: ShellOwners | None = None
     users: int = 0
     """The sessions on it."""
@@ -275,11 +278,19 @@ class WinrmHost:
         return found
 
     async def create_pool(
-        self, id_: str, build: Callable[[str], WsmanMessage], resource: str
+        self, id_: str, build: Callable[[str, str], WsmanMessage], resource: str
     ) -> Shell:
-        """Create a runspace pool with this id, within the quotas. Raises as `take_shell`."""
-        shell = Shell(id_, ((), None, HOST_IDLE_SECONDS), resource=resource)
-        return await self._create(lambda: (shell, build(id_)))
+        """Create a runspace pool with this id, within the quotas. Raises as `take_shell`.
+
+        `build` returns the request for an id and a name.
+        """
+        key: ShellKey = (), None, HOST_IDLE_SECONDS
+
+        def build_named() -> tuple[Shell, WsmanMessage]:
+            shell = Shell(id_, key, resource=resource, name=self.shell_name)
+            return shell, build(id_, shell.name)
+
+        return await self._create(build_named)
 
     def _build(self, key: ShellKey) -> tuple[Shell, WsmanMessage]:
         environment, folder, idle_seconds = key
@@ -321,7 +332,12 @@ class WinrmHost:
 
     @property
     def shell_name(self) -> str:
-        """The name of new shells: it holds the worker of this process, if it has one."""
+        """The name of new shells: it holds the worker of this process, if it has one.
+
+        Empty for a host that takes no names.
+        """
+        if not self.takes_names:
+            return ""
         owner = self.owners.identify() if self.owners is not None else None
         return SHELL_NAME if owner is None else f"{SHELL_NAME} {owner}"
 
@@ -377,12 +393,27 @@ class WinrmHost:
         try:
             shell.id = messages.shell_id_in(await self.request(message))
         except BaseException as failure:
-            if isinstance(failure, WsmanFault) and failure.code in QUOTAS:
-                return failure
+            if isinstance(failure, WsmanFault):
+                if failure.code in QUOTAS:
+                    return failure
+                if failure.code == SCHEMA_INVALID and shell.name:
+                    return await self._try_unnamed(build)
             if _may_exist(failure):
                 self.later(self._delete_unanswered(shell))
             raise
         return shell
+
+    async def _try_unnamed(self, build: Build) -> Shell | WsmanFault:
+        """Create a shell without a name, which Server 2008 R2 may not know.
+
+        If the host refuses that as well, the name was not the reason.
+        """
+        self.takes_names = False
+        try:
+            return await self._try_create(build)
+        except WsmanFault as fault:
+            self.takes_names = fault.code == SCHEMA_INVALID
+            raise
 
     async def _delete_unanswered(self, shell: Shell) -> None:
         for pause in UNANSWERED_PAUSES:

@@ -125,13 +125,16 @@ def create_shell(
     folder: str | None,
     idle_seconds: float,
 ) -> WsmanMessage:
-    """Return the request for a cmd shell with an id of ours, without a profile, in UTF-8."""
+    """Return the request for a cmd shell with an id of ours, without a profile, in UTF-8.
+
+    An empty name is left out.
+    """
     variables = "".join(
         f'<rsp:Variable Name="{escape(variable)}">{escape(value)}</rsp:Variable>'
         for variable, value in environment.items()
     )
     body = (
-        f'<rsp:Shell ShellId="{shell}" Name="{escape(name)}">'
+        f'<rsp:Shell ShellId="{shell}"{_name_attribute(name)}>'
         + (f"<rsp:Environment>{variables}</rsp:Environment>" if variables else "")
         + (
             f"<rsp:WorkingDirectory>{escape(folder)}</rsp:WorkingDirectory>"
@@ -212,9 +215,9 @@ def configuration_uri(name: str | None) -> str:
 def create_pool(
     shell: str, name: str, resource: str, opening: bytes, idle_seconds: float
 ) -> WsmanMessage:
-    """Return the request for a runspace pool with an id of ours."""
+    """Return the request for a runspace pool with an id of ours. An empty name is left out."""
     body = (
-        f'<rsp:Shell ShellId="{shell}" Name="{escape(name)}">'
+        f'<rsp:Shell ShellId="{shell}"{_name_attribute(name)}>'
         f"<rsp:IdleTimeOut>PT{idle_seconds:.3f}S</rsp:IdleTimeOut>"
         "<rsp:InputStreams>stdin pr</rsp:InputStreams>"
         "<rsp:OutputStreams>stdout</rsp:OutputStreams>"
@@ -222,6 +225,10 @@ def create_pool(
         "</rsp:Shell>"
     )
     return WsmanMessage(CREATE, resource, body, options={"protocolversion": "2.3"})
+
+
+def _name_attribute(name: str) -> str:
+    return f' Name="{escape(name)}"' if name else ""
 
 
 def start_pipeline(shell: str, command: str, data: bytes) -> WsmanMessage:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import re
 import secrets
@@ -200,6 +201,7 @@ class RunspacePool:
         self.core = psrpcore.ClientRunspacePool(host=_HOST, runspace_pool_id=uuid4())
         self.shell: Shell
         self._fragments = Fragments()
+        self._refused = 0
 
     async def open(self) -> None:
         """Create the pool, and wait until it is open.
@@ -212,8 +214,8 @@ class RunspacePool:
         assert opening is not None, "it has just been opened"
         self.shell = await self.host.create_pool(
             str(self.core.runspace_pool_id).upper(),
-            lambda shell: messages.create_pool(
-                shell, self.host.shell_name, self.resource, opening.data, HOST_IDLE_SECONDS
+            lambda shell, name: messages.create_pool(
+                shell, name, self.resource, opening.data, HOST_IDLE_SECONDS
             ),
             self.resource,
         )
@@ -238,7 +240,8 @@ class RunspacePool:
             )
         except WsmanFault as fault:
             if fault.code != OPERATION_TIMEOUT:
-                raise
+                self._refused += 1
+                await wait_if_refused(fault, self._refused)
             return
         for event in self.events(received):
             if isinstance(event, psrpcore.RunspacePoolStateEvent) and event.reason is not None:
@@ -386,6 +389,7 @@ class PsrpProcess:
             received = messages.received_in(await self._request_output(message))
         except WsmanFault as fault:
             if fault.code == OPERATION_TIMEOUT:
+                self._refused = 0
                 return
             if fault.code in DISCONNECTED:
                 await self._pool.request(messages.reconnect(self._pool.shell.id))
@@ -437,7 +441,10 @@ class PsrpProcess:
         self._output.end(RemoteFailure(ErrorCode.LOST, f"{self._pool.host.name}: {reason}."))
 
     async def _feed(self) -> None:
-        """Send what is left of the pipeline, and its input; each line is an object."""
+        """Send what is left of the pipeline, and its input; each line is an object.
+
+        If a part of it may not have arrived, the pipeline is lost.
+        """
         try:
             await self._flush()
             if self._plan.lines:
@@ -452,11 +459,24 @@ class PsrpProcess:
                 self._cut_off(fault)
         except _CONTACT as broken:
             self._cut_off(broken)
+        except Exception as error:  # noqa: BLE001  else the pipeline would wait for ever
+            log.error("psrp_input_failed", target=self._pool.host.name, exc_info=error)
+            self._cut_off(error)
 
     async def _flush(self) -> None:
         while (payload := self._pool.core.data_to_send(self._size)) is not None:
-            message = messages.send_objects(self._pool.shell.id, self._command, payload.data)
-            await self._pool.request(message, once=True)
+            await self._send(payload.data)
+
+    async def _send(self, data: bytes) -> None:
+        """Send fragments; repeat what a quota refuses, as nothing of it has arrived."""
+        for refused in itertools.count(1):
+            message = messages.send_objects(self._pool.shell.id, self._command, data)
+            try:
+                await self._pool.request(message, once=True)
+            except WsmanFault as fault:
+                await wait_if_refused(fault, refused)
+            else:
+                return
 
     def _cut_off(self, reason: Exception) -> None:
         if not self._stopping and self._output.outcome is None:

@@ -67,6 +67,8 @@ class LabService:
         self.now: Callable[[], float] = time.monotonic
         self.repeats_output = True
         """False: output whose response did not arrive is not sent again."""
+        self.takes_names = True
+        """False: a shell with a name is refused, as by Server 2008 R2."""
         self.largest_request_bytes = 0
         self.variables: dict[str, str] = {}
         """More variables of commands: faults to play, which spool_stand_in.py names."""
@@ -153,6 +155,12 @@ class LabService:
         asked = request.body.find("rsp:Shell", NAMESPACES)
         if asked is None:
             raise WsmanRefusal(2150858752, "The body has no Shell.", "w:SchemaError")
+        if asked.get("Name") and not self.takes_names:
+            raise WsmanRefusal(
+                2150858817,
+                "The WS-Management service cannot process the request because the XML is invalid.",
+                "w:SchemaValidationError",
+            )
         shell_id = asked.get("ShellId") or str(uuid4()).upper()
         if shell_id in self.shells:
             raise WsmanRefusal(2150858837, f"The shell {shell_id} exists.", "w:AlreadyExists")
