@@ -1,9 +1,9 @@
-"""WinRM: commands and logins a second on one core, beside pypsrp in threads; and one file.
+"""WinRM: rates on one core beside pypsrp in threads, a file both ways, output and cancel.
 
     PYTHONPATH=src:tests python bench/winrm.py [--seconds 3] [--mib 100]
 
-The stand-in host runs in a process of its own, on the other core. It starts `/bin/sh` for each
-command, so both clients wait for it; what is compared is the client.
+The stand-in host runs in a process of its own, on any core. It starts `/bin/sh` for each command,
+so both clients wait for it; what is compared is the client. Ends with 1 if a goal is missed.
 """
 
 from __future__ import annotations
@@ -12,25 +12,32 @@ import argparse
 import asyncio
 import hashlib
 import multiprocessing
+import os
 import random
 import resource
+import sys
 import tempfile
 import time
 import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from statistics import median
 from typing import Any, NamedTuple
+from uuid import uuid4
 
+import uvloop
 from pypsrp.shell import Process, SignalCode, WinRS
 from pypsrp.wsman import WSMan
 
 from kit.windows_hosts import PASSWORD, USER, password_credential, windows_host
+from opsjobs.model.execution import CancelProof
+from opsjobs.model.program import RunKey, StartOrder
 from opsjobs.model.target import Endpoint, Target, Transport
 from opsjobs.model.winrm import WinrmOptions
 from opsjobs.remote.download import read_pieces
-from opsjobs.remote.session import RemoteExit
+from opsjobs.remote.session import Output, RemoteExit, RemoteProcess, Session
 from opsjobs.remote.upload import WINDOW_BYTES, FileAttributes, Upload, stage
 from opsjobs.remote.winrm.connect import WinrmConnector
 from opsjobs.remote.winrm.pool import WinrmPool
@@ -38,6 +45,41 @@ from opsjobs.standalone.lab.wsman.service import LabQuotas
 
 THREADS = 32
 AT_A_TIME = 5
+WARM_MIB = 10
+GROWTH_MIB_MAX = 8
+"""The memory that a large file may take beyond a small one."""
+PIECES = 60
+CANCELS = 10
+TICKS = f"for i in $(seq {PIECES}); do date +%s%N; sleep 0.1; done"
+
+
+@dataclass(slots=True)
+class Seen:
+    """The figures, each with its goal."""
+
+    rows: list[tuple[str, str, str, bool]] = field(default_factory=list)
+
+    def judge(
+        self, what: str, value: float, goal: float, unit: str, *, least: bool = False
+    ) -> None:
+        """Print one figure, and keep it; `least`: it is to be no less than the goal."""
+        met = value >= goal if least else value <= goal
+        sign = "≥" if least else "≤"
+        self.rows.append((what, f"{sign} {goal:g} {unit}", f"{value:.4g} {unit}", met))
+        print(f"{'  ' if met else '!!'} {what}: {value:.4g} {unit}", flush=True)
+
+    @property
+    def met(self) -> bool:
+        """Whether all goals were met."""
+        return all(row[3] for row in self.rows)
+
+    def table(self) -> str:
+        """The figures as Markdown."""
+        lines = [
+            f"| {what} | {goal} | {value} | {'yes' if met else '**no**'} |"
+            for what, goal, value, met in self.rows
+        ]
+        return "\n".join(["| what | goal | seen | met |", "|---|---|---|---|", *lines])
 
 
 def serve(port: Any) -> None:
@@ -47,7 +89,7 @@ def serve(port: Any) -> None:
             await asyncio.Event().wait()
 
     with suppress(KeyboardInterrupt):
-        asyncio.run(run())
+        uvloop.run(run())
 
 
 def endpoint(port: int, name: str = "win-1") -> Endpoint:
@@ -132,31 +174,97 @@ class Noise:
             offset += len(self.piece) - within
 
 
-async def file_both_ways(port: int, mib: int) -> None:
-    """Upload and download one file; print the rates and the growth of this process."""
-    pool, source = WinrmPool(WinrmConnector()), Noise(mib << 20)
-    with tempfile.TemporaryDirectory(prefix="opsjobs-bench-") as folder:
-        path = f"{folder}/file"
-        async with pool.session(endpoint(port)) as session, session.disk() as disk:
-            before, began = _peak_mib(), time.monotonic()
-            order = Upload(source, path, FileAttributes(), "bench", lambda _: None)
-            assert await stage(disk, order)
-            await disk.replace(order.draft, path)
-            up, digest = time.monotonic(), hashlib.sha256()
-            file = await disk.open(path)
-            async for piece in read_pieces(file, 0, source.size, disk.request_bytes, WINDOW_BYTES):
-                digest.update(piece)
-            down = time.monotonic()
-            assert digest.digest() == source.sha256
-        print(
-            f"{mib} MiB: up {mib / (up - began):.0f} MiB/s with its hash, down "
-            f"{mib / (down - up):.0f} MiB/s; {_peak_mib() - before} MiB more memory"
-        )
+async def file_both_ways(port: int, mib: int, seen: Seen) -> None:
+    """Upload and download a small file, then a large one; judge the growth of this process."""
+    pool = WinrmPool(WinrmConnector())
+    async with pool.session(endpoint(port)) as session, session.disk() as disk:
+        await _transfer(disk, WARM_MIB)
+        before = _peak_mib()
+        up, down = await _transfer(disk, mib)
+    print(f"   {mib} MiB, each with its hash: up {up:.0f} MiB/s, down {down:.0f} MiB/s")
+    growth = f"memory for {mib} MiB both ways, beyond that for {WARM_MIB} MiB"
+    seen.judge(growth, _peak_mib() - before, GROWTH_MIB_MAX, "MiB")
     await pool.close()
+
+
+async def _transfer(disk: Any, mib: int) -> tuple[float, float]:
+    """Upload and download one file; return the rates. Its hash must be right on both ways."""
+    source = Noise(mib << 20)
+    with tempfile.TemporaryDirectory(prefix="opsjobs-bench-") as folder:
+        path, began = f"{folder}/file", time.monotonic()
+        order = Upload(source, path, FileAttributes(), "bench", lambda _: None)
+        assert await stage(disk, order)
+        await disk.replace(order.draft, path)
+        up, digest = time.monotonic(), hashlib.sha256()
+        file = await disk.open(path)
+        async for piece in read_pieces(file, 0, source.size, disk.request_bytes, WINDOW_BYTES):
+            digest.update(piece)
+        down = time.monotonic()
+        assert digest.digest() == source.sha256
+    return mib / (up - began), mib / (down - up)
 
 
 def _peak_mib() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
+
+
+async def delays(port: int, seen: Seen) -> None:
+    """Judge how late pieces of output arrive, and how long cancels take, of both kinds of runs."""
+    pool = WinrmPool(WinrmConnector())
+    async with pool.session(endpoint(port)) as session:
+        direct, durable = _direct(session), await _durable(session)
+        for kind, start in (("direct", direct), ("durable", durable)):
+            late = await _lateness(await start(TICKS))
+            print(
+                f"   output of a {kind} command: half of {len(late)} within {median(late):.0f} ms"
+            )
+            seen.judge(f"slowest piece of output, {kind} command", max(late), 300, "ms")
+            spent = [await _cancel(await start("echo up; sleep 600")) for _ in range(CANCELS)]
+            what = f"slowest of {CANCELS} cancels while Receive hangs, {kind} command"
+            seen.judge(what, max(spent), 1000, "ms")
+    await pool.close()
+
+
+Start = Callable[[str], Awaitable[RemoteProcess]]
+
+
+def _direct(session: Session) -> Start:
+    return session.start
+
+
+async def _durable(session: Session) -> Start:
+    durable = session.durable()
+    assert durable is not None
+    identity = await durable.identity()
+
+    async def start(command: str) -> RemoteProcess:
+        order = StartOrder(RunKey(uuid4(), "step-1", 1), command, 3600.0)
+        return await durable.begin(order, identity)
+
+    return start
+
+
+async def _lateness(process: RemoteProcess) -> list[float]:
+    """How many ms after it was written each line arrived."""
+    found, rest = [], b""
+    async for piece in process:
+        now = time.time_ns()
+        if isinstance(piece, Output):
+            *lines, rest = (rest + piece.data).split(b"\n")
+            found += [(now - int(line)) / 1e6 for line in lines]
+    assert len(found) == PIECES
+    return found
+
+
+async def _cancel(process: RemoteProcess) -> float:
+    """How many ms a cancel takes once the host holds a request for output."""
+    await anext(aiter(process))
+    await asyncio.sleep(0.5)
+    began = time.monotonic()
+    assert await process.kill(5.0) is CancelProof.KILLED
+    spent = (time.monotonic() - began) * 1000
+    await process.close()
+    return spent
 
 
 def pypsrp(port: int, seconds: float) -> tuple[Rate, Rate]:
@@ -206,30 +314,46 @@ def pypsrp(port: int, seconds: float) -> tuple[Rate, Rate]:
     return rate(commands, AT_A_TIME), rate(logins, THREADS)
 
 
-def main() -> None:
+def compare(port: int, seconds: float, seen: Seen) -> None:
+    """Judge the rates of this client, and how many times those of pypsrp they are."""
+    found = uvloop.run(ours(port, seconds))
+    theirs = pypsrp(port, seconds)
+    for what, goal, our, their in zip(
+        ("commands on kept shells", "connect, login, shell and command"),
+        (500, 300),
+        found,
+        theirs,
+        strict=True,
+    ):
+        print(
+            f"   {what}: {our.cpu_ms:.2f} ms CPU each; pypsrp {their.a_second:.0f}/s, "
+            f"{their.cpu_ms:.2f} ms"
+        )
+        seen.judge(what, our.a_second, goal, "/s", least=True)
+        ratio = our.a_second / their.a_second
+        seen.judge(f"{what}, beside pypsrp in threads", ratio, 2, "x", least=True)
+
+
+def main() -> int:
     options = argparse.ArgumentParser()
     options.add_argument("--seconds", type=float, default=3.0)
     options.add_argument("--mib", type=int, default=100)
-    seconds, mib = options.parse_args().seconds, options.parse_args().mib
+    given = options.parse_args()
     warnings.simplefilter("ignore")
     port = multiprocessing.Value("i", 0)
     host = multiprocessing.Process(target=serve, args=(port,), daemon=True)
     host.start()
+    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})  # one core for the client
     while port.value == 0:
         time.sleep(0.05)
-    asyncio.run(file_both_ways(port.value, mib))
-    found = asyncio.run(ours(port.value, seconds))
-    theirs = pypsrp(port.value, seconds)
-    names = ("commands on kept shells", "login, shell, command")
-    for name, our, their in zip(names, found, theirs, strict=True):
-        print(
-            f"{name:24} {our.a_second:6.0f}/s {our.cpu_ms:6.2f} ms CPU   pypsrp "
-            f"{their.a_second:6.0f}/s {their.cpu_ms:6.2f} ms CPU   "
-            f"{our.a_second / their.a_second:4.1f} x the rate, "
-            f"{their.cpu_ms / our.cpu_ms:4.1f} x for its CPU"
-        )
+    seen = Seen()
+    uvloop.run(file_both_ways(port.value, given.mib, seen))
+    compare(port.value, given.seconds, seen)
+    uvloop.run(delays(port.value, seen))
     host.terminate()
+    print(f"\n{seen.table()}")
+    return 0 if seen.met else 1
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
