@@ -196,7 +196,7 @@ def test_a_mistyped_command_gets_a_suggestion(
 @pytest.mark.parametrize(
     ("noun", "typed", "meant"),
     [("tokens", "create", "add"), ("jobs", "delete", "rm"), ("schedules", "update", "set"),
-     ("jobs", "create", "apply"), ("targets", "get", "show")],
+     ("jobs", "create", "apply"), ("jobs", "add", "apply"), ("targets", "get", "show")],
 )  # fmt: skip
 def test_a_verb_of_other_programs_gets_the_one_of_opsjobs(
     capsys: pytest.CaptureFixture[str], noun: str, typed: str, meant: str
@@ -213,4 +213,5 @@ def test_every_noun_has_the_same_verb_for_a_meaning() -> None:
         for verb in getattr(root.get_command(None, noun), "commands", ())
     }
     assert {"jobs rm", "tokens add", "schedules set"} <= verbs
-    assert [each for each in sorted(verbs) if each.split()[1] in OTHER_VERBS] == []
+    others = OTHER_VERBS.keys() - {"add", "set"}
+    assert [each for each in sorted(verbs) if each.split()[1] in others] == []

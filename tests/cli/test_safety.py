@@ -62,6 +62,23 @@ def test_safety_check_exits_by_verdict(
     assert bool(said.out) is (verdict != "allow")
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("x.ps1", "Get-Process lsass | Stop-Process -Force"),
+        ("x.cmd", "taskkill /f /im lsass.exe"),
+        ("x", "#!/usr/bin/env python3\nimport shutil\nshutil.rmtree('/')"),
+    ],
+)
+def test_a_file_is_checked_for_the_interpreter_that_would_run_it(
+    name: str, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / name
+    file.write_text(text)
+    assert safety(monkeypatch, "check", str(file)) == 5
+    assert safety(monkeypatch, "check", str(file), "--interpreter", "bash") != 5
+
+
 def test_safety_check_prints_json(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

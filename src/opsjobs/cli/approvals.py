@@ -26,6 +26,7 @@ from opsjobs.cli.render import (
     show_one,
     tell,
 )
+from opsjobs.cli.script_files import find_interpreter
 from opsjobs.cli.terminal_escapes import escape_json
 from opsjobs.model.action import DRAFT_TYPES
 from opsjobs.model.approval import ApprovalStatus
@@ -280,11 +281,12 @@ def check_safety(
     ] = "-",
     *,
     interpreter: Annotated[
-        str,
+        str | None,
         typer.Option(
-            help="The interpreter: bash, sh, python, powershell, cmd, perl, node, or a path."
+            help="bash, sh, python, powershell, cmd, perl, node, or a path (default: by its #! "
+            "line, its ending, else bash)."
         ),
-    ] = "bash",
+    ] = None,
     label: Annotated[
         list[str] | None,
         typer.Option(
@@ -302,10 +304,11 @@ def check_safety(
 
     Exit code 0 if the verdict is allow or warn, 3 if it needs an approval, 5 if it is blocked.
     """
+    text = inputs.read_text(file, SAFETY_BYTES_MAX)
     with connect() as client:
         body = {
-            "interpreter": interpreter,
-            "text": inputs.read_text(file, SAFETY_BYTES_MAX),
+            "interpreter": interpreter or find_interpreter(file, text.encode()),
+            "text": text,
             "labels": label or [],
             "become": become,
         }

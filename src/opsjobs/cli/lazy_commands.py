@@ -22,6 +22,9 @@ OTHER_VERBS = {
     **dict.fromkeys(("delete", "remove", "del", "drop", "revoke"), ("rm",)),
     **dict.fromkeys(("get", "describe", "info"), ("show",)),
     **dict.fromkeys(("ls", "index"), ("list",)),
+    # Jobs are written in files.
+    "add": ("apply", "upload"),
+    "set": ("apply", "rotate"),
 }
 """Verbs of other programs, and the verbs here that mean the same, the first choice first."""
 
