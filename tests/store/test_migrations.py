@@ -31,7 +31,7 @@ from opsjobs.store.system_status import HEAD
 from opsjobs.store.transaction import Database, DatabaseOptions
 
 FIRST_ADDED, SECOND_ADDED = f"{int(HEAD) + 1:04}", f"{int(HEAD) + 2:04}"
-BASELINE = runner.VERSIONS / "0040_baseline.sql"
+BASELINE = runner.VERSIONS / "0073_baseline.sql"
 STORE = Path(runner.__file__).parent.parent
 # Of the two kinds that there are: in the migration's transaction, and concurrently before it.
 COLUMN = "alter table target_runs add column colour text;"

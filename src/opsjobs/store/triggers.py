@@ -124,8 +124,8 @@ select t.id, t.uuid, t.job_id, j.name as job_name, t.name, t.definition, t.owner
   t.enabled, t.expires_at, t.calls, t.created_at, t.updated_at, c.id as call_id, c.at, c.outcome,
   c.code, c.reason, c.times, c.delivery, c.address, c.execution_id
 from job_triggers t join jobs j on j.id = t.job_id
-left join lateral (
-  select * from trigger_calls where trigger_id = t.id order by id desc limit 1) c on true"""
+left join lateral (select * from trigger_calls
+  where trigger_id = t.id order by id desc limit 1) c on true"""
 TRIGGERS = Listing(
     _SHOWN,
     {

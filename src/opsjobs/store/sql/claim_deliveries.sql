@@ -23,7 +23,7 @@ with ready as materialized (
 )
 select :delivery, l.subject as lane
 from claimed l join delivery_receivers r on r.id = l.receiver_id
-left join lateral (
-  select * from deliveries d where d.receiver_id = l.receiver_id and d.subject = l.subject
-    and d.status = 'pending' order by d.id limit 1) d on true
+left join lateral (select * from deliveries d
+  where d.receiver_id = l.receiver_id and d.subject = l.subject and d.status = 'pending'
+  order by d.id limit 1) d on true
 left join delivery_messages m on m.id = d.message_id;

@@ -24,23 +24,82 @@ create table users (
   last_login_at timestamptz
 );
 
--- A login and its refresh tokens. Each token is valid once; the second use of one ends the session.
+-- A login. It belongs to a user; to an API key, by the hash of the key's token (it ends with the
+-- key, and with a change of its token); or to a person of an OpenID Connect provider (issuer,
+-- subject). One with cookie_sha256 is of a browser: the cookie is its only proof.
+-- confirmed_at: when the caller last proved who it is by more than the cookie. external_name: the
+-- person's name here. roles, grants, issued_at: what the claims of the person's last login gave.
+-- logout_url: the provider's own logout, if it has one.
 create table sessions (
   id uuid primary key,
-  user_id bigint not null references users on delete cascade,
+  user_id bigint references users on delete cascade,
+  key_sha256 bytea check (length(key_sha256) = 32),
+  cookie_sha256 bytea unique check (length(cookie_sha256) = 32),
   created_at timestamptz not null default opsjobs_now(),
+  last_used_at timestamptz not null default opsjobs_now(),
+  confirmed_at timestamptz not null default opsjobs_now(),
   expires_at timestamptz not null,
   ended_at timestamptz,
-  because text
+  because text,
+  address text,
+  agent text,
+  issuer text,
+  subject text,
+  external_name text,
+  display_name text,
+  email text,
+  roles text[],
+  grants jsonb check (jsonb_typeof(grants) = 'array'),
+  issued_at double precision,
+  logout_url text,
+  constraint sessions_owner check (num_nonnulls(user_id, key_sha256, subject) = 1),
+  constraint sessions_proof check (cookie_sha256 is not null or user_id is not null),
+  constraint sessions_person check (
+    num_nulls(issuer, subject, external_name, roles, grants) in (0, 5))
 );
 create index sessions_user on sessions (user_id, created_at);
+create index sessions_key on sessions (key_sha256, created_at) where key_sha256 is not null;
+create index sessions_external on sessions (external_name, created_at)
+  where external_name is not null;
+create index sessions_person on sessions (issuer, subject) where subject is not null;
 create index sessions_end on sessions (coalesce(ended_at, expires_at));
+
+-- The refresh tokens of logins with tokens. Each is valid once; the second use of one ends the
+-- session.
 create table refresh_tokens (
   token_sha256 bytea primary key check (length(token_sha256) = 32),
   session_id uuid not null references sessions on delete cascade,
   used_at timestamptz
 );
 create index refresh_tokens_session on refresh_tokens (session_id);
+
+-- Codes that begin one session each, for the user or the API key that asked for it.
+create table login_codes (
+  code_sha256 bytea primary key check (length(code_sha256) = 32),
+  user_id bigint references users on delete cascade,
+  key_sha256 bytea check (length(key_sha256) = 32),
+  expires_at timestamptz not null,
+  check (num_nonnulls(user_id, key_sha256) = 1)
+);
+create index login_codes_user on login_codes (user_id) where user_id is not null;
+create index login_codes_end on login_codes (expires_at);
+
+-- Logins that browsers have begun at the provider. browser_sha256: the cookie that binds the
+-- browser. path: the page of the console to come back to. session_id: the browser's session then,
+-- which the login confirms, or replaces. origin: the address that began it, for the limit.
+create table oidc_logins (
+  state_sha256 bytea primary key check (length(state_sha256) = 32),
+  browser_sha256 bytea not null check (length(browser_sha256) = 32),
+  path text not null,
+  confirms boolean not null,
+  session_id uuid references sessions on delete set null,
+  origin text not null,
+  created_at timestamptz not null default opsjobs_now(),
+  expires_at timestamptz not null
+);
+create index oidc_logins_end on oidc_logins (expires_at);
+create index oidc_logins_origin on oidc_logins (origin, created_at);
+create index oidc_logins_session on oidc_logins (session_id) where session_id is not null;
 
 -- Attempts to log in, by user name and by address (key). until: end of the window or the lockout.
 create table login_attempts (
@@ -145,17 +204,25 @@ create table credentials (
 create index credentials_authority on credentials ((source->>'authority'))
   where source ? 'authority';
 
+-- external_id: the id in the platform's Target Service; null for a target that is kept here.
+-- synced_at: when the service told it last. gone_at: since when the service does not have it.
+-- label_credential_id: the credential that the label `credential` of such a target names;
+-- credential_id, which is set here, comes first. winrm: scheme, authentication and trust.
+-- name_order, host_order: the name and the host with their numbers filled up with zeros, as
+-- natural_key of store/paging.py makes them: web-2 is before web-10. Stored, because 20,000 of them
+-- take 70 ms.
 create table targets (
   id bigint generated always as identity primary key,
   uuid uuid not null unique,
   name text not null unique,
   host text not null,
   port integer not null check (port between 1 and 65535),
-  transport text not null check (transport in ('ssh', 'local')),
+  transport text not null check (transport in ('ssh', 'winrm', 'local')),
   platform text not null,
   labels jsonb not null default '{}',
   groups text[] not null default '{}',
   credential_id bigint references credentials,
+  label_credential_id bigint references credentials,
   host_keys text[] not null default '{}',
   host_key_policy text not null
     check (host_key_policy in ('pinned', 'ca', 'accept_new', 'unchecked')),
@@ -163,14 +230,34 @@ create table targets (
   slots integer not null check (slots >= 1),
   jump_id bigint references targets,
   durable text not null default 'auto' check (durable in ('auto', 'required', 'off')),
+  winrm jsonb,
+  external_id text unique,
+  synced_at timestamptz,
+  gone_at timestamptz,
+  name_order text not null generated always as (left(regexp_replace(regexp_replace(
+    name, '([0-9]+)', '000000000000\1', 'g'), '[0-9]*([0-9]{12})', '\1', 'g'), 200)) stored,
+  host_order text not null generated always as (left(regexp_replace(regexp_replace(
+    host, '([0-9]+)', '000000000000\1', 'g'), '[0-9]*([0-9]{12})', '\1', 'g'), 200)) stored,
   version integer not null default 1,
   created_at timestamptz not null default opsjobs_now(),
   updated_at timestamptz not null default opsjobs_now(),
-  check (jump_id <> id)
+  check (jump_id <> id),
+  check ((external_id is null) = (synced_at is null)),
+  constraint targets_winrm_check check ((winrm is not null) = (transport = 'winrm'))
 );
 create index targets_labels on targets using gin (labels);
 create index targets_groups on targets using gin (groups);
 create index targets_host on targets (host);
+create index targets_by_name on targets (name_order, id);
+create index targets_by_host on targets (host_order, id);
+create index targets_label_credential_id_idx on targets (label_credential_id)
+  where label_credential_id is not null;
+
+-- One row for each source whose targets are mirrored; synced_at: when all of it was read.
+create table mirrors (
+  name text primary key,
+  synced_at timestamptz not null
+);
 
 -- The spool (the token in ~/.opsjobs/id) and the boot that a target reported last. A hint: losing
 -- it is harmless.
@@ -192,6 +279,8 @@ create table target_slots (
   held_by text,
   check (used between 0 and slots)
 ) with (fillfactor = 50);
+-- The few that are in maintenance.
+create index target_slots_held on target_slots (target_id) where held_until is not null;
 
 -- Groups of targets. A target is in one if its `groups` name it, if the group's selector matches
 -- it, or if it is in a group that this one contains. A name that only targets use is a group, too.
@@ -317,7 +406,7 @@ create table job_targets (
   job_id bigint not null,
   version integer not null,
   position integer not null,
-  kind text not null check (kind in ('id', 'group', 'selector')),
+  kind text not null check (kind in ('id', 'group', 'selector', 'exclude')),
   value text not null,
   foreign key (job_id, version) references job_versions,
   unique (job_id, version, position)
@@ -335,6 +424,55 @@ create function opsjobs_labels(tags text[]) returns jsonb language sql immutable
 $$;
 
 
+-- Triggers: URLs that launch a job.
+
+-- definition: the trigger as it was written. The secret is sealed for secret_version. calls: all
+-- calls by holders of the secret; window_calls: those since window_began_at that launched or were
+-- refused, for the limit of calls a minute.
+create table job_triggers (
+  id bigint generated always as identity primary key,
+  uuid uuid not null unique,
+  job_id bigint not null references jobs,
+  name text not null,
+  definition jsonb not null,
+  owner text not null,
+  owner_kind text not null
+    check (owner_kind in ('api_key', 'user', 'service', 'external', 'system')),
+  enabled boolean not null,
+  expires_at timestamptz,
+  secret_version integer not null default 1 check (secret_version >= 1),
+  key_id text not null,
+  wrapped_key bytea not null,
+  sealed bytea not null,
+  calls bigint not null default 0 check (calls >= 0),
+  window_began_at timestamptz not null default timestamptz 'epoch',
+  window_calls integer not null default 0 check (window_calls >= 0),
+  created_at timestamptz not null default opsjobs_now(),
+  updated_at timestamptz not null default opsjobs_now()
+) with (fillfactor = 70);
+create unique index job_triggers_name on job_triggers (job_id, name);
+
+-- The last calls of each trigger. times: the number of refused calls that the row stands for. The
+-- execution may be deleted by retention.
+create table trigger_calls (
+  id bigint generated always as identity primary key,
+  trigger_id bigint not null references job_triggers on delete cascade,
+  at timestamptz not null default opsjobs_now(),
+  outcome text not null
+    check (outcome in ('launched', 'repeated', 'ignored', 'ping', 'refused')),
+  code text,
+  reason text,
+  times integer not null default 1 check (times >= 1),
+  delivery text,
+  address text,
+  execution_id bigint,
+  constraint the_refused_have_a_code check ((code is not null) = (outcome = 'refused')),
+  constraint the_launched_have_an_execution
+    check (outcome <> 'launched' or execution_id is not null)
+);
+create index trigger_calls_of_trigger on trigger_calls (trigger_id, id);
+
+
 -- Executions.
 
 -- The row is the execution's only lock, so it is narrow; constant columns are in execution_specs.
@@ -342,6 +480,8 @@ $$;
 -- watched: settling has to advance it (waves, max_fail, barriers, names, a parent).
 -- halted: runs that have not begun are skipped. named: it requests exclusive names.
 -- hold_until: its runs wait for unreachable targets until then.
+-- partly_cancelled: some of its runs were cancelled one by one (cancelled_runs). Statements look
+-- there only if it is set, so that other executions cost nothing.
 create table job_executions (
   id bigint generated always as identity primary key,
   uuid uuid not null unique,
@@ -380,6 +520,7 @@ create table job_executions (
   halted boolean not null default false,
   named boolean not null default false,
   hold_until timestamptz,
+  partly_cancelled boolean not null default false,
   constraint counters_add_up
     check (waiting + ready + running + succeeded + failed + unreachable + timeout + cancelled
            + skipped + blocked + lost + dead = total),
@@ -425,6 +566,8 @@ create function opsjobs_counts(e job_executions) returns jsonb language sql immu
     ('skipped', e.skipped),
     ('blocked', e.blocked), ('lost', e.lost), ('dead', e.dead)) c(k, n) $$;
 
+-- summary: the first line of what an ad-hoc execution runs; null for executions of jobs, which have
+-- a name.
 -- labels: those that all targets had in common at the launch. requester: {name, kind, person}.
 -- judgement: {verdict, findings} of the safety check; null: not checked.
 -- target_versions: of each target, by the position of its run, the version that was checked, in 4
@@ -454,12 +597,16 @@ create table execution_specs (
   requester jsonb,
   judgement jsonb,
   target_versions bytea,
-  target_pins bytea
+  target_pins bytea,
+  summary text check (length(summary) <= 200)
 );
 create index execution_specs_parent on execution_specs (parent_id) where parent_id is not null;
 create index execution_specs_job_name on execution_specs (job_name, execution_id);
 create index execution_specs_requested_by on execution_specs (requested_by, execution_id);
 create index execution_specs_triggered_by on execution_specs (triggered_by, execution_id);
+-- The summaries of ad-hoc executions are searched in their index.
+create index execution_specs_summary on execution_specs (execution_id) include (summary)
+  where summary is not null;
 -- The executions that use an uploaded file. A launch without transfers costs nothing here.
 create index execution_specs_transfers on execution_specs using gin (actions jsonb_path_ops)
   where actions @> '[{"type": "file_transfer"}]';
@@ -565,6 +712,19 @@ create index target_runs_held on target_runs (target_id)
 create index target_runs_spool on target_runs (zone, spool_due) where spool_due is not null;
 create index target_runs_sweep on target_runs (zone, sweep_due) where sweep_due is not null;
 create index target_runs_dead on target_runs (id) where status in ('lost', 'dead');
+create index target_runs_of_target on target_runs (target_id, id);
+
+-- The runs of an execution that were asked to be cancelled, by whom and why. A table of its own,
+-- because a run's row may be locked by a claim that waits for the execution's lock; for the same
+-- reason there is no foreign key to it.
+create table cancelled_runs (
+  execution_id bigint not null references job_executions on delete cascade,
+  target_run_id bigint not null,
+  cancelled_by text not null,
+  reason text,
+  cancelled_at timestamptz not null default opsjobs_now(),
+  primary key (execution_id, target_run_id)
+);
 
 -- turn: below it the zone has no ready run, except possibly one that was left behind. Claims write
 -- it at most once a second. Candidates are looked for from there on, so that index entries of runs
@@ -583,6 +743,8 @@ create table zone_turns (
 -- again_at: it is retried, not before this time, so this end is not final. logged_in: when its
 -- connection was logged in to, by the worker's clock, if the action waited for that.
 -- late_result: its outcome, found after its run had ended.
+-- open_lines: 1: the last line of stdout has no line feed yet, 2: that of stderr; so that a worker
+-- that takes over counts no line twice.
 create table job_execution_results (
   id bigint generated always as identity primary key,
   execution_id bigint not null,  -- the run's own; its foreign key is the run's
@@ -612,6 +774,7 @@ create table job_execution_results (
   late_result jsonb,
   command text,
   logged_in tstzrange,
+  open_lines smallint not null default 0,
   unique (target_run_id, action, attempt)
 ) with (fillfactor = 80);
 create index job_execution_results_execution on job_execution_results (execution_id, id);
@@ -796,6 +959,7 @@ create table approval_decisions (
 
 
 -- The log: one ordered sequence for each execution, 1, 2, 3 ... without a gap.
+-- lines: how many lines of output begin in this entry. Windows of lines are found by their sums.
 create table execution_log (
   log_day date not null,
   execution_id bigint not null,
@@ -810,6 +974,7 @@ create table execution_log (
   start_offset bigint,
   data bytea,
   dropped bigint,
+  lines integer,
   body jsonb,
   primary key (log_day, execution_id, seq),
   check ((event = 'output') = (stream is not null and start_offset is not null
@@ -872,6 +1037,19 @@ begin
     day, day + 1);
   return true;
 end $$;
+
+-- Output without what differs on every machine: its own name and host become @, numbers, hex, times
+-- and days become #, spaces become one. Bytes are read as Latin-1, which has a character for each;
+-- a NUL byte, which text cannot hold, becomes a space.
+create function opsjobs_generalize(output bytea, name text, host text) returns text
+  language sql immutable parallel safe as $$
+  select regexp_replace(regexp_replace(
+    replace(replace(convert_from(case when position('\x00'::bytea in output) = 0 then output
+        else decode(replace(encode(output, 'escape'), '\000', '\040'), 'escape') end, 'LATIN1'),
+      convert_from(convert_to(name, 'UTF8'), 'LATIN1'), '@'),
+      convert_from(convert_to(host, 'UTF8'), 'LATIN1'), '@'),
+    '\m(0x)?[0-9a-fA-F]*[0-9][0-9a-fA-F]*\M|[0-9]+|\m(Mon|Tue|Wed|Thu|Fri|Sat|Sun|Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)\M',
+    '#', 'g'), '[ \t]+', ' ', 'g') $$;
 
 
 -- Files and artifacts.
@@ -965,7 +1143,8 @@ create trigger files_count_added after insert on files referencing new table as 
 create trigger files_count_deleted after delete on files referencing old table as gone
   for each statement execute function opsjobs_count_deleted_files();
 
--- Files that an action fetched from a target; they are deleted with their run.
+-- Files that an action fetched from a target; they are deleted with their run. requested_by: the
+-- caller whose execution fetched the file; '' for none: it is not counted.
 create table artifacts (
   id bigint generated always as identity primary key,
   uuid uuid not null unique,
@@ -975,7 +1154,9 @@ create table artifacts (
   attempt integer not null,
   path text not null,
   content_id bigint not null references file_contents,
-  created_at timestamptz not null default opsjobs_now()
+  created_at timestamptz not null default opsjobs_now(),
+  requested_by text not null default '',
+  requested_by_kind text not null default ''
 );
 -- By a hash: a path may be longer than an index entry.
 create unique index artifacts_path on artifacts (target_run_id, action, attempt, md5(path));
@@ -983,6 +1164,36 @@ create index artifacts_execution on artifacts (execution_id, id);
 create index artifacts_content on artifacts (content_id);
 create trigger artifacts_loosen after delete on artifacts referencing old table as gone
   for each statement execute function opsjobs_loosen();
+
+-- Bytes and number of the artifacts of each caller, maintained by triggers; two artifacts with one
+-- content count twice. shard: a caller's runs on thousands of targets do not wait for one row. The
+-- sum counts: one shard may be negative.
+create table artifact_usage (
+  requested_by text not null,
+  requested_by_kind text not null,
+  shard smallint not null,
+  bytes bigint not null,
+  artifacts bigint not null,
+  primary key (requested_by, requested_by_kind, shard)
+);
+create function opsjobs_count_artifacts() returns trigger language plpgsql as $$
+declare
+  sign integer := case tg_op when 'DELETE' then -1 else 1 end;
+begin
+  insert into artifact_usage as u (requested_by, requested_by_kind, shard, bytes, artifacts)
+  select a.requested_by, a.requested_by_kind, pg_backend_pid() % 16, sign * sum(c.size),
+    sign * count(*)
+  from counted a join file_contents c on c.id = a.content_id
+  where a.requested_by <> ''
+  group by 1, 2 order by 1, 2
+  on conflict (requested_by, requested_by_kind, shard) do update
+    set bytes = u.bytes + excluded.bytes, artifacts = u.artifacts + excluded.artifacts;
+  return null;
+end $$;
+create trigger artifacts_count_added after insert on artifacts referencing new table as counted
+  for each statement execute function opsjobs_count_artifacts();
+create trigger artifacts_count_deleted after delete on artifacts referencing old table as counted
+  for each statement execute function opsjobs_count_artifacts();
 
 
 -- Schedules and calendars.
@@ -1088,6 +1299,7 @@ create index schedule_executions_execution on schedule_executions (execution_id)
 create index schedule_executions_status on schedule_executions (schedule_id, status, due_at, id);
 create index schedule_executions_rule on schedule_executions (schedule_id, rule, due_at, id)
   where rule is not null;
+create index schedule_executions_of_status on schedule_executions (status, id);
 
 
 -- The audit log: who did what to what, from where; append-only.
@@ -1199,6 +1411,8 @@ create trigger audit_chain_whole before truncate on audit_chain
 
 -- The outbox: facts, written in the transaction of the change. Those of target runs are one row for
 -- each group commit: a range of the log.
+-- position: the place of a committed event in the stream: 1, 2, 3 … without a gap. One process at a
+-- time assigns it. Ids are no such order: they are taken before the commit, which may come late.
 create table events (
   id bigint generated always as identity primary key,
   shard smallint not null check (shard between 0 and 15),
@@ -1210,11 +1424,23 @@ create table events (
   data jsonb,
   traceparent text,
   at timestamptz not null default opsjobs_now(),
-  published_at timestamptz
+  published_at timestamptz,
+  position bigint
 );
 create index events_unpublished on events (shard, id) where published_at is null;
 create index events_unpublished_execution on events (execution_id) where published_at is null;
 create index events_published on events (published_at) where published_at is not null;
+create unique index events_position on events (position) where position is not null;
+create index events_without_position on events (id) where position is null;
+
+-- One row: the last position assigned, and the last one deleted.
+create table event_positions (
+  single boolean primary key default true check (single),
+  last bigint not null default 0,
+  deleted bigint not null default 0,
+  check (deleted <= last)
+);
+insert into event_positions default values;
 
 -- One row for each incarnation of a worker. The expiry of a lease is recorded (buried_at), not
 -- computed from expires_at. last_flush: the number of its last group commit; after a lost response
@@ -1238,3 +1464,254 @@ create table services (
   name text primary key,
   ticked_at timestamptz not null
 );
+
+-- The state of each connected service of the platform as each process sees it, for GET /status.
+-- since, asked_at: by the clock of the process. A row that is not reported again is of a dead process.
+create table integration_reports (
+  process text not null,
+  name text not null,
+  host text not null,
+  profile text not null,
+  state text not null check (state in ('unused', 'ok', 'failing', 'open')),
+  last_error text,
+  since timestamptz not null,
+  asked_at timestamptz,
+  reported_at timestamptz not null default opsjobs_now(),
+  primary key (process, name)
+);
+
+
+-- Deliveries: messages to receivers outside, with their state.
+
+-- Where messages come from: how far each source has been read, and when a process last read it. One
+-- that no process reads any more is deleted. Webhooks and notifications read the events of an
+-- installation from its first one: the scheduler may start later than the API, and be killed before
+-- it has stored where it began.
+create table delivery_sources (
+  name text primary key,
+  position bigint not null,
+  read_at timestamptz not null default opsjobs_now()
+);
+insert into delivery_sources (name, position) values ('webhooks', 0), ('notifications', 0);
+
+-- Where they go: a webhook, the audit service. failing_since: the first failure since the last
+-- success.
+create table delivery_receivers (
+  id bigint generated always as identity primary key,
+  destination text not null,
+  key text not null,
+  failures integer not null default 0 check (failures >= 0),
+  failing_since timestamptz,
+  unique (destination, key),
+  check ((failures = 0) = (failing_since is null))
+);
+
+-- A message is stored once, however many receivers it has.
+create table delivery_messages (
+  id bigint generated always as identity primary key,
+  source text not null,
+  message_id text not null,
+  type text not null,
+  body json not null,
+  at timestamptz not null,
+  created_at timestamptz not null default opsjobs_now(),
+  unique (source, message_id)
+);
+create index delivery_messages_age on delivery_messages (created_at);
+
+create table deliveries (
+  id bigint generated always as identity primary key,
+  receiver_id bigint not null references delivery_receivers on delete cascade,
+  message_id bigint not null references delivery_messages on delete cascade,
+  subject text not null,
+  status text not null default 'pending'
+    check (status in ('pending', 'delivered', 'failed', 'cancelled')),
+  redelivery boolean not null default false,
+  attempts integer not null default 0,
+  response_code integer,
+  response text,
+  error text,
+  duration_ms integer,
+  created_at timestamptz not null default opsjobs_now(),
+  attempted_at timestamptz,
+  finished_at timestamptz,
+  check ((status = 'pending') = (finished_at is null))
+);
+create unique index deliveries_once on deliveries (message_id, receiver_id) where not redelivery;
+create index deliveries_pending on deliveries (receiver_id, subject, id) where status = 'pending';
+create index deliveries_of_receiver on deliveries (receiver_id, id);
+
+-- The pending deliveries of one subject to one receiver, which are sent in order. Exists while
+-- there are any. claim: the fence of who sends them now, up to lease_until.
+create table delivery_lanes (
+  receiver_id bigint not null references delivery_receivers on delete cascade,
+  subject text not null,
+  due_at timestamptz not null default opsjobs_now(),
+  lease_until timestamptz,
+  claim bigint not null default 0,
+  primary key (receiver_id, subject)
+) with (fillfactor = 70);
+create index delivery_lanes_due on delivery_lanes (receiver_id, due_at);
+
+-- Webhooks get the events that their owner may see. sealed: the secrets, current first. A secret
+-- before the last rotation signs, too, until previous_until.
+create table webhooks (
+  id bigint generated always as identity primary key,
+  uuid uuid not null unique,
+  name text not null unique,
+  url text not null,
+  events text[] not null check (cardinality(events) > 0),
+  selector text,
+  enabled boolean not null default true,
+  disabled_reason text check (disabled_reason is null or not enabled),
+  owner text not null,
+  owner_kind text not null check (owner_kind in ('api_key', 'user', 'service', 'external')),
+  version bigint not null default 1,
+  key_id text not null,
+  wrapped_key bytea not null,
+  sealed bytea not null,
+  previous_until timestamptz,
+  created_at timestamptz not null default opsjobs_now(),
+  updated_at timestamptz not null default opsjobs_now()
+);
+
+-- The owner of each name that a webhook has had. Rules of notifications name webhooks: after a
+-- webhook is deleted or renamed, its name stays with the owner, so that no other receives what was
+-- meant for it. released_at: since when no webhook has the name.
+create table webhook_names (
+  name text primary key,
+  owner text not null,
+  owner_kind text not null,
+  released_at timestamptz
+);
+create index webhook_names_owner on webhook_names (owner, owner_kind);
+
+
+-- Notifications.
+
+-- The outcome of the last execution of each job, and of the executions of each schedule that has
+-- rules of its own. failures: executions that failed in a row. Kept while rules apply.
+create table notification_outcomes (
+  scope text not null check (scope in ('job', 'schedule')),
+  scope_id bigint not null,
+  outcome text not null check (outcome in ('ok', 'failed')),
+  failures integer not null default 0 check (failures >= 0),
+  execution_id bigint not null,
+  finished_at timestamptz not null,
+  primary key (scope, scope_id),
+  check ((outcome = 'ok') = (failures = 0))
+);
+
+-- The state of each rule that has quiet rules: its messages of the last hour, how many it has held
+-- back since, and what its digest has gathered (the first ones; gathered_count: all). Rules of the
+-- default are counted over the whole installation: scope_id 0.
+create table notification_rules (
+  scope text not null check (scope in ('job', 'schedule', 'execution', 'default')),
+  scope_id bigint not null,
+  rule_key text not null,
+  rule jsonb not null,
+  sent_at timestamptz[] not null default '{}',
+  held integer not null default 0 check (held >= 0),
+  held_since timestamptz,
+  digest_due_at timestamptz,
+  gathered jsonb not null default '[]',
+  gathered_count integer not null default 0 check (gathered_count >= 0),
+  updated_at timestamptz not null default opsjobs_now(),
+  primary key (scope, scope_id, rule_key),
+  check ((held = 0) = (held_since is null)),
+  check ((gathered_count = 0) = (digest_due_at is null))
+);
+create index notification_rules_due on notification_rules (digest_due_at)
+  where digest_due_at is not null;
+create index notification_rules_age on notification_rules (updated_at);
+
+-- One row: the rules of jobs and schedules that have none of their own.
+create table notification_default (
+  single boolean primary key default true check (single),
+  rules jsonb not null default '[]',
+  updated_at timestamptz not null default opsjobs_now()
+);
+insert into notification_default default values;
+
+
+-- Statistics, for GET /stats.
+
+-- The executions that ended in an hour, by job type, labels and status, with their runs by status.
+create table execution_hours (
+  hour timestamptz not null,
+  job_type text not null,
+  labels jsonb not null,
+  status text not null,
+  executions integer not null,
+  succeeded bigint not null,
+  failed bigint not null,
+  unreachable bigint not null,
+  timeout bigint not null,
+  cancelled bigint not null,
+  skipped bigint not null,
+  blocked bigint not null,
+  lost bigint not null,
+  dead bigint not null
+);
+create index execution_hours_hour on execution_hours (hour);
+
+-- The same by job. job_id: null for executions without a job. judged: those that were neither
+-- cancelled nor rejected.
+create table execution_hour_jobs (
+  hour timestamptz not null,
+  job_id bigint,
+  labels jsonb not null,
+  executions integer not null,
+  completed integer not null,
+  judged integer not null
+);
+create index execution_hour_jobs_hour on execution_hour_jobs (hour);
+
+-- How long the executions of an hour ran, or waited for their first run, in classes of a logarithmic
+-- scale: class n begins at 1 ms times 1.1 to the power of n.
+create table execution_hour_times (
+  hour timestamptz not null,
+  job_type text not null,
+  labels jsonb not null,
+  kind text not null check (kind in ('duration', 'queue')),
+  class smallint not null check (class between 0 and 250),
+  executions integer not null
+);
+create index execution_hour_times_hour on execution_hour_times (hour);
+
+-- counted_until: all hours before it are counted, as far back as is ever asked for.
+create table statistics_progress (
+  single boolean primary key default true check (single),
+  counted_until timestamptz not null
+);
+insert into statistics_progress (counted_until)
+values (date_trunc('hour', opsjobs_now(), 'UTC'));
+
+
+-- Restores.
+
+-- Restores of this database from a backup. backup_at: when the backup was begun. What happened after
+-- that is not recorded here, but may have happened on the targets.
+create table restores (
+  id bigint generated always as identity primary key,
+  backup_at timestamptz not null,
+  restored_at timestamptz not null default opsjobs_now()
+);
+
+-- The time of the backup since which an execution may have run unrecorded; null: it cannot have.
+-- It can have if it, its schedule's due time, or the execution whose action launched it is older
+-- than a restore. A person who retries it afterwards decides again.
+create function opsjobs_restored_from(execution bigint) returns timestamptz language sql stable as $$
+  select case when exists (select from restores) then (
+    with recursive line as (
+      select execution as id
+      union all
+      select s.parent_id from line join execution_specs s on s.execution_id = line.id
+      where s.triggered_by = 'workflow' and s.parent_id is not null
+    ), origin as (
+      select least(min(e.created_at), min(f.due_at)) as at
+      from line join job_executions e on e.id = line.id
+        left join schedule_executions f on f.execution_id = line.id
+    )
+    select min(r.backup_at) from restores r, origin o where r.restored_at >= o.at
+  ) end $$;

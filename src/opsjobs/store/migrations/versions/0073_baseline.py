@@ -6,7 +6,7 @@ from opsjobs.store.audit_chain import anchor
 from opsjobs.store.migrations import files
 
 # Numbered after the migrations of development that it replaces, so that their databases are older.
-revision = "0040"
+revision = "0073"
 down_revision = None
 
 

@@ -1,1 +1,0 @@
-create index sessions_person on sessions (issuer, subject) where subject is not null;
