@@ -44,11 +44,11 @@ _PROBLEM = {
         "errors": {"type": "array", "items": _ERROR},
     },
 }
-_PROBLEM = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
-_REFUSED = {"description": "Refused: a problem document (RFC 9457)", "content": _PROBLEM}
+_PROBLEM_CONTENT = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
+_REFUSED = {"description": "Refused: a problem document (RFC 9457)", "content": _PROBLEM_CONTENT}
 _REFUSED_PAGE = {
     "description": "Refused: a problem document (RFC 9457), for a browser as a page",
-    "content": {**_PROBLEM, problem_page.MEDIA_TYPE: {"schema": {"type": "string"}}},
+    "content": {**_PROBLEM_CONTENT, problem_page.MEDIA_TYPE: {"schema": {"type": "string"}}},
 }
 # application/json is accepted, too; only one is described, as generators fail with two.
 _PATCH_TYPE = "application/merge-patch+json"
