@@ -84,7 +84,7 @@ def test_a_target_is_added_tested_trusted_and_deleted(visit: Visit, stack: Stack
     with visit() as ada:
         ada.refusals = {422, 409}
         page = ada.go("/targets")
-        page.get_by_role("button", name="Add …").click()
+        page.get_by_role("button", name="New target …").click()
         dialog = page.get_by_role("dialog")
         dialog.get_by_label("Name").fill("form-1")
         dialog.get_by_label("Host", exact=True).fill("not a host")

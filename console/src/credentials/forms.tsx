@@ -51,11 +51,16 @@ function SecretInputs({ type, secrets, error, onChange }: SecretInputsProps) {
 }
 
 interface FormProps {
-  onDone: () => Promise<void>;
+  onDone: (stored: { name: string }) => Promise<void> | void;
   onClose: () => void;
 }
 
-export function NewCredential({ onDone, onClose }: FormProps) {
+interface NewCredentialProps extends FormProps {
+  /** Only logins, no secrets of jobs. */
+  forLogins?: boolean;
+}
+
+export function NewCredential({ onDone, onClose, forLogins = false }: NewCredentialProps) {
   const [name, setName] = useState("");
   const [username, setUsername] = useState("");
   const [type, setType] = useState<CredentialType>("ssh_key");
@@ -66,11 +71,11 @@ export function NewCredential({ onDone, onClose }: FormProps) {
       body: { name, type, username: login, ...secretsOf(secrets) },
     });
     toast(`${name} is stored, encrypted`);
-    await onDone();
+    await onDone({ name });
     onClose();
   };
   return (
-    <Dialog title="Add a credential" onClose={onClose}>
+    <Dialog title="New credential" onClose={onClose}>
       <Form verb="Add" onSubmit={save} onCancel={onClose}>
         {(error) => (
           <>
@@ -87,7 +92,7 @@ export function NewCredential({ onDone, onClose }: FormProps) {
                   setSecrets({});
                 }}
               >
-                {TYPES.map((one) => (
+                {TYPES.filter((one) => !forLogins || one !== "secret").map((one) => (
                   <option key={one} value={one}>
                     {one.replaceAll("_", " ")}
                   </option>
@@ -121,7 +126,7 @@ export function Rotate({ credential, onDone, onClose }: FormProps & { credential
       body: { ...secretsOf(secrets), version: credential.version },
     });
     toast(`${credential.name} has a new secret. Runs that begin from now on use it.`);
-    await onDone();
+    await onDone(credential);
     onClose();
   };
   return (

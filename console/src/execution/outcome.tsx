@@ -26,7 +26,9 @@ export function Outcome({ view, execution }: { view: ExecutionView; execution: E
         class="button small"
         onClick={() => setQuery({ tab: "groups", diff: null }, { replace: false })}
       >
-        See what they have in common
+        {bad.reduce((sum, [, count]) => sum + count, 0) === 1
+          ? "See its output"
+          : "See what they have in common"}
       </button>
     </p>
   );

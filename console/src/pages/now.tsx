@@ -6,9 +6,8 @@ import { Name } from "../execution/name-shown.tsx";
 import { Took } from "../execution/took.tsx";
 import { JobChoice } from "../launch/job-choice.tsx";
 import { factsOf, loadNeeds } from "../now/needs.ts";
-import { CopyButton } from "../parts/copy.tsx";
 import { countWords } from "../parts/counts.ts";
-import { Empty } from "../parts/empty.tsx";
+import { Command, Empty } from "../parts/empty.tsx";
 import { Icon } from "../parts/icon.tsx";
 import { momentWords } from "../parts/moment.ts";
 import { Panel } from "../parts/panel.tsx";
@@ -206,12 +205,15 @@ function Idle({ next }: { next: Schedule | undefined }) {
   if (targets.data.value?.total === 0)
     return (
       <Empty why={`Nothing is running, and there are no targets yet${inSight("targets:read")}.`}>
-        <Link to="/targets" class="button">
-          Add targets
-        </Link>
-        <Command text="opsjobs targets import inventory.yaml" />
-        <p class="dim small">Or try it on the machines of a lab:</p>
-        <Command text="opsjobs up --lab 20" />
+        <p class="row">
+          <Link to="/targets?add=1" class="button primary">
+            New target …
+          </Link>
+          <Link to="/targets/import" class="button">
+            Import …
+          </Link>
+        </p>
+        <Command intro="Or try it on a lab on this machine:" text="opsjobs up --lab 12" />
       </Empty>
     );
   return (
@@ -231,15 +233,6 @@ function Idle({ next }: { next: Schedule | undefined }) {
         </Link>
       )}
     </Empty>
-  );
-}
-
-function Command({ text }: { text: string }) {
-  return (
-    <p class="row">
-      <code>{text}</code>
-      <CopyButton text={text} what="command" />
-    </p>
   );
 }
 

@@ -52,9 +52,11 @@ function Shown({ target, resource }: { target: TargetDetail; resource: Resource<
         <span class="dim">
           <Text of={healthReason(health)} />
         </span>
-        <CopyMenu
-          of={{ command: commandLine("opsjobs", "targets", "show", target.name), json: target }}
-        />
+        <div class="actions">
+          <CopyMenu
+            of={{ command: commandLine("opsjobs", "targets", "show", target.name), json: target }}
+          />
+        </div>
       </div>
       <TargetActions target={target} onChange={() => void resource.reload()} />
       <Tabs

@@ -1,14 +1,14 @@
 /** Targets: which machines are unhealthy? */
 import { useState } from "preact/hooks";
 import type { ShownTarget } from "../api/types.ts";
-import { Empty, None } from "../parts/empty.tsx";
+import { Command, Empty, None } from "../parts/empty.tsx";
 import { ListPage } from "../parts/list-page.tsx";
 import { Status } from "../parts/status.tsx";
 import type { Column } from "../parts/table.tsx";
 import { Text } from "../parts/text.tsx";
 import { Time } from "../parts/time.tsx";
 import { wordsOf } from "../parts/tone.ts";
-import { go, Link, setQuery } from "../router.tsx";
+import { go, Link, query, setQuery } from "../router.tsx";
 import { useFilteredList } from "../state/filtered-list.ts";
 import type { FilterWord } from "../state/list-filter.ts";
 import { inSight, mayDo } from "../state/rights.ts";
@@ -30,7 +30,7 @@ const WORDS: readonly FilterWord[] = [
 type Open = "add" | { test: ShownTarget } | null;
 
 export default function Targets() {
-  const [open, setOpen] = useState<Open>(null);
+  const [open, setOpen] = useState<Open>(query.value.get("add") === "1" ? "add" : null);
   const targets = useFilteredList("GET /targets", {
     words: WORDS,
     // Those with trouble first.
@@ -41,6 +41,7 @@ export default function Targets() {
   });
   const close = () => {
     setOpen(null);
+    setQuery({ add: null });
     void targets.list.restart();
   };
   const manages = mayDo("targets:manage");
@@ -56,7 +57,7 @@ export default function Targets() {
           manages && (
             <>
               <button type="button" class="button" onClick={() => setOpen("add")}>
-                Add …
+                New target …
               </button>
               <Link class="button" to="/targets/import">
                 Import …
@@ -71,12 +72,12 @@ export default function Targets() {
         keyOf={(target) => target.id}
         pathOf={pathOf}
         width={manages ? 960 : 860}
-        empty={<NoTargets />}
+        empty={<NoTargets onAdd={() => setOpen("add")} />}
       />
       {open === "add" && (
         <TargetForm
           target={null}
-          onDone={({ name }) => go(`/targets/${encodeURIComponent(name)}`)}
+          onDone={({ name }) => go(`${pathOf({ name })}?new=1`)}
           onClose={close}
         />
       )}
@@ -87,7 +88,7 @@ export default function Targets() {
   );
 }
 
-const pathOf = (target: ShownTarget) => `/targets/${encodeURIComponent(target.name)}`;
+const pathOf = (target: Pick<ShownTarget, "name">) => `/targets/${encodeURIComponent(target.name)}`;
 
 /** How many there are of each health; each filters. */
 function Healths({ counts, filter }: { counts: Record<string, number>; filter: string }) {
@@ -121,14 +122,22 @@ function Healths({ counts, filter }: { counts: Record<string, number>; filter: s
   );
 }
 
-function NoTargets() {
+function NoTargets({ onAdd }: { onAdd: () => void }) {
   return (
-    <Empty why={`There are no targets yet${inSight("targets:read")}.`}>
+    <Empty
+      why={`There are no targets yet${inSight("targets:read")}. A target is a machine that jobs run on.`}
+    >
       {mayDo("targets:manage") && (
         <>
-          <p>Add one, import an inventory file, or try the lab:</p>
-          <code>opsjobs targets import inventory.ini</code>
-          <code>opsjobs up --lab 20</code>
+          <p class="row">
+            <button type="button" class="button primary" onClick={onAdd}>
+              New target …
+            </button>
+            <Link class="button" to="/targets/import">
+              Import …
+            </Link>
+          </p>
+          <Command intro="Or try it on a lab on this machine:" text="opsjobs up --lab 12" />
         </>
       )}
     </Empty>

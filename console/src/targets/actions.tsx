@@ -1,9 +1,10 @@
 /** What can be done about a target: test it, trust its keys, let logins through, hold its runs. */
-import { useState } from "preact/hooks";
+import { useEffect, useState } from "preact/hooks";
 import { ask } from "../api/ask.ts";
 import { RequestError } from "../api/problem.ts";
 import type { HostKey, TargetDetail, TargetTest } from "../api/types.ts";
 import { Act } from "../parts/act.tsx";
+import { countWords } from "../parts/counts.ts";
 import { Confirm, Dialog } from "../parts/dialog.tsx";
 import { Field, Form } from "../parts/form.tsx";
 import { Icon } from "../parts/icon.tsx";
@@ -11,7 +12,7 @@ import { Panel } from "../parts/panel.tsx";
 import { Text } from "../parts/text.tsx";
 import { toast } from "../parts/toast.tsx";
 import { Trouble } from "../parts/trouble.tsx";
-import { go, Link } from "../router.tsx";
+import { go, Link, query, setQuery } from "../router.tsx";
 import { mayDo } from "../state/rights.ts";
 import { TargetForm } from "./form.tsx";
 import { TestSteps, testTitle } from "./test.tsx";
@@ -60,6 +61,13 @@ export function TargetActions({ target, onChange }: ActionsProps) {
       toast("The maintenance has ended.");
       return null;
     });
+  // A new target is of no use before its keys are trusted.
+  const isNew = query.value.get("new") === "1" && target.can.includes("scan_host_keys");
+  useEffect(() => {
+    if (!isNew) return;
+    setQuery({ new: null });
+    void scan();
+  }, [isNew]);
   const letters = health?.dead_letters ?? 0;
   return (
     <>
@@ -103,7 +111,8 @@ export function TargetActions({ target, onChange }: ActionsProps) {
           </Link>
         )}
       </div>
-      {shown && <Outcome shown={shown} target={target} onChange={onChange} />}
+      {busy && shown === null && <p role="status">Connecting to {target.host} …</p>}
+      {shown && <Outcome shown={shown} target={target} onChange={onChange} onTrusted={test} />}
       {open === "hold" && <MaintenanceDialog target={target} onChange={onChange} onClose={close} />}
       {open === "edit" && (
         <TargetForm
@@ -124,11 +133,15 @@ export function TargetActions({ target, onChange }: ActionsProps) {
   );
 }
 
-function Outcome({ shown, target, onChange }: ActionsProps & { shown: NonNullable<Shown> }) {
+interface OutcomeProps extends ActionsProps {
+  /** Try it, now that it is trusted. */
+  onTrusted: () => Promise<void>;
+}
+
+function Outcome({ shown, ...of }: OutcomeProps & { shown: NonNullable<Shown> }) {
   if ("error" in shown) return <Trouble error={shown.error} />;
-  if ("keys" in shown && target.winrm)
-    return <Certificate shown={shown.keys[0]!} target={target} onChange={onChange} />;
-  if ("keys" in shown) return <Keys keys={shown.keys} target={target} onChange={onChange} />;
+  if ("keys" in shown && of.target.winrm) return <Certificate shown={shown.keys[0]!} {...of} />;
+  if ("keys" in shown) return <Keys keys={shown.keys} {...of} />;
   return (
     <Panel title={testTitle(shown.test)}>
       <TestSteps test={shown.test} />
@@ -137,7 +150,7 @@ function Outcome({ shown, target, onChange }: ActionsProps & { shown: NonNullabl
 }
 
 /** The keys that the machine shows now, beside those that are trusted. */
-function Keys({ keys, target, onChange }: ActionsProps & { keys: HostKey[] }) {
+function Keys({ keys, target, onTrusted }: OutcomeProps & { keys: HostKey[] }) {
   const blobOf = (line: string) => line.split(" ").slice(0, 2).join(" ");
   const known = new Set(target.host_keys.map(blobOf));
   const unknown = keys.filter((one) => !known.has(blobOf(one.key)));
@@ -146,8 +159,8 @@ function Keys({ keys, target, onChange }: ActionsProps & { keys: HostKey[] }) {
       path: { id: target.id },
       body: { host_keys: [...target.host_keys, ...unknown.map((one) => one.key)] },
     });
-    toast(`${target.name}: ${unknown.length} keys are trusted.`);
-    onChange();
+    toast(`${target.name}: ${countWords(unknown.length, "key")} trusted.`);
+    await onTrusted();
   };
   return (
     <Panel title={unknown.length ? "Keys that are not trusted yet" : "All its keys are trusted"}>
@@ -162,7 +175,7 @@ function Keys({ keys, target, onChange }: ActionsProps & { keys: HostKey[] }) {
         ))}
       </ul>
       {unknown.length > 0 && (
-        <Form verb={`Trust ${unknown.length}`} onSubmit={trust}>
+        <Form verb={`Trust ${countWords(unknown.length, "key")} and test`} onSubmit={trust}>
           {() => <p>{COMPARE}</p>}
         </Form>
       )}
@@ -171,7 +184,7 @@ function Keys({ keys, target, onChange }: ActionsProps & { keys: HostKey[] }) {
 }
 
 /** The certificate that a Windows host shows now, beside the one that is trusted. */
-function Certificate({ shown, target, onChange }: ActionsProps & { shown: HostKey }) {
+function Certificate({ shown, target, onTrusted }: OutcomeProps & { shown: HostKey }) {
   const digits = shown.key.split(" ")[1] ?? "";
   const pinned = target.winrm?.fingerprint ?? null;
   const trust = async () => {
@@ -180,7 +193,7 @@ function Certificate({ shown, target, onChange }: ActionsProps & { shown: HostKe
       body: { winrm: { fingerprint: digits }, version: target.version } as never,
     });
     toast(`${target.name}: this certificate is trusted.`);
-    onChange();
+    await onTrusted();
   };
   if (pinned === digits)
     return (

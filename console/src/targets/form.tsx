@@ -1,12 +1,13 @@
 /** A new target, or a changed one. */
 import { useState } from "preact/hooks";
 import { ask } from "../api/ask.ts";
-import type { ShownTarget } from "../api/types.ts";
+import type { CredentialPage, ShownTarget } from "../api/types.ts";
+import { NewCredential } from "../credentials/forms.tsx";
 import { Dialog } from "../parts/dialog.tsx";
 import { Field, Form, faultOf, Select, TextField } from "../parts/form.tsx";
 import { ListField, TargetField, useLabelsAndGroups } from "../parts/picker.tsx";
 import { toast } from "../parts/toast.tsx";
-import { useResource } from "../state/resource.ts";
+import { type Resource, useResource } from "../state/resource.ts";
 import { askIf, mayDoEverywhere } from "../state/rights.ts";
 import { draftOf, fieldsOf, NEW_TARGET, type TargetFields } from "./draft.ts";
 import "../style/forms.css";
@@ -22,16 +23,29 @@ export function TargetForm({ target, onDone, onClose }: TargetFormProps) {
   // As it was when the form opened.
   const [stored] = useState(target);
   const [fields, setFields] = useState(stored ? fieldsOf(stored) : NEW_TARGET);
+  const [adding, setAdding] = useState(false);
+  const logins = useLogins();
   const change = (some: Partial<TargetFields>) => setFields({ ...fields, ...some });
   const save = async () => {
     const body = draftOf(fields, stored);
     if (stored) await ask("PUT /targets/{id}", { path: { id: stored.id }, body });
     else await ask("POST /targets", { body });
-    toast(`${body.name} was ${stored ? "changed" : "added. Test it and compare its host keys."}`);
+    toast(`${body.name} was ${stored ? "changed" : "added"}`);
     onDone(body);
   };
-  return (
-    <Dialog title={stored ? `Change ${stored.name}` : "Add a target"} wide onClose={onClose}>
+  // Over the form, not in it: a form has no other one inside.
+  const credential = adding && (
+    <NewCredential
+      forLogins
+      onDone={async ({ name }) => {
+        await logins.reload();
+        change({ credential: name });
+      }}
+      onClose={() => setAdding(false)}
+    />
+  );
+  const form = (
+    <Dialog title={stored ? `Change ${stored.name}` : "New target"} wide onClose={onClose}>
       <Form verb={stored ? "Save" : "Add"} onSubmit={save} onCancel={onClose}>
         {(error) => {
           const part = {
@@ -42,7 +56,7 @@ export function TargetForm({ target, onDone, onClose }: TargetFormProps) {
           return (
             <>
               <Where {...part} />
-              <Login {...part} />
+              <Login {...part} logins={logins} onAdd={() => setAdding(true)} />
               {fields.transport === "winrm" ? <Winrm {...part} /> : <Ssh {...part} />}
               <Labels {...part} />
               <Work {...part} />
@@ -51,6 +65,25 @@ export function TargetForm({ target, onDone, onClose }: TargetFormProps) {
         }}
       </Form>
     </Dialog>
+  );
+  return (
+    <>
+      {form}
+      {credential}
+    </>
+  );
+}
+
+type Logins = Resource<CredentialPage | null>;
+
+/** The credentials that targets can have, as far as the person may use them. */
+function useLogins(): Logins {
+  return useResource(
+    (signal) =>
+      askIf(mayDoEverywhere("credentials:use"), () =>
+        ask("GET /credentials", { query: { limit: 200 }, signal }),
+      ),
+    [],
   );
 }
 
@@ -105,28 +138,39 @@ function Where({ fields, onChange, fault }: PartProps) {
   );
 }
 
-function Login({ fields, onChange, fault }: PartProps) {
+interface LoginProps extends PartProps {
+  logins: Logins;
+  /** Make a credential. */
+  onAdd: () => void;
+}
+
+function Login({ fields, onChange, fault, logins, onAdd }: LoginProps) {
   const may = mayDoEverywhere("credentials:use");
-  const listed = useResource(
-    (signal) => askIf(may, () => ask("GET /credentials", { query: { limit: 200 }, signal })),
-    [],
-  );
-  const names = (listed.data.value?.items ?? [])
+  const names = (logins.data.value?.items ?? [])
     .filter((one) => one.type !== "secret")
     .map((one) => one.name);
   const all = [...new Set([...names, ...(fields.credential ? [fields.credential] : [])])];
   return (
-    <Field
-      label="Logs in with"
-      hint={may ? "Credentials are made on their own page." : "You may not use credentials."}
-      fault={fault("credential")}
-    >
-      <Select
-        of={{ "": "nothing yet", ...Object.fromEntries(all.map((name) => [name, name])) }}
-        value={fields.credential}
-        onChange={(credential) => onChange({ credential })}
-      />
-    </Field>
+    <div class="beside">
+      <Field
+        label="Logs in with"
+        hint={
+          may ? "A credential: a user with a key or a password" : "You may not use credentials."
+        }
+        fault={fault("credential")}
+      >
+        <Select
+          of={{ "": "nothing yet", ...Object.fromEntries(all.map((name) => [name, name])) }}
+          value={fields.credential}
+          onChange={(credential) => onChange({ credential })}
+        />
+      </Field>
+      {mayDoEverywhere("credentials:manage") && (
+        <button type="button" class="button" onClick={onAdd}>
+          New credential …
+        </button>
+      )}
+    </div>
   );
 }
 

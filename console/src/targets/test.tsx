@@ -9,20 +9,36 @@ import { Text } from "../parts/text.tsx";
 import { Trouble } from "../parts/trouble.tsx";
 import { Link } from "../router.tsx";
 
-export const testTitle = ({ ok }: TargetTest): string =>
-  ok ? "The test succeeded" : "The test failed";
+export function testTitle({ ok, steps }: TargetTest): string {
+  if (!ok) return "The test failed";
+  const without = steps.filter((step) => !step.ok).map((step) => step.name);
+  return `The test succeeded${without.length > 0 ? `, without ${without.join(" and ")}` : ""}`;
+}
+
+/** What is not there if a step fails that a login does not need. */
+const OPTIONAL: Readonly<Record<string, string>> = {
+  sudo: "Only commands as another user need it.",
+  sftp: "Only file transfers need it.",
+};
+
+/** A step that failed, and the test succeeded all the same: it is not needed for everything. */
+function toneOf(step: TargetTest["steps"][number], test: TargetTest): "ok" | "warn" | "bad" {
+  if (step.ok) return "ok";
+  return test.ok ? "warn" : "bad";
+}
 
 export function TestSteps({ test }: { test: TargetTest }) {
   return (
     <ul class="stack-tight" aria-label="Steps of the test">
       {test.steps.map((step) => (
         <li key={step.name} class="row">
-          <span class={`tone ${step.ok ? "ok" : "bad"}`}>
-            <Icon name={step.ok ? "ok" : "bad"} />
+          <span class={`tone ${toneOf(step, test)}`}>
+            <Icon name={toneOf(step, test)} />
           </span>
           <b>{step.name}</b>
           <span class="dim">{Math.round(step.ms)} ms</span>
           {step.error && <Text of={step.error} />}
+          {!step.ok && test.ok && <span class="dim">{OPTIONAL[step.name]}</span>}
         </li>
       ))}
     </ul>
