@@ -130,8 +130,8 @@ def test_the_password_is_asked_for_again_before_people_are_changed(
             )
 
         page.route("**/api/v1/users", refuse_once, times=1)
-        page.get_by_role("button", name="Add a user …").click()
-        form = page.get_by_role("dialog", name="Add a user")
+        page.get_by_role("button", name="New user …").click()
+        form = page.get_by_role("dialog", name="New user")
         form.get_by_label("Name").fill("ned")
         form.get_by_label("Password").fill(PASSWORD)
         form.get_by_role("button", name="Add", exact=True).click()

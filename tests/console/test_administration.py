@@ -15,9 +15,9 @@ CANARY = "canary-of-a-secret-7f3a91"
 def test_a_user_is_added_by_keyboard_and_disabled(visit: Visit, stack: Stack) -> None:
     with visit() as ada:
         page = ada.go("/access")
-        page.get_by_role("button", name="Add a user").focus()
+        page.get_by_role("button", name="New user").focus()
         page.keyboard.press("Enter")
-        dialog = page.get_by_role("dialog", name="Add a user")
+        dialog = page.get_by_role("dialog", name="New user")
         expect(dialog.get_by_label("Name")).to_be_focused()
         check_accessibility(page)
         page.keyboard.type("carl")
@@ -41,7 +41,7 @@ def test_a_user_is_added_by_keyboard_and_disabled(visit: Visit, stack: Stack) ->
 def test_a_key_is_shown_once(visit: Visit) -> None:
     with visit() as ada:
         page = ada.go("/access?tab=keys")
-        page.get_by_role("button", name="Create a key").click()
+        page.get_by_role("button", name="New key").click()
         page.get_by_role("dialog").get_by_label("Name").fill("ci-of-carl")
         page.get_by_label("Scope").fill("env=staging")
         page.get_by_role("button", name="Create", exact=True).click()
@@ -58,8 +58,8 @@ def test_a_key_is_shown_once(visit: Visit) -> None:
 def test_the_secret_of_a_credential_is_only_written(visit: Visit) -> None:
     with visit() as ada:
         page = ada.go("/credentials")
-        page.get_by_role("button", name="Add a credential").click()
-        dialog = page.get_by_role("dialog", name="Add a credential")
+        page.get_by_role("button", name="New credential").click()
+        dialog = page.get_by_role("dialog", name="New credential")
         dialog.get_by_label("Name").fill("web-login")
         dialog.get_by_label("Type").select_option("password")
         dialog.get_by_label("Logs in as").fill("deploy")

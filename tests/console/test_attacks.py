@@ -329,8 +329,8 @@ def test_a_secret_that_was_typed_is_nowhere_afterwards(visit: Visit, stack: Stac
 
     with visit(person="pam", alone=True) as pam:
         page = pam.go("/access")
-        page.get_by_role("button", name="Add a user").click()
-        dialog = page.get_by_role("dialog", name="Add a user")
+        page.get_by_role("button", name="New user").click()
+        dialog = page.get_by_role("dialog", name="New user")
         dialog.get_by_label("Name").fill("tom")
         dialog.get_by_label("Password").fill(SECRETS["user"])
         dialog.get_by_role("button", name="Add", exact=True).click()
@@ -338,8 +338,8 @@ def test_a_secret_that_was_typed_is_nowhere_afterwards(visit: Visit, stack: Stac
         check(page)
 
         page = pam.follow("/credentials")
-        page.get_by_role("button", name="Add a credential").click()
-        dialog = page.get_by_role("dialog", name="Add a credential")
+        page.get_by_role("button", name="New credential").click()
+        dialog = page.get_by_role("dialog", name="New credential")
         dialog.get_by_label("Name").fill("canary-login")
         dialog.get_by_label("Type").select_option("password")
         dialog.get_by_label("Logs in as").fill("deploy")

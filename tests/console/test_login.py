@@ -142,8 +142,8 @@ def _confirm_in_another_tab(ada: Visitor) -> None:
         route.fulfill(status=403, content_type="application/problem+json", body=body)
 
     page.route("**/api/v1/users", refuse_once, times=1)
-    page.get_by_role("button", name="Add a user …").click()
-    form = page.get_by_role("dialog", name="Add a user")
+    page.get_by_role("button", name="New user …").click()
+    form = page.get_by_role("dialog", name="New user")
     form.get_by_label("Name").fill("gus")
     form.get_by_label("Password").fill(PASSWORD)
     form.get_by_role("button", name="Add", exact=True).click()

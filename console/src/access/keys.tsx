@@ -48,7 +48,7 @@ export function Keys() {
       title="API keys"
       actions={
         <button type="button" class="button small" onClick={() => setAdding(true)}>
-          Create a key …
+          New key …
         </button>
       }
       flush

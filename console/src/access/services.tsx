@@ -1,7 +1,7 @@
 /** Services that log in with tokens of their own, signed with a key that is known here. */
 import { ask } from "../api/ask.ts";
 import type { Service } from "../api/types.ts";
-import { Empty } from "../parts/empty.tsx";
+import { Command, Empty } from "../parts/empty.tsx";
 import { Panel } from "../parts/panel.tsx";
 import { Status } from "../parts/status.tsx";
 import { type Column, Table } from "../parts/table.tsx";
@@ -30,8 +30,8 @@ export function Services() {
               width={560}
             />
           ) : (
-            <Empty why="There are no services yet. Add one with its public key:">
-              <code>opsjobs services add NAME --key FILE --role operator</code>
+            <Empty why="There are no services yet. A service of the platform is added with its public key.">
+              <Command text="opsjobs services add NAME --key FILE --role operator" />
             </Empty>
           )
         }

@@ -46,7 +46,7 @@ export function Users() {
       title="Users"
       actions={
         <button type="button" class="button small" onClick={() => setOpen({ what: "add" })}>
-          Add a user …
+          New user …
         </button>
       }
       flush
@@ -179,7 +179,7 @@ function UserDialog({ user, onClose }: UserDialogProps) {
     onClose();
   };
   return (
-    <Dialog title={user ? `Change ${user.name}` : "Add a user"} onClose={onClose}>
+    <Dialog title={user ? `Change ${user.name}` : "New user"} onClose={onClose}>
       <Form verb={user ? "Change" : "Add"} onSubmit={save} onCancel={onClose}>
         {(error) => (
           <>

@@ -4,7 +4,7 @@ import { ask } from "../api/ask.ts";
 import type { Credential } from "../api/types.ts";
 import { Details } from "../credentials/details.tsx";
 import { NewCredential } from "../credentials/forms.tsx";
-import { Empty } from "../parts/empty.tsx";
+import { Command, Empty } from "../parts/empty.tsx";
 import { Panel } from "../parts/panel.tsx";
 import { type Column, Table } from "../parts/table.tsx";
 import { Text } from "../parts/text.tsx";
@@ -24,7 +24,7 @@ export default function Credentials() {
   const shown = query.value.get("show");
   const add = mayDoEverywhere("credentials:manage") && (
     <button type="button" class="button" onClick={() => setAdding(true)}>
-      Add a credential …
+      New credential …
     </button>
   );
   return (
@@ -47,8 +47,8 @@ export default function Credentials() {
                 width={620}
               />
             ) : (
-              <Empty why="There are no credentials yet. opsjobs logs in to targets with them.">
-                <code>opsjobs credentials add web-key -u deploy --key ~/.ssh/id_ed25519</code>
+              <Empty why="There are no credentials yet. opsjobs logs in to targets with them, and jobs get secrets from them.">
+                <Command text="opsjobs credentials add web-key -u deploy --key ~/.ssh/id_ed25519" />
               </Empty>
             )
           }

@@ -75,7 +75,11 @@ export default function Executions() {
       width={920}
       empty={
         <Empty why={`Nothing has been launched yet${inSight("executions:read")}.`}>
-          {mayDo("jobs:execute") && <Link to="/launch">Launch something</Link>}
+          {mayDo("jobs:execute") && (
+            <Link class="button primary" to="/launch">
+              Launch …
+            </Link>
+          )}
         </Empty>
       }
     />

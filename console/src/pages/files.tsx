@@ -71,7 +71,7 @@ export default function Files() {
                 width={700}
               />
             ) : (
-              <Empty why="No file is stored yet. A file transfer copies one to targets." />
+              <Empty why="There are no files yet. A file transfer copies one to targets." />
             )
           }
         </Loaded>

@@ -50,7 +50,7 @@ export default function Groups() {
               width={640}
             />
           ) : (
-            <Empty why="There is no group. One has the targets that name it, those with some labels, and those of other groups." />
+            <Empty why="There are no groups yet. A group has the targets that name it, those with some labels, and those of other groups." />
           )
         }
       </Loaded>

@@ -1,7 +1,7 @@
 /** Jobs: what do they do, and how do they fare? */
 import type { ListedJob } from "../api/types.ts";
 import { labelsOf } from "../jobs/labels.ts";
-import { Empty } from "../parts/empty.tsx";
+import { Command, Empty } from "../parts/empty.tsx";
 import { ListPage } from "../parts/list-page.tsx";
 import { RecentStrip } from "../parts/recent.tsx";
 import { Status } from "../parts/status.tsx";
@@ -62,12 +62,15 @@ export default function Jobs() {
       pathOf={(job) => `/jobs/${job.id}`}
       width={900}
       empty={
-        <Empty why={`There is no job yet${inSight("jobs:read")}.`}>
+        <Empty
+          why={`There are no jobs yet${inSight("jobs:read")}. A job is what is run again: commands, scripts, files, in order, on some targets.`}
+        >
           {mayDo("jobs:create") && (
             <>
-              <p>Write one as YAML, and apply it:</p>
-              <pre>{SAMPLE}</pre>
-              <code>opsjobs jobs apply -f disk.yaml</code>
+              <Link class="button primary" to="/jobs/new">
+                New job …
+              </Link>
+              <Command text="opsjobs jobs apply -f job.yaml" />
             </>
           )}
         </Empty>
@@ -75,11 +78,6 @@ export default function Jobs() {
     />
   );
 }
-
-const SAMPLE = `name: disk
-targets: {selector: "env=prod"}
-actions:
-  - command: df -h /`;
 
 const COLUMNS: readonly Column<ListedJob>[] = [
   {

@@ -15,7 +15,7 @@ import { Panel } from "../parts/panel.tsx";
 import { Picker, Resolved, useResolved } from "../parts/picker.tsx";
 import { Tabs } from "../parts/tabs.tsx";
 import { Loaded } from "../parts/trouble.tsx";
-import { query, setQuery } from "../router.tsx";
+import { Link, query, setQuery } from "../router.tsx";
 import { useResource } from "../state/resource.ts";
 import { mayDo } from "../state/rights.ts";
 import "../style/launch.css";
@@ -164,8 +164,10 @@ function FileFields({ draft }: { draft: LaunchDraft }) {
     <Loaded resource={files} what="files">
       {({ items }) =>
         items.length === 0 ? (
-          <Empty why="No file has been uploaded yet.">
-            <code>opsjobs files upload FILE</code>
+          <Empty why="There are no files yet.">
+            <Link class="button" to="/files">
+              Upload a file
+            </Link>
           </Empty>
         ) : (
           <>

@@ -1,7 +1,7 @@
 /** Schedules: what runs by itself, when next, and how did it go last? */
 import { ask } from "../api/ask.ts";
 import type { Schedule } from "../api/types.ts";
-import { Empty } from "../parts/empty.tsx";
+import { Command, Empty } from "../parts/empty.tsx";
 import { ListPage } from "../parts/list-page.tsx";
 import { Panel } from "../parts/panel.tsx";
 import { Status } from "../parts/status.tsx";
@@ -47,11 +47,15 @@ export default function Schedules() {
       pathOf={(schedule) => `/schedules/${schedule.id}`}
       width={940}
       empty={
-        <Empty why={`There is no schedule yet${inSight("schedules:read")}.`}>
+        <Empty
+          why={`There are no schedules yet${inSight("schedules:read")}. A schedule launches its job by itself; it is made in the tab Schedules of the job.`}
+        >
           {mayDo("schedules:manage") && (
             <>
-              <p>To run a job every night:</p>
-              <code>opsjobs schedules add JOB --every daily --time 02:30</code>
+              <Link class="button primary" to="/jobs">
+                Choose a job
+              </Link>
+              <Command text="opsjobs schedules add JOB --every daily --time 02:30" />
             </>
           )}
         </Empty>
