@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 import httpx2
+import pytest
 from playwright.sync_api import Page, expect
 
 from console.browser import DESKTOP, PHONE, Visitor, check_accessibility, check_width
@@ -157,14 +158,15 @@ PLACES = [
     *("/dead-letters", "/approvals", "/launch", "/safety", "/system", "/audit", "/access"),
     *("/credentials", "/calendars", "/files", "/groups", "/me", "/"),
 ]
+SOME = ["/targets", "/approvals", "/launch", "/system"]
 
 
-def everywhere(somebody: Visitor, more: list[str]) -> tuple[dict[str, str], dict[str, str]]:
-    """Visit every page; the text of each, and its buttons. A refused request fails the visit."""
+def everywhere(somebody: Visitor, paths: list[str]) -> tuple[dict[str, str], dict[str, str]]:
+    """Visit all of these pages; the text of each, and its buttons. A refused request fails the visit."""
     texts: dict[str, str] = {}
     buttons: dict[str, str] = {}
     somebody.go("/")
-    for path in [*PLACES, *more]:
+    for path in paths:
         page = somebody.follow(path)
         # Typing into a picker and what comes late would ask, too.
         expect(page.locator("main h1")).not_to_have_count(0)
@@ -195,13 +197,20 @@ def shared_job(stack: Stack) -> int:
     return int(stack.call("POST", "/jobs", job)["id"])
 
 
+def planned(stack: Stack, job: int) -> int:
+    """The id of a schedule of the job."""
+    found = stack.call("GET", f"/jobs/{job}/schedules")["items"]
+    if found:
+        return int(found[0]["id"])
+    schedule = {"name": "now-and-then", "type": "cron", "cron": "0 4 * * *"}
+    return int(stack.call("POST", f"/jobs/{job}/schedules", schedule)["id"])
+
+
 def test_nobody_is_offered_or_asks_for_what_they_may_not_have(visit: Visit, stack: Stack) -> None:
     number = shared_job(stack)
-    schedule = {"name": "now-and-then", "type": "cron", "cron": "0 4 * * *"}
-    planned = stack.call("POST", f"/jobs/{number}/schedules", schedule)["id"]
-    more = [f"/jobs/{number}", f"/jobs/{number}/launch", f"/schedules/{planned}"]
+    more = [f"/jobs/{number}", f"/jobs/{number}/launch", f"/schedules/{planned(stack, number)}"]
     with visit(person="vic") as vic:
-        texts, buttons = everywhere(vic, more)
+        texts, buttons = everywhere(vic, [*PLACES, *more])
         for path, text in texts.items():
             assert not re.search(r"Launch \W|Run now|Add \W|Import \W|Pause \W|Revive", text), path
             assert not NOT_OF_A_VIEWER.search(buttons[path]), path
@@ -217,12 +226,20 @@ def test_nobody_is_offered_or_asks_for_what_they_may_not_have(visit: Visit, stac
         expect(page.get_by_role("menuitem", name="Files")).to_be_visible()
         for name in ("Access", "Credentials", "Audit"):
             expect(page.get_by_role("menuitem", name=name)).to_have_count(0)
+
+
+@pytest.mark.parametrize("places", [SOME, pytest.param(PLACES, marks=pytest.mark.long)])
+def test_an_operator_with_a_scope_is_offered_what_is_within_it(
+    visit: Visit, stack: Stack, places: list[str]
+) -> None:
+    number = shared_job(stack)
+    job, schedule = f"/jobs/{number}", f"/schedules/{planned(stack, number)}"
     with visit(person="sam") as sam:
-        texts, buttons = everywhere(sam, more)
+        texts, buttons = everywhere(sam, [*places, job, f"{job}/launch", schedule])
         assert "does not hold system:read without a scope" in texts["/system"]
-        assert "Launch …" in texts[f"/jobs/{number}"]
-        assert "Run now …" in texts[f"/schedules/{planned}"]
-        assert NOT_OF_A_VIEWER.search(buttons[f"/schedules/{planned}"])
+        assert "Launch …" in texts[job]
+        assert "Run now …" in texts[schedule]
+        assert NOT_OF_A_VIEWER.search(buttons[schedule])
 
 
 def test_people_who_only_launch_see_their_jobs_and_what_they_launched(
@@ -246,7 +263,7 @@ def test_people_who_only_launch_see_their_jobs_and_what_they_launched(
         grid = page.get_by_role("grid", name="Executions")
         expect(grid.locator(".line")).to_have_count(1)
         expect(grid).to_contain_text("lea")
-        texts, _ = everywhere(lea, [f"/jobs/{number}", f"/jobs/{number}/launch"])
+        texts, _ = everywhere(lea, [*PLACES, f"/jobs/{number}", f"/jobs/{number}/launch"])
         assert "only launches jobs" in texts[f"/jobs/{number}"]
         assert "does not hold targets:read" in texts["/targets"]
         assert "ad-hoc" not in texts["/"]

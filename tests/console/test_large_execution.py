@@ -44,8 +44,8 @@ TARGETS_FEW = 2_000
 FAILED = TARGETS_FEW // 20
 STATES_A_SECOND = 1_000
 STORM_TARGETS = 3_000
-# Of what the page holds of a change of state once it was drawn: of one that it kept, some 500 are left.
-BYTES_A_STATE = 200
+# What a run's state and times take are some 165 for each change; a page that kept all events would hold 475.
+BYTES_A_STATE = 300
 
 
 @pytest.fixture(scope="module")
