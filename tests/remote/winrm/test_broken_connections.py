@@ -80,6 +80,17 @@ async def test_no_more_than_two_idle_shells_are_kept_and_none_is_left_behind() -
         assert host.server.service.shells == {}
 
 
+async def test_a_request_that_ends_after_its_pool_was_closed_leaves_no_connection() -> None:
+    async with pooled() as (host, pool):
+        await run(host, pool, "exit 0")
+        (winrm,) = pool._hosts.values()
+        async with winrm.connection():
+            await pool.close()
+            assert pool.connections == 1
+        assert pool.idle_connections == 0
+        await until(lambda: not host.server.idle)
+
+
 async def test_a_connection_that_the_host_has_closed_is_not_noticed() -> None:
     async with pooled() as (host, pool):
         await run(host, pool, "exit 0")

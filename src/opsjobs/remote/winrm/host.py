@@ -146,6 +146,8 @@ class WinrmHost:
     """The urgent launches that wait for a shell: a start then takes none."""
     _swept_at: float = -math.inf
     _closing: asyncio.Event = field(default_factory=asyncio.Event)
+    _closed: bool = False
+    """True once it was closed: a connection that is still in use is closed after its request."""
     _tasks: set[asyncio.Task[object]] = field(default_factory=set)
 
     def __post_init__(self) -> None:
@@ -164,7 +166,7 @@ class WinrmHost:
                 yield connection
             finally:
                 connection.idle_since = time.monotonic()
-                if connection.usable:
+                if connection.usable and not self._closed:
                     self._idle.append(connection)
                 else:
                     connection.close()
@@ -534,6 +536,7 @@ class WinrmHost:
                 await self._drop_kept_shells()
         except TimeoutError:
             log.info("winrm_shells_left", target=self.name)
+        self._closed = True
         for task in [*self._tasks]:
             task.cancel()
         for connection in self._idle:
