@@ -20,6 +20,7 @@ import h11
 import spnego
 import spnego.channel_bindings
 import spnego.exceptions
+from spnego._ntlm_raw.crypto import ntowfv1
 
 from opsjobs.remote.winrm.login import digest_certificate
 from opsjobs.remote.winrm.sealing import (
@@ -93,14 +94,14 @@ class LabLogins:
 
 
 def publish_logins(logins: LabLogins, path: Path) -> None:
-    """Write the file in which pyspnego's NTLM acceptor finds the passwords of this process.
+    """Write the file in which pyspnego's NTLM acceptor finds the logins of this process.
 
     It takes it from a variable of the process and from nowhere else.
     """
-    lines = []
-    for name, password in logins.passwords.items():
-        domain, _, user = name.rpartition("\\")
-        lines.append(f"{domain}:{user}:{password}\n")
+    lines = [
+        f"{name}:0:{'0' * 32}:{ntowfv1(password).hex()}:[U]:LCT-0\n"
+        for name, password in logins.passwords.items()
+    ]
     path.touch(mode=0o600)
     path.write_text("".join(lines))
     os.environ["NTLM_USER_FILE"] = str(path)
