@@ -17,7 +17,7 @@ from opsjobs.safety.command_dispatch import run
 from opsjobs.safety.paths import is_unknown
 from opsjobs.safety.powershell.names import ALIASES, FETCHES, PROGRAMS
 from opsjobs.safety.powershell.scopes import name_of
-from opsjobs.safety.powershell.subjects import Subjects
+from opsjobs.safety.powershell.subjects import Subjects, match_needed
 from opsjobs.safety.powershell.values import PowerShellValues
 from opsjobs.safety.symbolic_words import MAYBE_EMPTY, SOMETHING, as_source, cleared, is_known
 from opsjobs.safety.trace import Io, SourcePosition, Trace
@@ -124,17 +124,20 @@ class _PowerShellReading:
     def _end_subjects(self, stage: Node, piped: list[str]) -> None:
         """Record the end of processes and services that another command has got."""
         names, place = self._name(stage), self._place(stage)
+        if (_TAKES_SUBJECTS | _CALLS_METHOD).isdisjoint(names):
+            return
+        words = self._split_words(stage)[0]
+        elements = stage.child_by_field_name("command_elements")
+        given = elements.named_children if elements is not None else ()
+        subjects = [*piped, *(one for part in given for one in self._subjects.find(part))]
         for name in _TAKES_SUBJECTS.intersection(names):
-            elements = stage.child_by_field_name("command_elements")
-            given = elements.named_children if elements is not None else ()
-            subjects = [*piped, *(one for part in given for one in self._subjects.find(part))]
-            if subjects:
-                words = (name, *self._split_words(stage)[0], *subjects)
-                self._trace.call(words, place, dialect="powershell")
-        if piped and not _CALLS_METHOD.isdisjoint(names):
-            for word in self._split_words(stage)[0]:
+            if subjects or any("*" in word for word in words):
+                call = (name, *words, *subjects, *match_needed((*words, *subjects)))
+                self._trace.call(call, place, dialect="powershell")
+        if subjects and not _CALLS_METHOD.isdisjoint(names):
+            for word in words:
                 if (command := _ENDS.get(word.lower())) is not None:
-                    self._trace.call((*command, *piped), place, dialect="powershell")
+                    self._trace.call((*command, *subjects), place, dialect="powershell")
 
     def _list_items(self, stage: Node) -> list[str] | None:
         found = self._values.evaluate(stage)

@@ -7,14 +7,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from fnmatch import fnmatchcase
 
 from tree_sitter import Node
 
 from opsjobs.safety.powershell.values import PowerShellValues
 
 EVERY = "*"
+NEEDED = ("csrss", "lsass", "services", "smss", "svchost", "wininit", "winlogon")
+"""Processes that Windows needs, for names with a wildcard; the rules have them all."""
 _DEPTH_MAX = 8
 _ASSIGNED_MAX = 4
+_PATTERN_CHARACTERS_MAX = 64
 # The objects themselves, whatever is asked of them: `(Get-Process x).Id`, `$all[0]`.
 _OBJECT_FIRST = frozenset({"member_access", "element_access", "invokation_expression"})
 _CONDITIONS = frozenset({"if_statement", "switch_statement"})
@@ -160,6 +164,16 @@ class Subjects:
                     return is_conditional
             inside = inside.parent
         return False
+
+
+def match_needed(words: Sequence[str]) -> list[str]:
+    """Return the processes that Windows needs and that a wildcard among the words matches."""
+    patterns = [
+        word.lower()
+        for word in words
+        if "*" in word and word != EVERY and len(word) <= _PATTERN_CHARACTERS_MAX
+    ]
+    return [name for name in NEEDED if any(fnmatchcase(name, each) for each in patterns)]
 
 
 def _parse_names(words: Sequence[str]) -> list[str]:
