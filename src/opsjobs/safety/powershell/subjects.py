@@ -167,12 +167,13 @@ class Subjects:
 
 
 def match_needed(words: Sequence[str]) -> list[str]:
-    """Return the processes that Windows needs and that a wildcard among the words matches."""
-    patterns = [
-        word.lower()
-        for word in words
-        if "*" in word and word != EVERY and len(word) <= _PATTERN_CHARACTERS_MAX
-    ]
+    """Return the processes that Windows needs and that a wildcard among the words matches.
+
+    A pattern that is longer than any name is not looked at, and counts as one that does.
+    """
+    patterns = [word.lower() for word in words if "*" in word and word != EVERY]
+    if any(len(each) > _PATTERN_CHARACTERS_MAX for each in patterns):
+        return list(NEEDED)
     return [name for name in NEEDED if any(fnmatchcase(name, each) for each in patterns)]
 
 
