@@ -96,6 +96,8 @@ class Visitor:
     """Statuses of refusals that the test provokes: the browser writes each to the console."""
     elsewhere: str | None = None
     """Where else the page may ask: the provider of a login."""
+    _theme: str | None = None
+    _size: tuple[int, int] | None = None
 
     def go(self, path: str) -> Page:
         """Open a page of the console and wait until it has loaded what it shows."""
@@ -118,9 +120,12 @@ class Visitor:
         self.page.locator(".loading").first.wait_for(state="detached")
 
     def look(self, theme: str, size: tuple[int, int]) -> None:
-        """Choose a theme and the size of the window."""
-        self.page.emulate_media(color_scheme=theme, reduced_motion="reduce")  # type: ignore[arg-type]  # light or dark
-        self.page.set_viewport_size({"width": size[0], "height": size[1]})
+        """Choose a theme and the size of the window: each change of one is a layout."""
+        if theme != self._theme:
+            self.page.emulate_media(color_scheme=theme, reduced_motion="reduce")  # type: ignore[arg-type]  # light or dark
+        if size != self._size:
+            self.page.set_viewport_size({"width": size[0], "height": size[1]})
+        self._theme, self._size = theme, size
 
     @contextmanager
     def asks(self) -> Iterator[list[str]]:
@@ -306,7 +311,8 @@ def faults(
             expect(somebody.page.get_by_text(shows).first).to_be_visible()
         for look in looks:
             check(check_accessibility, look)
-        for size in (DESKTOP, TABLET, PHONE):
+        sizes = sorted((DESKTOP, TABLET, PHONE), key=lambda size: size != looks[-1][1])
+        for size in sizes:
             check(check_width, (looks[-1][0], size))
         found += [f"{path}: {one}" for one in somebody.wrong]
         somebody.wrong.clear()
