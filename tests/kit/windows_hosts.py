@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from kit.backing_servers import open_folder
+from kit.certificates import KEY_OF_A_CA
 from kit.loop_thread import in_thread
 from opsjobs.model.credential import Credential, CredentialType
 from opsjobs.model.secret import Secret
@@ -84,6 +85,8 @@ def _sign(name: str, key: Any, signer: Any, issuer: x509.Certificate | None) -> 
             x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()), critical=False
         )
     )
+    if issuer is None:
+        made = made.add_extension(KEY_OF_A_CA, critical=True)
     if name == "127.0.0.1":
         addresses = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(name))])
         made = made.add_extension(addresses, critical=False)
