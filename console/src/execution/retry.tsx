@@ -4,6 +4,7 @@ import { ask } from "../api/ask.ts";
 import type { Execution, RetryPreview, Which } from "../api/types.ts";
 import { CHOICES, countChoices, fitsChoice } from "../matrix/retries.ts";
 import { AsCommand } from "../parts/copy.tsx";
+import { countWords } from "../parts/counts.ts";
 import { Confirm } from "../parts/dialog.tsx";
 import { Check } from "../parts/form.tsx";
 import { firstNames } from "../parts/natural-order.ts";
@@ -158,7 +159,7 @@ function Preview({ execution, preview }: { execution: Execution; preview: RetryP
   return (
     <div class="stack-tight">
       <p>
-        <b>{preview.total_targets.toLocaleString("en")} targets</b>:{" "}
+        <b>{countWords(preview.total_targets, "target")}</b>:{" "}
         <Text of={firstNames(names, preview.total_targets)} />
       </p>
       <p class="dim">

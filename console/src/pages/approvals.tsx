@@ -53,6 +53,7 @@ export default function Approvals() {
 function ForMe({ filter }: { filter: string }) {
   if (!mayDo("approvals:decide")) return null;
   const on = filter === MINE;
+  if (!on && approvalsWaiting.value === 0) return null;
   return (
     <p>
       <button

@@ -5,7 +5,6 @@ import type { Credential } from "../api/types.ts";
 import { Details } from "../credentials/details.tsx";
 import { NewCredential } from "../credentials/forms.tsx";
 import { Command, Empty } from "../parts/empty.tsx";
-import { Panel } from "../parts/panel.tsx";
 import { type Column, Table } from "../parts/table.tsx";
 import { Text } from "../parts/text.tsx";
 import { Time } from "../parts/time.tsx";
@@ -33,27 +32,25 @@ export default function Credentials() {
         <h1>Credentials</h1>
         <div class="actions">{add}</div>
       </div>
-      <Panel title="Stored credentials" flush>
-        <Loaded resource={list} what="credentials">
-          {({ items }) =>
-            items.length ? (
-              <Table
-                label="Credentials"
-                columns={COLUMNS}
-                rows={items}
-                keyOf={(one) => String(one.id)}
-                onOpen={(one) => setQuery({ show: String(one.id) }, { replace: false })}
-                onMore={list.more}
-                width={620}
-              />
-            ) : (
-              <Empty why="There are no credentials yet. opsjobs logs in to targets with them, and jobs get secrets from them.">
-                <Command text="opsjobs credentials add web-key -u deploy --key ~/.ssh/id_ed25519" />
-              </Empty>
-            )
-          }
-        </Loaded>
-      </Panel>
+      <Loaded resource={list} what="credentials">
+        {({ items }) =>
+          items.length ? (
+            <Table
+              label="Credentials"
+              columns={COLUMNS}
+              rows={items}
+              keyOf={(one) => String(one.id)}
+              onOpen={(one) => setQuery({ show: String(one.id) }, { replace: false })}
+              onMore={list.more}
+              width={620}
+            />
+          ) : (
+            <Empty why="There are no credentials yet. opsjobs logs in to targets with them, and jobs get secrets from them.">
+              <Command text="opsjobs credentials add web-key -u deploy --key ~/.ssh/id_ed25519" />
+            </Empty>
+          )
+        }
+      </Loaded>
       {adding && <NewCredential onDone={list.restart} onClose={() => setAdding(false)} />}
       {shown && (
         <Details id={shown} onChanged={list.restart} onClose={() => setQuery({ show: null })} />

@@ -127,7 +127,7 @@ function Upload({ onDone }: { onDone: () => Promise<void> }) {
       <div class="form">
         <label class="row">
           <span>File</span>
-          <input ref={input} type="file" disabled={busy} onChange={upload} />
+          <input ref={input} class="input" type="file" disabled={busy} onChange={upload} />
           {busy && <span role="status">Uploading …</span>}
         </label>
         {error && <Trouble error={error} />}

@@ -40,7 +40,11 @@ export default function Schedules() {
       of={schedules}
       text
       placeholder="Part of a name or job, or enabled:false type:cron"
-      actions={<Link to="/tonight">What runs tonight</Link>}
+      actions={
+        <Link class="button" to="/tonight">
+          What runs tonight
+        </Link>
+      }
       intro={<Missed />}
       columns={COLUMNS}
       keyOf={(schedule) => String(schedule.id)}

@@ -149,13 +149,16 @@ function NothingTonight() {
   const first = next.data.value?.items[0];
   return (
     <Empty why="Nothing is due tonight.">
-      {first?.next_due_at ? (
+      {first?.next_due_at && (
         <p>
           Next: <Link to={`/schedules/${first.id}`}>{first.name}</Link>{" "}
           <Time at={first.next_due_at} />
         </p>
-      ) : (
-        <p class="dim">No schedule is due.</p>
+      )}
+      {next.data.value && !first && (
+        <Link class="button" to="/schedules">
+          Show schedules
+        </Link>
       )}
     </Empty>
   );
