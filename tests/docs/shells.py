@@ -17,6 +17,7 @@ from typing import Any
 import typer
 
 from docs.pages import ROOT, Sample
+from kit.command_server import client, command_server
 from kit.opsjobs_processes import Up
 from opsjobs.cli.app import app
 from opsjobs.standalone.lab.folder import LabFolder
@@ -27,7 +28,7 @@ SERVING = ("up", "demo", "api", "worker", "scheduler", "db")
 _NOTE = (
     """for word in "$@"; do printf '%s\\037' "$word" >>"$SAID"; done; printf '\\036' >>"$SAID"\n"""
 )
-_LIVE = f"""case "$1" in {"|".join(SERVING)}) exit 0;; esac\nexec '{sys.executable}' -m opsjobs "$@"\n"""
+_NOT_SERVED = f"""case "$1" in {"|".join(SERVING)}) exit 0;; esac\n"""
 # The id of what would have been made or launched: samples read ids from answers.
 _PRETENDED = "echo 7\n"
 _JQ = f"""exec '{sys.executable}' '{Path(__file__).with_name("jq.py")}' "$@"\n"""
@@ -56,7 +57,8 @@ class Bench:
         self._bin = folder / "bin"
         self._said = folder / "said"
         self._bin.mkdir()
-        self._command("opsjobs", _NOTE + (_LIVE if live else _PRETENDED))
+        run = _NOT_SERVED + client(command_server()) if live else _PRETENDED
+        self._command("opsjobs", _NOTE + run)
         self._command("make", f"exec '{shutil.which('make')}' -n -C '{ROOT}' \"$@\"\n")
         self._command("openssl", _OPENSSL)
         for elsewhere in ("docker", "kubectl", "python3", "systemctl"):

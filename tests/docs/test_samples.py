@@ -1,24 +1,18 @@
-"""Samples do what the pages say: the README's are run against a whole service, the others are read by what they are for."""
+"""Samples are what the pages say; those that are played against a whole service are in test_how_tos."""
 
 from __future__ import annotations
 
-import compileall
 import json
-import os
 import re
 import shlex
-import subprocess
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from api.live import live
 from docs.pages import ROOT, Sample, all_samples, pages, samples
-from docs.shells import Bench, assigned, localise, parse
-from kit.backing_servers import memory, open_folder
-from kit.opsjobs_processes import Up, up
+from docs.shells import Bench, assigned, parse
 from opsjobs.cli import yaml_documents
 from opsjobs.integrations.services.profile import parse_profile
 from opsjobs.model.calendar import CalendarDraft
@@ -46,13 +40,6 @@ _REQUESTS = sorted(
     (s for s in all_samples("json") if s.note), key=lambda s: s.page != "docs/reference/api.md"
 )
 _DOCUMENTS = [s for s in all_samples("json") if not s.note]
-
-
-@pytest.fixture(scope="module")
-def service() -> Iterator[Up]:
-    """A whole service with three lab machines."""
-    with open_folder(memory()) as folder, up(folder / "data", "--lab", "3") as running:
-        yield running
 
 
 def test_every_sample_has_a_language_that_is_tested() -> None:
@@ -112,49 +99,9 @@ def test_the_policy_for_patching_in_waves_lets_the_example_restart_most_of_the_l
 # --- shell
 
 
-def test_the_readme_works_from_top_to_bottom(service: Up, tmp_path: Path) -> None:
-    bench = Bench(tmp_path, live=True)
-    asked: list[list[str]] = []
-    for sample in samples("README.md", "sh"):
-        done = bench.run(
-            sample,
-            localise(sample.text, service, tmp_path),
-            {**service.environment, "HOME": str(tmp_path)},
-        )
-        assert done.code == 0, done.written
-        asked += done.commands
-    for arguments in asked:
-        parse(arguments)
-    assert ["up", "--lab", "20", "--lab-windows", "1"] in asked
-
-
 @pytest.mark.parametrize("sample", [*all_samples("sh"), *all_samples("python")], ids=str)
 def test_what_a_sample_launches_it_has_read_from_an_answer(sample: Sample) -> None:
     assert _LAUNCHING.findall(sample.text) == []
-
-
-def test_the_readme_launches_the_job_that_it_has_made_whatever_else_is_there(
-    service: Up, tmp_path: Path
-) -> None:
-    (http,) = [sample for sample in samples("README.md", "sh") if "curl" in sample.text]
-    job = tmp_path / "other.yaml"
-    job.write_text(
-        "name: other\ntargets: {ids: [lab-1]}\nactions: [{command: echo the wrong one}]\n"
-    )
-    assert service.run("jobs", "apply", "-f", str(job)).returncode == 0
-    text = (
-        localise(http.text, service, tmp_path)
-        .replace('"disk"', '"disk of now"')
-        .replace("readme", "readme-of-now")
-    )
-    done = Bench(tmp_path, live=True).run(
-        http, text, {**service.environment, "HOME": str(tmp_path)}
-    )
-    assert done.code == 0, done.written
-    assert "Filesystem" in done.written
-    assert "the wrong one" not in done.written
-    listed = service.run("executions", "list", "-o", "json").stdout
-    assert [e["job_name"] for e in json.loads(listed)][:1] == ["disk of now"]
 
 
 @pytest.mark.parametrize("sample", _OTHER_PAGES, ids=str)
@@ -212,28 +159,6 @@ def test_documents_are_events_as_they_are_sent(sample: Sample) -> None:
     found = re.fullmatch(r"io\.opsconductor\.(.+)\.v1", told["type"])
     assert found is not None
     assert EventType(found[1])
-
-
-@pytest.mark.parametrize("sample", all_samples("python"), ids=str)
-def test_programs_run(sample: Sample, service: Up, tmp_path: Path) -> None:
-    program = tmp_path / "sample.py"
-    program.write_text(sample.text)
-    assert compileall.compile_file(program, quiet=1)
-    assert service.run("run", "echo hello", "-t", "lab-1").returncode == 0
-    place = {
-        "OPSJOBS_URL": (service.data / "endpoint").read_text().strip(),
-        "OPSJOBS_TOKEN": (service.data / "admin-token").read_text().strip(),
-    }
-    done = subprocess.run(
-        [sys.executable, program],
-        env={**os.environ, **place},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert "counts" in done.stdout.splitlines()[-1]
 
 
 def test_the_makefile_names_what_pages_tell_to_type() -> None:
