@@ -66,6 +66,7 @@ class Cluster:
     _starts: int = 0
     _latches: list[Latch] = field(default_factory=list)
     _read_up_to: dict[Path, int] = field(default_factory=dict)
+    _connection: psycopg.Connection[DictRow] | None = None
 
     def __post_init__(self) -> None:
         self.invariants = Invariants(lambda: self.postgres.url, self.witness)
@@ -151,15 +152,16 @@ class Cluster:
 
     def sweep(self) -> None:
         """End the commands that nobody waits for any more: those of lost runs."""
-        for mark in self.invariants.marks.values():
-            for pid in still_running(mark):
-                with suppress(ProcessLookupError):
-                    if (group := os.getpgid(pid)) != os.getpgid(0):
-                        os.killpg(group, signal.SIGKILL)
+        for pid in still_running(*self.invariants.marks.values()):
+            with suppress(ProcessLookupError):
+                if (group := os.getpgid(pid)) != os.getpgid(0):
+                    os.killpg(group, signal.SIGKILL)
 
     def stop(self) -> None:
         """End all of it, at once."""
         self.http.close()
+        if self._connection is not None:
+            self._connection.close()
         self.sweep()
         for latch in self._latches:
             latch.close()
@@ -279,7 +281,8 @@ class Cluster:
         mark = self.invariants.marks[execution]
 
         def enough() -> bool:
-            return sum(key.startswith(f"{mark}.") for key in self.witness.starts()) >= count
+            lines = self.witness.path.read_text().splitlines()
+            return len({line.split()[0] for line in lines if line.startswith(f"{mark}.")}) >= count
 
         wait_until(enough, f"{count} commands of execution {execution} have started")
 
@@ -302,10 +305,11 @@ class Cluster:
 
     def rows(self, query: str, *values: Any) -> list[DictRow]:
         """What the database holds."""
-        with psycopg.connect(
-            self.postgres.url, autocommit=True, row_factory=dict_row
-        ) as connection:
-            return connection.execute(query.encode(), values).fetchall()
+        if self._connection is not None:
+            with suppress(psycopg.OperationalError):  # the server was away in the meantime
+                return self._connection.execute(query.encode(), values).fetchall()
+        self._connection = psycopg.connect(self.postgres.url, autocommit=True, row_factory=dict_row)
+        return self._connection.execute(query.encode(), values).fetchall()
 
     def latch(self) -> Latch:
         """One that nobody else waits for."""

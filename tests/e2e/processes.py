@@ -56,15 +56,15 @@ class Latch:
             os.close(self._opened)
 
 
-def still_running(mark: str) -> list[int]:
-    """Processes of this machine, which all targets are, with the mark in their command line (direct commands) or environment."""
-    found = []
+def still_running(*marks: str) -> list[int]:
+    """Processes of this machine, which all targets are, with a mark in their command line (direct commands) or environment."""
+    found, wanted = [], [mark.encode() for mark in marks]
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             line = (folder / "cmdline").read_bytes() + (folder / "environ").read_bytes()
         except OSError:
             continue
-        if mark.encode() in line:
+        if any(mark in line for mark in wanted):
             found.append(int(folder.name))
     return found
 
