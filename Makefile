@@ -37,9 +37,12 @@ demo:
 	@scripts/environment run
 	@.venv/bin/opsjobs demo
 
+# Before the first whole run the modules of the tests are compiled, each by one process: four would each compile all of them.
 test:
 	@PG=$(PG) REDIS=$(REDIS) scripts/test-needs
 	@scripts/environment dev
+	@$(if $(CHOSEN),true,test -d tests/__pycache__ || for half in "tests/[a-d]*/" "tests/[e-z]*/"; do \
+		PYTHONDONTWRITEBYTECODE= $(PYTHON) -m pytest --collect-only -q $$half >/dev/null 2>&1 & done; wait)
 	@TESTS_POSTGRES=$(PG) TESTS_REDIS=$(REDIS) PYTHONDONTWRITEBYTECODE= $(PYTHON) -m pytest -n 4 $(CHOSEN)
 
 test-long:
