@@ -42,16 +42,21 @@ class Read:
 ONLY_IDS = Read()
 
 # An entry may be an id, a uuid or a name; if it could be two of them, the id wins, so a name cannot
-# hide it. The arrays are in sub-selects: otherwise PostgreSQL would see how short they are, and
-# plan again at every launch, which takes longer than the query.
+# hide it. Each entry is looked up by itself, by its keys alone (offset 0): after an import, before
+# PostgreSQL has statistics, it would compare each target with each entry. The arrays are in
+# sub-selects: otherwise PostgreSQL would see how short they are, and plan again at every launch,
+# which takes longer than the query.
 _IDS = """
-select distinct on (e.position) e.position, t.id
+select e.position, found.id
 from unnest((select %(positions)s::int[]), (select %(entries)s::text[]), (select %(ids)s::bigint[]),
   (select %(uuids)s::uuid[]))
   as e(position, entry, id, uuid)
-join targets t on (t.id = e.id or t.uuid = e.uuid or t.name = e.entry)
-  and {kept}{within}
-order by e.position, (t.id = e.id) desc nulls last, (t.uuid = e.uuid) desc nulls last"""
+cross join lateral (
+  select t.id from (
+    select k.* from targets k where k.id = e.id or k.uuid = e.uuid or k.name = e.entry offset 0) t
+  where {kept}{within}
+  order by (t.id = e.id) desc nulls last, (t.uuid = e.uuid) desc nulls last limit 1) found
+order by e.position"""
 _LISTED = f"""
 select listed.position, {{columns}} from ({_IDS}) listed join targets t
   on t.id = listed.id {{joined}}"""
