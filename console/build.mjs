@@ -39,12 +39,27 @@ const built = { ...app.metafile.outputs, ...boot.metafile.outputs, ...worker.met
 const outputs = Object.entries(built);
 const script = (source) => nameOf(built, source);
 const icon = basename(outputs.find(([path]) => path.endsWith(".svg"))[0]);
-// Pages are loaded when they are asked for; their styles come with the first one, in one file.
+// Pages are loaded when they are asked for; their styles come with the first one, in one file. The
+// sheet of a page repeats those that it shares with others, so each source is bundled once instead:
+// first those of the frame, so that a page can change what it shares.
 const sheets = outputs.map(([path]) => path).filter((path) => path.endsWith(".css"));
-const mainSheet = app.metafile.outputs[`${folder}/${script("src/main.tsx")}`]?.cssBundle;
-const ordered = sheets.sort((a, b) => (b === mainSheet) - (a === mainSheet) || (a < b ? -1 : 1));
-const style = ordered.map((path) => readFileSync(path, "utf8")).join("");
+const [, main] = outputs.find(([, output]) => output.entryPoint === "src/main.tsx");
+const ordered = sheets.sort((a, b) => {
+  return (b === main.cssBundle) - (a === main.cssBundle) || (a < b ? -1 : 1);
+});
+const sources = new Set(ordered.flatMap((path) => Object.keys(built[path].inputs)));
 for (const path of sheets) rmSync(path);
+const { outputFiles } = await build({
+  stdin: {
+    contents: [...sources].map((path) => `@import "./${path}";`).join("\n"),
+    loader: "css",
+    resolveDir: ".",
+  },
+  bundle: true,
+  minify: true,
+  write: false,
+});
+const style = outputFiles[0].text;
 const hash = createHash("sha256").update(style).digest("hex").slice(0, 8).toUpperCase();
 writeFileSync(`${folder}/style-${hash}.css`, style);
 

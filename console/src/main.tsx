@@ -1,4 +1,9 @@
 /** Start of the console. */
+// Before all others, so that a page can change what they say.
+import "./style/tokens.css";
+import "./style/base.css";
+import "./style/shell.css";
+import "./style/parts.css";
 import { render } from "preact";
 import { watchUse } from "./api/attended.ts";
 import { startKeyboard } from "./parts/keyboard.tsx";
@@ -6,10 +11,6 @@ import { Shell } from "./parts/shell.tsx";
 import { listen } from "./router.tsx";
 import { loginProblem, problemOf } from "./state/login-problem.ts";
 import { loadMe, login } from "./state/session.ts";
-import "./style/tokens.css";
-import "./style/base.css";
-import "./style/shell.css";
-import "./style/parts.css";
 
 listen();
 startKeyboard();
