@@ -2,6 +2,7 @@
 import { useState } from "preact/hooks";
 import { ask } from "../api/ask.ts";
 import type { Person } from "../api/types.ts";
+import { countWords } from "../parts/counts.ts";
 import { Empty, None } from "../parts/empty.tsx";
 import { Panel } from "../parts/panel.tsx";
 import { type Column, Table } from "../parts/table.tsx";
@@ -91,15 +92,15 @@ function columnsOf(onLogins: (person: Person) => void): readonly Column<Person>[
       name: "actions",
       label: "Logins",
       bare: true,
-      width: "112px",
+      width: "124px",
       cell: (person) => (
         <button
           type="button"
           class="button small"
-          aria-label={`${person.logins} logins of ${person.name}`}
+          aria-label={`${countWords(person.logins, "login")} of ${person.name}`}
           onClick={() => onLogins(person)}
         >
-          {person.logins.toLocaleString("en")} …
+          {countWords(person.logins, "login")} …
         </button>
       ),
     },
