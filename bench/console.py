@@ -27,7 +27,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 from console.browser import find_chromium, visitor
 from console.conftest import Stack
-from console.seeded import Seeded, seed
+from console.seeded import TARGETS, Seeded, seed
 from console.test_large_execution import WATCH, heap_bytes
 from console.test_output import EMPTY, JUMP, JUMP_RATIO, LINES, launch
 from console.test_pages import task_seconds
@@ -45,10 +45,33 @@ LOG_HEAP_MB, LOG_NODES = 80.0, 600.0
 JUMP_P95_MS = 50.0
 SCROLLS = 150
 VISITS = 5
-IDLE_SECONDS = 10
+# Lists are read again every 15 seconds: two of these are within.
+IDLE_SECONDS = 32
 IDLE_PERCENT = 1.0
 STATES_A_SECOND = 1_000
-STORM_TARGETS = 5_000
+# A storm that falls short of its rate proves nothing.
+STORM_SHARE = 0.95
+# From the end of the last run to the page that says so.
+STORM_LAG_MS = 2_500.0
+LINE_BYTES = 79
+SHOWN_P95_MS = 250.0
+# Jumps to anywhere; the time until all lines there are shown, which 95 of 100 keep to.
+SHOWN = """async (jumps) => {
+  const box = document.querySelector(".log");
+  const frame = () => new Promise(requestAnimationFrame);
+  const missing = () =>
+    [...box.querySelectorAll(".log-row:not([hidden]) .log-text")].some((one) => one.textContent === "…");
+  const times = [];
+  for (let n = 0; n < jumps; n++) {
+    const start = performance.now();
+    box.scrollTop = box.scrollHeight * ((n * 0.755) % 1);
+    await frame();
+    do await frame();
+    while (missing());
+    times.push(performance.now() - start);
+  }
+  return times.sort((a, b) => a - b)[Math.floor(jumps * 0.95)];
+}"""
 
 
 @dataclass
@@ -57,14 +80,14 @@ class Report:
 
     rows: list[tuple[str, str, str, bool]] = field(default_factory=list)
 
-    def note(self, what: str, value: float, most: float, unit: str) -> None:
-        """Add a row, and print it."""
-        met = value <= most
-        self.rows.append((what, f"{value:,.1f} {unit}", f"{most:,.0f} {unit}", met))
-        print(
-            f"| {what} | {value:,.1f} {unit} | {most:,.0f} {unit} | {'yes' if met else 'NO'} |",
-            flush=True,
-        )
+    def note(
+        self, what: str, value: float, budget: float, unit: str, *, least: bool = False
+    ) -> None:
+        """Add a row, and print it; `least`: the budget is the least value, not the most."""
+        met = value >= budget if least else value <= budget
+        goal = f"{'at least ' if least else ''}{budget:,.0f} {unit}"
+        self.rows.append((what, f"{value:,.1f} {unit}", goal, met))
+        print(f"| {what} | {value:,.1f} {unit} | {goal} | {'yes' if met else 'NO'} |", flush=True)
 
 
 def sizes(report: Report) -> None:
@@ -91,7 +114,11 @@ def imported(script: bytes) -> set[str]:
 @contextmanager
 def service() -> Iterator[Stack]:
     """A service with one machine of its own."""
-    with open_folder(memory()) as folder, up(folder / "data", "--lab", "1") as running:
+    settings = {"OPSJOBS_OUTPUT_LIMIT_BYTES": str(LINES * (LINE_BYTES + 1))}
+    with (
+        open_folder(memory()) as folder,
+        up(folder / "data", "--lab", "1", settings=settings) as running,
+    ):
         url = (running.data / "endpoint").read_text().strip()
         token = (running.data / "admin-token").read_text().strip()
         headers = {"Authorization": f"Bearer {token}"}
@@ -106,7 +133,8 @@ def first_views(browser: Browser, seeded: Seeded, execution: int, report: Report
         with visitor(browser, seeded.stack.url, seeded.stack.token) as ada:
             ada.page.add_init_script(WATCH)
             page = ada.page
-            page.goto(f"{ada.url}/console/executions/{execution}")
+            # What has ended badly opens on its groups.
+            page.goto(f"{ada.url}/console/executions/{execution}?tab=targets")
             page.locator("canvas").wait_for()
             cells.append(page.evaluate("performance.now()"))
             ada.settle()
@@ -115,7 +143,7 @@ def first_views(browser: Browser, seeded: Seeded, execution: int, report: Report
             tasks.append(max(page.evaluate("window.longTasks"), default=0.0))
     report.note("10,000 targets: first paint, median", median(paints), PAINT_MS, "ms")
     report.note("10,000 targets: cells are there, median", median(cells), CELLS_MS, "ms")
-    report.note("10,000 targets: longest task, best visit", min(tasks), TASK_MS, "ms")
+    report.note("10,000 targets: longest task, median", median(tasks), TASK_MS, "ms")
 
 
 def idle(browser: Browser, stack: Stack, execution: int, report: Report) -> None:
@@ -134,16 +162,18 @@ def idle(browser: Browser, stack: Stack, execution: int, report: Report) -> None
 
 def storm(browser: Browser, seeded: Seeded, report: Report) -> None:
     """1,000 changes of state a second, seen by a page."""
-    racks = ",".join(f"r{n}" for n in range(1, STORM_TARGETS // 250 + 1))
-    execution = seeded.launch(targets={"selector": f"rack in ({racks})"})
+    execution = seeded.launch()
+    begun = ended = 0.0
 
     async def play(many: ManyRuns) -> None:
+        nonlocal begun, ended
         await many.owner.register(3_600)
         begun, states = time.monotonic(), 0
         while runs := await many.claim(50):
             await many.end(runs)
             states += 2 * len(runs)
             await asyncio.sleep(max(0.0, begun + states / STATES_A_SECOND - time.monotonic()))
+        ended = time.monotonic()
 
     with visitor(browser, seeded.stack.url, seeded.stack.token) as ada:
         ada.page.add_init_script(WATCH)
@@ -151,25 +181,24 @@ def storm(browser: Browser, seeded: Seeded, report: Report) -> None:
         session = page.context.new_cdp_session(page)
         before = heap_bytes(session) / MB
         page.evaluate("window.watchFrames()")
-        begun = time.monotonic()
         with seeded.playing(play):
-            page.get_by_text("partial").first.wait_for(timeout=300_000)
-        seconds = time.monotonic() - begun
+            page.locator(".head .status", has_text="partial").wait_for(timeout=300_000)
+            shown = time.monotonic()
+        rate = 2 * TARGETS / (ended - begun)
+        least = STORM_SHARE * STATES_A_SECOND
+        report.note("states that were written", rate, least, "a second", least=True)
         report.note("states a second: p95 of frames", frames_p95(page), FRAME_P95_MS, "ms")
         report.note(
-            "states a second: growth of the heap",
-            heap_bytes(session) / MB - before,
-            HEAP_GROWTH_MB,
-            "MB",
+            "states a second: end of the storm to page", 1_000 * (shown - ended), STORM_LAG_MS, "ms"
         )
-        print(
-            f"\n{2 * STORM_TARGETS:,} states in {seconds:.0f} s, {2 * STORM_TARGETS / seconds:,.0f} a second"
-        )
+        growth = heap_bytes(session) / MB - before
+        report.note("states a second: growth of the heap", growth, HEAP_GROWTH_MB, "MB")
 
 
 def long_log(browser: Browser, stack: Stack, report: Report) -> None:
-    """A million lines: scrolled by the wheel, and by jumps to anywhere."""
-    execution = launch(stack, f"seq {LINES}", "lab-1", output_limit="10MiB", timeout="5m")
+    """A million lines, 79 MB: scrolled by the wheel, and by jumps to anywhere."""
+    command = f"seq -f %0{LINE_BYTES - 1}.0f {LINES}"
+    execution = launch(stack, command, "lab-1", timeout="10m")
     with visitor(browser, stack.url, stack.token) as ada:
         ada.page.add_init_script(WATCH)
         page = ada.go(f"/executions/{execution}?tab=output&on=lab-1")
@@ -183,6 +212,8 @@ def long_log(browser: Browser, stack: Stack, report: Report) -> None:
         report.note("1,000,000 lines, wheel: p95 of frames", frames_p95(page), FRAME_P95_MS, "ms")
         jump = page.evaluate(JUMP, SCROLLS)
         report.note("1,000,000 lines, jumps: p95 to the second frame", jump, JUMP_P95_MS, "ms")
+        shown = page.evaluate(SHOWN, SCROLLS)
+        report.note("1,000,000 lines, jumps: p95 to their lines", shown, SHOWN_P95_MS, "ms")
         report.note("1,000,000 lines: heap", heap_bytes(session) / MB, LOG_HEAP_MB, "MB")
         nodes = page.evaluate("document.querySelectorAll('*').length")
         report.note("1,000,000 lines: elements of the page", nodes, LOG_NODES, "")
