@@ -46,6 +46,7 @@ export default function Credentials() {
             />
           ) : (
             <Empty why="There are no credentials yet. opsjobs logs in to targets with them, and jobs get secrets from them.">
+              {add}
               <Command text="opsjobs credentials add web-key -u deploy --key ~/.ssh/id_ed25519" />
             </Empty>
           )

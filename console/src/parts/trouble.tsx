@@ -64,7 +64,7 @@ export function Loaded<T>({ resource, children, what = "", heading }: LoadedProp
   );
   if (data.value === null)
     return (
-      <>
+      <div class={heading ? "stack" : ""}>
         {heading && (
           <h1>
             <Text of={heading} />
@@ -75,7 +75,7 @@ export function Loaded<T>({ resource, children, what = "", heading }: LoadedProp
             Loading{what && ` ${what}`} …
           </p>
         )}
-      </>
+      </div>
     );
   if (!trouble) return <>{children(data.value)}</>;
   return (
