@@ -10,6 +10,7 @@ from kit.schedule_fixtures import Office
 from opsjobs.model.errors import Conflict, NotFound
 from opsjobs.model.execution import TriggeredBy
 from opsjobs.model.firing import execution_uuid
+from opsjobs.model.schedule.description import words_of
 from opsjobs.model.schedule.draft import ScheduleDraft
 from opsjobs.store.executions import Executions
 from opsjobs.store.transaction import Database
@@ -82,7 +83,7 @@ async def test_a_schedule_reads_as_it_was_written_and_its_name_is_its_own(
         job, "nightly", type="cron", cron="30 2 * * *", timezone="Europe/Berlin"
     )
     assert await on.schedules.get(str(schedule.uuid)) == schedule
-    assert schedule.data()["words"] == schedule.timetable.words
+    assert schedule.data()["words"] == words_of(schedule.definition, schedule.timetable.cron)
     assert schedule.tzdata is not None
     with pytest.raises(Conflict, match="nightly"):
         await on.schedule(job, "nightly")
