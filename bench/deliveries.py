@@ -28,9 +28,10 @@ from opsjobs.engine.event_builder import EventBuilder
 from opsjobs.engine.event_visibility import EventVisibility
 from opsjobs.engine.loop import Loop
 from opsjobs.integrations.webhook_client import WebhookClient
-from opsjobs.model.access import Grant, Principal, PrincipalKind
+from opsjobs.model.access import Grant, Principal
 from opsjobs.model.addresses import networks
 from opsjobs.model.events import EventType
+from opsjobs.model.identity import Identity
 from opsjobs.model.webhook import WebhookDraft
 from opsjobs.store.deliveries import Deliveries
 from opsjobs.store.envelope import new_key
@@ -82,14 +83,16 @@ async def measured(url: str, port: int, events: int, webhooks: int, *, hanging: 
     executions, schedules = Executions(database), Schedules(database)
     inventory = TargetInventory(database, Vault(database, keys))
 
-    async def standing(_: str, __: PrincipalKind) -> Principal:
+    async def current_principal(_: Identity) -> Principal:
         return ADA
 
-    router = WebhookRouter(hooks, EventVisibility(executions, schedules, inventory), standing)
+    router = WebhookRouter(
+        hooks, EventVisibility(executions, schedules, inventory), current_principal
+    )
     feed, deliveries = EventFeed(database), Deliveries(database)
     source = EventSource(feed, EventBuilder(executions, ExecutionLog(database)), router)
     client = WebhookClient(allow=networks(["127.0.0.0/8"]))
-    destination = WebhookDestination(hooks, client, clock, standing)
+    destination = WebhookDestination(hooks, client, clock, current_principal)
     sender = DeliverySender(deliveries, [destination], metrics)
     intake = DeliveryIntake(feed, deliveries, [source], metrics)
     await intake.run_once()

@@ -164,7 +164,7 @@ def services_on(
     inventory = build_inventory(settings, database, vault, clock, target_service)
     launcher = Launcher(
         database=database, ledger=ledger, targets=inventory, vault=vault, files=files, clock=clock, limits=LaunchLimits(),
-        notify=lambda zone: notified.append(zone) if notified is not None else None, current_principal=users.standing,
+        notify=lambda zone: notified.append(zone) if notified is not None else None, current_principal=users.current_principal,
     )  # fmt: skip
     executions, execution_log = Executions(database), ExecutionLog(database)
     outlook, calendars = ScheduleOverview(database, CompiledSchedules()), Calendars(database)
@@ -223,7 +223,7 @@ def services_on(
         deliveries=Deliveries(database),
         delivery_log=DeliveryLog(database),
         webhook_destination=WebhookDestination(
-            notifying["webhooks"], notifying["webhook_client"], clock, known.standing
+            notifying["webhooks"], notifying["webhook_client"], clock, known.current_principal
         ),
         audit_log=AuditLog(database, [AUDIT_KEY]),
         seals=Seals(database, [AUDIT_KEY]),
@@ -237,7 +237,7 @@ def services_on(
     )
     services.trigger_calls = TriggerCalls(
         database=database, triggers=job_triggers, jobs=jobs, launcher=launcher, blinded=vault.blinded, clock=clock, metrics=metrics,
-        current_principal=lambda *who: services.platform_users.standing(*who),  # noqa: PLW0108  tests replace the identities
+        current_principal=lambda who: services.platform_users.current_principal(who),  # noqa: PLW0108  tests replace the identities
     )  # fmt: skip
     return services
 

@@ -15,6 +15,7 @@ from kit.token_issuer import SECRET, good, signed
 from opsjobs.api.rate_limits import ClientAddresses
 from opsjobs.clock import TurnedClock
 from opsjobs.identity.passwords import WAITING_MAX, Passwords
+from opsjobs.model.identity import Identity
 from opsjobs.model.secret import Secret
 from opsjobs.settings import IdentitySettings
 from opsjobs.store.transaction import Database
@@ -36,7 +37,7 @@ async def test_an_external_identity_is_stored_when_it_changes_something_and_not_
         assert (
             await ada.http.get("/jobs", headers=bearer(clock, roles=["developer"]))
         ).status_code == 200
-        assert await people.standing("ada", "external") is None
+        assert await people.current_principal(Identity("external", "ada")) is None
         body = job(targets={"groups": []}, tags=["env=staging"])
         made = await ada.http.post(
             "/jobs",
@@ -44,16 +45,16 @@ async def test_an_external_identity_is_stored_when_it_changes_something_and_not_
             headers=bearer(clock, roles=["developer"], scope_labels="env=staging"),
         )
         assert made.status_code == 201, made.text
-        known = await people.standing("ada", "external")
+        known = await people.current_principal(Identity("external", "ada"))
         assert known is not None
         assert known.reach("jobs:create").holds({"env": "staging"})
         assert not known.reach("jobs:create").everywhere
         # He comes with less, only to read: from now on he may less.
         await ada.http.get("/jobs", headers=bearer(clock, roles=["viewer"]))
-        known = await people.standing("ada", "external")
+        known = await people.current_principal(Identity("external", "ada"))
         assert known is not None
         assert not known.has_permission("jobs:create")
-        assert await people.standing("ben", "external") is None
+        assert await people.current_principal(Identity("external", "ben")) is None
 
 
 async def test_a_login_with_an_unknown_name_costs_the_same_work(database: Database) -> None:

@@ -24,6 +24,7 @@ from opsjobs.clock import Clock, TurnedClock
 from opsjobs.composition.paths import API, OIDC_CALLBACK, OIDC_LOGIN
 from opsjobs.identity.oidc_login import LoginProblem
 from opsjobs.model.access import Principal
+from opsjobs.model.identity import Identity
 from opsjobs.model.secret import Secret
 from opsjobs.settings import IdentitySettings, OidcSettings
 from opsjobs.store.transaction import Database
@@ -211,7 +212,7 @@ async def test_what_a_person_does_is_known_by_the_persons_name(database: Databas
         (row,) = [row for row in rows if row["action"] == "external.logged_in"]
         assert (row["thing"], row["thing_id"], row["reason"]) == ("external", "f81d-1", "oidc")
         # What goes on without the session has the rights of the claims.
-        known = await on.ada.services.identities.standing("ada.l", "external")
+        known = await on.ada.services.identities.current_principal(Identity("external", "ada.l"))
         assert known is not None
         assert known.has_permission("jobs:create")
 
@@ -523,7 +524,7 @@ async def test_claims_without_a_permission_end_the_earlier_rights_of_the_person(
         for tab in (ben, phone):
             problem(await tab.http.get("/auth/me", headers=SAME), 401, "session_ended")
         assert (await ada.me())["roles"] == ["admin"]
-        left = await known.standing("ben.b", "external")
+        left = await known.current_principal(Identity("external", "ben.b"))
         assert left is not None
         assert not left.has_permission("jobs:read"), "schedules follow the claims, too"
         rows = (await on.ada.http.get("/audit?action=login.ended")).json()["items"]

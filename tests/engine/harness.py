@@ -21,7 +21,7 @@ from typing import Any
 import psycopg
 from structlog.testing import capture_logs
 
-from kit.allow_everything import everybody
+from kit.allow_everything import as_administrator
 from kit.fake_remote import FakeMachine, FakeSessions
 from kit.ledger_fixtures import faults
 from opsjobs import failpoints
@@ -40,6 +40,7 @@ from opsjobs.engine.worker.worker import Worker, WorkerOptions, WorkerTools
 from opsjobs.model.access import Reach
 from opsjobs.model.errors import Invalid, Unavailable
 from opsjobs.model.execution import Execution, TriggeredBy
+from opsjobs.model.identity import Identity
 from opsjobs.model.job import CommandAction, LaunchOrder, Policy
 from opsjobs.model.selection import SelectionDraft
 from opsjobs.model.target import Endpoint, Target, Transport
@@ -143,7 +144,7 @@ class Harness:
         self.find_limits = FindLimits()
         self.said: Sequence[MutableMapping[str, Any]] = []
         self.notified: list[str] = []
-        self.standing: PrincipalLookup = everybody
+        self.current_principal: PrincipalLookup = as_administrator
         self.bells: list[Callable[[], None]] = []
         self.launcher = Launcher(
             database=database,
@@ -173,7 +174,7 @@ class Harness:
             Outbox(self.database),
             self.metrics,
         )
-        return TransferTools(*stores, self.find_limits, self.standing)
+        return TransferTools(*stores, self.find_limits, self.current_principal)
 
     def machine(self, name: str) -> FakeMachine:
         """Return the scripted machine of this target, which is added to the inventory."""
@@ -201,8 +202,7 @@ class Harness:
                 _actions(commands), SelectionDraft(ids=list(names)), Policy(**policy), "ad-hoc"
             ),
             triggered_by=TriggeredBy.API,
-            requested_by="ada",
-            requested_by_kind="api_key",
+            requested_by=Identity("api_key", "ada"),
             idem=idem,
         )
         assert launched.execution is not None
@@ -241,7 +241,7 @@ class Harness:
             limits=limits or RunLimits(kill_grace_seconds=0.3),
             transfers=self.transfers(),
             child_executions=ChildExecutions(
-                self.launcher, self.jobs, self.executions, self.standing
+                self.launcher, self.jobs, self.executions, self.current_principal
             ),
             approvals=ApprovalService(
                 Approvals(self.database), self.ledger, self.targets, self.vault

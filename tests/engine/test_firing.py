@@ -11,6 +11,7 @@ from opsjobs.model.errors import Conflict, NotFound
 from opsjobs.model.execution import TriggeredBy
 from opsjobs.model.firing import execution_uuid
 from opsjobs.model.schedule.description import words_of
+from opsjobs.model.identity import Identity
 from opsjobs.model.schedule.draft import ScheduleDraft
 from opsjobs.store.executions import Executions
 from opsjobs.store.transaction import Database
@@ -30,7 +31,8 @@ async def test_a_due_moment_becomes_one_execution_of_the_owner_with_its_own_uuid
     execution = await Executions(database).get(firing["execution_id"])
     (row,) = await on.rows()
     assert execution.uuid == str(execution_uuid(schedule.uuid, row["due_at"])) == str(row["uuid"])
-    assert (execution.triggered_by, execution.requested_by) == (TriggeredBy.SCHEDULE, "ben")
+    assert execution.triggered_by == TriggeredBy.SCHEDULE
+    assert execution.requested_by == Identity("api_key", "ben")
     assert (firing["status"], firing["kind"], firing["moments"], firing["rule"]) == (
         "triggered",
         "moment",
@@ -56,11 +58,10 @@ async def test_a_trigger_launches_now_and_counts_as_no_moment(database: Database
         launched = await on.triggers.trigger(
             str(schedule.id),
             triggered_by=TriggeredBy.API,
-            requested_by="ben",
-            requested_by_kind="api_key",
+            requested_by=Identity("api_key", "ben"),
         )
         assert launched.execution is not None
-        assert launched.execution.requested_by == "ben"
+        assert launched.execution.requested_by == Identity("api_key", "ben")
     assert [f["kind"] for f in await on.told(schedule)] == ["trigger", "trigger"]
     assert (await on.schedules.get(schedule.id)).firings == 0
     assert Counter(await on.events())["schedule.triggered"] == 2
@@ -69,8 +70,7 @@ async def test_a_trigger_launches_now_and_counts_as_no_moment(database: Database
         await on.triggers.trigger(
             str(schedule.id),
             triggered_by=TriggeredBy.API,
-            requested_by="ben",
-            requested_by_kind="api_key",
+            requested_by=Identity("api_key", "ben"),
         )
 
 
@@ -95,6 +95,5 @@ async def test_a_schedule_reads_as_it_was_written_and_its_name_is_its_own(
         await on.schedules.create(
             "99",
             ScheduleDraft(name="x", type="cron", cron="0 0 * * *"),
-            "ada",
-            owner_kind="api_key",
+            Identity("api_key", "ada"),
         )  # type: ignore[arg-type]

@@ -10,6 +10,7 @@ import pytest
 from kit.schedule_fixtures import Office
 from opsjobs.model.calendar import CalendarDraft
 from opsjobs.model.errors import Invalid
+from opsjobs.model.identity import Identity
 from opsjobs.model.schedule.draft import ScheduleDraft
 from opsjobs.store.scheduling.calendars import Calendars, StoredCalendar
 from opsjobs.store.transaction import Database
@@ -108,4 +109,4 @@ async def test_a_schedule_with_an_unknown_calendar_is_refused(database: Database
         {**schedule.definition.model_dump(mode="json", exclude_none=True), "calendars": ["freeze"]}
     )
     with pytest.raises(Invalid, match="There is no calendar 'freeze'"):
-        await office.schedules.replace(schedule.id, wanted, "ada", None)
+        await office.schedules.replace(schedule.id, wanted, Identity("api_key", "ada"), None)

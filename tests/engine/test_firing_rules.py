@@ -9,16 +9,19 @@ from typing import Any
 import pytest
 
 from kit.schedule_fixtures import Office
-from opsjobs.model.access import Principal, PrincipalKind, Reach
+from opsjobs.model.access import Principal, Reach
 from opsjobs.model.calendar import CalendarDraft
 from opsjobs.model.errors import Invalid, Unavailable
 from opsjobs.model.execution import moment
+from opsjobs.model.identity import Identity
 from opsjobs.model.schedule.draft import ScheduleDraft
 from opsjobs.model.selection import SelectionDraft
 from opsjobs.model.target import Target
 from opsjobs.store.scheduling.calendars import Calendars
 from opsjobs.store.scheduling.schedule_rows import ClosedReason, StoredSchedule
 from opsjobs.store.transaction import Connection, Database
+
+ADA, BEN = Identity("api_key", "ada"), Identity("api_key", "ben")
 
 
 async def fired(
@@ -67,9 +70,9 @@ async def test_moments_due_before_a_change_are_fired_as_it_was_and_launched_as_i
     schedule = await on.schedule(await on.job(parameters=declared))
     await on.turn(seconds=60)
     changed = await on.schedules.replace(
-        schedule.id, body(schedule, every="hours", parameters={"word": "new"}), "ben", if_match=[1]
+        schedule.id, body(schedule, every="hours", parameters={"word": "new"}), BEN, if_match=[1]
     )
-    assert (changed.version, changed.owner) == (2, "ben")
+    assert (changed.version, changed.owner) == (2, BEN)
     await on.scheduler().run_once()
     (row,) = await on.rows()
     assert (row["status"], row["due_at"]) == ("triggered", schedule.next_due_at)
@@ -84,7 +87,7 @@ async def test_a_schedule_changed_during_the_launch_is_prepared_again(
     schedule = await on.schedule(await on.job())
     await on.turn(seconds=60)
     launcher = _Meanwhile(
-        on, lambda: on.schedules.replace(schedule.id, body(schedule, jitter="1s"), "ben", None)
+        on, lambda: on.schedules.replace(schedule.id, body(schedule, jitter="1s"), BEN, None)
     )
     await on.scheduler(launcher=launcher).run_once()  # type: ignore[arg-type]
     assert [row["status"] for row in await on.rows()] == ["pending"]
@@ -204,13 +207,14 @@ async def test_a_job_without_targets_is_skipped_and_a_refused_launch_has_failed(
 async def test_the_rights_of_the_owner_are_checked_at_every_launch(database: Database) -> None:
     on = Office(database)
     schedule = await on.schedule(await on.job(), overlap="allow")
-    asked: list[tuple[str, str]] = []
+    asked: list[Identity] = []
 
-    async def standing(name: str, kind: PrincipalKind) -> Principal:
-        asked.append((name, kind))
-        return Principal.of_role(name, "operator" if len(asked) == 1 else "viewer", kind)
+    async def current_principal(identity: Identity) -> Principal:
+        asked.append(identity)
+        role = "operator" if len(asked) == 1 else "viewer"
+        return Principal.of_role(identity.name, role, "api_key")
 
-    scheduler = on.scheduler(current_principal=standing)
+    scheduler = on.scheduler(current_principal=current_principal)
     for _ in range(2):
         await on.turn(seconds=60)
         await scheduler.run_once()
@@ -218,7 +222,7 @@ async def test_the_rights_of_the_owner_are_checked_at_every_launch(database: Dat
     assert first["status"] == "triggered"
     words = "ada may not execute the job nightly: ada no longer holds jobs:execute"
     assert (second["status"], second["rule"], second["reason"]) == ("skipped", "owner", words)
-    assert asked == [("ada", "api_key")] * 2
+    assert asked == [ADA] * 2
     assert (await on.schedules.get(schedule.id)).enabled
 
 
@@ -282,7 +286,7 @@ async def test_max_firings_counts_launches_and_then_ends_the_schedule(database: 
     assert [f["status"] for f in await on.told(schedule)] == ["triggered", "triggered", "skipped"]
     over = await on.schedules.get(schedule.id)
     assert (over.firings, over.next_due_at, over.next_fire_at) == (2, None, None)
-    more = await on.schedules.replace(schedule.id, body(schedule, max_firings=3), "ada", None)
+    more = await on.schedules.replace(schedule.id, body(schedule, max_firings=3), ADA, None)
     assert more.next_due_at is not None
 
 

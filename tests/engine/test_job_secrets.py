@@ -15,6 +15,7 @@ from opsjobs.model.credential import Credential
 from opsjobs.model.credential_draft import BoundTo, CredentialDraft, RotationDraft
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import ErrorCode, Execution, ExecutionStatus, TriggeredBy
+from opsjobs.model.identity import Identity
 from opsjobs.model.job import JobDraft, LaunchOrder
 from opsjobs.model.parameter import ParameterDraft
 from opsjobs.model.policy import Policy
@@ -41,7 +42,7 @@ async def launch(on: Harness, *commands: str, durable: str = "auto") -> Executio
         actions, SelectionDraft(ids=["web-1"]), Policy(durable=durable), "dump", declared=[PASSWORD]
     )  # type: ignore[arg-type]
     launched = await on.launcher.launch(
-        order, triggered_by=TriggeredBy.API, requested_by="ada", requested_by_kind="api_key"
+        order, triggered_by=TriggeredBy.API, requested_by=Identity("api_key", "ada")
     )
     assert launched.execution is not None
     return launched.execution
@@ -167,7 +168,7 @@ async def test_a_child_job_gets_the_job_secret(database: Database) -> None:
             [action], SelectionDraft(ids=["web-1"]), Policy(), "outer", declared=[PASSWORD]
         )
         launched = await on.launcher.launch(
-            order, triggered_by=TriggeredBy.API, requested_by="ada", requested_by_kind="api_key"
+            order, triggered_by=TriggeredBy.API, requested_by=Identity("api_key", "ada")
         )
         assert launched.execution is not None
         assert (await on.ended(launched.execution)).status is ExecutionStatus.COMPLETED

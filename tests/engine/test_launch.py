@@ -11,6 +11,7 @@ from engine.harness import Harness, harness
 from opsjobs import failpoints
 from opsjobs.model.errors import Invalid, Unavailable
 from opsjobs.model.execution import ExecutionStatus, TriggeredBy
+from opsjobs.model.identity import Identity
 from opsjobs.model.job import CommandAction, LaunchOrder, Policy
 from opsjobs.model.selection import SelectionDraft
 from opsjobs.store.idempotency import IdempotentRequest
@@ -78,8 +79,7 @@ async def test_a_launch_whose_answer_was_lost_is_replayed_by_its_key_and_claimed
         again = await on.launcher.launch(
             order(on, ["web-1", "web-2"]),
             triggered_by=TriggeredBy.API,
-            requested_by="ada",
-            requested_by_kind="api_key",
+            requested_by=Identity("api_key", "ada"),
             idem=ONCE,
         )
         assert again.execution is None
@@ -97,8 +97,7 @@ async def test_targets_of_an_execute_can_only_narrow_the_jobs_own(database: Data
         narrowed = await launch(
             order(on, ["web-1", "web-2", "web-3"], narrowed_to=["web-3", "web-1"]),
             triggered_by=TriggeredBy.API,
-            requested_by="ada",
-            requested_by_kind="api_key",
+            requested_by=Identity("api_key", "ada"),
         )
         assert narrowed.execution is not None
         assert [row["target_name"] for row in await on.rows(narrowed.execution)] == [
@@ -110,8 +109,7 @@ async def test_targets_of_an_execute_can_only_narrow_the_jobs_own(database: Data
             await launch(
                 order(on, ["web-1"], narrowed_to=["db-1"]),
                 triggered_by=TriggeredBy.API,
-                requested_by="ada",
-                requested_by_kind="api_key",
+                requested_by=Identity("api_key", "ada"),
             )
 
 
@@ -121,8 +119,7 @@ async def test_a_launch_without_targets_is_refused_and_writes_nothing(database: 
             await on.launcher.launch(
                 order(on, []),
                 triggered_by=TriggeredBy.API,
-                requested_by="ada",
-                requested_by_kind="api_key",
+                requested_by=Identity("api_key", "ada"),
             )
         assert await database.fetch("select 1 from job_executions") == []
 
@@ -147,8 +144,7 @@ async def test_the_order_of_a_policy_is_the_order_of_the_runs(database: Database
             launched = await on.launcher.launch(
                 order(on, names, order=named),
                 triggered_by=TriggeredBy.API,
-                requested_by="ada",
-                requested_by_kind="api_key",
+                requested_by=Identity("api_key", "ada"),
             )
             assert launched.execution is not None
             assert [row["target_name"] for row in await on.rows(launched.execution)] == expected

@@ -19,6 +19,7 @@ from opsjobs.engine.notification.receivers import ReceiverBook
 from opsjobs.model.delivery import NewDelivery
 from opsjobs.model.errors import Unavailable
 from opsjobs.model.execution import Execution, TriggeredBy
+from opsjobs.model.identity import Identity
 from opsjobs.model.job import JobDraft, LaunchOrder
 from opsjobs.model.notification import NotificationDefaultDraft
 from opsjobs.remote.session import Output, RemoteExit
@@ -89,8 +90,7 @@ class Desk:
                 job.job.version,
             ),
             triggered_by=TriggeredBy.API,
-            requested_by="ada",
-            requested_by_kind="api_key",
+            requested_by=Identity("api_key", "ada"),
         )
         assert launched.execution is not None
         return await self.on.ended(launched.execution)
@@ -274,7 +274,7 @@ async def test_an_event_that_cannot_be_planned_is_given_up_after_an_hour(
             definition.actions, definition.targets, definition.policy, "backup", asking.job.id, 1
         )
         await on.launcher.launch(
-            order, triggered_by=TriggeredBy.API, requested_by="ada", requested_by_kind="api_key"
+            order, triggered_by=TriggeredBy.API, requested_by=Identity("api_key", "ada")
         )
         await database.fetch(
             'update events set data = data || \'{"expires_at": "soon"}\' '
@@ -364,7 +364,7 @@ async def test_a_cancelled_execution_is_no_outcome(database: Database) -> None:
             definition.actions, definition.targets, definition.policy, "backup", job.job.id, 1
         )
         launched = await at.on.launcher.launch(
-            order, triggered_by=TriggeredBy.API, requested_by="ada", requested_by_kind="api_key"
+            order, triggered_by=TriggeredBy.API, requested_by=Identity("api_key", "ada")
         )
         assert launched.execution is not None
         await gate.reached.wait()
@@ -441,8 +441,7 @@ async def test_a_needed_approval_is_told_at_once(database: Database) -> None:
                     1,
                 ),
                 triggered_by=TriggeredBy.API,
-                requested_by="ada",
-                requested_by_kind="api_key",
+                requested_by=Identity("api_key", "ada"),
             )
         assert await at.plan() == 2
         assert await at.subjects() == [

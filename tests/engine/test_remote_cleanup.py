@@ -17,6 +17,7 @@ from opsjobs.engine.runs.run_state import RELEASE_BYTES
 from opsjobs.model.credential import CredentialType
 from opsjobs.model.credential_draft import CredentialDraft
 from opsjobs.model.execution import Execution, TriggeredBy
+from opsjobs.model.identity import Identity
 from opsjobs.model.job import BecomeDraft, CommandAction, LaunchOrder
 from opsjobs.model.parameter import ParameterDraft
 from opsjobs.model.policy import Policy
@@ -114,7 +115,7 @@ async def test_output_of_a_run_with_secrets_is_removed_at_once(database: Databas
             parameters={"password": "canary"},
         )
         launched = await on.launcher.launch(
-            order, triggered_by=TriggeredBy.API, requested_by="ada", requested_by_kind="api_key"
+            order, triggered_by=TriggeredBy.API, requested_by=Identity("api_key", "ada")
         )
         assert launched.execution is not None
         execution = await on.ended(launched.execution)

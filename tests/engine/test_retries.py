@@ -15,6 +15,7 @@ from opsjobs.engine.firing.triggers import Triggers
 from opsjobs.engine.launching.launch import Launcher
 from opsjobs.engine.launching.retries import RetryService
 from opsjobs.model.execution import Execution, ExecutionStatus
+from opsjobs.model.identity import Identity
 from opsjobs.model.job import CommandAction
 from opsjobs.model.retry_request import RetryDraft, Which
 from opsjobs.remote.session import Output, RemoteExit
@@ -30,7 +31,7 @@ STEPS = ["first", "second", "third"]
 async def retry(on: Harness, execution: Execution, which: Which = Which.UNSUCCESSFUL) -> Execution:
     again = RetryService(on.launcher, database=on.database, ledger=on.ledger, targets=on.targets)
     launched = await again.retry(
-        str(execution.id), RetryDraft(which=which), requested_by="ada", requested_by_kind="api_key"
+        str(execution.id), RetryDraft(which=which), requested_by=Identity("api_key", "ada")
     )
     assert launched.execution is not None
     return launched.execution
@@ -171,14 +172,11 @@ async def test_a_retry_has_the_kind_of_its_own_requester(database: Database) -> 
         made = await again.retry(
             str(execution.id),
             RetryDraft(which=Which.UNSUCCESSFUL),
-            requested_by="ada",
-            requested_by_kind="user",
+            requested_by=Identity("user", "ada"),
         )
         assert made.execution is not None
-        assert (execution.requested_by_kind, made.execution.requested_by_kind) == (
-            "api_key",
-            "user",
-        )
+        assert execution.requested_by == Identity("api_key", "ada")
+        assert made.execution.requested_by == Identity("user", "ada")
 
 
 LAUNCHES = [
@@ -197,5 +195,6 @@ LAUNCHES = [
 )
 def test_every_launch_has_to_name_the_kind_of_its_requester(launches: Callable[..., Any]) -> None:
     """A name alone is no identity: what was an API key by default would be judged as one, whoever it is."""
-    name = "owner_kind" if launches == Schedules.create else "requested_by_kind"
-    assert signature(launches).parameters[name].default is Parameter.empty
+    name = "owner" if launches == Schedules.create else "requested_by"
+    requester = signature(launches).parameters[name]
+    assert (requester.annotation, requester.default) == ("Identity", Parameter.empty)

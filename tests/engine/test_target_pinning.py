@@ -18,6 +18,7 @@ from opsjobs.engine.launching.retries import RetryService
 from opsjobs.engine.launching.safety_service import SafetyService
 from opsjobs.model.action import ApprovalAction, FileTransferAction, JobAction
 from opsjobs.model.execution import ExecutionStatus
+from opsjobs.model.identity import Identity
 from opsjobs.model.job import JobDraft
 from opsjobs.model.retry_request import RetryDraft, Which
 from opsjobs.model.safety_verdict import Finding, SafetyVerdict
@@ -321,8 +322,7 @@ async def test_a_transfer_is_blocked_on_a_changed_target_and_a_retry_needs_a_new
                 await again.retry(
                     str(execution.id),
                     RetryDraft(which=Which.NOT_STARTED),
-                    requested_by="ada",
-                    requested_by_kind="api_key",
+                    requested_by=Identity("api_key", "ada"),
                 )
             ).execution
             assert retried is not None

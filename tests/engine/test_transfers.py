@@ -20,6 +20,7 @@ from opsjobs.engine.runs.upload_source import BLOCK_BYTES, ChunkCache, ContentSl
 from opsjobs.model.action import FileTransferAction
 from opsjobs.model.errors import Invalid, RemoteFailure
 from opsjobs.model.execution import Execution, ExecutionStatus, RunStatus
+from opsjobs.model.identity import Identity
 from opsjobs.model.run_views import Result
 from opsjobs.remote.download import FindLimits
 from opsjobs.store.files import ArtifactLimits, Artifacts, StoredFile
@@ -37,7 +38,9 @@ async def stored(on: Harness, data: bytes, name: str = "app.conf") -> StoredFile
     async def once() -> AsyncIterator[bytes]:
         yield data
 
-    file = await on.files.create(name, await on.contents.write(once(), limit_bytes=1 << 30), "ada")
+    file = await on.files.create(
+        name, await on.contents.write(once(), limit_bytes=1 << 30), Identity("api_key", "ada")
+    )
     assert isinstance(file, StoredFile)
     return file
 

@@ -23,9 +23,10 @@ from opsjobs.engine.delivery.webhooks import WebhookDestination, WebhookRouter
 from opsjobs.engine.event_builder import EventBuilder
 from opsjobs.engine.event_visibility import EventVisibility
 from opsjobs.integrations.webhook_client import WebhookClient
-from opsjobs.model.access import PERMISSIONS, Grant, Principal, PrincipalKind, Scope
+from opsjobs.model.access import PERMISSIONS, Grant, Principal, Scope
 from opsjobs.model.addresses import networks
 from opsjobs.model.events import EventType
+from opsjobs.model.identity import Identity
 from opsjobs.model.webhook import WebhookDraft
 from opsjobs.store.deliveries import LEASE_SECONDS, Deliveries
 from opsjobs.store.delivery_log import DeliveryLog, WebhookDelivery
@@ -104,13 +105,13 @@ async def hooks(database: Database) -> AsyncIterator[Hooks]:
         visibility = EventVisibility(on.executions, Schedules(database), inventory)
         rights: dict[str, Principal | None] = {"ada": ADA}
 
-        async def standing(name: str, _: PrincipalKind) -> Principal | None:
-            return rights[name]
+        async def current_principal(identity: Identity) -> Principal | None:
+            return rights[identity.name]
 
         feed, deliveries = EventFeed(database), Deliveries(database)
-        router = WebhookRouter(webhooks, visibility, standing)
+        router = WebhookRouter(webhooks, visibility, current_principal)
         source = EventSource(feed, EventBuilder(on.executions, on.journal), router)
-        destination = WebhookDestination(webhooks, client, on.clock, standing)
+        destination = WebhookDestination(webhooks, client, on.clock, current_principal)
         sender = DeliverySender(deliveries, [destination], on.metrics)
         intake = DeliveryIntake(feed, deliveries, [source], on.metrics)
         await intake.run_once()

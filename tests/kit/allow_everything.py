@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from opsjobs.model.access import Principal, PrincipalKind
+from opsjobs.model.access import Principal
+from opsjobs.model.identity import Identity
 
 
-async def everybody(name: str, kind: PrincipalKind) -> Principal:
-    """An administrator of any name."""
-    return Principal.of_role(name, "admin", kind)
+async def as_administrator(identity: Identity) -> Principal:
+    """Return the identity as an administrator, whatever its name."""
+    assert identity.kind != "system"
+    return Principal.of_role(identity.name, "admin", identity.kind)

@@ -19,6 +19,7 @@ from opsjobs.model.execution import (
     TriggeredBy,
     WaitingFor,
 )
+from opsjobs.model.identity import Identity
 from opsjobs.model.program import SpoolIdentity
 from opsjobs.model.target import Target, Transport
 from opsjobs.store.executions import Executions
@@ -81,8 +82,7 @@ async def launch(
         timeout_seconds,
         targets,
         triggered_by,
-        "ada",
-        "api_key",
+        Identity("api_key", "ada"),
         **more,
     )
     async with database.transaction() as connection:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from kit.allow_everything import everybody
+from kit.allow_everything import as_administrator
 from opsjobs.clock import Clock, SystemClock
 from opsjobs.engine.firing.firing import FiringService
 from opsjobs.engine.firing.firing_launch_prep import FiringPreparer
@@ -14,6 +14,7 @@ from opsjobs.engine.firing.triggers import Triggers
 from opsjobs.engine.launching.launch import Launcher, LaunchLimits
 from opsjobs.engine.launching.launch_authz import PrincipalLookup
 from opsjobs.integrations.targets import Targets
+from opsjobs.model.identity import Identity
 from opsjobs.model.job import JobDraft
 from opsjobs.model.schedule.draft import ScheduleDraft
 from opsjobs.model.target import TargetDraft
@@ -66,7 +67,7 @@ class Office:
         self,
         *,
         closer: CalendarReader = load_closed_reason,
-        current_principal: PrincipalLookup = everybody,
+        current_principal: PrincipalLookup = as_administrator,
         launcher: Launcher | None = None,
     ) -> FiringService:
         """One more that fires, with its own memory of what schedules say."""
@@ -110,7 +111,7 @@ class Office:
             **(fields if "type" in fields else {"type": "recurring", "every": "minutes", **fields}),
         }
         made = await self.schedules.create(
-            str(job.job.id), ScheduleDraft.model_validate(body), owner, owner_kind="api_key"
+            str(job.job.id), ScheduleDraft.model_validate(body), Identity("api_key", owner)
         )
         assert isinstance(made, StoredSchedule)
         return made

@@ -16,6 +16,7 @@ from opsjobs.model.execution import (
     RunStatus,
     TriggeredBy,
 )
+from opsjobs.model.identity import Identity
 from opsjobs.model.target import Target, Transport
 from opsjobs.store.executions import Executions
 from opsjobs.store.ledger import Ledger
@@ -65,7 +66,7 @@ class Story:
         ]
         new = NewExecution(
             uuid7(datetime.now(UTC)), None, None, job_name, actions, {}, 5, max(len(machines), 1), None, machines,
-            triggered_by, requested_by, "api_key", "why not",
+            triggered_by, Identity("api_key", requested_by), "why not",
         )  # fmt: skip
         async with self._database.transaction() as connection:
             launched = await self._ledger.launch(connection, new)

@@ -37,7 +37,7 @@ LOGINS = LabLogins(
 
 
 @dataclass(frozen=True, slots=True)
-class Identity:
+class CertifiedKey:
     """A certificate with its key, in PEM form."""
 
     certificate: str
@@ -49,9 +49,9 @@ class Identity:
 class Authority:
     """A CA for hosts and clients."""
 
-    ca: Identity
-    host: Identity
-    client: Identity
+    ca: CertifiedKey
+    host: CertifiedKey
+    client: CertifiedKey
 
 
 @cache
@@ -64,7 +64,9 @@ def authority() -> Authority:
     host = _sign("127.0.0.1", host_key, ca_key, ca)
     client = _sign("ada-certificate", client_key, ca_key, ca)
     return Authority(
-        _identity(ca, ca_key), _identity(host, host_key), _identity(client, client_key)
+        _certified_key(ca, ca_key),
+        _certified_key(host, host_key),
+        _certified_key(client, client_key),
     )
 
 
@@ -93,8 +95,8 @@ def _sign(name: str, key: Any, signer: Any, issuer: x509.Certificate | None) -> 
     return made.sign(signer, hashes.SHA256())
 
 
-def _identity(certificate: x509.Certificate, key: Any) -> Identity:
-    return Identity(
+def _certified_key(certificate: x509.Certificate, key: Any) -> CertifiedKey:
+    return CertifiedKey(
         certificate.public_bytes(serialization.Encoding.PEM).decode(),
         key.private_bytes(
             serialization.Encoding.PEM,

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from api.kit import problem
+from opsjobs.model.identity import Identity
 from opsjobs.store.identities.api_keys import NewKey, role_grant
 from opsjobs.store.transaction import Database
 from security.app_with_approvers import Stage, stage
@@ -181,7 +182,7 @@ async def test_a_key_made_without_a_person_is_of_who_made_it_and_is_not_anybodys
         await at.services.identities.users.create(
             "zoe", "hash", [{"role": "admin", "permissions": [], "scope": ""}]
         )
-        zoe = await at.services.identities.standing("zoe", "user")
+        zoe = await at.services.identities.current_principal(Identity("user", "zoe"))
         issued = await at.services.identities.issue_key(
             NewKey("zoes", [role_grant("admin")]), None, zoe
         )

@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from api.kit import problem
 from opsjobs.model.access import Grant, Principal, Scope
 from opsjobs.model.grants import within
+from opsjobs.model.identity import Identity
 from opsjobs.model.token_claims import ClaimRules, external
 from opsjobs.store.identities import IdentityStore
 from opsjobs.store.identities.api_keys import NewKey, role_grant
@@ -52,7 +53,7 @@ async def test_a_key_may_no_more_than_its_maker_may_now(database: Database, kind
         await people.services.create("root", "pem", [ADMIN])
     else:
         await people.remember(None, Principal.of_role("root", "admin", "external", person="root"))
-    maker = await people.standing("root", kind)
+    maker = await people.current_principal(Identity(kind, "root"))
     assert maker is not None
     first = await key(people, "first", maker)
     bearer = await people.by_token(first)
@@ -64,9 +65,11 @@ async def test_a_key_may_no_more_than_its_maker_may_now(database: Database, kind
     elif kind == "service":
         await people.services.replace("1", "pem", [VIEWER], disabled=False)
     else:
-        await people.seen.refresh(Principal.of_role("root", "viewer", "external", person="root"))
+        await people.external_people.refresh(
+            Principal.of_role("root", "viewer", "external", person="root")
+        )
     assert [await may(people, token) for token in (first, second)] == [LESS] * 2
-    later = await people.standing("second", "api_key")
+    later = await people.current_principal(Identity("api_key", "second"))
     assert later is not None
     assert not later.has_permission("system:admin")
     gone = {"user": "users", "service": "service_clients", "external": "external_people"}[kind]
@@ -78,7 +81,7 @@ async def test_an_older_token_does_not_undo_what_a_newer_one_said(database: Data
     people = IdentityStore(database)
 
     async def roles() -> tuple[str, ...]:
-        stands = await people.standing("eva", "external")
+        stands = await people.current_principal(Identity("external", "eva"))
         assert stands is not None
         return stands.roles
 
@@ -89,12 +92,12 @@ async def test_an_older_token_does_not_undo_what_a_newer_one_said(database: Data
         None, external({"sub": "eva", "roles": ["admin"], "iat": 1_000}, ClaimRules())
     )
     assert await roles() == ("admin",)
-    await people.seen.refresh(replace(viewer, issued_at=2_000))
+    await people.external_people.refresh(replace(viewer, issued_at=2_000))
     for older in (replace(admin, issued_at=1_000), admin):
-        await people.seen.refresh(older)
+        await people.external_people.refresh(older)
         await people.remember(None, older)
         assert await roles() == ("viewer",)
-    await people.seen.refresh(replace(admin, issued_at=3_000))
+    await people.external_people.refresh(replace(admin, issued_at=3_000))
     assert await roles() == ("admin",)
 
 
@@ -163,18 +166,24 @@ async def test_a_service_may_no_more_than_whoever_registered_it_may_now(database
     people = IdentityStore(database)
     await people.users.create("root", "hash", [ADMIN])
     await people.users.create("chief", "hash", [ADMIN])
-    maker, chief = await people.standing("root", "user"), await people.standing("chief", "user")
+    maker, chief = (
+        await people.current_principal(Identity("user", "root")),
+        await people.current_principal(Identity("user", "chief")),
+    )
     assert maker is not None
     bearer = await people.by_token(await key(people, "roots-key", maker))
     await people.services.create("direct", "pem", [ADMIN], by=maker)
     await people.services.create("by-key", "pem", [ADMIN], by=bearer)
     await people.services.create(
-        "by-service", "pem", [ADMIN], by=await people.standing("by-key", "service")
+        "by-service",
+        "pem",
+        [ADMIN],
+        by=await people.current_principal(Identity("service", "by-key")),
     )
     names = ("direct", "by-key", "by-service", "direct/user/chief")
 
     async def may_all() -> list[bool | None]:
-        found = [await people.standing(name, "service") for name in names]
+        found = [await people.current_principal(Identity("service", name)) for name in names]
         return [who and who.has_permission("system:admin") for who in found]
 
     assert await may_all() == [True] * 4
@@ -194,10 +203,12 @@ async def test_services_that_change_each_other_do_not_come_to_answer_to_each_oth
     people = IdentityStore(database)
     for name in ("one", "two"):
         await people.services.create(name, "pem", [ADMIN])
-    one, two = [await people.standing(name, "service") for name in ("one", "two")]
+    one, two = [
+        await people.current_principal(Identity("service", name)) for name in ("one", "two")
+    ]
     await people.services.replace("1", "pem", [ADMIN], disabled=False, by=two)
     await people.services.replace("2", "pem", [ADMIN], disabled=False, by=one)
-    assert await people.standing("one", "service") is not None
+    assert await people.current_principal(Identity("service", "one")) is not None
 
 
 async def test_system_admin_alone_neither_deletes_an_administrators_key_nor_begins_the_audit_log_anew(

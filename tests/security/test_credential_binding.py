@@ -16,6 +16,7 @@ from opsjobs.model.credential import Credential, CredentialType
 from opsjobs.model.credential_draft import BoundTo
 from opsjobs.model.errors import Invalid
 from opsjobs.model.execution import Execution, ExecutionStatus, TriggeredBy
+from opsjobs.model.identity import Identity
 from opsjobs.model.job import CommandAction, LaunchOrder, Policy
 from opsjobs.model.secret import Secret
 from opsjobs.model.selection import SelectionDraft
@@ -276,7 +277,7 @@ async def test_launch_and_worker_ask_again_since_groups_and_bindings_change(
             )
             order = LaunchOrder([action], SelectionDraft(ids=[name]), Policy(), "ad-hoc")
             made = await on.launcher.launch(
-                order, triggered_by=TriggeredBy.API, requested_by="ada", requested_by_kind="api_key"
+                order, triggered_by=TriggeredBy.API, requested_by=Identity("api_key", "ada")
             )
             assert made.execution is not None
             return made.execution

@@ -16,6 +16,7 @@ from kit.fake_remote.script import Gate
 from opsjobs.model.credential_draft import RotationDraft
 from opsjobs.model.encryption_key import decode_key, key_id
 from opsjobs.model.execution import Execution, ExecutionStatus, TriggeredBy
+from opsjobs.model.identity import Identity
 from opsjobs.model.job import CommandAction, LaunchOrder, Policy
 from opsjobs.model.secret import Secret
 from opsjobs.model.selection import SelectionDraft
@@ -72,7 +73,7 @@ async def launched(on: Harness, vault: Vault, number: int) -> Execution:
         parameters={"token": Secret(f"canary-{number}"), "plain": "x"},
     )
     new = await on.launcher.launch(
-        order, triggered_by=TriggeredBy.API, requested_by="ada", requested_by_kind="api_key"
+        order, triggered_by=TriggeredBy.API, requested_by=Identity("api_key", "ada")
     )
     assert new.execution is not None
     return new.execution

@@ -11,9 +11,10 @@ from engine.harness import harness
 from engine.test_transfers import stored, web
 from kit.schedule_fixtures import Office
 from opsjobs.engine.launching.launch_authz import PrincipalLookup
-from opsjobs.model.access import Principal, PrincipalKind, Scope
+from opsjobs.model.access import Principal, Scope
 from opsjobs.model.action import FileTransferAction, JobAction
 from opsjobs.model.execution import TriggeredBy
+from opsjobs.model.identity import Identity
 from opsjobs.model.job import JobDraft, LaunchOrder
 from opsjobs.model.policy import Policy
 from opsjobs.model.selection import SelectionDraft
@@ -24,13 +25,13 @@ from security.two_scopes import badge, world
 STAGING = Scope.parse("env=staging")
 
 
-def known(*principals: Principal) -> PrincipalLookup:
-    """These, and nobody else."""
+def lookup_of(*principals: Principal) -> PrincipalLookup:
+    """Return a look-up that finds only these."""
 
-    async def standing(name: str, kind: PrincipalKind) -> Principal | None:
-        return next((p for p in principals if (p.name, p.kind) == (name, kind)), None)
+    async def current_principal(identity: Identity) -> Principal | None:
+        return next((p for p in principals if p.identity == identity), None)
 
-    return standing
+    return current_principal
 
 
 async def test_an_owner_who_is_gone_pauses_the_schedule_and_its_moments_are_on_record(
@@ -39,7 +40,7 @@ async def test_an_owner_who_is_gone_pauses_the_schedule_and_its_moments_are_on_r
     on = Office(database)
     schedule = await on.schedule(await on.job(), overlap="allow")
     # There is an ada, and she is another one: a name and its kind are one identity.
-    scheduler = on.scheduler(current_principal=known(Principal.of_role("ada", "admin", "user")))
+    scheduler = on.scheduler(current_principal=lookup_of(Principal.of_role("ada", "admin", "user")))
     for _ in range(2):
         await on.turn(seconds=60)
         await scheduler.run_once()
@@ -50,7 +51,7 @@ async def test_an_owner_who_is_gone_pauses_the_schedule_and_its_moments_are_on_r
     assert (second["status"], second["rule"]) == ("skipped", "paused")
     assert "its owner ada is gone, disabled or expired" in second["reason"]
     paused = await on.schedules.get(schedule.id)
-    assert (paused.enabled, paused.owner) == (False, "ada")
+    assert (paused.enabled, paused.owner) == (False, Identity("api_key", "ada"))
     assert "the caller who resumes it becomes its owner" in (paused.paused_reason or "")
     assert await on.events() == [
         "schedule.created",
@@ -66,11 +67,11 @@ async def test_whoever_resumes_it_owns_it_and_it_is_launched_with_his_rights(
     on = Office(database)
     schedule = await on.schedule(await on.job(), overlap="allow")
     await on.schedules.pause(schedule.id)
-    mine = await on.schedules.resume(schedule.id, owner=("ben", "user"))
-    assert (mine.owner, mine.owner_kind, mine.enabled) == ("ben", "user", True)
+    mine = await on.schedules.resume(schedule.id, owner=Identity("user", "ben"))
+    assert (mine.owner, mine.enabled) == (Identity("user", "ben"), True)
     await on.turn(seconds=60)
     await on.scheduler(
-        current_principal=known(Principal.of_role("ben", "operator", "user"))
+        current_principal=lookup_of(Principal.of_role("ben", "operator", "user"))
     ).run_once()
     (row,) = await on.told(schedule)
     assert row["status"] == "triggered"
@@ -100,7 +101,7 @@ async def test_an_owner_with_a_scope_launches_what_lies_inside(
     schedule = await on.schedule(await on.job(tags=[f"env={job_env}"]))
     await on.turn(seconds=60)
     scheduler = on.scheduler(
-        current_principal=known(Principal.of_role("ada", "operator", "api_key", scope=STAGING))
+        current_principal=lookup_of(Principal.of_role("ada", "operator", "api_key", scope=STAGING))
     )
     await scheduler.run_once()
     (row,) = await on.told(schedule)
@@ -129,7 +130,7 @@ async def test_a_workflow_runs_no_job_that_its_requester_may_not_run_by_now(
     database: Database, now: Principal | None, words: str
 ) -> None:
     async with harness(database) as on:
-        on.standing = known(*([now] if now is not None else []))
+        on.current_principal = lookup_of(*([now] if now is not None else []))
         async with on.worker():
             on.machine("web-1")
             draft = {"name": "restart", "tags": ["env=prod"], "actions": [{"command": "uptime"}]}
@@ -178,7 +179,7 @@ async def test_a_file_that_a_value_names_is_brought_where_its_requester_may_see_
     database: Database, now: Principal | None, brought: bool
 ) -> None:
     async with harness(database) as on:
-        on.standing = known(*([now] if now is not None else []))
+        on.current_principal = lookup_of(*([now] if now is not None else []))
         async with on.worker():
             machine = web(on)
             adas = await stored(on, b"secret")
@@ -192,8 +193,9 @@ async def test_a_file_that_a_value_names_is_brought_where_its_requester_may_see_
                 "ad-hoc",
                 parameters={"file": str(adas.id)},
             )
-            by = {"requested_by": "ben", "requested_by_kind": "user"}
-            launched = await on.launcher.launch(order, triggered_by=TriggeredBy.API, **by)  # type: ignore[arg-type]
+            launched = await on.launcher.launch(
+                order, triggered_by=TriggeredBy.API, requested_by=Identity("user", "ben")
+            )
             assert launched.execution is not None
             row = await on.row(await on.ended(launched.execution))
             assert (row["status"], "/etc/app.conf" in machine.found) == (
@@ -210,7 +212,7 @@ async def test_the_owner_of_a_schedule_is_who_does_not_approve_its_launches(
     await on.schedule(await on.job(policy={"approval": {"approvers": 1}}))
     await on.turn(seconds=60)
     key = replace(Principal.of_role("ada", "operator", "api_key"), person="ada-the-person")
-    await on.scheduler(current_principal=known(key)).run_once()
+    await on.scheduler(current_principal=lookup_of(key)).run_once()
     (spec,) = await database.fetch("select requester from execution_specs")
     assert spec["requester"] == {"name": "ada", "kind": "api_key", "person": "ada-the-person"}
 
@@ -220,8 +222,8 @@ async def test_what_a_platform_token_said_is_kept_where_it_comes_to_own_somethin
 ) -> None:
     async with world(database) as all_:
         eve = all_.admit(badge("eve", ("operator", ""), kind="external"))
-        assert await all_.services.identities.seen.standing("eve") is None
+        assert await all_.services.identities.external_people.find("eve") is None
         await all_.schedule(all_.things["job", "staging"], "eves", headers=eve)
-        kept = await all_.services.identities.seen.standing("eve")
+        kept = await all_.services.identities.external_people.find("eve")
         assert kept is not None
         assert kept.has_permission("jobs:execute")

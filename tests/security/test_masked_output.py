@@ -24,6 +24,7 @@ from opsjobs.model.credential import Credential, CredentialType
 from opsjobs.model.credential_draft import CredentialDraft
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import ErrorCode, Execution, TriggeredBy
+from opsjobs.model.identity import Identity
 from opsjobs.model.job import BecomeDraft, LaunchOrder, Policy
 from opsjobs.model.parameter import ParameterDraft
 from opsjobs.model.secret import Secret
@@ -55,7 +56,7 @@ async def launch(on: Harness, *actions: CommandAction, **policy: Any) -> Executi
         declared=[ParameterDraft(name="token", type="secret")],
     )
     launched = await on.launcher.launch(
-        order, triggered_by=TriggeredBy.API, requested_by="ada", requested_by_kind="api_key"
+        order, triggered_by=TriggeredBy.API, requested_by=Identity("api_key", "ada")
     )
     assert launched.execution is not None
     return launched.execution

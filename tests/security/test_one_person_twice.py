@@ -12,6 +12,7 @@ from opsjobs.model.access import Grant, Principal, Requester, Scope
 from opsjobs.model.approval import Approval, ApprovalStatus
 from opsjobs.model.errors import Conflict, Forbidden
 from opsjobs.model.grants import both, both_roles
+from opsjobs.model.identity import Identity
 from opsjobs.model.token_claims import ClaimRules, external
 from opsjobs.store.identities import IdentityStore
 from opsjobs.store.identities.api_keys import NewKey, role_grant
@@ -91,12 +92,12 @@ async def test_a_service_and_whoever_registered_it_count_once(database: Database
     people, manager = IdentityStore(database), [{"role": "manager", "permissions": [], "scope": ""}]
     for name in ("mia", "ben"):
         await people.users.create(name, "hash", [{"role": "admin", "permissions": [], "scope": ""}])
-    mia = await people.standing("mia", "user")
+    mia = await people.current_principal(Identity("user", "mia"))
     assert mia is not None
     await people.services.create("portal", "pem", manager, by=mia)
     approval, said = asked(users=["ben"]), {"approve": True, "override": False, "reason": None}
     for name in ("portal", "portal/user/ben"):
-        service = await people.standing(name, "service")
+        service = await people.current_principal(Identity("service", name))
         assert service is not None
         with pytest.raises(Forbidden, match="may be the same person"):
             asked().check(service, Requester.from_principal(mia), **said)
@@ -108,19 +109,19 @@ async def test_a_service_and_whoever_registered_it_count_once(database: Database
 async def test_whoever_changed_a_service_may_sign_for_it(database: Database) -> None:
     people, manager = IdentityStore(database), [{"role": "manager", "permissions": [], "scope": ""}]
     await people.users.create("mia", "hash", [{"role": "admin", "permissions": [], "scope": ""}])
-    mia = await people.standing("mia", "user")
+    mia = await people.current_principal(Identity("user", "mia"))
     assert mia is not None
     for name in ("portal", "mail"):
         await people.services.create(name, "pem", manager)
-    mail = await people.standing("mail", "service")
+    mail = await people.current_principal(Identity("service", "mail"))
     said = {"approve": True, "override": False, "reason": None}
     for changer in (mail, mia):
         assert changer is not None
-        before = await people.standing("portal", "service")
+        before = await people.current_principal(Identity("service", "portal"))
         assert before is not None
         asked().check(before, Requester.from_principal(changer), **said)
         await people.services.replace("1", "another pem", manager, disabled=False, by=changer)
-        after = await people.standing("portal", "service")
+        after = await people.current_principal(Identity("service", "portal"))
         assert after is not None
         with pytest.raises(Forbidden, match="may be the same person"):
             asked().check(after, Requester.from_principal(changer), **said)
@@ -139,7 +140,7 @@ async def test_the_person_behind_a_makers_key_and_the_keys_that_it_made_count_on
         key = await people.by_key_name(name)
         assert key is not None
         maker = made[name] = key
-    user = await people.standing("ada", "user")
+    user = await people.current_principal(Identity("user", "ada"))
     assert user is not None
     said = {"approve": True, "override": False, "reason": None}
     for asker, key in (
@@ -181,8 +182,8 @@ async def test_a_service_passes_by_a_role_only_if_the_user_has_it_too(
     await people.services.create(
         "portal", "pem", [{"role": "manager", "permissions": [], "scope": ""}]
     )
-    operator = await people.standing("portal/user/op", "service")
-    chief = await people.standing("portal/user/chief", "service")
+    operator = await people.current_principal(Identity("service", "portal/user/op"))
+    chief = await people.current_principal(Identity("service", "portal/user/chief"))
     assert operator is not None
     assert chief is not None
     approval, said = asked(roles=["manager"]), {"approve": True, "override": False, "reason": None}

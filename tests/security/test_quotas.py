@@ -15,6 +15,7 @@ from api.test_retries import LOST, ended
 from kit.query_plans import Explaining
 from opsjobs.api.quotas import KNOWN_SECONDS, FileQuota, OpenExecutions
 from opsjobs.model.errors import TooMany
+from opsjobs.model.identity import Identity
 from opsjobs.store.blobs import BATCH_CHUNKS, CHUNK_BYTES
 from opsjobs.store.files import FileLimits, Files
 from opsjobs.store.transaction import Database, DatabaseOptions
@@ -245,15 +246,15 @@ async def test_what_broke_off_counts_and_goes_with_the_next_sweep(
 
         with pytest.raises(ConnectionResetError):
             await on.services.contents.write(
-                breaks_off(), limit_bytes=4 * size, by=("ada", "api_key")
+                breaks_off(), limit_bytes=4 * size, by=Identity("api_key", "ada")
             )
-        used = await on.services.files.used("ada", "api_key")
+        used = await on.services.files.used(Identity("api_key", "ada"))
         assert used.caller_bytes == 0
         assert used.caller_loose == used.all_loose > 0
-        assert (await on.services.files.used("ben", "api_key")).caller_loose == 0
+        assert (await on.services.files.used(Identity("api_key", "ben"))).caller_loose == 0
         assert FileLimits(caller_bytes=size).room(used) == min(size, 2 * size - used.caller_loose)
         assert await on.services.contents.sweep() == 1
-        assert (await on.services.files.used("ada", "api_key")).caller_loose == 0
+        assert (await on.services.files.used(Identity("api_key", "ada"))).caller_loose == 0
 
 
 async def test_no_file_is_read_to_know_how_much_is_used(database: Database) -> None:
@@ -268,12 +269,12 @@ async def test_no_file_is_read_to_know_how_much_is_used(database: Database) -> N
     explaining = Explaining(DatabaseOptions(database.options.url), analyze=True)
     await explaining.open()
     try:
-        before = await Files(explaining).used("ada", "user")
+        before = await Files(explaining).used(Identity("user", "ada"))
         read = sum(
             scan.rows for plan in explaining.take() for scan in plan.scans if scan.table == "files"
         )
         await database.fetch("delete from files where id <= 400 returning id")
-        after = await Files(explaining).used("ada", "user")
+        after = await Files(explaining).used(Identity("user", "ada"))
     finally:
         await explaining.close()
     assert (before.all_bytes, before.caller_bytes, read) == (1_000, 600, 0)

@@ -18,6 +18,7 @@ from opsjobs.composition.platform import build_integrations, build_platform_user
 from opsjobs.identity.platform_users import PlatformUsers
 from opsjobs.model.access import Principal
 from opsjobs.model.errors import Forbidden, Unavailable
+from opsjobs.model.identity import Identity
 from opsjobs.model.secret import Secret
 from opsjobs.settings import IdentitySettings, load
 from opsjobs.store.identities import IdentityStore
@@ -163,10 +164,10 @@ async def test_a_firing_of_a_disabled_owner_pauses_its_schedule(database: Databa
     on, clock = Office(database), TurnedClock()
     schedule = await on.schedule(await on.job())
     await on.schedules.pause(schedule.id)
-    await on.schedules.resume(schedule.id, owner=("ada", "external"))
+    await on.schedules.resume(schedule.id, owner=Identity("external", "ada"))
     with platform_services(V3) as platform:
         async with users_of(database, platform, clock) as users:
-            scheduler = on.scheduler(current_principal=users.standing)
+            scheduler = on.scheduler(current_principal=users.current_principal)
             # Down: the firing waits, and nothing is lost.
             platform.users["ada"], platform.faults["user"] = ADA, "500"
             await on.turn(seconds=60)
@@ -233,11 +234,11 @@ async def test_what_a_disabled_user_made_starts_nothing_more(database: Database)
         async with users_of(database, platform, clock) as users:
             platform.users["ada"] = ADA
             await known.issue_key(NewKey("ci", [role_grant("operator")]), None, ada)
-            key = await known.standing("ci", "api_key")
+            key = await known.current_principal(Identity("api_key", "ci"))
             assert key is not None
             # A service that was registered with that key.
             await known.services.create("bot", "", [role_grant("operator")], by=key)
-            bot = await known.standing("bot", "service")
+            bot = await known.current_principal(Identity("service", "bot"))
             assert bot is not None
             for one in (key, bot):
                 assert (await users.confirm(one)).has_permission("jobs:execute")
@@ -247,4 +248,4 @@ async def test_what_a_disabled_user_made_starts_nothing_more(database: Database)
                 with pytest.raises(Forbidden) as caught:
                     await users.confirm(one)
                 assert caught.value.code == "user_disabled"
-                assert await users.standing(one.name, one.kind) is None
+                assert await users.current_principal(one.identity) is None

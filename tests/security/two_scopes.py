@@ -13,8 +13,9 @@ import httpx2
 
 from api.kit import app_on, known_to
 from api.live import services_for
-from opsjobs.model.access import Grant, Principal, PrincipalKind, Scope
+from opsjobs.model.access import Grant, Principal, Scope
 from opsjobs.model.approval import ApprovalTerms
+from opsjobs.model.identity import Identity, PrincipalKind
 from opsjobs.store.blobs import seal
 from opsjobs.store.identities import IdentityStore
 from opsjobs.store.transaction import Database
@@ -34,10 +35,10 @@ class Badges(IdentityStore):
         """Who wears this badge, or has this key."""
         return self.given.get(token) or await super().by_token(token)
 
-    async def standing(self, name: str, kind: PrincipalKind) -> Principal | None:
-        """The same, by name and kind."""
-        known = {(principal.name, principal.kind): principal for principal in self.given.values()}
-        return known.get((name, kind))
+    async def current_principal(self, identity: Identity) -> Principal | None:
+        """Return the principal of this identity, if a test has made it a badge."""
+        given = {principal.identity: principal for principal in self.given.values()}
+        return given.get(identity)
 
 
 def badge(name: str, *grants: tuple[str, str], kind: PrincipalKind = "user") -> Principal:

@@ -11,6 +11,7 @@ import pytest
 
 from kit.ledger_fixtures import Owner, launch, machines
 from opsjobs.model.errors import Conflict, NotFound
+from opsjobs.model.identity import Identity
 from opsjobs.store import blobs
 from opsjobs.store.blobs import CHUNK_BYTES, Contents, Forgotten, TooManyBytes, Written
 from opsjobs.store.files import Artifacts, Files, StoredFile
@@ -19,6 +20,7 @@ from opsjobs.store.paging import PageRequest
 from opsjobs.store.transaction import Database
 
 MIB = 1 << 20
+ADA = Identity("api_key", "ada")
 
 
 def noise(size: int, seed: int = 1) -> bytes:
@@ -39,7 +41,7 @@ async def write(database: Database, data: bytes, *, limit: int = 1 << 30) -> Wri
 
 
 async def upload(database: Database, data: bytes, name: str = "app.conf") -> StoredFile:
-    stored = await Files(database).create(name, await write(database, data), "ada")
+    stored = await Files(database).create(name, await write(database, data), ADA)
     assert isinstance(stored, StoredFile)
     return stored
 
@@ -140,7 +142,7 @@ async def test_an_upload_that_still_comes_is_not_swept(database: Database) -> No
             yield data[at : at + MIB]
 
     written = await Contents(database).write(slow(), limit_bytes=1 << 30)
-    stored = await Files(database).create("slow", written, "ada")
+    stored = await Files(database).create("slow", written, ADA)
     assert isinstance(stored, StoredFile)
     assert await whole(database, stored) == data
 
@@ -223,9 +225,9 @@ async def test_an_upload_with_the_same_key_is_answered_and_not_done_again(
 ) -> None:
     files, data = Files(database), b"listen 80;\n"
     request = IdempotentRequest("ada", "POST /files", "key-1", hashlib.sha256(data).digest())
-    first = await files.create("a", await write(database, data), "ada", request)
+    first = await files.create("a", await write(database, data), ADA, request)
     assert isinstance(first, StoredFile)
-    again = await files.create("a", await write(database, data), "ada", request)
+    again = await files.create("a", await write(database, data), ADA, request)
     assert isinstance(again, Answer)
     assert again.body["id"] == first.id
 

@@ -10,6 +10,7 @@ import pytest
 
 from opsjobs.model.access import Grant, Principal, Scope, permissions_of
 from opsjobs.model.grants import kept_of
+from opsjobs.model.identity import Identity
 from opsjobs.store.identities import IdentityStore
 from opsjobs.store.identities.api_keys import NewKey, role_grant
 from opsjobs.store.transaction import Database
@@ -24,19 +25,19 @@ async def test_a_key_stands_until_it_expires_or_is_deleted(database: Database) -
     people = IdentityStore(database)
     await people.create_key("ada", "operator")
     await people.create_key("old", "operator", expires_at=datetime(2020, 1, 1, tzinfo=UTC))
-    assert await people.standing("ada", "api_key") == Principal.of_role(
+    assert await people.current_principal(Identity("api_key", "ada")) == Principal.of_role(
         "ada", "operator", "api_key"
     )
-    assert await people.standing("old", "api_key") is None
+    assert await people.current_principal(Identity("api_key", "old")) is None
     await people.delete_key("1")
-    assert await people.standing("ada", "api_key") is None
-    assert await people.standing("nobody", "api_key") is None
+    assert await people.current_principal(Identity("api_key", "ada")) is None
+    assert await people.current_principal(Identity("api_key", "nobody")) is None
 
 
 async def test_a_user_stands_until_he_is_disabled_and_his_keys_with_him(database: Database) -> None:
     people = IdentityStore(database)
     await people.users.create("ada", "hash", [STAGING])
-    ada = await people.standing("ada", "user")
+    ada = await people.current_principal(Identity("user", "ada"))
     assert ada == Principal.of_role(
         "ada", "operator", "user", scope=Scope.parse("env=staging"), person="ada"
     )
@@ -51,7 +52,7 @@ async def test_a_user_stands_until_he_is_disabled_and_his_keys_with_him(database
     assert isinstance(again, tuple)
     await people.users.change("1", "user.disabled", disabled=True)
     for name, kind in (("ada", "user"), ("ada-bot", "api_key"), ("ada-bot-2", "api_key")):
-        assert await people.standing(name, kind) is None  # type: ignore[arg-type]
+        assert await people.current_principal(Identity(kind, name)) is None  # type: ignore[arg-type]
     assert await people.by_token(issued[1]) is None
     await people.users.change("1", "user.enabled", disabled=False)
     assert await people.by_token(again[1]) is not None
@@ -82,20 +83,22 @@ async def test_an_external_identity_has_the_rights_of_its_last_token_while_it_ow
     database: Database,
 ) -> None:
     people = IdentityStore(database, external_kept_seconds=3600)
-    assert await people.standing("ada", "external") is None
-    await people.seen.refresh(ADA)
-    assert await people.standing("ada", "external") is None, "who left nothing is not kept"
+    assert await people.current_principal(Identity("external", "ada")) is None
+    await people.external_people.refresh(ADA)
+    assert await people.current_principal(Identity("external", "ada")) is None, (
+        "who left nothing is not kept"
+    )
     await people.remember(None, ADA)
-    kept = await people.standing("ada", "external")
+    kept = await people.current_principal(Identity("external", "ada"))
     assert kept is not None
     assert kept == ADA
     less = Principal.of_role("ada", "viewer", "external", person="ada")
-    await people.seen.refresh(less)
-    assert await people.standing("ada", "external") == less
+    await people.external_people.refresh(less)
+    assert await people.current_principal(Identity("external", "ada")) == less
     await database.fetch(
         "update external_people set seen_at = seen_at - interval '2 hours' returning name"
     )
-    assert await people.standing("ada", "external") is None
+    assert await people.current_principal(Identity("external", "ada")) is None
 
 
 async def test_what_is_remembered_is_undone_with_its_transaction_and_is_nothing_for_others(
@@ -128,7 +131,7 @@ async def test_a_service_acting_for_a_user_has_the_rights_that_both_have(
     )
     await people.users.create("root", "hash", [role_grant("admin")])
     alone, ada, root = [
-        await people.standing(name, "service")
+        await people.current_principal(Identity("service", name))
         for name in ("portal", "portal/user/ada", "portal/user/root")
     ]
     assert alone is not None
@@ -152,9 +155,9 @@ async def test_a_service_acting_for_a_user_has_the_rights_that_both_have(
         "other",
         "other/user/ada",
     ):
-        assert await people.standing(gone, "service") is None
+        assert await people.current_principal(Identity("service", gone)) is None
     await people.users.change("1", "user.disabled", disabled=True)
-    assert await people.standing("portal/user/ada", "service") is None
+    assert await people.current_principal(Identity("service", "portal/user/ada")) is None
 
 
 def test_grants_are_kept_as_they_are_read() -> None:

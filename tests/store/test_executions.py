@@ -11,6 +11,7 @@ from kit.scripted_worker import Story, target
 from opsjobs.api.execution_answers import render_result, render_result_group
 from opsjobs.model.errors import Invalid, NotFound
 from opsjobs.model.execution import ErrorCode, ExecutionStatus, RunError, RunStatus, TriggeredBy
+from opsjobs.model.identity import Identity
 from opsjobs.store.executions import Executions
 from opsjobs.store.ledger import Ledger
 from opsjobs.store.paging import PageRequest
@@ -31,7 +32,7 @@ async def test_an_execution_is_found_by_id_and_by_uuid(database: Database) -> No
         3,
     )
     assert (by_id.requested_by, by_id.triggered_by, by_id.reason) == (
-        "ada",
+        Identity("api_key", "ada"),
         TriggeredBy.MANUAL,
         "why not",
     )

@@ -15,6 +15,7 @@ from opsjobs.engine.background.housekeeping import RetentionService
 from opsjobs.engine.loop import Turn
 from opsjobs.model.errors import Gone, NotFound
 from opsjobs.model.execution import Execution, RunStatus
+from opsjobs.model.identity import Identity
 from opsjobs.store import dead_letters, retention
 from opsjobs.store.audit_chain import Seals
 from opsjobs.store.deliveries import Deliveries
@@ -314,7 +315,7 @@ async def heir(database: Database, parent: Execution, run: dict[str, Any]) -> Ex
     made = await launch(database, [])
     rows = await database.fetch("select * from execution_specs where execution_id = %s", [made.id])
     new = NewExecution(
-        run["uuid"], None, None, "ad-hoc", rows[0]["actions"], {}, 5, 50, None, machines(1), made.triggered_by, "ada", "api_key",
+        run["uuid"], None, None, "ad-hoc", rows[0]["actions"], {}, 5, 50, None, machines(1), made.triggered_by, Identity("api_key", "ada"),
         parent=parent.id, retried_runs={run["target_id"]: run["id"]},
     )  # fmt: skip
     async with database.transaction() as connection:

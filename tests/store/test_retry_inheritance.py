@@ -10,6 +10,7 @@ from kit.ledger_fixtures import Owner, faults, machines, read
 from kit.scripted_worker import Story
 from opsjobs.clock import uuid7
 from opsjobs.model.execution import Execution, ExecutionStatus, RunStatus, TriggeredBy
+from opsjobs.model.identity import Identity
 from opsjobs.store.ledger import Ledger
 from opsjobs.store.ledger.launch import NewExecution
 from opsjobs.store.transaction import Database
@@ -23,7 +24,7 @@ async def heirs(
     """Launch an execution in which these targets' runs replace those of the parent."""
     new = NewExecution(
         uuid7(datetime.now(UTC)), None, None, "ad-hoc", actions, {}, 5, 50, None,
-        [m for m in machines(9) if m.id in runs], TriggeredBy.RETRY, "ada", "api_key", parent=parent.id, retried_runs=runs,
+        [m for m in machines(9) if m.id in runs], TriggeredBy.RETRY, Identity("api_key", "ada"), parent=parent.id, retried_runs=runs,
     )  # fmt: skip
     async with database.transaction() as connection:
         return await Ledger(database).launch(connection, new)

@@ -34,6 +34,7 @@ from opsjobs.model.grants import (
     GrantDraft,
     kept_of,
 )
+from opsjobs.model.identity import Identity
 from opsjobs.model.naming import Name
 from opsjobs.model.token_claims import NAME_CHARACTERS_MAX
 from opsjobs.store.idempotency import Answer
@@ -228,8 +229,8 @@ def _check_user(request: Request) -> Principal:
 async def _check_person(people: IdentityStore, person: str | None) -> None:
     if (
         person is None
-        or await people.standing(person, "user")
-        or await people.standing(person, "external")
+        or await people.current_principal(Identity("user", person))
+        or await people.current_principal(Identity("external", person))
     ):
         return
     detail = f"There is no user {person}. Create the user first, or leave out `person`."

@@ -20,6 +20,7 @@ from opsjobs.model.api_model import Overriding
 from opsjobs.model.errors import FieldError, Forbidden, NotFound
 from opsjobs.model.execution import Execution, LaunchedBy
 from opsjobs.model.grants import GrantDraft, grants_of, may_give
+from opsjobs.model.identity import Identity
 
 
 class Within(StrEnum):
@@ -175,10 +176,9 @@ def admit(
     raise Forbidden("out_of_reach", detail)
 
 
-def is_caller(request: Request, name: str, kind: str) -> bool:
+def is_caller(request: Request, identity: Identity) -> bool:
     """Return True if the caller is this identity."""
-    principal = principal_of(request)
-    return (principal.name, principal.kind) == (name, kind)
+    return principal_of(request).identity == identity
 
 
 def check_grantable(request: Request, grants: Iterable[GrantDraft]) -> None:

@@ -77,7 +77,7 @@ async def revive(
             bounds=bounds(request, "jobs:execute"),
             idem=idem,
             at_most=room,
-            **await requester(request),
+            requested_by=await requester(request),
         )
         if isinstance(revived, Answer):
             return render_replayed(request, but(revived, body=_add_links(revived.body)))

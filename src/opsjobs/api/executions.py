@@ -411,10 +411,12 @@ async def retry(
     limits = bounds(request, "jobs:execute")
     if draft.dry_run:
         return JSONResponse(
-            await services.retries.preview(id, draft, bounds=limits, **await requester(request))
+            await services.retries.preview(
+                id, draft, bounds=limits, requested_by=await requester(request)
+            )
         )
     await check_open(request)
     launched = await services.retries.retry(
-        id, draft, bounds=limits, idem=idem, **await requester(request)
+        id, draft, bounds=limits, idem=idem, requested_by=await requester(request)
     )
     return await render_launch(request, launched, prefer)

@@ -66,9 +66,7 @@ async def load_file(id: str, request: Request) -> StoredFile:
 
 
 def _admit(request: Request, ref: object, stored: StoredFile) -> None:
-    if reach(request) is not None and not is_caller(
-        request, stored.created_by, stored.created_by_kind
-    ):
+    if reach(request) is not None and not is_caller(request, stored.created_by):
         raise NotFound.for_ref("file", ref)
 
 
@@ -100,13 +98,12 @@ async def upload(
     at_most = limit if room is None else min(limit, room)
     pieces = _pieces(request) if room is None else quota.watched(_pieces(request), files, by)
     try:
-        written = await services.contents.write(pieces, limit_bytes=at_most, by=(by.name, by.kind))
+        written = await services.contents.write(pieces, limit_bytes=at_most, by=by.identity)
         stored = await files.create(
             name,
             written,
-            by.name,
+            by.identity,
             _with_body_hash(idem, name, written),
-            created_by_kind=by.kind,
             limits=quota.limits,
         )
     except Full:
@@ -144,7 +141,7 @@ async def list_(
     has uploaded, as files have no labels.
     """
     by = principal_of(request)
-    only_of = None if reach(request) is None else (by.name, by.kind)
+    only_of = None if reach(request) is None else by.identity
     return render_page(request, await services.files.list(page, only_of))
 
 
@@ -179,7 +176,7 @@ async def content(request: Request, stored: FileDep) -> Response:
 )
 async def delete(request: Request, services: ServicesDep, stored: FileDep) -> Response:
     """Delete the file; another caller's needs `jobs:update`, too. 409 while it is transferred."""
-    if not is_caller(request, stored.created_by, stored.created_by_kind):
+    if not is_caller(request, stored.created_by):
         check_permission(request, "jobs:update")
     await services.files.delete(stored.id)
     return Response(status_code=204)

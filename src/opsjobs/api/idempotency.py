@@ -49,7 +49,7 @@ async def idempotent(
     body = services_of(request).vault.blinded(getattr(request.state, "body_sha256", _EMPTY))
     # The key belongs to the caller and the route; the prefix /api/v1 names the same route.
     route = _short(f"{request.method} {route_path(request.scope)}")
-    return IdempotentRequest(principal_of(request).identity, route, idempotency_key, body)
+    return IdempotentRequest(str(principal_of(request).identity), route, idempotency_key, body)
 
 
 Idempotent = Annotated[IdempotentRequest | None, Depends(idempotent)]

@@ -66,7 +66,7 @@ async def check_written(
     await services_of(request).job_authorization.check(
         draft,
         bounds(request, permission),
-        lambda file: is_caller(request, file.created_by, file.created_by_kind),
+        lambda file: is_caller(request, file.created_by),
         sees_files=principal_of(request).reach("jobs:read").everywhere,
     )
     await check_notify(request, draft.policy.notify, f"{at}/policy/notify")

@@ -367,7 +367,7 @@ def _visibility(request: Request) -> Visibility:
             stored = await services.files.get(ref)
         except NotFound:
             return False
-        return is_caller(request, stored.created_by, stored.created_by_kind)
+        return is_caller(request, stored.created_by)
 
     return Visibility(
         credentials, None if principal_of(request).reach("jobs:read").everywhere else file

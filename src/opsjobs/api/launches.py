@@ -74,7 +74,7 @@ async def launch(
     """Launch the order, and return the response to the launch."""
     await check_open(request)
     launched = await services_of(request).launcher.launch(
-        order, triggered_by=triggered_by(request), idem=idem, **await requester(request)
+        order, triggered_by=triggered_by(request), idem=idem, requested_by=await requester(request)
     )
     return await render_launch(request, launched, prefer)
 

@@ -14,6 +14,7 @@ from opsjobs.api.request import principal_of
 from opsjobs.clock import Clock
 from opsjobs.model.access import Principal
 from opsjobs.model.errors import Conflict, TooMany
+from opsjobs.model.identity import Identity
 from opsjobs.model.units import format_size
 from opsjobs.store.executions import Executions
 from opsjobs.store.files import NO_LIMITS, FileLimits, Files
@@ -54,7 +55,7 @@ class OpenExecutions:
         self._most = most
         self._executions = executions
         self._clock = clock
-        self._known: dict[tuple[str, str], _Count] = {}
+        self._counts: dict[Identity, _Count] = {}
 
     async def check(self, caller: Principal) -> None:
         """Count one more launch of the caller. Raises TooMany."""
@@ -67,17 +68,17 @@ class OpenExecutions:
         """
         if not self._most:
             return most
-        key, now = (caller.name, caller.kind), self._clock.monotonic()
-        known = self._known.get(key)
-        if known is not None and most <= known.left and now < known.at + KNOWN_SECONDS:
-            known.left -= most
+        now = self._clock.monotonic()
+        count = self._counts.get(caller.identity)
+        if count is not None and most <= count.left and now < count.at + KNOWN_SECONDS:
+            count.left -= most
             return most
-        counted = await self._executions.count_open(caller.name, caller.kind, at_most=self._most)
+        counted = await self._executions.count_open(caller.identity, at_most=self._most)
         room = self._most - counted
         taken = min(most, room)
-        if len(self._known) >= CALLERS_MAX:
-            self._known.clear()
-        self._known[key] = _Count(max(room // SHARES - taken, 0), now)
+        if len(self._counts) >= CALLERS_MAX:
+            self._counts.clear()
+        self._counts[caller.identity] = _Count(max(room // SHARES - taken, 0), now)
         if taken <= 0:
             detail = (
                 f"{caller.name} has {self._most} executions that have not ended: the limit "
@@ -88,9 +89,9 @@ class OpenExecutions:
 
     def give_back(self, caller: Principal, count: int) -> None:
         """Subtract launches that were counted but not made."""
-        known = self._known.get((caller.name, caller.kind))
-        if known is not None:
-            known.left += count
+        stored = self._counts.get(caller.identity)
+        if stored is not None:
+            stored.left += count
 
 
 async def check_open(request: Request) -> None:
@@ -111,7 +112,7 @@ class FileQuota:
         """
         if self.limits == NO_LIMITS:
             return None
-        room = self.limits.room(await files.used(caller.name, caller.kind))
+        room = self.limits.room(await files.used(caller.identity))
         if room is not None and room <= 0:
             raise self.full(caller)
         return room

@@ -88,9 +88,7 @@ async def create(
     await check_notify(request, draft.notify, "/notify")
     refuse_past(draft, await services.schedule_overview.now())
     by = await owner(request)
-    made = await services.schedules.create(
-        str(job.job.id), draft, by.name, idem, owner_kind=by.kind
-    )
+    made = await services.schedules.create(str(job.job.id), draft, by.identity, idem)
     name = job.job.definition.name
     if isinstance(made, Answer):
         return render_replayed(
@@ -156,7 +154,7 @@ async def show(request: Request, schedule: ScheduleDep) -> Response:
 
 
 async def _actions(request: Request, schedule: StoredSchedule) -> dict[str, Any]:
-    job = (await services_of(request).jobs.standing([schedule.job_id]))[schedule.job_id]
+    job = (await services_of(request).jobs.summaries([schedule.job_id]))[schedule.job_id]
     actions = Actions(request, "schedule", schedule.id, job.labels, sees="schedules:read")
     for name in ("update", "pause", "resume"):
         actions.allow(name, "schedules:manage")
@@ -198,7 +196,7 @@ async def replace(
     await check_notify(request, draft.notify, "/notify")
     by = await owner(request)
     changed = await services.schedules.replace(
-        str(schedule.id), draft, by.name, if_match, by_kind=by.kind, basis=change.basis
+        str(schedule.id), draft, by.identity, if_match, basis=change.basis
     )
     return await _render_response(request, changed)
 
@@ -249,9 +247,10 @@ async def resume(request: Request, services: ServicesDep, schedule: ScheduleDep)
     If its owner is deleted, disabled or expired, the caller becomes the owner.
     """
     by = await owner(request)
-    ended = await services.platform_users.has_ended(schedule.owner, schedule.owner_kind)
-    heir = (by.name, by.kind) if ended else None
-    return await _render_response(request, await services.schedules.resume(schedule.id, owner=heir))
+    ended = await services.platform_users.has_ended(schedule.owner)
+    new_owner = by.identity if ended else None
+    resumed = await services.schedules.resume(schedule.id, owner=new_owner)
+    return await _render_response(request, resumed)
 
 
 @router.post(
@@ -297,7 +296,7 @@ async def trigger(
         reason=draft.reason if draft is not None else None,
         override=draft.override if draft is not None else None,
         idem=idem,
-        **await requester(request),
+        requested_by=await requester(request),
     )
     return await render_launch(request, launched, prefer)
 

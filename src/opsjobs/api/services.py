@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import Depends, Request
 
@@ -10,6 +10,7 @@ from opsjobs.api.request import principal_of
 from opsjobs.composition.services import Services
 from opsjobs.model.access import SEE_EXECUTIONS, Principal
 from opsjobs.model.execution import Execution
+from opsjobs.model.identity import Identity
 
 
 def services_of(request: Request) -> Services:
@@ -37,13 +38,12 @@ async def owner(request: Request) -> Principal:
     return principal
 
 
-async def requester(request: Request) -> dict[str, Any]:
-    """Return the caller in the form that launches accept.
+async def requester(request: Request) -> Identity:
+    """Return the caller as the requester of a launch.
 
     A workflow later launches further jobs in its name.
     """
-    principal = await owner(request)
-    return {"requested_by": principal.name, "requested_by_kind": principal.kind}
+    return (await owner(request)).identity
 
 
 async def read_execution(request: Request, ref: str | int) -> Execution:

@@ -16,11 +16,12 @@ from opsjobs.api.request import browser_client, principal_of, session_of
 from opsjobs.api.schemas.access import LoginCodeOut, LoginListOut, LoginMethodsOut, MeOut
 from opsjobs.api.services import ServicesDep, services_of
 from opsjobs.identity.passwords import CHARACTERS_MAX
-from opsjobs.model.access import PERMISSIONS, Principal, PrincipalKind
+from opsjobs.model.access import PERMISSIONS, Principal
 from opsjobs.model.api_model import ApiModel
 from opsjobs.model.errors import Conflict
 from opsjobs.model.execution import moment
 from opsjobs.model.grants import kept_of, scope_text
+from opsjobs.model.identity import Identity, PrincipalKind
 from opsjobs.model.naming import Composed
 from opsjobs.model.token_claims import NAME_CHARACTERS_MAX
 from opsjobs.store.identities.cookie_sessions import (
@@ -199,7 +200,7 @@ async def list_logins(
     current = None if session is None else str(session.id)
     found = [
         {**login.data(), "current": str(login.id) == current}
-        for login in await services.identities.cookies.list(*_whose(request, user, kind))
+        for login in await services.identities.cookies.list(_login_owner(request, user, kind))
     ]
     return JSONResponse({"items": found})
 
@@ -216,7 +217,7 @@ async def end_other_logins(
     """End all logins of the caller but that of the request's cookie."""
     session = session_of(request)
     kept = None if session is None else session.id
-    await services.identities.cookies.end_others(kept, *_whose(request, user, kind))
+    await services.identities.cookies.end_others(kept, _login_owner(request, user, kind))
     return Response(status_code=204)
 
 
@@ -230,19 +231,19 @@ async def end_login(
     id: UUID, request: Request, services: ServicesDep, user: User = None, kind: Kind = "user"
 ) -> Response:
     """End a login: its cookie, or its tokens, are refused from now on."""
-    await services.identities.cookies.end_login(id, *_whose(request, user, kind))
+    await services.identities.cookies.end_login(id, _login_owner(request, user, kind))
     return Response(status_code=204)
 
 
-def _whose(request: Request, user: str | None, kind: PrincipalKind) -> tuple[str, PrincipalKind]:
-    """Return whose logins are meant. Raises Forbidden for those of another user."""
-    caller = principal_of(request)
-    if user is None or (caller.kind, caller.name) == (kind, user):
-        return caller.name, caller.kind
+def _login_owner(request: Request, user: str | None, kind: PrincipalKind) -> Identity:
+    """Return the owner of the logins that are meant. Raises Forbidden for another user."""
+    caller = principal_of(request).identity
+    if user is None or caller == Identity(kind, user):
+        return caller
     check_permission(request, "system:admin")
     if request.method not in READING:
         check_confirmed(request)
-    return user, kind
+    return Identity(kind, user)
 
 
 def _reveal(secret: SecretStr | None) -> str | None:

@@ -54,7 +54,7 @@ async def create(
     by = await _launching(request, job.labels, "job", job.job.id)
     check_sources(job.job.definition.parameters, draft)
     _check_expiry(services.clock.now(), draft)
-    made = await services.job_triggers.create(str(job.job.id), draft, (by.name, by.kind), idem)
+    made = await services.job_triggers.create(str(job.job.id), draft, by.identity, idem)
     if isinstance(made, Answer):
         return render_replayed(request, made)
     trigger, secret = made
@@ -162,7 +162,7 @@ async def replace(
     if change.draft.expires_at != trigger.draft.expires_at:
         _check_expiry(services.clock.now(), change.draft)
     changed = await services.job_triggers.replace(
-        trigger.id, change.draft, (by.name, by.kind), basis=change.basis
+        trigger.id, change.draft, by.identity, basis=change.basis
     )
     return JSONResponse(changed.data())
 
@@ -179,9 +179,9 @@ async def enable(request: Request, services: ServicesDep, trigger: TriggerDep) -
     If its owner is deleted, disabled or expired, the caller becomes the owner.
     """
     by = await _launching_of(request, trigger)
-    ended = await services.platform_users.has_ended(trigger.owner, trigger.owner_kind)
-    heir = (by.name, by.kind) if ended else None
-    changed = await services.job_triggers.switch(trigger.id, enabled=True, owner=heir)
+    ended = await services.platform_users.has_ended(trigger.owner)
+    new_owner = by.identity if ended else None
+    changed = await services.job_triggers.switch(trigger.id, enabled=True, owner=new_owner)
     return JSONResponse(changed.data())
 
 
@@ -209,7 +209,7 @@ async def rotate(request: Request, services: ServicesDep, trigger: TriggerDep) -
     The caller becomes the owner. Needs `jobs:execute`, too.
     """
     by = await _launching_of(request, trigger)
-    changed, secret = await services.job_triggers.rotate(trigger.id, (by.name, by.kind))
+    changed, secret = await services.job_triggers.rotate(trigger.id, by.identity)
     return JSONResponse(_with_secret(changed, secret))
 
 

@@ -145,7 +145,12 @@ def build(
     owners = ShellOwners(workers.find_dead)
     judges = _judges(settings, metrics)
     launcher = _launcher(
-        settings, inventory, notifier, judges, current_principal=platform_users.standing, **kept
+        settings,
+        inventory,
+        notifier,
+        judges,
+        current_principal=platform_users.current_principal,
+        **kept,
     )
     most_triggers = settings.execution.triggers_per_caller
     job_triggers = JobTriggers(database, vault, clock, most_per_owner=most_triggers)
@@ -185,7 +190,11 @@ def build(
         job_authorization=JobAuthorization(launcher, jobs, files),
         approvals=Approvals(database),
         approval_service=ApprovalService(
-            Approvals(database), ledger, inventory, vault, current_principal=platform_users.standing
+            Approvals(database),
+            ledger,
+            inventory,
+            vault,
+            current_principal=platform_users.current_principal,
         ),
         schedules=schedules,
         firings=firings,
@@ -254,7 +263,7 @@ def _trigger_calls(
         triggers=triggers,
         jobs=jobs,
         launcher=launcher,
-        current_principal=users.standing,
+        current_principal=users.current_principal,
         blinded=kept["vault"].blinded,
         clock=kept["clock"],
         metrics=metrics,
@@ -481,7 +490,7 @@ def build_firing_service(services: Services) -> FiringService:
             services.launcher,
             services.firings,
             services.metrics,
-            current_principal=services.platform_users.standing,
+            current_principal=services.platform_users.current_principal,
         ),
         launcher=services.launcher,
         ledger=services.ledger,

@@ -32,7 +32,7 @@ class DeliveryService:
 def sources(services: Services) -> Sequence[Source]:
     """Return everything that makes deliveries."""
     router = WebhookRouter(
-        services.webhooks, services.event_visibility, services.identities.standing
+        services.webhooks, services.event_visibility, services.identities.current_principal
     )
     events = EventSource(services.event_feed, services.event_builder, router)
     if services.integrations.get("AUDIT") is None:

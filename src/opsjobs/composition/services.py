@@ -173,8 +173,9 @@ class Services:
     @property
     def webhook_destination(self) -> WebhookDestination:
         """The destination of deliveries to webhooks."""
-        standing = self.identities.standing
-        return WebhookDestination(self.webhooks, self.webhook_client, self.clock, standing)
+        return WebhookDestination(
+            self.webhooks, self.webhook_client, self.clock, self.identities.current_principal
+        )
 
     @property
     def identities(self) -> IdentityStore:

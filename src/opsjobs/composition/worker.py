@@ -78,7 +78,7 @@ def build_transfer_tools(settings: Settings, services: Services) -> TransferTool
         services.outbox,
         services.metrics,
         FindLimits(bytes=settings.execution.file_limit_bytes),
-        services.platform_users.standing,
+        services.platform_users.current_principal,
     )
 
 
@@ -112,7 +112,10 @@ def build_worker(settings: Settings, services: Services, *, name: str | None = N
         ),
         transfers=build_transfer_tools(settings, services),
         child_executions=ChildExecutions(
-            services.launcher, services.jobs, services.executions, services.platform_users.standing
+            services.launcher,
+            services.jobs,
+            services.executions,
+            services.platform_users.current_principal,
         ),
         approvals=services.approval_service,
         pin_check=PinCheck(services.safety_service),

@@ -121,7 +121,7 @@ class Authenticator:
         principal = await self._platform.judge(token)
         # The stored rights follow the claims of the latest token.
         if self._is_due(self._seen, principal):
-            await self._people.seen.refresh(principal)
+            await self._people.external_people.refresh(principal)
             self._note(self._seen, principal)
         return principal
 

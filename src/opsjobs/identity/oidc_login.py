@@ -289,7 +289,7 @@ class OidcLogins:
         principal = person.principal
         if any(grant.permissions for grant in principal.grants):
             return
-        await self._people.seen.refresh(principal)
+        await self._people.external_people.refresh(principal)
         await self._people.cookies.end_person(person)
         raise LoginRefused(
             LoginProblem.NO_RIGHTS, f"the claims of {principal.name} give no permission"
@@ -314,7 +314,7 @@ class OidcLogins:
     ) -> str | None:
         cookies = self._people.cookies
         # Rights that continue without a session follow the latest claims.
-        await self._people.seen.refresh(person.principal)
+        await self._people.external_people.refresh(person.principal)
         if begun.confirms:
             if begun.session_id is None or not await cookies.confirm_person(
                 begun.session_id, person

@@ -10,12 +10,13 @@ from dataclasses import replace
 
 from opsjobs.integrations.json_client import ServiceUnavailable
 from opsjobs.integrations.services.users import PlatformUser, UserService
-from opsjobs.model.access import Principal, PrincipalKind
+from opsjobs.model.access import Principal
 from opsjobs.model.errors import Forbidden, Unauthorised, Unavailable
 from opsjobs.model.grants import both, both_roles
+from opsjobs.model.identity import Identity
 from opsjobs.model.token_claims import ClaimRules, external
 from opsjobs.store.identities import IdentityStore
-from opsjobs.store.identities.services import parted
+from opsjobs.store.identities.services import split_name
 
 CONFIRMED = frozenset(
     {
@@ -35,16 +36,16 @@ Stopping work never waits for a service.
 class PlatformUsers:
     """The current rights of identities; `service` is None if there is no User Service."""
 
-    def __init__(self, known: IdentityStore, service: UserService | None) -> None:
-        self._known = known
+    def __init__(self, identities: IdentityStore, service: UserService | None) -> None:
+        self._identities = identities
         self._service = service
 
-    async def standing(self, name: str, kind: PrincipalKind) -> Principal | None:
-        """Return the current rights of an identity, or None if they have ended.
+    async def current_principal(self, identity: Identity) -> Principal | None:
+        """Return an identity with its current rights, or None if they have ended.
 
         Raises Forbidden for a user that the service does not know, and Unavailable.
         """
-        principal = await self._known.standing(name, kind)
+        principal = await self._identities.current_principal(identity)
         if principal is None or self._service is None:
             return principal
         for user in _users_of(principal):
@@ -54,10 +55,10 @@ class PlatformUsers:
             principal = _limit(principal, found, user)
         return principal
 
-    async def has_ended(self, name: str, kind: PrincipalKind) -> bool:
+    async def has_ended(self, identity: Identity) -> bool:
         """Return True if an identity launches nothing any more. Raises Unavailable."""
         try:
-            return await self.standing(name, kind) is None
+            return await self.current_principal(identity) is None
         except Forbidden:
             return True
 
@@ -103,8 +104,9 @@ def _users_of(principal: Principal) -> list[str]:
     if principal.kind == "external":
         users.append(principal.name)
     if principal.kind == "service":
-        _, kind, user = parted(principal.name)
-        users.append(user if kind == "external" else None)
+        _, user = split_name(principal.name)
+        if user is not None and user.kind == "external":
+            users.append(user.name)
     return [user for user in dict.fromkeys(users) if user is not None]
 
 

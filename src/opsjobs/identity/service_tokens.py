@@ -12,6 +12,7 @@ from opsjobs.clock import Clock
 from opsjobs.identity.jws import PublicKey, UnverifiedToken, fitting
 from opsjobs.model.access import Principal
 from opsjobs.model.errors import FieldError, Invalid
+from opsjobs.model.identity import Identity
 from opsjobs.model.token_claims import ClaimRules, check, is_name, rejected
 from opsjobs.store.identities import IdentityStore
 from opsjobs.store.identities.services import on_behalf
@@ -47,7 +48,9 @@ class ServiceTokens:
         key = load_public_key(pem)
         claims = unproven.prove(key, fitting(key))
         self._check(claims, name)
-        principal = await self._people.standing(_whose(claims, name), "service")
+        principal = await self._people.current_principal(
+            Identity("service", _acting_name(claims, name))
+        )
         if principal is None:
             raise rejected(
                 "is of a service whose owner is disabled or deleted (let an administrator save it "
@@ -64,12 +67,12 @@ class ServiceTokens:
             raise rejected(f"is good for more than {LIFE_SECONDS_MAX} seconds (iat, exp)")
 
 
-def _whose(claims: Mapping[str, Any], name: str) -> str:
-    told = claims.get("on_behalf_of")
-    if told is None:
+def _acting_name(claims: Mapping[str, Any], name: str) -> str:
+    claim = claims.get("on_behalf_of")
+    if claim is None:
         return name
     kind, user = (
-        (told.get("kind", "user"), told.get("name")) if isinstance(told, dict) else (None, None)
+        (claim.get("kind", "user"), claim.get("name")) if isinstance(claim, dict) else (None, None)
     )
     if kind not in ("user", "external") or not is_name(user):
         raise rejected("has an invalid on_behalf_of")

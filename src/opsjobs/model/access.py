@@ -6,20 +6,18 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, cast
 
 from pydantic import Field, model_validator
 
 from opsjobs.model import text_patterns
 from opsjobs.model.api_model import ApiModel, Duration
 from opsjobs.model.execution import LaunchedBy
+from opsjobs.model.identity import Identity
+from opsjobs.model.identity import PrincipalKind
 from opsjobs.model.naming import Name
 from opsjobs.model.selection import Requirement, parse_selector
 from opsjobs.model.validation_errors import fault
-
-PrincipalKind = Literal["api_key", "user", "service", "external"]
-IdentityKind = Literal["api_key", "user", "service", "external", "system"]
-"""The kind of an acting identity: a principal, or opsjobs itself (`system`)."""
 
 
 class Role(StrEnum):
@@ -257,17 +255,15 @@ class Principal:
         return tuple(grant.scope for grant in self.grants if grant.holds(permission))
 
     @property
-    def identity(self) -> str:
-        """Name and kind in one text: `ada` for an API key, `user/ada` for a user.
-
-        The name of a key has no slash."""
-        return self.name if self.kind == "api_key" else f"{self.kind}/{self.name}"
+    def identity(self) -> Identity:
+        """Its kind and name, without its rights."""
+        return Identity(self.kind, self.name)
 
     @property
     def makes(self) -> tuple[str, ...]:
         """The `makers` of what this principal creates: itself, its person, and its own makers."""
         people = () if self.person is None else (f"user/{self.person}", f"external/{self.person}")
-        return tuple(dict.fromkeys((self.identity, *people, *self.makers)))
+        return tuple(dict.fromkeys((str(self.identity), *people, *self.makers)))
 
     @property
     def humans(self) -> frozenset[str]:
@@ -290,11 +286,7 @@ class Principal:
 
         They count as the same if one is a key or service and the other its maker, or if the owner
         of either is unknown."""
-        if (
-            (self.name, self.kind) == (other.name, other.kind)
-            or self.is_anybody
-            or other.is_anybody
-        ):
+        if self.identity == other.identity or self.is_anybody or other.is_anybody:
             return True
         if self.person is not None and self.person == other.person:
             return True
@@ -307,9 +299,9 @@ class Principal:
 
     def _has_made(self, other: Principal) -> bool:
         mine = (
-            {self.identity}
+            {str(self.identity)}
             if self.person is None
-            else {self.identity, f"user/{self.person}", f"external/{self.person}"}
+            else {str(self.identity), f"user/{self.person}", f"external/{self.person}"}
         )
         return not mine.isdisjoint(other.makers)
 

@@ -11,9 +11,10 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, cast
 
-from opsjobs.model.access import Principal, PrincipalKind, Requester
+from opsjobs.model.access import Principal, Requester
 from opsjobs.model.errors import Conflict, FieldError, Forbidden, Invalid
 from opsjobs.model.execution import moment
+from opsjobs.model.identity import PrincipalKind
 from opsjobs.model.secret import JobSecret, Secret
 from opsjobs.model.target import Target
 

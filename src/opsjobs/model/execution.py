@@ -9,6 +9,8 @@ from enum import StrEnum
 from typing import Any, NamedTuple
 from uuid import UUID, uuid5
 
+from opsjobs.model.identity import Identity
+
 
 class RunStatus(StrEnum):
     """The status of a target run. All but the first two are final."""
@@ -232,8 +234,7 @@ class Execution:
     status: ExecutionStatus
     """The visible status: paused and cancelling while such a request is pending."""
     triggered_by: TriggeredBy
-    requested_by: str
-    requested_by_kind: str
+    requested_by: Identity
     parameters: Mapping[str, Any]
     counts: Mapping[str, int]
     """The number of runs in each status, without zeros."""
@@ -286,8 +287,8 @@ class Execution:
             "summary": self.summary,
             "status": self.status.value,
             "triggered_by": self.triggered_by.value,
-            "requested_by": self.requested_by,
-            "requested_by_kind": self.requested_by_kind,
+            "requested_by": self.requested_by.name,
+            "requested_by_kind": self.requested_by.kind,
             "labels": dict(self.labels),
             "parameters": dict(self.parameters),
             "counts": dict(self.counts),

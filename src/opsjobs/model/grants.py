@@ -13,13 +13,13 @@ from opsjobs.model.access import (
     PERMISSIONS,
     Grant,
     Principal,
-    PrincipalKind,
     Role,
     Scope,
     normalised,
     permissions_of,
 )
 from opsjobs.model.api_model import ApiModel
+from opsjobs.model.identity import PrincipalKind
 from opsjobs.model.selection import Requirement
 
 GRANTS_MAX = 32

@@ -10,6 +10,7 @@ from uuid import UUID
 from opsjobs.model.access import Reach
 from opsjobs.model.approval import Approval, Author
 from opsjobs.model.errors import NotFound
+from opsjobs.model.identity import Identity
 from opsjobs.model.run_views import TargetName
 from opsjobs.store.ledger.approval_rows import APPROVAL, load_authors, parse_approval
 from opsjobs.store.paging import IndexWalk, ListColumn, Listing, Page, PageRequest
@@ -45,7 +46,7 @@ from job_executions e join execution_specs s on s.execution_id = e.id where e.id
 
 
 @dataclass(frozen=True, slots=True)
-class AskedAbout:
+class ApprovalSubject:
     """The actions and targets of an execution, as frozen at its launch, secrets sealed."""
 
     uuid: UUID
@@ -55,8 +56,7 @@ class AskedAbout:
     parameters: Mapping[str, Any]
     policy: Mapping[str, Any]
     judgement: Mapping[str, Any] | None
-    requested_by: str
-    requested_by_kind: str
+    requested_by: Identity
     requester: Mapping[str, Any] | None
     targets: Sequence[TargetName]
 
@@ -101,7 +101,7 @@ class Approvals:
         async with self._database.connection() as connection:
             return await load_authors(connection, execution_id)
 
-    async def load_subject(self, execution_id: int) -> AskedAbout:
+    async def load_subject(self, execution_id: int) -> ApprovalSubject:
         """Return the plan of this execution, with at most MAX_TARGETS_PER_JOB targets.
 
         Raises NotFound.
@@ -109,6 +109,6 @@ class Approvals:
         row = await self._database.fetch_one(_SUBJECT, [execution_id])
         if row is None:
             raise NotFound.for_ref("execution", execution_id)
-        return AskedAbout(
-            **{**row, "targets": [TargetName(*target) for target in row["targets"] or ()]}
-        )
+        identity = Identity(row.pop("requested_by_kind"), row.pop("requested_by"))
+        targets = [TargetName(*target) for target in row.pop("targets") or ()]
+        return ApprovalSubject(**row, requested_by=identity, targets=targets)

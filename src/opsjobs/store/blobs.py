@@ -12,8 +12,8 @@ from collections.abc import AsyncIterable, AsyncIterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from opsjobs.model.access import IdentityKind
 from opsjobs.model.errors import Failure, Unavailable
+from opsjobs.model.identity import Identity
 from opsjobs.model.rechunk import recut
 from opsjobs.store.transaction import Connection, Database
 
@@ -100,11 +100,11 @@ class Contents:
         pieces: AsyncIterable[bytes],
         *,
         limit_bytes: int,
-        by: tuple[str, IdentityKind] | None = None,
+        by: Identity | None = None,
     ) -> Written:
         """Write all pieces, of any size. Raises TooManyBytes, Forgotten, exceptions of `pieces`.
 
-        `by`: name and kind of the identity that uploads them.
+        `by`: the identity that uploads them.
 
         While one batch is written, the next one is received; beyond that the producer waits.
         """
@@ -200,9 +200,9 @@ async def seal(connection: Connection, written: Written) -> int:
 class _Draft:
     """A content that is being written; batches are written one at a time, in order."""
 
-    def __init__(self, database: Database, by: tuple[str, IdentityKind] | None) -> None:
+    def __init__(self, database: Database, by: Identity | None) -> None:
         self._database = database
-        self._by = by or (None, None)
+        self._by = (by.name, by.kind) if by is not None else (None, None)
         self._hash = hashlib.sha256()
         self._id = 0
         self._size = 0

@@ -23,6 +23,7 @@ from opsjobs.model.execution import (
     WaitingFor,
     moment,
 )
+from opsjobs.model.identity import Identity
 from opsjobs.model.run_views import (
     Acted,
     Captured,
@@ -308,9 +309,10 @@ class Executions:
             return execution
         return replace(execution, waiting_on=await find_hold_reason(self._database, execution.id))
 
-    async def count_open(self, requested_by: str, kind: str, *, at_most: int) -> int:
+    async def count_open(self, requested_by: Identity, *, at_most: int) -> int:
         """Count the executions of an identity that have not ended, up to a number."""
-        row = await self._database.fetch_one(_COUNT_OPEN, [requested_by, kind, at_most])
+        values = [requested_by.name, requested_by.kind, at_most]
+        row = await self._database.fetch_one(_COUNT_OPEN, values)
         assert row is not None
         return int(row["n"])
 
@@ -537,7 +539,7 @@ def _execution(row: Mapping[str, Any], reach: Reach) -> Execution:
         summary=row["summary"],
         status=ExecutionStatus(row["status"]),
         triggered_by=TriggeredBy(row["triggered_by"]),
-        requested_by=row["requested_by"],
+        requested_by=Identity(row["requested_by_kind"], row["requested_by"]),
         parameters=mask_parameters(row["parameters"]),
         counts=row["counts"],
         total_targets=row["total"],
@@ -558,7 +560,6 @@ def _execution(row: Mapping[str, Any], reach: Reach) -> Execution:
             row["waiting_on"], everything=reach.everywhere, alike=reach.holds(row["labels"])
         ),
         retries=tuple(row["retries"]),
-        requested_by_kind=row["requested_by_kind"],
         labels=row["labels"],
         judgement=row["judgement"],
     )

@@ -8,9 +8,9 @@ from datetime import datetime
 from typing import Any
 
 from opsjobs.clock import Clock, SystemClock, uuid7
-from opsjobs.model.access import IdentityKind
 from opsjobs.model.errors import Conflict, Failure
 from opsjobs.model.execution import moment
+from opsjobs.model.identity import Identity
 from opsjobs.model.run_views import TargetName
 from opsjobs.model.units import format_size
 from opsjobs.store import audit, idempotency
@@ -121,8 +121,7 @@ class StoredFile:
     name: str
     size: int
     sha256: str
-    created_by: str
-    created_by_kind: str
+    created_by: Identity
     created_at: datetime
     content_id: int
 
@@ -134,8 +133,8 @@ class StoredFile:
             "name": self.name,
             "size": self.size,
             "sha256": self.sha256,
-            "created_by": self.created_by,
-            "created_by_kind": self.created_by_kind,
+            "created_by": self.created_by.name,
+            "created_by_kind": self.created_by.kind,
             "created_at": moment(self.created_at),
         }
 
@@ -151,10 +150,9 @@ class Files:
         self,
         name: str,
         written: Written,
-        created_by: str,
+        created_by: Identity,
         idem: IdempotentRequest | None = None,
         *,
-        created_by_kind: IdentityKind = "api_key",
         limits: FileLimits = NO_LIMITS,
     ) -> StoredFile | Answer:
         """Store written bytes as a file. Raises Forgotten, Full, and as `idempotency.begin`."""
@@ -168,10 +166,11 @@ class Files:
             if limited:
                 await connection.execute(_ONE_AT_A_TIME)
             content_id = await seal(connection, written)
-            values = [uuid7(self._clock.now()), name, content_id, created_by, created_by_kind]
+            uuid, by = uuid7(self._clock.now()), created_by
+            values = [uuid, name, content_id, by.name, by.kind]
             made = await (await connection.execute(_CREATE, values)).fetchone()
             assert made is not None
-            if limited and not limits.holds(await _used(connection, created_by, created_by_kind)):
+            if limited and not limits.holds(await _used(connection, created_by)):
                 raise Full(f"file {name!r} has no room any more")
             row = await (
                 await connection.execute(f"{_SELECT} where f.id = %s", [made["id"]])
@@ -190,20 +189,18 @@ class Files:
         """Return the file of this id or uuid. Raises NotFound."""
         return _file(await find(self._database, "file", ref, _SELECT, "f."))
 
-    async def used(self, name: str, kind: str) -> Used:
+    async def used(self, identity: Identity) -> Used:
         """Return the bytes of all files, and of this identity; equal files count each."""
         async with self._database.connection() as connection:
-            return await _used(connection, name, kind)
+            return await _used(connection, identity)
 
-    async def list(
-        self, request: PageRequest, of: tuple[str, str] | None = None
-    ) -> Page[StoredFile]:
-        """Return a page, newest first, of one identity (name and kind) or of all.
+    async def list(self, request: PageRequest, of: Identity | None = None) -> Page[StoredFile]:
+        """Return a page, newest first, of one identity or of all.
 
         Filters and orders are those of FILES.
         """
-        by, kind = of or (None, None)
-        return (await FILES.page(self._database, request, {"by": by, "kind": kind})).map(_file)
+        values = {"by": of and of.name, "kind": of and of.kind}
+        return (await FILES.page(self._database, request, values)).map(_file)
 
     async def delete(self, ref: str | int) -> None:
         """Delete the file. Raises NotFound, Conflict.
@@ -221,21 +218,34 @@ class Files:
                     )
                     raise Conflict("file_in_use", detail)
             await connection.execute("delete from files where id = %s", [stored.id])
-            before = {"size": stored.size, "sha256": stored.sha256, "created_by": stored.created_by}
+            before = {
+                "size": stored.size,
+                "sha256": stored.sha256,
+                "created_by": stored.created_by.name,
+            }
             await audit.record(
                 connection, "file.deleted", "file", stored.id, stored.name, before=before
             )
 
 
-async def _used(connection: Connection, name: str, kind: str) -> Used:
-    row = await (await connection.execute(_USED, {"by": name, "kind": kind})).fetchone()
+async def _used(connection: Connection, identity: Identity) -> Used:
+    values = {"by": identity.name, "kind": identity.kind}
+    row = await (await connection.execute(_USED, values)).fetchone()
     assert row is not None
     return Used(**{part: int(number) for part, number in row.items()})
 
 
 def _file(row: Mapping[str, Any]) -> StoredFile:
-    values = {name: row[name] for name in StoredFile.__slots__}
-    return StoredFile(**{**values, "uuid": str(row["uuid"])})
+    return StoredFile(
+        row["id"],
+        str(row["uuid"]),
+        row["name"],
+        row["size"],
+        row["sha256"],
+        Identity(row["created_by_kind"], row["created_by"]),
+        row["created_at"],
+        row["content_id"],
+    )
 
 
 _SELECT_ARTIFACT = """

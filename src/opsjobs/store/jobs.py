@@ -68,7 +68,7 @@ class StoredJob:
 
 
 @dataclass(frozen=True, slots=True)
-class JobStanding:
+class JobSummary:
     """The state of a job that is checked before each of many launches."""
 
     id: int
@@ -252,13 +252,13 @@ class Jobs:
             row["name"]: row["labels"] for row in await self._database.fetch(query, [list(names)])
         }
 
-    async def standing(self, ids: Collection[int]) -> dict[int, JobStanding]:
+    async def summaries(self, ids: Collection[int]) -> dict[int, JobSummary]:
         """Return the states of these jobs, by id, including deleted ones."""
         query = """select j.id, j.name, j.version, j.state, v.tags from jobs j
             join job_versions v on v.job_id = j.id and v.version = j.version where j.id = any(%s)"""
         rows = await self._database.fetch(query, [list(ids)])
         return {
-            row["id"]: JobStanding(
+            row["id"]: JobSummary(
                 row["id"],
                 row["name"],
                 row["version"],

@@ -12,9 +12,10 @@ from psycopg.rows import DictRow
 from psycopg.types.json import Jsonb
 
 from opsjobs.clock import Clock, SystemClock, uuid7
-from opsjobs.model.access import IdentityKind, PrincipalKind, Reach
+from opsjobs.model.access import Reach
 from opsjobs.model.errors import Conflict, NotFound
 from opsjobs.model.execution import moment
+from opsjobs.model.identity import Identity
 from opsjobs.model.secret import Secret
 from opsjobs.model.trigger import CallOutcome, JobTriggerDraft
 from opsjobs.model.webhook_signature import new_secret
@@ -74,9 +75,8 @@ class StoredTrigger:
     job_id: int
     job_name: str
     draft: JobTriggerDraft
-    owner: str
-    """The identity in whose name the job is launched, with `owner_kind`."""
-    owner_kind: PrincipalKind
+    owner: Identity
+    """The identity in whose name the job is launched."""
     enabled: bool
     calls: int
     last_call: TriggerCall | None
@@ -99,8 +99,8 @@ class StoredTrigger:
             "expires_at": moment(self.draft.expires_at),
             "enabled": self.enabled,
             "path": self.path,
-            "owner": self.owner,
-            "owner_kind": self.owner_kind,
+            "owner": self.owner.name,
+            "owner_kind": self.owner.kind,
             "calls": self.calls,
             "last_call": self.last_call.data() if self.last_call is not None else None,
             "created_at": moment(self.created_at),
@@ -233,7 +233,7 @@ class JobTriggers:
         self,
         job: str,
         draft: JobTriggerDraft,
-        owner: tuple[str, IdentityKind],
+        owner: Identity,
         idem: IdempotentRequest | None = None,
     ) -> tuple[StoredTrigger, Secret] | Answer:
         """Store a trigger of the job; return it with its secret, or the first request's response.
@@ -257,7 +257,7 @@ class JobTriggers:
                 ).fetchone()
             assert made is not None
             stored = await _read(connection, made["id"])
-            after = {"job": stored.job_id, **_audited(draft, owner[0])}
+            after = {"job": stored.job_id, **_audited(draft, owner.name)}
             await audit.record(
                 connection, "trigger.created", "trigger", stored.id, draft.name, after=after
             )
@@ -293,7 +293,7 @@ class JobTriggers:
         self,
         ref: str | int,
         draft: JobTriggerDraft,
-        owner: tuple[str, IdentityKind],
+        owner: Identity,
         *,
         basis: datetime | None = None,
     ) -> StoredTrigger:
@@ -308,8 +308,8 @@ class JobTriggers:
                 return old
             with unique_name("trigger", draft.name):
                 await connection.execute(_REPLACE, {"id": old.id, **_row(draft), **_owned(owner)})
-            before = {**_audited(old.draft, old.owner), "enabled": old.enabled}
-            changes = audit.changes(before, _audited(draft, owner[0]))
+            before = {**_audited(old.draft, old.owner.name), "enabled": old.enabled}
+            changes = audit.changes(before, _audited(draft, owner.name))
             await audit.record(
                 connection, "trigger.updated", "trigger", old.id, draft.name, **changes
             )
@@ -320,26 +320,24 @@ class JobTriggers:
         ref: str | int,
         *,
         enabled: bool,
-        owner: tuple[str, IdentityKind] | None = None,
+        owner: Identity | None = None,
     ) -> StoredTrigger:
         """Enable or disable a trigger. Raises NotFound.
 
-        `owner`: name and kind of its new owner, if the old one does not exist any more.
+        `owner`: its new owner, if the old one does not exist any more.
         """
         async with self._database.transaction() as connection:
             old = await _lock(connection, ref)
-            if old.enabled == enabled and owner in (None, (old.owner, old.owner_kind)):
+            if old.enabled == enabled and owner in (None, old.owner):
                 return old
             values = {"id": old.id, "enabled": enabled, **_owned(owner)}
             await connection.execute(_SWITCH, values)
             action = "trigger.enabled" if enabled else "trigger.disabled"
-            after = {} if owner is None else {"owner": owner[0]}
+            after = {} if owner is None else {"owner": owner.name}
             await audit.record(connection, action, "trigger", old.id, old.draft.name, after=after)
             return await _read(connection, old.id)
 
-    async def rotate(
-        self, ref: str | int, owner: tuple[str, IdentityKind]
-    ) -> tuple[StoredTrigger, Secret]:
+    async def rotate(self, ref: str | int, owner: Identity) -> tuple[StoredTrigger, Secret]:
         """Replace the secret, and return the new one. Raises NotFound.
 
         The holder of the secret launches the job, so the caller becomes the owner.
@@ -361,8 +359,8 @@ class JobTriggers:
                 },
             )
             changes = audit.changes(
-                {"owner": old.owner, "secret_version": version - 1},
-                {"owner": owner[0], "secret_version": version},
+                {"owner": old.owner.name, "secret_version": version - 1},
+                {"owner": owner.name, "secret_version": version},
             )
             await audit.record(
                 connection, "trigger.rotated", "trigger", old.id, old.draft.name, **changes
@@ -380,7 +378,7 @@ class JobTriggers:
                 "trigger",
                 old.id,
                 old.draft.name,
-                before=_audited(old.draft, old.owner),
+                before=_audited(old.draft, old.owner.name),
             )
 
     async def hook(self, uuid: UUID) -> Hook | None:
@@ -435,14 +433,14 @@ class JobTriggers:
                 reason=call.reason,
             )
 
-    async def _check_room(self, connection: Connection, owner: tuple[str, IdentityKind]) -> None:
+    async def _check_room(self, connection: Connection, owner: Identity) -> None:
         if not self._most_per_owner:
             return
         query = "select count(*) as n from job_triggers where owner = %s and owner_kind = %s"
-        row = await (await connection.execute(query, owner)).fetchone()
+        row = await (await connection.execute(query, [owner.name, owner.kind])).fetchone()
         if row is not None and row["n"] >= self._most_per_owner:
             detail = (
-                f"{owner[0]} owns {self._most_per_owner} triggers, which is the limit "
+                f"{owner.name} owns {self._most_per_owner} triggers, which is the limit "
                 "(OPSJOBS_TRIGGERS_PER_CALLER). Delete some, or have the limit raised."
             )
             raise Conflict("too_many_triggers", detail)
@@ -510,9 +508,10 @@ def _row(draft: JobTriggerDraft) -> dict[str, Any]:
     }
 
 
-def _owned(owner: tuple[str, IdentityKind] | None) -> dict[str, str | None]:
-    name, kind = owner or (None, None)
-    return {"owner": name, "owner_kind": kind}
+def _owned(owner: Identity | None) -> dict[str, str | None]:
+    if owner is None:
+        return {"owner": None, "owner_kind": None}
+    return {"owner": owner.name, "owner_kind": owner.kind}
 
 
 def _audited(draft: JobTriggerDraft, owner: str) -> dict[str, Any]:
@@ -526,8 +525,7 @@ def _stored(row: DictRow) -> StoredTrigger:
         job_id=row["job_id"],
         job_name=row["job_name"],
         draft=JobTriggerDraft.model_validate(row["definition"], context={"stored": True}),
-        owner=row["owner"],
-        owner_kind=row["owner_kind"],
+        owner=Identity(row["owner_kind"], row["owner"]),
         enabled=row["enabled"],
         calls=row["calls"],
         last_call=_call(row) if row["call_id"] is not None else None,

@@ -6,17 +6,18 @@ import json
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, cast
+from typing import Any
 from uuid import UUID
 
 from psycopg.rows import DictRow
 
 from opsjobs.clock import Clock, SystemClock, uuid7
-from opsjobs.model.access import Principal, PrincipalKind
+from opsjobs.model.access import Principal
 from opsjobs.model.delivery import DeliveryReceiver, Message, NewDelivery
 from opsjobs.model.errors import Conflict, NotFound
 from opsjobs.model.events import EventType, cloud_event
 from opsjobs.model.execution import moment
+from opsjobs.model.identity import Identity
 from opsjobs.model.secret import Secret
 from opsjobs.model.webhook import WebhookDraft, new_webhook_secret
 from opsjobs.store import audit, idempotency
@@ -52,8 +53,7 @@ class StoredWebhook:
     selector: str | None
     enabled: bool
     disabled_reason: str | None
-    owner: str
-    owner_kind: PrincipalKind
+    owner: Identity
     previous_until: datetime | None
     failures: int
     failing_since: datetime | None
@@ -76,8 +76,8 @@ class StoredWebhook:
             "selector": self.selector,
             "enabled": self.enabled,
             "disabled_reason": self.disabled_reason,
-            "owner": self.owner,
-            "owner_kind": self.owner_kind,
+            "owner": self.owner.name,
+            "owner_kind": self.owner.kind,
             "previous_secret_until": moment(self.previous_until),
             "failures": self.failures,
             "failing_since": moment(self.failing_since),
@@ -143,8 +143,7 @@ class WebhookAddress:
 
     url: str
     enabled: bool
-    owner: str
-    owner_kind: PrincipalKind
+    owner: Identity
     secrets: Sequence[Secret]
     """Those that sign a message now, current first."""
 
@@ -362,8 +361,7 @@ class Webhooks:
         return WebhookAddress(
             row["url"],
             row["enabled"],
-            row["owner"],
-            cast(PrincipalKind, row["owner_kind"]),
+            Identity(row["owner_kind"], row["owner"]),
             [secret for secret, _ in self._valid(row)],
         )
 
@@ -429,7 +427,7 @@ def _only(owner: Principal | None) -> dict[str, str | None]:
 
 
 def _own(stored: StoredWebhook, ref: str, owner: Principal | None) -> StoredWebhook:
-    if owner is not None and (stored.owner, stored.owner_kind) != (owner.name, owner.kind):
+    if owner is not None and stored.owner != owner.identity:
         raise NotFound.for_ref("webhook", ref)
     return stored
 
@@ -447,7 +445,8 @@ def _values(draft: WebhookDraft, by: Principal) -> dict[str, Any]:
 
 
 def _stored(row: DictRow) -> StoredWebhook:
-    return StoredWebhook(**{**row, "uuid": str(row["uuid"])})
+    owner = Identity(row.pop("owner_kind"), row.pop("owner"))
+    return StoredWebhook(**{**row, "uuid": str(row["uuid"])}, owner=owner)
 
 
 def _moment(timestamp: float | None) -> datetime | None:

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from opsjobs.api.schemas.base import AnswerModel, PageModel, StoredModel, Timestamp
-from opsjobs.model.access import PrincipalKind
+from opsjobs.model.identity import PrincipalKind
 
 
 class GrantOut(AnswerModel):

@@ -20,7 +20,6 @@ from opsjobs.api.schemas.base import (
     TargetRefOut,
     Timestamp,
 )
-from opsjobs.model.access import IdentityKind
 from opsjobs.model.execution import (
     CancelProof,
     ErrorCode,
@@ -29,6 +28,7 @@ from opsjobs.model.execution import (
     TriggeredBy,
     WaitingFor,
 )
+from opsjobs.model.identity import IdentityKind
 from opsjobs.model.run_views import Phase
 from opsjobs.model.safety_verdict import SafetyVerdict
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from opsjobs.api.schemas.base import PageModel, Sha256, StoredModel, TargetRefOut, Timestamp
-from opsjobs.model.access import IdentityKind
+from opsjobs.model.identity import IdentityKind
 
 
 class StoredFileOut(StoredModel):

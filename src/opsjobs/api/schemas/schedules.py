@@ -15,11 +15,11 @@ from opsjobs.api.schemas.base import (
     StoredModel,
     Timestamp,
 )
-from opsjobs.model.access import IdentityKind
 from opsjobs.model.api_model import Duration, Pause
 from opsjobs.model.calendar import CalendarKind
 from opsjobs.model.execution import ExecutionStatus
 from opsjobs.model.firing import FiringKind, FiringStatus
+from opsjobs.model.identity import IdentityKind
 from opsjobs.model.notification import NotificationRule
 from opsjobs.model.schedule.draft import DayOfWeek, Misfire, Overlap, ScheduleType
 from opsjobs.model.schedule.recurring import Every

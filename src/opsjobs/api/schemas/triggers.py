@@ -13,8 +13,8 @@ from opsjobs.api.schemas.base import (
     StoredModel,
     Timestamp,
 )
-from opsjobs.model.access import IdentityKind
 from opsjobs.model.execution import ExecutionStatus
+from opsjobs.model.identity import IdentityKind
 from opsjobs.model.parameter import Scalar
 from opsjobs.model.trigger import CallOutcome, CallVerification
 

@@ -21,6 +21,7 @@ from opsjobs.model.delivery import (
     SendOutcome,
 )
 from opsjobs.model.events import matching_types
+from opsjobs.model.identity import Identity
 from opsjobs.model.selection import parse_selector
 from opsjobs.model.webhook import message_id, sign
 from opsjobs.store.envelope import KeyMissing, Tampered
@@ -47,7 +48,7 @@ class WebhookRouter:
         self._visibility = visibility
         self._current_principal = current_principal
         self._enabled: Sequence[StoredWebhook] = ()
-        self._owners: dict[tuple[str, str], Principal | None] = {}
+        self._owners: dict[Identity, Principal | None] = {}
 
     async def load_types(self) -> Collection[str]:
         """Return the types that any webhook wants; called before each batch of events."""
@@ -74,9 +75,9 @@ class WebhookRouter:
         return [NewDelivery(message, receivers)]
 
     async def _is_visible(self, webhook: StoredWebhook, visibility: EventAudience) -> bool:
-        owner = (webhook.owner, webhook.owner_kind)
+        owner = webhook.owner
         if owner not in self._owners:
-            self._owners[owner] = await self._current_principal(*owner)
+            self._owners[owner] = await self._current_principal(owner)
         principal = self._owners[owner]
         return principal is not None and visibility.admits(principal)
 
@@ -115,14 +116,14 @@ class WebhookDestination:
         if webhook is None or not webhook.enabled:
             return SendOutcome.cancel("the webhook is disabled")
         stored: Mapping[str, Any] = delivery.message.body
-        owner = await self._current_principal(webhook.owner, webhook.owner_kind)
+        owner = await self._current_principal(webhook.owner)
         if owner is None:
             return SendOutcome.cancel(
-                f"{webhook.owner}, who owns the webhook, has no access any more"
+                f"{webhook.owner.name}, who owns the webhook, has no access any more"
             )
         audience = stored["visibility"]
         if audience is not None and not EventAudience.from_data(audience).admits(owner):
-            return SendOutcome.cancel(f"{webhook.owner} may not see this event any more")
+            return SendOutcome.cancel(f"{webhook.owner.name} may not see this event any more")
         body = json.dumps(stored["event"], ensure_ascii=False, separators=(",", ":")).encode()
         now = int(self._clock.now().timestamp())
         headers = {

@@ -234,7 +234,7 @@ class FiringService:
         for schedule, move in {
             move.ready.schedule.id: move for move in ended if move.pauses
         }.items():
-            owner = move.ready.schedule.owner
+            owner = move.ready.schedule.owner.name
             log.warning("schedule_paused_for_its_owner", schedule=schedule, owner=owner)
             with contextlib.suppress(NotFound):
                 await self._schedules.pause(schedule, reason=OWNER_IS_GONE.format(owner))
@@ -248,7 +248,7 @@ class FiringService:
             )
             for execution in before.executions:
                 with contextlib.suppress(Conflict, NotFound):  # it ended meanwhile
-                    await self._ledger.cancel(execution, by=schedule.owner, reason=reason)
+                    await self._ledger.cancel(execution, by=schedule.owner.name, reason=reason)
         await self._firings.defer(
             [
                 Deferral(

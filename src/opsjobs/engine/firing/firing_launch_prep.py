@@ -23,7 +23,7 @@ from opsjobs.model.execution import TriggeredBy
 from opsjobs.model.firing import LATE_SECONDS, FiringRule, FiringStatus
 from opsjobs.model.job import Job, JobState
 from opsjobs.model.target import Target
-from opsjobs.store.jobs import Jobs, JobStanding
+from opsjobs.store.jobs import Jobs, JobSummary
 from opsjobs.store.scheduling.due_firings import ReadyFiring
 from opsjobs.store.scheduling.firing_transitions import Deferral, FiringEnd, FiringLaunch
 from opsjobs.store.scheduling.firings import Firings
@@ -79,7 +79,7 @@ class FiringPreparer:
         done: list[Prepared] = []
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(PREPARE_SECONDS):
-                jobs = await self._jobs.standing({ready.schedule.job_id for ready in firings})
+                jobs = await self._jobs.summaries({ready.schedule.job_id for ready in firings})
                 closed = await self._find_closed(firings)
                 frozen: dict[int, _Frozen] = {}
                 rights = CurrentRights(self._current_principal)
@@ -117,7 +117,7 @@ class FiringPreparer:
     async def _prepare_one(
         self,
         ready: ReadyFiring,
-        job: JobStanding,
+        job: JobSummary,
         frozen: dict[int, _Frozen],
         rights: CurrentRights,
     ) -> Prepared:
@@ -126,9 +126,7 @@ class FiringPreparer:
             return FiringEnd(ready, FiringStatus.SKIPPED, rule, reason.format(job.name))
         schedule = ready.schedule
         try:
-            bounds = await rights.launching(
-                schedule.owner, schedule.owner_kind, job.labels, job.name
-            )
+            bounds = await rights.launching(schedule.owner, job.labels, job.name)
             # Each launch has a trace of its own, with a link to the pass that made it.
             with tracing.entry(
                 "firing",
@@ -140,7 +138,7 @@ class FiringPreparer:
             ):
                 return await self._prepare_launch(ready, job, frozen, bounds, rights)
         except Forbidden as forbidden:
-            reason = f"{schedule.owner} may not execute the job {job.name}: {forbidden}"
+            reason = f"{schedule.owner.name} may not execute the job {job.name}: {forbidden}"
             return FiringEnd(
                 ready,
                 FiringStatus.SKIPPED,
@@ -163,7 +161,7 @@ class FiringPreparer:
     async def _prepare_launch(
         self,
         ready: ReadyFiring,
-        current: JobStanding,
+        current: JobSummary,
         frozen: dict[int, _Frozen],
         bounds: Bounds,
         rights: CurrentRights,
@@ -177,14 +175,13 @@ class FiringPreparer:
         targets, actions = frozen[job.id]
         bounds.check_targets(targets)
         order = await self._launcher.bind_parameters(order)
-        owner, kind = ready.schedule.owner, ready.schedule.owner_kind
+        owner = ready.schedule.owner
         new = self._launcher.draft(
             order,
             actions,
             targets,
             triggered_by=TriggeredBy.SCHEDULE,
             requested_by=owner,
-            requested_by_kind=kind,
             uuid=ready.uuid,
         )
         new = await self._launcher.vet(new, order)
@@ -194,9 +191,9 @@ class FiringPreparer:
             return FiringEnd(ready, FiringStatus.FAILED, FiringRule.REFUSED, reason)
         # No user acts now: the identity that may not approve the launch is the owner of the
         # schedule.
-        return FiringLaunch(ready, replace(new, requester=await rights.requester(owner, kind)))
+        return FiringLaunch(ready, replace(new, requester=await rights.requester(owner)))
 
-    async def _load_version(self, current: JobStanding) -> Job:
+    async def _load_version(self, current: JobSummary) -> Job:
         """Return the job's current version; versions never change, so each is read once."""
         key = (current.id, current.version)
         cached = self._jobs_cached.get(key)

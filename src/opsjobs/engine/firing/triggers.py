@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from opsjobs.engine.launching.launch import Launched, Launcher
-from opsjobs.model.access import IdentityKind
 from opsjobs.model.access_bounds import NO_BOUNDS, Bounds
 from opsjobs.model.execution import Execution, TriggeredBy
+from opsjobs.model.identity import Identity
 from opsjobs.model.job import Job, LaunchOrder
 from opsjobs.store.idempotency import IdempotentRequest
 from opsjobs.store.jobs import Jobs
@@ -33,8 +33,7 @@ class Triggers:
         ref: str,
         *,
         triggered_by: TriggeredBy,
-        requested_by: str,
-        requested_by_kind: IdentityKind,
+        requested_by: Identity,
         bounds: Bounds = NO_BOUNDS,
         reason: str | None = None,
         override: str | None = None,
@@ -53,7 +52,6 @@ class Triggers:
             order,
             triggered_by=triggered_by,
             requested_by=requested_by,
-            requested_by_kind=requested_by_kind,
         )
 
         async def record(connection: Connection, execution: Execution) -> None:

@@ -6,18 +6,19 @@ import asyncio
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any
 
 from opsjobs.engine.launching.launch_authz import PrincipalLookup
 from opsjobs.engine.launching.safety_service import SafetyResult, describe_needed_approval
 from opsjobs.integrations.targets import Targets
-from opsjobs.model.access import ApprovalPolicy, Principal, PrincipalKind, Requester
+from opsjobs.model.access import ApprovalPolicy, Principal, Requester
 from opsjobs.model.action import FrozenApproval
 from opsjobs.model.approval import Approval, ApprovalTerms, fingerprint
 from opsjobs.model.errors import Conflict, Refusal, Unavailable
+from opsjobs.model.identity import Identity
 from opsjobs.model.safety_verdict import SafetyVerdict
 from opsjobs.model.target import Target, Transport
-from opsjobs.store.approvals import Approvals, AskedAbout
+from opsjobs.store.approvals import Approvals, ApprovalSubject
 from opsjobs.store.envelope import mask_parameters
 from opsjobs.store.ledger import Ledger
 from opsjobs.store.ledger.approval_rows import PendingApproval
@@ -209,28 +210,28 @@ class ApprovalService:
             )
         if subject.requester is not None:
             return ruling
-        requester = await self._find_requester(subject.requested_by, subject.requested_by_kind)
+        requester = await self._find_requester(subject.requested_by)
         return replace(ruling, requester=requester)
 
-    async def _find_requester(self, name: str, kind: str) -> Requester | None:
+    async def _find_requester(self, identity: Identity) -> Requester | None:
         """Return the requester of an execution without a request, such as a firing.
 
         It is the person behind the owner; the ledger already has the owner's name.
         """
         if self._current_principal is None:
             return None
-        principal = await self._current_principal(name, cast("PrincipalKind", kind))
+        principal = await self._current_principal(identity)
         return (
             None if principal is None else replace(Requester.from_principal(principal), kind=None)
         )
 
-    async def _is_unchanged(self, approval: Approval, subject: AskedAbout) -> bool:
+    async def _is_unchanged(self, approval: Approval, subject: ApprovalSubject) -> bool:
         salt = await self._approvals.salt(approval.id)
         if salt is None:
             return True  # requested by a release that computed no hash
         return await self._hash(subject, salt) == approval.hash
 
-    async def _hash(self, subject: AskedAbout, salt: bytes) -> str:
+    async def _hash(self, subject: ApprovalSubject, salt: bytes) -> str:
         inventory = await self._targets.get_many([run.id for run in subject.targets])
         # A target that was removed is taken from its run, as for a retry.
         targets = [

@@ -25,9 +25,9 @@ from opsjobs.engine.launching.safety_service import SafetyResult, SafetyService,
 from opsjobs.engine.launching.target_pinning import is_decided_by_people, pin_steps, pin_targets
 from opsjobs.integrations.parameter_choices import Choices
 from opsjobs.integrations.targets import Targets
-from opsjobs.model.access import IdentityKind
 from opsjobs.model.errors import Conflict, Invalid
 from opsjobs.model.execution import Execution, TriggeredBy
+from opsjobs.model.identity import Identity
 from opsjobs.model.job import LaunchOrder
 from opsjobs.model.local_transport import check_launched
 from opsjobs.model.parameter import bound
@@ -116,8 +116,7 @@ class Launcher:
         order: LaunchOrder,
         *,
         triggered_by: TriggeredBy,
-        requested_by: str,
-        requested_by_kind: IdentityKind,
+        requested_by: Identity,
         idem: IdempotentRequest | None = None,
         uuid: UUID | None = None,
         parent: int | None = None,
@@ -133,7 +132,6 @@ class Launcher:
                 order,
                 triggered_by=triggered_by,
                 requested_by=requested_by,
-                requested_by_kind=requested_by_kind,
                 uuid=uuid,
             )
             new = replace(new, parent=parent)
@@ -144,8 +142,7 @@ class Launcher:
         order: LaunchOrder,
         *,
         triggered_by: TriggeredBy,
-        requested_by: str,
-        requested_by_kind: IdentityKind,
+        requested_by: Identity,
         uuid: UUID | None = None,
     ) -> NewExecution:
         """Return the execution that a launch of this order would write, after all checks.
@@ -162,7 +159,6 @@ class Launcher:
             targets,
             triggered_by=triggered_by,
             requested_by=requested_by,
-            requested_by_kind=requested_by_kind,
             uuid=uuid,
         )
         return await self.vet(new, order)
@@ -259,8 +255,7 @@ class Launcher:
         targets: Sequence[Target],
         *,
         triggered_by: TriggeredBy,
-        requested_by: str,
-        requested_by_kind: IdentityKind,
+        requested_by: Identity,
         uuid: UUID | None = None,
     ) -> NewExecution:
         """Return the execution of these frozen actions on these targets. Raises Invalid."""
@@ -281,7 +276,6 @@ class Launcher:
             targets=planned.targets,
             triggered_by=triggered_by,
             requested_by=requested_by,
-            requested_by_kind=requested_by_kind,
             reason=order.reason,
             strategy=Strategy.from_policy(order.policy, planned.waves),
             names=order.policy.exclusive,

@@ -10,13 +10,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
-from opsjobs.engine.launching.launch_authz import CurrentRights, PrincipalLookup, describe_kind
+from opsjobs.engine.launching.launch_authz import CurrentRights, PrincipalLookup
 from opsjobs.integrations.targets import Targets, load_jump_hosts
-from opsjobs.model.access import IdentityKind
 from opsjobs.model.action import Action
 from opsjobs.model.action_base import RunningAction
 from opsjobs.model.credential import CredentialType, not_for_that, not_there
 from opsjobs.model.errors import Conflict, FieldError, Invalid, NotFound
+from opsjobs.model.identity import Identity, IdentityKind
 from opsjobs.model.job import LaunchOrder
 from opsjobs.model.parameter import ParameterDraft
 from opsjobs.model.secret import JobSecret
@@ -169,13 +169,13 @@ class JobSecrets:
         author = await secrets_author(self._database, order.job_id, order.job_version)
         if author is None or author.kind is None:
             return
-        kind = cast("IdentityKind", author.kind)
-        if await CurrentRights(self._current_principal).uses_credentials(author.name, kind):
+        identity = Identity(cast("IdentityKind", author.kind), author.name)
+        if await CurrentRights(self._current_principal).uses_credentials(identity):
             return
         raise Conflict(
             "author_not_allowed",
             f"Version {order.job_version} of the job {order.job_name!r} takes secrets from "
-            f"credentials, and its author {author.name} ({describe_kind(kind)}) no longer holds "
+            f"credentials, and its author {author.name} ({identity.noun}) no longer holds "
             "credentials:use: save the job again as a caller who does.",
         )
 

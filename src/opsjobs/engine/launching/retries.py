@@ -13,10 +13,11 @@ from typing import Any
 
 from opsjobs.engine.launching.launch import Launched, Launcher
 from opsjobs.integrations.targets import Targets
-from opsjobs.model.access import IdentityKind, Reach
+from opsjobs.model.access import Reach
 from opsjobs.model.access_bounds import NO_BOUNDS, Bounds
 from opsjobs.model.errors import Conflict, FieldError, Invalid, NotFound, Refusal
 from opsjobs.model.execution import Execution, TriggeredBy
+from opsjobs.model.identity import Identity
 from opsjobs.model.job import LaunchOrder
 from opsjobs.model.policy import Policy
 from opsjobs.model.retry_request import Parent, PastRun, RetryDraft, ReviveDraft, Which
@@ -82,8 +83,7 @@ class RetryService:
         ref: str,
         draft: RetryDraft,
         *,
-        requested_by: str,
-        requested_by_kind: IdentityKind,
+        requested_by: Identity,
         bounds: Bounds = NO_BOUNDS,
         idem: IdempotentRequest | None = None,
     ) -> Launched:
@@ -93,15 +93,13 @@ class RetryService:
         retried before), Invalid (nothing to retry, no such target), and Forbidden if its job or one
         of the targets, as they are now, is outside the caller's scope.
         """
-        parent, runs, new = await self._draft(
-            ref, draft, bounds, requested_by=requested_by, requested_by_kind=requested_by_kind
-        )
+        parent, runs, new = await self._draft(ref, draft, bounds, requested_by=requested_by)
 
         async def answer_letters(connection: Connection, execution: Execution) -> None:
             if not draft.again:
                 targets = [run.target.id for run in runs]
                 await check_not_retried(connection, parent.id, targets, execution.id)
-            answered = await _answer_letters(connection, runs, requested_by, draft.reason)
+            answered = await _answer_letters(connection, runs, requested_by.name, draft.reason)
             await dead_letters.record_revived(connection, sorted(answered), execution.id)
 
         with _refuse_deleted_job(parent):
@@ -112,17 +110,14 @@ class RetryService:
         ref: str,
         draft: RetryDraft,
         *,
-        requested_by: str,
-        requested_by_kind: IdentityKind,
+        requested_by: Identity,
         bounds: Bounds = NO_BOUNDS,
     ) -> dict[str, Any]:
         """Return a preview of the retry, and the earlier retries of these runs.
 
         Raises as `retry`, but not for runs that were retried before.
         """
-        parent, runs, new = await self._draft(
-            ref, draft, bounds, requested_by=requested_by, requested_by_kind=requested_by_kind
-        )
+        parent, runs, new = await self._draft(ref, draft, bounds, requested_by=requested_by)
         retries = await self._parents.retries(parent.id, [run.target.id for run in runs])
         return {
             "execution": parent.id,
@@ -156,8 +151,7 @@ class RetryService:
         self,
         draft: ReviveDraft,
         *,
-        requested_by: str,
-        requested_by_kind: IdentityKind,
+        requested_by: Identity,
         reach: Reach | None = None,
         bounds: Bounds = NO_BOUNDS,
         idem: IdempotentRequest | None = None,
@@ -185,7 +179,6 @@ class RetryService:
         await self._check_bounds(bounds, parents, chosen_runs, inventory)
         by: dict[str, Any] = {
             "requested_by": requested_by,
-            "requested_by_kind": requested_by_kind,
             "reason": draft.reason,
             "override": draft.override,
         }
@@ -196,7 +189,9 @@ class RetryService:
         }
 
         async def write(connection: Connection) -> Revived:
-            answered = await _answer_letters(connection, chosen_runs, requested_by, draft.reason)
+            answered = await _answer_letters(
+                connection, chosen_runs, requested_by.name, draft.reason
+            )
             if not answered and draft.ids is not None:
                 raise await dead_letters.refusal(connection, draft.ids, reach)
             executions: list[Execution] = []
@@ -251,8 +246,7 @@ class RetryService:
         runs: Sequence[PastRun],
         inventory: Mapping[str, Target],
         *,
-        requested_by: str,
-        requested_by_kind: IdentityKind,
+        requested_by: Identity,
         reason: str | None,
         override: str | None,
     ) -> NewExecution:
@@ -265,7 +259,6 @@ class RetryService:
             targets,
             triggered_by=TriggeredBy.RETRY,
             requested_by=requested_by,
-            requested_by_kind=requested_by_kind,
         )
         new = replace(
             new,

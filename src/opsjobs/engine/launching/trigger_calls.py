@@ -187,8 +187,8 @@ class TriggerCalls:
         rights = CurrentRights(self._current_principal)
         stored = await self._jobs.get(str(trigger.job_id))
         job = stored.job.definition
-        bounds = await rights.launching(trigger.owner, trigger.owner_kind, stored.labels, job.name)
-        owner = await rights.find(trigger.owner, trigger.owner_kind)
+        bounds = await rights.launching(trigger.owner, stored.labels, job.name)
+        owner = await rights.find(trigger.owner)
         assert owner is not None, "its rights were found"
         await check_open(owner)
         order = LaunchOrder(
@@ -222,8 +222,7 @@ class TriggerCalls:
             new = await self._launcher.prepare(
                 order,
                 triggered_by=TriggeredBy.WEBHOOK,
-                requested_by=owner.name,
-                requested_by_kind=owner.kind,
+                requested_by=owner.identity,
             )
             launched = await self._launcher.start(new, idem, also=note)
         return await self._result(request, trigger, launched, delivery)

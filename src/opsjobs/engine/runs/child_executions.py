@@ -57,9 +57,8 @@ class ChildExecutions:
         stored = await self._find_job(action.job)
         await self._check_unchanged(ancestors, stored)
         job = stored.job
-        asked_by, kind = spec.requested_by, spec.requested_by_kind
         bounds = await CurrentRights(self._current_principal).launching(
-            asked_by, kind, stored.labels, job.definition.name
+            spec.requested_by, stored.labels, job.definition.name
         )
         order = LaunchOrder(
             job.definition.actions,
@@ -79,8 +78,7 @@ class ChildExecutions:
             launched = await self._launcher.launch(
                 order,
                 triggered_by=TriggeredBy.WORKFLOW,
-                requested_by=asked_by,
-                requested_by_kind=kind,
+                requested_by=spec.requested_by,
                 uuid=uuid,
                 parent=spec.execution_id,
             )

@@ -25,10 +25,10 @@ from opsjobs.engine.runs.cancellation import (
 from opsjobs.engine.runs.run_connection import ResilientDisk, RunConnection
 from opsjobs.engine.runs.run_journal import ActionEnd
 from opsjobs.engine.runs.upload_source import ChunkCache, ContentSlice, Member, list_members
-from opsjobs.model.access import IdentityKind
 from opsjobs.model.action import FrozenTransfer
 from opsjobs.model.errors import NotFound, RemoteFailure, Unavailable
 from opsjobs.model.execution import CancelProof, ErrorCode, RunError, RunStatus
+from opsjobs.model.identity import Identity
 from opsjobs.model.units import format_duration
 from opsjobs.remote.disk import Disk, spell_path, transfer_error
 from opsjobs.remote.download import FindLimits, FoundFiles, find, read_pieces
@@ -111,8 +111,8 @@ class TransferOrder:
     timeout_seconds: float
     window_seconds: float
     """The machine may be unreachable for this long during the transfer."""
-    asked_by: tuple[str, IdentityKind] | None = None
-    """The requester, by name and kind, if a parameter names the file of an upload.
+    requested_by: Identity | None = None
+    """The requester, if a parameter names the file of an upload.
 
     None if the file was fixed at launch.
     """
@@ -194,10 +194,10 @@ class Transfer:
 
     async def _check_visible(self, stored: StoredFile) -> StoredFile:
         """Return the file if the requester may see it. Raises NotFound."""
-        asked_by = self._order.asked_by
-        if asked_by is None or asked_by == (stored.created_by, stored.created_by_kind):
+        requested_by = self._order.requested_by
+        if requested_by is None or requested_by == stored.created_by:
             return stored
-        if not await CurrentRights(self._tools.current_principal).sees_all_files(*asked_by):
+        if not await CurrentRights(self._tools.current_principal).sees_all_files(requested_by):
             raise NotFound.for_ref("file", self._order.action.source)
         return stored
 

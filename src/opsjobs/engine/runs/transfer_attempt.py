@@ -91,5 +91,5 @@ class TransferAttempt:
             gone_seconds=progress.age_seconds if progress is not None else 0.0,
             timeout_seconds=limits.command_seconds if timeout is None else timeout,
             window_seconds=limits.reattach_seconds,
-            asked_by=(spec.requested_by, spec.requested_by_kind) if named_by_parameter else None,
+            requested_by=spec.requested_by if named_by_parameter else None,
         )

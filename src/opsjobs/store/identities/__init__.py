@@ -10,13 +10,15 @@ from dataclasses import replace
 from psycopg.types.json import Jsonb
 
 from opsjobs.clock import Clock, SystemClock
-from opsjobs.model.access import Principal, PrincipalKind
+from opsjobs.model.access import Principal
 from opsjobs.model.grants import both, both_roles, grants_of, kept_of, principal_of, within
+from opsjobs.model.identity import Identity
 from opsjobs.store.identities.api_keys import ApiKeys
 from opsjobs.store.identities.cookie_sessions import CookieSessions
 from opsjobs.store.identities.oidc_logins import OidcLoginStore
 from opsjobs.store.identities.people import People
-from opsjobs.store.identities.services import ServiceIdentities, parted
+from opsjobs.store.identities.services import ServiceIdentities
+from opsjobs.store.identities.services import split_name
 from opsjobs.store.identities.sessions import Attempts, LockoutPolicy, LoginSessions
 from opsjobs.store.identities.users import Users
 from opsjobs.store.transaction import Connection, Database
@@ -30,7 +32,7 @@ _USER = "select name, grants from users where name = %s and disabled_at is null"
 
 
 class IdentityStore(ApiKeys):
-    """The API keys, and the others as `users`, `services`, `seen`.
+    """The API keys, and the others as `users`, `services`, `external_people`.
 
     Logins are `sessions` (of tokens), `cookies` (of browsers), `oidc_logins` (begun at the
     OpenID Connect provider) and `attempts`. `issuer`: that provider, if there is one. `people`:
@@ -66,24 +68,26 @@ class IdentityStore(ApiKeys):
         self.people = People(database, issuer=issuer, idle_seconds=idle_seconds)
         self.attempts = Attempts(database, lock_out or LockoutPolicy())
         self.services = ServiceIdentities(database, clock)
-        self.seen = Seen(database, external_kept_seconds)
+        self.external_people = ExternalPeople(database, external_kept_seconds)
 
-    async def standing(self, name: str, kind: PrincipalKind) -> Principal | None:
-        """Return the current rights of an identity, or None if they have ended.
+    async def current_principal(self, identity: Identity) -> Principal | None:
+        """Return an identity with its current rights, or None if they have ended.
 
         They have ended if it is deleted, disabled or expired, or if its last token is too old. A
         service that acts on behalf of an identity (`portal/user/ada`) has the rights that both
         have.
         """
-        match kind:
+        match identity.kind:
             case "api_key":
-                return await self.by_key_name(name)
+                return await self.by_key_name(identity.name)
             case "user":
-                return await self._load(_USER, name, kind, name)
+                return await self._user(identity.name)
             case "external":
-                return await self.seen.standing(name)
+                return await self.external_people.find(identity.name)
             case "service":
-                return await self._service(name)
+                return await self._service(identity.name)
+            case "system":
+                return None
 
     async def remember(self, connection: Connection | None, principal: Principal) -> None:
         """Store the rights of an external person that launches or becomes the owner of something.
@@ -92,16 +96,16 @@ class IdentityStore(ApiKeys):
         that does it; None to use a separate one. For all other identities this does nothing.
         """
         if principal.kind == "external":
-            await self.seen.remember(connection, principal)
+            await self.external_people.remember(connection, principal)
 
     async def _service(self, name: str) -> Principal | None:
-        service, kind, user = parted(name)
+        service, user = split_name(name)
         itself = await self._registered(service)
-        if itself is None or kind is None or user is None:
+        if itself is None or user is None:
             return itself
-        if kind not in ("user", "external"):
+        if user.kind not in ("user", "external"):
             return None
-        other = await self.standing(user, "user" if kind == "user" else "external")
+        other = await self.current_principal(user)
         if other is None:
             return None
         return replace(
@@ -125,14 +129,12 @@ class IdentityStore(ApiKeys):
         )
         if row["answers_to"] is None:
             return itself
-        maker = await self.standing(row["answers_to"], row["answers_to_kind"])
+        maker = await self.current_principal(Identity(row["answers_to_kind"], row["answers_to"]))
         return None if maker is None else within(itself, maker)
 
-    async def _load(
-        self, query: str, name: str, kind: PrincipalKind, person: str | None
-    ) -> Principal | None:
-        row = await self._database.fetch_one(query, [name])
-        return None if row is None else principal_of(row["name"], kind, row["grants"], person)
+    async def _user(self, name: str) -> Principal | None:
+        row = await self._database.fetch_one(_USER, [name])
+        return None if row is None else principal_of(row["name"], "user", row["grants"], name)
 
 
 _REMEMBER = """
@@ -153,12 +155,12 @@ issued_at = %(issued_at)s,
 where name = %(name)s and (issued_at is null or %(issued_at)s::float8 >= issued_at)
   returning name"""
 
-_STANDING = """
+_FIND_PERSON = """
 select name, roles, grants, person from external_people
 where name = %s and seen_at > (select opsjobs_now()) - make_interval(secs => %s)"""
 
 
-class Seen:
+class ExternalPeople:
     """The external people who launched or own something.
 
     `kept_seconds`: how long the rights of the last token are valid.
@@ -180,9 +182,9 @@ class Seen:
         """Update stored rights, if there are any, from a token that is not older."""
         await self._database.fetch(_REFRESH, _values(principal))
 
-    async def standing(self, name: str) -> Principal | None:
+    async def find(self, name: str) -> Principal | None:
         """Return the rights of the last token; None if it is too old, or nothing is stored."""
-        row = await self._database.fetch_one(_STANDING, [name, self._kept_seconds])
+        row = await self._database.fetch_one(_FIND_PERSON, [name, self._kept_seconds])
         if row is None:
             return None
         return Principal(

@@ -13,10 +13,11 @@ from psycopg import errors
 from psycopg.types.json import Jsonb
 
 from opsjobs.clock import Clock, SystemClock, uuid7
-from opsjobs.model.access import Principal, PrincipalKind, Role
+from opsjobs.model.access import Principal, Role
 from opsjobs.model.errors import Conflict, FieldError, Invalid, NotFound, Unavailable
 from opsjobs.model.execution import moment
 from opsjobs.model.grants import principal_of, within
+from opsjobs.model.identity import Identity
 from opsjobs.model.secret import digest
 from opsjobs.store import audit, idempotency
 from opsjobs.store.idempotency import Answer, IdempotentRequest
@@ -296,8 +297,8 @@ class ApiKeys(ABC):
         return None if row is None else await self._bounded(row)
 
     @abstractmethod
-    async def standing(self, name: str, kind: PrincipalKind) -> Principal | None:
-        """Return the current rights of an identity; None if they, and so its keys, have ended."""
+    async def current_principal(self, identity: Identity) -> Principal | None:
+        """Return an identity with its current rights; None if they have ended, as its keys then."""
 
     async def _bounded(self, row: Mapping[str, Any]) -> Principal | None:
         key = principal_of(row["name"], "api_key", _grants(row), row["person"])
@@ -308,7 +309,7 @@ class ApiKeys(ABC):
             )
         if row["answers_to"] is None:
             return key
-        maker = await self.standing(row["answers_to"], row["answers_to_kind"])
+        maker = await self.current_principal(Identity(row["answers_to_kind"], row["answers_to"]))
         return None if maker is None else within(key, maker)
 
     async def get_key(self, ref: str) -> ApiKey:

@@ -14,10 +14,11 @@ from typing import Any, Literal
 from uuid import UUID
 
 from opsjobs.clock import Clock, uuid7
-from opsjobs.model.access import Principal, PrincipalKind
+from opsjobs.model.access import Principal
 from opsjobs.model.errors import Forbidden, NotFound, Unauthorised
 from opsjobs.model.execution import moment
 from opsjobs.model.grants import principal_of
+from opsjobs.model.identity import Identity
 from opsjobs.model.secret import digest
 from opsjobs.store import audit
 from opsjobs.store.identities.session_owner import (
@@ -399,33 +400,37 @@ class CookieSessions:
             owner = await _owner(connection, "api_key", _KEY_BY_HASH, row["key_sha256"])
         return owner if owner and await self._key_principal(row["key_sha256"]) else None
 
-    async def list(self, name: str, kind: PrincipalKind) -> Sequence[LoginView]:
+    async def list(self, identity: Identity) -> Sequence[LoginView]:
         """Return the logins of an identity that have not ended, the last used one first."""
-        values = {"name": name, "kind": kind, "idle": self.idle_seconds}
+        values = self._values(identity)
         return [LoginView(**row) for row in await self._database.fetch(_LIST, values)]
 
-    async def end_login(self, id: UUID, name: str, kind: PrincipalKind) -> None:
+    async def end_login(self, id: UUID, identity: Identity) -> None:
         """End one login of an identity. Raises NotFound if it has ended or is another's."""
-        values = {"id": id, "name": name, "kind": kind, "idle": self.idle_seconds}
+        values = {"id": id, **self._values(identity)}
         async with self._database.transaction() as connection:
             row = await (await connection.execute(_END_LOGIN, values)).fetchone()
             if row is None:
                 raise NotFound.for_ref("session", id)
             await audit.record(
-                connection, "login.ended", kind, row["owner_id"], name, reason=f"session {id}"
-            )
+                connection, "login.ended", identity.kind, row["owner_id"], identity.name,
+                reason=f"session {id}",
+            )  # fmt: skip
 
-    async def end_others(self, kept: UUID | None, name: str, kind: PrincipalKind) -> int:
+    async def end_others(self, kept: UUID | None, identity: Identity) -> int:
         """End all logins of an identity but one; return how many."""
-        values = {"kept": kept, "name": name, "kind": kind, "idle": self.idle_seconds}
+        values = {"kept": kept, **self._values(identity)}
         async with self._database.transaction() as connection:
             rows = await (await connection.execute(_END_OTHERS, values)).fetchall()
             if rows:
                 await audit.record(
-                    connection, "login.ended", kind, rows[0]["owner_id"], name,
+                    connection, "login.ended", identity.kind, rows[0]["owner_id"], identity.name,
                     reason=f"{len(rows)} sessions",
                 )  # fmt: skip
         return len(rows)
+
+    def _values(self, identity: Identity) -> dict[str, object]:
+        return {"name": identity.name, "kind": identity.kind, "idle": self.idle_seconds}
 
     async def has_users(self) -> bool:
         """Return True if there is a user who can log in with a password."""

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from psycopg.types.json import Jsonb
 
 from opsjobs.clock import Clock, uuid7
 from opsjobs.model.access import Principal
 from opsjobs.model.execution import moment
+from opsjobs.model.identity import Identity, IdentityKind
 from opsjobs.store import audit, idempotency
 from opsjobs.store.idempotency import Answer, IdempotentRequest
 from opsjobs.store.paging import ListColumn, Listing, Page, PageRequest
@@ -231,11 +232,11 @@ def on_behalf(service: str, kind: Literal["user", "external"], user: str) -> str
     return f"{service}/{kind}/{user}"
 
 
-def parted(name: str) -> tuple[str, str | None, str | None]:
-    """Split a name into service, and kind and name of the other identity (None without one)."""
+def split_name(name: str) -> tuple[str, Identity | None]:
+    """Split a name into the service, and the identity that it acts for (None without one)."""
     service, _, rest = name.partition("/")
     kind, _, user = rest.partition("/")
-    return (service, kind, user) if rest else (service, None, None)
+    return service, Identity(cast(IdentityKind, kind), user) if rest else None
 
 
 def _maker(by: Principal | None) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from opsjobs.model.approval import (
 from opsjobs.model.errors import Conflict, NotFound, Refusal, Unavailable
 from opsjobs.model.events import EventType
 from opsjobs.model.execution import ErrorCode, RunStatus
+from opsjobs.model.identity import Identity
 from opsjobs.store import audit
 from opsjobs.store.ledger.admission import LOCK
 from opsjobs.store.ledger.admit import for_each, wake_answered
@@ -45,7 +46,7 @@ from opsjobs.store.transaction import Connection, Database
 PENDING_READ_MAX = 200
 """The number of pending approvals within reach that are judged for one principal at once."""
 
-RequesterLookup = Callable[[str, str], Awaitable[Requester | None]]
+RequesterLookup = Callable[[Identity], Awaitable[Requester | None]]
 """Return the person behind a requester that was not stored, given its name and kind."""
 
 
@@ -225,17 +226,17 @@ class _Requesters:
 
     def __init__(self, find: RequesterLookup) -> None:
         self._find = find
-        self._found: dict[tuple[str, str], Requester | Unavailable | None] = {}
+        self._found: dict[Identity, Requester | Unavailable | None] = {}
 
     async def find(self, stands: Mapping[str, Any]) -> Requester | None:
         """Return the person behind the requester of an execution. Raises Unavailable."""
-        key = (stands["requested_by"], stands["requested_by_kind"])
-        if key not in self._found:
+        identity = Identity(stands["requested_by_kind"], stands["requested_by"])
+        if identity not in self._found:
             try:
-                self._found[key] = await self._find(*key)
+                self._found[identity] = await self._find(identity)
             except Unavailable as failed:
-                self._found[key] = failed
-        found = self._found[key]
+                self._found[identity] = failed
+        found = self._found[identity]
         if isinstance(found, Unavailable):
             raise found
         return found

@@ -14,9 +14,9 @@ import psycopg
 from psycopg import errors
 from psycopg.rows import DictRow
 
-from opsjobs.model.access import IdentityKind
 from opsjobs.model.errors import Gone, Unavailable
 from opsjobs.model.execution import CancelProof, ErrorCode, RunError, RunStatus
+from opsjobs.model.identity import Identity, IdentityKind
 from opsjobs.model.program import SpoolIdentity
 from opsjobs.model.target_fingerprint import NO_PINS, Pins
 from opsjobs.store.ledger.admission import LOCK
@@ -24,6 +24,8 @@ from opsjobs.store.ledger.admit import admit_after
 from opsjobs.store.ledger.flush import AWAITS_BYTES_MAX, DIRECT
 from opsjobs.store.statements import load_statement
 from opsjobs.store.transaction import Database
+
+_NOBODY = Identity("api_key", "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +80,7 @@ class Spec:
     number: int | None = None
     job_id: int | None = None
     job_name: str = "ad-hoc"
-    requested_by: str = ""
-    requested_by_kind: IdentityKind = "api_key"
+    requested_by: Identity = _NOBODY
     pins: Pins = NO_PINS
     """The fingerprints of its targets at its launch."""
     tags: Sequence[str] = ()
@@ -344,8 +345,16 @@ async def load_specs(database: Database, execution_ids: Sequence[int]) -> dict[i
     return {row["execution_id"]: _spec(**row) for row in rows}
 
 
-def _spec(*, target_versions: bytes | None, target_pins: bytes | None, **row: Any) -> Spec:
-    return Spec(**row, pins=Pins(target_versions, target_pins))
+def _spec(
+    *,
+    requested_by: str,
+    requested_by_kind: IdentityKind,
+    target_versions: bytes | None,
+    target_pins: bytes | None,
+    **row: Any,
+) -> Spec:
+    identity = Identity(requested_by_kind, requested_by)
+    return Spec(**row, requested_by=identity, pins=Pins(target_versions, target_pins))
 
 
 async def load_progress(database: Database, run_ids: Sequence[int]) -> dict[int, list[Progress]]:

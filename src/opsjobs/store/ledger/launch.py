@@ -12,11 +12,12 @@ from uuid import UUID, uuid5
 
 from psycopg.types.json import Jsonb
 
-from opsjobs.model.access import IdentityKind, Requester
+from opsjobs.model.access import Requester
 from opsjobs.model.access_bounds import in_common, redact_waiting
 from opsjobs.model.action_base import CHECK_KEY
 from opsjobs.model.errors import Conflict, NotFound, Refusal
 from opsjobs.model.execution import Execution, ExecutionStatus, TriggeredBy
+from opsjobs.model.identity import Identity
 from opsjobs.model.policy import Strategy
 from opsjobs.model.safety_verdict import SafetyJudgement
 from opsjobs.model.target import Target
@@ -55,8 +56,7 @@ class NewExecution:
     """Limits the whole execution; None: no limit."""
     targets: Sequence[Target]
     triggered_by: TriggeredBy
-    requested_by: str
-    requested_by_kind: IdentityKind
+    requested_by: Identity
     reason: str | None = None
     parent: int | None = None
     """The execution that it retries, or whose action launched it."""
@@ -80,7 +80,7 @@ class NewExecution:
     override: str | None = None
     """The reason why the safety check and approvals are overridden."""
     requester: Requester | None = None
-    """The identity of `requested_by` and `requested_by_kind`, with the person behind it."""
+    """The identity of `requested_by`, with the person behind it."""
     pins: Pins = NO_PINS
     """The fingerprints of its targets, which are checked when its runs start."""
     traceparent: str | None = None
@@ -306,7 +306,6 @@ def _launched(
         parent=new.parent,
         waves={"open": 1, "total": waves} if waves > 1 else None,
         waiting_on=waiting_on,
-        requested_by_kind=new.requested_by_kind,
         labels=new.labels,
         judgement=new.judgement.data() if new.judgement is not None else None,
     )
@@ -375,10 +374,10 @@ def _spec_row(new: NewExecution) -> dict[str, Any]:
         "parameters": Jsonb(dict(new.parameters)),
         "policy": Jsonb(new.policy),
         "triggered_by": new.triggered_by.value,
-        "requested_by": new.requested_by,
+        "requested_by": new.requested_by.name,
         "reason": new.reason,
         "parent": new.parent,
-        "requested_by_kind": new.requested_by_kind,
+        "requested_by_kind": new.requested_by.kind,
         "labels": Jsonb(new.labels),
         "requester": Jsonb(new.requester.data()) if new.requester is not None else None,
         "judgement": Jsonb(new.judgement.data()) if new.judgement is not None else None,

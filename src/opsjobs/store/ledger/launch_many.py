@@ -150,9 +150,9 @@ def _spec_rows(executions: Sequence[NewExecution], ids: Sequence[int]) -> dict[s
         "parameters": [Jsonb(dict(new.parameters)) for new in executions],
         "policies": [Jsonb(new.policy) for new in executions],
         "triggers": [new.triggered_by.value for new in executions],
-        "requesters": [new.requested_by for new in executions],
+        "requesters": [new.requested_by.name for new in executions],
         "reasons": [new.reason for new in executions],
-        "kinds": [new.requested_by_kind for new in executions],
+        "kinds": [new.requested_by.kind for new in executions],
         "labels": [Jsonb(new.labels) for new in executions],
         "people": [
             Jsonb(new.requester.data()) if new.requester is not None else None for new in executions

@@ -12,8 +12,8 @@ from uuid import UUID
 
 from psycopg.rows import DictRow
 
-from opsjobs.model.access import PrincipalKind
 from opsjobs.model.execution import moment
+from opsjobs.model.identity import Identity
 from opsjobs.model.schedule.description import words_of
 from opsjobs.model.schedule.draft import ScheduleDraft
 from opsjobs.model.schedule.timetable import Timetable, timetable
@@ -39,9 +39,8 @@ class StoredSchedule:
     timetable: Timetable
     shown: Callable[[], Mapping[str, Any]] = field(compare=False)
     """Returns its body and its description."""
-    owner: str
-    """The identity in whose name it is launched, with `owner_kind`."""
-    owner_kind: PrincipalKind
+    owner: Identity
+    """The identity in whose name it is launched."""
     enabled: bool
     paused_reason: str | None
     next_due_at: datetime | None
@@ -68,8 +67,8 @@ class StoredSchedule:
             **self.shown(),
             "enabled": self.enabled,
             "paused_reason": self.paused_reason,
-            "owner": self.owner,
-            "owner_kind": self.owner_kind,
+            "owner": self.owner.name,
+            "owner_kind": self.owner.kind,
             "next_due_at": moment(self.next_due_at),
             "next_fire_at": moment(self.next_fire_at),
             "firings": self.firings,
@@ -131,8 +130,7 @@ class CompiledSchedules:
             definition=read.draft,
             timetable=read.table,
             shown=read.render,
-            owner=row["owner"],
-            owner_kind=row["owner_kind"],
+            owner=Identity(row["owner_kind"], row["owner"]),
             enabled=row["enabled"],
             paused_reason=row["paused_reason"],
             next_due_at=row["next_due_at"],

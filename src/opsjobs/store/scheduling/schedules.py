@@ -11,9 +11,10 @@ from psycopg.rows import DictRow
 from psycopg.types.json import Jsonb
 
 from opsjobs.clock import Clock, SystemClock, uuid7
-from opsjobs.model.access import IdentityKind, Reach
+from opsjobs.model.access import Reach
 from opsjobs.model.errors import Conflict, FieldError, Invalid, NotFound, Precondition
 from opsjobs.model.events import EventType
+from opsjobs.model.identity import Identity
 from opsjobs.model.schedule.draft import ScheduleDraft, refuse_past
 from opsjobs.model.schedule.timetable import Timetable, timetable
 from opsjobs.model.time_zones import tzdata_version
@@ -167,10 +168,8 @@ class Schedules:
         self,
         job: str,
         draft: ScheduleDraft,
-        owner: str,
+        owner: Identity,
         idem: IdempotentRequest | None = None,
-        *,
-        owner_kind: IdentityKind,
     ) -> StoredSchedule | Answer:
         """Store a schedule of the job at version 1, launched in the name of its owner.
 
@@ -180,7 +179,7 @@ class Schedules:
         """
 
         async def write(connection: Connection) -> StoredSchedule:
-            return await self._insert(connection, job, draft, (owner, owner_kind))
+            return await self._insert(connection, job, draft, owner)
 
         def answer(stored: StoredSchedule) -> Answer:
             return Answer(201, f"/schedules/{stored.id}", stored.data())
@@ -222,10 +221,9 @@ class Schedules:
         self,
         ref: str | int,
         draft: ScheduleDraft,
-        by: str,
+        by: Identity,
         if_match: Collection[int] | None,
         *,
-        by_kind: IdentityKind = "api_key",
         basis: datetime | None = None,
     ) -> StoredSchedule:
         """Store the next version, owned by its author; nothing if it is identical.
@@ -240,7 +238,7 @@ class Schedules:
             check_basis("schedule", ref, old.updated_at, basis)
             if old.definition == draft and old.enabled == draft.enabled:
                 return old
-            return await self._replace(connection, old, draft, (by, by_kind))
+            return await self._replace(connection, old, draft, by)
 
         return await self._run(write)
 
@@ -251,12 +249,10 @@ class Schedules:
         """
         return await self._switch(ref, enabled=False, reason=reason)
 
-    async def resume(
-        self, ref: str | int, *, owner: tuple[str, IdentityKind] | None = None
-    ) -> StoredSchedule:
+    async def resume(self, ref: str | int, *, owner: Identity | None = None) -> StoredSchedule:
         """Resume a schedule: its firings are launched again. Raises NotFound.
 
-        Skipped firings are not caught up. `owner`: name and kind of its new owner, if the old one
+        Skipped firings are not caught up. `owner`: its new owner, if the old one
         does not exist any more.
         """
         return await self._switch(ref, enabled=True, reason=None, owner=owner)
@@ -275,7 +271,7 @@ class Schedules:
             await connection.execute(_DELETE, [old.id])
             data = {**old.data(), "next_due_at": None, "next_fire_at": None, "deleted_by": by}
             await append_event(connection, EventType.SCHEDULE_DELETED, old.uuid, data, shard=old.id)
-            before = _audited(old.definition, old.owner)
+            before = _audited(old.definition, old.owner.name)
             await audit.record(
                 connection, "schedule.deleted", "schedule", old.id, old.name, before=before
             )
@@ -307,7 +303,7 @@ class Schedules:
         connection: Connection,
         job: str,
         draft: ScheduleDraft,
-        owner: tuple[str, IdentityKind],
+        owner: Identity,
     ) -> StoredSchedule:
         named = Reference.require("job", job)
         found = await (await connection.execute(_JOB, [named.id, named.uuid])).fetchone()
@@ -315,7 +311,7 @@ class Schedules:
             raise NotFound.for_ref("job", job)
         if self._most_per_owner and await _count_owned(connection, owner) >= self._most_per_owner:
             detail = (
-                f"{owner[0]} owns {self._most_per_owner} schedules, which is the limit "
+                f"{owner.name} owns {self._most_per_owner} schedules, which is the limit "
                 "(OPSJOBS_SCHEDULES_PER_CALLER). Delete some, or have the limit raised."
             )
             raise Conflict("too_many_schedules", detail)
@@ -350,7 +346,7 @@ class Schedules:
         connection: Connection,
         old: StoredSchedule,
         draft: ScheduleDraft,
-        by: tuple[str, IdentityKind],
+        by: Identity,
     ) -> StoredSchedule:
         await check_calendars_exist(connection, draft.calendars)
         now = await _now(connection)
@@ -364,7 +360,7 @@ class Schedules:
                 _REPLACE,
                 {"id": old.id, "author": _author(by), **_owned(by), **_row(draft), **ahead},
             )
-        changes = audit.changes(_audited(old.definition, old.owner), _audited(draft, by[0]))
+        changes = audit.changes(_audited(old.definition, old.owner.name), _audited(draft, by.name))
         await audit.record(
             connection, "schedule.updated", "schedule", old.id, draft.name, **changes
         )
@@ -376,14 +372,12 @@ class Schedules:
         *,
         enabled: bool,
         reason: str | None,
-        owner: tuple[str, IdentityKind] | None = None,
+        owner: Identity | None = None,
     ) -> StoredSchedule:
         async def write(connection: Connection) -> StoredSchedule:
             old = await self._locked(connection, ref, None)
-            if (old.enabled, old.paused_reason) == (enabled, reason) and owner in (
-                None,
-                (old.owner, old.owner_kind),
-            ):
+            unchanged = (old.enabled, old.paused_reason) == (enabled, reason)
+            if unchanged and owner in (None, old.owner):
                 return old
             await connection.execute(
                 _SWITCH, {"id": old.id, "enabled": enabled, "reason": reason, **_owned(owner)}
@@ -479,12 +473,12 @@ async def _now(connection: Connection) -> datetime:
     return now
 
 
-async def _count_owned(connection: Connection, owner: tuple[str, IdentityKind]) -> int:
+async def _count_owned(connection: Connection, owner: Identity) -> int:
     query = (
         "select count(*) as n from job_schedules where owner = %s and owner_kind = %s "
         "and deleted_at is null"
     )
-    row = await (await connection.execute(query, owner)).fetchone()
+    row = await (await connection.execute(query, [owner.name, owner.kind])).fetchone()
     return 0 if row is None else int(row["n"])
 
 
@@ -499,17 +493,18 @@ async def _with_free_name(
     return draft.model_copy(update={"name": name})
 
 
-def _author(owner: tuple[str, IdentityKind]) -> Jsonb:
+def _author(owner: Identity) -> Jsonb:
     """Return the author, with the person behind it.
 
     Outside of a request, it is the owner's name and kind.
     """
-    return audit.written_by() or Jsonb({"name": owner[0], "kind": owner[1]})
+    return audit.written_by() or Jsonb({"name": owner.name, "kind": owner.kind})
 
 
-def _owned(owner: tuple[str, IdentityKind] | None) -> dict[str, str | None]:
-    name, kind = owner or (None, None)
-    return {"owner": name, "owner_kind": kind}
+def _owned(owner: Identity | None) -> dict[str, str | None]:
+    if owner is None:
+        return {"owner": None, "owner_kind": None}
+    return {"owner": owner.name, "owner_kind": owner.kind}
 
 
 def _audited(draft: ScheduleDraft, owner: str) -> dict[str, Any]:
