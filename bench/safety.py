@@ -29,7 +29,7 @@ from tests.safety.corpus import corpus
 
 from opsjobs.model.safety_verdict import SafetyVerdict, worst
 from opsjobs.safety import Context
-from opsjobs.safety.judging import judge
+from opsjobs.safety.check import check_text
 from opsjobs.safety.rulebook import rulebook
 
 SCRIPT_BYTES = 4 << 10
@@ -85,7 +85,7 @@ def measured(
     """p50, p99 and the worst of judging, and how many times the time of parsing that is."""
     texts = [script(language, size, seed, folder) for seed in range(rounds)]
     parsing = sum(milliseconds(lambda text=text: parse(text)) for text in texts)
-    taken = sorted(milliseconds(lambda text=text: judge(language, text)) for text in texts)
+    taken = sorted(milliseconds(lambda text=text: check_text(language, text)) for text in texts)
     return (
         taken[len(taken) // 2],
         taken[int(len(taken) * 0.99) - 1],
@@ -135,7 +135,7 @@ def rates() -> int:
                 path,
                 [
                     f
-                    for f in judge("sh", text, context=Context(become=True))
+                    for f in check_text("sh", text, context=Context(become=True))
                     if f.severity.rank >= ASKS
                 ],
             )
@@ -152,7 +152,7 @@ def rates() -> int:
     missed = [
         text
         for _, interpreter, text in corpus("dangerous")
-        if worst(f.severity for f in judge(interpreter, text)).rank < ASKS
+        if worst(f.severity for f in check_text(interpreter, text)).rank < ASKS
     ]
     share = stopped / max(count, 1)
     print(f"all: {stopped} of {count} stopped ({share:.1%}), {STOPPED_MAX:.0%} are allowed")

@@ -97,9 +97,9 @@ class Bus:
         answers: list[Any] = []
         if not await self._execute([("INFO", "server")], answers):
             return None
-        told = answers[0]
+        info = answers[0]
         # The client parses INFO unless the command is sent as it is.
-        text = told.decode() if isinstance(told, bytes) else str(told)
+        text = info.decode() if isinstance(info, bytes) else str(info)
         found = re.search(r"(?:redis|valkey)_version['\": ]+([0-9.]+)", text)
         return found[1] if found is not None else None
 

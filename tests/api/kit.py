@@ -43,7 +43,7 @@ from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import ErrorCode
 from opsjobs.model.target import Endpoint
 from opsjobs.remote.session import HostKey, SessionStep
-from opsjobs.sandbox.pool import JudgePool
+from opsjobs.sandbox.pool import SafetyCheckPool
 from opsjobs.settings import (
     ApiSettings,
     IdentitySettings,
@@ -87,7 +87,7 @@ from opsjobs.store.vault.keys import KeyRotation
 from opsjobs.telemetry.metrics import Metrics
 
 PUBLIC_URL = "http://opsjobs"
-JUDGES = JudgePool()
+SAFETY_POOL = SafetyCheckPool()
 """One for all tests of a process: it starts its first process when a text is judged."""
 
 
@@ -232,7 +232,7 @@ def services_on(
         job_triggers=job_triggers,
         sessions=Machines(),
         safety_service=None,
-        judges=JUDGES,
+        safety_pool=SAFETY_POOL,
         limits=Limits(max_actions=100, body_bytes=1 << 20, docs=True, unauthenticated_a_second=0),
     )
     services.trigger_calls = TriggerCalls(

@@ -21,7 +21,7 @@ ASK = {"type": "command", "command": "umount -a"}
 
 def real(services: Any) -> SafetyService:
     """The one that comes with opsjobs."""
-    return SafetyService(services.judges.judge, services.inventory, services.clock)
+    return SafetyService(services.safety_pool.check, services.inventory, services.clock)
 
 
 def scripted(services: Any) -> SafetyService:
@@ -264,7 +264,7 @@ async def test_tags_do_not_lower_severity_and_code_loading_variables_need_approv
     async with stage(
         database,
         lambda services: SafetyService(
-            services.judges.judge, services.inventory, services.clock, lab
+            services.safety_pool.check, services.inventory, services.clock, lab
         ),
     ) as at:
         await at.machine("lab-1", host="10.0.0.2", labels={"env": "lab"})

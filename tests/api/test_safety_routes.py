@@ -74,12 +74,12 @@ async def test_safety_check_off_is_409_and_starts_no_process(
     }
     for wanted in ("on", "off"):
         services = build(load({**urls, "ENABLE_SAFETY_CHECKS": wanted}))
-        assert (services.judges is None, services.safety_service is None) == (
+        assert (services.safety_pool is None, services.safety_service is None) == (
             wanted == "off",
             wanted == "off",
         )
     async with desk(database) as ada:
-        ada.services.judges = None
+        ada.services.safety_pool = None
         problem(await ada.http.post("/safety/check", json={"text": "ls"}), 409, "safety_off")
 
 
@@ -87,12 +87,12 @@ async def test_a_slow_safety_check_does_not_block_other_requests(database: Datab
     async with desk(database) as ada:
         viewer = await ada.token_of("viewer")
         await ada.http.post("/safety/check", json={"text": "ls"}, headers=viewer)
-        pids = ada.services.judges.pids()
+        pids = ada.services.safety_pool.pids()
         for pid in pids:
             os.kill(pid, signal.SIGSTOP)
         text = {"text": "rm " + "*" * 400}
         slow = asyncio.create_task(ada.http.post("/safety/check", json=text, headers=viewer))
-        while not ada.services.judges.is_busy:
+        while not ada.services.safety_pool.is_busy:
             await asyncio.sleep(0)
         assert (await ada.http.get("/livez")).status_code == 200
         assert (await ada.http.get("/jobs")).status_code == 200

@@ -229,14 +229,14 @@ async def test_a_login_and_a_token_of_one_person_are_one_person(database: Databa
             "opsjobs_grants": scoped,
         }
         await ada.log_in("ada")
-        judge = on.ada.services.authentication.authenticator
-        by_login = (await judge.session(ada.http.cookies["opsjobs"])).principal
+        authenticator = on.ada.services.authentication.authenticator
+        by_login = (await authenticator.session(ada.http.cookies["opsjobs"])).principal
         now = int(time.time())
         claims = {"iss": on.provider.url, "aud": "opsjobs", "iat": now, "exp": now + 60}
         token = signed(
             {**on.provider.people["ada"], **claims}, private("rsa"), "RS256", kid="key-1"
         )
-        by_token = await judge.principal(token)
+        by_token = await authenticator.principal(token)
         assert (by_login.identity, by_login.person) == (by_token.identity, by_token.person)
         assert by_login.grants == by_token.grants
         assert [one.roles for one in by_login.grants] == [one.roles for one in by_token.grants]
@@ -246,7 +246,7 @@ async def test_a_login_and_a_token_of_one_person_are_one_person(database: Databa
         user = Principal.of_role("ada.l", "admin", "user", person="ada.l")
         assert by_login.is_same_person(user)
         await ada.log_in("ben")
-        other = (await judge.session(ada.http.cookies["opsjobs"])).principal
+        other = (await authenticator.session(ada.http.cookies["opsjobs"])).principal
         assert not other.is_same_person(by_token)
 
 

@@ -11,7 +11,7 @@ from cli.fake_api import ApiRequest, ApiResponse, serve_api
 from opsjobs.cli.app import run
 from opsjobs.model.safety_verdict import SafetyJudgement
 from opsjobs.safety import Context
-from opsjobs.safety.judging import judge
+from opsjobs.safety.check import check_text
 from opsjobs.safety.rulebook import rulebook
 
 
@@ -22,7 +22,7 @@ def service(asked: ApiRequest) -> ApiResponse:
     return ApiResponse(
         200,
         SafetyJudgement(
-            judge(asked.body["interpreter"], asked.body["text"], context=context)
+            check_text(asked.body["interpreter"], asked.body["text"], context=context)
         ).data(),
     )
 

@@ -21,7 +21,7 @@ from opsjobs.model.job import JobDraft
 from opsjobs.model.notification import NotificationDefaultDraft
 from opsjobs.model.safety_verdict import worst
 from opsjobs.safety import Context, policy
-from opsjobs.safety.judging import judge
+from opsjobs.safety.check import check_text
 from opsjobs.settings import names
 from opsjobs.store.transaction import Database
 
@@ -87,7 +87,9 @@ def test_the_policy_for_patching_in_waves_lets_the_example_restart_most_of_the_l
 
     def verdict(text: str, share: float, targets: Sequence[frozenset[str]]) -> str:
         context = Context(frozenset().union(*targets), share, 46)
-        found = policy.read(text).apply(judge("bash", restart, context=context), context, targets)
+        found = policy.read(text).apply(
+            check_text("bash", restart, context=context), context, targets
+        )
         return worst(finding.severity for finding in found).value
 
     assert verdict("policies: []", 0.54, [labelled] * 46) == "block"

@@ -20,7 +20,7 @@ from opsjobs.model.execution import ExecutionStatus
 from opsjobs.model.job import JobDraft
 from opsjobs.model.safety_verdict import Finding, SafetyVerdict
 from opsjobs.safety import SafetyQuestion
-from opsjobs.sandbox.pool import JudgePool
+from opsjobs.sandbox.pool import SafetyCheckPool
 from opsjobs.store.executions import Executions
 from opsjobs.store.ledger.approvals import Ruling
 from opsjobs.store.transaction import Database
@@ -118,7 +118,7 @@ async def test_a_firing_with_an_unjudged_text_fails_and_is_not_retried(
             Finding(
                 "unjudged",
                 SafetyVerdict.NEEDS_APPROVAL,
-                "Judging it takes more time than a text may take.",
+                "Checking it takes more time than one text may take.",
                 asked.text,
             ),
         )
@@ -133,7 +133,7 @@ async def test_a_firing_with_an_unjudged_text_fails_and_is_not_retried(
     assert (row["status"], row["rule"], row["execution_id"]) == ("failed", "refused", None)
     assert (
         row["reason"]
-        == "the safety check cannot judge it: unjudged: Judging it takes more time than a text may take (echo x)"
+        == "the safety check has no result for it: unjudged: Checking it takes more time than one text may take (echo x)"
     )
     assert await office.scheduler().run_once() == {}
     assert judged == ["echo x"]
@@ -143,9 +143,9 @@ async def test_a_firing_with_a_hostile_parameter_fails_alone(
     database: Database,
 ) -> None:
     office = Office(database)
-    judges = JudgePool()
+    pool = SafetyCheckPool()
     try:
-        office.launcher.safety = SafetyService(judges.judge, office.inventory, office.clock)
+        office.launcher.safety = SafetyService(pool.check, office.inventory, office.clock)
         wipe = await office.job(
             "wipe",
             actions=[{"type": "command", "command": "rm -f $OPSJOBS_PARAM_P"}],
@@ -169,7 +169,7 @@ async def test_a_firing_with_a_hostile_parameter_fails_alone(
                 await Executions(database).get(row["execution_id"])
             ).status is ExecutionStatus.PENDING_APPROVAL
     finally:
-        await asyncio.to_thread(judges.close)
+        await asyncio.to_thread(pool.close)
 
 
 async def test_firings_prepared_before_a_slow_one_are_launched(

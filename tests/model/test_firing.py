@@ -21,9 +21,9 @@ from opsjobs.model.firing import (
     FiringStatus,
     FiringVerdict,
     Round,
-    ScheduleStanding,
+    ScheduleState,
+    decide_due,
     execution_uuid,
-    judge,
 )
 
 FIRST = datetime(2026, 1, 1, tzinfo=UTC)
@@ -59,10 +59,10 @@ class Every:
         return due + timedelta(seconds=self.jitter[self.number(due) % len(self.jitter)])
 
 
-def judged(table: Every, late: float, **standing: object) -> Round:
+def decided(table: Every, late: float, **fields: object) -> Round:
     """Of a schedule whose first unfired moment was so many seconds ago."""
-    stands = replace(ScheduleStanding(FIRST, table.fire_at(FIRST)), **standing)  # type: ignore[arg-type]
-    return judge(table, stands, FIRST + timedelta(seconds=late))
+    state = replace(ScheduleState(FIRST, table.fire_at(FIRST)), **fields)  # type: ignore[arg-type]
+    return decide_due(table, state, FIRST + timedelta(seconds=late))
 
 
 def counted(found: Round) -> Counter[str]:
@@ -80,15 +80,15 @@ def at(nth: int, seconds: int = 60) -> datetime:
 @pytest.mark.parametrize("misfire", ["skip", "run_once", "run_all"])
 def test_a_moment_is_on_time_up_to_a_minute_whatever_the_policy(misfire: str) -> None:
     table = Every(3600)
-    found = judged(table, LATE_SECONDS - 0.001, misfire=misfire)
+    found = decided(table, LATE_SECONDS - 0.001, misfire=misfire)
     assert found == Round([FiringVerdict(FIRST, FIRST, PENDING)], at(1, 3600), at(1, 3600))
-    late = judged(table, LATE_SECONDS, misfire=misfire).verdicts[0]
+    late = decided(table, LATE_SECONDS, misfire=misfire).verdicts[0]
     assert late.status is (MISSED if misfire == "skip" else PENDING)
     assert late.catch_up is (misfire != "skip")
 
 
 def test_what_was_missed_is_left_alone_by_skip() -> None:
-    found = judged(Every(), 3 * 3600 + 5, misfire="skip")
+    found = decided(Every(), 3 * 3600 + 5, misfire="skip")
     assert counted(found) == {"missed": 180, "pending": 1}
     assert found.verdicts[-1] == FiringVerdict(at(180), at(180), PENDING)
     assert (found.verdicts[0].due_at, found.verdicts[0].until_at, found.verdicts[0].moments) == (
@@ -101,7 +101,7 @@ def test_what_was_missed_is_left_alone_by_skip() -> None:
 
 
 def test_run_once_runs_the_latest_missed_moment_under_its_own_name() -> None:
-    found = judged(Every(600), 3 * 3600 + 65, misfire="run_once")
+    found = decided(Every(600), 3 * 3600 + 65, misfire="run_once")
     (run,) = [v for v in found.verdicts if v.status is PENDING]
     assert (run.due_at, run.catch_up) == (at(18, 600), True)
     assert counted(found) == {"missed": 18, "pending": 1}
@@ -109,7 +109,7 @@ def test_run_once_runs_the_latest_missed_moment_under_its_own_name() -> None:
 
 
 def test_run_once_runs_nothing_that_is_older_than_the_window() -> None:
-    found = judged(Every(86_400), 2 * 3600, misfire="run_once", misfire_window=3600.0)
+    found = decided(Every(86_400), 2 * 3600, misfire="run_once", misfire_window=3600.0)
     assert [(v.status, v.rule) for v in found.verdicts] == [(MISSED, FiringRule.MISFIRE)]
     assert (
         found.verdicts[0].reason
@@ -118,7 +118,7 @@ def test_run_once_runs_nothing_that_is_older_than_the_window() -> None:
 
 
 def test_run_all_runs_what_is_inside_the_window_in_order() -> None:
-    found = judged(Every(600), 3 * 3600 + 65, misfire="run_all", misfire_window=3600.0)
+    found = decided(Every(600), 3 * 3600 + 65, misfire="run_all", misfire_window=3600.0)
     run = [v for v in found.verdicts if v.status is PENDING]
     assert [v.due_at for v in run] == [at(n, 600) for n in range(13, 19)]
     assert all(v.catch_up for v in run)
@@ -126,7 +126,7 @@ def test_run_all_runs_what_is_inside_the_window_in_order() -> None:
 
 
 def test_run_all_runs_a_hundred_at_most_and_of_the_rest_a_hundred_are_told_one_by_one() -> None:
-    found = judged(Every(), 3 * 86_400 + 65, misfire="run_all", misfire_window=86_400.0 * 7)
+    found = decided(Every(), 3 * 86_400 + 65, misfire="run_all", misfire_window=86_400.0 * 7)
     run = [v for v in found.verdicts if v.status is PENDING and v.catch_up]
     assert len(run) == CATCH_UPS_MAX
     told = [v for v in found.verdicts if v.status is not PENDING]
@@ -138,7 +138,7 @@ def test_run_all_runs_a_hundred_at_most_and_of_the_rest_a_hundred_are_told_one_b
 def test_a_downtime_of_three_days_costs_no_more_than_that_many_moments_are_counted() -> None:
     for seconds in (60, 1):
         table = Every(seconds)
-        found = judged(table, 3 * 86_400.0, misfire="skip")
+        found = decided(table, 3 * 86_400.0, misfire="skip")
         assert table.asked < 4_000
         first, *others = found.verdicts
         assert first.moments >= COUNTED_MAX
@@ -151,18 +151,18 @@ def test_a_downtime_of_three_days_costs_no_more_than_that_many_moments_are_count
 
 
 def test_moments_of_a_paused_schedule_are_skipped_late_or_not() -> None:
-    found = judged(Every(), 300, enabled=False, paused_reason="the audit")
+    found = decided(Every(), 300, enabled=False, paused_reason="the audit")
     assert {(v.status, v.rule, v.reason) for v in found.verdicts} == {
         (SKIPPED, FiringRule.PAUSED, "the schedule is paused: the audit")
     }
     assert counted(found) == {"skipped": 6}
-    long = judged(Every(), 3 * 86_400, enabled=False)
+    long = decided(Every(), 3 * 86_400, enabled=False)
     assert {v.status for v in long.verdicts} == {SKIPPED}
 
 
 def test_what_a_calendar_closes_is_skipped_and_not_caught_up_with() -> None:
     closed = {at(3): "closed by the calendar holidays", at(5): "closed by the calendar nights"}
-    found = judged(Every(), 301, misfire="run_once", closed=closed.get)
+    found = decided(Every(), 301, misfire="run_once", closed=closed.get)
     assert [(v.status, v.rule) for v in found.verdicts[3:]] == [
         (SKIPPED, FiringRule.CALENDAR),
         (PENDING, None),
@@ -174,29 +174,29 @@ def test_what_a_calendar_closes_is_skipped_and_not_caught_up_with() -> None:
 
 def test_a_calendar_is_asked_about_the_moment_with_its_jitter_too() -> None:
     table = Every(3600, jitter=(30,))
-    found = judged(table, 31, closed={FIRST + timedelta(seconds=30): "closed"}.get)
+    found = decided(table, 31, closed={FIRST + timedelta(seconds=30): "closed"}.get)
     assert found.verdicts[0].rule is FiringRule.CALENDAR
 
 
 def test_with_jitter_a_moment_comes_when_its_jitter_is_over_and_is_late_from_then_on() -> None:
     table = Every(3600, jitter=(50,))
-    assert judged(table, 50).verdicts == [
+    assert decided(table, 50).verdicts == [
         FiringVerdict(FIRST, at(0) + timedelta(seconds=50), PENDING)
     ]
-    assert judged(table, 50 + LATE_SECONDS - 1).verdicts[0].catch_up is False
-    assert judged(table, 50).next_fire_at == at(1, 3600) + timedelta(seconds=50)
+    assert decided(table, 50 + LATE_SECONDS - 1).verdicts[0].catch_up is False
+    assert decided(table, 50).next_fire_at == at(1, 3600) + timedelta(seconds=50)
 
 
 def test_no_moment_is_fired_before_an_earlier_one() -> None:
     table = Every(60, jitter=(100, 0))
-    found = judged(table, 100)
+    found = decided(table, 100)
     assert [v.due_at for v in found.verdicts] == [at(0), at(1)]
     assert [v.fire_at for v in found.verdicts] == [FIRST + timedelta(seconds=100)] * 2
     assert (found.next_due_at, found.next_fire_at) == (at(2), at(2) + timedelta(seconds=100))
 
 
 def test_who_waits_already_leaves_room_for_no_more_than_a_hundred() -> None:
-    found = judged(Every(10), 35, pending=PENDING_MAX - 2)
+    found = decided(Every(10), 35, pending=PENDING_MAX - 2)
     assert [(v.status, v.rule) for v in found.verdicts] == [
         (PENDING, None),
         (PENDING, None),
@@ -206,7 +206,7 @@ def test_who_waits_already_leaves_room_for_no_more_than_a_hundred() -> None:
 
 
 def test_after_the_last_moment_there_is_no_next() -> None:
-    found = judged(Every(3600, last=1), 5)
+    found = decided(Every(3600, last=1), 5)
     assert found == Round([FiringVerdict(FIRST, FIRST, PENDING)], None, None)
 
 
@@ -230,9 +230,9 @@ def test_every_moment_has_one_verdict_and_the_next_one_lies_behind_them(
 ) -> None:
     table = Every(seconds, jitter=tuple(jitter))
     now = table.fire_at(FIRST) + timedelta(seconds=late)
-    found = judge(
+    found = decide_due(
         table,
-        ScheduleStanding(FIRST, table.fire_at(FIRST), misfire=misfire, misfire_window=window),
+        ScheduleState(FIRST, table.fire_at(FIRST), misfire=misfire, misfire_window=window),
         now,
     )
     after = FIRST - timedelta(seconds=seconds)

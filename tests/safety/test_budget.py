@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from opsjobs.model.safety_verdict import SafetyVerdict, worst
 from opsjobs.safety import Context
 from opsjobs.safety.budget import STEPS_MAX, TEXT_BYTES_MAX, Budget, Spent
-from opsjobs.safety.judging import INTERPRETERS, judge, traced
+from opsjobs.safety.check import INTERPRETERS, check_text, traced
 
 # Each makes a parser or a reader go over it again and again.
 BOMBS = [
@@ -109,7 +109,7 @@ def test_a_bomb_is_not_allowed_and_ends(interpreter: str, piece: str) -> None:
     text = (piece * TEXT_BYTES_MAX)[:TEXT_BYTES_MAX] + (
         "\nx" if interpreter in ("perl", "node") else ""
     )
-    said = worst(finding.severity for finding in judge(interpreter, text))
+    said = worst(finding.severity for finding in check_text(interpreter, text))
     assert said.rank >= SafetyVerdict.NEEDS_APPROVAL.rank or piece in (
         "^",
         "&",
@@ -122,14 +122,15 @@ def test_a_bomb_is_not_allowed_and_ends(interpreter: str, piece: str) -> None:
 
 
 def test_a_text_of_more_than_64_kib_needs_an_approval() -> None:
-    (finding,) = judge("bash", "#" * (TEXT_BYTES_MAX + 1))
+    (finding,) = check_text("bash", "#" * (TEXT_BYTES_MAX + 1))
     assert (finding.rule, finding.severity) == ("too-large", SafetyVerdict.NEEDS_APPROVAL)
-    assert judge("bash", "#" * TEXT_BYTES_MAX) == ()
+    assert check_text("bash", "#" * TEXT_BYTES_MAX) == ()
 
 
 def test_what_is_dangerous_before_the_budget_ends_is_found_though_it_ends() -> None:
     found = {
-        finding.rule for finding in judge("bash", "rm -rf /\n" + "sh -c 'nice sh -c ls'\n" * 900)
+        finding.rule
+        for finding in check_text("bash", "rm -rf /\n" + "sh -c 'nice sh -c ls'\n" * 900)
     }
     assert found == {"delete-everything", "too-large"}
 
@@ -143,17 +144,17 @@ def test_the_budget_is_spent_by_steps() -> None:
 
 @pytest.mark.parametrize("interpreter", ["", "/", "/opt/x/weird", "tcl", "bash\n", "\ud800"])
 def test_an_unknown_interpreter_is_warned_of_and_asks_in_production(interpreter: str) -> None:
-    found = judge(interpreter, "rm -rf /", context=Context())
+    found = check_text(interpreter, "rm -rf /", context=Context())
     assert [(finding.rule, finding.severity) for finding in found] == [
         ("other-language", SafetyVerdict.WARN)
     ]
-    found = judge(interpreter, "rm -rf /", context=Context(frozenset({"env=prod"})))
+    found = check_text(interpreter, "rm -rf /", context=Context(frozenset({"env=prod"})))
     assert worst(finding.severity for finding in found).rank >= SafetyVerdict.NEEDS_APPROVAL.rank
 
 
 @pytest.mark.parametrize("interpreter", ["PYTHON3.11", "C:\\x\\pwsh.exe"])
 def test_an_interpreter_is_known_by_its_name(interpreter: str) -> None:
-    found = judge(interpreter, "rm -rf /", context=Context())
+    found = check_text(interpreter, "rm -rf /", context=Context())
     assert worst(finding.severity for finding in found).rank >= SafetyVerdict.NEEDS_APPROVAL.rank
 
 
@@ -170,7 +171,7 @@ def test_an_interpreter_is_known_by_its_name(interpreter: str) -> None:
 )
 def test_nothing_that_is_written_makes_it_fail(interpreter: str, pieces: list[str]) -> None:
     text = "".join(pieces)
-    traced(interpreter, text)  # judge would hide a mistake of ours behind an approval
-    for finding in judge(interpreter, text):
+    traced(interpreter, text)  # check_text would hide a mistake of ours behind an approval
+    for finding in check_text(interpreter, text):
         assert finding.reason
         assert len(finding.excerpt) <= 200

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from opsjobs.model.safety_verdict import SafetyVerdict, worst
 from opsjobs.safety import Context
-from opsjobs.safety.judging import judge
+from opsjobs.safety.check import check_text
 from opsjobs.safety.policy import read
 from safety.corpus import corpus
 
@@ -14,7 +14,7 @@ FALSE_ALARMS_MAX = 0.02
 
 
 def verdict(interpreter: str, text: str) -> SafetyVerdict:
-    return worst(finding.severity for finding in judge(interpreter, text))
+    return worst(finding.severity for finding in check_text(interpreter, text))
 
 
 def test_no_dangerous_program_passes() -> None:
@@ -34,7 +34,7 @@ def test_hardly_any_harmless_program_is_held_up() -> None:
     alarms = [
         f"{sorted(finding.rule for finding in found)} ({interpreter}): {text}"
         for _, interpreter, text in texts
-        if (found := judge(interpreter, text))
+        if (found := check_text(interpreter, text))
     ]
     assert len(alarms) <= FALSE_ALARMS_MAX * len(texts), "\n".join(["", *alarms])
 
@@ -44,14 +44,14 @@ def test_what_is_merely_unknown_warns_and_asks_where_labels_or_a_policy_say_so()
     strict = Context(labels=frozenset({"tier=gold"}))
     texts = corpus("unknown")
     for expected, interpreter, text in texts:
-        found = judge(interpreter, text)
+        found = check_text(interpreter, text)
         assert [finding.severity for finding in found if not finding.unknown] == [], text
         assert worst(finding.severity for finding in found) is SafetyVerdict(expected), text
         assert (
             worst(finding.severity for finding in policies.apply(found, strict))
             is SafetyVerdict.NEEDS_APPROVAL
         ), text
-        production = judge(interpreter, text, context=Context(labels=frozenset({"env=prod"})))
+        production = check_text(interpreter, text, context=Context(labels=frozenset({"env=prod"})))
         assert worst(finding.severity for finding in production) is SafetyVerdict.NEEDS_APPROVAL, (
             text
         )

@@ -6,7 +6,7 @@ import pytest
 
 from opsjobs.model.safety_verdict import SafetyVerdict, worst
 from opsjobs.safety import inputs_from_texts
-from opsjobs.safety.judging import judge
+from opsjobs.safety.check import check_text
 
 UNKNOWN = "opsjobs-unknown-value"
 TREE = "import shutil, sys\nshutil.rmtree(sys.argv[1])"
@@ -65,7 +65,7 @@ def verdict(
     interpreter: str, text: str, arguments: list[str] | None, variables: dict[str, str]
 ) -> SafetyVerdict:
     given = inputs_from_texts(arguments, variables, UNKNOWN)
-    return worst(finding.severity for finding in judge(interpreter, text, given=given))
+    return worst(finding.severity for finding in check_text(interpreter, text, given=given))
 
 
 @pytest.mark.parametrize(("interpreter", "text", "arguments", "variables"), BLOCKED)

@@ -13,15 +13,15 @@ from hypothesis import strategies as st
 from opsjobs.model.safety_verdict import SafetyVerdict, worst
 from opsjobs.safety import Context, SafetyQuestion
 from opsjobs.safety.budget import CHARACTERS_MAX, Spent, filled_in, replaced
+from opsjobs.safety.check import traced
 from opsjobs.safety.globs import beginning, matching, normal, wildcards
-from opsjobs.safety.judging import traced
 from opsjobs.safety.paths import may_be
 from opsjobs.safety.rulebook import rulebook
 from opsjobs.safety.symbolic_words import ANY, STAR, join_parts
-from opsjobs.sandbox.pool import JudgePool
+from opsjobs.sandbox.pool import SafetyCheckPool
 from safety import hostile
 
-JUDGES = JudgePool()
+SAFETY_POOL = SafetyCheckPool()
 """One for all: it starts its first process when a text is judged, and ends with this one."""
 # What grows, each step from the one before, and what goes over the same letters again and again.
 BOMBS = {
@@ -81,7 +81,7 @@ async def answers(asked: Iterable[tuple[str, str]]) -> list[str]:
     """Of which of them there is no answer."""
     failed: list[str] = []
     for interpreter, text in asked:
-        for finding in await JUDGES.judge(SafetyQuestion(interpreter, text, Context())):
+        for finding in await SAFETY_POOL.check(SafetyQuestion(interpreter, text, Context())):
             if finding.rule == "unjudged":
                 failed.append(f"{interpreter} {text[:40]!r} … {text[-20:]!r}: {finding.reason}")
     return failed
@@ -143,7 +143,7 @@ def test_runs_of_wildcards_are_one() -> None:
     "words", ["rm /etc/" + "a*" * 17, "echo x > " + "b?" * 20, "cp " + "[ab]*x" * 17 + " /srv"]
 )
 async def test_a_word_with_too_many_wildcards_needs_an_approval(words: str) -> None:
-    found = await JUDGES.judge(SafetyQuestion("sh", words, Context()))
+    found = await SAFETY_POOL.check(SafetyQuestion("sh", words, Context()))
     assert worst(finding.severity for finding in found).rank >= SafetyVerdict.NEEDS_APPROVAL.rank
     assert "too-many-wildcards" in {finding.rule for finding in found}
 

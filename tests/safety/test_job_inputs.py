@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from opsjobs.model.target import Target, TargetDraft, Transport
+from opsjobs.safety.check import check_text
 from opsjobs.safety.job_inputs import TEXTS_MAX, JobText, texts_of
-from opsjobs.safety.judging import judge
 
 
 def web(n: int, platform: str = "linux", **labels: str) -> Target:
@@ -76,7 +76,7 @@ def test_each_shell_gets_its_own_text() -> None:
 def test_so_many_texts_and_no_more_are_judged_and_the_rest_with_unknown_values() -> None:
     found = texts({"command": "echo ${target.name}"}, [web(n) for n in range(1, TEXTS_MAX + 50)])
     assert len(found) == TEXTS_MAX + 1
-    assert (found[-1].text, [f.rule for f in found[-1].said]) == (
+    assert (found[-1].text, [f.rule for f in found[-1].findings]) == (
         'echo "$OPSJOBS_UNKNOWN"',
         ["too-many-texts"],
     )
@@ -88,7 +88,7 @@ def test_actions_that_name_no_values_of_targets_take_no_part_of_what_may_be_judg
     targets = [web(n, dir=f"/tmp/{n}" if n < 9 else "/") for n in range(1, 10)]
     found = list(texts_of([wipe, *actions], {}, targets))
     assert "rm -rf '/'" in [t.text for t in found]
-    assert not any(t.said for t in found)
+    assert not any(t.findings for t in found)
 
 
 @pytest.mark.parametrize(("platform", "odd"), [("windows", "a\nb"), ("linux", "a\0b")])
@@ -113,7 +113,7 @@ def test_an_action_for_some_targets_is_judged_for_those() -> None:
 
 def test_scripts_are_judged_as_they_are_and_bytes_that_are_no_text_are_told() -> None:
     (plain,) = texts({"type": "script", "interpreter": "python", "script": "print(1)"})
-    assert (plain.interpreter, plain.text, plain.pointer, plain.said) == (
+    assert (plain.interpreter, plain.text, plain.pointer, plain.findings) == (
         "python",
         "print(1)",
         "/actions/0/script",
@@ -126,7 +126,10 @@ def test_scripts_are_judged_as_they_are_and_bytes_that_are_no_text_are_told() ->
             "script_base64": base64.b64encode(b"\xff\xfe").decode(),
         }
     )
-    assert ([f.rule for f in raw.said], raw.pointer) == (["unreadable"], "/actions/0/script_base64")
+    assert ([f.rule for f in raw.findings], raw.pointer) == (
+        ["unreadable"],
+        "/actions/0/script_base64",
+    )
 
 
 def test_what_a_shell_is_fed_with_is_a_program() -> None:
@@ -287,7 +290,11 @@ def rules(action: dict[str, Any]) -> set[str]:
         {"key": "one", "type": "command", **action},
     ]
     found = texts_of(actions, {"dir": "/"}, [web(1, dir="/")])
-    return {f.rule for t in found for f in (*t.said, *judge(t.interpreter, t.text, given=t.given))}
+    return {
+        f.rule
+        for t in found
+        for f in (*t.findings, *check_text(t.interpreter, t.text, given=t.given))
+    }
 
 
 class Walked(list[str]):

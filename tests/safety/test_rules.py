@@ -6,7 +6,7 @@ import pytest
 
 from opsjobs.model.safety_verdict import SafetyVerdict
 from opsjobs.safety import Context
-from opsjobs.safety.judging import judge
+from opsjobs.safety.check import check_text
 from opsjobs.safety.matching import severity
 from opsjobs.safety.rulebook import RuleError, SafetyRule, bound, rulebook
 
@@ -28,7 +28,7 @@ def test_a_rule_holds_for_its_own_examples(rule: SafetyRule) -> None:
 
 
 def _found(language: str, text: str) -> set[str]:
-    return {finding.rule for finding in judge(language, text)}
+    return {finding.rule for finding in check_text(language, text)}
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ import pytest
 from opsjobs.model.safety_verdict import SafetyVerdict
 from opsjobs.model.target import Target, Transport
 from opsjobs.model.winrm import WinrmOptions
+from opsjobs.safety.check import check_text
 from opsjobs.safety.job_inputs import texts_of
-from opsjobs.safety.judging import judge
 
 
 def windows(engine: str) -> Target:
@@ -27,7 +27,9 @@ def judged(action: dict[str, Any], engine: str = "winrs") -> tuple[set[str], str
         {"key": "one", "type": "command", **action},
     ]
     texts = texts_of(actions, {"dir": "C:\\Windows\\System32"}, [windows(engine)])
-    findings = [f for t in texts for f in (*t.said, *judge(t.interpreter, t.text, given=t.given))]
+    findings = [
+        f for t in texts for f in (*t.findings, *check_text(t.interpreter, t.text, given=t.given))
+    ]
     worst = max((f.severity for f in findings), default=SafetyVerdict.ALLOW, key=ORDER.index)
     return {finding.rule for finding in findings}, worst.value
 

@@ -17,9 +17,9 @@ import pytest
 from opsjobs.model.errors import Unavailable
 from opsjobs.model.safety_verdict import SafetyVerdict
 from opsjobs.safety import Context, SafetyQuestion
-from opsjobs.safety.judging import judge
+from opsjobs.safety.check import check_text
 from opsjobs.sandbox import child, pool, process, protocol
-from opsjobs.sandbox.pool import JudgePool
+from opsjobs.sandbox.pool import SafetyCheckPool
 
 SECONDS = 60.0
 
@@ -29,9 +29,9 @@ def asked(text: str, interpreter: str = "sh", **given: object) -> SafetyQuestion
 
 
 @asynccontextmanager
-async def judges(**options: object) -> AsyncIterator[tuple[JudgePool, list[str]]]:
+async def judges(**options: object) -> AsyncIterator[tuple[SafetyCheckPool, list[str]]]:
     failed: list[str] = []
-    made = JudgePool(failed.append, **options)  # type: ignore[arg-type]  # as above
+    made = SafetyCheckPool(failed.append, **options)  # type: ignore[arg-type]  # as above
     try:
         yield made, failed
     finally:
@@ -71,9 +71,9 @@ async def until(
 )
 async def test_the_answer_is_that_of_the_judge(question: SafetyQuestion) -> None:
     async with judges() as (made, failed):
-        found = await made.judge(question)
+        found = await made.check(question)
         text = question.text[: (64 << 10) + 1]
-        assert found == judge(
+        assert found == check_text(
             question.interpreter, text, context=question.context, given=question.given
         )
     assert failed == []
@@ -81,10 +81,10 @@ async def test_the_answer_is_that_of_the_judge(question: SafetyQuestion) -> None
 
 async def test_a_process_that_is_killed_costs_nothing_but_a_second_try() -> None:
     async with judges() as (made, failed):
-        await made.judge(asked("true"))
+        await made.check(asked("true"))
         (first,) = made.pids()
         os.kill(first, signal.SIGSTOP)  # in the middle of its answer
-        answer = asyncio.create_task(made.judge(asked("rm -rf /")))
+        answer = asyncio.create_task(made.check(asked("rm -rf /")))
         await until(lambda: made.is_busy)
         os.kill(first, signal.SIGKILL)
         (finding,) = await answer
@@ -95,17 +95,17 @@ async def test_a_process_stays_although_the_one_that_started_it_is_large() -> No
     ours = bytearray(child.RESIDENT_BYTES_MAX + (64 << 20))
     ours[:: 4 << 10] = b"x" * len(ours[:: 4 << 10])  # so that it is resident
     async with judges() as (made, _):
-        await made.judge(asked("true"))
+        await made.check(asked("true"))
         assert len(made.pids()) == 1
     del ours
 
 
 async def test_one_that_was_killed_while_idle_is_replaced() -> None:
     async with judges() as (made, failed):
-        await made.judge(asked("true"))
+        await made.check(asked("true"))
         (first,) = made.pids()
         os.kill(first, signal.SIGKILL)
-        assert [finding.rule for finding in await made.judge(asked("rm -rf /"))] == [
+        assert [finding.rule for finding in await made.check(asked("rm -rf /"))] == [
             "delete-everything"
         ]
         assert (failed, first in made.pids()) == ([], False)
@@ -117,7 +117,7 @@ async def test_a_text_that_crashes_it_twice_asks_for_an_approval_and_is_told_onc
     started = _scripted(monkeypatch, tmp_path, "os.kill(os.getpid(), signal.SIGSEGV)")
     async with judges() as (made, failed):
         for _ in range(3):
-            (finding,) = await made.judge(asked("rm -rf / # how it is told"))
+            (finding,) = await made.check(asked("rm -rf / # how it is told"))
             assert (finding.rule, finding.severity) == ("unjudged", SafetyVerdict.NEEDS_APPROVAL)
             assert ("crashed" in finding.reason, finding.excerpt) == (
                 True,
@@ -143,13 +143,13 @@ async def test_time_memory_and_nonsense_are_failures_of_the_text_alone(
     _scripted(monkeypatch, tmp_path, does)
     monkeypatch.setattr(process.JudgeProcess.ask, "__defaults__", (3.0,))
     async with judges() as (made, failed):
-        (finding,) = await made.judge(asked("ls"))
+        (finding,) = await made.check(asked("ls"))
         assert (finding.rule, finding.severity, failed) == (
             "unjudged",
             SafetyVerdict.NEEDS_APPROVAL,
             [reason],
         )
-        other = await made.judge(asked("harmless"))
+        other = await made.check(asked("harmless"))
         assert other == ()
 
 
@@ -159,14 +159,14 @@ def _scripted(monkeypatch: pytest.MonkeyPatch, folder: Path, does: str) -> Path:
     program = f"""
 import os, signal, sys
 from opsjobs.sandbox import child
-from opsjobs.safety.judging import judge
+from opsjobs.safety.check import check_text
 started = os.open({str(started)!r}, os.O_CREAT | os.O_APPEND | os.O_WRONLY)
 os.write(started, b"one ")
-def judged(interpreter, text, **more):
+def slow_check(interpreter, text, **more):
     if text not in ("true", "harmless"):
         {does}
-    return judge(interpreter, text, **more)
-child.judge = judged
+    return check_text(interpreter, text, **more)
+child.check_text = slow_check
 sys.exit(child.main())
 """
     real = subprocess.Popen
@@ -181,14 +181,14 @@ sys.exit(child.main())
 async def test_nothing_is_started_before_a_text_is_judged_and_the_idle_are_ended() -> None:
     async with judges(idle_seconds=0.05) as (made, _):
         assert made.pids() == []
-        await made.judge(asked("ls"))
+        await made.check(asked("ls"))
         await until(lambda: made.pids() == [])
-        assert await made.judge(asked("ls")) == ()
+        assert await made.check(asked("ls")) == ()
 
 
 async def test_no_more_than_two_are_started_and_no_loop_is_blocked() -> None:
     async with judges() as (made, _):
-        answers = [asyncio.create_task(made.judge(asked(f"rm -rf /srv/{n}"))) for n in range(40)]
+        answers = [asyncio.create_task(made.check(asked(f"rm -rf /srv/{n}"))) for n in range(40)]
         ticks = 0
 
         async def tick() -> None:
@@ -210,10 +210,10 @@ async def test_the_queue_is_bounded_and_checks_by_people_leave_room(
         await asyncio.sleep(0)
         with pytest.raises(Unavailable, match="2 texts"):
             await made.check(asked("ls"))
-        launches = [asyncio.create_task(made.judge(asked(f"ls -l {n}"))) for n in range(2)]
+        launches = [asyncio.create_task(made.check(asked(f"ls -l {n}"))) for n in range(2)]
         await asyncio.sleep(0)
         with pytest.raises(Unavailable, match="3 texts"):
-            await made.judge(asked("ls"))
+            await made.check(asked("ls"))
         assert await asyncio.gather(*checks, *launches) == [()] * 4
 
 
@@ -223,7 +223,7 @@ async def test_a_process_that_cannot_be_started_is_no_fault_of_the_text(
     monkeypatch.setattr(process.sys, "executable", "/bin/false")
     async with judges() as (made, failed):
         with pytest.raises(Unavailable):
-            await made.judge(asked("ls"))
+            await made.check(asked("ls"))
         assert failed == []
 
 
@@ -233,7 +233,7 @@ async def test_it_has_no_secrets_no_other_files_and_limits(monkeypatch: pytest.M
         pytest.skip("needs /proc")
     with Path(os.devnull).open() as held:
         async with judges() as (made, _):
-            await made.judge(asked("ls"))
+            await made.check(asked("ls"))
             (pid,) = made.pids()
             proc = Path(f"/proc/{pid}")
             assert b"a-secret" not in (proc / "environ").read_bytes()
@@ -250,10 +250,10 @@ async def test_it_has_no_secrets_no_other_files_and_limits(monkeypatch: pytest.M
 async def test_it_ends_with_the_process_that_asks(tmp_path: Path) -> None:
     program = """
 import asyncio, os, sys
-from opsjobs.sandbox.pool import JudgePool
+from opsjobs.sandbox.pool import SafetyCheckPool
 from opsjobs.safety import Context, SafetyQuestion
-made = JudgePool()
-asyncio.run(made.judge(SafetyQuestion("sh", "ls", Context())))
+made = SafetyCheckPool()
+asyncio.run(made.check(SafetyQuestion("sh", "ls", Context())))
 print(*made.pids(), flush=True)
 os.kill(os.getpid(), 9)
 """
@@ -286,15 +286,15 @@ def test_no_process_of_the_service_loads_a_grammar() -> None:
 
 async def test_equal_questions_are_asked_once_also_if_the_first_caller_gives_up() -> None:
     async with judges() as (made, _):
-        await made.judge(asked("true"))
+        await made.check(asked("true"))
         (pid,) = made.pids()
         os.kill(pid, signal.SIGSTOP)
-        first = asyncio.create_task(made.judge(asked("rm -rf /")))
+        first = asyncio.create_task(made.check(asked("rm -rf /")))
         await until(lambda: made.is_busy)
         first.cancel()
         with pytest.raises(asyncio.CancelledError):
             await first
-        second = asyncio.create_task(made.judge(asked("rm -rf /")))
+        second = asyncio.create_task(made.check(asked("rm -rf /")))
         await asyncio.sleep(0)
         assert (len(made._asking), made.pids()) == (1, [pid])
         os.kill(pid, signal.SIGCONT)

@@ -16,8 +16,8 @@ from opsjobs.model.action import FrozenCommand, parse_frozen
 from opsjobs.model.rendering import Rendering
 from opsjobs.model.safety_verdict import SafetyVerdict
 from opsjobs.model.template import TemplateNames
+from opsjobs.safety.check import check_text
 from opsjobs.safety.job_inputs import texts_of
-from opsjobs.safety.judging import judge
 
 PLACES = [
     ("parameters", "say ${x}", lambda text: {"parameters": {"x": text}}),
@@ -90,7 +90,9 @@ def test_the_safety_check_takes_a_value_for_data_too(tmp_path: Path) -> None:
     for text in [*dangerous, *payloads(tmp_path / "witness")[::10]]:
         action = {"key": "b", "type": "command", "command": "logger ${x}"}
         (found,) = texts_of([action], {"x": text}, [])
-        assert all(f.severity is not SafetyVerdict.BLOCK for f in judge("sh", found.text)), text
-    assert any(f.severity is SafetyVerdict.BLOCK for f in judge("sh", "logger $(rm -rf /)")), (
+        assert all(f.severity is not SafetyVerdict.BLOCK for f in check_text("sh", found.text)), (
+            text
+        )
+    assert any(f.severity is SafetyVerdict.BLOCK for f in check_text("sh", "logger $(rm -rf /)")), (
         "so that this proves something"
     )

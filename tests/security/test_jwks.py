@@ -45,7 +45,7 @@ class Door:
 
     async def takes(self, *of: Any) -> bool:
         try:
-            await self.tokens.judge(self.token(*of))
+            await self.tokens.authenticate(self.token(*of))
         except Unauthorised:
             return False
         return True

@@ -8,13 +8,13 @@ import pytest
 
 from opsjobs.model.safety_verdict import SafetyVerdict, worst
 from opsjobs.safety import Context
-from opsjobs.safety.judging import judge
+from opsjobs.safety.check import check_text
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def verdict(interpreter: str, text: str) -> SafetyVerdict:
-    return worst(finding.severity for finding in judge(interpreter, text))
+    return worst(finding.severity for finding in check_text(interpreter, text))
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,9 @@ def test_what_cannot_be_read_needs_an_approval(interpreter: str, text: str) -> N
 )
 def test_what_is_merely_unknown_warns_and_asks_in_production(interpreter: str, text: str) -> None:
     assert verdict(interpreter, text) is SafetyVerdict.WARN
-    production = judge(interpreter, text, context=Context(labels=frozenset({"env=production"})))
+    production = check_text(
+        interpreter, text, context=Context(labels=frozenset({"env=production"}))
+    )
     assert worst(finding.severity for finding in production) is SafetyVerdict.NEEDS_APPROVAL
 
 

@@ -63,14 +63,14 @@ async def stage(database: Database) -> AsyncIterator[tuple[Live, TurnedClock, li
     async with live(database, clock=clock) as desk:
         desk.services.limits = replace(desk.services.limits, stream_reauth_seconds=CHECK_SECONDS)
         desk.followers.pace = Pace(merge_seconds=0.005, poll_seconds=0.02)
-        judge = desk.services.authentication.authenticator
-        principal = judge.principal
+        authenticator = desk.services.authentication.authenticator
+        principal = authenticator.principal
 
         async def counted(token: str) -> Any:
             judged.append(token)
             return await principal(token)
 
-        judge.principal = counted
+        authenticator.principal = counted
         await desk.story.live()
         yield desk, clock, judged
 

@@ -78,7 +78,7 @@ class Actions:
             self.add(action, None)
 
     @contextmanager
-    def judging(self, action: str) -> Iterator[None]:
+    def checking(self, action: str) -> Iterator[None]:
         """Add an action that the caller's permissions have; what the block raises refuses it."""
         try:
             yield

@@ -222,7 +222,7 @@ def _add_layers(app: FastAPI, services: Services) -> None:
     )
     app.add_middleware(
         AuthMiddleware,
-        judge=services.authentication.authenticator,
+        authenticator=services.authentication.authenticator,
         addresses=addresses,
         limiter=limiter,
         cookies=app.state.cookies,

@@ -123,8 +123,8 @@ async def show(request: Request, services: ServicesDep, approval: ApprovalDep) -
             name, "approvals:decide", *(["safety:override"] if ruling.override else [])
         )
     }
-    judged = await services.approval_service.judge(approval, *rulings.values())
-    for name, refusal in zip(rulings, judged, strict=True):
+    refusals = await services.approval_service.find_refusals(approval, *rulings.values())
+    for name, refusal in zip(rulings, refusals, strict=True):
         actions.add(name, refusal)
     return JSONResponse({**await services.approval_service.show(approval), **actions.data()})
 

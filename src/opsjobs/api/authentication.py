@@ -45,13 +45,13 @@ class AuthMiddleware:
     def __init__(
         self,
         app: ASGIApp,
-        judge: Authenticator,
+        authenticator: Authenticator,
         addresses: ClientAddresses,
         limiter: UnauthenticatedLimiter,
         cookies: CookiePolicy,
     ) -> None:
         self._app = app
-        self._judge = judge
+        self._authenticator = authenticator
         self._addresses = addresses
         self._limiter = limiter
         self._cookies = cookies
@@ -103,13 +103,15 @@ class AuthMiddleware:
         state["proof"], state["session"] = proof, None
         with self._limiter.verifying(address, proof.token):
             if proof.is_cookie:
-                session = await self._judge.session(proof.token, used=not _is_unattended(scope))
+                session = await self._authenticator.session(
+                    proof.token, used=not _is_unattended(scope)
+                )
                 state["session"] = session
                 principal = session.principal
             else:
-                principal = await self._judge.principal(proof.token)
+                principal = await self._authenticator.principal(proof.token)
             if scope["method"] not in READING:
-                await self._judge.remember(principal)
+                await self._authenticator.remember(principal)
         return principal
 
     def _proof(self, scope: Scope) -> RequestProof:

@@ -112,8 +112,8 @@ class CookiePolicy:
         if client is None or not self._is_trusted(client[0]):
             return False
         # The last one was written by the trusted proxy itself.
-        told = ",".join(Headers(scope=scope).getlist("x-forwarded-proto")).split(",")
-        return told[-1].strip().lower() == "https"
+        forwarded = ",".join(Headers(scope=scope).getlist("x-forwarded-proto")).split(",")
+        return forwarded[-1].strip().lower() == "https"
 
     def _is_trusted(self, text: str) -> bool:
         try:

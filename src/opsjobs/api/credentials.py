@@ -124,11 +124,11 @@ async def show(id: str, request: Request, services: ServicesDep) -> Response:
     for name in ("update", "test", "bind"):
         actions.allow(name, "credentials:manage")
     if actions.holds("rotate", "credentials:manage"):
-        with actions.judging("rotate"):
+        with actions.checking("rotate"):
             check_rotatable(stored.name, stored.type, stored.source)
     if actions.holds("delete", "credentials:manage"):
-        with actions.judging("delete"):
-            await services.vault.judge_delete(stored)
+        with actions.checking("delete"):
+            await services.vault.check_delete(stored)
     return JSONResponse({**stored.data(), **actions.data()})
 
 

@@ -50,7 +50,7 @@ from opsjobs.api.schemas.executions import (
 )
 from opsjobs.api.schemas.responses import LAUNCHED_OR_PREVIEW, PAGED, RETRIED_OR_PREVIEW
 from opsjobs.api.services import ServicesDep, read_execution, requester
-from opsjobs.engine.launching.retries import judge_ended
+from opsjobs.engine.launching.retries import refuse_unended
 from opsjobs.model import text_patterns
 from opsjobs.model.access import SEE_EXECUTIONS
 from opsjobs.model.api_model import ApiModel
@@ -228,12 +228,12 @@ async def show(request: Request, services: ServicesDep, execution: ExecutionDep)
         sees=SEE_EXECUTIONS,
         launcher=execution.launcher,
     )
-    refused = await services.ledger.judge_control(execution.id)
+    refused = await services.ledger.find_control_refusals(execution.id)
     for name, refusal in refused.items():
         if actions.holds(name, "executions:cancel"):
             actions.add(name, refusal)
     if actions.holds("retry", "executions:retry", "jobs:execute"):
-        actions.add("retry", judge_ended(execution.id, ended=execution.finished_at is not None))
+        actions.add("retry", refuse_unended(execution.id, ended=execution.finished_at is not None))
     return JSONResponse({**render_execution(found), **actions.data()})
 
 

@@ -46,8 +46,8 @@ async def vet(request: Request, draft: JobDraft, overriding: Overriding, *, at: 
     Raises Invalid("safety_blocked") if findings block it, unless that is overridden. `at`: the
     pointer to the job in the body.
     """
-    judging = services_of(request).safety_service
-    judgement = None if judging is None else await judging.check_job(draft)
+    safety = services_of(request).safety_service
+    judgement = None if safety is None else await safety.check_job(draft)
     if judgement is not None and overriding.override is None:
         refuse_blocked(judgement, prefix=at)
     return Vetted(judgement, overriding.override)

@@ -37,7 +37,7 @@ from opsjobs.model.api_model import Overriding
 from opsjobs.model.errors import Invalid, NotFound
 from opsjobs.model.job import JobBody, JobDraft, LaunchOrder, export_definition
 from opsjobs.model.naming import Title
-from opsjobs.store.jobs import JOBS, VERSIONS, StoredJob, check_pausable, judge_state
+from opsjobs.store.jobs import JOBS, VERSIONS, StoredJob, check_pausable, find_state_refusal
 from opsjobs.store.paging import Page, PageRequest
 
 RECENT_MAX = 30
@@ -125,16 +125,16 @@ async def _actions(request: Request, stored: StoredJob) -> dict[str, Any]:
     job = stored.job
     actions = Actions(request, "job", job.id, stored.labels, sees="jobs:read")
     if actions.holds("execute", "jobs:execute"):
-        actions.add("execute", judge_state(job.definition.name, job.state))
+        actions.add("execute", find_state_refusal(job.definition.name, job.state))
     actions.allow("update", "jobs:update")
     for name in ("pause", "resume"):
         if actions.holds(name, "jobs:update"):
-            with actions.judging(name):
+            with actions.checking(name):
                 check_pausable(stored)
     actions.allow("clone", "jobs:create")
     if actions.holds("delete", "jobs:delete"):
-        with actions.judging("delete"):
-            await services_of(request).jobs.judge_archive(stored)
+        with actions.checking("delete"):
+            await services_of(request).jobs.check_archive(stored)
     actions.allow("add_schedule", "schedules:manage")
     actions.allow("add_trigger", "triggers:manage", "jobs:execute")
     return actions.data()

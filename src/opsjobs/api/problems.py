@@ -101,7 +101,11 @@ class Problem(JSONResponse):
             "unavailable", reason=str(reason), request_id=scope.get("state", {}).get("request_id")
         )
         return cls(
-            scope, 503, reason.code, reason.told, headers={"Retry-After": str(RETRY_AFTER_SECONDS)}
+            scope,
+            503,
+            reason.code,
+            reason.detail,
+            headers={"Retry-After": str(RETRY_AFTER_SECONDS)},
         )
 
     @classmethod
@@ -161,10 +165,10 @@ async def _on_invalid(request: Request, raised: Exception) -> Response:
     unreadable: Refusal | None = request.scope.get("state", {}).get("body_refusal")
     if unreadable is not None:
         return Problem.from_refusal(request.scope, unreadable)
-    told = raised.errors()
-    errors = field_errors(told[:ERRORS_SHOWN_MAX], raised.body)
-    more = f" ({len(told) - 1} more in errors)" if len(told) > 1 else ""
-    code = errors[0].code if _is_ours(told[0]) else "invalid"
+    raw_errors = raised.errors()
+    errors = field_errors(raw_errors[:ERRORS_SHOWN_MAX], raised.body)
+    more = f" ({len(raw_errors) - 1} more in errors)" if len(raw_errors) > 1 else ""
+    code = errors[0].code if _is_ours(raw_errors[0]) else "invalid"
     return Problem(request.scope, 422, code, _sentence(errors[0]) + more, errors=errors)
 
 
@@ -186,9 +190,9 @@ async def _on_http(request: Request, raised: Exception) -> Response:
             )
 
 
-def field_errors(told: Iterable[Mapping[str, Any]], body: Any) -> list[FieldError]:
+def field_errors(raw_errors: Iterable[Mapping[str, Any]], body: Any) -> list[FieldError]:
     """Return Pydantic's errors as FieldErrors, with pointers into the body."""
-    return [_field_error(error, body) for error in told]
+    return [_field_error(error, body) for error in raw_errors]
 
 
 def _field_error(error: Mapping[str, Any], body: Any) -> FieldError:

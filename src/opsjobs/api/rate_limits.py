@@ -273,9 +273,9 @@ class ClientAddresses:
         found: str | None = client[0] if client else None
         if not self._trusted or not self._is_ours(found):
             return found
-        told = ",".join(Headers(scope=scope).getlist("x-forwarded-for")).split(",")
+        forwarded = ",".join(Headers(scope=scope).getlist("x-forwarded-for")).split(",")
         # From the end: entries before the last untrusted address were sent by that client itself.
-        for one in reversed([part.strip() for part in told[-HOPS_MAX:]]):
+        for one in reversed([part.strip() for part in forwarded[-HOPS_MAX:]]):
             if not _is_address(one):
                 return found
             found = one

@@ -53,8 +53,8 @@ async def check(services: ServicesDep, draft: SafetyDraft) -> Response:
 
     Nothing is stored or run.
     """
-    judges = services.judges
-    if judges is None:
+    pool = services.safety_pool
+    if pool is None:
         raise Conflict(
             "safety_off",
             "The safety check is off. Set ENABLE_SAFETY_CHECKS=on for the API.",
@@ -62,7 +62,7 @@ async def check(services: ServicesDep, draft: SafetyDraft) -> Response:
     context = Context(frozenset(draft.labels), draft.share_of_targets, draft.targets, draft.become)
     return JSONResponse(
         SafetyJudgement(
-            await judges.check(SafetyQuestion(draft.interpreter, draft.text, context))
+            await pool.check_for_user(SafetyQuestion(draft.interpreter, draft.text, context))
         ).data()
     )
 

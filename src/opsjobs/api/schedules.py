@@ -46,7 +46,7 @@ from opsjobs.model.parameter import ParameterDraft, bound
 from opsjobs.model.schedule.draft import ScheduleDraft, refuse_past
 from opsjobs.model.time_zones import in_words
 from opsjobs.store.idempotency import Answer
-from opsjobs.store.jobs import judge_state
+from opsjobs.store.jobs import find_state_refusal
 from opsjobs.store.paging import Page, PageRequest
 from opsjobs.store.scheduling.firing_rows import ALL_FIRINGS, FIRINGS, Firing, NamedFiring
 from opsjobs.store.scheduling.schedule_rows import StoredSchedule
@@ -159,7 +159,7 @@ async def _actions(request: Request, schedule: StoredSchedule) -> dict[str, Any]
     for name in ("update", "pause", "resume"):
         actions.allow(name, "schedules:manage")
     if actions.holds("trigger", "schedules:manage", "jobs:execute"):
-        actions.add("trigger", judge_state(job.name, job.state))
+        actions.add("trigger", find_state_refusal(job.name, job.state))
     actions.allow("delete", "schedules:manage")
     return actions.data()
 

@@ -174,5 +174,5 @@ def _explain(
         case _:
             problem = LoginProblem.UNAVAILABLE
     log.warning("oidc_login_failed", problem=problem.value, reason=str(failed))
-    told = {"login-problem": problem.value, "request": request.state.request_id}
-    return _redirect(f"{back}#{urlencode(told)}")
+    fragment = {"login-problem": problem.value, "request": request.state.request_id}
+    return _redirect(f"{back}#{urlencode(fragment)}")

@@ -173,8 +173,8 @@ async def _actions(request: Request, stored: StoredTarget) -> dict[str, Any]:
     for name in ("update", "test", "scan_host_keys", "maintain", "reset_circuits"):
         actions.allow(name, "targets:manage")
     if actions.holds("delete", "targets:manage"):
-        with actions.judging("delete"):
-            await services_of(request).inventory.judge_delete(stored)
+        with actions.checking("delete"):
+            await services_of(request).inventory.check_delete(stored)
     return actions.data()
 
 
@@ -331,10 +331,10 @@ async def maintain(
 
 
 async def _maintenance(request: Request, target: Target) -> Response:
-    stands = (await services_of(request).ledger.load_maintenances([target.id])).get(target.id)
+    maintenance = (await services_of(request).ledger.load_maintenances([target.id])).get(target.id)
     shown = {"id": target.id, "name": target.name, "host": target.host}
     return JSONResponse(
-        {"target": shown, "maintenance": stands.data() if stands is not None else None}
+        {"target": shown, "maintenance": maintenance.data() if maintenance is not None else None}
     )
 
 

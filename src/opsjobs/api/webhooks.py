@@ -112,7 +112,7 @@ async def show(request: Request, webhook: WebhookDep) -> Response:
     for name in ("update", "rotate", "delete"):
         actions.add(name, None)
     for name in ("test", "redeliver"):
-        with actions.judging(name):
+        with actions.checking(name):
             _check_enabled(webhook)
     return JSONResponse({**webhook.data(), **actions.data()})
 

@@ -72,11 +72,13 @@ def _json_line(event: Event) -> str:
 
 def _line(event: Event) -> str:
     """Return time, type and what it is about, for people."""
-    told = json.loads(event.data)
-    kind = str(told.get("type", event.event)).removeprefix(_PREFIX).removesuffix(_SUFFIX)
-    data = told.get("data")
-    about = _about(kind, data if isinstance(data, dict) else {}) or str(told.get("subject", ""))
-    time = str(told.get("time", "")).replace("T", " ")[:19]
+    event_body = json.loads(event.data)
+    kind = str(event_body.get("type", event.event)).removeprefix(_PREFIX).removesuffix(_SUFFIX)
+    data = event_body.get("data")
+    about = _about(kind, data if isinstance(data, dict) else {}) or str(
+        event_body.get("subject", "")
+    )
+    time = str(event_body.get("time", "")).replace("T", " ")[:19]
     verb = kind.rpartition(".")[2]
     painted = paint(plain(kind).ljust(TYPE_COLUMNS), _STYLES.get(verb), sys.stdout)
     return f"{plain(time)}  {painted}  {plain(about)}".rstrip()

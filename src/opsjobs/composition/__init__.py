@@ -60,7 +60,7 @@ from opsjobs.remote.ssh.connect import Connector
 from opsjobs.remote.ssh.connection import SshOptions
 from opsjobs.remote.ssh.pool import PoolLimits, SshPool
 from opsjobs.safety.policy import read
-from opsjobs.sandbox.pool import JudgePool
+from opsjobs.sandbox.pool import SafetyCheckPool
 from opsjobs.settings import SecretsSettings, Settings
 from opsjobs.store.approvals import Approvals
 from opsjobs.store.audit_chain import Seals
@@ -143,14 +143,10 @@ def build(
     executions, execution_log = Executions(database), ExecutionLog(database)
     workers = Workers(database)
     owners = ShellOwners(workers.find_dead)
-    judges = _judges(settings, metrics)
+    safety_pool = _safety_pool(settings, metrics)
+    current_principal = platform_users.current_principal
     launcher = _launcher(
-        settings,
-        inventory,
-        notifier,
-        judges,
-        current_principal=platform_users.current_principal,
-        **kept,
+        settings, inventory, notifier, safety_pool, current_principal=current_principal, **kept
     )
     most_triggers = settings.execution.triggers_per_caller
     job_triggers = JobTriggers(database, vault, clock, most_per_owner=most_triggers)
@@ -184,7 +180,7 @@ def build(
         external_secrets=external_secrets,
         bus=Bus(settings.redis.url, metrics),
         notifier=notifier,
-        judges=judges,
+        safety_pool=safety_pool,
         launcher=launcher,
         retries=RetryService(launcher, database=database, ledger=ledger, targets=inventory),
         job_authorization=JobAuthorization(launcher, jobs, files),
@@ -278,29 +274,33 @@ def _integration_reporter(
     return IntegrationReporter(reports, integrations.statuses, clock, process=name)
 
 
-def _judges(settings: Settings, metrics: Metrics) -> JudgePool | None:
-    """Return the pool of judging processes, not started; None if the safety check is off."""
+def _safety_pool(settings: Settings, metrics: Metrics) -> SafetyCheckPool | None:
+    """Return the pool of checking processes, not started; None if the safety check is off."""
     if not settings.safety.enabled:
         return None
-    return JudgePool(lambda reason: metrics.texts_unjudged.labels(reason).inc())
+    return SafetyCheckPool(lambda reason: metrics.texts_unjudged.labels(reason).inc())
 
 
 def _safety_service(
-    settings: Settings, judges: JudgePool | None, targets: Targets, clock: Clock
+    settings: Settings, pool: SafetyCheckPool | None, targets: Targets, clock: Clock
 ) -> SafetyService | None:
     """Return the safety check; None if it is off. Raises ValueError for an unreadable policy."""
     wanted = settings.safety
-    if judges is None:
+    if pool is None:
         return None
     try:
         policies = read(wanted.policy.read_text()) if wanted.policy is not None else None
     except (OSError, UnicodeError) as away:
         raise ValueError(f"OPSJOBS_SAFETY_POLICY: {wanted.policy} cannot be read: {away}") from None
-    return SafetyService(judges.judge, targets, clock, policies)
+    return SafetyService(pool.check, targets, clock, policies)
 
 
 def _launcher(
-    settings: Settings, targets: Targets, notifier: Notifier, judges: JudgePool | None, **kept: Any
+    settings: Settings,
+    targets: Targets,
+    notifier: Notifier,
+    safety_pool: SafetyCheckPool | None,
+    **kept: Any,
 ) -> Launcher:
     clock: Clock = kept["clock"]
     return Launcher(
@@ -308,7 +308,7 @@ def _launcher(
         notify=notifier.notify,
         limits=_launch_limits(settings),
         choices=Choices(clock, allow=settings.security.choices_allow),
-        safety=_safety_service(settings, judges, targets, clock),
+        safety=_safety_service(settings, safety_pool, targets, clock),
         **kept,
     )
 

@@ -32,7 +32,7 @@ from opsjobs.integrations.webhook_client import WebhookClient
 from opsjobs.model.addresses import Network
 from opsjobs.remote.session import Sessions
 from opsjobs.remote.shell_owners import ShellOwners
-from opsjobs.sandbox.pool import JudgePool
+from opsjobs.sandbox.pool import SafetyCheckPool
 from opsjobs.store.approvals import Approvals
 from opsjobs.store.audit_chain import Seals
 from opsjobs.store.audit_forwarding import AuditFeed
@@ -144,7 +144,7 @@ class Services:
     external_secrets: ExternalSecrets
     bus: Bus
     notifier: Notifier
-    judges: JudgePool | None
+    safety_pool: SafetyCheckPool | None
     launcher: Launcher
     retries: RetryService
     job_authorization: JobAuthorization
@@ -198,8 +198,8 @@ class Services:
         """Close everything, in bounded time."""
         await self.loop_lag.stop()
         await asyncio.to_thread(self.notifier.stop)
-        if self.judges is not None:
-            await asyncio.to_thread(self.judges.close)
+        if self.safety_pool is not None:
+            await asyncio.to_thread(self.safety_pool.close)
         await self.bus.close()
         await self.sessions.close()
         await self.authentication.close()

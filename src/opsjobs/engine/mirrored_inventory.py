@@ -181,7 +181,7 @@ class MirroredInventory(TargetInventory):
         """Raise Conflict("targets_are_remote")."""
         self.check_writable(f"delete {(await super().get(ref)).target.name}")
 
-    async def judge_delete(self, stored: StoredTarget) -> None:
+    async def check_delete(self, stored: StoredTarget) -> None:
         """Raise Conflict("targets_are_remote"), as `delete` does."""
         self.check_writable(f"delete {stored.target.name}")
 
@@ -279,7 +279,7 @@ class MirroredInventory(TargetInventory):
     def _unavailable(self, away: ServiceUnavailable) -> Unavailable:
         return Unavailable(
             str(away),
-            told="The Target Service does not answer, so it is not known where the job would run: "
+            detail="The Target Service does not answer, so it is not known where the job would run: "
             "try again when it does. `opsjobs status` shows its state.",
         )
 

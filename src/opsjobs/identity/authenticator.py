@@ -118,7 +118,7 @@ class Authenticator:
     async def _of_platform(self, token: str) -> Principal:
         if self._platform is None:
             raise rejected("is of an issuer that is not accepted here")
-        principal = await self._platform.judge(token)
+        principal = await self._platform.authenticate(token)
         # The stored rights follow the claims of the latest token.
         if self._is_due(self._seen, principal):
             await self._people.external_people.refresh(principal)

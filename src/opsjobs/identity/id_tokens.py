@@ -33,7 +33,7 @@ class IdTokens:
         self._rules = rules
         self._clock = clock
 
-    async def judge(self, text: str, nonce: str) -> Claims:
+    async def verify(self, text: str, nonce: str) -> Claims:
         """Return the claims of the token that answers the login with this nonce.
 
         Raises Unauthorised, ClockDiffers if only its times are wrong, and Unavailable.

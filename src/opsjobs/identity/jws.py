@@ -119,12 +119,12 @@ def _object(part: str) -> dict[str, Any]:
     """Decode a part of the token as a JSON object; reject ambiguous JSON."""
     try:
         raw = base64.b64decode(part + "=" * (-len(part) % 4), altchars=b"-_", validate=True)
-        told = json.loads(raw.decode(), object_pairs_hook=_once, parse_constant=_no_number)
+        content = json.loads(raw.decode(), object_pairs_hook=_once, parse_constant=_no_number)
     except (binascii.Error, ValueError, RecursionError):
         raise rejected("cannot be read") from None
-    if not isinstance(told, dict):
+    if not isinstance(content, dict):
         raise rejected("cannot be read")
-    return told
+    return content
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -237,7 +237,7 @@ class OidcLogins:
         code = self._code(answer, metadata)
         try:
             token = await self._provider.exchange(self._client, code, login.verifier)
-            claims = await self._tokens.judge(token, login.nonce)
+            claims = await self._tokens.verify(token, login.nonce)
             person = self._person(claims, metadata)
             await self._check_rights(person)
             if login.begun.confirms:

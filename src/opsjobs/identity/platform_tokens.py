@@ -23,7 +23,7 @@ KEPT_MAX = 10_000
 class Platform(Protocol):
     """Verifies tokens of the platform."""
 
-    async def judge(self, token: str) -> Principal:
+    async def authenticate(self, token: str) -> Principal:
         """Return the token's principal. Raises Unauthorised and Unavailable."""
 
 
@@ -35,7 +35,7 @@ class SignedTokens:
         self._rules = rules
         self._clock = clock
 
-    async def judge(self, token: str) -> Principal:
+    async def authenticate(self, token: str) -> Principal:
         """Return the token's principal."""
         unproven = UnverifiedToken.read(token)
         key = await self._keys.find(unproven.kid)
@@ -63,7 +63,7 @@ class IntrospectedTokens:
         self._kept_seconds = kept_seconds
         self._answers: dict[bytes, _Introspection] = {}
 
-    async def judge(self, token: str) -> Principal:
+    async def authenticate(self, token: str) -> Principal:
         """Return the token's principal.
 
         Expired tokens and tokens with an unsupported algorithm are rejected without a request.
@@ -97,7 +97,7 @@ class IntrospectedTokens:
             claims = await self._service.validate(token)
         except ServiceUnavailable as away:
             raise Unavailable(
-                str(away), told="The Auth Service does not answer: tokens cannot be verified now."
+                str(away), detail="The Auth Service does not answer: tokens cannot be verified now."
             ) from None
         if len(self._answers) >= KEPT_MAX:
             self._answers.clear()

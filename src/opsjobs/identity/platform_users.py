@@ -124,6 +124,6 @@ def _limit(principal: Principal, found: PlatformUser, user: str) -> Principal:
 def _unavailable(reason: str) -> Unavailable:
     return Unavailable(
         reason,
-        told="The User Service does not answer, so it is not known what the user may do now: "
+        detail="The User Service does not answer, so it is not known what the user may do now: "
         "nothing was launched. Try again when it does; `opsjobs status` shows its state.",
     )

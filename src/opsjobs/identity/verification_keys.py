@@ -91,7 +91,7 @@ class PublishedKeys:
         if self._fetched_at is None:
             raise Unavailable(
                 "the issuer's keys (JWKS) cannot be fetched",
-                told="Tokens cannot be verified now: try again in a minute.",
+                detail="Tokens cannot be verified now: try again in a minute.",
             )
         if found is None:
             raise rejected("is signed by a key that the issuer does not publish (kid)")
@@ -139,11 +139,11 @@ def _read(document: Any, allowed: frozenset[str]) -> dict[str | None, ProvingKey
 
     Raises ServiceUnavailable if it is not a JWKS or has no usable key.
     """
-    told = document.get("keys") if isinstance(document, dict) else None
-    if not isinstance(told, list) or len(told) > KEYS_MAX:
+    keys = document.get("keys") if isinstance(document, dict) else None
+    if not isinstance(keys, list) or len(keys) > KEYS_MAX:
         raise ServiceUnavailable(f"it does not answer with a JWKS of at most {KEYS_MAX} keys")
     found: dict[str | None, ProvingKey] = {}
-    for one in told:
+    for one in keys:
         if isinstance(one, dict) and (key := _key(one, allowed)) is not None:
             kid = one.get("kid")
             # Of two keys with one id the first is used.
@@ -153,17 +153,17 @@ def _read(document: Any, allowed: frozenset[str]) -> dict[str | None, ProvingKey
     return found
 
 
-def _key(told: Mapping[str, Any], allowed: frozenset[str]) -> ProvingKey | None:
-    if told.get("kty") not in _PUBLIC_TYPES or told.get("use", "sig") != "sig":
+def _key(jwk: Mapping[str, Any], allowed: frozenset[str]) -> ProvingKey | None:
+    if jwk.get("kty") not in _PUBLIC_TYPES or jwk.get("use", "sig") != "sig":
         return None
     public = {
         name: value
-        for name, value in told.items()
+        for name, value in jwk.items()
         if name not in ("d", "p", "q", "dp", "dq", "qi", "oth", "alg")
     }
     try:
         key: Any = jwt.PyJWK(public).key
     except (jwt.PyJWTError, ValueError, TypeError, KeyError):
         return None
-    algorithms = tuple(a for a in fitting(key) if a in allowed and told.get("alg", a) == a)
+    algorithms = tuple(a for a in fitting(key) if a in allowed and jwk.get("alg", a) == a)
     return ProvingKey(key, algorithms) if algorithms else None

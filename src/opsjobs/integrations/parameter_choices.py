@@ -124,10 +124,10 @@ def _client() -> httpx2.AsyncClient:
 
 def _read(body: bytes) -> Sequence[Scalar]:
     try:
-        told: Any = json.loads(body)
+        answer: Any = json.loads(body)
     except ValueError:
         raise _Unfit("it does not answer with JSON") from None
-    items = told if isinstance(told, list) else []
+    items = answer if isinstance(answer, list) else []
     values = [item.get("value") if isinstance(item, dict) else item for item in items]
     fit = [value for value in values if isinstance(value, str | int | float | bool)]
     if not fit or len(fit) > CHOICES_MAX or len(fit) != len(values):

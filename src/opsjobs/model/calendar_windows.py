@@ -182,7 +182,7 @@ class WindowDraft(ApiModel):
     end: Time | None = None
 
     @model_validator(mode="after")
-    def _is_said_in_one_way(self) -> WindowDraft:
+    def _has_one_form(self) -> WindowDraft:
         given = [
             name for name in ("weekdays", "dates", "yearly") if getattr(self, name) is not None
         ]

@@ -113,15 +113,18 @@ class TooMany(Refusal):
 class Unavailable(Failure):
     """A required service does not respond.
 
-    The message is for the log; `told` and `code` are for the caller."""
+    The message is for the log; `detail` and `code` are for the caller."""
 
     code = "unavailable"
 
     def __init__(
-        self, reason: str, *, told: str = "The database does not answer now: try again in a second."
+        self,
+        reason: str,
+        *,
+        detail: str = "The database does not answer now: try again in a second.",
     ) -> None:
         super().__init__(reason)
-        self.told = told
+        self.detail = detail
 
 
 class TooSlow(Unavailable):
@@ -129,7 +132,7 @@ class TooSlow(Unavailable):
 
     def __init__(self, reason: str) -> None:
         super().__init__(
-            reason, told="The database took too long: ask for less, or try again in a minute."
+            reason, detail="The database took too long: ask for less, or try again in a minute."
         )
 
 
@@ -145,7 +148,7 @@ class DiskFull(Unavailable):
     def __init__(self, reason: str) -> None:
         super().__init__(
             reason,
-            told="The disk of the database is full: "
+            detail="The disk of the database is full: "
             "nothing is stored until there is space on its volume.",
         )
 

@@ -81,7 +81,7 @@ class Moments(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class ScheduleStanding:
+class ScheduleState:
     """The state of a schedule when the outcomes of its due times are decided."""
 
     next_due_at: datetime
@@ -126,10 +126,10 @@ def execution_uuid(schedule: UUID, due: datetime) -> UUID:
     return uuid5(schedule, due.astimezone(UTC).isoformat())
 
 
-def judge(table: Moments, standing: ScheduleStanding, now: datetime) -> Round:
+def decide_due(table: Moments, state: ScheduleState, now: datetime) -> Round:
     """Decide all due times from `next_due_at` to now; the work is bounded after any downtime."""
-    older, moments = _due(table, standing.next_due_at, now)
-    known, next_fire_at = _ready(table, moments, standing.next_fire_at, now)
+    older, moments = _due(table, state.next_due_at, now)
+    known, next_fire_at = _ready(table, moments, state.next_fire_at, now)
     if len(known) < len(moments):
         next_due: datetime | None = moments[len(known)]
     else:
@@ -137,7 +137,7 @@ def judge(table: Moments, standing: ScheduleStanding, now: datetime) -> Round:
         next_fire_at = (
             max(next_fire_at, table.fire_at(next_due)) if next_due is not None else next_fire_at
         )
-    verdicts = _Judge(standing, now).all(older, known)
+    verdicts = _RoundDecision(state, now).all(older, known)
     return Round(verdicts, next_due, next_fire_at if next_due is not None else None)
 
 
@@ -198,13 +198,13 @@ def _ready(
     return ready, at
 
 
-class _Judge:
+class _RoundDecision:
     """Decides the outcomes of the due times of one schedule."""
 
-    def __init__(self, standing: ScheduleStanding, now: datetime) -> None:
-        self._standing = standing
+    def __init__(self, state: ScheduleState, now: datetime) -> None:
+        self._state = state
         self._now = now
-        self._room = max(PENDING_MAX - standing.pending, 0)
+        self._room = max(PENDING_MAX - state.pending, 0)
 
     def all(self, older: FiringVerdict | None, moments: Sequence[_Moment]) -> list[FiringVerdict]:
         verdicts = [self._first(due, at) for due, at in moments]
@@ -229,16 +229,14 @@ class _Judge:
         )
 
     def _blocking_rule(self, due: datetime, at: datetime) -> tuple[FiringRule, str] | None:
-        if not self._standing.enabled:
-            return FiringRule.PAUSED, paused_words(self._standing.paused_reason)
-        words = self._standing.closed(due) or (self._standing.closed(at) if at > due else None)
+        if not self._state.enabled:
+            return FiringRule.PAUSED, paused_words(self._state.paused_reason)
+        words = self._state.closed(due) or (self._state.closed(at) if at > due else None)
         return None if words is None else (FiringRule.CALENDAR, words)
 
     def _caught_up(self, verdicts: Sequence[FiringVerdict], late: Sequence[int]) -> Sequence[int]:
-        most = {"run_once": 1, "run_all": CATCH_UPS_MAX}.get(self._standing.misfire, 0)
-        within = [
-            n for n in late if self._late(verdicts[n].fire_at) <= self._standing.misfire_window
-        ]
+        most = {"run_once": 1, "run_all": CATCH_UPS_MAX}.get(self._state.misfire, 0)
+        within = [n for n in late if self._late(verdicts[n].fire_at) <= self._state.misfire_window]
         return within[-most:] if most else ()
 
     def _queued(self, verdicts: Sequence[FiringVerdict]) -> list[FiringVerdict]:
@@ -262,8 +260,8 @@ class _Judge:
         return kept
 
     def _together(self, older: FiringVerdict) -> FiringVerdict:
-        if not self._standing.enabled:
-            words = paused_words(self._standing.paused_reason)
+        if not self._state.enabled:
+            words = paused_words(self._state.paused_reason)
             return replace(older, status=FiringStatus.SKIPPED, rule=FiringRule.PAUSED, reason=words)
         return replace(
             older,
@@ -276,12 +274,12 @@ class _Judge:
         return (self._now - at).total_seconds()
 
     def _describe_miss(self, at: datetime) -> str:
-        policy, late = self._standing.misfire, self._late(at)
+        policy, late = self._state.misfire, self._late(at)
         words = f"it was not fired for {span_words(late)}, and misfire is {policy}"
         if policy == "skip":
             return words
-        if late > self._standing.misfire_window:
-            return f"{words} within {span_words(self._standing.misfire_window)} only"
+        if late > self._state.misfire_window:
+            return f"{words} within {span_words(self._state.misfire_window)} only"
         runs = "missed moment runs" if policy == "run_once" else f"{CATCH_UPS_MAX} run"
         return f"{words}: the latest {runs}"
 

@@ -176,13 +176,13 @@ def _text_or_number(claims: Claims, claim: str) -> str | None:
     return text
 
 
-def is_name(told: object) -> TypeGuard[str]:
+def is_name(value: object) -> TypeGuard[str]:
     """Return True if it is a valid name: up to 200 characters that can be stored and shown."""
     return (
-        isinstance(told, str)
-        and len(told) <= NAME_CHARACTERS_MAX
-        and _NAME.fullmatch(told) is not None
-        and is_clean(told)
+        isinstance(value, str)
+        and len(value) <= NAME_CHARACTERS_MAX
+        and _NAME.fullmatch(value) is not None
+        and is_clean(value)
     )
 
 
@@ -223,11 +223,13 @@ def _grants(claims: Claims) -> tuple[Grant, ...]:
     return grants_of(draft.dump() for draft in drafts)
 
 
-def _is_short_text(told: object) -> TypeGuard[str]:
+def _is_short_text(value: object) -> TypeGuard[str]:
     return (
-        isinstance(told, str) and len(told) <= SCOPE_CHARACTERS_MAX and not _UNSTORABLE.search(told)
+        isinstance(value, str)
+        and len(value) <= SCOPE_CHARACTERS_MAX
+        and not _UNSTORABLE.search(value)
     )
 
 
-def _is_short_list(told: object) -> bool:
-    return isinstance(told, list) and len(told) <= GRANTS_MAX
+def _is_short_list(value: object) -> bool:
+    return isinstance(value, list) and len(value) <= GRANTS_MAX

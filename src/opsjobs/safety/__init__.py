@@ -10,7 +10,7 @@ here load no grammar, no rule and no pydantic.
 - `job_inputs`: the texts of a job's actions, each as a question.
 - `policy`: the severities that an installation sets.
 - `rulebook`: the rules, for listing them.
-- `judging`: the answer to a question. It loads the grammars, and only the checking process
+- `check`: the answer to a question. It loads the grammars, and only the checking process
   (opsjobs.sandbox) imports it.
 """
 

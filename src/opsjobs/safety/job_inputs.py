@@ -22,9 +22,9 @@ from opsjobs.safety.program import (
     UNKNOWN,
     SafetyProgram,
     fed,
+    place_findings,
     place_of,
-    said_of_place,
-    said_of_variables,
+    variable_findings,
 )
 
 __all__ = ["TEXTS_MAX", "UNKNOWN", "JobText", "texts_of"]
@@ -69,7 +69,7 @@ class JobText:
     become: bool
     targets: Sequence[Target] = ()
     """The targets that it runs on."""
-    said: tuple[Finding, ...] = ()
+    findings: tuple[Finding, ...] = ()
     """Findings about it that do not depend on the rules for its language."""
     arguments: tuple[str, ...] | None = None
     """Its arguments, if they are not part of the text."""
@@ -129,8 +129,8 @@ def texts_of(
 def _programs(
     source: ProgramSource, at: str, where: Sequence[Target], known: _Known
 ) -> Iterator[JobText]:
-    written, said = _text_of(source)
-    said += said_of_variables(source.env.items())
+    written, findings = _text_of(source)
+    findings += variable_findings(source.env.items())
     become, stdin = source.become, source.stdin
     by_shell: dict[Shell, list[Target]] = {}
     for target in where:
@@ -146,7 +146,7 @@ def _programs(
                 f"{at}/{source.field}",
                 become,
                 of,
-                said + more,
+                findings + more,
                 read.arguments,
                 read.variables,
             )
@@ -198,7 +198,7 @@ def _uploads(
             f"{at}/destination",
             False,
             of,
-            said_of_place(place, UNKNOWN) + more,
+            place_findings(place, UNKNOWN) + more,
         )
 
 
@@ -212,14 +212,14 @@ def _windows_uploads(
 
     for place, (of, more) in _rendered(render, frozenset(template.names), where, known).items():
         path = powershell(place.replace("\0", "")).replace(UNKNOWN, "'+$env:OPSJOBS_UNKNOWN+'")
-        said = said_of_place(place, UNKNOWN) if place.startswith(UNKNOWN) else ()
+        findings = place_findings(place, UNKNOWN) if place.startswith(UNKNOWN) else ()
         yield JobText(
             "powershell",
             f"Copy-Item -LiteralPath upload -Destination ({path})",
             f"{at}/destination",
             False,
             of,
-            said + more,
+            findings + more,
         )
 
 

@@ -160,7 +160,7 @@ def executes(name: str, value: str) -> bool:
     return _EXECUTES.fullmatch(name) is not None
 
 
-def said_of_variables(variables: Iterable[tuple[str, str]]) -> tuple[Finding, ...]:
+def variable_findings(variables: Iterable[tuple[str, str]]) -> tuple[Finding, ...]:
     """Return a finding for each of these variables that makes programs run something."""
     reason = "This variable makes shells and interpreters run code that is not in the text."
     return tuple(
@@ -184,7 +184,7 @@ def place_of(destination: str) -> str:
     return "/" + path
 
 
-def said_of_place(place: str, unknown: str) -> tuple[Finding, ...]:
+def place_findings(place: str, unknown: str) -> tuple[Finding, ...]:
     """Return the findings for a file uploaded to this path.
 
     `unknown` is the placeholder of a value that is unknown as yet.

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from opsjobs.model.safety_verdict import Finding
-from opsjobs.safety.judging import judge, too_large
+from opsjobs.safety.check import check_text, too_large
 from opsjobs.sandbox import protocol
 
 CPU_SECONDS_MAX = 2.0
@@ -35,7 +35,7 @@ DESCRIPTORS_MAX = 16
 def main() -> int:
     """Answer until the input ends."""
     requests, answers = os.fdopen(0, "rb"), os.fdopen(1, "wb")
-    judge("sh", "true")  # loads the rules
+    check_text("sh", "true")  # loads the rules
     _limit()
     gc.collect()
     gc.freeze()
@@ -67,7 +67,7 @@ def _findings(body: bytes) -> tuple[Finding, ...]:
     asked, is_too_large = protocol.decode_question(body)
     if is_too_large:
         return too_large(asked.context)
-    return judge(asked.interpreter, asked.text, context=asked.context, given=asked.given)
+    return check_text(asked.interpreter, asked.text, context=asked.context, given=asked.given)
 
 
 def _is_large() -> bool:

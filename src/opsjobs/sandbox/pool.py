@@ -34,13 +34,13 @@ show that the text is the cause.
 FAILURES_KEPT = 1_000
 FAILURE_SECONDS = 600.0
 _REASONS = {
-    TIME: "Judging it takes more time than a text may take.",
-    MEMORY: "Judging it takes more memory than a text may take.",
-    CRASH: "Judging it crashed the process that judges.",
+    TIME: "Checking it takes more time than one text may take.",
+    MEMORY: "Checking it takes more memory than one text may take.",
+    CRASH: "Checking it crashed the process that checks texts.",
 }
 
 
-class JudgePool:
+class SafetyCheckPool:
     """The safety check as an asynchronous function.
 
     A text that cannot be checked gets a finding that requires an approval.
@@ -55,7 +55,7 @@ class JudgePool:
         """
         self._failed = failed
         self._idle_seconds = idle_seconds
-        self._threads = ThreadPoolExecutor(PROCESSES_MAX, thread_name_prefix="opsjobs-judge")
+        self._threads = ThreadPoolExecutor(PROCESSES_MAX, thread_name_prefix="opsjobs-safety-check")
         self._processes = _Processes()
         self._lock = threading.Lock()
         self._asking: dict[bytes, Future[tuple[Finding, ...]]] = {}
@@ -66,7 +66,7 @@ class JudgePool:
         # Even if the pool is never closed, no process is left behind.
         self._finalizer = weakref.finalize(self, self._processes.close)
 
-    async def judge(self, asked: SafetyQuestion) -> tuple[Finding, ...]:
+    async def check(self, asked: SafetyQuestion) -> tuple[Finding, ...]:
         """Return the findings for this text. Raises Unavailable if it cannot be checked now."""
         digest = asked.digest
         if (failure := self._remembered(digest)) is not None:
@@ -84,8 +84,8 @@ class JudgePool:
                 return asking
             if len(self._asking) >= QUEUE_MAX:
                 raise Unavailable(
-                    f"{QUEUE_MAX} texts wait to be judged",
-                    told="The safety check is busy: try again in a second.",
+                    f"{QUEUE_MAX} texts wait to be checked",
+                    detail="The safety check is busy: try again in a second.",
                 )
             asking = self._asking[digest] = self._threads.submit(self._ask, asked, digest)
         asking.add_done_callback(lambda _: self._forget_question(digest))
@@ -95,17 +95,17 @@ class JudgePool:
         with self._lock:
             self._asking.pop(digest, None)
 
-    async def check(self, asked: SafetyQuestion) -> tuple[Finding, ...]:
+    async def check_for_user(self, asked: SafetyQuestion) -> tuple[Finding, ...]:
         """Check a text for a user, after all other questions. Raises Unavailable."""
         if self._checks >= CHECKS_MAX:
             raise Unavailable(
                 f"{CHECKS_MAX} texts wait to be checked",
-                told="The safety check is busy: try again in a second.",
+                detail="The safety check is busy: try again in a second.",
             )
         self._checks += 1
         try:
             async with self._one_check:
-                return await self.judge(asked)
+                return await self.check(asked)
         finally:
             self._checks -= 1
 

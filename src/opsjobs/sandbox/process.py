@@ -30,7 +30,7 @@ TIME, MEMORY, CRASH = "time", "memory", "crash"
 _REASONS = {-signal.SIGPROF: TIME, -signal.SIGABRT: MEMORY}
 """Reasons by the exit status of the process. A grammar that gets no memory aborts."""
 _KEPT = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "PYTHONHOME")
-_TOLD = "The safety check cannot run now: try again in a minute."
+_DETAIL = "The safety check cannot run now: try again in a minute."
 
 
 class Failed(Exception):
@@ -56,7 +56,7 @@ class JudgeProcess:
             )
         except OSError as refused:
             raise Unavailable(
-                f"the process that judges texts cannot be started: {refused}", told=_TOLD
+                f"the process that checks texts cannot be started: {refused}", detail=_DETAIL
             ) from refused
         assert self._process.stdin is not None
         assert self._process.stdout is not None
@@ -68,8 +68,8 @@ class JudgeProcess:
         except (Failed, protocol.Malformed) as failed:
             status = self.end()
             raise Unavailable(
-                f"the process that judges texts ended at its start: {failed}, status {status}",
-                told=_TOLD,
+                f"the process that checks texts ended at its start: {failed}, status {status}",
+                detail=_DETAIL,
             ) from None
 
     @property

@@ -168,12 +168,12 @@ class AuditLog:
         if walk.broken is not None:
             return walk.broken
         if proof is Proof.UNKNOWN and chain.signature is not None:
-            told = (
+            fact = (
                 f"Row {walk.unproven or walk.at.seal}, and what follows, is proven by nothing: "
                 f"the end of the audit log"
             )
             return ChainBreak(
-                walk.unproven or walk.at.seal, "key", key_missing(chain.signature.key_id, told)
+                walk.unproven or walk.at.seal, "key", key_missing(chain.signature.key_id, fact)
             )
         if proof is not Proof.GOOD:
             return _ends_unsigned(chain.ends, walk, await self._retained_base(connection))

@@ -161,7 +161,7 @@ class CircuitStore:
         return await self._database.retry(lambda: self._take(reports))
 
     async def _take(self, reports: Sequence[Report]) -> list[CircuitState | None]:
-        told = []
+        announced = []
         async with self._database.transaction() as connection:
             rows, now = await _locked(connection, [report.key for report in reports])
             here = {key: _circuit(row) for key, row in rows.items()}
@@ -170,9 +170,9 @@ class CircuitStore:
                 here[report.key] = replace(before, login=before.login or report.login).after_report(
                     report, now, self._policy
                 )
-                told.append(change(before, here[report.key]))
+                announced.append(change(before, here[report.key]))
             await _write(connection, rows, here)
-        return told
+        return announced
 
     async def watch(self, held: Collection[UUID]) -> set[CircuitKey]:
         """Extend the held rights; return the circuits that are not healthy, in any process."""

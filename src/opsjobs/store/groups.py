@@ -161,8 +161,10 @@ class Groups:
                     await connection.execute(statement, {"old": old, "name": draft.name})
             await self._admit(connection, draft)
             stored = await _read(connection, group_id)
-            told = audit.changes(before.data(), _describe(stored, draft))
-            await audit.record(connection, "group.updated", "group", group_id, stored.name, **told)
+            changes = audit.changes(before.data(), _describe(stored, draft))
+            await audit.record(
+                connection, "group.updated", "group", group_id, stored.name, **changes
+            )
             return stored
 
     async def get(self, ref: str) -> StoredGroup:
@@ -190,7 +192,7 @@ class Groups:
             await audit.record(connection, "group.deleted", "group", group_id, name, before=before)
 
     async def _admit(self, connection: Connection, draft: GroupDraft) -> None:
-        await target_selection.make_known(connection, draft.groups)
+        await target_selection.create_missing_groups(connection, draft.groups)
         if draft.targets is None:
             return
         ids = await target_selection.find_listed(connection, draft.targets)

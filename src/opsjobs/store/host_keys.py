@@ -66,7 +66,7 @@ async def record_change(
     """Record a change of host keys, with fingerprints, in the transaction that makes it."""
     change = change_of(before, after)
     if change is not None:
-        told = [
+        fingerprints = [
             {"host_keys": [host_key_fingerprint(key) for key in keys]} for keys in (before, after)
         ]
         await audit.record(
@@ -75,6 +75,6 @@ async def record_change(
             "target",
             target_id,
             name,
-            before=told[0],
-            after=told[1],
+            before=fingerprints[0],
+            after=fingerprints[1],
         )

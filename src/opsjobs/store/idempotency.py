@@ -65,7 +65,7 @@ async def once(
     database: Database,
     request: IdempotentRequest | None,
     verb: Callable[[Connection], Awaitable[T]],
-    told: Callable[[T], Answer],
+    to_answer: Callable[[T], Answer],
     *,
     pipelined: bool = False,
 ) -> T | Answer:
@@ -82,7 +82,7 @@ async def once(
                 return before
             done = await verb(connection)
             if request is not None:
-                answer = told(done)
+                answer = to_answer(done)
                 await record(connection, request, answer.status, answer.location, answer.body)
             return done
 

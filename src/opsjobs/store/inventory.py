@@ -290,7 +290,7 @@ class TargetInventory:
             )
             await circuits.forget(connection, "target_id", target_id)
 
-    async def judge_delete(self, stored: StoredTarget) -> None:
+    async def check_delete(self, stored: StoredTarget) -> None:
         """Raise as `delete` would now; change nothing, and lock nothing."""
         async with self._database.transaction() as connection:
             await _check_unused(connection, stored)
@@ -413,7 +413,7 @@ async def insert(
         await connection.execute(_FREE_NAMES, [[draft.name]])
         row = await (await connection.execute(_INSERT if kept else _TRY, values)).fetchone()
     assert row is not None
-    await target_selection.make_known(connection, draft.groups)
+    await target_selection.create_missing_groups(connection, draft.groups)
     await binding.check_targets(connection, [row["id"]])
     await audit.record(
         connection,
@@ -457,7 +457,7 @@ async def insert_many(
             "select id, uuid from targets where uuid = any(%s)", [list(uuids)]
         )
         ids = {row["uuid"]: int(row["id"]) for row in await found.fetchall()}
-    await target_selection.make_known(
+    await target_selection.create_missing_groups(
         connection, sorted({group for draft in drafts for group in draft.groups})
     )
     await binding.check_targets(connection, [*ids.values()])
@@ -483,13 +483,13 @@ async def change(connection: Connection, target_id: int, draft: TargetDraft) -> 
         if draft.name != before.target.name:
             await connection.execute(_FREE_NAMES, [[draft.name]])
         await connection.execute(_REPLACE, values)
-    await target_selection.make_known(connection, draft.groups)
+    await target_selection.create_missing_groups(connection, draft.groups)
     await binding.check_targets(connection, [target_id])
     after = await _read(connection, target_id)
     if after.target.version != before.target.version:
-        told = audit.changes(before.data(), after.data())
+        changes = audit.changes(before.data(), after.data())
         await audit.record(
-            connection, "target.updated", "target", target_id, after.target.name, **told
+            connection, "target.updated", "target", target_id, after.target.name, **changes
         )
         await host_keys.record_change(
             connection, target_id, draft.name, before.target.host_keys, after.target.host_keys

@@ -44,7 +44,7 @@ async def secrets_author(database: Database, job_id: int, version: int) -> Reque
     return Requester(**row["author"]) if row is not None and row["author"] is not None else None
 
 
-async def vouched_anew(connection: Connection, job_id: int, version: int) -> bool:
+async def has_new_author(connection: Connection, job_id: int, version: int) -> bool:
     """Return True if a job that takes secrets from credentials is saved by another identity.
 
     That identity becomes the author of the next version, so the job still runs if the previous

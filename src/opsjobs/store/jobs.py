@@ -19,7 +19,7 @@ from opsjobs.model.job import Job, JobDraft, JobState, differences
 from opsjobs.model.safety_verdict import UNASKED, Vetted
 from opsjobs.store import audit, idempotency
 from opsjobs.store.idempotency import Answer, IdempotentRequest
-from opsjobs.store.job_versions import vouched_anew, write_version
+from opsjobs.store.job_versions import has_new_author, write_version
 from opsjobs.store.ledger.launch import refuse_state
 from opsjobs.store.outbox import append_event
 from opsjobs.store.paging import ListColumn, Listing, Page, PageRequest
@@ -283,7 +283,7 @@ class Jobs:
         bounds: Bounds = NO_BOUNDS,
         basis: datetime | None = None,
     ) -> StoredJob:
-        """Write the next version, or none if nothing differs (see `vouched_anew`).
+        """Write the next version, or none if nothing differs (see `has_new_author`).
 
         `if_match`: the versions that the caller expects; None = any. `basis`: see `check_basis`.
         Raises NotFound, Precondition(412), Conflict("name_taken"), and Forbidden("name_reserved")
@@ -292,7 +292,7 @@ class Jobs:
         async with self._database.transaction() as connection:
             old = await _locked(connection, ref, if_match)
             check_basis("job", ref, old.updated_at, basis)
-            if old.job.definition == draft and not await vouched_anew(
+            if old.job.definition == draft and not await has_new_author(
                 connection, old.job.id, old.job.version
             ):
                 return old
@@ -308,7 +308,7 @@ class Jobs:
         """
         await self._database.retry(lambda: self._archive(ref, by, if_match))
 
-    async def judge_archive(self, stored: StoredJob) -> None:
+    async def check_archive(self, stored: StoredJob) -> None:
         """Raise as `archive` would now; change nothing, and lock nothing."""
         _refuse_running(stored, await self._database.fetch_one(_RUNNING, [stored.job.id]))
 
@@ -438,7 +438,7 @@ async def _apply(
         )
     old = await _load(connection, row["id"], None)
     changes = differences(old.job.definition.model_dump(mode="json"), draft.model_dump(mode="json"))
-    if not changes and await vouched_anew(connection, old.job.id, old.job.version):
+    if not changes and await has_new_author(connection, old.job.id, old.job.version):
         changes = ["/parameters"]
     if not changes or dry_run:
         return Applied(draft.name, "updated" if changes else "unchanged", changes, old)
@@ -538,7 +538,7 @@ def _version(row: DictRow) -> StoredVersion:
     )
 
 
-def judge_state(name: str, state: JobState) -> Conflict | None:
+def find_state_refusal(name: str, state: JobState) -> Conflict | None:
     """Return how an execution of a job in this state is refused; None if it is not."""
     return None if state is JobState.ACTIVE else refuse_state(name, state)
 

@@ -205,7 +205,7 @@ class LineReader:
                 if time.monotonic() > deadline:
                     raise Unavailable(
                         f"the lines of execution {execution.id} are not counted yet",
-                        told="The lines of this long log are being counted. Ask again in a second: "
+                        detail="The lines of this long log are being counted. Ask again in a second: "
                         "the count goes on.",
                     )
                 upto = sums.end_of_scan(execution.last_seq)

@@ -193,8 +193,10 @@ class Restores:
             await connection.execute(_SKIP_POSITIONS, [EVENT_IDS_SKIPPED])
             row = await (await connection.execute(_OPEN)).fetchone()
             assert row is not None
-            told = {"backup_at": moment(backup_at), "open_executions": len(row["ids"])}
-            await audit.record(connection, "database.restored", "database", name, name, after=told)
+            restored = {"backup_at": moment(backup_at), "open_executions": len(row["ids"])}
+            await audit.record(
+                connection, "database.restored", "database", name, name, after=restored
+            )
             return MarkedRestore(row["ids"], row["pending"], ended)
 
     async def finish(self) -> None:

@@ -313,7 +313,7 @@ _SPILL = (
 )
 
 
-def judge(facts: Mapping[str, Any], *, upgrading: bool = False) -> list[Complaint]:
+def find_complaints(facts: Mapping[str, Any], *, upgrading: bool = False) -> list[Complaint]:
     """Return the problems of a database by its FACTS.
 
     `upgrading`: check what a migration needs; rights on tables are not checked.
@@ -385,7 +385,7 @@ class Fitness:
         """Return the problems of the server, its encoding, the schema and the role's rights."""
         row = await self._database.fetch_one(FACTS)
         assert row is not None
-        return judge(row)
+        return find_complaints(row)
 
     async def space(self) -> Sequence[Complaint]:
         """Check that the volume is not full, with a sort that writes 2 MB to a temporary file."""
@@ -394,7 +394,7 @@ class Fitness:
                 await connection.execute("set local work_mem = '64kB'")
                 await connection.execute(_SPILL)
         except DiskFull as full:
-            return [Complaint(full.code, full.told)]
+            return [Complaint(full.code, full.detail)]
         return []
 
     async def secrets(self) -> Sequence[Complaint]:
@@ -404,16 +404,16 @@ class Fitness:
         for state in missing:
             for kind, count in state.sealed.items():
                 rows[kind] = rows.get(kind, 0) + count
-        told = ", ".join(
+        counted = ", ".join(
             f"{count} {_KINDS[kind]}" if kind != "audit_chain" else _KINDS[kind]
             for kind, count in rows.items()
             if count
         )
-        if not told:
+        if not counted:
             return []
         detail = (
             f"Sealed under keys that ENCRYPTION_KEYS does not hold "
-            f"({', '.join(state.id for state in missing)}): {told}. "
+            f"({', '.join(state.id for state in missing)}): {counted}. "
             "Nothing of it can be opened. Give this process the keys that it was sealed with."
         )
         return [Complaint("secrets_not_readable", detail)]

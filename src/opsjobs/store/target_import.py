@@ -57,13 +57,13 @@ class Imports:
                 return answer
             async with connection.transaction(force_rollback=draft.dry_run):
                 outcomes = await self._all(connection, draft, bounds, uses_logins or _allow_all)
-                told = await _add_same_address(connection, outcomes, bounds)
+                shown = await _add_same_address(connection, outcomes, bounds)
             if draft.dry_run:  # an id of a dry run does not exist
-                told = [
+                shown = [
                     replace(outcome, id=None) if outcome.outcome == "created" else outcome
-                    for outcome in told
+                    for outcome in shown
                 ]
-            imported = Imported(told, draft.dry_run)
+            imported = Imported(shown, draft.dry_run)
             if idem is not None:
                 await idempotency.record(connection, idem, 200, None, imported.data())
         return imported

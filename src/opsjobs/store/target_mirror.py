@@ -245,7 +245,7 @@ class TargetMirror:
         if written["highest"] is not None:
             await connection.execute(_ADVANCE, {"highest": written["highest"]})
         groups = {group for target in found for group in target.draft.groups}
-        await target_selection.make_known(connection, sorted(groups))
+        await target_selection.create_missing_groups(connection, sorted(groups))
         return Counter(changed=written["changed"], made=written["made"])
 
     def _row(self, target: PlatformTarget, name: str) -> dict[str, Any]:

@@ -74,7 +74,7 @@ _GROUPS = """
 select t.groups, {columns} from targets t {joined}
 where ({conditions}) and {kept} order by t.id limit %s"""
 # Existing groups are left out beforehand: even an insert that does nothing uses up an id.
-_MAKE_KNOWN = """
+_CREATE_MISSING = """
 insert into target_groups (name)
 select distinct n from unnest(%s::text[]) n where not exists (select from target_groups g
   where g.name = n) order by 1
@@ -222,10 +222,10 @@ async def _find_listed(
     return {row["position"]: row for row in await found.fetchall()}
 
 
-async def make_known(connection: Connection, groups: Collection[str]) -> None:
+async def create_missing_groups(connection: Connection, groups: Collection[str]) -> None:
     """Create these groups unless they exist."""
     if groups:
-        await connection.execute(_MAKE_KNOWN, [list(groups)])
+        await connection.execute(_CREATE_MISSING, [list(groups)])
 
 
 async def members(

@@ -230,9 +230,9 @@ class Webhooks:
             elif not before.enabled or before.url != draft.url:
                 await connection.execute(_RECOVER, [DESTINATION, before.uuid])
             stored = await _read(connection, row["id"])
-            told = audit.changes(before.data(), stored.data())
+            changes = audit.changes(before.data(), stored.data())
             await audit.record(
-                connection, "webhook.updated", "webhook", stored.id, stored.name, **told
+                connection, "webhook.updated", "webhook", stored.id, stored.name, **changes
             )
             return stored
 

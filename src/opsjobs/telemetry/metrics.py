@@ -158,7 +158,7 @@ class Metrics:
         )
         self.texts_unjudged = self._counter(
             "texts_unjudged",
-            "Texts that the safety check could not judge, by reason: time, memory, crash",
+            "Texts that the safety check could not check, by reason: time, memory, crash",
             "reason",
         )
         self.upkeep_failures = self._counter(

@@ -122,11 +122,11 @@ def _page_class(
                 self._answer(200, prometheus_client.CONTENT_TYPE_LATEST, text())
             elif path in probes:
                 reason = probes[path]()
-                told = (
+                body = (
                     {"status": "unavailable", "reasons": [reason]} if reason else {"status": "ok"}
                 )
                 status = 503 if reason else 200
-                self._answer(status, "application/json", json.dumps(told).encode())
+                self._answer(status, "application/json", json.dumps(body).encode())
             else:
                 pages = ", ".join(("/metrics", *probes))
                 self._answer(404, "text/plain", f"Not found. This port serves {pages}.\n".encode())

@@ -162,7 +162,7 @@ class ApprovalService:
                 raise
         return await self._ledger.decide(approval.id, ruling)
 
-    async def judge(self, approval: Approval, *rulings: Ruling) -> Sequence[Refusal | None]:
+    async def find_refusals(self, approval: Approval, *rulings: Ruling) -> Sequence[Refusal | None]:
         """Return how each decision would be refused now; None if it would be counted.
 
         The plan is read and hashed once, for all that approve.
@@ -176,10 +176,10 @@ class ApprovalService:
             except Refusal as refused:
                 refusal = refused
             except Unavailable as failed:
-                refusal = Conflict(failed.code, failed.told)
+                refusal = Conflict(failed.code, failed.detail)
         return [
             (refusal if ruling.approve else None)
-            or await self._judge(
+            or await self._find_refusal(
                 approval, replace(ruling, requester=requester) if ruling.approve else ruling
             )
             for ruling in rulings
@@ -188,13 +188,13 @@ class ApprovalService:
     async def find_approvable(self, principal: Principal) -> list[int]:
         """Return the pending approvals, by id, that the principal may approve, newest first.
 
-        A plan that has changed since the request is found only by `judge` and `decide`.
+        A plan that has changed since the request is found only by `find_refusals` and `decide`.
         """
         return await self._ledger.find_approvable(principal, self._find_requester)
 
-    async def _judge(self, approval: Approval, ruling: Ruling) -> Refusal | None:
+    async def _find_refusal(self, approval: Approval, ruling: Ruling) -> Refusal | None:
         try:
-            await self._ledger.judge(approval.id, ruling)
+            await self._ledger.check_decision(approval.id, ruling)
         except Refusal as refused:
             return refused
         return None

@@ -51,7 +51,7 @@ class Revived:
         }
 
 
-def judge_ended(execution_id: int, *, ended: bool) -> Refusal | None:
+def refuse_unended(execution_id: int, *, ended: bool) -> Refusal | None:
     """Return how a retry is refused before the end of its execution; None after it."""
     if ended:
         return None
@@ -139,7 +139,7 @@ class RetryService:
     ) -> tuple[Parent, Sequence[PastRun], NewExecution]:
         """Return the execution to retry, the chosen runs, and the execution to write."""
         parent = await self._parents.get(ref)
-        if (refusal := judge_ended(parent.id, ended=parent.ended)) is not None:
+        if (refusal := refuse_unended(parent.id, ended=parent.ended)) is not None:
             raise refusal
         runs = _choose_runs(parent, await self._parents.runs(parent.id), draft)
         inventory = await self._targets.get_many([run.target.id for run in runs], strict=True)

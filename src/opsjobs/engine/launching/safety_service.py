@@ -32,8 +32,8 @@ _BLOCKED = "The safety check blocks it"
 _WHAT_TO_DO = "Change it, or pass override_safety: true and a reason, which takes safety:override."
 
 
-class JudgeText(Protocol):
-    """The interface of `sandbox.pool.JudgePool.judge`."""
+class CheckText(Protocol):
+    """The interface of `sandbox.pool.SafetyCheckPool.check`."""
 
     async def __call__(self, asked: SafetyQuestion) -> tuple[Finding, ...]:
         """Return the findings of the rules in this text.
@@ -58,12 +58,12 @@ class SafetyService:
 
     def __init__(
         self,
-        judge: JudgeText,
+        check_text: CheckText,
         targets: Targets,
         clock: Clock,
         policies: SafetyPolicies | None = None,
     ) -> None:
-        self._judge = judge
+        self._check_text = check_text
         self._targets = targets
         self._clock = clock
         self._policies = policies or SafetyPolicies()
@@ -130,7 +130,7 @@ class SafetyService:
             labels = context.labels if tags is None else tags | _labels(text.targets)
             here = replace(context, labels=labels, become=text.become)
             each = list({_labels([target]) for target in text.targets})
-            findings = (*text.said, *await self._judge_text(text, here))
+            findings = (*text.findings, *await self._check_job_text(text, here))
             for finding in self._policies.apply(findings, here, each):
                 placed = replace(finding, pointer=text.pointer)
                 key = (placed.pointer, placed.rule, placed.excerpt)
@@ -146,7 +146,7 @@ class SafetyService:
             SafetyJudgement(tuple(worst_first[:FINDINGS_MAX])), self._policies.approval(whole)
         )
 
-    async def _judge_text(self, text: JobText, context: Context) -> tuple[Finding, ...]:
+    async def _check_job_text(self, text: JobText, context: Context) -> tuple[Finding, ...]:
         question = SafetyQuestion(
             text.interpreter, text.text, context, text.arguments, text.variables, UNKNOWN
         )
@@ -154,7 +154,7 @@ class SafetyService:
         if key in self._cached:
             self._cached.move_to_end(key)
             return self._cached[key]
-        found = await self._judge(question)
+        found = await self._check_text(question)
         if any(finding.rule == UNJUDGED for finding in found):
             return found  # not cached: the next launch tries again
         self._cached[key] = found
@@ -223,7 +223,7 @@ def describe_unjudged(judgement: SafetyJudgement | None) -> str | None:
     """Return why the safety check could not decide; None if it could."""
     findings = judgement.findings if judgement is not None else ()
     unjudged = [finding for finding in findings if finding.rule == UNJUDGED]
-    return f"the safety check cannot judge it: {_describe(unjudged[0])}" if unjudged else None
+    return f"the safety check has no result for it: {_describe(unjudged[0])}" if unjudged else None
 
 
 def _describe(finding: Finding) -> str:

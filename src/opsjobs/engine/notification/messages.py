@@ -27,9 +27,11 @@ def store_form(
     if rule.channel is NotificationChannel.WEBHOOK:
         event = EventType.NOTIFICATION_SENT
         at = moment(now) or ""
-        told = cloud_event(message_id, event, data.get("uuid") or message_id, at, data | written)
+        event_body = cloud_event(
+            message_id, event, data.get("uuid") or message_id, at, data | written
+        )
         # The author of the rule chose the webhook: its owner only has to have access still.
-        envelope = {"event": told, "visibility": None}
+        envelope = {"event": event_body, "visibility": None}
         return Message(message_id, event.value, subject, envelope, now)
     body = {**written, "channel_id": rule.channel_id, "data": data}
     return Message(message_id, f"notification.{data['event']}", subject, body, now)

@@ -115,7 +115,7 @@ class NotificationChannels:
     async def _webhook_faults(
         self, rule: NotificationRule, at: str, owner: Principal | None
     ) -> Sequence[FieldError]:
-        known = await self.receivers.known_webhooks(rule.to, owner)
+        existing = await self.receivers.existing_webhooks(rule.to, owner)
         return [
             FieldError(
                 f"{at}/to/{position}",
@@ -123,7 +123,7 @@ class NotificationChannels:
                 "unknown_webhook",
             )
             for position, name in enumerate(rule.to)
-            if name not in known
+            if name not in existing
         ]
 
     async def _credential_faults(self, rule: NotificationRule, at: str) -> Sequence[FieldError]:

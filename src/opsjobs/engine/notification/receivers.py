@@ -34,7 +34,7 @@ class ReceiverBook:
     def __init__(self, find_webhooks: FindWebhooks) -> None:
         self._find_webhooks = find_webhooks
 
-    async def known_webhooks(
+    async def existing_webhooks(
         self, names: Collection[str], owner: Principal | None
     ) -> Collection[str]:
         """Return which of these names are names of webhooks, or of webhooks of this owner."""

@@ -130,8 +130,8 @@ class VaultLogin:
                 f"it does not take our token ({refused.status}): "
                 "put a good one into OPSJOBS_VAULT_TOKEN"
             ) from None
-        told = _part(answer, "data")
-        return self._token(value, told.get("ttl"), renewable=told.get("renewable") is True)
+        data = _part(answer, "data")
+        return self._token(value, data.get("ttl"), renewable=data.get("renewable") is True)
 
     async def _renewed(self, held: VaultToken) -> VaultToken:
         if not held.renewable:

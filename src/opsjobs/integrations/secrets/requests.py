@@ -52,10 +52,10 @@ class SecretUnavailable(Exception):
 class VaultRefused(SecretUnavailable):
     """Vault has rejected the request: `status`, and its error text."""
 
-    def __init__(self, status: int, said: str, body: Mapping[str, Any]) -> None:
-        super().__init__(f"it answers {status}{f' ({said})' if said else ''}")
+    def __init__(self, status: int, error: str, body: Mapping[str, Any]) -> None:
+        super().__init__(f"it answers {status}{f' ({error})' if error else ''}")
         self.status = status
-        self.said = said
+        self.error = error
         self.body = body
 
 
@@ -187,8 +187,8 @@ def _pause(failure: Exception) -> bool | float:
 
 
 def _unreachable(broken: Exception) -> SecretUnavailable:
-    said = str(broken)
-    if "CERTIFICATE_VERIFY_FAILED" in said:
+    error = str(broken)
+    if "CERTIFICATE_VERIFY_FAILED" in error:
         return SecretUnavailable(
             "its certificate is not one that we trust: name its authority in OPSJOBS_VAULT_CA_FILE"
         )
@@ -208,21 +208,21 @@ def _parse_answer(
                 "check that OPSJOBS_VAULT_URL is a Vault"
             )
         return body
-    said = _error_text(body, request)
+    error = _error_text(body, request)
     if 300 <= status < 400:
         host = urlsplit(headers.get("location", "")).hostname or "another node"
         raise SecretUnavailable(
             f"it is a standby that sends us on to {host}: "
             "OPSJOBS_VAULT_URL must name the active node, or what leads to it"
         )
-    if "sealed" in said.lower():
+    if "sealed" in error.lower():
         raise SecretUnavailable("it is sealed. Unseal it (`vault operator unseal`)")
     if status >= 500 or status in _AGAIN:
         raise _Retry(
-            f"it answers {status}{f' ({said})' if said else ''}",
+            f"it answers {status}{f' ({error})' if error else ''}",
             _seconds(headers.get("retry-after")),
         )
-    raise VaultRefused(status, said, body or {})
+    raise VaultRefused(status, error, body or {})
 
 
 def _json(raw: bytes) -> Mapping[str, Any] | None:
@@ -239,10 +239,10 @@ def _error_text(body: Mapping[str, Any] | None, request: VaultRequest) -> str:
     """Return Vault's own error on one short line, with the request's secrets redacted."""
     errors = (body or {}).get("errors")
     texts = [text for text in errors if isinstance(text, str)] if isinstance(errors, list) else []
-    said = " ".join(" ".join(texts).split())
+    error = " ".join(" ".join(texts).split())
     for secret in (*request.hide, *([request.token] if request.token is not None else [])):
-        said = said.replace(secret.reveal(), "***")
-    return "".join(c for c in said if c.isprintable())[:_ERROR_CHARACTERS_MAX]
+        error = error.replace(secret.reveal(), "***")
+    return "".join(c for c in error if c.isprintable())[:_ERROR_CHARACTERS_MAX]
 
 
 def _seconds(text: str | None) -> float | None:

@@ -106,9 +106,9 @@ class VaultServer:
             raise self._not_had(source.where, _why_not_read(source, refused)) from None
         except SecretUnavailable as failure:
             raise self._not_had(source.where, str(failure)) from None
-        told = answer.get("data")
+        data = answer.get("data")
         kept, metadata = (
-            (told.get("data"), told.get("metadata")) if isinstance(told, dict) else (None, None)
+            (data.get("data"), data.get("metadata")) if isinstance(data, dict) else (None, None)
         )
         if not isinstance(kept, dict) or not isinstance(metadata, dict):
             reason = (
@@ -176,7 +176,7 @@ def _why_not_signed(source: VaultSshSource, refused: VaultRefused) -> str:
         return f"our token may not sign: its policy needs `update` on {source.where}"
     if refused.status == 404:
         return f"there is no SSH engine at {source.mount}; check the mount and the namespace"
-    if "key_id" in refused.said:
+    if "key_id" in refused.error:
         return (
             f"{refused}: set `allow_user_key_ids` on the role, or `key_id` of the source to false"
         )

@@ -45,9 +45,13 @@ class Inputs:
     def redirect(self, node: Node, io: Io) -> Io:
         """Return `io` with the effect of one redirection."""
         if node.type == "herestring_redirect":
-            told = self._values.herestring(node)
+            here_text = self._values.herestring(node)
             return Io(
-                (*io.sources, *self._names_in(node)), lambda: told, io.writes, io.reads, io.feeders
+                (*io.sources, *self._names_in(node)),
+                lambda: here_text,
+                io.writes,
+                io.reads,
+                io.feeders,
             )
         operator = next((c.type for c in node.children if not c.is_named), "")
         destination = node.child_by_field_name("destination")

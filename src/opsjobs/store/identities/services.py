@@ -248,12 +248,12 @@ def _maker(by: Principal | None) -> dict[str, Any]:
 
 
 def _describe(service: Service) -> dict[str, Any]:
-    told = {
+    body = {
         "grants": service.grants,
         "disabled": service.disabled,
         "public_key": service.public_key,
     }
-    return {**told, "made_by": service.made_by}
+    return {**body, "made_by": service.made_by}
 
 
 def _service(row: Mapping[str, Any]) -> Service:

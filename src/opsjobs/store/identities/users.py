@@ -173,7 +173,7 @@ class Users:
             if off or password_hash is not None:
                 await connection.execute(_END_SESSIONS, [action, before.id])
                 await connection.execute("delete from login_codes where user_id = %s", [before.id])
-            told = {
+            described = {
                 **_describe(after),
                 **({"password": "changed"} if password_hash is not None else {}),
             }
@@ -184,7 +184,7 @@ class Users:
                 after.id,
                 after.name,
                 before=_describe(before),
-                after=told,
+                after=described,
             )
         return after
 

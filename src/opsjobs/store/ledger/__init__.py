@@ -167,9 +167,9 @@ class Ledger:
             lambda: _approvals.decide(self._database, approval_id, ruling)
         )
 
-    async def judge(self, approval_id: int, ruling: Ruling) -> None:
+    async def check_decision(self, approval_id: int, ruling: Ruling) -> None:
         """Raise as `decide` would now; change nothing."""
-        await _approvals.judge(self._database, approval_id, ruling)
+        await _approvals.check_decision(self._database, approval_id, ruling)
 
     async def find_approvable(
         self, principal: Principal, find_requester: _approvals.RequesterLookup
@@ -177,9 +177,9 @@ class Ledger:
         """Return the pending approvals, by id, that the principal may approve, newest first."""
         return await _approvals.find_approvable(self._database, principal, find_requester)
 
-    async def judge_control(self, execution_id: int) -> Mapping[str, Refusal | None]:
+    async def find_control_refusals(self, execution_id: int) -> Mapping[str, Refusal | None]:
         """Return for `cancel`, `pause` and `resume` how each would be refused now."""
-        return await _control.judge(self._database, execution_id)
+        return await _control.find_refusals(self._database, execution_id)
 
     async def expire_changed(self, approval_id: int) -> None:
         """Close an approval whose plan has changed since the request.

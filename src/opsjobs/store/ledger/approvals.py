@@ -44,7 +44,7 @@ from opsjobs.store.scope_sql import and_within
 from opsjobs.store.transaction import Connection, Database
 
 PENDING_READ_MAX = 200
-"""The number of pending approvals within reach that are judged for one principal at once."""
+"""The number of pending approvals within reach that are checked for one principal at once."""
 
 RequesterLookup = Callable[[Identity], Awaitable[Requester | None]]
 """Return the person behind a requester that was not stored, given its name and kind."""
@@ -165,7 +165,7 @@ async def decide(database: Database, approval_id: int, ruling: Ruling) -> Approv
     execution_id = await _execution_of(database, approval_id)
     async with database.transaction() as connection:
         await connection.execute(LOCK, {"executions": [execution_id]})
-        approval, stands = await _load_checked(connection, approval_id, execution_id, ruling)
+        approval, state = await _load_checked(connection, approval_id, execution_id, ruling)
         await _record_decision(connection, approval, ruling)
         status = await _final_status(connection, approval, ruling)
         if status is not None:
@@ -173,13 +173,13 @@ async def decide(database: Database, approval_id: int, ruling: Ruling) -> Approv
             approval = await _settle(connection, approval, status, by=by, reason=ruling.reason)
         else:
             approval = await load_approval(connection, approval_id)
-        await _audit(connection, approval, stands["job_name"], ruling)
+        await _audit(connection, approval, state["job_name"], ruling)
     if not approval.status.pending:
         await database.retry(lambda: _apply(database, approval))
     return approval
 
 
-async def judge(database: Database, approval_id: int, ruling: Ruling) -> None:
+async def check_decision(database: Database, approval_id: int, ruling: Ruling) -> None:
     """Raise as `decide` would now; change nothing, and lock nothing."""
     execution_id = await _execution_of(database, approval_id)
     async with database.transaction() as connection:
@@ -191,7 +191,7 @@ async def find_approvable(
 ) -> list[int]:
     """Return the pending approvals, by id, that the principal may approve, the newest first.
 
-    The newest PENDING_READ_MAX within reach are judged, each as by `decide`. It is not checked
+    The newest PENDING_READ_MAX within reach are checked, each as by `decide`. It is not checked
     whether the plan has changed since the request, because that takes reading all targets. One
     whose requester cannot be looked up now is left out.
     """
@@ -199,8 +199,8 @@ async def find_approvable(
     for candidate in await _load_candidates(database, principal):
         with suppress(Refusal, Unavailable):
             requester = None
-            if candidate.stands["requester"] is None:
-                requester = await requesters.find(candidate.stands)
+            if candidate.state["requester"] is None:
+                requester = await requesters.find(candidate.state)
             candidate.check(principal, requester)
             found.append(candidate.approval.id)
     return found
@@ -211,14 +211,14 @@ class _Candidate:
     """A pending approval, with what its check reads."""
 
     approval: Approval
-    stands: Mapping[str, Any]
+    state: Mapping[str, Any]
     authors: Sequence[Author] = ()
     approvers: Sequence[Requester] = ()
 
     def check(self, principal: Principal, requester: Requester | None = None) -> None:
         """Raise as `decide` would if the principal approved."""
         ruling = Ruling(principal, approve=True, requester=requester)
-        _check(self.approval, self.stands, ruling, self.authors, self.approvers)
+        _check(self.approval, self.state, ruling, self.authors, self.approvers)
 
 
 class _Requesters:
@@ -228,9 +228,9 @@ class _Requesters:
         self._find = find
         self._found: dict[Identity, Requester | Unavailable | None] = {}
 
-    async def find(self, stands: Mapping[str, Any]) -> Requester | None:
+    async def find(self, state: Mapping[str, Any]) -> Requester | None:
         """Return the person behind the requester of an execution. Raises Unavailable."""
-        identity = Identity(stands["requested_by_kind"], stands["requested_by"])
+        identity = Identity(state["requested_by_kind"], state["requested_by"])
         if identity not in self._found:
             try:
                 self._found[identity] = await self._find(identity)
@@ -288,15 +288,15 @@ async def _load_checked(
 ) -> tuple[Approval, Mapping[str, Any]]:
     """Return the approval and the state of its execution if this ruling is allowed."""
     approval = await load_approval(connection, approval_id)
-    stands = await (await connection.execute(_STATE, [approval_id])).fetchone()
-    assert stands is not None
+    state = await (await connection.execute(_STATE, [approval_id])).fetchone()
+    assert state is not None
     authors: Sequence[Author] = ()
     approvers: Sequence[Requester] = ()
     if ruling.approve:
         authors = await load_authors(connection, execution_id)
         approvers = (await _load_approvers(connection, [approval_id]))[approval_id]
-    _check(approval, stands, ruling, authors, approvers)
-    return approval, stands
+    _check(approval, state, ruling, authors, approvers)
+    return approval, state
 
 
 async def expire_changed(database: Database, approval_id: int) -> None:
@@ -350,7 +350,7 @@ async def _load_approvers(
 
 def _check(
     approval: Approval,
-    stands: Mapping[str, Any],
+    state: Mapping[str, Any],
     ruling: Ruling,
     authors: Sequence[Author],
     approvers: Sequence[Requester],
@@ -361,8 +361,8 @@ def _check(
             f"GET /approvals/{approval.id}."
         )
         raise Conflict("approval_decided", words)
-    if stands["late"] or stands["cancelling"]:
-        words = "its time has passed" if stands["late"] else "its execution is being cancelled"
+    if state["late"] or state["cancelling"]:
+        words = "its time has passed" if state["late"] else "its execution is being cancelled"
         raise Conflict(
             "approval_decided", f"Approval {approval.id} cannot be decided any more: {words}."
         )
@@ -371,8 +371,8 @@ def _check(
             "approval_changed",
             f"Approval {approval.id}: its content has changed. Read it again and send its hash.",
         )
-    requester = parse_requester(stands["requested_by"], stands["requester"])
-    if stands["requester"] is None and ruling.requester is not None:
+    requester = parse_requester(state["requested_by"], state["requester"])
+    if state["requester"] is None and ruling.requester is not None:
         requester = ruling.requester
     decision: dict[str, Any] = {
         "approve": ruling.approve,
@@ -385,7 +385,7 @@ def _check(
         **decision,
         authors=authors,
         approvers=approvers,
-        labels=stands["labels"] or {},
+        labels=state["labels"] or {},
     )
 
 
@@ -444,9 +444,9 @@ async def _close(database: Database, approval_id: int, reason: str, *, late: boo
     async with database.transaction() as connection:
         await connection.execute(LOCK, {"executions": [execution_id]})
         approval = await load_approval(connection, approval_id)
-        stands = await (await connection.execute(_STATE, [approval_id])).fetchone()
-        assert stands is not None
-        if not approval.status.pending or (late and not stands["late"]):
+        state = await (await connection.execute(_STATE, [approval_id])).fetchone()
+        assert state is not None
+        if not approval.status.pending or (late and not state["late"]):
             raise Conflict(
                 "approval_decided",
                 f"Approval {approval_id} is decided already. See GET /approvals.",

@@ -284,7 +284,7 @@ async def _lock_open(connection: Connection, execution_id: int) -> None:
     )
 
 
-async def judge(database: Database, execution_id: int) -> Mapping[str, Refusal | None]:
+async def find_refusals(database: Database, execution_id: int) -> Mapping[str, Refusal | None]:
     """Return for `cancel`, `pause` and `resume` the refusal that each would get now, or None.
 
     Nothing is locked: an action may still be refused, because the execution has moved on.

@@ -207,8 +207,8 @@ async def launch(connection: Connection, new: NewExecution) -> Execution:
         await request_launch_approval(connection, execution_id, new.approval, _withheld(new))
     elif new.names and new.triggered_by is TriggeredBy.WORKFLOW:
         await check_lock_cycle(connection, execution_id)
-    stands = new.names or new.approval
-    return _launched(new, row, await _waiting_on(connection, execution_id) if stands else None)
+    may_wait = new.names or new.approval
+    return _launched(new, row, await _waiting_on(connection, execution_id) if may_wait else None)
 
 
 async def _refusal(connection: Connection, new: NewExecution) -> Refusal:

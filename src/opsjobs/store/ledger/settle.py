@@ -153,18 +153,20 @@ async def _was_committed(database: Database, flush: Flush) -> bool:
 
 async def _recall(database: Database, flush: Flush) -> Settled:
     rows = await database.fetch(_OWN_RUNS, [[run.run_id for run in flush.runs], flush.owner])
-    stands = {(row["id"], row["fence"]): RunStatus(row["status"]) for row in rows}
+    statuses = {(row["id"], row["fence"]): RunStatus(row["status"]) for row in rows}
     stale = frozenset(
-        run.run_id for run in flush.runs if not _as_moved(run, stands.get((run.run_id, run.fence)))
+        run.run_id
+        for run in flush.runs
+        if not _as_moved(run, statuses.get((run.run_id, run.fence)))
     )
     return Settled(stale, frozenset(), {})
 
 
-def _as_moved(run: RunMove, stands: RunStatus | None) -> bool:
+def _as_moved(run: RunMove, stored: RunStatus | None) -> bool:
     """Return True if the state of the run proves that the flush with this move was committed.
 
-    `stands`: its status, or None if it no longer belongs to this owner.
+    `stored`: its status, or None if it no longer belongs to this owner.
     """
     if run.status is RunStatus.WAITING:
-        return stands is None
-    return stands is (run.status or RunStatus.RUNNING)
+        return stored is None
+    return stored is (run.status or RunStatus.RUNNING)

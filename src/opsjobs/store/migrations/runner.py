@@ -28,7 +28,7 @@ from opsjobs.store.connections import NETWORK, driver_url
 from opsjobs.store.execution_log import DAYS_AHEAD, MAKE, WANTED
 from opsjobs.store.migrations.files import Index, indexes
 from opsjobs.store.restores import NOT_FINISHED, UNFINISHED
-from opsjobs.store.system_status import FACTS, Complaint, judge
+from opsjobs.store.system_status import FACTS, Complaint, find_complaints
 
 VERSIONS = Path(__file__).parent / "versions"
 
@@ -104,7 +104,7 @@ def inspect(url: str, *, upgrading: bool = False, restoring: bool = False) -> li
         marker = connection.execute("select to_regclass(%s)", [UNFINISHED]).fetchone()
         if marker != (None,) and not restoring:
             return [Complaint("restore_not_finished", NOT_FINISHED, fatal=True)]
-        return judge(facts, upgrading=upgrading)
+        return find_complaints(facts, upgrading=upgrading)
 
 
 def _insist(step: Callable[[], None]) -> None:

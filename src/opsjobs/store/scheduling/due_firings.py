@@ -21,9 +21,9 @@ from opsjobs.model.firing import (
     FiringStatus,
     FiringVerdict,
     Round,
-    ScheduleStanding,
+    ScheduleState,
+    decide_due,
     execution_uuid,
-    judge,
 )
 from opsjobs.model.time_zones import tzdata_version
 from opsjobs.store.scheduling.schedule_rows import ClosedReason, StoredSchedule
@@ -101,12 +101,12 @@ class Due:
     pending: int = 0
     """The number of its firings that already wait for their launch, without catch-ups."""
 
-    def judge_due(self, now: datetime, closed: ClosedReason) -> Round:
+    def decide_due(self, now: datetime, closed: ClosedReason) -> Round:
         """Return the verdicts on its due times. Raises the exceptions of its timetable."""
         schedule = self.schedule
         assert schedule.next_due_at is not None
         assert schedule.next_fire_at is not None
-        standing = ScheduleStanding(
+        state = ScheduleState(
             schedule.next_due_at,
             schedule.next_fire_at,
             misfire=str(schedule.definition.misfire),
@@ -116,7 +116,7 @@ class Due:
             pending=self.pending,
             closed=lambda instant: closed(schedule, instant),
         )
-        return judge(schedule.timetable, standing, now)
+        return decide_due(schedule.timetable, state, now)
 
 
 class ScheduleBatch:

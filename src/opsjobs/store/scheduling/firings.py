@@ -363,7 +363,7 @@ class Firings:
                 break  # the others are left for the next round
             due = Due(schedule, pending)
             try:
-                page.add(due, due.judge_due(now, closed))
+                page.add(due, due.decide_due(now, closed))
             except Exception as wrong:  # noqa: BLE001  a broken schedule must not stop the others
                 _log_unreadable(schedule.id, wrong)
                 unreadable.append(schedule.id)

@@ -417,7 +417,7 @@ class Schedules:
             return stored
         page = ScheduleBatch(now)
         due = Due(stored)
-        page.add(due, due.judge_due(now, await self._closer(connection, [stored])), claim=False)
+        page.add(due, due.decide_due(now, await self._closer(connection, [stored])), claim=False)
         await page.write(connection)
         return await self._read(connection, stored.id)
 

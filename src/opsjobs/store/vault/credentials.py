@@ -269,7 +269,7 @@ class Vault:
                 before=before.data(),
             )
 
-    async def judge_delete(self, credential: StoredCredential) -> None:
+    async def check_delete(self, credential: StoredCredential) -> None:
         """Raise as `delete` would now; change nothing, and lock nothing."""
         async with self._database.transaction() as connection:
             await check_unused_credential(connection, credential.id, credential.name)
@@ -287,10 +287,10 @@ class Vault:
         )
         return opened
 
-    async def tested(self, credential: StoredCredential, told: Mapping[str, Any]) -> None:
+    async def tested(self, credential: StoredCredential, result: Mapping[str, Any]) -> None:
         """Record that its secrets were tested, and whether they could be read."""
         async with self._database.transaction() as connection:
-            outcome = {"ok": told["ok"]}
+            outcome = {"ok": result["ok"]}
             await audit.record(
                 connection,
                 "credential.tested",

@@ -272,8 +272,10 @@ class KeyRotation:
         async with self._database.transaction() as connection:
             batch = await rewrap(connection, kind, self._ring, after, batch_rows)
             if batch.rewrapped:
-                told = {"kind": kind.name, "rewrapped": batch.rewrapped}
-                await audit.record(connection, "key.rotated", "key", self._ring.current, after=told)
+                rotated = {"kind": kind.name, "rewrapped": batch.rewrapped}
+                await audit.record(
+                    connection, "key.rotated", "key", self._ring.current, after=rotated
+                )
         for row in batch.broken:
             log.error("sealed_row_undecryptable", **row)
         return batch

@@ -301,7 +301,7 @@ class LabSpool:
         return state
 
     def _send_run(self, folder: Path) -> None:
-        """Tell how the run stands, then send its output from the offsets on, and its end."""
+        """Send the state of the run, then its output from the offsets on, and its end."""
         state = self._awaited_state(folder)
         if state != "D" and _boot(self._root) != self._given["boot"]:
             state = "G"
@@ -456,8 +456,8 @@ def _boot(root: Path) -> str:
         moved = abs(now - seen)
         if not witness or moved > CLOCK_STEP_TICKS / 10:
             here = os.environ.get(_WITNESS, _boot_id())
-            told = "-" not in (here, witness) and witness
-            if here != witness if told else moved > CLOCK_STEP_TICKS:
+            has_witness = "-" not in (here, witness) and witness
+            if here != witness if has_witness else moved > CLOCK_STEP_TICKS:
                 name = str(now)
             witness = here
         file.seek(0)

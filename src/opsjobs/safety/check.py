@@ -38,7 +38,7 @@ INTERPRETERS = ("bash", "sh", "python", "powershell", "pwsh", "cmd", "perl", "no
 """Interpreters that have a reader; of a path the last part counts."""
 
 
-def judge(
+def check_text(
     interpreter: str,
     text: str,
     *,
