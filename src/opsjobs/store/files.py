@@ -156,12 +156,8 @@ class Files:
         limits: FileLimits = NO_LIMITS,
     ) -> StoredFile | Answer:
         """Store written bytes as a file. Raises Forgotten, Full, and as `idempotency.begin`."""
-        async with self._database.transaction() as connection:
-            if (
-                idem is not None
-                and (answer := await idempotency.begin(connection, idem)) is not None
-            ):
-                return answer
+
+        async def insert(connection: Connection) -> StoredFile:
             limited = limits != NO_LIMITS
             if limited:
                 await connection.execute(_ONE_AT_A_TIME)
@@ -179,11 +175,10 @@ class Files:
             stored = _file(row)
             after = {"size": stored.size, "sha256": stored.sha256}
             await audit.record(connection, "file.uploaded", "file", stored.id, name, after=after)
-            if idem is not None:
-                await idempotency.record(
-                    connection, idem, 201, f"/files/{stored.id}", stored.data()
-                )
             return stored
+
+        answer = idempotency.created_at("/files")
+        return await idempotency.once(self._database, idem, insert, answer)
 
     async def get(self, ref: str | int) -> StoredFile:
         """Return the file of this id or uuid. Raises NotFound."""

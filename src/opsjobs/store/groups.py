@@ -117,9 +117,8 @@ class Groups:
 
         Raises Conflict("name_taken"), Invalid.
         """
-        async with self._database.transaction() as connection:
-            if idem is not None and (answer := await idempotency.begin(connection, idem)):
-                return answer
+
+        async def insert(connection: Connection) -> StoredGroup:
             await _check(connection, draft, None)
             with unique_name("group", draft.name):
                 made = await connection.execute(
@@ -133,11 +132,10 @@ class Groups:
             await audit.record(
                 connection, "group.created", "group", stored.id, stored.name, after=after
             )
-            if idem is not None:
-                await idempotency.record(
-                    connection, idem, 201, f"/target-groups/{stored.id}", stored.data()
-                )
-        return stored
+            return stored
+
+        answer = idempotency.created_at("/target-groups")
+        return await idempotency.once(self._database, idem, insert, answer)
 
     async def replace(
         self, ref: str, draft: GroupDraft, *, basis: datetime | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from psycopg import errors
 from psycopg.types.json import Jsonb
@@ -71,7 +71,8 @@ async def once(
 ) -> T | Answer:
     """Run the verb and store its response in one transaction; or return the first response.
 
-    `pipelined`: the verb's statements are sent without waiting for each other's results
+    `to_answer`: returns the response to a result of the verb (`created_at` if it has created an
+    object). `pipelined`: the verb's statements are sent without waiting for each other's results
     (Database.pipelined). Raises the exceptions of `begin` and of the verb; then nothing is done or
     stored. After a deadlock, all of it is repeated.
     """
@@ -120,6 +121,18 @@ async def begin(connection: Connection, request: IdempotentRequest) -> Answer | 
             errors=[FieldError("", detail, "header:Idempotency-Key")],
         )
     return Answer(row["status"], row["location"], row["answer"])
+
+
+class _Shown(Protocol):
+    @property
+    def id(self) -> int: ...
+
+    def data(self) -> dict[str, Any]: ...
+
+
+def created_at(path: str) -> Callable[[_Shown], Answer]:
+    """Return the function that answers 201 with a created object, which is at `path`/{id}."""
+    return lambda made: Answer(201, f"{path}/{made.id}", made.data())
 
 
 async def find_answer(database: Database, request: IdempotentRequest) -> Answer | None:

@@ -221,9 +221,8 @@ class TargetInventory:
 
         Raises Conflict("name_taken"), Invalid, Forbidden.
         """
-        async with self._database.transaction() as connection:
-            if idem is not None and (answer := await idempotency.begin(connection, idem)):
-                return answer
+
+        async def write(connection: Connection) -> StoredTarget:
             check_written(
                 draft.transport, None, allowed=self._local, everywhere=bounds.act.everywhere
             )
@@ -232,11 +231,12 @@ class TargetInventory:
                 connection, await insert(connection, draft, uuid7(self._clock.now()))
             )
             await check_target_name(connection, draft.name, bounds)
-            if idem is not None:
-                await idempotency.record(
-                    connection, idem, 201, f"/targets/{stored.target.id}", stored.data()
-                )
-        return stored
+            return stored
+
+        def answer(stored: StoredTarget) -> Answer:
+            return Answer(201, f"/targets/{stored.target.id}", stored.data())
+
+        return await idempotency.once(self._database, idem, write, answer)
 
     async def replace(
         self,

@@ -203,16 +203,16 @@ class Jobs:
         Raises Conflict("name_taken"), and Forbidden("name_reserved") if the name is linked to jobs
         outside the caller's scope.
         """
-        async with self._database.transaction() as connection:
-            if idem is not None and (answer := await idempotency.begin(connection, idem)):
-                return answer
+
+        async def insert(connection: Connection) -> StoredJob:
             stored = await _insert(connection, draft, by, self._clock, vetted)
             await check_job_name(connection, draft.name, bounds, stored.job)
-            if idem is not None:
-                await idempotency.record(
-                    connection, idem, 201, f"/jobs/{stored.job.id}", stored.data()
-                )
-        return stored
+            return stored
+
+        def answer(stored: StoredJob) -> Answer:
+            return Answer(201, f"/jobs/{stored.job.id}", stored.data())
+
+        return await idempotency.once(self._database, idem, insert, answer)
 
     async def get(self, ref: str) -> StoredJob:
         """Return a job at its current version. Raises NotFound, including for a deleted one."""

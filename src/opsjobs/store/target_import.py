@@ -52,9 +52,8 @@ class Imports:
         Forbidden if the caller may not use credentials (None: it may); it is called for each target
         that has a credential or a jump host, before its route changes.
         """
-        async with self._database.transaction() as connection:
-            if idem is not None and (answer := await idempotency.begin(connection, idem)):
-                return answer
+
+        async def write(connection: Connection) -> Imported:
             async with connection.transaction(force_rollback=draft.dry_run):
                 outcomes = await self._all(connection, draft, bounds, uses_logins or _allow_all)
                 shown = await _add_same_address(connection, outcomes, bounds)
@@ -63,10 +62,11 @@ class Imports:
                     replace(outcome, id=None) if outcome.outcome == "created" else outcome
                     for outcome in shown
                 ]
-            imported = Imported(shown, draft.dry_run)
-            if idem is not None:
-                await idempotency.record(connection, idem, 200, None, imported.data())
-        return imported
+            return Imported(shown, draft.dry_run)
+
+        return await idempotency.once(
+            self._database, idem, write, lambda imported: Answer(200, None, imported.data())
+        )
 
     async def _all(
         self,

@@ -151,7 +151,7 @@ class ServiceIdentities:
             self._database,
             idem,
             insert_service,
-            lambda service: Answer(201, f"/services/{service.id}", service.data()),
+            idempotency.created_at("/services"),
         )
 
     async def replace(
@@ -226,8 +226,10 @@ def on_behalf(service: str, kind: Literal["user", "external"], user: str) -> str
 
     A service's own name has no slash.
 
-    >>> on_behalf("portal", "user", "ada"), parted("portal/user/ada")
-    ('portal/user/ada', ('portal', 'user', 'ada'))
+    >>> on_behalf("portal", "user", "ada")
+    'portal/user/ada'
+    >>> split_name("portal/user/ada")
+    ('portal', Identity(kind='user', name='ada'))
     """
     return f"{service}/{kind}/{user}"
 

@@ -137,7 +137,7 @@ class Users:
             self._database,
             idem,
             insert_user,
-            lambda user: Answer(201, f"/users/{user.id}", user.data()),
+            idempotency.created_at("/users"),
         )
 
     async def change(

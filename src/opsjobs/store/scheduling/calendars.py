@@ -97,13 +97,11 @@ class Calendars:
 
         Raises Conflict("name_taken").
         """
-        async with self._database.transaction() as connection:
-            if idem is not None and (answer := await idempotency.begin(connection, idem)):
-                return answer
+        values = {**_values(draft), "uuid": uuid7(self._clock.now())}
+
+        async def insert(connection: Connection) -> StoredCalendar:
             with unique_name("calendar", draft.name):
-                made = await connection.execute(
-                    _INSERT, {**_values(draft), "uuid": uuid7(self._clock.now())}
-                )
+                made = await connection.execute(_INSERT, values)
             stored = _stored(await made.fetchone())
             await audit.record(
                 connection,
@@ -113,11 +111,10 @@ class Calendars:
                 draft.name,
                 after=draft.data(),
             )
-            if idem is not None:
-                await idempotency.record(
-                    connection, idem, 201, f"/calendars/{stored.id}", stored.data()
-                )
-        return stored
+            return stored
+
+        answer = idempotency.created_at("/calendars")
+        return await idempotency.once(self._database, idem, insert, answer)
 
     async def get(self, ref: str) -> StoredCalendar:
         """Return a calendar. Raises NotFound."""

@@ -181,9 +181,7 @@ class Schedules:
         async def write(connection: Connection) -> StoredSchedule:
             return await self._insert(connection, job, draft, owner)
 
-        def answer(stored: StoredSchedule) -> Answer:
-            return Answer(201, f"/schedules/{stored.id}", stored.data())
-
+        answer = idempotency.created_at("/schedules")
         return await idempotency.once(self._database, idem, write, answer)
 
     async def get(self, ref: str | int) -> StoredSchedule:

@@ -105,9 +105,8 @@ class Vault:
         """
         parts = self._validate(draft.type, draft.login, draft.revealed())
         row = uuid7(self._clock.now())
-        async with self._database.transaction() as connection:
-            if idem is not None and (answer := await idempotency.begin(connection, idem)):
-                return answer
+
+        async def insert(connection: Connection) -> StoredCredential:
             await _check_authority(connection, draft)
             values = {**_name_columns(draft), **await _bound(connection, draft.bound_to)}
             made = await self._write(
@@ -121,11 +120,10 @@ class Vault:
                 made.name,
                 after=made.data(),
             )
-            if idem is not None:
-                await idempotency.record(
-                    connection, idem, 201, f"/credentials/{made.id}", made.data()
-                )
-        return made
+            return made
+
+        answer = idempotency.created_at("/credentials")
+        return await idempotency.once(self._database, idem, insert, answer)
 
     async def replace(
         self, ref: str, draft: CredentialDraft, *, basis: datetime | None = None
@@ -227,17 +225,17 @@ class Vault:
         Returns an Answer if this was done before. `if_match`: the versions that may be replaced;
         None = any. Raises NotFound, Precondition(412), Invalid.
         """
-        async with self._database.transaction() as connection:
-            if idem is not None and (answer := await idempotency.begin(connection, idem)):
-                return answer
+
+        async def seal_again(connection: Connection) -> StoredCredential:
             row = await _locked(connection, ref)
             _check_version(row["version"], if_match, draft.version)
             named = {**{name: row[name] for name in ("name", "type", "username")}, **_AS_BOUND}
             parts = self._rotated(row, draft.revealed())
-            made = await self._next(connection, row, named, parts, "credential.rotated")
-            if idem is not None:
-                await idempotency.record(connection, idem, 200, None, made.data())
-        return made
+            return await self._next(connection, row, named, parts, "credential.rotated")
+
+        return await idempotency.once(
+            self._database, idem, seal_again, lambda made: Answer(200, None, made.data())
+        )
 
     async def get(self, ref: str) -> StoredCredential:
         """Return one credential, without its secrets. Raises NotFound."""
