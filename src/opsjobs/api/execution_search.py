@@ -37,7 +37,7 @@ from opsjobs.store.output_lines import OutputPart
 from opsjobs.store.reference import BIGINT_MAX
 
 SEARCH_SECONDS = 20.0
-"""After this time a search ends, and says from where to go on."""
+"""A search ends after this time, and returns the place at which to continue."""
 PIECE_SECONDS = 10.0
 """The least time for the first piece of output, and for incomplete lines at the end."""
 THREADS_MAX = 2
@@ -93,8 +93,8 @@ async def search(
 
     One JSON object per line. The last one is the summary: the number of lines and targets, and
     whether the search is `complete`. If not, because of `limit` (the piece of output that reaches
-    it is searched to its end) or after 20 s, `next` is the `after` of a request that goes on; of a
-    line that lies across that position it sees the rest.
+    it is searched to its end) or after 20 s, `next` is the `after` of the request that continues;
+    of a line that lies across that position it sees the rest.
     """
     await services.execution_log.check_available(execution)
     try:
@@ -270,7 +270,7 @@ class _OutputSearch:
             raise _Stopped
 
     def _render(self, matches: Iterable[LineMatch]) -> bytes:
-        """Return the matches as JSON, without those that a request that goes on finds again."""
+        """Return the matches as JSON, without those that the next request finds again."""
         may_go_on = self._reason == "time"
         return b"".join(
             self._encode(match) for match in matches if not may_go_on or match.seq <= self._position

@@ -252,7 +252,7 @@ async def targets(
 ) -> Response:
     """List the runs of an execution, in the order of launch.
 
-    A run that waits says what for.
+    A waiting run shows what it waits for.
     """
     return render_page(request, await services.executions.runs(execution.id, page))
 

@@ -100,7 +100,7 @@ class FrameBatch:
 
 
 class Frame(NamedTuple):
-    """An encoded entry, with what viewers filter by."""
+    """An encoded entry, with the fields that viewers filter by."""
 
     data: bytes
     event: str

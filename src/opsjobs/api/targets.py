@@ -158,8 +158,8 @@ async def list_(
 async def show(request: Request, stored: TargetDep) -> Response:
     """Return the target and its health; `credential` and `jump` are names.
 
-    The runs that `health` tells of are those in executions that the caller may see; its `status`
-    is that of the machine, from all runs.
+    `health` is computed from runs in executions that the caller may see; its `status` is that of
+    the machine, from all runs.
 
     `can` and `cannot` are what the caller may do: update, test, scan_host_keys, maintain,
     reset_circuits, delete.

@@ -71,7 +71,7 @@ def _json_line(event: Event) -> str:
 
 
 def _line(event: Event) -> str:
-    """Return time, type and what it is about, for people."""
+    """Return the line of an event for people: time, type and subject."""
     event_body = json.loads(event.data)
     kind = str(event_body.get("type", event.event)).removeprefix(_PREFIX).removesuffix(_SUFFIX)
     data = event_body.get("data")
@@ -85,7 +85,7 @@ def _line(event: Event) -> str:
 
 
 def _about(kind: str, data: Mapping[str, Any]) -> str:
-    """Return what an event is about in a few words; "" if only its subject is known."""
+    """Return the subject of an event in a few words; "" if only its subject is known."""
     noun = kind.partition(".")[0]
     if "total_targets" in data:
         return _about_execution(data, is_begin=kind.endswith((".queued", ".started")))

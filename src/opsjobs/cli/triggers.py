@@ -164,7 +164,7 @@ def parse_condition(text: str) -> Json:
 
 
 def _parse_scalar(text: str) -> str | int | bool:
-    """Return a value as it stands in a body: true, false and whole numbers are no texts there."""
+    """Return a value in its JSON type: true, false and whole numbers are not strings."""
     if not _JSON_SCALAR.fullmatch(text):
         return text
     return text == "true" if text in ("true", "false") else int(text)

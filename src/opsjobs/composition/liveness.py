@@ -43,9 +43,9 @@ class Liveness:
     ) -> None:
         """Prepare; `start` starts it.
 
-        `fault` returns what has stopped for good although the event loop runs. `unready` returns
-        why the process does no work now; that is no fault, and often passes by itself. Neither
-        may block.
+        `fault` returns the part that has stopped for good although the event loop runs. `unready`
+        returns why the process does no work now; that is no fault, and often passes by itself.
+        Neither may block.
         """
         self._fault = fault
         self._unready = unready

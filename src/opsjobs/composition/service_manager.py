@@ -22,7 +22,7 @@ class ServiceManager:
     def notify(self, **assignments: object) -> None:
         """Send assignments such as READY=1, in one datagram.
 
-        A manager that does not read is not waited for: the watchdog counts what arrives.
+        It does not wait for a manager that does not read: the watchdog counts messages that arrive.
         """
         if self._address is None:
             return

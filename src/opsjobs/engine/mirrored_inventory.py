@@ -1,6 +1,6 @@
 """Targets of the platform's Target Service, read through the inventory.
 
-The inventory is a mirror with a limited age: what is used is asked for again if it is older than
+The inventory is a mirror with a limited age: data is read again before use if it is older than
 that. If the service does not answer, nothing older than the limits is used: a launch is refused,
 and a run is not logged in.
 """
@@ -127,7 +127,7 @@ class MirroredInventory(TargetInventory):
         return await super().count()
 
     async def get(self, ref: str) -> StoredTarget:
-        """Return one target as it is known, asked for again if the service answers."""
+        """Return one target, read again if the service answers."""
         try:
             found = await super().get(ref)
         except NotFound:
@@ -144,7 +144,7 @@ class MirroredInventory(TargetInventory):
         *,
         reach: Reach | None = None,
     ) -> Page[StoredTarget]:
-        """Return a page of the targets as they are known, read anew if the service answers."""
+        """Return a page of the targets, read again if the service answers."""
         await self._try(self._refresh_all(self._limits.fresh_seconds))
         return await super().list(request, selector, among, reach=reach)
 
@@ -166,7 +166,7 @@ class MirroredInventory(TargetInventory):
         bounds: Bounds = NO_BOUNDS,
         basis: datetime | None = None,
     ) -> StoredTarget:
-        """Replace what is kept here of a target, such as its host keys and its slots.
+        """Replace the fields of a target that opsjobs keeps, such as host keys and slots.
 
         Raises Conflict("targets_are_remote") if a field of the service would change, too.
         """

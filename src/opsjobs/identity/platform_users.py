@@ -1,7 +1,7 @@
 """Users of the platform, confirmed by the User Service when work starts in their name.
 
-Their tokens say what they held when those were issued; the service says what they hold now. If it
-does not answer, nothing is launched in their name.
+Their tokens have the rights of the time of issue; the service has the present rights. If it does
+not answer, nothing is launched in their name.
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ class Targets(Protocol):
     ) -> dict[str, Target]:
         """Return these targets as they are now, by id; leave out unknown ids.
 
-        `strict`: raise Unavailable if what is known is too old to start work with.
+        `strict`: raise Unavailable if the known data is too old to start work.
         """
 
 

@@ -29,7 +29,7 @@ class Bounds:
     def for_principal(
         cls, principal: Principal, permission: str, *, sees: str = "targets:read"
     ) -> Bounds:
-        """Return the bounds for `permission` on things that holders of `sees` may see."""
+        """Return the bounds of a principal: it acts by `permission`, and sees objects by `sees`."""
         act = principal.reach(permission)
         return cls(act, act | principal.reach(sees), permission)
 

@@ -87,10 +87,10 @@ def events_of(outcome: JobOutcome, previous: JobOutcome | None) -> Sequence[Noti
 
 
 class QuietRules(ApiModel):
-    """Limits on how often a rule sends; what was held back is counted in its next message.
+    """Limits on how often a rule sends; events without a message are counted in its next message.
 
     `only_changes`: of completed and failed, only those that differ from the outcome before.
-    `digest`: gather what happens in this time into one message; a needed approval is sent at once.
+    `digest`: collect the events of this time in one message; a needed approval is sent at once.
     `max_per_hour`: messages of the rule in any hour."""
 
     only_changes: bool = False
@@ -165,7 +165,7 @@ class NotificationRule(ApiModel):
     def key(self) -> str:
         """The identity of the rule within its list: equal rules have equal keys.
 
-        A rule that is changed starts anew: what it has sent is not counted any more."""
+        A changed rule starts again: messages that it has sent before are not counted."""
         written = json.dumps(self.model_dump(mode="json"), sort_keys=True)
         return hashlib.sha256(written.encode()).hexdigest()[:32]
 

@@ -186,7 +186,7 @@ def render_digest(
 
 
 def digest_entry(facts: NotificationFacts) -> dict[str, Any]:
-    """Return what a digest keeps of one notification."""
+    """Return the parts of a notification that a digest keeps."""
     return {
         "at": moment(facts.at),
         "event": facts.event.value,

@@ -102,7 +102,7 @@ class TextDecoder:
             self._wide = codecs.getincrementaldecoder("utf-16-le")("replace")
 
     def _decode_wide(self, *, final: bool) -> bytes:
-        """Decode UTF-16 to the end of the line, or of what is held."""
+        """Decode UTF-16 to the end of the line, or of the held bytes."""
         assert self._wide is not None, "it decodes UTF-16"
         end = self._held.find(b"\n\0")
         while end % 2 and end >= 0:

@@ -120,7 +120,7 @@ class TargetDraft(ApiModel):
     @model_validator(mode="before")
     @classmethod
     def _defaults_of_winrm(cls, body: object) -> object:
-        """Fill in what follows from transport winrm, unless it is given."""
+        """Fill in the defaults of transport winrm, unless they are given."""
         if not isinstance(body, dict) or body.get("transport") != Transport.WINRM:
             return body
         options = body.get("winrm") or {}

@@ -84,7 +84,7 @@ class JobText:
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """The declared names, the values as a tree, and the most texts checked for each action."""
+    """The declared names, the values as a tree, and the maximum of texts for each action."""
 
     names: TemplateNames
     values: Mapping[str, Any]

@@ -205,7 +205,7 @@ async def _opened(url: str) -> AsyncIterator[Database]:
 
 
 def _load(url: str, dump: Path) -> None:
-    """Load the dump and the table that tells of it in one transaction: all of it, or nothing.
+    """Load the dump, and the table that marks it as unfinished, in one transaction.
 
     pg_restore writes a script, and psql runs it: pg_restore's own connection sets a parameter
     that servers before PostgreSQL 17 do not know.

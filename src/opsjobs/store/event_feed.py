@@ -1,7 +1,7 @@
 """The stream of events: committed events in one gap-free order, whether published or not.
 
-An event gets its position once it is seen to be committed; one that commits late comes after newer
-ones, and no reader has passed it.
+An event gets its position after its commit. If it commits late, its position is after newer events,
+so that no reader misses it.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ from opsjobs.store.reference import name_taken
 from opsjobs.store.scope_checks import check_target, check_target_name
 from opsjobs.store.transaction import Connection, Database
 
-BESIDE_THE_WAY = frozenset({"labels", "groups", "slots", "durable"})
+NOT_THE_ROUTE = frozenset({"labels", "groups", "slots", "durable"})
 """Fields that can change without changing how a login, or a jump host's, is used."""
 
 
@@ -218,8 +218,8 @@ def _changes_login_use(wanted: TargetDraft, was: TargetDraft | None) -> bool:
     """
     if wanted.credential is None and wanted.jump is None:
         return False
-    return was is None or wanted.model_dump(exclude=set(BESIDE_THE_WAY)) != was.model_dump(
-        exclude=set(BESIDE_THE_WAY)
+    return was is None or wanted.model_dump(exclude=set(NOT_THE_ROUTE)) != was.model_dump(
+        exclude=set(NOT_THE_ROUTE)
     )
 
 

@@ -35,7 +35,7 @@ class DecisionOut(AnswerModel):
 
 
 class ApprovalOut(StoredModel):
-    """A question that holds up an execution, and the decisions on it."""
+    """An approval for which an execution waits, and the decisions on it."""
 
     execution_id: int
     job_name: str

@@ -60,7 +60,7 @@ class RemoteCleanup:
     """Visit machines of one zone, a few at a time, each at most once in a while.
 
     Lookups and cleaning have semaphores of their own, and take new work as visits end: a machine
-    that hangs holds up one slot only.
+    that hangs blocks only one slot.
     """
 
     def __init__(

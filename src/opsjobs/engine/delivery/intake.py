@@ -39,7 +39,7 @@ class DeliveryIntake:
         self.wake = wake
 
     async def run_once(self) -> Counts:
-        """Queue what is new, for about 5 seconds; return how many events and deliveries.
+        """Queue new events, for about 5 seconds; return how many events and deliveries.
 
         `wake` is called if there are new deliveries.
         """

@@ -35,8 +35,8 @@ CLOSE_SECONDS = 1.0
 class DeliverySender:
     """Claim due lanes, send their deliveries, and record the outcomes in groups.
 
-    If this process is killed, another one takes over its lanes after the lease and sends again what
-    was not recorded: at least once.
+    If this process is killed, another one takes over its lanes after the lease and sends unrecorded
+    deliveries again: at least once.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class DeliverySender:
         return len(self._lanes)
 
     async def run_once(self) -> Counts:
-        """Claim what is due and start to send it; return how many lanes.
+        """Claim due lanes and start to send their deliveries; return how many lanes.
 
         `wake` is called whenever a lane has ended, so that its place is taken by another.
         """

@@ -56,7 +56,7 @@ REST_SECONDS = 1.0
 LEFT_OVER_SECONDS = 0.05
 OTHERS_AT_IT_SECONDS = 0.25
 SILENT_SECONDS = 10.0
-"""A worker stands in for a scheduler that has not ticked for this long."""
+"""A worker fires if no scheduler has ticked for this long."""
 SCHEDULER = "scheduler"
 OWNER_IS_GONE = (
     "its owner {} is gone, disabled or expired: the caller who resumes it becomes its owner"

@@ -276,15 +276,15 @@ class TriggerCalls:
 
 
 class SenderRefusal(Invalid):
-    """A fault of the request itself, which its sender is told in full."""
+    """A fault of the request itself, which its sender gets in full."""
 
 
 class RefusalSummary:
     """Decides which refused calls are recorded, so that a flood of them fills no table.
 
-    Of each kind (trigger and code) the first call is recorded, then one a minute that stands for
-    all since the last one. All kinds together have a limit of rows a minute. Calls of triggers
-    that do not exist are one kind, so that made-up ids hide no calls of real ones.
+    Of each kind (trigger and code) the first call is recorded, then one a minute with the number of
+    all since the last one. All kinds together have a limit of rows a minute. Calls of triggers that
+    do not exist are one kind, so that made-up ids hide no calls of real ones.
     """
 
     ROWS_A_MINUTE = 60
@@ -298,7 +298,7 @@ class RefusalSummary:
         self._kinds: OrderedDict[tuple[UUID, str], tuple[float, int]] = OrderedDict()
 
     def take(self, kind: tuple[UUID, str]) -> int:
-        """Count a refused call; return the number that a row written now stands for, 0: none."""
+        """Count a refused call; return the number for a row that is written now, 0: none."""
         now = self._clock.monotonic()
         if now >= self._minute + WINDOW_SECONDS:
             self._minute, self._rows = now, 0

@@ -1,4 +1,4 @@
-"""The channels of an installation: check what rules name, and try a channel."""
+"""The channels of an installation: check the recipients of rules, and try a channel."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class NotificationChannels:
     async def check(
         self, rules: Mapping[str, NotificationRule], *, webhook_owner: Principal | None
     ) -> None:
-        """Raise Invalid if rules name what does not exist or cannot be used.
+        """Raise Invalid if rules name a recipient that does not exist or cannot be used.
 
         `rules`: by their pointers into the body. `webhook_owner`: as in `find_faults`.
         """

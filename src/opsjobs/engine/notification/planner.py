@@ -87,7 +87,7 @@ class NotificationPlanner:
         self.wake = wake
 
     async def run_once(self) -> Counts:
-        """Plan what there is; return how many events were read and deliveries queued.
+        """Plan all new events; return how many events were read and deliveries queued.
 
         `wake` is called if there are new deliveries.
         """
@@ -117,7 +117,7 @@ class NotificationPlanner:
         return planned, queued, len(digests)
 
     async def _try_digest(self, turn: NotificationTurn, digest: DueDigest, now: datetime) -> None:
-        """Send a digest; one that cannot be sent is deleted, so that it holds up no other."""
+        """Send a digest; one that cannot be sent is deleted, so that it does not block others."""
         try:
             async with turn.savepoint():
                 await self._send_digest(turn, digest, now)
@@ -199,7 +199,7 @@ class NotificationPlanner:
     async def _find_end(
         self, turn: NotificationTurn, execution: NotableExecution, scope: RuleScope | None
     ) -> _End | None:
-        """Return what the end of an execution means, and store its outcome; None: nothing."""
+        """Store the outcome of an execution's end; return its event, or None."""
         outcome = outcome_of(execution.status)
         if outcome is None or execution.finished_at is None:
             return None
@@ -361,7 +361,7 @@ def _is_late_enough(facts: NotificationFacts, rule: NotificationRule) -> bool:
 
 
 def _subject(facts: NotificationFacts) -> str:
-    """Return what a notification is about: messages of one job arrive in order at a receiver."""
+    """Return the subject of a notification: messages of one job arrive in order at a receiver."""
     return f"job/{facts.job_id}" if facts.job_id is not None else f"execution/{facts.execution_id}"
 
 

@@ -214,7 +214,7 @@ class ServiceClient:
         return self._auth.renew(older_than=RENEWED_SECONDS if accepted else 0.0)
 
     def _note_refusal(self, refused: ServiceRefused) -> None:
-        """A service that refuses is up, but one that refuses our credentials does not work."""
+        """Note a refusal: the service works, unless it refuses our credentials."""
         if refused.status in _NO_ENTRY:
             self.health.refused_us(str(refused))
         else:

@@ -20,7 +20,7 @@ KEPT_MAX = 10_000
 
 @dataclass(frozen=True, slots=True)
 class PlatformUser:
-    """A user as the service tells of it; `claims`: roles and permissions, if it has any."""
+    """A user as the service describes it; `claims`: roles and permissions, if it has any."""
 
     active: bool
     claims: Mapping[str, Any]

@@ -68,7 +68,7 @@ class HelperChannel:
         return await awaited
 
     async def _send(self) -> None:
-        """Write what waits, in as few requests as possible, one after the other."""
+        """Write the waiting bytes, in as few requests as possible, one after the other."""
         try:
             while not (self._ending and not self._outgoing):
                 if not self._outgoing:

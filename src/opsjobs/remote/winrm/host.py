@@ -97,7 +97,7 @@ class Shell:
     is_ending: bool = False
     """True if it is deleted when the last of them has ended."""
     is_left: bool = False
-    """True if the host is to delete it, as something in it goes on."""
+    """True if the host has to delete it, because a program in it continues."""
     is_gone: bool = False
     name: str = SHELL_NAME
 
@@ -239,8 +239,8 @@ class WinrmHost:
     async def _take_urgent(self, key: ShellKey) -> Shell:
         """Create a shell, or borrow one if the host allows no more. Raises as `take_shell`.
 
-        If no shell here can be borrowed, those that are kept are deleted, and then it waits, but
-        not behind starts.
+        If no shell can be borrowed, the idle shells are deleted. Then it waits, but before all
+        starts.
         """
         until = time.monotonic() + PLACE_SECONDS
         self._urgent += 1
@@ -454,7 +454,7 @@ class WinrmHost:
             self.keep(shell)
 
     def leave(self, shell: Shell) -> None:
-        """Leave a shell to the host: what runs in it is to go on."""
+        """Leave a shell to the host: the programs in it continue."""
         shell.is_left = True
         self.release(shell, keep=True)
 

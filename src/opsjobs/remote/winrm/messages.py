@@ -241,7 +241,7 @@ def start_pipeline(shell: str, command: str, data: bytes) -> WsmanMessage:
 
 
 def receive_output(shell: str, command: str | None, seconds: float) -> WsmanMessage:
-    """Return the request for what a pipeline sends, or what its pool does."""
+    """Return the request for the input of a pipeline, or of its pool."""
     target = f' CommandId="{command}"' if command is not None else ""
     body = f"<rsp:Receive><rsp:DesiredStream{target}>stdout</rsp:DesiredStream></rsp:Receive>"
     options = {"WSMAN_CMDSHELL_OPTION_KEEPALIVE": "TRUE"}
@@ -346,7 +346,7 @@ def _fault_words(fault: ET.Element) -> str:
 
 
 def received_in(envelope: ET.Element) -> Received:
-    """Return what a response to Receive holds. Raises ProtocolError."""
+    """Return the content of a response to Receive. Raises ProtocolError."""
     response = _find(envelope, "ReceiveResponse")
     pieces: list[tuple[str, bytes]] = []
     done, exit_code = False, None
@@ -424,7 +424,7 @@ def _text(element: ET.Element) -> str:
 
 
 def _attribute(element: ET.Element, name: str) -> str:
-    """Return what an attribute or a child of this name holds; "" if there is none."""
+    """Return the value of an attribute or a child of this name; "" if there is none."""
     child = _child(element, name)
     return _text(child) if child is not None else element.get(name, "")
 

@@ -185,7 +185,7 @@ class WinrmPool:
         return await self._connector.scan(endpoint.target)
 
     async def _sweep(self) -> None:
-        """Close what has been idle for too long."""
+        """Close connections and shells that have been idle for too long."""
         while True:
             await self._clock.sleep(SWEEP_SECONDS)
             now = time.monotonic()

@@ -147,7 +147,7 @@ class WinrmProcess:
         """Ask for output; if the connection breaks, repeat the request with the same id.
 
         The host may have sent output on the broken connection. It is not known to repeat it, so
-        from then on the completeness of the output is in doubt.
+        from then on the output may be incomplete.
         """
         try:
             return await self._host.request(message, once=True)

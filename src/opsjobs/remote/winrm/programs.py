@@ -20,9 +20,9 @@ LINE_CHARACTERS_MAX = 8_191
 """The maximum length of a line for cmd.exe."""
 
 HOST_IDLE_SECONDS = 900.0
-"""The idle time of a shell of commands: output waits so long for a worker that is held up."""
+"""The idle time of a shell of commands: output waits that long for a slow worker."""
 HELPER_IDLE_SECONDS = 180.0
-"""The idle time of a shell of helpers: what a dead worker left is gone soon."""
+"""The idle time of a shell of helpers: the shells of a dead worker are deleted soon."""
 
 URGENT_OPERATIONS = frozenset({"cancel", "look", "hello"})
 """The operations of the helper of durable runs that a cancel needs."""

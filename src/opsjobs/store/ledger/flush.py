@@ -82,7 +82,7 @@ class ResultState:
     logged_in: tuple[datetime, datetime] | None = None
     """With `begins`: the start and the end of the login, if the action waited for it."""
     open_lines: tuple[bool, bool] = (False, False)
-    """True if stdout, stderr has a last line without a line feed, which may go on."""
+    """True if stdout, stderr has a last line without a line feed, which may continue."""
 
     @property
     def store_id(self) -> str | None:
@@ -291,10 +291,10 @@ def _line_parameters(lines: Sequence[LogLine], runs: Mapping[int, RunMove]) -> d
 
 
 def count_lines(data: bytes | None, *, continues: bool) -> tuple[int, bool]:
-    """Return how many lines begin in a piece of a stream, and if its last line may go on.
+    """Return how many lines begin in a piece of a stream, and if its last line may continue.
 
-    `continues`: the piece goes on with a line that began before it. None: bytes that were not kept
-    are one line.
+    `continues`: the piece continues a line that began before it. None: bytes that were not kept are
+    one line.
     """
     if data is None:
         return 1, False
