@@ -178,7 +178,7 @@ async def test_an_approval_is_shown_while_the_targets_cannot_be_read(
 
         async def get_many(ids: Any, **_: Any) -> Any:
             reads.append(ids)
-            raise Unavailable("down", told="The Target Service does not answer now.")
+            raise Unavailable("down", detail="The Target Service does not answer now.")
 
         monkeypatch.setattr(desk.services.inventory, "get_many", get_many)
         shown = (await desk.http.get("/approvals/1", headers=await desk.as_role("admin"))).json()

@@ -81,7 +81,7 @@ async def test_a_full_disk_is_reported_by_every_probe_and_to_the_caller(
         answer = await desk.http.post("/jobs", json=job(targets={"ids": []}))
         problem(answer, 503, "database_disk_full")
         assert "disk of the database is full" in answer.json()["detail"]
-        full = Complaint(DiskFull.code, DiskFull("").told)
+        full = Complaint(DiskFull.code, DiskFull("").detail)
         monkeypatch.setattr(desk.services.inspection, "complaints", [full])
         assert (await desk.http.get("/health")).json() == {
             "status": "degraded",

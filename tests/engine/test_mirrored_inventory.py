@@ -404,7 +404,7 @@ async def test_while_the_service_fails_only_what_is_young_enough_is_used(
             for selection in ({"groups": ["web"]}, {"ids": ["1"]}, {"ids": ["web-9"]}):
                 with pytest.raises(Unavailable) as caught:
                     await names(inventory, **selection)
-                assert "The Target Service does not answer" in caught.value.told
+                assert "The Target Service does not answer" in caught.value.detail
             login = (await inventory.endpoints(["1"]))["1"].credential
             assert login is not None
             assert isinstance(login.source, TargetServiceSource)

@@ -166,7 +166,10 @@ def test_a_broken_connection_is_unavailable_and_misuse_of_the_driver_is_not() ->
 def test_a_full_disk_has_an_error_of_its_own(error: psycopg.Error) -> None:
     away = as_unavailable(error)
     assert away is not None
-    assert (away.code, "disk of the database is full" in away.told) == ("database_disk_full", True)
+    assert (away.code, "disk of the database is full" in away.detail) == (
+        "database_disk_full",
+        True,
+    )
 
 
 async def test_a_flush_that_can_never_be_stored_is_refused_and_not_unavailable(

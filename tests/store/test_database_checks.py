@@ -184,7 +184,7 @@ async def full_and_free_again(url: str, folder: Path) -> None:
         free = os.statvfs(folder)
         with ballast.open("wb") as file:
             os.posix_fallocate(file.fileno(), 0, free.f_bavail * free.f_frsize - (256 << 10))
-        assert await fitness.space() == [Complaint("database_disk_full", DiskFull("").told)]
+        assert await fitness.space() == [Complaint("database_disk_full", DiskFull("").detail)]
         with pytest.raises(DiskFull, match="No space left on device"):
             await database.fetch(
                 "insert into heap select repeat('x', 900) from generate_series(1, 2000) returning 1"

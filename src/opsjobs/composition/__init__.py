@@ -190,7 +190,7 @@ def build(
             ledger,
             inventory,
             vault,
-            current_principal=platform_users.current_principal,
+            current_principal=current_principal,
         ),
         schedules=schedules,
         firings=firings,

@@ -279,8 +279,8 @@ class MirroredInventory(TargetInventory):
     def _unavailable(self, away: ServiceUnavailable) -> Unavailable:
         return Unavailable(
             str(away),
-            detail="The Target Service does not answer, so it is not known where the job would run: "
-            "try again when it does. `opsjobs status` shows its state.",
+            detail="The Target Service does not answer, so it is not known where the job would "
+            "run: try again when it does. `opsjobs status` shows its state.",
         )
 
 

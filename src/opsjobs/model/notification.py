@@ -87,7 +87,7 @@ def events_of(outcome: JobOutcome, previous: JobOutcome | None) -> Sequence[Noti
 
 
 class QuietRules(ApiModel):
-    """Limits on how often a rule sends; events without a message are counted in its next message.
+    """Limits on how often a rule sends; events without a message are counted in the next one.
 
     `only_changes`: of completed and failed, only those that differ from the outcome before.
     `digest`: collect the events of this time in one message; a needed approval is sent at once.

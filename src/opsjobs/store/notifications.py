@@ -1,4 +1,4 @@
-"""Notifications in PostgreSQL: events to report, last outcomes, and the state of each rule.
+"""Notifications in PostgreSQL: events to report, last outcomes, the state of each rule.
 
 One process at a time plans notifications. What it decides, the messages that it queues and the
 position up to which it has read are one transaction: each event is decided once.

@@ -205,8 +205,8 @@ class LineReader:
                 if time.monotonic() > deadline:
                     raise Unavailable(
                         f"the lines of execution {execution.id} are not counted yet",
-                        detail="The lines of this long log are being counted. Ask again in a second: "
-                        "the count goes on.",
+                        detail="The lines of this long log are being counted. Ask again in a "
+                        "second: the count goes on.",
                     )
                 upto = sums.end_of_scan(execution.last_seq)
                 given = {

@@ -1,4 +1,4 @@
-"""The state of the platform's services over all processes: each process reports its own view.
+"""The state of the platform's services over all processes: each reports its own view.
 
 A process knows only the services that it asks itself: the scheduler the Audit Service, workers the
 credentials of the Target Service. So each process writes its view, and GET /status reads them all.
