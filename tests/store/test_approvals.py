@@ -17,6 +17,7 @@ from opsjobs.model.access import Grant, Principal, Requester, Scope
 from opsjobs.model.approval import Approval, ApprovalStatus, ApprovalTerms, Author
 from opsjobs.model.errors import Conflict, Forbidden, Invalid, NotFound, Unavailable
 from opsjobs.model.execution import Execution, ExecutionStatus
+from opsjobs.model.identity import Identity
 from opsjobs.model.policy import Policy, Strategy
 from opsjobs.store.approvals import Approvals
 from opsjobs.store.execution_log import ExecutionLog
@@ -351,7 +352,7 @@ async def test_authors_and_approvers_of_all_pending_approvals_are_read_at_once(
     assert reads == [3, 3]
 
 
-async def nobody(name: str, kind: str) -> None:
+async def nobody(identity: Identity) -> None:
     """There is no person behind a requester."""
 
 
@@ -367,14 +368,14 @@ async def test_a_requester_that_cannot_be_looked_up_hides_only_its_approvals(
     _, known = await asked(database)
     open_transactions = []
 
-    async def find(name: str, kind: str) -> Requester | None:
+    async def find(identity: Identity) -> Requester | None:
         open_transactions.extend(
             await database.fetch(
                 "select pid from pg_stat_activity where datname = current_database() "
                 "and state = 'idle in transaction'"
             )
         )
-        calls.append(name)
+        calls.append(identity.name)
         raise Unavailable("the User Service does not answer")
 
     calls = list[str]()
