@@ -199,7 +199,7 @@ class LabelCount:
 
 
 def count_labels(counts: Mapping[tuple[str, str], int]) -> list[LabelCount]:
-    """Return the labels in order of their keys, at most 100, from the counts of keys and values."""
+    """Return the labels in order of keys, at most 100, from the counts of keys and values."""
     by_key: dict[str, list[tuple[str, int]]] = {}
     for (key, value), targets in counts.items():
         by_key.setdefault(key, []).append((value, targets))
