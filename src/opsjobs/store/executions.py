@@ -13,14 +13,11 @@ from opsjobs.model.access_bounds import redact_waiting
 from opsjobs.model.action import script_line
 from opsjobs.model.errors import NotFound
 from opsjobs.model.execution import (
-    ErrorCode,
     Execution,
     ExecutionStatus,
     LaunchedBy,
-    RunError,
     RunStatus,
     TriggeredBy,
-    WaitingFor,
     moment,
 )
 from opsjobs.model.identity import Identity
@@ -29,13 +26,12 @@ from opsjobs.model.run_views import (
     Captured,
     Result,
     Stretch,
-    TargetName,
     TargetRun,
     last_line,
     timeline,
 )
 from opsjobs.store.envelope import mask_parameters
-from opsjobs.store.ledger.claim import MAINTENANCE
+from opsjobs.store.ledger.admission import MAINTENANCE
 from opsjobs.store.paging import (
     FILTER_VALUES_MAX,
     IndexWalk,
@@ -46,6 +42,10 @@ from opsjobs.store.paging import (
 )
 from opsjobs.store.reference import Reference
 from opsjobs.store.scope_sql import LAUNCHED
+from opsjobs.store.run_rows import RUN
+from opsjobs.store.run_rows import parse_error
+from opsjobs.store.run_rows import parse_run
+from opsjobs.store.run_rows import parse_target
 from opsjobs.store.transaction import Database
 from opsjobs.store.waiting_reason import WAITING_ON, WAVES
 
@@ -105,26 +105,6 @@ EXECUTIONS = Listing(
     facets=("status", "triggered_by", "job_name", "requested_by"),
 )
 # The zones that have workers are read once, not for each run.
-RUN = """
-select id, uuid, execution_id, position, target_id, target_name, target_host, status,
-       waiting_for, attempt, wave,
-       worker, error_code,
-       error_message, exit_code, claimed_at, finished_at, cancel_proof, late_result,
-       target_id as target,
-       coalesce(extract(epoch from coalesce(finished_at, (select opsjobs_now())) - claimed_at)
-                * 1000, -1)::bigint as duration,
-       case when status = 'waiting' and waiting_for is null and zone <> all (array(
-         select w.zone from workers w where w.buried_at is null
-           and w.expires_at > (select opsjobs_now())))
-       then 'a worker: zone ' || zone || ' has none' else awaits end as awaits,
-       nullif(not_before, 'infinity') as not_before,
-       case when status = 'running' then contact_lost_at end as contact_lost_at,
-       (select jsonb_build_object('by', c.cancelled_by, 'reason', c.reason) from cancelled_runs c
-        where c.execution_id = target_runs.execution_id and c.target_run_id = target_runs.id)
-        as cancel,
-       (select x.action from job_execution_results x where x.target_run_id = target_runs.id
-        order by x.status in ('succeeded', 'skipped'), x.id desc limit 1) as step
-from target_runs"""
 # For each run the end of the last pieces of stderr, if they are among its last 50 pieces of output.
 _LAST_STDERR = """
 select r.id, l.tail from unnest(%(runs)s::bigint[]) as r(id) cross join lateral (
@@ -565,46 +545,20 @@ def _execution(row: Mapping[str, Any], reach: Reach) -> Execution:
     )
 
 
-def parse_run(row: Mapping[str, Any]) -> TargetRun:
-    """Return the run of a row that `RUN` selects."""
-    return TargetRun(
-        id=row["id"],
-        uuid=str(row["uuid"]),
-        position=row["position"],
-        target=_target(row),
-        status=RunStatus(row["status"]),
-        waiting_for=WaitingFor(row["waiting_for"]) if row["waiting_for"] else None,
-        attempt=row["attempt"],
-        wave=row["wave"],
-        worker=row["worker"],
-        error=_error(row),
-        exit_code=row["exit_code"],
-        started_at=row["claimed_at"],
-        finished_at=row["finished_at"],
-        cancel_proof=row["cancel_proof"],
-        late_result=row["late_result"],
-        awaits=row["awaits"],
-        not_before=row["not_before"],
-        step=row["step"],
-        contact_lost_at=row["contact_lost_at"],
-        cancel=row["cancel"],
-    )
-
-
 def _result(row: Mapping[str, Any], heads: Mapping[tuple[Any, ...], bytes]) -> Result:
     key = (row["target_run_id"], row["action"], row["attempt"])
     return Result(
         id=row["id"],
         execution_id=row["execution_id"],
         target_run=row["target_run_id"],
-        target=_target(row),
+        target=parse_target(row),
         action_key=row["action"],
         attempt=row["attempt"],
         status=RunStatus(row["status"]),
         exit_code=row["exit_code"],
         stdout=_captured(heads.get((*key, "stdout"), b""), row["stdout_bytes"]),
         stderr=_captured(heads.get((*key, "stderr"), b""), row["stderr_bytes"]),
-        error=_error(row),
+        error=parse_error(row),
         started_at=row["started_at"],
         finished_at=row["finished_at"],
         command=_command_line(row),
@@ -624,18 +578,6 @@ def _command_line(row: Mapping[str, Any]) -> str | None:
 def _captured(head: bytes, total_bytes: int) -> Captured:
     # The log is read after the row: the output of a running action may have grown.
     return Captured(head, max(total_bytes, len(head)))
-
-
-def _target(row: Mapping[str, Any]) -> TargetName:
-    return TargetName(row["target_id"], row["target_name"], row["target_host"])
-
-
-def _error(row: Mapping[str, Any]) -> RunError | None:
-    return (
-        RunError(ErrorCode(row["error_code"]), row["error_message"] or "")
-        if row["error_code"]
-        else None
-    )
 
 
 # For an execution without running runs: the reasons why its waiting runs are not claimed, the most

@@ -17,6 +17,9 @@ LOCK = (
     "select id from job_executions where id = any(%(executions)s::bigint[]) order by id for update"
 )
 
+# Prefix of the reason why a run is held on a target under maintenance.
+MAINTENANCE = "maintenance"
+
 # Limit of runs that one statement makes ready, so that no commit takes seconds.
 ADMIT_ROWS = 1_000
 

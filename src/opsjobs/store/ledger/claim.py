@@ -19,7 +19,7 @@ from opsjobs.model.execution import CancelProof, ErrorCode, RunError, RunStatus
 from opsjobs.model.identity import Identity, IdentityKind
 from opsjobs.model.program import SpoolIdentity
 from opsjobs.model.target_fingerprint import NO_PINS, Pins
-from opsjobs.store.ledger.admission import LOCK
+from opsjobs.store.ledger.admission import LOCK, MAINTENANCE
 from opsjobs.store.ledger.admit import admit_after
 from opsjobs.store.ledger.flush import AWAITS_BYTES_MAX, DIRECT
 from opsjobs.store.statements import load_statement
@@ -142,8 +142,6 @@ UNKNOWN = "unknown"
 UNKNOWN_MAX = 1_000
 # An execution that fails claims is tried again after this time: it may have been repaired.
 SET_ASIDE_SECONDS = 60.0
-# Prefix of the reason why a run is held on a target under maintenance.
-MAINTENANCE = "maintenance"
 
 # The floor avoids walking dead index entries below the smallest ready turn; the caller drops it
 # once a second.

@@ -9,9 +9,8 @@ from typing import Any
 
 from opsjobs.model.execution import moment
 from opsjobs.store import audit
-from opsjobs.store.ledger.admission import LOCK_SLOTS, UNPARK
+from opsjobs.store.ledger.admission import LOCK_SLOTS, MAINTENANCE, UNPARK
 from opsjobs.store.ledger.admit import ADMIT_AT_ONCE, admit, admit_each, for_each
-from opsjobs.store.ledger.claim import MAINTENANCE
 from opsjobs.store.transaction import Database
 
 
