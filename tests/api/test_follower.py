@@ -15,7 +15,7 @@ from kit.scripted_worker import Story
 from opsjobs.api.follower import Followers, Frame, Pace, Ring
 from opsjobs.bus import Bus
 from opsjobs.model.errors import Unavailable
-from opsjobs.model.execution import Execution
+from opsjobs.model.run_views import Execution
 from opsjobs.store.execution_log import ExecutionLog, LogEntry, LogFilter
 from opsjobs.store.transaction import Database
 

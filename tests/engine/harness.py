@@ -39,9 +39,10 @@ from opsjobs.engine.runs.upload_source import ChunkCache
 from opsjobs.engine.worker.worker import Worker, WorkerOptions, WorkerTools
 from opsjobs.model.access import Reach
 from opsjobs.model.errors import Invalid, Unavailable
-from opsjobs.model.execution import Execution, TriggeredBy
+from opsjobs.model.execution import TriggeredBy
 from opsjobs.model.identity import Identity
 from opsjobs.model.job import CommandAction, LaunchOrder, Policy
+from opsjobs.model.run_views import Execution
 from opsjobs.model.selection import SelectionDraft
 from opsjobs.model.target import Endpoint, Target, Transport
 from opsjobs.remote.download import FindLimits

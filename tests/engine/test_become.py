@@ -13,9 +13,10 @@ from kit.fake_remote import FakeMachine, Gate
 from opsjobs.model.credential import Credential, CredentialType
 from opsjobs.model.credential_draft import CredentialDraft
 from opsjobs.model.errors import Invalid, RemoteFailure
-from opsjobs.model.execution import ErrorCode, Execution, ExecutionStatus
+from opsjobs.model.execution import ErrorCode, ExecutionStatus
 from opsjobs.model.job import BecomeDraft, CommandAction
 from opsjobs.model.program import Become
+from opsjobs.model.run_views import Execution
 from opsjobs.model.secret import Secret
 from opsjobs.remote.session import Output, RemoteExit
 from opsjobs.store.transaction import Database

@@ -18,8 +18,8 @@ from kit.sshd import Sshd, sshd
 from opsjobs.engine.background.remote_cleanup import RemoteCleanup
 from opsjobs.model.credential import CredentialType
 from opsjobs.model.credential_draft import CredentialDraft
-from opsjobs.model.execution import Execution
 from opsjobs.model.job import BecomeDraft, CommandAction
+from opsjobs.model.run_views import Execution
 from opsjobs.model.target import Endpoint
 from opsjobs.remote.ssh.connect import Connector
 from opsjobs.remote.ssh.pool import SshPool

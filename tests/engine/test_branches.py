@@ -13,7 +13,8 @@ from engine.test_remote_cleanup import care
 from engine.test_workflows import step, told
 from kit.fake_remote import FakeMachine, Gate
 from opsjobs.engine.runs.run_tools import RunLimits
-from opsjobs.model.execution import CancelProof, Execution, ExecutionStatus
+from opsjobs.model.execution import CancelProof, ExecutionStatus
+from opsjobs.model.run_views import Execution
 from opsjobs.remote.session import Output, RemoteExit
 from opsjobs.store.ledger.takeover import CLAIMS_MAX
 from opsjobs.store.transaction import Database

@@ -12,8 +12,9 @@ from engine.test_passive_actions import says, waits
 from engine.test_workflows import step, told
 from kit.fake_remote import Gate
 from opsjobs.model.action import ApprovalAction, JobAction, WaitAction
-from opsjobs.model.execution import Execution, ExecutionStatus
+from opsjobs.model.execution import ExecutionStatus
 from opsjobs.model.job import JobDraft
+from opsjobs.model.run_views import Execution
 from opsjobs.model.selection import SelectionDraft
 from opsjobs.remote.session import RemoteExit
 from opsjobs.store.transaction import Database

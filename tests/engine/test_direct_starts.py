@@ -15,8 +15,9 @@ from engine.test_transfers import put, stored, web
 from engine.test_workflows import step, told
 from kit.fake_remote import Gate
 from opsjobs.model.action import WaitAction
-from opsjobs.model.execution import ErrorCode, Execution, ExecutionStatus
+from opsjobs.model.execution import ErrorCode, ExecutionStatus
 from opsjobs.model.retry import RetryPolicy
+from opsjobs.model.run_views import Execution
 from opsjobs.remote.session import RemoteExit
 from opsjobs.store.ledger import Ledger
 from opsjobs.store.ledger.flush import Flush

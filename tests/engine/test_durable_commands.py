@@ -12,8 +12,9 @@ from engine.harness import Harness, harness, until
 from kit.fake_remote import Break, FakeMachine, Gate
 from opsjobs import failpoints
 from opsjobs.engine.runs.run_tools import RunLimits
-from opsjobs.model.execution import Execution, ExecutionStatus
+from opsjobs.model.execution import ExecutionStatus
 from opsjobs.model.job import CommandAction
+from opsjobs.model.run_views import Execution
 from opsjobs.remote.session import Output, RemoteExit
 from opsjobs.store.transaction import Database
 

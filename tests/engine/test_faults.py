@@ -14,7 +14,8 @@ from kit.ledger_fixtures import Owner, launch, machines
 from opsjobs import failpoints
 from opsjobs.engine.runs.run_journal import RunJournal
 from opsjobs.model.errors import Unavailable
-from opsjobs.model.execution import Execution, ExecutionStatus, RunStatus
+from opsjobs.model.execution import ExecutionStatus, RunStatus
+from opsjobs.model.run_views import Execution
 from opsjobs.remote.session import Output, RemoteExit
 from opsjobs.store.ledger import Ledger
 from opsjobs.store.ledger import admit as admitting

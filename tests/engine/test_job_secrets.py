@@ -14,11 +14,12 @@ from opsjobs.model.action import CommandAction, JobAction
 from opsjobs.model.credential import Credential
 from opsjobs.model.credential_draft import BoundTo, CredentialDraft, RotationDraft
 from opsjobs.model.errors import RemoteFailure
-from opsjobs.model.execution import ErrorCode, Execution, ExecutionStatus, TriggeredBy
+from opsjobs.model.execution import ErrorCode, ExecutionStatus, TriggeredBy
 from opsjobs.model.identity import Identity
 from opsjobs.model.job import JobDraft, LaunchOrder
 from opsjobs.model.parameter import ParameterDraft
 from opsjobs.model.policy import Policy
+from opsjobs.model.run_views import Execution
 from opsjobs.model.secret import Secret
 from opsjobs.model.selection import SelectionDraft
 from opsjobs.remote.session import Output, RemoteExit

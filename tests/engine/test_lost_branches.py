@@ -11,8 +11,9 @@ from engine.test_remote_cleanup import care
 from engine.test_workflows import step, told
 from kit.fake_remote import FakeMachine, Gate
 from opsjobs.model.action import CommandAction
-from opsjobs.model.execution import ErrorCode, Execution
+from opsjobs.model.execution import ErrorCode
 from opsjobs.model.retry import RetryPolicy
+from opsjobs.model.run_views import Execution
 from opsjobs.remote.session import NotStarted, RemoteExit
 from opsjobs.store.transaction import Database
 

@@ -11,7 +11,7 @@ from engine.harness import Harness, harness, until
 from kit.fake_remote import FakeMachine, Gate
 from opsjobs.engine.runs.run_tools import RunLimits
 from opsjobs.model.action import FileTransferAction
-from opsjobs.model.execution import Execution
+from opsjobs.model.run_views import Execution
 from opsjobs.remote.session import Output, RemoteExit
 from opsjobs.store.ledger.flush import ContactChange, Flush, RunMove
 from opsjobs.store.paging import PageRequest

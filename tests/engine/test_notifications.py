@@ -18,10 +18,11 @@ from opsjobs.engine.notification.planner import NotificationPlanner
 from opsjobs.engine.notification.receivers import ReceiverBook
 from opsjobs.model.delivery import NewDelivery
 from opsjobs.model.errors import Unavailable
-from opsjobs.model.execution import Execution, TriggeredBy
+from opsjobs.model.execution import TriggeredBy
 from opsjobs.model.identity import Identity
 from opsjobs.model.job import JobDraft, LaunchOrder
 from opsjobs.model.notification import NotificationDefaultDraft
+from opsjobs.model.run_views import Execution
 from opsjobs.remote.session import Output, RemoteExit
 from opsjobs.store import notifications
 from opsjobs.store.deliveries import queue_deliveries

@@ -18,8 +18,9 @@ from opsjobs.engine.runs.cancellation import Interrupted, StopReason, StopSignal
 from opsjobs.engine.runs.run_connection import wait_out
 from opsjobs.model.credential import Credential, VaultSource
 from opsjobs.model.errors import Unavailable
-from opsjobs.model.execution import Execution, ExecutionStatus
+from opsjobs.model.execution import ExecutionStatus
 from opsjobs.model.job import CommandAction
+from opsjobs.model.run_views import Execution
 from opsjobs.model.target import Endpoint
 from opsjobs.remote.session import Output, RemoteExit, Session
 from opsjobs.store.ledger import Ledger

@@ -13,8 +13,9 @@ from kit.fake_remote import Gate
 from kit.ledger_fixtures import says
 from opsjobs.engine.runs.cancellation import StopReason
 from opsjobs.model.action import ApprovalAction, CommandAction, WaitAction
-from opsjobs.model.execution import ErrorCode, Execution, ExecutionStatus
+from opsjobs.model.execution import ErrorCode, ExecutionStatus
 from opsjobs.model.retry import RetryPolicy
+from opsjobs.model.run_views import Execution
 from opsjobs.remote.session import RemoteExit
 from opsjobs.store.ledger.reconcile import Reconciler
 from opsjobs.store.transaction import Database

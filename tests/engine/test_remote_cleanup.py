@@ -16,12 +16,13 @@ from opsjobs.engine.background.remote_cleanup import RemoteCleanup
 from opsjobs.engine.runs.run_state import RELEASE_BYTES
 from opsjobs.model.credential import CredentialType
 from opsjobs.model.credential_draft import CredentialDraft
-from opsjobs.model.execution import Execution, TriggeredBy
+from opsjobs.model.execution import TriggeredBy
 from opsjobs.model.identity import Identity
 from opsjobs.model.job import BecomeDraft, CommandAction, LaunchOrder
 from opsjobs.model.parameter import ParameterDraft
 from opsjobs.model.policy import Policy
 from opsjobs.model.program import RunKey
+from opsjobs.model.run_views import Execution
 from opsjobs.model.selection import SelectionDraft
 from opsjobs.model.target import Endpoint
 from opsjobs.remote.session import Output, RemoteExit, Session

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from engine.harness import Harness, harness
-from opsjobs.model.execution import ErrorCode, Execution, ExecutionStatus
+from opsjobs.model.execution import ErrorCode, ExecutionStatus
+from opsjobs.model.run_views import Execution
 from opsjobs.store.restores import RECORD_KEPT, Restores
 from opsjobs.store.transaction import Database
 

@@ -14,10 +14,11 @@ from kit.fake_remote import Gate
 from opsjobs.engine.firing.triggers import Triggers
 from opsjobs.engine.launching.launch import Launcher
 from opsjobs.engine.launching.retries import RetryService
-from opsjobs.model.execution import Execution, ExecutionStatus
+from opsjobs.model.execution import ExecutionStatus
 from opsjobs.model.identity import Identity
 from opsjobs.model.job import CommandAction
 from opsjobs.model.retry_request import RetryDraft, Which
+from opsjobs.model.run_views import Execution
 from opsjobs.remote.session import Output, RemoteExit
 from opsjobs.store.ledger.launch import NewExecution
 from opsjobs.store.retention import Retention, RetentionLimits

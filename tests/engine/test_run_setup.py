@@ -11,7 +11,8 @@ import pytest
 
 from engine.harness import Harness, InMemoryTargets, harness, until
 from kit.fake_remote import Gate
-from opsjobs.model.execution import Execution, ExecutionStatus
+from opsjobs.model.execution import ExecutionStatus
+from opsjobs.model.run_views import Execution
 from opsjobs.model.secret import Secret
 from opsjobs.model.target import Endpoint
 from opsjobs.remote.session import Output, RemoteExit

@@ -13,8 +13,9 @@ from kit.ledger_fixtures import Owner
 from opsjobs.clock import TurnedClock
 from opsjobs.engine.runs.run_tools import RunLimits
 from opsjobs.model.errors import RemoteFailure
-from opsjobs.model.execution import CancelProof, ErrorCode, Execution, ExecutionStatus
+from opsjobs.model.execution import CancelProof, ErrorCode, ExecutionStatus
 from opsjobs.model.job import CommandAction
+from opsjobs.model.run_views import Execution
 from opsjobs.remote.session import Output, RemoteExit
 from opsjobs.store.ledger.reconcile import Reconciler
 from opsjobs.store.paging import PageRequest

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from engine.harness import Harness, harness, until
 from opsjobs.model.errors import RemoteFailure
-from opsjobs.model.execution import ErrorCode, Execution, ExecutionStatus
+from opsjobs.model.execution import ErrorCode, ExecutionStatus
 from opsjobs.model.job import CommandAction
+from opsjobs.model.run_views import Execution
 from opsjobs.remote.session import RemoteExit
 from opsjobs.store.ledger.reconcile import Reconciler
 from opsjobs.store.transaction import Database

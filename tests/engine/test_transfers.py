@@ -19,9 +19,9 @@ from opsjobs.engine.runs.run_tools import RunLimits
 from opsjobs.engine.runs.upload_source import BLOCK_BYTES, ChunkCache, ContentSlice, list_members
 from opsjobs.model.action import FileTransferAction
 from opsjobs.model.errors import Invalid, RemoteFailure
-from opsjobs.model.execution import Execution, ExecutionStatus, RunStatus
+from opsjobs.model.execution import ExecutionStatus, RunStatus
 from opsjobs.model.identity import Identity
-from opsjobs.model.run_views import Result
+from opsjobs.model.run_views import Execution, Result
 from opsjobs.remote.download import FindLimits
 from opsjobs.store.files import ArtifactLimits, Artifacts, StoredFile
 from opsjobs.store.paging import PageRequest

@@ -11,8 +11,9 @@ from engine.harness import Harness, harness, until
 from kit.fake_remote import FakeMachine, Gate
 from kit.ledger_fixtures import Owner
 from opsjobs import failpoints
-from opsjobs.model.execution import ErrorCode, Execution, ExecutionStatus, RunError, RunStatus
+from opsjobs.model.execution import ErrorCode, ExecutionStatus, RunError, RunStatus
 from opsjobs.model.job import CommandAction
+from opsjobs.model.run_views import Execution
 from opsjobs.remote.session import Output, RemoteExit
 from opsjobs.store.ledger.flush import ResultState
 from opsjobs.store.transaction import Database

@@ -12,7 +12,8 @@ from engine.harness import Harness, harness, until
 from kit.fake_remote import Gate
 from opsjobs.engine.runs.action_run import EXECUTORS
 from opsjobs.model.action import FROZEN_TYPES, CommandAction, ScriptAction
-from opsjobs.model.execution import Execution, ExecutionStatus
+from opsjobs.model.execution import ExecutionStatus
+from opsjobs.model.run_views import Execution
 from opsjobs.remote.session import Output, RemoteExit
 from opsjobs.store.paging import PageRequest
 from opsjobs.store.transaction import Database

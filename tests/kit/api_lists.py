@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from opsjobs.model.access import EVERYWHERE, OwnReach, Reach, Scope
-from opsjobs.model.execution import LaunchedBy
+from opsjobs.model.identity import Identity
 from opsjobs.model.selection import Requirement
 from opsjobs.store.approvals import APPROVALS
 from opsjobs.store.audit_log import AUDIT
@@ -196,7 +196,7 @@ def questions(asked: Asked) -> Iterator[Question]:
         yield one("a scope that sees a third", Reach((Scope((Requirement("env", ("staging",)),)),)))
         yield one("a scope that sees nothing", Reach((Scope((Requirement("env", ("nowhere",)),)),)))
     if asked.listing.holds_launches:
-        own = OwnReach(LaunchedBy("gone", "user"), (EVERYWHERE,))
+        own = OwnReach(Identity("user", "gone"), (EVERYWHERE,))
         yield one("what one has launched", Reach((), own))
         yield one("what one has launched, by status", Reach((), own), filters={"status": ["lost"]})
 

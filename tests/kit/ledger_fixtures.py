@@ -13,7 +13,6 @@ from opsjobs.model.access import Principal
 from opsjobs.model.execution import (
     CancelProof,
     ErrorCode,
-    Execution,
     RunError,
     RunStatus,
     TriggeredBy,
@@ -21,6 +20,7 @@ from opsjobs.model.execution import (
 )
 from opsjobs.model.identity import Identity
 from opsjobs.model.program import SpoolIdentity
+from opsjobs.model.run_views import Execution
 from opsjobs.model.target import Target, Transport
 from opsjobs.store.executions import Executions
 from opsjobs.store.ledger import Ledger

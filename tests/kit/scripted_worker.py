@@ -11,12 +11,12 @@ from opsjobs.clock import uuid7
 from opsjobs.model.execution import (
     CancelProof,
     ErrorCode,
-    Execution,
     RunError,
     RunStatus,
     TriggeredBy,
 )
 from opsjobs.model.identity import Identity
+from opsjobs.model.run_views import Execution
 from opsjobs.model.target import Target, Transport
 from opsjobs.store.executions import Executions
 from opsjobs.store.ledger import Ledger

@@ -15,9 +15,10 @@ from opsjobs.model.action_base import BecomeDraft
 from opsjobs.model.credential import Credential, CredentialType
 from opsjobs.model.credential_draft import BoundTo
 from opsjobs.model.errors import Invalid
-from opsjobs.model.execution import Execution, ExecutionStatus, TriggeredBy
+from opsjobs.model.execution import ExecutionStatus, TriggeredBy
 from opsjobs.model.identity import Identity
 from opsjobs.model.job import CommandAction, LaunchOrder, Policy
+from opsjobs.model.run_views import Execution
 from opsjobs.model.secret import Secret
 from opsjobs.model.selection import SelectionDraft
 from opsjobs.model.target import Endpoint, Target, Transport

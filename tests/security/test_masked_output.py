@@ -23,10 +23,11 @@ from opsjobs.model.action import CommandAction
 from opsjobs.model.credential import Credential, CredentialType
 from opsjobs.model.credential_draft import CredentialDraft
 from opsjobs.model.errors import RemoteFailure
-from opsjobs.model.execution import ErrorCode, Execution, TriggeredBy
+from opsjobs.model.execution import ErrorCode, TriggeredBy
 from opsjobs.model.identity import Identity
 from opsjobs.model.job import BecomeDraft, LaunchOrder, Policy
 from opsjobs.model.parameter import ParameterDraft
+from opsjobs.model.run_views import Execution
 from opsjobs.model.secret import Secret
 from opsjobs.model.selection import SelectionDraft
 from opsjobs.model.target import Endpoint, Target, Transport

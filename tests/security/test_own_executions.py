@@ -7,7 +7,7 @@ from typing import Any
 from opsjobs.engine.event_visibility import EventAudience
 from opsjobs.model.access import EVERYWHERE, Principal, Reach
 from opsjobs.model.approval import ApprovalTerms
-from opsjobs.model.execution import LaunchedBy
+from opsjobs.model.identity import Identity
 from opsjobs.store.executions import Ownership
 from opsjobs.store.transaction import Database
 from security.test_permission_matrix import NOBODYS_BODY, NOT_THERE, routes
@@ -131,8 +131,8 @@ async def test_what_one_launched_is_seen_within_the_scope_of_that_right_only(
 
 
 def test_events_of_an_execution_reach_its_launcher_stored_or_not() -> None:
-    mine = EventAudience.of_execution(Ownership({"env": "prod"}, LaunchedBy("lea", "user")))
-    bare = EventAudience.of_execution(Ownership({}, LaunchedBy("lea", "user")))
+    mine = EventAudience.of_execution(Ownership({"env": "prod"}, Identity("user", "lea")))
+    bare = EventAudience.of_execution(Ownership({}, Identity("user", "lea")))
     for audience in (mine, EventAudience.from_data(mine.data()), bare):
         assert audience.admits(launcher("lea"))
         assert not audience.admits(launcher("max"))

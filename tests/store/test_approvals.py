@@ -16,9 +16,10 @@ from kit.ledger_fixtures import Owner, faults, launch, machines, read, says
 from opsjobs.model.access import Grant, Principal, Requester, Scope
 from opsjobs.model.approval import Approval, ApprovalStatus, ApprovalTerms, Author
 from opsjobs.model.errors import Conflict, Forbidden, Invalid, NotFound, Unavailable
-from opsjobs.model.execution import Execution, ExecutionStatus
+from opsjobs.model.execution import ExecutionStatus
 from opsjobs.model.identity import Identity
 from opsjobs.model.policy import Policy, Strategy
+from opsjobs.model.run_views import Execution
 from opsjobs.store.approvals import Approvals
 from opsjobs.store.execution_log import ExecutionLog
 from opsjobs.store.ledger import Ledger, approvals

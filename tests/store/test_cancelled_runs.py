@@ -14,12 +14,12 @@ from opsjobs.model.access import Requester
 from opsjobs.model.approval import ApprovalTerms
 from opsjobs.model.errors import Conflict, Invalid
 from opsjobs.model.execution import (
-    Execution,
     ExecutionStatus,
     RunStatus,
     WaitingFor,
 )
 from opsjobs.model.policy import Policy, Strategy
+from opsjobs.model.run_views import Execution
 from opsjobs.store.executions import Executions
 from opsjobs.store.ledger import Ledger, cancelled_runs
 from opsjobs.store.ledger.approval_rows import PendingApproval

@@ -9,7 +9,8 @@ import pytest
 
 from kit.ledger_fixtures import Owner, faults, launch, machines, read
 from opsjobs.model.errors import Conflict
-from opsjobs.model.execution import Execution, ExecutionStatus, TriggeredBy
+from opsjobs.model.execution import ExecutionStatus, TriggeredBy
+from opsjobs.model.run_views import Execution
 from opsjobs.store.ledger import Ledger
 from opsjobs.store.ledger.reconcile import Reconciler
 from opsjobs.store.transaction import Database

@@ -14,8 +14,9 @@ from kit.ledger_fixtures import STORE, Owner, launch, machines, read
 from opsjobs.engine.background.housekeeping import RetentionService
 from opsjobs.engine.loop import Turn
 from opsjobs.model.errors import Gone, NotFound
-from opsjobs.model.execution import Execution, RunStatus
+from opsjobs.model.execution import RunStatus
 from opsjobs.model.identity import Identity
+from opsjobs.model.run_views import Execution
 from opsjobs.store import dead_letters, retention
 from opsjobs.store.audit_chain import Seals
 from opsjobs.store.deliveries import Deliveries

@@ -9,8 +9,9 @@ from typing import Any
 from kit.ledger_fixtures import Owner, faults, machines, read
 from kit.scripted_worker import Story
 from opsjobs.clock import uuid7
-from opsjobs.model.execution import Execution, ExecutionStatus, RunStatus, TriggeredBy
+from opsjobs.model.execution import ExecutionStatus, RunStatus, TriggeredBy
 from opsjobs.model.identity import Identity
+from opsjobs.model.run_views import Execution
 from opsjobs.store.ledger import Ledger
 from opsjobs.store.ledger.launch import NewExecution
 from opsjobs.store.transaction import Database

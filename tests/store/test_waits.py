@@ -9,7 +9,8 @@ import pytest
 from kit.ledger_fixtures import Owner, faults, launch, machines, read, says
 from opsjobs.model.approval import ApprovalStatus, ApprovalTerms
 from opsjobs.model.errors import Conflict, NotFound
-from opsjobs.model.execution import Execution, ExecutionStatus, RunStatus, TriggeredBy, WaitingFor
+from opsjobs.model.execution import ExecutionStatus, RunStatus, TriggeredBy, WaitingFor
+from opsjobs.model.run_views import Execution
 from opsjobs.store.execution_log import ExecutionLog
 from opsjobs.store.ledger import Ledger
 from opsjobs.store.ledger.reconcile import Reconciler

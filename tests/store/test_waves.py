@@ -15,13 +15,13 @@ from kit.ledger_fixtures import Owner, faults, launch, machines, read
 from opsjobs.model.errors import Conflict, NotFound
 from opsjobs.model.execution import (
     ErrorCode,
-    Execution,
     ExecutionStatus,
     RunError,
     RunStatus,
     WaitingFor,
 )
 from opsjobs.model.policy import Policy, Strategy
+from opsjobs.model.run_views import Execution
 from opsjobs.store.execution_log import ExecutionLog
 from opsjobs.store.ledger import Ledger
 from opsjobs.store.ledger.claim import Claimed

@@ -11,7 +11,7 @@ from fastapi import Request
 from opsjobs.api.authorization import admit, check_permission
 from opsjobs.api.request import principal_of
 from opsjobs.model.errors import Refusal
-from opsjobs.model.execution import LaunchedBy
+from opsjobs.model.identity import Identity
 
 FIELDS = ("can", "cannot")
 
@@ -32,7 +32,7 @@ class Actions:
         labels: Mapping[str, str] | None,
         *,
         sees: str,
-        launcher: LaunchedBy | None = None,
+        launcher: Identity | None = None,
     ) -> None:
         self._request = request
         self._noun = noun

@@ -18,9 +18,9 @@ from opsjobs.model.access import EVERYTHING, SEE_EXECUTIONS, Reach
 from opsjobs.model.access_bounds import Bounds
 from opsjobs.model.api_model import Overriding
 from opsjobs.model.errors import FieldError, Forbidden, NotFound
-from opsjobs.model.execution import Execution, LaunchedBy
 from opsjobs.model.grants import GrantDraft, grants_of, may_give
 from opsjobs.model.identity import Identity
+from opsjobs.model.run_views import Execution
 
 
 class Within(StrEnum):
@@ -127,8 +127,7 @@ def admitted(request: Request, noun: str, ref: object, thing: T, *, sees: str) -
 
     If the route lists its executions, the caller's own are among them.
     """
-    caller = principal_of(request)
-    launcher = LaunchedBy(caller.name, caller.kind)
+    launcher = principal_of(request).identity
     admit(request, noun, ref, thing.labels, sees=sees, launcher=launcher)
     return thing
 
@@ -138,7 +137,7 @@ def admit_execution(request: Request, ref: object, execution: Execution) -> Exec
 
     A caller who sees only its own executions does nothing to those of others.
     """
-    labels, launcher = execution.labels, execution.launcher
+    labels, launcher = execution.labels, execution.requested_by
     seen = principal_of(request).reach(SEE_EXECUTIONS)
     if seen.own is not None and not seen.holds(labels, launcher):
         raise NotFound.for_ref("execution", ref)
@@ -154,7 +153,7 @@ def admit(
     *,
     sees: str,
     permission: str | None = None,
-    launcher: LaunchedBy | None = None,
+    launcher: Identity | None = None,
 ) -> None:
     """Raise NotFound or Forbidden unless the caller holds the permission for these labels.
 

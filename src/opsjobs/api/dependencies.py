@@ -23,7 +23,7 @@ from opsjobs.api.request import principal_of
 from opsjobs.api.services import read_execution, services_of
 from opsjobs.identity.platform_users import CONFIRMED
 from opsjobs.model.access import SEE_EXECUTIONS
-from opsjobs.model.execution import Execution
+from opsjobs.model.run_views import Execution
 from opsjobs.store.jobs import StoredJob
 from opsjobs.store.scheduling.schedule_rows import StoredSchedule
 from opsjobs.store.triggers import StoredTrigger

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
-from opsjobs.model.execution import Execution, moment
-from opsjobs.model.run_views import Captured, Result, ResultGroup, Stretch
+from opsjobs.model.execution import moment
+from opsjobs.model.run_views import Captured, Execution, Result, ResultGroup, Stretch
 
 
 def render_execution(execution: Execution) -> dict[str, Any]:

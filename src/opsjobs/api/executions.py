@@ -226,7 +226,7 @@ async def show(request: Request, services: ServicesDep, execution: ExecutionDep)
         execution.id,
         execution.labels,
         sees=SEE_EXECUTIONS,
-        launcher=execution.launcher,
+        launcher=execution.requested_by,
     )
     refused = await services.ledger.find_control_refusals(execution.id)
     for name, refusal in refused.items():

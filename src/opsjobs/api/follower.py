@@ -18,7 +18,7 @@ from typing import NamedTuple, Protocol
 from opsjobs import failpoints
 from opsjobs.api import log_formats
 from opsjobs.model.errors import Unavailable
-from opsjobs.model.execution import Execution
+from opsjobs.model.run_views import Execution
 from opsjobs.store.execution_log import EVERY_ENTRY, LogEntry, LogFilter
 from opsjobs.task_cancellation import Endings
 from opsjobs.telemetry.logs import log

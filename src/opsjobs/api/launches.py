@@ -19,9 +19,9 @@ from opsjobs.api.services import read_execution, requester, services_of
 from opsjobs.engine.launching.launch import Launched
 from opsjobs.engine.launching.preview import preview
 from opsjobs.model.api_model import Overriding
-from opsjobs.model.execution import Execution
 from opsjobs.model.job import LaunchOrder
 from opsjobs.model.parameter import PARAMETERS_MAX
+from opsjobs.model.run_views import Execution
 from opsjobs.model.selection import SelectionDraft
 from opsjobs.store.idempotency import IdempotentRequest
 from opsjobs.store.jobs import StoredJob

@@ -29,7 +29,7 @@ from opsjobs.api.sse import ServerSentEvents, check_room
 from opsjobs.composition.services import Services
 from opsjobs.model import text_patterns
 from opsjobs.model.errors import Refusal
-from opsjobs.model.execution import Execution
+from opsjobs.model.run_views import Execution
 from opsjobs.store.execution_log import EVERY_ENTRY, LogEntry, LogFilter
 from opsjobs.store.paging import LIMIT_DEFAULT, LIMIT_MAX
 from opsjobs.store.reference import BIGINT_MAX

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from opsjobs.model.errors import Refusal
-from opsjobs.model.execution import Execution, moment
+from opsjobs.model.execution import moment
+from opsjobs.model.run_views import Execution
 from opsjobs.store.execution_log import LogEntry
 
 

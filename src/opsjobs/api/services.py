@@ -9,8 +9,8 @@ from fastapi import Depends, Request
 from opsjobs.api.request import principal_of
 from opsjobs.composition.services import Services
 from opsjobs.model.access import SEE_EXECUTIONS, Principal
-from opsjobs.model.execution import Execution
 from opsjobs.model.identity import Identity
+from opsjobs.model.run_views import Execution
 
 
 def services_of(request: Request) -> Services:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from opsjobs.engine.event_builder import BuiltEvent
 from opsjobs.model.access import SEE_EXECUTIONS, Principal, labels_of
-from opsjobs.model.execution import LaunchedBy
+from opsjobs.model.identity import Identity
 from opsjobs.store.executions import Executions, Ownership
 from opsjobs.store.inventory import TargetInventory
 from opsjobs.store.scheduling.schedules import Schedules
@@ -35,7 +35,7 @@ class EventAudience:
 
     permission: str
     labels: Mapping[str, str] | None
-    launcher: LaunchedBy | None = None
+    launcher: Identity | None = None
 
     @classmethod
     def of_execution(cls, owned: Ownership) -> EventAudience:
@@ -46,7 +46,7 @@ class EventAudience:
     def from_data(cls, data: Mapping[str, Any]) -> EventAudience:
         """Return it from its stored form."""
         launcher = data.get("launcher")
-        return cls(data["permission"], data["labels"], launcher and LaunchedBy(*launcher))
+        return cls(data["permission"], data["labels"], launcher and Identity(**launcher))
 
     def admits(self, principal: Principal) -> bool:
         """Return True if the principal may see it."""
@@ -60,7 +60,7 @@ class EventAudience:
         return {
             "permission": self.permission,
             "labels": self.labels,
-            "launcher": self.launcher and list(self.launcher),
+            "launcher": self.launcher and asdict(self.launcher),
         }
 
 

@@ -12,9 +12,7 @@ from pydantic import Field, model_validator
 
 from opsjobs.model import text_patterns
 from opsjobs.model.api_model import ApiModel, Duration
-from opsjobs.model.execution import LaunchedBy
-from opsjobs.model.identity import Identity
-from opsjobs.model.identity import PrincipalKind
+from opsjobs.model.identity import Identity, PrincipalKind
 from opsjobs.model.naming import Name
 from opsjobs.model.selection import Requirement, parse_selector
 from opsjobs.model.validation_errors import fault
@@ -145,10 +143,10 @@ class Grant:
 class OwnReach:
     """The executions that one identity launched, in the scopes in which it may launch."""
 
-    launcher: LaunchedBy
+    launcher: Identity
     scopes: tuple[Scope, ...]
 
-    def holds(self, labels: Mapping[str, str], launcher: LaunchedBy | None) -> bool:
+    def holds(self, labels: Mapping[str, str], launcher: Identity | None) -> bool:
         """True for a thing with these labels that this launcher launched."""
         return launcher == self.launcher and any(scope.holds(labels) for scope in self.scopes)
 
@@ -171,7 +169,7 @@ class Reach:
         """True if nothing can be in reach."""
         return not self.scopes and self.own is None
 
-    def holds(self, labels: Mapping[str, str], launcher: LaunchedBy | None = None) -> bool:
+    def holds(self, labels: Mapping[str, str], launcher: Identity | None = None) -> bool:
         """True for a thing with these labels. `launcher`: that of an execution and its parts."""
         if self.own is not None and self.own.holds(labels, launcher):
             return True
@@ -248,7 +246,7 @@ class Principal:
         if permission != SEE_EXECUTIONS or held.everywhere:
             return held
         launching = self._scopes(LAUNCH)
-        own = OwnReach(LaunchedBy(self.name, self.kind), launching) if launching else None
+        own = OwnReach(self.identity, launching) if launching else None
         return Reach(held.scopes, own)
 
     def _scopes(self, permission: str) -> tuple[Scope, ...]:

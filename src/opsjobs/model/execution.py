@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import date, datetime
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
-from typing import Any, NamedTuple
 from uuid import UUID, uuid5
-
-from opsjobs.model.identity import Identity
 
 
 class RunStatus(StrEnum):
@@ -212,106 +209,6 @@ def verdict(counts: Mapping[RunStatus, int], *, cancel_asked: bool) -> Execution
     if counts.get(RunStatus.TIMEOUT, 0) == total:
         return ExecutionStatus.TIMEOUT
     return ExecutionStatus.FAILED
-
-
-class LaunchedBy(NamedTuple):
-    """The identity that launched an execution."""
-
-    name: str
-    kind: str
-
-
-@dataclass(frozen=True, slots=True)
-class Execution:
-    """One launch, as read from the database."""
-
-    id: int
-    uuid: str
-    job_id: int | None
-    job_version: int | None
-    number: int | None
-    job_name: str
-    status: ExecutionStatus
-    """The visible status: paused and cancelling while such a request is pending."""
-    triggered_by: TriggeredBy
-    requested_by: Identity
-    parameters: Mapping[str, Any]
-    counts: Mapping[str, int]
-    """The number of runs in each status, without zeros."""
-    total_targets: int
-    last_seq: int
-    log_day: date
-    created_at: datetime
-    started_at: datetime | None
-    finished_at: datetime | None
-    reason: str | None = None
-    cancelled_by: str | None = None
-    cancel_reason: str | None = None
-    parent: int | None = None
-    halt_reason: str | None = None
-    """The reason for skipping the runs that had not started."""
-    paused_by: str | None = None
-    """The name of the identity that paused it; None if a gate paused it."""
-    pause_reason: str | None = None
-    waves: Mapping[str, int] | None = None
-    """{open, total}, if it has several."""
-    waiting_on: Mapping[str, Any] | None = None
-    """The object of its wait: {kind, reason, …}.
-
-    The kind is pause, confirm, max_fail, exclusive or approval.
-    """
-    labels: Mapping[str, str] = field(default_factory=dict)
-    """The labels that all of its targets had in common at the launch."""
-    retries: Sequence[int] = ()
-    """The first 100 executions that retry runs of it."""
-    judgement: Mapping[str, Any] | None = None
-    """{verdict, findings} of the safety check; None: it was not checked."""
-    summary: str | None = None
-    """The line that describes an ad-hoc execution; None for a job, which has a name."""
-
-    @property
-    def launcher(self) -> LaunchedBy:
-        """The identity that launched it."""
-        return LaunchedBy(self.requested_by, self.requested_by_kind)
-
-    def data(self) -> dict[str, Any]:
-        """Return what API responses show of it; they also have links."""
-        ended = self.finished_at - self.created_at if self.finished_at else None
-        return {
-            "id": self.id,
-            "uuid": self.uuid,
-            "number": self.number,
-            "job_id": self.job_id,
-            "job_version": self.job_version,
-            "job_name": self.job_name,
-            "summary": self.summary,
-            "status": self.status.value,
-            "triggered_by": self.triggered_by.value,
-            "requested_by": self.requested_by.name,
-            "requested_by_kind": self.requested_by.kind,
-            "labels": dict(self.labels),
-            "parameters": dict(self.parameters),
-            "counts": dict(self.counts),
-            "total_targets": self.total_targets,
-            "created_at": moment(self.created_at),
-            "started_at": moment(self.started_at),
-            "finished_at": moment(self.finished_at),
-            "duration_ms": round(ended.total_seconds() * 1000) if ended is not None else None,
-            "reason": self.reason,
-            "error": self.halt_reason,
-            "paused_by": self.paused_by,
-            "pause_reason": self.pause_reason,
-            "waves": self.waves,
-            "waiting_on": self.waiting_on,
-            "verdict": self.judgement["verdict"] if self.judgement is not None else None,
-            "findings": list(self.judgement["findings"]) if self.judgement is not None else [],
-            "parent": self.parent,
-            "retries": list(self.retries),
-        }
-
-    def event_data(self) -> dict[str, Any]:
-        """Return the `data` of its events: all but the text of a command, which stays here."""
-        return {name: value for name, value in self.data().items() if name != "summary"}
 
 
 def child_uuid(run: UUID, action: str, attempt: int) -> UUID:

@@ -15,7 +15,7 @@ from psycopg import errors
 from psycopg.rows import DictRow
 
 from opsjobs.model.errors import Gone
-from opsjobs.model.execution import Execution
+from opsjobs.model.run_views import Execution
 from opsjobs.store.transaction import Database
 
 PAGE_BYTES = 1 << 20

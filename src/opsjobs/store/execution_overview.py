@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from opsjobs.model.access import Reach
-from opsjobs.model.execution import Execution, moment
+from opsjobs.model.execution import moment
+from opsjobs.model.run_views import Execution
 from opsjobs.store.envelope import mask_parameters
 from opsjobs.store.scope_sql import LAUNCHED_SPEC, and_within, condition
 from opsjobs.store.statements import load_statement

@@ -13,9 +13,7 @@ from opsjobs.model.access_bounds import redact_waiting
 from opsjobs.model.action import script_line
 from opsjobs.model.errors import NotFound
 from opsjobs.model.execution import (
-    Execution,
     ExecutionStatus,
-    LaunchedBy,
     RunStatus,
     TriggeredBy,
     moment,
@@ -24,6 +22,7 @@ from opsjobs.model.identity import Identity
 from opsjobs.model.run_views import (
     Acted,
     Captured,
+    Execution,
     Result,
     Stretch,
     TargetRun,
@@ -41,11 +40,8 @@ from opsjobs.store.paging import (
     PageRequest,
 )
 from opsjobs.store.reference import Reference
+from opsjobs.store.run_rows import RUN, parse_error, parse_run, parse_target
 from opsjobs.store.scope_sql import LAUNCHED
-from opsjobs.store.run_rows import RUN
-from opsjobs.store.run_rows import parse_error
-from opsjobs.store.run_rows import parse_run
-from opsjobs.store.run_rows import parse_target
 from opsjobs.store.transaction import Database
 from opsjobs.store.waiting_reason import WAITING_ON, WAVES
 
@@ -206,7 +202,7 @@ class Ownership:
     """The labels of an execution, and its launcher: what a reach is matched against."""
 
     labels: Mapping[str, str]
-    launcher: LaunchedBy | None
+    launcher: Identity | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -384,7 +380,7 @@ class Executions:
         row = await self._database.fetch_one(_OWNERSHIP, [execution_id])
         if row is None:
             return Ownership({}, None)
-        return Ownership(row["labels"], LaunchedBy(row["requested_by"], row["requested_by_kind"]))
+        return Ownership(row["labels"], Identity(row["requested_by_kind"], row["requested_by"]))
 
     async def list_waiting_zones(self, execution_id: int) -> Sequence[str]:
         """Return the zones in which runs of the execution wait, to notify workers there."""

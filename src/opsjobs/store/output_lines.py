@@ -19,7 +19,7 @@ from datetime import datetime
 from typing import Any
 
 from opsjobs.model.errors import Unavailable
-from opsjobs.model.execution import Execution
+from opsjobs.model.run_views import Execution
 from opsjobs.store.transaction import Database
 
 LINE_BYTES = 16 << 10

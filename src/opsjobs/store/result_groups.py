@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from opsjobs.model.errors import NotFound
-from opsjobs.model.execution import Execution, RunStatus
-from opsjobs.model.run_views import NO_OUTPUT, Captured, ResultGroup, TargetName
+from opsjobs.model.execution import RunStatus
+from opsjobs.model.run_views import NO_OUTPUT, Captured, Execution, ResultGroup, TargetName
 from opsjobs.store.executions import INLINE_BYTES
 from opsjobs.store.paging import ListColumn, Listing, Page, PageRequest
 from opsjobs.store.statements import load_statement

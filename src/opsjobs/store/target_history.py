@@ -15,12 +15,8 @@ from opsjobs.model.execution import RunStatus, TriggeredBy, moment
 from opsjobs.model.run_views import TargetRun
 from opsjobs.model.target_health import HealthStatus, LastRun, OpenCircuit, TargetHealth
 from opsjobs.store.paging import ListColumn, Listing, Page, PageRequest
-from opsjobs.store.scope_sql import LAUNCHED
-from opsjobs.store.scope_sql import LAUNCHED_EXECUTION
-from opsjobs.store.scope_sql import OF_EXECUTION
-from opsjobs.store.scope_sql import and_within
-from opsjobs.store.run_rows import RUN
-from opsjobs.store.run_rows import parse_run
+from opsjobs.store.run_rows import RUN, parse_run
+from opsjobs.store.scope_sql import LAUNCHED, LAUNCHED_EXECUTION, OF_EXECUTION, and_within
 from opsjobs.store.statements import load_statement
 from opsjobs.store.transaction import Database
 

@@ -6,9 +6,10 @@ from dataclasses import replace
 
 from opsjobs.engine.launching.launch import Launched, Launcher
 from opsjobs.model.access_bounds import NO_BOUNDS, Bounds
-from opsjobs.model.execution import Execution, TriggeredBy
+from opsjobs.model.execution import TriggeredBy
 from opsjobs.model.identity import Identity
 from opsjobs.model.job import Job, LaunchOrder
+from opsjobs.model.run_views import Execution
 from opsjobs.store.idempotency import IdempotentRequest
 from opsjobs.store.jobs import Jobs
 from opsjobs.store.scheduling.firings import Firings

@@ -26,13 +26,14 @@ from opsjobs.engine.launching.target_pinning import is_decided_by_people, pin_st
 from opsjobs.integrations.parameter_choices import Choices
 from opsjobs.integrations.targets import Targets
 from opsjobs.model.errors import Conflict, Invalid
-from opsjobs.model.execution import Execution, TriggeredBy
+from opsjobs.model.execution import TriggeredBy
 from opsjobs.model.identity import Identity
 from opsjobs.model.job import LaunchOrder
 from opsjobs.model.local_transport import check_launched
 from opsjobs.model.parameter import bound
 from opsjobs.model.policy import Plan, Strategy, plan, with_check
 from opsjobs.model.retry import frozen
+from opsjobs.model.run_views import Execution
 from opsjobs.model.selection import SelectionDraft
 from opsjobs.model.target import Target
 from opsjobs.store import audit, idempotency

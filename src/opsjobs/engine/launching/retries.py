@@ -16,11 +16,12 @@ from opsjobs.integrations.targets import Targets
 from opsjobs.model.access import Reach
 from opsjobs.model.access_bounds import NO_BOUNDS, Bounds
 from opsjobs.model.errors import Conflict, FieldError, Invalid, NotFound, Refusal
-from opsjobs.model.execution import Execution, TriggeredBy
+from opsjobs.model.execution import TriggeredBy
 from opsjobs.model.identity import Identity
 from opsjobs.model.job import LaunchOrder
 from opsjobs.model.policy import Policy
 from opsjobs.model.retry_request import Parent, PastRun, RetryDraft, ReviveDraft, Which
+from opsjobs.model.run_views import Execution
 from opsjobs.model.selection import SelectionDraft
 from opsjobs.model.target import Target, Transport
 from opsjobs.store import dead_letters, idempotency

@@ -13,8 +13,9 @@ from opsjobs.engine.launching.launch import Launched, Launcher
 from opsjobs.engine.launching.launch_authz import CurrentRights, PrincipalLookup
 from opsjobs.model.access import Principal
 from opsjobs.model.errors import Invalid, NotFound, Refusal, TooMany
-from opsjobs.model.execution import Execution, TriggeredBy
+from opsjobs.model.execution import TriggeredBy
 from opsjobs.model.job import LaunchOrder
+from opsjobs.model.run_views import Execution
 from opsjobs.model.trigger import CallOutcome, CallVerification
 from opsjobs.model.webhook_signature import delivery_of, find_fault, new_secret
 from opsjobs.store import audit

@@ -13,8 +13,9 @@ from opsjobs.engine.launching.launch_authz import CurrentRights, PrincipalLookup
 from opsjobs.engine.launching.target_pinning import parse_step_pins
 from opsjobs.model.action import FrozenJob
 from opsjobs.model.errors import Conflict, NotFound
-from opsjobs.model.execution import Execution, TriggeredBy, child_uuid
+from opsjobs.model.execution import TriggeredBy, child_uuid
 from opsjobs.model.job import LaunchOrder
+from opsjobs.model.run_views import Execution
 from opsjobs.model.selection import SelectionDraft
 from opsjobs.store.executions import Executions
 from opsjobs.store.jobs import Jobs, StoredJob

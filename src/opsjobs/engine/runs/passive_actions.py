@@ -10,12 +10,12 @@ from opsjobs.model.approval import Approval, ApprovalStatus
 from opsjobs.model.errors import Conflict, Forbidden, Invalid, NotFound, RemoteFailure, Unavailable
 from opsjobs.model.execution import (
     ErrorCode,
-    Execution,
     ExecutionStatus,
     RunError,
     RunStatus,
     WaitingFor,
 )
+from opsjobs.model.run_views import Execution
 
 RETRY_SECONDS = 0.5
 _OF_CHILD = {

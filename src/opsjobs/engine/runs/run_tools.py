@@ -17,7 +17,7 @@ from opsjobs.engine.runs.run_connection import Renew, wait_out
 from opsjobs.engine.runs.transfer import TransferTools
 from opsjobs.model.action import FrozenApproval, FrozenJob
 from opsjobs.model.approval import Approval
-from opsjobs.model.execution import Execution
+from opsjobs.model.run_views import Execution
 from opsjobs.model.target import Endpoint
 from opsjobs.remote.session import Fetch, Sessions, refuse_external
 from opsjobs.store.ledger.claim import Claimed, Progress, Spec

@@ -17,8 +17,7 @@ from opsjobs.store.identities.api_keys import ApiKeys
 from opsjobs.store.identities.cookie_sessions import CookieSessions
 from opsjobs.store.identities.oidc_logins import OidcLoginStore
 from opsjobs.store.identities.people import People
-from opsjobs.store.identities.services import ServiceIdentities
-from opsjobs.store.identities.services import split_name
+from opsjobs.store.identities.services import ServiceIdentities, split_name
 from opsjobs.store.identities.sessions import Attempts, LockoutPolicy, LoginSessions
 from opsjobs.store.identities.users import Users
 from opsjobs.store.transaction import Connection, Database

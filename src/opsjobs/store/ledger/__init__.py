@@ -14,7 +14,7 @@ from opsjobs import failpoints
 from opsjobs.model.access import Principal
 from opsjobs.model.approval import Approval, ApprovalTerms
 from opsjobs.model.errors import Refusal
-from opsjobs.model.execution import Execution
+from opsjobs.model.run_views import Execution
 from opsjobs.store.ledger import approvals as _approvals
 from opsjobs.store.ledger import cancelled_runs as _cancelled_runs
 from opsjobs.store.ledger import claim as _claim

@@ -16,9 +16,10 @@ from opsjobs.model.access import Requester
 from opsjobs.model.access_bounds import in_common, redact_waiting
 from opsjobs.model.action_base import CHECK_KEY
 from opsjobs.model.errors import Conflict, NotFound, Refusal
-from opsjobs.model.execution import Execution, ExecutionStatus, TriggeredBy
+from opsjobs.model.execution import ExecutionStatus, TriggeredBy
 from opsjobs.model.identity import Identity
 from opsjobs.model.policy import Strategy
+from opsjobs.model.run_views import Execution
 from opsjobs.model.safety_verdict import SafetyJudgement
 from opsjobs.model.target import Target
 from opsjobs.model.target_fingerprint import NO_PINS, Pins

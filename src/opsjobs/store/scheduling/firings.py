@@ -16,8 +16,9 @@ from opsjobs import failpoints
 from opsjobs.clock import Clock, SystemClock, uuid7
 from opsjobs.model.access import Reach
 from opsjobs.model.errors import NotFound
-from opsjobs.model.execution import Execution, moment
+from opsjobs.model.execution import moment
 from opsjobs.model.firing import FiringKind, FiringRule, FiringStatus, span_words
+from opsjobs.model.run_views import Execution
 from opsjobs.model.time_zones import tzdata_version
 from opsjobs.store import audit
 from opsjobs.store.paging import ROWS_MAX, PageRequest
