@@ -10,8 +10,8 @@ from kit.schedule_fixtures import Office
 from opsjobs.model.errors import Conflict, NotFound
 from opsjobs.model.execution import TriggeredBy
 from opsjobs.model.firing import execution_uuid
-from opsjobs.model.schedule.description import words_of
 from opsjobs.model.identity import Identity
+from opsjobs.model.schedule.description import words_of
 from opsjobs.model.schedule.draft import ScheduleDraft
 from opsjobs.store.executions import Executions
 from opsjobs.store.transaction import Database
