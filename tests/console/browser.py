@@ -319,6 +319,13 @@ def faults(
     return found
 
 
+@contextmanager
+def previewed(page: Page, words: str) -> Iterator[None]:
+    """Type words in the block; the launch can begin after it. Its button rests while a preview is asked for."""
+    with page.expect_response(lambda answer: words in (answer.request.post_data or "")):
+        yield
+
+
 TABS_MAX = 60
 _KEYS_TRIED = 5
 _KEYS_MS = 3_000

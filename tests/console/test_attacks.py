@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Dialog, Page, Request, expect
 
-from console.browser import PHONE, Visitor, check_width, held
+from console.browser import PHONE, Visitor, check_width, held, previewed
 from console.conftest import ENDED_SECONDS, PASSWORD, BrowserThread, Stack, Visit, add_person
 
 # Markup for each place in which a text could stand: content, attribute, script, style, template.
@@ -356,7 +356,8 @@ def test_a_secret_that_was_typed_is_nowhere_afterwards(visit: Visit, stack: Stac
         check(page)
 
         page = pam.follow(f"/jobs/{number}/launch")
-        page.get_by_label("token").fill(SECRETS["job"])
+        with previewed(page, SECRETS["job"]):
+            page.get_by_label("token").fill(SECRETS["job"])
         button = page.get_by_role("button", name="Launch on 1 target")
         expect(button).to_be_enabled()
         assert SECRETS["job"] not in page.url + page.locator("html").inner_html()

@@ -7,7 +7,15 @@ import re
 import pytest
 from playwright.sync_api import Page, expect
 
-from console.browser import PHONE, check_accessibility, check_width, faults, go_by_keys, tab_to
+from console.browser import (
+    PHONE,
+    check_accessibility,
+    check_width,
+    faults,
+    go_by_keys,
+    previewed,
+    tab_to,
+)
 from console.conftest import MACHINES, Gate, Stack, Visit
 
 RUNNING, WAITING = 4, 2
@@ -68,7 +76,8 @@ def test_launch_cancel_and_retry_by_keyboard_alone(visit: Visit, job: str) -> No
         page.keyboard.press("Control+a")
         page.keyboard.type("/nowhere")
         tab_to(page, page.get_by_label("Reason"))
-        page.keyboard.type("all of them")
+        with previewed(page, "all of them"):
+            page.keyboard.type("all of them")
         expect(page.get_by_role("button", name=f"Launch on {MACHINES} targets")).to_be_enabled()
         press(page, "button", f"Launch on {MACHINES} targets")
         expect(page).to_have_url(re.compile(r"/executions/\d+$"))

@@ -10,7 +10,7 @@ from typing import Any
 
 from playwright.sync_api import Page, expect
 
-from console.browser import PHONE, check_accessibility, check_width, go_by_keys, tab_to
+from console.browser import PHONE, check_accessibility, check_width, go_by_keys, previewed, tab_to
 from console.conftest import Stack, Visit
 
 PATCH = {
@@ -124,7 +124,8 @@ def test_a_jobs_form_checks_while_typing_and_fits_a_phone(visit: Visit, stack: S
         service.fill("Nginx1")
         expect(page.get_by_text("It must fit [a-z-]+.")).to_be_visible()
         service.fill("nginx")
-        page.get_by_label("token").fill("s3cret-canary")
+        with previewed(page, "s3cret-canary"):
+            page.get_by_label("token").fill("s3cret-canary")
         button = page.get_by_role("button", name="Launch on 6 targets")
         expect(button).to_be_enabled()
         assert "s3cret-canary" not in page.url
