@@ -206,10 +206,10 @@ async def test_the_queue_is_bounded_and_checks_by_people_leave_room(
     monkeypatch.setattr(pool, "QUEUE_MAX", 3)
     monkeypatch.setattr(pool, "CHECKS_MAX", 2)
     async with judges() as (made, _):
-        checks = [asyncio.create_task(made.check(asked(f"ls {n}"))) for n in range(2)]
+        checks = [asyncio.create_task(made.check_for_user(asked(f"ls {n}"))) for n in range(2)]
         await asyncio.sleep(0)
         with pytest.raises(Unavailable, match="2 texts"):
-            await made.check(asked("ls"))
+            await made.check_for_user(asked("ls"))
         launches = [asyncio.create_task(made.check(asked(f"ls -l {n}"))) for n in range(2)]
         await asyncio.sleep(0)
         with pytest.raises(Unavailable, match="3 texts"):
