@@ -68,7 +68,7 @@ def back_up(order: BackupOrder, report: Callable[[str], None]) -> Path:
     with ExitStack() as stack:
         url = stack.enter_context(database_of(order.settings, order.data_dir))
         position = asyncio.run(read_position(url))
-        name = f"opsjobs-{position.at.strftime('%Y%m%dT%H%M%SZ')}"
+        name = _free_name(order.folder, f"opsjobs-{position.at.strftime('%Y%m%dT%H%M%SZ')}")
         kept = order.folder / name
         making = stack.enter_context(_make_folder(order.folder, name))
         with _disk_errors(order.folder):
@@ -188,12 +188,16 @@ def _keys(order: BackupOrder) -> dict[str, str]:
     return {name: value for name, value in found.items() if value}
 
 
+def _free_name(parent: Path, name: str) -> str:
+    """Return the name of a backup that is not there yet: one of the same second has a number."""
+    names = (name, *(f"{name}-{number}" for number in range(2, 100)))
+    return next((free for free in names if not (parent / free).exists()), name)
+
+
 @contextmanager
 def _make_folder(parent: Path, name: str) -> Iterator[Path]:
     """Yield a new private folder for the backup; remove it unless it was renamed."""
-    kept, making = parent / name, parent / f".{name}{_MAKING}"
-    if kept.exists():
-        raise Refusal("backup_exists", f"{kept} exists already: wait a second, then try again.")
+    making = parent / f".{name}{_MAKING}"
     try:
         parent.mkdir(parents=True, exist_ok=True)
         making.mkdir(mode=0o700)
