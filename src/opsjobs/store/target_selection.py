@@ -53,7 +53,8 @@ from unnest((select %(positions)s::int[]), (select %(entries)s::text[]), (select
   as e(position, entry, id, uuid)
 cross join lateral (
   select t.id from (
-    select k.* from targets k where k.id = e.id or k.uuid = e.uuid or k.name = e.entry offset 0) t
+    select k.id, k.uuid, k.name, k.labels, k.external_id, k.gone_at from targets k
+    where k.id = e.id or k.uuid = e.uuid or k.name = e.entry offset 0) t
   where {kept}{within}
   order by (t.id = e.id) desc nulls last, (t.uuid = e.uuid) desc nulls last limit 1) found
 order by e.position"""
