@@ -87,5 +87,5 @@ def test_text_that_is_only_text_is_allowed(text: str) -> None:
 
 def test_the_documents_say_that_it_is_no_sandbox() -> None:
     told = (ROOT / "docs/concepts/safety-check.md").read_text()
-    assert "guard rail, no sandbox" in told
+    assert "It is a guard rail, not a sandbox." in told
     assert "## What it cannot do" in told

@@ -104,8 +104,12 @@ async def test_a_host_that_closes_idle_connections_is_not_noticed(tmp_path: Path
             """Close all connections but the one of a request for output."""
             requests = [int(following)] * 2
             await until(lambda: [winrm.connections - winrm.idle_connections, held()] == requests)
+            await until(all_are_closed)
+
+        def all_are_closed() -> bool:
+            # Again, as a host notes a connection as idle after the client has its answer.
             on.host.server.close_idle_connections()
-            await until(lambda: not any(connection.usable for connection in winrm._idle))
+            return not any(connection.usable for connection in winrm._idle)
 
         def held() -> int:
             return sum(shell.requests for shell in on.host.server.service.shells.values())
