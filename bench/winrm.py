@@ -88,8 +88,9 @@ def serve(port: Any) -> None:
             port.value = host.server.port
             await asyncio.Event().wait()
 
+    # uvloop starts processes by fork, which takes several times as long here as asyncio's vfork.
     with suppress(KeyboardInterrupt):
-        uvloop.run(run())
+        asyncio.run(run())
 
 
 def endpoint(port: int, name: str = "win-1") -> Endpoint:
