@@ -147,6 +147,15 @@ def test_the_password_is_asked_for_again_before_people_are_changed(
         page.get_by_role("button", name="Actions of una").click()
         page.get_by_role("menuitem", name="Logins …").click()
         logins = page.get_by_role("dialog", name="Logins of una")
+        expect(logins.locator("li").first).to_be_visible()
+        refused = {"status": 403, "code": "forbidden", "detail": "Not now.", "request_id": "r-1"}
+        page.route(
+            "**/api/v1/auth/sessions?**",
+            lambda route: route.fulfill(status=403, json=refused),
+            times=1,
+        )
+        logins.get_by_role("button", name="End all").click()
+        expect(logins.get_by_role("alert")).to_contain_text("Not now.")
         logins.get_by_role("button", name="End all").click()
         expect(logins.get_by_text("una is not logged in anywhere.")).to_be_visible()
         check_accessibility(page)

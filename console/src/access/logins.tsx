@@ -1,5 +1,6 @@
 /** Where somebody is logged in, for administrators. */
 import { ask } from "../api/ask.ts";
+import { useAttempt } from "../parts/attempt.tsx";
 import { Dialog } from "../parts/dialog.tsx";
 import { Empty } from "../parts/empty.tsx";
 import { Text } from "../parts/text.tsx";
@@ -22,10 +23,12 @@ export function Logins({ name, kind, onClose }: LoginsProps) {
     [name, kind],
   );
   const none = logins.data.value?.items.length === 0;
-  const endAll = async () => {
-    await ask("DELETE /auth/sessions", { query });
-    await logins.reload();
-  };
+  const { busy, trouble, attempt } = useAttempt();
+  const endAll = () =>
+    attempt(async () => {
+      await ask("DELETE /auth/sessions", { query });
+      await logins.reload();
+    });
   return (
     <Dialog title={`Logins of ${name}`} onClose={onClose} wide>
       <Loaded resource={logins} what="logins">
@@ -47,8 +50,15 @@ export function Logins({ name, kind, onClose }: LoginsProps) {
           )
         }
       </Loaded>
+      {trouble}
       <div class="actions">
-        <button type="button" class="button danger" disabled={none} onClick={() => void endAll()}>
+        <button
+          type="button"
+          class="button danger"
+          disabled={none || busy}
+          aria-busy={busy}
+          onClick={() => void endAll()}
+        >
           End all
         </button>
         <button type="button" class="button" onClick={onClose}>

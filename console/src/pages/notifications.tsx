@@ -4,9 +4,10 @@ import { asRead } from "../api/stale.ts";
 import type { OutgoingDelivery } from "../api/types.ts";
 import { PREFIX } from "../api/url.ts";
 import { RulesPanel } from "../notifications/rules.tsx";
+import { useAttempt } from "../parts/attempt.tsx";
 import { commandLine, curlLine } from "../parts/command-line.ts";
 import { CopyMenu } from "../parts/copy.tsx";
-import { deliveryColumns } from "../parts/deliveries.tsx";
+import { type Again, deliveryColumns } from "../parts/deliveries.tsx";
 import { Empty } from "../parts/empty.tsx";
 import { Panel } from "../parts/panel.tsx";
 import { type Column, Table } from "../parts/table.tsx";
@@ -16,7 +17,7 @@ import { Loaded } from "../parts/trouble.tsx";
 import { query, setQuery } from "../router.tsx";
 import { useListing } from "../state/listing.ts";
 import { useResource } from "../state/resource.ts";
-import { mayDo } from "../state/rights.ts";
+import { mayDoEverywhere } from "../state/rights.ts";
 
 const REFRESH_SECONDS = 15;
 
@@ -52,7 +53,7 @@ export default function Notifications() {
             rules={notify}
             otherwise={null}
             pointer="/notify"
-            may={mayDo("system:admin")}
+            may={mayDoEverywhere("system:admin")}
             save={async (rules) => {
               const body = { notify: [...(rules ?? [])], ...asRead(rest) };
               await ask("PUT /notifications/default", { body });
@@ -77,11 +78,13 @@ function Deliveries() {
     [failed],
     REFRESH_SECONDS,
   );
-  const again = async (delivery: OutgoingDelivery) => {
-    await ask("POST /deliveries/{id}/redeliver", { path: { id: String(delivery.id) } });
-    toast("It is sent again.");
-    await list.restart();
-  };
+  const { busy, trouble, attempt } = useAttempt();
+  const send = (delivery: OutgoingDelivery) =>
+    attempt(async () => {
+      await ask("POST /deliveries/{id}/redeliver", { path: { id: String(delivery.id) } });
+      toast("It is sent again.");
+      await list.restart();
+    });
   return (
     <Panel
       title="What was sent"
@@ -97,12 +100,13 @@ function Deliveries() {
         </button>
       }
     >
+      {trouble}
       <Loaded resource={list} what="deliveries">
         {({ items }) =>
           items.length ? (
             <Table
               label="Deliveries"
-              columns={columnsOf(mayDo("system:admin") ? again : null)}
+              columns={columnsOf(mayDoEverywhere("system:admin") ? { busy, send } : null)}
               rows={items}
               keyOf={(delivery) => String(delivery.id)}
               onMore={list.more}
@@ -124,9 +128,7 @@ function Deliveries() {
 }
 
 /** Those of every log of deliveries, and to whom: their title says more than their event. */
-function columnsOf(
-  again: ((delivery: OutgoingDelivery) => Promise<void>) | null,
-): readonly Column<OutgoingDelivery>[] {
+function columnsOf(again: Again<OutgoingDelivery> | null): readonly Column<OutgoingDelivery>[] {
   const to: Column<OutgoingDelivery> = {
     name: "to",
     label: "To",

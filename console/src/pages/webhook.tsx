@@ -3,6 +3,7 @@ import { useState } from "preact/hooks";
 import { ask } from "../api/ask.ts";
 import type { Delivery, WebhookDetail } from "../api/types.ts";
 import { Act, hasAction } from "../parts/act.tsx";
+import { useAttempt } from "../parts/attempt.tsx";
 import { commandLine } from "../parts/command-line.ts";
 import { CopyMenu } from "../parts/copy.tsx";
 import { deliveryColumns } from "../parts/deliveries.tsx";
@@ -74,7 +75,7 @@ function Shown({ webhook, resource, deliveries }: ShownProps) {
     const queued = await ask("POST /webhooks/{id}/deliveries/{delivery}/redeliver", { path: of });
     toast("It is sent again.");
     await deliveries.restart();
-    await watch(queued);
+    void watch(queued);
   };
   return (
     <div class="stack">
@@ -217,14 +218,17 @@ interface DeliveriesProps {
 }
 
 function Deliveries({ deliveries, again }: DeliveriesProps) {
+  const { busy, trouble, attempt } = useAttempt();
+  const send = again && ((delivery: Delivery) => attempt(() => again(delivery)));
   return (
     <Panel title="Deliveries" flush>
+      {trouble}
       <Loaded resource={deliveries} what="deliveries">
         {({ items }) =>
           items.length ? (
             <Table
               label="Deliveries"
-              columns={deliveryColumns(again)}
+              columns={deliveryColumns(send && { busy, send })}
               rows={items}
               keyOf={(delivery) => String(delivery.id)}
               onMore={deliveries.more}

@@ -7,9 +7,15 @@ import { Time } from "./time.tsx";
 
 type Sent = Delivery | OutgoingDelivery;
 
+/** Sends a delivery again; `busy`: one is being sent. */
+export interface Again<One extends Sent> {
+  busy: boolean;
+  send: (delivery: One) => Promise<void>;
+}
+
 /** The columns of a log of deliveries. `again`: send one again; null: the person may not. */
 export function deliveryColumns<One extends Sent>(
-  again: ((delivery: One) => Promise<void>) | null,
+  again: Again<One> | null,
 ): readonly Column<One>[] {
   return [
     {
@@ -60,7 +66,8 @@ export function deliveryColumns<One extends Sent>(
             type="button"
             class="button small"
             aria-label={`Send ${delivery.event} of delivery ${delivery.id} again`}
-            onClick={() => void again(delivery)}
+            disabled={again.busy}
+            onClick={() => void again.send(delivery)}
           >
             Send again
           </button>
