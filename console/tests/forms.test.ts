@@ -19,6 +19,7 @@ import {
 import {
   eventWords,
   fieldsOf as ruleFields,
+  hasOwnText,
   quietWords,
   ruleOf,
   trialWords,
@@ -175,7 +176,8 @@ test("what is not saved is left only after a question", () => {
 });
 
 test("a notification rule is sent without its defaults, and stays as it is otherwise", () => {
-  const fresh = ruleOf({ ...ruleFields(null), to: "ops@example.org, " });
+  const empty = ruleFields(null);
+  const fresh = ruleOf({ ...empty, to: { ...empty.to, email: "ops@example.org, " } });
   assert.deepEqual(fresh, {
     ...{ on: ["failed", "recovered"], channel: "email", to: ["ops@example.org"] },
   });
@@ -192,5 +194,16 @@ test("a notification rule is sent without its defaults, and stays as it is other
   ]);
   const other = ruleOf({ ...ruleFields(stored), channel: "email", perHour: "x", on: ["failed"] });
   assert.ok(!("channel_id" in other) && !("late_after" in other));
+  assert.deepEqual([hasOwnText(stored), hasOwnText(fresh)], [true, false]);
   assert.equal(other.quiet?.max_per_hour as unknown, "x", "the server says what is wrong with it");
+});
+
+test("a rule keeps its recipients while other channels are tried", () => {
+  const stored = { on: ["failed"], channel: "email", to: ["a@b.org", "c@d.org"] };
+  const fields = ruleFields(stored as unknown as NotificationRule);
+  const tried = { ...fields, channel: "webhook" as const };
+  assert.deepEqual(ruleOf(tried).to, []);
+  const typed = { ...tried, to: { ...tried.to, webhook: "chat" } };
+  assert.deepEqual(ruleOf(typed).to, ["chat"]);
+  assert.deepEqual(ruleOf({ ...typed, channel: "email" }), stored);
 });

@@ -37,7 +37,8 @@ export const NAMES: readonly string[] = [
 
 export interface RuleFields {
   channel: Channel;
-  to: string;
+  /** The recipients by channel, as typed: another choice of channel keeps them. */
+  to: Readonly<Record<Channel, string>>;
   channelId: string;
   on: readonly Told[];
   lateAfter: string;
@@ -52,9 +53,11 @@ export interface RuleFields {
 
 /** Return the fields of a rule, or of a new one. */
 export function fieldsOf(rule: NotificationRule | null): RuleFields {
+  const channel = rule?.channel ?? "email";
+  const nobody = { email: "", webhook: "", service: "", apprise: "" };
   return {
-    channel: rule?.channel ?? "email",
-    to: (rule?.to ?? []).join(", "),
+    channel,
+    to: { ...nobody, [channel]: (rule?.to ?? []).join(", ") },
     channelId: rule?.channel_id ?? "",
     on: rule?.on ?? ["failed", "recovered"],
     lateAfter: String(rule?.late_after ?? "60s"),
@@ -77,7 +80,7 @@ export function ruleOf(fields: RuleFields): NotificationRule {
   const rule = {
     on: fields.on,
     channel: fields.channel,
-    to: listOf(fields.to),
+    to: listOf(fields.to[fields.channel]),
     ...(fields.channel === "service" &&
       fields.channelId.trim() && { channel_id: fields.channelId.trim() }),
     ...(fields.on.includes("late") && { late_after: fields.lateAfter.trim() || "60s" }),
@@ -112,7 +115,10 @@ export function quietWords({ quiet }: NotificationRule): string {
   return words.filter(Boolean).join(", ") || "each time";
 }
 
-/** Return the words of the command that tries a rule. */
+/** True if the rule has a text of its own: the command that tries a rule takes it from a file. */
+export const hasOwnText = ({ text }: NotificationRule): boolean => Boolean(text);
+
+/** Return the words of the command that tries a rule without a text of its own. */
 export function trialWords(rule: NotificationRule): string[] {
   const options = [
     ...(rule.channel_id ? ["--channel-id", rule.channel_id] : []),

@@ -93,17 +93,17 @@ function Recipients({ fields, onChange, fault }: PartProps) {
           <Select
             of={CHANNELS}
             value={fields.channel}
-            onChange={(channel) => onChange({ channel, to: "" })}
+            onChange={(channel) => onChange({ channel })}
           />
         </Field>
         <ListField
           label={label}
           hint={hint}
-          text={fields.to}
+          text={fields.to[fields.channel]}
           options={useNames(fields.channel)}
           required
           fault={fault("to")}
-          onInput={(to) => onChange({ to })}
+          onInput={(to) => onChange({ to: { ...fields.to, [fields.channel]: to } })}
         />
       </div>
       {fields.channel === "service" && (

@@ -7,7 +7,7 @@ import { Dialog } from "../parts/dialog.tsx";
 import { Status } from "../parts/status.tsx";
 import { Text } from "../parts/text.tsx";
 import { Trouble } from "../parts/trouble.tsx";
-import { trialWords } from "./draft.ts";
+import { hasOwnText, trialWords } from "./draft.ts";
 
 type Sent = NotificationTest["items"];
 
@@ -62,7 +62,7 @@ export function Trial({ rule }: { rule: NotificationRule }) {
         )}
       </div>
       {error && <Trouble error={error} />}
-      <AsCommand words={trialWords(rule)} />
+      {!hasOwnText(rule) && <AsCommand words={trialWords(rule)} />}
     </div>
   );
 }
