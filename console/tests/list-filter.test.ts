@@ -5,6 +5,7 @@ import { completions, type FilterWord, toQuery } from "../src/state/list-filter.
 const WORDS: FilterWord[] = [
   { word: "status", parameter: "status", values: ["failed", "lost", "partial"] },
   { word: "job", parameter: "job_name" },
+  { word: "target", parameter: "target", single: true },
 ];
 
 test("words become parameters of the API", () => {
@@ -16,6 +17,19 @@ test("words become parameters of the API", () => {
   assert.deepEqual(toQuery("colour:red -status:failed", WORDS).unknown, [
     "colour:red",
     "-status:failed",
+  ]);
+});
+
+test("of a word with a single value the first one counts, and the others are said", () => {
+  const read = (filter: string) => {
+    const { query, unknown } = toQuery(filter, WORDS);
+    return [query["target"], unknown];
+  };
+  assert.deepEqual(read("target:web-1"), [["web-1"], []]);
+  assert.deepEqual(read("target:web-1,web-2"), [["web-1"], ["target:web-2"]]);
+  assert.deepEqual(read("target:web-1 status:lost target:web-2,web-3"), [
+    ["web-1"],
+    ["target:web-2,web-3"],
   ]);
 });
 

@@ -46,7 +46,7 @@ const WORDS: readonly FilterWord[] = [
     parameter: "triggered_by",
     values: ["manual", "api", "schedule", "webhook", "retry", "workflow"],
   },
-  { word: "target", parameter: "target", hint: "on which it ran: a name or an id" },
+  { word: "target", parameter: "target", hint: "on which it ran: a name or an id", single: true },
   { word: "label", parameter: "label", hint: "such as label:env=prod" },
   { word: "parent", parameter: "parent", hint: "the execution that it retries" },
   { word: "job-id", parameter: "job_id" },

@@ -67,9 +67,10 @@ export function Filter({
   };
   const { unknown, text: free } = toQuery(typed, words);
   const names = words.map((one) => `${one.word}:`).join(" ");
+  const taken = words.map((one) => `${one.single ? "one " : ""}${one.word}:`).join(" ");
   const fault =
     unknown.length && !anyWord
-      ? `Unknown: ${unknown.join(" ")}. This list takes ${names}`
+      ? `Left out: ${unknown.join(" ")}. This list takes ${taken}`
       : free && !text
         ? `"${free}": write what it is, such as ${words[0]?.word}:${free}. This list takes ${names}`
         : null;

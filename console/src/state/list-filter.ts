@@ -11,6 +11,8 @@ export interface FilterWord {
   hint?: string;
   /** All its values are one parameter, with commas between them. */
   joined?: boolean;
+  /** The API takes one value of it. */
+  single?: boolean;
 }
 
 export interface ListQuery {
@@ -18,7 +20,7 @@ export interface ListQuery {
   query: Record<string, string[]>;
   /** What has no word before it. */
   text: string;
-  /** Words that the list does not have, and negations, which no list has. */
+  /** Words that the list does not have, negations, which no list has, and further values of `single`. */
   unknown: string[];
 }
 
@@ -31,7 +33,12 @@ export function toQuery(filter: string, words: readonly FilterWord[]): ListQuery
     const found = words.find((one) => one.word === term.key);
     if (term.key === "" && !term.not) text.push(...term.values);
     else if (!found || term.not) unknown.push(formatTerm(term));
-    else query[found.parameter] = [...(query[found.parameter] ?? []), ...term.values];
+    else {
+      const given = [...(query[found.parameter] ?? []), ...term.values];
+      const most = found.single ? 1 : given.length;
+      query[found.parameter] = given.slice(0, most);
+      if (given.length > most) unknown.push(formatTerm({ ...term, values: given.slice(most) }));
+    }
   }
   for (const { parameter } of words.filter((one) => one.joined))
     if (query[parameter]) query[parameter] = [query[parameter].join(",")];
