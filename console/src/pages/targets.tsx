@@ -74,10 +74,14 @@ export default function Targets() {
         width={manages ? 960 : 860}
         empty={<NoTargets onAdd={() => setOpen("add")} />}
       />
-      {open === "add" && (
+      {manages && open === "add" && (
         <TargetForm
           target={null}
-          onDone={({ name }) => go(`${pathOf({ name })}?new=1`)}
+          onDone={({ name }) => {
+            // Back leads to the list, not to the form.
+            setQuery({ add: null });
+            go(`${pathOf({ name })}?new=1`);
+          }}
           onClose={close}
         />
       )}
