@@ -142,6 +142,30 @@ test("a replay shows the runs as they were at any time", () => {
   assert.equal(RUN_STATUSES[runs.status[1]!], "failed");
 });
 
+test("a replay has no results of what came after its entries", () => {
+  const runs = matrixOf(["running", "failed"], { attempt: [2, 1], exit_code: [null, 1] });
+  const replay = new Replay(runs, [
+    moved(1, 1_000, "running", 100),
+    moved(2, 1_001, "running", 100),
+    moved(3, 1_000, "failed", 200),
+    moved(4, 1_001, "failed", 200),
+    moved(5, 1_000, "running", 300),
+  ]);
+  for (const target_run of [1_000, 1_001]) {
+    const data = { target_run, exit_code: 7, attempt: 3, cancel_proof: "killed" };
+    runs.apply({ seq: 11 + target_run, event: "result", at: runs.createdAt + 900, data });
+  }
+  const past = replay.runsAt(runs.createdAt + 300);
+  assert.deepEqual(past.exitCode, [null, 1]);
+  assert.deepEqual(
+    [[...past.attempt], past.proof],
+    [
+      [1, 1],
+      [null, null],
+    ],
+  );
+});
+
 test("a clock time is taken on the day of the launch, or on the next one", () => {
   const from = new Date(2026, 10, 28, 23, 50).getTime();
   assert.equal(instantOf("23:55:10", from), new Date(2026, 10, 28, 23, 55, 10, 999).getTime());

@@ -11,6 +11,9 @@ export interface LogFrame {
   readonly data: Readonly<Record<string, unknown>>;
 }
 
+/** What is known of the results of runs. */
+export type Results = Pick<Runs, "exitCode" | "attempt" | "proof">;
+
 const STATUS_INDEX: ReadonlyMap<string, number> = new Map(
   RUN_STATUSES.map((status, index) => [status, index]),
 );
@@ -117,7 +120,7 @@ export class Runs {
   }
 
   /** Take what is known of the result of a run from other columns of the same runs. */
-  takeResult(row: number, from: Runs): void {
+  takeResult(row: number, from: Results): void {
     this.exitCode[row] = from.exitCode[row]!;
     this.attempt[row] = from.attempt[row]!;
     this.proof[row] = from.proof[row]!;
