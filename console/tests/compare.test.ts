@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { compare, folded, generalize, linesOf, sideBySide } from "../src/diff/compare.ts";
+import { compare, folded, generalize, linesOf } from "../src/diff/compare.ts";
+import { sideBySide } from "../src/diff/rows.ts";
 
 async function rowsOf(left: string, right: string, names: readonly string[] | null = null) {
   const [a, b] = [linesOf(left), linesOf(right)];

@@ -6,8 +6,8 @@ import { Text } from "../parts/text.tsx";
 import { Loaded } from "../parts/trouble.tsx";
 import { Link, query, setQuery } from "../router.tsx";
 import { useResource } from "../state/resource.ts";
-import { type DiffRow, sideBySide } from "./compare.ts";
 import { diffInWorker } from "./in-worker.ts";
+import { type DiffRow, sideBySide } from "./rows.ts";
 import { LAST_GOOD, loadSides, type Side } from "./sides.ts";
 
 const HEAD_BYTES = 64 << 10;

@@ -1,6 +1,7 @@
 /** Compares two outputs beside the page, which stays free for its reader. */
 import { plainText } from "../log/ansi.ts";
-import { compare, type DiffRow, folded, generalize, linesOf } from "./compare.ts";
+import { compare, folded, generalize, linesOf } from "./compare.ts";
+import type { DiffRow } from "./rows.ts";
 
 /** What is compared. */
 export interface DiffRequest {

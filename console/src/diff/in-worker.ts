@@ -1,6 +1,6 @@
 /** The differences of two outputs, computed in a worker. */
-import type { DiffRow } from "./compare.ts";
 import type { DiffRequest } from "./diff.worker.ts";
+import type { DiffRow } from "./rows.ts";
 
 /** The address of the worker's script, filled in by the build. */
 declare const DIFF_WORKER: string;

@@ -63,7 +63,7 @@ export interface DiffLine {
 
 /** Return the lines that differ between two texts, each with a few lines around it. */
 export async function lineDiff(before: string, after: string): Promise<DiffLine[]> {
-  const { diffLines } = await import("diff");
+  const { diffLines } = await import("./text-diff.ts");
   const lines = diffLines(before, after).flatMap((part) => {
     const sign = part.added ? "+" : part.removed ? "−" : " ";
     const texts = part.value.replace(/\n$/, "").split("\n");
