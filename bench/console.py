@@ -12,7 +12,7 @@ import gzip
 import re
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,7 +36,7 @@ from kit.many_runs import ManyRuns
 from kit.opsjobs_processes import up
 from opsjobs.web.console_files import INDEX, STATIC
 
-ENTRY_KB, TOTAL_KB = 60.0, 150.0
+ENTRY_KB, VIEW_KB, PAGES_KB, LATER_KB = 60.0, 90.0, 200.0, 40.0
 PAINT_MS, CELLS_MS, TASK_MS, FRAME_P95_MS = 1_000.0, 2_000.0, 100.0, 33.0
 MB = 1 << 20
 HEAP_GROWTH_MB = 5.0
@@ -91,24 +91,36 @@ class Report:
 
 
 def sizes(report: Report) -> None:
-    """What a browser loads, compressed: at first, and of all pages."""
+    """What a browser loads, compressed: entry, one page, all pages, and what they load later."""
     files = {
         path.name: path.read_bytes() for path in STATIC.iterdir() if path.suffix in (".js", ".css")
     }
     packed = {name: len(gzip.compress(content, mtime=0)) / 1_024 for name, content in files.items()}
-    first = {name for name in files if name in (STATIC / INDEX).read_text()}
-    while (
-        more := {name for name in files if any(name in imported(files[one]) for one in first)}
-        - first
-    ):
-        first |= more
-    report.note("entry, gzipped", sum(packed[name] for name in first), ENTRY_KB, "kB")
-    report.note("all pages, gzipped", sum(packed.values()), TOTAL_KB, "kB")
+
+    def kilobytes(names: Iterable[str]) -> float:
+        return sum(packed[name] for name in names)
+
+    entry = at_once(files, {name for name in files if name in (STATIC / INDEX).read_text()})
+    opened = {page for name in entry for page in re.findall(LATER, files[name].decode())}
+    views = [at_once(files, entry | {page}) for page in opened]
+    pages = entry.union(*views)
+    report.note("entry, gzipped", kilobytes(entry), ENTRY_KB, "kB")
+    report.note("largest first view of a page, gzipped", max(map(kilobytes, views)), VIEW_KB, "kB")
+    report.note("all pages, gzipped", kilobytes(pages), PAGES_KB, "kB")
+    report.note("loaded later by pages, gzipped", kilobytes(files.keys() - pages), LATER_KB, "kB")
 
 
-def imported(script: bytes) -> set[str]:
-    """The scripts that one needs at once; `import(…)` loads later."""
-    return set(re.findall(r'(?:from|import)"\./([^"]+)"', script.decode()))
+AT_ONCE, LATER = r'(?:from|import)"\./([^"]+)"', r'import\("\./([^"]+)"\)'
+
+
+def at_once(files: Mapping[str, bytes], names: Iterable[str]) -> set[str]:
+    """These files and all that they need at once; `import(…)` loads later."""
+    found, waiting = set(), set(names)
+    while waiting:
+        name = waiting.pop()
+        found.add(name)
+        waiting |= set(re.findall(AT_ONCE, files[name].decode())) - found
+    return found
 
 
 @contextmanager

@@ -112,18 +112,37 @@ async def test_a_new_build_is_served_without_a_restart(folder: Path) -> None:
 
 
 ENTRY_BYTES_MAX = 60_000
+VIEW_BYTES_MAX = 90_000
+PAGES_BYTES_MAX = 200_000
 
 
-def test_the_built_entry_is_within_its_budget() -> None:
+def test_the_built_pages_are_within_their_budgets() -> None:
     files = ConsoleFiles()
     index = files.index()
     if index is None:
         pytest.skip("the console was not built: scripts/console build")
     html = index.content.decode()
     loaded = re.findall(r'(?:src|href)="/console/([^"]+)"', html)
-    loaded += [name for name in _imported(files, loaded) if name not in loaded]
-    sizes = {name: len(gzip.compress(_content(files, name))) for name in loaded}
-    assert sum(sizes.values()) <= ENTRY_BYTES_MAX, sizes
+    entry = _sizes(files, loaded)
+    assert sum(entry.values()) <= ENTRY_BYTES_MAX, entry
+    pages = [page for name in entry for page in _opened(files, name)]
+    assert len(pages) > 20
+    views = [_sizes(files, [*entry, page]) for page in pages]
+    for view in views:
+        assert sum(view.values()) <= VIEW_BYTES_MAX, view
+    shown = {name: size for view in views for name, size in view.items()}
+    assert sum(shown.values()) <= PAGES_BYTES_MAX, shown
+
+
+def _sizes(files: ConsoleFiles, names: list[str]) -> dict[str, int]:
+    """The compressed size of these files and of all that they import at once."""
+    loaded = {*names, *_imported(files, names)}
+    return {name: len(gzip.compress(_content(files, name))) for name in loaded}
+
+
+def _opened(files: ConsoleFiles, name: str) -> set[str]:
+    """What a script loads when a page is opened."""
+    return set(re.findall(r'import\("\./([^"]+\.js)"\)', _content(files, name).decode()))
 
 
 def _imported(files: ConsoleFiles, names: list[str]) -> set[str]:
