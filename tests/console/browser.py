@@ -326,6 +326,20 @@ def previewed(page: Page, words: str) -> Iterator[None]:
         yield
 
 
+_TYPE = """(field, [words, button]) => {
+  field.value = words;
+  field.dispatchEvent(new Event("input", { bubbles: true }));
+  return new Promise((done) =>
+    setTimeout(() => done(document.querySelector(button).disabled)));
+}"""
+
+
+def rests_after(field: Locator, words: str, button: str) -> bool:
+    """True if a button cannot be pressed once words were typed, before anything is asked of them."""
+    rests: bool = field.evaluate(_TYPE, [words, button])
+    return rests
+
+
 TABS_MAX = 60
 _KEYS_TRIED = 5
 _KEYS_MS = 3_000

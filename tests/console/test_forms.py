@@ -8,7 +8,7 @@ from typing import Any
 
 from playwright.sync_api import Page, expect
 
-from console.browser import PHONE, check_accessibility, check_width
+from console.browser import PHONE, check_accessibility, check_width, rests_after
 from console.conftest import Stack, Visit
 
 JOB: dict[str, Any] = {
@@ -138,10 +138,17 @@ def test_an_inventory_is_shown_before_it_is_imported(visit: Visit, stack: Stack)
         assert stack.call("GET", "/targets?groups=imported")["items"] == []
         page.get_by_role("link", name="Targets", exact=True).click()
         page.get_by_role("button", name="Keep editing").click()
-        page.get_by_role("button", name="Import 3 targets").click()
+        # What no plan has shown is not imported, neither other targets nor other options.
+        button = "form button.primary"
+        expect(page.get_by_role("button", name="Import 3 targets")).to_be_enabled()
+        assert rests_after(page.get_by_label("All have the labels"), "from=form", button)
+        expect(page.get_by_role("button", name="Import 3 targets")).to_be_enabled()
+        assert rests_after(text, text.input_value().replace("1:3", "1:2"), button)
+        page.get_by_role("button", name="Import 2 targets").click()
         page.wait_for_url("**/console/targets")
     found = stack.call("GET", "/targets?groups=imported&sort=name")["items"]
-    assert [one["name"] for one in found] == ["imp-1", "imp-2", "imp-3"]
+    assert [one["name"] for one in found] == ["imp-1", "imp-2"]
+    assert found[0]["labels"] == {"from": "form"}
     for one in found:
         stack.call("DELETE", f"/targets/{one['id']}")
 

@@ -10,7 +10,15 @@ from typing import Any
 
 from playwright.sync_api import Page, expect
 
-from console.browser import PHONE, check_accessibility, check_width, go_by_keys, previewed, tab_to
+from console.browser import (
+    PHONE,
+    check_accessibility,
+    check_width,
+    go_by_keys,
+    previewed,
+    rests_after,
+    tab_to,
+)
 from console.conftest import Stack, Visit
 
 PATCH = {
@@ -91,6 +99,9 @@ def test_the_copied_command_launches_the_same_and_unknown_targets_are_said(
         page = ada.go("/launch?command=echo+%22it%27s%22&l=lab%3Dtrue&x=lab-1%2Clab-2&why=ticket+1")
         expect(page.get_by_role("button", name="Launch on 4 targets")).to_be_enabled()
         line = copied(page, "Command")
+        # A preview of other targets counts no more, before there is a new one.
+        names = page.get_by_role("combobox", name="Except")
+        assert rests_after(names, "", "button.launch-button")
         page = ada.follow("/launch?command=uptime")
         expect(page.get_by_text("Select targets.")).to_be_visible()
         ada.refusals.add(422)

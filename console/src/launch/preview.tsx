@@ -23,11 +23,18 @@ type Send = (
   options: { idempotencyKey?: string; signal?: AbortSignal },
 ) => Promise<Execution>;
 
-/** Return the preview of a request, asked for when typing pauses; null while it is incomplete. */
-export function usePreview(body: Body | null, send: Send): Resource<PreviewAnswer | null> {
+interface Previewed {
+  /** The preview of the request as it was when typing paused; null while it is incomplete. */
+  resource: Resource<PreviewAnswer | null>;
+  /** The preview of the request as it is now; null while there is none. */
+  answer: PreviewAnswer | null;
+}
+
+/** Return the preview of a request, asked for when typing pauses. */
+export function usePreview(body: Body | null, send: Send): Previewed {
   const key = JSON.stringify(body);
   const settled = useSettled(key, key);
-  return useResource(
+  const resource = useResource(
     async (signal) => {
       const asked = JSON.parse(settled) as Body | null;
       if (asked === null) return null;
@@ -35,6 +42,7 @@ export function usePreview(body: Body | null, send: Send): Resource<PreviewAnswe
     },
     [settled],
   );
+  return { resource, answer: settled === key ? resource.data.value : null };
 }
 
 /** The preview. `incomplete`: what is still missing. */
@@ -113,8 +121,14 @@ function Names({ sign, names }: { sign: string; names: readonly string[] }) {
   );
 }
 
+interface Ready {
+  /** What it would do. */
+  preview: PreviewAnswer;
+  body: Body;
+}
+
 interface LaunchButtonProps {
-  /** What would be launched is known: the number of targets. */
+  /** The preview of this body; null: not known yet. */
   preview: PreviewAnswer | null;
   body: Body | null;
   send: Send;
@@ -122,26 +136,26 @@ interface LaunchButtonProps {
 
 /** The button that launches: at once, or after the number was typed if it is large or found risky. */
 export function LaunchButton({ preview, body, send }: LaunchButtonProps) {
-  const [asking, setAsking] = useState(false);
+  // As it was when the number was asked for: that is launched, and nothing else.
+  const [asked, setAsked] = useState<Ready | null>(null);
   const [busy, setBusy] = useState(false);
   const [error, setError] = useState<RequestError | null>(null);
   const sent = useRef({ request: "", key: "" });
-  const count = preview?.targets.length ?? 0;
-  const careful = (preview?.findings.length ?? 0) > 0;
-  const verb = `Launch on ${count.toLocaleString("en")} ${count === 1 ? "target" : "targets"}`;
-  const launch = async () => {
+  const ready = preview && body && preview.targets.length > 0 ? { preview, body } : null;
+  const launch = async (body: Body) => {
     const request = JSON.stringify(body);
     // The same request with the same key is launched once, however often it is sent.
     if (sent.current.request !== request) sent.current = { request, key: crypto.randomUUID() };
-    const launched = await send(body!, { idempotencyKey: sent.current.key });
+    const launched = await send(body, { idempotencyKey: sent.current.key });
     go(`/executions/${launched.id}`);
   };
-  const press = async () => {
-    if (count >= TYPED_FROM || careful) return setAsking(true);
+  const press = async ({ preview, body }: Ready) => {
+    if (preview.targets.length >= TYPED_FROM || preview.findings.length > 0)
+      return setAsked({ preview, body });
     setBusy(true);
     setError(null);
     try {
-      await launch();
+      await launch(body);
     } catch (failed) {
       if (!(failed instanceof RequestError)) throw failed;
       setError(failed);
@@ -154,27 +168,30 @@ export function LaunchButton({ preview, body, send }: LaunchButtonProps) {
       <button
         type="button"
         class="button primary launch-button"
-        disabled={body === null || preview === null || count === 0 || busy}
+        disabled={ready === null || busy}
         aria-busy={busy}
-        onClick={press}
+        onClick={() => ready && press(ready)}
       >
-        {preview === null ? "Launch" : verb}
+        {preview === null ? "Launch" : verbOf(preview)}
       </button>
-      {asking && (
+      {asked && (
         <Confirm
-          title={`${verb}?`}
-          verb={verb}
-          count={count}
-          careful={careful}
-          onConfirm={launch}
-          onClose={() => setAsking(false)}
+          title={`${verbOf(asked.preview)}?`}
+          verb={verbOf(asked.preview)}
+          count={asked.preview.targets.length}
+          careful={asked.preview.findings.length > 0}
+          onConfirm={() => launch(asked.body)}
+          onClose={() => setAsked(null)}
         >
-          <Findings findings={preview!.findings} />
+          <Findings findings={asked.preview.findings} />
           <p>
-            <Text of={firstNames(preview!.targets.map((one) => one.name))} />
+            <Text of={firstNames(asked.preview.targets.map((one) => one.name))} />
           </p>
         </Confirm>
       )}
     </>
   );
 }
+
+const verbOf = ({ targets }: PreviewAnswer): string =>
+  `Launch on ${targets.length.toLocaleString("en")} ${targets.length === 1 ? "target" : "targets"}`;

@@ -125,10 +125,10 @@ function LaunchForm({ job }: { job: Job }) {
         </div>
         <div class="stack">
           <Panel title="Preview" actions={copied && <CopyMenu of={copied} />}>
-            <Preview resource={preview} incomplete={incomplete} />
+            <Preview resource={preview.resource} incomplete={incomplete} />
           </Panel>
           <LaunchButton
-            preview={incomplete === null ? preview.data.value : null}
+            preview={incomplete === null ? preview.answer : null}
             body={body}
             send={send}
           />

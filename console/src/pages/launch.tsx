@@ -79,10 +79,10 @@ function Ad({ draft, children }: { draft: LaunchDraft; children: preact.Componen
           <Resolved resource={resolved} picked={draft.picked} />
         </Panel>
         <Panel title="Preview" actions={copied && <CopyMenu of={copied as object} />}>
-          <Preview resource={preview} incomplete={missing(draft)} />
+          <Preview resource={preview.resource} incomplete={missing(draft)} />
         </Panel>
         <LaunchButton
-          preview={missing(draft) === null ? preview.data.value : null}
+          preview={missing(draft) === null ? preview.answer : null}
           body={body as Record<string, unknown> | null}
           send={send}
         />

@@ -18,7 +18,7 @@ import { useSettled } from "../parts/picker.tsx";
 import { toast } from "../parts/toast.tsx";
 import { Loaded } from "../parts/trouble.tsx";
 import { go } from "../router.tsx";
-import { useResource } from "../state/resource.ts";
+import { type Resource, useResource } from "../state/resource.ts";
 import "../style/forms.css";
 import "../style/launch.css";
 
@@ -33,9 +33,9 @@ interface Read extends Inventory {
 export default function TargetImport() {
   const [source, setSource] = useState({ text: "", file: "" });
   const [options, setOptions] = useState<ImportOptions>(NEW_OPTIONS);
-  const read = useRead(source);
+  const [read, isRead] = useRead(source);
   const { found, fault } = read.data.value ?? { ...NOTHING, fault: null };
-  const plan = usePlan(read.data.value, options);
+  const [plan, isPlanned] = usePlan(read.data.value, options);
   const planned = plan.data.value;
   const count = planned?.answer ? planned.answer.created + planned.answer.updated : 0;
   const save = async () => {
@@ -48,7 +48,7 @@ export default function TargetImport() {
       <h1>Import targets</h1>
       <Form
         verb={count === 1 ? "Import 1 target" : `Import ${count.toLocaleString("en")} targets`}
-        disabled={count === 0 || plan.error.value !== null}
+        disabled={!isRead || !isPlanned || count === 0 || plan.error.value !== null}
         onSubmit={save}
         onCancel={() => go("/targets")}
       >
@@ -80,10 +80,10 @@ export default function TargetImport() {
   );
 }
 
-/** Read the text when typing has paused. */
-function useRead(source: { text: string; file: string }) {
-  const settled = useSettled(source, source.file + source.text);
-  return useResource(async (): Promise<Read> => {
+/** Read the text when typing has paused; the flag says that it is still the same. */
+function useRead(source: { text: string; file: string }): [Resource<Read>, boolean] {
+  const settled = useSettled(source, `${source.file}\n${source.text}`);
+  const read = useResource(async (): Promise<Read> => {
     if (!settled.text.trim()) return { ...NOTHING, fault: null };
     try {
       const read = await readInventory(settled.text, settled.file);
@@ -92,6 +92,7 @@ function useRead(source: { text: string; file: string }) {
       return { ...NOTHING, fault: sentence((failed as Error).message) };
     }
   }, [settled]);
+  return [read, settled.text === source.text && settled.file === source.file];
 }
 
 const sentence = (text: string): string => text.charAt(0).toUpperCase() + text.slice(1);
@@ -105,10 +106,11 @@ function faultOf(found: readonly FoundTarget[]): string | null {
   );
 }
 
-/** Ask what an import would do when typing has paused; nothing is changed. */
-function usePlan(read: Read | null, options: ImportOptions) {
-  const settled = useSettled(options, JSON.stringify(options));
-  return useResource(
+/** Ask what an import would do when typing has paused; the flag says that it has these options. */
+function usePlan(read: Read | null, options: ImportOptions): [Resource<Planned>, boolean] {
+  const key = JSON.stringify(options);
+  const settled = useSettled(options, key);
+  const plan = useResource(
     async (signal): Promise<Planned> => {
       if (read === null) return { answer: null, left: [], bare: 0 };
       const { found, fault } = read;
@@ -120,4 +122,5 @@ function usePlan(read: Read | null, options: ImportOptions) {
     },
     [read, settled],
   );
+  return [plan, JSON.stringify(settled) === key];
 }

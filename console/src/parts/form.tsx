@@ -193,7 +193,7 @@ export function Form(props: FormProps) {
   }, [error]);
   const submit = async (event: Event) => {
     event.preventDefault();
-    if (busy) return;
+    if (busy || disabled) return;
     setBusy(true);
     setError(null);
     mark(false);
