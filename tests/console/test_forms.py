@@ -16,11 +16,20 @@ JOB: dict[str, Any] = {
     "targets": {"selector": "lab=true"},
     "parameters": [{"name": "level", "default": "low"}],
 }
+REFRESH = "document.dispatchEvent(new Event('visibilitychange'))"
+"""A page that is seen again loads what it shows."""
 
 
 def job(stack: Stack, name: str) -> int:
     """The id of a new job of this name."""
     return int(stack.call("POST", "/jobs", {**JOB, "name": name})["id"])
+
+
+def tell(stack: Stack, schedule: int, *events: str) -> None:
+    """Give a schedule a rule for each of these events."""
+    body = {"notify": [{"on": [one], "channel": "webhook", "to": ["told"]} for one in events]}
+    done = stack.http.patch(f"/schedules/{schedule}", json=body, headers={"If-Match": "*"})
+    assert done.status_code == 200, done.text
 
 
 def confirm(page: Page, verb: str) -> None:
@@ -73,10 +82,24 @@ def test_a_schedule_is_made_changed_and_deleted_on_a_phone(visit: Visit, stack: 
         expect(dialog).to_be_hidden()
         changed = stack.call("GET", f"/schedules/{made['id']}")
         assert (changed["every"], changed["weekdays"], changed["cron"]) == ("weekly", ["sat"], None)
+        # The list of rules is reloaded below a question: it is about the list as it was.
+        hook = {"name": "told", "url": "https://chat.example.com/", "events": ["approval.*"]}
+        webhook = stack.call("POST", "/webhooks", {**hook, "selector": "none=yes"})["id"]
+        tell(stack, made["id"], "failed", "missed")
+        page.evaluate(REFRESH)
+        page.get_by_role("button", name="Actions of rule 2").click()
+        page.get_by_role("menuitem", name="Delete …").click()
+        tell(stack, made["id"], "completed")
+        page.evaluate(REFRESH)
+        expect(page.locator(".panel").get_by_text("completed", exact=True)).to_be_visible()
+        confirm(page, "Delete")
+        expect(dialog.get_by_role("alert")).to_contain_text("stale_version")
+        page.keyboard.press("Escape")
         page.get_by_role("button", name="Delete …").click()
         confirm(page, "Delete")
         page.wait_for_url(f"**/console/jobs/{number}?tab=schedules")
         expect(page.get_by_text("It runs only when somebody launches it.")).to_be_visible()
+    stack.call("DELETE", f"/webhooks/{webhook}")
 
 
 def test_a_target_is_added_tested_trusted_and_deleted(visit: Visit, stack: Stack) -> None:

@@ -35,14 +35,21 @@ interface RulesPanelProps {
   save: (rules: Rules | null) => Promise<void>;
 }
 
-type Open =
+type Choice =
   | { what: "add" | "clear" | "silence"; at?: undefined }
-  | { what: "change" | "test" | "delete"; at: number }
-  | null;
+  | { what: "change" | "test" | "delete"; at: number };
+
+interface DialogsProps {
+  choice: Choice;
+  /** The rules, and how they are stored, as they were when it opened: over newer ones is refused. */
+  of: RulesPanelProps;
+  onClose: () => void;
+}
 
 export function RulesPanel(props: RulesPanelProps) {
   const { title, rules, otherwise, may } = props;
-  const [open, setOpen] = useState<Open>(null);
+  const [open, setOpen] = useState<Omit<DialogsProps, "onClose"> | null>(null);
+  const choose = (choice: Choice) => setOpen({ choice, of: props });
   const shown = rules ?? [];
   return (
     <Panel
@@ -55,13 +62,13 @@ export function RulesPanel(props: RulesPanelProps) {
               <button
                 type="button"
                 class="button small"
-                onClick={() => setOpen({ what: "silence" })}
+                onClick={() => choose({ what: "silence" })}
               >
                 Turn off …
               </button>
             )}
             {otherwise !== null && rules !== null && (
-              <button type="button" class="button small" onClick={() => setOpen({ what: "clear" })}>
+              <button type="button" class="button small" onClick={() => choose({ what: "clear" })}>
                 Use those of {otherwise} …
               </button>
             )}
@@ -70,7 +77,7 @@ export function RulesPanel(props: RulesPanelProps) {
               class="button small"
               disabled={shown.length >= RULES_MAX}
               title={shown.length >= RULES_MAX ? `At most ${RULES_MAX} rules` : undefined}
-              onClick={() => setOpen({ what: "add" })}
+              onClick={() => choose({ what: "add" })}
             >
               New rule …
             </button>
@@ -81,7 +88,7 @@ export function RulesPanel(props: RulesPanelProps) {
       {shown.length ? (
         <Table
           label="Notification rules"
-          columns={[...COLUMNS, actionsOf(may, setOpen)]}
+          columns={[...COLUMNS, actionsOf(may, choose)]}
           rows={shown.map((rule, at) => ({ rule, at }))}
           keyOf={({ at }) => String(at)}
           width={640}
@@ -89,7 +96,7 @@ export function RulesPanel(props: RulesPanelProps) {
       ) : (
         <Empty why={emptyWords(rules, otherwise)} />
       )}
-      <Dialogs {...props} open={open} onClose={() => setOpen(null)} />
+      {open && <Dialogs {...open} onClose={() => setOpen(null)} />}
     </Panel>
   );
 }
@@ -101,15 +108,10 @@ function emptyWords(rules: Rules | null, otherwise: string | null): string {
   return `Nobody is told, whatever ${otherwise} says.`;
 }
 
-interface DialogsProps extends RulesPanelProps {
-  open: Open;
-  onClose: () => void;
-}
-
-function Dialogs({ open, rules, otherwise, pointer, save, onClose }: DialogsProps) {
+function Dialogs({ choice, of, onClose }: DialogsProps) {
+  const { rules, otherwise, pointer, save } = of;
   const shown = rules ?? [];
-  if (open === null) return null;
-  if (open.what === "add")
+  if (choice.what === "add")
     return (
       <RuleForm
         rule={null}
@@ -121,26 +123,26 @@ function Dialogs({ open, rules, otherwise, pointer, save, onClose }: DialogsProp
         onClose={onClose}
       />
     );
-  if (open.what === "silence" || open.what === "clear")
+  if (choice.what === "silence" || choice.what === "clear")
     return (
       <Confirm
-        title={open.what === "silence" ? "Tell nobody?" : `Use the rules of ${otherwise}?`}
-        verb={open.what === "silence" ? "Turn off" : "Use those"}
+        title={choice.what === "silence" ? "Tell nobody?" : `Use the rules of ${otherwise}?`}
+        verb={choice.what === "silence" ? "Turn off" : "Use those"}
         onClose={onClose}
-        onConfirm={() => save(open.what === "silence" ? [] : null)}
+        onConfirm={() => save(choice.what === "silence" ? [] : null)}
       >
         <p>
-          {open.what === "silence"
+          {choice.what === "silence"
             ? `The rules of ${otherwise} do not apply here from then on.`
             : "Its own rules are deleted."}
         </p>
       </Confirm>
     );
-  if (open.at === undefined) return null;
-  const { at } = open;
+  if (choice.at === undefined) return null;
+  const { at } = choice;
   const rule = shown[at]!;
-  if (open.what === "test") return <TrialDialog rule={rule} onClose={onClose} />;
-  if (open.what === "change")
+  if (choice.what === "test") return <TrialDialog rule={rule} onClose={onClose} />;
+  if (choice.what === "change")
     return (
       <RuleForm
         rule={rule}
@@ -205,7 +207,7 @@ const COLUMNS: readonly Column<Row>[] = [
   },
 ];
 
-function actionsOf(may: boolean, setOpen: (open: Open) => void): Column<Row> {
+function actionsOf(may: boolean, choose: (choice: Choice) => void): Column<Row> {
   return {
     name: "actions",
     label: "Actions",
@@ -217,11 +219,11 @@ function actionsOf(may: boolean, setOpen: (open: Open) => void): Column<Row> {
         name={`Actions of rule ${at + 1}`}
         kind="small"
         items={[
-          ...(may ? [{ label: "Change …", onChoose: () => setOpen({ what: "change", at }) }] : []),
+          ...(may ? [{ label: "Change …", onChoose: () => choose({ what: "change", at }) }] : []),
           ...(mayDo("jobs:update")
-            ? [{ label: "Test …", onChoose: () => setOpen({ what: "test", at }) }]
+            ? [{ label: "Test …", onChoose: () => choose({ what: "test", at }) }]
             : []),
-          ...(may ? [{ label: "Delete …", onChoose: () => setOpen({ what: "delete", at }) }] : []),
+          ...(may ? [{ label: "Delete …", onChoose: () => choose({ what: "delete", at }) }] : []),
           null,
           {
             label: "Copy the test as a command",

@@ -2,6 +2,7 @@
 import type { ComponentChildren } from "preact";
 import { useEffect, useId, useRef, useState } from "preact/hooks";
 import { RequestError } from "../api/problem.ts";
+import { inWords } from "../api/stale.ts";
 import { leave } from "../state/unsaved.ts";
 import { Field } from "./form.tsx";
 import { Trouble } from "./trouble.tsx";
@@ -98,7 +99,7 @@ export function Confirm(props: ConfirmProps) {
       onClose();
     } catch (failed) {
       if (!(failed instanceof RequestError)) throw failed;
-      setError(failed);
+      setError(inWords(failed));
       setBusy(false);
     }
   };
