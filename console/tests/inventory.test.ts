@@ -81,3 +81,36 @@ test("an import has logins by user, labels of variables, and what all targets ha
     },
   ]);
 });
+
+test("what is written wrongly goes to the service as it is, which refuses it", async () => {
+  const options = { ...NEW_OPTIONS, groups: "new", labels: "site=fra", credential: "rest" };
+  const sent = async (text: string, given = options) =>
+    importOf((await readInventory(text)).found, given, true).targets[0];
+  const wrong = { name: "a", host: "b", groups: "web", labels: "env=prod", credential: 7 };
+  assert.deepEqual(await sent(JSON.stringify([wrong])), wrong);
+  const numbers = { name: "a", host: "b", groups: 5, labels: [1], credential: "own" };
+  assert.deepEqual(await sent(JSON.stringify([numbers])), numbers);
+  assert.deepEqual(await sent("- {name: a, host: b, groups: [web], labels: {env: prod}}"), {
+    ...{ name: "a", host: "b", credential: "rest", groups: ["web", "new"] },
+    labels: { env: "prod", site: "fra" },
+  });
+  const empty = { name: "a", host: "b", groups: null, labels: null };
+  assert.deepEqual(await sent(JSON.stringify([empty]), NEW_OPTIONS), empty);
+});
+
+test("names that every object has are names like others", async () => {
+  const { found, left } = await readInventory("name,constructor\na,b\n", "a.csv");
+  assert.deepEqual(found.map(entryOf), [{ name: "a", host: "a" }]);
+  assert.deepEqual(
+    left.map((one) => one.what),
+    ["column constructor"],
+  );
+  const windows = "w ansible_connection=winrm ansible_winrm_transport=constructor\n";
+  const read = await readInventory(`[win]\n${windows}`);
+  assert.match(read.left[0]!.reason, /authentication is constructor: only negotiate/);
+  const ini = await readInventory("[web]\na ansible_user=constructor env=prod\n");
+  const options = { ...NEW_OPTIONS, labelsFrom: "toString, env", credential: "rest" };
+  assert.deepEqual(importOf(ini.found, options, true).targets, [
+    { name: "a", host: "a", credential: "rest", groups: ["web"], labels: { env: "prod" } },
+  ]);
+});

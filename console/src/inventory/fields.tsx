@@ -6,7 +6,7 @@ import { Text } from "../parts/text.tsx";
 import { toast } from "../parts/toast.tsx";
 import { useResource } from "../state/resource.ts";
 import { askIf, mayDoEverywhere } from "../state/rights.ts";
-import type { FoundTarget } from "./found.ts";
+import { type FoundTarget, ownOf } from "./found.ts";
 import { type ImportOptions, usersOf, variablesOf } from "./options.ts";
 
 const FILE_BYTES_MAX = 1 << 20;
@@ -176,7 +176,7 @@ function Logins({ found, options, onOptions }: OptionsProps) {
         <Field key={user} label={`${user} logs in with`}>
           <Select
             of={choices("what all others have")}
-            value={options.credentials[user] ?? ""}
+            value={ownOf(options.credentials, user) ?? ""}
             onChange={(name) => set(user, name)}
           />
         </Field>

@@ -53,13 +53,18 @@ export function entryOf(target: FoundTarget): Record<string, unknown> {
   return Object.fromEntries(given.map((name) => [name, fields[name]]));
 }
 
-function isEmpty(value: unknown): boolean {
+export function isEmpty(value: unknown): boolean {
   if (Array.isArray(value)) return value.length === 0;
   return value === undefined || (isObject(value) && Object.keys(value).length === 0);
 }
 
 export function isObject(value: unknown): value is Record<string, unknown> {
   return value !== null && typeof value === "object" && !Array.isArray(value);
+}
+
+/** Return what a record has under a name of the text, such as `constructor`: only what is its own. */
+export function ownOf<T>(record: Readonly<Record<string, T>>, name: string): T | undefined {
+  return Object.hasOwn(record, name) ? record[name] : undefined;
 }
 
 /** Return the number of a port. Throws an Error. */

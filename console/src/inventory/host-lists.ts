@@ -1,5 +1,12 @@
 /** Lists of hosts: CSV tables with a header line, and files such as /etc/hosts. */
-import { type FoundTarget, type Inventory, parsePort, quoted, type Skipped } from "./found.ts";
+import {
+  type FoundTarget,
+  type Inventory,
+  ownOf,
+  parsePort,
+  quoted,
+  type Skipped,
+} from "./found.ts";
 
 const SAME: Readonly<Record<string, string>> = {
   ...{ hostname: "host", address: "host", ip: "host", username: "user", group: "groups" },
@@ -79,7 +86,7 @@ function columnName(word: string): string {
   const name = word.trim();
   const lower = name.toLowerCase();
   if (lower.startsWith(LABEL)) return LABEL + name.slice(LABEL.length).trim();
-  return SAME[lower] ?? lower;
+  return ownOf(SAME, lower) ?? lower;
 }
 
 function labelOf(word: string): [string, string] {

@@ -1,7 +1,7 @@
 /** What holds for all targets of an import, and the request that it makes. */
 import type { ImportDraft } from "../api/types.ts";
 import { labelsOf, listOf } from "../targets/draft.ts";
-import { entryOf, type FoundTarget, type Skipped } from "./found.ts";
+import { entryOf, type FoundTarget, isEmpty, isObject, ownOf, type Skipped } from "./found.ts";
 
 const LABEL_MAX = 200;
 
@@ -37,7 +37,7 @@ export const NEW_OPTIONS: ImportOptions = {
 
 /** Return the credential that a target gets; undefined: none. */
 function credentialOf(target: FoundTarget, options: ImportOptions): string | undefined {
-  const byUser = options.credentials[target.user ?? ""];
+  const byUser = ownOf(options.credentials, target.user ?? "");
   return target.credential || byUser || options.credential || undefined;
 }
 
@@ -57,26 +57,37 @@ export function importOf(
 }
 
 function withOptions(target: FoundTarget, options: ImportOptions): Record<string, unknown> {
-  const entry = entryOf(target);
-  const own = entry as { groups?: string[]; labels?: Record<string, string>; zone?: string };
-  const groups = [...new Set([...(own.groups ?? []), ...listOf(options.groups)])];
-  const variables = target.variables ?? {};
-  const named = listOf(options.labelsFrom).filter((name) => variables[name]);
-  const labels = {
-    ...own.labels,
-    ...Object.fromEntries(named.map((name) => [name, variables[name]!.slice(0, LABEL_MAX)])),
+  const own = entryOf(target);
+  const named = listOf(options.labelsFrom)
+    .map((name) => [name, ownOf(target.variables ?? {}, name)?.slice(0, LABEL_MAX)] as const)
+    .filter(([, value]) => value);
+  const groups = withGroups(own["groups"], listOf(options.groups));
+  const labels = withLabels(own["labels"], {
+    ...Object.fromEntries(named),
     ...labelsOf(options.labels),
-  };
-  const credential = credentialOf(target, options);
-  const zone = own.zone || options.zone.trim();
+  });
+  const credential = own["credential"] || credentialOf(target, options);
+  const zone = own["zone"] || options.zone.trim();
   return {
-    ...entry,
-    ...(credential && { credential }),
-    ...(groups.length && { groups }),
-    ...(Object.keys(labels).length && { labels }),
-    ...(zone && { zone }),
+    ...own,
+    ...(credential ? { credential } : {}),
+    ...(isEmpty(groups) ? {} : { groups }),
+    ...(isEmpty(labels) ? {} : { labels }),
+    ...(zone ? { zone } : {}),
     ...(options.hostKeyPolicy && { host_key_policy: options.hostKeyPolicy }),
   };
+}
+
+/** Return a target's groups and those of all; what is no list stays, for the service to refuse. */
+function withGroups(own: unknown, all: readonly string[]): unknown {
+  const given = own ?? [];
+  return Array.isArray(given) ? [...new Set([...given, ...all])] : given;
+}
+
+/** The same for labels. */
+function withLabels(own: unknown, all: Readonly<Record<string, unknown>>): unknown {
+  const given = own ?? {};
+  return isObject(given) ? { ...given, ...all } : given;
 }
 
 /** Return the login users of the targets, those of most targets first. */

@@ -1,5 +1,5 @@
 /** The variables with which Ansible reaches Windows hosts, as options of WinRM. */
-import type { Variables } from "./found.ts";
+import { ownOf, type Variables } from "./found.ts";
 
 export const CONNECTIONS: ReadonlySet<string> = new Set(["winrm", "psrp"]);
 /** The variables that are taken over. */
@@ -42,7 +42,7 @@ export function readWinrm(variables: Variables, port: number | undefined): Recor
 /** Return the first supported one of the authentications that are listed. */
 function authOf(asked: string): string {
   const names = asked.split(",").map((name) => name.replace(/^[ [\]'"]+|[ [\]'"]+$/g, ""));
-  const known = names.map((name) => AUTH[name.toLowerCase()]).find(Boolean);
+  const known = names.map((name) => ownOf(AUTH, name.toLowerCase())).find(Boolean);
   if (known) return known;
   throw new Error(
     `its WinRM authentication is ${names.join(", ").toLowerCase()}: only negotiate, ntlm, ` +
