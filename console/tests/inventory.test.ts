@@ -49,7 +49,12 @@ test("an import has logins by user, labels of variables, and what all targets ha
   const { found } = await readInventory(INI);
   assert.deepEqual(usersOf(found), ["deploy", "ada"]);
   assert.deepEqual(variablesOf(found), ["env"]);
-  assert.equal(countBare(found, NEW_OPTIONS), 4);
+  const planned = (...outcomes: ("created" | "updated" | "refused")[]) =>
+    outcomes.map((outcome, position) => ({ position, outcome }));
+  const all = planned("created", "created", "created", "created");
+  assert.equal(countBare(found, NEW_OPTIONS, all), 4);
+  // Those that are there keep their login; what is refused needs none.
+  assert.equal(countBare(found, NEW_OPTIONS, planned("created", "updated", "refused")), 1);
   assert.deepEqual(
     keysLeft(found, NEW_OPTIONS).map((one) => one.what),
     ["the key ~/.ssh/db of deploy"],
@@ -65,7 +70,7 @@ test("an import has logins by user, labels of variables, and what all targets ha
     hostKeyPolicy: "accept_new" as const,
     replaceGroups: true,
   };
-  assert.equal(countBare(found, options), 0);
+  assert.equal(countBare(found, options, all), 0);
   assert.deepEqual(keysLeft(found, options), []);
   const body = importOf(found, options, true);
   assert.deepEqual([body.labels, body.groups, body.dry_run], ["merge", "replace", true]);

@@ -1,5 +1,5 @@
 /** What holds for all targets of an import, and the request that it makes. */
-import type { ImportDraft } from "../api/types.ts";
+import type { ImportDraft, ImportedTarget } from "../api/types.ts";
 import { labelsOf, listOf } from "../targets/draft.ts";
 import { entryOf, type FoundTarget, isEmpty, isObject, ownOf, type Skipped } from "./found.ts";
 
@@ -104,11 +104,22 @@ export function variablesOf(found: readonly FoundTarget[]): string[] {
   return [...new Set(names)].filter((name) => !name.startsWith("ansible_")).sort();
 }
 
-/** Return the number of targets that get no credential; those on the worker need none. */
-export function countBare(found: readonly FoundTarget[], options: ImportOptions): number {
+/**
+ * Return the number of new targets that get no credential.
+ *
+ * Those on the worker need none, those that are there keep theirs. `planned`: what the import
+ * would do to each of them.
+ */
+export function countBare(
+  found: readonly FoundTarget[],
+  options: ImportOptions,
+  planned: readonly Pick<ImportedTarget, "position" | "outcome">[],
+): number {
   const isBare = (one: FoundTarget) =>
     one.transport !== "local" && !one.written && !credentialOf(one, options);
-  return found.filter(isBare).length;
+  return planned.filter(
+    ({ position, outcome }) => outcome === "created" && isBare(found[position]!),
+  ).length;
 }
 
 /** Return the private keys that the text names: a browser cannot read them. */

@@ -14,7 +14,7 @@ export interface Planned {
   /** Null: there is nothing to send. */
   answer: Import | null;
   left: readonly Skipped[];
-  /** Targets that would have no login. */
+  /** New targets that would have no login. */
   bare: number;
 }
 

@@ -118,7 +118,7 @@ function usePlan(read: Read | null, options: ImportOptions): [Resource<Planned>,
       if (fault !== null || found.length === 0) return { answer: null, left, bare: 0 };
       const body = importOf(found, settled, true);
       const answer = await ask("POST /targets/import", { body, signal });
-      return { answer, left, bare: countBare(found, settled) };
+      return { answer, left, bare: countBare(found, settled, answer.items) };
     },
     [read, settled],
   );
