@@ -61,12 +61,14 @@ export function TargetActions({ target, onChange }: ActionsProps) {
       toast("The maintenance has ended.");
       return null;
     });
+  // This machine shows no keys, and http has no certificate.
+  const hasKeys = target.transport !== "local" && target.winrm?.scheme !== "http";
   // A new target is of no use before its keys are trusted.
-  const isNew = query.value.get("new") === "1" && target.can.includes("scan_host_keys");
+  const isNew = query.value.get("new") === "1";
   useEffect(() => {
     if (!isNew) return;
     setQuery({ new: null });
-    void scan();
+    if (hasKeys && target.can.includes("scan_host_keys")) void scan();
   }, [isNew]);
   const letters = health?.dead_letters ?? 0;
   return (
@@ -80,7 +82,7 @@ export function TargetActions({ target, onChange }: ActionsProps) {
         <Act of={target} action="test" busy={busy} onAct={test}>
           Test
         </Act>
-        {target.transport !== "local" && (
+        {hasKeys && (
           <Act of={target} action="scan_host_keys" busy={busy} onAct={scan}>
             Compare keys
           </Act>
