@@ -49,6 +49,7 @@ export function TargetPanel({ view, runs }: { view: ExecutionView; runs: Runs })
   }, [state]);
   return (
     <SidePanel
+      about={name}
       label={`Target ${name}`}
       title={<Text of={name} />}
       actions={<CopyButton text={name} what="name" />}

@@ -82,6 +82,7 @@ export function Groups({ id, hasEnded, hasJob, onSelect, onRetry, onTarget }: Gr
               {digest && (
                 <GroupPanel
                   key={digest}
+                  digest={digest}
                   group={items.find((one) => one.digest === digest) ?? null}
                   {...more}
                   onClose={() => openGroup(null)}

@@ -31,6 +31,7 @@ export function GroupHeading({ group }: { group: ResultGroup }) {
 }
 
 interface GroupPanelProps extends Omit<GroupActionsProps, "group"> {
+  digest: string;
   /** Null: no group has this result any more. */
   group: ResultGroup | null;
   /** Show one target. */
@@ -38,9 +39,10 @@ interface GroupPanelProps extends Omit<GroupActionsProps, "group"> {
   onClose: () => void;
 }
 
-export function GroupPanel({ group, onTarget, onClose, ...of }: GroupPanelProps) {
+export function GroupPanel({ digest, group, onTarget, onClose, ...of }: GroupPanelProps) {
   return (
     <SidePanel
+      about={digest}
       label={group ? `Group of ${group.count} targets` : "Group"}
       title={<span class="row">{group ? <GroupHeading group={group} /> : "No such group"}</span>}
       actions={<CopyButton text={location.href} what="link to this group" />}

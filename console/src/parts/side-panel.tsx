@@ -4,7 +4,9 @@ import { useEffect, useRef } from "preact/hooks";
 import { Icon } from "./icon.tsx";
 
 interface SidePanelProps {
-  /** What it is about, for screen readers; another one takes the focus. */
+  /** What it is about: another thing takes the focus. */
+  about: string;
+  /** Its name for screen readers. */
   label: string;
   title: ComponentChildren;
   actions?: ComponentChildren;
@@ -12,9 +14,9 @@ interface SidePanelProps {
   children: ComponentChildren;
 }
 
-export function SidePanel({ label, title, actions, onClose, children }: SidePanelProps) {
+export function SidePanel({ about, label, title, actions, onClose, children }: SidePanelProps) {
   const box = useRef<HTMLElement>(null);
-  useEffect(() => box.current?.focus(), [label]);
+  useEffect(() => box.current?.focus(), [about]);
   const onKeyDown = (event: KeyboardEvent) => {
     if (event.key !== "Escape") return;
     event.stopPropagation();
