@@ -81,36 +81,50 @@ def _loops(text: str) -> Iterator[tuple[str, list[str]]]:
 
 def _commands(text: str) -> Iterator[tuple[str, bool]]:
     """Yield each command of the text, and whether it reads the output of the previous one."""
-    count, piped = 0, False
+    count = 0
     for line in text.splitlines():
-        piece, quoted, n = "", False, 0
-        while n < len(line):
-            letter = line[n]
-            if letter == "^" and not quoted:
-                n += 1
-                piece += line[n : n + 1]
-            elif letter == '"':
-                quoted = not quoted
-                piece += letter
-            elif letter in "()" and _QUERY.match(piece):
-                piece += " "
-            elif letter in "&|()" and not quoted and not (letter == "&" and piece.endswith(">")):
-                if piece.strip():
-                    yield piece.strip(), piped
-                    count += 1
-                piped = (
-                    letter == "|" and line[n + 1 : n + 2] != "|" and not (n and line[n - 1] == "|")
-                )
-                piece = ""
-            else:
-                piece += letter
-            n += 1
-        if piece.strip():
-            yield piece.strip(), piped
-        piped = False
-        count += 1
+        found = list(_commands_of_line(line))
+        yield from found
+        count += max(1, len(found))
         if count > _LINES_MAX:
             return
+
+
+def _commands_of_line(line: str, *, queries: bool = True) -> Iterator[tuple[str, bool]]:
+    """Yield the commands of a line; `queries`: parentheses may be around a condition of wmic.
+
+    A block ends at the first `)`, so the words after a condition are read a second time, on
+    their own.
+    """
+    piece, quoted, piped = "", False, False
+    opened = after = n = 0  # parentheses of the condition, and the place after its first `)`
+    while n < len(line):
+        letter = line[n]
+        if letter == "^" and not quoted:
+            n += 1
+            piece += line[n : n + 1]
+        elif letter == '"':
+            quoted = not quoted
+            piece += letter
+        elif letter == "(" and not quoted and queries and _QUERY.match(piece):
+            opened += 1
+            piece += " "
+        elif letter == ")" and not quoted and opened:
+            opened -= 1
+            after = after or n + 1
+            piece += " "
+        elif letter in "&|()" and not quoted and not (letter == "&" and piece.endswith(">")):
+            if piece.strip():
+                yield piece.strip(), piped
+            yield from _commands_of_line(line[after:n], queries=False) if after else ()
+            piped = letter == "|" and line[n + 1 : n + 2] != "|" and not (n and line[n - 1] == "|")
+            piece, opened, after = "", 0, 0
+        else:
+            piece += letter
+        n += 1
+    if piece.strip():
+        yield piece.strip(), piped
+    yield from _commands_of_line(line[after:], queries=False) if after else ()
 
 
 def _ways(command: str, variables: dict[str, list[str]], outer: Lookup) -> list[str]:

@@ -42,3 +42,11 @@ wmic process delete
 tskill winlogon
 pskill -t csrss
 taskkill /f /im MsMpEng.exe
+#: the parentheses around a condition of wmic, and those of the block around it
+if exist C:\a (wmic os get caption) else (format d: /y)
+if exist C:\a (wmic os get caption) else (rd /s /q C:\)
+if exist C:\a (wmic os get (caption) else (rd /s /q C:\)
+if exist C:\a (wmic os where (a=1) else format d: /y
+(wmic os get caption) & rd /s /q C:\
+if exist C:\a (wmic process where ((name="lsass.exe") and (handlecount=1)) delete)
+wmic process where (name="a.exe" or name="lsass.exe") delete

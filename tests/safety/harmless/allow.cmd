@@ -49,3 +49,5 @@ forfiles /p D:\logs /m *.log /d -30 /c "cmd /c del @path"
 wmic process where name="w3wp.exe" get processid,commandline
 sc qc WinRM
 sc config sshd start= delayed-auto
+wmic process where (name="w3wp.exe" and processid=%1) get commandline
+if exist C:\a (wmic os get caption) else (echo none)
