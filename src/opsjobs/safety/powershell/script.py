@@ -131,13 +131,19 @@ class _PowerShellReading:
         given = elements.named_children if elements is not None else ()
         subjects = [*piped, *(one for part in given for one in self._subjects.find(part))]
         for name in _TAKES_SUBJECTS.intersection(names):
-            if subjects or any("*" in word for word in words):
-                call = (name, *words, *subjects, *match_needed((*words, *subjects)))
-                self._trace.call(call, place, dialect="powershell")
+            self._ended((name, *words), subjects, place)
         if subjects and not _CALLS_METHOD.isdisjoint(names):
             for word in words:
                 if (command := _ENDS.get(word.lower())) is not None:
-                    self._trace.call((*command, *subjects), place, dialect="powershell")
+                    self._ended(command, subjects, place)
+
+    def _ended(
+        self, command: tuple[str, ...], subjects: Sequence[str], place: SourcePosition
+    ) -> None:
+        """Record a command that ends these subjects, and all that its wildcards match."""
+        subjects = (*subjects, *match_needed(command[0], (*command[1:], *subjects)))
+        if subjects:
+            self._trace.call((*command, *subjects), place, dialect="powershell")
 
     def _list_items(self, stage: Node) -> list[str] | None:
         found = self._values.evaluate(stage)
@@ -290,8 +296,8 @@ class _PowerShellReading:
         self._trace.call((name, *said), place, dialect="powershell")
         called = said[0] if name == ".foreach" and said else name.removeprefix(".")
         command = _ENDS.get(called.lower())
-        if command is not None and of is not None and (ended := self._subjects.find(of)):
-            self._trace.call((*command, *ended), place, dialect="powershell")
+        if command is not None and of is not None:
+            self._ended(command, self._subjects.find(of), place)
         if name == ".downloadfile" and len(said) > 1:
             self._trace.downloaded.add(_key(said[1]))
         if name in _RUNS_TEXT:

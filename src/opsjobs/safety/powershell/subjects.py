@@ -14,8 +14,12 @@ from tree_sitter import Node
 from opsjobs.safety.powershell.values import PowerShellValues
 
 EVERY = "*"
-NEEDED = ("csrss", "lsass", "services", "smss", "svchost", "wininit", "winlogon")
-"""Processes that Windows needs, for names with a wildcard; the rules have them all."""
+# What Windows and remote access need, for names with a wildcard; windows-kill-lifeline has it all.
+_PROCESSES = ("csrss", "lsass", "services", "smss", "sshd", "svchost", "wininit", "winlogon")
+_SERVICES = (
+    *("dhcp", "dnscache", "lanmanserver", "netlogon"),
+    *("rpcss", "sshd", "termservice", "winrm"),
+)
 _DEPTH_MAX = 8
 _ASSIGNED_MAX = 4
 _PATTERN_CHARACTERS_MAX = 64
@@ -29,7 +33,9 @@ _COMPARED = re.compile(
     r"name['\"]?\s+-[ci]?(?:eq|like|match|in|contains)\b([^|})-]{0,200})", re.IGNORECASE
 )
 _WMI_NAME = re.compile(r"\bname\s*(?:=|like)\s*['\"]*([^'\"\s]+)", re.IGNORECASE)
-_WORD = re.compile(r"[\w.*?]+")
+_WORD = re.compile(r"[\w.*?\[\]]+")
+_WILDCARD = re.compile(r"[*?\[]")
+_NEGATION = re.compile(r"\[!+")
 _WMI_CLASSES = ("win32_process", "win32_service")
 # The parameters of Get-Process and Get-Service whose value is a name.
 _NAMED = ("-name", "-processname", "-displayname")
@@ -166,15 +172,22 @@ class Subjects:
         return False
 
 
-def match_needed(words: Sequence[str]) -> list[str]:
-    """Return the processes that Windows needs and that a wildcard among the words matches.
+def match_needed(command: str, words: Sequence[str]) -> list[str]:
+    """Return the names that Windows needs and that a wildcard among the words matches.
 
-    A pattern that is longer than any name is not looked at, and counts as one that does.
+    They are services for Stop-Service, and processes for other commands. A pattern that is
+    longer than any name is not looked at, and counts as one that matches.
     """
-    patterns = [word.lower() for word in words if "*" in word and word != EVERY]
+    names = _SERVICES if command == "stop-service" else _PROCESSES
+    patterns = [_pattern(word) for word in words if _WILDCARD.search(word) and word != EVERY]
     if any(len(each) > _PATTERN_CHARACTERS_MAX for each in patterns):
-        return list(NEEDED)
-    return [name for name in NEEDED if any(fnmatchcase(name, each) for each in patterns)]
+        return list(names)
+    return [name for name in names if any(fnmatchcase(name, each) for each in patterns)]
+
+
+def _pattern(word: str) -> str:
+    """Return a wildcard of PowerShell as one of fnmatch: `[!a]` is no negation there."""
+    return _NEGATION.sub("[", word.lower().rpartition(":")[2])
 
 
 def _parse_names(words: Sequence[str]) -> list[str]:
