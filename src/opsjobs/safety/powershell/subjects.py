@@ -40,7 +40,10 @@ _WMI_CLASSES = ("win32_process", "win32_service")
 # The parameters of Get-Process and Get-Service whose value is a name.
 _NAMED = ("-name", "-processname", "-displayname")
 _BY_NUMBER = ("-id", "-inputobject", "-dependentservices", "-requiredservices")
-_SWITCHES = ("-includeusername", "-module", "-fileversioninfo")
+_SWITCHES = (
+    *("-includeusername", "-module", "-fileversioninfo"),
+    *("-verbose", "-vb", "-debug", "-db"),
+)
 
 
 class Subjects:
