@@ -290,15 +290,17 @@ async def test_a_program_that_ended_before_it_was_looked_up_is_not_taken_for_one
 
 
 SPARED = """
-GONE_SECONDS = 0.5
+def _may_end(pid):
+    return str(pid) != Path(os.environ["HOME"], "kept").read_text().strip()
+"""
+CUT_OFF = """
+def _cut_off(pids, number, send=_signal):
+    send(pids, number)
+    if number == signal.SIGKILL and Path(os.environ["HOME"], "cut").exists():
+        os._exit(97)
 
 
-def _spare(pids, number, send=_signal):
-    kept = Path(os.environ["HOME"], "kept").read_text().strip()
-    send([pid for pid in pids if str(pid) != kept], number)
-
-
-_signal = _spare
+_signal = _cut_off
 """
 
 
@@ -319,6 +321,25 @@ async def test_each_cancel_looks_again_for_a_descendant_that_it_may_not_end() ->
             killed = CancelOutcome(CancelProof.KILLED, RemoteExit(None, "KILL", "cancel"))
             assert await on.durable.cancel(order.key, 0.0) == killed
             assert not alive(pid)
+        finally:
+            with suppress(ProcessLookupError):
+                os.kill(pid, 9)
+
+
+async def test_a_cancel_that_is_cut_off_after_its_kill_has_said_what_it_may_not_end() -> None:
+    async with runs() as on:
+        break_spool(on, SPARED + CUT_OFF)
+        home = on.host.folder / "home"
+        order = on.order("sleep 60 & echo $! >kept; echo up; wait")
+        await first(await on.durable.begin(order, on.identity), 3)
+        pid = int((home / "kept").read_text())
+        try:
+            (home / "cut").touch()
+            assert await on.durable.cancel(order.key, 0.0) == UNREACHABLE
+            (home / "cut").unlink()
+            await until((on.files(order) / "end").exists)
+            assert await on.durable.cancel(order.key, 0.0) == UNREACHABLE
+            assert alive(pid)
         finally:
             with suppress(ProcessLookupError):
                 os.kill(pid, 9)

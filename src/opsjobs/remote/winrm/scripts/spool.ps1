@@ -225,8 +225,9 @@ function Open-Process($id, $started) {
 }
 
 # Ends a process and its descendants, parents first, so that none reports the end of a child; returns
-# how many it ended. What it could not end is in $left. A process that was started by a descendant that
-# has ended before is not found: its parent's id may be another process by now.
+# how many it ended. What it could not end is in $left; what may not be opened is in the file of the run
+# ($folder of the caller) before the first is ended. A process that was started by a descendant that has
+# ended before is not found: its parent's id may be another process by now.
 function Stop-Tree($id, $started) {
     $top = Open-Process $id $started
     if (-not $top) { return 0 }
@@ -239,6 +240,8 @@ function Stop-Tree($id, $started) {
         for ($turn = 0; $turn -lt 5; $turn++) {
             $all = @(Get-CimInstance -Query 'select ProcessId, ParentProcessId, CreationDate from Win32_Process')
             Add-Descendants $tree $found $all
+            # Before the first kill: this may be cut off after it.
+            try { Save-Left $folder } catch { }
             $live = @($found | Where-Object { -not $_.HasExited })
             if (-not $live) { break }
             foreach ($one in $live) {

@@ -23,7 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -173,7 +173,7 @@ class LabSpool:
         try:
             ended = self._end_left(folder) + self._end_run(folder, state)
         finally:
-            self._save_left(folder)
+            _save_left(folder)
         if any(_alive([str(pid), started]) for pid, started in _left.items()):
             self.say("C unreachable - -")
             return
@@ -199,26 +199,15 @@ class LabSpool:
                 time.sleep(0.05)
                 state, turn = self._state(folder), turn + 1
             if state == "L":
-                ended += _end_tree(keeper)
+                ended += _end_tree(folder, keeper)
         return ended + (_end_program(folder) if state == "G" else 0)
-
-    def _save_left(self, folder: Path) -> None:
-        """Add what could not be ended to a file of the run, for the next cancel."""
-        if not _left:
-            return
-        known = f" {' '.join(_read_mark(folder / 'left'))} "
-        with (folder / "left").open("a") as file:
-            for pid, started in _left.items():
-                mark = f"{pid} {started} {_boot(self._root)} "
-                if f" {mark}" not in known:
-                    file.write(mark)
 
     def _end_left(self, folder: Path) -> int:
         """End what earlier cancels could not end; return how many processes it ended."""
         words, ended = _read_mark(folder / "left"), 0
         for pid, started, boot in zip(words[::3], words[1::3], words[2::3], strict=True):
             if boot == _boot(self._root):
-                ended += _end_tree([pid, started])
+                ended += _end_tree(folder, [pid, started])
         return ended
 
     def clean(self) -> None:
@@ -505,14 +494,15 @@ def _end_program(folder: Path) -> int:
     program = _read_mark(folder / "program")
     if not program or program[2] != _boot(folder.parents[1]):
         return 0
-    return _end_tree(program)
+    return _end_tree(folder, program)
 
 
-def _end_tree(mark: list[str]) -> int:
+def _end_tree(folder: Path, mark: list[str]) -> int:
     """End a process and its descendants; return how many it ended.
 
-    Parents first, so that none reports the end of a child. What it could not end is in `_left`. A
-    process that was started by a descendant that has ended is not found.
+    Parents first, so that none reports the end of a child. What it could not end is in `_left`;
+    what it may not end is in the file of the run before the first is ended. A process that was
+    started by a descendant that has ended is not found.
     """
     if not _alive(mark):
         return 0
@@ -520,17 +510,50 @@ def _end_tree(mark: list[str]) -> int:
     tree: list[int] = []
     while (found := [pid, *_descendants(pid)]) != tree:  # stopped, they start no further ones
         tree = found
-        _signal(tree, signal.SIGSTOP)
-    _signal(tree, signal.SIGKILL)
+        _signal(filter(_may_end, tree), signal.SIGSTOP)
+    ended = [one for one in tree if _may_end(one)]
+    _keep_living(one for one in tree if one not in ended)
+    with contextlib.suppress(OSError):
+        _save_left(folder)
+    _signal(ended, signal.SIGKILL)
     until = time.monotonic() + GONE_SECONDS
-    while any(map(_stat, tree)) and time.monotonic() < until:
+    while any(map(_stat, ended)) and time.monotonic() < until:
         time.sleep(0.005)
-    started = {one: _started(one) for one in tree}
-    _left.update({one: moment for one, moment in started.items() if moment})
-    return len(tree)
+    _keep_living(ended)
+    return len(ended)
 
 
-def _signal(pids: list[int], number: signal.Signals) -> None:
+def _may_end(pid: int) -> bool:
+    """Return False for a process of another user."""
+    try:
+        os.kill(pid, 0)
+    except PermissionError:
+        return False
+    except ProcessLookupError:
+        pass
+    return True
+
+
+def _keep_living(pids: Iterable[int]) -> None:
+    """Add those that live to `_left`."""
+    started = {pid: _started(pid) for pid in pids}
+    _left.update({pid: moment for pid, moment in started.items() if moment})
+
+
+def _save_left(folder: Path) -> None:
+    """Add what could not be ended to a file of the run, for the next cancel."""
+    if not _left:
+        return
+    known = f" {' '.join(_read_mark(folder / 'left'))} "
+    boot = _boot(folder.parents[1])
+    with (folder / "left").open("a") as file:
+        for pid, started in _left.items():
+            mark = f"{pid} {started} {boot} "
+            if f" {mark}" not in known:
+                file.write(mark)
+
+
+def _signal(pids: Iterable[int], number: signal.Signals) -> None:
     for pid in pids:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, number)
@@ -691,7 +714,7 @@ def _await_end(
             with contextlib.suppress(OSError):
                 _new_mark(folder / "cause", why)
             with contextlib.suppress(OSError):
-                _end_tree(name.split())
+                _end_tree(folder, name.split())
 
 
 def _set_end(folder: Path, words: str, *, tries: int = 600) -> None:
