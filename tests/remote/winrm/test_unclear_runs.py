@@ -345,6 +345,19 @@ async def test_a_cancel_that_is_cut_off_after_its_kill_has_said_what_it_may_not_
                 os.kill(pid, 9)
 
 
+@pytest.mark.parametrize("torn", ["", "4711 12"])
+async def test_a_torn_list_of_what_could_not_be_ended_is_no_proof(torn: str) -> None:
+    async with runs() as on:
+        order = on.order("echo up; exec sleep 60")
+        await first(await on.durable.begin(order, on.identity), 3)
+        pid = int((on.files(order) / "program").read_text().split()[0])
+        (on.files(order) / "left").write_text(torn)
+        assert await on.durable.cancel(order.key, 0.0) == UNREACHABLE
+        await until((on.files(order) / "end").exists)
+        assert not alive(pid), "what is known is ended"
+        assert await on.durable.cancel(order.key, 0.0) == UNREACHABLE
+
+
 async def test_what_a_cancel_could_not_end_is_no_stranger_with_its_id() -> None:
     async with runs() as on:
         order = on.order("exit 3")

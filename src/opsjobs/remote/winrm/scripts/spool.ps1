@@ -265,28 +265,38 @@ function Test-Left {
     return $false
 }
 
+# The words of `left`; nothing if it is not there. Throws if it is empty or torn, as a full disk leaves
+# it: then something may live that it does not name.
+function Read-Left($folder) {
+    $words = @(Read-Mark ([IO.Path]::Combine($folder, 'left')))
+    if ($words.Count % 3) { throw 'the list of what could not be ended is not whole' }
+    return $words
+}
+
 # Adds what could not be ended to the file of the run, so that the next cancel looks at it.
 function Save-Left($folder) {
     if (-not $left.Count) { return }
-    $path = [IO.Path]::Combine($folder, 'left')
-    $known = ' ' + (@(Read-Mark $path) -join ' ') + ' '
-    $file = Open-Alone $path
+    $known = ' ' + (@(Read-Left $folder) -join ' ') + ' '
+    $marks = ''
+    foreach ($id in $left.Keys) {
+        $mark = "$id $($left[$id]) $(Get-Boot) "
+        if (-not $known.Contains(' ' + $mark)) { $marks += $mark }
+    }
+    if (-not $marks) { return }
+    $bytes = [Text.Encoding]::ASCII.GetBytes($marks)
+    $file = Open-Alone ([IO.Path]::Combine($folder, 'left'))
     try {
         [void]$file.Seek(0, 'End')
-        foreach ($id in $left.Keys) {
-            $mark = "$id $($left[$id]) $(Get-Boot) "
-            if ($known.Contains(' ' + $mark)) { continue }
-            $bytes = [Text.Encoding]::ASCII.GetBytes($mark)
-            $file.Write($bytes, 0, $bytes.Length)
-        }
+        $file.Write($bytes, 0, $bytes.Length)
     } finally {
         $file.Dispose()
     }
 }
 
-# Ends what earlier cancels could not end; returns how many processes it ended.
+# Ends what earlier cancels could not end; returns how many processes it ended. Throws if it is not
+# known what that is.
 function Stop-Left($folder) {
-    $words = @(Read-Mark ([IO.Path]::Combine($folder, 'left')))
+    $words = @(Read-Left $folder)
     $ended = 0
     for ($at = 0; $at + 2 -lt $words.Count; $at += 3) {
         if ($words[$at + 2] -ne (Get-Boot)) { continue }
@@ -588,7 +598,7 @@ function Invoke-Cancel {
     }
     $keeper = @(Read-Mark ([IO.Path]::Combine($folder, 'keeper')))
     try {
-        $ended = Stop-Left $folder
+        $ended = 0
         if ($state -eq 'L') {
             # On a full disk it stays empty, and `void` says the same.
             try { [void](New-Mark ([IO.Path]::Combine($folder, 'cause')) 'cancel') } catch { }
@@ -600,6 +610,8 @@ function Invoke-Cancel {
             if ($state -eq 'L') { $ended += Stop-Tree $keeper[0] $keeper[1] }
         }
         if ($state -eq 'G') { $ended += Stop-Program $folder }
+        # Last: it throws if its list is not whole, and the run ends all the same.
+        $ended += Stop-Left $folder
     } finally {
         Save-Left $folder
     }

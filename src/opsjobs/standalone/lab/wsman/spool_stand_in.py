@@ -171,7 +171,7 @@ class LabSpool:
             self.say(f"C already_finished {' '.join(self._end)}")
             return
         try:
-            ended = self._end_left(folder) + self._end_run(folder, state)
+            ended = self._end_run(folder, state) + self._end_left(folder)
         finally:
             _save_left(folder)
         if any(_alive([str(pid), started]) for pid, started in _left.items()):
@@ -204,7 +204,7 @@ class LabSpool:
 
     def _end_left(self, folder: Path) -> int:
         """End what earlier cancels could not end; return how many processes it ended."""
-        words, ended = _read_mark(folder / "left"), 0
+        words, ended = _read_left(folder), 0
         for pid, started, boot in zip(words[::3], words[1::3], words[2::3], strict=True):
             if boot == _boot(self._root):
                 ended += _end_tree(folder, [pid, started])
@@ -544,13 +544,23 @@ def _save_left(folder: Path) -> None:
     """Add what could not be ended to a file of the run, for the next cancel."""
     if not _left:
         return
-    known = f" {' '.join(_read_mark(folder / 'left'))} "
+    known = f" {' '.join(_read_left(folder))} "
     boot = _boot(folder.parents[1])
-    with (folder / "left").open("a") as file:
-        for pid, started in _left.items():
-            mark = f"{pid} {started} {boot} "
-            if f" {mark}" not in known:
-                file.write(mark)
+    marks = [f"{pid} {started} {boot} " for pid, started in _left.items()]
+    if new := "".join(mark for mark in marks if f" {mark}" not in known):
+        with (folder / "left").open("a") as file:
+            file.write(new)
+
+
+def _read_left(folder: Path) -> list[str]:
+    """Return the words of `left`; none if it is not there.
+
+    Raises OSError if it is empty or torn: something may live that it does not name.
+    """
+    words = _read_mark(folder / "left")
+    if len(words) % 3 or (not words and _is_there(folder / "left")):
+        raise OSError("the list of what could not be ended is not whole")
+    return words
 
 
 def _signal(pids: Iterable[int], number: signal.Signals) -> None:
