@@ -196,7 +196,8 @@ def test_a_mistyped_command_gets_a_suggestion(
 @pytest.mark.parametrize(
     ("noun", "typed", "meant"),
     [("tokens", "create", "add"), ("jobs", "delete", "rm"), ("schedules", "update", "set"),
-     ("jobs", "create", "apply"), ("jobs", "add", "apply"), ("targets", "get", "show")],
+     ("jobs", "create", "apply"), ("jobs", "add", "apply"), ("targets", "get", "show"),
+     ("notifications", "resend", "redeliver")],
 )  # fmt: skip
 def test_a_verb_of_other_programs_gets_the_one_of_opsjobs(
     capsys: pytest.CaptureFixture[str], noun: str, typed: str, meant: str

@@ -22,6 +22,7 @@ OTHER_VERBS = {
     **dict.fromkeys(("delete", "remove", "del", "drop", "revoke"), ("rm",)),
     **dict.fromkeys(("get", "describe", "info"), ("show",)),
     **dict.fromkeys(("ls", "index"), ("list",)),
+    "resend": ("redeliver",),
     # Jobs are written in files.
     "add": ("apply", "upload"),
     "set": ("apply", "rotate"),
