@@ -100,7 +100,6 @@ EXECUTIONS = Listing(
     launched=LAUNCHED,
     facets=("status", "triggered_by", "job_name", "requested_by"),
 )
-# The zones that have workers are read once, not for each run.
 # For each run the end of the last pieces of stderr, if they are among its last 50 pieces of output.
 _LAST_STDERR = """
 select r.id, l.tail from unnest(%(runs)s::bigint[]) as r(id) cross join lateral (

@@ -8,6 +8,7 @@ from typing import Any
 from opsjobs.model.execution import ErrorCode, RunError, RunStatus, WaitingFor
 from opsjobs.model.run_views import TargetName, TargetRun
 
+# The zones that have workers are read once, not for each run.
 RUN = """
 select id, uuid, execution_id, position, target_id, target_name, target_host, status,
        waiting_for, attempt, wave,

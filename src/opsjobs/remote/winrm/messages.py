@@ -241,7 +241,7 @@ def start_pipeline(shell: str, command: str, data: bytes) -> WsmanMessage:
 
 
 def receive_output(shell: str, command: str | None, seconds: float) -> WsmanMessage:
-    """Return the request for the input of a pipeline, or of its pool."""
+    """Return the request for the output of a pipeline, or of its pool."""
     target = f' CommandId="{command}"' if command is not None else ""
     body = f"<rsp:Receive><rsp:DesiredStream{target}>stdout</rsp:DesiredStream></rsp:Receive>"
     options = {"WSMAN_CMDSHELL_OPTION_KEEPALIVE": "TRUE"}
