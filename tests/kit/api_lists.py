@@ -199,6 +199,8 @@ def questions(asked: Asked) -> Iterator[Question]:
         own = OwnReach(Identity("user", "gone"), (EVERYWHERE,))
         yield one("what one has launched", Reach((), own))
         yield one("what one has launched, by status", Reach((), own), filters={"status": ["lost"]})
+        for sort in (name for name, column in asked.listing.columns.items() if column.by_id):
+            yield one(f"what one has launched, sort=-{sort}", Reach((), own), sort=f"-{sort}")
 
 
 def _beside(listing: Listing, name: str) -> tuple[str, ...]:

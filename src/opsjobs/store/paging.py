@@ -283,6 +283,9 @@ class Listing:
         # Of one launcher there are fewer than of any value of a filter.
         walk = None if only_own and self._label_rows == "id" else self._walk(request)
         order = self._order(request, walk)
+        sorted_column = self.columns[order.text.removeprefix("-")]
+        if only_own and self._label_rows == "id" and sorted_column.by_id:
+            order = replace(order, expression="id", type="bigint")
         sorted_by = (request.sort or self.default_sort).removeprefix("-")
         order = replace(order, lean=not self._computed & {sorted_by, *request.filters})
         wheres, values = self._wheres(request, walk)
