@@ -10,7 +10,7 @@ from opsjobs.model.errors import Conflict, Invalid, NotFound
 from opsjobs.model.selection import SelectionDraft
 from opsjobs.store.envelope import new_key
 from opsjobs.store.inventory import StoredTarget, TargetInventory
-from opsjobs.store.paging import PageRequest
+from opsjobs.store.paging import PageRequest, natural_key
 from opsjobs.store.transaction import Database
 from opsjobs.store.vault.credentials import Vault
 from store.drafts import host_key, password, target
@@ -126,6 +126,23 @@ async def test_ten_thousand_ids_are_resolved_in_one_go(database: Database) -> No
     )
     wanted = [f"host-{n}" for n in range(10_000, 0, -1)]
     assert await names(inventory, ids=wanted) == wanted
+
+
+async def test_targets_are_sorted_by_the_numbers_in_their_names_and_hosts(
+    database: Database,
+) -> None:
+    inventory = inventory_on(database)
+    ordered = ["db", "web-2", "web-7-eu-10", "web-10", "web-20261129041500", f"x{'9' * 60}"]
+    for name in reversed(ordered):
+        await stored(inventory, name, host=f"{name}.example.org")
+    for sort in ("name", "host"):
+        page = await inventory.list(PageRequest(sort=sort))
+        assert [each.target.name for each in page.items] == ordered
+    row = await database.fetch_one(
+        f"select count(*) as n from targets where name_order <> {natural_key('name')}"
+        f" or host_order <> {natural_key('host')}"
+    )
+    assert row == {"n": 0}
 
 
 async def test_an_endpoint_brings_credentials_and_the_way_nearest_hop_first(
