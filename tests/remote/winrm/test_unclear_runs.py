@@ -314,6 +314,7 @@ async def test_each_cancel_looks_again_for_a_descendant_that_it_may_not_end() ->
         try:
             for _ in range(2):  # the run itself has ended
                 assert await on.durable.cancel(order.key, 0.0) == UNREACHABLE
+                assert await on.durable.look(order.key) is None
                 assert alive(pid)
             left = (on.files(order) / "left").read_text().split()
             assert left == [str(pid), start_time(pid), on.identity.boot]
@@ -321,6 +322,7 @@ async def test_each_cancel_looks_again_for_a_descendant_that_it_may_not_end() ->
             killed = CancelOutcome(CancelProof.KILLED, RemoteExit(None, "KILL", "cancel"))
             assert await on.durable.cancel(order.key, 0.0) == killed
             assert not alive(pid)
+            assert await on.durable.look(order.key) is not None
         finally:
             with suppress(ProcessLookupError):
                 os.kill(pid, 9)
@@ -356,6 +358,8 @@ async def test_a_torn_list_of_what_could_not_be_ended_is_no_proof(torn: str) -> 
         await until((on.files(order) / "end").exists)
         assert not alive(pid), "what is known is ended"
         assert await on.durable.cancel(order.key, 0.0) == UNREACHABLE
+        with pytest.raises(ContactLost, match="cannot read its files"):
+            await on.durable.look(order.key)
 
 
 async def test_what_a_cancel_could_not_end_is_no_stranger_with_its_id() -> None:

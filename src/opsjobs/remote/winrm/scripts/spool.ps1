@@ -293,6 +293,15 @@ function Save-Left($folder) {
     }
 }
 
+# True if something lives that earlier cancels could not end. Throws if that cannot be known.
+function Test-Remaining($folder) {
+    $words = @(Read-Left $folder)
+    for ($at = 0; $at + 2 -lt $words.Count; $at += 3) {
+        if ($words[$at + 2] -eq (Get-Boot) -and (Test-Alive $words[$at] $words[$at + 1])) { return $true }
+    }
+    return $false
+}
+
 # Ends what earlier cancels could not end; returns how many processes it ended. Throws if it is not
 # known what that is.
 function Stop-Left($folder) {
@@ -580,6 +589,8 @@ function Send-Rest($file, $number) {
 function Invoke-Look {
     $folder = Find-Folder $p.key
     $state = Get-Settled $folder
+    # What a cancel could not end is a part of the run.
+    if ('D', 'G' -contains $state -and (Test-Remaining $folder)) { $state = 'L' }
     if ($state -eq 'D') { Say ('K D ' + $script:end[0] + ' ' + $script:end[1]) } else { Say "K $state - -" }
 }
 

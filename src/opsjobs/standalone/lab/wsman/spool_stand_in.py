@@ -156,6 +156,8 @@ class LabSpool:
     def look(self) -> None:
         """Tell the state of a run."""
         state = self._settled(self._folder)
+        if state in "DG" and any(map(_alive, self._marks_left(self._folder))):
+            state = "L"
         self.say(f"K D {' '.join(self._end)}" if state == "D" else f"K {state} - -")
 
     def cancel(self) -> None:
@@ -204,11 +206,13 @@ class LabSpool:
 
     def _end_left(self, folder: Path) -> int:
         """End what earlier cancels could not end; return how many processes it ended."""
-        words, ended = _read_left(folder), 0
-        for pid, started, boot in zip(words[::3], words[1::3], words[2::3], strict=True):
-            if boot == _boot(self._root):
-                ended += _end_tree(folder, [pid, started])
-        return ended
+        return sum(_end_tree(folder, mark) for mark in self._marks_left(folder))
+
+    def _marks_left(self, folder: Path) -> list[list[str]]:
+        """Return the marks of this boot in `left`."""
+        words = _read_left(folder)
+        marks = [words[at : at + 3] for at in range(0, len(words), 3)]
+        return [mark for mark in marks if mark[2] == _boot(self._root)]
 
     def clean(self) -> None:
         """Remove the files of runs that have ended, or only their output.
