@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from opsjobs.engine.event_visibility import EventAudience
-from opsjobs.model.access import EVERYWHERE, Principal, Reach
+from opsjobs.model.access import EVERYWHERE, OwnReach, Principal, Reach, Scope
 from opsjobs.model.approval import ApprovalTerms
 from opsjobs.model.identity import Identity
 from opsjobs.store.executions import Ownership
@@ -142,5 +142,11 @@ def test_events_of_an_execution_reach_its_launcher_stored_or_not() -> None:
     assert not bare.admits(launcher("lea", "env=prod"))
     assert not bare.admits(badge("vic", ("viewer", "env=prod")))
     assert launcher("lea").reach("executions:read").own is not None
+    staging = Scope.parse("env=staging")
+    operator = badge("ben", ("operator", "env=staging")).reach("executions:read")
+    assert operator == Reach((staging,)), "a list of their own would add nothing"
+    more = badge("ben", ("operator", "env=staging"), ("jobs:execute", "env=prod"))
+    own = OwnReach(more.identity, (Scope.parse("env=prod"),))
+    assert more.reach("executions:read") == Reach((staging,), own)
     everything = badge("ada", ("admin", "")).reach("executions:read")
     assert everything == Reach((EVERYWHERE,)), "who sees everything needs no list of their own"

@@ -16,7 +16,7 @@ from kit.backing_servers import Databases
 from kit.ledger_fixtures import Owner, launch, machines
 from kit.many_runs import add_targets
 from kit.query_plans import Explaining, Plan
-from opsjobs.model.access import Reach, Scope
+from opsjobs.model.access import SEE_EXECUTIONS, Principal, Reach, Scope
 from opsjobs.model.execution import WaitingFor
 from opsjobs.model.selection import Requirement
 from opsjobs.store.executions import EXECUTIONS as LISTED
@@ -266,7 +266,8 @@ async def test_statistics_read_what_ended_since_the_last_count(history: str) -> 
             pass
         database.plans.clear()
         await statistics.read()
-        await statistics.read(Reach((Scope.parse("env=staging"),)))
+        operator = Principal.of_role("ben", "operator", "user", scope=Scope.parse("env=staging"))
+        await statistics.read(operator.reach(SEE_EXECUTIONS))
         assert len(database.plans) >= 4
         assert [scan for plan in database.plans for scan in plan.whole()] == []
         # Of 360 days some per hour: those of an hour and a half at most.

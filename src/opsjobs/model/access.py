@@ -241,11 +241,12 @@ class Principal:
         """Return the scopes in which the permission is held.
 
         A principal that may launch sees what it launched: `executions:read` is for the others.
+        Launches in scopes in which it sees all executions add nothing.
         """
         held = Reach(self._scopes(permission))
         if permission != SEE_EXECUTIONS or held.everywhere:
             return held
-        launching = self._scopes(LAUNCH)
+        launching = tuple(scope for scope in self._scopes(LAUNCH) if scope not in held.scopes)
         own = OwnReach(self.identity, launching) if launching else None
         return Reach(held.scopes, own)
 
