@@ -105,6 +105,23 @@ async def test_what_others_launched_is_answered_as_what_is_not_there(database: D
         assert shown["can"] == ["retry"]
 
 
+async def test_a_right_to_launch_takes_away_no_right_to_cancel(database: Database) -> None:
+    cancels = (("executions:cancel", ""), ("executions:read", "env=staging"))
+    launches = (("jobs:read", ""), ("jobs:execute", ""))
+    async with world(database) as all_:
+        foreign = f"/executions/{all_.things['execution', FOREIGN]}/cancel"
+        type_ = {"Content-Type": "application/json"}
+        for grants, wanted in (
+            (cancels, 422),
+            ((*cancels, *launches), 422),
+            # Whoever sees only their own executions cancels only those.
+            ((cancels[0], *launches), 404),
+        ):
+            headers = {**all_.admit(badge("mia", *grants)), **type_}
+            status = await all_.status("POST", foreign, headers, NOBODYS_BODY)
+            assert status == wanted, grants
+
+
 async def test_what_one_launched_is_seen_within_the_scope_of_that_right_only(
     database: Database,
 ) -> None:

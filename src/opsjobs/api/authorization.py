@@ -139,7 +139,7 @@ def admit_execution(request: Request, ref: object, execution: Execution) -> Exec
     """
     labels, launcher = execution.labels, execution.requested_by
     seen = principal_of(request).reach(SEE_EXECUTIONS)
-    if seen.own is not None and not seen.holds(labels, launcher):
+    if seen.only_own and not seen.holds(labels, launcher):
         raise NotFound.for_ref("execution", ref)
     admit(request, "execution", ref, labels, sees=SEE_EXECUTIONS, launcher=launcher)
     return execution

@@ -169,6 +169,11 @@ class Reach:
         """True if nothing can be in reach."""
         return not self.scopes and self.own is None
 
+    @property
+    def only_own(self) -> bool:
+        """True if nothing but what the holder launched is in reach."""
+        return not self.scopes and self.own is not None
+
     def holds(self, labels: Mapping[str, str], launcher: Identity | None = None) -> bool:
         """True for a thing with these labels. `launcher`: that of an execution and its parts."""
         if self.own is not None and self.own.holds(labels, launcher):
