@@ -16,7 +16,7 @@ from kit.backing_servers import Databases
 from kit.ledger_fixtures import Owner, launch, machines
 from kit.many_runs import add_targets
 from kit.query_plans import Explaining, Plan
-from opsjobs.model.access import SEE_EXECUTIONS, Principal, Reach, Scope
+from opsjobs.model.access import LAUNCH, SEE_EXECUTIONS, Grant, Principal, Reach, Scope
 from opsjobs.model.execution import WaitingFor
 from opsjobs.model.selection import Requirement
 from opsjobs.store.executions import EXECUTIONS as LISTED
@@ -272,6 +272,15 @@ async def test_statistics_read_what_ended_since_the_last_count(history: str) -> 
         assert [scan for plan in database.plans for scan in plan.whole()] == []
         # Of 360 days some per hour: those of an hour and a half at most.
         assert sum(plan.rows() for plan in database.plans) < 20
+
+
+async def test_what_the_caller_launched_is_found_by_the_rows_that_are_shown(history: str) -> None:
+    grants = (Grant(frozenset({SEE_EXECUTIONS}), Scope.parse("env=staging")),)
+    caller = Principal("gone", "user", (*grants, Grant(frozenset({LAUNCH}))))
+    async with explained(history) as database:
+        await TargetHistory(database).load_health(["7"], caller.reach(SEE_EXECUTIONS))
+        # Ten runs of the target, and not the 200 executions that the caller launched.
+        assert 0 < sum(plan.rows() for plan in database.take()) < 100
 
 
 async def test_the_health_of_new_targets_is_read_by_their_runs(database_url: str) -> None:

@@ -26,8 +26,14 @@ LAUNCHED_IDS = (
     f"select ls.execution_id from execution_specs ls where ls.{_OF_LAUNCHER.format('ls.')}"
 )
 """The executions that the holder of a reach launched; an index finds them."""
-LAUNCHED_EXECUTION = f"{{}} in ({LAUNCHED_IDS})"
-"""True if the execution whose id is this expression is one of them."""
+LAUNCHED_EXECUTION = (
+    "exists (select from execution_specs ls where ls.execution_id = {} "
+    f"and ls.{_OF_LAUNCHER.format('ls.')} offset 0)"
+)
+"""True if the execution whose id is this expression is one of them.
+
+`offset 0`: each is looked up by its key. Without it PostgreSQL may first read all of them.
+"""
 
 
 def condition(
