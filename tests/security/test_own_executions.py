@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from api.kit import problem
 from opsjobs.engine.event_visibility import EventAudience
 from opsjobs.model.access import EVERYWHERE, OwnReach, Principal, Reach, Scope
 from opsjobs.model.approval import ApprovalTerms
@@ -13,16 +14,19 @@ from opsjobs.store.transaction import Database
 from security.test_permission_matrix import NOBODYS_BODY, NOT_THERE, routes
 from security.two_scopes import FOREIGN, STAGING, World, badge, world
 
-LAUNCHES = ("jobs:read", "jobs:execute", "executions:cancel", "executions:retry")
+LAUNCHES = (
+    *("jobs:read", "jobs:execute", "executions:cancel", "executions:retry"),
+    *("dead_letters:manage", "approvals:decide"),
+)
 
 
 def launcher(name: str, scope: str = "", *more: str) -> Principal:
-    """Somebody who may launch, cancel and retry, and does not hold executions:read."""
+    """Somebody who may launch and act on executions, and does not hold executions:read."""
     return badge(name, *((permission, scope) for permission in (*LAUNCHES, *more)))
 
 
 async def launched(all_: World, headers: dict[str, str]) -> int:
-    """The id of an execution of the job in staging, which waits for an approval and has ended."""
+    """The id of an ended execution of the job in staging, with an approval and a dead letter."""
     job = all_.things["job", STAGING]
     made = await all_.http.post(f"/jobs/{job}/execute", json={}, headers=headers)
     assert made.status_code == 202, made.text
@@ -30,6 +34,9 @@ async def launched(all_: World, headers: dict[str, str]) -> int:
     await all_.services.ledger.request_approval(execution, "ask", ApprovalTerms(STAGING))
     cancelled = await all_.http.post(f"/executions/{execution}/cancel", headers=headers)
     assert cancelled.status_code == 202, cancelled.text
+    await all_.services.database.fetch(
+        "update target_runs set status = 'lost' where execution_id = %s returning id", [execution]
+    )
     return execution
 
 
@@ -63,7 +70,9 @@ async def test_lists_counts_and_searches_hold_what_the_caller_launched(database:
         assert [one["id"] for one in shown["recent"]] == [ours]
         asked = (await found("/approvals?page=1"))["items"]
         assert [one["execution_id"] for one in asked] == [ours]
-        assert (await found("/dead-letters?page=1"))["total"] == 0
+        letters = await found("/dead-letters?page=1")
+        assert [one["execution_id"] for one in letters["items"]] == [ours]
+        assert letters["total"] == 1
         day = (await found("/stats"))["periods"][1]
         assert day["executions"]["total"] == 1
         assert [one["executions"] for one in day["busiest_jobs"]] == [1]
@@ -73,6 +82,9 @@ async def test_what_others_launched_is_answered_as_what_is_not_there(database: D
     async with world(database) as all_:
         lea, max_ = all_.admit(launcher("lea")), all_.admit(launcher("max"))
         ours, theirs = await launched(all_, lea), await launched(all_, max_)
+        (asked,) = [
+            one["id"] for one in (await all_.http.get("/approvals", headers=max_)).json()["items"]
+        ]
         document = (await all_.http.get("/openapi.json")).json()
         tried = 0
         for route in routes(document):
@@ -80,7 +92,7 @@ async def test_what_others_launched_is_answered_as_what_is_not_there(database: D
                 continue
             if route.permission not in (*LAUNCHES, "executions:read"):
                 continue
-            refs = [str(theirs)] if route.noun == "execution" else []
+            refs = [str({"execution": theirs, "approval": asked}.get(route.noun, NOT_THERE))]
             for ref in (*refs, all_.things[route.noun, FOREIGN], NOT_THERE):
                 body = b"" if route.method == "GET" else NOBODYS_BODY
                 type_ = {"Content-Type": "application/json"} if body else {}
@@ -103,6 +115,47 @@ async def test_what_others_launched_is_answered_as_what_is_not_there(database: D
         assert foreign == missing
         shown = (await all_.http.get(f"/executions/{ours}", headers=lea)).json()
         assert shown["can"] == ["retry"]
+
+
+async def test_dead_letters_of_others_are_answered_as_those_that_are_not_there(
+    database: Database,
+) -> None:
+    async with world(database) as all_:
+        lea, max_ = all_.admit(launcher("lea")), all_.admit(launcher("max"))
+        ours, theirs = await launched(all_, lea), await launched(all_, max_)
+        letters = (await all_.http.get("/dead-letters")).json()["items"]
+        letter = {one["execution_id"]: one["id"] for one in letters}
+        assert len(letter) == 4
+
+        async def ask(verb: str, headers: dict[str, str] = lea, **wish: Any) -> Any:
+            reason = {"reason": "because"}
+            return await all_.http.post(
+                f"/dead-letters/{verb}", json={**wish, **reason}, headers=headers
+            )
+
+        for verb in ("revive", "discard"):
+            for ids in ([letter[theirs]], [int(NOT_THERE)]):
+                problem(await ask(verb, ids=ids), 404, "dead_letter_not_found")
+        revived = (await ask("revive", filter={})).json()
+        assert [one["parent"] for one in revived["executions"]] == [ours]
+        assert not revived["more"]
+        assert (await ask("discard", filter={})).json() == {"discarded": []}
+        # A letter must be within both scopes: that of this right, and that of what is seen.
+        second = await launched(all_, lea)
+        (added,) = [
+            one["id"]
+            for one in (await all_.http.get("/dead-letters", headers=lea)).json()["items"]
+            if one["execution_id"] == second
+        ]
+        reads, manages = ("executions:read", "env=foreign"), ("dead_letters:manage", "env=staging")
+        half = badge("lea", ("jobs:execute", ""), reads, manages)
+        answer = await ask("discard", all_.admit(half), filter={})
+        assert answer.json() == {"discarded": [added]}
+        # It is not told either that somebody answered the letter of another.
+        assert (await ask("discard", max_, ids=[letter[theirs]])).status_code == 200
+        for who in (half, launcher("lea")):
+            again = await ask("revive", all_.admit(who), ids=[letter[theirs]])
+            problem(again, 404, "dead_letter_not_found")
 
 
 async def test_a_right_to_launch_takes_away_no_right_to_cancel(database: Database) -> None:

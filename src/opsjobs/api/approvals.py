@@ -59,7 +59,8 @@ async def load_approval(id: str, request: Request) -> Approval:
     """
     services = services_of(request)
     approval: Approval = await services.approvals.get(id)
-    if reach(request) is not None:
+    seen = principal_of(request).reach(SEE_EXECUTIONS)
+    if reach(request) is not None or seen.only_own:
         await admit_part(request, "approval", id, approval.execution_id)
     return approval
 

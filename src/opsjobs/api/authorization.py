@@ -133,16 +133,26 @@ def admitted(request: Request, noun: str, ref: object, thing: T, *, sees: str) -
 
 
 def admit_execution(request: Request, ref: object, execution: Execution) -> Execution:
-    """Return the execution in a route's path. Raises as `admit`.
+    """Return the execution in a route's path. Raises as `admit_launched`."""
+    admit_launched(request, "execution", ref, execution.labels, execution.requested_by)
+    return execution
+
+
+def admit_launched(
+    request: Request,
+    noun: str,
+    ref: object,
+    labels: Mapping[str, str],
+    launcher: Identity | None,
+) -> None:
+    """Raise as `admit` for an execution or a part of it.
 
     A caller who sees only its own executions does nothing to those of others.
     """
-    labels, launcher = execution.labels, execution.requested_by
     seen = principal_of(request).reach(SEE_EXECUTIONS)
     if seen.only_own and not seen.holds(labels, launcher):
-        raise NotFound.for_ref("execution", ref)
-    admit(request, "execution", ref, labels, sees=SEE_EXECUTIONS, launcher=launcher)
-    return execution
+        raise NotFound.for_ref(noun, ref)
+    admit(request, noun, ref, labels, sees=SEE_EXECUTIONS, launcher=launcher)
 
 
 def admit(

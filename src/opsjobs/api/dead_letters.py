@@ -19,6 +19,7 @@ from opsjobs.api.schemas.approvals import DeadLetterPageOut, DiscardedLettersOut
 from opsjobs.api.schemas.responses import PAGED, REVIVED
 from opsjobs.api.services import ServicesDep, requester
 from opsjobs.engine.launching.retries import REVIVED_MAX
+from opsjobs.model.access import SEE_EXECUTIONS, Reach
 from opsjobs.model.api_model import Moment
 from opsjobs.model.retry_request import DiscardDraft, ReviveDraft
 from opsjobs.store.dead_letters import DEAD_LETTERS
@@ -74,6 +75,7 @@ async def revive(
         revived = await services.retries.revive(
             draft,
             reach=reach(request),
+            sight=_sight(request),
             bounds=bounds(request, "jobs:execute"),
             idem=idem,
             at_most=room,
@@ -95,9 +97,19 @@ async def revive(
 )
 async def discard(request: Request, services: ServicesDep, draft: DiscardDraft) -> Response:
     """Remove letters from the list, for a reason that is stored; runs stay as they ended."""
-    by = principal_of(request).name
-    discarded = await services.dead_letters.discard(draft, by=by, reach=reach(request))
+    discarded = await services.dead_letters.discard(
+        draft, by=principal_of(request).name, reach=reach(request), sight=_sight(request)
+    )
     return JSONResponse({"discarded": list(discarded)})
+
+
+def _sight(request: Request) -> Reach | None:
+    """Return the executions that the caller sees if its own are among them; None: no limit.
+
+    What it revives becomes its own: it must not see by that what it could not see before.
+    """
+    seen = principal_of(request).reach(SEE_EXECUTIONS)
+    return None if seen.own is None else seen
 
 
 def _add_links(revived: Mapping[str, Any]) -> dict[str, Any]:

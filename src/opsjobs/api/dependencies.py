@@ -13,6 +13,7 @@ from opsjobs.api.authorization import (
     Within,
     admit,
     admit_execution,
+    admit_launched,
     admitted,
     check_confirmed,
     check_permission,
@@ -22,7 +23,6 @@ from opsjobs.api.cookies import READING
 from opsjobs.api.request import principal_of
 from opsjobs.api.services import read_execution, services_of
 from opsjobs.identity.platform_users import CONFIRMED
-from opsjobs.model.access import SEE_EXECUTIONS
 from opsjobs.model.run_views import Execution
 from opsjobs.store.jobs import StoredJob
 from opsjobs.store.scheduling.schedule_rows import StoredSchedule
@@ -108,9 +108,9 @@ ExecutionDep = Annotated[Execution, Depends(load_execution)]
 
 
 async def admit_part(request: Request, noun: str, ref: object, execution_id: int) -> None:
-    """Raise as `admit` for something that is part of an execution: an approval, an artifact."""
+    """Raise as `admit_launched` for a part of an execution: an approval, an artifact."""
     owned = await services_of(request).executions.ownership(execution_id)
-    admit(request, noun, ref, owned.labels, sees=SEE_EXECUTIONS, launcher=owned.launcher)
+    admit_launched(request, noun, ref, owned.labels, owned.launcher)
 
 
 async def load_schedule(id: str, request: Request) -> StoredSchedule:

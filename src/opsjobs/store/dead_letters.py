@@ -22,7 +22,7 @@ from opsjobs.model.run_views import TargetName
 from opsjobs.store import audit
 from opsjobs.store.launch_history import RUN_COLUMNS, parse_past_run
 from opsjobs.store.paging import ListColumn, Listing, Page, PageRequest
-from opsjobs.store.scope_sql import LAUNCHED, LAUNCHED_EXECUTION, OF_EXECUTION, and_within
+from opsjobs.store.scope_sql import LAUNCHED, LAUNCHED_EXECUTION, OF_EXECUTION, and_within_each
 from opsjobs.store.transaction import Connection, Database
 
 FOUND_MAX = 10_000
@@ -96,10 +96,12 @@ class DeadLetters:
         """
         return (await DEAD_LETTERS.page(self._database, request, reach=reach)).map(_letter)
 
-    async def find(self, wish: LettersDraft, reach: Reach | None = None) -> Sequence[PastRun]:
-        """Return the requested letters within reach, by execution: at most 10,000."""
+    async def find(
+        self, wish: LettersDraft, reach: Reach | None = None, sight: Reach | None = None
+    ) -> Sequence[PastRun]:
+        """Return the requested letters within reach and sight, by execution: at most 10,000."""
         named = wish.filter or LetterFilter()
-        within, reaching = and_within(reach, "l.labels", LAUNCHED)
+        within, reaching = and_within_each([reach, sight], "l.labels", LAUNCHED)
         parameters = {
             **named.model_dump(mode="json"),
             "since": named.since,
@@ -112,19 +114,24 @@ class DeadLetters:
         ]
 
     async def discard(
-        self, wish: DiscardDraft, *, by: str, reach: Reach | None = None
+        self,
+        wish: DiscardDraft,
+        *,
+        by: str,
+        reach: Reach | None = None,
+        sight: Reach | None = None,
     ) -> Sequence[int]:
-        """Discard the requested letters within reach, at most 10,000; return their ids.
+        """Discard the requested letters within reach and sight, at most 10,000; return their ids.
 
         Raises NotFound, Conflict.
         """
-        ids = [run.id for run in await self.find(wish, reach)]
+        ids = [run.id for run in await self.find(wish, reach, sight)]
 
         async def write() -> Sequence[int]:
             async with self._database.transaction() as connection:
                 discarded = await answer(connection, ids, "discarded", by=by, reason=wish.reason)
                 if not discarded and wish.ids is not None:
-                    raise await refusal(connection, wish.ids, reach)
+                    raise await refusal(connection, wish.ids, reach, sight)
                 if discarded:
                     await record_answers(connection, "discarded", discarded, wish.reason)
                 return sorted(discarded)
@@ -170,15 +177,18 @@ async def record_revived(connection: Connection, run_ids: Sequence[int], executi
 
 
 async def refusal(
-    connection: Connection, ids: Sequence[int], reach: Reach | None = None
+    connection: Connection,
+    ids: Sequence[int],
+    reach: Reach | None = None,
+    sight: Reach | None = None,
 ) -> Refusal:
     """Return the error if no letter could be answered.
 
-    Either no such letter exists within reach, or another answer came first.
+    Either no such letter exists within reach and sight, or another answer came first.
     """
     execution = "r.execution_id"
-    within, reaching = and_within(
-        reach, OF_EXECUTION.format(execution), LAUNCHED_EXECUTION.format(execution)
+    within, reaching = and_within_each(
+        [reach, sight], OF_EXECUTION.format(execution), LAUNCHED_EXECUTION.format(execution)
     )
     answered = await connection.execute(
         _ANSWERED.format(within=within), {"ids": list(ids), **reaching}

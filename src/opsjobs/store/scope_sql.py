@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from hashlib import md5
 from itertools import count
 from typing import Any
@@ -37,18 +37,22 @@ LAUNCHED_EXECUTION = (
 
 
 def condition(
-    reach: Reach | None, labels: str, launched: str | None = None
+    reach: Reach | None,
+    labels: str,
+    launched: str | None = None,
+    *,
+    numbers: Iterator[int] | None = None,
 ) -> tuple[str, dict[str, Any]]:
     """Return SQL that is true for the rows within reach, and its parameters; "" if all are.
 
     `labels` is a jsonb expression over the row, evaluated once per row; if it is NULL, the row is
     outside of every scope. `launched`: for executions and parts of them, one of the conditions
-    above, in terms of the row.
+    above, in terms of the row. `numbers`: of the parameters, shared by the conditions of a query.
     """
     if reach is None or reach.everywhere:
         return "", {}
     values: dict[str, Any] = {}
-    numbers = count()
+    numbers = count() if numbers is None else numbers
     within = _within(reach.scopes, labels, values, numbers)
     if reach.own is None:
         return within, values
@@ -122,3 +126,13 @@ def and_within(
     """Return `condition` in a form to append to another condition: ` and …`, or empty."""
     text, values = condition(reach, labels, launched)
     return (f" and {text}" if text else ""), values
+
+
+def and_within_each(
+    reaches: Iterable[Reach | None], labels: str, launched: str | None = None
+) -> tuple[str, dict[str, Any]]:
+    """Return `and_within` for rows that are in all of these reaches of one principal."""
+    numbers = count()
+    found = [condition(reach, labels, launched, numbers=numbers) for reach in reaches]
+    texts = "".join(f" and {text}" for text, _ in found if text)
+    return texts, {name: value for _, values in found for name, value in values.items()}

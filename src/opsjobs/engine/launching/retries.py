@@ -154,19 +154,21 @@ class RetryService:
         *,
         requested_by: Identity,
         reach: Reach | None = None,
+        sight: Reach | None = None,
         bounds: Bounds = NO_BOUNDS,
         idem: IdempotentRequest | None = None,
         at_most: int = REVIVED_MAX,
     ) -> Revived | Answer:
         """Launch a new execution for each one with matching dead letters; answer each letter once.
 
-        Only letters within `reach` match. `at_most`: the number of new executions, up to 100.
+        Only letters within `reach` and `sight` match. `at_most`: the number of new executions, up
+        to 100.
 
         Raises NotFound or Conflict if the draft has ids of which none remains (others answered
         them), or a job was deleted; Forbidden if a job or a target, as they are now, is outside the
         caller's scope.
         """
-        found = await self._letters.find(draft, reach)
+        found = await self._letters.find(draft, reach, sight)
         by_execution = {
             execution: list(runs)
             for execution, runs in groupby(found, key=lambda run: run.execution_id)
@@ -194,7 +196,7 @@ class RetryService:
                 connection, chosen_runs, requested_by.name, draft.reason
             )
             if not answered and draft.ids is not None:
-                raise await dead_letters.refusal(connection, draft.ids, reach)
+                raise await dead_letters.refusal(connection, draft.ids, reach, sight)
             executions: list[Execution] = []
             for parent in parents:
                 runs = [run for run in chosen[parent.id] if run.id in answered]
