@@ -103,6 +103,9 @@ async def test_what_others_launched_is_answered_as_what_is_not_there(database: D
                 type_ = {"Content-Type": "application/json"} if body else {}
                 at = route.at(str(ours))
                 status = await all_.status(route.method, at, {**lea, **type_}, body)
+                # Its group does not exist. 422: without a query that the route needs.
+                if route.method == "GET" and "{digest}" not in at:
+                    assert status in (200, 422), f"{at}: {status}"
                 assert status not in (401, 403, 500), f"{route.method} {at}"
             tried += 1
         assert tried >= 20
