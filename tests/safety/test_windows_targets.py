@@ -54,6 +54,7 @@ OF_CMD = [
     ("net stop Spooler", "windows-stop-service", "warn"),
     ('powershell -c "Remove-Item -Recurse C:\\"', "windows-delete-system", "block"),
     ("cmd /c rd /s /q C:\\", "windows-delete-system", "block"),
+    ("\n" * 5_000 + "format D: /q /y", "windows-disks", "block"),
 ]
 OF_POWERSHELL = [
     ("Remove-Item -Recurse C:\\", "windows-delete-system", "block"),

@@ -28,7 +28,6 @@ _TOKEN = re.compile(r'"((?:[^"])*)"|([^\s"]+)')
 _SKIPS = frozenset(
     {"call", "@call", "start", "else", "do", "not", "exist", "defined", "cmdextversion"}
 )
-_LINES_MAX = 4_000
 _WORDS_MAX = 500
 _VARIABLES_MAX = 32
 _WAYS_MAX = 16
@@ -81,13 +80,8 @@ def _loops(text: str) -> Iterator[tuple[str, list[str]]]:
 
 def _commands(text: str) -> Iterator[tuple[str, bool]]:
     """Yield each command of the text, and whether it reads the output of the previous one."""
-    count = 0
     for line in text.splitlines():
-        found = list(_commands_of_line(line))
-        yield from found
-        count += max(1, len(found))
-        if count > _LINES_MAX:
-            return
+        yield from _commands_of_line(line)
 
 
 def _commands_of_line(line: str, *, queries: bool = True) -> Iterator[tuple[str, bool]]:
