@@ -203,6 +203,52 @@ async def test_what_one_launched_is_seen_within_the_scope_of_that_right_only(
         assert listed["total"] == 2
 
 
+async def test_a_preview_is_compared_with_executions_that_the_caller_sees(
+    database: Database,
+) -> None:
+    async with world(database) as all_:
+        lea, max_ = all_.admit(launcher("lea")), all_.admit(launcher("max"))
+        reads = (("jobs:read", ""), ("executions:read", ""))
+        ben = all_.admit(badge("ben", *reads, ("jobs:execute", "env=staging")))
+        eva = all_.admit(launcher("eva", "", "targets:read"))
+        web, more = [await all_.target(name, STAGING) for name in ("web-a", "web-b")]
+        far = await all_.target("far-a", FOREIGN)
+        job = await all_.job("patch", STAGING, web, more, far)
+
+        async def executed(headers: dict[str, str], *targets: str) -> int:
+            body = {"targets": {"ids": [*targets]}}
+            made = await all_.http.post(f"/jobs/{job}/execute", json=body, headers=headers)
+            assert made.status_code == 202, made.text
+            execution: int = made.json()["id"]
+            await all_.http.post(f"/executions/{execution}/cancel", headers=headers)
+            return execution
+
+        async def previewed(headers: dict[str, str], verb: str = "execute") -> list[Any]:
+            body = {"targets": {"ids": [web]}, "dry_run": True}
+            answer = await all_.http.post(f"/jobs/{job}/{verb}", json=body, headers=headers)
+            assert answer.status_code == 200, answer.text
+            changes = answer.json()["changes"]
+            removed = sorted(changes["removed"])
+            return [changes["since"], changes["added"], removed, answer.json()["estimate"]]
+
+        theirs = await executed(max_, web, more, far)
+        await database.fetch(
+            "update target_runs set status = 'succeeded', claimed_at = finished_at - interval "
+            "'2 s' where execution_id = %s returning id",
+            [theirs],
+        )
+        nothing = {"seconds": None, "executions": 0}
+        taken = {"seconds": 2.0, "executions": 1}
+        assert await previewed(lea) == [None, ["web-a"], [], nothing]
+        assert await previewed(eva, "preview") == [None, ["web-a"], [], nothing]
+        assert await previewed(max_) == [theirs, [], ["far-a", "web-b"], taken]
+        # Within a scope no other targets are named.
+        assert await previewed(ben) == [theirs, [], ["web-b"], taken]
+        ours = await executed(lea, more)
+        assert await previewed(lea) == [ours, ["web-a"], ["web-b"], nothing]
+        assert await previewed(max_) == [theirs, [], ["far-a", "web-b"], taken]
+
+
 def test_events_of_an_execution_reach_its_launcher_stored_or_not() -> None:
     mine = EventAudience.of_execution(Ownership({"env": "prod"}, Identity("user", "lea")))
     bare = EventAudience.of_execution(Ownership({}, Identity("user", "lea")))

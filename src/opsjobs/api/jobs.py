@@ -16,7 +16,7 @@ from opsjobs.api.dependencies import JobDep, load_job, requires
 from opsjobs.api.http import IfMatch, IfMatchOrAny, page_of, render_created, render_page, tag
 from opsjobs.api.idempotency import Idempotent
 from opsjobs.api.job_checks import check_limits, check_written, own_webhooks_only, vet
-from opsjobs.api.launches import ExecuteDraft, order_of
+from opsjobs.api.launches import ExecuteDraft, order_of, render_preview
 from opsjobs.api.request import principal_of
 from opsjobs.api.schemas.executions import PreviewOut
 from opsjobs.api.schemas.jobs import (
@@ -31,7 +31,6 @@ from opsjobs.api.schemas.responses import CREATED_VERSION, PAGED, VERSIONED
 from opsjobs.api.services import ServicesDep, services_of
 from opsjobs.api.updates import Edit, edit, put_and_patch
 from opsjobs.engine.launching.job_validation import ValidationReport, Visibility, validate_job
-from opsjobs.engine.launching.preview import preview
 from opsjobs.model import text_patterns
 from opsjobs.model.api_model import Overriding
 from opsjobs.model.errors import Invalid, NotFound
@@ -271,16 +270,12 @@ async def validate(request: Request, stored: JobDep) -> Response:
     summary="Preview an execution",
     response_model=PreviewOut,
 )
-async def preview_(
-    request: Request, services: ServicesDep, stored: JobDep, draft: ExecuteDraft | None = None
-) -> Response:
+async def preview_(request: Request, stored: JobDep, draft: ExecuteDraft | None = None) -> Response:
     """Return the targets, waves, commands and estimated time of an execution.
 
-    `changes`: how its targets differ from those of the last execution.
+    `changes`: how its targets differ from those of the last execution that the caller may see.
     """
-    return JSONResponse(
-        await preview(services.launcher, services.database, _preview_order(request, stored, draft))
-    )
+    return await render_preview(request, _preview_order(request, stored, draft))
 
 
 @router.post(

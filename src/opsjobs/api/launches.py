@@ -14,10 +14,11 @@ from opsjobs.api.execution_answers import add_links, render_execution
 from opsjobs.api.http import render_replayed
 from opsjobs.api.paths import build_location
 from opsjobs.api.quotas import check_open
-from opsjobs.api.request import triggered_by
+from opsjobs.api.request import principal_of, triggered_by
 from opsjobs.api.services import read_execution, requester, services_of
 from opsjobs.engine.launching.launch import Launched
 from opsjobs.engine.launching.preview import preview
+from opsjobs.model.access import SEE_EXECUTIONS
 from opsjobs.model.api_model import Overriding
 from opsjobs.model.job import LaunchOrder
 from opsjobs.model.parameter import PARAMETERS_MAX
@@ -80,9 +81,10 @@ async def launch(
 
 
 async def render_preview(request: Request, order: LaunchOrder) -> Response:
-    """Return the preview of a launch (`dry_run`)."""
+    """Return the preview of a launch."""
     services = services_of(request)
-    return JSONResponse(await preview(services.launcher, services.database, order))
+    seen = principal_of(request).reach(SEE_EXECUTIONS)
+    return JSONResponse(await preview(services.launcher, services.database, order, seen))
 
 
 async def render_launch(request: Request, launched: Launched, prefer: str | None) -> Response:

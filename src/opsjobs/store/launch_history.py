@@ -10,19 +10,23 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from opsjobs.model.access import Reach
 from opsjobs.model.errors import Conflict, NotFound
 from opsjobs.model.execution import CancelProof, ErrorCode, RunStatus
 from opsjobs.model.retry_request import Parent, PastRun
 from opsjobs.model.run_views import TargetName
 from opsjobs.store.reference import Reference
-from opsjobs.store.scope_sql import OF_JOB
+from opsjobs.store.scope_sql import LAUNCHED_SPEC, OF_JOB, and_within
 from opsjobs.store.transaction import Connection, Database
 
 EXECUTIONS_LOOKED_AT = 10
 
 _LAST = """
 select r.execution_id, r.target_id, r.target_name from target_runs r
-where r.execution_id = (select max(id) from job_executions where job_id = %s) order by r.position"""
+where r.execution_id = (
+  select e.id from job_executions e join execution_specs s on s.execution_id = e.id
+  where e.job_id = %(job)s{within} order by e.id desc limit 1)
+order by r.position"""
 
 _TAKEN = """
 select percentile_cont(0.5) within group (order by extract(epoch
@@ -30,17 +34,18 @@ select percentile_cont(0.5) within group (order by extract(epoch
        count(distinct r.execution_id) as executions
 from target_runs r
 where r.status = 'succeeded' and r.claimed_at is not null
-  and r.execution_id = any(array(select id from job_executions where job_id = %s
-                                 and finished_at is not null
-                                 order by id desc limit %s))"""
+  and r.execution_id = any(array(
+    select e.id from job_executions e join execution_specs s on s.execution_id = e.id
+    where e.job_id = %(job)s and e.finished_at is not null{within}
+    order by e.id desc limit %(limit)s))"""
 
 
 @dataclass(frozen=True, slots=True)
 class LaunchHistory:
-    """The past launches of a job."""
+    """The past launches of a job that are within reach of a caller."""
 
     execution: int | None = None
-    """The job's last execution; None: never executed."""
+    """The job's last execution; None: there is none."""
     targets: Mapping[str, str] = field(default_factory=dict)
     """The target names of the last execution, by id."""
     seconds: float | None = None
@@ -49,12 +54,14 @@ class LaunchHistory:
     """The number of executions that `seconds` is taken from."""
 
 
-async def load_launch_history(database: Database, job_id: int) -> LaunchHistory:
-    """Return the history of a job; it is empty if the job was never executed."""
-    last = await database.fetch(_LAST, [job_id])
+async def load_launch_history(database: Database, job_id: int, reach: Reach) -> LaunchHistory:
+    """Return the history of a job; it is empty if none of its executions is within reach."""
+    within, reaching = and_within(reach, "s.labels", LAUNCHED_SPEC)
+    parameters = {"job": job_id, "limit": EXECUTIONS_LOOKED_AT, **reaching}
+    last = await database.fetch(_LAST.format(within=within), parameters)
     if not last:
         return LaunchHistory()
-    taken = await database.fetch_one(_TAKEN, [job_id, EXECUTIONS_LOOKED_AT])
+    taken = await database.fetch_one(_TAKEN.format(within=within), parameters)
     assert taken is not None
     names = {row["target_id"]: row["target_name"] for row in last}
     return LaunchHistory(last[0]["execution_id"], names, taken["seconds"], taken["executions"])

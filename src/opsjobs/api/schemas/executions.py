@@ -150,7 +150,7 @@ class PlannedCommandOut(AnswerModel):
 
 
 class ChangesOut(AnswerModel):
-    """Differences between these targets and those of the job's last execution."""
+    """Differences between these targets and those of the last execution that the caller sees."""
 
     since: int | None
     added: list[str]
@@ -158,7 +158,7 @@ class ChangesOut(AnswerModel):
 
 
 class EstimateOut(AnswerModel):
-    """Expected duration, from earlier executions; null if there were none."""
+    """Expected duration, from earlier executions that the caller sees; null if there are none."""
 
     seconds: float | None
     executions: int

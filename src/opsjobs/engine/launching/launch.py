@@ -6,7 +6,7 @@ When a launch returns, the execution is committed.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
@@ -206,6 +206,17 @@ class Launcher:
                 "`targets` of an execute can only narrow the job's own.",
             )
         return narrowed
+
+    async def find_visible(self, order: LaunchOrder, target_ids: Sequence[str]) -> Collection[str]:
+        """Return those of these targets that the caller of the order may see, as they are now.
+
+        A target that was removed has no labels: only a caller without a scope may see it.
+        """
+        sight = order.bounds.sight
+        if sight.everywhere or not target_ids:
+            return frozenset(target_ids)
+        found = await self._targets.get_many(target_ids)
+        return {key for key, target in found.items() if sight.holds(target.labels)}
 
     async def freeze_actions(
         self, order: LaunchOrder, targets: Sequence[Target]

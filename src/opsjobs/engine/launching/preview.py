@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
 from opsjobs.engine.launching.launch import Launcher
+from opsjobs.model.access import Reach
 from opsjobs.model.action import parse_frozen
 from opsjobs.model.action_base import FrozenAction
 from opsjobs.model.errors import Invalid
@@ -27,11 +28,14 @@ _KNOWN_LATER = ("actions.", "execution.", "run.")
 """Prefixes of names whose values exist only in a run."""
 
 
-async def preview(launcher: Launcher, database: Database, order: LaunchOrder) -> dict[str, Any]:
+async def preview(
+    launcher: Launcher, database: Database, order: LaunchOrder, seen: Reach
+) -> dict[str, Any]:
     """Return the body of the response. Raises the exceptions of a launch.
 
     It has the targets, the waves, the commands, the changes since the last execution and an
-    estimate of the duration.
+    estimate of the duration. `seen`: the executions that the caller may see; others are neither
+    compared with nor estimated from.
     """
     order = await launcher.bind_parameters(order)
     targets = await launcher.select_targets(order)
@@ -42,7 +46,9 @@ async def preview(launcher: Launcher, database: Database, order: LaunchOrder) ->
     safety = await launcher.check_safety(stored, order, planned.targets)
     history = LaunchHistory()
     if order.job_id is not None:
-        history = await load_launch_history(database, order.job_id)
+        history = await load_launch_history(database, order.job_id, seen)
+    now = {target.id for target in planned.targets}
+    gone = await launcher.find_visible(order, [key for key in history.targets if key not in now])
     commands = list(islice(_render_commands(order, planned.targets, actions), COMMANDS_MAX))
     return {
         "targets": [
@@ -56,7 +62,7 @@ async def preview(launcher: Launcher, database: Database, order: LaunchOrder) ->
             name: "***" if is_secret(value) else value for name, value in order.parameters.items()
         },
         **(safety.judgement.data() if safety is not None else {"verdict": None, "findings": []}),
-        "changes": _changes(history, planned.targets),
+        "changes": _changes(history, planned.targets, gone),
         "estimate": _estimate(history, planned),
     }
 
@@ -69,14 +75,16 @@ def _waves(planned: Plan) -> list[list[str]]:
     ]
 
 
-def _changes(history: LaunchHistory, targets: Sequence[Target]) -> dict[str, Any]:
+def _changes(
+    history: LaunchHistory, targets: Sequence[Target], gone: Collection[str]
+) -> dict[str, Any]:
     now = {target.id: target.name for target in targets}
     if history.execution is None:
         return {"since": None, "added": list(now.values()), "removed": []}
     return {
         "since": history.execution,
         "added": [name for key, name in now.items() if key not in history.targets],
-        "removed": [name for key, name in history.targets.items() if key not in now],
+        "removed": [name for key, name in history.targets.items() if key in gone],
     }
 
 
