@@ -97,12 +97,29 @@ async def test_facets_count_whatever_the_list_is_filtered_to(database: Database)
     async with live(database) as ada:
         first, *_ = await furnish(ada)
         await ada.http.post(f"/executions/{first}/cancel")
-        query = {"facets": ["status", "job_name"], "status": "queued", "limit": 1}
+        query: dict[str, Any] = {"facets": ["status", "job_name"], "status": "queued", "limit": 1}
         found = (await ada.http.get("/executions", params=query)).json()
         assert found["facets"] == {
             "status": {"queued": 2, "cancelled": 1},
             "job_name": {"backup": 1, "restart-web": 1},
         }
+        free = await ran(ada, "df -h /srv/web")
+        for asked, counts in (
+            ({"q": "WEB"}, {"restart-web": 2, "ad-hoc": 1}),
+            ({"q": "web", "job_name": "restart-web"}, {"restart-web": 2, "ad-hoc": 1}),
+            ({"q": "web", "job_name": "backup"}, {"restart-web": 2, "ad-hoc": 1}),
+            ({"q": "web", "status": "cancelled"}, {"restart-web": 1}),
+            ({"q": "back", "target": "db-1"}, {"backup": 1}),
+            ({"q": "df"}, {"ad-hoc": 1}),
+            ({"q": "nothing"}, {}),
+        ):
+            query = {"facets": "job_name", **asked}
+            found = (await ada.http.get("/executions", params=query)).json()
+            assert found["facets"] == {"job_name": counts}, asked
+        query = {"facets": "status", "q": "df", "job_name": "ad-hoc"}
+        found = (await ada.http.get("/executions", params=query)).json()
+        assert [item["id"] for item in found["items"]] == [free]
+        assert found["facets"] == {"status": {"queued": 1}}
         targets = (await ada.http.get("/targets?facets=health")).json()
         assert targets["facets"] == {"health": {"unknown": 2}}
         problem(await ada.http.get("/executions?facets=uuid"), 422, "invalid_query")

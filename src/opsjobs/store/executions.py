@@ -311,9 +311,25 @@ class Executions:
         Filters and orders are those of EXECUTIONS. `find`: only what it finds.
         """
         if find is not None:
-            request = await self._narrow(request, find, reach)
+            request = await self._find(request, find, reach)
         page = await EXECUTIONS.page(self._database, request, reach=reach)
         return page.map(partial(_execution, reach=reach or UNBOUNDED))
+
+    async def _find(
+        self, request: PageRequest, find: ExecutionFind, reach: Reach | None
+    ) -> PageRequest:
+        """Return the request for what is found, and for the counts of its names of jobs.
+
+        A text becomes a filter of these names, which also holds for their counts.
+        """
+        narrowed = await self._narrow(request, find, reach)
+        if find.q is None or "job_name" not in request.facets:
+            return narrowed
+        counted = narrowed
+        if "job_name" in request.filters:
+            others = {key: values for key, values in request.filters.items() if key != "job_name"}
+            counted = await self._narrow(replace(request, filters=others), find, reach)
+        return replace(narrowed, counted={"job_name": counted})
 
     async def _narrow(
         self, request: PageRequest, find: ExecutionFind, reach: Reach | None

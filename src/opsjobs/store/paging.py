@@ -121,6 +121,8 @@ class PageRequest:
     """Only items with these ids."""
     exempt: Mapping[str, Sequence[int]] = field(default_factory=dict)
     """By the name of a filter, the ids of items that need not fit it."""
+    counted: Mapping[str, PageRequest] = field(default_factory=dict)
+    """By the name of a facet, what it counts, if not this request without the column's filter."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -338,8 +340,9 @@ class Listing:
             names = ", ".join(self.facets) or "none"
             raise _wrong("facets", f"There is no facet {name[:60]!r}: there are {names}.")
         filters = {other: texts for other, texts in request.filters.items() if other != name}
+        wanted = request.counted.get(name) or replace(request, filters=filters)
         # In the list's own order, so that an index that a filter or a scope has is walked.
-        wanted = replace(request, filters=filters, sort=None)
+        wanted = replace(wanted, sort=None)
         order, wheres, bound = self._plan(wanted, parameters, reach)
         rows = await database.fetch(
             f'select value, count(*) as n from (select "{name}"::text as value '
