@@ -71,6 +71,20 @@ OF_POWERSHELL = [
 ]
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "rd /s /q " + "x " * 3_000 + "C:\\",
+        "call " * 3_000 + "format D: /q /y",
+        "for %%i in (" + "x " * 100 + "C:\\) do rd /s /q %%i",
+        "".join(f"set a=x{n}\n" for n in range(100)) + "set a=C:\\\nrd /s /q %a%",
+    ],
+)
+def test_more_than_is_read_of_a_line_is_said(text: str) -> None:
+    verdicts = {finding.severity for finding in check_text("cmd", text)}
+    assert SafetyVerdict.NEEDS_APPROVAL in verdicts
+
+
 @pytest.mark.parametrize(("command", "rule", "verdict"), OF_CMD)
 def test_a_command_is_read_as_cmd_does(command: str, rule: str, verdict: str) -> None:
     for action in (

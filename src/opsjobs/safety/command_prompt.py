@@ -23,14 +23,13 @@ _SET = re.compile(
 _FOR = re.compile(r"(?i)\bfor\s+(?:(/\w)\s+)?%%?(\w)\s+in\s*\(([^()]*)\)")
 # Its parentheses are around a condition, not around a block: `wmic process where (name="x")`.
 _QUERY = re.compile(r"(?i)\s*@?wmic(?:\.exe)?\s")
-_ITEMS_MAX = 16
 _TOKEN = re.compile(r'"((?:[^"])*)"|([^\s"]+)')
 _SKIPS = frozenset(
     {"call", "@call", "start", "else", "do", "not", "exist", "defined", "cmdextversion"}
 )
-_WORDS_MAX = 500
+_WORDS_MAX = 2_000
 _VARIABLES_MAX = 32
-_WAYS_MAX = 16
+_WAYS_MAX = 64
 
 
 def read(trace: Trace, text: str, place: SourcePosition) -> None:
@@ -51,7 +50,10 @@ def read(trace: Trace, text: str, place: SourcePosition) -> None:
     for command, piped in _commands(re.sub(r"\^\r?\n", "", text)):
         trace.budget.spend(1 + len(command) // 32)
         here = place.within(command)
-        for way in _ways(command, variables, place.given.variables):
+        ways, more = _ways(command, variables, place.given.variables)
+        if more:
+            trace.event("too_much", here)
+        for way in ways:
             trace.budget.spend(len(way) // 32)
             feeder = _run(trace, way, here, feeder if piped else ())
 
@@ -71,9 +73,7 @@ def _loops(text: str) -> Iterator[tuple[str, list[str]]]:
         if found[1] is None or found[1].lower() == "/d":
             yield (
                 f"%{found[2]}",
-                [item[1] or item[2] for item in _TOKEN.finditer(found[3].replace(",", " "))][
-                    :_ITEMS_MAX
-                ]
+                [item[1] or item[2] for item in _TOKEN.finditer(found[3].replace(",", " "))]
                 or [""],
             )
 
@@ -121,16 +121,21 @@ def _commands_of_line(line: str, *, queries: bool = True) -> Iterator[tuple[str,
     yield from _commands_of_line(line[after:], queries=False) if after else ()
 
 
-def _ways(command: str, variables: dict[str, list[str]], outer: Lookup) -> list[str]:
-    """Return the command with its variables replaced, once for each possible value."""
+def _ways(command: str, variables: dict[str, list[str]], outer: Lookup) -> tuple[list[str], bool]:
+    """Return the command with its variables replaced, once for each possible value.
+
+    True if there are more of these than the limits allow.
+    """
     ways = [command]
-    for written, found in list({found[0]: found for found in _PERCENT.finditer(command)}.items())[
-        :_VARIABLES_MAX
-    ]:
-        values = _values(found, variables, outer)[:_WAYS_MAX]
-        ways = [replaced(way, written, value) for way in ways for value in values][:_WAYS_MAX]
+    written = {found[0]: found for found in _PERCENT.finditer(command)}
+    more = len(written) > _VARIABLES_MAX
+    for text, found in list(written.items())[:_VARIABLES_MAX]:
+        values = _values(found, variables, outer)
+        more = more or len(ways) * len(values) > _WAYS_MAX
+        ways = [replaced(way, text, value) for way in ways for value in values[:_WAYS_MAX]]
+        ways = ways[:_WAYS_MAX]
     # Variables that are never set, and those beyond the limits, may be empty.
-    return [_PERCENT.sub(MAYBE_EMPTY, way) for way in ways]
+    return [_PERCENT.sub(MAYBE_EMPTY, way) for way in ways], more
 
 
 def _values(found: re.Match[str], variables: dict[str, list[str]], outer: Lookup) -> list[str]:
@@ -168,6 +173,8 @@ def _run(
     trace: Trace, command: str, place: SourcePosition, sources: tuple[str, ...]
 ) -> tuple[str, ...]:
     words, writes = _split_words(command)
+    if len(words) > _WORDS_MAX:
+        trace.event("too_much", place)
     words = _stripped(words)
     if not words or words[0].startswith((":", "::")) or words[0].lower() == "rem":
         return ()
