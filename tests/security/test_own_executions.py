@@ -249,6 +249,36 @@ async def test_a_preview_is_compared_with_executions_that_the_caller_sees(
         assert await previewed(max_) == [theirs, [], ["far-a", "web-b"], taken]
 
 
+async def test_a_retry_by_others_is_a_number(database: Database) -> None:
+    async with world(database) as all_:
+        lea = all_.admit(launcher("lea"))
+        max_ = all_.admit(launcher("max", "", "executions:read"))
+        ours = await launched(all_, lea)
+
+        async def retried(headers: dict[str, str], status: int, **more: bool) -> Any:
+            body = {"which": "unsuccessful", **more}
+            path = f"/executions/{ours}/retry"
+            answer = await all_.http.post(path, json=body, headers=headers)
+            assert answer.status_code == status, answer.text
+            return answer.json()
+
+        theirs = (await retried(max_, 202))["id"]
+        said = f"Execution {ours} was already retried for these targets, by"
+        repeat = "say `again: true` (--again) to repeat this one"
+        assert (await retried(lea, 409))["detail"] == (
+            f"{said} {theirs}. You may not see the last of those: {repeat}, "
+            "or ask a caller who may see it."
+        )
+        shown = (await retried(lea, 200, dry_run=True))["retries"]
+        assert shown == [{"id": theirs, "status": None}]
+        again = (await retried(lea, 202, again=True))["id"]
+        assert (await retried(lea, 409))["detail"] == (
+            f"{said} {theirs}, {again} (queued). Retry the last of those if it failed, or {repeat}."
+        )
+        shown = (await retried(max_, 200, dry_run=True))["retries"]
+        assert [one["status"] for one in shown] == ["queued", "queued"]
+
+
 def test_events_of_an_execution_reach_its_launcher_stored_or_not() -> None:
     mine = EventAudience.of_execution(Ownership({"env": "prod"}, Identity("user", "lea")))
     bare = EventAudience.of_execution(Ownership({}, Identity("user", "lea")))

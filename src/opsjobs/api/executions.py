@@ -409,14 +409,15 @@ async def retry(
     check_permission(request, "jobs:execute", within=Within.OBJECT)
     check_override(request, draft)
     limits = bounds(request, "jobs:execute")
+    seen = principal_of(request).reach(SEE_EXECUTIONS)
     if draft.dry_run:
         return JSONResponse(
             await services.retries.preview(
-                id, draft, bounds=limits, requested_by=await requester(request)
+                id, draft, bounds=limits, reach=seen, requested_by=await requester(request)
             )
         )
     await check_open(request)
     launched = await services.retries.retry(
-        id, draft, bounds=limits, idem=idem, requested_by=await requester(request)
+        id, draft, bounds=limits, reach=seen, idem=idem, requested_by=await requester(request)
     )
     return await render_launch(request, launched, prefer)

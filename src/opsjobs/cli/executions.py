@@ -308,7 +308,10 @@ def _show_retry(preview: Json, *, as_json: bool) -> None:
     )
     show_list(preview["targets"], RETRIED, Form.TABLE)
     if preview["retries"]:
-        before = ", ".join(f"{retry['id']} ({retry['status']})" for retry in preview["retries"])
+        before = ", ".join(
+            f"{retry['id']} ({retry['status']})" if retry["status"] else f"{retry['id']}"
+            for retry in preview["retries"]
+        )
         tell(f"already retried by {before}: use --again to retry them again")
     if preview["needs_approval"]:
         tell("it would need an approval")

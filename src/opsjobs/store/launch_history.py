@@ -16,7 +16,7 @@ from opsjobs.model.execution import CancelProof, ErrorCode, RunStatus
 from opsjobs.model.retry_request import Parent, PastRun
 from opsjobs.model.run_views import TargetName
 from opsjobs.store.reference import Reference
-from opsjobs.store.scope_sql import LAUNCHED_SPEC, OF_JOB, and_within
+from opsjobs.store.scope_sql import LAUNCHED_SPEC, OF_JOB, and_within, condition
 from opsjobs.store.transaction import Connection, Database
 
 EXECUTIONS_LOOKED_AT = 10
@@ -85,7 +85,8 @@ RETRIES_SHOWN = 10
 _LOCK = "select 1 from job_executions where id = %s for no key update"
 # Committed by now, or not yet started: a retry locks the execution first.
 _RETRIED = """
-select e.id, e.status from execution_specs s join job_executions e on e.id = s.execution_id
+select e.id, case when {seen} then e.status end as status
+from execution_specs s join job_executions e on e.id = s.execution_id
 where s.parent_id = %(execution)s and s.triggered_by = 'retry' and e.id <> %(besides)s and exists (
   select from target_runs r where r.execution_id = e.id and r.target_id = any(%(targets)s::text[]))
 order by e.id"""
@@ -125,10 +126,15 @@ class Parents:
             row["id"]: row["labels"] for row in await self._database.fetch(query, [list(job_ids)])
         }
 
-    async def retries(self, execution_id: int, target_ids: Collection[str]) -> list[dict[str, Any]]:
-        """Return id and status of the retries of an execution for one of these targets."""
-        parameters = {"execution": execution_id, "targets": list(target_ids), "besides": 0}
-        return await self._database.fetch(_RETRIED, parameters)
+    async def retries(
+        self, execution_id: int, target_ids: Collection[str], reach: Reach | None = None
+    ) -> list[dict[str, Any]]:
+        """Return id and status of the retries of an execution for one of these targets.
+
+        The status of those out of reach is None.
+        """
+        query, parameters = _query_retries(execution_id, target_ids, reach)
+        return await self._database.fetch(query, parameters)
 
     async def runs(self, execution_id: int) -> list[PastRun]:
         """Return all runs of an execution in launch order: at most MAX_TARGETS_PER_JOB."""
@@ -136,29 +142,51 @@ class Parents:
 
 
 async def check_not_retried(
-    connection: Connection, execution_id: int, target_ids: Collection[str], besides: int
+    connection: Connection,
+    execution_id: int,
+    target_ids: Collection[str],
+    besides: int,
+    reach: Reach | None = None,
 ) -> None:
     """Lock an execution that is to be retried; raise Conflict if it was retried already.
 
     That is, if another retry was for one of these targets. `besides`: the retry that is being made,
-    which does not count.
+    which does not count. `reach`: the executions whose status the caller may see.
     """
     await connection.execute(_LOCK, [execution_id])
+    query, parameters = _query_retries(execution_id, target_ids, reach, besides)
+    raise_if_retried(execution_id, await (await connection.execute(query, parameters)).fetchall())
+
+
+def _query_retries(
+    execution_id: int, target_ids: Collection[str], reach: Reach | None, besides: int = 0
+) -> tuple[str, dict[str, Any]]:
+    seen, reaching = condition(reach, "s.labels", LAUNCHED_SPEC)
     parameters = {"execution": execution_id, "targets": list(target_ids), "besides": besides}
-    raise_if_retried(
-        execution_id, await (await connection.execute(_RETRIED, parameters)).fetchall()
-    )
+    return _RETRIED.format(seen=seen or "true"), {**parameters, **reaching}
 
 
 def raise_if_retried(execution_id: int, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Raise Conflict("already_retried") naming the retries in these rows."""
+    """Raise Conflict("already_retried") naming the retries in these rows.
+
+    A status of None is one that the caller may not see.
+    """
     if rows:
-        shown = ", ".join(f"{row['id']} ({row['status']})" for row in rows[:RETRIES_SHOWN])
+        shown = ", ".join(
+            f"{row['id']} ({row['status']})" if row["status"] is not None else f"{row['id']}"
+            for row in rows[:RETRIES_SHOWN]
+        )
         more = f" and {len(rows) - RETRIES_SHOWN} more" if len(rows) > RETRIES_SHOWN else ""
+        advice = (
+            "Retry the last of those if it failed, or say `again: true` (--again) to repeat this "
+            "one."
+            if rows[-1]["status"] is not None
+            else "You may not see the last of those: say `again: true` (--again) to repeat this "
+            "one, or ask a caller who may see it."
+        )
         detail = (
             f"Execution {execution_id} was already retried for these targets, by {shown}{more}. "
-            f"Retry the last of those if it "
-            "failed, or say `again: true` (--again) to repeat this one."
+            f"{advice}"
         )
         raise Conflict("already_retried", detail)
 

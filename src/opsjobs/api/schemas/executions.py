@@ -189,7 +189,7 @@ class RetryRefOut(AnswerModel):
     """A retry that was launched before."""
 
     id: int
-    status: ExecutionStatus
+    status: ExecutionStatus | None = Field(description="Null if the caller may not see it")
 
 
 class RetryPreviewOut(AnswerModel):

@@ -86,9 +86,12 @@ class RetryService:
         *,
         requested_by: Identity,
         bounds: Bounds = NO_BOUNDS,
+        reach: Reach | None = None,
         idem: IdempotentRequest | None = None,
     ) -> Launched:
         """Launch a new execution of these runs; it answers those that are dead letters.
+
+        `reach`: the executions that the caller may see; of other retries only the id is named.
 
         Raises NotFound, Conflict (the execution has not ended, its job was deleted, the runs were
         retried before), Invalid (nothing to retry, no such target), and Forbidden if its job or one
@@ -99,7 +102,7 @@ class RetryService:
         async def answer_letters(connection: Connection, execution: Execution) -> None:
             if not draft.again:
                 targets = [run.target.id for run in runs]
-                await check_not_retried(connection, parent.id, targets, execution.id)
+                await check_not_retried(connection, parent.id, targets, execution.id, reach)
             answered = await _answer_letters(connection, runs, requested_by.name, draft.reason)
             await dead_letters.record_revived(connection, sorted(answered), execution.id)
 
@@ -113,13 +116,14 @@ class RetryService:
         *,
         requested_by: Identity,
         bounds: Bounds = NO_BOUNDS,
+        reach: Reach | None = None,
     ) -> dict[str, Any]:
         """Return a preview of the retry, and the earlier retries of these runs.
 
         Raises as `retry`, but not for runs that were retried before.
         """
         parent, runs, new = await self._draft(ref, draft, bounds, requested_by=requested_by)
-        retries = await self._parents.retries(parent.id, [run.target.id for run in runs])
+        retries = await self._parents.retries(parent.id, [run.target.id for run in runs], reach)
         return {
             "execution": parent.id,
             "targets": [
