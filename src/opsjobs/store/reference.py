@@ -1,4 +1,4 @@
-"""References in requests: ids and uuids in paths, unique and retired names, uses."""
+"""References: ids and uuids in paths, unique and retired names, uses, owners."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from psycopg.rows import DictRow
 from opsjobs.model import text_patterns
 from opsjobs.model.errors import Conflict, FieldError, NotFound, Precondition
 from opsjobs.model.execution import moment
+from opsjobs.model.identity import Identity
 from opsjobs.store.transaction import Connection, Database
 
 BIGINT_MAX = (1 << 63) - 1
@@ -192,3 +193,10 @@ async def find_retired_labels(connection: Connection, name: str) -> Mapping[str,
     query = "select labels from spent_names where noun = 'target' and name = %s"
     row = await (await connection.execute(query, [name])).fetchone()
     return None if row is None else row["labels"]
+
+
+def owner_values(owner: Identity | None) -> dict[str, str | None]:
+    """Return the values of the columns `owner` and `owner_kind`; None: of no identity."""
+    if owner is None:
+        return {"owner": None, "owner_kind": None}
+    return {"owner": owner.name, "owner_kind": owner.kind}

@@ -23,7 +23,7 @@ from opsjobs.store import audit, idempotency
 from opsjobs.store.envelope import Sealed, SealPlace
 from opsjobs.store.idempotency import Answer, IdempotentRequest
 from opsjobs.store.paging import ListColumn, Listing, Page, PageRequest
-from opsjobs.store.reference import Reference, check_basis, find, unique_name
+from opsjobs.store.reference import Reference, check_basis, find, owner_values, unique_name
 from opsjobs.store.scope_sql import OF_JOB
 from opsjobs.store.transaction import Connection, Database
 from opsjobs.store.vault.credentials import Vault
@@ -250,7 +250,7 @@ class JobTriggers:
                 raise NotFound.for_ref("job", job)
             await self._check_room(connection, owner)
             uuid = uuid7(self._clock.now())
-            row = {"uuid": uuid, "job": found["id"], **_row(draft), **_owned(owner)}
+            row = {"uuid": uuid, "job": found["id"], **_row(draft), **owner_values(owner)}
             with unique_name("trigger", draft.name):
                 made = await (
                     await connection.execute(_INSERT, {**row, **self._sealed(uuid, 1, secret)})
@@ -307,7 +307,9 @@ class JobTriggers:
             if (old.draft, old.enabled) == (draft, draft.enabled):
                 return old
             with unique_name("trigger", draft.name):
-                await connection.execute(_REPLACE, {"id": old.id, **_row(draft), **_owned(owner)})
+                await connection.execute(
+                    _REPLACE, {"id": old.id, **_row(draft), **owner_values(owner)}
+                )
             before = {**_audited(old.draft, old.owner.name), "enabled": old.enabled}
             changes = audit.changes(before, _audited(draft, owner.name))
             await audit.record(
@@ -330,7 +332,7 @@ class JobTriggers:
             old = await _lock(connection, ref)
             if old.enabled == enabled and owner in (None, old.owner):
                 return old
-            values = {"id": old.id, "enabled": enabled, **_owned(owner)}
+            values = {"id": old.id, "enabled": enabled, **owner_values(owner)}
             await connection.execute(_SWITCH, values)
             action = "trigger.enabled" if enabled else "trigger.disabled"
             after = {} if owner is None else {"owner": owner.name}
@@ -355,7 +357,7 @@ class JobTriggers:
                     "id": old.id,
                     "version": version,
                     **self._sealed(old.uuid, version, secret),
-                    **_owned(owner),
+                    **owner_values(owner),
                 },
             )
             changes = audit.changes(
@@ -506,12 +508,6 @@ def _row(draft: JobTriggerDraft) -> dict[str, Any]:
         "enabled": draft.enabled,
         "expires_at": draft.expires_at,
     }
-
-
-def _owned(owner: Identity | None) -> dict[str, str | None]:
-    if owner is None:
-        return {"owner": None, "owner_kind": None}
-    return {"owner": owner.name, "owner_kind": owner.kind}
 
 
 def _audited(draft: JobTriggerDraft, owner: str) -> dict[str, Any]:

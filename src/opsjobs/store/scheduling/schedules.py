@@ -23,7 +23,7 @@ from opsjobs.store.idempotency import Answer, IdempotentRequest
 from opsjobs.store.ledger.control import MOMENT
 from opsjobs.store.outbox import append_event
 from opsjobs.store.paging import ListColumn, Listing, Page, PageRequest
-from opsjobs.store.reference import Reference, check_basis, unique_name
+from opsjobs.store.reference import Reference, check_basis, owner_values, unique_name
 from opsjobs.store.scheduling.calendars import check_calendars_exist
 from opsjobs.store.scheduling.due_firings import CalendarReader, Due, ScheduleBatch, no_calendars
 from opsjobs.store.scheduling.schedule_rows import COLUMNS, CompiledSchedules, StoredSchedule
@@ -323,7 +323,7 @@ class Schedules:
             "uuid": uuid,
             "now": now,
             "author": _author(owner),
-            **_owned(owner),
+            **owner_values(owner),
             **_row(draft),
         }
         row |= _ahead(timetable(draft, uuid=uuid, created_at=now), now)
@@ -356,7 +356,7 @@ class Schedules:
         with unique_name("schedule", draft.name):
             await connection.execute(
                 _REPLACE,
-                {"id": old.id, "author": _author(by), **_owned(by), **_row(draft), **ahead},
+                {"id": old.id, "author": _author(by), **owner_values(by), **_row(draft), **ahead},
             )
         changes = audit.changes(_audited(old.definition, old.owner.name), _audited(draft, by.name))
         await audit.record(
@@ -378,7 +378,7 @@ class Schedules:
             if unchanged and owner in (None, old.owner):
                 return old
             await connection.execute(
-                _SWITCH, {"id": old.id, "enabled": enabled, "reason": reason, **_owned(owner)}
+                _SWITCH, {"id": old.id, "enabled": enabled, "reason": reason, **owner_values(owner)}
             )
             action = "schedule.resumed" if enabled else "schedule.paused"
             await audit.record(connection, action, "schedule", old.id, old.name, reason=reason)
@@ -497,12 +497,6 @@ def _author(owner: Identity) -> Jsonb:
     Outside of a request, it is the owner's name and kind.
     """
     return audit.written_by() or Jsonb({"name": owner.name, "kind": owner.kind})
-
-
-def _owned(owner: Identity | None) -> dict[str, str | None]:
-    if owner is None:
-        return {"owner": None, "owner_kind": None}
-    return {"owner": owner.name, "owner_kind": owner.kind}
 
 
 def _audited(draft: ScheduleDraft, owner: str) -> dict[str, Any]:
