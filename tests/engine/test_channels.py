@@ -184,7 +184,7 @@ async def forwarding(
     environ = {
         "AUDIT_SERVICE_URL": platform.url("audit"),
         "AUDIT_SERVICE_PROFILE": platform.generation,
-        "OPSJOBS_SERVICE_TIMEOUT": "1",
+        "OPSJOBS_SERVICE_TIMEOUT": "10",
     }
     integrations = build_integrations(load(environ), SystemClock(), Metrics())
     service = integrations.get("AUDIT")

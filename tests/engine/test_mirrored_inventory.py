@@ -395,7 +395,7 @@ async def test_while_the_service_fails_only_what_is_young_enough_is_used(
 ) -> None:
     with platform_services(V3) as platform:
         add(platform, "1:web-1", tags=("web",))
-        more = {"OPSJOBS_SERVICE_TIMEOUT": "3"} if fault == "endless" else {}
+        more = {"OPSJOBS_SERVICE_TIMEOUT": "0.5"} if fault == "slow" else {}
         async with inventory_of(platform, database, **more) as inventory:
             assert await names(inventory, groups=["web"]) == ["web-1"]
             platform.faults["target"] = fault

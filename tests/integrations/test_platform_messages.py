@@ -68,7 +68,7 @@ async def connected(platform: PlatformServices, service: str) -> AsyncIterator[C
     environ = {
         f"{service.upper()}_SERVICE_URL": platform.url(service),
         f"{service.upper()}_SERVICE_PROFILE": platform.generation,
-        "OPSJOBS_SERVICE_TIMEOUT": "1",
+        "OPSJOBS_SERVICE_TIMEOUT": "10",
     }
     clock = TurnedClock(datetime(2026, 11, 28, tzinfo=UTC))
     integrations = build_integrations(load(environ), clock, Metrics())

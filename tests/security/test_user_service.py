@@ -37,7 +37,7 @@ async def at_the_desk(
         {
             "USER_SERVICE_URL": platform.url("user"),
             "USER_SERVICE_PROFILE": platform.generation,
-            "OPSJOBS_SERVICE_TIMEOUT": "0.5",
+            "OPSJOBS_SERVICE_TIMEOUT": "10",
             **more,
         }
     )
@@ -118,7 +118,7 @@ async def test_an_answer_is_cached_for_a_short_time_and_never_asked_for_our_own_
 async def test_while_it_cannot_be_asked_nothing_is_launched_and_all_can_be_stopped(
     fault: str, database: Database
 ) -> None:
-    more = {"OPSJOBS_SERVICE_TIMEOUT": "3"} if fault == "endless" else {}
+    more = {"OPSJOBS_SERVICE_TIMEOUT": "0.5"} if fault == "slow" else {}
     with platform_services(V3) as platform:
         async with at_the_desk(database, platform, **more) as on:
             execute = await a_job(on)
@@ -150,7 +150,7 @@ async def test_while_it_cannot_be_asked_nothing_is_launched_and_all_can_be_stopp
 async def users_of(
     database: Database, platform: PlatformServices, clock: TurnedClock
 ) -> AsyncIterator[PlatformUsers]:
-    settings = load({"USER_SERVICE_URL": platform.url("user"), "OPSJOBS_SERVICE_TIMEOUT": "0.5"})
+    settings = load({"USER_SERVICE_URL": platform.url("user"), "OPSJOBS_SERVICE_TIMEOUT": "10"})
     integrations = build_integrations(settings, clock, Metrics())
     known = IdentityStore(database)
     await known.remember(None, Principal.of_role("ada", "operator", "external", person="ada"))
