@@ -20,6 +20,9 @@ _MADE = {
     "build",
     "dist",
     ".hypothesis",
+    "node_modules",
+    "static",
+    "types.ts",
 }
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
