@@ -218,7 +218,7 @@ class KeptElsewhere:
 
         return [(Right.FREE, Circuit(ask.login)) for ask in asks]
 
-    async def tell(self, reports: Any) -> Any:
+    async def report(self, reports: Any) -> Any:
         """Nothing is changed by it."""
         return [None for _ in reports]
 
