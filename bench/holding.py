@@ -18,6 +18,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -131,7 +132,10 @@ class ParallelSsh:
         )
 
 
-FLEETS = {"asyncssh": Asyncssh, "parallel-ssh": ParallelSsh}
+FLEETS: dict[str, Callable[[dict[str, Any], str], Fleet]] = {
+    "asyncssh": Asyncssh,
+    "parallel-ssh": ParallelSsh,
+}
 
 
 def serve(kind: str, key_file: str, machine_file: str) -> None:

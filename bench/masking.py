@@ -10,6 +10,7 @@ import json
 import random
 import time
 from collections.abc import Callable
+from functools import partial
 
 from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
@@ -73,14 +74,14 @@ def main() -> None:
     for name, secret in secrets().items():
         mask = Mask([Forms([secret])])
         print(
-            f"{name}: {milliseconds(lambda secret=secret: Forms([secret]), 3):.1f} ms to make its forms, once for all machines"
+            f"{name}: {milliseconds(partial(Forms, [secret]), 3):.1f} ms to make its forms, once for all machines"
         )
         print(
-            f"  {milliseconds(lambda mask=mask: through(mask, b'ok'), 1_000) * 1000:.0f} µs for a run that says two letters"
+            f"  {milliseconds(partial(through, mask, b'ok'), 1_000) * 1000:.0f} µs for a run that says two letters"
         )
         for kind, text in texts(secret).items():
             print(
-                f"  {milliseconds(lambda mask=mask, text=text: through(mask, text)) * (1 << 20) / len(text):.0f} ms a MiB: {kind}"
+                f"  {milliseconds(partial(through, mask, text)) * (1 << 20) / len(text):.0f} ms a MiB: {kind}"
             )
 
 

@@ -17,6 +17,7 @@ import random
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import tree_sitter_bash
@@ -84,8 +85,8 @@ def measured(
 ) -> tuple[float, float, float, float]:
     """p50, p99 and the worst of judging, and how many times the time of parsing that is."""
     texts = [script(language, size, seed, folder) for seed in range(rounds)]
-    parsing = sum(milliseconds(lambda text=text: parse(text)) for text in texts)
-    taken = sorted(milliseconds(lambda text=text: check_text(language, text)) for text in texts)
+    parsing = sum(milliseconds(partial(parse, text)) for text in texts)
+    taken = sorted(milliseconds(partial(check_text, language, text)) for text in texts)
     return (
         taken[len(taken) // 2],
         taken[int(len(taken) * 0.99) - 1],

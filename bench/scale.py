@@ -225,7 +225,7 @@ class Bench:
         both = (self.database, self.explaining)
         reconcilers = {database: Reconciler(database) for database in both}
         await reconcilers[self.database].run_once()
-        await self.timed("a round of repair", lambda db: reconcilers[db].run_once(), ROUND_MS)  # type: ignore[index]
+        await self.timed("a round of repair", lambda db: reconcilers[db].run_once(), ROUND_MS)
 
     async def statistics(self) -> None:
         """What ended in the last hour, day and week, once whole hours are counted."""
