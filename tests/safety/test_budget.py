@@ -7,9 +7,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from opsjobs.model.safety_verdict import SafetyVerdict, worst
-from opsjobs.safety import Context
+from opsjobs.safety import Context, check
 from opsjobs.safety.budget import STEPS_MAX, TEXT_BYTES_MAX, Budget, Spent
 from opsjobs.safety.check import INTERPRETERS, check_text, traced
+from opsjobs.safety.trace import SourcePosition, Trace
 
 # Each makes a parser or a reader go over it again and again.
 BOMBS = [
@@ -156,6 +157,40 @@ def test_an_unknown_interpreter_is_warned_of_and_asks_in_production(interpreter:
 def test_an_interpreter_is_known_by_its_name(interpreter: str) -> None:
     found = check_text(interpreter, "rm -rf /", context=Context())
     assert worst(finding.severity for finding in found).rank >= SafetyVerdict.NEEDS_APPROVAL.rank
+
+
+NUMBERS = ("²", "٣", "9" * 5_000, "-", "--5", "0x" + "f" * 5_000)
+
+
+@pytest.mark.parametrize("number", NUMBERS, ids=[n[:5] for n in NUMBERS])
+def test_a_number_that_is_no_index_hides_nothing(number: str) -> None:
+    texts = {
+        "bash": "a=(x y); echo ${a[N]} ${a:N} ${a:0:N} ${N} $N $(printf %Nd 1) {1..N}; shift N",
+        "powershell": "$a='abc'; $a[N]; 'abc'.Substring(N); 'abc'.Insert(N,'x'); "
+        "'abc'.Remove(N,N); 1..N; [char]N; '{N}' -f 1",
+        "python": "import os, sys\nos.system(chr('N') + 'x' * len('N') + sys.argv[len('N')])",
+        "perl": 'system("echo $ARGV[N]");',
+        "node": "exec(`echo ${process.argv[N]} ${process.argv.slice(2)[N]}`)",
+        "cmd": "set a=b\r\necho %a:~N% %a:~0,N% %a:~N,N%",
+    }
+    for interpreter, text in texts.items():
+        for piece in (text, *text.split("; ")):
+            traced(interpreter, piece.replace("N", number))
+    found = check_text("bash", f"rm -rf /\n{texts['bash'].replace('N', number)}")
+    assert worst(f.severity for f in found) is SafetyVerdict.BLOCK
+
+
+def test_a_mistake_of_a_reader_hides_nothing_that_was_found_before(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fails(trace: Trace, text: str, place: SourcePosition) -> None:
+        trace.read("bash", text, place)
+        raise IndexError(text)
+
+    monkeypatch.setitem(check._READERS, "cmd", fails)  # type: ignore[index]
+    found = {f.rule: f.severity for f in check_text("cmd", "rm -rf /")}
+    assert worst(found.values()) is SafetyVerdict.BLOCK
+    assert found["unreadable"] is SafetyVerdict.NEEDS_APPROVAL
 
 
 @settings(

@@ -51,16 +51,22 @@ def check_text(
     the target; sh for a command line.
     `given`: the arguments and variables of the program, as far as they are known.
     A text that cannot be read, or costs more than 64 KiB and some 50 ms, is itself a finding
-    (`needs_approval`). Raises only MemoryError.
+    (`needs_approval`), beside those that were found until then. Raises only MemoryError.
     """
+    matcher, context = _matcher(), context or Context()
+    trace, unreadable = _new_trace(), ("unreadable", SourcePosition(excerpt_of(text)))
     try:
-        trace = traced(interpreter, text, given)
+        _read(trace, interpreter, text, given)
     except MemoryError:
         raise
-    except Exception:  # noqa: BLE001  a reader's mistake neither refuses a text nor lets it pass
-        trace = Trace(Budget(), _READERS)
-        trace.events.append(("unreadable", SourcePosition(excerpt_of(text))))
-    return findings(trace, _matcher(), context or Context())
+    except Exception:  # noqa: BLE001  a reader's mistake neither refuses a text nor hides anything
+        trace.events.append(unreadable)
+    try:
+        return findings(trace, matcher, context)
+    except MemoryError:
+        raise
+    except Exception:  # noqa: BLE001  some of what a call has is read only by the rules
+        return findings(Trace(Budget(), _READERS, events=[unreadable]), matcher, context)
 
 
 def too_large(context: Context) -> tuple[Finding, ...]:
@@ -72,16 +78,24 @@ def too_large(context: Context) -> tuple[Finding, ...]:
 
 def traced(interpreter: str, text: str, given: ProgramInputs = UNKNOWN_INPUTS) -> Trace:
     """Return the trace of this text; exceeded bounds and unreadable parts are events in it."""
-    trace = Trace(Budget(), _READERS, _matcher().names)
+    trace = _new_trace()
+    _read(trace, interpreter, text, given)
+    return trace
+
+
+def _new_trace() -> Trace:
+    return Trace(Budget(), _READERS, _matcher().names)
+
+
+def _read(trace: Trace, interpreter: str, text: str, given: ProgramInputs) -> None:
     if len(text.encode(errors="replace")) > TEXT_BYTES_MAX:
         trace.events.append(("too_large", SourcePosition()))
-        return trace
+        return
     try:
         trace.read(_language(interpreter), cleared(text), SourcePosition(given=given))
         settle(trace)
     except (Spent, RecursionError):
         trace.events.append(("too_much", SourcePosition(excerpt_of(text))))
-    return trace
 
 
 @cache

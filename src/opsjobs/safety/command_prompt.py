@@ -149,7 +149,7 @@ def _values(found: re.Match[str], variables: dict[str, list[str]], outer: Lookup
 
 
 def _piece(value: str, how: str) -> str:
-    numbers = re.fullmatch(r":~(-?\d+)(?:,(-?\d+))?", how)
+    numbers = re.fullmatch(r":~(-?[0-9]{1,9})(?:,(-?[0-9]{1,9}))?", how)
     if numbers is None or not is_known(value):
         old, equals, new = how[1:].partition("=")
         return _changed(value, old, new) if equals and old and is_known(value) else MAYBE_EMPTY

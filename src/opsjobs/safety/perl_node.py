@@ -36,7 +36,8 @@ _TAKEN = {
     ),
 }
 _ARGUMENT = re.compile(
-    r"\$ARGV\[(-?\d+)\]|process\.argv\[(\d+)\]|process\.argv\.slice\(2\)\[(\d+)\]"
+    r"\$ARGV\[(-?[0-9]{1,9})\]|process\.argv\[([0-9]{1,9})\]"
+    r"|process\.argv\.slice\(2\)\[([0-9]{1,9})\]"
 )
 _WITHIN = {
     "perl": re.compile(r"\$ARGV\[\d+\]|\$\{?(\w+)\}?"),

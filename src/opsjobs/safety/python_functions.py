@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from opsjobs.safety.budget import filled_in, replaced
 from opsjobs.safety.constant_folding import decoded
-from opsjobs.safety.symbolic_words import HOME, MAYBE_EMPTY, cleared, is_known
+from opsjobs.safety.symbolic_words import HOME, MAYBE_EMPTY, cleared, is_known, parse_number
 
 _CHARACTERS = 0x110000
 SYSTEM = {
@@ -65,11 +65,9 @@ def _base64(words: list[str]) -> str:
 
 
 def _chr(words: list[str]) -> str:
-    return (
-        cleared(chr(int(words[0])))
-        if words[0].isdigit() and int(words[0]) < _CHARACTERS
-        else MAYBE_EMPTY
-    )
+    number = parse_number(words[0])
+    known = number is not None and 0 <= number < _CHARACTERS
+    return cleared(chr(number)) if number is not None and known else MAYBE_EMPTY
 
 
 def _codec(words: list[str]) -> str:

@@ -28,6 +28,7 @@ OUTSIDE = "\ue00b"
 LATER = MAYBE_EMPTY + OUTSIDE
 """An unknown value from outside the program: its argument, an earlier action's output."""
 
+DIGITS_MAX = 9
 MEANINGS_MAX = 16
 """The most values of one word, command line or variable."""
 
@@ -62,6 +63,14 @@ _NAMES = {
     "powershell-line": "$OPSJOBS_UNSAID",
     "cmd": "%OPSJOBS_UNSAID%",
 }
+
+
+def parse_number(text: str) -> int | None:
+    """Return the whole number that a text is; None if it is none, or longer than any index."""
+    digits = text.removeprefix("-")
+    if not (digits.isascii() and digits.isdigit()) or len(digits) > DIGITS_MAX:
+        return None
+    return int(text)
 
 
 def cleared(text: str) -> str:

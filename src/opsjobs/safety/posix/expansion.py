@@ -7,10 +7,19 @@ from collections.abc import Callable
 
 from opsjobs.safety.budget import Budget, check_size, replaced
 from opsjobs.safety.globs import beginning, wildcards
-from opsjobs.safety.symbolic_words import MAYBE_EMPTY, SOMETHING, SPLIT, is_known, mark_special
+from opsjobs.safety.symbolic_words import (
+    MAYBE_EMPTY,
+    SOMETHING,
+    SPLIT,
+    is_known,
+    mark_special,
+    parse_number,
+)
 
-_SHAPE = re.compile(r"\$\{([!#]?)([A-Za-z_]\w*|\d+|[@*#?$!0-])(\[[^\]]*\])?(.*)\}\Z", re.DOTALL)
-_PIECE = re.compile(r":\s*(-?\d+|\(-?\d+\))\s*(?::\s*(-?\d+))?\Z")
+_SHAPE = re.compile(
+    r"\$\{([!#]?)([A-Za-z_]\w*|[0-9]{1,9}|[@*#?$!0-])(\[[^\]]*\])?(.*)\}\Z", re.DOTALL
+)
+_PIECE = re.compile(r":\s*(-?[0-9]{1,9}|\(-?[0-9]{1,9}\))\s*(?::\s*(-?[0-9]{1,9}))?\Z")
 _CASES: dict[str, Callable[[str], str]] = {
     "^^": str.upper,
     ",,": str.lower,
@@ -58,12 +67,11 @@ def expanded(
 
 
 def _element(values: list[str], index: str) -> list[str]:
-    if not index.isdigit():
+    at = parse_number(index)
+    if at is None or at < 0:
         return [MAYBE_EMPTY]
     return [
-        (parts[int(index)] if int(index) < len(parts) else "")
-        for value in values
-        for parts in [value.split(SPLIT)]
+        (parts[at] if at < len(parts) else "") for value in values for parts in [value.split(SPLIT)]
     ]
 
 

@@ -20,6 +20,7 @@ from opsjobs.safety.symbolic_words import (
     SPLIT,
     fields,
     join_parts,
+    parse_number,
 )
 
 _SET_BY_THE_SYSTEM = {
@@ -98,7 +99,10 @@ class VariableFrame:
         starts = range(min(self.shifts, len(self.words)) + 1)
         if name in "@*":
             return list(dict.fromkeys(SPLIT.join(self.words[at:]) for at in starts))
-        return list(dict.fromkeys(self._word(int(name) - 1 + at) for at in starts))
+        number = parse_number(name)
+        if number is None:
+            return [MAYBE_EMPTY]
+        return list(dict.fromkeys(self._word(number - 1 + at) for at in starts))
 
     def _word(self, at: int) -> str:
         # An unknown `"$@"` is one word here, and may be any number of words.

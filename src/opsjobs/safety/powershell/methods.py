@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 
 from opsjobs.safety.budget import check_size, replaced
-from opsjobs.safety.symbolic_words import MAYBE_EMPTY, cleared, is_known
+from opsjobs.safety.symbolic_words import MAYBE_EMPTY, cleared, is_known, parse_number
 
 _PLACE = re.compile(r"\{(\d{1,9})[^{}]*\}")
 _NARROWS_NOT = {"-path", "-literalpath", "-force", "-recurse", "-directory", "-file"}
@@ -22,25 +22,30 @@ def contents(words: list[str]) -> list[str]:
     return [path if "*" in path else path.rstrip("\\/") + "\\*" for path in paths]
 
 
+def _indexes(said: list[str]) -> list[int]:
+    """Return the arguments as indexes; none if one of them is not an index."""
+    numbers = [n for n in map(parse_number, said) if n is not None and n >= 0]
+    return numbers if len(numbers) == len(said) else []
+
+
 def _substring(text: str, said: list[str]) -> str:
-    if not said or not all(n.isdigit() for n in said):
+    numbers = _indexes(said)
+    if not numbers:
         return MAYBE_EMPTY
-    start = int(said[0])
-    return text[start : start + int(said[1]) if len(said) > 1 else None]
+    start = numbers[0]
+    return text[start : start + numbers[1] if len(numbers) > 1 else None]
 
 
 def _insert(text: str, said: list[str]) -> str:
-    return (
-        text[: int(said[0])] + said[1] + text[int(said[0]) :]
-        if len(said) > 1 and said[0].isdigit()
-        else MAYBE_EMPTY
-    )
+    at = _indexes(said[:1])
+    return text[: at[0]] + said[1] + text[at[0] :] if len(said) > 1 and at else MAYBE_EMPTY
 
 
 def _remove(text: str, said: list[str]) -> str:
-    if len(said) < 2 or not all(n.isdigit() for n in said):
+    numbers = _indexes(said)
+    if len(numbers) < 2:
         return MAYBE_EMPTY
-    return text[: int(said[0])] + text[int(said[0]) + int(said[1]) :]
+    return text[: numbers[0]] + text[numbers[0] + numbers[1] :]
 
 
 def _replace(text: str, said: list[str]) -> str:

@@ -23,7 +23,7 @@ from opsjobs.safety.powershell.methods import (
 from opsjobs.safety.powershell.names import CONSTANTS, ENVIRONMENT
 from opsjobs.safety.powershell.parsing import understood
 from opsjobs.safety.powershell.scopes import SCRIPT, Scopes, name_of
-from opsjobs.safety.symbolic_words import LATER, MAYBE_EMPTY, SOMETHING, is_known
+from opsjobs.safety.symbolic_words import LATER, MAYBE_EMPTY, SOMETHING, is_known, parse_number
 
 _UNKNOWN = [MAYBE_EMPTY]
 _ITEMS_MAX = 512
@@ -205,11 +205,12 @@ class PowerShellValues:
         """Return the values of an index such as `$args[0]`."""
         of, at = node.named_children[0], self.one(node.named_children[-1])
         items = self.evaluate(of)
-        if not at.lstrip("-").isdigit():
+        index = parse_number(at)
+        if index is None:
             return [*items, MAYBE_EMPTY]
         if not all(is_known(item) for item in items):
             return items if items == [LATER] else _UNKNOWN
-        return [items[int(at)]] if -len(items) <= int(at) < len(items) else _UNKNOWN
+        return [items[index]] if -len(items) <= index < len(items) else _UNKNOWN
 
     def _member(self, node: Node) -> list[str]:
         """Return the values of a member; `$_.FullName` has those of `$_`."""
@@ -388,10 +389,11 @@ class PowerShellValues:
         return _UNKNOWN if not said.startswith("[") or len(inner) < 2 else items
 
     def _range(self, node: Node) -> list[str]:
-        ends = [self.one(c) for c in node.named_children]
-        if len(ends) != 2 or not all(e.lstrip("-").isdigit() for e in ends):
+        ends = [parse_number(self.one(c)) for c in node.named_children]
+        numbers = [end for end in ends if end is not None]
+        if len(ends) != 2 or len(numbers) != 2:
             return _UNKNOWN
-        first, last = (int(e) for e in ends)
+        first, last = numbers
         return (
             [str(n) for n in range(first, last + 1)] if 0 <= last - first < _ITEMS_MAX else _UNKNOWN
         )
