@@ -172,7 +172,7 @@ async def test_a_firing_with_a_hostile_parameter_fails_alone(
         await asyncio.to_thread(pool.close)
 
 
-async def test_firings_prepared_before_a_slow_one_are_launched(
+async def test_a_slow_firing_delays_only_those_of_its_job(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(firing_launch_prep, "PREPARE_SECONDS", 2.0)
@@ -185,18 +185,21 @@ async def test_firings_prepared_before_a_slow_one_are_launched(
         return ()
 
     office.launcher.safety = SafetyService(slow, office.inventory, office.clock)
-    for name in ("first", "slow", "last"):
-        await office.schedule(
-            await office.job(name, actions=[{"type": "command", "command": name}]), name
-        )
+    for name in ("slow", "first", "last"):
+        job = await office.job(name, actions=[{"type": "command", "command": name}])
+        await office.schedule(job, name)
+        if name != "last":
+            await office.schedule(job, f"{name} again")
     await office.turn(minutes=1)
     await office.scheduler().run_once()
     rows = await database.fetch(
         "select s.name, f.status, f.reason from schedule_executions f join job_schedules s on s.id = f.schedule_id order by s.id"
     )
-    words = "it and those before it were not prepared within 2 s"
+    words = "it was not prepared within 2 s"
     assert [tuple(row.values()) for row in rows] == [
-        ("first", "triggered", None),
         ("slow", "pending", words),
-        ("last", "pending", words),
+        ("slow again", "pending", words),
+        ("first", "triggered", None),
+        ("first again", "triggered", None),
+        ("last", "triggered", None),
     ]

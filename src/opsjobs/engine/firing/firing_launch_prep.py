@@ -74,22 +74,36 @@ class FiringPreparer:
     async def prepare(self, firings: Sequence[ReadyFiring]) -> list[Prepared]:
         """Return one result for each firing, in their order.
 
-        If the time runs out, only those that were not prepared by then are deferred.
+        Jobs do not wait for each other: if the time runs out, only the firings of slow ones are
+        deferred.
         """
-        done: list[Prepared] = []
+        found: dict[int, Prepared] = {}
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(PREPARE_SECONDS):
                 jobs = await self._jobs.summaries({ready.schedule.job_id for ready in firings})
-                closed = await self._find_closed(firings)
-                frozen: dict[int, _Frozen] = {}
+                found |= await self._find_closed(firings)
                 rights = CurrentRights(self._current_principal)
+                by_job: dict[int, list[ReadyFiring]] = {}
                 for ready in firings:
-                    job = jobs[ready.schedule.job_id]
-                    done.append(
-                        closed.get(ready.id) or await self._prepare_one(ready, job, frozen, rights)
-                    )
-        reason = f"it and those before it were not prepared within {PREPARE_SECONDS:g} s"
-        return [*done, *(defer(ready, reason) for ready in firings[len(done) :])]
+                    if ready.id not in found:
+                        by_job.setdefault(ready.schedule.job_id, []).append(ready)
+                async with asyncio.TaskGroup() as tasks:
+                    for job_id, of_job in by_job.items():
+                        tasks.create_task(self._prepare_job(jobs[job_id], of_job, rights, found))
+        reason = f"it was not prepared within {PREPARE_SECONDS:g} s"
+        return [found.get(ready.id) or defer(ready, reason) for ready in firings]
+
+    async def _prepare_job(
+        self,
+        job: JobSummary,
+        firings: Sequence[ReadyFiring],
+        rights: CurrentRights,
+        found: dict[int, Prepared],
+    ) -> None:
+        """Add the result of each firing of a job to `found`."""
+        frozen: dict[int, _Frozen] = {}
+        for ready in firings:
+            found[ready.id] = await self._prepare_one(ready, job, frozen, rights)
 
     async def _find_closed(self, firings: Sequence[ReadyFiring]) -> dict[int, Prepared]:
         """Check the calendars again for late firings; return those to skip or defer.

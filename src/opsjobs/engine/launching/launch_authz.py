@@ -6,6 +6,8 @@ written.
 
 from __future__ import annotations
 
+import asyncio
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping
 
 from opsjobs.model.access import Principal, Requester
@@ -39,6 +41,7 @@ class CurrentRights:
     def __init__(self, lookup: PrincipalLookup) -> None:
         self._lookup = lookup
         self._found: dict[Identity, Principal | None] = {}
+        self._locks: defaultdict[Identity, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def launching(self, identity: Identity, labels: Mapping[str, str], job: str) -> Bounds:
         """Return the bounds of this identity for a launch of the job with these labels.
@@ -79,6 +82,7 @@ class CurrentRights:
         """Return the identity with its current rights; None if it is gone. Raises Unavailable."""
         if identity.kind == "system":
             return None
-        if identity not in self._found:
-            self._found[identity] = await self._lookup(identity)
-        return self._found[identity]
+        async with self._locks[identity]:
+            if identity not in self._found:
+                self._found[identity] = await self._lookup(identity)
+            return self._found[identity]
