@@ -159,6 +159,10 @@ BAD_BODIES = {
     "NaN": (b'{"name": "x", "policy": {"priority": NaN}}', "not_a_number"),
     "Infinity": (b'{"policy": {"timeout": -Infinity}}', "not_a_number"),
     "a float beyond floats": (b'{"policy": {"timeout": 1e999}}', "not_a_number"),
+    "an int beyond floats": (
+        b'{"name": "x", "actions": [{"command": "x", "timeout": ' + b"9" * 400 + b"}]}",
+        "not_a_number",
+    ),
     "an int of 10,000 digits": (
         b'{"policy": {"priority": ' + b"9" * 10_000 + b"}}",
         "malformed_json",

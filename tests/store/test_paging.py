@@ -157,6 +157,24 @@ async def test_a_cursor_that_was_made_up_is_refused_and_not_a_fault_of_ours(
         await NUMBERS.page(database, PageRequest(sort=sort, cursor=cursor), {"upto": 3})
 
 
+@pytest.mark.parametrize(
+    ("sort", "key"),
+    [
+        ("id", "\u0661"),
+        ("id", "0_1"),
+        ("id", " +1 "),
+        ("seen_at", "2026-W01-4T01:00:00+00:00"),
+        ("seen_at", "2026-01-01é01:00+00"),
+    ],
+)
+async def test_a_cursor_is_read_by_us_and_never_refused_by_postgresql(
+    database: Database, sort: str, key: str
+) -> None:
+    request = PageRequest(sort=sort, cursor=forged(sort, key, 1))
+    page = await NUMBERS.page(database, request, {"upto": 3})
+    assert [row["id"] for row in page.items] == [2, 3]
+
+
 async def test_pages_by_number_count_the_total_and_end_empty(database: Database) -> None:
     pages = [
         await NUMBERS.page(database, PageRequest(page=n, limit=3), {"upto": 7}) for n in (1, 3, 4)

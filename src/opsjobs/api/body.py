@@ -162,6 +162,7 @@ def parse_json(body: bytes) -> Any:
             object_pairs_hook=_object,
             parse_constant=_no_constant,
             parse_float=_finite,
+            parse_int=_whole,
         )
     except UnicodeDecodeError as wrong:
         raise _invalid("", f"The body is not UTF-8 (byte {wrong.start}).", "not_utf8") from None
@@ -196,12 +197,21 @@ def _no_constant(name: str) -> Any:
 
 def _finite(text: str) -> float:
     if not math.isfinite(number := float(text)):
-        raise _invalid(
-            "",
-            f"The body has the number {text[:40]}, which is too large.",
-            "not_a_number",
-        )
+        raise _too_large_number(text)
     return number
+
+
+def _whole(text: str) -> int:
+    """Return a whole number. Raises Invalid for one that no float can hold."""
+    number = int(text)
+    if not math.isfinite(float(text)):
+        raise _too_large_number(text)
+    return number
+
+
+def _too_large_number(text: str) -> Invalid:
+    detail = f"The body has the number {text[:40]}, which is too large."
+    return _invalid("", detail, "not_a_number")
 
 
 def _check_texts(value: Any) -> None:

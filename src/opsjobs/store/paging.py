@@ -696,28 +696,30 @@ def _read_cursor(cursor: str, order: _SortOrder) -> tuple[str, int]:
         or not 0 < last_id <= BIGINT_MAX
     ):
         raise wrong
-    if not _key_fits(key, order.type):
-        raise wrong
-    return key, last_id
-
-
-def _key_fits(key: str, sql_type: str) -> bool:
-    # A cursor is opaque, not trusted: values that PostgreSQL could not cast are refused here, with
-    # a 422.
     try:
-        match sql_type:
-            case "bigint":
-                return abs(int(key)) <= BIGINT_MAX
-            case "timestamptz":
-                return key == "infinity" or bool(read_instant(key))
-            case "uuid":
-                return bool(UUID(key))
-            case "boolean":
-                return key in ("true", "false")
-            case _:
-                return _storable(key)
+        return _read_key(key, order.type), last_id
     except ValueError:
-        return False
+        raise wrong from None
+
+
+def _read_key(key: str, sql_type: str) -> str:
+    """Return the key as PostgreSQL casts it. Raises ValueError.
+
+    A cursor is opaque, not trusted. Python reads more spellings of a value than PostgreSQL, so the
+    value is written anew.
+    """
+    match sql_type:
+        case "bigint" if abs(number := int(key)) <= BIGINT_MAX:
+            return str(number)
+        case "timestamptz":
+            return key if key == "infinity" else read_instant(key).isoformat()
+        case "uuid":
+            return str(UUID(key))
+        case "boolean" if key in ("true", "false"):
+            return key
+        case "text" | "text[]" if _storable(key):
+            return key
+    raise ValueError(key)
 
 
 def _storable(text: str) -> bool:
