@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import ipaddress
+import threading
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from cli.fake_api import ApiResponse, FakeApi, serve_api
+from cli.fake_api import ApiRequest, ApiResponse, FakeApi, serve_api
 from opsjobs.clock import SystemClock
-from opsjobs.integrations.parameter_choices import BYTES_MAX, Choices
+from opsjobs.integrations.parameter_choices import (
+    BYTES_MAX,
+    CONNECTIONS_MAX,
+    SECONDS_MAX,
+    Choices,
+)
 from opsjobs.model.errors import Invalid
 from opsjobs.model.parameter import ParameterDraft
 
@@ -47,12 +53,31 @@ async def test_a_list_of_allowed_values_is_fetched_and_cached() -> None:
         assert desk.requests[0].headers["host"] == desk.url.removeprefix("http://")
 
 
+async def test_the_urls_of_a_job_are_fetched_side_by_side_and_each_once() -> None:
+    together = threading.Barrier(CONNECTIONS_MAX)
+
+    def reply(asked: ApiRequest) -> ApiResponse:
+        together.wait(SECONDS_MAX)
+        return ApiResponse(body=[asked.path])
+
+    with serve_api(reply) as desk:
+        parameters = [
+            ParameterDraft(name=f"p{n}", type="choice", choices_url=f"{desk.url}/{n}")
+            for n in range(CONNECTIONS_MAX)
+        ]
+        parameters.append(parameters[0].model_copy(update={"name": "again"}))
+        found = await Choices(SystemClock(), allow=LOOPBACK).fetch_all(parameters)
+    assert found == {**{f"p{n}": [f"/{n}"] for n in range(CONNECTIONS_MAX)}, "again": ["/0"]}
+
+
 @pytest.mark.parametrize(
     ("answer", "words"),
     [
         ({"body": {"a": 1}}, "list of 1 to"), ({"body": []}, "list of 1 to"), ({"body": [[1]]}, "list of 1 to"),
         ({"body": ["x"], "status": 404}, "answers 404"), ({"body": ["x"], "status": 302}, "answers 302"),
         ({"body": ["x" * BYTES_MAX]}, "more than"), ({"portions": [b"not json"]}, "JSON"),
+        ({"portions": [b"[" * 50_000]}, "JSON"), ({"portions": [b"[NaN]"]}, "JSON"),
+        ({"portions": [b"[1e999]"]}, "JSON"), ({"portions": [b'["\\ud800"]']}, "JSON"),
     ],
 )  # fmt: skip
 async def test_an_answer_that_is_no_list_of_values_is_refused(

@@ -270,12 +270,13 @@ async def test_what_does_not_pass_by_is_tried_three_times(kit: VaultKit) -> None
             {"standby": "http://other.example.org:8200"},
             "a standby that sends us on to other.example.org",
         ),
+        ({"standby": "http://["}, "a standby that sends us on to another node"),
         ({"raw": b"<html>welcome</html>"}, "not its JSON"),
         ({"raw": b"[1]"}, "not its JSON"),
         ({"raw": b"{}"}, "has no token"),
         ({"raw": b" " * (ANSWER_BYTES_MAX + 1)}, "more than"),
     ],
-    ids=["sealed", "standby", "html", "list", "empty", "large"],
+    ids=["sealed", "standby", "nowhere", "html", "list", "empty", "large"],
 )
 async def test_a_server_that_is_none_is_told_at_once(
     kit: VaultKit, faults: dict[str, Any], said: str

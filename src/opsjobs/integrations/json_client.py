@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Collection, Mapping
 from typing import Any
 
 import httpx2
 
+from opsjobs.integrations.answers import parse_json
 from opsjobs.telemetry import trace_context
 
 SECONDS_MAX = 5.0
@@ -69,12 +69,12 @@ class JsonClient:
                     raise ServiceUnavailable(
                         f"{url} answers {answer.status_code}", answer.status_code
                     )
-                return answer.status_code, json.loads(await _read(answer, url))
+                return answer.status_code, parse_json(await _read(answer, url))
         except (httpx2.HTTPError, httpx2.InvalidURL, OSError, TimeoutError) as lost:
             raise ServiceUnavailable(
                 f"{url} does not answer: {str(lost) or type(lost).__name__}"
             ) from None
-        except (ValueError, RecursionError):
+        except ValueError:
             raise ServiceUnavailable(f"{url} does not answer with JSON") from None
 
     async def close(self) -> None:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 from urllib.parse import urlsplit
 
 import httpx2
 
 from opsjobs.clock import Clock
+from opsjobs.integrations.answers import parse_json
 from opsjobs.integrations.public_address import (
     AddressRefused,
     at_address,
@@ -25,6 +24,7 @@ from opsjobs.model.parameter import ParameterDraft, Scalar
 SECONDS_MAX = 5.0
 BYTES_MAX = 64 << 10
 CHOICES_MAX = 1_000
+CONNECTIONS_MAX = 10
 KEPT_SECONDS = 30.0
 KEPT_MAX = 1_000
 
@@ -55,20 +55,37 @@ class Choices:
         self._kept: dict[str, _CachedChoices] = {}
 
     async def fetch_all(self, parameters: Sequence[ParameterDraft]) -> dict[str, Sequence[Scalar]]:
-        """Return the choices of each parameter with a URL. Raises Invalid if a fetch fails."""
-        asked = [
-            (parameter.name, parameter.choices_url)
+        """Return the choices of each parameter with a URL.
+
+        All fetches together take at most SECONDS_MAX. Raises Invalid if one fails.
+        """
+        asked = {
+            parameter.name: parameter.choices_url
             for parameter in parameters
             if parameter.choices_url is not None
-        ]
-        return {name: await self._choices(name, url) for name, url in asked}
+        }
+        until = asyncio.get_running_loop().time() + SECONDS_MAX
+        room = asyncio.Semaphore(CONNECTIONS_MAX)
+        names = {url: name for name, url in reversed(asked.items())}
+        fetched = await asyncio.gather(
+            *(self._choices(name, url, until, room) for url, name in names.items()),
+            return_exceptions=True,
+        )
+        found: dict[str, Sequence[Scalar]] = {}
+        for url, choices in zip(names, fetched, strict=True):
+            if isinstance(choices, BaseException):
+                raise choices
+            found[url] = choices
+        return {name: found[url] for name, url in asked.items()}
 
-    async def _choices(self, name: str, url: str) -> Sequence[Scalar]:
+    async def _choices(
+        self, name: str, url: str, until: float, room: asyncio.Semaphore
+    ) -> Sequence[Scalar]:
         kept, now = self._kept.get(url), self._clock.monotonic()
         if kept is not None and now < kept.until:
             return kept.choices
         try:
-            async with asyncio.timeout(SECONDS_MAX):
+            async with asyncio.timeout_at(until), room:
                 choices = _read(await self._fetched(url))
         except (
             httpx2.HTTPError,
@@ -80,6 +97,8 @@ class Choices:
             _Unfit,
         ) as wrong:
             reason = str(wrong) or type(wrong).__name__
+            if isinstance(wrong, TimeoutError):
+                reason = f"no answer within {SECONDS_MAX:g} s"
             detail = f"the allowed values of {name} cannot be had from {url}: {reason}"
             raise Invalid(
                 "no_choices",
@@ -124,7 +143,7 @@ def _client() -> httpx2.AsyncClient:
 
 def _read(body: bytes) -> Sequence[Scalar]:
     try:
-        answer: Any = json.loads(body)
+        answer = parse_json(body)
     except ValueError:
         raise _Unfit("it does not answer with JSON") from None
     items = answer if isinstance(answer, list) else []

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 import httpx2
 
+from opsjobs.integrations.answers import parse_retry_after
 from opsjobs.integrations.public_address import (
     AddressRefused,
     at_address,
@@ -113,10 +114,11 @@ class WebhookClient:
             headers={**headers, "host": parts.netloc},
             extensions={"sni_hostname": host},
         ) as response:
+            pause = parse_retry_after(response.headers.get("retry-after"))
             return WebhookResponse(
                 response.status_code,
                 await _read_text(response),
-                _retry_after_seconds(response.headers.get("retry-after", "")),
+                None if pause is None else min(pause, RETRY_AFTER_SECONDS_MAX),
             )
 
     def _opened(self) -> httpx2.AsyncClient:
@@ -139,10 +141,3 @@ async def _read_text(response: httpx2.Response) -> str:
         if len(read) >= BYTES_MAX:
             break
     return bytes(read[:BYTES_MAX]).decode("utf-8", "replace")
-
-
-def _retry_after_seconds(text: str) -> float | None:
-    seconds = text.strip()
-    if not (seconds.isascii() and seconds.isdigit()) or len(seconds) > 9:
-        return None
-    return min(float(seconds), RETRY_AFTER_SECONDS_MAX)

@@ -14,6 +14,7 @@ from urllib.parse import quote, urlsplit
 import httpx2
 import stamina
 
+from opsjobs.integrations.answers import parse_host, parse_json, parse_retry_after
 from opsjobs.model.secret import Secret
 
 ANSWER_BYTES_MAX = 1 << 20
@@ -210,7 +211,7 @@ def _parse_answer(
         return body
     error = _error_text(body, request)
     if 300 <= status < 400:
-        host = urlsplit(headers.get("location", "")).hostname or "another node"
+        host = parse_host(headers.get("location")) or "another node"
         raise SecretUnavailable(
             f"it is a standby that sends us on to {host}: "
             "OPSJOBS_VAULT_URL must name the active node, or what leads to it"
@@ -220,7 +221,7 @@ def _parse_answer(
     if status >= 500 or status in _AGAIN:
         raise _Retry(
             f"it answers {status}{f' ({error})' if error else ''}",
-            _seconds(headers.get("retry-after")),
+            parse_retry_after(headers.get("retry-after")),
         )
     raise VaultRefused(status, error, body or {})
 
@@ -229,8 +230,8 @@ def _json(raw: bytes) -> Mapping[str, Any] | None:
     if not raw.strip():
         return {}
     try:
-        body = json.loads(raw)
-    except (ValueError, RecursionError):
+        body = parse_json(raw)
+    except ValueError:
         return None
     return body if isinstance(body, dict) else None
 
@@ -243,7 +244,3 @@ def _error_text(body: Mapping[str, Any] | None, request: VaultRequest) -> str:
     for secret in (*request.hide, *([request.token] if request.token is not None else [])):
         error = error.replace(secret.reveal(), "***")
     return "".join(c for c in error if c.isprintable())[:_ERROR_CHARACTERS_MAX]
-
-
-def _seconds(text: str | None) -> float | None:
-    return float(text) if text is not None and text.strip().isdigit() else None

@@ -22,6 +22,7 @@ import stamina
 import structlog
 
 from opsjobs.clock import Clock
+from opsjobs.integrations.answers import parse_host, parse_json, parse_retry_after
 from opsjobs.integrations.json_client import USER_AGENT, ServiceUnavailable
 from opsjobs.integrations.services.authorization import ServiceAuth
 from opsjobs.integrations.services.health import ServiceHealth
@@ -253,7 +254,7 @@ class ServiceClient:
                         f"it answers with more than {self.options.answer_bytes} bytes"
                     )
             if 300 <= answer.status_code < 400:
-                host = urlsplit(answer.headers.get("location", "")).hostname or "another place"
+                host = parse_host(answer.headers.get("location")) or "another place"
                 raise self._unavailable(
                     f"it answers {answer.status_code} and sends us on to {host}, which is not "
                     "followed: write the final address"
@@ -263,7 +264,7 @@ class ServiceClient:
                     f"it answers {answer.status_code}",
                     answer.status_code,
                     outcome="error",
-                    pause=_seconds(answer.headers.get("retry-after")),
+                    pause=parse_retry_after(answer.headers.get("retry-after")),
                 )
             return ServiceAnswer(answer.status_code, self._json(answer.status_code, bytes(raw)))
 
@@ -271,8 +272,8 @@ class ServiceClient:
         if not raw.strip():
             return None
         try:
-            return json.loads(raw)
-        except (ValueError, RecursionError):
+            return parse_json(raw)
+        except ValueError:
             if status >= 400:
                 return None
             raise self._unavailable(
@@ -384,10 +385,6 @@ def _pause(failure: Exception) -> bool | float:
     if not isinstance(failure, _Temporary):
         return False
     return True if failure.pause_seconds is None else min(failure.pause_seconds, PAUSE_SECONDS_MAX)
-
-
-def _seconds(text: str | None) -> float | None:
-    return float(text) if text is not None and text.strip().isdigit() else None
 
 
 def _detail(body: Any) -> str:

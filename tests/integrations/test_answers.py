@@ -1,0 +1,38 @@
+"""What another service answers is read, or refused, and never a fault of ours."""
+
+from __future__ import annotations
+
+import pytest
+
+from opsjobs.integrations.answers import parse_host, parse_json, parse_retry_after
+
+
+def test_json_is_read_as_it_is_written() -> None:
+    text = '{"a": [1, -2.5, "ä\\u00e4", "\\ud83d\\ude00", null, true], "b": 1e300}'
+    assert parse_json(text.encode()) == {"a": [1, -2.5, "ää", "😀", None, True], "b": 1e300}
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "{", "NaN", "-Infinity", "1e999", "9" * 400, "9" * 5_000, "[" * 100_000, '"\\ud800"'],
+    ids=lambda text: text[:5],
+)
+def test_what_no_answer_of_ours_could_hold_is_a_value_error(text: str) -> None:
+    with pytest.raises(ValueError):
+        parse_json(text.encode())
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [("0", 0.0), (" 120 ", 120.0), ("²", None), ("9" * 400, None), ("-1", None), (None, None)],
+)
+def test_a_pause_is_a_whole_number_of_seconds(header: str | None, seconds: float | None) -> None:
+    assert parse_retry_after(header) == seconds
+
+
+@pytest.mark.parametrize(
+    ("header", "host"),
+    [("https://web-1:8443/x", "web-1"), ("/x", None), ("http://[", None), (None, None)],
+)
+def test_a_redirect_names_its_host_if_it_has_one(header: str | None, host: str | None) -> None:
+    assert parse_host(header) == host
