@@ -318,7 +318,12 @@ async def test_an_account_that_is_not_there_is_a_refusal_in_words(ground: Openin
             assert await disk.accounts("root", None) == (0, None)
             assert await disk.accounts("12", "34") == (12, 34)
         words = "knows no" if disk.posix else "has no owners"
-        for asked in (("nobody-of-that-name", None), (None, "nobody-of-that-name")):
+        beyond = (str((1 << 32) - 1), str(1 << 32), "9" * 100)
+        for asked in (
+            ("nobody-of-that-name", None),
+            (None, "nobody-of-that-name"),
+            *((number, None) for number in beyond if disk.posix),
+        ):
             with pytest.raises(RemoteFailure, match=words) as failed:
                 await disk.accounts(*asked)
             assert failed.value.code is ErrorCode.TRANSFER

@@ -119,6 +119,17 @@ def spell_path(disk: Disk, path: str) -> str:
     return path if disk.posix else path.replace("\\", "/")
 
 
+ACCOUNT_NUMBER_MAX = (1 << 32) - 2
+"""The greatest number of an account: the next one means that the owner stays."""
+
+
+def parse_account_number(text: str) -> int | None:
+    """Return the number that stands for an account or a group; None if the text is none."""
+    if not (text.isascii() and text.isdigit()) or len(text) > len(str(ACCOUNT_NUMBER_MAX)):
+        return None
+    return number if (number := int(text)) <= ACCOUNT_NUMBER_MAX else None
+
+
 def transfer_error(name: str, what: str, why: object) -> RemoteFailure:
     """Return the failure for an operation that the machine refused."""
     return RemoteFailure(ErrorCode.TRANSFER, f"{name} {what}: {why}.")

@@ -12,7 +12,13 @@ import stat
 from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Literal, TypeVar
 
-from opsjobs.remote.disk import DRAFT_MODE, DiskEntry, OpenFile, transfer_error
+from opsjobs.remote.disk import (
+    DRAFT_MODE,
+    DiskEntry,
+    OpenFile,
+    parse_account_number,
+    transfer_error,
+)
 
 T = TypeVar("T")
 REQUEST_BYTES = 512 << 10
@@ -197,8 +203,8 @@ def _group(name: str) -> int:
 async def _number(what: str, name: str | None, look_up: Callable[[str], int]) -> int | None:
     if name is None:
         return None
-    if name.isdigit():
-        return int(name)
+    if (number := parse_account_number(name)) is not None:
+        return number
     try:
         return await asyncio.to_thread(look_up, name)
     except KeyError:

@@ -8,7 +8,13 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 
 from kit.fake_remote.script import Gate, stand_before
-from opsjobs.remote.disk import DRAFT_MODE, DiskEntry, OpenFile, transfer_error
+from opsjobs.remote.disk import (
+    DRAFT_MODE,
+    DiskEntry,
+    OpenFile,
+    parse_account_number,
+    transfer_error,
+)
 
 REQUEST_BYTES = 64 << 10
 
@@ -153,8 +159,9 @@ class FakeDisk:
         return self._number(owner), self._number(group)
 
     def _number(self, account: str | None) -> int | None:
-        if account is None or account.isdigit():
-            return None if account is None else int(account)
+        number = None if account is None else parse_account_number(account)
+        if account is None or number is not None:
+            return number
         if account not in self.files.accounts:
             raise transfer_error(
                 self.name, f"knows no user or group {account}", "name another one, or its number"

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import pytest
 
 from opsjobs.remote.winrm import messages
+from opsjobs.remote.winrm.host import ENVELOPE_OVERHEAD_BYTES
 from opsjobs.remote.winrm.messages import ProtocolError
 from opsjobs.remote.winrm.sealing import SPNEGO, SealingError, is_sealed, seal, unseal
 
@@ -46,6 +47,16 @@ def test_a_fault_has_its_code_in_the_fault_of_ws_management() -> None:
         "operation\n  timed out. </f:Message></f:WSManFault>"
     )
     assert found == messages.FaultDetail(2150858793, "The operation timed out.", "TimedOut")
+
+
+@pytest.mark.parametrize(
+    ("said", "found"),
+    [("500", 500 << 10), ("0", 32 << 10), ("1", 32 << 10), ("²", None), ("9" * 5_000, None)],
+)
+def test_the_size_of_envelopes_leaves_room_for_input(said: str, found: int | None) -> None:
+    body = f"<c:MaxEnvelopeSizekb xmlns:c='urn:c'>{said}</c:MaxEnvelopeSizekb>"
+    assert messages.envelope_bytes_in(messages.parse(envelope(body))) == found
+    assert messages.ENVELOPE_BYTES_LEAST > ENVELOPE_OVERHEAD_BYTES
 
 
 def test_a_fault_of_a_provider_is_nested() -> None:

@@ -21,6 +21,7 @@ GROUP_SECONDS = 2.0
 
 _SCAN_BYTES = 64 * 1024
 _TOLD_BYTES = 512
+_PID_DIGITS = 18
 _FISH = rb"fish: [^\n]*\n[^\n]*%s \$\$'?\n *\^\n?"
 
 
@@ -91,7 +92,7 @@ class GroupLine:
             return data[:at]
         self.searching = False
         number, _, shell = data[at + len(self.mark) : end].strip().partition(b" ")
-        if end < 0 or not number.isdigit():
+        if end < 0 or not number.isdigit() or len(number) > _PID_DIGITS:
             return data
         self.shell = shell.decode(errors="replace") or None
         self.pid = int(number)

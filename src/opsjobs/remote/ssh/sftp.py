@@ -21,6 +21,7 @@ from opsjobs.remote.disk import (
     OpenFile,
     RunningDigest,
     contact_error,
+    parse_account_number,
     transfer_error,
 )
 from opsjobs.remote.session import RemoteExit
@@ -174,16 +175,19 @@ class SftpDisk:
         )
 
     async def _number(self, what: str, account: str | None, line: str, field: int) -> int | None:
-        if account is None or account.isdigit():
-            return None if account is None else int(account)
+        number = None if account is None else parse_account_number(account)
+        if account is None or number is not None:
+            return number
         output = await self._ask(line.format(account), b"") if _ACCOUNT.fullmatch(account) else None
         found = (output or b"").decode("utf-8", "replace").strip().splitlines()[-1:]
-        number = found[0].split(":")[field] if found and found[0].count(":") >= field else ""
-        if not number.isdigit():
+        number = parse_account_number(
+            found[0].split(":")[field] if found and found[0].count(":") >= field else ""
+        )
+        if number is None:
             raise transfer_error(
                 self.name, f"knows no {what} {account}", "name another one, or its number"
             )
-        return int(number)
+        return number
 
     async def digest(self, path: str) -> bytes | None:
         """Compute it by sha256sum or shasum; None if neither exists or may read the file."""

@@ -36,6 +36,8 @@ STOP_PIPELINE = "powershell/signal/crtl_c"  # it is spelt so
 
 ENVELOPE_BYTES = 512_000
 """The maximum size of a response that is asked for."""
+ENVELOPE_BYTES_LEAST = 32 << 10
+"""The smallest maximum size of a request that a host can be set to."""
 RESPONSE_BYTES_MAX = 8 << 20
 FAULT_CHARACTERS_MAX = 1_000
 """The longest text of a fault that is repeated: providers may add whole objects."""
@@ -395,9 +397,11 @@ def shells_in(envelope: ET.Element) -> list[tuple[str, str, str]]:
 
 
 def envelope_bytes_in(envelope: ET.Element) -> int | None:
-    """Return the maximum size of a request, of a response to `get_config`."""
+    """Return the maximum size of a request, of a response to `get_config`; None without one."""
     text = _text(_find(envelope, "MaxEnvelopeSizekb"))
-    return int(text) << 10 if text.isdigit() else None
+    if not (text.isascii() and text.isdigit()) or len(text) > 9:
+        return None
+    return max(int(text) << 10, ENVELOPE_BYTES_LEAST)
 
 
 def _exit_code(text: str) -> int | None:
