@@ -16,6 +16,7 @@ from opsjobs.cli.client import Client, RequestRefused
 from opsjobs.cli.endpoint import ServiceEndpoint
 from opsjobs.cli.errors import OPTIONS, QUERY_OPTIONS, translate_refusal
 from opsjobs.model.secret import Secret
+from opsjobs.store.reference import _CHANGED_WITH, name_taken
 
 
 @pytest.mark.parametrize(
@@ -154,6 +155,17 @@ def test_options_are_named_if_the_service_is_below_a_path_too() -> None:
             client.post("/targets", {})
     assert api.requests[0].path == "/ops/targets"
     assert str(refused.value) == "--port: it is wrong."
+
+
+@pytest.mark.parametrize("noun", [*_CHANGED_WITH, "api key"])
+def test_a_taken_name_is_told_in_english_with_a_command_that_exists(noun: str) -> None:
+    detail = name_taken(noun, "web").detail
+    article = "an" if noun == "api key" else "a"
+    assert detail.startswith(f"There is already {article} {noun} named 'web': ")
+    found: Any = typer.main.get_command(app)
+    for word in _CHANGED_WITH.get(noun, "tokens rm").split():
+        found = found.get_command(None, word)
+        assert found is not None, detail
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ from opsjobs.cli.render import (
     show_list,
     show_one,
 )
+from opsjobs.cli.status import WORKER_COLUMNS
 
 ITEMS = [
     {"id": 1, "name": "web-1", "labels": {"env": "prod"}, "note": None, "status": "succeeded"},
@@ -135,14 +136,15 @@ MACHINE_COLUMNS = tuple(
 )  # type: ignore[misc]
 
 
+@pytest.mark.parametrize("form", [Form.TABLE, Form.WIDE])
 @pytest.mark.parametrize("width", [20, 40, 60, 80, 120])
 def test_names_and_addresses_are_never_folded(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], width: int
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], width: int, form: Form
 ) -> None:
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     monkeypatch.setenv("COLUMNS", str(width))
     monkeypatch.setenv("NO_COLOR", "1")
-    show_list(MACHINES, MACHINE_COLUMNS, Form.TABLE)
+    show_list(MACHINES, MACHINE_COLUMNS, form)
     told = capsys.readouterr()
     heading, *lines = (re.sub(r"\x1b\[[0-9;]*m", "", line) for line in told.out.splitlines())
     shown = heading.split()
@@ -181,5 +183,23 @@ def test_empty_columns_are_dropped_before_reasons(
     ("passed", "words"),
     [(1.25, "1s ago"), (1056.9, "17m ago"), (7_300, "2h ago"), (200_000, "2d ago")],
 )
-def test_elapsed_time_has_one_form(passed: float, words: str) -> None:
+def test_elapsed_time_has_one_form(
+    capsys: pytest.CaptureFixture[str], passed: float, words: str
+) -> None:
     assert elapsed(passed) == words
+    renewed = [column for column in WORKER_COLUMNS if column.heading == "renewed"]
+    show_list([{"renewed_seconds_ago": passed}], renewed, Form.TABLE)
+    assert capsys.readouterr().out.splitlines()[1] == words
+
+
+@pytest.mark.parametrize("set_to", ["", "1"])
+def test_no_color_takes_every_colour_out_of_a_table(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], set_to: str
+) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("NO_COLOR", set_to)
+    show_list(ITEMS, (*COLUMNS, Column("status", lambda i: i["status"])), Form.TABLE)
+    colours = re.findall(r"\x1b\[(?:3|4|9)[0-9;]*m", capsys.readouterr().out)
+    assert bool(colours) == (not set_to)

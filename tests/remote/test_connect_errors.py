@@ -77,12 +77,17 @@ async def test_a_connect_that_is_never_answered_is_connect_timeout(server: Sshd)
             assert await code_of(sessions, where) is ErrorCode.CONNECT_TIMEOUT
 
 
-async def test_a_peer_that_resets_at_once_is_connection_lost(server: Sshd) -> None:
+async def test_a_peer_that_resets_at_once_is_connection_lost_with_both_likely_causes(
+    server: Sshd,
+) -> None:
     async with proxy(server.host, server.port, Faults(refuse=True)) as rude, pool() as sessions:
-        assert (
-            await code_of(sessions, endpoint_of(server, port=rude.port))
-            is ErrorCode.CONNECTION_LOST
-        )
+        where = endpoint_of(server, port=rude.port)
+        with pytest.raises(RemoteFailure) as scanned:
+            await sessions.scan_host_keys(where)
+        for failure in (await failure_of(sessions, where), scanned.value):
+            assert failure.code is ErrorCode.CONNECTION_LOST
+            for named in (f"web-1 (127.0.0.1:{rude.port})", "MaxStartups", "PerSourcePenalties"):
+                assert named in failure.message
 
 
 @pytest.mark.parametrize("cut_bytes", [10, 200, 1500])

@@ -70,6 +70,9 @@ async def test_a_worker_is_alive_until_its_lease_ends(database: Database) -> Non
         "worker-2": False,
         "worker-3": False,
     }
+    async with database.connection() as admin:  # an hour after its end it is no longer shown
+        await admin.execute("update workers set renewed_at = renewed_at - interval '61 minutes'")
+    assert [w.name for w in await SystemStatus(database).workers()] == ["worker-1", "worker-2"]
 
 
 async def test_upkeep_shows_the_stock_of_partitions(database: Database) -> None:
