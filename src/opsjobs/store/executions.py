@@ -225,9 +225,7 @@ select id from (select execution_id as id, summary from execution_specs where su
   order by execution_id desc limit %(limit)s) s
 where strpos(lower(summary), lower(%(q)s)) > 0"""
 _WITH_TEXT = """
-select execution_id as id from execution_specs
-where execution_id = any(%(ids)s::bigint[])
-  and (strpos(lower(job_name), lower(%(q)s)) > 0 or strpos(lower(summary), lower(%(q)s)) > 0)"""
+(strpos(lower(job_name), lower(%(q)s)) > 0 or strpos(lower(summary), lower(%(q)s)) > 0)"""
 _ON_TARGET = """
 select execution_id as id from target_runs where target_id = any(array(
   select %(value)s union select id::text from targets where name = %(value)s))
@@ -355,8 +353,7 @@ class Executions:
         wanted = request.filters.get("job_name")
         names = await self._names_with(q, wanted)
         if names is None:
-            newest = await self._newest(request, reach)
-            return replace(request, among=await self._with_text(q, newest))
+            return replace(request, among=await self._with_text(q, request, reach))
         found: Sequence[int] = ()
         if AD_HOC not in names and (wanted is None or AD_HOC in wanted):
             found = await self._summarized(q, reach)
@@ -379,16 +376,19 @@ class Executions:
             rows = await self._database.fetch(_SUMMARIZED, {"q": q, "limit": FOUND_MAX})
             return [row["id"] for row in rows]
         ad_hoc = PageRequest(filters={"job_name": [AD_HOC]})
-        return await self._with_text(q, await self._newest(ad_hoc, reach))
+        return await self._with_text(q, ad_hoc, reach)
 
-    async def _newest(self, request: PageRequest, reach: Reach | None) -> Sequence[int]:
-        """Return the last 10,000 executions of a request within reach."""
-        wanted = replace(request, sort=None, q=None)
-        return await EXECUTIONS.newest(self._database, wanted, FOUND_MAX, reach=reach)
-
-    async def _with_text(self, q: str, ids: Sequence[int]) -> Sequence[int]:
-        rows = await self._database.fetch(_WITH_TEXT, {"ids": ids, "q": q})
-        return [row["id"] for row in rows]
+    async def _with_text(self, q: str, request: PageRequest, reach: Reach | None) -> Sequence[int]:
+        """Return those of the last 10,000 executions of a request within reach with this text."""
+        return await EXECUTIONS.newest(
+            self._database,
+            replace(request, sort=None, q=None),
+            FOUND_MAX,
+            reach=reach,
+            matching=_WITH_TEXT,
+            of=("job_name", "summary"),
+            values={"q": q},
+        )
 
     async def ownership(self, execution_id: int) -> Ownership:
         """Return what scopes are matched against, of an existing execution."""

@@ -293,11 +293,19 @@ class Listing:
         wheres, values = self._wheres(request, walk)
         within, reaching = condition(reach, self._labelled(reach), self._launched)
         found = marks(reach) if self._label_rows is not None else None
-        if found is not None and self._label_rows != "id":
+        if only_own and self._label_rows not in (None, "id"):
+            # All of them at once, in the order of the index in which the rows are looked up.
+            wheres.append(f"{self._label_rows} = any(array({LAUNCHED_IDS}))")
+        elif found is not None and self._label_rows != "id":
             also = "" if own is None else f" union all {LAUNCHED_IDS}"
             wheres.append(f"{self._label_rows} in ({_LABELLED_IDS}{also})")
             values["marks"] = found
-        elif found is not None and not order.walks and order.expression == "id":
+        elif (
+            found is not None
+            and request.among is None
+            and not order.walks
+            and order.expression == "id"
+        ):
             walks = [_labelled_walk(number) for number in range(len(found))]
             walks += [] if own is None else [self._own_walk()]
             order = replace(order, walks=tuple(walks), repeats=len(walks) > 1)
@@ -318,14 +326,22 @@ class Listing:
         most: int,
         *,
         reach: Reach | None = None,
+        matching: str = "true",
+        of: Sequence[str] = (),
+        values: Mapping[str, Any] | None = None,
     ) -> list[int]:
-        """Return the ids of the first items that a request finds, in its order, up to a number."""
+        """Return the ids among the first items that a request finds, up to a number, in any order.
+
+        `matching`: a condition over the columns `of`, with these `values`, that is applied to
+        these items only.
+        """
         order, wheres, bound = self._plan(request, None, reach)
-        rows = await database.fetch(
-            self._query("id", order, wheres),
-            {**_WHOLE, **bound, "page_limit": most, "page_offset": 0},
+        query = self._query(", ".join(("id", *of)), order, wheres)
+        row = await database.fetch_one(
+            f"select coalesce(array_agg(id), '{{}}') as ids from ({query}) newest where {matching}",
+            {**_WHOLE, **bound, **(values or {}), "page_limit": most, "page_offset": 0},
         )
-        return [row["id"] for row in rows]
+        return list(row["ids"]) if row is not None else []
 
     async def _count_values(
         self,

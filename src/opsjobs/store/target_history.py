@@ -86,15 +86,17 @@ HEALTH_STATUS = f"""
     where state <> 'closed') then 'unhealthy'
   else coalesce((select case when r.status in ('unreachable', 'lost', 'dead') then 'unhealthy'
                              else 'ok' end
-    from (select l.status, l.id from target_runs l
+    from (select l.status, l.target_id, l.id from target_runs l
       where l.target_id between t.id::text and t.id::text
       order by l.target_id desc, l.id desc limit {RUNS_READ}) r
     where r.status in ('succeeded', 'failed', 'timeout', 'unreachable', 'lost', 'dead')
-    order by r.id desc limit 1), 'unknown') end)"""
+    order by r.target_id desc, r.id desc limit 1), 'unknown') end)"""
 """The health of the target `t`, as SQL.
 
 `between` finds the last runs by their index. With `=` PostgreSQL may read the runs of all targets
 from the newest on: it does so as long as its statistics know nothing of the runs of new targets.
+Both orders are that of the index, so that it reads until the first run that tells the health, and
+not all of the last ones.
 """
 
 _HEALTH = load_statement(
