@@ -174,10 +174,8 @@ def _parse(part: str) -> _Fault:
             f"{VARIABLE}: unknown action in {part!r}. "
             "Use kill, kill_after, sleep[:seconds], error or error_after."
         )
-    seconds, nth = (
-        float(found["seconds"] or SLEEP_SECONDS),
-        int(found["nth"]) if found["nth"] else None,
-    )
+    seconds = float(found["seconds"] or SLEEP_SECONDS)
+    nth = int(found["nth"]) if found["nth"] else None
     return _Fault(found["name"], found["action"], seconds, nth)
 
 

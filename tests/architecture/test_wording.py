@@ -52,6 +52,8 @@ def test_imports_are_not_deep() -> None:
         ("x = 1 if a else (2 if b else 3)", "nested conditional expression"),
         ("x = [y for z in a if (y := z)]", "walrus in a comprehension"),
         ("x = " + '"a"' * 40, "long line"),
+        ("x = max(\n    1, 2\n)  # why", "comment behind a bracket"),
+        ("a, b = (\n    1,\n    2,\n)", "broken tuple"),
     ],
 )
 def test_the_checker_finds(source: str, rule: str) -> None:

@@ -36,6 +36,7 @@ _NOT_VERBS = {
     "answered", "allowed", "judged", "refused", "emptied", "called", "loaded", "located", "created", "replayed",
 }  # fmt: skip
 _PROSE = re.compile(r"[a-z] [a-z]")
+_FOR_TOOLS = re.compile(r"# (noqa|type:|fmt:)")
 
 
 class Finding(NamedTuple):
@@ -58,6 +59,7 @@ def check_source(path: str, text: str) -> Iterator[Finding]:
     yield from _check_prose(path, tree, text, docstrings)
     yield from _check_names(path, tree)
     yield from _check_expressions(path, tree)
+    yield from _check_shapes(path, tree, text)
     for number, line in enumerate(text.split("\n"), start=1):
         if len(line) > COLUMNS_MAX:
             yield Finding(path, number, "long line", f"{len(line)} columns")
@@ -156,9 +158,14 @@ def _check_prose(
 
 
 def _comments(text: str) -> Iterator[tuple[int, str]]:
+    for token in _comment_tokens(text):
+        yield token.start[0], token.string
+
+
+def _comment_tokens(text: str) -> Iterator[tokenize.TokenInfo]:
     for token in tokenize.generate_tokens(io.StringIO(text).readline):
         if token.type == tokenize.COMMENT:
-            yield token.start[0], token.string
+            yield token
 
 
 def _check_names(path: str, tree: ast.Module) -> Iterator[Finding]:
@@ -196,3 +203,15 @@ def _check_expressions(path: str, tree: ast.Module) -> Iterator[Finding]:
         )
         if is_comprehension and any(isinstance(child, ast.NamedExpr) for child in ast.walk(node)):
             yield Finding(path, node.lineno, "walrus in a comprehension", ast.unparse(node)[:80])
+
+
+def _check_shapes(path: str, tree: ast.Module, text: str) -> Iterator[Finding]:
+    """Return what only the formatter has broken: it belongs on lines of its own."""
+    for token in _comment_tokens(text):
+        if token.line.lstrip()[0] in ")]}" and not _FOR_TOOLS.match(token.string):
+            yield Finding(path, token.start[0], "comment behind a bracket", token.string)
+    for node in ast.walk(tree):
+        match node:
+            case ast.Assign(targets=[ast.Tuple()], value=ast.Tuple() as values):
+                if values.end_lineno != node.lineno:
+                    yield Finding(path, node.lineno, "broken tuple", ast.unparse(node)[:80])

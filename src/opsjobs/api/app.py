@@ -155,7 +155,7 @@ def create_app(services: Services, *, admin_token: Secret | None = None) -> Fast
         version=__version__,
         description=(
             "OpsConductor's Job Execution Service: "
-            "jobs on thousands of machines, agentless, over SSH."
+            "jobs on thousands of machines, without an agent, over SSH and WinRM."
         ),
         openapi_url="/openapi.json" if services.limits.docs else None,
         docs_url=None,
@@ -212,19 +212,15 @@ def _add_layers(app: FastAPI, services: Services) -> None:
     app.add_middleware(
         RateLimitMiddleware, a_second=services.limits.requests_a_second, clock=services.clock
     )
-    addresses, limiter = (
-        ClientAddresses(services.limits.trusted_proxies),
-        UnauthenticatedLimiter(
+    app.add_middleware(
+        AuthMiddleware,
+        authenticator=services.authentication.authenticator,
+        addresses=ClientAddresses(services.limits.trusted_proxies),
+        limiter=UnauthenticatedLimiter(
             services.limits.unauthenticated_a_second,
             services.clock,
             body_bytes=services.limits.body_bytes,
         ),
-    )
-    app.add_middleware(
-        AuthMiddleware,
-        authenticator=services.authentication.authenticator,
-        addresses=addresses,
-        limiter=limiter,
         cookies=app.state.cookies,
     )
     app.add_middleware(ConsoleMiddleware)

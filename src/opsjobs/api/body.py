@@ -80,9 +80,8 @@ class JsonBodyMiddleware:
         seconds = UNAUTHENTICATED_READ_SECONDS_MAX if unauthenticated else READ_SECONDS_MAX
         problem = self._refusal(scope, limit_bytes)
         if problem is not None and scope["method"] not in self._methods.for_path(route_path(scope)):
-            await self._app(
-                scope, receive, send
-            )  # the router responds with 404 or 405: no body would be accepted
+            # The router responds with 404 or 405: no body would be accepted.
+            await self._app(scope, receive, send)
             return
         if problem is None:
             try:

@@ -95,11 +95,9 @@ async def status(request: Request, services: ServicesDep) -> Response:
     `reasons` say why it is degraded, and what to do.
     """
     reasons = await request.app.state.probes.reasons(in_a_hurry=False)
-    workers, queues, upkeep = (
-        await services.system_status.workers(),
-        await services.system_status.queues(),
-        await services.system_status.upkeep(),
-    )
+    workers = await services.system_status.workers()
+    queues = await services.system_status.queues()
+    upkeep = await services.system_status.upkeep()
     schema = await services.system_status.schema()
     return JSONResponse(
         {

@@ -349,9 +349,8 @@ async def _endpoint(request: Request, stored: StoredTarget) -> Endpoint:
 
 
 def _check_credential(request: Request, draft: TargetDraft) -> None:
-    if (
-        draft.credential is not None or draft.jump is not None
-    ):  # the login to a jump host uses the credential of the jump host
+    # The login to a jump host uses the credential of the jump host.
+    if draft.credential is not None or draft.jump is not None:
         check_permission(request, "credentials:use")
 
 

@@ -189,11 +189,9 @@ def _walk_service(client: Client, recorded: str | None) -> tuple[ChainLink, Chai
     after, checked, seen, missing = None, 0, False, set[str]()
     while True:
         found = client.get("/audit/verify", after=after, head=recorded)
-        checked, seen, after = (
-            checked + found["checked"],
-            seen or found["noted_at"] is not None,
-            found["next"],
-        )
+        checked += found["checked"]
+        seen = seen or found["noted_at"] is not None
+        after = found["next"]
         missing.update(found.get("keys_missing", ()))
         if after is None:
             break

@@ -95,10 +95,8 @@ def run(
 
     Prompts for required secrets that are not given, without echo. Exit codes as for `opsjobs run`.
     """
-    narrowed, because = (
-        options.selection(targets, groups, selector, exclude, alone=True),
-        options.because(reason, override_safety),
-    )
+    narrowed = options.selection(targets, groups, selector, exclude, alone=True)
+    because = options.because(reason, override_safety)
     with connect() as client:
         found = client.by_name("job", job)
         given = {

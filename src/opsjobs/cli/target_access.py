@@ -171,10 +171,8 @@ def _trust(
         _trust_certificate(client, target, scanned[0], yes=yes, replace=replace)
         return
     name, pinned = plain(target["name"]), [*(target.get("host_keys") or ())]
-    keys, revoked = (
-        [key["key"] for key in scanned],
-        [line for line in pinned if line.startswith(REVOKED)],
-    )
+    keys = [key["key"] for key in scanned]
+    revoked = [line for line in pinned if line.startswith(REVOKED)]
     if bad := {line.removeprefix(REVOKED) for line in revoked} & {*keys}:
         raise CommandFailed(
             f"it presents a revoked host key, and is not trusted: {bad.pop()[:60]} …"

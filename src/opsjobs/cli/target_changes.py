@@ -331,10 +331,8 @@ def _change_in_words(name: str, old: object, new: object) -> str:
             return f"+label {key}={new}"
         return f"-label {key}" if new is None else f"label {key} {old} -> {new}"
     if isinstance(old, list) or isinstance(new, list):
-        before, after = (
-            list(old or ()) if isinstance(old, list) else [],
-            list(new or ()) if isinstance(new, list) else [],
-        )
+        before = list(old) if isinstance(old, list) else []
+        after = list(new) if isinstance(new, list) else []
         moved = [
             *(f"+{one}" for one in after if one not in before),
             *(f"-{one}" for one in before if one not in after),

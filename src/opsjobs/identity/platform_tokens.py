@@ -85,10 +85,8 @@ class IntrospectedTokens:
         check(unproven.claims, self._rules, self._clock.now().timestamp())
 
     async def _ask(self, token: str) -> _Introspection:
-        name, now = (
-            hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest(),
-            self._clock.monotonic(),
-        )
+        name = hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
+        now = self._clock.monotonic()
         answer = self._answers.get(name)
         if answer is not None and now < answer.until:
             return answer

@@ -172,9 +172,8 @@ class ApiModel(BaseModel):
             if name in respelt:
                 raise ValueError(f"{name} is given twice, in two spellings")
             if isinstance(name, str) and name not in names:
-                respelt[name] = UnknownField(
-                    snake, names
-                )  # refused by the model; this names the field that was meant
+                # The model refuses it; this names the field that was meant.
+                respelt[name] = UnknownField(snake, names)
                 continue
             kinds = scalars.get(name) if isinstance(name, str) else None
             respelt[name] = value if kinds is None else _as_it_is(value, kinds)

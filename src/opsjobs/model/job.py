@@ -56,9 +56,8 @@ class _Work(ApiModel):
         ]
         if not stored(info):
             check_structure(named)
-        object.__setattr__(
-            self, "actions", named
-        )  # the model is frozen for others; this is still its construction
+        # The model is frozen for others; this is still its construction.
+        object.__setattr__(self, "actions", named)
         return self
 
     @model_validator(mode="after")
@@ -126,9 +125,8 @@ class JobDraft(_Work):
     def _type_is_what_the_actions_are(self) -> JobDraft:
         actual = JobType.of_actions([action.type for action in self.actions])
         if self.job_type is None:
-            object.__setattr__(
-                self, "job_type", actual
-            )  # as above: a default that needs the other fields
+            # As above: a default that needs the other fields.
+            object.__setattr__(self, "job_type", actual)
         elif self.job_type not in (actual, JobType.COMPOSITE):
             raise ValueError(
                 f"job_type is {self.job_type.value}, but the actions make it {actual.value}"

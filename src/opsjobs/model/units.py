@@ -32,9 +32,8 @@ def format_duration(seconds: float) -> str:
     for unit in ("d", "h", "m"):
         if seconds and seconds % _SECONDS[unit] == 0:
             return f"{int(seconds // _SECONDS[unit])}{unit}"
-    return f"{Decimal(repr(float(seconds))):f}s".replace(
-        ".0s", "s"
-    )  # never 4.6e+06s, and no digit lost
+    # Never 4.6e+06s, and no digit is lost.
+    return f"{Decimal(repr(float(seconds))):f}s".replace(".0s", "s")
 
 
 def parse_size(text: object) -> int:

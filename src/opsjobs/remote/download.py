@@ -78,9 +78,8 @@ async def read_pieces(
             at, size, task = under_way[0]
             piece = _check_size(await task, size)
             under_way.popleft()
-            while (
-                piece and len(piece) < size
-            ):  # a machine may return less than requested, although there is more
+            while piece and len(piece) < size:
+                # A machine may return less than requested, although there is more.
                 yield piece
                 at, size = at + len(piece), size - len(piece)
                 piece = _check_size(await file.read(at, size), size)

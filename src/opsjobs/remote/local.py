@@ -149,9 +149,8 @@ class LocalSession:
         try:
             await asyncio.shield(starting)
         except asyncio.CancelledError:
-            starting.add_done_callback(
-                lambda done: _release_late(child, done)
-            )  # not before all its pipes are connected
+            # Not before all its pipes are connected.
+            starting.add_done_callback(lambda done: _release_late(child, done))
             raise
         except OSError as error:
             message = f"The command could not be started on this machine: {error}."

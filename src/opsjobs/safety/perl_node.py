@@ -267,9 +267,8 @@ def _look_over(language: str, trace: Trace, text: str, place: SourcePosition) ->
 
 def _plain(language: str, text: str) -> str:
     """Return the text without its comments."""
-    if (
-        language == "node" and (end := text.rfind("*/") + 2) > 1
-    ):  # after the last closing mark no comment is closed
+    if language == "node" and (end := text.rfind("*/") + 2) > 1:
+        # After the last closing mark no comment is closed.
         text = _BLOCK_COMMENT.sub("", text[:end]) + text[end:]
     return _COMMENT[language].sub("", text)
 

@@ -154,10 +154,8 @@ _quiet = threading.Lock()
 def read(trace: Trace, text: str, place: SourcePosition) -> None:
     """Record the effects of this program in the trace."""
     try:
-        with (
-            _quiet,
-            warnings.catch_warnings(),
-        ):  # warnings of the parser about a text do not belong in the log
+        with _quiet, warnings.catch_warnings():
+            # Warnings of the parser about a text do not belong in the log.
             warnings.simplefilter("ignore")
             tree = ast.parse(text)
     except (SyntaxError, ValueError, MemoryError, RecursionError):

@@ -287,9 +287,8 @@ class PythonValues:
             ]
         if (system := SYSTEM.get(name)) is not None:
             return [system]
-        return (
-            self.texts(node.value) if node.attr == "path" else _UNKNOWN
-        )  # of an entry of os.scandir
+        # `path` of an entry of os.scandir.
+        return self.texts(node.value) if node.attr == "path" else _UNKNOWN
 
     def _evaluate_call(self, node: ast.Call) -> list[str]:
         name = self.dotted(node.func) or ""

@@ -133,11 +133,8 @@ class Postgres:
         """
         if self.process is None:
             return
-        for number in (
-            signal.SIGINT,
-            signal.SIGQUIT,
-            signal.SIGKILL,
-        ):  # fast, immediate, last resort
+        # Fast, immediate, last resort.
+        for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGKILL):
             self.process.send_signal(number)
             try:
                 self.process.wait(timeout_seconds)

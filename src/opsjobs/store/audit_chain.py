@@ -129,10 +129,8 @@ def _signed(ends: Ends, keys: SigningKeys) -> list[int | str]:
 
 def parse_chain(row: DictRow) -> Chain:
     """Return the chain of a row with COLUMNS."""
-    base, head = (
-        ChainLink(row["base_seal"], row["base_hash"]),
-        ChainLink(row["head_seal"], row["head_hash"]),
-    )
+    base = ChainLink(row["base_seal"], row["base_hash"])
+    head = ChainLink(row["head_seal"], row["head_hash"])
     return Chain(
         Ends(base, head, row["anchor_seal"], row["anchor_id"]),
         Signature.from_columns(row["key_id"], row["mac"]),

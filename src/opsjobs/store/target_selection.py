@@ -183,10 +183,8 @@ def _all_of(requirements: Sequence[Requirement]) -> tuple[str, list[Any]]:
 
 def _condition(requirement: Requirement) -> tuple[str, list[Any]]:
     if requirement.values:
-        test, values = (
-            "coalesce(t.labels ->> %s = any(%s), false)",
-            [requirement.key, list(requirement.values)],
-        )
+        test = "coalesce(t.labels ->> %s = any(%s), false)"
+        values: list[Any] = [requirement.key, list(requirement.values)]
     else:
         test, values = "t.labels ? %s", [requirement.key]
     return f"{'not ' if requirement.negated else ''}{test}", values

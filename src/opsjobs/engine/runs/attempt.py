@@ -398,7 +398,7 @@ class ProgramAttempt:
 
         The next attempt has the next number, and its templates render that number.
         """
-        assert self.entry is not None, "what is voided has a page"
+        assert self.entry is not None, "a voided start has an entry"
         state, key, now = self._state, self._action.key, self._state.tools.clock.now()
         self.number += 1
         state.attempt = max(state.attempt, self.number)

@@ -156,12 +156,10 @@ class DurableCommand:
 
     async def _start(self, durable: Durable) -> RemoteProcess:
         process: RemoteProcess | None = None
-        await (
-            self._check_target()
-        )  # for a command that was to be reattached, and turned out never to have started
-        while (
-            not self._may_start()
-        ):  # the lease is stale: nothing new starts until it is renewed or lost
+        # For a command that was to be reattached, and turned out never to have started.
+        await self._check_target()
+        while not self._may_start():
+            # The lease is stale: nothing new starts until it is renewed or lost.
             await self._work.clock.sleep(LEASE_PAUSE_SECONDS)
         self._may_have_started = self._identity is not None  # a first connection starts nothing
         try:

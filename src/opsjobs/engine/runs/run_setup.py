@@ -264,14 +264,14 @@ class RefusedRun:
         code = ErrorCode.LOST if begun else ErrorCode.INTERNAL
         end = outcomes.from_failure(RemoteFailure(code, self._refused.reason))
         for attempt in running:
-            page = record.begin(
+            entry = record.begin(
                 attempt.action,
                 attempt.attempt,
                 attempt.started_at,
                 progress=attempt,
                 uses_spool=False,
             )
-            page.end(end, now)
+            entry.end(end, now)
         if (
             progress is not None
             and not running

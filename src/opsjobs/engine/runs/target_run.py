@@ -417,10 +417,10 @@ class TargetRunner:
                 continue
             self._reported_skips.add(key)
             if key not in self._state.ends:
-                page = self.journal.begin(
+                entry = self.journal.begin(
                     key, self._state.history.of_action(key).attempt, None, uses_spool=False
                 )
-                page.end(ActionEnd(RunStatus.SKIPPED), now)
+                entry.end(ActionEnd(RunStatus.SKIPPED), now)
 
     # --- the end of it
 
@@ -472,10 +472,8 @@ class TargetRunner:
         if at is not None and any(deferred.at is None for deferred in waits):
             at = min(at, clock.monotonic() + self._look_seconds())
         elif at is None and len(waits) > 1:
-            first, at = (
-                replace(first, waiting_for=WaitingFor.TIMER, awaits=None),
-                clock.monotonic() + self._look_seconds(),
-            )
+            first = replace(first, waiting_for=WaitingFor.TIMER, awaits=None)
+            at = clock.monotonic() + self._look_seconds()
         seconds = None if at is None else max(at - clock.monotonic(), 0.0)
         awaits = first.awaits or _names(waits)
         self.journal.defer(first.waiting_for, seconds=seconds, awaits=awaits, attempt=first.attempt)

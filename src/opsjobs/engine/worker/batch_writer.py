@@ -140,9 +140,8 @@ class BatchWriter:
             began = time.monotonic()
             self._flush_requested.clear()
             await self._flush()
-            if (
-                self.unwritten_bytes < RUN_FLUSH_BYTES_MAX
-            ):  # with this much unwritten, waiting gains nothing
+            # With more than this unwritten, waiting gains nothing.
+            if self.unwritten_bytes < RUN_FLUSH_BYTES_MAX:
                 await self._pause(began + FLUSH_PAUSE_SECONDS - time.monotonic())
 
     async def _pause(self, seconds: float) -> None:

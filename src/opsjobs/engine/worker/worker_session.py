@@ -335,11 +335,9 @@ class WorkerSession:
         The response of a claim was lost, or a run's state diverged from the log.
         """
         self._may_own_unknown_runs = False
-        asked, left, asked_at = (
-            frozenset(self._out_of_step),
-            frozenset(self._suspended),
-            self._tools.clock.monotonic(),
-        )
+        asked = frozenset(self._out_of_step)
+        left = frozenset(self._suspended)
+        asked_at = self._tools.clock.monotonic()
         unknown = await self._unknown_runs()
         lost_reasons = {run.id for run in unknown if run.id in asked}
         await self._start_runs(
@@ -352,9 +350,8 @@ class WorkerSession:
             self._may_own_unknown_runs = True
             asked = asked & {run.id for run in unknown}
             left = left & {run.id for run in unknown}
-        self._out_of_step -= (
-            asked  # the others are no longer owned; they return only through a new claim
-        )
+        # The others are no longer owned; they return only through a new claim.
+        self._out_of_step -= asked
         self._suspended -= left
 
     async def _unknown_runs(self) -> Sequence[Claimed]:
@@ -406,9 +403,8 @@ class WorkerSession:
         )
 
     def _start_run(self, run: Run) -> None:
-        if (
-            previous := self.runs.get(run.claimed.id)
-        ) is not None:  # another worker had it meanwhile, without a notification to this one
+        if (previous := self.runs.get(run.claimed.id)) is not None:
+            # Another worker had it meanwhile, without a notification to this one.
             self._batch_writer.discard(previous.journal)
             previous.interrupt(StopReason.OWNERSHIP_LOST)
         self.runs[run.claimed.id] = run
@@ -539,9 +535,8 @@ class WorkerSession:
         giving_back = asyncio.create_task(self._give_back_unstarted())
         try:
             await asyncio.wait({*self._tasks, giving_back}, timeout=drain_seconds)
-            for run in (
-                self.runs.values()
-            ):  # direct commands, which no other worker could follow: they end as lost
+            for run in self.runs.values():
+                # Direct commands, which no other worker could follow: they end as lost.
                 run.interrupt(StopReason.WORKER_STOPS)
             await asyncio.wait({*self._tasks, giving_back}, timeout=STOP_GRACE_SECONDS)
             await self._batch_writer.drain()

@@ -238,9 +238,8 @@ class ScheduleDraft(ApiModel):
             filled["time"] = self.time or ("00:00" if "time" in _OF_EVERY[self.every] else None)
         filled["name"] = self.name or _name_of(self)
         for name, value in filled.items():
-            object.__setattr__(
-                self, name, value
-            )  # the model is frozen for others; this is still its construction
+            # The model is frozen for others; this is still its construction.
+            object.__setattr__(self, name, value)
 
     def _check_bounds(self) -> None:
         if self.start_at is not None and self.end_at is not None and self.end_at <= self.start_at:

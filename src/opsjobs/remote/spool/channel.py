@@ -141,8 +141,7 @@ async def send(start: Start, request: SpoolRequest, *, plain: bool = False) -> R
     except RemoteFailure as failure:
         if failure.code is not ErrorCode.LOST:
             raise
-        raise RemoteFailure(
-            ErrorCode.CONNECTION_LOST, failure.message
-        ) from None  # nothing of the request was sent
+        # Nothing of the request was sent.
+        raise RemoteFailure(ErrorCode.CONNECTION_LOST, failure.message) from None
     process.write_stdin(f"{become.mark}\n".encode() + ahead, end=not request.hold)
     return process

@@ -132,10 +132,8 @@ def _parse_time(seconds: int) -> datetime:
 
 
 def _load(private: Secret, passphrase: Secret | None) -> ssh.SSHPrivateKeyTypes:
-    text, word = (
-        private.reveal().encode(),
-        passphrase.reveal().encode() if passphrase is not None else None,
-    )
+    text = private.reveal().encode()
+    word = passphrase.reveal().encode() if passphrase is not None else None
     try:
         if b"BEGIN OPENSSH PRIVATE KEY" in text:
             return ssh.load_ssh_private_key(text, word)

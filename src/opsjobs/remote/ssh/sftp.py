@@ -160,10 +160,8 @@ class SftpDisk:
         with self._map_errors(f"cannot set mode or owner of {path}"):
             if owner is not None or group is not None:
                 there = await self._client.lstat(path)
-                uid, gid = (
-                    there.uid if owner is None else owner,
-                    there.gid if group is None else group,
-                )
+                uid = there.uid if owner is None else owner
+                gid = there.gid if group is None else group
                 await self._client.setstat(path, asyncssh.SFTPAttrs(uid=uid, gid=gid))
             if mode is not None:
                 await self._client.setstat(path, asyncssh.SFTPAttrs(permissions=mode))

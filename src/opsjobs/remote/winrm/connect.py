@@ -198,9 +198,8 @@ class WinrmConnector:
 
 
 def _verifying(options: WinrmOptions) -> ssl.SSLContext:
-    if (
-        not options.verify or options.fingerprint is not None
-    ):  # a pin is checked after the handshake
+    # A pin is checked after the handshake.
+    if not options.verify or options.fingerprint is not None:
         return _trust_anything()
     try:
         return ssl.create_default_context(cadata=options.ca)

@@ -60,9 +60,8 @@ class ScriptWalk:
             )
         if place.given.zero is not None:
             variables.zero = place.given.zero
-        elif (
-            place.depth <= 1
-        ):  # within another program its words may give it any name: `sh -c '$0 -rf /' rm`
+        elif place.depth <= 1:
+            # Within another program its words may give it any name: `sh -c '$0 -rf /' rm`.
             variables.zero = ITSELF
         self._inlined: set[str] = set()
         self._stack: list[str] = []

@@ -268,9 +268,8 @@ class _PowerShellReading:
             if not any(w.lower() == "terminate" for w in words):
                 self._trace.event("dynamic_program", place)
         elif (written := self._name_as_written(node)) in ALIASES:
-            run(
-                self._trace, [written, *words], place, io
-            )  # outside of Windows it is the program of that name
+            # Outside of Windows it is the program of that name.
+            run(self._trace, [written, *words], place, io)
         elif not _CMDLET.fullmatch(name) and name not in self._functions:
             self._trace.call((name, *words), place, dialect="cmd", io=io)
             if not name.endswith((".ps1", ".psm1")):

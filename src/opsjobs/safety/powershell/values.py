@@ -302,11 +302,9 @@ class PowerShellValues:
         parts = node.named_children
         if len(parts) != 3:
             return _UNKNOWN
-        left, operator, right = (
-            self.evaluate(parts[0]),
-            self.text(parts[1]).lower(),
-            self.evaluate(parts[2]),
-        )
+        left = self.evaluate(parts[0])
+        operator = self.text(parts[1]).lower()
+        right = self.evaluate(parts[2])
         if operator == "-join":
             between = "".join(right)
             check_size(len(between) * len(left) + sum(map(len, left)))

@@ -317,9 +317,8 @@ def _row(new: NewExecution) -> dict[str, Any]:
 
 
 def _execution_row(new: NewExecution) -> dict[str, Any]:
-    now = (
-        new.approval is None
-    )  # otherwise its window, deadline and names are withheld until it is approved
+    # Otherwise its window, deadline and names are withheld until it is approved.
+    now = new.approval is None
     # An execution that requests names is admitted once it has them.
     ready = min(new.window, _sizes(new)[0]) if now and not new.names else 0
     return {

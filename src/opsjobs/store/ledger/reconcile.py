@@ -181,9 +181,8 @@ class Reconciler:
         part, targets = await self._parts()
         return await self._each(
             {
-                "cut_off": partial(
-                    _terminate_frozen, database
-                ),  # first: the others may wait for their locks
+                # First: the others may wait for their locks.
+                "cut_off": partial(_terminate_frozen, database),
                 "approvals_expired": partial(expire, database, STEP_ROWS),
                 "unbegun_ended": partial(end_unbegun, database, STEP_ROWS),
                 "names_granted": partial(_grant_names, database),

@@ -338,9 +338,8 @@ class LaunchBatch:
         elif (others := self._open.get(schedule["id"])) and schedule["overlap"] != "allow":
             self._overlap(ready, schedule["overlap"], others)
         elif schedule["id"] in self._firing and schedule["overlap"] != "allow":
-            self.waiting.append(
-                Deferral(ready, RETRY_SECONDS, None)
-            )  # behind a firing of this batch
+            # Behind a firing of this batch.
+            self.waiting.append(Deferral(ready, RETRY_SECONDS, None))
         else:
             self._firing.add(schedule["id"])
             self._firings[schedule["id"]] += 1

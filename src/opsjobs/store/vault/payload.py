@@ -31,11 +31,9 @@ def check(type_: CredentialType, login: str, parts: Mapping[str, str], now: date
     """Raise Invalid, pointing to the field at fault, if the parts cannot be used together."""
     if "source" in parts:
         return
-    key, passphrase, certificate = (
-        parts.get("private_key", ""),
-        parts.get("passphrase"),
-        parts.get("certificate", ""),
-    )
+    key = parts.get("private_key", "")
+    passphrase = parts.get("passphrase")
+    certificate = parts.get("certificate", "")
     match type_:
         case CredentialType.SSH_KEY:
             check_private_key(key, passphrase)

@@ -89,10 +89,9 @@ def stored(row: Mapping[str, Any]) -> StoredCredential:
         "groups": sorted(row["bound_groups"]),
         "jobs": row["job_names"],
     }
-    kind, username = (
-        CredentialType(row["type"]),
-        row["username"] or None,
-    )  # a job secret is not a login
+    kind = CredentialType(row["type"])
+    # A job secret is not a login.
+    username = row["username"] or None
     return StoredCredential(
         **{
             **plain,
