@@ -49,6 +49,7 @@ def test_imports_are_not_deep() -> None:
         ('"""Return the sum; None where there is none."""', "where for if"),
         ("def told(): ...", "name of a function"),
         ("def _known(): ...", "name of a function"),
+        ("def is_url(text: str) -> str: ...", "predicate"),
         ("x = 1 if a else (2 if b else 3)", "nested conditional expression"),
         ("x = [y for z in a if (y := z)]", "walrus in a comprehension"),
         ("x = " + '"a"' * 40, "long line"),

@@ -36,6 +36,8 @@ _NOT_VERBS = {
     "answered", "allowed", "judged", "refused", "emptied", "called", "loaded", "located", "created", "replayed",
 }  # fmt: skip
 _PROSE = re.compile(r"[a-z] [a-z]")
+_PREDICATE = re.compile(r"_*(is|has|can)_")
+_TRUTH = re.compile(r"bool\b|TypeGuard\b|TypeIs\b")
 _FOR_TOOLS = re.compile(r"# (noqa|type:|fmt:)")
 
 
@@ -176,6 +178,10 @@ def _check_names(path: str, tree: ast.Module) -> Iterator[Finding]:
             and not _is_property(node)
         ):
             yield Finding(path, node.lineno, "name of a function", node.name)
+        if isinstance(node, Function) and _PREDICATE.match(node.name) and node.returns is not None:
+            answer = ast.unparse(node.returns)
+            if not _TRUTH.match(answer):
+                yield Finding(path, node.lineno, "predicate", f"{node.name} -> {answer}")
 
 
 def _is_property(function: Function) -> bool:

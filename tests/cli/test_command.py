@@ -138,6 +138,27 @@ def test_an_invalid_duration_is_a_usage_error(tmp_path: Path) -> None:
     assert "--timeout: 'soon' is not a duration" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["tokens", "add", "ci", "--role", "viewer", "--expires", "9" * 20 + "d"], "too far away"),
+        (["jobs", "apply", "-f", "~no-such-user/jobs.yaml"], "no such user"),
+        (["up", "--data-dir", "~no-such-user/data"], "no such user"),
+        (["files", "upload", "x" * 300], "x" * 300),
+    ],
+)
+def test_a_path_or_time_that_cannot_be_used_is_said(
+    arguments: list[str],
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("OPSJOBS_DATA_DIR", str(tmp_path))
+    assert run(arguments) in (1, 2)
+    assert said in capsys.readouterr().err
+
+
 def test_without_a_service_every_command_says_how_to_start_one(tmp_path: Path) -> None:
     for arguments in (["run", "uptime", "-t", "web-1"], ["jobs", "list"], ["status"]):
         done = opsjobs(*arguments, folder=tmp_path)

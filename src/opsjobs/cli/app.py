@@ -10,7 +10,7 @@ import typer
 from opsjobs import __version__
 from opsjobs.cli.errors import CommandFailed, ExitCode
 from opsjobs.cli.lazy_commands import Commands, LazyCommand
-from opsjobs.cli.render import discard_stdout, tell
+from opsjobs.cli.render import discard_stdout, plain, tell
 from opsjobs.model.errors import Failure
 
 
@@ -170,5 +170,10 @@ def run(arguments: Sequence[str]) -> int:
         return ExitCode.INTERRUPTED
     except BrokenPipeError:
         discard_stdout()
+        return ExitCode.ERROR
+    except OSError as failed:
+        if failed.filename is None:
+            raise
+        tell(f"opsjobs: {plain(failed.filename)} cannot be used: {failed.strerror}.")
         return ExitCode.ERROR
     return ExitCode.OK

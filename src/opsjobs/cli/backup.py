@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from opsjobs import settings
+from opsjobs.cli import inputs
 from opsjobs.cli.errors import CommandFailed, ExitCode
 from opsjobs.cli.lazy_commands import load_module
 from opsjobs.cli.render import tell
@@ -100,7 +101,7 @@ def restore(
 
 
 def _absolute(path: Path) -> Path:
-    return path.expanduser().absolute()
+    return inputs.expand(path).absolute()
 
 
 def _confirm_replace(place: Path, *, yes: bool, url: bool) -> None:

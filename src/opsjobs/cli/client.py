@@ -96,7 +96,7 @@ class Client:
         return _decode(answer.content)
 
     def send(self, path: str, pieces: Iterator[bytes], **query: Any) -> Any:
-        """Return the response to a POST of a stream of `size_bytes`.
+        """Return the response to a POST of a stream of bytes.
 
         It is sent once: the bytes cannot be read a second time.
         """

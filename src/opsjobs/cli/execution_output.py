@@ -220,7 +220,7 @@ def _fit(name: str) -> str:
 
 
 def write_below(folder: Path, parts: Sequence[str], pieces: Iterable[bytes]) -> None:
-    """Write a file below the folder. Raises OSError.
+    """Write a file below the folder, and remove it if it does not become whole. Raises OSError.
 
     A symbolic link on the way, or in place of the file, is not followed.
     """
@@ -237,7 +237,11 @@ def write_below(folder: Path, parts: Sequence[str], pieces: Iterable[bytes]) -> 
             parts[-1], os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o644, dir_fd=at
         )
         with os.fdopen(made, "wb") as file:
-            file.writelines(pieces)
+            try:
+                file.writelines(pieces)
+            except BaseException:
+                os.unlink(parts[-1], dir_fd=at)
+                raise
     finally:
         os.close(at)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import tarfile
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Annotated
 
@@ -123,8 +123,7 @@ def download(
             return
         place = to or Path(stored["name"])
         try:
-            with place.open("xb") as made:
-                made.writelines(pieces)
+            _write_new(place, pieces)
         except FileExistsError:
             raise CommandFailed(
                 f"{place} exists already. Use --to PATH.", ExitCode.CONFLICT
@@ -132,6 +131,16 @@ def download(
         except OSError as error:
             raise CommandFailed(f"{place} cannot be written: {error.strerror}.") from None
     tell(f"{place}: {size(stored['size'])}")
+
+
+def _write_new(place: Path, pieces: Iterable[bytes]) -> None:
+    """Write a new file, and remove it if it does not become whole. Raises OSError."""
+    with place.open("xb") as made:
+        try:
+            made.writelines(pieces)
+        except BaseException:
+            place.unlink()
+            raise
 
 
 @app.command()

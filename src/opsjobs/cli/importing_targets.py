@@ -256,8 +256,8 @@ def _keys(client: Client, found: Sequence[FoundTarget], file: str) -> dict[tuple
 
 def _key_file(key: str, file: str) -> Path:
     """Return the path of a key named in this file; a relative one starts in the file's folder."""
-    path = Path(key).expanduser()
-    return path if path.is_absolute() or file == "-" else Path(file).expanduser().parent / path
+    path = inputs.expand(key)
+    return path if path.is_absolute() or file == "-" else inputs.expand(file).parent / path
 
 
 def _with_key(entry: Json, one: FoundTarget, stored: Mapping[tuple[str, str], str]) -> Json:

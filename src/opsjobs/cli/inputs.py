@@ -23,7 +23,7 @@ def read_bytes(path: str, max_bytes: int) -> bytes:
         if path == "-":
             content = sys.stdin.buffer.read(max_bytes + 1)
         else:
-            with Path(path).expanduser().open("rb") as file:
+            with expand(path).open("rb") as file:
                 content = file.read(max_bytes + 1)
     except OSError as error:
         raise CommandFailed(
@@ -47,6 +47,16 @@ def read_text(path: str, max_bytes: int) -> str:
     except UnicodeDecodeError as error:
         raise CommandFailed(
             f"{name_of(path)} is not UTF-8 text (byte {error.start}).", ExitCode.USAGE
+        ) from None
+
+
+def expand(path: str | Path) -> Path:
+    """Return the path with a leading `~` replaced by the home. Raises CommandFailed."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise CommandFailed(
+            f"{path}: there is no such user on this machine. Check the path.", ExitCode.USAGE
         ) from None
 
 

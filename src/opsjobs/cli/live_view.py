@@ -161,12 +161,12 @@ class LiveView:
             parts.append(f"{failed} not succeeded")
         if self._wave is not None and self._wave[1] > 1:
             parts.append(f"wave {self._wave[0]} of {self._wave[1]}")
-        seconds = now - self._began
-        if done and seconds >= 1.0:
-            parts.append(f"{done / seconds:.1f}/s")
+        elapsed = now - self._began
+        if done and elapsed >= 1.0:
+            parts.append(f"{done / elapsed:.1f}/s")
         if self._hold:
             parts.insert(0, "PAUSED" if self._hold.startswith("paused") else "WAITING")
-        return f"execution {self._execution['id']}: " + ", ".join([*parts, f"{seconds:.0f} s"])
+        return f"execution {self._execution['id']}: " + ", ".join([*parts, f"{elapsed:.0f} s"])
 
 
 def render_header(execution: Mapping[str, Any]) -> str:
@@ -366,8 +366,8 @@ class Tally:
             if run.status not in (RunStatus.SUCCEEDED, RunStatus.WAITING, RunStatus.RUNNING):
                 alike.setdefault(self._why(run), []).append(plain(self._names(run.target)))
         ranked = sorted(alike.items(), key=lambda item: (-len(item[1]), item[0]))
-        for render_reason, names in ranked[:FAILURES_SHOWN]:
-            yield f"  {render_failures(render_reason, sorted(names))}"
+        for reason, names in ranked[:FAILURES_SHOWN]:
+            yield f"  {render_failures(reason, sorted(names))}"
         if len(ranked) > FAILURES_SHOWN:
             left = sum(len(names) for _, names in ranked[FAILURES_SHOWN:])
             yield f"  … and {left} more: `opsjobs executions show {execution_id}`"

@@ -197,6 +197,10 @@ def expiry(option: str, text: str) -> str:
     """Return a time for the API: `30d` from now, or the time itself. Raises CommandFailed."""
     try:
         return (datetime.now(UTC) + timedelta(seconds=parse_duration(text))).isoformat()
+    except OverflowError:
+        raise CommandFailed(
+            f"{option}: {text!r} is too far away. Use `never`, or a shorter time.", ExitCode.USAGE
+        ) from None
     except ValueError:
         pass
     try:

@@ -124,10 +124,12 @@ def _parse_since(text: str | None) -> str:
     if text is None:
         return ""
     try:
-        seconds = parse_duration(text)
+        since = datetime.now(UTC) - timedelta(seconds=parse_duration(text))
     except ValueError as error:
         raise CommandFailed(f"--since: {error}", ExitCode.USAGE) from None
-    return (datetime.now(UTC) - timedelta(seconds=seconds)).isoformat(timespec="microseconds")
+    except OverflowError:
+        return ""  # longer ago than any line
+    return since.isoformat(timespec="microseconds")
 
 
 @dataclass(slots=True)

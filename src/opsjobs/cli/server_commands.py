@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from opsjobs import settings
+from opsjobs.cli import inputs
 from opsjobs.cli.endpoint import ServiceEndpoint
 from opsjobs.cli.errors import CommandFailed, ExitCode
 from opsjobs.cli.lazy_commands import load_module
@@ -65,7 +66,7 @@ def up(
     configured = settings.load()
     module = load_module("opsjobs.standalone.up")
     chosen = module.StackOptions(
-        data_dir=(data_dir or configured.data_dir).expanduser().absolute(),
+        data_dir=inputs.expand(data_dir or configured.data_dir).absolute(),
         host=host or configured.api.host,
         port=configured.api.port if port is None else port,
         lab=lab,

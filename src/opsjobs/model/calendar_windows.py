@@ -182,7 +182,7 @@ class WindowDraft(ApiModel):
     end: Time | None = None
 
     @model_validator(mode="after")
-    def _has_one_form(self) -> WindowDraft:
+    def _check_one_form(self) -> WindowDraft:
         given = [
             name for name in ("weekdays", "dates", "yearly") if getattr(self, name) is not None
         ]

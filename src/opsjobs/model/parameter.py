@@ -70,14 +70,14 @@ class ParameterDraft(ApiModel):
 
     @field_validator("pattern")
     @classmethod
-    def _can_be_read(cls, text: str | None) -> str | None:
+    def _check_pattern(cls, text: str | None) -> str | None:
         if text is not None:
             pattern(text)
         return text
 
     @field_validator("choices_url")
     @classmethod
-    def _is_a_web_address(cls, url: str | None) -> str | None:
+    def _check_url(cls, url: str | None) -> str | None:
         if url is not None:
             check_url(url)
         return url

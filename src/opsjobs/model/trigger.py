@@ -94,7 +94,7 @@ class ParameterSource(_FromCall):
     value: Scalar | list[Scalar] | None = None
 
     @model_validator(mode="after")
-    def _has_one_source(self) -> Self:
+    def _check_one_source(self) -> Self:
         if sum(one is not None for one in (self.pointer, self.header, self.value)) != 1:
             words = "it takes exactly one of pointer, header and value"
             raise fault("parameter_source", words)
@@ -128,7 +128,7 @@ class TriggerCondition(_FromCall):
         return text
 
     @model_validator(mode="after")
-    def _has_one_test(self) -> Self:
+    def _check_one_test(self) -> Self:
         if (self.pointer is None) == (self.header is None):
             raise fault("condition", "it takes either pointer or header")
         tests = (self.equals, self.any_of, self.matches, self.exists)

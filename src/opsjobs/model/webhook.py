@@ -41,13 +41,13 @@ class WebhookDraft(ApiModel):
 
     @field_validator("url")
     @classmethod
-    def _is_a_web_address(cls, url: str) -> str:
+    def _check_url(cls, url: str) -> str:
         check_url(url, "a webhook")
         return url
 
     @field_validator("selector")
     @classmethod
-    def _can_be_read(cls, text: str | None) -> str | None:
+    def _check_selector(cls, text: str | None) -> str | None:
         if text is not None:
             parse_selector(text)
         return text

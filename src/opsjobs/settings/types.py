@@ -198,7 +198,10 @@ def key_bytes(key: str) -> bytes:
 
 
 def _folder(text: str) -> Path:
-    path = Path(text).expanduser()
+    try:
+        path = Path(text).expanduser()
+    except RuntimeError:
+        raise ValueError("there is no such user on this machine: write an absolute path") from None
     if not path.is_absolute():
         raise ValueError("write an absolute path, such as /var/lib/opsjobs")
     return path

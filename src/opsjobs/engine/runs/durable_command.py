@@ -196,8 +196,8 @@ class DurableCommand:
     def _start_fallback_watchdog(self) -> Timer:
         work = self._work
         began = work.entry.started_at
-        is_gone = (work.clock.now() - began).total_seconds() if began is not None else 0.0
-        left = max(work.timeout_seconds - is_gone, 0.0) + work.grace_seconds + WATCHDOG_SECONDS
+        elapsed = (work.clock.now() - began).total_seconds() if began is not None else 0.0
+        left = max(work.timeout_seconds - elapsed, 0.0) + work.grace_seconds + WATCHDOG_SECONDS
         return work.clock.later(left, lambda: work.stop_signal.request(StopReason.ACTION_TIMEOUT))
 
     async def _trust_spool(self, seen: SpoolIdentity) -> None:

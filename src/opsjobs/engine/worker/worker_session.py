@@ -382,14 +382,14 @@ class WorkerSession:
         self._tools.metrics.runs_running.set(len(self.runs))
 
     def _create_run(
-        self, found: Prepared | SetupRefused, asked_at: float, lost_reasons: str | None
+        self, found: Prepared | SetupRefused, asked_at: float, lost_reason: str | None
     ) -> Run:
         if isinstance(found, SetupRefused):
             return RefusedRun(
                 self._batch_writer.open_journal(found.claimed),
                 found,
                 self._tools.clock,
-                inherited=lost_reasons is not None,
+                inherited=lost_reason is not None,
             )
         return TargetRunner(
             self._batch_writer.open_journal(found.claimed, found.mask),
@@ -398,7 +398,7 @@ class WorkerSession:
             found.progress,
             self._run_tools,
             asked_at=asked_at,
-            lost_reason=lost_reasons,
+            lost_reason=lost_reason,
             opened=found.opened,
         )
 

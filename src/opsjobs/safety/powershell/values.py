@@ -259,12 +259,12 @@ class PowerShellValues:
         if many is None:
             return [self.expanded(text)]
         self._budget.spend(_PATTERN_STEPS)
-        is_it = re.compile(rf"\$\{{?{re.escape(many)}\}}?(?!\w)")
+        variable = re.compile(rf"\$\{{?{re.escape(many)}\}}?(?!\w)")
         values = [
             value.replace("$", "").replace("\\", "\\\\") for value in self.variable(many)[:16]
         ]
         check_size(len(text) + text.count("$") * max(map(len, values)))
-        return [self.expanded(is_it.sub(value, text)) for value in values]
+        return [self.expanded(variable.sub(value, text)) for value in values]
 
     def _part(self, found: re.Match[str]) -> str:
         if found[1] is not None:
