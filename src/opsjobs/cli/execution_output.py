@@ -220,7 +220,7 @@ def _fit(name: str) -> str:
 
 
 def write_below(folder: Path, parts: Sequence[str], pieces: Iterable[bytes]) -> None:
-    """Write a file below the folder, and remove it if it does not become whole. Raises OSError.
+    """Write a file below the folder; remove it if it is not written whole. Raises OSError.
 
     A symbolic link on the way, or in place of the file, is not followed.
     """
