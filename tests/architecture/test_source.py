@@ -96,6 +96,23 @@ def test_sqlalchemy_is_for_migrations_alone() -> None:
     assert all(name.startswith("src/opsjobs/store/migrations/") for name in users)
 
 
+def test_a_transaction_takes_no_second_connection() -> None:
+    """As many callers as the pool has connections would wait for each other."""
+    taken = [
+        f"{name}:{awaited.lineno} {ast.unparse(awaited)}"
+        for name, tree in modules().items()
+        for block in ast.walk(tree)
+        if isinstance(block, ast.AsyncWith)
+        for item in block.items
+        if "transaction(" in ast.unparse(item.context_expr) and item.optional_vars is not None
+        for awaited in ast.walk(ast.Module(block.body, []))
+        if isinstance(awaited, ast.Await)
+        if ast.unparse(awaited.value).startswith("self.")
+        if ast.unparse(item.optional_vars) not in ast.unparse(awaited)
+    ]
+    assert taken == []
+
+
 def test_nothing_is_left_unfinished() -> None:
     found = [
         f"{p.relative_to(ROOT)}: {m[0]}" for p in _others() for m in _UNFINISHED.finditer(_text(p))

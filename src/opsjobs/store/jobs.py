@@ -313,8 +313,9 @@ class Jobs:
         _refuse_running(stored, await self._database.fetch_one(_RUNNING, [stored.job.id]))
 
     async def _archive(self, ref: str, by: str, if_match: Collection[int] | None) -> None:
+        job_id = (await self.get(ref)).job.id
         async with self._database.transaction() as connection:
-            await schedules.lock_schedules_of(connection, (await self.get(ref)).job.id)
+            await schedules.lock_schedules_of(connection, job_id)
             old = await _locked(connection, ref, if_match)
             running = await connection.execute(_RUNNING, [old.job.id])
             _refuse_running(old, await running.fetchone())

@@ -52,6 +52,10 @@ class Revived:
         }
 
 
+class _AnsweredMeanwhile(Exception):
+    """Another caller has answered some of the letters that were chosen."""
+
+
 def refuse_unended(execution_id: int, *, ended: bool) -> Refusal | None:
     """Return how a retry is refused before the end of its execution; None after it."""
     if ended:
@@ -172,6 +176,35 @@ class RetryService:
         them), or a job was deleted; Forbidden if a job or a target, as they are now, is outside the
         caller's scope.
         """
+        while True:
+            try:
+                return await self._revive(
+                    draft,
+                    requested_by=requested_by,
+                    reach=reach,
+                    sight=sight,
+                    bounds=bounds,
+                    idem=idem,
+                    at_most=at_most,
+                )
+            except _AnsweredMeanwhile:
+                continue  # with fewer letters each time
+
+    async def _revive(
+        self,
+        draft: ReviveDraft,
+        *,
+        requested_by: Identity,
+        reach: Reach | None,
+        sight: Reach | None,
+        bounds: Bounds,
+        idem: IdempotentRequest | None,
+        at_most: int,
+    ) -> Revived | Answer:
+        """Revive the letters that match now.
+
+        Raises _AnsweredMeanwhile, and then nothing was done.
+        """
         found = await self._letters.find(draft, reach, sight)
         by_execution = {
             execution: list(runs)
@@ -189,11 +222,11 @@ class RetryService:
             "reason": draft.reason,
             "override": draft.override,
         }
-        # Vetted before the transaction, so that it is short.
-        drafted = {
-            parent.id: await self._draft_retry(parent, chosen[parent.id], inventory, **by)
+        # Vetted before the transaction: it is short, and takes no second connection.
+        drafted = [
+            (parent, await self._draft_retry(parent, chosen[parent.id], inventory, **by))
             for parent in parents
-        }
+        ]
 
         async def write(connection: Connection) -> Revived:
             answered = await _answer_letters(
@@ -201,15 +234,12 @@ class RetryService:
             )
             if not answered and draft.ids is not None:
                 raise await dead_letters.refusal(connection, draft.ids, reach, sight)
-            executions: list[Execution] = []
-            for parent in parents:
-                runs = [run for run in chosen[parent.id] if run.id in answered]
-                if not runs:
-                    continue
-                new = drafted[parent.id]
-                if len(runs) < len(chosen[parent.id]):
-                    new = await self._draft_retry(parent, runs, inventory, **by)
-                executions.append(await self._launch_revived(connection, parent, new))
+            if 0 < len(answered) < len(chosen_runs):
+                raise _AnsweredMeanwhile
+            executions = [
+                await self._launch_revived(connection, parent, new)
+                for parent, new in (drafted if answered else ())
+            ]
             return Revived(executions, more=len(by_execution) > len(chosen))
 
         done = await idempotency.once(
