@@ -159,9 +159,8 @@ def run(arguments: Sequence[str]) -> int:
     try:
         app(args=list(arguments), prog_name="opsjobs")
     except SystemExit as ended:
-        if ended.code is None:
-            return ExitCode.OK
-        return ended.code if isinstance(ended.code, int) else ExitCode.ERROR
+        code = ExitCode.OK if ended.code is None else ended.code
+        return code if isinstance(code, int) else ExitCode.ERROR
     except Failure as failed:
         tell(f"opsjobs: {failed}")
         return failed.exit_code if isinstance(failed, CommandFailed) else ExitCode.ERROR

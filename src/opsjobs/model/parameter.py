@@ -70,7 +70,7 @@ class ParameterDraft(ApiModel):
 
     @field_validator("pattern")
     @classmethod
-    def _check_pattern(cls, text: str | None) -> str | None:
+    def _check_syntax(cls, text: str | None) -> str | None:
         if text is not None:
             pattern(text)
         return text
