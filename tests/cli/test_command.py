@@ -145,9 +145,15 @@ def test_an_invalid_duration_is_a_usage_error(tmp_path: Path) -> None:
         (["jobs", "apply", "-f", "~no-such-user/jobs.yaml"], "no such user"),
         (["up", "--data-dir", "~no-such-user/data"], "no such user"),
         (["files", "upload", "x" * 300], "x" * 300),
+        (["executions", "logs", "1", "--tail", "9" * 20], "--tail"),
+        (["jobs", "run", "deploy", "-t", ""], "-t: the value is empty"),
+        (["jobs", "run", "deploy", "-x", ","], "-x: the value is empty"),
+        (["run", "id", "-t", "web-1", "-l", ""], "-l: the value is empty"),
+        (["users", "add", "ada", "--role", "operator@"], "the labels after @ are empty"),
+        (["tokens", "add", "ci", "--scope", ""], "--scope: the value is empty"),
     ],
 )
-def test_a_path_or_time_that_cannot_be_used_is_said(
+def test_a_value_that_cannot_be_used_is_said(
     arguments: list[str],
     said: str,
     tmp_path: Path,

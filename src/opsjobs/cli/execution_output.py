@@ -22,6 +22,7 @@ from opsjobs.model.execution import RunStatus
 SUCCEEDED = frozenset(
     {RunStatus.SUCCEEDED, RunStatus.WAITING, RunStatus.RUNNING, RunStatus.SKIPPED}
 )
+TAIL_MAX = 1_000_000
 
 
 def logs(
@@ -44,7 +45,10 @@ def logs(
         str | None, typer.Option(metavar="KEY", help="Only this action's lines.")
     ] = None,
     tail: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Only the last N lines of each target.")
+        int | None,
+        typer.Option(
+            min=1, max=TAIL_MAX, metavar="N", help="Only the last N lines of each target."
+        ),
     ] = None,
     timestamps: Annotated[
         bool, typer.Option("--timestamps", help="Begin each line with its time, in UTC.")

@@ -131,7 +131,7 @@ def show(
     if (execution is None) != last:
         raise CommandFailed("give an execution, or --last for the newest one.", ExitCode.USAGE)
     with connect() as client:
-        path = path_of("execution", execution or _newest(client))
+        path = path_of("execution", _newest(client) if execution is None else execution)
         found = client.get(path)
         runs, more = client.items(f"{path}/targets", limit=limit, status=status)
         good = last_good(client, found)

@@ -130,6 +130,13 @@ def split(values: Iterable[str] | None) -> list[str]:
     return list(dict.fromkeys(part for part in parts if part))
 
 
+def names_nothing(option: str) -> CommandFailed:
+    """Return how an option is refused whose value is empty, as of a variable that is not set."""
+    return CommandFailed(
+        f"{option}: the value is empty. Give one, or leave {option} out.", ExitCode.USAGE
+    )
+
+
 def selection(
     targets: list[str] | None,
     groups: list[str] | None,
@@ -140,8 +147,14 @@ def selection(
 ) -> dict[str, Any]:
     """Return the `targets` of a request; empty if nothing is selected.
 
-    `alone`: exclusions without a selection are accepted: a job has targets of its own.
+    `alone`: exclusions without a selection are accepted: a job has targets of its own. Raises
+    CommandFailed for an option that names nothing: without it more targets would be selected.
     """
+    for option, values in (("-t", targets), ("-g", groups), ("-x", exclude)):
+        if values and not split(values):
+            raise names_nothing(option)
+    if selector is not None and not selector.strip():
+        raise names_nothing("-l")
     named: dict[str, Any] = {"ids": split(targets), "groups": split(groups), "selector": selector}
     given = {key: value for key, value in named.items() if value}
     if exclude and not (given or alone):

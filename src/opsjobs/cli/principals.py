@@ -74,8 +74,19 @@ Roles = Annotated[
 
 def parse_grant(text: str) -> Json:
     """Return `operator@env=staging` as a grant of the API."""
-    role, _, scope = text.partition("@")
+    role, scope = _split_scope("--role", text)
     return {"role": role, "scope": scope}
+
+
+def _split_scope(option: str, text: str) -> tuple[str, str]:
+    """Return a role or permission, and its scope. Raises CommandFailed for `operator@`."""
+    name, sign, scope = text.partition("@")
+    if sign and not scope.strip():
+        raise CommandFailed(
+            f"{option} {text}: the labels after @ are empty. Name them, or write {name}.",
+            ExitCode.USAGE,
+        )
+    return name, scope
 
 
 # The fields of a PUT; a user has no public key.
@@ -269,7 +280,7 @@ def _grants(roles: list[str] | None, permissions: list[str] | None) -> list[Json
     """Return a grant for each role, and one for the permissions of each scope."""
     by_scope: dict[str, list[str]] = {}
     for text in permissions or ():
-        permission, _, scope = text.partition("@")
+        permission, scope = _split_scope("--permission", text)
         by_scope.setdefault(scope, []).append(permission)
     return [parse_grant(role) for role in roles or ()] + [
         {"permissions": given, "scope": scope} for scope, given in by_scope.items()
@@ -335,6 +346,8 @@ def add_token(
     """Add a token and print it. It is shown only once: only its hash is stored."""
     if role is not None and permission:
         raise CommandFailed("--role and --permission exclude each other.", ExitCode.USAGE)
+    if scope is not None and not scope.strip():
+        raise options.names_nothing("--scope")
     body: Json = {"name": name, "scope": scope or ""}
     body |= (
         {"permissions": options.split(permission)}
