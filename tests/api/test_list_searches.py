@@ -149,6 +149,13 @@ async def test_a_text_in_the_names_of_many_jobs_finds_their_executions_in_a_scop
             found = (await all_.http.get("/executions?q=MANY", **who)).json()["items"]
             assert [one["job_name"] for one in found] == ["many-zz"]
             assert (await all_.http.get("/executions?q=many-00", **who)).json()["items"] == []
+            for filters, facets in (
+                ({"status": "queued"}, {"status": {"cancelled": 1}, "job_name": {}}),
+                ({"job_name": "ad-hoc"}, {"status": {}, "job_name": {"many-zz": 1}}),
+            ):
+                query: dict[str, Any] = {"q": "MANY", "facets": [*facets], **filters}
+                counted = (await all_.http.get("/executions", params=query, **who)).json()
+                assert (counted["items"], counted["facets"]) == ([], facets)
             for text, commands in (("LOAD AV", 1), ("cat /etc", 0 if who else 1)):
                 found = (await all_.http.get(f"/executions?q={text}", **who)).json()["items"]
                 assert [one["job_name"] for one in found] == ["ad-hoc"] * commands

@@ -316,18 +316,23 @@ class Executions:
     async def _find(
         self, request: PageRequest, find: ExecutionFind, reach: Reach | None
     ) -> PageRequest:
-        """Return the request for what is found, and for the counts of its names of jobs.
+        """Return the request for what is found, and for the counts of its values.
 
-        A text becomes a filter of these names, which also holds for their counts.
+        A text becomes a filter of names of jobs, which also holds for their counts. If it is in
+        the names of very many jobs, it becomes the ids of what fits all filters: the counts of a
+        column are of what fits the others.
         """
         narrowed = await self._narrow(request, find, reach)
-        if find.q is None or "job_name" not in request.facets:
+        if find.q is None:
             return narrowed
-        counted = narrowed
-        if "job_name" in request.filters:
-            others = {key: values for key, values in request.filters.items() if key != "job_name"}
-            counted = await self._narrow(replace(request, filters=others), find, reach)
-        return replace(narrowed, counted={"job_name": counted})
+        counted = {}
+        for name in request.facets:
+            others = {key: values for key, values in request.filters.items() if key != name}
+            if len(others) < len(request.filters):
+                counted[name] = await self._narrow(replace(request, filters=others), find, reach)
+            elif name == "job_name":
+                counted[name] = narrowed
+        return replace(narrowed, counted=counted)
 
     async def _narrow(
         self, request: PageRequest, find: ExecutionFind, reach: Reach | None
