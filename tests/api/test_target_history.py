@@ -55,6 +55,10 @@ async def test_health_follows_from_circuit_maintenance_and_last_run(database: Da
     async with live(database) as ada:
         await ada.targets("web-1", "web-2", "web-3", "web-4")
         assert (await health(ada, "web-1"))["status"] == "unknown"
+        accepted = Report(CircuitKey("1", "5"), "a")
+        await ada.services.circuits.report([accepted])
+        assert (await health(ada, "web-1"))["status"] == "ok"
+        assert (await ada.http.get("/targets/1")).json()["health"]["last_run"] is None
         await ran(ada, "web-1", code=3)
         await ran(ada, "web-2")
         await ran(ada, "web-2", error=AWAY)

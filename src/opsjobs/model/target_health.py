@@ -16,8 +16,8 @@ class HealthStatus(StrEnum):
     """The health of a target in one word.
 
     `maintenance`: its runs are held. `unhealthy`: a circuit of it is not closed, or its last run
-    ended unreachable, lost or dead. `ok`: neither, and it has run something. `unknown`: it never
-    has. Runs that never started do not count."""
+    ended unreachable, lost or dead. `ok`: neither, and it has run something or accepted a login,
+    as of a test. `unknown`: nothing of this. Runs that never started do not count."""
 
     OK = "ok"
     UNHEALTHY = "unhealthy"

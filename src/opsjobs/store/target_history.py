@@ -90,7 +90,9 @@ HEALTH_STATUS = f"""
       where l.target_id between t.id::text and t.id::text
       order by l.target_id desc, l.id desc limit {RUNS_READ}) r
     where r.status in ('succeeded', 'failed', 'timeout', 'unreachable', 'lost', 'dead')
-    order by r.target_id desc, r.id desc limit 1), 'unknown') end)"""
+    order by r.target_id desc, r.id desc limit 1),
+    case when exists (select from circuits o where o.target_id = t.id::text and o.proven)
+      then 'ok' else 'unknown' end) end)"""
 """The health of the target `t`, as SQL.
 
 `between` finds the last runs by their index. With `=` PostgreSQL may read the runs of all targets
