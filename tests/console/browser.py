@@ -340,6 +340,19 @@ def rests_after(field: Locator, words: str, button: str) -> bool:
     return rests
 
 
+def refuse_once(somebody: Visitor, pattern: str, detail: str) -> None:
+    """Answer the next request to this address by a refusal."""
+    problem = {"status": 409, "code": "conflict", "detail": detail, "request_id": "r-1"}
+    somebody.refusals.add(409)
+    somebody.page.route(
+        pattern,
+        lambda route: route.fulfill(
+            status=409, json=problem, content_type="application/problem+json"
+        ),
+        times=1,
+    )
+
+
 TABS_MAX = 60
 _KEYS_TRIED = 5
 _KEYS_MS = 3_000
@@ -355,8 +368,11 @@ def tab_to(page: Page, wanted: Locator) -> None:
     raise AssertionError(f"{wanted} cannot be reached by Tab")
 
 
-def go_by_keys(page: Page, keys: str, heading: str) -> None:
-    """Press two keys in a row that lead to a page; again if they came too far apart."""
+def go_by_keys(page: Page, keys: str, heading: str, focused: Locator | None = None) -> None:
+    """Press two keys in a row that lead to a page; again if they came too far apart.
+
+    `focused`: what has the focus then, if not the heading.
+    """
     wanted = page.get_by_role("heading", name=heading, exact=True)
     for _ in range(_KEYS_TRIED):
         for key in keys.split():
@@ -366,4 +382,4 @@ def go_by_keys(page: Page, keys: str, heading: str) -> None:
             break
         except Late:
             continue
-    expect(wanted).to_be_focused()
+    expect(focused or wanted).to_be_focused()

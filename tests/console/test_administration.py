@@ -6,7 +6,7 @@ from pathlib import Path
 
 from playwright.sync_api import expect
 
-from console.browser import check_accessibility
+from console.browser import check_accessibility, refuse_once
 from console.conftest import Stack, Visit
 
 CANARY = "canary-of-a-secret-7f3a91"
@@ -30,6 +30,10 @@ def test_a_user_is_added_by_keyboard_and_disabled(visit: Visit, stack: Stack) ->
         page.keyboard.press("Enter")
         row = page.get_by_role("row", name="carl")
         expect(row).to_contain_text("viewer")
+        refuse_once(ada, "**/api/v1/users/*/disable", "Not now.")
+        row.get_by_role("button", name="Actions of carl").click()
+        page.get_by_role("menuitem", name="Disable").click()
+        expect(page.get_by_role("alert")).to_contain_text("Not now.")
         row.get_by_role("button", name="Actions of carl").click()
         page.get_by_role("menuitem", name="Disable").click()
         expect(row).to_contain_text("disabled")

@@ -3,6 +3,7 @@ import { useState } from "preact/hooks";
 import { ask } from "../api/ask.ts";
 import { asRead } from "../api/stale.ts";
 import type { User } from "../api/types.ts";
+import { useAttempt } from "../parts/attempt.tsx";
 import { Confirm, Dialog } from "../parts/dialog.tsx";
 import { Empty } from "../parts/empty.tsx";
 import { Field, Form, faultOf, NameField } from "../parts/form.tsx";
@@ -32,14 +33,16 @@ export function Users() {
     close();
     void list.restart();
   };
-  const toggle = async (user: User) => {
-    const path = { id: String(user.id) };
-    await (user.disabled
-      ? ask("POST /users/{id}/enable", { path })
-      : ask("POST /users/{id}/disable", { path }));
-    toast(`${user.name} is ${user.disabled ? "enabled" : "disabled: all logins have ended"}`);
-    await list.restart();
-  };
+  const { trouble, attempt } = useAttempt();
+  const toggle = (user: User) =>
+    attempt(async () => {
+      const path = { id: String(user.id) };
+      await (user.disabled
+        ? ask("POST /users/{id}/enable", { path })
+        : ask("POST /users/{id}/disable", { path }));
+      toast(`${user.name} is ${user.disabled ? "enabled" : "disabled: all logins have ended"}`);
+      await list.restart();
+    });
   const columns = columnsOf(setOpen, toggle);
   return (
     <Panel
@@ -51,6 +54,7 @@ export function Users() {
       }
       flush
     >
+      {trouble}
       <Loaded resource={list} what="users">
         {({ items }) =>
           items.length ? (

@@ -7,7 +7,7 @@ import { follow } from "../api/stream.ts";
 import { urlOf } from "../api/url.ts";
 import { Empty } from "../parts/empty.tsx";
 import { useKeys } from "../parts/keyboard.tsx";
-import { toast } from "../parts/toast.tsx";
+import { toast, toastError } from "../parts/toast.tsx";
 import { Trouble } from "../parts/trouble.tsx";
 import { query, setQuery } from "../router.tsx";
 import { taste } from "../state/taste.ts";
@@ -289,6 +289,10 @@ function useFind(part: Part, view: { current: LogView | null }): Find {
     const searched = errors.current;
     await searched.until(current);
     if (errors.current !== searched) return;
+    if (searched.error.value) {
+      errors.current = null;
+      return toastError(searched.error.value);
+    }
     if (searched.found.count === 0) toast("No line looks like an error.");
     show(searched.found.next(current, back));
   };

@@ -8,6 +8,7 @@ import { NotificationsTab } from "../jobs/notifications-tab.tsx";
 import { SchedulesTab } from "../jobs/schedules-tab.tsx";
 import { TriggersTab } from "../jobs/triggers-tab.tsx";
 import { Act } from "../parts/act.tsx";
+import { useAttempt } from "../parts/attempt.tsx";
 import { commandLine } from "../parts/command-line.ts";
 import { CopyButton, CopyMenu } from "../parts/copy.tsx";
 import { Confirm } from "../parts/dialog.tsx";
@@ -47,13 +48,15 @@ function Shown({ job, resource }: { job: JobDetail; resource: Resource<JobDetail
   }, [job.name]);
   const paused = job.state === "paused";
   const [deleting, setDeleting] = useState(false);
-  const toggle = async () => {
-    const path = { id: String(job.id) };
-    if (paused) await ask("POST /jobs/{id}/resume", { path });
-    else await ask("POST /jobs/{id}/pause", { path });
-    toast(paused ? "The job can be executed again." : "New executions are refused.");
-    await resource.reload();
-  };
+  const { busy, trouble, attempt } = useAttempt();
+  const toggle = () =>
+    attempt(async () => {
+      const path = { id: String(job.id) };
+      if (paused) await ask("POST /jobs/{id}/resume", { path });
+      else await ask("POST /jobs/{id}/pause", { path });
+      toast(paused ? "The job can be executed again." : "New executions are refused.");
+      await resource.reload();
+    });
   return (
     <div class="stack">
       <div class="head">
@@ -77,7 +80,7 @@ function Shown({ job, resource }: { job: JobDetail; resource: Resource<JobDetail
               Edit …
             </Link>
           )}
-          <Act of={job} action={paused ? "resume" : "pause"} onAct={() => void toggle()}>
+          <Act of={job} action={paused ? "resume" : "pause"} busy={busy} onAct={toggle}>
             {paused ? "Resume" : "Pause"}
           </Act>
           {job.can.includes("clone") && (
@@ -91,6 +94,7 @@ function Shown({ job, resource }: { job: JobDetail; resource: Resource<JobDetail
           <CopyMenu of={{ command: commandLine("opsjobs", "jobs", "show", job.name), json: job }} />
         </div>
       </div>
+      {trouble}
       {job.description && (
         <p class="dim">
           <Text of={job.description} />

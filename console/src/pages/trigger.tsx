@@ -3,6 +3,7 @@ import { useState } from "preact/hooks";
 import { ask } from "../api/ask.ts";
 import type { TriggerCall, TriggerDetail } from "../api/types.ts";
 import { Act } from "../parts/act.tsx";
+import { useAttempt } from "../parts/attempt.tsx";
 import { commandLine } from "../parts/command-line.ts";
 import { CopyButton, CopyMenu } from "../parts/copy.tsx";
 import { Confirm } from "../parts/dialog.tsx";
@@ -92,19 +93,21 @@ type Open = "edit" | "rotate" | "delete" | { secret: string } | null;
 function Actions({ trigger, onChange }: ShownProps) {
   const [open, setOpen] = useState<Open>(null);
   const close = () => setOpen(null);
+  const { busy, trouble, attempt } = useAttempt();
   const path = { id: String(trigger.id) };
-  const toggle = async () => {
-    if (trigger.enabled) await ask("POST /triggers/{id}/disable", { path });
-    else await ask("POST /triggers/{id}/enable", { path });
-    toast(trigger.enabled ? "Calls are refused from now on." : "Calls launch the job again.");
-    await onChange();
-  };
-  return (
+  const toggle = () =>
+    attempt(async () => {
+      if (trigger.enabled) await ask("POST /triggers/{id}/disable", { path });
+      else await ask("POST /triggers/{id}/enable", { path });
+      toast(trigger.enabled ? "Calls are refused from now on." : "Calls launch the job again.");
+      await onChange();
+    });
+  const buttons = (
     <div class="actions">
       <Act of={trigger} action="update" onAct={() => setOpen("edit")}>
         Edit …
       </Act>
-      <Act of={trigger} action={trigger.enabled ? "disable" : "enable"} onAct={() => void toggle()}>
+      <Act of={trigger} action={trigger.enabled ? "disable" : "enable"} busy={busy} onAct={toggle}>
         {trigger.enabled ? "Disable" : "Enable"}
       </Act>
       <Act of={trigger} action="rotate" onAct={() => setOpen("rotate")}>
@@ -119,6 +122,12 @@ function Actions({ trigger, onChange }: ShownProps) {
           json: trigger,
         }}
       />
+    </div>
+  );
+  return (
+    <>
+      {buttons}
+      {trouble}
       {open === "edit" && <Edit trigger={trigger} onChange={onChange} onClose={close} />}
       {open === "rotate" && (
         <Confirm
@@ -154,7 +163,7 @@ function Actions({ trigger, onChange }: ShownProps) {
           <p>Its address is gone for good. What it has launched stays and goes on.</p>
         </Confirm>
       )}
-    </div>
+    </>
   );
 }
 
@@ -194,7 +203,7 @@ function Calls({ trigger }: { trigger: TriggerDetail }) {
               width={700}
             />
           ) : (
-            <Empty why="Nobody has called it yet." />
+            <Empty why="There were no calls yet. A call is a POST to the address above, with the secret." />
           )
         }
       </Loaded>

@@ -1,6 +1,6 @@
 /** One webhook: what was delivered, what was not, and why? */
 import { useState } from "preact/hooks";
-import { ask } from "../api/ask.ts";
+import { ask, RequestError } from "../api/ask.ts";
 import type { Delivery, WebhookDetail } from "../api/types.ts";
 import { Act, hasAction } from "../parts/act.tsx";
 import { useAttempt } from "../parts/attempt.tsx";
@@ -61,13 +61,8 @@ function Shown({ webhook, resource, deliveries }: ShownProps) {
   };
   /** Show a delivery until it has ended, or for some seconds. */
   const watch = async (delivery: Delivery) => {
-    let now = delivery;
-    for (let second = 0; second < WATCHED_SECONDS && now.status === "pending"; second++) {
-      await new Promise((resolve) => setTimeout(resolve, 1_000));
-      now = await ask("GET /webhooks/{id}/deliveries/{delivery}", {
-        path: { ...path, delivery: String(delivery.id) },
-      });
-    }
+    await waitForEnd(path.id, delivery);
+    // What cannot be loaded the list itself says.
     await changed();
   };
   const again = async (delivery: Delivery) => {
@@ -112,6 +107,21 @@ function Shown({ webhook, resource, deliveries }: ShownProps) {
   );
 }
 
+/** Wait until a delivery has ended, or cannot be read, or for some seconds. */
+async function waitForEnd(webhook: string, delivery: Delivery): Promise<void> {
+  const path = { id: webhook, delivery: String(delivery.id) };
+  let { status } = delivery;
+  for (let second = 0; second < WATCHED_SECONDS && status === "pending"; second++) {
+    await new Promise((resolve) => setTimeout(resolve, 1_000));
+    try {
+      status = (await ask("GET /webhooks/{id}/deliveries/{delivery}", { path })).status;
+    } catch (failed) {
+      if (!(failed instanceof RequestError)) throw failed;
+      return;
+    }
+  }
+}
+
 interface ActionsProps {
   webhook: WebhookDetail;
   changed: () => Promise<void>;
@@ -127,26 +137,29 @@ function Actions({ webhook, changed, watch }: ActionsProps) {
     close();
     void changed();
   };
+  const { busy, trouble, attempt } = useAttempt();
   const path = { id: String(webhook.id) };
-  const test = async () => {
-    const queued = await ask("POST /webhooks/{id}/test", { path });
-    toast("A test message is sent: its delivery is shown below.");
-    await changed();
-    await watch(queued);
-  };
-  const enable = async () => {
-    await ask("PATCH /webhooks/{id}", { path, body: { enabled: true } as never });
-    toast(`${webhook.name} gets the events from now on.`);
-    await changed();
-  };
-  return (
+  const test = () =>
+    attempt(async () => {
+      const queued = await ask("POST /webhooks/{id}/test", { path });
+      toast("A test message is sent: its delivery is shown below.");
+      await changed();
+      void watch(queued);
+    });
+  const enable = () =>
+    attempt(async () => {
+      await ask("PATCH /webhooks/{id}", { path, body: { enabled: true } as never });
+      toast(`${webhook.name} gets the events from now on.`);
+      await changed();
+    });
+  const buttons = (
     <div class="actions">
       {!webhook.enabled && (
-        <Act of={webhook} action="update" kind="primary" onAct={() => void enable()}>
+        <Act of={webhook} action="update" kind="primary" busy={busy} onAct={enable}>
           Enable again
         </Act>
       )}
-      <Act of={webhook} action="test" onAct={() => void test()}>
+      <Act of={webhook} action="test" busy={busy} onAct={test}>
         Send a test
       </Act>
       <Act of={webhook} action="update" onAct={() => setOpen("edit")}>
@@ -164,6 +177,12 @@ function Actions({ webhook, changed, watch }: ActionsProps) {
           json: webhook,
         }}
       />
+    </div>
+  );
+  return (
+    <>
+      {buttons}
+      {trouble}
       {open === "edit" && (
         <WebhookForm webhook={webhook} onDone={closeAndReload} onClose={closeAndReload} />
       )}
@@ -208,7 +227,7 @@ function Actions({ webhook, changed, watch }: ActionsProps) {
           <p>What is still to be sent is cancelled, and the log of deliveries is deleted.</p>
         </Confirm>
       )}
-    </div>
+    </>
   );
 }
 
@@ -235,7 +254,7 @@ function Deliveries({ deliveries, again }: DeliveriesProps) {
               width={820}
             />
           ) : (
-            <Empty why="Nothing was sent yet. Send a test, or wait for an event." />
+            <Empty why="There were no deliveries yet. Send a test, or wait for an event." />
           )
         }
       </Loaded>

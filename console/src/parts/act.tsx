@@ -34,6 +34,7 @@ export function Act(props: ActProps) {
       type="button"
       class={`button ${kind} ${small ? "small" : ""}`}
       disabled={busy}
+      aria-busy={busy}
       aria-disabled={why !== undefined}
       title={why}
       onClick={() => (why === undefined ? onAct() : toast(why, "bad"))}

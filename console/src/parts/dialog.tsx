@@ -94,6 +94,7 @@ export function Confirm(props: ConfirmProps) {
     event.preventDefault();
     if (!ready || busy) return;
     setBusy(true);
+    setError(null);
     try {
       await props.onConfirm(words.trim());
       onClose();

@@ -24,7 +24,7 @@ import { Menu, type MenuItem } from "./menu.tsx";
 import { zoneOf } from "./moment.ts";
 import { Palette } from "./palette.tsx";
 import { showIcon } from "./tab-icon.ts";
-import { Toasts } from "./toast.tsx";
+import { Toasts, toastError } from "./toast.tsx";
 import type { Tone } from "./tone.ts";
 import { Trouble } from "./trouble.tsx";
 
@@ -178,9 +178,19 @@ function PersonMenu({ name }: { name: string }) {
     })),
     null,
     { label: "My account", href: "/console/me" },
-    { label: "Log out", onChoose: () => void logout() },
+    { label: "Log out", onChoose: () => void endSession() },
   ];
   return <Menu label={<span class="cut">{name}</span>} kind="plain" items={items} />;
+}
+
+/** Log out; the menu is closed by then, so a refusal is said beside the page. */
+async function endSession(): Promise<void> {
+  try {
+    await logout();
+  } catch (failed) {
+    if (!(failed instanceof RequestError)) throw failed;
+    toastError(failed);
+  }
 }
 
 function PageView({ route, parameters }: { route: PageRoute | null; parameters: PageProps }) {

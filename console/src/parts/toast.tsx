@@ -1,5 +1,6 @@
 /** Short news about what was just done. Nothing that must be read stands only here. */
 import { signal } from "@preact/signals";
+import type { RequestError } from "../api/problem.ts";
 import type { Tone } from "./tone.ts";
 
 interface News {
@@ -16,6 +17,11 @@ export function toast(text: string, tone: Tone = "ok"): void {
   const id = ++last;
   news.value = [...news.value.slice(-3), { id, tone, text }];
   if (tone !== "bad") setTimeout(() => close(id), SECONDS * 1_000);
+}
+
+/** Show why a request was refused that has no place of its own on the page. */
+export function toastError({ message, code, requestId }: RequestError): void {
+  toast(`${message} (${code}${requestId && `, request ${requestId}`})`, "bad");
 }
 
 function close(id: number): void {

@@ -33,6 +33,7 @@ export function TargetActions({ target, onChange }: ActionsProps) {
   const { health } = target;
   const attempt = async (work: () => Promise<Shown>) => {
     setBusy(true);
+    setShown(null);
     try {
       setShown(await work());
     } catch (failed) {
@@ -113,7 +114,7 @@ export function TargetActions({ target, onChange }: ActionsProps) {
           </Link>
         )}
       </div>
-      {busy && shown === null && <p role="status">Connecting to {target.host} …</p>}
+      {busy && <p role="status">Connecting to {target.host} …</p>}
       {shown && <Outcome shown={shown} target={target} onChange={onChange} onTrusted={test} />}
       {open === "hold" && <MaintenanceDialog target={target} onChange={onChange} onClose={close} />}
       {open === "edit" && (
