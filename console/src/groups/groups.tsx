@@ -37,7 +37,8 @@ export function Groups({ id, hasEnded, hasJob, onSelect, onRetry, onTarget }: Gr
         query: { ...compared, members: NAMES_SHOWN, limit: GROUPS_SHOWN },
         signal,
       }),
-    [id, normalise, hasEnded],
+    // The end of the execution is no other list: what is open in it stays.
+    [id, normalise],
     hasEnded ? null : LIVE_SECONDS,
   );
   const [left, right] = (query.value.get("diff") ?? "").split("~");
@@ -57,7 +58,7 @@ export function Groups({ id, hasEnded, hasJob, onSelect, onRetry, onTarget }: Gr
       </div>
       <Loaded resource={groups} what="groups">
         {({ items, next }) => {
-          if (items.length === 0) return <Empty why="No target is there to compare yet." />;
+          if (items.length === 0) return <Empty why="No target has a result to compare yet." />;
           const more = { id, largest: items[0]!, compared, hasJob, onSelect, onRetry, onTarget };
           // The panel of a target, beside all tabs, takes the place of the group's.
           const digest = query.value.has("target") ? null : query.value.get("in");

@@ -2,6 +2,7 @@
 import { ask } from "../api/ask.ts";
 import type { ResultGroup, TargetRun } from "../api/types.ts";
 import { copy, CopyButton } from "../parts/copy.tsx";
+import { countWords } from "../parts/counts.ts";
 import { Empty } from "../parts/empty.tsx";
 import { durationWords } from "../parts/moment.ts";
 import { SidePanel } from "../parts/side-panel.tsx";
@@ -43,7 +44,7 @@ export function GroupPanel({ digest, group, onTarget, onClose, ...of }: GroupPan
   return (
     <SidePanel
       about={digest}
-      label={group ? `Group of ${group.count} targets` : "Group"}
+      label={group ? `Group of ${countWords(group.count, "target")}` : "Group"}
       title={<span class="row">{group ? <GroupHeading group={group} /> : "No such group"}</span>}
       actions={<CopyButton text={location.href} what="link to this group" />}
       onClose={onClose}
@@ -87,7 +88,7 @@ function Members({ id, group, compared, onTarget }: MembersProps) {
         query: { ...compared, cursor, limit: MEMBERS_A_PAGE },
         signal,
       }),
-    [id, group.digest, compared.normalise, compared.running],
+    [id, group.digest, compared.normalise],
     compared.running ? LIVE_SECONDS : null,
   );
   return (

@@ -17,6 +17,10 @@ interface SidePanelProps {
 export function SidePanel({ about, label, title, actions, onClose, children }: SidePanelProps) {
   const box = useRef<HTMLElement>(null);
   useEffect(() => box.current?.focus(), [about]);
+  // What had the focus in it may be gone with what it is about.
+  useEffect(() => {
+    if (document.activeElement === document.body) box.current?.focus({ preventScroll: true });
+  }, [label]);
   const onKeyDown = (event: KeyboardEvent) => {
     if (event.key !== "Escape") return;
     event.stopPropagation();

@@ -67,5 +67,6 @@ export function useListing<T>(
     listing.start();
     return () => listing.stop();
   }, [listing]);
+  useEffect(() => listing.setPeriod(everySeconds), [listing, everySeconds]);
   return listing;
 }

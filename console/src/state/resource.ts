@@ -16,14 +16,14 @@ export class Resource<T> {
   readonly retryAt = signal<number | null>(null);
 
   private readonly fetch: (signal: AbortSignal) => Promise<T>;
-  private readonly everyMs: number | null;
+  private everyMs: number | null;
   private request: AbortController | null = null;
   private timer: ReturnType<typeof setTimeout> | undefined;
   private open = false;
 
   constructor(fetch: (signal: AbortSignal) => Promise<T>, everySeconds: number | null = null) {
     this.fetch = fetch;
-    this.everyMs = everySeconds === null ? null : everySeconds * 1_000;
+    this.everyMs = millisecondsOf(everySeconds);
   }
 
   /** Load it, and go on as long as the page is seen, until `stop`. */
@@ -38,6 +38,14 @@ export class Resource<T> {
     document.removeEventListener("visibilitychange", this.onVisibility);
     clearTimeout(this.timer);
     this.request?.abort();
+  }
+
+  /** Load it so often from now on, beginning now if that is another period; null: once more. */
+  setPeriod(everySeconds: number | null): void {
+    const everyMs = millisecondsOf(everySeconds);
+    if (everyMs === this.everyMs) return;
+    this.everyMs = everyMs;
+    void this.reload();
   }
 
   /** Load it now. The last data stays if that fails. */
@@ -84,7 +92,14 @@ export class Resource<T> {
   };
 }
 
-/** Return a resource for as long as the component is shown; another one if `keys` change. */
+const millisecondsOf = (seconds: number | null): number | null =>
+  seconds === null ? null : seconds * 1_000;
+
+/**
+ * Return a resource for as long as the component is shown; another one if `keys` change.
+ *
+ * If only `everySeconds` changes, as when something ends, it stays and its data is loaded again.
+ */
 export function useResource<T>(
   fetch: (signal: AbortSignal) => Promise<T>,
   keys: readonly unknown[],
@@ -95,5 +110,6 @@ export function useResource<T>(
     resource.start();
     return () => resource.stop();
   }, [resource]);
+  useEffect(() => resource.setPeriod(everySeconds), [resource, everySeconds]);
   return resource;
 }
