@@ -44,7 +44,7 @@ PEOPLE: dict[str, dict[str, Any]] = {
     "una": {"role": "viewer"},
     # With a scope: what has no labels is not for them.
     "sam": {"role": "operator", "scope": "lab=true"},
-    "lea": {"permissions": ["jobs:read", "jobs:execute"]},
+    "lea": {"permissions": ["jobs:read", "jobs:execute", "executions:retry"]},
 }
 """Users who log in with a password, by their grants."""
 ENDED_SECONDS = 60
@@ -145,6 +145,8 @@ def stack(browser: BrowserThread, provider: Provider) -> Iterator[Stack]:
         "OPSJOBS_OIDC_CLIENT_ID": CLIENT,
         "OPSJOBS_OIDC_CLIENT_SECRET": SECRET,
         "OPSJOBS_OIDC_LABEL": "Log in with Example ID",
+        # A receiver of webhooks: the server of the provider.
+        "OPSJOBS_WEBHOOK_ALLOW": "127.0.0.1/32",
     }
     with (
         open_folder(memory()) as folder,

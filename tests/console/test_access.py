@@ -199,7 +199,7 @@ def shared_job(stack: Stack) -> int:
         return int(found[0]["id"])
     job = {
         "name": "for-everybody",
-        "actions": [{"command": "uptime"}],
+        "actions": [{"command": "exit 3"}],
         "tags": ["lab=true"],
         "targets": {"selector": "lab=true"},
     }
@@ -265,6 +265,20 @@ def test_people_who_only_launch_see_their_jobs_and_what_they_launched(
         page.get_by_role("button", name="Launch on 6 targets").click()
         page.wait_for_url("**/console/executions/*")
         lea.look("light", DESKTOP)
+        expect(page.locator("h1 + .status")).to_have_text("failed")
+        # What somebody else has retried is there as a number.
+        launched = page.url.rsplit("/", 1)[1].partition("?")[0]
+        again = stack.call("POST", f"/executions/{launched}/retry", {"which": "failed"})["id"]
+        page = lea.go(f"/executions/{launched}")
+        line = page.get_by_role("navigation", name="Retries")
+        expect(line).to_contain_text(f"#{again}")
+        expect(line.get_by_role("link")).to_have_count(0)
+        page.get_by_role("button", name="Retry", exact=True).click()
+        page.get_by_role("menuitem", name="6 failed").click()
+        dialog = page.get_by_role("dialog")
+        expect(dialog).to_contain_text(f"Retried by #{again}. You may not see the last of them")
+        expect(dialog.get_by_role("link")).to_have_count(0)
+        page.keyboard.press("Escape")
         lea.follow("/")
         names = page.get_by_role("navigation", name="Pages").get_by_role("link")
         assert names.all_inner_texts() == ["Now", "Executions", "Launch", "My account"]

@@ -129,15 +129,20 @@ function optionsOf(wanted: Wanted, view: ExecutionView): string[] {
 }
 
 function RetriedBy({ preview }: { preview: RetryPreview }) {
+  const isLastSeen = preview.retries.at(-1)!.status !== null;
   return (
     <>
       Retried by{" "}
-      {preview.retries.map((one) => (
-        <Link key={one.id} to={`/executions/${one.id}`}>
-          #{one.id}{" "}
-        </Link>
+      {preview.retries.map(({ id, status }, at) => (
+        <span key={id}>
+          {at > 0 && ", "}
+          {status === null ? `#${id}` : <Link to={`/executions/${id}`}>#{id}</Link>}
+        </span>
       ))}
-      . To go on from there, retry that one.
+      .{" "}
+      {isLastSeen
+        ? "To go on from there, retry that one."
+        : "You may not see the last of them: to go on from there, ask someone who may."}
     </>
   );
 }
@@ -173,7 +178,7 @@ function Preview({ execution, preview }: { execution: Execution; preview: RetryP
         )}
         .
       </p>
-      {preview.needs_approval && <p>It starts after somebody has approved it.</p>}
+      {preview.needs_approval && <p>It starts once it has been approved.</p>}
     </div>
   );
 }
