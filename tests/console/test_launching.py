@@ -55,8 +55,7 @@ def test_a_command_is_launched_and_its_execution_cancelled_and_retried_by_keyboa
 ) -> None:
     with visit() as ada:
         page = ada.go("/")
-        go_by_keys(page, "g l", "Launch")
-        tab_to(page, page.get_by_role("textbox", name="Command"))
+        go_by_keys(page, "g l", "Launch", page.get_by_role("textbox", name="Command"))
         page.keyboard.type("sleep 301")
         tab_to(page, page.get_by_role("combobox", name="Labels"))
         page.keyboard.type("lab=true")

@@ -11,6 +11,7 @@ import { curlLine } from "../parts/command-line.ts";
 import { CopyMenu } from "../parts/copy.tsx";
 import { Empty } from "../parts/empty.tsx";
 import { Field } from "../parts/form.tsx";
+import { useFieldFocus } from "../parts/heading-focus.ts";
 import { Panel } from "../parts/panel.tsx";
 import { Picker, Resolved, useResolved } from "../parts/picker.tsx";
 import { Tabs } from "../parts/tabs.tsx";
@@ -24,6 +25,7 @@ const INTERPRETERS = ["bash", "sh", "python", "powershell", "pwsh", "perl", "nod
 
 export default function Launch() {
   const draft = draftOf(query.value);
+  useFieldFocus();
   const of = (content: () => preact.ComponentChildren) => () => <Ad draft={draft}>{content()}</Ad>;
   // Targets that one may not see cannot be picked: a job has its own.
   if (!mayDo("targets:read"))
@@ -122,6 +124,7 @@ function CommandFields({ draft }: { draft: LaunchDraft }) {
       <textarea
         class="input"
         rows={2}
+        data-begin
         value={draft.command}
         spellcheck={false}
         placeholder="systemctl is-active nginx"
@@ -138,6 +141,7 @@ function ScriptFields({ draft }: { draft: LaunchDraft }) {
         <textarea
           class="input"
           rows={10}
+          data-begin
           value={draft.script}
           spellcheck={false}
           onInput={(event) => setQuery({ script: event.currentTarget.value })}

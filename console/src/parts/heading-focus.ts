@@ -1,5 +1,16 @@
-/** Moves the focus to the heading of a page when it is opened, as loading a document would. */
+/**
+ * Moves the focus when a page is opened: to its heading, as loading a document would, or to the field
+ * that it begins with.
+ */
 import { useEffect, useRef } from "preact/hooks";
+
+/** Begin in the field with `data-begin`, unless the focus would open a keyboard over the page. */
+export function useFieldFocus(): void {
+  useEffect(() => {
+    if (matchMedia("(pointer: coarse)").matches) return;
+    document.querySelector<HTMLElement>("#page [data-begin]")?.focus({ preventScroll: true });
+  }, []);
+}
 
 /** Wait for the heading of the page at this path, and give it the focus; not for the first page. */
 export function useHeadingFocus(path: string): void {
