@@ -6,10 +6,12 @@ import json
 import re
 from typing import Any
 
+import pytest
 from playwright.sync_api import Page, expect
 
-from console.browser import PHONE, check_accessibility, check_width, rests_after
+from console.browser import PHONE, check_accessibility, check_width, refuse_once, rests_after
 from console.conftest import Stack, Visit
+from kit.openid_provider import Provider
 
 JOB: dict[str, Any] = {
     "actions": [{"type": "command", "command": "echo ${level}"}],
@@ -18,6 +20,13 @@ JOB: dict[str, Any] = {
 }
 REFRESH = "document.dispatchEvent(new Event('visibilitychange'))"
 """A page that is seen again loads what it shows."""
+
+
+@pytest.fixture(scope="module")
+def receiver(provider: Provider) -> str:
+    """The address of a receiver of webhooks that takes all."""
+    provider.broken["/hook"] = (200, b"taken")
+    return f"{provider.url}/hook"
 
 
 def job(stack: Stack, name: str) -> int:
@@ -37,7 +46,34 @@ def confirm(page: Page, verb: str) -> None:
     page.get_by_role("dialog").get_by_role("button", name=verb, exact=True).click()
 
 
-def test_a_schedule_is_made_changed_and_deleted_on_a_phone(visit: Visit, stack: Stack) -> None:
+def add_rule(page: Page) -> None:
+    """Add a rule with a text of its own by its form, and try it first."""
+    page.get_by_role("button", name="New rule …").click()
+    dialog = page.get_by_role("dialog", name="New rule")
+    dialog.get_by_label("Over").select_option("webhook")
+    dialog.get_by_label("Webhooks").fill("told")
+    dialog.get_by_label("it completed").check()
+    expect(dialog.locator(".as-command")).to_contain_text("opsjobs notifications test webhook told")
+    dialog.get_by_text("Subject and text of your own").click()
+    dialog.get_by_label("Text", exact=True).fill("${summary}")
+    # No command line carries the text.
+    expect(dialog.locator(".as-command")).to_have_count(0)
+    dialog.get_by_role("button", name="Send a test now").click()
+    expect(dialog.get_by_text("delivered", exact=True)).to_be_visible()
+    check_accessibility(page)
+    check_width(page)
+    dialog.get_by_role("button", name="Add the rule").click()
+    rules = page.get_by_role("grid", name="Notification rules")
+    expect(rules).to_contain_text("completed, failed, back to normal")
+    page.get_by_role("button", name="Actions of rule 1").click()
+    expect(page.get_by_role("menuitem", name="Copy the test as curl")).to_be_visible()
+    expect(page.get_by_role("menuitem", name="Copy the test as a command")).to_have_count(0)
+    page.keyboard.press("Escape")
+
+
+def test_a_schedule_is_made_changed_and_deleted_on_a_phone(
+    visit: Visit, stack: Stack, receiver: str
+) -> None:
     number = job(stack, "form-scheduled")
     with visit(size=PHONE) as ada:
         ada.refusals = {422}
@@ -83,8 +119,9 @@ def test_a_schedule_is_made_changed_and_deleted_on_a_phone(visit: Visit, stack: 
         changed = stack.call("GET", f"/schedules/{made['id']}")
         assert (changed["every"], changed["weekdays"], changed["cron"]) == ("weekly", ["sat"], None)
         # The list of rules is reloaded below a question: it is about the list as it was.
-        hook = {"name": "told", "url": "https://chat.example.com/", "events": ["approval.*"]}
+        hook = {"name": "told", "url": receiver, "events": ["approval.*"]}
         webhook = stack.call("POST", "/webhooks", {**hook, "selector": "none=yes"})["id"]
+        add_rule(page)
         tell(stack, made["id"], "failed", "missed")
         page.evaluate(REFRESH)
         page.get_by_role("button", name="Actions of rule 2").click()
@@ -98,7 +135,7 @@ def test_a_schedule_is_made_changed_and_deleted_on_a_phone(visit: Visit, stack: 
         page.get_by_role("button", name="Delete …").click()
         confirm(page, "Delete")
         page.wait_for_url(f"**/console/jobs/{number}?tab=schedules")
-        expect(page.get_by_text("It runs only when somebody launches it.")).to_be_visible()
+        expect(page.get_by_text("There are no schedules yet")).to_be_visible()
     stack.call("DELETE", f"/webhooks/{webhook}")
 
 
@@ -123,6 +160,7 @@ def test_a_target_is_added_tested_trusted_and_deleted(visit: Visit, stack: Stack
         expect(page.get_by_text("SHA256:").first).to_be_visible()
         page.get_by_role("button", name="Trust 1 key and test").click()
         expect(page.get_by_role("heading", name="The test succeeded")).to_be_visible()
+        expect(page.locator("h1 + .status")).to_have_text("ok")
         page.get_by_role("button", name="Compare keys").click()
         expect(page.get_by_text("All its keys are trusted")).to_be_visible()
         page.get_by_role("button", name="Edit …").click()
@@ -213,7 +251,9 @@ def test_a_job_is_written_checked_and_saved_over_another_version(
         page.wait_for_url("**/console/jobs")
 
 
-def test_secrets_of_webhooks_and_triggers_are_shown_once(visit: Visit, stack: Stack) -> None:
+def test_secrets_of_webhooks_and_triggers_are_shown_once(
+    visit: Visit, stack: Stack, receiver: str
+) -> None:
     number = job(stack, "form-triggered")
     secrets = []
     with visit() as ada:
@@ -221,11 +261,20 @@ def test_secrets_of_webhooks_and_triggers_are_shown_once(visit: Visit, stack: St
         page.get_by_role("button", name="New webhook …").click()
         dialog = page.get_by_role("dialog")
         dialog.get_by_label("Name").fill("form-chat")
-        dialog.get_by_label("URL").fill("https://chat.example.com/hook")
+        dialog.get_by_label("URL").fill(receiver)
         dialog.get_by_role("button", name="Create the webhook").click()
         secrets.append(page.locator("code.secret").first.inner_text())
         page.get_by_role("button", name="I have stored it").click()
         page.wait_for_url("**/console/webhooks/*")
+        refuse_once(ada, "**/api/v1/webhooks/*/test", "Not now.")
+        page.get_by_role("button", name="Send a test").click()
+        alert = page.get_by_role("alert")
+        for words in ("Not now.", "conflict", "r-1"):
+            expect(alert).to_contain_text(words)
+        page.get_by_role("button", name="Send a test").click()
+        sent = page.get_by_role("grid", name="Deliveries").get_by_role("row", name="webhook.test")
+        expect(sent).to_contain_text("200 taken")
+        expect(alert).to_have_count(0)
         page.get_by_role("button", name="New secret …").click()
         confirm(page, "Create a new secret")
         secrets.append(page.locator("code.secret").first.inner_text())
@@ -235,7 +284,7 @@ def test_secrets_of_webhooks_and_triggers_are_shown_once(visit: Visit, stack: St
         webhook = page.url.rsplit("/", 1)[1]
         stack.call("PATCH", f"/webhooks/{webhook}", {"selector": "env=prod"})
         dialog.get_by_label("URL").fill("https://chat.example.com/other")
-        ada.refusals = {422}
+        ada.refusals.add(422)
         dialog.get_by_role("button", name="Save").click()
         expect(dialog.get_by_role("alert")).to_contain_text("Somebody has changed this meanwhile.")
         dialog.get_by_role("button", name="Go back").click()
@@ -280,6 +329,9 @@ def test_secrets_of_webhooks_and_triggers_are_shown_once(visit: Visit, stack: St
             assert called.json()["outcome"] == outcome, json.dumps(called.json())
         page.reload()
         expect(page.get_by_role("grid", name="Calls")).to_contain_text("launched")
+        refuse_once(ada, "**/api/v1/triggers/*/disable", "Not now.")
+        page.get_by_role("button", name="Disable").click()
+        expect(alert).to_contain_text("Not now.")
         page.get_by_role("button", name="Disable").click()
         page.get_by_role("button", name="Enable").click()
         expect(page.get_by_role("button", name="Disable")).to_be_visible()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from playwright.sync_api import BrowserContext, Route, expect
 
@@ -120,7 +122,7 @@ def test_single_sign_on_leads_to_the_asked_page_confirms_and_logs_out(
     expect(page.get_by_text("ada@example.org")).to_be_visible()
     check_accessibility(page)
     _confirm_in_another_tab(ada)
-    page.get_by_role("button", name="ada.l").click()
+    page.get_by_role("button", name="ada.l", exact=True).click()
     page.get_by_role("menuitem", name="Log out").click()
     leave = page.get_by_role("dialog", name="Logged out of opsjobs")
     expect(leave).to_be_visible()
@@ -157,3 +159,11 @@ def _confirm_in_another_tab(ada: Visitor) -> None:
     tab.get_by_role("button", name="Sign in").click()
     expect(proof).to_be_hidden()
     expect(page.get_by_role("grid", name="Users").get_by_text("gus")).to_be_visible()
+    page.get_by_role("tab", name="Single sign-on").click()
+    people = page.get_by_role("grid", name="People of the single sign-on")
+    expect(people).to_contain_text("Ada Lovelace")
+    check_accessibility(page)
+    people.get_by_role("button", name=re.compile("logins? of ada.l")).click()
+    logins = page.get_by_role("dialog", name="Logins of ada.l")
+    expect(logins.locator("li").first).to_contain_text("Browser")
+    logins.get_by_role("button", name="Close").click()

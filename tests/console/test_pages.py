@@ -40,6 +40,7 @@ PAGES = [
     "/system",
     "/audit",
     "/access",
+    "/access?tab=people",
     "/access?tab=keys",
     "/access?tab=services",
     "/credentials",

@@ -34,7 +34,7 @@ export function People() {
               width={720}
             />
           ) : (
-            <Empty why="Nobody has a session by the single sign-on. People are listed here from their first login on; their roles are given at the provider." />
+            <Empty why="There were no logins by single sign-on yet. People are listed here from their first login on; their roles are given at the provider." />
           )
         }
       </Loaded>

@@ -60,7 +60,7 @@ export function RunAgainDialog({ execution, targets, onClose }: RunAgainProps) {
     >
       {secrets ? (
         <p>
-          It has secret parameters, whose values are not shown to anybody.{" "}
+          It has secret parameters, whose values are never shown.{" "}
           <Link to={`/jobs/${job}/launch`}>Enter them on the job's page</Link>.
         </p>
       ) : (

@@ -38,7 +38,7 @@ export function WhoTab({ view, execution }: { view: ExecutionView; execution: Ex
                 ))}
               </ul>
             ) : (
-              <Empty why="Nobody had to approve it." />
+              <Empty why="It needed no approval." />
             )
           }
         </Loaded>

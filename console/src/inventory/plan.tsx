@@ -25,7 +25,9 @@ export function Plan({ answer, left, bare }: Planned) {
     .filter((one) => one.outcome === "refused")
     .map((one) => ({ what: one.name, reason: one.error?.message ?? "", target: true }));
   if (answer === null && left.length === 0)
-    return <Empty why="Choose a file, or paste its text. Nothing is changed until you say so." />;
+    return (
+      <Empty why="Choose a file, or paste its text. What the import would change is shown here before you start it." />
+    );
   const counts = OUTCOMES.filter((outcome) => answer && answer[outcome] > 0);
   const worst = [...(answer?.items ?? [])].sort((a, b) => rank(a) - rank(b));
   return (

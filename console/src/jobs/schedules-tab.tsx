@@ -21,7 +21,7 @@ export function SchedulesTab({ job }: { job: JobDetail }) {
           {one.enabled ? <Time at={one.next_due_at} /> : <Status state="paused" />}
         </>
       )}
-      empty="It runs only when somebody launches it."
+      empty="There are no schedules yet: it runs only if it is launched by hand or by a trigger."
       form={(onDone, onClose) => (
         <ScheduleForm job={job} schedule={null} onDone={onDone} onClose={onClose} />
       )}

@@ -39,7 +39,15 @@ export function JobChoice() {
         {({ items, next }) => {
           const mine = items.filter((job) => mayDo("jobs:execute", labelsOf(job)));
           if (mine.length === 0)
-            return <Empty why={q ? "No job has this text." : "There is no job to launch yet."} />;
+            return (
+              <Empty
+                why={
+                  q
+                    ? "No job has this text in its name or description."
+                    : "There are no jobs yet that you may launch."
+                }
+              />
+            );
           return (
             <ul class="entries" aria-label="Jobs to launch">
               {mine.map((job) => (

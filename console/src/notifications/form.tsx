@@ -199,7 +199,7 @@ function Texts({ fields, onChange, fault }: PartProps) {
   const isOwn = fields.subject !== "" || fields.text !== "";
   return (
     <details open={isOwn || fault("subject") !== null || fault("text") !== null}>
-      <summary>Subject and text of one's own</summary>
+      <summary>Subject and text of your own</summary>
       <div class="form">
         <TextField
           label="Subject"

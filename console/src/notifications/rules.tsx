@@ -12,7 +12,7 @@ import { type Column, Table } from "../parts/table.tsx";
 import { Text } from "../parts/text.tsx";
 import { toast } from "../parts/toast.tsx";
 import { mayDo } from "../state/rights.ts";
-import { CHANNELS, eventWords, quietWords, trialWords } from "./draft.ts";
+import { CHANNELS, eventWords, hasOwnText, quietWords, trialWords } from "./draft.ts";
 import { RuleForm } from "./form.tsx";
 import { TrialDialog } from "./trial.tsx";
 
@@ -25,7 +25,7 @@ interface RulesPanelProps {
   title: string;
   /** Null: it has none of its own, and those of `otherwise` apply. */
   rules: Rules | null;
-  /** Whose rules apply without own ones, such as "the job"; null: nobody's. */
+  /** Whose rules apply without own ones, such as "the job"; null: there are no others. */
   otherwise: string | null;
   /** Where the list stands in what is saved. */
   pointer: string;
@@ -103,9 +103,9 @@ export function RulesPanel(props: RulesPanelProps) {
 
 function emptyWords(rules: Rules | null, otherwise: string | null): string {
   if (otherwise === null)
-    return "Nobody is told how jobs end, unless the job or the schedule says so. A rule tells people or programs when something fails, is back to normal, is late or needs an approval.";
+    return "There are no default rules: only jobs and schedules with rules of their own send messages. A rule sends one to people or programs when something fails, is back to normal, is late or needs an approval.";
   if (rules === null) return `It has no rules of its own: those of ${otherwise} apply.`;
-  return `Nobody is told, whatever ${otherwise} says.`;
+  return `Notifications are turned off here: the rules of ${otherwise} do not apply.`;
 }
 
 function Dialogs({ choice, of, onClose }: DialogsProps) {
@@ -126,7 +126,9 @@ function Dialogs({ choice, of, onClose }: DialogsProps) {
   if (choice.what === "silence" || choice.what === "clear")
     return (
       <Confirm
-        title={choice.what === "silence" ? "Tell nobody?" : `Use the rules of ${otherwise}?`}
+        title={
+          choice.what === "silence" ? "Turn notifications off?" : `Use the rules of ${otherwise}?`
+        }
         verb={choice.what === "silence" ? "Turn off" : "Use those"}
         onClose={onClose}
         onConfirm={() => save(choice.what === "silence" ? [] : null)}
@@ -168,7 +170,7 @@ function Dialogs({ choice, of, onClose }: DialogsProps) {
       }}
     >
       <p>
-        <Text of={rule.to.join(", ")} /> is told nothing by it from then on.
+        It sends <Text of={rule.to.join(", ")} /> no more messages.
         {isLast && otherwise !== null && ` It is the last one: those of ${otherwise} apply then.`}
       </p>
     </Confirm>
@@ -225,10 +227,14 @@ function actionsOf(may: boolean, choose: (choice: Choice) => void): Column<Row> 
             : []),
           ...(may ? [{ label: "Delete …", onChoose: () => choose({ what: "delete", at }) }] : []),
           null,
-          {
-            label: "Copy the test as a command",
-            onChoose: () => copy(commandLine(...trialWords(rule)), "command"),
-          },
+          ...(hasOwnText(rule)
+            ? []
+            : [
+                {
+                  label: "Copy the test as a command",
+                  onChoose: () => copy(commandLine(...trialWords(rule)), "command"),
+                },
+              ]),
           {
             label: "Copy the test as curl",
             onChoose: () =>

@@ -116,8 +116,8 @@ function Deliveries() {
             <Empty
               why={
                 failed
-                  ? "Nothing was given up: everything was delivered, or is still tried."
-                  : "Nothing was sent yet: no rule has applied. Tests are not listed."
+                  ? "No message has failed: all were delivered, or are tried again."
+                  : "No messages were sent yet, since no rule has applied. Tests are not listed here."
               }
             />
           )

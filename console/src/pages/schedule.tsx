@@ -178,7 +178,7 @@ function Past({ id }: { id: string }) {
               )}
             </ul>
           ) : (
-            <Empty why="It was never due yet." />
+            <Empty why="It has not been due yet." />
           )
         }
       </Loaded>

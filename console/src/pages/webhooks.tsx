@@ -45,7 +45,7 @@ export default function Webhooks() {
               width={720}
             />
           ) : (
-            <Empty why="Nothing outside is told of events. A webhook sends those that it selects to a URL." />
+            <Empty why="There are no webhooks yet. A webhook sends the events that it selects to a URL." />
           )
         }
       </Loaded>

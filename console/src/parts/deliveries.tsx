@@ -44,7 +44,7 @@ export function deliveryColumns<One extends Sent>(
     {
       name: "attempts",
       label: "Attempts",
-      width: "80px",
+      width: "92px",
       end: true,
       cell: (delivery) => delivery.attempts,
     },
@@ -58,7 +58,8 @@ export function deliveryColumns<One extends Sent>(
     {
       name: "again",
       label: "Again",
-      width: "112px",
+      width: "128px",
+      bare: true,
       cell: (delivery) =>
         again &&
         delivery.status !== "pending" && (
