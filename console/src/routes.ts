@@ -109,7 +109,7 @@ export const NAVIGATION: readonly NavigationEntry[] = [
   { path: "/targets", label: "Targets", key: "t", inBar: true },
   { path: "/approvals", label: "Approvals", key: "a", inBar: true },
   { path: "/dead-letters", label: "Dead letters", key: "d", inBar: true },
-  { path: "/launch", label: "Launch", key: "l", inBar: false },
+  { path: "/launch", label: "Launch", key: "l", inBar: true },
   { path: "/tonight", label: "Tonight", key: "o", inBar: false },
   { path: "/safety", label: "Safety check", key: "y", inBar: false },
   { path: "/system", label: "System", key: "m", inBar: false },

@@ -3,7 +3,15 @@ import { test } from "node:test";
 import { urlOf } from "../src/api/url.ts";
 import { commandLine, curlLine, quote } from "../src/parts/command-line.ts";
 import { splitHidden } from "../src/parts/hidden-characters.ts";
-import { agoWords, durationWords, fullWords, momentWords, timeWords } from "../src/parts/moment.ts";
+import {
+  agoWords,
+  dueWords,
+  durationWords,
+  fullWords,
+  localWords,
+  momentWords,
+  timeWords,
+} from "../src/parts/moment.ts";
 import { toneOf, worstFirst } from "../src/parts/tone.ts";
 import { changedSearch, match } from "../src/paths.ts";
 
@@ -61,6 +69,9 @@ test("a moment has its day only if that is another one", () => {
   const now = new Date("2026-11-29T12:00:00Z");
   assert.equal(momentWords(new Date("2026-11-29T02:30:00Z"), "utc", now), "02:30:00");
   assert.equal(momentWords(new Date("2026-11-28T02:30:00Z"), "utc", now), "Sat 28 Nov 02:30:00");
+  assert.equal(dueWords(new Date("2026-11-29T02:30:00Z"), "utc", now), "Sun 29 Nov 02:30");
+  assert.equal(dueWords(new Date("2026-11-29T02:30:05Z"), "utc", now), "Sun 29 Nov 02:30:05");
+  assert.match(localWords("2026-11-29T03:30:00+01:00"), /^Sun 29 Nov (2026 )?03:30$/);
 });
 
 test("all of a moment has its year and zone", () => {

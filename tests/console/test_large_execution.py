@@ -195,7 +195,7 @@ def test_the_run_is_shown_as_it_was(visit: Visit, ended: int) -> None:
     with visit() as ada:
         page = ada.go(f"/executions/{ended}?tab=targets")
         now = counted(page)
-        page.get_by_role("button", name="As it was").click()
+        page.get_by_role("button", name="Replay").click()
         slider = page.get_by_role("slider", name="Time")
         slider.press("Home")
         expect(page.get_by_role("button", name=f"{TARGETS_FEW:,} waiting")).to_be_visible()

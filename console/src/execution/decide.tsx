@@ -29,7 +29,7 @@ export function DecideButtons({ view, approval }: { view: ExecutionView; approva
   return (
     <>
       <Link class="button" to={`/approvals/${approval}`}>
-        Look
+        Show
       </Link>
       {can.includes("approve") && (
         <button type="button" class="button primary" onClick={() => setDecision("approve")}>

@@ -2,6 +2,7 @@
 import type { Finding } from "../api/types.ts";
 import { Icon } from "../parts/icon.tsx";
 import { Text } from "../parts/text.tsx";
+import { toneOfVerdict } from "../parts/verdict.tsx";
 
 export function Findings({ findings }: { findings: readonly Finding[] }) {
   if (findings.length === 0) return null;
@@ -9,8 +10,8 @@ export function Findings({ findings }: { findings: readonly Finding[] }) {
     <ul class="stack-tight" aria-label="Findings of the safety check">
       {findings.map((finding) => (
         <li key={`${finding.rule} ${finding.pointer} ${finding.excerpt}`} class="row">
-          <span class="tone warn">
-            <Icon name="warn" />
+          <span class={`tone ${toneOfVerdict(finding.severity)}`}>
+            <Icon name={toneOfVerdict(finding.severity)} />
           </span>
           <code>{finding.rule}</code> <Text of={finding.reason} />
           <code class="dim">

@@ -241,17 +241,17 @@ function Waiting({ view, execution, on }: WaitingProps) {
       ) : null}
       {on.kind === "exclusive" && on.execution ? (
         <Link class="button" to={`/executions/${on.execution}`}>
-          Look at #{on.execution}
+          Show #{on.execution}
         </Link>
       ) : null}
       {on.kind === "workers" && (
         <Link class="button" to="/system">
-          Look at the workers
+          Show the workers
         </Link>
       )}
       {on.target && ["maintenance", "hold", "slot"].includes(on.kind) && (
         <Link class="button" to={`/targets/${encodeURIComponent(on.target)}`}>
-          Look at <Text of={on.target} />
+          Show <Text of={on.target} />
         </Link>
       )}
     </div>

@@ -31,7 +31,13 @@ export function TargetsTab({ view, runs }: { view: ExecutionView; runs: Runs }) 
   return (
     <div class="stack">
       <div class="row">
-        <Filter label="Filter of targets" words={wordsOf(keys)} text open />
+        <Filter
+          label="Filter targets"
+          words={wordsOf(keys)}
+          placeholder="Part of a name, or status:failed exit:1 env:prod"
+          text
+          open
+        />
         <label class="row small">
           Group by
           <select

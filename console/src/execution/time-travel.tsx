@@ -42,9 +42,10 @@ export function TimeTravel({ view, runs }: { view: ExecutionView; runs: Runs }) 
       <button
         type="button"
         class="button small plain travel-open"
+        title="The states of the targets at any time of the run"
         onClick={() => setQuery({ at: clockOf(Date.now()) }, { replace: false })}
       >
-        <Icon name="clock" /> As it was …
+        <Icon name="clock" /> Replay …
       </button>
     );
   }

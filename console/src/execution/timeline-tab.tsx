@@ -62,7 +62,7 @@ export function TimelineTab({ view, runs }: { view: ExecutionView; runs: Runs })
           <span>{durationWords(last.toMs)}</span>
         </p>
         <p class="row small">
-          <span class="dim">A column filters by its durations.</span>
+          <span class="dim">Select a column to filter by its durations.</span>
           {spans.length > 0 && (
             <button
               type="button"

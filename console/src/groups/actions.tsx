@@ -59,7 +59,7 @@ export function GroupActions(props: GroupActionsProps) {
           class="button small cut"
           onClick={() => open(largest.targets[0]?.name ?? "")}
         >
-          Diff to{" "}
+          Compare with{" "}
           {largest.count > 1 ? (
             `the ${largest.count.toLocaleString("en")}`
           ) : (
@@ -69,7 +69,7 @@ export function GroupActions(props: GroupActionsProps) {
       )}
       {hasJob && group.status !== "succeeded" && (
         <button type="button" class="button small" onClick={() => open(LAST_GOOD)}>
-          Diff to last good
+          Compare with last good run
         </button>
       )}
       <GroupRuns {...runs} label={`Select ${count}`} onRuns={(found) => onSelect(idsOf(found))} />

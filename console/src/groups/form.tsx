@@ -57,7 +57,7 @@ export function GroupForm({ group, names, onClose }: GroupFormProps) {
             />
             <ListField
               label="Contains the groups"
-              hint="With commas between them"
+              hint="Separated by commas"
               text={groups}
               options={names.filter((one) => one !== group?.name)}
               fault={faultIn(error, "/groups")}

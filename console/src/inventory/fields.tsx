@@ -88,7 +88,7 @@ export function Options({ found, options, onOptions }: OptionsProps) {
       </Field>
       <ListField
         label="All are in the groups"
-        hint="With commas between them"
+        hint="Separated by commas"
         text={options.groups}
         options={groupNames}
         onInput={(groups) => onOptions({ groups })}

@@ -165,7 +165,7 @@ interface RemarksProps {
 }
 
 function Remarks({ remarks, onLine }: RemarksProps) {
-  if (remarks.length === 0) return <p class="tone ok">The job can be saved so.</p>;
+  if (remarks.length === 0) return <p class="tone ok">No problems found.</p>;
   return (
     <ul class="stack-tight" aria-label="Remarks">
       {remarks.map((one, index) => (

@@ -11,6 +11,7 @@ import { Text } from "../parts/text.tsx";
 import { Loaded, Trouble } from "../parts/trouble.tsx";
 import { go } from "../router.tsx";
 import { type Resource, useResource } from "../state/resource.ts";
+import { mayDo } from "../state/rights.ts";
 import { byCommand } from "./commands.ts";
 
 const COMMANDS_SHOWN = 20;
@@ -85,6 +86,12 @@ function Shown({ preview }: { preview: PreviewAnswer }) {
       )}
       <Findings findings={preview.findings} />
       {verdict === "needs_approval" && <p class="tone hold">It starts once it is approved.</p>}
+      {verdict === "block" && (
+        <p class="tone bad">
+          The safety check blocks it. Change it
+          {mayDo("safety:override") && ", or override the check with a reason"}.
+        </p>
+      )}
       <div class="commands" tabIndex={0} role="region" aria-label="Commands">
         <ul>
           {shown.map((one) => (
@@ -141,7 +148,10 @@ export function LaunchButton({ preview, body, send }: LaunchButtonProps) {
   const [busy, setBusy] = useState(false);
   const [error, setError] = useState<RequestError | null>(null);
   const sent = useRef({ request: "", key: "" });
-  const ready = preview && body && preview.targets.length > 0 ? { preview, body } : null;
+  const blocked = preview?.verdict === "block";
+  const some = preview !== null && preview.targets.length > 0;
+  const ready =
+    some && body && (!blocked || mayDo("safety:override")) ? { preview, body } : null;
   const launch = async (body: Body) => {
     const request = JSON.stringify(body);
     // The same request with the same key is launched once, however often it is sent.
@@ -172,7 +182,7 @@ export function LaunchButton({ preview, body, send }: LaunchButtonProps) {
         aria-busy={busy}
         onClick={() => ready && press(ready)}
       >
-        {preview === null ? "Launch" : verbOf(preview)}
+        {preview === null ? "Launch" : blocked && ready ? "Override and launch …" : verbOf(preview)}
       </button>
       {asked && (
         <Confirm
@@ -180,7 +190,10 @@ export function LaunchButton({ preview, body, send }: LaunchButtonProps) {
           verb={verbOf(asked.preview)}
           count={asked.preview.targets.length}
           careful={asked.preview.findings.length > 0}
-          onConfirm={() => launch(asked.body)}
+          {...(asked.preview.verdict === "block" && { reason: "required" as const, danger: true })}
+          onConfirm={(reason) =>
+            launch(reason ? { ...asked.body, reason, override_safety: true } : asked.body)
+          }
           onClose={() => setAsked(null)}
         >
           <Findings findings={asked.preview.findings} />

@@ -1,15 +1,24 @@
 /** The field of a search in the output, and the targets on which it was found. */
 import { useState } from "preact/hooks";
+import { countWords } from "../parts/counts.ts";
 import { Text } from "../parts/text.tsx";
 import { Trouble } from "../parts/trouble.tsx";
 import type { Find } from "./output.tsx";
 import type { Search } from "./search.ts";
 
-export function FindBar({ find }: { find: Find }) {
+interface FindBarProps {
+  find: Find;
+  /** The output of all targets. */
+  ofAll: boolean;
+}
+
+export function FindBar({ find, ofAll }: FindBarProps) {
   const [text, setText] = useState("");
   const [pattern, setPattern] = useState(false);
   const { search } = find;
   search?.beat.value;
+  // With one target there is no list of them.
+  const hosts = ofAll ? (search?.found.targets.size ?? 0) : 0;
   const isSame = search?.wanted.text === text && search.wanted.pattern === pattern;
   const submit = (event: Event) => {
     event.preventDefault();
@@ -46,11 +55,23 @@ export function FindBar({ find }: { find: Find }) {
         .*
       </button>
       <output class="small dim">{search && progress(find, search)}</output>
+      {hosts > 0 && (
+        <button type="button" class="button small" onClick={showHosts}>
+          {countWords(hosts, "target")} ↓
+        </button>
+      )}
       {search?.error.value && (
         <Trouble error={search.error.value} onRetry={() => void search.run()} />
       )}
     </form>
   );
+}
+
+/** The list of targets stands below the output. */
+function showHosts(): void {
+  const list = document.querySelector<HTMLElement>(".found-hosts")!;
+  list.scrollIntoView({ block: "end" });
+  list.focus();
 }
 
 function progress(find: Find, search: Search): string {
@@ -76,11 +97,14 @@ export function FoundHosts({ search, onSelect, onTarget }: FoundHostsProps) {
   if (targets.length === 0) return null;
   const next = summary?.next ?? null;
   return (
-    <section class="panel" aria-label="Targets on which it was found">
+    <section
+      class="panel found-hosts"
+      aria-label="Targets on which it was found"
+      tabIndex={-1}
+    >
       <header>
         <h2>
-          Found on {targets.length.toLocaleString("en")}{" "}
-          {targets.length === 1 ? "target" : "targets"}
+          Found on {countWords(targets.length, "target")}
         </h2>
         <div class="actions">
           {next !== null && (

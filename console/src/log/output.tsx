@@ -102,7 +102,7 @@ function LogBar({ id, target, stream, looks, find }: LogBarProps) {
   const raw = { format: "text", target, stream };
   return (
     <div class="log-bar">
-      <FindBar find={find} />
+      <FindBar find={find} ofAll={!target} />
       <label class="small">
         Stream{" "}
         <select

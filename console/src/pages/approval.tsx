@@ -2,6 +2,7 @@
 import { useState } from "preact/hooks";
 import { ask } from "../api/ask.ts";
 import type { ApprovalDetail } from "../api/types.ts";
+import { Findings } from "../execution/findings.tsx";
 import { titleOf } from "../execution/name.ts";
 import { Name } from "../execution/name-shown.tsx";
 import { CopyMenu } from "../parts/copy.tsx";
@@ -66,7 +67,7 @@ function Head({ approval, resource }: HeadProps) {
           <CopyMenu of={{ command, json: approval }} />
         </span>
       </div>
-      <p>
+      <p class="sentence">
         <Text of={approval.message} />
       </p>
       {pending && <WhyNot of={approval} />}
@@ -115,6 +116,9 @@ function Decide({ approval, onDecide }: { approval: ApprovalDetail; onDecide: (v
   );
 }
 
+/** What a button of this page does, as the API says it. */
+const BY_OVERRIDE = "with override_safety: true and a reason";
+
 /** Why this person cannot approve. */
 function WhyNot({ of }: { of: ApprovalDetail }) {
   const refused = of.cannot["approve"];
@@ -123,7 +127,7 @@ function WhyNot({ of }: { of: ApprovalDetail }) {
     <p class="why-not">
       <b>You cannot approve this.</b>{" "}
       {refused ? (
-        <Text of={refused.detail} />
+        <Text of={refused.detail.replace(BY_OVERRIDE, "with Override and a reason")} />
       ) : (
         "Your role does not hold approvals:decide. Ask an administrator."
       )}
@@ -228,15 +232,7 @@ function WouldRun({ of }: { of: ApprovalDetail["would_run"] }) {
   const hidden = of.total_targets - of.targets.length;
   return (
     <Panel title="What would run">
-      {of.findings.length > 0 && (
-        <ul class="findings" aria-label="Findings of the safety check">
-          {of.findings.map((finding, index) => (
-            <li key={index} class="tone warn">
-              <b>{finding.rule}</b> <Text of={finding.reason} />
-            </li>
-          ))}
-        </ul>
-      )}
+      <Findings findings={of.findings} />
       {of.actions.map((action, index) => (
         <pre key={index} class="action" tabIndex={0}>
           <Text of={textOf(action)} />
@@ -247,7 +243,7 @@ function WouldRun({ of }: { of: ApprovalDetail["would_run"] }) {
           <Text of={JSON.stringify(of.parameters, null, 2)} />
         </pre>
       )}
-      <p>
+      <p class="on-targets">
         <b>
           On {of.total_targets.toLocaleString("en")} {of.total_targets === 1 ? "target" : "targets"}
         </b>

@@ -6,6 +6,7 @@ import { Took } from "../execution/took.tsx";
 import { type Bar, Bars } from "../parts/bars.tsx";
 import { Empty, None } from "../parts/empty.tsx";
 import { ListPage } from "../parts/list-page.tsx";
+import { Icon } from "../parts/icon.tsx";
 import { timeWords } from "../parts/moment.ts";
 import { Panel } from "../parts/panel.tsx";
 import { Status, TallyBar } from "../parts/status.tsx";
@@ -72,7 +73,7 @@ export default function Executions() {
       columns={COLUMNS}
       keyOf={(execution) => String(execution.id)}
       pathOf={(execution) => `/executions/${execution.id}`}
-      width={920}
+      width={960}
       empty={
         <Empty why={`Nothing has been launched yet${inSight("executions:read")}.`}>
           {mayDo("jobs:execute") && (
@@ -109,7 +110,7 @@ const COLUMNS: readonly Column<Execution>[] = [
   {
     name: "targets",
     label: "Targets",
-    width: "minmax(150px, 2fr)",
+    width: "minmax(196px, 2fr)",
     cell: (execution) => <Targets execution={execution} />,
   },
   {
@@ -150,14 +151,21 @@ const WRONG: ReadonlySet<Tone> = new Set(["bad", "lost", "warn", "hold"]);
 
 function Targets({ execution }: { execution: Execution }) {
   const { counts, total_targets } = execution;
-  const wrong = Object.entries(counts)
-    .filter(([state]) => WRONG.has(toneOf(state)))
-    .reduce((sum, [, count]) => sum + count, 0);
+  const states = worstFirst(counts).filter(([state]) => WRONG.has(toneOf(state)));
+  const wrong = states.reduce((sum, [, count]) => sum + count, 0);
+  const tone = toneOf(states[0]?.[0] ?? "succeeded");
   return (
     <span class="targets-of">
       <TallyBar counts={counts} total={total_targets} />
       <span class="small">
-        {wrong > 0 && <span class="tone bad">✕ {wrong.toLocaleString("en")} of </span>}
+        {wrong > 0 && (
+          <>
+            <span class={`tone ${tone}`}>
+              <Icon name={tone} /> {wrong.toLocaleString("en")}
+            </span>{" "}
+            of{" "}
+          </>
+        )}
         {total_targets.toLocaleString("en")}
       </span>
     </span>

@@ -224,7 +224,7 @@ function Idle({ next }: { next: Schedule | undefined }) {
           <Link to={`/schedules/${next.id}`}>
             <Text of={next.job_name ?? next.name} />
           </Link>
-          , <Time at={next.next_due_at} />
+          , <Time at={next.next_due_at} due />
         </p>
       )}
       {mayDo("jobs:execute") && !onlyLaunches() && (
@@ -302,7 +302,7 @@ function Next({ next }: { next: Resource<Awaited<ReturnType<typeof loadNext>>> }
             <ul class="strip">
               {due.map((one) => (
                 <li key={one.id} title={one.words}>
-                  <Time at={one.next_due_at} />{" "}
+                  <Time at={one.next_due_at} due />{" "}
                   <Link to={`/schedules/${one.id}`}>
                     <Text of={one.job_name ?? one.name} />
                   </Link>

@@ -102,8 +102,10 @@ function Shown({ schedule, resource }: ShownProps) {
           <Text of={schedule.paused_reason} />
         </p>
       )}
-      <Coming schedule={schedule} />
-      <Past id={String(schedule.id)} />
+      <div class="due-times">
+        <Coming schedule={schedule} />
+        <Past id={String(schedule.id)} />
+      </div>
       <Told schedule={schedule} onChange={resource.reload} />
       {asking && (
         <Ask
@@ -189,7 +191,7 @@ function Past({ id }: { id: string }) {
 function PastMoment({ firing }: { firing: Firing }) {
   return (
     <li>
-      <Time at={firing.due_at} />
+      <Time at={firing.due_at} due />
       <Status state={firing.execution_status ?? firing.status} />
       <Text of={firing.explained} />
       {firing.execution_id !== null && (

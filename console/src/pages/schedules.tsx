@@ -1,4 +1,5 @@
 /** Schedules: what runs by itself, when next, and how did it go last? */
+import { useState } from "preact/hooks";
 import { ask } from "../api/ask.ts";
 import type { Schedule } from "../api/types.ts";
 import { Command, Empty } from "../parts/empty.tsx";
@@ -9,6 +10,7 @@ import type { Column } from "../parts/table.tsx";
 import { Text } from "../parts/text.tsx";
 import { Time } from "../parts/time.tsx";
 import { Link } from "../router.tsx";
+import { NewSchedule } from "../schedules/new.tsx";
 import { useFilteredList } from "../state/filtered-list.ts";
 import type { FilterWord } from "../state/list-filter.ts";
 import { useResource } from "../state/resource.ts";
@@ -33,7 +35,10 @@ export default function Schedules() {
     limit: 100,
     everySeconds: REFRESH_SECONDS,
   });
+  const [adding, setAdding] = useState(false);
+  const manages = mayDo("schedules:manage");
   return (
+    <>
     <ListPage
       title="Schedules"
       rows="schedules"
@@ -41,9 +46,16 @@ export default function Schedules() {
       text
       placeholder="Part of a name or job, or enabled:false type:cron"
       actions={
-        <Link class="button" to="/tonight">
-          What runs tonight
-        </Link>
+        <>
+          {manages && (
+            <button type="button" class="button" onClick={() => setAdding(true)}>
+              New schedule …
+            </button>
+          )}
+          <Link class="button" to="/tonight">
+            What runs tonight
+          </Link>
+        </>
       }
       intro={<Missed />}
       columns={COLUMNS}
@@ -52,19 +64,21 @@ export default function Schedules() {
       width={940}
       empty={
         <Empty
-          why={`There are no schedules yet${inSight("schedules:read")}. A schedule launches its job by itself; it is made in the tab Schedules of the job.`}
+          why={`There are no schedules yet${inSight("schedules:read")}. A schedule launches its job when it is due.`}
         >
-          {mayDo("schedules:manage") && (
+          {manages && (
             <>
-              <Link class="button primary" to="/jobs">
-                Choose a job
-              </Link>
+              <button type="button" class="button primary" onClick={() => setAdding(true)}>
+                New schedule …
+              </button>
               <Command text="opsjobs schedules add JOB --every daily --time 02:30" />
             </>
           )}
         </Empty>
       }
     />
+      {adding && <NewSchedule onClose={() => setAdding(false)} />}
+    </>
   );
 }
 
@@ -83,11 +97,11 @@ function Missed() {
       <ul class="entries">
         {items.map((firing) => (
           <li key={firing.id}>
+            <Time at={firing.due_at} due />
             <Status state={firing.status} />
             <Link to={`/schedules/${firing.schedule.id}`}>
               <Text of={`${firing.schedule.name} of ${firing.schedule.job_name}`} />
             </Link>
-            <Time at={firing.due_at} />
             <span class="dim cut">
               <Text of={firing.explained} />
             </span>
@@ -135,7 +149,7 @@ const COLUMNS: readonly Column<Schedule>[] = [
     width: "minmax(176px, 1fr)",
     sort: "next_due_at",
     cell: (schedule) =>
-      schedule.enabled ? <Time at={schedule.next_due_at} /> : <Status state="paused" />,
+      schedule.enabled ? <Time at={schedule.next_due_at} due /> : <Status state="paused" />,
   },
   {
     name: "last",

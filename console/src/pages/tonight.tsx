@@ -104,9 +104,8 @@ function Moment({ moment, count = 1 }: { moment: UpcomingMoment; count?: number 
   const { schedule, closed, targets } = moment;
   return (
     <li>
-      <Time at={moment.fire_at} />
-      {count > 1 && <b>and {(count - 1).toLocaleString("en")} times more</b>}
-      <Link to={`/schedules/${schedule.id}`}>
+      <Time at={moment.fire_at} due />
+            <Link to={`/schedules/${schedule.id}`}>
         <b>
           <Text of={schedule.job_name} />
         </b>{" "}
@@ -115,6 +114,7 @@ function Moment({ moment, count = 1 }: { moment: UpcomingMoment; count?: number 
       <span class="dim">
         {targets === 0 ? "never executed yet" : countWords(targets, "target")}
       </span>
+      {count > 1 && <b>and {countWords(count - 1, "more time")}</b>}
       {closed && (
         <span class="tone hold">
           <Text of={`skipped: closed by ${closed.calendar}: ${closed.reason}`} />
@@ -131,7 +131,7 @@ function Crowd({ moments }: { moments: readonly UpcomingMoment[] }) {
   const { at, count, targets } = together[0]!;
   return (
     <p class="tone warn crowd">
-      At <Time at={at} /> {count} schedules begin in the same minute
+      At <Time at={at} due /> {count} schedules begin in the same minute
       {targets > 0 && `, on ${targets.toLocaleString("en")} targets together`}.
     </p>
   );
@@ -152,7 +152,7 @@ function NothingTonight() {
       {first?.next_due_at && (
         <p>
           Next: <Link to={`/schedules/${first.id}`}>{first.name}</Link>{" "}
-          <Time at={first.next_due_at} />
+          <Time at={first.next_due_at} due />
         </p>
       )}
       {next.data.value && !first && (
@@ -182,7 +182,7 @@ function Week() {
             </p>
             {week.collisions.slice(0, 10).map((one) => (
               <p key={`${one.schedule.id} ${one.due_at}`} class="tone hold">
-                <Time at={one.due_at} />{" "}
+                <Time at={one.due_at} due />{" "}
                 <Text
                   of={`${one.schedule.name} of ${one.schedule.job_name} is skipped, closed by ${one.calendar}: ${one.reason}`}
                 />

@@ -48,6 +48,17 @@ export function momentWords(at: Date, clock: Clock, now: Date = new Date()): str
   return `${sameDay ? "" : `${day} `}${timeWords(at, clock)}`;
 }
 
+/** Return a due time: with its date, and without seconds on a whole minute. */
+export function dueWords(at: Date, clock: Clock, now: Date = new Date()): string {
+  const seconds = at.getUTCSeconds() !== 0;
+  return `${dayWords(at, clock, now)} ${timeWords(at, clock, { seconds })}`;
+}
+
+/** Return a moment on the clock of another zone, of which the API says `2026-11-30T02:30:00+01:00`. */
+export function localWords(local: string): string {
+  return dueWords(new Date(`${local.slice(0, 19)}Z`), "utc");
+}
+
 /** Return the time of day: 02:30:00, or 02:30. */
 export function timeWords(at: Date, clock: Clock, { seconds = true } = {}): string {
   const words = at.toLocaleTimeString("en-GB", { hour12: false, ...zonePart(clock) });

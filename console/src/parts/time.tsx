@@ -2,7 +2,7 @@
 import { signal } from "@preact/signals";
 import { taste } from "../state/taste.ts";
 import { None } from "./empty.tsx";
-import { agoWords, durationWords, fullWords, momentWords } from "./moment.ts";
+import { agoWords, dueWords, durationWords, fullWords, momentWords } from "./moment.ts";
 
 /** The time, once a second while the page is seen. */
 export const now = signal(new Date());
@@ -14,15 +14,17 @@ interface TimeProps {
   at: string | null;
   /** As an age ("4 min ago") instead of a moment. */
   ago?: boolean;
+  /** The due time of a schedule. */
+  due?: boolean;
 }
 
-export function Time({ at, ago = false }: TimeProps) {
+export function Time({ at, ago = false, due = false }: TimeProps) {
   if (at === null) return <None />;
   const moment = new Date(at);
   const { clock } = taste.value;
   return (
     <time dateTime={at} title={fullWords(moment, clock)}>
-      {ago ? agoWords(moment, now.value) : momentWords(moment, clock)}
+      {ago ? agoWords(moment, now.value) : (due ? dueWords : momentWords)(moment, clock)}
     </time>
   );
 }

@@ -9,8 +9,12 @@ const TONES: Record<string, Tone> = {
   block: "bad",
 };
 
+export function toneOfVerdict(verdict: string): Tone {
+  return TONES[verdict] ?? "wait";
+}
+
 export function Verdict({ verdict }: { verdict: string }) {
-  const tone = TONES[verdict] ?? "wait";
+  const tone = toneOfVerdict(verdict);
   return (
     <span class={`status tone ${tone}`}>
       <Icon name={tone} />

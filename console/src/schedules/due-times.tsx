@@ -1,6 +1,6 @@
 /** Due times of a schedule, also on the clock of its zone if another is shown, and what closes them. */
 import type { SchedulePreview } from "../api/types.ts";
-import { zoneOf } from "../parts/moment.ts";
+import { localWords, zoneOf } from "../parts/moment.ts";
 import { Text } from "../parts/text.tsx";
 import { Time } from "../parts/time.tsx";
 import { taste } from "../state/taste.ts";
@@ -10,10 +10,10 @@ export function DueTimes({ found, zone }: { found: SchedulePreview; zone: string
     <ul class="entries">
       {found.moments.map((moment) => (
         <li key={moment.utc}>
-          <Time at={moment.utc} />
+          <Time at={moment.utc} due />
           {zone !== null && zone !== zoneOf(taste.value.clock) && (
             <span class="dim">
-              {moment.local.slice(0, 16).replace("T", " ")} in {zone}
+              {localWords(moment.local)} in {zone}
             </span>
           )}
           {moment.closed && (

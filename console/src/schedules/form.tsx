@@ -20,15 +20,15 @@ import "../style/launch.css";
 
 const PREVIEWED = 5;
 const MISFIRES = {
-  run_once: "run once when it can",
-  run_all: "run each of them when it can",
-  skip: "skip them",
+  run_once: "run once, late",
+  run_all: "run all of them, late",
+  skip: "skip it",
 } as const;
 const OVERLAPS = {
-  skip: "skip this time",
+  skip: "skip this due time",
   queue: "wait until it has ended",
-  allow: "run beside it",
-  cancel_previous: "cancel it and run",
+  allow: "run at the same time",
+  cancel_previous: "cancel it, then run",
 } as const;
 
 interface ScheduleFormProps {
@@ -171,12 +171,12 @@ function Policies({ fields, onChange, fault }: PoliciesProps) {
     <>
       <TextField
         label="Name"
-        hint="Empty: a name that says when"
+        hint="Empty: named by its due times"
         value={fields.name}
         onChange={(name) => onChange({ name })}
         fault={fault("name")}
       />
-      <Field label="If the one before still runs" fault={fault("overlap")}>
+      <Field label="If the previous execution is still running" fault={fault("overlap")}>
         <Select
           of={OVERLAPS}
           value={fields.overlap}
@@ -184,7 +184,7 @@ function Policies({ fields, onChange, fault }: PoliciesProps) {
         />
       </Field>
       <div class="pair">
-        <Field label="Due times that were missed" fault={fault("misfire")}>
+        <Field label="If a due time was missed" fault={fault("misfire")}>
           <Select
             of={MISFIRES}
             value={fields.misfire}
@@ -192,7 +192,7 @@ function Policies({ fields, onChange, fault }: PoliciesProps) {
           />
         </Field>
         <TextField
-          label="If not later than"
+          label="At most this late"
           hint="Such as 30m or 1h"
           value={fields.misfireWindow}
           onChange={(misfireWindow) => onChange({ misfireWindow })}
@@ -201,22 +201,22 @@ function Policies({ fields, onChange, fault }: PoliciesProps) {
       </div>
       <Calendars fields={fields} onChange={onChange} fault={fault} />
       <details>
-        <summary>Begin, end, spread</summary>
+        <summary>Start, end, limit, jitter</summary>
         <div class="form">
           <TextField
             label="Not before"
-            hint="2026-12-01T00:00:00Z"
+            hint="Such as 2026-12-01T00:00:00Z"
             {...text("startAt", "start_at")}
           />
-          <TextField label="Not after" hint="2027-03-01T00:00:00Z" {...text("endAt", "end_at")} />
+          <TextField label="Not after" hint="Such as 2027-03-01T00:00:00Z" {...text("endAt", "end_at")} />
           <TextField
-            label="At most so many times"
+            label="Maximum number of runs"
             hint="Empty: no limit"
             {...text("maxFirings", "max_firings")}
           />
           <TextField
-            label="Spread over"
-            hint="Such as 5m: each time is delayed by a part of it, always the same one"
+            label="Jitter"
+            hint="Such as 5m: delays each due time by 0 to 5 minutes"
             {...text("jitter", "jitter")}
           />
         </div>

@@ -79,7 +79,7 @@ export function WhenFields({ fields, onChange, fault }: WhenFieldsProps) {
         )}
         {shown.includes("interval") && (
           <TextField
-            label={`Every so many ${UNITS[fields.kind]}`}
+            label={`Interval in ${UNITS[fields.kind]}`}
             required
             value={fields.interval}
             onChange={(interval) => onChange({ interval })}

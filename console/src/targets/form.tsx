@@ -296,7 +296,7 @@ function Labels({ fields, onChange, fault }: PartProps) {
       />
       <ListField
         label="Groups"
-        hint="With commas between them; a new one is made"
+        hint="Separated by commas; a new group is created"
         text={fields.groups}
         options={groupNames}
         fault={fault("groups")}

@@ -159,7 +159,7 @@ const HINTS = {
   value: { label: "Value", hint: "" },
 } as const;
 
-const ANY_OF = "With commas between them; one that has a comma stands in quotes";
+const ANY_OF = "Separated by commas; quote one that has a comma";
 
 /** What a call has to meet; any other is answered, and launches nothing. */
 function Conditions({ fields, error, onChange }: PartProps) {
