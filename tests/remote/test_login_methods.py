@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 import shutil
@@ -12,6 +13,7 @@ from pathlib import Path
 import asyncssh
 import pytest
 
+from kit import os_accounts
 from kit.command_runs import code_of, failure_of, run
 from kit.machines import endpoint_of, key_credential, small_server
 from kit.sshd import Sshd, keygen, sshd
@@ -48,6 +50,22 @@ async def test_a_wrong_password_is_tried_once(interactive: bool) -> None:
     ):
         assert await code_of(sessions, small.endpoint(password("battery"))) is ErrorCode.AUTH_FAILED
         assert len(small.logins) == 1
+
+
+async def test_a_password_opens_a_server_whose_dialog_asks_nothing() -> None:
+    """OpenSSH without PAM offers keyboard-interactive, and has no prompt for it."""
+    methods = ("KbdInteractiveAuthentication yes", "PasswordAuthentication yes", "UsePAM no")
+    with (
+        os_accounts.account(password="correct horse") as user,
+        sshd(user=user, settings=methods) as server,
+    ):
+        login = dataclasses.replace(password("correct horse"), username=user)
+        wrong = dataclasses.replace(login, version=2, password=Secret("battery"))
+        async with pool() as sessions:
+            assert await run(sessions, endpoint_of(server, credential=login), "true") == OK
+            where = endpoint_of(server, credential=wrong)
+            assert await code_of(sessions, where) is ErrorCode.AUTH_FAILED
+        assert server.log.count("Failed password") == 1
 
 
 async def test_a_key_is_not_offered_where_the_credential_is_a_password() -> None:

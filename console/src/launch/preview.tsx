@@ -150,8 +150,7 @@ export function LaunchButton({ preview, body, send }: LaunchButtonProps) {
   const sent = useRef({ request: "", key: "" });
   const blocked = preview?.verdict === "block";
   const some = preview !== null && preview.targets.length > 0;
-  const ready =
-    some && body && (!blocked || mayDo("safety:override")) ? { preview, body } : null;
+  const ready = some && body && (!blocked || mayDo("safety:override")) ? { preview, body } : null;
   const launch = async (body: Body) => {
     const request = JSON.stringify(body);
     // The same request with the same key is launched once, however often it is sent.

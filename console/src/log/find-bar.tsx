@@ -97,15 +97,9 @@ export function FoundHosts({ search, onSelect, onTarget }: FoundHostsProps) {
   if (targets.length === 0) return null;
   const next = summary?.next ?? null;
   return (
-    <section
-      class="panel found-hosts"
-      aria-label="Targets on which it was found"
-      tabIndex={-1}
-    >
+    <section class="panel found-hosts" aria-label="Targets on which it was found" tabIndex={-1}>
       <header>
-        <h2>
-          Found on {countWords(targets.length, "target")}
-        </h2>
+        <h2>Found on {countWords(targets.length, "target")}</h2>
         <div class="actions">
           {next !== null && (
             <button type="button" class="button small" onClick={() => void search.run(next)}>

@@ -39,44 +39,44 @@ export default function Schedules() {
   const manages = mayDo("schedules:manage");
   return (
     <>
-    <ListPage
-      title="Schedules"
-      rows="schedules"
-      of={schedules}
-      text
-      placeholder="Part of a name or job, or enabled:false type:cron"
-      actions={
-        <>
-          {manages && (
-            <button type="button" class="button" onClick={() => setAdding(true)}>
-              New schedule …
-            </button>
-          )}
-          <Link class="button" to="/tonight">
-            What runs tonight
-          </Link>
-        </>
-      }
-      intro={<Missed />}
-      columns={COLUMNS}
-      keyOf={(schedule) => String(schedule.id)}
-      pathOf={(schedule) => `/schedules/${schedule.id}`}
-      width={940}
-      empty={
-        <Empty
-          why={`There are no schedules yet${inSight("schedules:read")}. A schedule launches its job when it is due.`}
-        >
-          {manages && (
-            <>
-              <button type="button" class="button primary" onClick={() => setAdding(true)}>
+      <ListPage
+        title="Schedules"
+        rows="schedules"
+        of={schedules}
+        text
+        placeholder="Part of a name or job, or enabled:false type:cron"
+        actions={
+          <>
+            {manages && (
+              <button type="button" class="button" onClick={() => setAdding(true)}>
                 New schedule …
               </button>
-              <Command text="opsjobs schedules add JOB --every daily --time 02:30" />
-            </>
-          )}
-        </Empty>
-      }
-    />
+            )}
+            <Link class="button" to="/tonight">
+              What runs tonight
+            </Link>
+          </>
+        }
+        intro={<Missed />}
+        columns={COLUMNS}
+        keyOf={(schedule) => String(schedule.id)}
+        pathOf={(schedule) => `/schedules/${schedule.id}`}
+        width={940}
+        empty={
+          <Empty
+            why={`There are no schedules yet${inSight("schedules:read")}. A schedule launches its job when it is due.`}
+          >
+            {manages && (
+              <>
+                <button type="button" class="button primary" onClick={() => setAdding(true)}>
+                  New schedule …
+                </button>
+                <Command text="opsjobs schedules add JOB --every daily --time 02:30" />
+              </>
+            )}
+          </Empty>
+        }
+      />
       {adding && <NewSchedule onClose={() => setAdding(false)} />}
     </>
   );

@@ -105,7 +105,7 @@ function Moment({ moment, count = 1 }: { moment: UpcomingMoment; count?: number 
   return (
     <li>
       <Time at={moment.fire_at} due />
-            <Link to={`/schedules/${schedule.id}`}>
+      <Link to={`/schedules/${schedule.id}`}>
         <b>
           <Text of={schedule.job_name} />
         </b>{" "}

@@ -208,7 +208,11 @@ function Policies({ fields, onChange, fault }: PoliciesProps) {
             hint="Such as 2026-12-01T00:00:00Z"
             {...text("startAt", "start_at")}
           />
-          <TextField label="Not after" hint="Such as 2027-03-01T00:00:00Z" {...text("endAt", "end_at")} />
+          <TextField
+            label="Not after"
+            hint="Such as 2027-03-01T00:00:00Z"
+            {...text("endAt", "end_at")}
+          />
           <TextField
             label="Maximum number of runs"
             hint="Empty: no limit"

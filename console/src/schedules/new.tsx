@@ -88,7 +88,10 @@ function JobChoice({ onChoose }: { onChoose: (id: string) => void }) {
 
 /** The form needs the job's parameters. */
 function FormOf({ job, onClose }: { job: string; onClose: () => void }) {
-  const found = useResource((signal) => ask("GET /jobs/{id}", { path: { id: job }, signal }), [job]);
+  const found = useResource(
+    (signal) => ask("GET /jobs/{id}", { path: { id: job }, signal }),
+    [job],
+  );
   return (
     <Loaded resource={found} what="the job">
       {(data) => (

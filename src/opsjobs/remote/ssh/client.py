@@ -31,6 +31,7 @@ class LoginClient(asyncssh.SSHClient):
         self._keys = list(login.keys)
         self._password = login.password
         self._exchanged = exchanged
+        self._prompted = False
         self._given = False
         self._refused = False
         self._more: str | None = None
@@ -85,9 +86,13 @@ class LoginClient(asyncssh.SSHClient):
         return password.reveal() if password is not None else None
 
     def kbdint_auth_requested(self) -> str | None:
-        """Accept keyboard-interactive if there is a password to respond with."""
+        """Accept keyboard-interactive once, if there is a password to respond with.
+
+        A server without PAM may offer it and ask nothing: then the method `password` follows.
+        """
         if self._password is not None:
-            return ""
+            prompted, self._prompted = self._prompted, True
+            return None if prompted else ""
         if self._given:
             self._more = "keyboard-interactive"
         return None
