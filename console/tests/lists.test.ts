@@ -33,7 +33,7 @@ test("the reason of a health is said in words", () => {
   const circuit = { state: "open", code: "auth_failed", since: null, until: null } as const;
   assert.equal(
     healthReason({ ...HEALTHY, status: "unhealthy", circuit, dead_letters: 1 }),
-    "no logins after auth failed · 1 dead letter",
+    "logins paused after auth failed · 1 dead letter",
   );
 });
 

@@ -3,6 +3,7 @@ import { useState } from "preact/hooks";
 import { ask, RequestError } from "../api/ask.ts";
 import type { Credential, CredentialTest } from "../api/types.ts";
 import { Act, hasAction } from "../parts/act.tsx";
+import { countWords } from "../parts/counts.ts";
 import { Confirm, Dialog } from "../parts/dialog.tsx";
 import { Facts } from "../parts/facts.tsx";
 import { Status } from "../parts/status.tsx";
@@ -14,7 +15,7 @@ import { Link } from "../router.tsx";
 import { useResource } from "../state/resource.ts";
 import { Bind } from "./bind.tsx";
 import { Rotate } from "./forms.tsx";
-import { SECRET_FIELDS } from "./secrets.ts";
+import { SECRET_FIELDS, typeWords } from "./secrets.ts";
 
 interface DetailsProps {
   id: string;
@@ -94,7 +95,7 @@ function CredentialFacts({ credential }: { credential: Credential }) {
   return (
     <Facts
       facts={{
-        Type: credential.type.replaceAll("_", " "),
+        Type: typeWords(credential.type),
         "Logs in as": credential.username ? <Text of={credential.username} /> : "–",
         Source: credential.source ? JSON.stringify(credential.source) : "stored here, encrypted",
         "Bound to": bound ? <Text of={bound} /> : "anything",
@@ -120,7 +121,7 @@ function Usage({ id }: { id: string }) {
             {total.targets + total.jobs === 0 && <p class="dim">Nothing uses it.</p>}
             {total.targets > 0 && (
               <p>
-                {total.targets.toLocaleString("en")} targets:{" "}
+                {countWords(total.targets, "target")}:{" "}
                 {targets.map((target, index) => (
                   <span key={target.id}>
                     {index > 0 && ", "}
@@ -134,7 +135,7 @@ function Usage({ id }: { id: string }) {
             )}
             {total.jobs > 0 && (
               <p>
-                {total.jobs.toLocaleString("en")} jobs:{" "}
+                {countWords(total.jobs, "job")}:{" "}
                 {jobs.map((job, index) => (
                   <span key={job.id}>
                     {index > 0 && ", "}

@@ -5,7 +5,14 @@ import type { Credential, CredentialType } from "../api/types.ts";
 import { Dialog } from "../parts/dialog.tsx";
 import { Field, Form, faultOf, NameField } from "../parts/form.tsx";
 import { toast } from "../parts/toast.tsx";
-import { SECRET_FIELDS, type SecretField, type Secrets, secretsOf, TYPES } from "./secrets.ts";
+import {
+  SECRET_FIELDS,
+  type SecretField,
+  type Secrets,
+  secretsOf,
+  TYPES,
+  typeWords,
+} from "./secrets.ts";
 
 interface SecretInputsProps {
   type: CredentialType;
@@ -79,7 +86,7 @@ export function NewCredential({ onDone, onClose, forLogins = false }: NewCredent
       <Form verb="Add" onSubmit={save} onCancel={onClose}>
         {(error) => (
           <>
-            <NameField name={name} onChange={setName} error={error} />
+            <NameField name={name} hint="Such as web-key" onChange={setName} error={error} />
             <Field
               label="Type"
               hint="Certificates, Kerberos, agents and Vault: opsjobs credentials add --help"
@@ -94,13 +101,17 @@ export function NewCredential({ onDone, onClose, forLogins = false }: NewCredent
               >
                 {TYPES.filter((one) => !forLogins || one !== "secret").map((one) => (
                   <option key={one} value={one}>
-                    {one.replaceAll("_", " ")}
+                    {typeWords(one)}
                   </option>
                 ))}
               </select>
             </Field>
             {type !== "secret" && (
-              <Field label="Logs in as" fault={faultOf(error, "/username")}>
+              <Field
+                label="Logs in as"
+                hint="The user on the machine, such as deploy"
+                fault={faultOf(error, "/username")}
+              >
                 <input
                   class="input"
                   autoComplete="off"

@@ -23,6 +23,11 @@ export const SECRET_FIELDS: Partial<Record<CredentialType, readonly SecretField[
   secret: [{ name: "value", label: "Value", multiline: true }],
 };
 
+/** Return a type in words. */
+export function typeWords(type: CredentialType): string {
+  return type.replace("ssh", "SSH").replaceAll("_", " ");
+}
+
 /** Types that a form here can make. */
 export const TYPES = Object.keys(SECRET_FIELDS) as CredentialType[];
 

@@ -1,15 +1,16 @@
 /** Credentials: with what do we log in? Secrets are written here and never shown. */
-import { useState } from "preact/hooks";
+import { useEffect, useState } from "preact/hooks";
 import { ask } from "../api/ask.ts";
 import type { Credential } from "../api/types.ts";
 import { Details } from "../credentials/details.tsx";
 import { NewCredential } from "../credentials/forms.tsx";
+import { typeWords } from "../credentials/secrets.ts";
 import { Command, Empty } from "../parts/empty.tsx";
 import { type Column, Table } from "../parts/table.tsx";
 import { Text } from "../parts/text.tsx";
 import { Time } from "../parts/time.tsx";
 import { Loaded } from "../parts/trouble.tsx";
-import { query, setQuery } from "../router.tsx";
+import { Link, query, setQuery } from "../router.tsx";
 import { useListing } from "../state/listing.ts";
 import { mayDoEverywhere } from "../state/rights.ts";
 import "../style/admin.css";
@@ -21,6 +22,14 @@ export default function Credentials() {
   );
   const [adding, setAdding] = useState(false);
   const shown = query.value.get("show");
+  // Other pages know its name.
+  const named = query.value.get("name");
+  useEffect(() => {
+    if (named === null) return;
+    void ask("GET /credentials", { query: { name: [named], limit: 1 } }).then(({ items }) =>
+      setQuery({ name: null, show: items[0] ? String(items[0].id) : null }),
+    );
+  }, [named]);
   const add = mayDoEverywhere("credentials:manage") && (
     <button type="button" class="button" onClick={() => setAdding(true)}>
       New credential …
@@ -65,13 +74,19 @@ const COLUMNS: readonly Column<Credential>[] = [
     name: "name",
     label: "Name",
     width: "minmax(140px, 2fr)",
-    cell: (one) => <Text of={one.name} />,
+    cell: (one) => (
+      <Link to={`/credentials?show=${one.id}`}>
+        <b>
+          <Text of={one.name} />
+        </b>
+      </Link>
+    ),
   },
   {
     name: "type",
     label: "Type",
     width: "minmax(100px, 1fr)",
-    cell: (one) => one.type.replaceAll("_", " "),
+    cell: (one) => typeWords(one.type),
   },
   {
     name: "user",

@@ -122,7 +122,8 @@ interface RunningProps {
 function Running({ running, next }: RunningProps) {
   const data = running.data.value;
   const number = data && `${data.items.length.toLocaleString("en")}${data.next ? "+" : ""}`;
-  const launch = mayDo("jobs:execute") && !onlyLaunches() && (
+  // Without any, the empty panel has the button.
+  const launch = data && data.items.length > 0 && mayDo("jobs:execute") && !onlyLaunches() && (
     <Link to="/launch" class="button small">
       Launch …
     </Link>

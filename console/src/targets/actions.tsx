@@ -6,6 +6,7 @@ import type { HostKey, TargetDetail, TargetTest } from "../api/types.ts";
 import { Act } from "../parts/act.tsx";
 import { countWords } from "../parts/counts.ts";
 import { Confirm, Dialog } from "../parts/dialog.tsx";
+import { Command } from "../parts/empty.tsx";
 import { Field, Form } from "../parts/form.tsx";
 import { Icon } from "../parts/icon.tsx";
 import { Panel } from "../parts/panel.tsx";
@@ -13,7 +14,7 @@ import { Text } from "../parts/text.tsx";
 import { toast } from "../parts/toast.tsx";
 import { Trouble } from "../parts/trouble.tsx";
 import { go, Link, query, setQuery } from "../router.tsx";
-import { mayDo } from "../state/rights.ts";
+import { mayDo, mayDoEverywhere } from "../state/rights.ts";
 import { TargetForm } from "./form.tsx";
 import { TestSteps, testTitle } from "./test.tsx";
 
@@ -148,7 +149,22 @@ function Outcome({ shown, ...of }: OutcomeProps & { shown: NonNullable<Shown> })
   return (
     <Panel title={testTitle(shown.test)}>
       <TestSteps test={shown.test} />
+      {shown.test.steps.some((step) => step.name === "auth" && !step.ok) && (
+        <WrongLogin credential={of.target.credential} />
+      )}
     </Panel>
+  );
+}
+
+/** A login that was refused: the way to its credential. */
+function WrongLogin({ credential }: { credential: string | null }) {
+  if (credential === null || !mayDoEverywhere("credentials:use")) return null;
+  return (
+    <p>
+      <Link to={`/credentials?name=${encodeURIComponent(credential)}`}>
+        Show the credential <Text of={credential} />
+      </Link>
+    </p>
   );
 }
 
@@ -173,17 +189,31 @@ function Keys({ keys, target, onTrusted }: OutcomeProps & { keys: HostKey[] }) {
             <span class={`tone ${known.has(blobOf(one.key)) ? "ok" : "warn"}`}>
               <Icon name={known.has(blobOf(one.key)) ? "ok" : "warn"} />
             </span>
-            <code>{one.fingerprint}</code>
+            <code>{one.fingerprint}</code> <span class="dim">{kindOf(one.key)}</span>
           </li>
         ))}
       </ul>
       {unknown.length > 0 && (
         <Form verb={`Trust ${countWords(unknown.length, "key")} and test`} onSubmit={trust}>
-          {() => <p>{COMPARE}</p>}
+          {() => (
+            <>
+              <p>{COMPARE}</p>
+              <Command
+                intro="On the machine:"
+                text={`ssh-keygen -lf /etc/ssh/ssh_host_${kindOf(unknown[0]!.key)}_key.pub`}
+              />
+            </>
+          )}
         </Form>
       )}
     </Panel>
   );
+}
+
+/** The kind of a key, as files of OpenSSH are named: ed25519, ecdsa, rsa. */
+function kindOf(key: string): string {
+  const [algorithm = ""] = key.split(" ");
+  return ["ed25519", "ecdsa", "rsa"].find((kind) => algorithm.includes(kind)) ?? algorithm;
 }
 
 /** The certificate that a Windows host shows now, beside the one that is trusted. */

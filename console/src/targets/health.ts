@@ -10,7 +10,7 @@ export function healthReason(health: TargetHealth | null): string {
     words.push(`${maintenance.reason ?? "no reason given"}${by}`);
   }
   if (circuit) {
-    const what = circuit.state === "open" ? "no logins" : "one trial login next";
+    const what = circuit.state === "open" ? "logins paused" : "one trial login next";
     words.push(`${what} after ${(circuit.code ?? "errors").replaceAll("_", " ")}`);
   } else if (last_run && health.status === "unhealthy") {
     const code = last_run.code && last_run.code !== last_run.status ? `: ${last_run.code}` : "";
