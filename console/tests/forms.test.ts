@@ -9,6 +9,7 @@ import type {
   ShownTarget,
   Trigger,
 } from "../src/api/types.ts";
+import { added, SNIPPETS } from "../src/jobs/snippets.ts";
 import { readYaml } from "../src/jobs/yaml-body.ts";
 import {
   draftOf as scheduleDraft,
@@ -206,4 +207,22 @@ test("a rule keeps its recipients while other channels are tried", () => {
   const typed = { ...tried, to: { ...tried.to, webhook: "chat" } };
   assert.deepEqual(ruleOf(typed).to, ["chat"]);
   assert.deepEqual(ruleOf({ ...typed, channel: "email" }), stored);
+});
+
+test("a snippet goes to the end of its field", () => {
+  const [command, , , parameter, waves] = SNIPPETS;
+  const text = "name: disk\nactions:\n  - command: df\n";
+  const two = added(text, command!)!;
+  assert.equal(two, `${text}  - key: step-2\n    command: echo hello\n`);
+  assert.match(added(two, command!)!, /key: step-3\n/);
+  const asked = added("parameters: []\nactions:\n  - command: df\n", parameter!)!;
+  assert.ok(asked.startsWith("parameters:\n  - name: service\n"));
+  assert.ok(asked.endsWith("actions:\n  - command: df\n"));
+  assert.match(added(text, waves!)!, /\npolicy:\n {2}waves: /);
+  assert.ok(
+    added("actions:\n- command: df\n", command!)!.endsWith(
+      "\n- key: step-2\n  command: echo hello\n",
+    ),
+  );
+  assert.equal(added("actions: [{command: df}]\n", command!), null);
 });

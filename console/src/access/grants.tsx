@@ -1,9 +1,23 @@
 /** Grants: who may what, where; shown and edited. */
 import type { Grant, GrantDraft } from "../api/types.ts";
-import { Field } from "../parts/form.tsx";
+import { Field, Select } from "../parts/form.tsx";
 import { Text } from "../parts/text.tsx";
 
-export const ROLES = ["viewer", "operator", "developer", "manager", "admin"] as const;
+const ROLES = ["viewer", "operator", "developer", "manager", "admin"] as const;
+
+/** What people need who only launch jobs: two permissions, not a role. */
+const LAUNCHES = ["jobs:read", "jobs:execute"] as const;
+
+/** The choices of the form. Each role holds what the one before it holds. */
+const CHOICES = {
+  launcher: "launcher: only launches jobs, and sees what it launched",
+  viewer: "viewer: sees jobs, executions and targets, changes nothing",
+  operator: "operator: launches, cancels, retries and schedules, too",
+  developer: "developer: writes jobs and triggers, too",
+  manager: "manager: approves, and changes targets and webhooks, too",
+  admin: "admin: everything, with users, credentials and overrides",
+} as const;
+type Choice = keyof typeof CHOICES;
 
 export function Grants({ grants }: { grants: readonly Grant[] }) {
   if (!grants.length) return <span class="dim">none</span>;
@@ -29,17 +43,27 @@ export function Grants({ grants }: { grants: readonly Grant[] }) {
 
 /** What a form of one grant holds. */
 export interface GrantFields {
-  role: (typeof ROLES)[number];
+  role: Choice;
   scope: string;
 }
 export const NEW_GRANT: GrantFields = { role: "viewer", scope: "" };
 
+/** Return a grant as the form has it; null if it has other single permissions. */
+export function fieldsOf({ role, permissions, scope }: Grant): GrantFields | null {
+  const launches = role === null && [...permissions].sort().join() === [...LAUNCHES].sort().join();
+  const choice = launches ? "launcher" : ROLES.find((one) => one === role);
+  return choice ? { role: choice, scope: scope ?? "" } : null;
+}
+
 /** Return the grants of the form; the first one of several others is edited, the rest stays. */
 export function grantsOf(fields: GrantFields, others: readonly Grant[] = []): GrantDraft[] {
   const kept = others.map(({ role, permissions, scope }) =>
-    role === null ? { permissions, scope } : { role: role as GrantFields["role"], scope },
+    role === null ? { permissions, scope } : { role: role as (typeof ROLES)[number], scope },
   );
-  return [{ role: fields.role, scope: fields.scope.trim() }, ...kept];
+  const scope = fields.scope.trim();
+  const { role } = fields;
+  const given = role === "launcher" ? { permissions: [...LAUNCHES], scope } : { role, scope };
+  return [given, ...kept];
 }
 
 interface GrantFormProps {
@@ -51,17 +75,11 @@ export function GrantForm({ fields, onChange }: GrantFormProps) {
   return (
     <>
       <Field label="Role">
-        <select
-          class="input"
+        <Select
+          of={CHOICES}
           value={fields.role}
-          onChange={(event) =>
-            onChange({ ...fields, role: event.currentTarget.value as GrantFields["role"] })
-          }
-        >
-          {ROLES.map((role) => (
-            <option key={role}>{role}</option>
-          ))}
-        </select>
+          onChange={(role) => onChange({ ...fields, role })}
+        />
       </Field>
       <Field label="Scope" hint="Labels such as env=staging; empty: everywhere">
         <input

@@ -17,7 +17,7 @@ import { toast } from "../parts/toast.tsx";
 import { Loaded } from "../parts/trouble.tsx";
 import { useListing } from "../state/listing.ts";
 import { me } from "../state/session.ts";
-import { GrantForm, Grants, grantsOf, NEW_GRANT, ROLES } from "./grants.tsx";
+import { GrantForm, Grants, grantsOf, NEW_GRANT, fieldsOf } from "./grants.tsx";
 import { Logins } from "./logins.tsx";
 
 type Open = { what: "add" } | { what: "change" | "logins" | "delete"; user: User } | null;
@@ -165,12 +165,12 @@ interface UserDialogProps {
 
 function UserDialog({ user, onClose }: UserDialogProps) {
   const first = user?.grants[0];
-  const role = ROLES.find((one) => one === first?.role);
+  const held = first && fieldsOf(first);
   const [name, setName] = useState(user?.name ?? "");
   const [password, setPassword] = useState("");
-  const [fields, setFields] = useState(role ? { role, scope: first?.scope ?? "" } : NEW_GRANT);
+  const [fields, setFields] = useState(held ?? NEW_GRANT);
   // Single permissions are edited with the command; here they stay as they are.
-  const own = first !== undefined && role === undefined;
+  const own = held === null;
   const grants =
     own && user ? grantsOf(fields, user.grants).slice(1) : grantsOf(fields, user?.grants.slice(1));
   const save = async () => {

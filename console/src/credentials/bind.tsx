@@ -38,7 +38,7 @@ export function Bind({ credential, onDone, onClose }: BindProps) {
               <p class="dim">All empty: anywhere.</p>
               <TargetField
                 label="On the targets"
-                hint="Names, with commas between them"
+                hint="Names, separated by commas"
                 text={targets}
                 fault={fault("targets")}
                 onInput={setTargets}

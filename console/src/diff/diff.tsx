@@ -44,7 +44,7 @@ export function Diff({ id, left, right }: DiffProps) {
             title="Show the other stream"
             onClick={() => setQuery({ stream: stream === "stdout" ? "stderr" : null })}
           >
-            {stream}
+            Stream: {stream}
           </button>
           <Toggle name="split" label="Side by side" />
           <Toggle name="normalise" label="Ignore names and numbers" />

@@ -47,9 +47,9 @@ export function CancelDialog({ view, execution, rows, onClose }: CancelProps) {
       onClose={onClose}
     >
       <ul class="stack-tight">
-        <Share of={running} one="runs now: its command is" all="run now: their commands are">
+        <Share of={running} one="is running: its command is" all="are running: their commands are">
           {" "}
-          ended, and that is proved.
+          killed, and the proof is shown here.
         </Share>
         <Share of={waiting} one="waits: it is" all="wait: they are">
           {" "}

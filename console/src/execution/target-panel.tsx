@@ -124,7 +124,7 @@ function Reasons({ view, run }: { view: ExecutionView; run: TargetRun }) {
   const { error, late_result: late } = run;
   return (
     <>
-      {error && error.code !== "nonzero_exit" && (
+      {error && error.code !== "nonzero_exit" && !run.cancel_proof && (
         <p>
           <Text of={error.message} /> <code>{error.code}</code>
         </p>

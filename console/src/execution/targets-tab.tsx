@@ -188,6 +188,15 @@ function SelectionBar({ view, runs }: { view: ExecutionView; runs: Runs }) {
       {execution && execution.job_id === null && mayDo("jobs:execute", labels) && (
         <LaunchAgain view={view} rows={selected} label="Run on these" small />
       )}
+      {selected.length === 2 && (
+        <button
+          type="button"
+          class="button small"
+          onClick={() => setQuery({ tab: "groups", diff: names().join("~") }, { replace: false })}
+        >
+          Compare these 2
+        </button>
+      )}
       <button
         type="button"
         class="button small"

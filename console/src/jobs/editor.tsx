@@ -14,6 +14,7 @@ import { go } from "../router.tsx";
 import { useResource } from "../state/resource.ts";
 import { writtenYaml } from "./definition.ts";
 import { DiffLines } from "./diff-lines.tsx";
+import { added, SNIPPETS } from "./snippets.ts";
 import { type ReadYaml, type Remark, readYaml } from "./yaml-body.ts";
 import "../style/launch.css";
 
@@ -69,7 +70,7 @@ export function JobEditor({ source }: { source: JobSource }) {
           <div class="form">
             <Editor
               label="Definition, as YAML"
-              hint="Fields: see the reference of jobs. Comments are not stored."
+              hint="Comments are not stored."
               text={text}
               onChange={(typed) => {
                 setText(typed);
@@ -80,6 +81,7 @@ export function JobEditor({ source }: { source: JobSource }) {
             />
           </div>
           <div class="stack">
+            <Snippets text={text} area={area} />
             <Panel title={<>Check {found?.verdict && <Verdict verdict={found.verdict} />}</>}>
               <div aria-live="polite">
                 <Loaded resource={checked} what="the check">
@@ -157,6 +159,49 @@ async function send(job: Job | null, body: never): Promise<Job> {
 async function latest(job: Job): Promise<JobSource> {
   const now = await ask("GET /jobs/{id}", { path: { id: String(job.id) } });
   return { job: now, text: await writtenYaml(now) };
+}
+
+interface SnippetsProps {
+  text: string;
+  area: { current: HTMLTextAreaElement | null };
+}
+
+/** Adds what a job often has, so that nobody has to know its fields by heart. */
+function Snippets({ text, area }: SnippetsProps) {
+  const add = (snippet: (typeof SNIPPETS)[number]) => {
+    const more = added(text, snippet);
+    if (more === null) {
+      toast(`${snippet.field} is written on one line: write its items below it.`, "bad");
+      return;
+    }
+    area.current!.select();
+    // The one way that leaves the change in the browser's history of undo.
+    document.execCommand("insertText", false, more);
+    goToLine(area.current!, lineOfChange(text, more));
+  };
+  return (
+    <Panel title="Add">
+      <p class="row">
+        {SNIPPETS.map((snippet) => (
+          <button
+            key={snippet.name}
+            type="button"
+            class="button small"
+            title={snippet.about}
+            onClick={() => add(snippet)}
+          >
+            {snippet.name}
+          </button>
+        ))}
+      </p>
+    </Panel>
+  );
+}
+
+/** The first line, from 1, that is another one. */
+function lineOfChange(before: string, after: string): number {
+  const lines = before.split("\n");
+  return 1 + after.split("\n").findIndex((line, index) => line !== lines[index]);
 }
 
 interface RemarksProps {

@@ -24,7 +24,7 @@ export const CHANNELS: Readonly<Record<Channel, string>> = {
 /** What the recipients are, by channel. */
 export const RECIPIENTS: Readonly<Record<Channel, { label: string; hint: string }>> = {
   email: { label: "Addresses", hint: "Separated by commas: ops@example.org" },
-  webhook: { label: "Webhooks", hint: "Their names, with commas between them" },
+  webhook: { label: "Webhooks", hint: "Their names, separated by commas" },
   service: { label: "Recipients", hint: "As the Notification Service knows them" },
   apprise: { label: "Credentials", hint: "Names of secrets that hold a URL, such as slack://…" },
 };

@@ -94,8 +94,10 @@ const COLUMNS: readonly Column<AuditEntry>[] = [
 ];
 
 function Thing({ row }: { row: AuditEntry }) {
-  const number = row.thing === "execution" ? ` #${row.thing_id}` : "";
-  const words = `${row.thing.replaceAll("_", " ")} ${row.thing_name ?? row.thing_id ?? ""}${number}`;
+  const id = row.thing === "execution" ? `#${row.thing_id}` : row.thing_id;
+  const name =
+    row.thing === "execution" && row.thing_name ? `${row.thing_name} ${id}` : row.thing_name;
+  const words = `${row.thing.replaceAll("_", " ")} ${name ?? id ?? ""}`;
   const place = placeOf(row);
   if (place === null) return <Text of={words} />;
   return (

@@ -127,7 +127,7 @@ function Coming({ schedule }: { schedule: ScheduleDetail }) {
     4 * REFRESH_SECONDS,
   );
   return (
-    <Panel title="Next" flush>
+    <Panel title={schedule.enabled ? "Next" : "Next: skipped while it is paused"} flush>
       <Loaded resource={preview} what="due times">
         {(found) => <DueTimes found={found} zone={schedule.timezone} />}
       </Loaded>

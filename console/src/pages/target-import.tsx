@@ -12,6 +12,7 @@ import {
 } from "../inventory/options.ts";
 import { Plan, type Planned } from "../inventory/plan.tsx";
 import { readInventory } from "../inventory/read.ts";
+import { countWords } from "../parts/counts.ts";
 import { Form } from "../parts/form.tsx";
 import { Panel } from "../parts/panel.tsx";
 import { useSettled } from "../parts/picker.tsx";
@@ -40,7 +41,10 @@ export default function TargetImport() {
   const count = planned?.answer ? planned.answer.created + planned.answer.updated : 0;
   const save = async () => {
     const done = await ask("POST /targets/import", { body: importOf(found, options, false) });
-    toast(`${done.created} targets are added, ${done.updated} changed`);
+    toast(
+      `${countWords(done.created, "target")} added, ${done.updated} changed.` +
+        (done.created ? " Next: compare the host keys on their pages." : ""),
+    );
     go("/targets");
   };
   return (

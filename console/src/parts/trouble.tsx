@@ -22,7 +22,7 @@ export function Trouble({ error, onRetry, retryAt = null }: TroubleProps) {
         <Text of={error.message} />
       </b>
       {error.errors
-        .filter((one) => one.detail !== error.message)
+        .filter((one) => !says(error, one.detail))
         .map((one) => (
           <span key={one.pointer ?? one.detail}>
             {one.pointer && <code>{one.pointer}</code>} <Text of={one.detail} />
@@ -45,6 +45,11 @@ export function Trouble({ error, onRetry, retryAt = null }: TroubleProps) {
       </span>
     </div>
   );
+}
+
+/** True if the message says this already. */
+function says({ message, errors }: RequestError, detail: string): boolean {
+  return detail === message || (errors.length === 1 && message.includes(detail));
 }
 
 interface LoadedProps<T> {

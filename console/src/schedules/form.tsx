@@ -50,6 +50,7 @@ export function ScheduleForm({ job, schedule, onDone, onClose }: ScheduleFormPro
   const draft = draftOf(fields, valuesOf({ parameters: asked }, typed), stored);
   const preview = usePreview(saysWhen(fields) ? JSON.stringify(draft) : "", stored);
   const save = async () => {
+    setTouched(new Set(asked.map((one) => one.name)));
     const done = stored
       ? await ask("PUT /schedules/{id}", {
           path: { id: String(stored.id) },
@@ -171,7 +172,7 @@ function Policies({ fields, onChange, fault }: PoliciesProps) {
     <>
       <TextField
         label="Name"
-        hint="Empty: named by its due times"
+        hint="Empty: it gets one"
         value={fields.name}
         onChange={(name) => onChange({ name })}
         fault={fault("name")}

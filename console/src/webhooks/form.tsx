@@ -77,15 +77,15 @@ export function WebhookForm({ webhook, onDone, onClose }: WebhookFormProps) {
             />
             <ListField
               label="Events"
-              hint="Types, with commas between them: execution.failed, job.*, *"
+              hint="Types, separated by commas: execution.failed, job.*; * is every event"
               text={events}
               options={EVENTS}
               fault={faultIn(error, "/events")}
               onInput={setEvents}
             />
             <TextField
-              label="Only about what has these labels"
-              hint="Such as env=prod; empty: about everything that you may see"
+              label="Only objects with these labels"
+              hint="Such as env=prod; empty: everything that you may see"
               mono
               value={selector}
               onChange={setSelector}
