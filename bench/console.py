@@ -33,7 +33,7 @@ from console.test_output import EMPTY, JUMP, JUMP_RATIO, LINES, launch
 from console.test_pages import task_seconds
 from kit.backing_servers import memory, open_folder
 from kit.many_runs import ManyRuns
-from kit.opsjobs_processes import up
+from kit.opsjobs_processes import opsjobs_up
 from opsjobs.web.console_files import INDEX, STATIC
 
 ENTRY_KB, VIEW_KB, PAGES_KB, LATER_KB = 60.0, 90.0, 200.0, 40.0
@@ -129,7 +129,7 @@ def service() -> Iterator[Stack]:
     settings = {"OPSJOBS_OUTPUT_LIMIT_BYTES": str(LINES * (LINE_BYTES + 1))}
     with (
         open_folder(memory()) as folder,
-        up(folder / "data", "--lab", "1", settings=settings) as running,
+        opsjobs_up(folder / "data", "--lab", "1", settings=settings) as running,
     ):
         url = (running.data / "endpoint").read_text().strip()
         token = (running.data / "admin-token").read_text().strip()

@@ -14,7 +14,7 @@ import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
 
-from kit.opsjobs_processes import Up, up
+from kit.opsjobs_processes import UpProcess, opsjobs_up
 from kit.span_collector import SeenSpan, otlp_collector
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
@@ -65,7 +65,7 @@ def main() -> int:
             "OTEL_BSP_SCHEDULE_DELAY": "100",
             "OTEL_TRACES_SAMPLER": "parentbased_always_off",
         }
-        with up(Path(folder) / "data", "--lab", "1", settings=settings) as service:
+        with opsjobs_up(Path(folder) / "data", "--lab", "1", settings=settings) as service:
             assert service.run("run", "true", "-l", "lab=true").returncode == 0  # warm up
             _launch(service)
             spans = collector.wait(lambda found: any(span.name == "commit" for span in found))
@@ -74,7 +74,7 @@ def main() -> int:
     return 0
 
 
-def _launch(service: Up) -> None:
+def _launch(service: UpProcess) -> None:
     body = {
         "actions": [{"type": "command", "command": "uptime"}],
         "targets": {"selector": "lab=true"},

@@ -92,8 +92,8 @@ SAFETY_POOL = SafetyCheckPool()
 
 
 @dataclass
-class Machines:
-    """Stands for the pool: answers `test` and `scan_host_keys` as a machine would that shows `keys`."""
+class FakePool:
+    """Takes the place of the connection pool: `test` and `scan_host_keys` respond as a machine with these `keys`."""
 
     keys: Sequence[HostKey] = ()
     refused: bool = False
@@ -115,8 +115,8 @@ class Machines:
 
 
 @dataclass
-class Desk:
-    """A client with ada's token (admin), the services behind it, and the tokens of others."""
+class ApiClient:
+    """A client with ada's token (admin), the services behind it, and tokens of other callers."""
 
     http: httpx2.AsyncClient
     services: Any
@@ -230,7 +230,7 @@ def services_on(
         bus=Bus(None),
         metrics=metrics,
         job_triggers=job_triggers,
-        sessions=Machines(),
+        sessions=FakePool(),
         safety_service=None,
         safety_pool=SAFETY_POOL,
         limits=Limits(max_actions=100, body_bytes=1 << 20, docs=True, unauthenticated_a_second=0),
@@ -242,8 +242,8 @@ def services_on(
     return services
 
 
-def known_to(services: Any, known: IdentityStore) -> None:
-    """Have `known` say who has which token."""
+def use_identities(services: Any, known: IdentityStore) -> None:
+    """Authenticate tokens by `known` from now on."""
     services.identities = known
     services.platform_users = build_platform_users(services.integrations, known, services.clock)
     services.authentication = build_authentication(
@@ -274,13 +274,13 @@ def app_on(services: Any) -> FastAPI:
     return app
 
 
-def checked() -> dict[str, Any]:
+def response_checks() -> dict[str, Any]:
     """Hooks of a client that hold each answer against the OpenAPI document; to be made after an application."""
     return {"response": [_descriptions[0].check]}
 
 
 @asynccontextmanager
-async def desk(
+async def api_client(
     database: Database,
     *,
     identity: IdentitySettings | None = None,
@@ -289,7 +289,7 @@ async def desk(
     oidc: OidcSettings | None = None,
     clock: Clock | None = None,
     **limits: Any,
-) -> AsyncIterator[Desk]:
+) -> AsyncIterator[ApiClient]:
     """The application with one admin; `limits` replace those of the services."""
     services = services_on(
         database, identity=identity, platform=platform, mail=mail, oidc=oidc, clock=clock
@@ -299,9 +299,9 @@ async def desk(
     transport = httpx2.ASGITransport(app=app_on(services))
     headers = {"Authorization": f"Bearer {token}"}
     async with httpx2.AsyncClient(
-        transport=transport, base_url="http://opsjobs", headers=headers, event_hooks=checked()
+        transport=transport, base_url="http://opsjobs", headers=headers, event_hooks=response_checks()
     ) as http:
-        yield Desk(http, services, token)
+        yield ApiClient(http, services, token)
 
 
 def job(name: str = "restart-web", **fields: Any) -> dict[str, Any]:

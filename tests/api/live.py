@@ -1,4 +1,4 @@
-"""The application with all that executions need, behind a real server on loopback: streams can be read as they come."""
+"""The application with all that executions need, behind a real server on loopback, so that streams can be read live."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from typing import Any
 import httpx2
 import uvicorn
 
-from api.kit import app_on, checked, services_on
-from kit.scripted_worker import Story
+from api.kit import app_on, response_checks, services_on
+from kit.scripted_worker import ScriptedExecution
 from opsjobs.api.connections import HttpConnection
 from opsjobs.api.follower import Followers
 from opsjobs.clock import Clock
@@ -30,8 +30,8 @@ from opsjobs.store.system_status import SystemStatus
 from opsjobs.store.transaction import Database
 
 
-class Channel:
-    """A bus that keeps what was published, and hears nothing."""
+class FakeBus:
+    """A bus that keeps published messages and delivers none."""
 
     def __init__(self, *, answers: bool = True) -> None:
         self.published: list[tuple[str, bytes]] = []
@@ -62,14 +62,14 @@ async def _nothing() -> AsyncIterator[tuple[str, bytes]]:
 
 
 @dataclass
-class Live:
-    """A client with ada's token (admin), the services, and a worker played by the test."""
+class LiveApi:
+    """A client with ada's token (admin), the services, and an execution whose runs end as the test says."""
 
     http: httpx2.AsyncClient
     services: Any
     app: Any
     token: str
-    story: Story
+    scripted: ScriptedExecution
     notified: list[str]
     server: uvicorn.Server
     port: int
@@ -87,7 +87,7 @@ class Live:
         }
 
     async def targets(self, *names: str) -> None:
-        """Make these machines known to the inventory."""
+        """Add these targets to the inventory."""
         for number, name in enumerate(names, start=1):
             await self.services.inventory.create(TargetDraft(name=name, host=f"10.0.0.{number}"))
 
@@ -102,7 +102,7 @@ def services_for(
 ) -> Any:
     """The nouns' services, and those of executions."""
     services = services_on(database, notified, mail=mail, clock=clock)
-    services.bus = bus or Channel()
+    services.bus = bus or FakeBus()
     services.system_status = SystemStatus(database)
     services.statistics = Statistics(database)
     services.retries = RetryService(
@@ -125,9 +125,9 @@ def services_for(
 
 
 @asynccontextmanager
-async def live(
+async def live_api(
     database: Database, bus: Any | None = None, *, clock: Clock | None = None
-) -> AsyncIterator[Live]:
+) -> AsyncIterator[LiveApi]:
     """The application served on a free port of loopback."""
     notified: list[str] = []
     services = services_for(database, notified, bus, clock=clock)
@@ -144,9 +144,9 @@ async def live(
         try:
             url = f"http://127.0.0.1:{port}"
             async with httpx2.AsyncClient(
-                base_url=url, headers=headers, timeout=30, event_hooks=checked()
+                base_url=url, headers=headers, timeout=30, event_hooks=response_checks()
             ) as http:
-                yield Live(http, services, app, token, Story(database), notified, server, port)
+                yield LiveApi(http, services, app, token, ScriptedExecution(database), notified, server, port)
         finally:
             await app.state.followers.close()
             await app.state.event_tail.close()

@@ -8,7 +8,7 @@ from typing import Any
 import httpx2
 
 from opsjobs.store.transaction import Database
-from security.app_with_approvers import Stage, stage
+from security.app_with_approvers import AppWithApprovers, app_with_approvers
 
 REQUESTS: Mapping[str, tuple[str, str, Mapping[str, Any] | None]] = {
     "approve": ("POST", "/approve", {}),
@@ -38,7 +38,7 @@ ELSEWHERE = {"reset_circuits"}
 """Actions whose address is not below the object."""
 
 
-async def told(on: Stage, path: str, who: Mapping[str, str]) -> dict[str, str | None]:
+async def told(on: AppWithApprovers, path: str, who: Mapping[str, str]) -> dict[str, str | None]:
     """Each action of `can` and `cannot`, with the code of its refusal."""
     answer = await on.http.get(path, headers=who)
     assert answer.status_code == 200, answer.text
@@ -48,19 +48,19 @@ async def told(on: Stage, path: str, who: Mapping[str, str]) -> dict[str, str | 
     return {**dict.fromkeys(body["can"]), **refused}
 
 
-async def attempt(on: Stage, path: str, action: str, who: Mapping[str, str]) -> httpx2.Response:
+async def attempt(on: AppWithApprovers, path: str, action: str, who: Mapping[str, str]) -> httpx2.Response:
     method, below, body = REQUESTS[action]
     return await on.http.request(method, path + below, json=body, headers=who)
 
 
-async def change_machine(on: Stage, **change: Any) -> None:
+async def change_machine(on: AppWithApprovers, **change: Any) -> None:
     """Change web-1, on which everything runs."""
     (target,) = (await on.http.get("/targets?name=web-1")).json()["items"]
     answer = await on.http.patch(f"/targets/{target['id']}", json=change)
     assert answer.status_code == 200, answer.text
 
 
-async def refusals_agree(on: Stage, path: str, who: Mapping[str, str]) -> None:
+async def refusals_agree(on: AppWithApprovers, path: str, who: Mapping[str, str]) -> None:
     """Send what is told to be refused: it is, by this code and in these words."""
     body = (await on.http.get(path, headers=who)).json()
     for action, why in body["cannot"].items():
@@ -73,7 +73,7 @@ async def refusals_agree(on: Stage, path: str, who: Mapping[str, str]) -> None:
 async def test_who_may_decide_an_approval_is_told_as_the_decision_would_be(
     database: Database,
 ) -> None:
-    async with stage(database) as on:
+    async with app_with_approvers(database) as on:
         job = await on.job(policy={"approval": {"approvers": 2}})
         await on.execute(job)
         path = "/approvals/1"
@@ -100,7 +100,7 @@ async def test_who_may_decide_an_approval_is_told_as_the_decision_would_be(
 async def test_an_approval_of_what_has_changed_is_told_to_have_expired_and_is_not_closed_by_that(
     database: Database,
 ) -> None:
-    async with stage(database) as on:
+    async with app_with_approvers(database) as on:
         await on.execute(await on.job(policy={"approval": {}}))
         await change_machine(on, host="10.0.0.2")
         found = await told(on, "/approvals/1", on.ben)
@@ -113,7 +113,7 @@ async def test_an_approval_of_what_has_changed_is_told_to_have_expired_and_is_no
 async def test_what_may_be_done_with_an_execution_is_told_as_the_request_would_be(
     database: Database,
 ) -> None:
-    async with stage(database) as on:
+    async with app_with_approvers(database) as on:
         await change_machine(on, labels={"env": "dev"})
         job = await on.job(tags=["env=dev"])
         execution = await on.execute(job)
@@ -134,21 +134,21 @@ async def test_what_may_be_done_with_an_execution_is_told_as_the_request_would_b
         await refusals_agree(on, path, on.ben)
 
 
-async def within_prod(on: Stage, role: str) -> Mapping[str, str]:
+async def within_prod(on: AppWithApprovers, role: str) -> Mapping[str, str]:
     """A viewer of everything who has this role for env=prod only."""
     grants = [{"role": "viewer"}, {"role": role, "scope": "env=prod"}]
     made = await on.http.post("/api-keys", json={"name": f"pat-{role}", "grants": grants})
     return {"Authorization": f"Bearer {made.json()['token']}"}
 
 
-async def as_viewer(on: Stage) -> Mapping[str, str]:
+async def as_viewer(on: AppWithApprovers) -> Mapping[str, str]:
     return {"Authorization": "Bearer " + await on.services.identities.create_key("vic", "viewer")}
 
 
 async def test_what_may_be_done_with_a_job_is_told_by_its_state_and_its_tags(
     database: Database,
 ) -> None:
-    async with stage(database) as on:
+    async with app_with_approvers(database) as on:
         await change_machine(on, labels={"env": "dev"})
         job = await on.job(tags=["env=dev"])
         path = f"/jobs/{job}"
@@ -175,7 +175,7 @@ async def test_what_may_be_done_with_a_job_is_told_by_its_state_and_its_tags(
 async def test_what_may_be_done_with_a_schedule_and_a_trigger_is_told_by_their_job(
     database: Database,
 ) -> None:
-    async with stage(database) as on:
+    async with app_with_approvers(database) as on:
         job = await on.job(tags=["env=dev"])
         paths = []
         for noun, action in (("schedules", "add_schedule"), ("triggers", "add_trigger")):
@@ -200,7 +200,7 @@ async def test_what_may_be_done_with_a_schedule_and_a_trigger_is_told_by_their_j
 async def test_what_may_be_done_with_a_target_and_a_credential_is_told_by_what_uses_them(
     database: Database,
 ) -> None:
-    async with stage(database) as on:
+    async with app_with_approvers(database) as on:
         body = {
             "name": "deploy",
             "type": "password",
@@ -230,7 +230,7 @@ async def test_what_may_be_done_with_a_target_and_a_credential_is_told_by_what_u
 async def test_a_webhook_that_is_disabled_can_be_enabled_and_sends_no_test(
     database: Database,
 ) -> None:
-    async with stage(database) as on:
+    async with app_with_approvers(database) as on:
         body = {"name": "chat", "url": "https://chat.example.com/hook", "events": ["job.*"]}
         made = await on.http.post("/webhooks", json=body)
         assert made.status_code == 201, made.text

@@ -7,14 +7,14 @@ from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import Any
 
-from api.kit import Desk, desk, job, problem
+from api.kit import ApiClient, api_client, job, problem
 from opsjobs.engine.firing.forecast import Forecasts
 from opsjobs.engine.firing.upcoming_moments import MomentList
 from opsjobs.store.scheduling.calendars import Calendars
 from opsjobs.store.scheduling.schedule_overview import ScheduleOverview
 from opsjobs.store.scheduling.schedule_rows import CompiledSchedules
 from opsjobs.store.transaction import Database
-from security.two_scopes import badge, world
+from security.two_scopes import principal_with, scoped_app
 
 FREEZE = {
     "name": "freeze",
@@ -24,7 +24,7 @@ FREEZE = {
 }
 
 
-async def schedule(ada: Desk, name: str, **fields: Any) -> int:
+async def schedule(ada: ApiClient, name: str, **fields: Any) -> int:
     body = {"name": name, "type": "cron", "cron": "30 2 * * *", "timezone": "UTC", **fields}
     answer = await ada.http.post("/jobs/1/schedules", json=body)
     assert answer.status_code == 201, answer.text
@@ -32,7 +32,7 @@ async def schedule(ada: Desk, name: str, **fields: Any) -> int:
 
 
 async def test_coming_due_times_of_all_schedules_are_in_order(database: Database) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         await ada.http.post("/jobs", json=job("backup"))
         await ada.http.post("/calendars", json=FREEZE)
         await schedule(ada, "hourly", cron="0 * * * *", timezone="Europe/Berlin")
@@ -54,7 +54,7 @@ async def test_coming_due_times_of_all_schedules_are_in_order(database: Database
 
 
 async def test_more_due_times_than_the_limit_are_cut_in_time_order(database: Database) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         await ada.http.post("/jobs", json=job("backup"))
         await schedule(ada, "minutely", cron="* * * * *")
         await schedule(ada, "hourly", cron="0 * * * *")
@@ -76,7 +76,7 @@ async def test_more_due_times_than_the_limit_are_cut_in_time_order(database: Dat
 
 
 async def test_one_schedule_alone_is_cut_at_the_limit_and_says_so(database: Database) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         await ada.http.post("/jobs", json=job("backup"))
         await schedule(ada, "minutely", cron="* * * * *")
         found = (await ada.http.get("/schedules/moments?limit=5")).json()
@@ -86,7 +86,7 @@ async def test_one_schedule_alone_is_cut_at_the_limit_and_says_so(database: Data
 
 async def test_a_period_has_its_begin_and_not_its_end(database: Database) -> None:
     hour = datetime.now(UTC).replace(minute=0, second=0, microsecond=0) + timedelta(hours=5)
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         await ada.http.post("/jobs", json=job("backup"))
         await schedule(ada, "hourly", cron="0 * * * *")
         query = {"from": hour.isoformat(), "to": (hour + timedelta(hours=1)).isoformat()}
@@ -98,7 +98,7 @@ async def test_a_period_has_its_begin_and_not_its_end(database: Database) -> Non
 async def test_each_hour_of_the_forecast_lists_as_many_as_it_counts_with_jitter(
     database: Database,
 ) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         await ada.http.post("/jobs", json=job("backup"))
         await ada.http.post("/calendars", json=FREEZE)
         await schedule(ada, "often", cron="*/20 * * * *", jitter=7_200)
@@ -117,7 +117,7 @@ async def test_each_hour_of_the_forecast_lists_as_many_as_it_counts_with_jitter(
 
 
 async def test_firings_of_all_schedules_are_listed(database: Database) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         await ada.http.post("/jobs", json=job("backup"))
         ids = [await schedule(ada, name) for name in ("nightly", "weekly")]
         for schedule_id, status in zip(ids, ("missed", "skipped"), strict=True):
@@ -149,8 +149,8 @@ async def fired(database: Database, schedule_id: int, status: str) -> None:
 
 
 async def test_schedules_out_of_sight_are_left_out(database: Database) -> None:
-    async with world(database) as all_:
-        ben = {"headers": all_.admit(badge("ben", ("operator", "env=staging")))}
+    async with scoped_app(database) as all_:
+        ben = {"headers": all_.admit(principal_with("ben", ("operator", "env=staging")))}
         for env in ("staging", "foreign"):
             await fired(database, int(all_.things["schedule", env]), "missed")
         assert (await all_.http.get("/firings?page=1")).json()["total"] == 2
@@ -168,7 +168,7 @@ async def test_schedules_out_of_sight_are_left_out(database: Database) -> None:
 async def test_a_request_waits_for_its_turn_for_a_bounded_time(database: Database) -> None:
     overview, calendars = ScheduleOverview(database, CompiledSchedules()), Calendars(database)
     paths = ("/schedules/moments", "/schedules/forecast")
-    async with desk(database) as ada, asyncio.TaskGroup() as group:
+    async with api_client(database) as ada, asyncio.TaskGroup() as group:
         ada.services.moment_list = MomentList(overview, calendars, wait_seconds=0.05)
         ada.services.forecasts = Forecasts(overview, calendars, wait_seconds=0.05)
         key = {"name": "ben", "role": "viewer", "scope": "env=dev"}

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from api.kit import definition_of, desk, job, problem
-from api.live import live
+from api.kit import definition_of, api_client, job, problem
+from api.live import live_api
 from opsjobs.store.transaction import Database
 
 SUDO = {"name": "sudo-pw", "type": "password", "username": "deploy", "password": "canary-pw"}
@@ -19,7 +19,7 @@ def acts(**become: Any) -> list[dict[str, Any]]:
 
 
 async def test_a_job_stores_become(database: Database) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         made = (await ada.http.post("/jobs", json=job(actions=acts()))).json()
         assert made["actions"][0]["become"] == {
             "user": "root",
@@ -67,7 +67,7 @@ async def test_an_invalid_become_is_refused(
     database: Database, fields: dict[str, Any], pointer: str, words: str
 ) -> None:
     code = "become_needs_durable" if "durable" in words or "has become" in words else "invalid"
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         told = problem(await ada.http.post("/jobs", json=job(**fields)), 422, code)
         assert [error["pointer"] for error in told["errors"]] == [pointer]
         assert words in told["errors"][0]["detail"]
@@ -76,7 +76,7 @@ async def test_an_invalid_become_is_refused(
 async def test_durable_required_in_the_action_overrides_off_in_the_policy(
     database: Database,
 ) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         body = job(
             actions=[{"command": "id", "become": {}, "durable": "required"}],
             policy={"durable": "off"},
@@ -85,7 +85,7 @@ async def test_durable_required_in_the_action_overrides_off_in_the_policy(
 
 
 async def test_a_become_credential_requires_credentials_use(database: Database) -> None:
-    async with live(database) as ada:
+    async with live_api(database) as ada:
         await ada.targets("web-1")
         await ada.http.post("/credentials", json=SUDO)
         await ada.http.post(
@@ -110,7 +110,7 @@ async def test_a_become_credential_requires_credentials_use(database: Database) 
 async def test_a_launch_requires_the_become_password(
     database: Database, name: str, code: str
 ) -> None:
-    async with live(database) as ada:
+    async with live_api(database) as ada:
         await ada.targets("web-1")
         await ada.http.post("/credentials", json=AGENT)
         body = {"actions": acts(credential=name), "targets": {"ids": ["web-1"]}}

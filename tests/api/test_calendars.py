@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from api.kit import Desk, desk, problem
+from api.kit import ApiClient, api_client, problem
 from opsjobs.store.transaction import Database
 
 HOLIDAYS = {
@@ -19,7 +19,7 @@ HOLIDAYS = {
 }
 
 
-async def made(ada: Desk, **fields: Any) -> dict[str, Any]:
+async def made(ada: ApiClient, **fields: Any) -> dict[str, Any]:
     answer = await ada.http.post("/calendars", json={**HOLIDAYS, **fields})
     assert answer.status_code == 201, answer.text
     assert answer.headers["location"] == f"/calendars/{answer.json()['id']}"
@@ -28,7 +28,7 @@ async def made(ada: Desk, **fields: Any) -> dict[str, Any]:
 
 
 async def test_a_calendar_is_created_read_replaced_and_deleted(database: Database) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         calendar = await made(ada)
         assert calendar["kind"] == "blackout"
         assert calendar["windows"] == [
@@ -56,7 +56,7 @@ async def test_a_calendar_is_created_read_replaced_and_deleted(database: Databas
 
 
 async def test_a_calendar_check_returns_open_or_closed_and_until_when(database: Database) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         path = f"/calendars/{(await made(ada))['id']}/check"
         shut = (await ada.http.get(path, params={"at": "2026-12-25T10:00"})).json()
         assert shut == {
@@ -107,7 +107,7 @@ async def test_a_calendar_check_returns_open_or_closed_and_until_when(database: 
 async def test_an_invalid_calendar_is_422_with_a_pointer(
     database: Database, fields: dict[str, Any], pointer: str, words: str
 ) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         answer = await ada.http.post("/calendars", json={**HOLIDAYS, **fields})
         assert answer.status_code == 422
         assert [error["pointer"] for error in answer.json()["errors"]] == [pointer]
@@ -118,7 +118,7 @@ async def test_an_invalid_calendar_is_422_with_a_pointer(
 async def test_a_repeated_calendar_post_is_replayed_and_a_viewer_changes_nothing(
     database: Database,
 ) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         answers = [
             await ada.http.post("/calendars", json=HOLIDAYS, headers={"Idempotency-Key": "k"})
             for _ in range(2)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from api.kit import Desk, desk, problem
+from api.kit import ApiClient, api_client, problem
 from opsjobs.model.circuit import CircuitKey, Report
 from opsjobs.model.execution import ErrorCode
 from opsjobs.store.transaction import Database
 
 
-async def refused(ada: Desk, *names: str) -> None:
+async def refused(ada: ApiClient, *names: str) -> None:
     """Machines that have refused a login."""
     for number, name in enumerate(names, start=1):
         await ada.http.post("/targets", json={"name": name, "host": f"10.0.0.{number}"})
@@ -22,7 +22,7 @@ async def refused(ada: Desk, *names: str) -> None:
 
 
 async def test_circuits_are_listed_with_error_and_end(database: Database) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         await refused(ada, "web-1", "web-2")
         viewer = await ada.token_of("viewer")
         items = (await ada.http.get("/circuits?sort=target", headers=viewer)).json()["items"]
@@ -42,7 +42,7 @@ async def test_circuits_are_listed_with_error_and_end(database: Database) -> Non
 async def test_a_circuit_reset_closes_those_of_one_target_and_is_idempotent(
     database: Database,
 ) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         await refused(ada, "web-1", "web-2")
         operator, manager = await ada.token_of("operator"), await ada.token_of("manager")
         problem(await ada.http.post("/circuits/1/reset", headers=operator), 403, "forbidden")

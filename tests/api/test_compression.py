@@ -7,7 +7,7 @@ import json
 import pytest
 from starlette.datastructures import Headers
 
-from api.live import live
+from api.live import live_api
 from opsjobs.api.compression import BYTES_MIN, accepts_gzip
 from opsjobs.store.transaction import Database
 
@@ -32,14 +32,14 @@ def test_gzip_is_accepted_if_its_weight_is_over_0(written: str, accepted: bool) 
 
 @pytest.mark.parametrize("count", [12, 1_000])
 async def test_a_long_answer_is_compressed_and_says_so(database: Database, count: int) -> None:
-    async with live(database) as desk:
+    async with live_api(database) as api:
         names = [f"web-{number}-{'x' * 80}" for number in range(count)]
-        await desk.targets(*names)
-        await desk.http.post(
+        await api.targets(*names)
+        await api.http.post(
             "/run", json={"actions": [{"command": "true"}], "targets": {"ids": names}}
         )
-        plain = await desk.http.get("/executions/1/matrix", headers={"accept-encoding": "identity"})
-        packed = await desk.http.get("/executions/1/matrix", headers={"accept-encoding": "gzip"})
+        plain = await api.http.get("/executions/1/matrix", headers={"accept-encoding": "identity"})
+        packed = await api.http.get("/executions/1/matrix", headers={"accept-encoding": "gzip"})
         assert "content-encoding" not in plain.headers
         assert packed.headers["content-encoding"] == "gzip"
         assert int(packed.headers["content-length"]) < len(plain.content) / 4
@@ -51,9 +51,9 @@ async def test_a_long_answer_is_compressed_and_says_so(database: Database, count
 async def test_short_answers_streams_and_answers_with_an_etag_stay_as_they_are(
     database: Database,
 ) -> None:
-    async with live(database) as desk:
-        await desk.targets("web-1")
-        await desk.http.post(
+    async with live_api(database) as api:
+        await api.targets("web-1")
+        await api.http.post(
             "/jobs",
             json={
                 "name": "long",
@@ -62,8 +62,8 @@ async def test_short_answers_streams_and_answers_with_an_etag_stay_as_they_are(
                 "actions": [{"command": "true"}],
             },
         )
-        await desk.http.post("/jobs/1/execute")
-        await desk.http.post("/executions/1/cancel")
+        await api.http.post("/jobs/1/execute")
+        await api.http.post("/executions/1/cancel")
         packs = {"accept-encoding": "gzip"}
         for path in (
             "/version/none",
@@ -71,6 +71,6 @@ async def test_short_answers_streams_and_answers_with_an_etag_stay_as_they_are(
             "/executions/1/log?format=ndjson",
             "/executions/1/events",
         ):
-            answer = await desk.http.get(path, headers=packs)
+            answer = await api.http.get(path, headers=packs)
             assert "content-encoding" not in answer.headers, path
-        assert (await desk.http.get("/jobs", headers=packs)).headers["content-encoding"] == "gzip"
+        assert (await api.http.get("/jobs", headers=packs)).headers["content-encoding"] == "gzip"

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from api.kit import desk, problem
+from api.kit import api_client, problem
 from opsjobs.store.transaction import Database
 from store.drafts import private_key
 
@@ -20,7 +20,7 @@ def login(name: str = "login", **fields: Any) -> dict[str, Any]:
 async def test_a_credential_is_created_read_replaced_and_deleted_without_showing_its_secret(
     database: Database, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         made = await ada.http.post("/credentials", json=login())
         assert (made.status_code, made.headers["location"]) == (201, "/credentials/1")
         uuid = made.json()["uuid"]
@@ -68,7 +68,7 @@ async def test_a_credential_is_created_read_replaced_and_deleted_without_showing
 async def test_an_invalid_credential_is_422_without_repeating_the_secret(
     database: Database, capsys: pytest.CaptureFixture[str], fields: dict[str, Any]
 ) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         answer = await ada.http.post("/credentials", json=login(**fields))
         assert answer.status_code == 422, answer.text
         assert CANARY not in answer.text
@@ -76,7 +76,7 @@ async def test_an_invalid_credential_is_422_without_repeating_the_secret(
 
 
 async def test_a_credential_in_use_is_409_and_names_its_users(database: Database) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         await ada.http.post("/credentials", json=login())
         await ada.http.post(
             "/targets", json={"name": "web-1", "host": "10.0.0.5", "credential": "login"}
@@ -88,7 +88,7 @@ async def test_a_credential_in_use_is_409_and_names_its_users(database: Database
 
 
 async def test_a_stored_idempotent_answer_has_no_secret(database: Database) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         for _ in range(2):
             assert (
                 await ada.http.post("/credentials", json=login(), headers={"Idempotency-Key": "k"})
@@ -103,7 +103,7 @@ async def test_a_stored_idempotent_answer_has_no_secret(database: Database) -> N
 async def test_an_api_key_shows_its_token_once_and_is_valid_until_deleted(
     database: Database,
 ) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         made = await ada.http.post("/api-keys", json={"name": "ci", "role": "viewer"})
         assert (made.status_code, made.headers["location"]) == (201, "/api-keys/2")
         token = made.json()["token"]
@@ -129,6 +129,6 @@ async def test_an_api_key_shows_its_token_once_and_is_valid_until_deleted(
     ids="+".join,
 )
 async def test_an_invalid_api_key_is_422(database: Database, fields: dict[str, Any]) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         answer = await ada.http.post("/api-keys", json={"name": "ci", "role": "viewer", **fields})
         assert answer.status_code == 422

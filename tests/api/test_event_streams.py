@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from api.kit import problem
-from api.live import Live, live
+from api.live import LiveApi, live_api
 from opsjobs.api import sse as stream
 from opsjobs.api.follower import Pace
 from opsjobs.bus import Bus
@@ -22,13 +22,13 @@ from opsjobs.store.transaction import Database
 DEADLINE_SECONDS = 90
 
 
-async def seqs(desk: Live, after: int = 0, frames: int | None = None) -> list[int]:
+async def seqs(api: LiveApi, after: int = 0, frames: int | None = None) -> list[int]:
     """What a viewer sees until the end, or until it has seen so many frames and leaves."""
     seen: list[int] = []
     headers = {"last-event-id": str(after)}
     async with (
         asyncio.timeout(DEADLINE_SECONDS),
-        desk.http.stream("GET", "/executions/1/events", headers=headers) as answer,
+        api.http.stream("GET", "/executions/1/events", headers=headers) as answer,
     ):
         assert answer.headers["content-type"].startswith("text/event-stream")
         async for line in answer.aiter_lines():
@@ -40,14 +40,14 @@ async def seqs(desk: Live, after: int = 0, frames: int | None = None) -> list[in
 
 
 @asynccontextmanager
-async def viewer_that_does_not_read(desk: Live) -> AsyncIterator[socket.socket]:
+async def viewer_that_does_not_read(api: LiveApi) -> AsyncIterator[socket.socket]:
     """A connection that asks for the stream and takes none of it."""
     with socket.socket() as connection:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         connection.setblocking(False)
         loop = asyncio.get_running_loop()
-        await loop.sock_connect(connection, ("127.0.0.1", desk.port))
-        request = f"GET /executions/1/events HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {desk.token}\r\n\r\n"
+        await loop.sock_connect(connection, ("127.0.0.1", api.port))
+        request = f"GET /executions/1/events HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {api.token}\r\n\r\n"
         await loop.sock_sendall(connection, request.encode())
         yield connection
 
@@ -60,28 +60,28 @@ async def read_on(connection: socket.socket) -> None:
 async def test_clients_that_reconnect_ten_times_see_each_event_once_in_order(
     database: Database,
 ) -> None:
-    async with live(database) as desk:
-        desk.followers.pace = Pace(
+    async with live_api(database) as api:
+        api.followers.pace = Pace(
             merge_seconds=0.005, poll_seconds=0.02, ring_bytes=10_000, page_entries=20
         )
-        await desk.story.live(2)
+        await api.scripted.start(2)
 
         async def write() -> None:
             for n in range(100):
-                await desk.story.write(f"web-{n % 2 + 1}", b"%04d\n" % n * 30)
+                await api.scripted.write(f"web-{n % 2 + 1}", b"%04d\n" % n * 30)
             for name in ("web-1", "web-2"):
-                await desk.story.finish(name)
+                await api.scripted.finish(name)
 
         async def viewer(seed: int) -> list[int]:
             turns, seen = random.Random(seed), list[int]()
             for _ in range(10):
-                seen += await seqs(desk, seen[-1] if seen else 0, turns.randint(1, 12))
-            return seen + await seqs(desk, seen[-1])
+                seen += await seqs(api, seen[-1] if seen else 0, turns.randint(1, 12))
+            return seen + await seqs(api, seen[-1])
 
         writer = asyncio.create_task(write())
         told = await asyncio.gather(*(viewer(seed) for seed in range(3)))
         await writer
-        last = (await desk.story.now()).last_seq
+        last = (await api.scripted.current()).last_seq
         for seen in told:
             # Only the end may come twice: to whoever comes back after it.
             assert [
@@ -90,13 +90,13 @@ async def test_clients_that_reconnect_ten_times_see_each_event_once_in_order(
 
 
 async def test_sse_frames_have_id_event_and_data(database: Database) -> None:
-    async with live(database) as desk:
-        await desk.story.live()
-        await desk.story.write("web-1", "hä\n".encode())
-        await desk.story.finish("web-1")
-        text = (await desk.http.get("/api/v1/executions/1/events?after=3")).text
-        log = (await desk.http.get("/api/v1/executions/1/log?after=3")).json()
-        run = desk.story.runs["web-1"].id
+    async with live_api(database) as api:
+        await api.scripted.start()
+        await api.scripted.write("web-1", "hä\n".encode())
+        await api.scripted.finish("web-1")
+        text = (await api.http.get("/api/v1/executions/1/events?after=3")).text
+        log = (await api.http.get("/api/v1/executions/1/log?after=3")).json()
+        run = api.scripted.runs["web-1"].id
         output, result, status, over, end = text.removesuffix("\n\n").split("\n\n")
         assert output.startswith('id: 4\nevent: output\ndata: {"target_run":')
         assert json.loads(output.split("data: ")[1]) == {
@@ -121,13 +121,13 @@ async def test_sse_frames_have_id_event_and_data(database: Database) -> None:
 
 
 async def test_without_redis_an_event_comes_within_about_a_second(database: Database) -> None:
-    async with live(database, Bus(None)) as desk:
-        execution = await desk.story.live()
-        viewer = asyncio.create_task(seqs(desk, execution.last_seq, 1))
-        while not desk.followers.streams:
+    async with live_api(database, Bus(None)) as api:
+        execution = await api.scripted.start()
+        viewer = asyncio.create_task(seqs(api, execution.last_seq, 1))
+        while not api.followers.streams:
             await asyncio.sleep(0.01)
         await asyncio.sleep(0.3)
-        await desk.story.write("web-1", b"now\n")
+        await api.scripted.write("web-1", b"now\n")
         async with asyncio.timeout(60):
             assert await viewer == [execution.last_seq + 1]
 
@@ -138,68 +138,68 @@ async def test_a_stalled_viewer_is_dropped_and_the_others_continue(
     monkeypatch.setattr(
         stream, "STALL_SECONDS", 2.0
     )  # the other one, in this loop too, must never seem to stall
-    async with live(database) as desk:
-        desk.followers.pace = Pace(poll_seconds=0.05)
-        await desk.story.live()
-        async with viewer_that_does_not_read(desk) as connection:
-            other = asyncio.create_task(seqs(desk))
+    async with live_api(database) as api:
+        api.followers.pace = Pace(poll_seconds=0.05)
+        await api.scripted.start()
+        async with viewer_that_does_not_read(api) as connection:
+            other = asyncio.create_task(seqs(api))
             async with asyncio.timeout(DEADLINE_SECONDS):
-                while not desk.followers.dropped:
-                    await desk.story.write("web-1", b"flood\n" * 100_000)
+                while not api.followers.dropped:
+                    await api.scripted.write("web-1", b"flood\n" * 100_000)
                     await asyncio.sleep(0.05)
-                assert desk.followers.dropped == 1
+                assert api.followers.dropped == 1
                 # Reset, not closed: nothing of what was unsent is kept for it.
                 with pytest.raises(ConnectionResetError):
                     await read_on(connection)
-                await desk.story.finish("web-1")
-                assert await other == list(range(1, (await desk.story.now()).last_seq + 1))
+                await api.scripted.finish("web-1")
+                assert await other == list(range(1, (await api.scripted.current()).last_seq + 1))
 
 
 async def test_streams_end_promptly_when_the_process_stops(database: Database) -> None:
-    async with live(database) as desk:
-        await desk.story.live()
-        viewers = [asyncio.create_task(seqs(desk)) for _ in range(5)]
-        while desk.followers.streams < 5:
+    async with live_api(database) as api:
+        await api.scripted.start()
+        viewers = [asyncio.create_task(seqs(api)) for _ in range(5)]
+        while api.followers.streams < 5:
             await asyncio.sleep(0.01)
         async with asyncio.timeout(60):
-            await desk.followers.close()
+            await api.followers.close()
             await asyncio.gather(*viewers)
-        assert desk.followers.streams == 0
+        assert api.followers.streams == 0
 
 
 async def test_a_disconnected_viewer_is_no_longer_counted(database: Database) -> None:
-    async with live(database) as desk:
-        await desk.story.live()
-        assert await seqs(desk, frames=1) == [1]
+    async with live_api(database) as api:
+        await api.scripted.start()
+        assert await seqs(api, frames=1) == [1]
         async with asyncio.timeout(60):
-            while desk.followers.streams or desk.followers._following:
+            while api.followers.streams or api.followers._following:
                 await asyncio.sleep(0.01)
 
 
 async def test_the_number_of_event_streams_is_limited(database: Database) -> None:
-    async with live(database) as desk:
-        await desk.story.live()
-        desk.followers.pace = Pace(viewers=1)
-        viewer = asyncio.create_task(seqs(desk))
-        while not desk.followers.streams:
+    async with live_api(database) as api:
+        await api.scripted.start()
+        api.followers.pace = Pace(viewers=1)
+        viewer = asyncio.create_task(seqs(api))
+        while not api.followers.streams:
             await asyncio.sleep(0.01)
-        answer = await desk.http.get("/executions/1/events")
+        answer = await api.http.get("/executions/1/events")
         problem(answer, 429, "too_many_viewers")
         assert answer.headers["retry-after"] == "5"
-        await desk.story.finish("web-1")
+        await api.scripted.finish("web-1")
         await viewer
 
 
 @pytest.mark.parametrize("position", ["-1", "x", "99999999999999999999", "1.5"])
 async def test_an_invalid_stream_position_is_refused(database: Database, position: str) -> None:
-    async with live(database) as desk:
-        await desk.story.live()
+    async with live_api(database) as api:
+        await api.scripted.start()
         problem(
-            await desk.http.get("/executions/1/events", headers={"last-event-id": position}),
+            await api.http.get("/executions/1/events", headers={"last-event-id": position}),
             422,
             "invalid",
         )
-        problem(await desk.http.get(f"/executions/1/events?after={position}"), 422, "invalid")
+        problem(await api.http.get(f"/executions/1/events?after={position}"), 422, "invalid")
 
 
 @pytest.mark.parametrize("ring_bytes", [600, 4 << 20])
@@ -207,24 +207,24 @@ async def test_a_filtered_stream_that_reconnects_misses_and_repeats_nothing(
     database: Database, ring_bytes: int
 ) -> None:
     """From a small ring old entries are read from the store, and new ones from memory."""
-    async with live(database) as desk:
-        desk.followers.pace = Pace(
+    async with live_api(database) as api:
+        api.followers.pace = Pace(
             merge_seconds=0.005, poll_seconds=0.02, ring_bytes=ring_bytes, page_scan=7
         )
-        await desk.story.live(3)
+        await api.scripted.start(3)
         path = "/executions/1/events?kinds=status,result,end&target=web-2"
 
         async def write() -> None:
             for n in range(60):
-                await desk.story.write(f"web-{n % 3 + 1}", b"%04d\n" % n * 30)
+                await api.scripted.write(f"web-{n % 3 + 1}", b"%04d\n" % n * 30)
             for name in ("web-1", "web-2", "web-3"):
-                await desk.story.finish(name)
+                await api.scripted.finish(name)
 
         async def viewer(frames: int) -> list[tuple[int, str]]:
             seen: list[tuple[int, str]] = []
             while not seen or seen[-1][1] != "end":
                 headers = {"last-event-id": str(seen[-1][0] if seen else 0)}
-                async with desk.http.stream("GET", path, headers=headers) as answer:
+                async with api.http.stream("GET", path, headers=headers) as answer:
                     text = ""
                     async for piece in answer.aiter_text():
                         text += piece
@@ -240,8 +240,8 @@ async def test_a_filtered_stream_that_reconnects_misses_and_repeats_nothing(
         async with asyncio.timeout(DEADLINE_SECONDS):
             told = await asyncio.gather(viewer(1), viewer(2), viewer(100))
             await writer
-        items = (await desk.http.get("/executions/1/log?limit=200")).json()["items"]
-        run = desk.story.runs["web-2"].id
+        items = (await api.http.get("/executions/1/log?limit=200")).json()["items"]
+        run = api.scripted.runs["web-2"].id
         expected = [
             (item["seq"], item["event"])
             for item in items
@@ -253,14 +253,14 @@ async def test_a_filtered_stream_that_reconnects_misses_and_repeats_nothing(
 
 
 async def test_a_quiet_filtered_stream_says_how_far_the_log_is(database: Database) -> None:
-    async with live(database) as desk:
-        desk.followers.pace = Pace(poll_seconds=0.02, keep_alive_seconds=0.3)
-        await desk.story.live()
-        await desk.story.write("web-1", b"x\n")
-        last = (await desk.story.now()).last_seq
+    async with live_api(database) as api:
+        api.followers.pace = Pace(poll_seconds=0.02, keep_alive_seconds=0.3)
+        await api.scripted.start()
+        await api.scripted.write("web-1", b"x\n")
+        last = (await api.scripted.current()).last_seq
         async with (
             asyncio.timeout(DEADLINE_SECONDS),
-            desk.http.stream("GET", "/executions/1/events?kinds=end") as answer,
+            api.http.stream("GET", "/executions/1/events?kinds=end") as answer,
         ):
             text = ""
             async for piece in answer.aiter_text():
@@ -273,13 +273,13 @@ async def test_a_quiet_filtered_stream_says_how_far_the_log_is(database: Databas
 
 @pytest.mark.parametrize("query", ["kinds=", "kinds=status,x", "kind=status", "target=%0A"])
 async def test_an_invalid_filter_of_a_stream_is_refused(database: Database, query: str) -> None:
-    async with live(database) as desk:
-        await desk.story.live()
-        problem(await desk.http.get(f"/executions/1/events?{query}"), 422, "invalid")
+    async with live_api(database) as api:
+        await api.scripted.start()
+        problem(await api.http.get(f"/executions/1/events?{query}"), 422, "invalid")
 
 
 async def test_a_stream_of_an_unknown_target_is_refused(database: Database) -> None:
-    async with live(database) as desk:
-        await desk.story.live()
-        answer = await desk.http.get("/executions/1/events?target=web-9")
+    async with live_api(database) as api:
+        await api.scripted.start()
+        answer = await api.http.get("/executions/1/events?target=web-9")
         problem(answer, 404, "target_not_found")

@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 
 from api.kit import problem
-from api.live import Live, live
+from api.live import LiveApi, live_api
 from opsjobs.api import execution_search
 from opsjobs.store.transaction import Database
 
 
-async def search(desk: Live, **query: Any) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+async def search(api: LiveApi, **query: Any) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """The matches, and the summary."""
-    answer = await desk.http.get("/executions/1/search", params=query)
+    answer = await api.http.get("/executions/1/search", params=query)
     assert answer.status_code == 200, answer.text
     assert answer.headers["content-type"].startswith("application/x-ndjson")
     *matches, summary = map(json.loads, answer.text.splitlines())
@@ -26,14 +26,14 @@ async def search(desk: Live, **query: Any) -> tuple[list[dict[str, Any]], dict[s
 
 
 async def test_lines_are_found_over_all_targets(database: Database) -> None:
-    async with live(database) as desk:
-        await desk.story.live(3)
-        await desk.story.write("web-1", b"start\nE: no sp")
-        await desk.story.write("web-2", b"all fine\n")
-        await desk.story.write("web-1", b"ace left\nend\n")
-        await desk.story.write("web-3", b"W: No space soon", stream="stderr")
-        await desk.story.finish("web-1")
-        matches, summary = await search(desk, q="no space")
+    async with live_api(database) as api:
+        await api.scripted.start(3)
+        await api.scripted.write("web-1", b"start\nE: no sp")
+        await api.scripted.write("web-2", b"all fine\n")
+        await api.scripted.write("web-1", b"ace left\nend\n")
+        await api.scripted.write("web-3", b"W: No space soon", stream="stderr")
+        await api.scripted.finish("web-1")
+        matches, summary = await search(api, q="no space")
         assert [(m["target"], m["stream"], m["text"]) for m in matches] == [
             ("web-1", "stdout", "E: no space left")
         ]
@@ -45,10 +45,10 @@ async def test_lines_are_found_over_all_targets(database: Database) -> None:
             "targets": 1,
             "bytes": 52,
         }
-        both, summary = await search(desk, q="no space", ignore_case=True, context=1)
+        both, summary = await search(api, q="no space", ignore_case=True, context=1)
         assert (summary["lines"], summary["targets"]) == (2, 2)
         assert (both[0]["before"], both[0]["after"]) == (["start"], ["end"])
-        narrowed, _ = await search(desk, pattern="[Nn]o sp", stream="stderr", target="web-3")
+        narrowed, _ = await search(api, pattern="[Nn]o sp", stream="stderr", target="web-3")
         assert [m["text"] for m in narrowed] == ["W: No space soon"]
 
 
@@ -56,23 +56,23 @@ async def test_a_search_goes_on_where_it_ended(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(execution_search, "PAGE_ENTRIES", 2)
-    async with live(database) as desk:
-        await desk.story.live(1)
+    async with live_api(database) as api:
+        await api.scripted.start(1)
         for number in range(7):
-            await desk.story.write("web-1", b"hit %d\n" % number)
+            await api.scripted.write("web-1", b"hit %d\n" % number)
         seen: list[str] = []
         summary: dict[str, Any] = {"next": 0}
         requests = 0
         while summary["next"] is not None:
-            matches, summary = await search(desk, q="hit", limit=3, after=summary["next"])
+            matches, summary = await search(api, q="hit", limit=3, after=summary["next"])
             seen += [match["text"] for match in matches]
             requests += 1
         assert (seen, requests) == ([f"hit {number}" for number in range(7)], 3)
         monkeypatch.setattr(execution_search, "SEARCH_SECONDS", 0.0)
-        matches, summary = await search(desk, q="hit")
+        matches, summary = await search(api, q="hit")
         assert (summary["complete"], summary["reason"]) == (False, "time")
         monkeypatch.setattr(execution_search, "SEARCH_SECONDS", 20.0)
-        rest, summary = await search(desk, q="hit", after=summary["next"])
+        rest, summary = await search(api, q="hit", after=summary["next"])
         assert 0 < len(matches) < 7 == len(matches) + len(rest)
         assert summary["complete"]
 
@@ -92,18 +92,18 @@ async def test_a_search_goes_on_where_it_ended(
 async def test_an_invalid_search_is_refused(
     database: Database, query: dict[str, Any], code: str
 ) -> None:
-    async with live(database) as desk:
-        await desk.story.live(1)
-        problem(await desk.http.get("/executions/1/search", params=query), 422, code)
+    async with live_api(database) as api:
+        await api.scripted.start(1)
+        problem(await api.http.get("/executions/1/search", params=query), 422, code)
 
 
 async def test_a_pattern_with_too_many_ways_ends_the_search_with_a_reason(
     database: Database,
 ) -> None:
-    async with live(database) as desk:
-        await desk.story.live(1)
-        await desk.story.write("web-1", b"ab" * 4_000 + b"\n")
-        _, summary = await search(desk, pattern="(a|b|ab){1,400}c")
+    async with live_api(database) as api:
+        await api.scripted.start(1)
+        await api.scripted.write("web-1", b"ab" * 4_000 + b"\n")
+        _, summary = await search(api, pattern="(a|b|ab){1,400}c")
         assert not summary["complete"]
         assert "too long" in summary["reason"]
 
@@ -113,15 +113,15 @@ async def test_the_time_ends_a_search_within_a_page_and_no_match_is_lost_or_told
     database: Database, monkeypatch: pytest.MonkeyPatch, query: dict[str, Any]
 ) -> None:
     monkeypatch.setattr(execution_search, "SEARCH_SECONDS", 0.0)
-    async with live(database) as desk:
-        await desk.story.live(1)
+    async with live_api(database) as api:
+        await api.scripted.start(1)
         for number in range(4):
-            await desk.story.write("web-1", b"hit %d\nmiss\nhit again %d\n" % (number, number))
+            await api.scripted.write("web-1", b"hit %d\nmiss\nhit again %d\n" % (number, number))
         seen: list[str] = []
         after: int | None = 0
         requests = 0
         while after is not None and requests < 10:
-            matches, summary = await search(desk, **query, after=after)
+            matches, summary = await search(api, **query, after=after)
             assert summary["reason"] == "time" or summary["complete"]
             seen += [match["text"] for match in matches]
             after = summary["next"]
@@ -135,10 +135,10 @@ async def test_a_pattern_that_gets_through_no_piece_in_its_time_is_not_tried_for
 ) -> None:
     monkeypatch.setattr(execution_search, "SEARCH_SECONDS", 0.0)
     monkeypatch.setattr(execution_search, "PIECE_SECONDS", 0.0)
-    async with live(database) as desk:
-        await desk.story.live(1)
-        await desk.story.write("web-1", b"one\ntwo\n")
-        matches, summary = await search(desk, pattern="t")
+    async with live_api(database) as api:
+        await api.scripted.start(1)
+        await api.scripted.write("web-1", b"one\ntwo\n")
+        matches, summary = await search(api, pattern="t")
         assert (matches, summary["next"]) == ([], None)
         assert "too long" in summary["reason"]
 
@@ -147,10 +147,10 @@ async def test_incomplete_lines_are_not_left_out_in_silence(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(execution_search, "PIECE_SECONDS", 0.0)
-    async with live(database) as desk:
-        await desk.story.live(1)
-        await desk.story.write("web-1", b"one\ntwo")
-        _, summary = await search(desk, pattern="t")
+    async with live_api(database) as api:
+        await api.scripted.start(1)
+        await api.scripted.write("web-1", b"one\ntwo")
+        _, summary = await search(api, pattern="t")
         assert (summary["complete"], summary["next"]) == (False, None)
         assert "incomplete lines" in summary["reason"]
 
@@ -159,17 +159,17 @@ async def test_more_searches_than_threads_are_refused_after_a_while(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(execution_search, "WAIT_SECONDS", 0.01)
-    async with live(database) as desk:
-        await desk.story.live(1)
-        threads = desk.app.state.search_threads
+    async with live_api(database) as api:
+        await api.scripted.start(1)
+        threads = api.app.state.search_threads
         for _ in range(execution_search.THREADS_MAX):
             await threads.reserve(5)
-        busy = await desk.http.get("/executions/1/search", params={"q": "a"})
+        busy = await api.http.get("/executions/1/search", params={"q": "a"})
         problem(busy, 429, "too_many_searches")
         assert busy.headers["retry-after"]
         threads.release()
         for _ in range(3):
-            assert (await search(desk, q="a"))[1]["complete"]
+            assert (await search(api, q="a"))[1]["complete"]
 
 
 async def test_a_reader_who_leaves_ends_the_search_in_its_thread(
@@ -178,16 +178,16 @@ async def test_a_reader_who_leaves_ends_the_search_in_its_thread(
     monkeypatch.setattr(execution_search, "SEARCH_SECONDS", 1_000.0)
     monkeypatch.setattr(execution_search, "THREADS_MAX", 1)
     dice = random.Random(1)
-    async with live(database) as desk:
-        await desk.story.live(1)
+    async with live_api(database) as api:
+        await api.scripted.start(1)
         for _ in range(16):
             # No line twice: the steps of an equal one are known, and cost nothing. None is so long
             # that the pattern is too much work for it.
             lines = ["".join(dice.choices(ascii_lowercase, k=300)) for _ in range(200)]
-            await desk.story.write("web-1", "\n".join([*lines, ""]).encode())
-        threads = desk.app.state.search_threads
+            await api.scripted.write("web-1", "\n".join([*lines, ""]).encode())
+        threads = api.app.state.search_threads
         slow = {"pattern": "[a-m].{0,1000}#"}
-        reading = asyncio.create_task(desk.http.get("/executions/1/search", params=slow))
+        reading = asyncio.create_task(api.http.get("/executions/1/search", params=slow))
         async with asyncio.timeout(10):
             while not threads._threads._threads:  # it gets one with its first page
                 await asyncio.sleep(0.01)

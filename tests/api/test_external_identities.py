@@ -10,7 +10,7 @@ import httpx2
 import pytest
 from argon2 import PasswordHasher
 
-from api.kit import Desk, app_on, desk, job, problem
+from api.kit import ApiClient, app_on, api_client, job, problem
 from kit.token_issuer import SECRET, good, signed
 from opsjobs.api.rate_limits import ClientAddresses
 from opsjobs.clock import TurnedClock
@@ -32,7 +32,7 @@ async def test_an_external_identity_is_stored_when_it_changes_something_and_not_
     database: Database,
 ) -> None:
     clock = TurnedClock(NOW)
-    async with desk(database, identity=SHARED, clock=clock) as ada:
+    async with api_client(database, identity=SHARED, clock=clock) as ada:
         people = ada.services.identities
         assert (
             await ada.http.get("/jobs", headers=bearer(clock, roles=["developer"]))
@@ -58,15 +58,15 @@ async def test_an_external_identity_is_stored_when_it_changes_something_and_not_
 
 
 async def test_a_login_with_an_unknown_name_costs_the_same_work(database: Database) -> None:
-    class Counted(PasswordHasher):
+    class CountingHasher(PasswordHasher):
         verified = 0
 
         def verify(self, hash: str | bytes, password: str | bytes) -> bool:  # type: ignore[override]
-            Counted.verified += 1
+            CountingHasher.verified += 1
             return super().verify(hash, password)  # type: ignore[return-value]
 
-    async with desk(database) as ada:
-        ada.services.authentication.logins._passwords = Passwords(Counted(1, 64, 1))
+    async with api_client(database) as ada:
+        ada.services.authentication.logins._passwords = Passwords(CountingHasher(1, 64, 1))
         await ada.http.post(
             "/users",
             json={
@@ -83,13 +83,13 @@ async def test_a_login_with_an_unknown_name_costs_the_same_work(database: Databa
                 headers={"Authorization": ""},
             )
             assert answer.status_code == 401
-            assert Counted.verified == number
+            assert CountingHasher.verified == number
 
 
 async def test_concurrent_password_checks_are_bounded(
     database: Database,
 ) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         passwords = ada.services.authentication.passwords
         async with passwords._slots, passwords._slots:  # two of a costly kind are being checked
             waiting = [asyncio.create_task(passwords.verify(None, "x")) for _ in range(WAITING_MAX)]
@@ -143,7 +143,7 @@ def test_the_client_address_is_accepted_from_trusted_proxies_only(
 
 
 async def test_a_login_is_throttled_by_the_forwarded_client_address(database: Database) -> None:
-    async with desk(database, trusted_proxies=PROXIES._trusted) as ada:
+    async with api_client(database, trusted_proxies=PROXIES._trusted) as ada:
         await tried(ada, "10.0.0.1", "203.0.113.7")
         rows = await database.fetch("select key from login_attempts where key like 'address%'")
         assert [row["key"] for row in rows] == ["address 203.0.113.7"]
@@ -151,7 +151,7 @@ async def test_a_login_is_throttled_by_the_forwarded_client_address(database: Da
         assert row == {"address": "203.0.113.7", "actor": "unauthenticated", "actor_kind": "system"}
 
 
-async def tried(ada: Desk, client: str, forwarded: str) -> None:
+async def tried(ada: ApiClient, client: str, forwarded: str) -> None:
     transport = httpx2.ASGITransport(app=app_on(ada.services), client=(client, 4711))
     async with httpx2.AsyncClient(
         transport=transport, base_url="http://opsjobs", headers={"X-Forwarded-For": forwarded}

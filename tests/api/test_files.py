@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from api.kit import Desk, desk, problem
+from api.kit import ApiClient, api_client, problem
 from kit.ledger_fixtures import Owner, launch, machines
 from opsjobs.store.blobs import Contents
 from opsjobs.store.files import Artifacts
@@ -24,7 +24,7 @@ def noise(size: int) -> bytes:
     return random.Random(7).randbytes(size)
 
 
-async def upload(ada: Desk, data: bytes, name: str = "app.conf", **headers: str) -> dict[str, Any]:
+async def upload(ada: ApiClient, data: bytes, name: str = "app.conf", **headers: str) -> dict[str, Any]:
     answer = await ada.http.post(
         "/files", params={"name": name}, content=data, headers={**RAW, **headers}
     )
@@ -36,7 +36,7 @@ async def upload(ada: Desk, data: bytes, name: str = "app.conf", **headers: str)
 
 @pytest.mark.parametrize("size", [0, 1, 3 * MIB + 11])
 async def test_a_file_comes_back_as_it_was_sent(database: Database, size: int) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         data = noise(size)
         stored = await upload(ada, data)
         assert (stored["name"], stored["size"], stored["sha256"]) == (
@@ -66,7 +66,7 @@ async def test_a_file_comes_back_as_it_was_sent(database: Database, size: int) -
 async def test_the_body_is_the_file_whatever_its_content_type(
     database: Database, kind: str
 ) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         data = b'{"not": json, \x00\xff'
         stored = (
             await ada.http.post(
@@ -81,7 +81,7 @@ async def test_an_upload_without_content_length_is_accepted(database: Database) 
         for _ in range(5):
             yield noise(MIB)
 
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         answer = await ada.http.post("/files", content=pieces())
         assert answer.json()["size"] == 5 * MIB
         assert answer.json()["name"] == "file"
@@ -94,7 +94,7 @@ async def test_a_file_over_the_limit_is_refused_by_content_length_and_by_its_byt
         yield noise(MIB)
         yield b"1"
 
-    async with desk(database, file_bytes=MIB) as ada:
+    async with api_client(database, file_bytes=MIB) as ada:
         await upload(ada, noise(MIB))
         detail = problem(
             await ada.http.post("/files", content=noise(MIB + 1)), 413, "file_too_large"
@@ -104,19 +104,19 @@ async def test_a_file_over_the_limit_is_refused_by_content_length_and_by_its_byt
 
 
 async def test_a_multipart_form_is_refused_as_a_file(database: Database) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         answer = await ada.http.post("/files", files={"file": b"data"})
         assert "--data-binary" in problem(answer, 415, "unsupported_media_type")["detail"]
 
 
 @pytest.mark.parametrize("name", ["a/b", "../x", "a\x00b", "a\nb", "", "x" * 256])
 async def test_an_invalid_file_name_is_refused(database: Database, name: str) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         problem(await ada.http.post("/files", params={"name": name}, content=b"x"), 422, "invalid")
 
 
 async def test_a_file_name_cannot_inject_into_content_disposition(database: Database) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         stored = await upload(ada, b"x", 'a"; filename=evil ü.sh')
         got = await ada.http.get(f"/files/{stored['id']}/content")
         assert got.headers["content-disposition"] == (
@@ -125,7 +125,7 @@ async def test_a_file_name_cannot_inject_into_content_disposition(database: Data
 
 
 async def test_an_upload_with_an_idempotency_key_is_stored_once(database: Database) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         first = await upload(ada, b"one", **{"Idempotency-Key": "k"})
         again = await ada.http.post(
             "/files?name=app.conf", content=b"one", headers={"Idempotency-Key": "k"}
@@ -140,7 +140,7 @@ async def test_an_upload_with_an_idempotency_key_is_stored_once(database: Databa
 
 
 async def test_files_are_listed_and_deleted(database: Database) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         for n in range(3):
             await upload(ada, str(n).encode(), f"{n}.conf")
         items = (await ada.http.get("/files", params={"sort": "id"})).json()["items"]
@@ -151,7 +151,7 @@ async def test_files_are_listed_and_deleted(database: Database) -> None:
 
 
 async def test_upload_and_delete_require_permissions(database: Database) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         viewer, operator, developer = [
             await ada.token_of(role) for role in ("viewer", "operator", "developer")
         ]
@@ -167,7 +167,7 @@ async def test_upload_and_delete_require_permissions(database: Database) -> None
 
 async def test_an_aborted_upload_leaves_nothing(database: Database) -> None:
     """Over ASGI itself: a client that goes away in the middle."""
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         sent: list[Any] = []
         come = iter(
             [
@@ -209,7 +209,7 @@ async def artifact(database: Database, path: str, data: bytes) -> int:
 
 
 async def test_artifacts_are_listed_and_downloaded_unchanged(database: Database) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         execution = await artifact(database, "/var/log/../../evil\n.sh", b"\x00log")
         listed = (await ada.http.get(f"/executions/{execution}/artifacts")).json()
         (item,) = listed["items"]

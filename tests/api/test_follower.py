@@ -11,7 +11,7 @@ from contextlib import aclosing, asynccontextmanager
 
 import pytest
 
-from kit.scripted_worker import Story
+from kit.scripted_worker import ScriptedExecution
 from opsjobs.api.follower import Followers, Frame, Pace, Ring
 from opsjobs.bus import Bus
 from opsjobs.model.errors import Unavailable
@@ -37,7 +37,7 @@ class CountingJournal(ExecutionLog):
         return await super().read(execution_id, after=after, limit=limit, max_bytes=max_bytes)
 
 
-class HandBell:
+class ManualNotifier:
     """Bells rung by the test."""
 
     def __init__(self) -> None:
@@ -104,53 +104,53 @@ def test_a_ring_drops_the_oldest_frames_beyond_its_limit() -> None:
 async def test_ten_reconnects_at_random_positions_see_every_event_once_in_order(
     database: Database,
 ) -> None:
-    story = Story(database)
-    await story.live(3)
+    scripted = ScriptedExecution(database)
+    await scripted.start(3)
     followers = Followers(
         ExecutionLog(database),
-        HandBell(),
+        ManualNotifier(),
         Pace(merge_seconds=0.002, poll_seconds=0.01, ring_bytes=20_000, page_entries=20),
     )
 
     async def write() -> None:
         for n in range(120):
-            await story.write(f"web-{n % 3 + 1}", b"%05d\n" % n * 20)
-        for name in story.runs:
-            await story.finish(name)
+            await scripted.write(f"web-{n % 3 + 1}", b"%05d\n" % n * 20)
+        for name in scripted.runs:
+            await scripted.finish(name)
 
     async def viewer(seed: int) -> list[int]:
         turns, seen = random.Random(seed), list[int]()
         for _ in range(10):
             seen += await view(
-                followers, await story.now(), seen[-1] if seen else 0, turns.randint(1, 25)
+                followers, await scripted.current(), seen[-1] if seen else 0, turns.randint(1, 25)
             )
             await asyncio.sleep(turns.random() * 0.02)
-        return seen + await view(followers, await story.now(), seen[-1])
+        return seen + await view(followers, await scripted.current(), seen[-1])
 
     writer = asyncio.create_task(write())
     all_seen = await asyncio.gather(*(viewer(seed) for seed in range(5)))
     await writer
-    last = (await story.now()).last_seq
+    last = (await scripted.current()).last_seq
     for seen in all_seen:
         assert told_once(seen, last) == list(range(1, last + 1))
     await followers.close()
 
 
 async def test_two_hundred_viewers_share_one_reader(database: Database) -> None:
-    story = Story(database)
-    execution = await story.live()
-    journal, bells = CountingJournal(database), HandBell()
+    scripted = ScriptedExecution(database)
+    execution = await scripted.start()
+    journal, bells = CountingJournal(database), ManualNotifier()
     followers = Followers(journal, bells, Pace(poll_seconds=30))
     viewers = [asyncio.create_task(view(followers, execution)) for _ in range(200)]
     while not bells.queues:
         await asyncio.sleep(0)
     for n in range(20):
-        await story.write("web-1", b"line %d\n" % n)
+        await scripted.write("web-1", b"line %d\n" % n)
         bells.ring()
-    await story.finish("web-1")
+    await scripted.finish("web-1")
     bells.ring()
     seen = await asyncio.gather(*viewers)
-    last = (await story.now()).last_seq
+    last = (await scripted.current()).last_seq
     assert all(s == list(range(1, last + 1)) for s in seen)
     assert journal.reads <= 25
     assert len(bells.queues) == 1
@@ -159,9 +159,9 @@ async def test_two_hundred_viewers_share_one_reader(database: Database) -> None:
 async def test_wakeups_within_fifty_milliseconds_are_merged_into_one_read(
     database: Database,
 ) -> None:
-    story = Story(database)
-    execution = await story.live()
-    journal, bells = CountingJournal(database), HandBell()
+    scripted = ScriptedExecution(database)
+    execution = await scripted.start()
+    journal, bells = CountingJournal(database), ManualNotifier()
     followers = Followers(journal, bells, Pace(poll_seconds=30))
     now, pace = asyncio.get_running_loop().time, Pace()
     started = now()
@@ -177,26 +177,26 @@ async def test_wakeups_within_fifty_milliseconds_are_merged_into_one_read(
 
 
 async def test_without_redis_events_come_by_polling(database: Database) -> None:
-    story = Story(database)
-    execution = await story.live()
+    scripted = ScriptedExecution(database)
+    execution = await scripted.start()
     journal = CountingJournal(database)
     followers = Followers(journal, Bus(None))
     viewer = asyncio.create_task(view(followers, execution))
     await until_it_waits(journal)
-    await story.finish("web-1")
+    await scripted.finish("web-1")
     async with asyncio.timeout(60):
-        assert await viewer == list(range(1, (await story.now()).last_seq + 1))
+        assert await viewer == list(range(1, (await scripted.current()).last_seq + 1))
 
 
 async def test_a_wakeup_delivers_an_event_at_once(database: Database, redis_url: str) -> None:
-    story, bus = Story(database), Bus(redis_url)
-    execution = await story.live()
+    scripted, bus = ScriptedExecution(database), Bus(redis_url)
+    execution = await scripted.start()
     await bus.open()
     journal = CountingJournal(database)
     followers = Followers(journal, bus, Pace(poll_seconds=3_600))
     viewer = asyncio.create_task(view(followers, execution, execution.last_seq, 1))
     await until_it_waits(journal)
-    await story.write("web-1", b"now\n")
+    await scripted.write("web-1", b"now\n")
     async with asyncio.timeout(60):
         while (
             not viewer.done()
@@ -211,11 +211,11 @@ async def test_a_wakeup_delivers_an_event_at_once(database: Database, redis_url:
 async def test_a_viewer_after_the_end_gets_the_end_event_again(
     database: Database, beyond: int
 ) -> None:
-    story = Story(database)
-    await story.live()
-    await story.finish("web-1")
-    ended = await story.now()
-    followers = Followers(ExecutionLog(database), HandBell(), QUICK)
+    scripted = ScriptedExecution(database)
+    await scripted.start()
+    await scripted.finish("web-1")
+    ended = await scripted.current()
+    followers = Followers(ExecutionLog(database), ManualNotifier(), QUICK)
     async with aclosing(followers.batches(ended, ended.last_seq + beyond)) as batches:
         told = frames_of(b"".join([batch.data async for batch in batches]))
     ((seq, event, body),) = told
@@ -225,20 +225,20 @@ async def test_a_viewer_after_the_end_gets_the_end_event_again(
 
 
 async def test_output_that_is_not_utf8_is_base64(database: Database) -> None:
-    story = Story(database)
-    await story.live()
-    await story.write("web-1", "hä\x00 \u2028\r\n".encode())
-    await story.write("web-1", b"\xff\x00", stream="stderr")
-    await story.drop("web-1", 99)
-    await story.finish("web-1")
-    followers = Followers(ExecutionLog(database), HandBell(), QUICK)
-    async with aclosing(followers.batches(await story.now(), 0)) as batches:
+    scripted = ScriptedExecution(database)
+    await scripted.start()
+    await scripted.write("web-1", "hä\x00 \u2028\r\n".encode())
+    await scripted.write("web-1", b"\xff\x00", stream="stderr")
+    await scripted.drop("web-1", 99)
+    await scripted.finish("web-1")
+    followers = Followers(ExecutionLog(database), ManualNotifier(), QUICK)
+    async with aclosing(followers.batches(await scripted.current(), 0)) as batches:
         told = [
             {key: value for key, value in data.items() if key != "at"}
             for _, event, data in frames_of(b"".join([b.data async for b in batches]))
             if event == "output"
         ]
-    run = story.runs["web-1"].id
+    run = scripted.runs["web-1"].id
     common = {"target_run": run, "target": "1", "action": "step-1", "attempt": 1}
     assert told == [
         {**common, "stream": "stdout", "offset": 0, "data": "hä\x00 \u2028\r\n"},
@@ -248,48 +248,48 @@ async def test_output_that_is_not_utf8_is_base64(database: Database) -> None:
 
 
 async def test_an_unavailable_database_only_delays_events(database: Database) -> None:
-    story = Story(database)
-    execution = await story.live()
+    scripted = ScriptedExecution(database)
+    execution = await scripted.start()
     journal = CountingJournal(database)
     journal.failing = Unavailable("PostgreSQL does not answer")
-    followers = Followers(journal, HandBell(), QUICK)
+    followers = Followers(journal, ManualNotifier(), QUICK)
     viewer = asyncio.create_task(view(followers, execution))
     while journal.reads < 3:
         await asyncio.sleep(0.005)
     journal.failing = None
-    await story.finish("web-1")
-    assert (await viewer)[-1] == (await story.now()).last_seq
+    await scripted.finish("web-1")
+    assert (await viewer)[-1] == (await scripted.current()).last_seq
 
 
 async def test_a_failed_reader_ends_its_viewers_and_is_replaced(
     database: Database,
 ) -> None:
-    story = Story(database)
-    execution = await story.live()
+    scripted = ScriptedExecution(database)
+    execution = await scripted.start()
     journal = CountingJournal(database)
     journal.failing = ZeroDivisionError()
-    followers = Followers(journal, HandBell(), QUICK)
+    followers = Followers(journal, ManualNotifier(), QUICK)
     with pytest.raises(RuntimeError, match="cannot be followed"):
         await view(followers, execution)
     journal.failing = None
-    await story.finish("web-1")
-    assert await view(followers, execution) == list(range(1, (await story.now()).last_seq + 1))
+    await scripted.finish("web-1")
+    assert await view(followers, execution) == list(range(1, (await scripted.current()).last_seq + 1))
 
 
 async def test_an_idle_stream_gets_keep_alives(database: Database) -> None:
-    story = Story(database)
-    execution = await story.live()
-    followers = Followers(ExecutionLog(database), HandBell(), Pace(keep_alive_seconds=0.01))
+    scripted = ScriptedExecution(database)
+    execution = await scripted.start()
+    followers = Followers(ExecutionLog(database), ManualNotifier(), Pace(keep_alive_seconds=0.01))
     async with aclosing(followers.batches(execution, execution.last_seq)) as batches:
         assert (await anext(batches)).data == b": keep-alive\n\n"
         assert (await anext(batches)).data == b": keep-alive\n\n"
 
 
 async def test_the_reader_stops_with_its_last_viewer(database: Database) -> None:
-    story = Story(database)
-    execution = await story.live()
+    scripted = ScriptedExecution(database)
+    execution = await scripted.start()
     journal = CountingJournal(database)
-    followers = Followers(journal, HandBell(), QUICK)
+    followers = Followers(journal, ManualNotifier(), QUICK)
     assert await view(followers, execution, 0, 1) == [1]
     reads = journal.reads
     await asyncio.sleep(0.1)
@@ -297,10 +297,10 @@ async def test_the_reader_stops_with_its_last_viewer(database: Database) -> None
 
 
 async def test_no_database_connection_is_held_while_viewers_wait(database: Database) -> None:
-    story = Story(database)
-    execution = await story.live()
+    scripted = ScriptedExecution(database)
+    execution = await scripted.start()
     journal = CountingJournal(database)
-    followers = Followers(journal, HandBell(), Pace(poll_seconds=3_600))
+    followers = Followers(journal, ManualNotifier(), Pace(poll_seconds=3_600))
     viewers = [asyncio.create_task(view(followers, execution)) for _ in range(50)]
     await until_it_waits(journal)
     async with asyncio.timeout(60):

@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from api.kit import Desk, desk, job, problem
+from api.kit import ApiClient, api_client, job, problem
 from opsjobs.store.transaction import Database
 
 LOGIN = {"name": "login", "type": "password", "username": "deploy", "password": "canary-pw"}
 
 
-async def fleet(ada: Desk) -> None:
+async def fleet(ada: ApiClient) -> None:
     for name, env in (("web-1", "prod"), ("web-2", "test"), ("db-1", "prod")):
         body = {
             "name": name,
@@ -24,7 +24,7 @@ async def fleet(ada: Desk) -> None:
 
 
 async def test_a_group_is_created_read_replaced_and_deleted(database: Database) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         await fleet(ada)
         draft = {
             "name": "prod",
@@ -74,7 +74,7 @@ async def test_a_group_is_created_read_replaced_and_deleted(database: Database) 
 async def test_an_invalid_group_is_422_with_a_pointer(
     database: Database, fields: dict[str, Any], pointer: str
 ) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         answer = await ada.http.post("/target-groups", json={"name": "prod", **fields})
         assert answer.status_code == 422
         assert [error["pointer"] for error in answer.json()["errors"]] == [pointer]
@@ -82,7 +82,7 @@ async def test_an_invalid_group_is_422_with_a_pointer(
 
 
 async def test_a_group_in_use_by_a_job_is_not_deleted(database: Database) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         await fleet(ada)
         await ada.http.post("/jobs", json=job("restart"))
         web = (await ada.http.get("/target-groups?name=web")).json()["items"][0]
@@ -96,7 +96,7 @@ async def test_a_group_in_use_by_a_job_is_not_deleted(database: Database) -> Non
 
 
 async def test_the_old_name_of_a_group_is_not_put_back_into_another(database: Database) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         await fleet(ada)
         made = await ada.http.post("/target-groups", json={"name": "prod", "groups": ["web"]})
         web = (await ada.http.get("/target-groups?name=web")).json()["items"][0]
@@ -108,7 +108,7 @@ async def test_the_old_name_of_a_group_is_not_put_back_into_another(database: Da
 
 
 async def test_a_viewer_reads_groups_and_changes_none(database: Database) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         await fleet(ada)
         viewer = await ada.token_of("viewer")
         assert (await ada.http.get("/target-groups", headers=viewer)).status_code == 200
@@ -122,7 +122,7 @@ async def test_a_viewer_reads_groups_and_changes_none(database: Database) -> Non
 async def test_an_import_returns_the_outcome_of_each_target_and_is_replayed(
     database: Database,
 ) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         await ada.http.post("/credentials", json=LOGIN)
         body = {
             "targets": [
@@ -145,7 +145,7 @@ async def test_an_import_returns_the_outcome_of_each_target_and_is_replayed(
 async def test_an_import_with_a_credential_requires_credentials_use(
     database: Database,
 ) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         developer = await ada.token_of("developer")
         body = {"targets": [{"name": "web-1", "host": "10.0.0.5"}]}
         problem(

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from api.kit import job, problem
-from api.live import live
+from api.live import live_api
 from opsjobs.store.transaction import Database
 
 WEB = {"ids": ["web-1", "web-2", "web-3"]}
@@ -35,13 +35,13 @@ ACTIONS = [
 async def test_a_preview_shows_targets_waves_and_commands_and_starts_nothing(
     database: Database,
 ) -> None:
-    async with live(database) as desk:
-        await desk.targets("web-1", "web-2", "web-3")
+    async with live_api(database) as api:
+        await api.targets("web-1", "web-2", "web-3")
         policy = {"waves": [1, "100%"]}
-        await desk.http.post(
+        await api.http.post(
             "/jobs", json=job(targets=WEB, parameters=DECLARED, actions=ACTIONS, policy=policy)
         )
-        seen = await desk.http.post(
+        seen = await api.http.post(
             "/jobs/1/preview", json={"parameters": {"service": "web", "token": "hush-hush"}}
         )
         assert seen.status_code == 200
@@ -63,20 +63,20 @@ async def test_a_preview_shows_targets_waves_and_commands_and_starts_nothing(
             "added": ["web-1", "web-2", "web-3"],
             "removed": [],
         }
-        assert (await desk.http.get("/executions")).json()["items"] == []
-        assert desk.notified == []
+        assert (await api.http.get("/executions")).json()["items"] == []
+        assert api.notified == []
 
 
 async def test_a_dry_run_is_a_preview_with_changes_since_the_last_execution(
     database: Database,
 ) -> None:
-    async with live(database) as desk:
-        await desk.targets("web-1", "web-2", "web-3")
-        await desk.http.post("/jobs", json=job(targets={"ids": ["web-1", "web-2"]}))
-        dry = await desk.http.post("/jobs/1/execute", json={"dry_run": True})
+    async with live_api(database) as api:
+        await api.targets("web-1", "web-2", "web-3")
+        await api.http.post("/jobs", json=job(targets={"ids": ["web-1", "web-2"]}))
+        dry = await api.http.post("/jobs/1/execute", json={"dry_run": True})
         assert (dry.status_code, len(dry.json()["targets"])) == (200, 2)
-        await desk.http.post("/jobs/1/execute", json={"targets": {"ids": ["web-1"]}})
-        changes = (await desk.http.post("/jobs/1/execute", json={"dryRun": True})).json()["changes"]
+        await api.http.post("/jobs/1/execute", json={"targets": {"ids": ["web-1"]}})
+        changes = (await api.http.post("/jobs/1/execute", json={"dryRun": True})).json()["changes"]
         assert changes == {"since": 1, "added": ["web-2"], "removed": []}
         body = {
             "actions": [{"command": "echo ${n}"}],
@@ -84,23 +84,23 @@ async def test_a_dry_run_is_a_preview_with_changes_since_the_last_execution(
             "parameters": {"n": 1},
             "dry_run": True,
         }
-        assert (await desk.http.post("/run", json=body)).json()["commands"][0][
+        assert (await api.http.post("/run", json=body)).json()["commands"][0][
             "command"
         ] == "echo '1'"
-        assert [e["id"] for e in (await desk.http.get("/executions")).json()["items"]] == [1]
+        assert [e["id"] for e in (await api.http.get("/executions")).json()["items"]] == [1]
         problem(
-            await desk.http.post("/jobs/1/preview", json={"parameters": {"x": 1}}),
+            await api.http.post("/jobs/1/preview", json={"parameters": {"x": 1}}),
             422,
             "invalid_parameters",
         )
 
 
 async def test_a_preview_shows_an_action_only_for_its_targets(database: Database) -> None:
-    async with live(database) as desk:
-        await desk.targets("web-1", "web-2", "web-3")
+    async with live_api(database) as api:
+        await api.targets("web-1", "web-2", "web-3")
         actions = [{"command": "all"}, {"command": "one", "targets": {"ids": ["web-2"]}}]
         told = (
-            await desk.http.post("/run", json={"actions": actions, "targets": WEB, "dry_run": True})
+            await api.http.post("/run", json={"actions": actions, "targets": WEB, "dry_run": True})
         ).json()
         assert [(c["target"], c["command"]) for c in told["commands"]] == [
             ("web-1", "all"),
@@ -112,10 +112,10 @@ async def test_a_preview_shows_an_action_only_for_its_targets(database: Database
 
 
 async def test_a_job_is_validated_whether_stored_or_not(database: Database) -> None:
-    async with live(database) as desk:
-        await desk.targets("web-1")
-        await desk.http.post("/jobs", json=job(targets={"ids": ["web-1"]}))
-        assert (await desk.http.post("/jobs/1/validate")).json() == {
+    async with live_api(database) as api:
+        await api.targets("web-1")
+        await api.http.post("/jobs", json=job(targets={"ids": ["web-1"]}))
+        assert (await api.http.post("/jobs/1/validate")).json() == {
             "valid": True,
             "errors": [],
             "warnings": [],
@@ -128,7 +128,7 @@ async def test_a_job_is_validated_whether_stored_or_not(database: Database) -> N
                 {"command": "x", "become": {"credential": "c"}},
             ],
         )
-        told = (await desk.http.post("/jobs/validate", json=wrong)).json()
+        told = (await api.http.post("/jobs/validate", json=wrong)).json()
         assert not told["valid"]
         assert [(e["pointer"], e["code"]) for e in told["errors"]] == [
             ("/targets/ids/0", "unknown_target"),
@@ -136,64 +136,64 @@ async def test_a_job_is_validated_whether_stored_or_not(database: Database) -> N
             ("/actions/0/job", "unknown_job"),
         ]
         cycle = job(actions=[{"key": "a", "command": "x", "depends_on": ["a"]}])
-        told = (await desk.http.post("/jobs/validate", json=cycle)).json()
+        told = (await api.http.post("/jobs/validate", json=cycle)).json()
         assert [(e["pointer"], e["code"]) for e in told["errors"]] == [
             ("/actions/0/depends_on", "cycle")
         ]
-        assert (await desk.http.post("/jobs/validate", json=job(targets={}))).json()["warnings"][0][
+        assert (await api.http.post("/jobs/validate", json=job(targets={}))).json()["warnings"][0][
             "code"
         ] == "no_targets"
         for policy, warned in (
             ({"gate": {"pause_on_fail": True}}, ["never_paused"]),
             ({"gate": {"pause_on_fail": True}, "max_fail": 0}, []),
         ):
-            told = (await desk.http.post("/jobs/validate", json=job(policy=policy))).json()
+            told = (await api.http.post("/jobs/validate", json=job(policy=policy))).json()
             assert [warning["code"] for warning in told["warnings"]] == warned
-        assert (await desk.http.get("/jobs")).json()["items"][0]["version"] == 1
+        assert (await api.http.get("/jobs")).json()["items"][0]["version"] == 1
 
 
 async def test_a_clone_is_a_job_of_its_own(database: Database) -> None:
-    async with live(database) as desk:
-        old = (await desk.http.post("/jobs", json=job(parameters=DECLARED))).json()
-        made = await desk.http.post("/jobs/1/clone")
+    async with live_api(database) as api:
+        old = (await api.http.post("/jobs", json=job(parameters=DECLARED))).json()
+        made = await api.http.post("/jobs/1/clone")
         assert (made.status_code, made.headers["location"], made.json()["name"]) == (
             201,
             "/jobs/2",
             f"{old['name']} (copy)",
         )
         assert made.json()["parameters"] == old["parameters"]
-        assert (await desk.http.post("/jobs/1/clone", json={"name": "other"})).json()[
+        assert (await api.http.post("/jobs/1/clone", json={"name": "other"})).json()[
             "version"
         ] == 1
-        problem(await desk.http.post("/jobs/1/clone", json={"name": "other"}), 409, "name_taken")
-        problem(await desk.http.post("/jobs/9/clone"), 404, "job_not_found")
+        problem(await api.http.post("/jobs/1/clone", json={"name": "other"}), 409, "name_taken")
+        problem(await api.http.post("/jobs/9/clone"), 404, "job_not_found")
 
 
 async def test_a_paused_job_is_not_executed_until_it_is_resumed(database: Database) -> None:
-    async with live(database) as desk:
-        await desk.targets("web-1")
-        await desk.http.post("/jobs", json=job(targets={"ids": ["web-1"]}))
+    async with live_api(database) as api:
+        await api.targets("web-1")
+        await api.http.post("/jobs", json=job(targets={"ids": ["web-1"]}))
         for _ in range(2):
-            paused = await desk.http.post("/jobs/1/pause")
+            paused = await api.http.post("/jobs/1/pause")
             assert (paused.status_code, paused.json()["state"], paused.json()["version"]) == (
                 200,
                 "paused",
                 1,
             )
-        problem(await desk.http.post("/jobs/1/execute"), 409, "job_is_paused")
-        changed = await desk.http.put(
+        problem(await api.http.post("/jobs/1/execute"), 409, "job_is_paused")
+        changed = await api.http.put(
             "/jobs/1", json=job("other", targets={"ids": ["web-1"]}), headers={"If-Match": "*"}
         )
         assert changed.json()["state"] == "paused"
-        assert (await desk.http.post("/jobs/1/resume")).json()["state"] == "active"
-        assert (await desk.http.post("/jobs/1/execute")).status_code == 202
-        await desk.http.post("/jobs", json=job("draft", state="draft"))
-        problem(await desk.http.post("/jobs/2/pause"), 409, "job_is_draft")
+        assert (await api.http.post("/jobs/1/resume")).json()["state"] == "active"
+        assert (await api.http.post("/jobs/1/execute")).status_code == 202
+        await api.http.post("/jobs", json=job("draft", state="draft"))
+        problem(await api.http.post("/jobs/2/pause"), 409, "job_is_draft")
 
 
 async def test_exported_jobs_are_applied_unchanged(database: Database) -> None:
-    async with live(database) as desk:
-        await desk.http.post(
+    async with live_api(database) as api:
+        await api.http.post(
             "/jobs",
             json=job(
                 "b",
@@ -203,16 +203,16 @@ async def test_exported_jobs_are_applied_unchanged(database: Database) -> None:
                 tags=["web"],
             ),
         )
-        await desk.http.post("/jobs", json=job("a", job_type="composite"))
-        out = (await desk.http.get("/jobs/export")).json()
+        await api.http.post("/jobs", json=job("a", job_type="composite"))
+        out = (await api.http.get("/jobs/export")).json()
         assert [body["name"] for body in out["jobs"]] == ["a", "b"]
         assert out["jobs"][0]["job_type"] == "composite"
         assert out["jobs"][1]["policy"] == {"waves": [1, "100%"]}
-        assert (await desk.http.get("/jobs/1/definition")).json() == out["jobs"][1]
+        assert (await api.http.get("/jobs/1/definition")).json() == out["jobs"][1]
         assert [
-            body["name"] for body in (await desk.http.get("/jobs/export?tag=web")).json()["jobs"]
+            body["name"] for body in (await api.http.get("/jobs/export?tag=web")).json()["jobs"]
         ] == ["b"]
-        applied = (await desk.http.post("/jobs/apply", json=out)).json()
+        applied = (await api.http.post("/jobs/apply", json=out)).json()
         assert [(item["name"], item["change"], item["version"]) for item in applied["items"]] == [
             ("a", "unchanged", 1),
             ("b", "unchanged", 1),
@@ -222,60 +222,60 @@ async def test_exported_jobs_are_applied_unchanged(database: Database) -> None:
 async def test_an_apply_creates_and_updates_all_jobs_or_none(
     database: Database,
 ) -> None:
-    async with live(database) as desk:
-        await desk.http.post("/jobs", json=job("a"))
+    async with live_api(database) as api:
+        await api.http.post("/jobs", json=job("a"))
         bodies: dict[str, Any] = {"jobs": [job("a", policy={"max_parallel": 3}), job("b")]}
-        plan = (await desk.http.post("/jobs/apply?dry_run=true", json=bodies)).json()
+        plan = (await api.http.post("/jobs/apply?dry_run=true", json=bodies)).json()
         assert [(i["name"], i["change"], i["paths"]) for i in plan["items"]] == [
             ("a", "updated", ["/policy/max_parallel"]),
             ("b", "created", ["/"]),
         ]
-        assert (await desk.http.get("/jobs/1")).json()["version"] == 1
-        done = (await desk.http.post("/jobs/apply", json=bodies)).json()
+        assert (await api.http.get("/jobs/1")).json()["version"] == 1
+        done = (await api.http.post("/jobs/apply", json=bodies)).json()
         assert [(i["id"], i["version"]) for i in done["items"]] == [(1, 2), (2, 1)]
         twice = problem(
-            await desk.http.post("/jobs/apply", json={"jobs": [job("a"), job("a")]}),
+            await api.http.post("/jobs/apply", json={"jobs": [job("a"), job("a")]}),
             422,
             "duplicate_name",
         )
         assert twice["errors"][0]["pointer"] == "/jobs/1/name"
         broken = {"jobs": [job("c"), job("d", actions=[{"type": "script", "script": ""}])]}
-        refused = problem(await desk.http.post("/jobs/apply", json=broken), 422, "empty_script")
+        refused = problem(await api.http.post("/jobs/apply", json=broken), 422, "empty_script")
         assert refused["errors"][0]["pointer"] == "/jobs/1/actions/0/script"
-        assert len((await desk.http.get("/jobs")).json()["items"]) == 2
+        assert len((await api.http.get("/jobs")).json()["items"]) == 2
 
 
 @pytest.mark.parametrize("place", ["policy", "action"])
 async def test_more_attempts_than_the_service_allows_are_refused(
     database: Database, place: str
 ) -> None:
-    async with live(database) as desk:
+    async with live_api(database) as api:
         retry = {"retry": {"max_attempts": 12}}
         body = job(policy=retry) if place == "policy" else job(actions=[{"command": "x", **retry}])
-        refused = problem(await desk.http.post("/jobs", json=body), 422, "too_many_attempts")
+        refused = problem(await api.http.post("/jobs", json=body), 422, "too_many_attempts")
         at = "/policy" if place == "policy" else "/actions/0"
         assert refused["errors"][0]["pointer"] == f"{at}/retry/max_attempts"
 
 
 async def test_a_viewer_neither_pauses_nor_applies_jobs(database: Database) -> None:
-    async with live(database) as desk:
-        await desk.http.post("/jobs", json=job())
+    async with live_api(database) as api:
+        await api.http.post("/jobs", json=job())
         ben = {
-            "Authorization": f"Bearer {await desk.services.identities.create_key('ben', 'viewer')}"
+            "Authorization": f"Bearer {await api.services.identities.create_key('ben', 'viewer')}"
         }
         for path, body in (
             ("/jobs/1/pause", None),
             ("/jobs/1/clone", None),
             ("/jobs/apply", {"jobs": [job("x")]}),
         ):
-            problem(await desk.http.post(path, json=body, headers=ben), 403, "forbidden")
-        assert (await desk.http.post("/jobs/1/validate", headers=ben)).status_code == 200
+            problem(await api.http.post(path, json=body, headers=ben), 403, "forbidden")
+        assert (await api.http.post("/jobs/1/validate", headers=ben)).status_code == 200
 
 
 async def test_validate_plan_and_apply_warn_of_probable_mistakes(
     database: Database,
 ) -> None:
-    async with live(database) as ada:
+    async with live_api(database) as ada:
         await ada.http.post(
             "/targets", json={"name": "web-1", "host": "10.0.0.1", "labels": {"env": "prod"}}
         )

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from api.kit import desk, job, problem
-from api.live import live
+from api.kit import api_client, job, problem
+from api.live import live_api
 from kit.secret_canaries import Canary, seen_in
 from opsjobs.model.access import Role
 from opsjobs.model.encryption_key import decode_key, key_id
@@ -40,7 +40,7 @@ async def test_a_job_secret_is_stored_encrypted_and_shown_without_its_value(
     database: Database,
 ) -> None:
     canary = Canary("db")
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         made = await ada.http.post("/credentials", json={**DB, "value": canary.text})
         assert (made.status_code, made.json()["type"], made.json()["username"]) == (
             201,
@@ -74,14 +74,14 @@ async def test_a_job_secret_is_stored_encrypted_and_shown_without_its_value(
     ],
 )
 async def test_an_invalid_job_secret_is_refused(database: Database, fields: dict[str, Any]) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         body = {name: value for name, value in {**DB, **fields}.items() if value is not None}
         assert (await ada.http.post("/credentials", json=body)).status_code == 422
 
 
 async def test_a_job_secret_may_be_in_vault(database: Database) -> None:
     source = {"backend": "vault", "path": "db", "fields": {"value": "password"}}
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         made = await ada.http.post(
             "/credentials", json={"name": "db", "type": "secret", "source": source}
         )
@@ -89,7 +89,7 @@ async def test_a_job_secret_may_be_in_vault(database: Database) -> None:
 
 
 async def test_a_job_secret_cannot_be_used_as_a_login(database: Database) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         await ada.http.post("/credentials", json=DB)
         body = {"name": "web-1", "host": "10.0.0.1", "credential": "db-prod"}
         problem(await ada.http.post("/targets", json=body), 422, "wrong_credential_type")
@@ -117,7 +117,7 @@ async def test_a_job_secret_cannot_be_used_as_a_login(database: Database) -> Non
 async def test_a_parameter_from_a_credential_has_no_other_rules(
     database: Database, declared: dict[str, Any], pointer: str
 ) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         body = nightly(
             parameters=[
                 {"name": "password", "type": "secret", "from_credential": "db-prod", **declared}
@@ -130,7 +130,7 @@ async def test_a_parameter_from_a_credential_has_no_other_rules(
 
 
 async def test_a_launch_cannot_set_a_parameter_from_a_credential(database: Database) -> None:
-    async with live(database) as ada:
+    async with live_api(database) as ada:
         await ada.targets("web-1")
         await ada.http.post("/credentials", json=DB)
         await ada.http.post("/jobs", json=nightly())
@@ -165,7 +165,7 @@ async def test_a_launch_cannot_set_a_parameter_from_a_credential(database: Datab
 async def test_a_credential_of_another_type_is_refused_as_a_job_secret(
     database: Database, credential: str, code: str
 ) -> None:
-    async with live(database) as ada:
+    async with live_api(database) as ada:
         await ada.targets("web-1")
         judged = (await ada.http.post("/jobs/validate", json=nightly(credential=credential))).json()
         assert [(e["pointer"], e["code"]) for e in judged["errors"]] == [
@@ -187,7 +187,7 @@ async def test_a_credential_of_another_type_is_refused_as_a_job_secret(
 async def test_a_binding_is_checked_when_a_job_is_saved_and_launched(
     database: Database,
 ) -> None:
-    async with live(database) as ada:
+    async with live_api(database) as ada:
         await ada.targets("web-1", "web-2")
         await ada.http.post("/jobs", json=job("other"))
         await ada.http.post("/credentials", json={**DB, "bound_to": {"jobs": ["other"]}})
@@ -216,7 +216,7 @@ async def test_a_binding_is_checked_when_a_job_is_saved_and_launched(
 async def test_a_credential_used_as_job_secret_is_not_renamed_or_deleted(
     database: Database,
 ) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         await ada.http.post("/credentials", json=DB)
         await ada.http.post("/jobs", json=nightly())
         usage = (await ada.http.get("/credentials/1/usage")).json()
@@ -252,7 +252,7 @@ MAY_NAME = {
 async def test_permissions_to_store_reference_and_launch_job_secrets(
     database: Database, role: Role
 ) -> None:
-    async with live(database) as ada:
+    async with live_api(database) as ada:
         await ada.targets("web-1")
         await ada.http.post("/credentials", json=DB)
         await ada.http.post("/jobs", json=nightly("ours"))
@@ -274,7 +274,7 @@ async def test_referencing_a_credential_requires_unscoped_credentials_use(
     database: Database,
 ) -> None:
     grants = [{"role": "developer", "scope": "env=dev"}]
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         await ada.http.post("/credentials", json=DB)
         await ada.services.inventory.create(
             TargetDraft(name="web-1", host="10.0.0.1", labels={"env": "dev"})
@@ -294,7 +294,7 @@ async def test_referencing_a_credential_requires_unscoped_credentials_use(
 async def test_a_job_whose_author_lost_credentials_use_is_not_launched_until_saved_again(
     database: Database,
 ) -> None:
-    async with live(database) as ada:
+    async with live_api(database) as ada:
         await ada.targets("web-1")
         await ada.http.post("/credentials", json=DB)
         ben = await ada.as_role("developer")
@@ -325,7 +325,7 @@ async def test_a_job_whose_author_lost_credentials_use_is_not_launched_until_sav
 
 async def test_a_schedule_refuses_a_secret_and_accepts_from_credential(database: Database) -> None:
     hourly = {"name": "hourly", "type": "recurring", "every": "hours", "timezone": "UTC"}
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         declared = [{"name": "password", "type": "secret"}]
         await ada.http.post("/jobs", json=nightly(parameters=declared))
         answer = await ada.http.post(
@@ -342,7 +342,7 @@ async def test_a_schedule_refuses_a_secret_and_accepts_from_credential(database:
 async def test_a_key_rotation_does_not_touch_parameters_from_credentials(
     database: Database,
 ) -> None:
-    async with live(database) as ada:
+    async with live_api(database) as ada:
         await ada.targets("web-1")
         await ada.http.post("/credentials", json=DB)
         declared = [*nightly()["parameters"], {"name": "token", "type": "secret"}]

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from api.kit import definition_of, desk, job, problem, stored
+from api.kit import definition_of, api_client, job, problem, stored
 from opsjobs.model.policy import Policy
 from opsjobs.store.transaction import Database
 
 
 async def test_a_job_is_created_read_replaced_and_deleted(database: Database) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         made = await ada.http.post("/jobs", json=job(tags=["web"]))
         assert made.status_code == 201
         assert (made.headers["location"], made.headers["etag"]) == ("/jobs/1", '"1"')
@@ -43,7 +43,7 @@ async def test_a_job_is_created_read_replaced_and_deleted(database: Database) ->
 
 
 async def test_the_definition_from_get_can_be_put_back(database: Database) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         shown = (
             await ada.http.post(
                 "/jobs",
@@ -71,7 +71,7 @@ async def test_the_definition_from_get_can_be_put_back(database: Database) -> No
 async def test_an_update_without_if_match_is_428(
     database: Database, header: str | None, status: int, code: str
 ) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         await ada.http.post("/jobs", json=job())
         headers = {} if header is None else {"If-Match": header}
         problem(await ada.http.put("/jobs/1", json=job("other"), headers=headers), status, code)
@@ -80,20 +80,20 @@ async def test_an_update_without_if_match_is_428(
 
 @pytest.mark.parametrize("header", ['"1"', 'W/"1"', '"9", "1"', "*"])
 async def test_an_update_with_the_current_etag_is_accepted(database: Database, header: str) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         await ada.http.post("/jobs", json=job())
         changed = await ada.http.put("/jobs/1", json=job("other"), headers={"If-Match": header})
         assert changed.status_code == 200
 
 
 async def test_a_delete_with_a_stale_etag_is_412(database: Database) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         await ada.http.post("/jobs", json=job())
         problem(await ada.http.delete("/jobs/1", headers={"If-Match": '"2"'}), 412, "stale_version")
 
 
 async def test_a_taken_name_is_409_with_the_name(database: Database) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         await ada.http.post("/jobs", json=job())
         told = problem(await ada.http.post("/jobs", json=job()), 409, "name_taken")
         assert "'restart-web'" in told["detail"]
@@ -103,7 +103,7 @@ async def test_a_taken_name_is_409_with_the_name(database: Database) -> None:
 async def test_a_repeated_job_post_is_replayed_by_idempotency_key(
     database: Database,
 ) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         key = {"Idempotency-Key": "k-1"}
         first = await ada.http.post("/jobs", json=job(), headers=key)
         again = await ada.http.post("/api/v1/jobs", json=job(), headers=key)
@@ -128,7 +128,7 @@ async def test_a_repeated_job_post_is_replayed_by_idempotency_key(
 
 
 async def test_flat_fields_and_camel_case_are_accepted(database: Database) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         old = {
             "name": "old",
             "job_type": "command",
@@ -153,7 +153,7 @@ async def test_flat_fields_and_camel_case_are_accepted(database: Database) -> No
 
 
 async def test_jobs_are_listed_filtered_sorted_and_counted(database: Database) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         for name, tag in (("a", "x"), ("c", "x"), ("b", "y")):
             await ada.http.post("/jobs", json=job(name, tags=[tag]))
         body = (await ada.http.get("/jobs?tags=x&sort=-name&page=1&size=1")).json()
@@ -179,14 +179,14 @@ async def test_jobs_are_listed_filtered_sorted_and_counted(database: Database) -
 async def test_an_error_between_actions_has_a_pointer(
     database: Database, actions: list[dict[str, object]], code: str, pointer: str
 ) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         refused = problem(await ada.http.post("/jobs", json=job(actions=actions)), 422, code)
         assert [(e["pointer"], e["code"]) for e in refused["errors"]] == [(pointer, code)]
         assert refused["detail"].startswith(f"{pointer}: ")
 
 
 async def test_pointers_do_not_contain_the_action_type(database: Database) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         body = job(actions=[{"type": "command", "command": "x", "timeout": "soon"}])
         refused = problem(await ada.http.post("/jobs", json=body), 422, "invalid")
         assert refused["errors"][0]["pointer"] == "/actions/0/timeout"
@@ -196,7 +196,7 @@ async def test_pointers_do_not_contain_the_action_type(database: Database) -> No
 
 
 async def test_an_unknown_field_suggests_the_probable_one(database: Database) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         action = {
             "type": "file_transfer",
             "direction": "upload",
@@ -209,7 +209,7 @@ async def test_an_unknown_field_suggests_the_probable_one(database: Database) ->
 
 
 async def test_pointers_lead_into_the_body_as_it_was_sent(database: Database) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         body = {
             "name": "key",
             "type": "ssh_key",
@@ -236,7 +236,7 @@ async def test_pointers_lead_into_the_body_as_it_was_sent(database: Database) ->
 async def test_a_body_of_a_thousand_unknown_fields_is_refused_with_the_first_hundred(
     database: Database,
 ) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         refused = problem(
             await ada.http.post("/jobs", json={f"field_{n}": n for n in range(1_000)}),
             422,

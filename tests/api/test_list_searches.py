@@ -5,27 +5,27 @@ from __future__ import annotations
 from typing import Any
 
 from api.kit import job, problem
-from api.live import Live, live
+from api.live import LiveApi, live_api
 from opsjobs.store.transaction import Database
-from security.two_scopes import FOREIGN, STAGING, badge, world
+from security.two_scopes import FOREIGN, STAGING, principal_with, scoped_app
 
 
-async def items(ada: Live, path: str, key: str = "name", **query: Any) -> list[Any]:
+async def items(ada: LiveApi, path: str, key: str = "name", **query: Any) -> list[Any]:
     answer = await ada.http.get(path, params=query)
     assert answer.status_code == 200, answer.text
     return [item[key] for item in answer.json()["items"]]
 
 
-async def executed(ada: Live, number: int) -> int:
+async def executed(ada: LiveApi, number: int) -> int:
     return int((await ada.http.post(f"/jobs/{number}/execute", json={})).json()["id"])
 
 
-async def ran(ada: Live, command: str) -> int:
+async def ran(ada: LiveApi, command: str) -> int:
     body = {"actions": [{"command": command}], "targets": {"ids": ["web-1"]}}
     return int((await ada.http.post("/run", json=body)).json()["id"])
 
 
-async def furnish(ada: Live) -> tuple[int, int, int]:
+async def furnish(ada: LiveApi) -> tuple[int, int, int]:
     """Two jobs on web-1 and db-1, and three executions of them."""
     for name, env in (("web-1", "prod"), ("db-1", "test")):
         body = {"name": name, "host": f"{name}.example.org", "labels": {"env": env}}
@@ -37,7 +37,7 @@ async def furnish(ada: Live) -> tuple[int, int, int]:
 
 
 async def test_lists_are_searched_by_a_text(database: Database) -> None:
-    async with live(database) as ada:
+    async with live_api(database) as ada:
         first, second, third = await furnish(ada)
         assert await items(ada, "/jobs", q="WEB") == ["restart-web"]
         assert await items(ada, "/jobs", q="for") == ["backup", "restart-web"]
@@ -71,7 +71,7 @@ async def test_lists_are_searched_by_a_text(database: Database) -> None:
 
 
 async def test_executions_are_found_by_target_and_label(database: Database) -> None:
-    async with live(database) as ada:
+    async with live_api(database) as ada:
         first, second, third = await furnish(ada)
         assert await items(ada, "/executions", "id", target="web-1") == [third, first]
         assert await items(ada, "/executions", "id", target="2") == [second]
@@ -85,7 +85,7 @@ async def test_executions_are_found_by_target_and_label(database: Database) -> N
 
 
 async def test_runs_are_sorted_by_duration_and_filtered_by_proof(database: Database) -> None:
-    async with live(database) as ada:
+    async with live_api(database) as ada:
         first, *_ = await furnish(ada)
         path = f"/executions/{first}/targets"
         await ada.http.post(f"/executions/{first}/cancel")
@@ -94,7 +94,7 @@ async def test_runs_are_sorted_by_duration_and_filtered_by_proof(database: Datab
 
 
 async def test_facets_count_whatever_the_list_is_filtered_to(database: Database) -> None:
-    async with live(database) as ada:
+    async with live_api(database) as ada:
         first, *_ = await furnish(ada)
         await ada.http.post(f"/executions/{first}/cancel")
         query: dict[str, Any] = {"facets": ["status", "job_name"], "status": "queued", "limit": 1}
@@ -128,8 +128,8 @@ async def test_facets_count_whatever_the_list_is_filtered_to(database: Database)
 async def test_a_text_in_the_names_of_many_jobs_finds_their_executions_in_a_scope(
     database: Database,
 ) -> None:
-    async with world(database) as all_:
-        ben = {"headers": all_.admit(badge("ben", ("operator", "env=staging")))}
+    async with scoped_app(database) as all_:
+        ben = {"headers": all_.admit(principal_with("ben", ("operator", "env=staging")))}
         many = [f"many-{number:03d}" for number in range(101)]
         last = await all_.job("many-zz", STAGING, all_.things["target", STAGING])
         await database.fetch(
@@ -162,7 +162,7 @@ async def test_a_text_in_the_names_of_many_jobs_finds_their_executions_in_a_scop
 
 
 async def test_jobs_show_their_last_executions(database: Database) -> None:
-    async with live(database) as ada:
+    async with live_api(database) as ada:
         first, _, third = await furnish(ada)
         await ada.http.post(f"/executions/{first}/cancel")
         found = (await ada.http.get("/jobs?recent=5&sort=id")).json()["items"]
@@ -175,8 +175,8 @@ async def test_jobs_show_their_last_executions(database: Database) -> None:
 
 
 async def test_what_is_out_of_sight_is_neither_found_nor_counted(database: Database) -> None:
-    async with world(database) as all_:
-        ben = {"headers": all_.admit(badge("ben", ("operator", "env=staging")))}
+    async with scoped_app(database) as all_:
+        ben = {"headers": all_.admit(principal_with("ben", ("operator", "env=staging")))}
         hidden = (await all_.http.get(f"/targets/{all_.things['target', FOREIGN]}")).json()["name"]
         for query in (f"target={hidden}", "label=env=foreign", "q=foreign"):
             assert (await all_.http.get(f"/executions?{query}")).json()["items"] != []

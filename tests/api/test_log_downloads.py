@@ -12,71 +12,71 @@ import sys
 import pytest
 
 from api.kit import problem
-from api.live import live
+from api.live import live_api
 from kit.scripted_worker import target
 from opsjobs.store.transaction import Database
 
 
 async def test_the_log_is_read_page_by_page(database: Database) -> None:
-    async with live(database) as desk:
-        await desk.story.live()
+    async with live_api(database) as api:
+        await api.scripted.start()
         for n in range(10):
-            await desk.story.write("web-1", b"%d\n" % n)
-        await desk.story.finish("web-1")
-        last = (await desk.story.now()).last_seq
+            await api.scripted.write("web-1", b"%d\n" % n)
+        await api.scripted.finish("web-1")
+        last = (await api.scripted.current()).last_seq
         seen, path = [], "/executions/1/log?limit=4"
         while path:
-            answer = await desk.http.get(path)
+            answer = await api.http.get(path)
             seen += answer.json()["items"]
             path = answer.headers["link"].split(">")[0][1:] if answer.json()["next"] else ""
         assert [item["seq"] for item in seen] == list(range(1, last + 1))
         assert {item["event"] for item in seen} == {"status", "output", "result", "end"}
         assert all(set(item) == {"seq", "at", "event", "data"} for item in seen)
-        after = (await desk.http.get(f"/executions/1/log?after={last - 1}")).json()
+        after = (await api.http.get(f"/executions/1/log?after={last - 1}")).json()
         assert ([item["event"] for item in after["items"]], after["next"]) == (["end"], None)
-        lines = (await desk.http.get("/executions/1/log?format=ndjson")).text.splitlines()
+        lines = (await api.http.get("/executions/1/log?format=ndjson")).text.splitlines()
         assert [json.loads(line) for line in lines] == seen
 
 
 async def test_one_stream_is_downloaded_byte_for_byte(database: Database) -> None:
-    async with live(database) as desk:
-        await desk.story.live(2)
+    async with live_api(database) as api:
+        await api.scripted.start(2)
         blob = random.Random(1).randbytes(700_001)
         for at in range(0, len(blob), 100_000):
-            await desk.story.write("web-1", blob[at : at + 100_000])
-            await desk.story.write("web-2", b"noise\n")
-            await desk.story.write("web-1", b"err\x00\n", stream="stderr")
-        answer = await desk.http.get("/executions/1/log?format=text&target=web-1&stream=stdout")
+            await api.scripted.write("web-1", blob[at : at + 100_000])
+            await api.scripted.write("web-2", b"noise\n")
+            await api.scripted.write("web-1", b"err\x00\n", stream="stderr")
+        answer = await api.http.get("/executions/1/log?format=text&target=web-1&stream=stdout")
         assert answer.headers["content-type"] == "application/octet-stream"
         assert answer.content == blob
         assert (
-            await desk.http.get("/executions/1/log?format=text&target=1&stream=stderr")
+            await api.http.get("/executions/1/log?format=text&target=1&stream=stderr")
         ).content == b"err\x00\n" * 8
 
 
 async def test_a_download_can_be_narrowed_to_an_action(database: Database) -> None:
-    async with live(database) as desk:
-        await desk.story.launch(1, commands=["one", "two"])
-        await desk.story.begin()
-        await desk.story.write("web-1", b"1")
-        await desk.story.act("web-1", "step-1")
-        await desk.story.write("web-1", b"2", action="step-2")
+    async with live_api(database) as api:
+        await api.scripted.launch(1, commands=["one", "two"])
+        await api.scripted.claim()
+        await api.scripted.write("web-1", b"1")
+        await api.scripted.end_action("web-1", "step-1")
+        await api.scripted.write("web-1", b"2", action="step-2")
         path = "/executions/1/log?format=text&target=web-1&stream=stdout"
-        assert (await desk.http.get(path)).content == b"12"
-        assert (await desk.http.get(f"{path}&action=step-2")).content == b"2"
-        assert (await desk.http.get(f"{path}&attempt=2")).content == b""
+        assert (await api.http.get(path)).content == b"12"
+        assert (await api.http.get(f"{path}&action=step-2")).content == b"2"
+        assert (await api.http.get(f"{path}&attempt=2")).content == b""
 
 
 async def test_text_lines_are_prefixed_with_target_names(database: Database) -> None:
-    async with live(database) as desk:
-        await desk.story.launch([target(1), target(2, "db-1")])
-        await desk.story.begin()
-        await desk.story.write("web-1", b"up 3 d")
-        await desk.story.write("db-1", b"down\n")
-        await desk.story.write("web-1", b"ays\nbye")
-        await desk.story.drop("db-1", 42)
-        await desk.story.write("db-1", b"oh\n", stream="stderr")
-        answer = await desk.http.get("/executions/1/log?format=text")
+    async with live_api(database) as api:
+        await api.scripted.launch([target(1), target(2, "db-1")])
+        await api.scripted.claim()
+        await api.scripted.write("web-1", b"up 3 d")
+        await api.scripted.write("db-1", b"down\n")
+        await api.scripted.write("web-1", b"ays\nbye")
+        await api.scripted.drop("db-1", 42)
+        await api.scripted.write("db-1", b"oh\n", stream="stderr")
+        answer = await api.http.get("/executions/1/log?format=text")
         assert answer.headers["content-type"].startswith("text/plain")
         assert answer.text.splitlines() == [
             "db-1 | down",
@@ -86,10 +86,10 @@ async def test_text_lines_are_prefixed_with_target_names(database: Database) -> 
             "web-1 | bye",
         ]
         assert (
-            await desk.http.get("/executions/1/log?format=text&stream=stderr")
+            await api.http.get("/executions/1/log?format=text&stream=stderr")
         ).text == "db-1 | oh\n"
         assert (
-            await desk.http.get("/executions/1/log?format=text&target=web-1")
+            await api.http.get("/executions/1/log?format=text&target=web-1")
         ).text == "web-1 | up 3 days\nweb-1 | bye\n"
 
 
@@ -112,21 +112,21 @@ async def test_text_lines_are_prefixed_with_target_names(database: Database) -> 
 async def test_an_invalid_log_query_is_refused(
     database: Database, query: str, status: int, code: str
 ) -> None:
-    async with live(database) as desk:
-        await desk.story.live()
-        problem(await desk.http.get(f"/executions/1/log?{query}"), status, code)
+    async with live_api(database) as api:
+        await api.scripted.start()
+        problem(await api.http.get(f"/executions/1/log?{query}"), status, code)
 
 
 async def test_fifty_megabytes_are_downloaded_in_bounded_memory(database: Database) -> None:
-    async with live(database) as desk:
-        await desk.story.live()
+    async with live_api(database) as api:
+        await api.scripted.start()
         portion, told, sent = random.Random(2).randbytes(5 << 20), hashlib.sha256(), 0
         for _ in range(10):
-            await desk.story.write("web-1", portion)
+            await api.scripted.write("web-1", portion)
             told.update(portion)
         before = _peak_bytes()
         got = hashlib.sha256()
-        async with desk.http.stream(
+        async with api.http.stream(
             "GET", "/executions/1/log?format=text&target=web-1&stream=stdout"
         ) as answer:
             async for piece in answer.aiter_bytes():
@@ -142,11 +142,11 @@ def _peak_bytes() -> int:
 
 
 async def test_a_stalled_download_holds_no_database_connection(database: Database) -> None:
-    async with live(database) as desk:
-        await desk.story.live()
+    async with live_api(database) as api:
+        await api.scripted.start()
         for _ in range(4):
-            await desk.story.write("web-1", bytes(5 << 20))
-        async with desk.http.stream(
+            await api.scripted.write("web-1", bytes(5 << 20))
+        async with api.http.stream(
             "GET", "/executions/1/log?format=text&target=web-1&stream=stdout"
         ) as answer:
             pieces = answer.aiter_bytes(1_000)
@@ -155,4 +155,4 @@ async def test_a_stalled_download_holds_no_database_connection(database: Databas
             async with asyncio.timeout(60):
                 while (stats := database._pool.get_stats())["pool_available"] != stats["pool_size"]:
                     await asyncio.sleep(0.05)
-            assert (await desk.http.get("/executions/1")).status_code == 200
+            assert (await api.http.get("/executions/1")).status_code == 200

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from api.live import Live, live
-from kit.scripted_worker import Story
+from api.live import LiveApi, live_api
+from kit.scripted_worker import ScriptedExecution
 from opsjobs import task_cancellation
 from opsjobs.api.follower import CLOSE_SECONDS, Followers, Pace
 from opsjobs.store.execution_log import ExecutionLog, LogEntry
@@ -30,7 +30,7 @@ def said_again_soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("opsjobs.api.sse.ended", soon)
 
 
-class Deaf(ExecutionLog):
+class LosesFirstCancel(ExecutionLog):
     """Loses the first cancel of each of its readers, as `asyncio.wait_for` does at a bad moment."""
 
     def __init__(self, database: Database) -> None:
@@ -56,7 +56,7 @@ class Deaf(ExecutionLog):
         return found
 
 
-class Mute:
+class BusLosingFirstCancel:
     """Bells that do not hear their first cancel either."""
 
     @asynccontextmanager
@@ -85,9 +85,9 @@ async def until(what: Callable[[], bool], seconds: float = 30) -> None:
 
 
 async def test_a_reader_ends_with_its_last_viewer(database: Database) -> None:
-    execution = await Story(database).launch()
-    journal = Deaf(database)
-    followers = Followers(journal, Mute(), QUICK)
+    execution = await ScriptedExecution(database).launch()
+    journal = LosesFirstCancel(database)
+    followers = Followers(journal, BusLosingFirstCancel(), QUICK)
     for _ in range(20):
         async with aclosing(followers.batches(execution, 0)) as batches:
             async for _batch in batches:
@@ -97,8 +97,8 @@ async def test_a_reader_ends_with_its_last_viewer(database: Database) -> None:
 
 
 async def test_prefer_wait_ends_in_time_and_leaves_no_reader(database: Database) -> None:
-    execution = await Story(database).launch()
-    followers = Followers(Deaf(database), Mute(), QUICK)
+    execution = await ScriptedExecution(database).launch()
+    followers = Followers(LosesFirstCancel(database), BusLosingFirstCancel(), QUICK)
     began = time.monotonic()
     await asyncio.gather(*(followers.await_end(execution, 0.3) for _ in range(20)))
     assert time.monotonic() - began < 10, (
@@ -110,7 +110,7 @@ async def test_prefer_wait_ends_in_time_and_leaves_no_reader(database: Database)
 async def test_close_does_not_wait_for_a_reader_that_ignores_cancellation(
     database: Database,
 ) -> None:
-    execution = await Story(database).launch()
+    execution = await ScriptedExecution(database).launch()
 
     class Stone(ExecutionLog):
         async def read(self, *_: Any, **__: Any) -> list[LogEntry]:
@@ -122,7 +122,7 @@ async def test_close_does_not_wait_for_a_reader_that_ignores_cancellation(
             return []
 
     over = asyncio.Event()
-    followers = Followers(Stone(database), Mute(), QUICK)
+    followers = Followers(Stone(database), BusLosingFirstCancel(), QUICK)
     viewing = asyncio.create_task(followers.await_end(execution, 600))
     await until(lambda: any(name.startswith("follow-") for name in left()))
     async with asyncio.timeout(CLOSE_SECONDS + 20):
@@ -132,7 +132,7 @@ async def test_close_does_not_wait_for_a_reader_that_ignores_cancellation(
     await until(lambda: left() == [])
 
 
-async def opened(on: Live, path: str) -> asyncio.StreamWriter:
+async def opened(on: LiveApi, path: str) -> asyncio.StreamWriter:
     """A stream whose first bytes have come."""
     reader, writer = await asyncio.open_connection("127.0.0.1", on.port)
     writer.write(
@@ -145,10 +145,10 @@ async def opened(on: Live, path: str) -> asyncio.StreamWriter:
 async def test_streams_that_are_opened_and_dropped_leave_nothing_behind(
     database: Database,
 ) -> None:
-    async with live(database) as on:
-        deaf = Deaf(database)
+    async with live_api(database) as on:
+        deaf = LosesFirstCancel(database)
         on.followers._journal = deaf
-        executions = [await on.story.launch() for _ in range(5)]
+        executions = [await on.scripted.launch() for _ in range(5)]
         for _ in range(6):
             streams = await asyncio.gather(
                 *(opened(on, f"/executions/{e.id}/events") for e in executions for _ in range(6))

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from uuid import uuid4
 
-from api.kit import desk, problem
-from api.live import live
+from api.kit import api_client, problem
+from api.live import live_api
 from opsjobs.store.transaction import Database
 from opsjobs.store.workers import Incarnation, Workers
 
 
 async def test_a_maintenance_begins_changes_and_ends(database: Database) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         await ada.http.post("/targets", json={"name": "web-1", "host": "10.0.0.5"})
         assert (await ada.http.get("/targets/1/maintenance")).json()["maintenance"] is None
         begun = await ada.http.post(
@@ -39,7 +39,7 @@ async def test_a_maintenance_begins_changes_and_ends(database: Database) -> None
 
 
 async def test_an_invalid_maintenance_is_refused(database: Database) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         await ada.http.post("/targets", json={"name": "web-1", "host": "10.0.0.5"})
         for body in (
             {"off": True, "duration": "2h"},
@@ -56,13 +56,13 @@ async def test_an_invalid_maintenance_is_refused(database: Database) -> None:
 
 
 async def test_runs_show_the_maintenance_that_holds_them(database: Database) -> None:
-    async with live(database) as ada:
+    async with live_api(database) as ada:
         await ada.targets("web-1")
         await ada.http.post("/targets/1/maintenance", json={"duration": "2h", "reason": "new disk"})
         launched = await ada.http.post(
             "/run", json={"actions": [{"command": "uptime"}], "targets": {"ids": ["web-1"]}}
         )
-        assert await ada.story.begin() == {}
+        assert await ada.scripted.claim() == {}
         (run,) = (await ada.http.get(f"/executions/{launched.json()['id']}/targets")).json()[
             "items"
         ]
@@ -75,18 +75,18 @@ async def test_runs_show_the_maintenance_that_holds_them(database: Database) -> 
 
 
 async def test_a_changed_number_of_slots_applies_at_once(database: Database) -> None:
-    async with live(database) as ada:
+    async with live_api(database) as ada:
         await ada.http.post("/targets", json={"name": "web-1", "host": "10.0.0.5", "slots": 1})
         body = {"actions": [{"command": "uptime"}], "targets": {"ids": ["web-1"]}}
         for _ in range(3):
             await ada.http.post("/run", json=body)
-        await ada.story.begin()
+        await ada.scripted.claim()
         assert await running(database) == 1
         await ada.http.put("/targets/1", json={"name": "web-1", "host": "10.0.0.5", "slots": 2})
-        await ada.story.begin()
+        await ada.scripted.claim()
         assert await running(database) == 2
         await ada.http.put("/targets/1", json={"name": "web-1", "host": "10.0.0.5", "slots": 1})
-        await ada.story.begin()
+        await ada.scripted.claim()
         assert await running(database) == 2
         assert await database.fetch("select slots, used from target_slots") == [
             {"slots": 2, "used": 2}
@@ -99,7 +99,7 @@ async def running(database: Database) -> int:
 
 
 async def test_a_ready_run_shows_that_its_zone_has_no_worker(database: Database) -> None:
-    async with live(database) as ada:
+    async with live_api(database) as ada:
         await ada.http.post("/targets", json={"name": "web-1", "host": "10.0.0.5"})
         await ada.http.post("/targets", json={"name": "par-1", "host": "10.1.0.5", "zone": "paris"})
         await Workers(database).register(

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from api.kit import Desk, desk, job, problem
+from api.kit import ApiClient, api_client, job, problem
 from kit.ended_delivery import ended_delivery
 from kit.mail_server import MailServer, mail_server
 from kit.webhook_receiver import receiver
@@ -35,13 +35,13 @@ def mail_to(server: MailServer) -> MailSettings:
     )
 
 
-async def secret(ada: Desk, name: str = "chat-url", **fields: Any) -> None:
+async def secret(ada: ApiClient, name: str = "chat-url", **fields: Any) -> None:
     body = {"name": name, "type": "secret", "value": "json://127.0.0.1:9/hook", **fields}
     assert (await ada.http.post("/credentials", json=body)).status_code == 201
 
 
 async def test_the_default_is_shown_replaced_and_patched(database: Database) -> None:
-    async with desk(database, mail=MAIL) as ada:
+    async with api_client(database, mail=MAIL) as ada:
         shown = (await ada.http.get("/notifications/default")).json()
         assert shown["notify"] == []
         answer = await ada.http.put("/notifications/default", json={"notify": [RULE]})
@@ -55,7 +55,7 @@ async def test_the_default_is_shown_replaced_and_patched(database: Database) -> 
 
 
 async def test_only_an_administrator_changes_the_default(database: Database) -> None:
-    async with desk(database, mail=MAIL) as ada:
+    async with api_client(database, mail=MAIL) as ada:
         manager = await ada.token_of("manager")
         assert (await ada.http.get("/notifications/default", headers=manager)).status_code == 200
         refused = await ada.http.put("/notifications/default", json={"notify": []}, headers=manager)
@@ -74,7 +74,7 @@ async def test_only_an_administrator_changes_the_default(database: Database) -> 
 async def test_a_rule_names_what_is_there_wherever_it_is_saved(
     database: Database, rule: dict[str, Any], code: str, pointer: str
 ) -> None:
-    async with desk(database, mail=MAIL) as ada:
+    async with api_client(database, mail=MAIL) as ada:
         await secret(ada)
         login = {"name": "web-key", "type": "password", "username": "root", "password": "x" * 12}
         assert (await ada.http.post("/credentials", json=login)).status_code == 201
@@ -100,7 +100,7 @@ async def test_a_rule_names_what_is_there_wherever_it_is_saved(
 
 
 async def test_without_a_mail_server_no_rule_by_email_is_saved(database: Database) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         found = problem(
             await ada.http.post("/jobs", json=job(policy={"notify": [RULE]})),
             422,
@@ -110,7 +110,7 @@ async def test_without_a_mail_server_no_rule_by_email_is_saved(database: Databas
 
 
 async def test_naming_a_credential_needs_the_right_to_use_it(database: Database) -> None:
-    async with desk(database, mail=MAIL) as ada:
+    async with api_client(database, mail=MAIL) as ada:
         await secret(ada)
         grants = [{"permissions": ["jobs:create", "jobs:update"]}]
         key = (await ada.http.post("/api-keys", json={"name": "ben", "grants": grants})).json()
@@ -129,7 +129,7 @@ async def test_naming_a_credential_needs_the_right_to_use_it(database: Database)
 async def test_a_rule_names_webhooks_of_others_only_if_the_caller_manages_all(
     database: Database,
 ) -> None:
-    async with receiver() as server, desk(database) as ada:
+    async with receiver() as server, api_client(database) as ada:
         server.reply = lambda _: (200, {}, b"internal " * 1_000)
         hook = {"name": "pager", "url": server.url(), "events": ["execution.failed"]}
         assert (await ada.http.post("/webhooks", json=hook)).status_code == 201
@@ -163,7 +163,7 @@ async def test_a_rule_names_webhooks_of_others_only_if_the_caller_manages_all(
 async def test_a_channel_is_tried_now_and_says_what_came_of_it(
     database: Database, tmp_path: Path
 ) -> None:
-    async with mail_server(tmp_path) as server, desk(database, mail=mail_to(server)) as ada:
+    async with mail_server(tmp_path) as server, api_client(database, mail=mail_to(server)) as ada:
         server.replies["ben@example.org"] = "550 no such mailbox"
         rule = {**RULE, "to": ["ada@example.org", "ben@example.org"], "subject": "try: ${summary}"}
         answer = await ada.http.post("/notifications/test", json=rule)
@@ -192,14 +192,14 @@ async def test_a_channel_is_tried_now_and_says_what_came_of_it(
 
 
 async def test_a_channel_that_is_down_is_said_and_not_tried_again(database: Database) -> None:
-    async with desk(database, mail=MAIL) as ada:
+    async with api_client(database, mail=MAIL) as ada:
         (item,) = (await ada.http.post("/notifications/test", json=RULE)).json()["items"]
     assert item["delivered"] is False
     assert "127.0.0.1:9 cannot be used" in item["error"]
 
 
 async def test_a_schedule_shows_and_keeps_its_rules(database: Database) -> None:
-    async with desk(database, mail=MAIL) as ada:
+    async with api_client(database, mail=MAIL) as ada:
         made = (await ada.http.post("/jobs", json=job())).json()
         body = {"type": "cron", "cron": "30 2 * * *", "notify": [RULE]}
         schedule = (await ada.http.post(f"/jobs/{made['id']}/schedules", json=body)).json()
@@ -213,7 +213,7 @@ async def test_a_schedule_shows_and_keeps_its_rules(database: Database) -> None:
 async def test_deliveries_are_listed_and_those_that_failed_are_sent_again(
     database: Database,
 ) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         failed = await ended_delivery(database)
         await ended_delivery(database, to="ben@example.org", status="delivered", name="m-2")
         page = (await ada.http.get("/deliveries", params={"status": "failed"})).json()
@@ -238,7 +238,7 @@ async def test_deliveries_are_listed_and_those_that_failed_are_sent_again(
 
 async def test_the_status_says_what_the_audit_service_has_not_got(database: Database) -> None:
     platform = PlatformSettings(audit=AuditServiceSettings(url="http://127.0.0.1:9"))
-    async with desk(database, platform=platform) as ada:
+    async with api_client(database, platform=platform) as ada:
         ada.services.system_status = SystemStatus(database)
         await Deliveries(database).start_source("audit_service", 0)
         await ada.services.groups.create(GroupDraft(name="web"))

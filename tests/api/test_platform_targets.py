@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from api.kit import Desk, desk, job, problem
+from api.kit import ApiClient, api_client, job, problem
 from kit.platform_services import V3, PlatformServices, platform_services
 from opsjobs.settings import load
 from opsjobs.store.transaction import Database
@@ -13,11 +13,11 @@ from store.drafts import host_key
 
 
 @asynccontextmanager
-async def connected(database: Database) -> AsyncIterator[tuple[Desk, PlatformServices]]:
+async def connected(database: Database) -> AsyncIterator[tuple[ApiClient, PlatformServices]]:
     with platform_services(V3) as platform:
         platform.add_target("42", "web-1", "192.0.2.1", 22, tags=["env=prod", "web"])
         wanted = load({"TARGET_SERVICE_URL": platform.url("target"), "OPSJOBS_TARGET_CACHE": "0s"})
-        async with desk(database, platform=wanted.platform) as on:
+        async with api_client(database, platform=wanted.platform) as on:
             yield on, platform
             await on.services.integrations.close()
 

@@ -10,7 +10,7 @@ import httpx2
 import pytest
 from fastapi.routing import APIRoute, iter_route_contexts
 
-from api.kit import Desk, app_on, desk, job, problem, services_on
+from api.kit import ApiClient, app_on, api_client, job, problem, services_on
 from opsjobs.api.authentication import OPEN_ROUTES
 from opsjobs.api.dependencies import ANY_TOKEN, Permission
 from opsjobs.model.access import PERMISSIONS
@@ -19,7 +19,7 @@ from opsjobs.store.transaction import Database, DatabaseOptions
 JSON = {"Content-Type": "application/json"}
 
 
-def routes(desk_: Desk) -> list[APIRoute]:
+def routes(desk_: ApiClient) -> list[APIRoute]:
     app = desk_.http._transport.app  # type: ignore[attr-defined]
     return [
         c.original_route
@@ -49,7 +49,7 @@ ABOUT_ONESELF = {
 async def test_every_route_but_open_ones_requires_exactly_one_permission(
     database: Database,
 ) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         for route in routes(ada):
             named = [
                 d.call.name for d in route.dependant.dependencies if isinstance(d.call, Permission)
@@ -64,7 +64,7 @@ async def test_every_route_but_open_ones_requires_exactly_one_permission(
 async def test_every_route_but_open_ones_is_401_without_a_token(
     database: Database,
 ) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         for route in routes(ada):
             if route.path not in OPEN_ROUTES:
                 for method in route.methods:
@@ -78,7 +78,7 @@ async def test_every_route_but_open_ones_is_401_without_a_token(
 async def test_a_missing_permission_is_403_even_if_the_body_is_invalid(
     database: Database,
 ) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         for role in ("viewer", "operator"):
             ben = await ada.token_of(role)
             answer = await ada.http.post("/jobs", content=b"{", headers={**ben, **JSON})
@@ -94,7 +94,7 @@ async def test_a_missing_permission_is_403_even_if_the_body_is_invalid(
 async def test_an_invalid_token_is_401_before_any_other_check(
     database: Database, header: str
 ) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         answer = await ada.http.post("/nowhere", content=b"\xff", headers={"Authorization": header})
         assert answer.status_code == 401
 
@@ -104,7 +104,7 @@ async def test_the_token_is_verified_before_the_body_is_read(database: Database)
         raise AssertionError("the body was read")
         yield b""
 
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         answer = await ada.http.post(
             "/jobs", content=never(), headers={"Authorization": "Bearer no", **JSON}
         )
@@ -120,7 +120,7 @@ async def test_a_body_of_100_mb_is_413_and_is_not_read_to_its_end(database: Data
             read += 65_536
             yield b" " * 65_536
 
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         declared = {**JSON, "Content-Length": str(100 << 20)}
         problem(
             await ada.http.post("/jobs", content=flood(), headers=declared), 413, "body_too_large"
@@ -145,7 +145,7 @@ async def test_a_body_of_100_mb_is_413_and_is_not_read_to_its_end(database: Data
 async def test_only_json_bodies_are_accepted(
     database: Database, headers: dict[str, str], status: int
 ) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         answer = await ada.http.post("/jobs", content=json.dumps(job()).encode(), headers=headers)
         assert answer.status_code == status, answer.text
 
@@ -205,7 +205,7 @@ BAD_BODIES = {
 @pytest.mark.parametrize("what", BAD_BODIES)
 async def test_an_invalid_body_is_422_and_nothing_is_stored(database: Database, what: str) -> None:
     body, code = BAD_BODIES[what]
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         told = problem(await ada.http.post("/jobs", content=body, headers=JSON), 422, code)
         assert told["errors"]
         assert len(json.dumps(told)) < 20_000
@@ -213,7 +213,7 @@ async def test_an_invalid_body_is_422_and_nothing_is_stored(database: Database, 
 
 
 async def test_invalid_fields_are_named_by_json_pointers(database: Database) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         bad = job(
             actions=[{"command": "x"}, {"command": "", "timeout": "soon", "a/b~c": 1}],
             policy={"priority": 11},
@@ -229,7 +229,7 @@ async def test_invalid_fields_are_named_by_json_pointers(database: Database) -> 
 
 
 async def test_an_invalid_body_for_a_missing_object_is_404(database: Database) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         for path in ("/jobs/9", "/targets/9", "/credentials/9"):
             assert (
                 await ada.http.put(path, content=b'{"a": NaN}', headers=JSON)
@@ -242,7 +242,7 @@ async def test_an_invalid_body_for_a_missing_object_is_404(database: Database) -
 )
 @pytest.mark.parametrize("noun", ["jobs", "targets", "credentials", "api-keys"])
 async def test_an_id_of_another_kind_is_404(database: Database, noun: str, ref: str) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         for method in ("GET", "DELETE"):
             assert (await ada.http.request(method, f"/{noun}/{ref}")).status_code == 404
 
@@ -250,7 +250,7 @@ async def test_an_id_of_another_kind_is_404(database: Database, noun: str, ref: 
 async def test_an_unknown_path_is_404_and_a_wrong_method_405_with_allow(
     database: Database,
 ) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         for path in (
             "/nowhere",
             "/jobs/",
@@ -280,7 +280,7 @@ async def test_an_unknown_path_is_404_and_a_wrong_method_405_with_allow(
 async def test_a_wrong_method_is_405_before_the_body_is_checked(
     database: Database, method: str, path: str, allow: str
 ) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         answer = await ada.http.request(
             method, path, content=b"abc", headers={"Content-Type": "text/plain"}
         )
@@ -295,7 +295,7 @@ async def test_a_wrong_method_is_405_before_the_body_is_checked(
 
 
 async def test_head_is_get_without_its_body(database: Database) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         await ada.http.post("/jobs", json=job())
         for path in ("/jobs/1", "/api/v1/jobs", "/jobs/2", "/openapi.json"):
             got, head = await ada.http.get(path), await ada.http.head(path)
@@ -308,7 +308,7 @@ async def test_head_is_get_without_its_body(database: Database) -> None:
 async def test_the_api_v1_prefix_serves_the_same_routes_and_is_kept_in_locations(
     database: Database,
 ) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         made = await ada.http.post("/api/v1/jobs", json=job())
         assert made.headers["location"] == "/api/v1/jobs/1"
         await ada.http.post("/jobs", json=job("other"))
@@ -324,7 +324,7 @@ async def test_the_api_v1_prefix_serves_the_same_routes_and_is_kept_in_locations
 async def test_a_valid_request_id_is_kept_and_an_invalid_one_replaced(
     database: Database,
 ) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         assert (await ada.http.get("/jobs", headers={"X-Request-ID": "abc-123"})).headers[
             "x-request-id"
         ] == "abc-123"
@@ -335,7 +335,7 @@ async def test_a_valid_request_id_is_kept_and_an_invalid_one_replaced(
 
 
 async def test_a_bug_is_500_without_details(database: Database) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         ada.services.jobs = None
         told = problem(await ada.http.get("/jobs"), 500, "internal")
         assert "NoneType" not in json.dumps(told)
@@ -359,7 +359,7 @@ async def test_an_unavailable_database_is_503_with_retry_after() -> None:
 async def test_openapi_lists_every_route_once_without_a_token(
     database: Database,
 ) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         answer = await ada.http.get("/openapi.json", headers={"Authorization": ""})
         described: dict[str, Any] = answer.json()
         assert described["openapi"].startswith("3.1")
@@ -374,7 +374,7 @@ async def test_openapi_lists_every_route_once_without_a_token(
 
 
 async def test_docs_and_openapi_are_404_if_switched_off(database: Database) -> None:
-    async with desk(database, docs=False) as ada:
+    async with api_client(database, docs=False) as ada:
         for path in ("/docs", "/openapi.json"):
             assert (await ada.http.get(path)).status_code == 404
 
@@ -398,7 +398,7 @@ async def test_docs_and_openapi_are_404_if_switched_off(database: Database) -> N
 async def test_an_invalid_query_is_422_and_names_the_parameter(
     database: Database, query: str
 ) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         answer = await ada.http.get(f"/jobs?{query}")
         assert answer.status_code == 422
         assert answer.json()["errors"][0]["parameter"] == query.partition("=")[0]

@@ -8,27 +8,27 @@ from typing import Any
 import pytest
 
 from api.kit import problem
-from api.live import Live, live
-from kit.scripted_worker import Story
+from api.live import LiveApi, live_api
+from kit.scripted_worker import ScriptedExecution
 from opsjobs.cli.execution_diff import generalize
 from opsjobs.model.execution import ErrorCode, RunError
 from opsjobs.store.result_groups import ResultGroups
 from opsjobs.store.transaction import Database
 
 
-async def groups(desk: Live, **query: Any) -> list[dict[str, Any]]:
+async def groups(api: LiveApi, **query: Any) -> list[dict[str, Any]]:
     """The groups, the largest first."""
-    answer = await desk.http.get("/executions/1/groups", params=query)
+    answer = await api.http.get("/executions/1/groups", params=query)
     items: list[dict[str, Any]] = answer.json()["items"]
     return items
 
 
-async def names(desk: Live, digest: str, **query: Any) -> list[str]:
+async def names(api: LiveApi, digest: str, **query: Any) -> list[str]:
     """The members of a group, page by page."""
     found, cursor = [], None
     while True:
         more = {"cursor": cursor} if cursor else {}
-        answer = await desk.http.get(
+        answer = await api.http.get(
             f"/executions/1/groups/{digest}/targets", params={"limit": 2, **query, **more}
         )
         body = answer.json()
@@ -40,32 +40,32 @@ async def names(desk: Live, digest: str, **query: Any) -> list[str]:
 async def test_normalised_groups_leave_out_what_differs_on_every_machine(
     database: Database,
 ) -> None:
-    async with live(database) as desk:
-        await desk.story.live(4)
-        for n, name in enumerate(desk.story.runs):
+    async with live_api(database) as api:
+        await api.scripted.start(4)
+        for n, name in enumerate(api.scripted.runs):
             text = f"{name} (10.0.0.{n + 1}) up {n * 7} days at 1{n}:0{n}:22, id 0x{n}fe{n}a\n"
             text += "kernel old\n" if n == 3 else "kernel  new\n"
-            await desk.story.write(name, text.encode())
-            await desk.story.finish(name)
-        assert len(await groups(desk)) == 4
-        first, second = await groups(desk, normalise=True, members=1)
+            await api.scripted.write(name, text.encode())
+            await api.scripted.finish(name)
+        assert len(await groups(api)) == 4
+        first, second = await groups(api, normalise=True, members=1)
         assert (first["count"], [t["name"] for t in first["targets"]]) == (3, ["web-1"])
         assert first["stdout"].startswith("web-1 (10.0.0.1) up 0 days")
         assert (second["count"], second["targets"][0]["name"]) == (1, "web-4")
-        assert await names(desk, first["digest"], normalise=True) == ["web-1", "web-2", "web-3"]
-        answer = await desk.http.get(f"/executions/1/groups/{first['digest']}/targets")
+        assert await names(api, first["digest"], normalise=True) == ["web-1", "web-2", "web-3"]
+        answer = await api.http.get(f"/executions/1/groups/{first['digest']}/targets")
         problem(answer, 404, "group_not_found")
 
 
 async def test_a_group_says_why_and_how_much_was_written(database: Database) -> None:
-    async with live(database) as desk:
-        await desk.story.live(3)
+    async with live_api(database) as api:
+        await api.scripted.start(3)
         away = RunError(ErrorCode.CONNECTION_REFUSED, "10.0.0.1:22 refuses connections.")
-        await desk.story.finish("web-1", error=away)
+        await api.scripted.finish("web-1", error=away)
         for name in ("web-2", "web-3"):
-            await desk.story.write(name, b"x" * (70 << 10), stream="stderr")
-            await desk.story.finish(name, 3)
-        failed, unreachable = await groups(desk)
+            await api.scripted.write(name, b"x" * (70 << 10), stream="stderr")
+            await api.scripted.finish(name, 3)
+        failed, unreachable = await groups(api)
         assert (unreachable["error_code"], unreachable["error_message"]) == (
             "connection_refused",
             away.message,
@@ -85,18 +85,18 @@ async def test_for_a_wrong_digest_no_output_is_read(
         read.append(runs)
         return await original(self, given, runs)
 
-    async with live(database) as desk:
-        await desk.story.live(3)
-        for name, text in zip(desk.story.runs, (b"a", b"bb", b"cc"), strict=True):
-            await desk.story.write(name, text)
-            await desk.story.finish(name)
-        digests = [group["digest"] for group in await groups(desk)]
+    async with live_api(database) as api:
+        await api.scripted.start(3)
+        for name, text in zip(api.scripted.runs, (b"a", b"bb", b"cc"), strict=True):
+            await api.scripted.write(name, text)
+            await api.scripted.finish(name)
+        digests = [group["digest"] for group in await groups(api)]
         monkeypatch.setattr(ResultGroups, "_heads", heads)
         problem(
-            await desk.http.get(f"/executions/1/groups/{'0' * 64}/targets"), 404, "group_not_found"
+            await api.http.get(f"/executions/1/groups/{'0' * 64}/targets"), 404, "group_not_found"
         )
         assert read == []
-        assert sorted([await names(desk, digest) for digest in digests]) == [
+        assert sorted([await names(api, digest) for digest in digests]) == [
             ["web-1"],
             ["web-2"],
             ["web-3"],
@@ -126,27 +126,27 @@ async def test_the_command_line_normalises_like_the_database(database: Database)
 
 
 async def test_normalised_groups_take_output_with_any_byte(database: Database) -> None:
-    async with live(database) as desk:
-        await desk.story.live(3)
+    async with live_api(database) as api:
+        await api.scripted.start(3)
         texts = (b"a\0b\\ \xff\0\n", b"a b\\ \xff \n", b"a\0b\\ \xfe\0\n")
-        for name, text in zip(desk.story.runs, texts, strict=True):
-            await desk.story.write(name, text)
-            await desk.story.finish(name)
-        found = [[t["name"] for t in g["targets"]] for g in await groups(desk, normalise=True)]
+        for name, text in zip(api.scripted.runs, texts, strict=True):
+            await api.scripted.write(name, text)
+            await api.scripted.finish(name)
+        found = [[t["name"] for t in g["targets"]] for g in await groups(api, normalise=True)]
         assert found == [["web-1", "web-2"], ["web-3"]]
 
 
 async def test_groups_of_one_stream_compare_only_that(database: Database) -> None:
-    async with live(database) as desk:
-        await desk.story.live(3)
+    async with live_api(database) as api:
+        await api.scripted.start(3)
         for name, out, err in (("web-1", b"a", b"w"), ("web-2", b"b", b"w"), ("web-3", b"a", b"")):
-            await desk.story.write(name, out)
+            await api.scripted.write(name, out)
             if err:
-                await desk.story.write(name, err, stream="stderr")
-            await desk.story.finish(name)
+                await api.scripted.write(name, err, stream="stderr")
+            await api.scripted.finish(name)
         found = {
             stream: [
-                (g["count"], g["stdout"], g["stderr"]) for g in await groups(desk, stream=stream)
+                (g["count"], g["stdout"], g["stderr"]) for g in await groups(api, stream=stream)
             ]
             for stream in ("stdout", "stderr")
         }
@@ -155,19 +155,19 @@ async def test_groups_of_one_stream_compare_only_that(database: Database) -> Non
 
 
 async def test_runs_that_have_not_ended_are_compared_if_asked_for(database: Database) -> None:
-    async with live(database) as desk:
-        await desk.story.live(3)
+    async with live_api(database) as api:
+        await api.scripted.start(3)
         for name in ("web-1", "web-2"):
-            await desk.story.write(name, b"so far")
-        await desk.story.finish("web-1")
-        assert [(g["status"], g["count"]) for g in await groups(desk)] == [("succeeded", 1)]
-        all_of_them = await groups(desk, running=True)
+            await api.scripted.write(name, b"so far")
+        await api.scripted.finish("web-1")
+        assert [(g["status"], g["count"]) for g in await groups(api)] == [("succeeded", 1)]
+        all_of_them = await groups(api, running=True)
         assert sorted((g["status"], g["stdout"]) for g in all_of_them) == [
             ("running", ""),
             ("running", "so far"),
             ("succeeded", "so far"),
         ]
-        assert await groups(desk, running=True, members=0) == [
+        assert await groups(api, running=True, members=0) == [
             {**g, "targets": []} for g in all_of_them
         ]
 
@@ -175,56 +175,56 @@ async def test_runs_that_have_not_ended_are_compared_if_asked_for(database: Data
 async def test_the_baseline_is_the_last_good_run_of_the_job_on_the_target(
     database: Database,
 ) -> None:
-    async with live(database) as desk:
+    async with live_api(database) as api:
         body = {"name": "survey", "actions": [{"type": "command", "command": "uptime"}]}
-        job = (await desk.http.post("/jobs", json=body)).json()["id"]
+        job = (await api.http.post("/jobs", json=body)).json()["id"]
         stories = []
         for code in (0, 1, 1):
-            story = Story(database)
-            await story.live()
+            scripted = ScriptedExecution(database)
+            await scripted.start()
             await database.fetch(
                 "update job_executions set job_id = %s, job_version = 1 where id = %s returning id",
-                [job, story.execution_id],
+                [job, scripted.execution_id],
             )
-            await story.finish("web-1", code)
-            stories.append(story)
+            await scripted.finish("web-1", code)
+            stories.append(scripted)
         last = f"/executions/{stories[2].execution_id}/baseline"
-        found = (await desk.http.get(f"{last}?target=web-1")).json()
+        found = (await api.http.get(f"{last}?target=web-1")).json()
         assert found["execution"]["id"] == stories[0].execution_id
         assert found["target_run"]["status"] == "succeeded"
         first = f"/executions/{stories[0].execution_id}/baseline"
-        problem(await desk.http.get(f"{first}?target=web-1"), 404, "no_baseline")
-        problem(await desk.http.get(f"{last}?target=web-9"), 404, "target_not_found")
-        problem(await desk.http.get(last), 422, "invalid")
+        problem(await api.http.get(f"{first}?target=web-1"), 404, "no_baseline")
+        problem(await api.http.get(f"{last}?target=web-9"), 404, "target_not_found")
+        problem(await api.http.get(last), 422, "invalid")
 
 
 async def test_the_baseline_is_the_last_good_run_that_the_caller_may_see(
     database: Database,
 ) -> None:
-    async with live(database) as desk:
+    async with live_api(database) as api:
         body = {"name": "survey", "actions": [{"type": "command", "command": "uptime"}]}
-        job = (await desk.http.post("/jobs", json=body)).json()["id"]
+        job = (await api.http.post("/jobs", json=body)).json()["id"]
         stories = []
         for env in ("dev", "prod", "dev"):
-            story = Story(database)
-            await story.live()
+            scripted = ScriptedExecution(database)
+            await scripted.start()
             await database.fetch(
                 "update job_executions set job_id = %s, job_version = 1 where id = %s returning id",
-                [job, story.execution_id],
+                [job, scripted.execution_id],
             )
             await database.fetch(
                 "update execution_specs set labels = jsonb_build_object('env', %s::text) "
                 "where execution_id = %s returning execution_id",
-                [env, story.execution_id],
+                [env, scripted.execution_id],
             )
-            await story.finish("web-1", 0)
-            stories.append(story.execution_id)
+            await scripted.finish("web-1", 0)
+            stories.append(scripted.execution_id)
         grants = [{"role": "viewer", "scope": "env=dev"}]
         ben = {"name": "ben", "password": "correct horse battery", "grants": grants}
-        assert (await desk.http.post("/users", json=ben)).is_success
+        assert (await api.http.post("/users", json=ben)).is_success
         login = {"username": "ben", "password": ben["password"]}
-        token = (await desk.http.post("/auth/login", json=login)).json()["access_token"]
-        found = await desk.http.get(
+        token = (await api.http.post("/auth/login", json=login)).json()["access_token"]
+        found = await api.http.get(
             f"/executions/{stories[2]}/baseline?target=web-1",
             headers={"Authorization": f"Bearer {token}"},
         )

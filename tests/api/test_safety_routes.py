@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 
-from api.kit import desk, problem
+from api.kit import api_client, problem
 from opsjobs.composition import build
 from opsjobs.settings import load
 from opsjobs.store.transaction import Database
@@ -15,7 +15,7 @@ from opsjobs.store.transaction import Database
 async def test_a_safety_check_returns_verdict_and_findings(
     database: Database,
 ) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         answer = await ada.http.post(
             "/safety/check", json={"interpreter": "bash", "text": "uptime\nrm -rf /\n"}
         )
@@ -34,7 +34,7 @@ async def test_a_safety_check_returns_verdict_and_findings(
 async def test_labels_and_share_of_targets_make_the_check_stricter_and_a_viewer_may_use_it(
     database: Database,
 ) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         viewer, text = await ada.token_of("viewer"), 'rm -rf "$X"/'
         for labels, verdict in (([], "needs_approval"), (["env=prod"], "block")):
             answer = await ada.http.post(
@@ -44,7 +44,7 @@ async def test_labels_and_share_of_targets_make_the_check_stricter_and_a_viewer_
 
 
 async def test_an_invalid_safety_check_is_refused(database: Database) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         for body in (
             {},
             {"text": 1},
@@ -56,7 +56,7 @@ async def test_an_invalid_safety_check_is_refused(database: Database) -> None:
 
 
 async def test_the_rules_are_listed_with_reasons_and_examples(database: Database) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         items = (await ada.http.get("/safety/rules")).json()["items"]
         found = next(item for item in items if item["name"] == "delete-maybe-empty")
         assert found["stricter"] == [{"when": "env=prod|production", "severity": "block"}]
@@ -78,13 +78,13 @@ async def test_safety_check_off_is_409_and_starts_no_process(
             wanted == "off",
             wanted == "off",
         )
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         ada.services.safety_pool = None
         problem(await ada.http.post("/safety/check", json={"text": "ls"}), 409, "safety_off")
 
 
 async def test_a_slow_safety_check_does_not_block_other_requests(database: Database) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         viewer = await ada.token_of("viewer")
         await ada.http.post("/safety/check", json={"text": "ls"}, headers=viewer)
         pids = ada.services.safety_pool.pids()

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from api.kit import desk, problem
-from api.live import live
+from api.kit import api_client, problem
+from api.live import live_api
 from api.test_schedules import NIGHTLY, scheduled
 from opsjobs.engine.firing.forecast import Forecasts
 from opsjobs.model.calendar import CalendarDraft
@@ -23,7 +23,7 @@ FREEZE = {
 async def test_a_schedule_preview_is_local_and_in_utc_and_stores_nothing(
     database: Database,
 ) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         body = {"schedule": NIGHTLY, "from": "2026-10-24T00:00:00Z", "count": 3}
         told = (await ada.http.post("/schedules/preview", json=body)).json()
         assert told == {
@@ -55,7 +55,7 @@ async def test_a_schedule_preview_is_local_and_in_utc_and_stores_nothing(
 
 
 async def test_a_schedule_preview_shows_due_times_that_calendars_close(database: Database) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         await ada.services.calendars.create(CalendarDraft.model_validate(FREEZE))
         body = {
             "schedule": {**NIGHTLY, "calendars": ["freeze"]},
@@ -75,7 +75,7 @@ async def test_a_schedule_preview_shows_due_times_that_calendars_close(database:
 async def test_a_stored_schedule_is_previewed_as_it_is_or_with_changes(
     database: Database,
 ) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         [made] = await scheduled(
             ada, {"type": "cron", "cron": "H H * * *", "jitter": "30s", "max_firings": 2}
         )
@@ -117,14 +117,14 @@ async def test_a_stored_schedule_is_previewed_as_it_is_or_with_changes(
 async def test_a_preview_of_an_invalid_schedule_is_refused_with_a_pointer(
     database: Database, body: dict[str, Any], pointer: str
 ) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         answer = await ada.http.post("/schedules/preview", json=body)
         assert answer.status_code == 422, answer.text
         assert [error["pointer"] for error in answer.json()["errors"]] == [pointer]
 
 
 async def test_a_preview_of_a_missing_schedule_is_404(database: Database) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         problem(
             await ada.http.post("/schedules/preview", json={"id": 9}), 404, "schedule_not_found"
         )
@@ -133,7 +133,7 @@ async def test_a_preview_of_a_missing_schedule_is_404(database: Database) -> Non
 async def test_the_forecast_counts_enabled_schedules_and_shows_collisions_with_calendars(
     database: Database,
 ) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         soon = datetime.now(UTC) + timedelta(days=1)
         window = {"from": soon.isoformat(), "until": (soon + timedelta(days=2)).isoformat()}
         await ada.services.calendars.create(
@@ -156,7 +156,7 @@ async def test_the_forecast_counts_enabled_schedules_and_shows_collisions_with_c
 
 
 async def test_a_forecast_is_bounded_and_names_what_it_left_out(database: Database) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         ada.services.forecasts = Forecasts(
             ada.services.schedule_overview, ada.services.calendars, moments_at_most=100
         )
@@ -173,7 +173,7 @@ async def test_a_forecast_is_bounded_and_names_what_it_left_out(database: Databa
 async def test_a_forecast_counts_the_targets_of_a_whole_execution_not_of_its_retry(
     database: Database,
 ) -> None:
-    async with live(database) as ada:
+    async with live_api(database) as ada:
         await ada.targets("web-1", "web-2", "web-3")
         await scheduled(ada, NIGHTLY, targets={"ids": ["web-1", "web-2", "web-3"]})
         await ada.http.post("/jobs/1/execute")

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from api.kit import Desk, desk, job, problem
+from api.kit import ApiClient, api_client, job, problem
 from opsjobs.store.transaction import Database
 
 CRON = {"name": "nightly", "type": "cron", "cron": "30 2 * * *", "timezone": "Europe/Berlin"}
@@ -111,8 +111,8 @@ BAD: dict[str, tuple[dict[str, Any], dict[str, Any], str, str]] = {
 
 
 @asynccontextmanager
-async def _desk(database: Database) -> AsyncIterator[tuple[Desk, int]]:
-    async with desk(database) as on:
+async def _desk(database: Database) -> AsyncIterator[tuple[ApiClient, int]]:
+    async with api_client(database) as on:
         made = await on.http.post("/jobs", json=job())
         assert made.status_code == 201, made.text
         yield on, made.json()["id"]

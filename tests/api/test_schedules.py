@@ -5,8 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from api.kit import Desk, desk, job, problem, stored
-from api.live import Live, live
+from api.kit import ApiClient, api_client, job, problem, stored
+from api.live import LiveApi, live_api
 from opsjobs.store.transaction import Database
 
 NIGHTLY = {"name": "nightly", "type": "cron", "cron": "30 2 * * *", "timezone": "Europe/Berlin"}
@@ -18,7 +18,7 @@ DECLARED = [
 
 
 async def scheduled(
-    ada: Desk | Live, *schedules: dict[str, Any], **fields: Any
+    ada: ApiClient | LiveApi, *schedules: dict[str, Any], **fields: Any
 ) -> list[dict[str, Any]]:
     """The job restart-web with these schedules."""
     made = (await ada.http.post("/jobs", json=job(**fields))).json()
@@ -35,7 +35,7 @@ async def scheduled(
 async def test_a_schedule_shows_its_words_next_due_time_and_last_firing(
     database: Database,
 ) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         await ada.http.post("/jobs", json=job())
         answer = await ada.http.post("/jobs/1/schedules", json=NIGHTLY)
         assert (answer.status_code, answer.headers["location"], answer.headers["etag"]) == (
@@ -59,7 +59,7 @@ async def test_a_schedule_shows_its_words_next_due_time_and_last_firing(
 
 
 async def test_a_repeated_schedule_post_is_replayed_by_idempotency_key(database: Database) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         await ada.http.post("/jobs", json=job())
         key = {"Idempotency-Key": "a-b-c"}
         first, again = [
@@ -80,7 +80,7 @@ async def test_a_repeated_schedule_post_is_replayed_by_idempotency_key(database:
 
 
 async def test_schedules_are_listed_filtered_sorted_and_paged(database: Database) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         await scheduled(
             ada,
             NIGHTLY,
@@ -115,7 +115,7 @@ async def test_schedules_are_listed_filtered_sorted_and_paged(database: Database
 
 
 async def test_a_schedule_is_replaced_with_if_match(database: Database) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         await scheduled(ada, NIGHTLY)
         other = {**NIGHTLY, "cron": "0 3 * * *"}
         problem(await ada.http.put("/schedules/1", json=other), 428, "if_match_missing")
@@ -143,7 +143,7 @@ async def test_a_schedule_is_replaced_with_if_match(database: Database) -> None:
 
 
 async def test_a_deleted_schedule_is_gone_and_its_name_is_free(database: Database) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         await scheduled(ada, NIGHTLY)
         problem(
             await ada.http.delete("/schedules/1", headers={"If-Match": '"7"'}), 412, "stale_version"
@@ -157,7 +157,7 @@ async def test_a_deleted_schedule_is_gone_and_its_name_is_free(database: Databas
 
 
 async def test_a_schedule_is_paused_with_a_reason_and_resumed(database: Database) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         await scheduled(ada, NIGHTLY)
         for _ in range(2):
             paused = await ada.http.post("/schedules/1/pause", json={"reason": "audit"})
@@ -172,7 +172,7 @@ async def test_a_schedule_is_paused_with_a_reason_and_resumed(database: Database
 
 
 async def test_a_deleted_job_deletes_its_schedules(database: Database) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         await scheduled(ada, NIGHTLY)
         assert (await ada.http.delete("/jobs/1")).status_code == 204
         problem(await ada.http.get("/schedules/1"), 404, "schedule_not_found")
@@ -182,7 +182,7 @@ async def test_a_deleted_job_deletes_its_schedules(database: Database) -> None:
 async def test_a_job_has_the_status_scheduled_until_a_firing_fails(
     database: Database,
 ) -> None:
-    async with live(database) as ada:
+    async with live_api(database) as ada:
         await ada.targets("web-1")
 
         async def status() -> str:
@@ -201,7 +201,7 @@ async def test_a_job_has_the_status_scheduled_until_a_firing_fails(
 
 
 async def test_a_trigger_launches_now_in_the_name_of_the_caller(database: Database) -> None:
-    async with live(database) as ada:
+    async with live_api(database) as ada:
         await ada.targets("web-1")
         await scheduled(
             ada,
@@ -235,7 +235,7 @@ async def test_a_trigger_launches_now_in_the_name_of_the_caller(database: Databa
 
 
 async def test_schedules_require_schedules_manage_to_change(database: Database) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         await scheduled(ada, NIGHTLY)
         viewer, operator = await ada.token_of("viewer"), await ada.token_of("operator")
         for path in (
@@ -283,7 +283,7 @@ REFUSED: list[tuple[dict[str, Any], str | None, str]] = [
 
 
 async def test_an_invalid_schedule_is_refused_with_a_pointer(database: Database) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         await ada.http.post("/jobs", json=job(parameters=DECLARED))
         other = {**NIGHTLY, "name": "other"}
         assert (await ada.http.post("/jobs/1/schedules", json=other)).status_code == 201
@@ -303,7 +303,7 @@ async def test_an_invalid_schedule_is_refused_with_a_pointer(database: Database)
 async def test_a_firing_shows_the_approval_and_the_end_of_its_execution(
     database: Database,
 ) -> None:
-    async with live(database) as ada:
+    async with live_api(database) as ada:
         await ada.targets("web-1")
         await scheduled(
             ada, NIGHTLY, targets={"ids": ["web-1"]}, policy={"approval": {"roles": ["approver"]}}
@@ -321,7 +321,7 @@ async def test_a_firing_shows_the_approval_and_the_end_of_its_execution(
 
 
 async def test_schedules_without_a_name_get_names_of_their_own(database: Database) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         await ada.http.post("/jobs", json=job())
         unnamed = {"type": "recurring", "every": "daily"}
         names = [

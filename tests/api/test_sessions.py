@@ -9,7 +9,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from api.kit import Desk, checked, desk, job, problem
+from api.kit import ApiClient, response_checks, api_client, job, problem
 from kit.token_issuer import SECRET, good, signed
 from opsjobs.identity.authenticator import RequestProof
 from opsjobs.model.secret import Secret
@@ -26,17 +26,17 @@ SAME = {"Sec-Fetch-Site": "same-origin"}
 
 
 @asynccontextmanager
-async def browser(ada: Desk, origin: str = "http://opsjobs") -> AsyncIterator[httpx2.AsyncClient]:
+async def browser(ada: ApiClient, origin: str = "http://opsjobs") -> AsyncIterator[httpx2.AsyncClient]:
     """A browser with cookies of its own, whose requests come from our own pages."""
     app = ada.http._transport.app  # type: ignore[attr-defined]
     transport = httpx2.ASGITransport(app=app)
     async with httpx2.AsyncClient(
-        transport=transport, base_url=origin, headers=SAME, event_hooks=checked()
+        transport=transport, base_url=origin, headers=SAME, event_hooks=response_checks()
     ) as client:
         yield client
 
 
-async def code(ada: Desk, **headers: str) -> str:
+async def code(ada: ApiClient, **headers: str) -> str:
     """A code of ada's key, or of whose token is given."""
     made = await ada.http.post("/auth/codes", headers=headers)
     assert made.status_code == 201, made.text
@@ -45,7 +45,7 @@ async def code(ada: Desk, **headers: str) -> str:
     return given
 
 
-async def log_in(ada: Desk, ben: httpx2.AsyncClient) -> dict[str, Any]:
+async def log_in(ada: ApiClient, ben: httpx2.AsyncClient) -> dict[str, Any]:
     """Log ben in, who is made for it."""
     await ada.http.post("/users", json=BEN)
     answer = await ben.post("/auth/session", json=LOGIN)
@@ -63,7 +63,7 @@ async def expire(database: Database, column: str, seconds: float) -> None:
 
 
 async def test_a_password_begins_a_session_with_the_rights_of_its_user(database: Database) -> None:
-    async with desk(database) as ada, browser(ada) as ben:
+    async with api_client(database) as ada, browser(ada) as ben:
         problem(await ben.get("/auth/me"), 401, "token_missing")
         methods = {"password": False, "code": True, "oidc": None}
         assert (await ben.get("/auth/methods")).json() == methods
@@ -84,7 +84,7 @@ async def test_a_password_begins_a_session_with_the_rights_of_its_user(database:
 
 
 async def test_a_session_of_a_browser_counts_as_a_person_at_the_console(database: Database) -> None:
-    async with desk(database) as ada, browser(ada) as ben:
+    async with api_client(database) as ada, browser(ada) as ben:
         await ada.http.post("/users", json={**BEN, "grants": [{"role": "developer"}]})
         await ben.post("/auth/session", json=LOGIN)
         target = {"name": "web-1", "host": "10.0.0.1"}
@@ -97,7 +97,7 @@ async def test_a_session_of_a_browser_counts_as_a_person_at_the_console(database
 
 
 async def test_a_logout_ends_the_session_for_every_copy_of_its_cookie(database: Database) -> None:
-    async with desk(database) as ada, browser(ada) as ben:
+    async with api_client(database) as ada, browser(ada) as ben:
         for path, method in (("/auth/session", "DELETE"), ("/auth/logout", "POST")):
             await log_in(ada, ben)
             copy = {**SAME, "Cookie": f"opsjobs={ben.cookies['opsjobs']}"}
@@ -118,7 +118,7 @@ async def test_a_logout_ends_the_session_for_every_copy_of_its_cookie(database: 
 async def test_no_login_begins_after_what_ends_a_users_logins(
     database: Database, monkeypatch: pytest.MonkeyPatch, how: str, proof: str
 ) -> None:
-    async with desk(database) as ada, browser(ada) as ben, browser(ada) as eve:
+    async with api_client(database) as ada, browser(ada) as ben, browser(ada) as eve:
         await log_in(ada, ben)
         given = (await ben.post("/auth/login", json=LOGIN)).json()
         left = await code(ada, Authorization=f"Bearer {given['access_token']}")
@@ -148,7 +148,7 @@ async def test_no_login_begins_after_what_ends_a_users_logins(
 async def test_what_ends_a_users_logins_ends_its_sessions_and_codes(
     database: Database, how: str
 ) -> None:
-    async with desk(database) as ada, browser(ada) as ben, browser(ada) as eve:
+    async with api_client(database) as ada, browser(ada) as ben, browser(ada) as eve:
         await log_in(ada, ben)
         given = (await ben.post("/auth/login", json=LOGIN)).json()
         left = await code(ada, Authorization=f"Bearer {given['access_token']}")
@@ -171,7 +171,7 @@ async def test_what_ends_a_users_logins_ends_its_sessions_and_codes(
 
 async def test_a_session_ends_after_its_age_and_when_it_is_idle(database: Database) -> None:
     identity = IdentitySettings(login_age=3_600.0, login_idle=600.0)
-    async with desk(database, identity=identity) as ada, browser(ada) as ben:
+    async with api_client(database, identity=identity) as ada, browser(ada) as ben:
         me = await log_in(ada, ben)
         assert me["session"]["idle_seconds"] == 600
         assert "Max-Age=3600" in (await ben.post("/auth/session", json=LOGIN)).headers["set-cookie"]
@@ -192,7 +192,7 @@ async def test_a_session_ends_after_its_age_and_when_it_is_idle(database: Databa
 
 async def test_a_session_in_use_lasts_however_short_the_idle_time_is(database: Database) -> None:
     async with (
-        desk(database, identity=IdentitySettings(login_idle=60.0)) as ada,
+        api_client(database, identity=IdentitySettings(login_idle=60.0)) as ada,
         browser(ada) as ben,
     ):
         await log_in(ada, ben)
@@ -206,7 +206,7 @@ async def test_a_session_in_use_lasts_however_short_the_idle_time_is(database: D
 async def test_a_page_that_nobody_uses_keeps_no_session_from_ending(database: Database) -> None:
     identity = IdentitySettings(login_idle=600.0)
     alone = {"Opsjobs-Unattended": "true"}
-    async with desk(database, identity=identity) as ada, browser(ada) as ben:
+    async with api_client(database, identity=identity) as ada, browser(ada) as ben:
         await log_in(ada, ben)
         await expire(database, "last_used_at", 590)
         assert (await ben.get("/jobs", headers=alone)).status_code == 200
@@ -225,7 +225,7 @@ async def test_a_page_that_nobody_uses_keeps_no_session_from_ending(database: Da
 
 
 async def test_a_code_begins_one_session_of_the_key_that_made_it(database: Database) -> None:
-    async with desk(database) as ada, browser(ada) as tab:
+    async with api_client(database) as ada, browser(ada) as tab:
         given = await code(ada)
         me = (await tab.post("/auth/session", json={"code": given})).json()
         assert (me["name"], me["kind"], me["session"]["confirm_by"]) == ("ada", "api_key", "code")
@@ -240,7 +240,7 @@ async def test_a_code_begins_one_session_of_the_key_that_made_it(database: Datab
 
 
 async def test_a_session_of_a_key_ends_with_the_key_and_with_its_token(database: Database) -> None:
-    async with desk(database) as ada, browser(ada) as tab, browser(ada) as other:
+    async with api_client(database) as ada, browser(ada) as tab, browser(ada) as other:
         body = {"name": "ben-key", "role": "viewer"}
         made = (await ada.http.post("/api-keys", json=body)).json()
         headers = {"Authorization": f"Bearer {made['token']}"}
@@ -260,7 +260,7 @@ async def test_a_session_of_a_key_ends_with_the_key_and_with_its_token(database:
 
 
 async def test_codes_expire_and_are_few(database: Database) -> None:
-    async with desk(database) as ada, browser(ada) as tab:
+    async with api_client(database) as ada, browser(ada) as tab:
         first = await code(ada)
         codes = [await code(ada) for _ in range(10)]
         problem(await tab.post("/auth/session", json={"code": first}), 401, "login_failed")
@@ -277,7 +277,7 @@ async def test_codes_expire_and_are_few(database: Database) -> None:
 
 async def test_a_person_of_the_platform_gets_no_code(database: Database) -> None:
     identity = IdentitySettings(jwt_secret_key=Secret(SECRET))
-    async with desk(database, identity=identity) as ada:
+    async with api_client(database, identity=identity) as ada:
         headers = {"Authorization": f"Bearer {signed(good(roles=['developer']))}"}
         told = problem(await ada.http.post("/auth/codes", headers=headers), 403, "no_code")
         assert "external" in told["detail"]
@@ -285,7 +285,7 @@ async def test_a_person_of_the_platform_gets_no_code(database: Database) -> None
 
 async def test_guesses_are_locked_out_as_those_of_other_logins(database: Database) -> None:
     identity = IdentitySettings(login_attempts=2)
-    async with desk(database, identity=identity) as ada, browser(ada) as eve:
+    async with api_client(database, identity=identity) as ada, browser(ada) as eve:
         await ada.http.post("/users", json=BEN)
         wrong = {**LOGIN, "password": "a wrong password"}
         for _ in range(2):
@@ -311,7 +311,7 @@ async def test_guesses_are_locked_out_as_those_of_other_logins(database: Databas
 
 
 async def test_a_confirmation_takes_the_proof_of_the_same_caller(database: Database) -> None:
-    async with desk(database) as ada, browser(ada) as ben, browser(ada) as tab:
+    async with api_client(database) as ada, browser(ada) as ben, browser(ada) as tab:
         before = await log_in(ada, ben)
         await expire(database, "confirmed_at", 600)
         problem(
@@ -339,7 +339,7 @@ async def test_a_confirmation_takes_the_proof_of_the_same_caller(database: Datab
 async def test_a_user_has_so_many_sessions_and_a_further_one_ends_the_oldest(
     database: Database,
 ) -> None:
-    async with desk(database) as ada, browser(ada) as first, browser(ada) as ben:
+    async with api_client(database) as ada, browser(ada) as first, browser(ada) as ben:
         await log_in(ada, first)
         for _ in range(50):
             ben.cookies.clear()
@@ -350,7 +350,7 @@ async def test_a_user_has_so_many_sessions_and_a_further_one_ends_the_oldest(
 
 
 async def test_own_logins_are_listed_and_ended_one_by_one(database: Database) -> None:
-    async with desk(database) as ada, browser(ada) as ben, browser(ada) as phone:
+    async with api_client(database) as ada, browser(ada) as ben, browser(ada) as phone:
         await log_in(ada, ben)
         phone.headers["User-Agent"] = "phone/1.0"
         await phone.post("/auth/session", json=LOGIN)
@@ -375,7 +375,7 @@ async def test_own_logins_are_listed_and_ended_one_by_one(database: Database) ->
 
 
 async def test_logins_of_others_take_an_administrator(database: Database) -> None:
-    async with desk(database) as ada, browser(ada) as ben:
+    async with api_client(database) as ada, browser(ada) as ben:
         me = await log_in(ada, ben)
         await ada.http.post("/users", json={**BEN, "name": "eve"})
         problem(await ben.get("/auth/sessions?user=eve"), 403, "forbidden")
@@ -391,7 +391,7 @@ async def test_logins_of_others_take_an_administrator(database: Database) -> Non
 
 
 async def test_a_key_lists_the_sessions_that_its_codes_began(database: Database) -> None:
-    async with desk(database) as ada, browser(ada) as tab:
+    async with api_client(database) as ada, browser(ada) as tab:
         await tab.post("/auth/session", json={"code": await code(ada)})
         (one,) = (await ada.http.get("/auth/sessions")).json()["items"]
         assert (one["kind"], one["current"]) == ("browser", False)
@@ -400,7 +400,7 @@ async def test_a_key_lists_the_sessions_that_its_codes_began(database: Database)
 
 
 async def test_a_user_makes_keys_that_may_no_more_than_the_user(database: Database) -> None:
-    async with desk(database) as ada, browser(ada) as ben:
+    async with api_client(database) as ada, browser(ada) as ben:
         await log_in(ada, ben)
         made = await ben.post("/auth/keys", json={"name": "ben-laptop"})
         assert made.status_code == 201
@@ -429,7 +429,7 @@ async def test_a_user_makes_keys_that_may_no_more_than_the_user(database: Databa
 
 async def test_a_user_has_so_many_keys(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(api_keys, "OWN_KEYS_MAX", 2)
-    async with desk(database) as ada, browser(ada) as ben:
+    async with api_client(database) as ada, browser(ada) as ben:
         await log_in(ada, ben)
         for name in ("one", "two"):
             assert (await ben.post("/auth/keys", json={"name": name})).status_code == 201
@@ -459,7 +459,7 @@ SENSITIVE: list[tuple[str, str, Any]] = [
 async def test_what_is_sensitive_takes_a_fresh_proof_of_a_session_and_not_of_a_token(
     database: Database,
 ) -> None:
-    async with desk(database) as ada, browser(ada) as eve:
+    async with api_client(database) as ada, browser(ada) as eve:
         admin = {"name": "eve", "password": PASSWORD, "grants": [{"role": "admin"}]}
         await ada.http.post("/users", json=BEN)
         await ada.http.post("/users", json=admin)

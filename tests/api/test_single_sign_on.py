@@ -14,7 +14,7 @@ from urllib.parse import parse_qs, urlsplit
 import httpx2
 import pytest
 
-from api.kit import PUBLIC_URL, Desk, desk, job, problem
+from api.kit import PUBLIC_URL, ApiClient, api_client, job, problem
 from api.test_sessions import BEN, LOGIN, SAME, browser, expire
 from docs.pages import ROOT
 from kit.openid_provider import CLIENT, SECRET, Provider, openid_provider
@@ -38,7 +38,7 @@ NAMES = {"jwt_name_claim": "preferred_username"}
 class SignOn:
     """opsjobs and the provider."""
 
-    ada: Desk
+    ada: ApiClient
     provider: Provider
 
     @asynccontextmanager
@@ -104,7 +104,7 @@ async def sign_on(
             client_id=CLIENT, client_secret=None if secret is None else Secret(secret), **settings
         )
         known = IdentitySettings(jwt_issuer=provider.url, **{**NAMES, **(identity or {})})
-        async with desk(database, identity=known, oidc=oidc, clock=clock) as ada:
+        async with api_client(database, identity=known, oidc=oidc, clock=clock) as ada:
             yield SignOn(ada, provider)
 
 
@@ -287,7 +287,7 @@ async def test_a_session_ends_with_the_age_of_its_claims(database: Database) -> 
 
 async def test_a_refusal_of_a_login_is_a_page_for_a_browser(database: Database) -> None:
     page = {"Accept": "text/html,application/xhtml+xml;q=0.9", **SAME}
-    async with desk(database, clock=TurnedClock(), unauthenticated_a_second=1) as ada:
+    async with api_client(database, clock=TurnedClock(), unauthenticated_a_second=1) as ada:
         path = f"{OIDC_LOGIN}?return=%2Fconsole%2Fjobs%2F3%22%3E%3Cb%3E&confirm=true"
         while (answer := await ada.http.get(path, headers=page)).status_code == 303:
             pass
@@ -474,7 +474,7 @@ async def test_each_problem_is_explained_by_the_console() -> None:
 
 
 async def test_without_the_setting_there_is_no_such_login(database: Database) -> None:
-    async with desk(database) as ada, browser(ada) as tab:
+    async with api_client(database) as ada, browser(ada) as tab:
         for path in (OIDC_LOGIN, OIDC_CALLBACK, "/auth/oidc"):
             answer = await tab.get(path, headers=SAME)
             told(answer.headers["location"], LoginProblem.OFF, "/console/")

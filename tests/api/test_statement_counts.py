@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from api.kit import Desk, desk, job
+from api.kit import ApiClient, api_client, job
 from kit.postgres_trace import watched
 from opsjobs.store.transaction import Database, DatabaseOptions
 
@@ -20,7 +20,7 @@ def database(database_url: str) -> Database:
     return Database(DatabaseOptions(database_url, connections=1, application_name="test"))
 
 
-async def made(desk: Desk) -> int:
+async def made(api: ApiClient) -> int:
     """A job on a machine with a login."""
     login = {"name": "bench", "type": "password", "username": "deploy", "password": "open sesame"}
     for path, body in (
@@ -28,7 +28,7 @@ async def made(desk: Desk) -> int:
         ("/targets", {"name": "web-1", "host": "192.0.2.1", "credential": "bench"}),
         ("/jobs", job(targets={"ids": ["web-1"]}, policy={"max_parallel": 1})),
     ):
-        answer = await desk.http.post(path, json=body)
+        answer = await api.http.post(path, json=body)
         assert answer.status_code == 201, answer.text
     return int(answer.json()["id"])
 
@@ -48,7 +48,7 @@ async def made(desk: Desk) -> int:
 async def test_each_request_has_its_number_of_statements_and_round_trips(
     database: Database, method: str, path: str, headers: dict[str, str], statements: int, waits: int
 ) -> None:
-    async with desk(database) as front:
+    async with api_client(database) as front:
         place = f"/jobs/{await made(front)}{path}"
 
         async def ask(n: int) -> Any:
@@ -71,7 +71,7 @@ async def session(database: Database) -> int:
 
 
 async def test_a_refused_launch_leaves_its_database_connection_clean(database: Database) -> None:
-    async with desk(database) as front:
+    async with api_client(database) as front:
         place = f"/jobs/{await made(front)}"
         assert (await front.http.post(f"{place}/pause")).is_success
         before = await session(database)

@@ -6,10 +6,10 @@ from collections import Counter
 from typing import Any
 
 from api.kit import problem
-from api.live import Live, live
+from api.live import LiveApi, live_api
 from opsjobs.store.statistics import GROWTH, Statistics
 from opsjobs.store.transaction import Database
-from security.two_scopes import badge, world
+from security.two_scopes import principal_with, scoped_app
 
 # Of each hour of 10 days some, of two jobs and none, in two halves; the newest half an hour ago.
 _EXECUTIONS = """
@@ -32,7 +32,7 @@ select id, 'job', '[]', '{}', 'api', 'ada',
   jsonb_build_object('env', case when number % 2 = 0 then 'staging' else 'prod' end) from made"""
 
 
-async def furnish(on: Live) -> None:
+async def furnish(on: LiveApi) -> None:
     """Two jobs, and the executions of ten days."""
     await on.targets("web-1")
     for name in ("nightly", "hourly"):
@@ -52,9 +52,9 @@ async def furnish(on: Live) -> None:
 async def test_the_figures_are_the_same_before_and_after_hours_are_counted(
     database: Database,
 ) -> None:
-    async with live(database) as desk:
-        await furnish(desk)
-        first = (await desk.http.get("/stats")).json()
+    async with live_api(database) as api:
+        await furnish(api)
+        first = (await api.http.get("/stats")).json()
         before, hours = first["periods"], first["hours"]
         day = next(period for period in before if period["period"] == "day")
         totals = Counter[str]()
@@ -68,7 +68,7 @@ async def test_the_figures_are_the_same_before_and_after_hours_are_counted(
         while await statistics.count_hour():
             counted += 1
         assert 8 * 24 - 1 <= counted <= 8 * 24
-        last = (await desk.http.get("/stats")).json()
+        last = (await api.http.get("/stats")).json()
         after = last["periods"]
         assert (after[1:], last["hours"]) == (before[1:], hours)
         hour, day, week = after
@@ -92,11 +92,11 @@ async def test_the_figures_are_the_same_before_and_after_hours_are_counted(
 
 
 async def test_quantiles_are_within_five_per_cent(database: Database) -> None:
-    async with live(database) as desk:
-        await furnish(desk)
+    async with live_api(database) as api:
+        await furnish(api)
         while await Statistics(database).count_hour():
             pass
-        week = (await desk.http.get("/stats")).json()["periods"][2]
+        week = (await api.http.get("/stats")).json()["periods"][2]
         # They ran 2 to 8 seconds, each as often, and waited one.
         error = GROWTH**0.5
         for found, exact in (
@@ -108,28 +108,28 @@ async def test_quantiles_are_within_five_per_cent(database: Database) -> None:
 
 
 async def test_a_scope_counts_what_lies_within_it(database: Database) -> None:
-    async with live(database) as desk:
-        await furnish(desk)
+    async with live_api(database) as api:
+        await furnish(api)
         body = {"name": "ben", "grants": [{"role": "viewer", "scope": "env=staging"}]}
-        token = (await desk.http.post("/api-keys", json=body)).json()["token"]
+        token = (await api.http.post("/api-keys", json=body)).json()["token"]
         ben = {"Authorization": f"Bearer {token}"}
         for _ in range(2):
-            mine = (await desk.http.get("/stats", headers=ben)).json()["periods"]
-            everything = (await desk.http.get("/stats")).json()["periods"]
+            mine = (await api.http.get("/stats", headers=ben)).json()["periods"]
+            everything = (await api.http.get("/stats")).json()["periods"]
             for few, all_ in zip(mine, everything, strict=True):
                 assert few["executions"]["total"] * 2 == all_["executions"]["total"]
             while await Statistics(database).count_hour():
                 pass
         nothing = {"name": "eve", "grants": [{"role": "viewer", "scope": "env=elsewhere"}]}
-        token = (await desk.http.post("/api-keys", json=nothing)).json()["token"]
-        none = await desk.http.get("/stats", headers={"Authorization": f"Bearer {token}"})
+        token = (await api.http.post("/api-keys", json=nothing)).json()["token"]
+        none = await api.http.get("/stats", headers={"Authorization": f"Bearer {token}"})
         assert [p["executions"]["total"] for p in none.json()["periods"]] == [0, 0, 0]
         assert none.json()["periods"][2]["success_share"] is None
 
 
 async def test_a_caller_without_the_permission_gets_no_figures(database: Database) -> None:
-    async with world(database) as all_:
-        headers = all_.admit(badge("clerk", ("system:read", "")))
+    async with scoped_app(database) as all_:
+        headers = all_.admit(principal_with("clerk", ("system:read", "")))
         problem(await all_.http.get("/stats", headers=headers), 403, "forbidden")
         version: dict[str, Any] = (await all_.http.get("/version", headers=headers)).json()
         assert set(version) == {"version", "python", "schema_needed"}

@@ -8,7 +8,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from api.kit import job, problem
-from api.live import Channel, live
+from api.live import FakeBus, live_api
 from opsjobs.api.app import _admit_admin, create_app
 from opsjobs.api.system import fleet_gauges
 from opsjobs.model.errors import DiskFull
@@ -25,49 +25,49 @@ NOWHERE = DatabaseOptions("postgresql://nobody@127.0.0.1:1/nothing", connections
 
 
 async def test_the_probes_answer_without_a_token_and_without_detail(database: Database) -> None:
-    async with live(database) as desk:
+    async with live_api(database) as api:
         for path in ("/livez", "/readyz", "/health", "/api/v1/health"):
-            answer = await desk.http.get(path, headers={"Authorization": ""})
+            answer = await api.http.get(path, headers={"Authorization": ""})
             assert (answer.status_code, answer.json()) == (200, {"status": "ok"})
 
 
 async def test_without_redis_the_service_is_degraded_and_continues(database: Database) -> None:
-    async with live(database, Channel(answers=False)) as desk:
-        answer = await desk.http.get("/health")
+    async with live_api(database, FakeBus(answers=False)) as api:
+        answer = await api.http.get("/health")
         assert (answer.status_code, answer.json()) == (
             200,
             {"status": "degraded", "reasons": ["redis_away"]},
         )
-        assert (await desk.http.get("/readyz")).status_code == 200
-        assert (await desk.http.get("/status")).json()["redis"] == "away"
+        assert (await api.http.get("/readyz")).status_code == 200
+        assert (await api.http.get("/status")).json()["redis"] == "away"
 
 
 async def test_an_unconfigured_redis_degrades_nothing(database: Database) -> None:
-    channel = Channel(answers=False)
+    channel = FakeBus(answers=False)
     channel.is_configured = False
-    async with live(database, channel) as desk:
-        answer = await desk.http.get("/health")
+    async with live_api(database, channel) as api:
+        answer = await api.http.get("/health")
         assert (answer.status_code, answer.json()) == (200, {"status": "ok"})
-        told = (await desk.http.get("/status")).json()
+        told = (await api.http.get("/status")).json()
         assert (told["status"], told["redis"], told["reasons"]) == ("ok", "not configured", [])
 
 
 async def test_missing_encryption_keys_degrade_the_service_and_are_counted(
     database: Database,
 ) -> None:
-    async with live(database) as desk:
+    async with live_api(database) as api:
         await Vault(database, [new_key()]).create(password("ada"))
-        await desk.services.inspection.run_once()
-        answer = await desk.http.get("/health")
+        await api.services.inspection.run_once()
+        answer = await api.http.get("/health")
         assert (answer.status_code, answer.json()) == (
             200,
             {"status": "degraded", "reasons": ["secrets_not_readable"]},
         )
-        assert (await desk.http.get("/readyz")).json() == {
+        assert (await api.http.get("/readyz")).json() == {
             "status": "ok",
             "reasons": ["secrets_not_readable"],
         }
-        told = (await desk.http.get("/status")).json()
+        told = (await api.http.get("/status")).json()
         assert told["status"] == "degraded"
         assert "1 credentials" in told["reasons"][0]["detail"]
 
@@ -75,23 +75,23 @@ async def test_missing_encryption_keys_degrade_the_service_and_are_counted(
 async def test_a_full_disk_is_reported_by_every_probe_and_to_the_caller(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with live(database) as desk:
+    async with live_api(database) as api:
         async with database.connection() as connection:
             await connection.execute(_FULL)
-        answer = await desk.http.post("/jobs", json=job(targets={"ids": []}))
+        answer = await api.http.post("/jobs", json=job(targets={"ids": []}))
         problem(answer, 503, "database_disk_full")
         assert "disk of the database is full" in answer.json()["detail"]
         full = Complaint(DiskFull.code, DiskFull("").detail)
-        monkeypatch.setattr(desk.services.inspection, "complaints", [full])
-        assert (await desk.http.get("/health")).json() == {
+        monkeypatch.setattr(api.services.inspection, "complaints", [full])
+        assert (await api.http.get("/health")).json() == {
             "status": "degraded",
             "reasons": ["database_disk_full"],
         }
-        assert (await desk.http.get("/readyz")).json() == {
+        assert (await api.http.get("/readyz")).json() == {
             "status": "ok",
             "reasons": ["database_disk_full"],
         }
-        assert (await desk.http.get("/status")).json()["reasons"] == [
+        assert (await api.http.get("/status")).json()["reasons"] == [
             {"code": full.code, "detail": full.detail}
         ]
 
@@ -106,14 +106,14 @@ create trigger full_disk before insert on jobs for each row execute function ful
 async def test_an_unusable_database_makes_the_service_not_ready(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with live(database) as desk:
+    async with live_api(database) as api:
         monkeypatch.setattr(
-            desk.services.inspection,
+            api.services.inspection,
             "complaints",
             [Complaint("database_encoding", "LATIN1", fatal=True)],
         )
         for path in ("/readyz", "/health"):
-            answer = await desk.http.get(path)
+            answer = await api.http.get(path)
             assert (answer.status_code, answer.json()) == (
                 503,
                 {"status": "unavailable", "reasons": ["database_encoding"]},
@@ -122,40 +122,40 @@ async def test_an_unusable_database_makes_the_service_not_ready(
 
 async def test_the_service_is_ready_only_once_the_admin_token_is_valid(database: Database) -> None:
     token = Secret("a-token-of-thirty-two-characters-")
-    async with live(database) as desk:
-        probes = desk.app.state.probes
+    async with live_api(database) as api:
+        probes = api.app.state.probes
         probes.admin_waits = True
-        answer = await desk.http.get("/readyz")
+        answer = await api.http.get("/readyz")
         assert (answer.status_code, answer.json()) == (
             503,
             {"status": "unavailable", "reasons": ["admin_token"]},
         )
-        await _admit_admin(desk.services, token, probes)
-        assert (await desk.http.get("/readyz")).status_code == 200
+        await _admit_admin(api.services, token, probes)
+        assert (await api.http.get("/readyz")).status_code == 200
         assert (
-            await desk.http.get("/jobs", headers={"Authorization": f"Bearer {token.reveal()}"})
+            await api.http.get("/jobs", headers={"Authorization": f"Bearer {token.reveal()}"})
         ).status_code == 200
-    assert create_app(desk.services, admin_token=token).state.probes.admin_waits
-    assert not create_app(desk.services).state.probes.admin_waits
+    assert create_app(api.services, admin_token=token).state.probes.admin_waits
+    assert not create_app(api.services).state.probes.admin_waits
 
 
 async def test_without_migrations_the_service_is_not_ready(database: Database) -> None:
-    async with live(database) as desk:
+    async with live_api(database) as api:
         async with database.connection() as connection:
             await connection.execute("update alembic_version set version_num = '0000'")
-        assert (await desk.http.get("/health")).status_code == 503
-        assert (await desk.http.get("/readyz")).status_code == 503
-        assert (await desk.http.get("/livez")).status_code == 200
+        assert (await api.http.get("/health")).status_code == 503
+        assert (await api.http.get("/readyz")).status_code == 503
+        assert (await api.http.get("/livez")).status_code == 200
 
 
 async def test_before_a_restore_has_finished_the_service_is_not_ready(database: Database) -> None:
-    async with live(database) as desk:
+    async with live_api(database) as api:
         async with database.connection() as connection:
             await connection.execute("create table restore_unfinished()")
-        answer = await desk.http.get("/readyz")
+        answer = await api.http.get("/readyz")
         assert (answer.status_code, answer.json()["reasons"]) == (503, ["restore_not_finished"])
         await Restores(database).finish()
-        assert (await desk.http.get("/readyz")).status_code == 200
+        assert (await api.http.get("/readyz")).status_code == 200
 
 
 async def test_without_postgresql_the_service_is_unavailable_within_its_deadline(
@@ -164,27 +164,27 @@ async def test_without_postgresql_the_service_is_unavailable_within_its_deadline
     away = Database(NOWHERE)
     await away.open()
     try:
-        async with live(database) as desk:
-            desk.services.system_status._database = away
-            answer = await desk.http.get("/health")
+        async with live_api(database) as api:
+            api.services.system_status._database = away
+            answer = await api.http.get("/health")
             assert (answer.status_code, answer.json()) == (
                 503,
                 {"status": "unavailable", "reasons": ["database"]},
             )
             assert answer.elapsed.total_seconds() < 20
-            assert (await desk.http.get("/livez")).status_code == 200
+            assert (await api.http.get("/livez")).status_code == 200
     finally:
         await away.close()
 
 
 async def test_status_shows_servers_workers_and_queues_with_system_read(database: Database) -> None:
-    async with live(database) as desk:
-        await desk.story.live(3)
+    async with live_api(database) as api:
+        await api.scripted.start(3)
         await Workers(database).register(
             Incarnation(uuid4(), "worker-1", "default", 7, 200), lease_seconds=15
         )
         await Workers(database).tick("scheduler")
-        told = (await desk.http.get("/status")).json()
+        told = (await api.http.get("/status")).json()
         assert (told["status"], told["database"]["schema"], told["scheduler"]["status"]) == (
             "ok",
             HEAD,
@@ -197,20 +197,20 @@ async def test_status_shows_servers_workers_and_queues_with_system_read(database
             ("default", 3, 0)
         ]
         assert (told["executions"], told["log"]["days_ahead"]) == ({"running": 1}, 14)
-        assert (await desk.http.get("/workers")).json()["items"][0]["concurrency"] == 200
-        assert (await desk.http.get("/queues")).json()["items"] == told["queues"]
+        assert (await api.http.get("/workers")).json()["items"][0]["concurrency"] == 200
+        assert (await api.http.get("/queues")).json()["items"] == told["queues"]
         for path in ("/status", "/metrics", "/workers", "/queues"):
             problem(
-                await desk.http.get(path, headers={"Authorization": "Bearer x"}),
+                await api.http.get(path, headers={"Authorization": "Bearer x"}),
                 401,
                 "token_invalid",
             )
 
 
 async def test_metrics_hold_the_process_and_the_fleet(database: Database) -> None:
-    async with live(database) as desk:
-        await desk.story.live(3)
-        answer = await desk.http.get("/metrics")
+    async with live_api(database) as api:
+        await api.scripted.start(3)
+        answer = await api.http.get("/metrics")
         assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
         found = {family.name: family for family in text_string_to_metric_families(answer.text)}
         assert all(name.startswith("opsjobs_") for name in found)
@@ -226,11 +226,11 @@ async def test_metrics_hold_the_process_and_the_fleet(database: Database) -> Non
 
 async def test_metrics_of_the_process_are_served_without_postgresql(database: Database) -> None:
     away = Database(NOWHERE)
-    async with live(database) as desk:
-        desk.services.system_status._database = away
+    async with live_api(database) as api:
+        api.services.system_status._database = away
         await away.open()
         away._pool.timeout = 0.2
-        assert "opsjobs_database_up 0\n" in (await desk.http.get("/metrics")).text
+        assert "opsjobs_database_up 0\n" in (await api.http.get("/metrics")).text
         await away.close()
 
 

@@ -5,33 +5,33 @@ from __future__ import annotations
 from typing import Any
 
 from api.kit import problem
-from api.live import Live, live
+from api.live import LiveApi, live_api
 from opsjobs.model.circuit import CircuitKey, Report
 from opsjobs.model.execution import ErrorCode, RunError
 from opsjobs.store.transaction import Database
-from security.two_scopes import FOREIGN, STAGING, badge, world
+from security.two_scopes import FOREIGN, STAGING, principal_with, scoped_app
 
 AWAY = RunError(ErrorCode.CONNECT_TIMEOUT, "web-2 does not answer.")
 
 
-async def ran(ada: Live, *targets: str, error: RunError | None = None, code: int = 0) -> int:
+async def ran(ada: LiveApi, *targets: str, error: RunError | None = None, code: int = 0) -> int:
     """An ended execution of one command on these targets; its id."""
     launched = await ada.http.post(
         "/run", json={"actions": [{"command": "uptime"}], "targets": {"ids": [*targets]}}
     )
-    await ada.story.begin()
-    ada.story.execution_id = launched.json()["id"]
+    await ada.scripted.claim()
+    ada.scripted.execution_id = launched.json()["id"]
     for name in targets:
-        await ada.story.finish(name, code, error=error)
-    return int(ada.story.execution_id)
+        await ada.scripted.finish(name, code, error=error)
+    return int(ada.scripted.execution_id)
 
 
-async def health(ada: Live, name: str) -> Any:
+async def health(ada: LiveApi, name: str) -> Any:
     return (await ada.http.get("/targets", params={"name": name})).json()["items"][0]["health"]
 
 
 async def test_the_runs_of_a_target_are_listed_newest_first(database: Database) -> None:
-    async with live(database) as ada:
+    async with live_api(database) as ada:
         await ada.targets("web-1", "web-2")
         first = await ran(ada, "web-1", "web-2")
         second = await ran(ada, "web-1", code=3)
@@ -52,7 +52,7 @@ async def test_the_runs_of_a_target_are_listed_newest_first(database: Database) 
 
 
 async def test_health_follows_from_circuit_maintenance_and_last_run(database: Database) -> None:
-    async with live(database) as ada:
+    async with live_api(database) as ada:
         await ada.targets("web-1", "web-2", "web-3", "web-4")
         assert (await health(ada, "web-1"))["status"] == "unknown"
         accepted = Report(CircuitKey("1", "5"), "a")
@@ -96,21 +96,21 @@ async def test_health_follows_from_circuit_maintenance_and_last_run(database: Da
 
 
 async def test_held_runs_and_dead_letters_of_a_target_are_counted(database: Database) -> None:
-    async with live(database) as ada:
+    async with live_api(database) as ada:
         await ada.targets("web-1", "web-2")
         await ran(ada, "web-1", error=RunError(ErrorCode.LOST, "its end is unknown"))
         await ada.http.post("/targets/2/maintenance", json={})
         await ada.http.post(
             "/run", json={"actions": [{"command": "uptime"}], "targets": {"ids": ["web-2"]}}
         )
-        await ada.story.begin()
+        await ada.scripted.claim()
         lost, held = await health(ada, "web-1"), await health(ada, "web-2")
         assert (lost["status"], lost["dead_letters"], lost["waiting_runs"]) == ("unhealthy", 1, 0)
         assert (held["dead_letters"], held["waiting_runs"]) == (0, 1)
 
 
 async def test_a_target_with_its_health_can_be_sent_back(database: Database) -> None:
-    async with live(database) as ada:
+    async with live_api(database) as ada:
         await ada.targets("web-1")
         read = (await ada.http.get("/targets/1")).json()
         await ran(ada, "web-1")
@@ -119,8 +119,8 @@ async def test_a_target_with_its_health_can_be_sent_back(database: Database) -> 
 
 
 async def test_runs_of_executions_out_of_sight_are_left_out(database: Database) -> None:
-    async with world(database) as all_:
-        ben = {"headers": all_.admit(badge("ben", ("operator", "env=staging")))}
+    async with scoped_app(database) as all_:
+        ben = {"headers": all_.admit(principal_with("ben", ("operator", "env=staging")))}
         target = all_.things["target", STAGING]
         other = await all_.job("foreign-too", FOREIGN, target, all_.things["target", FOREIGN])
         execution = await all_.ended(other)
@@ -135,7 +135,7 @@ async def test_runs_of_executions_out_of_sight_are_left_out(database: Database) 
         bens = (await all_.http.get(path, **ben)).json()["health"]
         assert (alls["last_run"]["status"], bens["last_run"]["status"]) == ("cancelled", "lost")
         assert alls["status"] == bens["status"]
-        viewer = {"headers": all_.admit(badge("eve", ("operator", "env=foreign")))}
+        viewer = {"headers": all_.admit(principal_with("eve", ("operator", "env=foreign")))}
         theirs = f"/targets/{all_.things['target', FOREIGN]}"
         await all_.ended(await all_.job("both", STAGING, target, all_.things["target", FOREIGN]))
         health = (await all_.http.get(theirs, **viewer)).json()["health"]

@@ -6,12 +6,12 @@ from typing import Any
 
 import httpx2
 
-from api.kit import Desk, desk, job, problem
+from api.kit import ApiClient, api_client, job, problem
 from opsjobs.store.transaction import Database
-from security.two_scopes import FOREIGN, STAGING, badge, world
+from security.two_scopes import FOREIGN, STAGING, principal_with, scoped_app
 
 
-async def fleet(ada: Desk) -> None:
+async def fleet(ada: ApiClient) -> None:
     """web-1, web-2 and db-1 in production, web-3 in test."""
     for name, env, groups in (
         ("web-1", "prod", ["web"]),
@@ -34,7 +34,7 @@ def names(answer: dict[str, Any]) -> list[str]:
 
 
 async def test_a_selection_is_counted_named_and_summed_up_by_labels(database: Database) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         await fleet(ada)
         found = await resolved(
             ada.http, {"ids": ["db-1"], "groups": ["web"], "exclude": ["web-2", "db-1"]}
@@ -56,7 +56,7 @@ async def test_a_selection_is_counted_named_and_summed_up_by_labels(database: Da
 
 
 async def test_unknown_entries_are_reasons_and_the_others_are_found(database: Database) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         await fleet(ada)
         selection = {"ids": ["web-1", "web-9"], "groups": ["gone"], "exclude": ["web-8"]}
         found = await resolved(ada.http, selection)
@@ -75,7 +75,7 @@ async def test_unknown_entries_are_reasons_and_the_others_are_found(database: Da
 
 
 async def test_exclusions_hold_for_jobs_and_for_one_execution(database: Database) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         await fleet(ada)
         targets = {"groups": ["web"], "exclude": ["web-3"]}
         made = (await ada.http.post("/jobs", json=job(targets=targets))).json()
@@ -104,8 +104,8 @@ async def test_exclusions_hold_for_jobs_and_for_one_execution(database: Database
 
 async def test_an_exclusion_means_the_target_that_the_caller_sees(database: Database) -> None:
     """A target out of sight whose id is the name of one in sight does not take its place."""
-    async with world(database) as all_:
-        ben = {"headers": all_.admit(badge("ben", ("operator", "env=staging")))}
+    async with scoped_app(database) as all_:
+        ben = {"headers": all_.admit(principal_with("ben", ("operator", "env=staging")))}
         hidden = all_.things["target", FOREIGN]
         named, other = await all_.target(hidden, STAGING), all_.things["target", STAGING]
         made = await all_.job("both", STAGING, named, other)
@@ -118,7 +118,7 @@ async def test_an_exclusion_means_the_target_that_the_caller_sees(database: Data
 
 
 async def test_labels_are_counted_by_key_and_value(database: Database) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         await fleet(ada)
         found = (await ada.http.get("/targets/labels")).json()["labels"]
         assert found == [
@@ -137,8 +137,8 @@ async def test_labels_are_counted_by_key_and_value(database: Database) -> None:
 
 
 async def test_targets_out_of_sight_are_neither_named_nor_counted(database: Database) -> None:
-    async with world(database) as all_:
-        ben = {"headers": all_.admit(badge("ben", ("operator", "env=staging")))}
+    async with scoped_app(database) as all_:
+        ben = {"headers": all_.admit(principal_with("ben", ("operator", "env=staging")))}
         labels = (await all_.http.get("/targets/labels", **ben)).json()["labels"]
         assert [one["values"] for one in labels] == [[{"value": "staging", "targets": 1}]]
         hidden = (await all_.http.get("/targets?selector=env=foreign")).json()["items"][0]["name"]
@@ -156,8 +156,8 @@ async def test_targets_out_of_sight_are_neither_named_nor_counted(database: Data
 
 
 async def test_a_viewer_is_told_that_a_launch_would_be_refused(database: Database) -> None:
-    async with world(database) as all_:
-        eve = {"headers": all_.admit(badge("eve", ("viewer", ""), ("operator", "env=staging")))}
+    async with scoped_app(database) as all_:
+        eve = {"headers": all_.admit(principal_with("eve", ("viewer", ""), ("operator", "env=staging")))}
         found = await resolved(all_.http, {"selector": "env"}, **eve)
         assert found["count"] == 2
         assert "in which you hold jobs:execute" in found["refusals"][0]["detail"]

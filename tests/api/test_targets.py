@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from api.kit import desk, problem, stored
+from api.kit import api_client, problem, stored
 from opsjobs.remote.session import HostKey
 from opsjobs.store.transaction import Database
 from store.drafts import host_key
@@ -19,7 +19,7 @@ def web(name: str = "web-1", **fields: Any) -> dict[str, Any]:
 
 
 async def test_a_target_is_created_read_replaced_and_deleted(database: Database) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         await ada.http.post("/credentials", json=LOGIN)
         key = host_key()
         made = await ada.http.post(
@@ -80,7 +80,7 @@ async def test_a_target_is_created_read_replaced_and_deleted(database: Database)
 async def test_an_invalid_target_field_is_422_with_a_pointer(
     database: Database, fields: dict[str, Any], pointer: str
 ) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         answer = await ada.http.post("/targets", json=web(**fields))
         assert answer.status_code == 422
         assert pointer in [error["pointer"] for error in answer.json()["errors"]]
@@ -89,7 +89,7 @@ async def test_an_invalid_target_field_is_422_with_a_pointer(
 async def test_a_connection_test_returns_each_step_and_uses_the_credential(
     database: Database,
 ) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         await ada.http.post("/credentials", json=LOGIN)
         await ada.http.post("/targets", json=web(credential="login"))
         answer = await ada.http.post("/targets/1/test")
@@ -105,7 +105,7 @@ async def test_a_connection_test_returns_each_step_and_uses_the_credential(
 
 
 async def test_a_host_key_scan_shows_keys_and_trusts_none(database: Database) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         await ada.http.post("/targets", json=web())
         ada.services.sessions.keys = [HostKey(host_key(), "SHA256:abc")]
         keys = (await ada.http.post("/targets/1/scan-host-keys")).json()["host_keys"]
@@ -116,7 +116,7 @@ async def test_a_host_key_scan_shows_keys_and_trusts_none(database: Database) ->
 
 
 async def test_targets_are_filtered_by_selector_group_and_name(database: Database) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         for n, env in ((1, "prod"), (2, "test"), (3, "prod")):
             await ada.http.post(
                 "/targets", json=web(f"web-{n}", labels={"env": env}, groups=["web"])
@@ -135,7 +135,7 @@ async def test_targets_are_filtered_by_selector_group_and_name(database: Databas
 
 
 async def test_naming_a_credential_requires_credentials_use(database: Database) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         await ada.http.post("/credentials", json=LOGIN)
         manager, developer = await ada.token_of("manager"), await ada.token_of("developer")
         assert (
@@ -147,7 +147,7 @@ async def test_naming_a_credential_requires_credentials_use(database: Database) 
 
 
 async def test_a_jump_host_in_use_is_409_and_names_its_users(database: Database) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         await ada.http.post("/targets", json=web("gate"))
         await ada.http.post("/targets", json=web("web-1", jump="gate"))
         assert (
@@ -156,7 +156,7 @@ async def test_a_jump_host_in_use_is_409_and_names_its_users(database: Database)
 
 
 async def test_a_repeated_target_post_is_replayed_by_idempotency_key(database: Database) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         answers = [
             await ada.http.post("/targets", json=web(), headers={"Idempotency-Key": "k"})
             for _ in range(2)

@@ -14,7 +14,7 @@ from uuid import uuid4
 import httpx2
 import pytest
 
-from api.kit import Desk, desk, job, problem, stored
+from api.kit import ApiClient, api_client, job, problem, stored
 from opsjobs.clock import TurnedClock
 from opsjobs.engine.launching.trigger_calls import RefusalSummary
 from opsjobs.model.target import TargetDraft
@@ -44,10 +44,10 @@ GITHUB = {
 NOBODY = {"Authorization": ""}
 
 
-class Outside:
+class TriggerSender:
     """A sender that knows the secret of one trigger, and no token."""
 
-    def __init__(self, ada: Desk, trigger: Mapping[str, Any]) -> None:
+    def __init__(self, ada: ApiClient, trigger: Mapping[str, Any]) -> None:
         self.http = ada.http
         self.path = trigger["path"]
         self.secret = trigger["secret"]
@@ -74,7 +74,7 @@ class Outside:
         return await self.send(raw, {"Authorization": f"Bearer {self.secret}", **headers})
 
 
-async def made(ada: Desk, **fields: Any) -> dict[str, Any]:
+async def made(ada: ApiClient, **fields: Any) -> dict[str, Any]:
     """A trigger of a job with parameters on one target."""
     if not (await ada.http.get("/targets")).json()["items"]:
         await ada.services.inventory.create(
@@ -90,7 +90,7 @@ async def made(ada: Desk, **fields: Any) -> dict[str, Any]:
     return found
 
 
-async def calls(ada: Desk, trigger: Mapping[str, Any]) -> list[dict[str, Any]]:
+async def calls(ada: ApiClient, trigger: Mapping[str, Any]) -> list[dict[str, Any]]:
     """What the trigger says of its last calls, the newest first."""
     found: list[dict[str, Any]] = (await ada.http.get(f"/triggers/{trigger['id']}/calls")).json()[
         "items"
@@ -98,13 +98,13 @@ async def calls(ada: Desk, trigger: Mapping[str, Any]) -> list[dict[str, Any]]:
     return found
 
 
-async def executions(ada: Desk) -> list[dict[str, Any]]:
+async def executions(ada: ApiClient) -> list[dict[str, Any]]:
     """All executions, the newest first."""
     found: list[dict[str, Any]] = (await ada.http.get("/executions")).json()["items"]
     return found
 
 
-async def audited(ada: Desk, action: str) -> list[dict[str, Any]]:
+async def audited(ada: ApiClient, action: str) -> list[dict[str, Any]]:
     """The rows of the audit log with this action, the newest first."""
     found: list[dict[str, Any]] = (await ada.http.get(f"/audit?action={action}")).json()["items"]
     return found
@@ -113,9 +113,9 @@ async def audited(ada: Desk, action: str) -> list[dict[str, Any]]:
 async def test_a_push_launches_the_job_once_with_its_parameters_in_the_owners_name(
     database: Database,
 ) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         trigger = await made(ada)
-        sender = Outside(ada, trigger)
+        sender = TriggerSender(ada, trigger)
         first = await sender.push(delivery="7d1f")
         assert first.status_code == 202, first.text
         again = await sender.push(delivery="7d1f")
@@ -141,9 +141,9 @@ async def test_a_push_launches_the_job_once_with_its_parameters_in_the_owners_na
 async def test_other_events_and_branches_launch_nothing_and_a_ping_is_answered(
     database: Database,
 ) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         trigger = await made(ada)
-        sender = Outside(ada, trigger)
+        sender = TriggerSender(ada, trigger)
         for body, event, reason in (
             (PUSH, "release", "not met: the header X-GitHub-Event is push"),
             ({**PUSH, "ref": "refs/heads/dev"}, "push", "not met: /ref is one of refs/heads/main"),
@@ -162,19 +162,19 @@ async def test_other_events_and_branches_launch_nothing_and_a_ping_is_answered(
 
 
 async def test_a_wrong_secret_and_no_trigger_at_all_are_one_answer(database: Database) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         trigger, off = await made(ada), await made(ada, name="off", enabled=False)
-        good = Outside(ada, trigger)
-        wrong = Outside(ada, {**trigger, "secret": off["secret"]})
+        good = TriggerSender(ada, trigger)
+        wrong = TriggerSender(ada, {**trigger, "secret": off["secret"]})
         nowhere = {**trigger, "path": "/hooks/01934c3b-7e8d-7abc-8def-0123456789ab"}
         answers = [
             await wrong.push(),
             await good.push(**{"X-Hub-Signature-256": "sha256=\xe9".encode("latin-1")}),
             await good.push(**{"X-Hub-Signature-256": ""}),
             await good.bearer(PUSH),
-            await Outside(ada, nowhere).push(),
-            await Outside(ada, {**nowhere, "path": "/hooks/1"}).push(),
-            await Outside(ada, off).push(),
+            await TriggerSender(ada, nowhere).push(),
+            await TriggerSender(ada, {**nowhere, "path": "/hooks/1"}).push(),
+            await TriggerSender(ada, off).push(),
             await wrong.push(b"{not json"),
         ]
         told = [problem(answer, 404, "hook_not_found") for answer in answers]
@@ -188,9 +188,9 @@ async def test_a_wrong_secret_and_no_trigger_at_all_are_one_answer(database: Dat
 
 async def test_a_flood_of_wrong_secrets_leaves_a_row_a_minute(database: Database) -> None:
     clock = TurnedClock()
-    async with desk(database, clock=clock) as ada:
+    async with api_client(database, clock=clock) as ada:
         trigger = await made(ada)
-        wrong = Outside(ada, {**trigger, "secret": "whsec_d3Jvbmc="})
+        wrong = TriggerSender(ada, {**trigger, "secret": "whsec_d3Jvbmc="})
         for _ in range(5):
             await wrong.push()
         assert [row["after"]["calls"] for row in await audited(ada, "trigger.refused")] == [1]
@@ -207,27 +207,27 @@ async def test_calls_of_made_up_triggers_are_one_row_a_minute_and_hide_no_others
     database: Database,
 ) -> None:
     clock = TurnedClock()
-    async with desk(database, clock=clock) as ada:
+    async with api_client(database, clock=clock) as ada:
         trigger = await made(ada)
         for _ in range(RefusalSummary.ROWS_A_MINUTE + 5):
-            await Outside(ada, {**trigger, "path": f"/hooks/{uuid4()}"}).push()
-        await Outside(ada, {**trigger, "secret": "whsec_d3Jvbmc="}).push()
+            await TriggerSender(ada, {**trigger, "path": f"/hooks/{uuid4()}"}).push()
+        await TriggerSender(ada, {**trigger, "secret": "whsec_d3Jvbmc="}).push()
         real, made_up = await audited(ada, "trigger.refused")
         assert (real["thing_name"], made_up["thing_name"]) == ("push", None)
         assert [call["times"] for call in await calls(ada, trigger)] == [1]
         clock.turn(61)
-        await Outside(ada, {**trigger, "path": f"/hooks/{uuid4()}"}).push()
+        await TriggerSender(ada, {**trigger, "path": f"/hooks/{uuid4()}"}).push()
         newest = (await audited(ada, "trigger.refused"))[0]
         assert newest["after"]["calls"] == RefusalSummary.ROWS_A_MINUTE + 5
 
 
 async def test_the_owners_rights_are_asked_for_at_each_call(database: Database) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         dev = await ada.token_of("developer")
         await made(ada)
         body = {**GITHUB, "name": "bens"}
         mine = (await ada.http.post("/jobs/1/triggers", json=body, headers=dev)).json()
-        sender = Outside(ada, mine)
+        sender = TriggerSender(ada, mine)
         assert (await sender.push()).status_code == 202
         keys = (await ada.http.get("/api-keys")).json()["items"]
         gone = next(key["id"] for key in keys if key["name"] == "ben-developer")
@@ -245,9 +245,9 @@ async def test_the_owners_rights_are_asked_for_at_each_call(database: Database) 
 
 
 async def test_a_body_that_the_job_refuses_is_refused_with_the_reason(database: Database) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         trigger = await made(ada, when=[])
-        sender = Outside(ada, trigger)
+        sender = TriggerSender(ada, trigger)
         told = problem(await sender.push({**PUSH, "ref": "MAIN;"}), 422, "invalid_parameters")
         assert told["errors"][0]["pointer"] == "/parameters/branch"
         problem(await sender.push({"ref": {"name": "main"}}), 422, "invalid_parameters")
@@ -272,10 +272,10 @@ async def test_a_body_that_the_job_refuses_is_refused_with_the_reason(database: 
 
 
 async def test_a_secret_parameter_comes_from_the_call_and_is_sealed(database: Database) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         sources = {"branch": {"value": "main"}, "token": {"header": "X-Deploy-Token"}}
         trigger = await made(ada, verify="bearer", parameters=sources, when=[])
-        sender = Outside(ada, trigger)
+        sender = TriggerSender(ada, trigger)
         answer = await sender.bearer(**{"X-Deploy-Token": "of-the-canary"})
         assert answer.status_code == 202, answer.text
         (execution,) = await executions(ada)
@@ -286,9 +286,9 @@ async def test_a_secret_parameter_comes_from_the_call_and_is_sealed(database: Da
 
 async def test_standard_webhooks_are_verified_with_their_time(database: Database) -> None:
     clock = TurnedClock()
-    async with desk(database, clock=clock) as ada:
+    async with api_client(database, clock=clock) as ada:
         trigger = await made(ada, verify="standard_webhooks", when=[])
-        sender = Outside(ada, trigger)
+        sender = TriggerSender(ada, trigger)
 
         async def send(at: int, message: str = "msg_1") -> httpx2.Response:
             raw = json.dumps(PUSH).encode()
@@ -309,8 +309,8 @@ async def test_standard_webhooks_are_verified_with_their_time(database: Database
 
 
 async def test_a_delivery_that_comes_twice_at_once_launches_once(database: Database) -> None:
-    async with desk(database) as ada:
-        sender = Outside(ada, await made(ada))
+    async with api_client(database) as ada:
+        sender = TriggerSender(ada, await made(ada))
         answers = await asyncio.gather(*(sender.push(delivery="7d1f") for _ in range(4)))
         # Who comes while the first one is being launched may be asked to come again.
         assert {answer.status_code for answer in answers} <= {202, 409}
@@ -324,9 +324,9 @@ async def test_a_flood_of_calls_is_refused_before_anything_is_looked_up_and_hind
     database: Database,
 ) -> None:
     clock = TurnedClock()
-    async with desk(database, clock=clock, unauthenticated_a_second=5) as ada:
+    async with api_client(database, clock=clock, unauthenticated_a_second=5) as ada:
         trigger = await made(ada)
-        wrong = Outside(ada, {**trigger, "secret": "whsec_d3Jvbmc="})
+        wrong = TriggerSender(ada, {**trigger, "secret": "whsec_d3Jvbmc="})
         told = [(await wrong.push()).status_code for _ in range(25)]
         assert told == [404] * 20 + [429] * 5
         asked = 0
@@ -344,9 +344,9 @@ async def test_a_flood_of_calls_is_refused_before_anything_is_looked_up_and_hind
 
 
 async def test_gitlab_sends_the_secret_in_its_own_header(database: Database) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         trigger = await made(ada, verify="gitlab", when=[{"pointer": "/ref", "exists": True}])
-        sender = Outside(ada, trigger)
+        sender = TriggerSender(ada, trigger)
         headers = {"X-Gitlab-Token": sender.secret, "X-Gitlab-Event-UUID": "13792a34"}
         raw = json.dumps(PUSH).encode()
         assert (await sender.send(raw, headers)).status_code == 202
@@ -355,9 +355,9 @@ async def test_gitlab_sends_the_secret_in_its_own_header(database: Database) -> 
 
 
 async def test_calls_beyond_the_limit_are_429_until_the_minute_is_over(database: Database) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         trigger = await made(ada, max_calls_per_minute=2)
-        sender = Outside(ada, trigger)
+        sender = TriggerSender(ada, trigger)
         assert [(await sender.push(delivery=str(n))).status_code for n in range(3)] == [
             202,
             202,
@@ -379,9 +379,9 @@ async def test_calls_beyond_the_limit_are_429_until_the_minute_is_over(database:
 async def test_ignored_and_repeated_calls_use_up_none_of_the_calls_of_a_minute(
     database: Database,
 ) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         trigger = await made(ada, max_calls_per_minute=2)
-        sender = Outside(ada, trigger)
+        sender = TriggerSender(ada, trigger)
         for _ in range(5):
             assert (await sender.push(event="release")).status_code == 200
             assert (await sender.push(event="ping")).status_code == 200
@@ -395,9 +395,9 @@ async def test_ignored_and_repeated_calls_use_up_none_of_the_calls_of_a_minute(
 async def test_an_expired_trigger_is_gone_and_a_rotated_secret_is_the_only_one(
     database: Database,
 ) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         trigger = await made(ada)
-        sender = Outside(ada, trigger)
+        sender = TriggerSender(ada, trigger)
         rotated = (await ada.http.post(f"/triggers/{trigger['id']}/rotate")).json()
         assert rotated["secret"] != trigger["secret"]
         problem(await sender.push(), 404, "hook_not_found")
@@ -409,11 +409,11 @@ async def test_an_expired_trigger_is_gone_and_a_rotated_secret_is_the_only_one(
 
 
 async def test_the_calls_that_are_kept_are_bounded(database: Database) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         trigger = await made(ada)
         other = await made(ada, name="other")
-        sender = Outside(ada, trigger)
-        await Outside(ada, other).push()
+        sender = TriggerSender(ada, trigger)
+        await TriggerSender(ada, other).push()
         async with database.connection() as connection:
             await connection.execute(
                 """insert into trigger_calls (trigger_id, outcome)
@@ -428,7 +428,7 @@ async def test_the_calls_that_are_kept_are_bounded(database: Database) -> None:
 
 
 async def test_a_trigger_is_listed_changed_switched_and_deleted(database: Database) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         trigger = await made(ada)
         path = f"/triggers/{trigger['id']}"
         for listed in ("/triggers", f"/jobs/{trigger['job_id']}/triggers", "/triggers?name=push"):
@@ -440,21 +440,21 @@ async def test_a_trigger_is_listed_changed_switched_and_deleted(database: Databa
         assert (changed.json()["max_calls_per_minute"], changed.json()["when"]) == (5, [])
         assert changed.json()["parameters"] == trigger["parameters"]
         assert not (await ada.http.post(f"{path}/disable")).json()["enabled"]
-        problem(await Outside(ada, trigger).push(), 404, "hook_not_found")
+        problem(await TriggerSender(ada, trigger).push(), 404, "hook_not_found")
         assert (await ada.http.patch(path, json={"enabled": True})).json()["enabled"]
-        assert (await Outside(ada, trigger).push()).status_code == 202
+        assert (await TriggerSender(ada, trigger).push()).status_code == 202
         again = await ada.http.post(f"/jobs/{trigger['job_id']}/triggers", json=GITHUB)
         assert "`opsjobs triggers set`" in problem(again, 409, "name_taken")["detail"]
         assert (await ada.http.delete(path)).status_code == 204
         problem(await ada.http.get(path), 404, "trigger_not_found")
-        problem(await Outside(ada, trigger).push(), 404, "hook_not_found")
+        problem(await TriggerSender(ada, trigger).push(), 404, "hook_not_found")
 
 
 async def test_a_deleted_job_takes_its_triggers_with_it(database: Database) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         trigger = await made(ada)
         assert (await ada.http.delete(f"/jobs/{trigger['job_id']}")).status_code == 204
-        problem(await Outside(ada, trigger).push(), 404, "hook_not_found")
+        problem(await TriggerSender(ada, trigger).push(), 404, "hook_not_found")
         problem(await ada.http.get(f"/triggers/{trigger['id']}"), 404, "trigger_not_found")
 
 
@@ -485,7 +485,7 @@ async def test_a_deleted_job_takes_its_triggers_with_it(database: Database) -> N
 async def test_a_trigger_that_no_call_could_use_is_refused(
     database: Database, fields: dict[str, Any], code: str, pointer: str
 ) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         await ada.http.post("/jobs", json=job(parameters=PARAMETERS))
         answer = await ada.http.post("/jobs/1/triggers", json={**GITHUB, **fields})
         assert problem(answer, 422, code)["errors"][0]["pointer"] == pointer
@@ -494,7 +494,7 @@ async def test_a_trigger_that_no_call_could_use_is_refused(
 async def test_who_may_manage_triggers_but_not_launch_the_job_makes_none(
     database: Database,
 ) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         await made(ada)
         operator = await ada.token_of("operator")
         problem(
@@ -514,7 +514,7 @@ async def test_who_may_manage_triggers_but_not_launch_the_job_makes_none(
 
 
 async def test_a_repeated_request_to_create_one_gets_no_secret(database: Database) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         await ada.http.post("/jobs", json=job(parameters=PARAMETERS))
         key = {"Idempotency-Key": "one"}
         first = await ada.http.post("/jobs/1/triggers", json=GITHUB, headers=key)

@@ -9,7 +9,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from api.kit import Desk, app_on, desk, problem
+from api.kit import ApiClient, app_on, api_client, problem
 from opsjobs.model.errors import TooMany
 from opsjobs.settings import IdentitySettings
 from opsjobs.store.identities.sessions import Attempts, LockoutPolicy
@@ -24,7 +24,7 @@ def user(name: str = "ben", **more: Any) -> dict[str, Any]:
     return {"name": name, "password": PASSWORD, "grants": VIEWER, **more}
 
 
-async def login(ada: Desk, name: str = "ben", password: str = PASSWORD) -> httpx2.Response:
+async def login(ada: ApiClient, name: str = "ben", password: str = PASSWORD) -> httpx2.Response:
     return await ada.http.post(
         "/auth/login", json={"username": name, "password": password}, headers={"Authorization": ""}
     )
@@ -34,7 +34,7 @@ def bearer(given: dict[str, Any]) -> dict[str, str]:
     return {"Authorization": f"Bearer {given['access_token']}"}
 
 
-async def refreshed(ada: Desk, token: str) -> httpx2.Response:
+async def refreshed(ada: ApiClient, token: str) -> httpx2.Response:
     return await ada.http.post(
         "/auth/refresh", json={"refresh_token": token}, headers={"Authorization": ""}
     )
@@ -43,7 +43,7 @@ async def refreshed(ada: Desk, token: str) -> httpx2.Response:
 async def test_a_user_is_created_read_replaced_and_deleted_without_showing_the_password(
     database: Database,
 ) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         made = await ada.http.post("/users", json=user())
         assert (made.status_code, made.headers["location"]) == (201, "/users/1")
         assert made.json()["grants"] == [
@@ -96,7 +96,7 @@ async def test_a_user_is_created_read_replaced_and_deleted_without_showing_the_p
 async def test_an_invalid_user_is_refused_without_repeating_the_password(
     database: Database, body: Any, code: str
 ) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         answer = await ada.http.post("/users", json=body)
         assert answer.status_code == 422
         assert code in {
@@ -107,7 +107,7 @@ async def test_an_invalid_user_is_refused_without_repeating_the_password(
 
 
 async def test_callers_cannot_grant_more_than_they_hold(database: Database) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         only = [{"permissions": ["system:admin", "jobs:read"]}]
         await ada.http.post("/users", json=user("keeper", grants=only))
         keeper = bearer((await login(ada, "keeper")).json())
@@ -130,7 +130,7 @@ async def test_callers_cannot_grant_more_than_they_hold(database: Database) -> N
 
 
 async def test_the_last_administrator_cannot_be_deleted_or_disabled(database: Database) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         for name in ("ben", "eve"):
             await ada.http.post("/users", json=user(name, grants=ADMIN))
         one, two = await asyncio.gather(
@@ -149,7 +149,7 @@ async def test_the_last_administrator_cannot_be_deleted_or_disabled(database: Da
 
 
 async def test_a_refresh_token_can_be_used_once(database: Database) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         await ada.http.post("/users", json=user())
         first = (await login(ada)).json()
         assert (first["token_type"], first["expires_in"]) == ("Bearer", 900)
@@ -176,7 +176,7 @@ async def test_a_refresh_token_can_be_used_once(database: Database) -> None:
 
 
 async def test_of_two_concurrent_refreshes_one_succeeds(database: Database) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         await ada.http.post("/users", json=user())
         token = (await login(ada)).json()["refresh_token"]
         answers = await asyncio.gather(*(refreshed(ada, token) for _ in range(5)))
@@ -187,7 +187,7 @@ async def test_of_two_concurrent_refreshes_one_succeeds(database: Database) -> N
 async def test_logout_disable_and_password_change_revoke_tokens_at_once(
     database: Database, end: str
 ) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         await ada.http.post("/users", json=user())
         given = (await login(ada)).json()
         other = (await login(ada)).json()
@@ -225,7 +225,7 @@ async def test_logout_disable_and_password_change_revoke_tokens_at_once(
 
 
 async def test_changed_grants_apply_to_issued_tokens(database: Database) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         await ada.http.post("/users", json=user())
         given = (await login(ada)).json()
         problem(await ada.http.get("/users", headers=bearer(given)), 403, "forbidden")
@@ -236,7 +236,7 @@ async def test_changed_grants_apply_to_issued_tokens(database: Database) -> None
 async def test_unknown_wrong_and_disabled_logins_are_answered_and_locked_alike(
     database: Database,
 ) -> None:
-    async with desk(database, identity=IdentitySettings(login_attempts=3)) as ada:
+    async with api_client(database, identity=IdentitySettings(login_attempts=3)) as ada:
         await ada.http.post("/users", json=user())
         await ada.http.post("/users", json=user("off", disabled=True))
         told = {}
@@ -266,7 +266,7 @@ async def test_unknown_wrong_and_disabled_logins_are_answered_and_locked_alike(
 async def test_concurrent_password_guesses_are_locked_like_sequential_ones(
     database: Database,
 ) -> None:
-    async with desk(database, identity=IdentitySettings(login_attempts=3)) as ada:
+    async with api_client(database, identity=IdentitySettings(login_attempts=3)) as ada:
         await ada.http.post("/users", json=user())
         answers = await asyncio.gather(*(login(ada, password=f"guess {n}") for n in range(20)))
         assert sorted(a.status_code for a in answers) == [401] * 3 + [429] * 17
@@ -275,7 +275,7 @@ async def test_concurrent_password_guesses_are_locked_like_sequential_ones(
 async def test_an_address_is_locked_out_whatever_names_it_tries(
     database: Database,
 ) -> None:
-    async with desk(database, identity=IdentitySettings(login_attempts=1)) as ada:
+    async with api_client(database, identity=IdentitySettings(login_attempts=1)) as ada:
         await ada.http.post("/users", json=user())
 
         async def tried(address: str, name: str, password: str = PASSWORD) -> int:
@@ -313,7 +313,7 @@ async def test_one_address_cannot_lock_a_user_out_elsewhere_but_many_can(
 
 
 async def test_login_secrets_are_not_stored_in_the_database(database: Database) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         await ada.http.post("/users", json=user())
         given = (await login(ada)).json()
         for table in (

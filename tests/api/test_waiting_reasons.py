@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 from uuid import uuid4
 
-from api.live import Live, live
+from api.live import LiveApi, live_api
 from opsjobs.model.target import TargetDraft
 from opsjobs.store.transaction import Database
 from opsjobs.store.workers import Incarnation
@@ -13,7 +13,7 @@ from opsjobs.store.workers import Incarnation
 RUN = {"actions": [{"command": "uptime"}]}
 
 
-async def waiting_on(ada: Live, *targets: str) -> dict[str, Any] | None:
+async def waiting_on(ada: LiveApi, *targets: str) -> dict[str, Any] | None:
     launched = (await ada.http.post("/run", json={**RUN, "targets": {"ids": list(targets)}})).json()
     for zone in ("default", "paris"):
         await ada.services.ledger.claim(owner=uuid4(), worker="w", zone=zone, limit=0, floor=0)
@@ -23,7 +23,7 @@ async def waiting_on(ada: Live, *targets: str) -> dict[str, Any] | None:
     return found
 
 
-async def worker(ada: Live, zone: str = "default") -> Incarnation:
+async def worker(ada: LiveApi, zone: str = "default") -> Incarnation:
     made = Incarnation(uuid4(), f"worker-{zone}", zone, 1, 10)
     await ada.services.database.fetch(
         """insert into workers (id, name, zone, pid, concurrency, expires_at)
@@ -34,7 +34,7 @@ async def worker(ada: Live, zone: str = "default") -> Incarnation:
 
 
 async def test_waiting_on_names_a_zone_without_workers(database: Database) -> None:
-    async with live(database) as ada:
+    async with live_api(database) as ada:
         await ada.services.inventory.create(
             TargetDraft(name="web-1", host="10.0.0.1", zone="paris")
         )
@@ -55,7 +55,7 @@ async def test_waiting_on_names_a_zone_without_workers(database: Database) -> No
 async def test_waiting_on_names_targets_under_maintenance_and_without_free_slots(
     database: Database,
 ) -> None:
-    async with live(database) as ada:
+    async with live_api(database) as ada:
         for name in ("web-1", "web-2"):
             await ada.services.inventory.create(TargetDraft(name=name, host="10.0.0.1", slots=1))
         by = await worker(ada)

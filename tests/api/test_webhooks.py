@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from api.kit import Desk, desk, problem, stored
+from api.kit import ApiClient, api_client, problem, stored
 from opsjobs.model.access import Role
 from opsjobs.store.transaction import Database
 
@@ -17,7 +17,7 @@ HOOK: dict[str, Any] = {
 }
 
 
-async def made(ada: Desk, **fields: Any) -> dict[str, Any]:
+async def made(ada: ApiClient, **fields: Any) -> dict[str, Any]:
     answer = await ada.http.post("/webhooks", json={**HOOK, **fields})
     assert answer.status_code == 201, answer.text
     body: dict[str, Any] = answer.json()
@@ -26,7 +26,7 @@ async def made(ada: Desk, **fields: Any) -> dict[str, Any]:
 
 
 async def test_a_webhook_is_created_shown_changed_rotated_and_deleted(database: Database) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         hook = await made(ada, selector="env=prod")
         assert hook["secret"].startswith("whsec_")
         assert (hook["enabled"], hook["owner"], hook["failures"]) == (True, "ada", 0)
@@ -51,7 +51,7 @@ async def test_a_webhook_is_created_shown_changed_rotated_and_deleted(database: 
 async def test_the_secret_is_not_stored_readably_and_a_repeated_request_does_not_have_it(
     database: Database,
 ) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         key = {"Idempotency-Key": "once"}
         first = await ada.http.post("/webhooks", json=HOOK, headers=key)
         again = await ada.http.post("/webhooks", json=HOOK, headers=key)
@@ -76,7 +76,7 @@ async def test_the_secret_is_not_stored_readably_and_a_repeated_request_does_not
 async def test_invalid_webhooks_are_refused_with_a_pointer(
     database: Database, fields: dict[str, Any], code: str, pointer: str
 ) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         answer = await ada.http.post("/webhooks", json={**HOOK, **fields})
         assert answer.status_code == 422, answer.text
         if code != "invalid":
@@ -87,7 +87,7 @@ async def test_invalid_webhooks_are_refused_with_a_pointer(
 async def test_a_caller_within_a_scope_sees_and_changes_its_own_webhooks_only(
     database: Database,
 ) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         hook = await made(ada)
         issued = await ada.http.post(
             "/api-keys", json={"name": "ben", "role": Role.MANAGER.value, "scope": "env=staging"}
@@ -113,7 +113,7 @@ async def test_a_caller_within_a_scope_sees_and_changes_its_own_webhooks_only(
 
 
 async def test_a_name_stays_with_its_owner_after_the_webhook_is_gone(database: Database) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         issued = await ada.http.post(
             "/api-keys", json={"name": "ben", "role": Role.MANAGER.value, "scope": "env=staging"}
         )
@@ -141,7 +141,7 @@ async def test_an_owner_has_so_many_names_and_those_of_deleted_webhooks_count(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("opsjobs.store.webhooks.NAMES_PER_OWNER_MAX", 2)
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         one, two = [await made(ada, name=name) for name in ("one", "two")]
         assert (await ada.http.delete(f"/webhooks/{one['id']}")).status_code == 204
         full = await ada.http.post("/webhooks", json={**HOOK, "name": "three"})
@@ -160,7 +160,7 @@ async def test_an_owner_has_so_many_names_and_those_of_deleted_webhooks_count(
 async def test_deliveries_are_listed_and_ended_ones_are_delivered_again(
     database: Database,
 ) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         hook = await made(ada)
         path = f"/webhooks/{hook['id']}"
         tested = await ada.http.post(f"{path}/test")

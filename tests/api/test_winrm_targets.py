@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from api.kit import desk, problem
+from api.kit import api_client, problem
 from kit.windows_hosts import authority
 from opsjobs.store.transaction import Database
 
@@ -30,7 +30,7 @@ def win(**fields: Any) -> dict[str, Any]:
 
 
 async def test_the_defaults_follow_from_the_transport(database: Database) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         assert (await ada.http.post("/credentials", json=LOGIN)).status_code == 201
         made = (await ada.http.post("/targets", json=win(credential="login"))).json()
         assert (made["port"], made["platform"], made["winrm"]) == (5986, "windows", DEFAULTS)
@@ -45,7 +45,7 @@ async def test_the_defaults_follow_from_the_transport(database: Database) -> Non
 
 
 async def test_options_are_patched_one_by_one(database: Database) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         await ada.http.post("/targets", json=win())
         ca = authority().ca.certificate
         for change in ({"fingerprint": SHA256}, {"ca": ca}, {"auth": "credssp"}):
@@ -82,7 +82,7 @@ async def test_options_are_patched_one_by_one(database: Database) -> None:
 async def test_what_cannot_work_is_refused(
     database: Database, fields: dict[str, Any], words: str
 ) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         await ada.http.post("/targets", json={"name": "web-1", "host": "10.0.0.5"})
         refused = await ada.http.post("/targets", json=win(**fields))
         assert refused.status_code == 422
@@ -90,7 +90,7 @@ async def test_what_cannot_work_is_refused(
 
 
 async def test_a_credential_of_another_type_is_refused(database: Database) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         for login in (LOGIN, KEY_LOGIN):
             assert (await ada.http.post("/credentials", json=login)).status_code == 201
         refused = await ada.http.post("/targets", json=win(credential="agent"))
@@ -103,7 +103,7 @@ async def test_a_credential_of_another_type_is_refused(database: Database) -> No
 
 
 async def test_an_import_takes_windows_hosts(database: Database) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         entries = [win(), win(name="win-2", winrm={"scheme": "http"})]
         for outcome in ("created", "unchanged"):
             done = (await ada.http.post("/targets/import", json={"targets": entries})).json()

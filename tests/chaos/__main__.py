@@ -16,11 +16,11 @@ from types import FrameType
 
 from chaos.catalogue import chosen
 from chaos.machines import IS_ROOT
-from chaos.play import Play, table
+from chaos.runner import ChaosRunner, table
 
 
 def main() -> int:
-    """Play, tell, judge."""
+    """Play, tell, verdicts."""
     options = _options()
     faults = chosen(options.only)
     if options.list:
@@ -32,18 +32,18 @@ def main() -> int:
     _tell(f"chaos: {len(faults)} faults, seed {seed}, {options.minutes:g} minutes")
     if not IS_ROOT:
         _tell("Not root: the faults of disks, boot ids and power of machines are left out.")
-    with Play(seed, keep=options.logs, tell=_tell) as play:
-        for number, _ in enumerate(play.rounds(faults, options.minutes), start=1):
+    with ChaosRunner(seed, keep=options.logs, tell=_tell) as runner:
+        for number, _ in enumerate(runner.rounds(faults, options.minutes), start=1):
             if number == options.rounds:
                 break
-    return _report(play)
+    return _report(runner)
 
 
-def _report(play: Play) -> int:
-    _tell(f"\nseed {play.seed}\n\n{table(play.tallies)}")
-    for complaint, count in play.complaints.most_common(20):
+def _report(runner: ChaosRunner) -> int:
+    _tell(f"\nseed {runner.seed}\n\n{table(runner.tallies)}")
+    for complaint, count in runner.complaints.most_common(20):
         _tell(f"logged {count} times: {complaint}")
-    wrong = {name: len(tally.wrong) for name, tally in play.tallies.items() if tally.wrong}
+    wrong = {name: len(tally.wrong) for name, tally in runner.tallies.items() if tally.wrong}
     _tell(
         f"\n{sum(wrong.values())} wrong outcomes"
         + "".join(f"\n  {name}: {count}" for name, count in wrong.items())

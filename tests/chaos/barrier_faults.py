@@ -8,11 +8,11 @@ from functools import cache
 
 import psycopg
 
-from chaos import words
-from chaos.judge import RIGHT, Launched, Seen
-from chaos.play import Fault
-from chaos.scene import Scene
-from chaos.stage import HALVES, Stage
+from chaos import long_texts
+from chaos.check import RIGHT, Launched, Seen
+from chaos.runner import Fault
+from chaos.fault_context import FaultContext
+from chaos.cluster import HALVES, ChaosCluster
 from chaos.work import Work, lines
 from e2e.cluster import WORKERS
 from e2e.processes import wait_until
@@ -22,7 +22,7 @@ IMPORTED_AT_ONCE = 1_000
 CONCURRENCY = "400"
 GATHERED = ("gather", "together")
 COMMIT_SECONDS = 180.0
-CROWD = words.name("crowd", characters=80)
+CROWD = long_texts.name("crowd", characters=80)
 _HOST = "crowd.invalid"
 """Nothing is ever started on these, so none of them is reached: they wait, come to the barrier and end."""
 
@@ -36,34 +36,34 @@ from target_runs r join job_execution_results x on x.target_run_id = r.id
 where r.execution_id = %s and x.started_at is not null group by 1 order by 1"""
 
 
-def barrier(scene: Scene) -> None:
+def barrier(context: FaultContext) -> None:
     """Two commits: all of the first wave go on together, and the second wave follows the first one."""
-    stage = scene.stage
-    _crowd(stage)
-    stage.restart(*WORKERS, OPSJOBS_CONCURRENCY=CONCURRENCY)
-    launched = _launch(scene)
-    scene.own = _judge(stage, launched)
-    wait_until(lambda: stage.rows(_AT_A_BARRIER, launched.id), "a run stands at the barrier")
-    (first,) = stage.rows(_AT_A_BARRIER, launched.id)
-    _killed_in_the_commit(scene, "target_runs where id", first["id"])
-    _killed_in_the_commit(scene, "execution_gates where execution_id", launched.id)
+    cluster = context.cluster
+    _crowd(cluster)
+    cluster.restart(*WORKERS, OPSJOBS_CONCURRENCY=CONCURRENCY)
+    launched = _launch(context)
+    context.own = _checker(cluster, launched)
+    wait_until(lambda: cluster.rows(_AT_A_BARRIER, launched.id), "a run stands at the barrier")
+    (first,) = cluster.rows(_AT_A_BARRIER, launched.id)
+    _killed_in_the_commit(context, "target_runs where id", first["id"])
+    _killed_in_the_commit(context, "execution_gates where execution_id", launched.id)
 
 
-def _crowd(stage: Stage) -> None:
+def _crowd(cluster: ChaosCluster) -> None:
     names = [
-        words.name(f"crowd-{n}", characters=40) for n in range(WAVE - len(stage.addresses) // 2)
+        long_texts.name(f"crowd-{n}", characters=40) for n in range(WAVE - len(cluster.addresses) // 2)
     ]
     for at in range(0, len(names), IMPORTED_AT_ONCE):
         some = [
             {"name": name, "host": _HOST, "groups": [CROWD]}
             for name in names[at : at + IMPORTED_AT_ONCE]
         ]
-        stage.post("/targets/import", {"targets": some}, 200)
+        cluster.post("/targets/import", {"targets": some}, 200)
 
 
-def _launch(scene: Scene) -> Launched:
+def _launch(context: FaultContext) -> Launched:
     """Half of the machines in the first wave, beside the crowd; the others are the second one."""
-    first, second = scene.stage.addresses[::2], scene.stage.addresses[1::2]
+    first, second = context.cluster.addresses[::2], context.cluster.addresses[1::2]
     pause = {"type": "wait", "duration": "10ms"}
     work = Work(
         "barrier",
@@ -73,11 +73,11 @@ def _launch(scene: Scene) -> Launched:
     )
     work.steps[0].more["targets"] = {"selector": "half"}
     targets = {
-        "ids": [scene.stage.name_of(address) for address in first],
+        "ids": [context.cluster.name_of(address) for address in first],
         "groups": [CROWD],
         "selector": f"half={HALVES[1]}",
     }
-    return scene.start(
+    return context.start(
         work,
         [*first, *[_HOST] * (WAVE - len(first)), *second],
         max_parallel=10_000,
@@ -85,51 +85,51 @@ def _launch(scene: Scene) -> Launched:
     )
 
 
-def _killed_in_the_commit(scene: Scene, rows: str, value: int) -> None:
+def _killed_in_the_commit(context: FaultContext, rows: str, value: int) -> None:
     """Hold what only this commit changes, kill those who may be in it while it stands there, and let it go on or be undone."""
-    with _held(scene.stage, f"select 1 from {rows} = %s for update", value) as holder:
+    with _held(context.cluster, f"select 1 from {rows} = %s for update", value) as holder:
         wait_until(
-            lambda: _in_its_way(scene.stage, holder),
+            lambda: _in_its_way(context.cluster, holder),
             "a commit stands in its middle",
             COMMIT_SECONDS,
         )
-        killed = [*WORKERS, *scene.chance.choice(([], ["scheduler"]))]
+        killed = [*WORKERS, *context.chance.choice(([], ["scheduler"]))]
         for name in killed:
-            scene.stage.running[name].kill()
-        if scene.chance.choice((True, False)):
-            for pid in _in_its_way(scene.stage, holder):
-                scene.stage.rows("select pg_terminate_backend(%s)", pid)
+            context.cluster.running[name].kill()
+        if context.chance.choice((True, False)):
+            for pid in _in_its_way(context.cluster, holder):
+                context.cluster.rows("select pg_terminate_backend(%s)", pid)
     for name in killed:
-        scene.stage.spawn(name, **({"OPSJOBS_CONCURRENCY": CONCURRENCY} if name in WORKERS else {}))
+        context.cluster.spawn(name, **({"OPSJOBS_CONCURRENCY": CONCURRENCY} if name in WORKERS else {}))
 
 
 @contextmanager
-def _held(stage: Stage, query: str, value: int) -> Iterator[int]:
-    with psycopg.connect(stage.postgres.url) as connection:
+def _held(cluster: ChaosCluster, query: str, value: int) -> Iterator[int]:
+    with psycopg.connect(cluster.postgres.url) as connection:
         connection.execute(query.encode(), [value])
         yield connection.info.backend_pid
 
 
-def _in_its_way(stage: Stage, holder: int) -> list[int]:
-    waiting = stage.rows(
+def _in_its_way(cluster: ChaosCluster, holder: int) -> list[int]:
+    waiting = cluster.rows(
         "select pid from pg_stat_activity where %s = any(pg_blocking_pids(pid))", holder
     )
     return [int(row["pid"]) for row in waiting]
 
 
-def _judge(stage: Stage, launched: Launched) -> Callable[[Seen], str | None]:
+def _checker(cluster: ChaosCluster, launched: Launched) -> Callable[[Seen], str | None]:
     """The crowd has come to its end with nothing started; those who start something did so in the order of barrier and waves."""
 
     @cache
     def order() -> str | None:
-        waves = stage.rows(_ORDER, launched.id)
+        waves = cluster.rows(_ORDER, launched.id)
         if any(wave["went_on"] < wave["gathered"] for wave in waves):
             return f"went on before all had come to the barrier: {waves}"
         if len(waves) != 2 or waves[1]["began"] < waves[0]["ended"]:
             return f"began before the wave before it had ended: {waves}"
         return None
 
-    def judge(seen: Seen) -> str | None:
+    def check(seen: Seen) -> str | None:
         if seen.row["host"] != _HOST:
             return order()
         told = {action: result["status"] for action, result in seen.results.items()}
@@ -142,7 +142,7 @@ def _judge(stage: Stage, launched: Launched) -> Callable[[Seen], str | None]:
         )
         return RIGHT if right else f"stood at the barrier, and is {seen.row['status']} with {told}"
 
-    return judge
+    return check
 
 
 FAULTS = (

@@ -14,7 +14,7 @@ from chaos import (
     windows_faults,
 )
 from chaos.machines import IS_ROOT
-from chaos.play import Fault
+from chaos.runner import Fault
 
 FAULTS: Sequence[Fault] = (
     *process_faults.FAULTS,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from chaos.judge import UNREACHABLE
-from chaos.play import Fault
-from chaos.scene import Scene
+from chaos.check import UNREACHABLE
+from chaos.runner import Fault
+from chaos.fault_context import FaultContext
 
 CUT_STEP_BYTES = 64
 ANSWER_STEP_BYTES = 8
@@ -14,74 +14,74 @@ PLACES = 60
 """So many cuts reach beyond a start on an open connection (3.7 KB with its channel and payload) and its answer (0.4 KB)."""
 
 
-def cut(*, answers: bool) -> Callable[[Scene], None]:
+def cut(*, answers: bool) -> Callable[[FaultContext], None]:
     """Every connection is open; then the next bytes are a start, and each breaks a step later than the one before."""
 
-    def inject(scene: Scene) -> None:
+    def inject(context: FaultContext) -> None:
         step = ANSWER_STEP_BYTES if answers else CUT_STEP_BYTES
-        addresses = scene.stage.addresses
+        addresses = context.cluster.addresses
         for first in {0, PLACES - len(addresses)}:
-            scene.warm_up(addresses)
-            scene.chance.shuffle(addresses)
+            context.warm_up(addresses)
+            context.chance.shuffle(addresses)
             for place, address in enumerate(addresses, start=first):
-                scene.stage.network.cut(address, place * step, answers=answers)
-            scene.launch(1.0, addresses, cancel=False)
-            scene.ended()
+                context.cluster.network.cut(address, place * step, answers=answers)
+            context.launch(1.0, addresses, cancel=False)
+            context.ended()
 
     return inject
 
 
-def stalled(scene: Scene) -> None:
-    scene.launch(2.0)
-    scene.begun()
-    scene.stage.network.stall(scene.some_addresses())
-    scene.pause(scene.longer(3.0, 15.0))
-    scene.cancel()
+def stalled(context: FaultContext) -> None:
+    context.launch(2.0)
+    context.begun()
+    context.cluster.network.stall(context.some_addresses())
+    context.pause(context.longer(3.0, 15.0))
+    context.cancel()
 
 
-def black_hole(scene: Scene) -> None:
-    scene.launch(3.0)
-    scene.begun()
-    scene.stage.network.black_hole(scene.some_addresses())
-    scene.pause(scene.longer(4.0, 30.0))
-    scene.cancel()
+def black_hole(context: FaultContext) -> None:
+    context.launch(3.0)
+    context.begun()
+    context.cluster.network.black_hole(context.some_addresses())
+    context.pause(context.longer(4.0, 30.0))
+    context.cancel()
 
 
-def resets(scene: Scene) -> None:
-    scene.launch(3.0)
-    scene.begun(0.2)
+def resets(context: FaultContext) -> None:
+    context.launch(3.0)
+    context.begun(0.2)
     for _ in range(15):
-        scene.stage.network.reset(scene.some_addresses())
-        scene.pause(0.2)
-    scene.cancel()
+        context.cluster.network.reset(context.some_addresses())
+        context.pause(0.2)
+    context.cancel()
 
 
-def half_closed(scene: Scene) -> None:
-    scene.launch(3.0)
-    scene.begun()
-    scene.stage.network.half_close(scene.some_addresses())
-    scene.pause(0.5)
-    scene.cancel()
+def half_closed(context: FaultContext) -> None:
+    context.launch(3.0)
+    context.begun()
+    context.cluster.network.half_close(context.some_addresses())
+    context.pause(0.5)
+    context.cancel()
 
 
-def half_open(scene: Scene) -> None:
+def half_open(context: FaultContext) -> None:
     """The machines have forgotten the connections, the workers have not; what they send afterwards is answered by a reset."""
-    scene.launch(3.0)
-    scene.begun()
-    scene.stage.network.half_open(scene.some_addresses())
-    scene.pause(scene.longer(3.0, 10.0))
-    scene.cancel()
+    context.launch(3.0)
+    context.begun()
+    context.cluster.network.half_open(context.some_addresses())
+    context.pause(context.longer(3.0, 10.0))
+    context.cancel()
 
 
-def refused(scene: Scene) -> None:
+def refused(context: FaultContext) -> None:
     """As sshd beyond MaxStartups does it; what is open breaks, too."""
-    scene.launch(3.0)
-    scene.begun()
-    some = scene.some_addresses()
-    scene.stage.network.refuse(some)
-    scene.stage.network.reset(some)
-    scene.pause(scene.longer(2.0, 6.0))
-    scene.cancel()
+    context.launch(3.0)
+    context.begun()
+    some = context.some_addresses()
+    context.cluster.network.refuse(some)
+    context.cluster.network.reset(some)
+    context.pause(context.longer(2.0, 6.0))
+    context.cancel()
 
 
 _AWAY = frozenset({UNREACHABLE})

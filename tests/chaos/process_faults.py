@@ -7,10 +7,10 @@ import random
 import signal
 from collections.abc import Iterator, Mapping, Sequence
 
-from chaos.judge import DEAD, UNREACHABLE, Launched
-from chaos.play import Fault
-from chaos.scene import Scene
-from chaos.telling import long_log
+from chaos.check import DEAD, UNREACHABLE, Launched
+from chaos.runner import Fault
+from chaos.fault_context import FaultContext
+from chaos.long_text_work import long_log
 from e2e.cluster import LEASE_SECONDS, WORKERS
 from opsjobs import failpoints
 from opsjobs.wakeup.celery_app import WAKEUP, WakeupApp, wakeup_queue
@@ -26,106 +26,106 @@ _BEFORE = {"claim": 2}
 _PASSAGES = {"begin": 2, "claim": 3, "settle": 4, "cancel": 3, "stream": 4, "publish": 2}
 _PASSAGES_OF_MOST = 6
 _ON_THE_WAY = frozenset({"session", "start"})
-# A scene launches by the API and has no schedules: these are killed at in tests/engine/test_firing_faults.py.
+# A round launches by the API and has no schedules: these are killed at in tests/engine/test_firing_faults.py.
 _OF_SCHEDULES = frozenset({"fire", "firing.prepare", "firing.launch"})
 
 
-def worker_killed(scene: Scene) -> None:
-    scene.launch()
-    scene.begun()
-    scene.moment()
-    scene.worker().kill()
-    scene.cancel()
-    scene.pause(LEASE_SECONDS + 1.5)
+def worker_killed(context: FaultContext) -> None:
+    context.launch()
+    context.begun()
+    context.moment()
+    context.worker().kill()
+    context.cancel()
+    context.pause(LEASE_SECONDS + 1.5)
 
 
-def every_worker_killed_three_times(scene: Scene) -> None:
-    scene.launch(6.0)
+def every_worker_killed_three_times(context: FaultContext) -> None:
+    context.launch(6.0)
     for _ in range(3):
-        scene.begun(0.2)
-        scene.moment(1.0)
-        for name, worker in zip(WORKERS, scene.workers, strict=True):
+        context.begun(0.2)
+        context.moment(1.0)
+        for name, worker in zip(WORKERS, context.workers, strict=True):
             worker.kill()
-            scene.stage.spawn(name)
-    scene.cancel()
+            context.cluster.spawn(name)
+    context.cancel()
 
 
-def long_log_taken_over(scene: Scene) -> None:
+def long_log_taken_over(context: FaultContext) -> None:
     """Twice, in the middle of logs of a megabyte, which hand on values that the next steps say again."""
-    scene.launch(4.0)
-    log = scene.start(long_log(40, scene.longer(0.15, 0.25)), scene.some_addresses(1 / 3))
-    scene.watch(log)
+    context.launch(4.0)
+    log = context.start(long_log(40, context.longer(0.15, 0.25)), context.some_addresses(1 / 3))
+    context.watch(log)
     for _ in range(2):
-        assert scene.soon(lambda: _followers(scene, log), 30.0), (
+        assert context.soon(lambda: _followers(context, log), 30.0), (
             "the logs were over before their workers died"
         )
-        scene.moment(1.5)
-        name = scene.chance.choice(_followers(scene, log) or WORKERS)
-        scene.stage.running[name].kill()
-        scene.stage.spawn(name)
-        scene.pause(LEASE_SECONDS + 1.0)
-    scene.cancel()
+        context.moment(1.5)
+        name = context.chance.choice(_followers(context, log) or WORKERS)
+        context.cluster.running[name].kill()
+        context.cluster.spawn(name)
+        context.pause(LEASE_SECONDS + 1.0)
+    context.cancel()
 
 
-def _followers(scene: Scene, log: Launched) -> list[str]:
+def _followers(context: FaultContext, log: Launched) -> list[str]:
     """The workers that have stored a part of a first step's output, and not its end."""
     halfway = """
 select distinct r.worker from target_runs r join job_execution_results x on x.target_run_id = r.id
 where r.execution_id = %s and r.status = 'running' and x.status = 'running' and x.action = 'step-1' and x.stdout_stored > 0"""
-    titles = {row["worker"] for row in scene.stage.rows(halfway, log.id)}
-    return [name for name in WORKERS if scene.stage.running[name].title in titles]
+    titles = {row["worker"] for row in context.cluster.rows(halfway, log.id)}
+    return [name for name in WORKERS if context.cluster.running[name].title in titles]
 
 
-def worker_frozen_beyond_its_lease(scene: Scene) -> None:
+def worker_frozen_beyond_its_lease(context: FaultContext) -> None:
     """Two owners: the other one takes its runs over, and then it wakes and knows nothing of that."""
-    scene.launch(LEASE_SECONDS + 5)
-    scene.begun()
-    frozen = scene.worker()
+    context.launch(LEASE_SECONDS + 5)
+    context.begun()
+    frozen = context.worker()
     frozen.freeze()
     buried = "select 1 from workers where name = %s and buried_at is not null"
-    scene.soon(lambda: scene.stage.rows(buried, frozen.title), LEASE_SECONDS + 4)
-    scene.moment(1.5)
+    context.soon(lambda: context.cluster.rows(buried, frozen.title), LEASE_SECONDS + 4)
+    context.moment(1.5)
     frozen.thaw()
-    scene.cancel()
+    context.cancel()
 
 
-def worker_frozen_for_a_moment(scene: Scene) -> None:
-    scene.launch()
+def worker_frozen_for_a_moment(context: FaultContext) -> None:
+    context.launch()
     for _ in range(3):
-        scene.begun()
-        frozen = scene.worker()
+        context.begun()
+        frozen = context.worker()
         frozen.freeze()
-        scene.moment(LEASE_SECONDS / 2)
+        context.moment(LEASE_SECONDS / 2)
         frozen.thaw()
-    scene.cancel()
+    context.cancel()
 
 
-def deploy(scene: Scene) -> None:
+def deploy(context: FaultContext) -> None:
     """SIGTERM of each worker in turn, and a new one in its place."""
-    scene.launch(4.0)
+    context.launch(4.0)
     for name in WORKERS:
-        scene.begun()
-        scene.moment()
-        assert scene.stage.running[name].end(signal.SIGTERM, 60) == 0
-        scene.stage.spawn(name)
-    scene.cancel()
+        context.begun()
+        context.moment()
+        assert context.cluster.running[name].end(signal.SIGTERM, 60) == 0
+        context.cluster.spawn(name)
+    context.cancel()
 
 
-def all_of_it_stopped(scene: Scene) -> None:
+def all_of_it_stopped(context: FaultContext) -> None:
     """SIGTERM of all workers at once: for a while there is none."""
-    scene.launch(3.0)
-    scene.begun()
-    for worker in scene.workers:
+    context.launch(3.0)
+    context.begun()
+    for worker in context.workers:
         worker.process.send_signal(signal.SIGTERM)
-    scene.cancel()
-    for worker in scene.workers:
+    context.cancel()
+    for worker in context.workers:
         worker.process.wait(60)
 
 
-def bells(scene: Scene) -> None:
+def bells(context: FaultContext) -> None:
     """A hundred bells, notified past the merging, while there is work."""
-    scene.launch()
-    app = WakeupApp(scene.stage.valkey.url)
+    context.launch()
+    app = WakeupApp(context.cluster.valkey.url)
     queue = wakeup_queue("default")
     with (
         app.connection_for_write() as connection,
@@ -141,74 +141,74 @@ def bells(scene: Scene) -> None:
                 declare=(),
                 ignore_result=True,
             )
-            scene.pause(0.01)
-    scene.cancel()
+            context.pause(0.01)
+    context.cancel()
 
 
-def api_killed_while_followed(scene: Scene) -> None:
-    scene.launch(4.0)
-    for launched in scene.launched[:4]:
-        scene.watch(launched)
+def api_killed_while_followed(context: FaultContext) -> None:
+    context.launch(4.0)
+    for launched in context.launched[:4]:
+        context.watch(launched)
     for _ in range(3):
-        scene.moment(1.0)
-        scene.stage.running["api"].kill()
-        scene.stage.revive("api")
-        scene.begun(0.5)
-    scene.cancel()
+        context.moment(1.0)
+        context.cluster.running["api"].kill()
+        context.cluster.revive("api")
+        context.begun(0.5)
+    context.cancel()
 
 
-def api_killed_after_the_commit(scene: Scene) -> None:
+def api_killed_after_the_commit(context: FaultContext) -> None:
     """It dies between commit and answer, once for each of two launches: the client comes back with the same key."""
     for _ in range(2):
-        scene.stage.arm("api", "notify:kill")
-        scene.launch_one()
-    scene.launch()
-    scene.begun()
-    scene.cancel()
+        context.cluster.arm("api", "notify:kill")
+        context.launch_one()
+    context.launch()
+    context.begun()
+    context.cancel()
 
 
-def everything_killed(scene: Scene) -> None:
+def everything_killed(context: FaultContext) -> None:
     """A power cut of the whole service; the machines go on."""
-    scene.launch(3.0)
-    scene.begun()
-    scene.moment(1.0)
-    stage = scene.stage
-    for running in stage.running.values():
+    context.launch(3.0)
+    context.begun()
+    context.moment(1.0)
+    cluster = context.cluster
+    for running in cluster.running.values():
         running.process.kill()
-    for server in (stage.postgres, stage.valkey):
-        stage.kill_server(server)
-    for running in stage.running.values():
+    for server in (cluster.postgres, cluster.valkey):
+        cluster.kill_server(server)
+    for running in cluster.running.values():
         running.process.wait()
 
 
-def poison(scene: Scene) -> None:
+def poison(context: FaultContext) -> None:
     """Whoever takes these runs dies before it can start them, however often."""
-    scene.launch(1.0, scene.stage.addresses[:6], cancel=False)
+    context.launch(1.0, context.cluster.addresses[:6], cancel=False)
     over = "select 1 from job_executions where finished_at is null"
     for _ in range(12):
         for name in WORKERS:
-            scene.stage.arm(name, "begin:kill")
-        if scene.soon(lambda: not scene.stage.rows(over), LEASE_SECONDS + 1):
+            context.cluster.arm(name, "begin:kill")
+        if context.soon(lambda: not context.cluster.rows(over), LEASE_SECONDS + 1):
             break
 
 
 def _at(step: str) -> Fault:
     """All four ways to fail at one step, each at a passage by chance; what follows the kill happens in another process."""
 
-    def inject(scene: Scene) -> None:
-        orders = _orders(scene.chance, step)
+    def inject(context: FaultContext) -> None:
+        orders = _orders(context.chance, step)
         for name, order in orders.items():
-            scene.stage.arm(name, order)
-        scene.launch()
-        for launched in scene.launched if step == "cancel" else ():
+            context.cluster.arm(name, order)
+        context.launch()
+        for launched in context.launched if step == "cancel" else ():
             launched.cancelled = True
-        for launched in scene.launched if step == "stream" else ():
-            scene.watch(launched)
-        scene.begun()
+        for launched in context.launched if step == "stream" else ():
+            context.watch(launched)
+        context.begun()
         if step == "attach":
-            _hand_over(scene, orders)
-        scene.cancel()
-        scene.soon(lambda: not all(scene.stage.running[name].alive for name in orders), 2.0)
+            _hand_over(context, orders)
+        context.cancel()
+        context.soon(lambda: not all(context.cluster.running[name].alive for name in orders), 2.0)
 
     ways = ", ".join(f"`{step}:{way}`" for way in ("kill", "sleep", "error", "error_after"))
     return Fault(
@@ -219,11 +219,11 @@ def _at(step: str) -> Fault:
     )
 
 
-def _hand_over(scene: Scene, orders: Mapping[str, str]) -> None:
+def _hand_over(context: FaultContext, orders: Mapping[str, str]) -> None:
     """One worker dies, so that the other one attaches to its runs, and dies of that."""
     heir, other = sorted(orders, key=lambda name: "kill" not in orders[name])
-    scene.stage.running[other].kill()
-    scene.soon(lambda: not scene.stage.running[heir].alive, LEASE_SECONDS + 2.0)
+    context.cluster.running[other].kill()
+    context.soon(lambda: not context.cluster.running[heir].alive, LEASE_SECONDS + 2.0)
 
 
 def _orders(chance: random.Random, step: str) -> dict[str, str]:

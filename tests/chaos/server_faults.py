@@ -8,8 +8,8 @@ from contextlib import ExitStack
 
 import redis
 
-from chaos.play import Fault
-from chaos.scene import Scene
+from chaos.runner import Fault
+from chaos.fault_context import FaultContext
 from e2e.cluster import LEASE_SECONDS, WORKERS
 from e2e.processes import ServiceProcess
 from kit.tcp_proxy import Proxy
@@ -20,160 +20,160 @@ LEASE = b"opsjobs lease"
 """The application name by which PostgreSQL, and who listens in, know the connection of a lease."""
 
 
-def redis_stopped(scene: Scene) -> None:
-    scene.launch()
-    scene.begun(0.1)
-    scene.stage.kill_server(scene.stage.valkey)
-    scene.launch(1.0)
-    scene.cancel()
-    scene.pause(scene.longer(1.5, 4.0))
+def redis_stopped(context: FaultContext) -> None:
+    context.launch()
+    context.begun(0.1)
+    context.cluster.kill_server(context.cluster.valkey)
+    context.launch(1.0)
+    context.cancel()
+    context.pause(context.longer(1.5, 4.0))
 
 
-def redis_hung(scene: Scene) -> None:
-    scene.stage.freeze(scene.stage.valkey)
-    scene.launch()
-    scene.begun()
-    scene.cancel()
-    scene.pause(scene.longer(2.0, 6.0))
+def redis_hung(context: FaultContext) -> None:
+    context.cluster.freeze(context.cluster.valkey)
+    context.launch()
+    context.begun()
+    context.cancel()
+    context.pause(context.longer(2.0, 6.0))
 
 
-def redis_emptied(scene: Scene) -> None:
-    with redis.Redis.from_url(scene.stage.valkey.url) as client:
-        for _ in range(round(scene.longer(2, 4))):
-            scene.launch(1.0)
+def redis_emptied(context: FaultContext) -> None:
+    with redis.Redis.from_url(context.cluster.valkey.url) as client:
+        for _ in range(round(context.longer(2, 4))):
+            context.launch(1.0)
             client.flushall()
-            scene.pause(1.0)
-            scene.cancel()
+            context.pause(1.0)
+            context.cancel()
             client.flushall()
-            scene.pause(1.0)
+            context.pause(1.0)
 
 
-def postgres_killed(scene: Scene) -> None:
-    scene.launch()
-    scene.begun()
-    scene.moment(1.0)
-    scene.stage.kill_server(scene.stage.postgres)
-    scene.moment(scene.longer(1.0, 4.0))
-    scene.stage.postgres.start()
-    scene.cancel()
+def postgres_killed(context: FaultContext) -> None:
+    context.launch()
+    context.begun()
+    context.moment(1.0)
+    context.cluster.kill_server(context.cluster.postgres)
+    context.moment(context.longer(1.0, 4.0))
+    context.cluster.postgres.start()
+    context.cancel()
 
 
-def postgres_away_until_commands_have_ended(scene: Scene) -> None:
-    scene.launch(1.0)
-    scene.begun(0.5)
-    scene.stage.kill_server(scene.stage.postgres)
-    scene.pause(scene.longer(4.0, 8.0))
+def postgres_away_until_commands_have_ended(context: FaultContext) -> None:
+    context.launch(1.0)
+    context.begun(0.5)
+    context.cluster.kill_server(context.cluster.postgres)
+    context.pause(context.longer(4.0, 8.0))
 
 
-def postgres_session_killed(scene: Scene) -> None:
-    scene.launch()
+def postgres_session_killed(context: FaultContext) -> None:
+    context.launch()
     for _ in range(2):
-        scene.begun()
-        scene.moment(1.0)
-        scene.soon(scene.stage.kill_a_backend, 30.0)
-    scene.cancel()
+        context.begun()
+        context.moment(1.0)
+        context.soon(context.cluster.kill_a_backend, 30.0)
+    context.cancel()
 
 
-def postgres_hung(scene: Scene) -> None:
+def postgres_hung(context: FaultContext) -> None:
     """Longer than a lease."""
-    scene.launch(4.0)
-    scene.begun()
-    scene.stage.freeze(scene.stage.postgres)
-    scene.pause(scene.longer(4.0, 7.0))
-    scene.stage.thaw(scene.stage.postgres)
-    scene.cancel()
+    context.launch(4.0)
+    context.begun()
+    context.cluster.freeze(context.cluster.postgres)
+    context.pause(context.longer(4.0, 7.0))
+    context.cluster.thaw(context.cluster.postgres)
+    context.cancel()
 
 
-def postgres_read_only(scene: Scene) -> None:
-    scene.launch(3.0)
-    scene.begun()
-    scene.stage.set_read_only(True)
-    scene.pause(scene.longer(3.0, 6.0))
-    scene.stage.set_read_only(False)
-    scene.cancel()
+def postgres_read_only(context: FaultContext) -> None:
+    context.launch(3.0)
+    context.begun()
+    context.cluster.set_read_only(True)
+    context.pause(context.longer(3.0, 6.0))
+    context.cluster.set_read_only(False)
+    context.cancel()
 
 
-def postgres_disk_full(scene: Scene) -> None:
-    scene.launch(3.0)
-    scene.begun()
-    scene.stage.fill_postgres_disk()
-    scene.pause(scene.longer(3.0, 6.0))
-    scene.stage.free_postgres_disk()
+def postgres_disk_full(context: FaultContext) -> None:
+    context.launch(3.0)
+    context.begun()
+    context.cluster.fill_postgres_disk()
+    context.pause(context.longer(3.0, 6.0))
+    context.cluster.free_postgres_disk()
 
 
-def postgres_silent(scene: Scene) -> None:
+def postgres_silent(context: FaultContext) -> None:
     """Its host is gone without a word, and another one answers: what is open stays open and silent, new connections are good."""
-    way = scene.stage.reach_postgres_by_proxy()
-    scene.launch(3.0)
-    scene.begun()
-    scene.moment(1.0)
-    scene.stage.network.silence(way)
-    scene.cancel()
-    scene.pause(scene.longer(4.0, 8.0))
+    way = context.cluster.reach_postgres_by_proxy()
+    context.launch(3.0)
+    context.begun()
+    context.moment(1.0)
+    context.cluster.network.silence(way)
+    context.cancel()
+    context.pause(context.longer(4.0, 8.0))
 
 
-def lease_silent(scene: Scene) -> None:
+def lease_silent(context: FaultContext) -> None:
     """The worker renews over a new connection, or leaves its runs to the other one: either way it is on record."""
-    worker, way = _by_proxy(scene)
-    assert scene.stage.network.silence(way, LEASE), "there is no connection for a lease"
+    worker, way = _by_proxy(context)
+    assert context.cluster.network.silence(way, LEASE), "there is no connection for a lease"
     since = time.time() + LEASE_SECONDS / RENEWALS_PER_LEASE / 2
-    scene.cancel()
+    context.cancel()
     renewed = "select 1 from workers where name = %s and (buried_at is not null or renewed_at > to_timestamp(%s))"
-    assert scene.soon(lambda: scene.stage.rows(renewed, worker.title, since), 5 * LEASE_SECONDS), (
+    assert context.soon(lambda: context.cluster.rows(renewed, worker.title, since), 5 * LEASE_SECONDS), (
         "it neither renewed nor left"
     )
-    scene.pause(scene.longer(1.0, 3.0))
+    context.pause(context.longer(1.0, 3.0))
 
 
-def lease_cut_off(scene: Scene) -> None:
+def lease_cut_off(context: FaultContext) -> None:
     """The other worker has to take its runs over, although it still writes what they say. After that it is to live again."""
-    worker, way = _by_proxy(scene)
-    scene.stage.network.silence(way, LEASE, new=True)
+    worker, way = _by_proxy(context)
+    context.cluster.network.silence(way, LEASE, new=True)
     buried = "select 1 from workers where name = %s and buried_at is not null"
-    assert scene.soon(lambda: scene.stage.rows(buried, worker.title), 5 * LEASE_SECONDS), (
+    assert context.soon(lambda: context.cluster.rows(buried, worker.title), 5 * LEASE_SECONDS), (
         "it lives on without a lease"
     )
-    scene.cancel()
-    scene.moment(scene.longer(1.0, 4.0))
-    scene.stage.network.heal()
+    context.cancel()
+    context.moment(context.longer(1.0, 4.0))
+    context.cluster.network.heal()
     again = "select 1 from workers where name = %s and buried_at is null"
-    assert scene.soon(lambda: scene.stage.rows(again, worker.title), 10 * LEASE_SECONDS), (
+    assert context.soon(lambda: context.cluster.rows(again, worker.title), 10 * LEASE_SECONDS), (
         "it does not live again"
     )
 
 
-def _by_proxy(scene: Scene) -> tuple[ServiceProcess, Proxy]:
+def _by_proxy(context: FaultContext) -> tuple[ServiceProcess, Proxy]:
     """One worker with work that reaches PostgreSQL by a proxy, and that."""
-    name = scene.chance.choice(WORKERS)
-    way = scene.stage.reach_postgres_by_proxy(name)
-    scene.launch(scene.longer(4.0, 8.0))
-    scene.begun()
-    scene.moment(1.0)
-    return scene.stage.running[name], way
+    name = context.chance.choice(WORKERS)
+    way = context.cluster.reach_postgres_by_proxy(name)
+    context.launch(context.longer(4.0, 8.0))
+    context.begun()
+    context.moment(1.0)
+    return context.cluster.running[name], way
 
 
-def clock_stepped(scene: Scene) -> None:
+def clock_stepped(context: FaultContext) -> None:
     """By more than a lease, and back."""
-    scene.launch(4.0)
-    scene.begun()
-    scene.moment(1.0)
-    scene.stage.step_clock(scene.chance.choice((-30.0, 30.0)))
-    scene.pause(scene.longer(3.0, 6.0))
-    scene.cancel()
-    scene.stage.step_clock(0)
+    context.launch(4.0)
+    context.begun()
+    context.moment(1.0)
+    context.cluster.step_clock(context.chance.choice((-30.0, 30.0)))
+    context.pause(context.longer(3.0, 6.0))
+    context.cancel()
+    context.cluster.step_clock(0)
 
 
-def api_clients_silent(scene: Scene) -> None:
+def api_clients_silent(context: FaultContext) -> None:
     """More connections than a process may usually have open, which say nothing; work goes on beside them."""
     with ExitStack() as stack:
         for _ in range(SILENT_CLIENTS):
             client = stack.enter_context(socket.socket())
             client.setblocking(False)
-            client.connect_ex(("127.0.0.1", scene.stage.port))
-        scene.launch()
-        scene.begun()
-        scene.cancel()
-        scene.pause(scene.longer(1.0, 3.0))
+            client.connect_ex(("127.0.0.1", context.cluster.port))
+        context.launch()
+        context.begun()
+        context.cancel()
+        context.pause(context.longer(1.0, 3.0))
 
 
 FAULTS = (

@@ -4,71 +4,71 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from chaos.judge import UNREACHABLE
-from chaos.play import Fault
-from chaos.scene import Scene
+from chaos.check import UNREACHABLE
+from chaos.runner import Fault
+from chaos.fault_context import FaultContext
 from e2e.cluster import WORKERS
 
 BLOWS = 10
 
 
-def storm(scene: Scene) -> None:
+def storm(context: FaultContext) -> None:
     """Ten blows, a few tenths of a second apart, at whatever it may be."""
-    scene.launch(5.0)
-    scene.begun(0.2)
-    blows: tuple[Callable[[Scene], None], ...] = (
+    context.launch(5.0)
+    context.begun(0.2)
+    blows: tuple[Callable[[FaultContext], None], ...] = (
         _kill_worker, _freeze_worker, _reset, _stall, _kill_api, _drop_redis, _kill_session, _restart_sshd,
     )  # fmt: skip
     for _ in range(BLOWS):
-        scene.chance.choice(blows)(scene)
-        scene.moment(0.8)
-    scene.cancel()
+        context.chance.choice(blows)(context)
+        context.moment(0.8)
+    context.cancel()
 
 
-def _kill_worker(scene: Scene) -> None:
-    name = scene.chance.choice(WORKERS)
-    if scene.stage.running[name].alive:
-        scene.stage.running[name].kill()
-    scene.stage.spawn(name)
+def _kill_worker(context: FaultContext) -> None:
+    name = context.chance.choice(WORKERS)
+    if context.cluster.running[name].alive:
+        context.cluster.running[name].kill()
+    context.cluster.spawn(name)
 
 
-def _freeze_worker(scene: Scene) -> None:
-    frozen = scene.worker()
+def _freeze_worker(context: FaultContext) -> None:
+    frozen = context.worker()
     if frozen.alive:
         frozen.freeze()
-        scene.moment(1.0)
+        context.moment(1.0)
         frozen.thaw()
 
 
-def _reset(scene: Scene) -> None:
-    scene.stage.network.reset(scene.some_addresses())
+def _reset(context: FaultContext) -> None:
+    context.cluster.network.reset(context.some_addresses())
 
 
-def _stall(scene: Scene) -> None:
-    scene.stage.network.stall(scene.some_addresses())
-    scene.moment(1.0)
-    scene.stage.network.heal()
+def _stall(context: FaultContext) -> None:
+    context.cluster.network.stall(context.some_addresses())
+    context.moment(1.0)
+    context.cluster.network.heal()
 
 
-def _kill_api(scene: Scene) -> None:
-    if scene.stage.running["api"].alive:
-        scene.stage.running["api"].kill()
-    scene.stage.spawn("api")
+def _kill_api(context: FaultContext) -> None:
+    if context.cluster.running["api"].alive:
+        context.cluster.running["api"].kill()
+    context.cluster.spawn("api")
 
 
-def _drop_redis(scene: Scene) -> None:
-    if scene.stage.valkey.running:
-        scene.stage.kill_server(scene.stage.valkey)
+def _drop_redis(context: FaultContext) -> None:
+    if context.cluster.valkey.running:
+        context.cluster.kill_server(context.cluster.valkey)
     else:
-        scene.stage.valkey.start()
+        context.cluster.valkey.start()
 
 
-def _kill_session(scene: Scene) -> None:
-    scene.soon(scene.stage.kill_a_backend, 0.0)
+def _kill_session(context: FaultContext) -> None:
+    context.soon(context.cluster.kill_a_backend, 0.0)
 
 
-def _restart_sshd(scene: Scene) -> None:
-    machine = scene.machine()
+def _restart_sshd(context: FaultContext) -> None:
+    machine = context.machine()
     machine.stop_sshd(sessions=True)
     machine.start_sshd()
 

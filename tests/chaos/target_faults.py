@@ -4,52 +4,52 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 
-from chaos.judge import LOST, NO_SPOOL, RIGHT, UNREACHABLE, Seen, honest_beginning
+from chaos.check import LOST, NO_SPOOL, RIGHT, UNREACHABLE, Seen, honest_beginning
 from chaos.machines import Machine, kill
-from chaos.play import Fault
-from chaos.scene import Scene
+from chaos.runner import Fault
+from chaos.fault_context import FaultContext
 
 _AWAY = frozenset({UNREACHABLE})
 _GONE = frozenset({LOST, UNREACHABLE})
 
 
-def sshd_killed(scene: Scene) -> None:
-    scene.launch(3.0)
-    scene.begun()
-    machine = scene.machine()
+def sshd_killed(context: FaultContext) -> None:
+    context.launch(3.0)
+    context.begun()
+    machine = context.machine()
     machine.stop_sshd(sessions=True)
-    scene.pause(scene.longer(1.0, 4.0))
+    context.pause(context.longer(1.0, 4.0))
     machine.start_sshd()
-    scene.cancel()
+    context.cancel()
 
 
-def sshd_restarted(scene: Scene) -> None:
-    scene.launch(3.0)
-    scene.begun()
-    for machine in scene.stage.fleet:
+def sshd_restarted(context: FaultContext) -> None:
+    context.launch(3.0)
+    context.begun()
+    for machine in context.cluster.fleet:
         machine.stop_sshd(sessions=False)
         machine.start_sshd()
-    scene.cancel()
+    context.cancel()
 
 
 # Disks: what the machine has kept is the truth, and no more than that can be known.
 
 
-def disk_full(moment: str) -> Callable[[Scene], None]:
+def disk_full(moment: str) -> Callable[[FaultContext], None]:
     """Before the start, while commands run, or shortly before they end."""
 
-    def inject(scene: Scene) -> None:
-        machine = scene.machine()
-        scene.own = _as_kept_on(machine)
-        scene.warm_up(machine.addresses)
+    def inject(context: FaultContext) -> None:
+        machine = context.machine()
+        context.own = _as_kept_on(machine)
+        context.warm_up(machine.addresses)
         if moment == "before":
             machine.fill_disk()
-        scene.launch(2.0, cancel=False)
-        scene.begun()
+        context.launch(2.0, cancel=False)
+        context.begun()
         if moment == "at exit":
-            scene.pause(1.2)
+            context.pause(1.2)
         machine.fill_disk()
-        scene.pause(2.5)
+        context.pause(2.5)
 
     return inject
 
@@ -57,7 +57,7 @@ def disk_full(moment: str) -> Callable[[Scene], None]:
 def _as_kept_on(machine: Machine) -> Callable[[Seen], str | None]:
     """A run there has said what lies there, and ended as its commands testify; or could not be begun at all."""
 
-    def judge(seen: Seen) -> str | None:
+    def check(seen: Seen) -> str | None:
         if seen.row["host"] not in machine.addresses:
             return None
         for number, (starts, ends) in enumerate(zip(seen.starts, seen.ends, strict=True), start=1):
@@ -70,7 +70,7 @@ def _as_kept_on(machine: Machine) -> Callable[[Seen], str | None]:
                 return fault
         return RIGHT
 
-    return judge
+    return check
 
 
 def _hangs_on_a_failure(seen: Seen, number: int) -> bool:
@@ -108,85 +108,85 @@ def _differs(
 # Power, homes, processes.
 
 
-def power_cut(scene: Scene) -> None:
-    scene.launch(3.0)
-    scene.begun(0.5)
-    machine = scene.machine()
-    scene.own = only_on(machine.addresses)
-    scene.moment(1.0)
+def power_cut(context: FaultContext) -> None:
+    context.launch(3.0)
+    context.begun(0.5)
+    machine = context.machine()
+    context.own = only_on(machine.addresses)
+    context.moment(1.0)
     machine.power_off()
-    scene.pause(scene.longer(0.5, 3.0))
+    context.pause(context.longer(0.5, 3.0))
     machine.boot()
-    scene.cancel()
+    context.cancel()
 
 
-def home_lost(scene: Scene) -> None:
+def home_lost(context: FaultContext) -> None:
     """Another home, or an empty one, in its place while commands run; their connections break."""
-    scene.launch(3.0)
-    scene.begun(0.5)
-    machine = scene.machine()
-    scene.own = only_on(machine.addresses)
+    context.launch(3.0)
+    context.begun(0.5)
+    machine = context.machine()
+    context.own = only_on(machine.addresses)
     machine.lose_store()
-    scene.stage.network.reset(machine.addresses)
-    scene.cancel()
+    context.cluster.network.reset(machine.addresses)
+    context.cancel()
 
 
 def only_on(addresses: Collection[str]) -> Callable[[Seen], str | None]:
     """Only there something may be unknown."""
 
-    def judge(seen: Seen) -> str | None:
+    def check(seen: Seen) -> str | None:
         unknown = (
             seen.row["status"] in ("lost", "unreachable") and seen.row["host"] not in addresses
         )
         return f"is {seen.row['status']}, and its machine was left alone" if unknown else None
 
-    return judge
+    return check
 
 
-def keeper_killed(scene: Scene) -> None:
+def keeper_killed(context: FaultContext) -> None:
     """Those who wait for commands to end die; the commands go on, and nobody can say how they end."""
-    scene.launch(3.0)
-    scene.begun(0.5)
-    keepers = {pid: key for machine in scene.stage.fleet for pid, key in machine.keepers().items()}
-    chosen = set(scene.chance.sample(sorted(keepers), len(keepers) // 2))
+    context.launch(3.0)
+    context.begun(0.5)
+    keepers = {pid: key for machine in context.cluster.fleet for pid, key in machine.keepers().items()}
+    chosen = set(context.chance.sample(sorted(keepers), len(keepers) // 2))
     victims = {keepers[pid] for pid in chosen}
-    scene.own = only_of(victims)
+    context.own = only_of(victims)
     for pid in chosen:
         kill(pid)
-    scene.pause(0.5)
-    scene.cancel()
+    context.pause(0.5)
+    context.cancel()
 
 
 def only_of(keys: Collection[str]) -> Callable[[Seen], str | None]:
     """Only these runs may be lost."""
     runs = {key.partition(".")[0] for key in keys}
 
-    def judge(seen: Seen) -> str | None:
+    def check(seen: Seen) -> str | None:
         unknown = seen.row["status"] == "lost" and str(seen.row["uuid"]) not in runs
         return "is lost, and was left alone" if unknown else None
 
-    return judge
+    return check
 
 
-def command_killed(scene: Scene) -> None:
+def command_killed(context: FaultContext) -> None:
     """Commands die by a signal of somebody else's."""
-    scene.launch(3.0, cancel=False)
-    scene.begun(0.5)
+    context.launch(3.0, cancel=False)
+    context.begun(0.5)
     running = [
         (pid, key)
-        for machine in scene.stage.fleet
+        for machine in context.cluster.fleet
         for pid, key in sorted(machine.durable_processes().items())
     ]
     keys = sorted({key for _, key in running})
-    victims = set(scene.chance.sample(keys, len(keys) // 2))
-    scene.own = _killed_by_somebody(victims)
+    victims = set(context.chance.sample(keys, len(keys) // 2))
+    context.own = _killed_by_somebody(victims)
     for pid, key in running:
         if key in victims:
             kill(pid)
 
 
 def _killed_by_somebody(victims: Collection[str]) -> Callable[[Seen], str | None]:
-    def judge(seen: Seen) -> str | None:
+    def check(seen: Seen) -> str | None:
         for number, ends in enumerate(seen.ends, start=1):
             result = seen.results.get(f"step-{number}")
             if (
@@ -201,7 +201,7 @@ def _killed_by_somebody(victims: Collection[str]) -> Callable[[Seen], str | None
             return RIGHT
         return None
 
-    return judge
+    return check
 
 
 FAULTS = (

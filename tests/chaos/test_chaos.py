@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from chaos.catalogue import FAULTS, chosen
-from chaos.play import Play
+from chaos.runner import ChaosRunner
 from kit.sshd import needs_sshd
 
 pytestmark = pytest.mark.long  # make chaos plays all faults
@@ -25,23 +25,23 @@ SEED = 4712
 
 
 @pytest.fixture(scope="module")
-def play() -> Iterator[Play]:
-    """A stage for this process; rounds follow each other on it."""
+def runner() -> Iterator[ChaosRunner]:
+    """A runner whose rounds share one cluster."""
     needs_sshd()
-    with Play(SEED, quick=True) as found:
+    with ChaosRunner(SEED, quick=True) as found:
         yield found
 
 
 @pytest.mark.parametrize("name", SHARPEST)
-def test_nothing_comes_out_wrong_of(play: Play, name: str) -> None:
+def test_nothing_comes_out_wrong_of(runner: ChaosRunner, name: str) -> None:
     fault = next((fault for fault in chosen([name]) if fault.name == name), None)
     if fault is None:
         pytest.skip(
             "this machine cannot give machines disks and boot ids of their own: that needs root"
         )
-    tally = play.round(fault)
+    tally = runner.round(fault)
     assert tally.runs
-    assert not tally.wrong, f"make chaos ARGS=\"--seed {play.seed} --only '{name}'\"\n" + "\n".join(
+    assert not tally.wrong, f"make chaos ARGS=\"--seed {runner.seed} --only '{name}'\"\n" + "\n".join(
         tally.wrong
     )
 

@@ -37,7 +37,7 @@ MEMBERS = 7
 """With the command's own shell and its last `sleep`."""
 
 
-class Village(Cluster):
+class OneWorkerCluster(Cluster):
     """A cluster whose workers take all its machines at once."""
 
     @property
@@ -59,19 +59,19 @@ def fleet() -> Iterator[list[Machine]]:
 
 
 @pytest.fixture
-def village(fleet: list[Machine]) -> Iterator[Village]:
+def cluster(fleet: list[Machine]) -> Iterator[OneWorkerCluster]:
     """The whole service over these machines."""
     with ExitStack() as stack:
-        found = start_cluster(stack, [machine.server for machine in fleet], Village)
+        found = start_cluster(stack, [machine.server for machine in fleet], OneWorkerCluster)
         found.furnish()
         yield found
 
 
 def test_a_cancel_of_many_families_leaves_no_survivor_and_proves_each(
-    village: Village, fleet: list[Machine]
+    cluster: OneWorkerCluster, fleet: list[Machine]
 ) -> None:
-    execution = village.run(
-        FAMILY, village.names(1, FAMILIES), max_parallel=FAMILIES, witnessed=False
+    execution = cluster.run(
+        FAMILY, cluster.names(1, FAMILIES), max_parallel=FAMILIES, witnessed=False
     )
     wait_until(
         lambda: set(_members(fleet).values()) == {MEMBERS},
@@ -79,16 +79,16 @@ def test_a_cancel_of_many_families_leaves_no_survivor_and_proves_each(
         LONG_SECONDS,
     )
     assert len(_members(fleet)) == FAMILIES
-    village.post(f"/executions/{execution}/cancel", {}, 202)
+    cluster.post(f"/executions/{execution}/cancel", {}, 202)
     began = time.monotonic()
-    assert village.ended(execution, LONG_SECONDS)["counts"] == {"cancelled": FAMILIES}
+    assert cluster.ended(execution, LONG_SECONDS)["counts"] == {"cancelled": FAMILIES}
     print(f"{time.monotonic() - began:.1f} s")  # noqa: T201  the figure of docs/operations/reliability.md
     # A proof is no promise: whoever is said to be killed is gone by then.
     assert _members(fleet) == {}
-    results = [*village.results(execution)]
+    results = [*cluster.results(execution)]
     assert Counter(result["cancel_proof"] for result in results) == {"killed": FAMILIES}
-    assert {run["cancel_proof"] for run in village.runs(execution)} == {"killed"}
-    assert {village.output(execution, name) for name in village.names(1, FAMILIES)} == {b"begun\n"}
+    assert {run["cancel_proof"] for run in cluster.runs(execution)} == {"killed"}
+    assert {cluster.output(execution, name) for name in cluster.names(1, FAMILIES)} == {b"begun\n"}
 
 
 def _members(fleet: list[Machine]) -> Counter[str]:

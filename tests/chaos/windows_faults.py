@@ -2,44 +2,44 @@
 
 from __future__ import annotations
 
-from chaos.judge import UNREACHABLE
-from chaos.play import Fault
-from chaos.scene import Scene
+from chaos.check import UNREACHABLE
+from chaos.runner import Fault
+from chaos.fault_context import FaultContext
 
 CUT_STEP_BYTES = 4096
 PLACES = 24
 """So many cuts reach beyond the login and a start (some 60 KB with the helper script)."""
 
 
-def resets(scene: Scene) -> None:
-    scene.launch(4.0)
-    scene.begun(0.2)
+def resets(context: FaultContext) -> None:
+    context.launch(4.0)
+    context.begun(0.2)
     for _ in range(15):
-        scene.stage.network.reset(scene.stage.windows.addresses)
-        scene.pause(0.3)
-    scene.cancel()
+        context.cluster.network.reset(context.cluster.windows.addresses)
+        context.pause(0.3)
+    context.cancel()
 
 
-def cut(scene: Scene) -> None:
+def cut(context: FaultContext) -> None:
     """Each start breaks a step later than the one before."""
-    addresses = scene.stage.windows.addresses
+    addresses = context.cluster.windows.addresses
     for first in range(0, PLACES, len(addresses)):
         for place, address in enumerate(addresses, start=first):
-            scene.stage.network.cut(address, place * CUT_STEP_BYTES, answers=False)
-        scene.launch_on_windows(1.0)
-        scene.ended()
+            context.cluster.network.cut(address, place * CUT_STEP_BYTES, answers=False)
+        context.launch_on_windows(1.0)
+        context.ended()
 
 
-def service_killed(scene: Scene) -> None:
+def service_killed(context: FaultContext) -> None:
     """Twice: its shells are gone, and what runs outside of them goes on."""
-    scene.launch(5.0)
-    scene.begun(0.2)
+    context.launch(5.0)
+    context.begun(0.2)
     for _ in range(2):
-        scene.moment(1.5)
-        scene.stage.windows.kill()
-        scene.pause(scene.longer(0.5, 3.0))
-        scene.stage.windows.start()
-    scene.cancel()
+        context.moment(1.5)
+        context.cluster.windows.kill()
+        context.pause(context.longer(0.5, 3.0))
+        context.cluster.windows.start()
+    context.cancel()
 
 
 _AWAY = frozenset({UNREACHABLE})

@@ -10,7 +10,7 @@ from opsjobs.cli.terminal import PARTIAL_BYTES_MAX, OutputLines
 NAMES = {"1": "web-1", "2": "web-2"}
 
 
-class Paper:
+class CapturedOutput:
     """Where the lines go."""
 
     def __init__(self) -> None:
@@ -37,64 +37,64 @@ def out(
     return {**event, "data": data}
 
 
-def several() -> tuple[Paper, OutputLines]:
-    paper = Paper()
-    return paper, OutputLines(paper.write, NAMES.__getitem__)
+def several() -> tuple[CapturedOutput, OutputLines]:
+    captured = CapturedOutput()
+    return captured, OutputLines(captured.write, NAMES.__getitem__)
 
 
 def test_output_of_one_target_is_passed_unchanged() -> None:
-    paper = Paper()
-    lines = OutputLines(paper.write, None)
+    captured = CapturedOutput()
+    lines = OutputLines(captured.write, None)
     lines.output(out(1, b"\x00\xff\xfe no end"))
     lines.output(out(1, "grüße", stream="stderr"))
-    assert (paper.stdout, paper.stderr) == (b"\x00\xff\xfe no end", "grüße".encode())
+    assert (captured.stdout, captured.stderr) == (b"\x00\xff\xfe no end", "grüße".encode())
 
 
 def test_output_lines_of_several_targets_are_prefixed() -> None:
-    paper, lines = several()
+    captured, lines = several()
     lines.output(out(1, "a\nb\n"))
     lines.output(out(2, b"\xff\n"))
     lines.output(out(2, "oops\n", stream="stderr"))
-    assert paper.stdout == b"web-1 | a\nweb-1 | b\nweb-2 | \xff\n"
-    assert paper.stderr == b"web-2 | oops\n"
+    assert captured.stdout == b"web-1 | a\nweb-1 | b\nweb-2 | \xff\n"
+    assert captured.stderr == b"web-2 | oops\n"
 
 
 def test_partial_output_lines_are_not_mixed() -> None:
-    paper, lines = several()
+    captured, lines = several()
     lines.output(out(1, "he"))
     lines.output(out(2, "wo"))
     lines.output(out(1, "ERR", stream="stderr"))
     lines.output(out(1, "llo\n"))
     lines.output(out(2, "rld\n"))
-    assert paper.stdout == b"web-1 | hello\nweb-2 | world\n"
-    assert paper.stderr == b""
+    assert captured.stdout == b"web-1 | hello\nweb-2 | world\n"
+    assert captured.stderr == b""
     lines.finish(11)
-    assert paper.stderr == b"web-1 | ERR\n"
+    assert captured.stderr == b"web-1 | ERR\n"
 
 
 def test_empty_output_lines_are_kept() -> None:
-    paper, lines = several()
+    captured, lines = several()
     lines.output(out(1, "\n\na\n"))
-    assert paper.stdout == b"web-1 | \nweb-1 | \nweb-1 | a\n"
+    assert captured.stdout == b"web-1 | \nweb-1 | \nweb-1 | a\n"
 
 
 def test_the_end_of_an_action_flushes_its_partial_line() -> None:
-    paper, lines = several()
+    captured, lines = several()
     lines.output(out(1, "one", action="survey"))
     lines.output(out(1, "two", action="work"))
     lines.finish(11, "survey")
-    assert paper.stdout == b"web-1 | one\n"
+    assert captured.stdout == b"web-1 | one\n"
     lines.finish()
-    assert paper.stdout == b"web-1 | one\nweb-1 | two\n"
+    assert captured.stdout == b"web-1 | one\nweb-1 | two\n"
 
 
 def test_an_endless_output_line_is_flushed_at_a_limit() -> None:
-    paper, lines = several()
+    captured, lines = several()
     lines.output(out(1, "x" * (PARTIAL_BYTES_MAX + 1)))
-    assert paper.stdout == b"web-1 | " + b"x" * (PARTIAL_BYTES_MAX + 1) + b"\n"
+    assert captured.stdout == b"web-1 | " + b"x" * (PARTIAL_BYTES_MAX + 1) + b"\n"
 
 
 def test_dropped_output_is_reported_on_stderr() -> None:
-    paper, lines = several()
+    captured, lines = several()
     lines.output({**out(1, ""), "data": None, "dropped": 123})
-    assert paper.stderr == "web-1 | … 123 bytes of stdout were dropped (output_limit)\n".encode()
+    assert captured.stderr == "web-1 | … 123 bytes of stdout were dropped (output_limit)\n".encode()

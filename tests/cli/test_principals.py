@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from api.live import Live, live
+from api.live import LiveApi, live_api
 from opsjobs.cli.app import run
 from opsjobs.store.transaction import Database
 
@@ -27,7 +27,7 @@ class Terminal:
 
     def __init__(
         self,
-        api: Live,
+        api: LiveApi,
         home: Path,
         monkeypatch: pytest.MonkeyPatch,
         capsys: pytest.CaptureFixture[str],
@@ -72,7 +72,7 @@ async def test_a_login_authenticates_commands_until_logout(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    async with live(database) as api:
+    async with live_api(database) as api:
         terminal = Terminal(api, tmp_path, monkeypatch, capsys)
         code, out, err = await terminal.run(
             "users",
@@ -125,7 +125,7 @@ async def test_a_login_that_ended_at_the_service_is_reported_and_deleted(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    async with live(database) as api:
+    async with live_api(database) as api:
         terminal = Terminal(api, tmp_path, monkeypatch, capsys)
         await terminal.run("users", "add", "ben", stdin=f"{PASSWORD}\n")
         await terminal.run("login", "ben", stdin=f"{PASSWORD}\n")
@@ -147,7 +147,7 @@ async def test_users_are_shown_changed_and_removed(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    async with live(database) as api:
+    async with live_api(database) as api:
         terminal = Terminal(api, tmp_path, monkeypatch, capsys)
         await terminal.run("users", "add", "ben", stdin=f"{PASSWORD}\n")
         assert "12 characters" in (await terminal.run("users", "add", "eve", stdin="short\n"))[2]
@@ -180,7 +180,7 @@ async def test_tokens_are_created_with_scope_listed_and_revoked(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    async with live(database) as api:
+    async with live_api(database) as api:
         terminal = Terminal(api, tmp_path, monkeypatch, capsys)
         code, out, err = await terminal.run(
             "tokens",

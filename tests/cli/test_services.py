@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
 )
 
-from api.live import live
+from api.live import live_api
 from cli.test_principals import Terminal
 from opsjobs.store.transaction import Database
 
@@ -36,7 +36,7 @@ async def test_a_service_is_registered_changed_disabled_and_removed(
 ) -> None:
     file, (_, public), (_, other) = tmp_path / "portal.pub", keys(), keys()
     file.write_text(public)
-    async with live(database) as api:
+    async with live_api(database) as api:
         terminal = Terminal(api, tmp_path, monkeypatch, capsys)
         made = await terminal.run(
             "services", "add", "portal", "--key", str(file), "--role", "operator@team=web"
@@ -92,7 +92,7 @@ async def test_an_invalid_public_key_is_refused_and_a_private_key_is_not_sent(
 ) -> None:
     file, (private, _) = tmp_path / "portal.pem", keys()
     file.write_text(private)
-    async with live(database) as api:
+    async with live_api(database) as api:
         terminal = Terminal(api, tmp_path, monkeypatch, capsys)
         code, _, err = await terminal.run("services", "add", "portal", "--key", str(file))
         assert code == 2

@@ -59,7 +59,7 @@ def settings_of(generation: str, folder: Path) -> dict[str, str]:
     return found
 
 
-class Journey:
+class PlatformCaller:
     """A caller of the platform, and the job that it launches."""
 
     def __init__(self, stack: PlatformStack, machine: Sshd) -> None:
@@ -168,7 +168,7 @@ class Journey:
         assert not {"failing", "open"} & {*others.values()}, others
 
 
-async def broken_and_mended(journey: Journey, service: str, fault: str) -> None:
+async def broken_and_mended(journey: PlatformCaller, service: str, fault: str) -> None:
     """One service, one fault: what it may do, what /status says, and that it is well afterwards."""
     stack = journey.stack
     caller, before = journey.new_caller(), await journey.count()
@@ -212,7 +212,7 @@ async def test_a_job_goes_all_the_way_and_each_service_may_fail(
             monkeypatch,
             **settings_of(generation, tmp_path),
         ) as stack:
-            journey = Journey(stack, machine)
+            journey = PlatformCaller(stack, machine)
             await journey.prepare()
             await journey.launch(journey.new_caller())
             await journey.all_told()
@@ -228,7 +228,7 @@ async def test_a_job_goes_all_the_way_and_each_service_may_fail(
             await journey.arrived_in_order()
 
 
-async def answers_are_lost(journey: Journey, services: list[str]) -> None:
+async def answers_are_lost(journey: PlatformCaller, services: list[str]) -> None:
     """Services that take what they are sent, and whose answers are lost: it comes again, with the same id."""
     for service in services:
         journey.stack.fail(service, UNANSWERED)

@@ -27,7 +27,7 @@ from console.browser import (
 )
 from kit.backing_servers import memory, open_folder
 from kit.openid_provider import CLIENT, SECRET, Provider, openid_provider
-from kit.opsjobs_processes import Up, up
+from kit.opsjobs_processes import UpProcess, opsjobs_up
 from kit.ports import free_port
 from opsjobs.web.console_files import ConsoleFiles
 
@@ -75,7 +75,7 @@ class Gate:
 class Stack:
     """The service, and its API as admin."""
 
-    service: Up
+    service: UpProcess
     url: str
     token: str
     http: httpx2.Client
@@ -150,7 +150,7 @@ def stack(browser: BrowserThread, provider: Provider) -> Iterator[Stack]:
     }
     with (
         open_folder(memory()) as folder,
-        up(
+        opsjobs_up(
             *(folder / "data", "--lab", str(MACHINES), "--port", str(port)), settings=settings
         ) as service,
     ):

@@ -32,7 +32,7 @@ SECRETS = {name: f"canary-{name}-5c1e7d" for name in ("user", "login", "rotated"
 
 
 @pytest.fixture(scope="module")
-def hostile(stack: Stack) -> list[str]:
+def hostile_pages(stack: Stack) -> list[str]:
     """Things whose every text is hostile; the pages that show them."""
     target = f"{NAME}t"
     stack.twin("lab-4", target, {"evil": f"{NAME}l"})
@@ -110,12 +110,12 @@ def is_harmless(page: Page) -> str | None:
     return f"characters that turn or hide text: {raw}" if raw else None
 
 
-def test_a_hostile_text_stays_a_text_on_every_page(visit: Visit, hostile: list[str]) -> None:
+def test_a_hostile_text_stays_a_text_on_every_page(visit: Visit, hostile_pages: list[str]) -> None:
     wrong = []
     with visit(size=PHONE, apart=True) as ada:
         refuse_dialog(ada)
-        page = ada.go(hostile[0])
-        for path in hostile:
+        page = ada.go(hostile_pages[0])
+        for path in hostile_pages:
             ada.follow(path)
             if "tab=output" in path:
                 expect(page.locator(".log-text").first).to_contain_text("alert(3)")
@@ -126,7 +126,7 @@ def test_a_hostile_text_stays_a_text_on_every_page(visit: Visit, hostile: list[s
             except AssertionError as failed:
                 wrong.append(str(failed))
         # The address of a page that is loaded is hostile, too.
-        ada.go(hostile[-1])
+        ada.go(hostile_pages[-1])
         assert is_harmless(page) is None
         page.keyboard.press("Control+k")
         expect(page.get_by_role("combobox", name="Go to")).to_be_focused()
@@ -290,7 +290,7 @@ def pressed(page: Page) -> list[str]:
 
 @pytest.mark.long
 def test_no_button_that_a_viewer_is_shown_changes_or_is_refused(
-    visit: Visit, stack: Stack, hostile: list[str]
+    visit: Visit, stack: Stack, hostile_pages: list[str]
 ) -> None:
     wrong: list[str] = []
     names: set[str] = set()
@@ -306,7 +306,7 @@ def test_no_button_that_a_viewer_is_shown_changes_or_is_refused(
                 wrong.append(f"{vic.page.url}: {request.method} {path}")
 
         vic.page.on("request", note)
-        for path in (*hostile, "/dead-letters", "/safety", "/system", "/me", "/targets/lab-1"):
+        for path in (*hostile_pages, "/dead-letters", "/safety", "/system", "/me", "/targets/lab-1"):
             names.update(pressed(vic.go(path)))
             wrong += [f"{path}: {one}" for one in vic.wrong]
             vic.wrong.clear()

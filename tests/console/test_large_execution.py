@@ -55,13 +55,13 @@ def seeded(stack: Stack) -> Seeded:
 
 
 @pytest.fixture(scope="module")
-def ended(seeded: Seeded) -> int:
+def ended_execution(seeded: Seeded) -> int:
     """An execution of all of them that has ended."""
     return seeded.run(reason="ticket 4711")
 
 
 @pytest.fixture(scope="module")
-def ten_thousand(seeded: Seeded, ended: int) -> int:
+def ten_thousand(seeded: Seeded, ended_execution: int) -> int:
     """An execution of 10,000 targets that has ended; those of `ended` are among them."""
     seeded.grow(TARGETS)
     return seeded.run()
@@ -114,11 +114,11 @@ def check_all(page: Page, stack: Stack, execution: int, targets: int) -> None:
 
 
 def test_all_of_thousands_of_targets_count_in_a_small_page(
-    visit: Visit, stack: Stack, ended: int
+    visit: Visit, stack: Stack, ended_execution: int
 ) -> None:
     with visit() as ada:
-        page = ada.go(f"/executions/{ended}?tab=targets")
-        check_all(page, stack, ended, TARGETS_FEW)
+        page = ada.go(f"/executions/{ended_execution}?tab=targets")
+        check_all(page, stack, ended_execution, TARGETS_FEW)
 
 
 @pytest.mark.long
@@ -139,10 +139,10 @@ def test_ten_thousand_targets_are_there_at_once_and_all_of_them_count(
 
 
 def test_a_filter_a_selection_and_a_target_survive_reload_and_the_back_button(
-    visit: Visit, ended: int
+    visit: Visit, ended_execution: int
 ) -> None:
     with visit() as ada:
-        page = ada.go(f"/executions/{ended}?tab=targets")
+        page = ada.go(f"/executions/{ended_execution}?tab=targets")
         page.get_by_role("button", name=f"{FAILED} failed").click()
         expect(page.get_by_text(f"{FAILED} of {TARGETS_FEW:,} targets")).to_be_visible()
         page.get_by_label("Group by").select_option("rack")
@@ -173,9 +173,9 @@ def test_a_filter_a_selection_and_a_target_survive_reload_and_the_back_button(
         )
 
 
-def test_the_cells_are_moved_over_by_keys_and_say_where(visit: Visit, ended: int) -> None:
+def test_the_cells_are_moved_over_by_keys_and_say_where(visit: Visit, ended_execution: int) -> None:
     with visit() as ada:
-        page = ada.go(f"/executions/{ended}?tab=targets&q=status:lost")
+        page = ada.go(f"/executions/{ended_execution}?tab=targets&q=status:lost")
         cells = page.get_by_role("application")
         said = page.locator(".cells-words")
         cells.focus()
@@ -191,9 +191,9 @@ def test_the_cells_are_moved_over_by_keys_and_say_where(visit: Visit, ended: int
         expect(panel).to_be_hidden()
 
 
-def test_the_run_is_shown_as_it_was(visit: Visit, ended: int) -> None:
+def test_the_run_is_shown_as_it_was(visit: Visit, ended_execution: int) -> None:
     with visit() as ada:
-        page = ada.go(f"/executions/{ended}?tab=targets")
+        page = ada.go(f"/executions/{ended_execution}?tab=targets")
         now = counted(page)
         page.get_by_role("button", name="Replay").click()
         slider = page.get_by_role("slider", name="Time")

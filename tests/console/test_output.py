@@ -66,7 +66,7 @@ def write(stack: Stack, lines: int) -> int:
 
 
 @pytest.fixture(scope="module")
-def large(stack: Stack) -> int:
+def long_output_target(stack: Stack) -> int:
     """A target that has written a million lines."""
     return write(stack, LINES)
 
@@ -86,7 +86,7 @@ def nodes(page: Page) -> int:
 def test_many_lines_are_scrolled_found_and_linked(
     visit: Visit, stack: Stack, request: pytest.FixtureRequest, lines: int
 ) -> None:
-    execution = request.getfixturevalue("large") if lines == LINES else write(stack, lines)
+    execution = request.getfixturevalue("long_output_target") if lines == LINES else write(stack, lines)
     with visit() as ada:
         page = ada.go(f"/executions/{execution}?tab=output&on=lab-1")
         log = page.get_by_role("region", name="Output of lab-1")
@@ -129,7 +129,7 @@ def test_many_lines_are_scrolled_found_and_linked(
 
 @pytest.mark.long
 def test_a_jump_in_a_million_lines_costs_no_more_than_two_in_an_empty_box(
-    visit: Visit, large: int
+    visit: Visit, long_output_target: int
 ) -> None:
     with visit(apart=True) as ada:
         ratios = []
@@ -137,7 +137,7 @@ def test_a_jump_in_a_million_lines_costs_no_more_than_two_in_an_empty_box(
             ada.page.goto("about:blank")
             ada.page.set_content(EMPTY)
             empty = ada.page.evaluate(JUMP, JUMPS)
-            page = ada.go(f"/executions/{large}?tab=output&on=lab-1")
+            page = ada.go(f"/executions/{long_output_target}?tab=output&on=lab-1")
             expect(page.get_by_text(f"{LINES:,} lines")).to_be_visible()
             ratios.append(page.evaluate(JUMP, JUMPS) / empty)
             if ratios[-1] <= JUMP_RATIO:
@@ -193,7 +193,7 @@ def test_output_follows_at_its_end_and_stays_elsewhere(visit: Visit, stack: Stac
 
 
 @pytest.fixture(scope="module")
-def apart(stack: Stack) -> int:
+def differing_execution(stack: Stack) -> int:
     """An execution in which one machine of four differs, and the one before it did not."""
     command = (
         'echo "$OPSJOBS_TARGET common"; if [ "$OPSJOBS_TARGET" = lab-4 ] && [ ${mode} = bad ]; '
@@ -213,9 +213,9 @@ def apart(stack: Stack) -> int:
     return found
 
 
-def test_groups_show_what_differs_and_select_it(visit: Visit, apart: int) -> None:
+def test_groups_show_what_differs_and_select_it(visit: Visit, differing_execution: int) -> None:
     with visit() as ada:
-        page = ada.go(f"/executions/{apart}?tab=groups")
+        page = ada.go(f"/executions/{differing_execution}?tab=groups")
         groups = page.locator(".groups > li")
         expect(groups).to_have_count(4)
         page.get_by_role("button", name="Ignore names and numbers").click()
@@ -279,9 +279,9 @@ def test_what_failed_shows_its_end_and_its_reason_and_is_retried(
         expect(page.get_by_role("heading", name=re.compile("seq 1 20000"))).to_be_visible()
 
 
-def test_what_is_found_on_all_targets_selects_them(visit: Visit, apart: int) -> None:
+def test_what_is_found_on_all_targets_selects_them(visit: Visit, differing_execution: int) -> None:
     with visit() as ada:
-        page = ada.go(f"/executions/{apart}?tab=output")
+        page = ada.go(f"/executions/{differing_execution}?tab=output")
         page.get_by_label("Find in the output").fill("no lock")
         page.get_by_label("Find in the output").press("Enter")
         found = page.get_by_role("region", name="Targets on which it was found")
@@ -293,12 +293,12 @@ def test_what_is_found_on_all_targets_selects_them(visit: Visit, apart: int) -> 
 
 @pytest.mark.parametrize("every", [False, pytest.param(True, marks=pytest.mark.long)])
 def test_output_and_groups_are_accessible_and_fit(
-    visit: Visit, stack: Stack, apart: int, *, every: bool
+    visit: Visit, stack: Stack, differing_execution: int, *, every: bool
 ) -> None:
-    group = stack.call("GET", f"/executions/{apart}/groups")["items"][0]["digest"]
+    group = stack.call("GET", f"/executions/{differing_execution}/groups")["items"][0]["digest"]
     queries = ["tab=output", "tab=groups", "tab=groups&diff=lab-4~lab-1", "tab=output&wrap=1"]
     queries.append(f"tab=groups&in={group}")
-    paths = [f"/executions/{apart}?{query}" for query in queries]
+    paths = [f"/executions/{differing_execution}?{query}" for query in queries]
     with visit() as ada:
         wrong = faults(ada, paths, every=every, shows="common")
     assert not wrong, "\n".join(wrong)

@@ -12,7 +12,7 @@ from architecture.tree import ROOT
 from console.browser import PHONE, check_accessibility, check_width, faults
 from console.conftest import Stack, Visit
 
-# Each page of the console has its line here, with ids of what `lived_in` makes.
+# Each page of the console has its line here, with ids of what `sample_ids` creates.
 PAGES = [
     "/",
     "/executions",
@@ -61,11 +61,8 @@ WITHOUT_DATA = {"/launch", "/logged-in", "/targets/import"}
 
 
 @pytest.fixture(scope="module", autouse=True)
-def lived_in(stack: Stack) -> dict[str, int]:
-    """Something of all kinds: what ended well and badly, what runs, what waits for a person.
-
-    The ids of what is there several times.
-    """
+def sample_ids(stack: Stack) -> dict[str, int]:
+    """Create objects of all kinds; return the ids of those that have pages of their own."""
     stack.run("hostname")
     ended = stack.run("exit 3")
     running = stack.launch("sleep 600")
@@ -111,21 +108,21 @@ def test_every_page_has_its_line() -> None:
 
 @pytest.mark.parametrize("every", [False, pytest.param(True, marks=pytest.mark.long)])
 def test_every_page_is_accessible_and_fits(
-    visit: Visit, lived_in: dict[str, int], *, every: bool
+    visit: Visit, sample_ids: dict[str, int], *, every: bool
 ) -> None:
     with visit() as ada:
-        wrong = faults(ada, [path.format(**lived_in) for path in PAGES], every=every)
+        wrong = faults(ada, [path.format(**sample_ids) for path in PAGES], every=every)
     assert not wrong, "\n".join(wrong)
 
 
 @pytest.mark.long
 def test_every_page_of_a_viewer_is_accessible_and_says_what_is_refused(
-    visit: Visit, lived_in: dict[str, int]
+    visit: Visit, sample_ids: dict[str, int]
 ) -> None:
     wrong: list[str] = []
     with visit(role="viewer") as vic:
         for path in PAGES:
-            wrong += faults(vic, [path.format(**lived_in)])
+            wrong += faults(vic, [path.format(**sample_ids)])
             if path.partition("?")[0] in REFUSED:
                 expect(vic.page.locator("main")).to_contain_text("does not hold")
     assert not wrong, "\n".join(wrong)
@@ -149,13 +146,13 @@ def refuse(status: int, code: str) -> Any:
 
 @pytest.mark.long
 def test_every_page_without_its_data_says_why_and_what_to_do(
-    visit: Visit, lived_in: dict[str, int]
+    visit: Visit, sample_ids: dict[str, int]
 ) -> None:
     with visit() as ada:
         ada.refusals = {503}
         ada.page.route("**/api/v1/**", refuse(503, "database_unavailable"))
         for path in PAGES:
-            page = ada.go(path.format(**lived_in))
+            page = ada.go(path.format(**sample_ids))
             if path.partition("?")[0] in WITHOUT_DATA:
                 continue
             alert = page.get_by_role("alert").first
@@ -165,13 +162,13 @@ def test_every_page_without_its_data_says_why_and_what_to_do(
         check_accessibility(page)
 
 
-def test_a_refusal_is_said_with_its_code(visit: Visit, lived_in: dict[str, int]) -> None:
+def test_a_refusal_is_said_with_its_code(visit: Visit, sample_ids: dict[str, int]) -> None:
     refusals = {403: "forbidden", 404: "not_found", 410: "log_expired"}
     with visit(theme="dark", size=PHONE) as ada:
         ada.refusals = set(refusals)
         for status, code in refusals.items():
             ada.page.route("**/api/v1/**", refuse(status, code))
-            page = ada.go(f"/jobs/{lived_in['job']}")
+            page = ada.go(f"/jobs/{sample_ids['job']}")
             expect(page.get_by_role("alert").first).to_contain_text(code)
             check_accessibility(page)
             check_width(page)
@@ -188,12 +185,12 @@ HIDE = """() => {
 
 @pytest.mark.long
 def test_no_page_in_a_hidden_tab_asks_more_than_once_a_minute(
-    visit: Visit, lived_in: dict[str, int]
+    visit: Visit, sample_ids: dict[str, int]
 ) -> None:
     with visit(alone=True) as ada:
         ada.page.clock.install()
         for path in PAGES:
-            page = ada.go(path.format(**lived_in))
+            page = ada.go(path.format(**sample_ids))
             page.evaluate(HIDE)
             with ada.asks() as asked:
                 page.clock.run_for(60_000)
@@ -225,10 +222,10 @@ IDLE_SHARE = 0.03
         "/executions/{running}",
     ],
 )
-def test_an_idle_page_costs_nothing(visit: Visit, lived_in: dict[str, int], path: str) -> None:
+def test_an_idle_page_costs_nothing(visit: Visit, sample_ids: dict[str, int], path: str) -> None:
     with visit(apart=True) as ada:
         ada.page.add_init_script(FRAMES)
-        page = ada.go(path.format(**lived_in))
+        page = ada.go(path.format(**sample_ids))
         page.evaluate(QUIET)
         session = page.context.new_cdp_session(page)
         # Time of the processor, so that a busy machine does not count.

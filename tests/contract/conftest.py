@@ -61,16 +61,16 @@ class Latch:
 
 
 @dataclass(frozen=True, slots=True)
-class Ground:
-    """Sessions, and a machine to open them to; `script` tells a fake machine what a real one would do by itself."""
+class Backend:
+    """An implementation of `Sessions`, and a machine to open them to; `script` sets what a fake machine does."""
 
     sessions: Sessions
     endpoint: Endpoint
     folder: Path
-    """Commands may write here; on a fake ground it is not used."""
+    """Commands may write here; on a fake backend it is not used."""
     fake: FakeSessions | None = None
     break_contact: Callable[[], None] | None = None
-    """Ends every connection to the machine, which goes on; None where there is none that could break."""
+    """Ends every connection to the machine, which goes on; None if there is no connection."""
 
     def script(self, command: str, deeds: Sequence[Deed], *, ignores_term: bool = False) -> str:
         """Name a command, and what it does; returns the command."""
@@ -81,10 +81,10 @@ class Ground:
         return command
 
 
-class Opening(Protocol):
-    """Opens a ground inside a test's loop."""
+class OpenBackend(Protocol):
+    """Opens a backend within the loop of a test."""
 
-    def __call__(self) -> AbstractAsyncContextManager[Ground]: ...
+    def __call__(self) -> AbstractAsyncContextManager[Backend]: ...
 
 
 @pytest.fixture(scope="module")
@@ -94,36 +94,36 @@ def server() -> Iterator[Sshd]:
         yield running
 
 
-POSIX_GROUNDS = ["fake", "local", "asyncssh", "openssh"]
-EVERY_GROUND = [*POSIX_GROUNDS, "winrm"]
+POSIX_BACKENDS = ["fake", "local", "asyncssh", "openssh"]
+EVERY_BACKEND = [*POSIX_BACKENDS, "winrm"]
 
 
-@pytest.fixture(params=POSIX_GROUNDS)
-def ground(request: pytest.FixtureRequest) -> Opening:
-    """Each POSIX ground in turn."""
-    return opening(request)
+@pytest.fixture(params=POSIX_BACKENDS)
+def open_backend(request: pytest.FixtureRequest) -> OpenBackend:
+    """Each POSIX backend in turn."""
+    return backend_opener(request)
 
 
-def opening(request: pytest.FixtureRequest) -> Opening:
-    """The ground that is the parameter of this fixture."""
+def backend_opener(request: pytest.FixtureRequest) -> OpenBackend:
+    """The backend that is the parameter of this fixture."""
     kind: str = request.param
     real = request.getfixturevalue("server") if kind == "openssh" else None
 
     @asynccontextmanager
-    async def open_ground() -> AsyncIterator[Ground]:
+    async def open_here() -> AsyncIterator[Backend]:
         with open_folder() as folder:
             folder.chmod(0o777)  # accounts of targets write here as well
             if kind == "fake":
                 fake = FakeSessions()
-                yield Ground(fake, local_endpoint("web-1"), folder, fake, lambda: _blink(fake))
+                yield Backend(fake, local_endpoint("web-1"), folder, fake, lambda: _blink(fake))
                 await fake.close()
             elif kind == "local":
-                yield Ground(LocalSessions(), local_endpoint(), folder)
+                yield Backend(LocalSessions(), local_endpoint(), folder)
             elif kind == "winrm":
                 async with windows_host() as host:
                     pool = WinrmPool(WinrmConnector())
                     try:
-                        yield Ground(
+                        yield Backend(
                             pool, host.endpoint(), folder, None, host.server.close_connections
                         )
                     finally:
@@ -139,11 +139,11 @@ def opening(request: pytest.FixtureRequest) -> Opening:
                 async with _over_a_network(endpoint_of(real), folder) as far:
                     yield far
 
-    return open_ground
+    return open_here
 
 
 @asynccontextmanager
-async def _over_a_network(endpoint: Endpoint, folder: Path) -> AsyncIterator[Ground]:
+async def _over_a_network(endpoint: Endpoint, folder: Path) -> AsyncIterator[Backend]:
     """The machine behind a proxy that can break connections."""
     async with proxy(endpoint.target.host, endpoint.target.port) as between:
         near = replace(
@@ -151,7 +151,7 @@ async def _over_a_network(endpoint: Endpoint, folder: Path) -> AsyncIterator[Gro
         )
         pool = SshPool(Connector())
         try:
-            yield Ground(pool, near, folder, None, between.reset_all)
+            yield Backend(pool, near, folder, None, between.reset_all)
         finally:
             await pool.close()
 

@@ -10,7 +10,7 @@ from uuid import uuid4
 
 import pytest
 
-from contract.conftest import NEVER, Ground, Latch, Opening, collect
+from contract.conftest import NEVER, Backend, Latch, OpenBackend, collect
 from kit.fake_remote import Deed
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import ErrorCode
@@ -31,10 +31,10 @@ SAY = r"printf 'one\000\377'; printf '\376two\n' >&2"
 
 
 class Machine:
-    """One machine of a ground, its identity known, and the durable runs that a test has there."""
+    """One machine of a backend, its identity known, and the durable runs that a test has there."""
 
-    def __init__(self, here: Ground, durable: Durable, identity: SpoolIdentity) -> None:
-        self.here = here
+    def __init__(self, backend: Backend, durable: Durable, identity: SpoolIdentity) -> None:
+        self.backend = backend
         self.durable = durable
         self.identity = identity
         self._orders: list[StartOrder] = []
@@ -42,7 +42,7 @@ class Machine:
     @property
     def windows(self) -> bool:
         """Whether it has no signals: a cancel ends a run at once."""
-        return self.here.endpoint.target.winrm is not None
+        return self.backend.endpoint.target.winrm is not None
 
     @property
     def first_signal(self) -> str:
@@ -59,8 +59,8 @@ class Machine:
     ) -> StartOrder:
         """A command that testifies to its start; `deeds` are what a fake machine does for it."""
         key = RunKey(uuid4(), "step-1", 1)
-        command = f"echo started >>'{self.here.folder}/{key}'; {command}"
-        self.here.script(command, deeds, ignores_term=ignores_term)
+        command = f"echo started >>'{self.backend.folder}/{key}'; {command}"
+        self.backend.script(command, deeds, ignores_term=ignores_term)
         order = StartOrder(
             key, command, **{"timeout_seconds": NEVER, "grace_seconds": 5.0, **limits}
         )  # type: ignore[arg-type]
@@ -69,12 +69,12 @@ class Machine:
 
     def latch(self) -> Latch:
         """A new one."""
-        return Latch(self.here.folder / f"latch-{uuid4()}")
+        return Latch(self.backend.folder / f"latch-{uuid4()}")
 
     def starts(self, order: StartOrder) -> int:
         """How often it really started."""
-        if self.here.fake is not None:
-            machine = self.here.fake.machine(self.here.endpoint.target.name)
+        if self.backend.fake is not None:
+            machine = self.backend.fake.machine(self.backend.endpoint.target.name)
             return len(
                 [
                     start
@@ -82,7 +82,7 @@ class Machine:
                     if start.order is not None and start.order.key == order.key
                 ]
             )
-        testimony = self.here.folder / str(order.key)
+        testimony = self.backend.folder / str(order.key)
         return len(testimony.read_text().splitlines()) if testimony.exists() else 0
 
     async def begin(self, order: StartOrder) -> RemoteProcess:
@@ -100,10 +100,10 @@ class Machine:
     @asynccontextmanager
     async def elsewhere(self) -> AsyncIterator[Machine]:
         """The same machine over another session."""
-        async with self.here.sessions.session(self.here.endpoint) as session:
+        async with self.backend.sessions.session(self.backend.endpoint) as session:
             durable = session.durable()
             assert durable is not None
-            yield Machine(self.here, durable, self.identity)
+            yield Machine(self.backend, durable, self.identity)
 
     async def tidy_up(self) -> None:
         """Leave nothing behind; over a session of its own, for the test may have broken this one."""
@@ -114,12 +114,12 @@ class Machine:
 
 
 @asynccontextmanager
-async def machine(ground: Opening) -> AsyncIterator[Machine]:
-    """A machine of this ground."""
-    async with ground() as here, here.sessions.session(here.endpoint) as session:
+async def machine(open_backend: OpenBackend) -> AsyncIterator[Machine]:
+    """A machine of this backend."""
+    async with open_backend() as backend, backend.sessions.session(backend.endpoint) as session:
         durable = session.durable()
         assert durable is not None
-        found = Machine(here, durable, await identity_of(durable))
+        found = Machine(backend, durable, await identity_of(durable))
         try:
             yield found
         finally:

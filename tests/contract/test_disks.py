@@ -14,7 +14,7 @@ from typing import cast
 
 import pytest
 
-from contract.conftest import EVERY_GROUND, Ground, Opening, opening
+from contract.conftest import EVERY_BACKEND, Backend, OpenBackend, backend_opener
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import ErrorCode
 from opsjobs.remote.disk import Disk
@@ -31,10 +31,10 @@ MIB = 1 << 20
 CHUNK = 256 << 10
 
 
-@pytest.fixture(params=EVERY_GROUND)
-def ground(request: pytest.FixtureRequest) -> Opening:
-    """Each ground in turn; a Windows host has files without modes and owners."""
-    return opening(request)
+@pytest.fixture(params=EVERY_BACKEND)
+def open_backend(request: pytest.FixtureRequest) -> OpenBackend:
+    """Each backend in turn; a Windows host has files without modes and owners."""
+    return backend_opener(request)
 
 
 def noise(size: int, seed: int = 1) -> bytes:
@@ -79,38 +79,38 @@ async def upload(disk: Disk, order: Upload) -> bool:
 
 
 @asynccontextmanager
-async def disk_of(here: Ground) -> AsyncIterator[Disk]:
-    async with here.sessions.session(here.endpoint) as session, session.disk() as disk:
+async def disk_of(backend: Backend) -> AsyncIterator[Disk]:
+    async with backend.sessions.session(backend.endpoint) as session, session.disk() as disk:
         yield disk
 
 
 @dataclass
-class Place:
+class RemoteFolder:
     """A folder of the machine, looked at from outside."""
 
-    here: Ground
+    backend: Backend
 
     def __post_init__(self) -> None:
-        if self.here.fake is not None:
-            self.here.fake.machine("web-1").files.folders |= {"/", "/srv"}
+        if self.backend.fake is not None:
+            self.backend.fake.machine("web-1").files.folders |= {"/", "/srv"}
 
     @property
     def path(self) -> str:
-        return "/srv" if self.here.fake is not None else str(self.here.folder)
+        return "/srv" if self.backend.fake is not None else str(self.backend.folder)
 
     def at(self, name: str) -> str:
         return f"{self.path}/{name}"
 
     def put(self, name: str, data: bytes, mode: int = 0o644) -> str:
-        if self.here.fake is not None:
-            self.here.fake.machine("web-1").files.put(
+        if self.backend.fake is not None:
+            self.backend.fake.machine("web-1").files.put(
                 self.at(name), data, mode=mode, owner=1000, group=1000
             )
             return self.at(name)
         path = Path(self.at(name))
         path.parent.mkdir(parents=True, exist_ok=True)
         for folder in path.parents:
-            if folder == self.here.folder:
+            if folder == self.backend.folder:
                 break
             folder.chmod(0o777)
         path.write_bytes(data)
@@ -118,38 +118,38 @@ class Place:
         return str(path)
 
     def link(self, name: str, to: str) -> str:
-        if self.here.fake is not None:
-            self.here.fake.machine("web-1").files.links[self.at(name)] = to
+        if self.backend.fake is not None:
+            self.backend.fake.machine("web-1").files.links[self.at(name)] = to
         else:
             Path(self.at(name)).symlink_to(to)
         return self.at(name)
 
     def names(self) -> list[str]:
-        if self.here.fake is not None:
+        if self.backend.fake is not None:
             return sorted(
-                path.removeprefix("/srv/") for path in self.here.fake.machine("web-1").files.found
+                path.removeprefix("/srv/") for path in self.backend.fake.machine("web-1").files.found
             )
         return sorted(
-            str(path.relative_to(self.here.folder))
-            for path in self.here.folder.rglob("*")
+            str(path.relative_to(self.backend.folder))
+            for path in self.backend.folder.rglob("*")
             if path.is_file()
         )
 
     def read(self, name: str) -> bytes:
-        if self.here.fake is not None:
-            return bytes(self.here.fake.machine("web-1").files.found[self.at(name)].data)
+        if self.backend.fake is not None:
+            return bytes(self.backend.fake.machine("web-1").files.found[self.at(name)].data)
         return Path(self.at(name)).read_bytes()
 
     def mode(self, name: str) -> int:
-        if self.here.fake is not None:
-            return self.here.fake.machine("web-1").files.found[self.at(name)].mode
+        if self.backend.fake is not None:
+            return self.backend.fake.machine("web-1").files.found[self.at(name)].mode
         return Path(self.at(name)).stat().st_mode & 0o7777
 
 
 @pytest.mark.parametrize("size", [0, 1, CHUNK, 3 * MIB + 17])
-async def test_a_file_comes_to_its_place_whole(ground: Opening, size: int) -> None:
-    async with ground() as here, disk_of(here) as disk:
-        place, data, told = Place(here), noise(size), list[int]()
+async def test_a_file_comes_to_its_place_whole(open_backend: OpenBackend, size: int) -> None:
+    async with open_backend() as backend, disk_of(backend) as disk:
+        place, data, told = RemoteFolder(backend), noise(size), list[int]()
         assert await upload(disk, order(Bytes(data), place.at("app.conf"), told=told))
         assert place.names() == ["app.conf"]
         assert place.read("app.conf") == data
@@ -158,11 +158,11 @@ async def test_a_file_comes_to_its_place_whole(ground: Opening, size: int) -> No
         assert told[-1:] == ([size] if size else [])
 
 
-async def test_a_file_takes_the_place_of_another_and_keeps_its_mode(ground: Opening) -> None:
-    async with ground() as here, disk_of(here) as disk:
-        place = Place(here)
+async def test_a_file_takes_the_place_of_another_and_keeps_its_mode(open_backend: OpenBackend) -> None:
+    async with open_backend() as backend, disk_of(backend) as disk:
+        place = RemoteFolder(backend)
         place.put("app.conf", b"old", 0o600)
-        if here.endpoint.credential is not None and here.fake is None:
+        if backend.endpoint.credential is not None and backend.fake is None:
             Path(place.at("app.conf")).chmod(
                 0o666
             )  # who logs in may not look into a file that is private to us
@@ -172,16 +172,16 @@ async def test_a_file_takes_the_place_of_another_and_keeps_its_mode(ground: Open
         assert place.mode("app.conf") == before or not disk.posix
 
 
-async def test_the_mode_is_the_one_that_was_asked_for(ground: Opening) -> None:
-    async with ground() as here, disk_of(here) as disk:
-        place = Place(here)
+async def test_the_mode_is_the_one_that_was_asked_for(open_backend: OpenBackend) -> None:
+    async with open_backend() as backend, disk_of(backend) as disk:
+        place = RemoteFolder(backend)
         await upload(disk, order(Bytes(b"#!/bin/sh\n"), place.at("run"), mode=0o755))
         assert (place.mode("run") == 0o755) is disk.posix
 
 
-async def test_the_same_file_is_not_written_again(ground: Opening) -> None:
-    async with ground() as here, disk_of(here) as disk:
-        place, source = Place(here), Bytes(noise(MIB))
+async def test_the_same_file_is_not_written_again(open_backend: OpenBackend) -> None:
+    async with open_backend() as backend, disk_of(backend) as disk:
+        place, source = RemoteFolder(backend), Bytes(noise(MIB))
         assert await upload(disk, order(source, place.at("app.conf")))
         again = Bytes(source.data)
         assert not await upload(disk, order(again, place.at("app.conf"), mode=0o640))
@@ -189,20 +189,20 @@ async def test_the_same_file_is_not_written_again(ground: Opening) -> None:
         assert (place.mode("app.conf") == 0o640) is disk.posix
 
 
-async def test_an_upload_goes_on_where_contact_broke(ground: Opening) -> None:
-    async with ground() as here:
-        if here.break_contact is None:
+async def test_an_upload_goes_on_where_contact_broke(open_backend: OpenBackend) -> None:
+    async with open_backend() as backend:
+        if backend.break_contact is None:
             return
-        place, data = Place(here), noise(8 * MIB)
-        broken = here.break_contact
+        place, data = RemoteFolder(backend), noise(8 * MIB)
+        broken = backend.break_contact
         first = Bytes(data, before=lambda at: broken() if at == 6 * MIB else None)
         with pytest.raises(RemoteFailure) as failed:
-            async with disk_of(here) as disk:
+            async with disk_of(backend) as disk:
                 await upload(disk, order(first, place.at("app.conf")))
         assert failed.value.code is ErrorCode.CONNECTION_LOST
         assert "app.conf" not in place.names()
         second = Bytes(data)
-        async with disk_of(here) as disk:
+        async with disk_of(backend) as disk:
             assert await upload(disk, order(second, place.at("app.conf")))
         assert place.read("app.conf") == data
         assert place.names() == ["app.conf"]
@@ -225,17 +225,17 @@ class Asked:
         return await self._disk.digest(path)
 
 
-async def test_a_large_file_is_counted_while_it_comes(ground: Opening) -> None:
-    async with ground() as here:
-        place, data = Place(here), noise(COUNTED_BYTES_MIN + 12_345)
-        broken = here.break_contact
+async def test_a_large_file_is_counted_while_it_comes(open_backend: OpenBackend) -> None:
+    async with open_backend() as backend:
+        place, data = RemoteFolder(backend), noise(COUNTED_BYTES_MIN + 12_345)
+        broken = backend.break_contact
         first = Bytes(
             data, before=lambda at: broken() if broken is not None and at == 7 * MIB else None
         )
         with suppress(RemoteFailure):
-            async with disk_of(here) as disk:
+            async with disk_of(backend) as disk:
                 await upload(disk, order(first, place.at("app.conf")))
-        async with disk_of(here) as disk:
+        async with disk_of(backend) as disk:
             asked = Asked(disk)
             source, wanted = (
                 Bytes(data),
@@ -249,9 +249,9 @@ async def test_a_large_file_is_counted_while_it_comes(ground: Opening) -> None:
             assert (asked.afterwards == 0) is (running is not None)
 
 
-async def test_what_was_counted_is_not_believed_where_it_is_wrong(ground: Opening) -> None:
-    async with ground() as here, disk_of(here) as disk:
-        place, data = Place(here), noise(COUNTED_BYTES_MIN)
+async def test_what_was_counted_is_not_believed_where_it_is_wrong(open_backend: OpenBackend) -> None:
+    async with open_backend() as backend, disk_of(backend) as disk:
+        place, data = RemoteFolder(backend), noise(COUNTED_BYTES_MIN)
         wanted = order(Bytes(data), place.at("app.conf"))
         # A draft with another's bytes at its beginning, which nobody looks at again: only the digest shows it.
         place.put(Path(wanted.draft).name, b"x" * (COUNTED_BYTES_MIN - MIB), 0o666)
@@ -259,9 +259,9 @@ async def test_what_was_counted_is_not_believed_where_it_is_wrong(ground: Openin
         assert place.read("app.conf") == data
 
 
-async def test_a_draft_with_other_bytes_is_written_anew(ground: Opening) -> None:
-    async with ground() as here, disk_of(here) as disk:
-        place, data = Place(here), noise(5 * MIB)
+async def test_a_draft_with_other_bytes_is_written_anew(open_backend: OpenBackend) -> None:
+    async with open_backend() as backend, disk_of(backend) as disk:
+        place, data = RemoteFolder(backend), noise(5 * MIB)
         wanted = order(Bytes(data), place.at("app.conf"))
         place.put(Path(wanted.draft).name, b"x" * 4 * MIB, 0o666)
         assert await upload(disk, wanted)
@@ -269,9 +269,9 @@ async def test_a_draft_with_other_bytes_is_written_anew(ground: Opening) -> None
         assert place.names() == ["app.conf"]
 
 
-async def test_a_draft_that_is_a_link_is_not_followed(ground: Opening) -> None:
-    async with ground() as here, disk_of(here) as disk:
-        place = Place(here)
+async def test_a_draft_that_is_a_link_is_not_followed(open_backend: OpenBackend) -> None:
+    async with open_backend() as backend, disk_of(backend) as disk:
+        place = RemoteFolder(backend)
         victim = place.put("victim", b"mine", 0o666)
         wanted = order(Bytes(b"new"), place.at("app.conf"))
         place.link(Path(wanted.draft).name, victim)
@@ -279,9 +279,9 @@ async def test_a_draft_that_is_a_link_is_not_followed(ground: Opening) -> None:
         assert (place.read("victim"), place.read("app.conf")) == (b"mine", b"new")
 
 
-async def test_a_link_at_the_destination_is_replaced_by_the_file(ground: Opening) -> None:
-    async with ground() as here, disk_of(here) as disk:
-        place = Place(here)
+async def test_a_link_at_the_destination_is_replaced_by_the_file(open_backend: OpenBackend) -> None:
+    async with open_backend() as backend, disk_of(backend) as disk:
+        place = RemoteFolder(backend)
         place.link("app.conf", place.put("other.conf", b"other"))
         assert await upload(disk, order(Bytes(b"new"), place.at("app.conf")))
         assert (place.read("other.conf"), place.read("app.conf")) == (b"other", b"new")
@@ -290,9 +290,9 @@ async def test_a_link_at_the_destination_is_replaced_by_the_file(ground: Opening
 @pytest.mark.parametrize(
     "name", ["a b", "-rf", "quote'\"$(true)`true`", "ünï", "back\\slash", "x" * 200]
 )
-async def test_names_are_names(ground: Opening, name: str) -> None:
-    async with ground() as here, disk_of(here) as disk:
-        place = Place(here)
+async def test_names_are_names(open_backend: OpenBackend, name: str) -> None:
+    async with open_backend() as backend, disk_of(backend) as disk:
+        place = RemoteFolder(backend)
         assert await upload(disk, order(Bytes(b"one"), place.at(name)))
         assert not await upload(disk, order(Bytes(b"one"), place.at(name)))
         assert place.names() == [name]
@@ -301,9 +301,9 @@ async def test_names_are_names(ground: Opening, name: str) -> None:
         ]
 
 
-async def test_a_place_that_is_not_there_is_a_refusal_in_words(ground: Opening) -> None:
-    async with ground() as here, disk_of(here) as disk:
-        place = Place(here)
+async def test_a_place_that_is_not_there_is_a_refusal_in_words(open_backend: OpenBackend) -> None:
+    async with open_backend() as backend, disk_of(backend) as disk:
+        place = RemoteFolder(backend)
         with pytest.raises(RemoteFailure, match="No such file") as failed:
             await upload(disk, order(Bytes(b"one"), place.at("nowhere/app.conf")))
         assert failed.value.code is ErrorCode.TRANSFER
@@ -311,8 +311,8 @@ async def test_a_place_that_is_not_there_is_a_refusal_in_words(ground: Opening) 
             await upload(disk, order(Bytes(b"one"), place.path))
 
 
-async def test_an_account_that_is_not_there_is_a_refusal_in_words(ground: Opening) -> None:
-    async with ground() as here, disk_of(here) as disk:
+async def test_an_account_that_is_not_there_is_a_refusal_in_words(open_backend: OpenBackend) -> None:
+    async with open_backend() as backend, disk_of(backend) as disk:
         assert await disk.accounts(None, None) == (None, None)
         if disk.posix:
             assert await disk.accounts("root", None) == (0, None)
@@ -330,9 +330,9 @@ async def test_an_account_that_is_not_there_is_a_refusal_in_words(ground: Openin
 
 
 @pytest.mark.parametrize("size", [0, 1, 5 * MIB + 3])
-async def test_a_file_is_read_whole_and_from_any_place_on(ground: Opening, size: int) -> None:
-    async with ground() as here, disk_of(here) as disk:
-        place, data = Place(here), noise(size)
+async def test_a_file_is_read_whole_and_from_any_place_on(open_backend: OpenBackend, size: int) -> None:
+    async with open_backend() as backend, disk_of(backend) as disk:
+        place, data = RemoteFolder(backend), noise(size)
         file = await disk.open(place.put("big.log", data))
         for offset in (0, size // 2, size):
             pieces = [
@@ -343,9 +343,9 @@ async def test_a_file_is_read_whole_and_from_any_place_on(ground: Opening, size:
         await file.close()
 
 
-async def test_a_folder_is_found_whole_without_its_links(ground: Opening) -> None:
-    async with ground() as here, disk_of(here) as disk:
-        place = Place(here)
+async def test_a_folder_is_found_whole_without_its_links(open_backend: OpenBackend) -> None:
+    async with open_backend() as backend, disk_of(backend) as disk:
+        place = RemoteFolder(backend)
         for name in ("log/a.log", "log/deep/er/b.log", "log/.hidden"):
             place.put(name, name.encode())
         place.link("log/link", "/etc/passwd")
@@ -357,9 +357,9 @@ async def test_a_folder_is_found_whole_without_its_links(ground: Opening) -> Non
         assert [file.size for file in found] == [11, 9, 17]
 
 
-async def test_a_pattern_finds_what_a_shell_would(ground: Opening) -> None:
-    async with ground() as here, disk_of(here) as disk:
-        place = Place(here)
+async def test_a_pattern_finds_what_a_shell_would(open_backend: OpenBackend) -> None:
+    async with open_backend() as backend, disk_of(backend) as disk:
+        place = RemoteFolder(backend)
         for name in ("x/a.log", "x/b.log", "x/.c.log", "x/d.txt", "y/a.log", "z.log"):
             place.put(name, b"1")
         for pattern, names in (
@@ -374,9 +374,9 @@ async def test_a_pattern_finds_what_a_shell_would(ground: Opening) -> None:
             ]
 
 
-async def test_a_name_with_a_pattern_in_it_is_found_by_itself(ground: Opening) -> None:
-    async with ground() as here, disk_of(here) as disk:
-        place = Place(here)
+async def test_a_name_with_a_pattern_in_it_is_found_by_itself(open_backend: OpenBackend) -> None:
+    async with open_backend() as backend, disk_of(backend) as disk:
+        place = RemoteFolder(backend)
         place.put("a[1].log", b"1")
         place.put("a1.log", b"2")
         assert [file.path for file in await find(disk, place.at("a[1].log"), FindLimits())] == [
@@ -385,16 +385,16 @@ async def test_a_name_with_a_pattern_in_it_is_found_by_itself(ground: Opening) -
 
 
 @pytest.mark.parametrize("source", ["nothing", "*.none", "nowhere/*"])
-async def test_nothing_found_is_a_failure(ground: Opening, source: str) -> None:
-    async with ground() as here, disk_of(here) as disk:
+async def test_nothing_found_is_a_failure(open_backend: OpenBackend, source: str) -> None:
+    async with open_backend() as backend, disk_of(backend) as disk:
         with pytest.raises(RemoteFailure, match="nothing to download") as failed:
-            await find(disk, Place(here).at(source), FindLimits())
+            await find(disk, RemoteFolder(backend).at(source), FindLimits())
         assert failed.value.code is ErrorCode.TRANSFER
 
 
-async def test_limits_end_a_search(ground: Opening) -> None:
-    async with ground() as here, disk_of(here) as disk:
-        place = Place(here)
+async def test_limits_end_a_search(open_backend: OpenBackend) -> None:
+    async with open_backend() as backend, disk_of(backend) as disk:
+        place = RemoteFolder(backend)
         for n in range(5):
             place.put(f"log/{n}", b"12345")
         for limits, words in (
@@ -407,22 +407,22 @@ async def test_limits_end_a_search(ground: Opening) -> None:
         assert len(await find(disk, place.at("log"), FindLimits(files=5, names=5, bytes=25))) == 5
 
 
-async def test_what_is_no_file_is_not_read(ground: Opening) -> None:
-    async with ground() as here, disk_of(here) as disk:
-        if here.fake is not None:
+async def test_what_is_no_file_is_not_read(open_backend: OpenBackend) -> None:
+    async with open_backend() as backend, disk_of(backend) as disk:
+        if backend.fake is not None:
             return
-        os.mkfifo(here.folder / "pipe")
+        os.mkfifo(backend.folder / "pipe")
         with pytest.raises(RemoteFailure, match="neither a file nor a folder"):
-            await find(disk, str(here.folder / "pipe"), FindLimits())
+            await find(disk, str(backend.folder / "pipe"), FindLimits())
 
 
-async def test_files_and_commands_go_over_one_session(ground: Opening) -> None:
+async def test_files_and_commands_go_over_one_session(open_backend: OpenBackend) -> None:
     async with (
-        ground() as here,
-        here.sessions.session(here.endpoint) as session,
+        open_backend() as backend,
+        backend.sessions.session(backend.endpoint) as session,
         session.disk() as disk,
     ):
-        command = here.script("true", [])
+        command = backend.script("true", [])
         process = await session.start(command)
-        assert await upload(disk, order(Bytes(b"one"), Place(here).at("app.conf")))
+        assert await upload(disk, order(Bytes(b"one"), RemoteFolder(backend).at("app.conf")))
         assert [piece async for piece in process]

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from contract.conftest import EVERY_GROUND, NEVER, Opening, collect, opening
+from contract.conftest import EVERY_BACKEND, NEVER, OpenBackend, collect, backend_opener
 from contract.durable_machines import (
     SAID,
     SAY,
@@ -25,17 +25,17 @@ from opsjobs.remote.session import ContactLost, Output, RemoteExit, SpoolChanged
 BYTES = bytes(range(256))
 
 
-@pytest.fixture(params=EVERY_GROUND)
-def ground(request: pytest.FixtureRequest) -> Opening:
-    """Each ground in turn, Windows included."""
-    return opening(request)
+@pytest.fixture(params=EVERY_BACKEND)
+def open_backend(request: pytest.FixtureRequest) -> OpenBackend:
+    """Each backend in turn, Windows included."""
+    return backend_opener(request)
 
 
 # --- begin
 
 
-async def test_a_first_contact_tells_the_identity_and_starts_nothing(ground: Opening) -> None:
-    async with machine(ground) as web:
+async def test_a_first_contact_tells_the_identity_and_starts_nothing(open_backend: OpenBackend) -> None:
+    async with machine(open_backend) as web:
         order = web.order("exit 1", [RemoteExit(1)])
         with pytest.raises(SpoolChanged) as met:
             await web.durable.begin(order, None)
@@ -46,16 +46,16 @@ async def test_a_first_contact_tells_the_identity_and_starts_nothing(ground: Ope
         assert await web.done(order) == (b"", b"", RemoteExit(1))
 
 
-async def test_the_identity_is_the_same_at_every_visit(ground: Opening) -> None:
-    async with machine(ground) as web, web.elsewhere() as again:
+async def test_the_identity_is_the_same_at_every_visit(open_backend: OpenBackend) -> None:
+    async with machine(open_backend) as web, web.elsewhere() as again:
         assert await identity_of(again.durable) == web.identity
 
 
 @pytest.mark.parametrize("what", ["store", "boot"])
 async def test_nothing_begins_where_another_store_or_boot_is_expected(
-    ground: Opening, what: str
+    open_backend: OpenBackend, what: str
 ) -> None:
-    async with machine(ground) as web:
+    async with machine(open_backend) as web:
         order = web.order("true")
         with pytest.raises(SpoolChanged) as met:
             await web.durable.begin(order, replace(web.identity, **{what: "0123456789abcdef"}))
@@ -64,20 +64,20 @@ async def test_nothing_begins_where_another_store_or_boot_is_expected(
         assert not await not_begun(web.attach(order))
 
 
-async def test_a_run_is_followed_from_its_first_byte_to_its_end(ground: Opening) -> None:
-    async with machine(ground) as web:
+async def test_a_run_is_followed_from_its_first_byte_to_its_end(open_backend: OpenBackend) -> None:
+    async with machine(open_backend) as web:
         order = web.order(f"{SAY}; exit 3", [*SAID, RemoteExit(3)])
         assert await web.done(order) == (b"one\0\xff", b"\xfetwo\n", RemoteExit(3))
         assert web.starts(order) == 1
 
 
-async def test_a_run_without_output_only_ends(ground: Opening) -> None:
-    async with machine(ground) as web:
+async def test_a_run_without_output_only_ends(open_backend: OpenBackend) -> None:
+    async with machine(open_backend) as web:
         assert await web.done(web.order("true")) == (b"", b"", RemoteExit(0))
 
 
-async def test_much_output_comes_back_exactly_on_both_streams(ground: Opening) -> None:
-    async with machine(ground) as web:
+async def test_much_output_comes_back_exactly_on_both_streams(open_backend: OpenBackend) -> None:
+    async with machine(open_backend) as web:
         line = b"0123456789abcdef" * 8
         fill = "i=0; while [ $i -lt 13 ]; do d=$d$d; i=$((i+1)); done"
         command = f"d={line.decode()}; {fill}; printf %s $d; printf %s $d >&2"
@@ -96,8 +96,8 @@ async def test_much_output_comes_back_exactly_on_both_streams(ground: Opening) -
     [b"1 5\nX done 0\n", b"OPSJOBS1\n", b"\0" * 5, b"\n\n", b"no final newline", BYTES],
     ids=["a frame", "a greeting", "zeroes", "newlines", "open", "every byte"],
 )
-async def test_output_that_looks_like_ours_is_data(ground: Opening, data: bytes) -> None:
-    async with machine(ground) as web:
+async def test_output_that_looks_like_ours_is_data(open_backend: OpenBackend, data: bytes) -> None:
+    async with machine(open_backend) as web:
         printf = "".join(f"\\{byte:03o}" for byte in data)
         order = web.order(
             f"printf '{printf}'; printf '{printf}' >&2",
@@ -106,14 +106,14 @@ async def test_output_that_looks_like_ours_is_data(ground: Opening, data: bytes)
         assert await web.done(order) == (data, data, RemoteExit(0))
 
 
-async def test_a_run_has_no_standard_input(ground: Opening) -> None:
-    async with machine(ground) as web:
+async def test_a_run_has_no_standard_input(open_backend: OpenBackend) -> None:
+    async with machine(open_backend) as web:
         order = web.order("cat; echo done", [Echo(), Output("stdout", b"done\n"), RemoteExit(0)])
         assert await web.done(order) == (b"done\n", b"", RemoteExit(0))
 
 
-async def test_a_command_may_be_long_and_have_many_lines_and_quotes(ground: Opening) -> None:
-    async with machine(ground) as web:
+async def test_a_command_may_be_long_and_have_many_lines_and_quotes(open_backend: OpenBackend) -> None:
+    async with machine(open_backend) as web:
         if web.windows:
             return  # A line for cmd is one line.
         filling = "\n".join(
@@ -126,8 +126,8 @@ async def test_a_command_may_be_long_and_have_many_lines_and_quotes(ground: Open
         assert await web.done(order) == (said.data, b"", RemoteExit(6))
 
 
-async def test_the_environment_of_an_order_reaches_its_command_exactly(ground: Opening) -> None:
-    async with machine(ground) as web:
+async def test_the_environment_of_an_order_reaches_its_command_exactly(open_backend: OpenBackend) -> None:
+    async with machine(open_backend) as web:
         values = {"PLAIN": "a b", "ODD": 'it\'s "$HOME" `x` \\n !\n\nünïcode\n', "EMPTY": ""}
         said = "|".join(values.values()).encode()
         command = 'printf "%s|%s|%s" "$PLAIN" "$ODD" "${EMPTY-unset}"'
@@ -137,8 +137,8 @@ async def test_the_environment_of_an_order_reaches_its_command_exactly(ground: O
         assert await web.done(order) == (said, b"", RemoteExit(0))
 
 
-async def test_output_comes_before_the_run_ends(ground: Opening) -> None:
-    async with machine(ground) as web:
+async def test_output_comes_before_the_run_ends(open_backend: OpenBackend) -> None:
+    async with machine(open_backend) as web:
         latch = web.latch()
         order = web.order(
             f"echo first; {latch.wait}; echo last",
@@ -150,8 +150,8 @@ async def test_output_comes_before_the_run_ends(ground: Opening) -> None:
         assert await collect(process) == (b"last\n", b"", RemoteExit(0))
 
 
-async def test_many_runs_go_on_side_by_side(ground: Opening) -> None:
-    async with machine(ground) as web:
+async def test_many_runs_go_on_side_by_side(open_backend: OpenBackend) -> None:
+    async with machine(open_backend) as web:
         orders = [
             web.order(f"echo {n}", [Output("stdout", b"%d\n" % n), RemoteExit(0)])
             for n in range(12)
@@ -164,9 +164,9 @@ async def test_many_runs_go_on_side_by_side(ground: Opening) -> None:
 
 
 async def test_a_second_begin_starts_nothing_and_follows_from_the_first_byte(
-    ground: Opening,
+    open_backend: OpenBackend,
 ) -> None:
-    async with machine(ground) as web, web.elsewhere() as again:
+    async with machine(open_backend) as web, web.elsewhere() as again:
         latch = web.latch()
         order = web.order(f"{SAY}; {latch.wait}; exit 4", [*SAID, latch.gate, RemoteExit(4)])
         process = await web.begin(order)
@@ -179,16 +179,16 @@ async def test_a_second_begin_starts_nothing_and_follows_from_the_first_byte(
         assert web.starts(order) == 1
 
 
-async def test_begins_at_the_same_moment_start_once_and_all_get_all(ground: Opening) -> None:
-    async with machine(ground) as web, web.elsewhere() as again:
+async def test_begins_at_the_same_moment_start_once_and_all_get_all(open_backend: OpenBackend) -> None:
+    async with machine(open_backend) as web, web.elsewhere() as again:
         order = web.order(f"{SAY}; exit 4", [*SAID, RemoteExit(4)])
         done = await asyncio.gather(*(by.done(order) for by in (web, again, web, again, web)))
         assert done == [(b"one\0\xff", b"\xfetwo\n", RemoteExit(4))] * 5
         assert web.starts(order) == 1
 
 
-async def test_the_next_attempt_is_another_run(ground: Opening) -> None:
-    async with machine(ground) as web:
+async def test_the_next_attempt_is_another_run(open_backend: OpenBackend) -> None:
+    async with machine(open_backend) as web:
         order = web.order("exit 2", [RemoteExit(2)])
         await web.done(order)
         following = replace(order, key=replace(order.key, attempt=2))
@@ -200,8 +200,8 @@ async def test_the_next_attempt_is_another_run(ground: Opening) -> None:
 
 
 @pytest.mark.parametrize("how", ["live", "ended"])
-async def test_a_run_of_another_command_is_lost_and_not_touched(ground: Opening, how: str) -> None:
-    async with machine(ground) as web:
+async def test_a_run_of_another_command_is_lost_and_not_touched(open_backend: OpenBackend, how: str) -> None:
+    async with machine(open_backend) as web:
         latch = web.latch()
         order = web.order(
             f"echo ours; {latch.wait}; exit 4",
@@ -226,9 +226,9 @@ async def test_a_run_of_another_command_is_lost_and_not_touched(ground: Opening,
 @pytest.mark.parametrize("offsets", [(0, 0), (1, 0), (0, 255), (77, 200), (256, 256)])
 @pytest.mark.parametrize("how", ["live", "ended"])
 async def test_an_attach_gives_exactly_the_rest_of_both_streams(
-    ground: Opening, how: str, offsets: tuple[int, int]
+    open_backend: OpenBackend, how: str, offsets: tuple[int, int]
 ) -> None:
-    async with machine(ground) as web, web.elsewhere() as again:
+    async with machine(open_backend) as web, web.elsewhere() as again:
         latch = web.latch()
         printf = "".join(f"\\{byte:03o}" for byte in BYTES)
         command = f"printf '{printf}'; printf '{printf}' >&2; {latch.wait}; echo end; echo END >&2; exit 9"
@@ -250,17 +250,17 @@ async def test_an_attach_gives_exactly_the_rest_of_both_streams(
         )
 
 
-async def test_an_attach_after_the_last_byte_gives_only_the_end(ground: Opening) -> None:
-    async with machine(ground) as web:
+async def test_an_attach_after_the_last_byte_gives_only_the_end(open_backend: OpenBackend) -> None:
+    async with machine(open_backend) as web:
         order = web.order(f"{SAY}; exit 3", [*SAID, RemoteExit(3)])
         await web.done(order)
         assert await collect(await web.attach(order, (5, 5))) == (b"", b"", RemoteExit(3))
 
 
 async def test_an_attach_to_what_never_began_says_so_and_it_may_still_begin(
-    ground: Opening,
+    open_backend: OpenBackend,
 ) -> None:
-    async with machine(ground) as web:
+    async with machine(open_backend) as web:
         order = web.order("exit 3", [RemoteExit(3)])
         assert not await not_begun(web.attach(order))
         assert web.starts(order) == 0
@@ -270,8 +270,8 @@ async def test_an_attach_to_what_never_began_says_so_and_it_may_still_begin(
 @pytest.mark.parametrize(
     "how", ["the process is closed", "the session is left", "the reader gives up"]
 )
-async def test_a_run_goes_on_when_it_is_let_go(ground: Opening, how: str) -> None:
-    async with machine(ground) as web:
+async def test_a_run_goes_on_when_it_is_let_go(open_backend: OpenBackend, how: str) -> None:
+    async with machine(open_backend) as web:
         latch = web.latch()
         order = web.order(
             f"echo first; {latch.wait}; echo last; exit 5",
@@ -295,10 +295,10 @@ async def test_a_run_goes_on_when_it_is_let_go(ground: Opening, how: str) -> Non
 
 @pytest.mark.parametrize("how", ["begun", "attached"])
 async def test_contact_that_breaks_is_no_end_and_the_rest_is_found_again(
-    ground: Opening, how: str
+    open_backend: OpenBackend, how: str
 ) -> None:
-    async with machine(ground) as web:
-        if web.here.break_contact is None:
+    async with machine(open_backend) as web:
+        if web.backend.break_contact is None:
             return  # Nothing lies between us and this machine.
         latch = web.latch()
         rest = [Output("stdout", b"last\n"), RemoteExit(5)]
@@ -313,7 +313,7 @@ async def test_contact_that_breaks_is_no_end_and_the_rest_is_found_again(
                 process = await far.attach(order)
             assert await first(process, 6) == b"first\n"
             reading = asyncio.create_task(collect(process))
-            web.here.break_contact()
+            web.backend.break_contact()
             with pytest.raises(ContactLost):
                 await reading
         async with web.elsewhere() as again:
@@ -327,8 +327,8 @@ async def test_contact_that_breaks_is_no_end_and_the_rest_is_found_again(
             assert web.starts(order) == 1
 
 
-async def test_a_run_ends_while_nobody_follows_it(ground: Opening) -> None:
-    async with machine(ground) as web:
+async def test_a_run_ends_while_nobody_follows_it(open_backend: OpenBackend) -> None:
+    async with machine(open_backend) as web:
         latch = web.latch()
         order = web.order(f"{latch.wait}; {SAY}; exit 5", [latch.gate, *SAID, RemoteExit(5)])
         await (await web.begin(order)).close()
@@ -337,8 +337,8 @@ async def test_a_run_ends_while_nobody_follows_it(ground: Opening) -> None:
         assert await collect(await web.attach(order)) == (b"one\0\xff", b"\xfetwo\n", RemoteExit(5))
 
 
-async def test_two_who_follow_at_once_both_get_all(ground: Opening) -> None:
-    async with machine(ground) as web, web.elsewhere() as again:
+async def test_two_who_follow_at_once_both_get_all(open_backend: OpenBackend) -> None:
+    async with machine(open_backend) as web, web.elsewhere() as again:
         latch = web.latch()
         order = web.order(
             f"{SAY}; {latch.wait}; {SAY}; exit 1", [*SAID, latch.gate, *SAID, RemoteExit(1)]
@@ -352,8 +352,8 @@ async def test_two_who_follow_at_once_both_get_all(ground: Opening) -> None:
         )
 
 
-async def test_an_attach_where_another_store_is_expected_tells_whose_it_is(ground: Opening) -> None:
-    async with machine(ground) as web:
+async def test_an_attach_where_another_store_is_expected_tells_whose_it_is(open_backend: OpenBackend) -> None:
+    async with machine(open_backend) as web:
         order = web.order("true")
         await web.done(order)
         with pytest.raises(SpoolChanged) as met:
@@ -361,8 +361,8 @@ async def test_an_attach_where_another_store_is_expected_tells_whose_it_is(groun
         assert met.value.seen == web.identity
 
 
-async def test_after_a_reboot_an_end_on_record_still_counts(ground: Opening) -> None:
-    async with machine(ground) as web:
+async def test_after_a_reboot_an_end_on_record_still_counts(open_backend: OpenBackend) -> None:
+    async with machine(open_backend) as web:
         order = web.order(f"{SAY}; exit 3", [*SAID, RemoteExit(3)])
         await web.done(order)
         before = replace(web.identity, boot="0123456789abcdef")
@@ -373,8 +373,8 @@ async def test_after_a_reboot_an_end_on_record_still_counts(ground: Opening) -> 
         )
 
 
-async def test_after_a_reboot_whatever_has_no_end_on_record_is_lost(ground: Opening) -> None:
-    async with machine(ground) as web:
+async def test_after_a_reboot_whatever_has_no_end_on_record_is_lost(open_backend: OpenBackend) -> None:
+    async with machine(open_backend) as web:
         before = replace(web.identity, boot="0123456789abcdef")
         live, absent, void = (
             web.order("sleep 60", [Pause(NEVER)]),

@@ -7,24 +7,24 @@ from collections.abc import Sequence
 
 import pytest
 
-from contract.conftest import EVERY_GROUND, NEVER, Opening, collect, opening
+from contract.conftest import EVERY_BACKEND, NEVER, OpenBackend, collect, backend_opener
 from contract.durable_machines import alive, ended, first, lost, machine, not_begun
 from kit.fake_remote import Deed, Pause
 from opsjobs.model.execution import CancelProof
 from opsjobs.remote.session import CancelOutcome, NotStarted, Output, RemoteExit
 
 
-@pytest.fixture(params=EVERY_GROUND)
-def ground(request: pytest.FixtureRequest) -> Opening:
-    """Each ground in turn, Windows included."""
-    return opening(request)
+@pytest.fixture(params=EVERY_BACKEND)
+def open_backend(request: pytest.FixtureRequest) -> OpenBackend:
+    """Each backend in turn, Windows included."""
+    return backend_opener(request)
 
 
 # --- cancel and kill
 
 
-async def test_what_is_cancelled_before_it_begins_never_starts(ground: Opening) -> None:
-    async with machine(ground) as web:
+async def test_what_is_cancelled_before_it_begins_never_starts(open_backend: OpenBackend) -> None:
+    async with machine(open_backend) as web:
         order = web.order("true")
         assert await web.durable.cancel(order.key, 1.0) == CancelOutcome(CancelProof.NEVER_STARTED)
         assert await not_begun(web.begin(order))
@@ -34,8 +34,8 @@ async def test_what_is_cancelled_before_it_begins_never_starts(ground: Opening) 
         assert web.starts(order) == 0
 
 
-async def test_a_cancel_and_a_begin_at_the_same_moment_agree(ground: Opening) -> None:
-    async with machine(ground) as web, web.elsewhere() as again:
+async def test_a_cancel_and_a_begin_at_the_same_moment_agree(open_backend: OpenBackend) -> None:
+    async with machine(open_backend) as web, web.elsewhere() as again:
         orders = [web.order("sleep 60", [Pause(NEVER)]) for _ in range(4)]
         for order in orders:
             begun, settlement = await asyncio.gather(
@@ -51,8 +51,8 @@ async def test_a_cancel_and_a_begin_at_the_same_moment_agree(ground: Opening) ->
                 assert await web.durable.look(order.key) is not None
 
 
-async def test_a_cancel_ends_a_run_that_listens(ground: Opening) -> None:
-    async with machine(ground) as web, web.elsewhere() as again:
+async def test_a_cancel_ends_a_run_that_listens(open_backend: OpenBackend) -> None:
+    async with machine(open_backend) as web, web.elsewhere() as again:
         order = web.order("echo up; sleep 60", [Output("stdout", b"up\n"), Pause(NEVER)])
         process = await web.begin(order)
         assert await first(process, 3) == b"up\n"
@@ -66,8 +66,8 @@ async def test_a_cancel_ends_a_run_that_listens(ground: Opening) -> None:
         )
 
 
-async def test_a_cancel_ends_a_run_that_ignores_term(ground: Opening) -> None:
-    async with machine(ground) as web:
+async def test_a_cancel_ends_a_run_that_ignores_term(open_backend: OpenBackend) -> None:
+    async with machine(open_backend) as web:
         order = web.order(
             "trap '' TERM; echo deaf; sleep 60; sleep 60",
             [Output("stdout", b"deaf\n"), Pause(NEVER)],
@@ -81,9 +81,9 @@ async def test_a_cancel_ends_a_run_that_ignores_term(ground: Opening) -> None:
         assert (await collect(process))[2] == RemoteExit(None, "KILL", "cancel")
 
 
-async def test_a_run_may_use_its_grace_to_tidy_up(ground: Opening) -> None:
-    async with machine(ground) as web:
-        if web.here.fake is not None or web.windows:
+async def test_a_run_may_use_its_grace_to_tidy_up(open_backend: OpenBackend) -> None:
+    async with machine(open_backend) as web:
+        if web.backend.fake is not None or web.windows:
             return  # A script has no trap, and Windows no signal.
         order = web.order("trap 'sleep 0.2; echo tidy; exit 7' TERM; echo up; sleep 60 & wait")
         process = await web.begin(order)
@@ -96,10 +96,10 @@ async def test_a_run_may_use_its_grace_to_tidy_up(ground: Opening) -> None:
 
 @pytest.mark.parametrize("escape", ["", "setsid"])
 async def test_a_cancel_ends_what_the_command_left_in_the_background(
-    ground: Opening, escape: str
+    open_backend: OpenBackend, escape: str
 ) -> None:
-    async with machine(ground) as web:
-        if web.here.fake is not None:
+    async with machine(open_backend) as web:
+        if web.backend.fake is not None:
             return  # A script has no children.
         order = web.order(
             f"{escape} sh -c 'trap : TERM; echo $$; while :; do sleep 60; done' & wait"
@@ -110,8 +110,8 @@ async def test_a_cancel_ends_what_the_command_left_in_the_background(
         assert not alive(pid)
 
 
-async def test_a_second_cancel_finds_the_end(ground: Opening) -> None:
-    async with machine(ground) as web:
+async def test_a_second_cancel_finds_the_end(open_backend: OpenBackend) -> None:
+    async with machine(open_backend) as web:
         order = web.order("sleep 60", [Pause(NEVER)])
         await web.begin(order)
         end = (await web.durable.cancel(order.key, 5.0)).exit
@@ -120,8 +120,8 @@ async def test_a_second_cancel_finds_the_end(ground: Opening) -> None:
         )
 
 
-async def test_a_cancel_after_the_end_keeps_the_true_exit(ground: Opening) -> None:
-    async with machine(ground) as web:
+async def test_a_cancel_after_the_end_keeps_the_true_exit(open_backend: OpenBackend) -> None:
+    async with machine(open_backend) as web:
         order = web.order("exit 5", [RemoteExit(5)])
         process = await web.begin(order)
         assert await collect(process) == (b"", b"", RemoteExit(5))
@@ -132,8 +132,8 @@ async def test_a_cancel_after_the_end_keeps_the_true_exit(ground: Opening) -> No
         assert await collect(await web.attach(order)) == (b"", b"", RemoteExit(5))
 
 
-async def test_a_kill_ends_the_run_for_all_who_follow_it(ground: Opening) -> None:
-    async with machine(ground) as web, web.elsewhere() as again:
+async def test_a_kill_ends_the_run_for_all_who_follow_it(open_backend: OpenBackend) -> None:
+    async with machine(open_backend) as web, web.elsewhere() as again:
         order = web.order("sleep 60", [Pause(NEVER)])
         both = [await web.begin(order), await again.attach(order)]
         reading = [asyncio.create_task(collect(process)) for process in both]
@@ -143,31 +143,31 @@ async def test_a_kill_ends_the_run_for_all_who_follow_it(ground: Opening) -> Non
         ] * 2
 
 
-async def test_a_kill_works_while_nobody_reads(ground: Opening) -> None:
-    async with machine(ground) as web:
+async def test_a_kill_works_while_nobody_reads(open_backend: OpenBackend) -> None:
+    async with machine(open_backend) as web:
         order = web.order("yes", [*[Output("stdout", b"y\n" * 10_000)] * 100, Pause(NEVER)])
         process = await web.begin(order)
         assert await process.kill(2.0) is CancelProof.KILLED
 
 
-async def test_a_signal_that_ends_the_command_is_named(ground: Opening) -> None:
-    async with machine(ground) as web:
+async def test_a_signal_that_ends_the_command_is_named(open_backend: OpenBackend) -> None:
+    async with machine(open_backend) as web:
         done = await web.done(web.order("kill -KILL $$", [RemoteExit(None, "KILL")]))
         # Windows has exit codes only.
         assert done[2] == (RemoteExit(137) if web.windows else RemoteExit(None, "KILL"))
 
 
 async def test_a_run_whose_keeper_was_killed_is_lost_until_a_cancel_ends_what_is_left_of_it(
-    ground: Opening,
+    open_backend: OpenBackend,
 ) -> None:
-    async with machine(ground) as web:
+    async with machine(open_backend) as web:
         order = web.order(
             "echo up; kill -KILL $PPID; sleep 60", [Output("stdout", b"up\n"), Pause(NEVER)]
         )
         process = await web.begin(order)
-        if web.here.fake is not None:
+        if web.backend.fake is not None:
             await first(process, 3)
-            web.here.fake.machine(web.here.endpoint.target.name).lose_wrapper(order.key)
+            web.backend.fake.machine(web.backend.endpoint.target.name).lose_wrapper(order.key)
         await lost(collect(process))
         await lost(web.attach(order))
         await lost(web.begin(order))
@@ -181,8 +181,8 @@ async def test_a_run_whose_keeper_was_killed_is_lost_until_a_cancel_ends_what_is
 # --- the watchdog on the machine
 
 
-async def test_the_watchdog_ends_what_takes_too_long(ground: Opening) -> None:
-    async with machine(ground) as web:
+async def test_the_watchdog_ends_what_takes_too_long(open_backend: OpenBackend) -> None:
+    async with machine(open_backend) as web:
         order = web.order(
             "echo up; sleep 60", [Output("stdout", b"up\n"), Pause(NEVER)], timeout_seconds=1.0
         )
@@ -201,8 +201,8 @@ async def test_the_watchdog_ends_what_takes_too_long(ground: Opening) -> None:
         )
 
 
-async def test_the_watchdog_kills_what_ignores_term(ground: Opening) -> None:
-    async with machine(ground) as web:
+async def test_the_watchdog_kills_what_ignores_term(open_backend: OpenBackend) -> None:
+    async with machine(open_backend) as web:
         command = "trap '' TERM; echo deaf; sleep 60; sleep 60"
         order = web.order(
             command,
@@ -214,8 +214,8 @@ async def test_the_watchdog_kills_what_ignores_term(ground: Opening) -> None:
         assert await web.done(order) == (b"deaf\n", b"", RemoteExit(None, "KILL", "timeout"))
 
 
-async def test_the_watchdog_works_while_nobody_follows(ground: Opening) -> None:
-    async with machine(ground) as web:
+async def test_the_watchdog_works_while_nobody_follows(open_backend: OpenBackend) -> None:
+    async with machine(open_backend) as web:
         order = web.order("sleep 60", [Pause(NEVER)], timeout_seconds=1.0)
         await (await web.begin(order)).close()
         await ended(web, order)
@@ -223,8 +223,8 @@ async def test_the_watchdog_works_while_nobody_follows(ground: Opening) -> None:
 
 
 @pytest.mark.parametrize("stream", ["stdout", "stderr"])
-async def test_the_watchdog_ends_what_writes_too_much(ground: Opening, stream: str) -> None:
-    async with machine(ground) as web:
+async def test_the_watchdog_ends_what_writes_too_much(open_backend: OpenBackend, stream: str) -> None:
+    async with machine(open_backend) as web:
         deeds: Sequence[Deed] = [
             Output("stdout" if stream == "stdout" else "stderr", b"y\n" * 40_000),
             Pause(NEVER),
@@ -242,8 +242,8 @@ async def test_the_watchdog_ends_what_writes_too_much(ground: Opening, stream: s
         assert end == RemoteExit(None, web.first_signal, "output_limit")
 
 
-async def test_output_as_long_as_the_limit_is_let_be(ground: Opening) -> None:
-    async with machine(ground) as web:
+async def test_output_as_long_as_the_limit_is_let_be(open_backend: OpenBackend) -> None:
+    async with machine(open_backend) as web:
         order = web.order(
             "printf 12345678; sleep 1.5",
             [Output("stdout", b"12345678"), RemoteExit(0)],
@@ -255,8 +255,8 @@ async def test_output_as_long_as_the_limit_is_let_be(ground: Opening) -> None:
 # --- look and clean
 
 
-async def test_a_look_touches_nothing(ground: Opening) -> None:
-    async with machine(ground) as web:
+async def test_a_look_touches_nothing(open_backend: OpenBackend) -> None:
+    async with machine(open_backend) as web:
         latch = web.latch()
         order = web.order(f"{latch.wait}; exit 8", [latch.gate, RemoteExit(8)])
         assert await web.durable.look(order.key) == CancelOutcome(CancelProof.NEVER_STARTED)
@@ -269,8 +269,8 @@ async def test_a_look_touches_nothing(ground: Opening) -> None:
         )
 
 
-async def test_what_was_cleaned_is_forgotten(ground: Opening) -> None:
-    async with machine(ground) as web:
+async def test_what_was_cleaned_is_forgotten(open_backend: OpenBackend) -> None:
+    async with machine(open_backend) as web:
         ran, void = web.order("exit 1", [RemoteExit(1)]), web.order("true")
         await web.done(ran)
         await web.durable.cancel(void.key, 0.0)
@@ -279,8 +279,8 @@ async def test_what_was_cleaned_is_forgotten(ground: Opening) -> None:
             assert not await not_begun(web.attach(order))
 
 
-async def test_a_clean_leaves_a_live_run_alone_and_forgives_an_unknown_one(ground: Opening) -> None:
-    async with machine(ground) as web:
+async def test_a_clean_leaves_a_live_run_alone_and_forgives_an_unknown_one(open_backend: OpenBackend) -> None:
+    async with machine(open_backend) as web:
         latch = web.latch()
         order = web.order(
             f"echo up; {latch.wait}", [Output("stdout", b"up\n"), latch.gate, RemoteExit(0)]
@@ -293,8 +293,8 @@ async def test_a_clean_leaves_a_live_run_alone_and_forgives_an_unknown_one(groun
         assert await collect(await web.attach(order)) == (b"up\n", b"", RemoteExit(0))
 
 
-async def test_without_its_output_a_run_still_refuses_a_second_start(ground: Opening) -> None:
-    async with machine(ground) as web:
+async def test_without_its_output_a_run_still_refuses_a_second_start(open_backend: OpenBackend) -> None:
+    async with machine(open_backend) as web:
         order = web.order(
             "echo out; echo err >&2; exit 3",
             [Output("stdout", b"out\n"), Output("stderr", b"err\n"), RemoteExit(3)],
@@ -308,8 +308,8 @@ async def test_without_its_output_a_run_still_refuses_a_second_start(ground: Ope
         assert web.starts(order) == 1
 
 
-async def test_the_output_of_a_live_run_stays(ground: Opening) -> None:
-    async with machine(ground) as web:
+async def test_the_output_of_a_live_run_stays(open_backend: OpenBackend) -> None:
+    async with machine(open_backend) as web:
         latch = web.latch()
         order = web.order(
             f"echo up; {latch.wait}", [Output("stdout", b"up\n"), latch.gate, RemoteExit(0)]
@@ -322,6 +322,6 @@ async def test_the_output_of_a_live_run_stays(ground: Opening) -> None:
         assert await collect(await web.attach(order)) == (b"up\n", b"", RemoteExit(0))
 
 
-async def test_a_clean_of_nothing_is_nothing(ground: Opening) -> None:
-    async with machine(ground) as web:
+async def test_a_clean_of_nothing_is_nothing(open_backend: OpenBackend) -> None:
+    async with machine(open_backend) as web:
         await web.durable.clean([])

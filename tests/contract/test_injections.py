@@ -8,40 +8,40 @@ from pathlib import Path
 
 import pytest
 
-from contract.conftest import Opening, collect
+from contract.conftest import OpenBackend, collect
 from contract.injections import payloads
-from contract.test_programs import Way, way
+from contract.test_programs import StartMethod, way
 from opsjobs.model.program import Program
 from opsjobs.model.quoting import posix
 from opsjobs.model.secret import Secret
 from opsjobs.remote.session import RemoteExit
 
-ON_REAL_SHELLS = pytest.mark.parametrize("ground", ["local", "openssh"], indirect=True)
+ON_REAL_SHELLS = pytest.mark.parametrize("open_backend", ["local", "openssh"], indirect=True)
 BOTH_WAYS = pytest.mark.parametrize("kind", ["durable", "direct"])
 FOLDERS_DEEP = 25
 pytestmark = [ON_REAL_SHELLS, BOTH_WAYS]
 
 
 @asynccontextmanager
-async def attacked(ground: Opening, kind: str) -> AsyncIterator[tuple[Way, list[str]]]:
+async def attacked(open_backend: OpenBackend, kind: str) -> AsyncIterator[tuple[StartMethod, list[str]]]:
     """A machine, and the corpus; nothing of it may have done anything at the end."""
-    async with way(ground, kind) as web:
-        witness = web.here.folder / "witness"
+    async with way(open_backend, kind) as web:
+        witness = web.backend.folder / "witness"
         texts = payloads(witness)
         assert len(set(texts)) == len(texts) >= 200
         yield web, texts
         assert not witness.exists()
-        assert [path for path in web.here.folder.iterdir() if path.name.startswith("witness")] == []
+        assert [path for path in web.backend.folder.iterdir() if path.name.startswith("witness")] == []
 
 
 def told(texts: list[str]) -> bytes:
     return "".join(f"{text}\0" for text in texts).encode()
 
 
-async def test_the_corpus_would_be_seen_if_it_were_heeded(ground: Opening, kind: str) -> None:
+async def test_the_corpus_would_be_seen_if_it_were_heeded(open_backend: OpenBackend, kind: str) -> None:
     """So that the tests below prove something."""
-    async with way(ground, kind) as web:
-        witness = web.here.folder / "witness"
+    async with way(open_backend, kind) as web:
+        witness = web.backend.folder / "witness"
         for text in [
             text
             for text in payloads(witness)
@@ -52,14 +52,14 @@ async def test_the_corpus_would_be_seen_if_it_were_heeded(ground: Opening, kind:
             witness.unlink()
 
 
-async def test_arguments(ground: Opening, kind: str) -> None:
-    async with attacked(ground, kind) as (web, texts):
+async def test_arguments(open_backend: OpenBackend, kind: str) -> None:
+    async with attacked(open_backend, kind) as (web, texts):
         program = Program(script=b"printf '%s\\0' \"$@\"", args=tuple(texts))
         assert await web.run(program) == (told(texts), b"", RemoteExit(0))
 
 
-async def test_variables_of_scripts_and_of_commands(ground: Opening, kind: str) -> None:
-    async with attacked(ground, kind) as (web, texts):
+async def test_variables_of_scripts_and_of_commands(open_backend: OpenBackend, kind: str) -> None:
+    async with attacked(open_backend, kind) as (web, texts):
         env = {f"V{n}": text for n, text in enumerate(texts)}
         for program in (
             Program(script=b"env -0", env=env),
@@ -72,15 +72,15 @@ async def test_variables_of_scripts_and_of_commands(ground: Opening, kind: str) 
             assert (err, end) == (b"", RemoteExit(0))
 
 
-async def test_standard_input(ground: Opening, kind: str) -> None:
-    async with attacked(ground, kind) as (web, texts):
+async def test_standard_input(open_backend: OpenBackend, kind: str) -> None:
+    async with attacked(open_backend, kind) as (web, texts):
         for data in (told(texts), "\n".join(texts).encode()):
             assert await web.run(Program(command="cat", stdin=data)) == (data, b"", RemoteExit(0))
             assert await web.run(Program(script=b"cat", stdin=data)) == (data, b"", RemoteExit(0))
 
 
-async def test_values_in_a_command(ground: Opening, kind: str) -> None:
-    async with attacked(ground, kind) as (web, texts):
+async def test_values_in_a_command(open_backend: OpenBackend, kind: str) -> None:
+    async with attacked(open_backend, kind) as (web, texts):
         command = f"printf '%s\\0' {' '.join(map(posix, texts))}"
         for program in (
             Program(command=command),
@@ -91,26 +91,26 @@ async def test_values_in_a_command(ground: Opening, kind: str) -> None:
         assert await collect(await web.session.start(command)) == (told(texts), b"", RemoteExit(0))
 
 
-async def test_secrets(ground: Opening, kind: str) -> None:
-    async with attacked(ground, kind) as (web, texts):
+async def test_secrets(open_backend: OpenBackend, kind: str) -> None:
+    async with attacked(open_backend, kind) as (web, texts):
         parts = [texts[at::10] for at in range(10)]
         secrets = {f"s{n}": Secret("\0".join(part) + "\0") for n, part in enumerate(parts)}
         out, err, end = await web.run(Program(command='cat "$OPSJOBS_SECRETS"/s*', secrets=secrets))
         assert (out, err, end) == (b"".join(told(part) for part in parts), b"", RemoteExit(0))
 
 
-async def test_working_directories(ground: Opening, kind: str) -> None:
-    async with attacked(ground, kind) as (web, texts):
-        for folder in folders(web.here.folder / "there", texts):
+async def test_working_directories(open_backend: OpenBackend, kind: str) -> None:
+    async with attacked(open_backend, kind) as (web, texts):
+        for folder in folders(web.backend.folder / "there", texts):
             folder.mkdir(parents=True)
             out, err, end = await web.run(Program(command="pwd -P; printf '\\0'", cwd=str(folder)))
             assert (out, err, end) == (f"{folder}\n\0".encode(), b"", RemoteExit(0))
 
 
 async def test_working_directories_and_interpreters_that_are_not_there(
-    ground: Opening, kind: str
+    open_backend: OpenBackend, kind: str
 ) -> None:
-    async with attacked(ground, kind) as (web, texts):
+    async with attacked(open_backend, kind) as (web, texts):
         for folder in folders(Path("/nowhere"), texts):
             _, _, end = await web.run(Program(command="true", cwd=str(folder)))
             assert end.cause == "folder"

@@ -12,7 +12,7 @@ from uuid import uuid4
 
 import pytest
 
-from contract.conftest import NEVER, Ground, Opening, collect
+from contract.conftest import NEVER, Backend, OpenBackend, collect
 from contract.durable_machines import first, identity_of
 from kit.fake_remote import Deed, Echo, Pause
 from opsjobs.model.execution import CancelProof
@@ -51,10 +51,10 @@ SECRETS = Path("/dev/shm")
 
 
 @dataclass(frozen=True, slots=True)
-class Way:
+class StartMethod:
     """One of the two ways to start a program on one machine."""
 
-    here: Ground
+    backend: Backend
     session: Session
     durable: Durable | None
     identity: SpoolIdentity | None
@@ -63,7 +63,7 @@ class Way:
         self, program: Program, deeds: Sequence[Deed], *, ignores_term: bool = False
     ) -> Program:
         """Tell a fake machine what a real one does by itself."""
-        self.here.script(program.text, deeds, ignores_term=ignores_term)
+        self.backend.script(program.text, deeds, ignores_term=ignores_term)
         return program
 
     async def start(self, program: Program) -> RemoteProcess:
@@ -80,33 +80,33 @@ class Way:
         return await collect(await self.start(self.scripted(program, deeds)))
 
 
-GROUNDS = ("fake", "local", "asyncssh", "openssh")
+BACKENDS = ("fake", "local", "asyncssh", "openssh")
 KINDS = ("durable", "direct")
 EVERYWHERE = pytest.mark.parametrize(
-    ("ground", "kind"), [*itertools.product(GROUNDS, KINDS)], indirect=["ground"]
+    ("open_backend", "kind"), [*itertools.product(BACKENDS, KINDS)], indirect=["open_backend"]
 )
 # asyncssh's own server here starts a command only after all of its input: nobody can follow one live, which takes its time.
 ON_MOST = pytest.mark.parametrize(
-    ("ground", "kind"),
+    ("open_backend", "kind"),
     [*itertools.product(("fake", "local", "openssh"), KINDS), ("asyncssh", "direct")],
-    indirect=["ground"],
+    indirect=["open_backend"],
 )
 
 
 @asynccontextmanager
-async def way(ground: Opening, kind: str) -> AsyncIterator[Way]:
-    """A way to a machine of this ground."""
-    async with ground() as here, here.sessions.session(here.endpoint) as session:
+async def way(open_backend: OpenBackend, kind: str) -> AsyncIterator[StartMethod]:
+    """A way to a machine of this backend."""
+    async with open_backend() as backend, backend.sessions.session(backend.endpoint) as session:
         durable = session.durable() if kind == "durable" else None
         assert durable is not None or kind == "direct"
-        if here.fake is not None:
-            machine = here.fake.machine(here.endpoint.target.name)
+        if backend.fake is not None:
+            machine = backend.fake.machine(backend.endpoint.target.name)
             machine.interpreters, machine.folders = (
                 {"sh", "bash", "perl"},
-                {"/", "/usr", ".", str(here.folder)},
+                {"/", "/usr", ".", str(backend.folder)},
             )
-        yield Way(
-            here, session, durable, await identity_of(durable) if durable is not None else None
+        yield StartMethod(
+            backend, session, durable, await identity_of(durable) if durable is not None else None
         )
 
 
@@ -122,9 +122,9 @@ TAILS = [b"", b"\r\n: done\r\n'\"`$(id)\\\n" + EVERY_BYTE * 3 + b"\n" * 5000, b"
 
 @EVERYWHERE
 @pytest.mark.parametrize("tail", TAILS, ids=["nothing", "anything", "open"])
-async def test_a_script_arrives_byte_for_byte(ground: Opening, kind: str, tail: bytes) -> None:
+async def test_a_script_arrives_byte_for_byte(open_backend: OpenBackend, kind: str, tail: bytes) -> None:
     script = b'cat "$0"; exit 3\n' + tail
-    async with way(ground, kind) as web:
+    async with way(open_backend, kind) as web:
         assert await web.run(Program(script=script), said(script), RemoteExit(3)) == (
             script,
             b"",
@@ -133,9 +133,9 @@ async def test_a_script_arrives_byte_for_byte(ground: Opening, kind: str, tail: 
 
 
 @ON_MOST
-async def test_a_script_may_have_256_kib(ground: Opening, kind: str) -> None:
+async def test_a_script_may_have_256_kib(open_backend: OpenBackend, kind: str) -> None:
     script = (b'cat "$0"; exit 0\n' + EVERY_BYTE * 1024)[:SCRIPT_BYTES_MAX]
-    async with way(ground, kind) as web:
+    async with way(open_backend, kind) as web:
         assert await web.run(Program(script=script), said(script), RemoteExit(0)) == (
             script,
             b"",
@@ -144,8 +144,8 @@ async def test_a_script_may_have_256_kib(ground: Opening, kind: str) -> None:
 
 
 @EVERYWHERE
-async def test_arguments_arrive_whatever_they_are(ground: Opening, kind: str) -> None:
-    async with way(ground, kind) as web:
+async def test_arguments_arrive_whatever_they_are(open_backend: OpenBackend, kind: str) -> None:
+    async with way(open_backend, kind) as web:
         for args in ([], ODD, ["x'" * 20_000, ""]):
             whole = "".join(f"{arg}\0" for arg in [str(len(args)), *args]).encode()
             program = Program(script=b"printf '%s\\0' $# \"$@\"", args=tuple(args))
@@ -162,9 +162,9 @@ async def test_arguments_arrive_whatever_they_are(ground: Opening, kind: str) ->
     ],
 )
 async def test_the_interpreter_is_the_one_that_was_asked_for(
-    ground: Opening, kind: str, interpreter: str, script: bytes, out: bytes
+    open_backend: OpenBackend, kind: str, interpreter: str, script: bytes, out: bytes
 ) -> None:
-    async with way(ground, kind) as web:
+    async with way(open_backend, kind) as web:
         assert await web.run(Program(script=script, interpreter=interpreter), said(out)) == (
             out,
             b"",
@@ -175,9 +175,9 @@ async def test_the_interpreter_is_the_one_that_was_asked_for(
 @ON_MOST
 @pytest.mark.parametrize("code", [0, 126, 127, 143, 200])
 async def test_the_exit_status_of_a_script_is_its_own(
-    ground: Opening, kind: str, code: int
+    open_backend: OpenBackend, kind: str, code: int
 ) -> None:
-    async with way(ground, kind) as web:
+    async with way(open_backend, kind) as web:
         program = Program(script=f"exit {code};".encode(), interpreter="perl")
         assert await web.run(program, RemoteExit(code)) == (b"", b"", RemoteExit(code))
 
@@ -185,9 +185,9 @@ async def test_the_exit_status_of_a_script_is_its_own(
 @EVERYWHERE
 @pytest.mark.parametrize("interpreter", ["powershell", "/nowhere/python", r"C:\Windows\cmd.exe"])
 async def test_an_interpreter_that_is_missing_is_told_apart_from_every_exit_status(
-    ground: Opening, kind: str, interpreter: str
+    open_backend: OpenBackend, kind: str, interpreter: str
 ) -> None:
-    async with way(ground, kind) as web:
+    async with way(open_backend, kind) as web:
         out, err, end = await web.run(Program(script=b"exit 127", interpreter=interpreter))
         assert (out, err, end.code, end.cause, end.never_started) == (
             b"",
@@ -204,7 +204,7 @@ async def test_an_interpreter_that_is_missing_is_told_apart_from_every_exit_stat
 
 
 @ON_MOST
-async def test_variables_are_the_programs_and_exact(ground: Opening, kind: str) -> None:
+async def test_variables_are_the_programs_and_exact(open_backend: OpenBackend, kind: str) -> None:
     env = {f"V{n}": value for n, value in enumerate(ODD)} | {
         "OPSJOBS_TARGET": "web-1",
         "OPSJOBS_PARAM_A": "1",
@@ -212,7 +212,7 @@ async def test_variables_are_the_programs_and_exact(ground: Opening, kind: str) 
     }
     whole = "".join(f"{value}\0" for value in env.values()).encode()
     names = " ".join(f'"${{{name}}}"' for name in env)
-    async with way(ground, kind) as web:
+    async with way(open_backend, kind) as web:
         for program in (
             Program(script=f"printf '%s\\0' {names}".encode(), env=env),
             Program(command=f"printf '%s\\0' {names}", env=env),
@@ -223,13 +223,13 @@ async def test_variables_are_the_programs_and_exact(ground: Opening, kind: str) 
 
 @ON_MOST
 async def test_many_long_variables_and_a_long_command_arrive_as_well(
-    ground: Opening, kind: str
+    open_backend: OpenBackend, kind: str
 ) -> None:
     env = {f"V{n}": "it's " * 2_000 for n in range(20)}
     command = "\n".join(
         [*(f": 'line {n}' \"!\"" for n in range(3_000)), 'echo "${#V0}${#V19}"; cat']
     )
-    async with way(ground, kind) as web:
+    async with way(open_backend, kind) as web:
         for stdin in (None, b"in"):
             program = Program(command=command, env=env, stdin=stdin)
             out = b"1000010000\n" + (stdin or b"")
@@ -243,9 +243,9 @@ async def test_many_long_variables_and_a_long_command_arrive_as_well(
     ids=["none", "empty", "line", "open", "256 KiB"],
 )
 async def test_standard_input_arrives_and_ends(
-    ground: Opening, kind: str, data: bytes | None
+    open_backend: OpenBackend, kind: str, data: bytes | None
 ) -> None:
-    async with way(ground, kind) as web:
+    async with way(open_backend, kind) as web:
         for program in (
             Program(command="cat", stdin=data),
             Program(script=b"cat", stdin=data),
@@ -259,9 +259,9 @@ async def test_standard_input_arrives_and_ends(
 
 
 @ON_MOST
-async def test_it_starts_in_its_folder(ground: Opening, kind: str) -> None:
-    async with way(ground, kind) as web:
-        for cwd in ("/usr", "/", str(web.here.folder)):
+async def test_it_starts_in_its_folder(open_backend: OpenBackend, kind: str) -> None:
+    async with way(open_backend, kind) as web:
+        for cwd in ("/usr", "/", str(web.backend.folder)):
             for program in (
                 Program(command="pwd", cwd=cwd),
                 Program(script=b"pwd", cwd=cwd, stdin=b"x"),
@@ -276,9 +276,9 @@ async def test_it_starts_in_its_folder(ground: Opening, kind: str) -> None:
 @ON_MOST
 @pytest.mark.parametrize("cwd", ["/nowhere", "-", "~", "/etc/passwd"])
 async def test_a_folder_that_is_missing_is_told_apart_from_every_exit_status(
-    ground: Opening, kind: str, cwd: str
+    open_backend: OpenBackend, kind: str, cwd: str
 ) -> None:
-    async with way(ground, kind) as web:
+    async with way(open_backend, kind) as web:
         for program in (
             Program(command="exit 1", cwd=cwd),
             Program(script=b"exit 1", cwd=cwd, secrets={"a": Secret("x")}),
@@ -291,9 +291,9 @@ async def test_a_folder_that_is_missing_is_told_apart_from_every_exit_status(
 
 @ON_MOST
 async def test_what_no_shell_can_read_starts_nothing_and_says_so(
-    ground: Opening, kind: str
+    open_backend: OpenBackend, kind: str
 ) -> None:
-    async with way(ground, kind) as web:
+    async with way(open_backend, kind) as web:
         for program in (
             Program(command="echo before; )", cwd="/"),
             Program(command="echo before; )", stdin=b"x"),
@@ -310,7 +310,7 @@ async def test_what_no_shell_can_read_starts_nothing_and_says_so(
 @EVERYWHERE
 @pytest.mark.parametrize("what", ["command", "script"])
 async def test_secrets_are_files_for_nobody_else_and_go_with_the_program(
-    ground: Opening, kind: str, what: str
+    open_backend: OpenBackend, kind: str, what: str
 ) -> None:
     secrets = {
         "db-password": Secret('it\'s\n"$x"\\ ü'),
@@ -324,10 +324,10 @@ async def test_secrets_are_files_for_nobody_else_and_go_with_the_program(
         if what == "command"
         else Program(script=text.encode(), secrets=secrets)
     )
-    async with way(ground, kind) as web:
+    async with way(open_backend, kind) as web:
         out, err, end = await web.run(program, said(whole), RemoteExit(0))
         assert (out, end) == (whole, RemoteExit(0))
-        if web.here.fake is None:
+        if web.backend.fake is None:
             _, *files, place = err.decode().splitlines()
             assert [(line[:10], line.split()[-1]) for line in files] == [
                 ("-rw-------", name) for name in secrets
@@ -338,11 +338,11 @@ async def test_secrets_are_files_for_nobody_else_and_go_with_the_program(
 
 @ON_MOST
 async def test_a_kill_gives_a_script_its_grace_and_leaves_no_secret(
-    ground: Opening, kind: str
+    open_backend: OpenBackend, kind: str
 ) -> None:
     script = b"trap 'echo tidy; exit 7' TERM\necho $OPSJOBS_SECRETS\nwhile :; do sleep 0.05; done"
-    async with way(ground, kind) as web:
-        if web.here.fake is not None:
+    async with way(open_backend, kind) as web:
+        if web.backend.fake is not None:
             return  # A script of a fake has no trap.
         process = await web.start(Program(script=script, secrets={"a": Secret("x")}))
         place = Path((await first(process, 10)).decode().strip())
@@ -356,10 +356,10 @@ async def test_a_kill_gives_a_script_its_grace_and_leaves_no_secret(
 
 @EVERYWHERE
 async def test_a_kill_that_is_not_heeded_leaves_no_secret_either(
-    ground: Opening, kind: str
+    open_backend: OpenBackend, kind: str
 ) -> None:
     script = b"trap '' TERM\necho $OPSJOBS_SECRETS\nwhile :; do sleep 0.05; done"
-    async with way(ground, kind) as web:
+    async with way(open_backend, kind) as web:
         program = web.scripted(
             Program(script=script, secrets={"a": Secret("x")}),
             [said(b"/nowhere\n"), Pause(NEVER)],
@@ -373,8 +373,8 @@ async def test_a_kill_that_is_not_heeded_leaves_no_secret_either(
 
 
 @ON_MOST
-async def test_a_script_that_heeds_a_kill_ends_by_its_signal(ground: Opening, kind: str) -> None:
-    async with way(ground, kind) as web:
+async def test_a_script_that_heeds_a_kill_ends_by_its_signal(open_backend: OpenBackend, kind: str) -> None:
+    async with way(open_backend, kind) as web:
         program = web.scripted(Program(script=b"echo up; sleep 60"), [said(b"up\n"), Pause(NEVER)])
         process = await web.start(program)
         await first(process, 3)

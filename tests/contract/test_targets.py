@@ -29,7 +29,7 @@ FLEET: list[dict[str, Any]] = [
 
 
 @dataclass
-class Ground:
+class SampleInventory:
     """An inventory with the fleet in it, and the id of each of its targets."""
 
     inventory: TargetInventory
@@ -41,7 +41,7 @@ class Ground:
 
 
 @asynccontextmanager
-async def ground(where: str, database: Database) -> AsyncIterator[Ground]:
+async def sample_inventory(where: str, database: Database) -> AsyncIterator[SampleInventory]:
     if where == BUILT_IN:
         inventory = TargetInventory(database, Vault(database, [new_key()]))
         ids = {}
@@ -50,7 +50,7 @@ async def ground(where: str, database: Database) -> AsyncIterator[Ground]:
             made = await inventory.create(draft)
             assert isinstance(made, StoredTarget)
             ids[draft.name] = made.target.id
-        yield Ground(inventory, ids)
+        yield SampleInventory(inventory, ids)
         return
     with platform_services(where) as platform:
         ids = {}
@@ -64,7 +64,7 @@ async def ground(where: str, database: Database) -> AsyncIterator[Ground]:
                 str(41 + position), fields["name"], "192.0.2.7", 2200 + position, tags=tags
             )
         async with inventory_of(platform, database) as inventory:
-            yield Ground(inventory, ids)
+            yield SampleInventory(inventory, ids)
 
 
 everywhere = pytest.mark.parametrize("where", [BUILT_IN, *GENERATIONS])
@@ -72,7 +72,7 @@ everywhere = pytest.mark.parametrize("where", [BUILT_IN, *GENERATIONS])
 
 @everywhere
 async def test_an_entry_is_an_id_a_uuid_or_a_name(where: str, database: Database) -> None:
-    async with ground(where, database) as fleet:
+    async with sample_inventory(where, database) as fleet:
         uuid = (await fleet.inventory.get(fleet.ids["web-2"])).uuid
         assert await fleet.names(ids=[uuid, "web-1", fleet.ids["db-1"]]) == [
             "web-2",
@@ -85,7 +85,7 @@ async def test_an_entry_is_an_id_a_uuid_or_a_name(where: str, database: Database
 async def test_ids_groups_and_a_selector_are_united_each_target_once(
     where: str, database: Database
 ) -> None:
-    async with ground(where, database) as fleet:
+    async with sample_inventory(where, database) as fleet:
         selection = {"ids": ["db-1"], "groups": ["web"], "selector": "env=prod"}
         assert await fleet.names(**selection) == ["db-1", "web-1", "web-2"]
         assert await fleet.names(selector="env=prod,role!=db") == ["web-1"]
@@ -96,7 +96,7 @@ async def test_ids_groups_and_a_selector_are_united_each_target_once(
 async def test_what_does_not_exist_is_refused_with_its_place(
     where: str, database: Database
 ) -> None:
-    async with ground(where, database) as fleet:
+    async with sample_inventory(where, database) as fleet:
         with pytest.raises(Invalid) as caught:
             await fleet.names(ids=["web-1", "web-9", "4711"], groups=["none"])
         assert caught.value.code == "unknown_target"
@@ -111,7 +111,7 @@ async def test_what_does_not_exist_is_refused_with_its_place(
 async def test_an_endpoint_has_the_address_and_unknown_ids_have_none(
     where: str, database: Database
 ) -> None:
-    async with ground(where, database) as fleet:
+    async with sample_inventory(where, database) as fleet:
         await fleet.names(selector="env")
         found = await fleet.inventory.endpoints([*fleet.ids.values(), "4711"])
         assert {one.target.name: one.target.port for one in found.values()} == {
@@ -123,7 +123,7 @@ async def test_an_endpoint_has_the_address_and_unknown_ids_have_none(
 
 @everywhere
 async def test_targets_are_read_by_id_listed_and_counted(where: str, database: Database) -> None:
-    async with ground(where, database) as fleet:
+    async with sample_inventory(where, database) as fleet:
         assert await fleet.inventory.count() == 3
         found = await fleet.inventory.get_many([fleet.ids["web-1"], "4711"])
         assert [target.name for target in found.values()] == ["web-1"]

@@ -18,7 +18,7 @@ import typer
 
 from docs.pages import ROOT, Sample
 from kit.command_server import client, command_server
-from kit.opsjobs_processes import Up
+from kit.opsjobs_processes import UpProcess
 from opsjobs.cli.app import app
 from opsjobs.standalone.lab.folder import LabFolder
 
@@ -114,7 +114,7 @@ def parse(arguments: Sequence[str]) -> None:
     found.make_context("opsjobs", words)
 
 
-def localise(text: str, service: Up, home: Path) -> str:
+def localise(text: str, service: UpProcess, home: Path) -> str:
     """Return a sample with this service's address, and a machine, a key and a data folder of its own for the reader's."""
     lab = LabFolder(service.data / "lab")
     record = lab.read()

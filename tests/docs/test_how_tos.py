@@ -21,7 +21,7 @@ from docs.pages import ROOT, Sample, all_samples, samples
 from docs.shells import Bench, localise, parse
 from kit.backing_servers import memory, open_folder
 from kit.mail_server import PASSWORD, USER, MailServer, mail_server_thread
-from kit.opsjobs_processes import Up, up
+from kit.opsjobs_processes import UpProcess, opsjobs_up
 from opsjobs.standalone.lab.folder import LabFolder
 
 PAGES = [
@@ -38,18 +38,18 @@ MACHINES = {
 
 
 @pytest.fixture(scope="module")
-def bare_service() -> Iterator[Up]:
+def bare_service() -> Iterator[UpProcess]:
     """A whole service as `opsjobs up --lab 5` starts it, and with a mail server."""
     with (
         open_folder(memory()) as folder,
         mail_server_thread(folder) as mail,
-        up(folder / "data", "--lab", "5", settings=mail_settings(mail)) as running,
+        opsjobs_up(folder / "data", "--lab", "5", settings=mail_settings(mail)) as running,
     ):
         yield running
 
 
 @pytest.fixture(scope="module")
-def service(bare_service: Up) -> Up:
+def service(bare_service: UpProcess) -> UpProcess:
     """The service, and the reader's machines in its inventory."""
     lab = LabFolder(bare_service.data / "lab")
     record = lab.read()
@@ -77,7 +77,7 @@ def mail_settings(server: MailServer) -> dict[str, str]:
     }
 
 
-def _do(service: Up, *arguments: str) -> None:
+def _do(service: UpProcess, *arguments: str) -> None:
     done = service.run(*arguments)
     assert done.returncode == 0, done.stderr
 
@@ -90,7 +90,7 @@ def files(page: str) -> Iterator[Sample]:
                 yield sample
 
 
-def test_the_readme_works_from_top_to_bottom(bare_service: Up, tmp_path: Path) -> None:
+def test_the_readme_works_from_top_to_bottom(bare_service: UpProcess, tmp_path: Path) -> None:
     bench = Bench(tmp_path, live=True)
     asked: list[list[str]] = []
     for sample in samples("README.md", "sh"):
@@ -110,7 +110,7 @@ def test_the_readme_works_from_top_to_bottom(bare_service: Up, tmp_path: Path) -
 
 
 def test_the_readme_launches_the_job_that_it_has_made_whatever_else_is_there(
-    bare_service: Up, tmp_path: Path
+    bare_service: UpProcess, tmp_path: Path
 ) -> None:
     (http,) = [sample for sample in samples("README.md", "sh") if "curl" in sample.text]
     job = tmp_path / "other.yaml"
@@ -134,7 +134,7 @@ def test_the_readme_launches_the_job_that_it_has_made_whatever_else_is_there(
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_a_page_works_from_top_to_bottom(page: str, service: Up, tmp_path: Path) -> None:
+def test_a_page_works_from_top_to_bottom(page: str, service: UpProcess, tmp_path: Path) -> None:
     for file in files(page):
         (tmp_path / file.note).write_text(file.text)
     bench = Bench(tmp_path, live=True)
@@ -149,7 +149,7 @@ def test_a_page_works_from_top_to_bottom(page: str, service: Up, tmp_path: Path)
 
 
 @pytest.mark.parametrize("sample", all_samples("python"), ids=str)
-def test_programs_run(sample: Sample, service: Up, tmp_path: Path) -> None:
+def test_programs_run(sample: Sample, service: UpProcess, tmp_path: Path) -> None:
     program = tmp_path / "sample.py"
     program.write_text(sample.text)
     assert compileall.compile_file(program, quiet=1)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from api.live import live
+from api.live import live_api
 from docs.pages import ROOT, Sample, all_samples, pages, samples
 from docs.shells import Bench, assigned, parse
 from opsjobs.cli import yaml_documents
@@ -137,11 +137,11 @@ def test_variables_of_samples_are_settings(sample: Sample) -> None:
 
 async def test_bodies_are_taken_in_the_order_of_the_page(database: Database) -> None:
     latest: dict[str, str] = {}
-    async with live(database) as desk:
+    async with live_api(database) as api:
         for sample in _REQUESTS:
             method, _, path = sample.note.partition(" ")
             path = path.replace("{id}", latest.get(path.split("/")[1], ""))
-            answer = await desk.http.request(
+            answer = await api.http.request(
                 method,
                 path,
                 content=sample.text,

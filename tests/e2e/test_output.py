@@ -23,7 +23,7 @@ BYTES_BETWEEN_BREAKS = 500_000
 
 
 @dataclass(frozen=True)
-class Words:
+class ExpectedOutput:
     """What one machine says, and how it ends."""
 
     stdout: bytes
@@ -32,11 +32,11 @@ class Words:
 
 
 @dataclass(frozen=True)
-class Told:
+class ObservedExecution:
     """An execution on all machines, what they said and what viewers saw of it while it ran."""
 
     execution: Json
-    said: dict[str, Words]
+    said: dict[str, ExpectedOutput]
     runs: dict[str, Json]
     seen: list[list[Frame]]
     connections: list[int]
@@ -60,7 +60,7 @@ class Memory:
         assert max(grown) <= mib << 10, f"{grown} KiB"
 
 
-def words(number: int) -> Words:
+def words(number: int) -> ExpectedOutput:
     """All that is nasty, on some machine each: NUL, invalid UTF-8, cut characters, no last newline, chunk borders, nothing."""
     chance = random.Random(number)
     kinds = [
@@ -74,11 +74,11 @@ def words(number: int) -> Words:
         bytes(range(256)) * 3,
     ]
     out, err = kinds[number % 8], kinds[(number // 8 + 3) % 8]
-    return Words(out + str(number).encode(), err, number % 4 * 85 % 256)
+    return ExpectedOutput(out + str(number).encode(), err, number % 4 * 85 % 256)
 
 
 @pytest.fixture(scope="module")
-def told(_cluster: Cluster) -> Told:
+def told(_cluster: Cluster) -> ObservedExecution:
     cluster = _cluster
     cluster.heal()
     names = cluster.names(1, MACHINES)
@@ -100,7 +100,7 @@ def told(_cluster: Cluster) -> Told:
         ended = cluster.ended(execution)
         seen = [viewer.watched(SECONDS) for viewer in viewers]
     runs = {run["target"]["name"]: run for run in cluster.runs(execution)}
-    return Told(ended, said, runs, seen, [viewer.connections for viewer in viewers])
+    return ObservedExecution(ended, said, runs, seen, [viewer.connections for viewer in viewers])
 
 
 def _targets(cluster: Cluster) -> list[Json]:
@@ -111,7 +111,7 @@ def _targets(cluster: Cluster) -> list[Json]:
     return [*first["items"], *rest]
 
 
-def _write(base: Path, its: Words) -> None:
+def _write(base: Path, its: ExpectedOutput) -> None:
     for ending, content in (
         ("out", its.stdout),
         ("err", its.stderr),
@@ -121,7 +121,7 @@ def _write(base: Path, its: Words) -> None:
 
 
 @pytest.mark.long
-def test_200_targets_have_their_own_results(told: Told, cluster: Cluster) -> None:
+def test_200_targets_have_their_own_results(told: ObservedExecution, cluster: Cluster) -> None:
     expected = {
         name: ("failed" if its.exit_code else "succeeded", its.exit_code)
         for name, its in told.said.items()
@@ -131,11 +131,11 @@ def test_200_targets_have_their_own_results(told: Told, cluster: Cluster) -> Non
     assert {run["error"]["code"] for run in told.runs.values() if run["error"]} == {"nonzero_exit"}
 
 
-def test_both_workers_share_the_runs(told: Told, cluster: Cluster) -> None:
+def test_both_workers_share_the_runs(told: ObservedExecution, cluster: Cluster) -> None:
     assert len({run["worker"] for run in told.runs.values()}) == 2
 
 
-def test_every_byte_of_200_machines_is_in_the_download(told: Told, cluster: Cluster) -> None:
+def test_every_byte_of_200_machines_is_in_the_download(told: ObservedExecution, cluster: Cluster) -> None:
     wrong = [
         (name, stream)
         for name, its in told.said.items()
@@ -145,7 +145,7 @@ def test_every_byte_of_200_machines_is_in_the_download(told: Told, cluster: Clus
     assert not wrong
 
 
-def test_results_hold_the_output(told: Told, cluster: Cluster) -> None:
+def test_results_hold_the_output(told: ObservedExecution, cluster: Cluster) -> None:
     for result in cluster.results(told.execution["id"]):
         its = told.said[result["target"]["name"]]
         assert (result["exit_code"], result["stdout_bytes"], result["stderr_bytes"]) == (
@@ -159,7 +159,7 @@ def test_results_hold_the_output(told: Told, cluster: Cluster) -> None:
 
 
 def test_viewers_that_reconnect_ten_times_see_each_event_once_and_in_order(
-    told: Told, cluster: Cluster
+    told: ObservedExecution, cluster: Cluster
 ) -> None:
     last = told.seen[0][-1][0]
     assert min(told.connections) > BREAKS
@@ -169,7 +169,7 @@ def test_viewers_that_reconnect_ten_times_see_each_event_once_and_in_order(
     assert [kind for _, kind, _ in told.seen[0]].count("end") == 1
 
 
-def test_viewers_see_exact_bytes(told: Told, cluster: Cluster) -> None:
+def test_viewers_see_exact_bytes(told: ObservedExecution, cluster: Cluster) -> None:
     seen = streams(told.seen[0])
     for name, its in told.said.items():
         target = told.runs[name]["target"]["id"]
@@ -177,7 +177,7 @@ def test_viewers_see_exact_bytes(told: Told, cluster: Cluster) -> None:
         assert seen.get((target, "stderr"), b"") == its.stderr
 
 
-def test_the_end_event_is_repeated_for_late_viewers(told: Told, cluster: Cluster) -> None:
+def test_the_end_event_is_repeated_for_late_viewers(told: ObservedExecution, cluster: Cluster) -> None:
     viewer = Viewer(cluster.client, told.execution["id"], breaks=0, seed=0, bytes_at_most=1)
     viewer.frames.append((told.seen[0][-1][0], "", {}))
     viewer.start()

@@ -16,7 +16,7 @@ from kit.sshd import BINARY, Sshd, sshd
 
 
 @pytest.fixture
-def at(cluster: Cluster) -> Iterator[Workload]:
+def workload(cluster: Cluster) -> Iterator[Workload]:
     with work(cluster) as found:
         yield found
 
@@ -36,7 +36,7 @@ def away(cluster: Cluster, address: str) -> Iterator[Sshd]:
 
 
 @contextmanager
-def up(server: Sshd) -> Iterator[None]:
+def listening_again(server: Sshd) -> Iterator[None]:
     """It listens where it did before, for the length of the block."""
     command = [
         str(BINARY),
@@ -65,11 +65,11 @@ update target_runs set not_before = opsjobs_now() where execution_id = %s return
     cluster.rows(shorter, execution, execution)
 
 
-def test_max_parallel_limits_concurrent_runs(cluster: Cluster, at: Workload) -> None:
-    execution = at.launch([at.step("walk", "sleep 0.1")], cluster.names(1, 9), {"max_parallel": 3})
-    assert at.ended(execution)["status"] == "completed"
-    assert len(at.began("walk")) == 9
-    assert at.at_once("walk") <= 3
+def test_max_parallel_limits_concurrent_runs(cluster: Cluster, workload: Workload) -> None:
+    execution = workload.launch([workload.step("walk", "sleep 0.1")], cluster.names(1, 9), {"max_parallel": 3})
+    assert workload.ended(execution)["status"] == "completed"
+    assert len(workload.began("walk")) == 9
+    assert workload.at_once("walk") <= 3
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_max_parallel_limits_concurrent_runs(cluster: Cluster, at: Workload) -> 
     [("name", "abcd"), ("reverse", "dbca"), ("inventory", "acbd"), ("label:rack", "cadb")],
 )
 def test_targets_start_in_the_order_of_the_policy(
-    cluster: Cluster, at: Workload, order: str, expected: str
+    cluster: Cluster, workload: Workload, order: str, expected: str
 ) -> None:
     first, tag = cluster.machines[0], order.replace(":", "-")
     racks = {"a": "2", "c": "1", "b": "4", "d": "3"}
@@ -86,118 +86,118 @@ def test_targets_start_in_the_order_of_the_policy(
         cluster.add_target(
             name, address, first.port, first.host_keys, labels={"rack": racks[letter]}
         )
-    execution = at.launch(
-        [at.step("walk")], list(names.values()), {"max_parallel": 1, "order": order}
+    execution = workload.launch(
+        [workload.step("walk")], list(names.values()), {"max_parallel": 1, "order": order}
     )
-    assert at.ended(execution)["status"] == "completed"
+    assert workload.ended(execution)["status"] == "completed"
     letter_at = dict(zip(first.addresses, names, strict=False))
-    assert "".join(letter_at[address] for address in at.began("walk")) == expected
+    assert "".join(letter_at[address] for address in workload.began("walk")) == expected
 
 
-def test_exceeding_max_fail_stops_the_rest(cluster: Cluster, at: Workload) -> None:
+def test_exceeding_max_fail_stops_the_rest(cluster: Cluster, workload: Workload) -> None:
     names = cluster.names(1, 6)
     hosts = [host(cluster, name) for name in names]
-    at.break_(hosts[0], hosts[2])
-    execution = at.launch([at.step("walk", at.sound)], names, {"max_parallel": 1, "max_fail": 1})
-    ended = at.ended(execution)
+    workload.break_(hosts[0], hosts[2])
+    execution = workload.launch([workload.step("walk", workload.sound)], names, {"max_parallel": 1, "max_fail": 1})
+    ended = workload.ended(execution)
     assert (ended["status"], ended["counts"]) == (
         "partial",
         {"failed": 2, "skipped": 3, "succeeded": 1},
     )
     assert "max_fail" in ended["error"]
-    assert at.began("walk") == hosts[:3]
+    assert workload.began("walk") == hosts[:3]
 
 
-def test_a_max_fail_share_counts_per_wave(cluster: Cluster, at: Workload) -> None:
+def test_a_max_fail_share_counts_per_wave(cluster: Cluster, workload: Workload) -> None:
     names = cluster.names(1, 20)
     hosts = [host(cluster, name) for name in names]
     # One of ten may fail in the first wave, and no second one.
-    at.break_(hosts[3])
+    workload.break_(hosts[3])
     policy = {"waves": ["50%", "100%"], "max_fail": "10%"}
-    assert at.ended(at.launch([at.step("few", at.sound)], names, policy))["counts"] == {
+    assert workload.ended(workload.launch([workload.step("few", workload.sound)], names, policy))["counts"] == {
         "failed": 1,
         "succeeded": 19,
     }
-    at.break_(hosts[7])
-    ended = at.ended(at.launch([at.step("many", at.sound)], names, policy))
+    workload.break_(hosts[7])
+    ended = workload.ended(workload.launch([workload.step("many", workload.sound)], names, policy))
     assert ended["status"] == "partial"
     assert ended["counts"]["failed"] == 2
     assert ended["counts"]["skipped"] >= 10
-    assert not {*at.began("many")} & {*hosts[10:]}
+    assert not {*workload.began("many")} & {*hosts[10:]}
 
 
-def test_a_gate_waits_for_confirmation(cluster: Cluster, at: Workload) -> None:
+def test_a_gate_waits_for_confirmation(cluster: Cluster, workload: Workload) -> None:
     names = cluster.names(1, 4)
-    execution = at.launch(
-        [at.step("walk")], names, {"waves": [1, "50%", "100%"], "gate": {"confirm": True}}
+    execution = workload.launch(
+        [workload.step("walk")], names, {"waves": [1, "50%", "100%"], "gate": {"confirm": True}}
     )
     for wave, reached in enumerate([1, 2], start=1):
-        stands = at.paused(execution)
+        stands = workload.paused(execution)
         assert stands["waiting_on"]["kind"] == "confirm"
         assert stands["waves"] == {"open": wave, "total": 3}
-        assert len(at.began("walk")) == reached
+        assert len(workload.began("walk")) == reached
         cluster.post(f"/executions/{execution}/resume", {"reason": f"wave {wave} looks well"})
-        wait_until(lambda: at.shown(execution)["waves"]["open"] > wave, "the next wave", SECONDS)  # noqa: B023 (called at once)
-    assert at.ended(execution)["status"] == "completed"
-    assert len(at.began("walk")) == 4
+        wait_until(lambda: workload.shown(execution)["waves"]["open"] > wave, "the next wave", SECONDS)  # noqa: B023 (called at once)
+    assert workload.ended(execution)["status"] == "completed"
+    assert len(workload.began("walk")) == 4
 
 
 @pytest.mark.parametrize("pauses", [True, False])
-def test_a_failing_check_closes_the_gate(cluster: Cluster, at: Workload, pauses: bool) -> None:
+def test_a_failing_check_closes_the_gate(cluster: Cluster, workload: Workload, pauses: bool) -> None:
     names = cluster.names(1, 4)
     hosts = [host(cluster, name) for name in names]
-    at.break_(hosts[1])
-    check = {"type": "command", "command": at.witness.from_start_to_end("check", at.sound)}
+    workload.break_(hosts[1])
+    check = {"type": "command", "command": workload.witness.from_start_to_end("check", workload.sound)}
     gate = {"check": check, "pause_on_fail": pauses}
-    execution = at.launch([at.step("walk")], names, {"waves": ["50%", "100%"], "gate": gate})
+    execution = workload.launch([workload.step("walk")], names, {"waves": ["50%", "100%"], "gate": gate})
     if pauses:
-        assert at.paused(execution)["waiting_on"]["kind"] == "max_fail"
-        assert at.statuses(execution) == dict(
+        assert workload.paused(execution)["waiting_on"]["kind"] == "max_fail"
+        assert workload.statuses(execution) == dict(
             zip(names, ["succeeded", "failed", "waiting", "waiting"], strict=True)
         )
         cluster.post(f"/executions/{execution}/resume", {"reason": "never mind"})
-    ended = at.ended(execution)
+    ended = workload.ended(execution)
     rest = {"succeeded": 3} if pauses else {"succeeded": 1, "skipped": 2}
     assert (ended["status"], ended["counts"]) == ("partial", {"failed": 1, **rest})
-    assert {*at.began("walk")} == {*(hosts if pauses else hosts[:2])}
+    assert {*workload.began("walk")} == {*(hosts if pauses else hosts[:2])}
     # The check of a wave begins when all of it is done.
-    assert min(at.stamps("check", "start")) >= sorted(at.stamps("walk", "end"))[1]
+    assert min(workload.stamps("check", "start")) >= sorted(workload.stamps("walk", "end"))[1]
 
 
-def test_a_paused_execution_starts_nothing_new(cluster: Cluster, at: Workload) -> None:
+def test_a_paused_execution_starts_nothing_new(cluster: Cluster, workload: Workload) -> None:
     names = cluster.names(1, 3)
-    execution = at.launch([at.step("walk", at.held)], names, {"max_parallel": 1})
-    wait_until(lambda: at.began("walk"), "the first is at work", SECONDS)
+    execution = workload.launch([workload.step("walk", workload.held)], names, {"max_parallel": 1})
+    wait_until(lambda: workload.began("walk"), "the first is at work", SECONDS)
     cluster.post(f"/executions/{execution}/pause", {"reason": "lunch"})
-    at.leave()
-    stands = at.paused(execution)
+    workload.leave()
+    stands = workload.paused(execution)
     assert (stands["waiting_on"]["kind"], stands["pause_reason"]) == ("pause", "lunch")
-    assert at.statuses(execution) == dict(
+    assert workload.statuses(execution) == dict(
         zip(names, ["succeeded", "waiting", "waiting"], strict=True)
     )
     cluster.post(f"/executions/{execution}/resume", {})
-    assert at.ended(execution)["status"] == "completed"
-    assert len(at.began("walk")) == 3
+    assert workload.ended(execution)["status"] == "completed"
+    assert len(workload.began("walk")) == 3
 
 
-def test_hold_offline_waits_for_an_offline_target(cluster: Cluster, at: Workload) -> None:
+def test_hold_offline_waits_for_an_offline_target(cluster: Cluster, workload: Workload) -> None:
     with away(cluster, "127.0.122.1") as server:
         name = cluster.add_target("offline-1", server.host, server.port, server.host_keys)
-        execution = at.launch([at.step("walk")], [name, "web-1"], {"hold_offline": "1h"})
-        held = at.waits(execution, name, "hold")
+        execution = workload.launch([workload.step("walk")], [name, "web-1"], {"hold_offline": "1h"})
+        held = workload.waits(execution, name, "hold")
         assert held["error"] is None
         wait_until(
-            lambda: at.statuses(execution)["web-1"] == "succeeded",
+            lambda: workload.statuses(execution)["web-1"] == "succeeded",
             "the other one is not held up",
             SECONDS,
         )
-        with up(server):
+        with listening_again(server):
             hurry(cluster, execution)
-            assert at.ended(execution)["status"] == "completed"
-        assert sorted(at.began("walk")) == sorted([server.host, host(cluster, "web-1")])
+            assert workload.ended(execution)["status"] == "completed"
+        assert sorted(workload.began("walk")) == sorted([server.host, host(cluster, "web-1")])
 
 
-def test_a_refused_connection_is_retried_by_policy(cluster: Cluster, at: Workload) -> None:
+def test_a_refused_connection_is_retried_by_policy(cluster: Cluster, workload: Workload) -> None:
     with away(cluster, "127.0.122.2") as server:
         name = cluster.add_target("refused-1", server.host, server.port, server.host_keys)
         # Never exhausted however slow the machine is: its waits are cut short below, as soon as there is somebody to answer.
@@ -207,27 +207,27 @@ def test_a_refused_connection_is_retried_by_policy(cluster: Cluster, at: Workloa
             "backoff": "constant",
             "base": "1h",
         }
-        again = at.launch([at.step("again")], [name], {"retry": retry})
-        assert at.waits(again, name, "backoff")["not_before"]
-        once = at.launch([at.step("once")], [name], {"retry": {**retry, "on": ["connect_timeout"]}})
-        assert at.ended(once)["counts"] == {"unreachable": 1}
-        assert at.runs(once)[name]["error"]["code"] == "connection_refused"
-        with up(server):
+        again = workload.launch([workload.step("again")], [name], {"retry": retry})
+        assert workload.waits(again, name, "backoff")["not_before"]
+        once = workload.launch([workload.step("once")], [name], {"retry": {**retry, "on": ["connect_timeout"]}})
+        assert workload.ended(once)["counts"] == {"unreachable": 1}
+        assert workload.runs(once)[name]["error"]["code"] == "connection_refused"
+        with listening_again(server):
             hurry(cluster, again)
-            assert at.ended(again)["status"] == "completed"
+            assert workload.ended(again)["status"] == "completed"
     told = [
         (r["attempt"], r["status"], (r["error"] or {}).get("code")) for r in cluster.results(again)
     ]
     assert [one[1:] for one in sorted(told)][:1] == [("unreachable", "connection_refused")]
     assert [one[1:] for one in sorted(told)][-1:] == [("succeeded", None)]
-    assert (at.began("again"), at.began("once")) == (["127.0.122.2"], [])
+    assert (workload.began("again"), workload.began("once")) == (["127.0.122.2"], [])
 
 
-def test_a_failed_command_is_retried_by_policy(cluster: Cluster, at: Workload) -> None:
-    at.break_(host(cluster, "web-1"))
+def test_a_failed_command_is_retried_by_policy(cluster: Cluster, workload: Workload) -> None:
+    workload.break_(host(cluster, "web-1"))
     retry = {"max_attempts": 3, "on": ["nonzero_exit"], "backoff": "constant", "base": 0.1}
-    execution = at.launch([at.step("walk", at.sound, retry=retry)], ["web-1"])
-    assert at.ended(execution)["counts"] == {"dead": 1}
+    execution = workload.launch([workload.step("walk", workload.sound, retry=retry)], ["web-1"])
+    assert workload.ended(execution)["counts"] == {"dead": 1}
     assert [
         r["attempt"] for r in sorted(cluster.results(execution), key=lambda r: r["attempt"])
     ] == [
@@ -235,58 +235,58 @@ def test_a_failed_command_is_retried_by_policy(cluster: Cluster, at: Workload) -
         2,
         3,
     ]
-    ends = [at.stamps("walk", what) for what in ("start", "end")]
+    ends = [workload.stamps("walk", what) for what in ("start", "end")]
     assert len(ends[0]) == 3
     assert all(later > before for before, later in pairwise(ends[0]))
 
 
-def test_an_exclusive_name_keeps_two_jobs_apart(cluster: Cluster, at: Workload) -> None:
-    first = at.launch([at.step("first", at.held)], ["web-1"], {"exclusive": ["balancer"]})
-    wait_until(lambda: at.began("first"), "the first is at work", SECONDS)
-    second = at.launch([at.step("second")], ["web-2"], {"exclusive": ["balancer", "other"]})
-    wait_until(lambda: at.shown(second)["waiting_on"], "the second says for what it waits", SECONDS)
-    stands = at.shown(second)
+def test_an_exclusive_name_keeps_two_jobs_apart(cluster: Cluster, workload: Workload) -> None:
+    first = workload.launch([workload.step("first", workload.held)], ["web-1"], {"exclusive": ["balancer"]})
+    wait_until(lambda: workload.began("first"), "the first is at work", SECONDS)
+    second = workload.launch([workload.step("second")], ["web-2"], {"exclusive": ["balancer", "other"]})
+    wait_until(lambda: workload.shown(second)["waiting_on"], "the second says for what it waits", SECONDS)
+    stands = workload.shown(second)
     assert (stands["status"], stands["waiting_on"]["kind"]) == ("queued", "exclusive")
-    assert at.ended(at.launch([at.step("third")], ["web-2"]))["status"] == "completed"
-    assert at.began("second") == []
-    at.leave()
-    assert [at.ended(execution)["status"] for execution in (first, second)] == [
+    assert workload.ended(workload.launch([workload.step("third")], ["web-2"]))["status"] == "completed"
+    assert workload.began("second") == []
+    workload.leave()
+    assert [workload.ended(execution)["status"] for execution in (first, second)] == [
         "completed",
         "completed",
     ]
-    assert at.stamps("second", "start") > at.stamps("first", "end")
+    assert workload.stamps("second", "start") > workload.stamps("first", "end")
 
 
 def test_a_target_under_maintenance_is_held_and_the_others_go_on(
-    cluster: Cluster, at: Workload
+    cluster: Cluster, workload: Workload
 ) -> None:
     maintenance = f"/targets/{cluster.rows('select id from targets where name = %s', 'web-3')[0]['id']}/maintenance"
     cluster.post(maintenance, {"reason": "new disk"})
-    execution = at.launch([at.step("walk")], ["web-3", "web-4"])
-    assert "new disk" in at.waits(execution, "web-3", "hold")["awaits"]
+    execution = workload.launch([workload.step("walk")], ["web-3", "web-4"])
+    assert "new disk" in workload.waits(execution, "web-3", "hold")["awaits"]
     wait_until(
-        lambda: at.statuses(execution)["web-4"] == "succeeded",
+        lambda: workload.statuses(execution)["web-4"] == "succeeded",
         "the other one is not held up",
         SECONDS,
     )
-    assert at.began("walk") == [host(cluster, "web-4")]
+    assert workload.began("walk") == [host(cluster, "web-4")]
     cluster.post(maintenance, {"off": True})
-    assert at.ended(execution)["status"] == "completed"
+    assert workload.ended(execution)["status"] == "completed"
 
 
-def test_a_target_is_served_by_a_worker_of_its_zone(cluster: Cluster, at: Workload) -> None:
+def test_a_target_is_served_by_a_worker_of_its_zone(cluster: Cluster, workload: Workload) -> None:
     server = cluster.machines[0]
     name = cluster.add_target(
         "far-1", server.addresses[1], server.port, server.host_keys, zone="far"
     )
-    execution = at.launch([at.step("walk")], [name, "web-1"])
-    wait_until(lambda: at.statuses(execution)["web-1"] == "succeeded", "the near one", SECONDS)
-    assert at.runs(execution)[name]["worker"] is None
+    execution = workload.launch([workload.step("walk")], [name, "web-1"])
+    wait_until(lambda: workload.statuses(execution)["web-1"] == "succeeded", "the near one", SECONDS)
+    assert workload.runs(execution)[name]["worker"] is None
     cluster.start("worker-far", OPSJOBS_ZONE="far")
     far = cluster.running["worker-far"]
     try:
-        assert at.ended(execution)["status"] == "completed"
-        assert at.runs(execution)[name]["worker"] == far.title
+        assert workload.ended(execution)["status"] == "completed"
+        assert workload.runs(execution)[name]["worker"] == far.title
     finally:
         far.end(seconds=SECONDS)
         del cluster.running["worker-far"]

@@ -14,7 +14,7 @@ from kit.secret_canaries import Canary, seen_in, seen_in_tables
 
 
 @pytest.fixture
-def at(cluster: Cluster) -> Iterator[Workload]:
+def workload(cluster: Cluster) -> Iterator[Workload]:
     with work(cluster) as found:
         yield found
 
@@ -24,11 +24,11 @@ def job(cluster: Cluster, body: Json) -> int:
     return int(cluster.post("/jobs", {"policy": {"durable": "off"}, **body}, 201)["id"])
 
 
-def ends(at: Workload, execution: int) -> dict[str, str]:
+def ends(workload: Workload, execution: int) -> dict[str, str]:
     """How each action ended that was begun."""
     return {
         key: result["status"]
-        for key, result in at.results(execution).items()
+        for key, result in workload.results(execution).items()
         if result["started_at"]
     }
 
@@ -44,42 +44,42 @@ def approval(cluster: Cluster, execution: int) -> int:
     return int(asked()[0]["id"])
 
 
-def test_conditions_read_outputs_and_branches_meet_again(cluster: Cluster, at: Workload) -> None:
-    look = at.step("look", """echo '{"role": "db", "free": 7}'""", outputs="json_lines")
+def test_conditions_read_outputs_and_branches_meet_again(cluster: Cluster, workload: Workload) -> None:
+    look = workload.step("look", """echo '{"role": "db", "free": 7}'""", outputs="json_lines")
     actions = [
         look,
-        at.step(
+        workload.step(
             "db",
             "echo ${actions.look.outputs.free}",
             depends_on=["look"],
             when="actions.look.outputs.role == 'db'",
         ),
-        at.step(
+        workload.step(
             "web",
             depends_on=["look"],
             when="actions.look.outputs.role == 'web' or actions.look.outputs.free > 9",
         ),
-        at.step("both", depends_on=["db", "web"]),
+        workload.step("both", depends_on=["db", "web"]),
     ]
-    execution = at.launch(actions, ["web-1"])
-    assert at.ended(execution)["status"] == "completed"
-    assert ends(at, execution) == dict.fromkeys(["look", "db", "both"], "succeeded")
-    assert at.results(execution)["db"]["stdout"] == "7\n"
-    assert at.began("web") == []
-    assert at.stamps("both", "start") > at.stamps("db", "end")
+    execution = workload.launch(actions, ["web-1"])
+    assert workload.ended(execution)["status"] == "completed"
+    assert ends(workload, execution) == dict.fromkeys(["look", "db", "both"], "succeeded")
+    assert workload.results(execution)["db"]["stdout"] == "7\n"
+    assert workload.began("web") == []
+    assert workload.stamps("both", "start") > workload.stamps("db", "end")
 
 
-def test_a_barrier_waits_for_all_targets(cluster: Cluster, at: Workload) -> None:
+def test_a_barrier_waits_for_all_targets(cluster: Cluster, workload: Workload) -> None:
     names = cluster.names(1, 3)
     # One of them is late.
-    before = at.step("before", f"test $3 != {cluster.machines[0].addresses[0]} || {{ {at.held}; }}")
-    execution = at.launch([before, at.step("after", scope="barrier")], names)
+    before = workload.step("before", f"test $3 != {cluster.machines[0].addresses[0]} || {{ {workload.held}; }}")
+    execution = workload.launch([before, workload.step("after", scope="barrier")], names)
     for name in names[1:]:
-        assert at.waits(execution, name, "barrier")["awaits"] == "after"
-    assert at.began("after") == []
-    at.leave()
-    assert at.ended(execution)["status"] == "completed"
-    assert min(at.stamps("after", "start")) > max(at.stamps("before", "end"))
+        assert workload.waits(execution, name, "barrier")["awaits"] == "after"
+    assert workload.began("after") == []
+    workload.leave()
+    assert workload.ended(execution)["status"] == "completed"
+    assert min(workload.stamps("after", "start")) > max(workload.stamps("before", "end"))
 
 
 @pytest.mark.parametrize(
@@ -92,36 +92,36 @@ def test_a_barrier_waits_for_all_targets(cluster: Cluster, at: Workload) -> None
     ],
 )
 def test_workflow_branches_after_a_failure(
-    cluster: Cluster, at: Workload, on_failure: Json, begun: list[str]
+    cluster: Cluster, workload: Workload, on_failure: Json, begun: list[str]
 ) -> None:
     # The other branch is there where it is sure that it runs: a stop may come before it begins, or after.
-    other = [at.step("else", depends_on=[])] if "else" in begun else []
-    undo = [at.step("undo")] if "undo" in begun else []
-    actions = [at.step("bad", "exit 3", **on_failure), at.step("next"), *other, *undo]
-    execution = at.launch(actions, ["web-1"])
-    ended = at.ended(execution)
+    other = [workload.step("else", depends_on=[])] if "else" in begun else []
+    undo = [workload.step("undo")] if "undo" in begun else []
+    actions = [workload.step("bad", "exit 3", **on_failure), workload.step("next"), *other, *undo]
+    execution = workload.launch(actions, ["web-1"])
+    ended = workload.ended(execution)
     assert (ended["status"], ended["counts"]) == ("failed", {"failed": 1})
-    assert at.runs(execution)["web-1"]["exit_code"] == 3
-    assert sorted(key for key in ("bad", "next", "else", "undo") if at.began(key)) == sorted(begun)
+    assert workload.runs(execution)["web-1"]["exit_code"] == 3
+    assert sorted(key for key in ("bad", "next", "else", "undo") if workload.began(key)) == sorted(begun)
 
 
 @pytest.mark.parametrize(("answer", "end"), [("approve", "succeeded"), ("reject", "cancelled")])
 def test_an_approval_step_asks_once_and_follows_the_decision(
-    cluster: Cluster, at: Workload, answer: str, end: str
+    cluster: Cluster, workload: Workload, answer: str, end: str
 ) -> None:
     names = cluster.names(1, 3)
     ask = {"key": "ask", "type": "approval", "message": "Go on?"}
-    execution = at.launch([at.step("before"), ask, at.step("after")], names)
+    execution = workload.launch([workload.step("before"), ask, workload.step("after")], names)
     question = approval(cluster, execution)
     for name in names:
-        at.waits(execution, name, "approval")
-    assert at.began("after") == []
+        workload.waits(execution, name, "approval")
+    assert workload.began("after") == []
     alone = {"override_safety": True} if answer == "approve" else {}
     assert cluster.post(f"/approvals/{question}/{answer}", {"reason": "so be it", **alone})[
         "decided_by"
     ]
-    assert at.ended(execution)["counts"] == {end: 3}
-    assert len(at.began("after")) == (3 if answer == "approve" else 0)
+    assert workload.ended(execution)["counts"] == {end: 3}
+    assert len(workload.began("after")) == (3 if answer == "approve" else 0)
     assert (
         cluster.http.post(f"/approvals/{question}/approve", json={}).json()["code"]
         == "approval_decided"
@@ -130,10 +130,10 @@ def test_an_approval_step_asks_once_and_follows_the_decision(
 
 @pytest.mark.parametrize("works", [True, False])
 def test_a_job_step_runs_another_job_and_has_its_result(
-    cluster: Cluster, at: Workload, works: bool
+    cluster: Cluster, workload: Workload, works: bool
 ) -> None:
     declared = [{"name": "code", "type": "integer", "required": True}]
-    inner = at.step("inner", "exit ${code}")
+    inner = workload.step("inner", "exit ${code}")
     child = job(
         cluster,
         {
@@ -149,21 +149,21 @@ def test_a_job_step_runs_another_job_and_has_its_result(
         "job": f"child-{works}",
         "parameters": {"code": 0 if works else 4},
     }
-    execution = at.launch([at.step("before"), call, at.step("after")], ["web-2"])
-    assert at.ended(execution)["status"] == ("completed" if works else "failed")
+    execution = workload.launch([workload.step("before"), call, workload.step("after")], ["web-2"])
+    assert workload.ended(execution)["status"] == ("completed" if works else "failed")
     (launched,) = cluster.get(f"/jobs/{child}/executions")["items"]
     assert (launched["parent"], launched["triggered_by"]) == (execution, "workflow")
     assert launched["status"] == ("completed" if works else "failed")
-    assert at.began("inner") == at.began("before")
-    assert len(at.began("after")) == (1 if works else 0)
+    assert workload.began("inner") == workload.began("before")
+    assert len(workload.began("after")) == (1 if works else 0)
 
 
-def test_a_wait_step_lasts_at_least_its_duration(cluster: Cluster, at: Workload) -> None:
+def test_a_wait_step_lasts_at_least_its_duration(cluster: Cluster, workload: Workload) -> None:
     wait = {"key": "rest", "type": "wait", "duration": "2s"}
-    execution = at.launch([at.step("before"), wait, at.step("after")], ["web-1"])
-    assert at.ended(execution)["status"] == "completed"
-    assert at.stamps("after", "start")[0] - at.stamps("before", "end")[0] >= 1.9
-    assert ends(at, execution) == dict.fromkeys(["before", "rest", "after"], "succeeded")
+    execution = workload.launch([workload.step("before"), wait, workload.step("after")], ["web-1"])
+    assert workload.ended(execution)["status"] == "completed"
+    assert workload.stamps("after", "start")[0] - workload.stamps("before", "end")[0] >= 1.9
+    assert ends(workload, execution) == dict.fromkeys(["before", "rest", "after"], "succeeded")
 
 
 _SH = 'cat; printf "%s|" "$@" "$COLOUR" "$PWD"'
@@ -175,7 +175,7 @@ _PYTHON = "import os, sys\nprint(sys.stdin.read() + '|'.join([*sys.argv[1:], os.
 )
 @pytest.mark.parametrize("durable", ["required", "off"])
 def test_scripts_have_their_arguments_variables_folder_and_input(
-    cluster: Cluster, at: Workload, interpreter: str, script: str, durable: str
+    cluster: Cluster, workload: Workload, interpreter: str, script: str, durable: str
 ) -> None:
     action = {
         "key": "say",
@@ -187,13 +187,13 @@ def test_scripts_have_their_arguments_variables_folder_and_input(
         "cwd": "/usr",
         "stdin": "line 1\nline 2\n",
     }
-    execution = at.launch([action], ["web-1"], {"durable": durable})
-    assert at.ended(execution)["status"] == "completed"
+    execution = workload.launch([action], ["web-1"], {"durable": durable})
+    assert workload.ended(execution)["status"] == "completed"
     said = cluster.output(execution, "web-1").decode()
     assert said == "line 1\nline 2\nit's||two words|$HOME;`x`|deep 'blue'|/usr|"
 
 
-def test_a_secret_reaches_only_its_command(cluster: Cluster, at: Workload) -> None:
+def test_a_secret_reaches_only_its_command(cluster: Cluster, workload: Workload) -> None:
     secret = Canary("token")
     declared = [{"name": "token", "type": "secret", "required": True}]
     actions = [{"key": "use", "type": "command", "command": 'sha256sum <"$OPSJOBS_SECRETS/token"'}]
@@ -209,9 +209,9 @@ def test_a_secret_reaches_only_its_command(cluster: Cluster, at: Workload) -> No
     execution = int(
         cluster.post(f"/jobs/{made}/execute", {"parameters": {"token": secret.text}}, 202)["id"]
     )
-    assert at.ended(execution)["status"] == "completed"
+    assert workload.ended(execution)["status"] == "completed"
     assert (
-        at.results(execution)["use"]["stdout"].split()[0]
+        workload.results(execution)["use"]["stdout"].split()[0]
         == hashlib.sha256(secret.text.encode()).hexdigest()
     )
     shown = [

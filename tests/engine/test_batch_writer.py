@@ -70,7 +70,7 @@ class Book:
         return ends[0] if ends else None
 
 
-class Desk:
+class RunningWriter:
     """A recorder at work, and what it told."""
 
     def __init__(self) -> None:
@@ -128,9 +128,9 @@ def end(page: AttemptEntry) -> None:
 
 
 @asynccontextmanager
-async def desk() -> AsyncIterator[Desk]:
+async def running_writer() -> AsyncIterator[RunningWriter]:
     """A recorder that runs; it is still alive at the end."""
-    made = Desk()
+    made = RunningWriter()
     task = asyncio.create_task(made.recorder.run())
     try:
         with capture_logs():
@@ -145,67 +145,67 @@ async def desk() -> AsyncIterator[Desk]:
 
 @pytest.mark.parametrize("refused", [{1}, {8}, {3, 4}, {1, 4, 6, 7}, set(range(1, 9))])
 async def test_a_refused_flush_of_one_run_does_not_block_the_others(refused: set[int]) -> None:
-    async with desk() as at:
-        at.book.refused = refused
-        runs = at.speak(8)
-        await at.recorder.drain()
+    async with running_writer() as running:
+        running.book.refused = refused
+        runs = running.speak(8)
+        await running.recorder.drain()
         for number, record in enumerate(runs, start=1):
-            assert at.book.end_of(number) is (
+            assert running.book.end_of(number) is (
                 RunStatus.FAILED if number in refused else RunStatus.SUCCEEDED
             )
             assert record.stale == (number in refused)
-        numbers = [number for number, _ in at.book.tried]
+        numbers = [number for number, _ in running.book.tried]
         assert numbers == [*range(1, len(numbers) + 1)]
-        assert at.told[0].stale == refused
-        assert at.bugs >= len(refused)
+        assert running.told[0].stale == refused
+        assert running.bugs >= len(refused)
 
 
 async def test_a_run_whose_end_is_refused_is_dropped_and_the_others_are_written() -> None:
-    async with desk() as at:
-        at.book.refused_even_to_end = {2}
-        at.speak(3)
-        await at.recorder.drain()
-        assert [at.book.end_of(n) for n in (1, 2, 3)] == [
+    async with running_writer() as running:
+        running.book.refused_even_to_end = {2}
+        running.speak(3)
+        await running.recorder.drain()
+        assert [running.book.end_of(n) for n in (1, 2, 3)] == [
             RunStatus.SUCCEEDED,
             None,
             RunStatus.SUCCEEDED,
         ]
-        assert at.told[0].stale == {2}
+        assert running.told[0].stale == {2}
 
 
 async def test_a_flush_that_times_out_is_halved_until_it_is_committed() -> None:
-    async with desk() as at:
-        at.book.runs_at_most = 2
-        at.speak(8)
-        await at.recorder.drain()
-        assert [at.book.end_of(number) for number in range(1, 9)] == [RunStatus.SUCCEEDED] * 8
-        tries = [len(runs) for _, runs in at.book.tried]
+    async with running_writer() as running:
+        running.book.runs_at_most = 2
+        running.speak(8)
+        await running.recorder.drain()
+        assert [running.book.end_of(number) for number in range(1, 9)] == [RunStatus.SUCCEEDED] * 8
+        tries = [len(runs) for _, runs in running.book.tried]
         assert tries == [8, 8, 4, 4, 2, 2, 4, 4, 2, 2]
-        assert (at.bugs, at.recorder.committing_since) == (0, None)
+        assert (running.bugs, running.recorder.committing_since) == (0, None)
 
 
 async def test_a_repeated_flush_keeps_its_number() -> None:
-    async with desk() as at:
-        at.book.away = 2
-        at.speak(2)
-        await at.recorder.drain()
-        assert at.book.tried == [(1, [1, 2])] * 3
+    async with running_writer() as running:
+        running.book.away = 2
+        running.speak(2)
+        await running.recorder.drain()
+        assert running.book.tried == [(1, [1, 2])] * 3
 
 
 async def test_a_repeated_half_of_a_flush_keeps_its_number() -> None:
-    async with desk() as at:
-        at.book.refused = {2}
-        settle = at.book.settle
+    async with running_writer() as running:
+        running.book.refused = {2}
+        settle = running.book.settle
 
         async def away_for_halves(flush: Flush) -> Settled:
-            at.book.away = int(flush.number == 2 and len(at.book.tried) == 1)
+            running.book.away = int(flush.number == 2 and len(running.book.tried) == 1)
             return await settle(flush)
 
-        at.book.settle = away_for_halves  # type: ignore[method-assign]
-        at.speak(4)
-        await at.recorder.drain()
-        assert [number for number, _ in at.book.tried] == [1, 2, 2, 3, 4, 5, 6]
-        assert [at.book.end_of(n) is RunStatus.SUCCEEDED for n in (1, 2, 3, 4)] == [
+        running.book.settle = away_for_halves  # type: ignore[method-assign]
+        running.speak(4)
+        await running.recorder.drain()
+        assert [number for number, _ in running.book.tried] == [1, 2, 2, 3, 4, 5, 6]
+        assert [running.book.end_of(n) is RunStatus.SUCCEEDED for n in (1, 2, 3, 4)] == [
             True,
             False,
             True,
@@ -214,28 +214,28 @@ async def test_a_repeated_half_of_a_flush_keeps_its_number() -> None:
 
 
 async def test_a_bug_in_the_flush_callback_does_not_end_the_batch_writer() -> None:
-    async with desk() as at:
+    async with running_writer() as running:
 
         def broken(*_: object) -> None:
             raise ZeroDivisionError
 
-        at.recorder._on_flushed = broken
-        at.speak(2)
-        await at.recorder.drain()
-        assert at.bugs == 1
-        record = at.run(3)
+        running.recorder._on_flushed = broken
+        running.speak(2)
+        await running.recorder.drain()
+        assert running.bugs == 1
+        record = running.run(3)
         end(record.begin("step-1", 1, NOW))
-        await at.recorder.drain()
-        assert at.book.end_of(3) is RunStatus.SUCCEEDED
+        await running.recorder.drain()
+        assert running.book.end_of(3) is RunStatus.SUCCEEDED
 
 
 async def test_a_stale_run_writes_nothing_more_and_leaves_nothing_behind() -> None:
-    async with desk() as at:
-        at.book.stale = {1}
-        record = at.run(1)
+    async with running_writer() as running:
+        running.book.stale = {1}
+        record = running.run(1)
         page = record.begin("step-1", 1, NOW)
         page.write_output("stdout", 0, b"ok")
-        await at.recorder.drain()
+        await running.recorder.drain()
         assert record.stale
         page.write_output("stdout", 0, b"x" * 1_000)
         end(page)
@@ -248,35 +248,35 @@ async def test_backpressure_ends_when_the_run_that_filled_the_buffer_is_discarde
 ) -> None:
     """Nothing was left to flush, so nobody told the waiter: it stood still for good."""
     monkeypatch.setattr(records, "WORKER_UNWRITTEN_BYTES", 5_000)
-    async with desk() as at:
-        at.book.open.clear()
-        quiet, loud = at.run(1), at.run(2)
+    async with running_writer() as running:
+        running.book.open.clear()
+        quiet, loud = running.run(1), running.run(2)
         quiet.begin("step-1", 1, NOW).write_output("stdout", 0, b"ok")
-        await until_in_flight(at)
+        await until_in_flight(running)
         loud.begin("step-1", 1, NOW).write_output("stdout", 0, b"x" * 6_000)
         waiting = asyncio.create_task(quiet.wait_for_room())
         await asyncio.sleep(0)
         assert not waiting.done()
-        at.recorder.discard(loud)
+        running.recorder.discard(loud)
         await asyncio.wait_for(waiting, 60)
-        at.book.open.set()
-        await at.recorder.drain()
-        assert all(2 not in ids for _, ids in at.book.tried)
-        assert all(ids for _, ids in at.book.tried), "a flush of nothing"
+        running.book.open.set()
+        await running.recorder.drain()
+        assert all(2 not in ids for _, ids in running.book.tried)
+        assert all(ids for _, ids in running.book.tried), "a flush of nothing"
 
 
-async def until_in_flight(at: Desk) -> None:
+async def until_in_flight(at: RunningWriter) -> None:
     while not at.recorder._in_flight:
         await asyncio.sleep(0)
 
 
-def flood(at: Desk, run_id: int, pieces: int) -> None:
+def flood(at: RunningWriter, run_id: int, pieces: int) -> None:
     page = at.run(run_id).begin("step-1", 1, NOW)
     for n in range(pieces):
         page.write_output("stdout", n * 60_000, b"x" * 60_000)
 
 
-def said_by(run_id: int, at: Desk) -> list[int]:
+def said_by(run_id: int, at: RunningWriter) -> list[int]:
     """How many bytes of a run each flush that has some stores."""
     sizes = [
         sum(len(line.data or b"") for line in f.lines if line.run_id == run_id)
@@ -286,40 +286,40 @@ def said_by(run_id: int, at: Desk) -> list[int]:
 
 
 async def test_a_flood_alone_gets_the_largest_share_of_each_flush() -> None:
-    async with desk() as at:
-        at.book.open.clear()
-        flood(at, 1, 60)
-        small = at.run(2)
+    async with running_writer() as running:
+        running.book.open.clear()
+        flood(running, 1, 60)
+        small = running.run(2)
         end(small.begin("step-1", 1, NOW))
-        at.book.open.set()
-        await at.recorder.drain()
-        assert at.book.end_of(2) is RunStatus.SUCCEEDED
+        running.book.open.set()
+        await running.recorder.drain()
+        assert running.book.end_of(2) is RunStatus.SUCCEEDED
         first = next(
-            f for f in at.book.stored if any(run.run_id == 1 and f.lines for run in f.runs)
+            f for f in running.book.stored if any(run.run_id == 1 and f.lines for run in f.runs)
         )
-        assert at.book.stored.index(first) <= 1
+        assert running.book.stored.index(first) <= 1
         offsets = [
             line.start_offset
-            for flush in at.book.stored
+            for flush in running.book.stored
             for line in flush.lines
             if line.event == "output"
         ]
         assert offsets == [n * 60_000 for n in range(60)]
-        assert len(said_by(1, at)) == 4
-        assert max(said_by(1, at)) <= records.RUN_FLUSH_BYTES_MAX + records.CHUNK_BYTES
+        assert len(said_by(1, running)) == 4
+        assert max(said_by(1, running)) <= records.RUN_FLUSH_BYTES_MAX + records.CHUNK_BYTES
 
 
 async def test_parallel_floods_share_each_flush() -> None:
-    async with desk() as at:
-        at.book.open.clear()
+    async with running_writer() as running:
+        running.book.open.clear()
         for run_id in (1, 2, 3, 4):
-            flood(at, run_id, 40)
-        at.book.open.set()
-        await at.recorder.drain()
+            flood(running, run_id, 40)
+        running.book.open.set()
+        await running.recorder.drain()
         share = recording.FLUSH_BYTES // 4
         for run_id in (1, 2, 3, 4):
-            assert said_by(run_id, at)[0] <= share + records.CHUNK_BYTES
-        for stored in at.book.stored:
+            assert said_by(run_id, running)[0] <= share + records.CHUNK_BYTES
+        for stored in running.book.stored:
             assert (
                 sum(len(line.data or b"") for line in stored.lines)
                 <= recording.FLUSH_BYTES + 4 * records.CHUNK_BYTES
@@ -327,32 +327,32 @@ async def test_parallel_floods_share_each_flush() -> None:
 
 
 async def test_the_reason_of_a_hold_is_made_storable() -> None:
-    async with desk() as at:
-        at.run(1).defer(WaitingFor.HOLD, seconds=30, awaits="web-1 cannot be reached: \0\ud800!")
-        await at.recorder.drain()
-    (told,) = (run for flush in at.book.stored for run in flush.runs)
+    async with running_writer() as running:
+        running.run(1).defer(WaitingFor.HOLD, seconds=30, awaits="web-1 cannot be reached: \0\ud800!")
+        await running.recorder.drain()
+    (told,) = (run for flush in running.book.stored for run in flush.runs)
     assert told.awaits == "web-1 cannot be reached: \ufffd?!"
 
 
 async def test_lines_are_counted_across_entries_streams_and_workers() -> None:
-    async with desk() as at:
-        page = at.run(1).begin("step-1", 1, NOW)
+    async with running_writer() as running:
+        page = running.run(1).begin("step-1", 1, NOW)
         page.write_output("stdout", 0, b"one\ntw")
         page.write_output("stderr", 0, b"other")
         page.write_output("stdout", 6, b"o\n\nfour\nfi")
         page.note_dropped("stdout", 16, 5)
         page.write_output("stdout", 21, b"open")
         await page.run.flush()
-        (flush,) = at.book.stored
+        (flush,) = running.book.stored
         assert [line.lines for line in flush.lines] == [2, 1, 3, 1, 1]
         assert flush.results[0].open_lines == (True, True)
         progress = Progress(
             "step-1", 1, RunStatus.RUNNING, None, (25, 5), NOW, open_lines=(True, False)
         )
-        heir = at.run(1, fence=2).begin("step-1", 1, NOW, progress=progress)
+        heir = running.run(1, fence=2).begin("step-1", 1, NOW, progress=progress)
         heir.write_output("stdout", 25, b" no more\nseven")
         heir.write_output("stderr", 5, b"new")
         end(heir)
-        await at.recorder.drain()
-        found = [line.lines for line in at.book.stored[-1].lines if line.event == "output"]
+        await running.recorder.drain()
+        found = [line.lines for line in running.book.stored[-1].lines if line.event == "output"]
         assert found == [1, 1]

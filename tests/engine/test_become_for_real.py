@@ -36,7 +36,7 @@ def server() -> Iterator[Sshd]:
 
 
 @dataclass(frozen=True, slots=True)
-class House:
+class RealHarness:
     """A harness whose machine is real: `deploy` logs in, and may become ben by sudo with a password."""
 
     on: Harness
@@ -45,13 +45,13 @@ class House:
     ben: str
 
     def as_ben(self, command: str) -> CommandAction:
-        """A command of ben's."""
+        """Return a command that runs as ben."""
         return CommandAction(
             command=command, become=BecomeDraft(user=self.ben, credential="sudo-pw")
         )
 
     async def launch(self, *commands: str | CommandAction) -> Execution:
-        """Start these there."""
+        """Launch these commands on the machine."""
         return await self.on.launch(commands, durable="auto")
 
     def files(self, user: str) -> list[str]:
@@ -61,7 +61,7 @@ class House:
 
 
 @asynccontextmanager
-async def house(database: Database, server: Sshd) -> AsyncIterator[House]:
+async def real_harness(database: Database, server: Sshd) -> AsyncIterator[RealHarness]:
     needs("sudo")
     with account(password=PASSWORD) as deploy, account() as ben:
         server.authorize(deploy, (server.folder / "login.pub").read_text().strip())
@@ -76,7 +76,7 @@ async def house(database: Database, server: Sshd) -> AsyncIterator[House]:
                 )  # type: ignore[arg-type]
                 await on.vault.create(secret)
                 try:
-                    yield House(on, pool, deploy, ben)
+                    yield RealHarness(on, pool, deploy, ben)
                 finally:
                     await pool.close()
 
@@ -94,22 +94,22 @@ def _reached(on: Harness, where: Endpoint) -> object:
 async def test_commands_of_several_users_run_and_are_cleaned_up_a_day_later(
     database: Database, server: Sshd
 ) -> None:
-    async with house(database, server) as at, at.on.worker(sessions=at.sessions):
-        run = await at.launch(
-            "id -un", at.as_ben("id -un; sleep 0.3; pwd"), "id -un >&2", at.as_ben("exit 0")
+    async with real_harness(database, server) as real, real.on.worker(sessions=real.sessions):
+        run = await real.launch(
+            "id -un", real.as_ben("id -un; sleep 0.3; pwd"), "id -un >&2", real.as_ben("exit 0")
         )
-        ended = await at.on.ended(run)
-        assert ended.counts == {"succeeded": 1}, await at.on.results(run)
-        home = pwd.getpwnam(at.ben).pw_dir
-        assert await at.on.output(run) == f"{at.deploy}\n{at.ben}\n{home}\n".encode()
-        assert await at.on.output(run, "stderr") == f"{at.deploy}\n".encode()
-        assert at.files(at.ben)
-        await at.on.turn(DAY_SECONDS + 1)
+        ended = await real.on.ended(run)
+        assert ended.counts == {"succeeded": 1}, await real.on.results(run)
+        home = pwd.getpwnam(real.ben).pw_dir
+        assert await real.on.output(run) == f"{real.deploy}\n{real.ben}\n{home}\n".encode()
+        assert await real.on.output(run, "stderr") == f"{real.deploy}\n".encode()
+        assert real.files(real.ben)
+        await real.on.turn(DAY_SECONDS + 1)
         care = RemoteCleanup(
-            at.on.ledger, at.on.targets, at.on.vault, at.sessions, at.on.clock, zone="default"
+            real.on.ledger, real.on.targets, real.on.vault, real.sessions, real.on.clock, zone="default"
         )
         assert (await care.run_once())["cleaned"] == 1
-        assert (at.files(at.deploy), at.files(at.ben)) == ([], [])
+        assert (real.files(real.deploy), real.files(real.ben)) == ([], [])
 
 
 async def test_after_a_takeover_a_real_command_is_followed_as_the_same_user(
@@ -119,60 +119,60 @@ async def test_after_a_takeover_a_real_command_is_followed_as_the_same_user(
     for folder in (tmp_path, *tmp_path.parents):
         if folder.stat().st_mode & 0o005 == 0:
             folder.chmod(folder.stat().st_mode | 0o055)
-    async with house(database, server) as at:
-        async with at.on.worker("worker-1", sessions=at.sessions):
-            run = await at.launch(
-                "true", at.as_ben(f"echo one; until [ -e {latch} ]; do sleep 0.05; done; echo two")
+    async with real_harness(database, server) as real:
+        async with real.on.worker("worker-1", sessions=real.sessions):
+            run = await real.launch(
+                "true", real.as_ben(f"echo one; until [ -e {latch} ]; do sleep 0.05; done; echo two")
             )
 
             async def said() -> bool:
-                return await at.on.output(run) == b"one\n"
+                return await real.on.output(run) == b"one\n"
 
             await until(said)
-            async with at.on.worker("worker-2", sessions=at.sessions):
-                await at.on.bury("worker-1")
+            async with real.on.worker("worker-2", sessions=real.sessions):
+                await real.on.bury("worker-1")
 
                 async def taken() -> bool:
-                    return (await at.on.row(run))["worker"] == "worker-2"
+                    return (await real.on.row(run))["worker"] == "worker-2"
 
                 await until(taken)
                 latch.touch()
-                assert (await at.on.ended(run)).counts == {"succeeded": 1}
-        assert await at.on.output(run) == b"one\ntwo\n"
+                assert (await real.on.ended(run)).counts == {"succeeded": 1}
+        assert await real.on.output(run) == b"one\ntwo\n"
 
 
 async def test_a_cancel_kills_a_command_of_another_user(database: Database, server: Sshd) -> None:
-    async with house(database, server) as at, at.on.worker(sessions=at.sessions):
-        run = await at.launch(at.as_ben("trap '' TERM; echo $$; while :; do sleep 1; done"))
+    async with real_harness(database, server) as real, real.on.worker(sessions=real.sessions):
+        run = await real.launch(real.as_ben("trap '' TERM; echo $$; while :; do sleep 1; done"))
 
         async def said() -> bool:
-            return (await at.on.output(run)).endswith(b"\n")
+            return (await real.on.output(run)).endswith(b"\n")
 
         await until(said)
-        pid = int(await at.on.output(run))
+        pid = int(await real.on.output(run))
         assert Path(f"/proc/{pid}").exists()
-        await at.on.cancel(run)
-        assert (await at.on.ended(run)).counts == {"cancelled": 1}
-        assert (await at.on.row(run))["cancel_proof"] == "killed"
+        await real.on.cancel(run)
+        assert (await real.on.ended(run)).counts == {"cancelled": 1}
+        assert (await real.on.row(run))["cancel_proof"] == "killed"
         await until(lambda: not Path(f"/proc/{pid}").exists())
 
 
 async def test_a_wrong_become_password_is_reported_as_become_failed(
     database: Database, server: Sshd
 ) -> None:
-    async with house(database, server) as at, at.on.worker(sessions=at.sessions):
-        (known,) = await at.on.database.fetch("select id from credentials")
+    async with real_harness(database, server) as real, real.on.worker(sessions=real.sessions):
+        (known,) = await real.on.database.fetch("select id from credentials")
         wrong = CredentialDraft(
             name="sudo-pw",
             type=CredentialType.PASSWORD,
-            username=at.deploy,
+            username=real.deploy,
             password="canary-wrong",
         )  # type: ignore[arg-type]
-        await at.on.vault.replace(str(known["id"]), wrong)
-        run = await at.launch(at.as_ben("true"))
-        await at.on.ended(run)
-        row = await at.on.row(run)
+        await real.on.vault.replace(str(known["id"]), wrong)
+        run = await real.launch(real.as_ben("true"))
+        await real.on.ended(run)
+        row = await real.on.row(run)
         assert (row["status"], row["error_code"]) == ("failed", "become_failed")
         assert "incorrect password attempt" in row["error_message"]
         assert "canary" not in row["error_message"]
-        assert at.files(at.ben) == []
+        assert real.files(real.ben) == []

@@ -51,7 +51,7 @@ async def test_a_run_is_not_held_for_a_login_that_was_refused(database: Database
         assert execution.status is ExecutionStatus.FAILED
 
 
-class Noted(FakeSessions):
+class RecordingSessions(FakeSessions):
     """Notes whether each session was insisted upon."""
 
     def __init__(self, clock: Clock) -> None:
@@ -69,7 +69,7 @@ async def test_a_way_that_was_open_before_is_insisted_upon_and_one_at_which_some
     database: Database,
 ) -> None:
     async with harness(database) as on:
-        sessions = Noted(on.clock)
+        sessions = RecordingSessions(on.clock)
         target = on.targets.add("web-1")
         links = RunConnections(sessions, Endpoint(target, None), SystemClock())
         link = links.acquire()

@@ -28,7 +28,7 @@ WEB, GATE = (
 )
 
 
-class Noting(FakeSessions):
+class RecordingSessions(FakeSessions):
     """Notes with which version of its credential each session was asked for."""
 
     def __init__(self, on: Harness) -> None:
@@ -51,7 +51,7 @@ async def test_a_run_that_reconnects_after_a_rotation_logs_in_with_the_new_secre
 ) -> None:
     async with harness(database) as on:
         web, gate, execution = await half_done(on)
-        inventory, sessions = TargetInventory(database, on.vault), Noting(on)
+        inventory, sessions = TargetInventory(database, on.vault), RecordingSessions(on)
         await on.vault.create(password("login", password="canary-old"))
         await inventory.create(target("web-1", credential="login"))
         on.targets = inventory  # type: ignore[assignment]  # the real one in its place
@@ -66,7 +66,7 @@ async def test_a_run_that_reconnects_after_a_rotation_logs_in_with_the_new_secre
         assert sessions.versions[-1] == 2
 
 
-class Withheld(InMemoryTargets):
+class UnavailableInventory(InMemoryTargets):
     """The inventory of a Target Service that is away: `login` is None until it is back."""
 
     login: Credential | None = None
@@ -79,7 +79,7 @@ class Withheld(InMemoryTargets):
         return {"1": Endpoint(WEB, credential)}
 
 
-class Fetching(Noting):
+class FetchingSessions(RecordingSessions):
     """Asks for the secrets of a login before it connects, as the pool does."""
 
     @asynccontextmanager
@@ -99,7 +99,7 @@ async def test_a_successor_whose_login_is_withheld_takes_it_once_the_service_is_
         web, gate, execution = await half_done(on)
         async with on.worker():
             await stored(on, execution, b"one\n")
-        withheld, sessions = Withheld(), Fetching(on)
+        withheld, sessions = UnavailableInventory(), FetchingSessions(on)
         on.targets = withheld
         async with on.worker("worker-2", sessions=sessions):
             await until(lambda: withheld.asked >= 3)
@@ -117,7 +117,7 @@ def login(version: int, **fields: str) -> Credential:
     )
 
 
-class Now(InMemoryTargets):
+class ChangedInventory(InMemoryTargets):
     """What the inventory says by now."""
 
     def __init__(self, way: Endpoint | None) -> None:
@@ -135,7 +135,7 @@ async def test_only_newer_versions_of_the_same_logins_are_used() -> None:
     way = Endpoint(WEB, login(1), (Endpoint(GATE, login(1)),), insist=True).for_("execution 1")
     moved = replace(WEB, host="10.0.0.9")
     now = Endpoint(moved, login(2), (Endpoint(GATE, login(3)),))
-    new = await refresh_credentials(Now(now), way)
+    new = await refresh_credentials(ChangedInventory(now), way)
     assert [c.version for c in new.logins] == [2, 3]
     # The machine is the one that the run was begun on, whatever it is called to be by now.
     assert (new.target, new.insist, new.purpose, new.jumps[0].purpose) == (
@@ -151,7 +151,7 @@ async def test_only_newer_versions_of_the_same_logins_are_used() -> None:
         Endpoint(WEB, replace(login(2), username="root")),
         Endpoint(WEB, login(2, fault="it is gone")),
     ):
-        assert await refresh_credentials(Now(other), way) == way
-    away = Now(now)
+        assert await refresh_credentials(ChangedInventory(other), way) == way
+    away = ChangedInventory(now)
     away.away = True
     assert await refresh_credentials(away, way) == way

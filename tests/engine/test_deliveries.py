@@ -39,7 +39,7 @@ from opsjobs.store.transaction import Database
 from opsjobs.telemetry.metrics import Metrics
 
 
-class Post:
+class RecordingDestination:
     """Keeps what it is sent. `down`: receivers that refuse; `hangs`: that hang; `full`: no place."""
 
     name = "post"
@@ -67,12 +67,12 @@ class Post:
 
 @asynccontextmanager
 async def sending_to(
-    database: Database, post: Post, *, senders: int = 1
+    database: Database, destination: RecordingDestination, *, senders: int = 1
 ) -> AsyncIterator[list[DeliverySender]]:
     """Run so many senders, as processes do, until the end of the block."""
     metrics, made, loops = Metrics(), list[DeliverySender](), list[Loop]()
     for _ in range(senders):
-        sender = DeliverySender(Deliveries(database), [post], metrics)
+        sender = DeliverySender(Deliveries(database), [destination], metrics)
         loop = Loop("delivery_sender", sender.run_once, interval_seconds=0.05, metrics=metrics)
         sender.wake = loop.wake
         loop.start()
@@ -118,17 +118,17 @@ async def settled(database: Database) -> bool:
 async def test_messages_arrive_once_at_each_receiver_and_in_the_order_of_their_subject(
     database: Database,
 ) -> None:
-    post = Post()
+    destination = RecordingDestination()
     ids = [f"s{n % 5}/{n}" for n in range(100)]
-    async with sending_to(database, post, senders=3):
+    async with sending_to(database, destination, senders=3):
         for start in range(0, 100, 10):
             await queue(database, *ids[start : start + 10], to=("a", "b"))
         assert await queue(database, *ids[:3], to=("a", "b")) == 0, "they are queued already"
         await until(lambda: settled(database))
     for key in ("a", "b"):
-        assert sorted(post.got[key]) == sorted(ids)
+        assert sorted(destination.got[key]) == sorted(ids)
         for subject in range(5):
-            own = [each for each in post.got[key] if each.startswith(f"s{subject}/")]
+            own = [each for each in destination.got[key] if each.startswith(f"s{subject}/")]
             assert own == [each for each in ids if each.startswith(f"s{subject}/")]
     assert await statuses(database) == {"delivered": 200}
 
@@ -136,40 +136,40 @@ async def test_messages_arrive_once_at_each_receiver_and_in_the_order_of_their_s
 async def test_a_message_that_fails_delays_only_later_ones_of_its_subject_at_its_receiver(
     database: Database,
 ) -> None:
-    post = Post()
-    post.broken = {"s1/1"}
-    async with sending_to(database, post):
+    destination = RecordingDestination()
+    destination.broken = {"s1/1"}
+    async with sending_to(database, destination):
         await queue(database, "s1/1", "s1/2", "s2/1", to=("a",))
         await queue(database, "s1/3", to=("b",))
-        await until(lambda: "s2/1" in post.got["a"] and "s1/3" in post.got["b"])
+        await until(lambda: "s2/1" in destination.got["a"] and "s1/3" in destination.got["b"])
         await queue(database, "s1/4")
-        await until(lambda: len([d for d in post.attempts if d.message.id == "s1/1"]) == 1)
-        assert post.got["a"] == ["s2/1"]
-        post.broken.clear()
+        await until(lambda: len([d for d in destination.attempts if d.message.id == "s1/1"]) == 1)
+        assert destination.got["a"] == ["s2/1"]
+        destination.broken.clear()
         await turn(database, 6)
         await until(lambda: settled(database))
-    assert post.got["a"] == ["s2/1", "s1/1", "s1/2", "s1/4"]
+    assert destination.got["a"] == ["s2/1", "s1/1", "s1/2", "s1/4"]
 
 
 async def test_a_receiver_that_is_down_for_an_hour_gets_everything_in_order(
     database: Database,
 ) -> None:
-    post = Post()
-    post.down = {"a"}
+    destination = RecordingDestination()
+    destination.down = {"a"}
     ids = [f"s{n % 4}/{n}" for n in range(40)]
-    async with sending_to(database, post, senders=2):
+    async with sending_to(database, destination, senders=2):
         for n in range(10):
             await queue(database, *ids[4 * n : 4 * n + 4], to=("a", "b"))
             await turn(database, 360)
-        await until(lambda: len(set(post.got["b"])) == 40)
-        assert not post.got["a"]
-        assert len(post.attempts) < 40 + 4 * 15, "the pauses grow"
-        post.down.clear()
+        await until(lambda: len(set(destination.got["b"])) == 40)
+        assert not destination.got["a"]
+        assert len(destination.attempts) < 40 + 4 * 15, "the pauses grow"
+        destination.down.clear()
         # One lane finds out that it is back; then all others go on at once.
         await turn(database, 1_800)
         await until(lambda: settled(database))
     # The clock was turned while messages were sent, so leases ended: some were sent twice.
-    got = list(dict.fromkeys(post.got["a"]))
+    got = list(dict.fromkeys(destination.got["a"]))
     for subject in range(4):
         own = [each for each in got if each.startswith(f"s{subject}/")]
         assert own == [each for each in ids if each.startswith(f"s{subject}/")]
@@ -180,13 +180,13 @@ async def test_a_receiver_that_is_down_for_an_hour_gets_everything_in_order(
 
 
 async def test_a_receiver_that_hangs_delays_no_other(database: Database) -> None:
-    post = Post()
-    post.hangs = {"bad"}
-    async with sending_to(database, post):
+    destination = RecordingDestination()
+    destination.hangs = {"bad"}
+    async with sending_to(database, destination):
         ids = [f"s{n}/1" for n in range(300)]
         await queue(database, *ids, to=("bad", "good"))
-        await until(lambda: len(post.got["good"]) == 300)
-        hanging = [delivery for delivery in post.attempts if delivery.receiver.key == "bad"]
+        await until(lambda: len(destination.got["good"]) == 300)
+        hanging = [delivery for delivery in destination.attempts if delivery.receiver.key == "bad"]
         assert len(hanging) == sending.LANES_PER_RECEIVER
     assert await statuses(database) == {"delivered": 300, "pending": 300}
 
@@ -194,18 +194,18 @@ async def test_a_receiver_that_hangs_delays_no_other(database: Database) -> None
 async def test_a_receiver_that_fails_again_and_again_gets_one_attempt_at_a_time(
     database: Database,
 ) -> None:
-    post = Post()
-    post.down = {"a"}
-    async with sending_to(database, post):
+    destination = RecordingDestination()
+    destination.down = {"a"}
+    async with sending_to(database, destination):
         await queue(database, *(f"s{n}/1" for n in range(FAILURES_PROBED)))
-        await until(lambda: len(post.attempts) == FAILURES_PROBED)
+        await until(lambda: len(destination.attempts) == FAILURES_PROBED)
         await until(lambda: failures(database, FAILURES_PROBED))
-        post.hangs = {"a"}
+        destination.hangs = {"a"}
         await queue(database, *(f"t{n}/1" for n in range(20)))
-        await until(lambda: len(post.attempts) > FAILURES_PROBED)
+        await until(lambda: len(destination.attempts) > FAILURES_PROBED)
         for _ in range(5):
             await asyncio.sleep(0.1)
-        assert len(post.attempts) == FAILURES_PROBED + 1
+        assert len(destination.attempts) == FAILURES_PROBED + 1
 
 
 async def failures(database: Database, count: int) -> bool:
@@ -227,9 +227,9 @@ async def test_a_message_without_a_place_is_put_back_and_counts_as_no_failure(
     async def put_back() -> bool:
         return (await rows())[0]["error"] is not None
 
-    post = Post()
-    post.full = {"a"}
-    async with sending_to(database, post):
+    destination = RecordingDestination()
+    destination.full = {"a"}
+    async with sending_to(database, destination):
         await queue(database, "s/1")
         await until(put_back)
         (waiting,) = await rows()
@@ -242,7 +242,7 @@ async def test_a_message_without_a_place_is_put_back_and_counts_as_no_failure(
             "lease_until": None,
             "error": "no place is free",
         }
-        post.full.clear()
+        destination.full.clear()
         await turn(database, 6)
         await until(lambda: settled(database))
     (done,) = await rows()
@@ -252,20 +252,20 @@ async def test_a_message_without_a_place_is_put_back_and_counts_as_no_failure(
 async def test_what_a_killed_process_sent_but_did_not_record_is_sent_again_with_the_same_id(
     database: Database,
 ) -> None:
-    post = Post()
+    destination = RecordingDestination()
     failpoints.arm("delivery.settle:error@1")
-    async with sending_to(database, post):
+    async with sending_to(database, destination):
         await queue(database, "s1/1", "s1/2")
-        await until(lambda: post.got["a"] == ["s1/1"])
+        await until(lambda: destination.got["a"] == ["s1/1"])
         await until(lambda: leased(database))
     failpoints.arm("")
-    async with sending_to(database, post):
+    async with sending_to(database, destination):
         await asyncio.sleep(0.3)
-        assert post.got["a"] == ["s1/1"], "its lease holds"
+        assert destination.got["a"] == ["s1/1"], "its lease holds"
         await turn(database, LEASE_SECONDS)
         await until(lambda: settled(database))
-    assert post.got["a"] == ["s1/1", "s1/1", "s1/2"]
-    assert [d.message.id for d in post.attempts] == post.got["a"]
+    assert destination.got["a"] == ["s1/1", "s1/1", "s1/2"]
+    assert [d.message.id for d in destination.attempts] == destination.got["a"]
 
 
 async def leased(database: Database) -> bool:
@@ -295,15 +295,15 @@ async def test_an_outcome_of_a_lane_that_was_taken_over_is_dropped(database: Dat
 async def test_a_delivery_is_given_up_after_days_and_the_next_of_its_subject_gets_its_turn(
     database: Database,
 ) -> None:
-    post = Post()
-    post.broken = {"s1/1"}
-    async with sending_to(database, post):
+    destination = RecordingDestination()
+    destination.broken = {"s1/1"}
+    async with sending_to(database, destination):
         await queue(database, "s1/1", "s1/2")
-        await until(lambda: len(post.attempts) == 1)
+        await until(lambda: len(destination.attempts) == 1)
         await until(lambda: failures(database, 1))
         await turn(database, 3 * 86_400)
         await until(lambda: settled(database))
-    assert post.got["a"] == ["s1/2"]
+    assert destination.got["a"] == ["s1/2"]
     assert await statuses(database) == {"failed": 1, "delivered": 1}
     (row,) = await database.fetch(
         "select attempts, response_code, error from deliveries where status = 'failed'"
@@ -312,13 +312,13 @@ async def test_a_delivery_is_given_up_after_days_and_the_next_of_its_subject_get
 
 
 async def test_a_bug_of_a_destination_is_a_failed_attempt(database: Database) -> None:
-    class Buggy(Post):
+    class Buggy(RecordingDestination):
         async def send(self, delivery: Delivery) -> SendOutcome:
             self.attempts.append(delivery)
             raise ZeroDivisionError
 
-    post, metrics = Buggy(), Metrics()
-    sender = DeliverySender(Deliveries(database), [post], metrics)
+    destination, metrics = Buggy(), Metrics()
+    sender = DeliverySender(Deliveries(database), [destination], metrics)
     await queue(database, "s1/1")
     await sender.run_once()
     await until(lambda: failures(database, 1))
@@ -328,18 +328,18 @@ async def test_a_bug_of_a_destination_is_a_failed_attempt(database: Database) ->
 
 
 async def test_cancelled_deliveries_are_not_sent_and_the_next_ones_are(database: Database) -> None:
-    post = Post()
+    destination = RecordingDestination()
     await queue(database, "s1/1", "s2/1", to=("a", "b"))
     async with database.transaction() as connection:
         assert (
             await cancel_pending(connection, DeliveryReceiver("post", "a"), "the webhook is off")
             == 2
         )
-    async with sending_to(database, post):
+    async with sending_to(database, destination):
         await queue(database, "s1/2", to=("a", "b"))
         await until(lambda: settled(database))
-    assert post.got["a"] == ["s1/2"]
-    assert sorted(post.got["b"]) == ["s1/1", "s1/2", "s2/1"]
+    assert destination.got["a"] == ["s1/2"]
+    assert sorted(destination.got["b"]) == ["s1/1", "s1/2", "s2/1"]
 
 
 async def claim(deliveries: Deliveries) -> Sequence[ClaimedDelivery]:
@@ -364,12 +364,12 @@ async def test_outcomes_do_not_wait_for_one_who_queues_for_the_same_receiver(
 async def test_old_deliveries_are_deleted_with_their_messages_unless_they_are_pending(
     database: Database,
 ) -> None:
-    post, deliveries = Post(), Deliveries(database)
-    post.down = {"b"}
-    async with sending_to(database, post):
+    destination, deliveries = RecordingDestination(), Deliveries(database)
+    destination.down = {"b"}
+    async with sending_to(database, destination):
         await queue(database, "s1/1", to=("a",))
         await queue(database, "s1/2", to=("a", "b"))
-        await until(lambda: len(post.got["a"]) == 2)
+        await until(lambda: len(destination.got["a"]) == 2)
         await until(lambda: failures_of_b(database))
     assert await deliveries.delete_old(86_400) == 0
     await turn(database, 2 * 86_400)
@@ -378,8 +378,8 @@ async def test_old_deliveries_are_deleted_with_their_messages_unless_they_are_pe
 
 
 async def test_a_message_that_is_being_delivered_again_is_not_deleted(database: Database) -> None:
-    post, deliveries = Post(), Deliveries(database)
-    async with sending_to(database, post):
+    destination, deliveries = RecordingDestination(), Deliveries(database)
+    async with sending_to(database, destination):
         await queue(database, "s1/1")
         await until(lambda: settled(database))
     await turn(database, 2 * 86_400)
@@ -405,7 +405,7 @@ async def failures_of_b(database: Database) -> bool:
     return bool(await database.fetch("select 1 from delivery_receivers where failures > 0"))
 
 
-class Numbers:
+class NumberSource:
     """A source whose facts are the numbers up to `last`."""
 
     def __init__(self, name: str, last: int = 0) -> None:
@@ -444,7 +444,7 @@ async def queued(database: Database) -> dict[str, Collection[str]]:
 async def test_each_fact_of_a_source_is_queued_once_by_any_number_of_processes(
     database: Database,
 ) -> None:
-    good, bad = Numbers("good", 5), Numbers("bad", 0)
+    good, bad = NumberSource("good", 5), NumberSource("bad", 0)
     bad.fails = True
     metrics = Metrics()
     intakes = [

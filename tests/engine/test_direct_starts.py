@@ -29,7 +29,7 @@ BARE = step("bare", durable="off")
 AGAIN = RetryPolicy(max_attempts=2, base=0.01, jitter=False, on=[ErrorCode.NONZERO_EXIT])
 
 
-class Watched(Ledger):
+class RecordingLedger(Ledger):
     """A ledger that notes what each group commit says has begun, and lets none through while it is shut."""
 
     def __init__(
@@ -74,7 +74,7 @@ async def test_a_direct_command_after_something_else_is_on_record_before_it_star
             seen[action, attempt] = [start.command for start in machine.starts]
 
         actions = [*await before_it(on, name), BARE]
-        async with on.worker(ledger=Watched(database, told_of)):
+        async with on.worker(ledger=RecordingLedger(database, told_of)):
             ended = await on.ended(await on.launch(actions, durable="auto"))
         assert ended.status is ExecutionStatus.COMPLETED
         assert "bare" not in seen["bare", 1]
@@ -91,7 +91,7 @@ async def test_the_next_attempt_of_a_direct_command_is_on_record_before_it_start
         def told_of(action: str, attempt: int) -> None:
             seen[action, attempt] = len(machine.starts)
 
-        async with on.worker(ledger=Watched(database, told_of)):
+        async with on.worker(ledger=RecordingLedger(database, told_of)):
             ended = await on.run([step("bare", durable="off", retry=AGAIN)])
         assert (ended.status, len(machine.starts)) == (ExecutionStatus.COMPLETED, 2)
         assert seen["bare", 2] == 1
@@ -104,7 +104,7 @@ async def test_a_direct_command_is_started_once_though_an_heir_had_to_wait_befor
         machine, disk, gate = on.machine("web-1"), web(on), Gate(asyncio.Event())
         disk.gate = gate
         later = RetryPolicy(max_attempts=2, base=3600, jitter=False, on=[ErrorCode.TRANSFER])
-        ledger = Watched(database)
+        ledger = RecordingLedger(database)
         # With a lease so long that it does not hear of its burial.
         async with on.worker("worker-1", ledger=ledger, lease_seconds=600) as first:
             actions: list[Any] = [put(await stored(on, b"listen 80;\n"), retry=later), BARE]

@@ -110,7 +110,7 @@ async def test_every_flush_may_lose_its_answer_and_nothing_is_repeated_or_droppe
         assert on.metrics.stale_writes._value.get() == 0
 
 
-class Slow(Ledger):
+class LateLedger(Ledger):
     """A ledger whose first commits reach PostgreSQL, but only after the worker was told that they did not, and has tried again."""
 
     def __init__(self, database: Database, late: int) -> None:
@@ -134,7 +134,7 @@ async def test_a_commit_that_comes_late_is_not_made_again_and_drops_no_run(
     """The e2e tests found it: after a kill -9 of PostgreSQL runs were dropped as stale that were the worker's own."""
     async with harness(database) as on:
         talk(on, "web-1", "web-2")
-        slow = Slow(database, late=3)
+        slow = LateLedger(database, late=3)
         async with on.worker(ledger=slow):
             execution = await on.run("uptime", 2)
         assert len(slow.behind) == 3

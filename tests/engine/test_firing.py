@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from kit.schedule_fixtures import Office
+from kit.schedule_fixtures import ScheduleHarness
 from opsjobs.model.errors import Conflict, NotFound
 from opsjobs.model.execution import TriggeredBy
 from opsjobs.model.firing import execution_uuid
@@ -20,7 +20,7 @@ from opsjobs.store.transaction import Database
 async def test_a_due_moment_becomes_one_execution_of_the_owner_with_its_own_uuid(
     database: Database,
 ) -> None:
-    on = Office(database)
+    on = ScheduleHarness(database)
     schedule = await on.schedule(await on.job(), owner="ben")
     scheduler = on.scheduler()
     assert await scheduler.run_once() == {}
@@ -51,7 +51,7 @@ async def test_a_due_moment_becomes_one_execution_of_the_owner_with_its_own_uuid
 
 
 async def test_a_trigger_launches_now_and_counts_as_no_moment(database: Database) -> None:
-    on = Office(database)
+    on = ScheduleHarness(database)
     schedule = await on.schedule(await on.job(), max_firings=1)
     await on.schedules.pause(schedule.id, reason="the audit")
     for _ in range(2):
@@ -77,7 +77,7 @@ async def test_a_trigger_launches_now_and_counts_as_no_moment(database: Database
 async def test_a_schedule_reads_as_it_was_written_and_its_name_is_its_own(
     database: Database,
 ) -> None:
-    on = Office(database)
+    on = ScheduleHarness(database)
     job = await on.job()
     schedule = await on.schedule(
         job, "nightly", type="cron", cron="30 2 * * *", timezone="Europe/Berlin"

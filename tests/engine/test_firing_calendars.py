@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from kit.schedule_fixtures import Office
+from kit.schedule_fixtures import ScheduleHarness
 from opsjobs.model.calendar import CalendarDraft
 from opsjobs.model.errors import Invalid
 from opsjobs.model.identity import Identity
@@ -25,21 +25,21 @@ def freeze(**fields: Any) -> CalendarDraft:
 async def test_a_closed_calendar_skips_moments_and_a_change_counts_at_once(
     database: Database,
 ) -> None:
-    office, calendars = Office(database), Calendars(database)
+    scheduling, calendars = ScheduleHarness(database), Calendars(database)
     stored = await calendars.create(freeze())
     assert isinstance(stored, StoredCalendar)
-    schedule = await office.schedule(await office.job(), calendars=["freeze"], overlap="allow")
-    scheduler = office.scheduler()
-    await office.turn(seconds=61)
+    schedule = await scheduling.schedule(await scheduling.job(), calendars=["freeze"], overlap="allow")
+    scheduler = scheduling.scheduler()
+    await scheduling.turn(seconds=61)
     await scheduler.run_once()
-    shut = await office.rows(schedule)  # more than one where the machine stood still meanwhile
+    shut = await scheduling.rows(schedule)  # more than one where the machine stood still meanwhile
     assert {(row["status"], row["rule"]) for row in shut} == {("skipped", "calendar")}
     row = shut[-1]
     assert (
         "closed by the calendar freeze (from 2020-01-01 00:00:00Z) with no end in sight"
         in row["reason"]
     )
-    now = await office.now()
+    now = await scheduling.now()
     past = [
         {
             "from": "2020-01-01T00:00Z",
@@ -47,30 +47,30 @@ async def test_a_closed_calendar_skips_moments_and_a_change_counts_at_once(
         }
     ]
     await calendars.replace(stored.uuid, freeze(windows=past))
-    await office.turn(seconds=60)
+    await scheduling.turn(seconds=60)
     await scheduler.run_once()
-    opened = (await office.rows(schedule))[len(shut) :]
+    opened = (await scheduling.rows(schedule))[len(shut) :]
     assert {row["status"] for row in opened} == {"triggered"}
 
 
 async def test_an_unreadable_calendar_stops_only_its_own_schedules(
     database: Database,
 ) -> None:
-    office, calendars = Office(database), Calendars(database)
+    scheduling, calendars = ScheduleHarness(database), Calendars(database)
     await calendars.create(freeze())
-    job = await office.job()
-    frozen = await office.schedule(job, "frozen", calendars=["freeze"], overlap="allow")
-    other = await office.schedule(job, "other", overlap="allow")
+    job = await scheduling.job()
+    frozen = await scheduling.schedule(job, "frozen", calendars=["freeze"], overlap="allow")
+    other = await scheduling.schedule(job, "other", overlap="allow")
     async with database.connection() as connection:  # as a newer release may write it
         await connection.execute("""update calendars set windows = '[{"moon": "full"}]'""")
-    scheduler = office.scheduler()
-    await office.turn(seconds=61)
+    scheduler = scheduling.scheduler()
+    await scheduling.turn(seconds=61)
     await scheduler.run_once()
-    assert {row["status"] for row in await office.rows(other)} == {"triggered"}
-    assert await office.rows(frozen) == [], "what it closes is unknown"
+    assert {row["status"] for row in await scheduling.rows(other)} == {"triggered"}
+    assert await scheduling.rows(frozen) == [], "what it closes is unknown"
     assert frozen.id in await due(database), "it is asked again"
     # The same of what is pending and late, whose calendars are asked again.
-    await office.turn(seconds=60)
+    await scheduling.turn(seconds=60)
     async with database.connection() as connection:
         await connection.execute(
             "update job_schedules set enabled = false where id = %s", [frozen.id]
@@ -82,8 +82,8 @@ async def test_an_unreadable_calendar_stops_only_its_own_schedules(
                from job_schedules s, (select opsjobs_now() - interval '90 seconds' as late) t"""
         )
     await scheduler.run_once()
-    assert {row["status"] for row in await office.rows(other)} == {"triggered"}
-    assert [row["status"] for row in await office.rows(frozen) if row["rule"] != "paused"] == [
+    assert {row["status"] for row in await scheduling.rows(other)} == {"triggered"}
+    assert [row["status"] for row in await scheduling.rows(frozen) if row["rule"] != "paused"] == [
         "pending"
     ]
 
@@ -99,14 +99,14 @@ async def due(database: Database) -> set[int]:
 
 
 async def test_a_schedule_with_an_unknown_calendar_is_refused(database: Database) -> None:
-    office = Office(database)
-    job = await office.job()
+    scheduling = ScheduleHarness(database)
+    job = await scheduling.job()
     with pytest.raises(Invalid, match="There is no calendar 'freeze'") as unknown:
-        await office.schedule(job, calendars=["freeze"])
+        await scheduling.schedule(job, calendars=["freeze"])
     assert unknown.value.errors[0].pointer == "/calendars/0"
-    schedule = await office.schedule(job)
+    schedule = await scheduling.schedule(job)
     wanted = ScheduleDraft.model_validate(
         {**schedule.definition.model_dump(mode="json", exclude_none=True), "calendars": ["freeze"]}
     )
     with pytest.raises(Invalid, match="There is no calendar 'freeze'"):
-        await office.schedules.replace(schedule.id, wanted, Identity("api_key", "ada"), None)
+        await scheduling.schedules.replace(schedule.id, wanted, Identity("api_key", "ada"), None)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from kit.schedule_fixtures import Office
+from kit.schedule_fixtures import ScheduleHarness
 from opsjobs.engine.firing.firing import CATCH_UPS_A_PASS, StandIn
 from opsjobs.model.time_zones import tzdata_version
 from opsjobs.store.retention import Retention, RetentionLimits
@@ -20,7 +20,7 @@ from opsjobs.store.workers import Workers
 HOUR, DAY = 3600, 86_400
 
 
-async def moments(on: Office, schedule: StoredSchedule) -> Counter[str]:
+async def moments(on: ScheduleHarness, schedule: StoredSchedule) -> Counter[str]:
     """How many moments have become what; `caught up`: triggered late."""
     tally: Counter[str] = Counter()
     for row in await on.rows(schedule):
@@ -43,7 +43,7 @@ async def moments(on: Office, schedule: StoredSchedule) -> Counter[str]:
 async def test_each_misfire_policy_handles_missed_moments(
     database: Database, down: int, misfire: str, every: int, told: dict[str, int]
 ) -> None:
-    on = Office(database)
+    on = ScheduleHarness(database)
     schedule = await on.schedule(
         await on.job(), interval=every, misfire=misfire, misfire_window="1h", overlap="allow"
     )
@@ -60,7 +60,7 @@ async def test_each_misfire_policy_handles_missed_moments(
 async def test_after_a_long_downtime_one_row_summarizes_all_but_the_last_hundred_moments(
     database: Database,
 ) -> None:
-    on = Office(database)
+    on = ScheduleHarness(database)
     schedule = await on.schedule(await on.job(), misfire="skip")
     await on.turn(days=3, seconds=100)
     await on.scheduler().run_once()
@@ -76,7 +76,7 @@ async def test_after_a_long_downtime_one_row_summarizes_all_but_the_last_hundred
 async def test_moments_on_time_come_first_and_catch_ups_are_limited_per_pass(
     database: Database,
 ) -> None:
-    on = Office(database)
+    on = ScheduleHarness(database)
     job = await on.job()
     late = [
         await on.schedule(job, f"late-{n}", interval=5, misfire="run_all", overlap="allow")
@@ -109,7 +109,7 @@ async def test_moments_on_time_come_first_and_catch_ups_are_limited_per_pass(
 async def test_a_worker_stands_in_only_for_a_silent_scheduler(
     database: Database,
 ) -> None:
-    on = Office(database)
+    on = ScheduleHarness(database)
     schedule = await on.schedule(await on.job(), overlap="allow")
     workers = Workers(database)
     stand_ins = [StandIn(on.scheduler(), workers) for _ in range(2)]
@@ -126,7 +126,7 @@ async def test_a_worker_stands_in_only_for_a_silent_scheduler(
 
 
 async def test_workers_fire_if_there_never_was_a_scheduler(database: Database) -> None:
-    on = Office(database)
+    on = ScheduleHarness(database)
     schedule = await on.schedule(await on.job())
     await on.turn(seconds=60)
     await StandIn(on.scheduler(), Workers(database)).run_once()
@@ -136,7 +136,7 @@ async def test_workers_fire_if_there_never_was_a_scheduler(database: Database) -
 async def test_new_time_zone_rules_move_future_moments_and_none_that_is_due(
     database: Database,
 ) -> None:
-    on = Office(database)
+    on = ScheduleHarness(database)
     job = await on.job()
     nightly = {"type": "cron", "cron": "30 2 * * *", "timezone": "Europe/Berlin"}
     ahead, due = (
@@ -166,7 +166,7 @@ async def test_new_time_zone_rules_move_future_moments_and_none_that_is_due(
 async def test_an_idle_pass_reads_the_same_rows_however_many_schedules_there_are(
     database: Database,
 ) -> None:
-    on = Office(database)
+    on = ScheduleHarness(database)
     await on.schedule(await on.job())
     read = []
     for more in (1_000, 20_000):
@@ -196,7 +196,7 @@ from job_schedules s cross join generate_series(1, %s) n where s.name = 'nightly
 
 
 async def test_firings_are_deleted_after_their_retention(database: Database) -> None:
-    on = Office(database)
+    on = ScheduleHarness(database)
     job = await on.job()
     schedule, gone = await on.schedule(job, overlap="queue"), await on.schedule(job, "gone")
     for _ in range(2):
@@ -223,7 +223,7 @@ async def test_firings_are_deleted_after_their_retention(database: Database) -> 
 async def test_a_moment_on_time_goes_before_a_catch_up_of_the_same_schedule(
     database: Database,
 ) -> None:
-    on = Office(database)
+    on = ScheduleHarness(database)
     schedule = await on.schedule(await on.job(), misfire="run_once", overlap="skip")
     await on.turn(hours=3, seconds=1)
     await on.scheduler().run_once()

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from kit.ledger_fixtures import faults
-from kit.schedule_fixtures import Office
+from kit.schedule_fixtures import ScheduleHarness
 from opsjobs import failpoints
 from opsjobs.engine.firing.firing import FiringService
 from opsjobs.model.errors import Unavailable
@@ -22,13 +22,13 @@ from opsjobs.store.transaction import Database
 TESTS = Path(__file__).parents[1]
 ONE_PASS = """
 import asyncio, sys
-from kit.schedule_fixtures import Office
+from kit.schedule_fixtures import ScheduleHarness
 from opsjobs.store.transaction import Database, DatabaseOptions
 
 async def main():
     database = Database(DatabaseOptions(sys.argv[1]))
     await database.open()
-    await Office(database).scheduler().run_once()
+    await ScheduleHarness(database).scheduler().run_once()
     await database.close()
 
 asyncio.run(main())
@@ -41,7 +41,7 @@ def _disarmed() -> Iterator[None]:
     failpoints.arm("")
 
 
-async def witness(on: Office, schedules: int, moments: int) -> None:
+async def witness(on: ScheduleHarness, schedules: int, moments: int) -> None:
     """Every moment has one execution, no execution is without a moment, and the ledger does not contradict itself."""
     rows = await on.rows()
     assert {row["status"] for row in rows} == {"triggered"}
@@ -61,7 +61,7 @@ async def witness(on: Office, schedules: int, moments: int) -> None:
 async def test_concurrent_schedulers_launch_every_moment_once(
     database: Database, count: int
 ) -> None:
-    on = Office(database)
+    on = ScheduleHarness(database)
     job = await on.job()
     for n in range(30):
         await on.schedule(job, f"s{n}", overlap="allow")
@@ -73,7 +73,7 @@ async def test_concurrent_schedulers_launch_every_moment_once(
     await witness(on, 30, 3)
 
 
-async def settled(on: Office, scheduler: FiringService) -> None:
+async def settled(on: ScheduleHarness, scheduler: FiringService) -> None:
     """Passes until nothing waits, whoever had it in hand."""
     for _ in range(20):
         await scheduler.run_once()
@@ -89,7 +89,7 @@ async def settled(on: Office, scheduler: FiringService) -> None:
 async def test_the_next_scheduler_fires_the_moments_of_a_killed_one(
     database: Database, database_url: str, step: str
 ) -> None:
-    on = Office(database)
+    on = ScheduleHarness(database)
     job = await on.job()
     for n in range(3):
         await on.schedule(job, f"s{n}", overlap="allow")
@@ -115,7 +115,7 @@ async def test_the_next_scheduler_fires_the_moments_of_a_killed_one(
 async def test_a_commit_without_an_answer_is_no_second_execution(
     database: Database, order: str
 ) -> None:
-    on = Office(database)
+    on = ScheduleHarness(database)
     job = await on.job()
     for n in range(3):
         await on.schedule(job, f"s{n}", overlap="allow")
@@ -131,7 +131,7 @@ async def test_a_commit_without_an_answer_is_no_second_execution(
 async def test_a_firing_that_cannot_be_written_does_not_block_others(
     database: Database,
 ) -> None:
-    on = Office(database)
+    on = ScheduleHarness(database)
     good, bad = await on.job(), await on.job("bad")
     for n in range(30):
         await on.schedule(good, f"s{n}", overlap="allow")
@@ -153,7 +153,7 @@ async def test_a_firing_that_cannot_be_written_does_not_block_others(
 async def test_the_claims_of_a_frozen_scheduler_are_left_to_it_and_all_else_is_fired(
     database: Database,
 ) -> None:
-    on = Office(database)
+    on = ScheduleHarness(database)
     job = await on.job()
     first, second = [await on.schedule(job, f"s{n}", overlap="allow") for n in range(2)]
     await on.turn(seconds=60)
@@ -172,7 +172,7 @@ async def test_the_claims_of_a_frozen_scheduler_are_left_to_it_and_all_else_is_f
 async def test_a_scheduler_whose_claim_has_expired_launches_nothing(
     database: Database,
 ) -> None:
-    on = Office(database)
+    on = ScheduleHarness(database)
     await on.schedule(await on.job(), overlap="allow")
     await on.turn(seconds=60)
     frozen = await on.firings.fire(10)
@@ -193,7 +193,7 @@ async def test_a_moment_whose_execution_exists_is_not_launched_again(
     database: Database,
 ) -> None:
     """As in a database whose firings were restored from before its executions."""
-    on = Office(database)
+    on = ScheduleHarness(database)
     await on.schedule(await on.job(), overlap="allow")
     await on.turn(seconds=60)
     await on.scheduler().run_once()

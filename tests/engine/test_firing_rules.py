@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from kit.schedule_fixtures import Office
+from kit.schedule_fixtures import ScheduleHarness
 from opsjobs.model.access import Principal, Reach
 from opsjobs.model.calendar import CalendarDraft
 from opsjobs.model.errors import Invalid, Unavailable
@@ -25,7 +25,7 @@ ADA, BEN = Identity("api_key", "ada"), Identity("api_key", "ben")
 
 
 async def fired(
-    on: Office, schedule: StoredSchedule, **time: float
+    on: ScheduleHarness, schedule: StoredSchedule, **time: float
 ) -> tuple[str, str | None, str | None]:
     """Status, rule and words of the latest moment, after a minute (or that time) and a pass."""
     await on.turn(**(time or {"seconds": 60}))
@@ -39,7 +39,7 @@ def body(schedule: StoredSchedule, **fields: Any) -> ScheduleDraft:
 
 
 async def test_a_paused_schedule_records_skips_until_it_is_resumed(database: Database) -> None:
-    on = Office(database)
+    on = ScheduleHarness(database)
     schedule = await on.schedule(await on.job())
     paused = await on.schedules.pause(schedule.id, reason="the audit")
     assert (paused.enabled, paused.version) == (False, 2)
@@ -53,7 +53,7 @@ async def test_a_paused_schedule_records_skips_until_it_is_resumed(database: Dat
 async def test_moments_due_before_a_pause_are_recorded_and_not_launched_after_it(
     database: Database,
 ) -> None:
-    on = Office(database)
+    on = ScheduleHarness(database)
     schedule = await on.schedule(await on.job())
     await on.turn(seconds=60)
     await on.schedules.pause(schedule.id)
@@ -65,7 +65,7 @@ async def test_moments_due_before_a_pause_are_recorded_and_not_launched_after_it
 async def test_moments_due_before_a_change_are_fired_as_it_was_and_launched_as_it_is(
     database: Database,
 ) -> None:
-    on = Office(database)
+    on = ScheduleHarness(database)
     declared = [{"name": "word", "type": "string", "default": "old"}]
     schedule = await on.schedule(await on.job(parameters=declared))
     await on.turn(seconds=60)
@@ -83,10 +83,10 @@ async def test_moments_due_before_a_change_are_fired_as_it_was_and_launched_as_i
 async def test_a_schedule_changed_during_the_launch_is_prepared_again(
     database: Database,
 ) -> None:
-    on = Office(database)
+    on = ScheduleHarness(database)
     schedule = await on.schedule(await on.job())
     await on.turn(seconds=60)
-    launcher = _Meanwhile(
+    launcher = _InterferingLauncher(
         on, lambda: on.schedules.replace(schedule.id, body(schedule, jitter="1s"), BEN, None)
     )
     await on.scheduler(launcher=launcher).run_once()  # type: ignore[arg-type]
@@ -101,10 +101,10 @@ async def test_a_schedule_changed_during_the_launch_is_prepared_again(
 async def test_a_schedule_deleted_during_the_launch_is_not_launched(
     database: Database,
 ) -> None:
-    on = Office(database)
+    on = ScheduleHarness(database)
     schedule = await on.schedule(await on.job())
     await on.turn(seconds=60)
-    launcher = _Meanwhile(on, lambda: on.schedules.delete(schedule.id, "ben"))
+    launcher = _InterferingLauncher(on, lambda: on.schedules.delete(schedule.id, "ben"))
     await on.scheduler(launcher=launcher).run_once()  # type: ignore[arg-type]
     assert [(row["status"], row["rule"]) for row in await on.rows()] == [("skipped", "deleted")]
     await on.turn(minutes=5)
@@ -115,7 +115,7 @@ async def test_a_schedule_deleted_during_the_launch_is_not_launched(
 async def test_pending_firings_are_deleted_with_their_schedule_or_job(
     database: Database, gone: str
 ) -> None:
-    on = Office(database)
+    on = ScheduleHarness(database)
     job = await on.job()
     schedule = await on.schedule(job, misfire="run_all", overlap="allow")
     other = await on.schedule(await on.job("other"), "other")
@@ -153,21 +153,21 @@ async def test_pending_firings_are_deleted_with_their_schedule_or_job(
 
 
 async def test_a_paused_job_is_not_launched(database: Database) -> None:
-    on = Office(database)
+    on = ScheduleHarness(database)
     job = await on.job()
     schedule = await on.schedule(job)
     await on.jobs.pause(str(job.job.id), paused=True)
     assert await fired(on, schedule) == ("skipped", "job_paused", "the job nightly is paused")
     await on.jobs.pause(str(job.job.id), paused=False)
     await on.turn(seconds=60)
-    launcher = _Meanwhile(on, lambda: on.jobs.pause(str(job.job.id), paused=True))
+    launcher = _InterferingLauncher(on, lambda: on.jobs.pause(str(job.job.id), paused=True))
     await on.scheduler(launcher=launcher).run_once()  # type: ignore[arg-type]
     assert [f["rule"] for f in await on.told(schedule)] == ["job_paused", "job_paused"]
     assert await database.fetch("select last_number from jobs") == [{"last_number": 0}]
 
 
 async def test_the_schedules_of_a_deleted_job_stop(database: Database) -> None:
-    on = Office(database)
+    on = ScheduleHarness(database)
     job = await on.job()
     schedule = await on.schedule(job)
     await on.turn(seconds=60)
@@ -181,7 +181,7 @@ async def test_the_schedules_of_a_deleted_job_stop(database: Database) -> None:
 async def test_schedules_of_a_job_deleted_by_the_previous_release_stop_at_their_next_moment(
     database: Database,
 ) -> None:
-    on = Office(database)
+    on = ScheduleHarness(database)
     schedule = await on.schedule(await on.job())
     async with database.connection() as connection:
         await connection.execute("update jobs set state = 'archived', archived_at = opsjobs_now()")
@@ -192,7 +192,7 @@ async def test_schedules_of_a_job_deleted_by_the_previous_release_stop_at_their_
 async def test_a_job_without_targets_is_skipped_and_a_refused_launch_has_failed(
     database: Database,
 ) -> None:
-    on = Office(database)
+    on = ScheduleHarness(database)
     nobody = await on.schedule(await on.job("nobody", targets={"selector": "env=none"}))
     unknown = await on.schedule(await on.job("unknown", targets={"ids": ["web-9"]}))
     await on.turn(seconds=60)
@@ -205,7 +205,7 @@ async def test_a_job_without_targets_is_skipped_and_a_refused_launch_has_failed(
 
 
 async def test_the_rights_of_the_owner_are_checked_at_every_launch(database: Database) -> None:
-    on = Office(database)
+    on = ScheduleHarness(database)
     schedule = await on.schedule(await on.job(), overlap="allow")
     asked: list[Identity] = []
 
@@ -229,7 +229,7 @@ async def test_the_rights_of_the_owner_are_checked_at_every_launch(database: Dat
 async def test_calendars_are_checked_for_the_moment_and_for_a_late_launch(
     database: Database,
 ) -> None:
-    on = Office(database)
+    on = ScheduleHarness(database)
     schedule = await on.schedule(await on.job(), misfire="run_all", overlap="allow")
     asked: list[datetime] = []
 
@@ -257,7 +257,7 @@ async def test_calendars_are_checked_for_the_moment_and_for_a_late_launch(
 async def test_a_closed_calendar_skips_a_moment_with_a_reason(
     database: Database,
 ) -> None:
-    on = Office(database)
+    on = ScheduleHarness(database)
     shut = {
         "name": "freeze",
         "windows": [
@@ -275,7 +275,7 @@ async def test_a_closed_calendar_skips_a_moment_with_a_reason(
 
 
 async def test_max_firings_counts_launches_and_then_ends_the_schedule(database: Database) -> None:
-    on = Office(database)
+    on = ScheduleHarness(database)
     schedule = await on.schedule(await on.job(), max_firings=2, overlap="allow")
     await on.schedules.pause(schedule.id)
     await fired(on, schedule)
@@ -293,7 +293,7 @@ async def test_max_firings_counts_launches_and_then_ends_the_schedule(database: 
 async def test_no_more_than_max_firings_of_many_pending_ones_are_launched(
     database: Database,
 ) -> None:
-    on = Office(database)
+    on = ScheduleHarness(database)
     schedule = await on.schedule(await on.job(), max_firings=2, overlap="allow", misfire="run_all")
     await on.turn(seconds=310)
     await on.scheduler().run_once()
@@ -303,7 +303,7 @@ async def test_no_more_than_max_firings_of_many_pending_ones_are_launched(
 
 
 async def test_after_end_at_nothing_is_due(database: Database) -> None:
-    on = Office(database)
+    on = ScheduleHarness(database)
     ends = (await on.now()).timestamp() + 130
     schedule = await on.schedule(
         await on.job(),
@@ -321,7 +321,7 @@ async def test_after_end_at_nothing_is_due(database: Database) -> None:
 async def test_overlap_policies_while_the_previous_execution_runs(
     database: Database, overlap: str
 ) -> None:
-    on = Office(database)
+    on = ScheduleHarness(database)
     schedule = await on.schedule(await on.job(), overlap=overlap)
     await on.turn(seconds=60)
     await on.scheduler().run_once()
@@ -360,7 +360,7 @@ async def test_overlap_policies_while_the_previous_execution_runs(
 async def test_queued_firings_run_in_order_and_fail_after_their_window(
     database: Database,
 ) -> None:
-    on = Office(database)
+    on = ScheduleHarness(database)
     schedule = await on.schedule(await on.job(), overlap="queue", misfire_window="5m")
     for _ in range(4):
         await on.turn(seconds=60)
@@ -384,8 +384,8 @@ async def test_queued_firings_run_in_order_and_fail_after_their_window(
 async def test_a_firing_without_an_inventory_backs_off_and_fails_in_the_end(
     database: Database,
 ) -> None:
-    targets = _Away()
-    on = Office(database, targets=targets)
+    targets = _UnavailableTargets()
+    on = ScheduleHarness(database, targets=targets)
     schedule = await on.schedule(await on.job(), misfire_window="10m")
     await on.turn(seconds=60)
     waits = []
@@ -412,7 +412,7 @@ async def test_a_firing_without_an_inventory_backs_off_and_fails_in_the_end(
 async def test_an_unreadable_schedule_does_not_block_others(
     database: Database,
 ) -> None:
-    on = Office(database)
+    on = ScheduleHarness(database)
     job = await on.job()
     broken, sound = await on.schedule(job, "broken"), await on.schedule(job, "sound")
     async with database.connection() as connection:
@@ -427,7 +427,7 @@ async def test_an_unreadable_schedule_does_not_block_others(
     assert row == {"next_due_at": broken.next_due_at, "later": True}
 
 
-class _Away:
+class _UnavailableTargets:
     """Targets that cannot be asked."""
 
     async def resolve(self, _: SelectionDraft, _sight: Reach | None = None) -> list[Target]:
@@ -443,10 +443,10 @@ class _Away:
         return {}
 
 
-class _Meanwhile:
+class _InterferingLauncher:
     """A launcher while whose work something else happens, once."""
 
-    def __init__(self, on: Office, event: Any) -> None:
+    def __init__(self, on: ScheduleHarness, event: Any) -> None:
         self._launcher = on.launcher
         self._event = event
 

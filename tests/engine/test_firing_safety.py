@@ -9,7 +9,7 @@ import pytest
 from engine.harness import harness, until
 from engine.test_workflows import step
 from kit.ledger_fixtures import says
-from kit.schedule_fixtures import Office
+from kit.schedule_fixtures import ScheduleHarness
 from opsjobs.engine.firing import firing_launch_prep
 from opsjobs.engine.launching.safety_service import SafetyService
 from opsjobs.model.access import Principal
@@ -43,13 +43,13 @@ async def words(asked: SafetyQuestion) -> tuple[Finding, ...]:
 async def test_a_firing_blocked_by_the_safety_check_fails_and_one_that_needs_an_approval_waits(
     database: Database,
 ) -> None:
-    office = Office(database)
-    office.launcher.safety = SafetyService(words, office.inventory, office.clock)
+    scheduling = ScheduleHarness(database)
+    scheduling.launcher.safety = SafetyService(words, scheduling.inventory, scheduling.clock)
     for verdict in ("block", "needs_approval", "allow"):
-        job = await office.job(verdict, actions=[{"type": "command", "command": f"echo {verdict}"}])
-        await office.schedule(job, verdict, overlap="allow")
-    await office.turn(minutes=1)
-    await office.scheduler().run_once()
+        job = await scheduling.job(verdict, actions=[{"type": "command", "command": f"echo {verdict}"}])
+        await scheduling.schedule(job, verdict, overlap="allow")
+    await scheduling.turn(minutes=1)
+    await scheduling.scheduler().run_once()
     rows = await database.fetch(
         "select s.name, f.status, f.rule, f.reason, e.status as execution, e.id from schedule_executions f "
         "join job_schedules s on s.id = f.schedule_id left join job_executions e on e.id = f.execution_id order by s.id"
@@ -62,20 +62,20 @@ async def test_a_firing_blocked_by_the_safety_check_fails_and_one_that_needs_an_
     assert (rows[0]["rule"], rows[0]["reason"].startswith("safety_blocked: ")) == ("refused", True)
     waiting = await Executions(database).get(rows[1]["id"])
     assert (waiting.judgement or {})["verdict"] == "needs_approval"
-    await office.ledger.decide((waiting.waiting_on or {})["approval"], says("ben"))
+    await scheduling.ledger.decide((waiting.waiting_on or {})["approval"], says("ben"))
     assert (await Executions(database).get(waiting.id)).status is ExecutionStatus.QUEUED
 
 
 async def test_the_owner_of_a_schedule_cannot_approve_its_executions(database: Database) -> None:
-    office = Office(database)
-    job = await office.job(policy={"approval": {"approvers": 1}})
-    await office.schedule(job, owner="ada")
-    await office.turn(minutes=1)
-    await office.scheduler().run_once()
+    scheduling = ScheduleHarness(database)
+    job = await scheduling.job(policy={"approval": {"approvers": 1}})
+    await scheduling.schedule(job, owner="ada")
+    await scheduling.turn(minutes=1)
+    await scheduling.scheduler().run_once()
     (row,) = await database.fetch("select id from approvals")
     with pytest.raises(Forbidden):
-        await office.ledger.decide(row["id"], Ruling(Principal("ada", "api_key", ()), True))
-    assert (await office.ledger.decide(row["id"], says("ben"))).status is ApprovalStatus.APPROVED
+        await scheduling.ledger.decide(row["id"], Ruling(Principal("ada", "api_key", ()), True))
+    assert (await scheduling.ledger.decide(row["id"], says("ben"))).status is ApprovalStatus.APPROVED
 
 
 async def test_a_child_job_is_blocked_or_waits_for_an_approval_by_the_safety_check(
@@ -109,7 +109,7 @@ async def test_a_child_job_is_blocked_or_waits_for_an_approval_by_the_safety_che
 async def test_a_firing_with_an_unjudged_text_fails_and_is_not_retried(
     database: Database,
 ) -> None:
-    office = Office(database)
+    scheduling = ScheduleHarness(database)
     judged: list[str] = []
 
     async def unable(asked: SafetyQuestion) -> tuple[Finding, ...]:
@@ -123,46 +123,46 @@ async def test_a_firing_with_an_unjudged_text_fails_and_is_not_retried(
             ),
         )
 
-    office.launcher.safety = SafetyService(unable, office.inventory, office.clock)
-    schedule = await office.schedule(
-        await office.job(actions=[{"type": "command", "command": "echo x"}])
+    scheduling.launcher.safety = SafetyService(unable, scheduling.inventory, scheduling.clock)
+    schedule = await scheduling.schedule(
+        await scheduling.job(actions=[{"type": "command", "command": "echo x"}])
     )
-    await office.turn(minutes=1)
-    await office.scheduler().run_once()
-    (row,) = await office.rows(schedule)
+    await scheduling.turn(minutes=1)
+    await scheduling.scheduler().run_once()
+    (row,) = await scheduling.rows(schedule)
     assert (row["status"], row["rule"], row["execution_id"]) == ("failed", "refused", None)
     assert (
         row["reason"]
         == "the safety check has no result for it: unjudged: Checking it takes more time than one text may take (echo x)"
     )
-    assert await office.scheduler().run_once() == {}
+    assert await scheduling.scheduler().run_once() == {}
     assert judged == ["echo x"]
 
 
 async def test_a_firing_with_a_hostile_parameter_fails_alone(
     database: Database,
 ) -> None:
-    office = Office(database)
+    scheduling = ScheduleHarness(database)
     pool = SafetyCheckPool()
     try:
-        office.launcher.safety = SafetyService(pool.check, office.inventory, office.clock)
-        wipe = await office.job(
+        scheduling.launcher.safety = SafetyService(pool.check, scheduling.inventory, scheduling.clock)
+        wipe = await scheduling.job(
             "wipe",
             actions=[{"type": "command", "command": "rm -f $OPSJOBS_PARAM_P"}],
             parameters=[{"name": "p", "type": "string", "default": "x"}],
         )
-        hostile = await office.schedule(wipe, "hostile", parameters={"p": "*" * 1_500})
-        plain = await office.schedule(await office.job("plain"), "plain")
-        await office.turn(minutes=1)
-        scheduler = office.scheduler()
+        hostile = await scheduling.schedule(wipe, "hostile", parameters={"p": "*" * 1_500})
+        plain = await scheduling.schedule(await scheduling.job("plain"), "plain")
+        await scheduling.turn(minutes=1)
+        scheduler = scheduling.scheduler()
         await scheduler.run_once()
         if any(
-            row["status"] == "pending" for row in await office.rows()
+            row["status"] == "pending" for row in await scheduling.rows()
         ):  # a busy machine: there was no time left for them
-            await office.turn(seconds=20)
+            await scheduling.turn(seconds=20)
             await scheduler.run_once()
-        assert [row["status"] for row in await office.rows(plain)] == ["triggered"]
-        (row,) = await office.rows(hostile)
+        assert [row["status"] for row in await scheduling.rows(plain)] == ["triggered"]
+        (row,) = await scheduling.rows(hostile)
         assert row["status"] in ("triggered", "failed")
         if row["status"] == "triggered":
             assert (
@@ -176,7 +176,7 @@ async def test_a_slow_firing_delays_only_those_of_its_job(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(firing_launch_prep, "PREPARE_SECONDS", 2.0)
-    office = Office(database)
+    scheduling = ScheduleHarness(database)
     never = asyncio.Event()
 
     async def slow(asked: SafetyQuestion) -> tuple[Finding, ...]:
@@ -184,14 +184,14 @@ async def test_a_slow_firing_delays_only_those_of_its_job(
             await never.wait()
         return ()
 
-    office.launcher.safety = SafetyService(slow, office.inventory, office.clock)
+    scheduling.launcher.safety = SafetyService(slow, scheduling.inventory, scheduling.clock)
     for name in ("slow", "first", "last"):
-        job = await office.job(name, actions=[{"type": "command", "command": name}])
-        await office.schedule(job, name)
+        job = await scheduling.job(name, actions=[{"type": "command", "command": name}])
+        await scheduling.schedule(job, name)
         if name != "last":
-            await office.schedule(job, f"{name} again")
-    await office.turn(minutes=1)
-    await office.scheduler().run_once()
+            await scheduling.schedule(job, f"{name} again")
+    await scheduling.turn(minutes=1)
+    await scheduling.scheduler().run_once()
     rows = await database.fetch(
         "select s.name, f.status, f.reason from schedule_executions f join job_schedules s on s.id = f.schedule_id order by s.id"
     )

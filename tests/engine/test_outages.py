@@ -29,7 +29,7 @@ from opsjobs.store.transaction import Database
 AWAY = Unavailable("PostgreSQL does not answer: server closed the connection (as scripted)")
 
 
-class Hiccup(Ledger):
+class FlakyLedger(Ledger):
     """PostgreSQL is away for the first reads of stored output. `at_once`: the most that were under way together."""
 
     def __init__(self, database: Database, failures: int = 0) -> None:
@@ -82,7 +82,7 @@ async def test_a_command_that_is_taken_over_in_an_outage_is_followed_to_its_end(
     database: Database,
 ) -> None:
     async with harness(database) as on:
-        gate, ledger = Gate(asyncio.Event()), Hiccup(database, failures=2)
+        gate, ledger = Gate(asyncio.Event()), FlakyLedger(database, failures=2)
         web = at_work(on, "web-1", gate, command="work")
         async with taken_over(
             on, ledger, [CommandAction(command="work", outputs="json_lines")], [web]
@@ -100,7 +100,7 @@ async def test_what_an_earlier_action_said_is_read_again_after_an_outage(
     database: Database,
 ) -> None:
     async with harness(database) as on:
-        gate, ledger = Gate(asyncio.Event()), Hiccup(database, failures=2)
+        gate, ledger = Gate(asyncio.Event()), FlakyLedger(database, failures=2)
         web = at_work(on, "web-1", gate, command="work")
         web.reply([Output("stdout", b"word\n"), RemoteExit(0)], to="say").reply(
             [RemoteExit(0)], to="use 'word'"
@@ -118,7 +118,7 @@ async def test_many_runs_that_are_taken_over_read_what_was_said_a_few_at_a_time(
     database: Database,
 ) -> None:
     async with harness(database) as on:
-        gate, ledger = Gate(asyncio.Event()), Hiccup(database)
+        gate, ledger = Gate(asyncio.Event()), FlakyLedger(database)
         machines = [at_work(on, f"web-{n}", gate, command="work") for n in range(1, 13)]
         async with taken_over(
             on, ledger, [CommandAction(command="work", outputs="json_lines")], machines
@@ -132,7 +132,7 @@ async def test_many_runs_that_are_taken_over_read_what_was_said_a_few_at_a_time(
 
 async def test_no_more_is_read_than_the_heirs_of_an_action_can_see(database: Database) -> None:
     async with harness(database) as on:
-        gate, ledger = Gate(asyncio.Event()), Hiccup(database)
+        gate, ledger = Gate(asyncio.Event()), FlakyLedger(database)
         on.machine("web-1").reply([RemoteExit(0)])
         web = at_work(on, "web-1", gate, command="work")
         async with taken_over(
@@ -147,7 +147,7 @@ async def test_no_more_is_read_than_the_heirs_of_an_action_can_see(database: Dat
 
 async def test_a_cancel_is_obeyed_while_what_was_said_cannot_be_read(database: Database) -> None:
     async with harness(database) as on:
-        gate, ledger = Gate(asyncio.Event()), Hiccup(database, failures=1_000_000)
+        gate, ledger = Gate(asyncio.Event()), FlakyLedger(database, failures=1_000_000)
         web = at_work(on, "web-1", gate, command="work")
         async with taken_over(
             on, ledger, [CommandAction(command="work", outputs="json_lines")], [web]
@@ -164,7 +164,7 @@ async def test_a_worker_that_stops_in_an_outage_leaves_its_runs_to_the_next_one(
     database: Database,
 ) -> None:
     async with harness(database) as on:
-        gate, ledger = Gate(asyncio.Event()), Hiccup(database, failures=1_000_000)
+        gate, ledger = Gate(asyncio.Event()), FlakyLedger(database, failures=1_000_000)
         web = at_work(on, "web-1", gate, command="work")
         async with taken_over(
             on, ledger, [CommandAction(command="work", outputs="json_lines")], [web]
@@ -178,7 +178,7 @@ async def test_a_worker_that_stops_in_an_outage_leaves_its_runs_to_the_next_one(
     assert len(web.starts) == 1
 
 
-class FirstContact(FakeSessions):
+class FlakyFirstSessions(FakeSessions):
     """The first sessions find PostgreSQL away, where an accepted host key would be written."""
 
     left = 2
@@ -203,13 +203,13 @@ async def test_a_first_contact_in_an_outage_is_made_after_it(
 ) -> None:
     async with harness(database) as on:
         web = on.machine("web-1").reply([RemoteExit(0)])
-        async with on.worker(sessions=FirstContact(on)):
+        async with on.worker(sessions=FlakyFirstSessions(on)):
             ended = await on.run("work", durable=durable)
     assert ended.status is ExecutionStatus.COMPLETED
     assert len(web.starts) == 1
 
 
-class Elsewhere(InMemoryTargets):
+class VaultLoginTargets(InMemoryTargets):
     """Machines with a login that is kept elsewhere."""
 
     async def endpoints(self, target_ids: Any) -> dict[str, Endpoint]:
@@ -233,7 +233,7 @@ async def test_an_outage_at_a_place_that_does_not_expect_it_leaves_the_run_and_t
         return credential
 
     async with harness(database) as on:
-        known = Elsewhere()
+        known = VaultLoginTargets()
         known.targets = on.targets.targets
         on.targets = known
         web = on.machine("web-1").reply([RemoteExit(0)])

@@ -36,7 +36,7 @@ from opsjobs.telemetry.metrics import Metrics
 RUN = Claimed(1, UUID(int=1), 1, date(2026, 1, 1), "1", "web-1", 1, 1, 1, 0, None)
 
 
-class Paper:
+class RecordingSink:
     """Takes what a record says, as the recorder would."""
 
     unwritten_bytes = 0
@@ -68,11 +68,11 @@ def test_decoded_output_is_read_again_from_its_start_and_nothing_is_stored_twice
 ) -> None:
     text = "Gr\u00f6\u00dfe 1\r\nStra\u00dfe\r\n" * 4
     written = text.encode("cp850")
-    first = Paper(mask)
+    first = RecordingSink(mask)
     capture = Capture(first.page, 10_000, encoding="cp850", reread=True)
     capture.add(Output("stdout", written[:cut]))
     stored = sum(len(line.data or b"") for line in first.lines())
-    heir = Paper(mask)
+    heir = RecordingSink(mask)
     capture = Capture(heir.page, 10_000, (stored, 0), encoding="cp850", reread=True)
     assert capture.wanted == (0, 0)
     for at in range(0, len(written), 7):
@@ -85,19 +85,19 @@ def test_decoded_output_is_read_again_from_its_start_and_nothing_is_stored_twice
 
 
 def test_what_later_actions_read_is_no_more_than_is_on_record_before_a_gap() -> None:
-    paper, words = Paper(), StdoutCapture("none")
-    capture = Capture(paper.page, 10)
+    sink, words = RecordingSink(), StdoutCapture("none")
+    capture = Capture(sink.page, 10)
     data = "123456789ä".encode() + b"x" * (TAIL_BYTES + 5)
     capture.add(Output("stdout", data))
     words.add(data)
     capture.finish()
     assert words.text(capture.head_bytes) == "123456789"
-    assert paper.lines()[0].data == b"123456789"
+    assert sink.lines()[0].data == b"123456789"
 
 
 def test_where_nothing_is_left_out_later_actions_read_all_of_it() -> None:
-    paper, words = Paper(), StdoutCapture("none")
-    capture = Capture(paper.page, 10)
+    sink, words = RecordingSink(), StdoutCapture("none")
+    capture = Capture(sink.page, 10)
     capture.add(Output("stdout", b"x" * 500))
     words.add(b"x" * 500)
     capture.finish()
@@ -132,14 +132,14 @@ _cuts = some.lists(some.integers(0, 1 << 18), max_size=20)
 def test_head_gap_and_tail_are_exactly_what_was_written(
     stdout: list[bytes], stderr: list[bytes], cuts: list[int], limit: int
 ) -> None:
-    paper = Paper()
-    capture = Capture(paper.page, limit)
+    sink = RecordingSink()
+    capture = Capture(sink.page, limit)
     whole: dict[Stream, bytes] = {"stdout": b"".join(stdout), "stderr": b"".join(stderr)}
     for stream, data in whole.items():
         for piece in _cut(data, cuts):
             capture.add(Output(stream, piece))
     assert capture.finish() == (len(whole["stdout"]), len(whole["stderr"]))
-    lines = paper.lines()
+    lines = sink.lines()
     for stream, data in whole.items():
         _check([line for line in lines if line.stream == stream], data, limit)
 
@@ -187,13 +187,13 @@ def _check_characters(lines: list[LogLine], data: bytes) -> None:
 
 
 def test_a_tail_that_comes_in_a_million_crumbs_is_kept_in_bounded_memory() -> None:
-    paper = Paper()
-    capture = Capture(paper.page, 0)
+    sink = RecordingSink()
+    capture = Capture(sink.page, 0)
     for n in range(100_000):
         capture.add(Output("stdout", b"%02d" % (n % 100)))
     assert len(capture._streams["stdout"]._tail) <= 2 * TAIL_BYTES
     capture.finish()
-    (gap, *tail) = paper.lines()
+    (gap, *tail) = sink.lines()
     assert gap.dropped == 200_000 - TAIL_BYTES
     assert (
         b"".join(line.data or b"" for line in tail)
@@ -202,12 +202,12 @@ def test_a_tail_that_comes_in_a_million_crumbs_is_kept_in_bounded_memory() -> No
 
 
 def test_nothing_is_said_any_more_by_a_stale_record() -> None:
-    paper = Paper()
-    paper.page.write_output("stdout", 0, b"before")
-    paper.record.discard()
-    paper.page.write_output("stdout", 6, b"after")
-    assert paper.lines() == []
-    assert paper.record.unwritten_bytes == 0
+    sink = RecordingSink()
+    sink.page.write_output("stdout", 0, b"before")
+    sink.record.discard()
+    sink.page.write_output("stdout", 6, b"after")
+    assert sink.lines() == []
+    assert sink.record.unwritten_bytes == 0
 
 
 async def test_the_limit_of_an_action_is_kept_in_the_log_and_the_sizes_are_what_was_written(

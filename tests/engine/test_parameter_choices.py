@@ -41,16 +41,16 @@ def answering(body: Any = None, **fields: Any) -> Callable[[object], ApiResponse
 
 
 async def test_a_list_of_allowed_values_is_fetched_and_cached() -> None:
-    with serve_api(answering(["1.0", 2, {"value": "3", "label": "three"}])) as desk:
+    with serve_api(answering(["1.0", 2, {"value": "3", "label": "three"}])) as api:
         choices = Choices(SystemClock(), allow=LOOPBACK)
         for _ in range(2):
-            assert await choices.fetch_all(asking(f"{desk.url}/versions?x=1")) == {
+            assert await choices.fetch_all(asking(f"{api.url}/versions?x=1")) == {
                 "version": ["1.0", 2, "3"]
             }
-        assert [(one.method, one.path, one.query) for one in desk.requests] == [
+        assert [(one.method, one.path, one.query) for one in api.requests] == [
             ("GET", "/versions", {"x": ["1"]})
         ]
-        assert desk.requests[0].headers["host"] == desk.url.removeprefix("http://")
+        assert api.requests[0].headers["host"] == api.url.removeprefix("http://")
 
 
 async def test_the_urls_of_a_job_are_fetched_side_by_side_and_each_once() -> None:
@@ -86,8 +86,8 @@ async def test_an_answer_that_is_no_list_of_values_is_refused(
     def reply(_: object) -> ApiResponse:
         return ApiResponse(**answer)
 
-    with serve_api(reply) as desk:
-        assert words in await refusal(desk.url, Choices(SystemClock(), allow=LOOPBACK))
+    with serve_api(reply) as api:
+        assert words in await refusal(api.url, Choices(SystemClock(), allow=LOOPBACK))
 
 
 @pytest.mark.parametrize(
@@ -98,11 +98,11 @@ async def test_an_answer_that_is_no_list_of_values_is_refused(
     ],
 )  # fmt: skip
 async def test_a_private_address_is_not_requested(url: str) -> None:
-    with serve_api(answering(["x"])) as desk:
-        there = url.replace("{port}", port(desk))
+    with serve_api(answering(["x"])) as api:
+        there = url.replace("{port}", port(api))
         assert "no public address" in await refusal(there, Choices(SystemClock()))
-        assert desk.requests == []
+        assert api.requests == []
 
 
-def port(desk: FakeApi) -> str:
-    return desk.url.rsplit(":", 1)[1]
+def port(api: FakeApi) -> str:
+    return api.url.rsplit(":", 1)[1]

@@ -139,7 +139,7 @@ async def test_an_unreachable_machine_is_cleaned_up_once_it_is_back(database: Da
         assert not await kept(on, execution)
 
 
-class Spoilt(InMemoryTargets):
+class UnreadableTarget(InMemoryTargets):
     """An inventory with a target that cannot be read."""
 
     spoilt = False
@@ -155,7 +155,7 @@ async def test_an_unreadable_target_is_cleaned_up_later_and_blocks_no_other(
     database: Database,
 ) -> None:
     async with harness(database) as on:
-        inventory = Spoilt(on.targets.targets)
+        inventory = UnreadableTarget(on.targets.targets)
         on.targets = inventory
         for name in ("web-1", "web-2"):
             on.machine(name).reply([RemoteExit(0)])
@@ -283,7 +283,7 @@ async def test_a_machine_that_hangs_blocks_no_other_cleanup(
         async with on.worker():
             execution = await on.ended(await on.launch("true", 20, durable="auto"))
         await on.turn(DAY_SECONDS + 1)
-        sessions = Hanging(on)
+        sessions = HangingSessions(on)
         caring = RemoteCleanup(
             on.ledger, on.targets, on.vault, sessions, on.clock, zone="default", grace_seconds=0.2
         )
@@ -299,7 +299,7 @@ async def test_a_machine_that_hangs_blocks_no_other_cleanup(
         await asyncio.gather(cleaning, return_exceptions=True)
 
 
-class Hanging(FakeSessions):
+class HangingSessions(FakeSessions):
     """The first machine takes a connection, and says nothing."""
 
     def __init__(self, on: Harness) -> None:

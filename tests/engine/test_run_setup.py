@@ -86,7 +86,7 @@ async def test_a_run_that_was_at_work_and_cannot_be_read_by_its_heir_is_lost_and
     assert len(web.starts) == 1
 
 
-class OneBadMachine(InMemoryTargets):
+class OneUnreadableTarget(InMemoryTargets):
     """Targets of which one cannot be read."""
 
     async def endpoints(self, target_ids: Sequence[str]) -> dict[str, Endpoint]:
@@ -98,7 +98,7 @@ class OneBadMachine(InMemoryTargets):
 
 async def test_a_target_that_cannot_be_read_ends_its_own_runs_alone(database: Database) -> None:
     async with harness(database, bugs=["run_setup"]) as on:
-        known = OneBadMachine()
+        known = OneUnreadableTarget()
         known.targets = on.targets.targets
         on.targets = known
         execution = await on.launch("true", 4)
@@ -109,7 +109,7 @@ async def test_a_target_that_cannot_be_read_ends_its_own_runs_alone(database: Da
     assert rows["web-3"] == "failed"
 
 
-class Unreadable(Ledger):
+class UnreadableLedger(Ledger):
     """The specs or the record of one execution or run cannot be read."""
 
     bad: int = 0
@@ -134,7 +134,7 @@ async def test_a_spec_that_raises_when_it_is_read_ends_its_own_runs_alone(
     async with harness(database, bugs=["run_setup"]) as on:
         good = [await on.launch("true", [f"web-{n}"]) for n in (1, 2)]
         bad = await on.launch("true", ["web-3"])
-        ledger = Unreadable(database)
+        ledger = UnreadableLedger(database)
         ledger.bad = bad.id
         async with on.worker(ledger=ledger):
             row = await others_run(on, bad, good)
@@ -156,7 +156,7 @@ async def test_a_record_that_cannot_be_read_ends_its_own_run_alone(database: Dat
                 )
 
             await until(on_record)
-        ledger = Unreadable(database)
+        ledger = UnreadableLedger(database)
         ledger.verb, ledger.bad = "progress", (await on.rows(execution))[1]["id"]
         async with on.worker("worker-2", ledger=ledger):
             gate.event.set()

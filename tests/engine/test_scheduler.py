@@ -22,8 +22,8 @@ from opsjobs.store.outbox import Outbox
 from opsjobs.store.transaction import Database
 
 
-class Hand:
-    """The module `time` with a monotonic clock that stands until it is turned."""
+class FakeTime:
+    """The module `time` with a monotonic clock that stands still until a test turns it."""
 
     def __init__(self) -> None:
         self.at = 1_000.0
@@ -33,8 +33,8 @@ class Hand:
 
 
 @pytest.fixture
-def hand(monkeypatch: pytest.MonkeyPatch) -> Hand:
-    made = Hand()
+def fake_time(monkeypatch: pytest.MonkeyPatch) -> FakeTime:
+    made = FakeTime()
     monkeypatch.setattr(scheduling, "time", made)
     return made
 
@@ -60,7 +60,7 @@ class Broken(Rescuer):
 
 
 async def test_a_failed_repair_round_does_not_block_the_event_publisher(
-    database: Database, redis_url: str, hand: Hand
+    database: Database, redis_url: str, fake_time: FakeTime
 ) -> None:
     async with harness(database) as on:
         bus = Bus(redis_url, on.metrics)
@@ -79,7 +79,7 @@ async def test_a_failed_repair_round_does_not_block_the_event_publisher(
             for _ in range(4):
                 with pytest.raises(ZeroDivisionError):
                     await ticking.run_once()
-                hand.at += 7
+                fake_time.at += 7
                 await on.turn(7)
         assert await database.fetch("select id from events where published_at is null") == []
         assert ticking.may_reap, "the database was well all the time"
@@ -87,7 +87,7 @@ async def test_a_failed_repair_round_does_not_block_the_event_publisher(
 
 
 async def test_the_scheduler_ticks_and_reaps_leases_only_after_a_lease_of_healthy_rounds(
-    database: Database, hand: Hand
+    database: Database, fake_time: FakeTime
 ) -> None:
     async with harness(database) as on:
         dead = await Owner(database, "dead").register(lease_seconds=1)
@@ -96,7 +96,7 @@ async def test_the_scheduler_ticks_and_reaps_leases_only_after_a_lease_of_health
         buried = []
         for _ in range(4):
             buried.append((await ticking.run_once())["leases_expired"])
-            hand.at += 7
+            fake_time.at += 7
             await on.turn(7)
         assert buried == [0, 0, 0, 1]  # after 0, 7, 14, 21 s
         assert await database.fetch("select id from workers where buried_at is not null") == [
@@ -111,12 +111,12 @@ async def test_the_scheduler_ticks_and_reaps_leases_only_after_a_lease_of_health
 
 
 async def test_after_an_outage_the_scheduler_waits_for_a_lease_before_it_reaps(
-    database: Database, hand: Hand, monkeypatch: pytest.MonkeyPatch
+    database: Database, fake_time: FakeTime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with harness(database) as on:
         ticking = scheduler(on)
         await ticking.run_once()
-        hand.at += 15
+        fake_time.at += 15
         assert ticking.may_reap
         monkeypatch.setattr(on.workers, "tick", Rounds(Unavailable("away")))
         with pytest.raises(TypeError):  # any error at all counts
@@ -126,7 +126,7 @@ async def test_after_an_outage_the_scheduler_waits_for_a_lease_before_it_reaps(
 
 
 async def test_a_scheduler_that_was_frozen_reaps_no_lease_at_once(
-    database: Database, hand: Hand
+    database: Database, fake_time: FakeTime
 ) -> None:
     """Its last rounds were good; that PostgreSQL was away meanwhile, and nobody could renew, it cannot know."""
     async with harness(database) as on:
@@ -134,12 +134,12 @@ async def test_a_scheduler_that_was_frozen_reaps_no_lease_at_once(
         ticking = scheduler(on)
         for _ in range(4):
             await ticking.run_once()
-            hand.at += 5
+            fake_time.at += 5
             await on.turn(5)
         assert ticking.may_reap
-        hand.at += 600
+        fake_time.at += 600
         await on.turn(600)
         assert (await ticking.run_once())["leases_expired"] == 0
         assert not ticking.may_reap
         assert await database.fetch("select 1 from workers where buried_at is not null") == []
-        assert time.monotonic() != hand.at
+        assert time.monotonic() != fake_time.at

@@ -13,7 +13,7 @@ from engine.test_passive_actions import waits
 from engine.test_workflows import step
 from kit.fake_remote import Gate
 from kit.ledger_fixtures import says
-from kit.schedule_fixtures import Office
+from kit.schedule_fixtures import ScheduleHarness
 from opsjobs.engine.launching.retries import RetryService
 from opsjobs.engine.launching.safety_service import SafetyService
 from opsjobs.model.action import ApprovalAction, FileTransferAction, JobAction
@@ -236,14 +236,14 @@ async def test_a_changed_target_is_judged_again_and_a_new_address_is_followed(
 
 
 async def test_firings_pin_their_targets(database: Database) -> None:
-    office = Office(database)
-    office.launcher.safety = SafetyService(guarded, office.inventory, office.clock)
+    scheduling = ScheduleHarness(database)
+    scheduling.launcher.safety = SafetyService(guarded, scheduling.inventory, scheduling.clock)
     ask = [{"type": "approval", "key": "ask"}, {"type": "command", "command": "true"}]
     for name, actions in (("plain", ask[1:]), ("asked", ask)):
-        await office.schedule(await office.job(name, actions=actions), name, overlap="allow")
-    await office.turn(minutes=1)
-    await office.scheduler().run_once()
-    specs = await office.ledger.load_specs([1, 2])
+        await scheduling.schedule(await scheduling.job(name, actions=actions), name, overlap="allow")
+    await scheduling.turn(minutes=1)
+    await scheduling.scheduler().run_once()
+    specs = await scheduling.ledger.load_specs([1, 2])
     assert [(specs[n].pins.version(1), bool(specs[n].pins.digest(1))) for n in (1, 2)] == [
         (1, False),
         (1, True),

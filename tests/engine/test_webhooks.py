@@ -42,7 +42,7 @@ ADA = Principal("ada", "user", (Grant.of_role("admin"),), ("admin",))
 
 
 @dataclass
-class Hooks:
+class WebhookHarness:
     """The machine of webhooks over a harness, driven by hand or by loops."""
 
     on: Harness
@@ -97,7 +97,7 @@ class Hooks:
 
 
 @asynccontextmanager
-async def hooks(database: Database) -> AsyncIterator[Hooks]:
+async def webhook_harness(database: Database) -> AsyncIterator[WebhookHarness]:
     async with harness(database) as on:
         client = WebhookClient(allow=networks(["127.0.0.0/8"]), seconds=1.0)
         webhooks = Webhooks(database, [new_key()], on.clock)
@@ -115,18 +115,18 @@ async def hooks(database: Database) -> AsyncIterator[Hooks]:
         sender = DeliverySender(deliveries, [destination], on.metrics)
         intake = DeliveryIntake(feed, deliveries, [source], on.metrics)
         await intake.run_once()
-        yield Hooks(on, webhooks, intake, sender, DeliveryLog(database), rights)
+        yield WebhookHarness(on, webhooks, intake, sender, DeliveryLog(database), rights)
         await sender.close()
         await client.close()
 
 
 async def test_an_execution_reaches_a_webhook_signed_in_order_and_once(database: Database) -> None:
-    async with hooks(database) as all_, receiver() as server:
-        hook = await all_.add(server, events=["execution.*", "job.completed", "target_run.*"])
-        async with all_.on.worker():
-            execution = await all_.on.run("true", 2, max_parallel=1)
-        await all_.pass_all()
-        await all_.pass_all()
+    async with webhook_harness(database) as hooks, receiver() as server:
+        hook = await hooks.add(server, events=["execution.*", "job.completed", "target_run.*"])
+        async with hooks.on.worker():
+            execution = await hooks.on.run("true", 2, max_parallel=1)
+        await hooks.pass_all()
+        await hooks.pass_all()
         assert [each.type for each in server.received if "target_run" not in each.type] == [
             "execution.queued", "execution.started", "execution.completed", "job.completed",
         ]  # fmt: skip
@@ -136,7 +136,7 @@ async def test_an_execution_reaches_a_webhook_signed_in_order_and_once(database:
         for each in server.received:
             described = {**asyncapi.payload(EventType(each.type)), "components": components}
             jsonschema_rs.validate(described, each.event)
-            each.verify(all_.secrets["/hook"])
+            each.verify(hooks.secrets["/hook"])
             with pytest.raises(WebhookVerificationError):
                 each.verify("whsec_" + "A" * 43 + "=")
             assert each.headers["content-type"] == "application/json"
@@ -145,7 +145,7 @@ async def test_an_execution_reaches_a_webhook_signed_in_order_and_once(database:
         assert len(set(ids)) == len(ids) == 8
         completed = next(each for each in server.received if each.type == "execution.completed")
         assert completed.event["data"] == execution.event_data()
-        logged = await all_.deliveries(hook)
+        logged = await hooks.deliveries(hook)
         assert {(each.status.value, each.attempts, each.response_code) for each in logged} == {
             ("delivered", 1, 204)
         }
@@ -161,39 +161,39 @@ def test_the_audience_of_every_event_is_known() -> None:
 async def test_what_a_killed_process_sent_but_did_not_record_comes_again_with_the_same_id(
     database: Database,
 ) -> None:
-    async with hooks(database) as all_, receiver() as server:
-        await all_.add(server, events=["execution.queued"])
-        await all_.on.launch()
+    async with webhook_harness(database) as hooks, receiver() as server:
+        await hooks.add(server, events=["execution.queued"])
+        await hooks.on.launch()
         failpoints.arm("delivery.settle:error@1")
-        await all_.pass_all()
+        await hooks.pass_all()
         failpoints.arm("")
         assert len(server.received) == 1
-        await all_.age(LEASE_SECONDS)
-        await all_.pass_all()
+        await hooks.age(LEASE_SECONDS)
+        await hooks.pass_all()
         first, again = server.received
         assert first.headers["webhook-id"] == again.headers["webhook-id"]
         assert first.event["id"] == again.event["id"]
-        async with all_.on.worker():
-            await all_.on.ended(await all_.on.executions.get(1))
+        async with hooks.on.worker():
+            await hooks.on.ended(await hooks.on.executions.get(1))
 
 
 async def test_a_receiver_that_is_down_for_an_hour_gets_all_of_each_execution_in_order(
     database: Database,
 ) -> None:
-    async with hooks(database) as all_, receiver() as server:
-        await all_.add(server)
+    async with webhook_harness(database) as hooks, receiver() as server:
+        await hooks.add(server)
         server.reply = lambda _: (503, {}, b"down")
-        async with all_.on.worker():
+        async with hooks.on.worker():
             for _ in range(3):
-                await all_.on.run("true", 1)
-                await all_.pass_all()
-                await all_.on.turn(1_200)
-                await all_.pass_all()
+                await hooks.on.run("true", 1)
+                await hooks.pass_all()
+                await hooks.on.turn(1_200)
+                await hooks.pass_all()
         failed = len(server.received)
         server.received.clear()
         server.reply = lambda _: (200, {}, b"")
-        await all_.on.turn(1_800)
-        await all_.pass_all()
+        await hooks.on.turn(1_800)
+        await hooks.pass_all()
         assert failed >= 6
         by_subject: dict[str, list[str]] = {}
         for each in server.received:
@@ -204,64 +204,64 @@ async def test_a_receiver_that_is_down_for_an_hour_gets_all_of_each_execution_in
 
 
 async def test_a_webhook_gets_what_its_owner_may_see_now(database: Database) -> None:
-    async with hooks(database) as all_, receiver() as server:
+    async with webhook_harness(database) as hooks, receiver() as server:
         staging = Principal(
             "ada", "user", (Grant.of_role("viewer", Scope.parse("env=staging")),), ("viewer",)
         )
-        hook = await all_.add(server, events=["execution.queued"])
-        selecting = await all_.add(server, "/prod", events=["*"], selector="env=prod")
-        all_.rights["ada"] = staging
-        await all_.on.launch()
-        await all_.pass_all()
+        hook = await hooks.add(server, events=["execution.queued"])
+        selecting = await hooks.add(server, "/prod", events=["*"], selector="env=prod")
+        hooks.rights["ada"] = staging
+        await hooks.on.launch()
+        await hooks.pass_all()
         assert server.received == [], "its labels are not in the scope"
-        all_.rights["ada"] = ADA
-        await all_.on.launch()
-        await all_.intake.run_once()
-        all_.rights["ada"] = None
-        await all_.pass_all()
+        hooks.rights["ada"] = ADA
+        await hooks.on.launch()
+        await hooks.intake.run_once()
+        hooks.rights["ada"] = None
+        await hooks.pass_all()
         assert server.received == [], "asked again when it is sent"
-        (delivery,) = await all_.deliveries(hook)
+        (delivery,) = await hooks.deliveries(hook)
         assert delivery.status.value == "cancelled"
         assert delivery.error == "ada, who owns the webhook, has no access any more"
-        assert await all_.deliveries(selecting) == []
-        async with all_.on.worker():
+        assert await hooks.deliveries(selecting) == []
+        async with hooks.on.worker():
             for ref in (1, 2):
-                await all_.on.ended(await all_.on.executions.get(ref))
+                await hooks.on.ended(await hooks.on.executions.get(ref))
 
 
 async def test_an_owner_who_is_gone_gets_nothing_and_one_with_less_rights_not_that(
     database: Database,
 ) -> None:
-    async with hooks(database) as all_, receiver() as server:
-        hook = await all_.add(server, events=["execution.queued"])
+    async with webhook_harness(database) as hooks, receiver() as server:
+        hook = await hooks.add(server, events=["execution.queued"])
         # A message without an audience, as notifications and tests are.
-        await all_.webhooks.send_test(hook)
-        all_.rights["ada"] = None
-        await all_.pass_all()
-        all_.rights["ada"] = ADA
-        await all_.on.launch()
-        await all_.intake.run_once()
+        await hooks.webhooks.send_test(hook)
+        hooks.rights["ada"] = None
+        await hooks.pass_all()
+        hooks.rights["ada"] = ADA
+        await hooks.on.launch()
+        await hooks.intake.run_once()
         viewer = Grant.of_role("viewer", Scope.parse("env=staging"))
-        all_.rights["ada"] = Principal("ada", "user", (viewer,), ("viewer",))
-        await all_.pass_all()
+        hooks.rights["ada"] = Principal("ada", "user", (viewer,), ("viewer",))
+        await hooks.pass_all()
         assert server.received == []
-        assert [(each.status.value, each.error) for each in await all_.deliveries(hook)] == [
+        assert [(each.status.value, each.error) for each in await hooks.deliveries(hook)] == [
             ("cancelled", "ada, who owns the webhook, has no access any more"),
             ("cancelled", "ada may not see this event any more"),
         ]
-        async with all_.on.worker():
-            await all_.on.ended(await all_.on.executions.get(1))
+        async with hooks.on.worker():
+            await hooks.on.ended(await hooks.on.executions.get(1))
 
 
 async def test_410_disables_a_webhook_at_once_and_says_so(database: Database) -> None:
-    async with hooks(database) as all_, receiver() as server:
-        await all_.add(server, events=["execution.queued"])
-        await all_.add(server, "/watcher", events=["webhook.disabled"])
+    async with webhook_harness(database) as hooks, receiver() as server:
+        await hooks.add(server, events=["execution.queued"])
+        await hooks.add(server, "/watcher", events=["webhook.disabled"])
         server.reply = lambda got: (410 if got.path == "/hook" else 204, {}, b"")
-        await all_.on.launch()
-        await all_.pass_all()
-        await all_.pass_all()
-        hook = (await all_.webhooks.list(PageRequest(sort="id"))).items[0]
+        await hooks.on.launch()
+        await hooks.pass_all()
+        await hooks.pass_all()
+        hook = (await hooks.webhooks.list(PageRequest(sort="id"))).items[0]
         assert (hook.enabled, hook.disabled_reason) == (False, "its receiver answered 410 Gone")
         assert [(got.path, got.type) for got in server.received] == [
             ("/hook", "execution.queued"),
@@ -277,27 +277,27 @@ async def test_410_disables_a_webhook_at_once_and_says_so(database: Database) ->
                 "reason": "its receiver answered 410 Gone",
             }
         ]
-        async with all_.on.worker():
-            await all_.on.ended(await all_.on.executions.get(1))
+        async with hooks.on.worker():
+            await hooks.on.ended(await hooks.on.executions.get(1))
 
 
 async def test_a_webhook_that_accepts_nothing_for_days_is_disabled(database: Database) -> None:
-    async with hooks(database) as all_, receiver() as server:
-        hook = await all_.add(server, events=["execution.queued"])
+    async with webhook_harness(database) as hooks, receiver() as server:
+        hook = await hooks.add(server, events=["execution.queued"])
         server.reply = lambda _: (500, {}, b"no")
-        await all_.on.launch()
-        await all_.pass_all()
-        await all_.age(2 * 86_400)
-        await all_.pass_all()
-        assert (await all_.webhooks.get(hook.uuid)).enabled
-        await all_.age(1.1 * 86_400)
-        await all_.pass_all()
-        now = await all_.webhooks.get(hook.uuid)
+        await hooks.on.launch()
+        await hooks.pass_all()
+        await hooks.age(2 * 86_400)
+        await hooks.pass_all()
+        assert (await hooks.webhooks.get(hook.uuid)).enabled
+        await hooks.age(1.1 * 86_400)
+        await hooks.pass_all()
+        now = await hooks.webhooks.get(hook.uuid)
         assert now.disabled_reason == (
             "it has accepted nothing for 3 days; last: the receiver answered 500; only 2xx is a success"
         )
-        async with all_.on.worker():
-            await all_.on.ended(await all_.on.executions.get(1))
+        async with hooks.on.worker():
+            await hooks.on.ended(await hooks.on.executions.get(1))
 
 
 @pytest.mark.parametrize(
@@ -311,37 +311,37 @@ async def test_a_webhook_that_accepts_nothing_for_days_is_disabled(database: Dat
 async def test_failures_are_logged_with_what_happened_and_the_next_attempt(
     database: Database, reply: Any, error: str
 ) -> None:
-    async with hooks(database) as all_, receiver() as server:
-        hook = await all_.add(server, events=["execution.queued"])
+    async with webhook_harness(database) as hooks, receiver() as server:
+        hook = await hooks.add(server, events=["execution.queued"])
         server.reply = lambda _: reply
-        await all_.on.launch()
-        await all_.pass_all()
-        (delivery,) = await all_.deliveries(hook)
+        await hooks.on.launch()
+        await hooks.pass_all()
+        (delivery,) = await hooks.deliveries(hook)
         assert (delivery.status.value, delivery.error) == ("pending", error)
         assert delivery.next_attempt_at is not None
         assert delivery.attempted_at is not None
         waits = (delivery.next_attempt_at - delivery.attempted_at).total_seconds()
         assert waits == pytest.approx(600 if reply and reply[0] == 429 else 5, abs=0.5)
-        async with all_.on.worker():
-            await all_.on.ended(await all_.on.executions.get(1))
+        async with hooks.on.worker():
+            await hooks.on.ended(await hooks.on.executions.get(1))
 
 
 async def test_after_a_rotation_both_secrets_verify_until_the_overlap_ends(
     database: Database,
 ) -> None:
-    async with hooks(database) as all_, receiver() as server:
-        hook = await all_.add(server)
-        _, new = await all_.webhooks.rotate(hook.uuid, 3_600.0)
-        await all_.webhooks.send_test(hook)
-        await all_.pass_all()
+    async with webhook_harness(database) as hooks, receiver() as server:
+        hook = await hooks.add(server)
+        _, new = await hooks.webhooks.rotate(hook.uuid, 3_600.0)
+        await hooks.webhooks.send_test(hook)
+        await hooks.pass_all()
         (test,) = server.received
         assert test.type == "webhook.test"
-        test.verify(all_.secrets["/hook"])
+        test.verify(hooks.secrets["/hook"])
         test.verify(new.reveal())
-        _, newest = await all_.webhooks.rotate(hook.uuid, 0.001)
-        await all_.webhooks.send_test(hook)
-        await all_.pass_all()
+        _, newest = await hooks.webhooks.rotate(hook.uuid, 0.001)
+        await hooks.webhooks.send_test(hook)
+        await hooks.pass_all()
         server.received[-1].verify(newest.reveal())
-        for old in (all_.secrets["/hook"], new.reveal()):
+        for old in (hooks.secrets["/hook"], new.reveal()):
             with pytest.raises(WebhookVerificationError):
                 server.received[-1].verify(old)

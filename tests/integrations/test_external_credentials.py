@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from api.kit import Desk, desk, problem
+from api.kit import ApiClient, api_client, problem
 from kit.command_runs import run
 from kit.machines import small_server
 from kit.vault_server import VaultKit, vault_kit
@@ -44,7 +44,7 @@ def login(name: str = "web-key", **fields: Any) -> dict[str, Any]:
     return {"name": name, "type": "ssh_key", "username": "deploy", "source": KEY, **fields}
 
 
-async def tried(ada: Desk, kit: VaultKit, ref: str) -> dict[str, Any]:
+async def tried(ada: ApiClient, kit: VaultKit, ref: str) -> dict[str, Any]:
     """What `test` says, with this Vault."""
     server = VaultServer(VaultOptions(kit.url, token=Secret(kit.token())))
     ada.services.external_secrets = ExternalSecrets(ada.services.vault, server, SystemClock())
@@ -62,7 +62,7 @@ async def tried(ada: Desk, kit: VaultKit, ref: str) -> dict[str, Any]:
 async def test_it_is_shown_with_its_source_and_tried_without_being_shown(
     database: Database, kit: VaultKit
 ) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         made = (await ada.http.post("/credentials", json=login())).json()
         assert made["source"]["path"] == "web/key"
         missing = await tried(ada, kit, "1")
@@ -90,7 +90,7 @@ async def test_it_is_shown_with_its_source_and_tried_without_being_shown(
 
 
 async def test_without_a_vault_it_says_what_to_set(database: Database) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         await ada.http.post("/credentials", json=login())
         told = (await ada.http.post("/credentials/1/test")).json()
         assert "OPSJOBS_VAULT_URL" in told["steps"][-1]["error"]
@@ -101,7 +101,7 @@ async def test_what_is_sealed_counts_and_not_what_the_row_shows(
 ) -> None:
     kit.put("root/key", {"key": private_key()})
     kit.put("sealed/key", {"key": private_key()})
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         await ada.http.post("/credentials", json=login(source={**KEY, "path": "sealed/key"}))
         await database.fetch(
             "update credentials set source = jsonb_set(source, '{path}', '\"root/key\"') returning id"
@@ -138,7 +138,7 @@ UNFIT: list[dict[str, Any]] = [
 
 
 async def test_a_source_that_cannot_work_is_422(database: Database) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         await ada.http.post(
             "/credentials",
             json={"name": "plain", "type": "password", "username": "d", "password": "p"},
@@ -152,7 +152,7 @@ async def test_a_source_that_cannot_work_is_422(database: Database) -> None:
 async def test_the_key_of_a_ca_stays_while_somebody_needs_it(
     database: Database, kit: VaultKit
 ) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         key = {
             "name": "fleet-ca",
             "type": "ssh_key",

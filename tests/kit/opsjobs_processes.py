@@ -25,8 +25,8 @@ OPSJOBS = [sys.executable, "-m", "opsjobs"]
 _OUTSIDE = ("DATABASE_URL", "REDIS_URL", "ENCRYPTION_KEYS", "METRICS_PORT", "OPSJOBS_")
 
 
-class Up:
-    """One running `opsjobs up` on `data`, with what it said."""
+class UpProcess:
+    """One running `opsjobs up` on `data`, with its output."""
 
     def __init__(
         self,
@@ -43,7 +43,7 @@ class Up:
             "OPSJOBS_DATA_DIR": str(data),
             **settings,
         }
-        self.said: list[str] = []
+        self.output: list[str] = []
         self._lines: queue.Queue[str | None] = queue.Queue()
         self.process = subprocess.Popen(
             [*before, *OPSJOBS, "up", "--port", "0", *arguments],
@@ -53,16 +53,16 @@ class Up:
         threading.Thread(target=self._read, args=[self.process.stdout], daemon=True).start()
 
     def expect(self, words: str, seconds: float = START_SECONDS) -> str:
-        """The next line that it says with these words in it."""
+        """Return the next line of output that contains these words."""
         deadline = time.monotonic() + seconds
         while (line := self._lines.get(timeout=max(0.0, deadline - time.monotonic()))) is not None:
-            self.said.append(line)
+            self.output.append(line)
             if words in line:
                 return line
-        raise AssertionError(f"it ended without saying {words!r}: {self.said}")
+        raise AssertionError(f"it ended without the output {words!r}: {self.output}")
 
     def run(self, *arguments: str, before: Sequence[str] = ()) -> subprocess.CompletedProcess[str]:
-        """A command of ours against it."""
+        """Run an `opsjobs` command against it."""
         if not before and arguments[0] != "up":
             done = run_command(arguments, self.environment, seconds=COMMAND_SECONDS)
             out, err = done.stdout.decode(), done.stderr.decode()
@@ -73,7 +73,7 @@ class Up:
         )  # fmt: skip
 
     def run_until_it_works(self, *arguments: str) -> str:
-        """The same, again and again while the service comes back; what it printed."""
+        """Repeat the command until it succeeds, as while the service restarts; return its output."""
         deadline = time.monotonic() + COMMAND_SECONDS
         while (done := self.run(*arguments)).returncode and time.monotonic() < deadline:
             time.sleep(POLL_SECONDS)
@@ -81,11 +81,11 @@ class Up:
         return done.stdout
 
     def children(self) -> dict[str, int]:
-        """Its processes by name: api, worker, scheduler, postgres, valkey, lab."""
+        """Return its processes by name: api, worker, scheduler, postgres, valkey, lab."""
         return {_name(line): pid for pid, line in _children(self.process.pid)}
 
     def stop(self, how: signal.Signals = signal.SIGINT) -> int:
-        """Ask it to end; its exit code."""
+        """Send the signal; return its exit code."""
         if self.process.poll() is None:
             self.process.send_signal(how)
         return self.process.wait(COMMAND_SECONDS)
@@ -98,14 +98,14 @@ class Up:
 
 
 @contextmanager
-def up(
+def opsjobs_up(
     data: Path,
     *arguments: str,
     settings: Mapping[str, str] | None = None,
     before: Sequence[str] = (),
-) -> Iterator[Up]:
+) -> Iterator[UpProcess]:
     """A service that is ready; `before` stands before the command (`unshare …`). Ended, if need be hard, after the block."""
-    found = Up(data, arguments, settings or {}, before)
+    found = UpProcess(data, arguments, settings or {}, before)
     try:
         found.expect("next, in another terminal")
         yield found
@@ -118,7 +118,7 @@ def up(
 
 
 @contextmanager
-def watched(pids: Sequence[int]) -> Iterator[list[int]]:
+def watched_processes(pids: Sequence[int]) -> Iterator[list[int]]:
     """Handles by which `wait_for_ends` sees the end of processes that are not ours."""
     handles = [os.pidfd_open(pid) for pid in pids]
     try:

@@ -34,8 +34,8 @@ from opsjobs.store.vault.credentials import Vault
 from opsjobs.telemetry.metrics import Metrics
 
 
-class Office:
-    """Everything that schedules need, on one database."""
+class ScheduleHarness:
+    """The services that schedules need, on one database."""
 
     def __init__(
         self, database: Database, clock: Clock | None = None, *, targets: Targets | None = None
@@ -70,7 +70,7 @@ class Office:
         current_principal: PrincipalLookup = as_administrator,
         launcher: Launcher | None = None,
     ) -> FiringService:
-        """One more that fires, with its own memory of what schedules say."""
+        """Return another firing service, with a cache of schedules of its own."""
         launcher = launcher or self.launcher
         firings = Firings(self.database, closer=closer)
         return FiringService(
@@ -89,7 +89,7 @@ class Office:
         )
 
     async def job(self, name: str = "nightly", **fields: Any) -> StoredJob:
-        """A job on web-1, which is there from now on."""
+        """Create a job on web-1, and the target at the first call."""
         if not await self.database.fetch("select from targets where name = 'web-1'"):
             await self.inventory.create(TargetDraft(name="web-1", host="10.0.0.1"))
         body = {

@@ -33,8 +33,8 @@ def target(number: int, name: str | None = None) -> Target:
     return Target(str(number), name or f"web-{number}", f"10.0.0.{number % 250}", 22, Transport.SSH)
 
 
-class Story:
-    """One execution as it is lived: `runs` by the target's name, once `begin` was awaited."""
+class ScriptedExecution:
+    """An execution whose runs end as the test says; `runs`: the claimed runs by target name, filled by `claim`."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -73,8 +73,8 @@ class Story:
         self.execution_id = launched.id
         return launched
 
-    async def begin(self) -> dict[str, Claimed]:
-        """Claim what is ready."""
+    async def claim(self) -> dict[str, Claimed]:
+        """Claim the runs that are ready."""
         claim = await self._ledger.claim(
             owner=self._owner, worker="worker-1", zone="default", limit=10_000, floor=0
         )
@@ -114,7 +114,7 @@ class Story:
     async def drop(
         self, name: str, dropped: int, *, stream: Stream = "stdout", action: str = "step-1"
     ) -> None:
-        """A stretch of the stream that the output limit kept out of the log."""
+        """Drop so many bytes of the stream, as the output limit does."""
         offset = self._stored(name, action, stream)
         line = LogLine(
             self.runs[name].id,
@@ -129,8 +129,8 @@ class Story:
         self._counted(name, [line])
         await self._flush(name, action, [line], {stream: offset + dropped})
 
-    async def act(self, name: str, action: str, exit_code: int = 0) -> None:
-        """One action ends; the run goes on."""
+    async def end_action(self, name: str, action: str, exit_code: int = 0) -> None:
+        """End one action; the run continues."""
         status = RunStatus.FAILED if exit_code else RunStatus.SUCCEEDED
         line = LogLine(
             self.runs[name].id,
@@ -141,8 +141,8 @@ class Story:
         )
         await self._flush(name, action, [line], {}, status=status, exit_code=exit_code)
 
-    def again(self, name: str, action: str = "step-1") -> None:
-        """What is told of the action from now on is of its next attempt."""
+    def next_attempt(self, name: str, action: str = "step-1") -> None:
+        """Count what follows for the action's next attempt."""
         self._attempts[name, action] = self._attempt(name, action) + 1
         del self._results[self.runs[name].id, action]
 
@@ -154,7 +154,7 @@ class Story:
         action: str = "step-1",
         error: RunError | None = None,
     ) -> None:
-        """The run ends with its last action."""
+        """End the run with its last action."""
         code = error or (
             RunError(ErrorCode.NONZERO_EXIT, f"exit {exit_code}") if exit_code else None
         )
@@ -180,14 +180,14 @@ class Story:
             name, action, lines, {}, status=status, exit_code=exit_code, error=code, ends=True
         )
 
-    async def live(self, targets: int = 1) -> Execution:
-        """Launch and claim; read as it stands."""
+    async def start(self, targets: int = 1) -> Execution:
+        """Launch and claim; return the execution."""
         await self.launch(targets)
-        await self.begin()
-        return await self.now()
+        await self.claim()
+        return await self.current()
 
-    async def now(self) -> Execution:
-        """The execution as it stands."""
+    async def current(self) -> Execution:
+        """Return the execution as it is now."""
         return await Executions(self._database).get(str(self.execution_id))
 
     def _counted(self, name: str, lines: list[LogLine]) -> list[LogLine]:

@@ -28,13 +28,13 @@ KEY = RunKey(UUID(int=20), "live", 1)
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class HostUnderTest:
     """A host under test."""
 
     pool: WinrmPool
     endpoint: Endpoint
 
-    def over(self, **options: Any) -> Place:
+    def over(self, **options: Any) -> HostUnderTest:
         """The same host with other options of WinRM."""
         target = self.endpoint.target
         assert target.winrm is not None
@@ -62,43 +62,43 @@ def script(text: str, **more: Any) -> Program:
     return Program(script=text.encode(), interpreter="powershell", **more)
 
 
-async def output_and_exit_code(place: Place) -> None:
+async def output_and_exit_code(place: HostUnderTest) -> None:
     out, err, end = await place.run("echo out&& echo err 1>&2&& exit 3")
     assert (out.split(), err.split(), end) == (["out"], ["err"], RemoteExit(3))
 
 
-async def variables_and_input(place: Place) -> None:
+async def variables_and_input(place: HostUnderTest) -> None:
     named = Program(command="echo %LIVE% $LIVE", env={"LIVE": "grün & 5"})
     assert "grün & 5" in (await place.run(named))[0]
     sort = Program(command="sort", stdin=b"b\nc\na\n")
     assert (await place.run(sort))[0].split() == ["a", "b", "c"]
 
 
-async def a_missing_folder(place: Place) -> None:
+async def a_missing_folder(place: HostUnderTest) -> None:
     _, _, end = await place.run(Program(command="echo never", cwd="Z:\\nowhere\\at-all"))
     assert (end.never_started, end.cause) == (True, "folder")
 
 
-async def much_input_and_output(place: Place) -> None:
+async def much_input_and_output(place: HostUnderTest) -> None:
     lines = "".join(f"{n:06} {'x' * 57}\n" for n in range(3000))
     out, _, end = await place.run(Program(command="sort", stdin=lines.encode()))
     assert (out, end.code) == (lines, 0)
 
 
-async def a_script_with_arguments(place: Place) -> None:
+async def a_script_with_arguments(place: HostUnderTest) -> None:
     text = "Write-Output \"got $args[0]\"\n[Console]::Error.WriteLine('careful')\nexit 9\n"
     out, err, end = await place.run(script(text, args=("grüße 日本",)))
     assert (out, end.code) == ("got grüße 日本\n", 9)
     assert "careful" in err
 
 
-async def a_secret_is_a_file(place: Place) -> None:
+async def a_secret_is_a_file(place: HostUnderTest) -> None:
     text = 'Write-Output "in $env:OPSJOBS_SECRETS"\n'
     out, _, end = await place.run(script(text, secrets={"token": Secret("live-token")}))
     assert ("opsjobs-" in out, "live-token" in out, end.code) == (True, False, 0)
 
 
-async def a_cancel(place: Place) -> None:
+async def a_cancel(place: HostUnderTest) -> None:
     async with place.pool.session(place.endpoint) as session:
         process = await session.start(script("Write-Output 'up'\nStart-Sleep 600\n"))
         first = await anext(aiter(process))
@@ -106,7 +106,7 @@ async def a_cancel(place: Place) -> None:
         assert await process.kill(5) is CancelProof.KILLED
 
 
-async def pipelines(place: Place) -> None:
+async def pipelines(place: HostUnderTest) -> None:
     over = place.over(engine="psrp")
     out, err, end = await over.run(
         "Write-Output 'out'; Write-Warning 'low disk'; Write-Error 'broken'; exit 4"
@@ -116,7 +116,7 @@ async def pipelines(place: Place) -> None:
     assert "broken" in err
 
 
-async def a_cancelled_pipeline(place: Place) -> None:
+async def a_cancelled_pipeline(place: HostUnderTest) -> None:
     over = place.over(engine="psrp")
     async with over.pool.session(over.endpoint) as session:
         process = await session.start("Write-Output 'up'; Start-Sleep 600")
@@ -124,14 +124,14 @@ async def a_cancelled_pipeline(place: Place) -> None:
         assert await process.kill(5) is CancelProof.KILLED
 
 
-async def an_unknown_configuration(place: Place) -> None:
+async def an_unknown_configuration(place: HostUnderTest) -> None:
     with pytest.raises(RemoteFailure) as refused:
         await place.over(engine="psrp", configuration="Opsjobs.Nowhere").run("Get-Command")
     assert refused.value.code in (ErrorCode.CONNECTION_LOST, ErrorCode.AUTH_FAILED)
     assert "WinRM fault" in refused.value.message
 
 
-async def durable_runs(place: Place) -> None:
+async def durable_runs(place: HostUnderTest) -> None:
     order = StartOrder(KEY, "echo durable&& exit 5", 60.0, grace_seconds=5.0)
     async with place.pool.session(place.endpoint) as session:
         durable = session.durable()
@@ -146,7 +146,7 @@ async def durable_runs(place: Place) -> None:
         assert await durable.clean([KEY]) == frozenset()
 
 
-async def files(place: Place) -> None:
+async def files(place: HostUnderTest) -> None:
     data = bytes(range(256)) * 64
     async with place.pool.session(place.endpoint) as session, session.disk() as disk:
         await disk.remove(NAME + ".part")
@@ -163,13 +163,13 @@ async def files(place: Place) -> None:
         assert await disk.look(NAME) is None
 
 
-async def the_test_of_the_target(place: Place) -> None:
+async def the_test_of_the_target(place: HostUnderTest) -> None:
     steps = await place.pool.test(place.endpoint)
     assert [step.name for step in steps] == ["connect", "auth", "shell", "durable", "file"]
     assert all(step.ok for step in steps), steps
 
 
-async def a_wrong_password(place: Place) -> None:
+async def a_wrong_password(place: HostUnderTest) -> None:
     assert place.endpoint.credential is not None
     wrong = replace(place.endpoint.credential, password=Secret("not the password"), version=9)
     with pytest.raises(RemoteFailure) as refused:
@@ -177,7 +177,7 @@ async def a_wrong_password(place: Place) -> None:
     assert refused.value.code is ErrorCode.AUTH_FAILED
 
 
-Scene = Callable[[Place], Awaitable[None]]
+Scene = Callable[[HostUnderTest], Awaitable[None]]
 SCENES: tuple[Scene, ...] = (
     output_and_exit_code,
     variables_and_input,

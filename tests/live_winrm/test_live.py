@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from kit.wsman_recording import Recording, RecordingConnector
-from live_winrm.scenes import SCENES, Place, Scene
+from live_winrm.scenes import SCENES, HostUnderTest, Scene
 from opsjobs.model.credential import Credential, CredentialType
 from opsjobs.model.secret import Secret
 from opsjobs.model.target import Endpoint, Target, Transport
@@ -55,7 +55,7 @@ async def test_a_real_host_does_what_is_expected(scene: Scene) -> None:
     recording = Recording(f"{scene.__name__}, recorded on a real host")
     pool = WinrmPool(RecordingConnector(recording))
     try:
-        await scene(Place(pool, endpoint))
+        await scene(HostUnderTest(pool, endpoint))
     finally:
         await pool.close()
     if folder := os.environ.get("LIVE_WINRM_RECORD"):
@@ -68,7 +68,7 @@ async def secrets_of(endpoint: Endpoint) -> dict[str, str]:
     assert endpoint.credential.password is not None
     pool = WinrmPool(WinrmConnector())
     try:
-        machine, _, _ = await Place(pool, endpoint).run("hostname")
+        machine, _, _ = await HostUnderTest(pool, endpoint).run("hostname")
     finally:
         await pool.close()
     user, _, realm = endpoint.credential.username.partition("@")

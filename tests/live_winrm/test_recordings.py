@@ -9,7 +9,7 @@ import pytest
 from kit.windows_hosts import PASSWORD, USER, windows_host
 from kit.wsman_recording import Exchange, Recording, RecordingConnector, find_secret, load
 from kit.wsman_replay import replayed
-from live_winrm.scenes import SCENES, Place, Scene, pipelines
+from live_winrm.scenes import SCENES, HostUnderTest, Scene, pipelines
 from opsjobs.remote.winrm.connect import WinrmConnector
 from opsjobs.remote.winrm.pool import WinrmPool
 
@@ -23,7 +23,7 @@ async def record(scene: Scene) -> Recording:
     async with windows_host() as host:
         pool = WinrmPool(RecordingConnector(recording))
         try:
-            await scene(Place(pool, host.endpoint()))
+            await scene(HostUnderTest(pool, host.endpoint()))
         finally:
             await pool.close()
     return recording
@@ -34,7 +34,7 @@ async def replay(scene: Scene, recording: Recording) -> None:
     async with replayed(recording.exchanges) as (host, endpoint):
         pool = WinrmPool(WinrmConnector())
         try:
-            await scene(Place(pool, endpoint))
+            await scene(HostUnderTest(pool, endpoint))
         finally:
             await pool.close()
         assert host.unexpected == []

@@ -384,14 +384,14 @@ def test_many_instants_are_answered_as_one_by_one_for_a_part_of_the_cost(
     one_by_one = [closed(asked, instant) for instant in instants]
     laid_out = []
 
-    class Counted(Closures):
+    class CountingClosures(Closures):
         """Notes each time that windows are laid out."""
 
         def __init__(self, *given: Any) -> None:
             laid_out.append(given)
             super().__init__(*given)
 
-    monkeypatch.setattr(calendars, "Closures", Counted)
+    monkeypatch.setattr(calendars, "Closures", CountingClosures)
     together = Asked(asked)
     found = [together.at(instant) for instant in instants]
     assert [shut and shut.calendar for shut in found] == [

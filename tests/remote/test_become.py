@@ -17,7 +17,7 @@ from uuid import uuid4
 
 import pytest
 
-from contract.conftest import Ground, collect
+from contract.conftest import Backend, collect
 from contract.durable_machines import SAY, Machine, alive, first
 from kit.backing_servers import open_folder
 from kit.machines import endpoint_of, local_endpoint
@@ -39,14 +39,14 @@ BOOT = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
 @dataclass(frozen=True, slots=True)
-class Door:
+class BecomeMethod:
     """A login, and as whom it may run things."""
 
     login: str
     become: Become
 
 
-class Other(Machine):
+class OtherUserMachine(Machine):
     """A machine whose runs are another user's."""
 
     become: Become
@@ -60,13 +60,13 @@ class Other(Machine):
         return (await self.durable.cancel(order.key, 0.2, self.become)).proof
 
     @asynccontextmanager
-    async def elsewhere(self) -> AsyncIterator[Other]:
+    async def elsewhere(self) -> AsyncIterator[OtherUserMachine]:
         """The same machine over another connection."""
-        async with pool() as sessions, sessions.session(self.here.endpoint) as session:
+        async with pool() as sessions, sessions.session(self.backend.endpoint) as session:
             durable = session.durable()
             assert durable is not None
             yield _other(
-                Ground(sessions, self.here.endpoint, self.here.folder),
+                Backend(sessions, self.backend.endpoint, self.backend.folder),
                 durable,
                 self.identity,
                 self.become,
@@ -79,23 +79,23 @@ class Other(Machine):
         await self.durable.clean([order.key for order in self._orders], self.become)
 
 
-def _other(here: Ground, durable: object, identity: object, become: Become) -> Other:
-    made = Other(here, durable, identity)  # type: ignore[arg-type]
+def _other(backend: Backend, durable: object, identity: object, become: Become) -> OtherUserMachine:
+    made = OtherUserMachine(backend, durable, identity)  # type: ignore[arg-type]
     made.become = become
     return made
 
 
 @asynccontextmanager
-async def machine(server: Sshd, door: Door, port: int | None = None) -> AsyncIterator[Other]:
+async def machine(server: Sshd, method: BecomeMethod, port: int | None = None) -> AsyncIterator[OtherUserMachine]:
     """The machine behind a door."""
     with open_folder() as folder:
         folder.chmod(0o777)
-        where = endpoint_of(server, user=door.login, port=port)
+        where = endpoint_of(server, user=method.login, port=port)
         async with pool() as sessions, sessions.session(where) as session:
             durable = session.durable()
             assert durable is not None
-            identity = await durable.identity(door.become)
-            web = _other(Ground(sessions, where, folder), durable, identity, door.become)
+            identity = await durable.identity(method.become)
+            web = _other(Backend(sessions, where, folder), durable, identity, method.become)
             try:
                 yield web
             finally:
@@ -126,37 +126,37 @@ def sudoers(*lines: str) -> Iterator[None]:
 @contextmanager
 def sudo(
     server: Sshd, *, user: str, rule: str, options: str = "use_pty", password: Secret | None = None
-) -> Iterator[Door]:
+) -> Iterator[BecomeMethod]:
     needs("sudo")
     with (
         login(server, password=PASSWORD) as name,
         sudoers(f"Defaults:{name} {options}", f"{name} ALL=(ALL) {rule}"),
     ):
-        yield Door(name, Become(user, "sudo", password))
+        yield BecomeMethod(name, Become(user, "sudo", password))
 
 
 @contextmanager
-def su(server: Sshd, *, user: str, password: Secret | None = None) -> Iterator[Door]:
+def su(server: Sshd, *, user: str, password: Secret | None = None) -> Iterator[BecomeMethod]:
     with login(server) as name:
-        yield Door(name, Become(user, "su", password))
+        yield BecomeMethod(name, Become(user, "su", password))
 
 
 @contextmanager
-def root_su(server: Sshd, *, user: str, password: Secret | None = None) -> Iterator[Door]:
+def root_su(server: Sshd, *, user: str, password: Secret | None = None) -> Iterator[BecomeMethod]:
     needs_root("logs in as root")
     server.authorize("root", (server.folder / "login.pub").read_text().strip())
-    yield Door("root", Become(user, "su", password))
+    yield BecomeMethod("root", Become(user, "su", password))
 
 
 @contextmanager
-def doas(server: Sshd, *, user: str) -> Iterator[Door]:
+def doas(server: Sshd, *, user: str) -> Iterator[BecomeMethod]:
     needs("doas")
     with login(server) as name, doas_rule(f"permit nopass {name}"):
-        yield Door(name, Become(user, "doas"))
+        yield BecomeMethod(name, Become(user, "doas"))
 
 
 GIVEN = Secret(PASSWORD)
-DOORS: dict[str, Callable[[Sshd, str], object]] = {
+BECOME_METHODS: dict[str, Callable[[Sshd, str], object]] = {
     "sudo": lambda server, user: sudo(server, user=user, rule="NOPASSWD: ALL"),
     "sudo without a pty": lambda server, user: sudo(
         server, user=user, rule="NOPASSWD: ALL", options="!use_pty"
@@ -179,9 +179,9 @@ DOORS: dict[str, Callable[[Sshd, str], object]] = {
 }
 
 
-FEW = pytest.mark.parametrize("door", ["sudo", "su with a password", "doas"], indirect=True)
+FEW = pytest.mark.parametrize("become_method", ["sudo", "su with a password", "doas"], indirect=True)
 WITH_PASSWORD = pytest.mark.parametrize(
-    "door", [name for name in DOORS if "password" in name], indirect=True
+    "become_method", [name for name in BECOME_METHODS if "password" in name], indirect=True
 )
 
 
@@ -193,19 +193,19 @@ def ben() -> Iterator[str]:
         yield name
 
 
-@pytest.fixture(scope="module", params=DOORS)
-def door(request: pytest.FixtureRequest, server: Sshd, ben: str) -> Iterator[Door]:
+@pytest.fixture(scope="module", params=BECOME_METHODS)
+def become_method(request: pytest.FixtureRequest, server: Sshd, ben: str) -> Iterator[BecomeMethod]:
     """Each way to become ben."""
-    with DOORS[request.param](server, ben) as opened:  # type: ignore[attr-defined]
+    with BECOME_METHODS[request.param](server, ben) as opened:  # type: ignore[attr-defined]
         yield opened
 
 
 async def test_a_command_runs_as_the_other_user_in_its_home_with_every_byte(
-    server: Sshd, door: Door
+    server: Sshd, become_method: BecomeMethod
 ) -> None:
-    async with machine(server, door) as web:
+    async with machine(server, become_method) as web:
         order = web.order(f'{SAY}; printf "|%s|%s|%s" "$(id -un)" "$HOME" "$PWD"; exit 3')
-        name, home = door.become.user, pwd.getpwnam(door.become.user).pw_dir
+        name, home = become_method.become.user, pwd.getpwnam(become_method.become.user).pw_dir
         assert await web.done(order) == (
             f"one\0\udcff|{name}|{home}|{home}".encode(errors="surrogateescape"),
             b"\xfetwo\n",
@@ -215,9 +215,9 @@ async def test_a_command_runs_as_the_other_user_in_its_home_with_every_byte(
 
 
 async def test_it_survives_its_channel_and_its_connection_and_is_found_again(
-    server: Sshd, door: Door
+    server: Sshd, become_method: BecomeMethod
 ) -> None:
-    async with proxy(server.host, server.port) as way, machine(server, door, port=way.port) as web:
+    async with proxy(server.host, server.port) as way, machine(server, become_method, port=way.port) as web:
         latch = web.latch()
         order = web.order(f"echo one; {latch.wait}; echo two; exit 4")
         process = await web.begin(order)
@@ -227,32 +227,32 @@ async def test_it_survives_its_channel_and_its_connection_and_is_found_again(
         way.reset_all()
         with pytest.raises(ContactLost):
             await collect(again)
-        async with machine(server, door) as elsewhere:
+        async with machine(server, become_method) as elsewhere:
             process = await elsewhere.attach(order, (4, 0))
             latch.open()
             assert await collect(process) == (b"two\n", b"", RemoteExit(4))
             assert web.starts(order) == 1
-            await elsewhere.durable.clean([order.key], door.become)
+            await elsewhere.durable.clean([order.key], become_method.become)
 
 
-async def test_it_is_killed_with_proof(server: Sshd, door: Door) -> None:
-    async with machine(server, door) as web:
+async def test_it_is_killed_with_proof(server: Sshd, become_method: BecomeMethod) -> None:
+    async with machine(server, become_method) as web:
         order = web.order("sh -c 'trap \"\" TERM; echo $$; while :; do sleep 1; done' & wait")
         process = await web.begin(order)
         child = int(await first(process, 2))
         assert alive(child)
-        assert await web.durable.look(order.key, door.become) is None
+        assert await web.durable.look(order.key, become_method.become) is None
         assert await web.cancel(order) is CancelProof.KILLED
         assert not alive(child)
-        seen = await web.durable.look(order.key, door.become)
+        seen = await web.durable.look(order.key, become_method.become)
         assert seen is not None
         assert seen.exit is not None
         await process.close()
 
 
 @FEW
-async def test_what_is_cancelled_before_it_begins_never_begins(server: Sshd, door: Door) -> None:
-    async with machine(server, door) as web:
+async def test_what_is_cancelled_before_it_begins_never_begins(server: Sshd, become_method: BecomeMethod) -> None:
+    async with machine(server, become_method) as web:
         order = web.order("true")
         assert await web.cancel(order) is CancelProof.NEVER_STARTED
         with pytest.raises(NotStarted):
@@ -261,8 +261,8 @@ async def test_what_is_cancelled_before_it_begins_never_begins(server: Sshd, doo
 
 
 @FEW
-async def test_the_watchdog_ends_it_in_time(server: Sshd, door: Door) -> None:
-    async with machine(server, door) as web:
+async def test_the_watchdog_ends_it_in_time(server: Sshd, become_method: BecomeMethod) -> None:
+    async with machine(server, become_method) as web:
         order = web.order("sleep 60", timeout_seconds=0.3, grace_seconds=0.2)
         _, _, exited = await web.done(order)
         assert exited.cause == "timeout"
@@ -270,44 +270,44 @@ async def test_the_watchdog_ends_it_in_time(server: Sshd, door: Door) -> None:
 
 @FEW
 async def test_its_files_are_the_other_users_alone_and_go_with_the_cleaning(
-    server: Sshd, door: Door
+    server: Sshd, become_method: BecomeMethod
 ) -> None:
-    async with machine(server, door) as web:
+    async with machine(server, become_method) as web:
         order = web.order("true")
         await web.done(order)
-        runs = Path(pwd.getpwnam(door.become.user).pw_dir) / ".opsjobs" / "runs"
+        runs = Path(pwd.getpwnam(become_method.become.user).pw_dir) / ".opsjobs" / "runs"
         files = [file for file in runs.iterdir() if str(order.key) in file.name]
         assert files
-        assert {file.owner() for file in files} == {door.become.user}
+        assert {file.owner() for file in files} == {become_method.become.user}
         assert runs.stat().st_mode & 0o077 == 0
-        await web.durable.clean([order.key], door.become)
+        await web.durable.clean([order.key], become_method.become)
         assert [file for file in runs.iterdir() if str(order.key) in file.name] == []
 
 
 async def test_a_script_and_its_secrets_are_the_other_users_and_go_with_it(
-    server: Sshd, door: Door
+    server: Sshd, become_method: BecomeMethod
 ) -> None:
-    async with machine(server, door) as web:
+    async with machine(server, become_method) as web:
         script = b'cat; stat -c %U:%a "$0" "$OPSJOBS_SECRETS" "$OPSJOBS_SECRETS"/s; cat "$OPSJOBS_SECRETS"/s; exit 200 # \xff\r'
         program = Program(
             script=script, stdin=b"\0in\xff\n", env={"A": "b"}, secrets={"s": Secret("it's\n!")}
         )
         order = StartOrder.for_program(
-            RunKey(uuid4(), "step-1", 1), program, 60.0, become=door.become
+            RunKey(uuid4(), "step-1", 1), program, 60.0, become=become_method.become
         )
-        name = door.become.user.encode()
+        name = become_method.become.user.encode()
         owned = b"".join(name + mode for mode in (b":600\n", b":700\n", b":600\n"))
         assert await web.done(order) == (b"\0in\xff\n" + owned + b"it's\n!", b"", RemoteExit(200))
-        runs = Path(pwd.getpwnam(door.become.user).pw_dir) / ".opsjobs" / "runs"
+        runs = Path(pwd.getpwnam(become_method.become.user).pw_dir) / ".opsjobs" / "runs"
         assert [*runs.glob(f"{order.key}.s"), *Path("/dev/shm").glob(f"*{order.key}*")] == []
-        await web.durable.clean([order.key], door.become)
+        await web.durable.clean([order.key], become_method.become)
 
 
 @WITH_PASSWORD
 async def test_the_password_is_seen_nowhere_and_a_long_command_is_itself(
-    server: Sshd, door: Door
+    server: Sshd, become_method: BecomeMethod
 ) -> None:
-    async with machine(server, door) as web:
+    async with machine(server, become_method) as web:
         filling = "\n".join(f": 'line {n}' \"!\" \\\\ $(:) # ünïcode" for n in range(2_000))
         order = web.order(
             f"{filling}\nenv; tr '\\0' '\\n' </proc/$$/environ; cat; sleep 0.3; echo end"
@@ -318,7 +318,7 @@ async def test_the_password_is_seen_nowhere_and_a_long_command_is_itself(
         assert out.endswith(b"end\n")
         files = [
             file
-            for file in Path(pwd.getpwnam(door.become.user).pw_dir).rglob("*")
+            for file in Path(pwd.getpwnam(become_method.become.user).pw_dir).rglob("*")
             if file.is_file()
         ]
         assert "canary" not in out.decode()
@@ -380,8 +380,8 @@ async def test_this_machine_itself_has_other_users_too(ben: str) -> None:
 async def test_each_user_has_a_store_of_its_own_and_what_began_in_one_is_not_looked_for_in_another(
     server: Sshd, ben: str
 ) -> None:
-    with sudo(server, user=ben, rule="NOPASSWD: ALL") as door:
-        async with machine(server, door) as web:
+    with sudo(server, user=ben, rule="NOPASSWD: ALL") as method:
+        async with machine(server, method) as web:
             own, root = await web.durable.identity(), await web.durable.identity(Become())
             assert len({own.store, root.store, web.identity.store}) == 3
             order = web.order("true")
@@ -401,25 +401,25 @@ async def test_each_user_has_a_store_of_its_own_and_what_began_in_one_is_not_loo
 
 @asynccontextmanager
 async def refused(
-    web_server: Sshd, door: Door
+    web_server: Sshd, method: BecomeMethod
 ) -> AsyncIterator[tuple[Durable, StartOrder, SpoolIdentity]]:
     """A machine that will not let us through, and an order for it; the block checks how. It has not run then."""
     with open_folder() as folder:
         folder.chmod(0o777)
-        where = endpoint_of(web_server, user=door.login)
+        where = endpoint_of(web_server, user=method.login)
         async with pool() as sessions, sessions.session(where) as session:
             durable = session.durable()
             assert durable is not None
-            pretended = SpoolIdentity(f"{'0' * 32}~{door.become.user}", BOOT)
-            web = _other(Ground(sessions, where, folder), durable, pretended, door.become)
+            pretended = SpoolIdentity(f"{'0' * 32}~{method.become.user}", BOOT)
+            web = _other(Backend(sessions, where, folder), durable, pretended, method.become)
             order = web.order("true")
             yield durable, order, pretended
             assert web.starts(order) == 0
 
 
-async def refusal(web_server: Sshd, door: Door) -> tuple[str, float]:
+async def refusal(web_server: Sshd, method: BecomeMethod) -> tuple[str, float]:
     """What is told of a command that may not run so, and after how many seconds."""
-    async with refused(web_server, door) as (durable, order, pretended):
+    async with refused(web_server, method) as (durable, order, pretended):
         started = time.monotonic()
         words = await told(durable.begin(order, pretended))
         return words, time.monotonic() - started
@@ -435,46 +435,46 @@ async def told(happening: Awaitable[object]) -> str:
 
 
 async def test_whatever_is_asked_it_is_refused_alike(server: Sshd) -> None:
-    with sudo(server, user="root", rule="ALL") as door:
-        async with refused(server, door) as (durable, order, pretended):
+    with sudo(server, user="root", rule="ALL") as method:
+        async with refused(server, method) as (durable, order, pretended):
             said = {
                 await told(durable.begin(order, pretended)),
                 await told(durable.begin(order, None)),
                 await told(durable.attach(order, pretended, (0, 0))),
-                await told(durable.identity(door.become)),
-                await told(durable.look(order.key, door.become)),
-                await told(durable.clean([order.key], door.become)),
+                await told(durable.identity(method.become)),
+                await told(durable.look(order.key, method.become)),
+                await told(durable.clean([order.key], method.become)),
             }
             assert len(said) == 1
             assert (
-                await durable.cancel(order.key, 0.1, door.become)
+                await durable.cancel(order.key, 0.1, method.become)
             ).proof is CancelProof.UNREACHABLE
 
 
 async def test_a_wrong_password_is_tried_once_and_told_in_the_programs_words(server: Sshd) -> None:
-    with sudo(server, user="root", rule="ALL", password=Secret(WRONG)) as door:
-        words, seconds = await refusal(server, door)
+    with sudo(server, user="root", rule="ALL", password=Secret(WRONG)) as method:
+        words, seconds = await refusal(server, method)
     assert "sudo: 1 incorrect password attempt" in words
     assert seconds < 25
 
 
 async def test_a_wrong_password_of_the_other_user_likewise(server: Sshd, ben: str) -> None:
-    with su(server, user=ben, password=Secret(WRONG)) as door:
-        words, seconds = await refusal(server, door)
+    with su(server, user=ben, password=Secret(WRONG)) as method:
+        words, seconds = await refusal(server, method)
     assert "su: Authentication failure" in words
     assert seconds < 25
 
 
 async def test_a_password_that_is_asked_for_and_not_known_is_told_at_once(server: Sshd) -> None:
-    with sudo(server, user="root", rule="ALL") as door:
-        words, seconds = await refusal(server, door)
+    with sudo(server, user="root", rule="ALL") as method:
+        words, seconds = await refusal(server, method)
     assert "sudo: a password is required" in words
     assert seconds < 25
 
 
 async def test_su_without_a_password_does_not_wait_for_one(server: Sshd, ben: str) -> None:
-    with su(server, user=ben) as door:
-        words, seconds = await refusal(server, door)
+    with su(server, user=ben) as method:
+        words, seconds = await refusal(server, method)
     assert "su: Authentication failure" in words
     assert seconds < 25
 
@@ -482,30 +482,30 @@ async def test_su_without_a_password_does_not_wait_for_one(server: Sshd, ben: st
 async def test_who_is_not_in_sudoers_is_told_so(server: Sshd) -> None:
     needs("sudo")
     with login(server, password=PASSWORD) as name:
-        assert "a password is required" in (await refusal(server, Door(name, Become())))[0]
+        assert "a password is required" in (await refusal(server, BecomeMethod(name, Become())))[0]
         assert (
             "is not in the sudoers file"
-            in (await refusal(server, Door(name, Become(password=GIVEN))))[0]
+            in (await refusal(server, BecomeMethod(name, Become(password=GIVEN))))[0]
         )
 
 
 async def test_who_may_become_only_others_is_told_so(server: Sshd, ben: str) -> None:
     with login(server, password=PASSWORD) as name, sudoers(f"{name} ALL=({ben}) NOPASSWD: ALL"):
-        assert "a password is required" in (await refusal(server, Door(name, Become())))[0]
+        assert "a password is required" in (await refusal(server, BecomeMethod(name, Become())))[0]
         assert (
             "not allowed to execute"
-            in (await refusal(server, Door(name, Become(password=GIVEN))))[0]
+            in (await refusal(server, BecomeMethod(name, Become(password=GIVEN))))[0]
         )
 
 
 async def test_doas_says_no_in_its_own_words(server: Sshd, ben: str) -> None:
-    with doas(server, user=ben) as door, doas_rule(f"permit {door.login}"):
-        assert "doas: " in (await refusal(server, door))[0]
+    with doas(server, user=ben) as method, doas_rule(f"permit {method.login}"):
+        assert "doas: " in (await refusal(server, method))[0]
 
 
 async def test_an_unknown_user_is_told_by_name(server: Sshd) -> None:
-    with sudo(server, user="nobody-at-all", rule="NOPASSWD: ALL") as door:
-        assert "unknown user nobody-at-all" in (await refusal(server, door))[0]
+    with sudo(server, user="nobody-at-all", rule="NOPASSWD: ALL") as method:
+        assert "unknown user nobody-at-all" in (await refusal(server, method))[0]
 
 
 @pytest.mark.parametrize(
@@ -518,7 +518,7 @@ async def test_a_missing_program_is_told(method: str, password: Secret | None) -
         folder.chmod(0o755)
         (folder / "sh").symlink_to(str(shutil.which("sh")))
         with sshd(settings=[f"SetEnv PATH={folder}"]) as bare, login(bare) as name:
-            words, _ = await refusal(bare, Door(name, Become("root", method, password)))  # type: ignore[arg-type]
+            words, _ = await refusal(bare, BecomeMethod(name, Become("root", method, password)))  # type: ignore[arg-type]
     assert f"{method}: not found" in words
 
 
@@ -601,7 +601,7 @@ async def test_odd_shells_of_both_users_do_not_matter(
         elif password is None:
             server.authorize("root", (server.folder / "login.pub").read_text().strip())
             name = "root"
-        async with machine(server, Door(name, Become(odd, method, password))) as web:  # type: ignore[arg-type]
+        async with machine(server, BecomeMethod(name, Become(odd, method, password))) as web:  # type: ignore[arg-type]
             latch = web.latch()
             order = web.order(f'id -un; {latch.wait}; echo "it\'s $0"')
             process = await web.begin(order)

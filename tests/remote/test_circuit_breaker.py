@@ -31,7 +31,7 @@ POLICY = CircuitPolicy(failures=3, pause_seconds=600, refused_pause_seconds=600)
 
 
 @pytest.fixture(scope="module")
-def guarded() -> Iterator[Sshd]:
+def password_server() -> Iterator[Sshd]:
     """A server that asks for passwords."""
     with sshd(addresses=("0.0.0.0",), settings=["PasswordAuthentication yes"]) as running:
         yield running
@@ -75,11 +75,11 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 async def test_twenty_runs_of_two_workers_are_one_refused_login(
-    guarded: Sshd, database: Database
+    password_server: Sshd, database: Database
 ) -> None:
-    begun = len(guarded.log)
+    begun = len(password_server.log)
     async with worker(database) as one, worker(database) as two:
-        where = refusing(guarded)
+        where = refusing(password_server)
         codes = await asyncio.gather(
             *(code_of(pool, where) for pool in (one, two) for _ in range(10))
         )
@@ -91,42 +91,42 @@ async def test_twenty_runs_of_two_workers_are_one_refused_login(
             ErrorCode.AUTH_FAILED,
             False,
         )
-    assert refusals(guarded, begun) == 1
+    assert refusals(password_server, begun) == 1
 
 
 async def test_another_version_of_the_credential_is_tried_at_once_and_once(
-    guarded: Sshd, database: Database
+    password_server: Sshd, database: Database
 ) -> None:
-    begun = len(guarded.log)
+    begun = len(password_server.log)
     async with worker(database) as one, worker(database) as two:
-        assert await code_of(one, refusing(guarded)) is ErrorCode.AUTH_FAILED
-        where = refusing(guarded, version=2)
+        assert await code_of(one, refusing(password_server)) is ErrorCode.AUTH_FAILED
+        where = refusing(password_server, version=2)
         codes = await asyncio.gather(
             *(code_of(pool, where) for pool in (one, two) for _ in range(5))
         )
         assert ErrorCode.AUTH_FAILED in codes
-    assert refusals(guarded, begun) == 2
+    assert refusals(password_server, begun) == 2
 
 
 async def test_other_targets_and_other_logins_do_not_wait_for_it(
-    guarded: Sshd, database: Database
+    password_server: Sshd, database: Database
 ) -> None:
     async with (
-        proxy(guarded.host, guarded.port, Faults(black_hole=True)) as way,
+        proxy(password_server.host, password_server.port, Faults(black_hole=True)) as way,
         worker(database) as one,
         worker(database) as two,
     ):
         stuck = [
-            asyncio.create_task(code_of(pool, refusing(guarded, port=way.port)))
+            asyncio.create_task(code_of(pool, refusing(password_server, port=way.port)))
             for pool in (one, two)
         ]
         await until(lambda: way.connections == 1)
         for pool in (one, two):
             for n in range(5):
-                assert (await run(pool, endpoint_of(guarded, name=f"web-{n + 2}"), "true"))[
+                assert (await run(pool, endpoint_of(password_server, name=f"web-{n + 2}"), "true"))[
                     2
                 ] == RemoteExit(0)
-            assert (await run(pool, endpoint_of(guarded), "true"))[2] == RemoteExit(0)
+            assert (await run(pool, endpoint_of(password_server), "true"))[2] == RemoteExit(0)
         assert not any(task.done() for task in stuck)
         assert way.connections == 1
         for task in stuck:
@@ -135,14 +135,14 @@ async def test_other_targets_and_other_logins_do_not_wait_for_it(
 
 
 async def test_half_open_is_one_try_and_its_success_lets_all_in(
-    guarded: Sshd, database: Database
+    password_server: Sshd, database: Database
 ) -> None:
     async with (
-        proxy(guarded.host, guarded.port, Faults(refuse=True)) as way,
+        proxy(password_server.host, password_server.port, Faults(refuse=True)) as way,
         worker(database) as one,
         worker(database) as two,
     ):
-        where = endpoint_of(guarded, port=way.port)
+        where = endpoint_of(password_server, port=way.port)
         for pool in (one, two, one):
             assert await code_of(pool, where) is ErrorCode.CONNECTION_LOST
         for pool in (one, two):
@@ -165,13 +165,13 @@ async def test_half_open_is_one_try_and_its_success_lets_all_in(
 
 
 async def test_who_has_something_there_is_let_through_an_open_circuit(
-    guarded: Sshd, database: Database
+    password_server: Sshd, database: Database
 ) -> None:
     async with (
-        proxy(guarded.host, guarded.port, Faults(refuse=True)) as way,
+        proxy(password_server.host, password_server.port, Faults(refuse=True)) as way,
         worker(database) as one,
     ):
-        where = endpoint_of(guarded, port=way.port)
+        where = endpoint_of(password_server, port=way.port)
         for _ in range(3):
             await code_of(one, where)
         assert await code_of(one, where) is ErrorCode.CIRCUIT_OPEN
@@ -182,20 +182,20 @@ async def test_who_has_something_there_is_let_through_an_open_circuit(
         assert (await run(one, where, "true"))[2] == RemoteExit(0)
 
 
-async def test_a_known_good_login_costs_no_statement(guarded: Sshd, database: Database) -> None:
+async def test_a_known_good_login_costs_no_statement(password_server: Sshd, database: Database) -> None:
     asked = 0
 
-    class Counted(CircuitStore):
+    class CountingCircuits(CircuitStore):
         async def ask(self, *given: object) -> object:  # type: ignore[override]
             nonlocal asked
             asked += 1
             return await super().ask(*given)  # type: ignore[arg-type]
 
-    pool = SshPool(Connector(), PoolLimits(connections=1), breaker=Breaker(Counted(database)))
+    pool = SshPool(Connector(), PoolLimits(connections=1), breaker=Breaker(CountingCircuits(database)))
     try:
         for _ in range(3):
             for name in ("web-1", "web-2"):
-                assert (await run(pool, endpoint_of(guarded, name=name), "true"))[2] == RemoteExit(
+                assert (await run(pool, endpoint_of(password_server, name=name), "true"))[2] == RemoteExit(
                     0
                 )
         assert asked == 2
@@ -204,14 +204,14 @@ async def test_a_known_good_login_costs_no_statement(guarded: Sshd, database: Da
 
 
 async def test_a_worker_that_is_new_finds_good_logins_good(
-    guarded: Sshd, database: Database
+    password_server: Sshd, database: Database
 ) -> None:
     async with worker(database) as one:
-        await run(one, endpoint_of(guarded), "true")
+        await run(one, endpoint_of(password_server), "true")
     async with AsyncExitStack() as stack:
         pools = [await stack.enter_async_context(worker(database)) for _ in range(3)]
         ends = await asyncio.gather(
-            *(run(pool, endpoint_of(guarded), "true") for pool in pools for _ in range(4))
+            *(run(pool, endpoint_of(password_server), "true") for pool in pools for _ in range(4))
         )
         assert {end for _, _, end in ends} == {RemoteExit(0)}
     assert await database.fetch_one("select proven, holder from circuits") == {
@@ -221,11 +221,11 @@ async def test_a_worker_that_is_new_finds_good_logins_good(
 
 
 async def test_a_jump_host_that_refuses_says_nothing_of_the_machine_behind_it(
-    guarded: Sshd, database: Database
+    password_server: Sshd, database: Database
 ) -> None:
     async with worker(database) as one:
-        gate = refusing(guarded, "gate")
-        behind = endpoint_of(guarded, name="web-1", jumps=(gate,))
+        gate = refusing(password_server, "gate")
+        behind = endpoint_of(password_server, name="web-1", jumps=(gate,))
         assert await code_of(one, behind) is ErrorCode.AUTH_FAILED
         assert await code_of(one, behind) is ErrorCode.CIRCUIT_OPEN
         rows = await database.fetch(
@@ -237,37 +237,37 @@ async def test_a_jump_host_that_refuses_says_nothing_of_the_machine_behind_it(
         ]
 
 
-async def test_a_test_is_a_try_on_purpose_and_counts(guarded: Sshd, database: Database) -> None:
-    begun = len(guarded.log)
+async def test_a_test_is_a_try_on_purpose_and_counts(password_server: Sshd, database: Database) -> None:
+    begun = len(password_server.log)
     async with worker(database) as one, worker(database) as two:
         for pool in (one, two):
-            steps = await pool.test(refusing(guarded))
+            steps = await pool.test(refusing(password_server))
             assert [(step.name, step.ok) for step in steps] == [("connect", True), ("auth", False)]
-        assert await code_of(one, refusing(guarded)) is ErrorCode.CIRCUIT_OPEN
-        assert refusals(guarded, begun) == 2
-        good = key_credential(guarded.user, guarded.private_key)
+        assert await code_of(one, refusing(password_server)) is ErrorCode.CIRCUIT_OPEN
+        assert refusals(password_server, begun) == 2
+        good = key_credential(password_server.user, password_server.private_key)
         right = Credential(
             "7", 1, "web-login", CredentialType.SSH_KEY, good.username, private_key=good.private_key
         )
         assert all(
             step.ok
-            for step in await two.test(endpoint_of(guarded, credential=right))
+            for step in await two.test(endpoint_of(password_server, credential=right))
             if step.needed
         )
         assert await database.fetch_one("select state from circuits") == {
             "state": CircuitState.CLOSED
         }
     async with worker(database) as three:
-        assert (await run(three, endpoint_of(guarded, credential=right), "true"))[2] == RemoteExit(
+        assert (await run(three, endpoint_of(password_server, credential=right), "true"))[2] == RemoteExit(
             0
         )
 
 
 async def test_a_host_gets_so_many_connections_a_second_and_all_come_through(
-    guarded: Sshd, database: Database
+    password_server: Sshd, database: Database
 ) -> None:
     async with worker(database, handshakes_a_second=50) as one:
         ends = await asyncio.gather(
-            *(run(one, endpoint_of(guarded, name=f"web-{n}"), "true") for n in range(60))
+            *(run(one, endpoint_of(password_server, name=f"web-{n}"), "true") for n in range(60))
         )
         assert {end for _, _, end in ends} == {RemoteExit(0)}

@@ -19,7 +19,7 @@ OK = (b"", b"", RemoteExit(0))
 
 
 @pytest.fixture(scope="module")
-def only_rsa() -> Iterator[Sshd]:
+def rsa_only_server() -> Iterator[Sshd]:
     """A server that has no other host key than an RSA one."""
     with sshd(host_key_types=("rsa",)) as running:
         yield running
@@ -63,12 +63,12 @@ async def test_one_good_key_among_the_pinned_ones_is_enough(server: Sshd, tmp_pa
 
 
 async def test_a_key_of_another_kind_than_the_pinned_one_is_a_host_key_failure(
-    only_rsa: Sshd, tmp_path: Path
+    rsa_only_server: Sshd, tmp_path: Path
 ) -> None:
     async with pool() as sessions:
         for _ in range(5):
             failure = await failure_of(
-                sessions, endpoint_of(only_rsa, host_keys=(another_key(tmp_path),))
+                sessions, endpoint_of(rsa_only_server, host_keys=(another_key(tmp_path),))
             )
             assert failure.code is ErrorCode.HOST_KEY
             (tmp_path / "ed25519").unlink()
@@ -128,9 +128,9 @@ async def test_a_memory_that_fails_makes_the_session_fail(server: Sshd) -> None:
             await run(sessions, where, "true")
 
 
-async def test_unchecked_takes_any_key(server: Sshd, only_rsa: Sshd, tmp_path: Path) -> None:
+async def test_unchecked_takes_any_key(server: Sshd, rsa_only_server: Sshd, tmp_path: Path) -> None:
     async with pool() as sessions:
-        for one, name in ((server, "web-1"), (only_rsa, "web-2")):
+        for one, name in ((server, "web-1"), (rsa_only_server, "web-2")):
             where = endpoint_of(
                 one, name=name, host_keys=("not even a key",), policy=HostKeyPolicy.UNCHECKED
             )

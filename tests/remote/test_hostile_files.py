@@ -21,7 +21,7 @@ FILE = asyncssh.SFTPAttrs(permissions=0o100644, size=5, mtime=1, atime=1, uid=0,
 FOLDER = asyncssh.SFTPAttrs(permissions=0o040755, size=0, mtime=1, atime=1, uid=0, gid=0)
 
 
-class Liar(asyncssh.SFTPServer):
+class LyingSftpServer(asyncssh.SFTPServer):
     """Has one folder /x and says of it what the test wants; no real file is ever touched."""
 
     names: Any = ()
@@ -42,7 +42,7 @@ class Liar(asyncssh.SFTPServer):
         while True:
             for name in self.names:
                 n += 1
-                Liar.served = n
+                LyingSftpServer.served = n
                 yield asyncssh.SFTPName(name or b"n%d" % n, attrs=FILE)
                 if n % 1_000 == 0:
                     await asyncio.sleep(0)
@@ -68,7 +68,7 @@ class Liar(asyncssh.SFTPServer):
 async def with_disk(names: Any, use: Any) -> Any:
     """What `use` makes of the disk of a machine that lists these names (b"" again and again: another one each time, for ever)."""
 
-    class Told(Liar):
+    class Told(LyingSftpServer):
         pass
 
     Told.names = names
@@ -99,7 +99,7 @@ async def test_a_folder_without_end_ends_at_the_limit() -> None:
             await find(disk, "/x/*", FindLimits(names=2_000))
 
     await with_disk([b""], use)
-    assert Liar.served < 10_000
+    assert LyingSftpServer.served < 10_000
 
 
 async def test_folders_in_folders_without_end_end_at_the_limit() -> None:

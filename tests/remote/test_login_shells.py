@@ -14,7 +14,7 @@ from uuid import uuid4
 
 import pytest
 
-from contract.conftest import Ground, Opening, collect
+from contract.conftest import Backend, OpenBackend, collect
 from contract.durable_machines import SAY, alive, first, machine
 from kit.backing_servers import open_folder
 from kit.command_runs import run
@@ -70,7 +70,7 @@ def shell(request: pytest.FixtureRequest) -> Iterator[Shell]:
 
 
 @pytest.fixture
-def ground(server: Sshd, shell: Shell) -> Iterator[Opening]:
+def open_backend(server: Sshd, shell: Shell) -> Iterator[OpenBackend]:
     """A machine whose account has this login shell, which greets whenever it is started."""
     files = {
         shell.startup: GREETING + COMPLAINT.replace(" >&2", "")
@@ -81,25 +81,25 @@ def ground(server: Sshd, shell: Shell) -> Iterator[Opening]:
         server.authorize(user, (server.folder / "login.pub").read_text().strip())
 
         @asynccontextmanager
-        async def open_ground() -> AsyncIterator[Ground]:
+        async def open_here() -> AsyncIterator[Backend]:
             with open_folder() as folder:
                 folder.chmod(0o777)
                 async with pool() as sessions:
-                    yield Ground(sessions, endpoint_of(server, user=user), folder)
+                    yield Backend(sessions, endpoint_of(server, user=user), folder)
 
-        yield open_ground
+        yield open_here
 
 
-async def test_a_greeting_is_seen_by_who_runs_directly(ground: Opening, shell: Shell) -> None:
+async def test_a_greeting_is_seen_by_who_runs_directly(open_backend: OpenBackend, shell: Shell) -> None:
     """So that the tests below prove something."""
-    async with ground() as here:
-        out, _, exited = await run(here.sessions, here.endpoint, "true")
+    async with open_backend() as backend:
+        out, _, exited = await run(backend.sessions, backend.endpoint, "true")
     assert exited == RemoteExit(0)
     assert (b"Welcome" in out) is (shell.startup is not None)
 
 
-async def test_output_and_exit_status_are_the_commands_alone(ground: Opening) -> None:
-    async with machine(ground) as web:
+async def test_output_and_exit_status_are_the_commands_alone(open_backend: OpenBackend) -> None:
+    async with machine(open_backend) as web:
         order = web.order(f'{SAY}; echo "it\'s $0"; exit 3')
         assert await web.done(order) == (b"one\0\xffit's sh\n", b"\xfetwo\n", RemoteExit(3))
         assert web.starts(order) == 1
@@ -107,9 +107,9 @@ async def test_output_and_exit_status_are_the_commands_alone(ground: Opening) ->
 
 @pytest.mark.parametrize("durably", [True, False])
 async def test_a_script_has_all_that_it_is_given_and_its_end_is_its_own(
-    ground: Opening, shell: Shell, durably: bool
+    open_backend: OpenBackend, shell: Shell, durably: bool
 ) -> None:
-    async with machine(ground) as web:
+    async with machine(open_backend) as web:
         script = (
             b'printf "%s\\0" "$@" "$A" "$(pwd)"; cat; cat "$OPSJOBS_SECRETS/s"; exit 127 # \xff\r'
         )
@@ -144,8 +144,8 @@ async def test_a_script_has_all_that_it_is_given_and_its_end_is_its_own(
                     await web.durable.clean([order.key])
 
 
-async def test_a_direct_command_has_its_variables_and_its_end_is_its_own(ground: Opening) -> None:
-    async with ground() as here, here.sessions.session(here.endpoint) as session:
+async def test_a_direct_command_has_its_variables_and_its_end_is_its_own(open_backend: OpenBackend) -> None:
+    async with open_backend() as backend, backend.sessions.session(backend.endpoint) as session:
         told = {
             "OPSJOBS_TARGET": "web-1",
             "OPSJOBS_HOST": "fe80::1%eth0",
@@ -161,9 +161,9 @@ async def test_a_direct_command_has_its_variables_and_its_end_is_its_own(ground:
 
 
 async def test_a_direct_command_is_one_line_and_its_shell_is_learnt_on_the_way(
-    ground: Opening, shell: Shell
+    open_backend: OpenBackend, shell: Shell
 ) -> None:
-    async with ground() as here:
+    async with open_backend() as backend:
         told = {"OPSJOBS_JOB": 'it\'s $x `z` * ~ "q"'}
         seen = []
         for command, wanted in (
@@ -175,7 +175,7 @@ async def test_a_direct_command_is_one_line_and_its_shell_is_learnt_on_the_way(
             ("echo before; )", 2),
             ("kill -9 $$", None),
         ):
-            async with here.sessions.session(here.endpoint) as session:
+            async with backend.sessions.session(backend.endpoint) as session:
                 out, err, end = await collect(
                     await session.start(Program(command=command, env=told))
                 )
@@ -190,9 +190,9 @@ async def test_a_direct_command_is_one_line_and_its_shell_is_learnt_on_the_way(
 
 
 async def test_a_direct_command_is_killed_with_its_children_and_proof(
-    ground: Opening, shell: Shell
+    open_backend: OpenBackend, shell: Shell
 ) -> None:
-    async with ground() as here, here.sessions.session(here.endpoint) as session:
+    async with open_backend() as backend, backend.sessions.session(backend.endpoint) as session:
         process = await session.start(
             Program(
                 command="trap '' TERM; (trap '' TERM; while :; do sleep 1; done) & echo at $!; wait"
@@ -212,9 +212,9 @@ async def test_a_direct_command_is_killed_with_its_children_and_proof(
 
 
 async def test_a_direct_script_has_its_grace_and_leaves_nothing(
-    ground: Opening, shell: Shell
+    open_backend: OpenBackend, shell: Shell
 ) -> None:
-    async with ground() as here, here.sessions.session(here.endpoint) as session:
+    async with open_backend() as backend, backend.sessions.session(backend.endpoint) as session:
         script = (
             b"trap 'echo tidy; exit 7' TERM; echo at:$OPSJOBS_SECRETS; while :; do sleep 0.05; done"
         )
@@ -239,9 +239,9 @@ async def test_a_direct_script_has_its_grace_and_leaves_nothing(
 
 
 async def test_a_run_that_takes_long_is_followed_live_let_go_and_found_again(
-    ground: Opening,
+    open_backend: OpenBackend,
 ) -> None:
-    async with machine(ground) as web:
+    async with machine(open_backend) as web:
         latch = web.latch()
         order = web.order(f"echo first; {latch.wait}; echo last")
         process = await web.begin(order)
@@ -254,8 +254,8 @@ async def test_a_run_that_takes_long_is_followed_live_let_go_and_found_again(
         assert web.starts(order) == 1
 
 
-async def test_it_is_killed_with_proof_and_looked_at(ground: Opening) -> None:
-    async with machine(ground) as web:
+async def test_it_is_killed_with_proof_and_looked_at(open_backend: OpenBackend) -> None:
+    async with machine(open_backend) as web:
         order = web.order("sh -c 'trap \"\" TERM; echo $$; while :; do sleep 1; done' & wait")
         process = await web.begin(order)
         child = int(await first(process, 2))
@@ -270,8 +270,8 @@ async def test_it_is_killed_with_proof_and_looked_at(ground: Opening) -> None:
         await process.close()
 
 
-async def test_nothing_is_left_but_the_name_of_the_store(ground: Opening) -> None:
-    async with machine(ground) as web:
+async def test_nothing_is_left_but_the_name_of_the_store(open_backend: OpenBackend) -> None:
+    async with machine(open_backend) as web:
         order = web.order("true")
         await web.done(order)
         await web.durable.clean([order.key])

@@ -189,7 +189,7 @@ async def test_a_machine_without_proc_does_it_with_ps(shell: str) -> None:
 
 
 @pytest.fixture
-def spare(server: Sshd) -> Iterator[Path]:
+def spare_folder(server: Sshd) -> Iterator[Path]:
     """The folder for an account without a home, which is not there yet, and is removed again."""
     if os.geteuid() != 0:
         pytest.skip("needs root: makes folders for others")
@@ -202,7 +202,7 @@ def spare(server: Sshd) -> Iterator[Path]:
 
 
 @pytest.fixture
-def homeless(server: Sshd) -> Iterator[Account]:
+def account_without_home(server: Sshd) -> Iterator[Account]:
     """An account whose home is not its own."""
     with account("dash") as made:
         made.home.chmod(0o755)
@@ -210,15 +210,15 @@ def homeless(server: Sshd) -> Iterator[Account]:
 
 
 async def test_who_has_no_home_gets_a_folder_that_is_closed_to_others(
-    server: Sshd, homeless: Account, spare: Path
+    server: Sshd, account_without_home: Account, spare_folder: Path
 ) -> None:
-    async with pool() as sessions, open_machine(sessions, endpoint_of(server), homeless) as web:
-        assert web.identity.store.endswith(f"@{spare.stat().st_uid}")
-        assert spare.stat().st_mode & 0o777 == 0o700
+    async with pool() as sessions, open_machine(sessions, endpoint_of(server), account_without_home) as web:
+        assert web.identity.store.endswith(f"@{spare_folder.stat().st_uid}")
+        assert spare_folder.stat().st_mode & 0o777 == 0o700
         order = web.order("sleep 0.2; echo out; exit 3")
         assert await web.done(order) == (b"out\n", b"", RemoteExit(3))
         assert await web.again(order) == (b"out\n", b"", RemoteExit(3))
-        assert (spare / "runs" / f"{order.key}.x").exists()
+        assert (spare_folder / "runs" / f"{order.key}.x").exists()
         assert await web.spool.look(order.key) == CancelOutcome(
             CancelProof.ALREADY_FINISHED, RemoteExit(3)
         )
@@ -226,7 +226,7 @@ async def test_who_has_no_home_gets_a_folder_that_is_closed_to_others(
         await first(await web.begin(live))
         assert (await web.spool.cancel(live.key, 1.0)).proof is CancelProof.KILLED
         await web.spool.clean([order.key, live.key])
-        assert list((spare / "runs").iterdir()) == []
+        assert list((spare_folder / "runs").iterdir()) == []
 
 
 async def test_a_home_in_the_folder_of_spare_folders_is_a_home() -> None:
@@ -242,19 +242,19 @@ async def test_a_home_in_the_folder_of_spare_folders_is_a_home() -> None:
 
 @pytest.mark.parametrize("trap", ["a folder of another user", "a link", "a file"])
 async def test_a_spare_folder_that_somebody_laid_there_is_not_used(
-    server: Sshd, homeless: Account, spare: Path, trap: str
+    server: Sshd, account_without_home: Account, spare_folder: Path, trap: str
 ) -> None:
     with open_folder() as elsewhere:
         if trap == "a folder of another user":
-            spare.mkdir(mode=0o777)
-            spare.chmod(0o777)
+            spare_folder.mkdir(mode=0o777)
+            spare_folder.chmod(0o777)
         elif trap == "a link":
             shutil.chown(elsewhere, server.user)
-            spare.symlink_to(elsewhere)
+            spare_folder.symlink_to(elsewhere)
         else:
-            spare.touch(0o666)
+            spare_folder.touch(0o666)
         async with pool() as sessions, sessions.session(endpoint_of(server)) as session:
-            web = Machine.over(session, homeless)
+            web = Machine.over(session, account_without_home)
             with pytest.raises(SpoolUnavailable, match="cannot store runs"):
                 await web.spool.begin(web.order("true"), None)
         assert list(elsewhere.iterdir()) == []

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
 
-class Ours(asyncio.Protocol):
+class PlainProtocol(asyncio.Protocol):
     """In the place of asyncssh's own."""
 
     transport: asyncio.Transport
@@ -29,7 +29,7 @@ class Ours(asyncio.Protocol):
         self.over.set()
 
 
-class Noted(socket.socket):
+class RecordingSocket(socket.socket):
     """Keeps what each system call was given."""
 
     def send(self, data: ReadableBuffer, flags: int = 0) -> int:
@@ -42,14 +42,14 @@ class Noted(socket.socket):
         return found
 
 
-async def opened() -> tuple[Ours, Noted, socket.socket]:
+async def opened() -> tuple[PlainProtocol, RecordingSocket, socket.socket]:
     """A protocol over one end of a connection, that end, and the other one."""
     made, far = socket.socketpair()
-    near = Noted(fileno=made.detach())
+    near = RecordingSocket(fileno=made.detach())
     near.setblocking(False)
     far.settimeout(60)
-    _, protocol = await SocketTunnel(near).create_connection(Ours, "web-1", 22)
-    assert isinstance(protocol, Ours)
+    _, protocol = await SocketTunnel(near).create_connection(PlainProtocol, "web-1", 22)
+    assert isinstance(protocol, PlainProtocol)
     return protocol, near, far
 
 

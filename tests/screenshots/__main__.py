@@ -25,7 +25,7 @@ from architecture.tree import ROOT
 from console.browser import Visitor, find_chromium, log_in
 from console.conftest import Stack
 from kit.backing_servers import memory, open_folder
-from kit.opsjobs_processes import up
+from kit.opsjobs_processes import opsjobs_up
 from screenshots import history
 from screenshots.history import MACHINES, History, make
 
@@ -209,7 +209,7 @@ def main() -> int:
     with (
         open_folder(memory()) as folder,
         tempfile.TemporaryDirectory() as scratch,
-        up(folder / "data", "--lab", str(len(MACHINES))) as service,
+        opsjobs_up(folder / "data", "--lab", str(len(MACHINES))) as service,
         browser(Path(scratch) / "fonts.conf") as chromium,
     ):
         url = (service.data / "endpoint").read_text().strip()

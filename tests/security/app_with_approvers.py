@@ -1,4 +1,4 @@
-"""The application over ASGI with all that launches need, one known machine, and people to decide."""
+"""The application over ASGI with all that launches need, one target, and people who approve."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from opsjobs.store.transaction import Database
 
 
 @dataclass
-class Stage:
-    """ada asks (an administrator), ben and eve decide (managers), each by the headers of a token."""
+class AppWithApprovers:
+    """The application, with headers of ada (an administrator, who asks), ben and eve (managers, who decide)."""
 
     http: httpx2.AsyncClient
     services: Any
@@ -27,13 +27,13 @@ class Stage:
     eve: Mapping[str, str]
 
     async def machine(self, name: str, **fields: Any) -> None:
-        """Make it known."""
+        """Add a target."""
         await self.services.inventory.create(
             TargetDraft(name=name, host=fields.pop("host", "10.0.0.1"), **fields)
         )
 
     async def job(self, name: str = "restart-web", **fields: Any) -> int:
-        """Store a job on web-1; its id."""
+        """Store a job on web-1; return its id."""
         body = {
             "name": name,
             "actions": [{"type": "command", "command": "uptime"}],
@@ -45,13 +45,13 @@ class Stage:
         return int(made.json()["id"])
 
     async def execute(self, job: int, **body: Any) -> Mapping[str, Any]:
-        """Launch it; the execution."""
+        """Launch the job; return the execution."""
         launched = await self.http.post(f"/jobs/{job}/execute", json=body)
         assert launched.status_code == 202, launched.text
         return dict(launched.json())
 
-    async def door(self, which: str, job: int, **fields: Any) -> tuple[str, dict[str, Any]]:
-        """What to POST where for another execution of this job: by `run`, with these fields, `retry`, `trigger`, else `execute`."""
+    async def launch_request(self, which: str, job: int, **fields: Any) -> tuple[str, dict[str, Any]]:
+        """Return path and body of a launch of this job by `run` (with these fields), `retry`, `trigger` or `execute`."""
         if which == "run":
             actions = [{"type": "command", "command": "uptime"}]
             return "/run", {"actions": actions, "targets": {"ids": ["web-1"]}, **fields}
@@ -67,7 +67,7 @@ class Stage:
         return f"/jobs/{job}/execute", {}
 
     async def audited(self) -> list[tuple[str, str, str | None]]:
-        """Who did what, and why, of what was decided or overridden."""
+        """Return actor, action and reason of all decisions and overrides in the audit log."""
         rows = await self.services.database.fetch(
             "select actor, action, reason from audit_log where action ~ '^(approval|safety)' order by id"
         )
@@ -75,10 +75,10 @@ class Stage:
 
 
 @asynccontextmanager
-async def stage(
+async def app_with_approvers(
     database: Database, judging: Callable[[Any], SafetyService] | None = None
-) -> AsyncIterator[Stage]:
-    """With web-1 in the inventory; `judging` makes the judge of these services, else nothing is judged."""
+) -> AsyncIterator[AppWithApprovers]:
+    """The application with web-1 in the inventory; without `judging` texts are not checked."""
     services = services_for(database, [])
     if judging is not None:
         services.safety_service = judging(services)
@@ -92,6 +92,6 @@ async def stage(
     async with httpx2.AsyncClient(
         transport=transport, base_url="http://opsjobs", headers=ada
     ) as http:
-        made = Stage(http, services, ada, ben, eve)
+        made = AppWithApprovers(http, services, ada, ben, eve)
         await made.machine("web-1")
         yield made

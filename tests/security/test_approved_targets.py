@@ -14,15 +14,15 @@ from opsjobs.model.target import HostKeyPolicy, Target, TargetDraft, Transport
 from opsjobs.model.target_fingerprint import Hop, Pins, holds
 from opsjobs.model.target_fingerprint import pin as pin_of
 from opsjobs.store.transaction import Database
-from security.app_with_approvers import Stage, stage
+from security.app_with_approvers import AppWithApprovers, app_with_approvers
 
 APPROVED: dict[str, Any] = {"approval": {"approvers": 1}}
 
 
-async def refusals(at: Stage, execution: int) -> str | None:
+async def refusals(app: AppWithApprovers, execution: int) -> str | None:
     """What a worker that has claimed its run on web-1 just now is told by the inventory's own way to it."""
-    spec = (await at.services.ledger.load_specs([execution]))[execution]
-    endpoint = (await at.services.inventory.endpoints(["1"]))["1"]
+    spec = (await app.services.ledger.load_specs([execution]))[execution]
+    endpoint = (await app.services.inventory.endpoints(["1"]))["1"]
     return await PinCheck().find_refusal(spec, {}, 1, endpoint)
 
 
@@ -30,7 +30,7 @@ async def refusals(at: Stage, execution: int) -> str | None:
 async def test_every_door_pins_the_machines_that_somebody_is_asked_about(
     database: Database, door: str
 ) -> None:
-    async with stage(database) as at:
+    async with app_with_approvers(database) as app:
         fields: dict[str, Any] = {} if door == "free" else {"policy": APPROVED}
         if door == "step":
             fields = {
@@ -39,27 +39,27 @@ async def test_every_door_pins_the_machines_that_somebody_is_asked_about(
                     {"type": "approval", "key": "go"},
                 ]
             }
-        job = await at.job(**fields)
-        path, body = await at.door(door, job, **fields)
+        job = await app.job(**fields)
+        path, body = await app.launch_request(door, job, **fields)
         if door == "override":
             body = {"override_safety": True, "reason": "alone on call"}
-        execution = (await at.http.post(path, json=body)).json()["id"]
-        assert await refusals(at, execution) is None
-        await at.services.inventory.replace(
+        execution = (await app.http.post(path, json=body)).json()["id"]
+        assert await refusals(app, execution) is None
+        await app.services.inventory.replace(
             "1", TargetDraft(name="web-1", host="10.0.0.1", groups=["web"])
         )
-        assert await refusals(at, execution) is None
-        await at.services.inventory.replace("1", TargetDraft(name="web-1", host="10.6.6.6"))
-        told = await refusals(at, execution)
+        assert await refusals(app, execution) is None
+        await app.services.inventory.replace("1", TargetDraft(name="web-1", host="10.6.6.6"))
+        told = await refusals(app, execution)
         assert told is None if door == "free" else "version 1 then, 3 now" in (told or "")
 
 
 async def test_the_targets_of_its_steps_are_pinned_and_in_what_is_approved_and_are_not_without_end(
     database: Database,
 ) -> None:
-    async with stage(database) as at:
-        await at.machine("db-1", labels={"role": "db"})
-        await at.job("inner")
+    async with app_with_approvers(database) as app:
+        await app.machine("db-1", labels={"role": "db"})
+        await app.job("inner")
 
         def steps(*targets: dict[str, Any]) -> list[dict[str, Any]]:
             return [
@@ -67,17 +67,17 @@ async def test_the_targets_of_its_steps_are_pinned_and_in_what_is_approved_and_a
                 for n, t in enumerate(targets)
             ]
 
-        job = await at.job(
+        job = await app.job(
             actions=steps({"selector": "role=db"}, {"ids": ["db-1"]}), policy=APPROVED
         )
-        execution = (await at.execute(job))["id"]
-        spec = (await at.services.ledger.load_specs([execution]))[execution]
+        execution = (await app.execute(job))["id"]
+        spec = (await app.services.ledger.load_specs([execution]))[execution]
         frozen = [FrozenJob.model_validate(action) for action in spec.actions]
         assert [list(parse_step_pins(action)) for action in frozen] == [["2"], ["2"]]
-        (asked,) = (await at.http.get("/approvals")).json()["items"]
-        shown = (await at.http.get(f"/approvals/{asked['id']}")).json()["would_run"]["actions"]
+        (asked,) = (await app.http.get("/approvals")).json()["items"]
+        shown = (await app.http.get(f"/approvals/{asked['id']}")).json()["would_run"]["actions"]
         assert [(action["job"], "pins" in action) for action in shown] == [("inner", False)] * 2
-        inventory, vault = at.services.inventory, at.services.vault
+        inventory, vault = app.services.inventory, app.services.vault
         with pytest.raises(Invalid, match="more than 1 targets"):
             await pin_steps(spec.actions, inventory, vault, max_targets=1)
         gone = [{**spec.actions[0], "targets": {"ids": ["db-7"]}}]
@@ -85,32 +85,32 @@ async def test_the_targets_of_its_steps_are_pinned_and_in_what_is_approved_and_a
 
 
 async def test_a_jump_host_that_was_moved_is_another_way(database: Database) -> None:
-    async with stage(database) as at:
-        await at.machine("gate")
-        await at.services.inventory.replace(
+    async with app_with_approvers(database) as app:
+        await app.machine("gate")
+        await app.services.inventory.replace(
             "1", TargetDraft(name="web-1", host="10.0.0.1", jump="gate")
         )
-        execution = await at.execute(await at.job(policy=APPROVED))
-        assert await refusals(at, execution["id"]) is None
-        await at.services.inventory.replace("2", TargetDraft(name="gate", host="10.6.6.6"))
-        assert "jump hosts" in (await refusals(at, execution["id"]) or "")
+        execution = await app.execute(await app.job(policy=APPROVED))
+        assert await refusals(app, execution["id"]) is None
+        await app.services.inventory.replace("2", TargetDraft(name="gate", host="10.6.6.6"))
+        assert "jump hosts" in (await refusals(app, execution["id"]) or "")
 
 
 async def test_a_login_that_is_somebody_else_by_now_is_not_what_was_approved_and_a_new_secret_is(
     database: Database,
 ) -> None:
-    async with stage(database) as at:
+    async with app_with_approvers(database) as app:
         login = {"name": "web-pw", "type": "password", "username": "deploy", "password": "first"}
-        assert (await at.http.post("/credentials", json=login)).status_code == 201
-        await at.services.inventory.replace(
+        assert (await app.http.post("/credentials", json=login)).status_code == 201
+        await app.services.inventory.replace(
             "1", TargetDraft(name="web-1", host="10.0.0.1", credential="web-pw")
         )
-        execution = await at.execute(await at.job(policy=APPROVED))
+        execution = await app.execute(await app.job(policy=APPROVED))
         for changed, same in (({"password": "second"}, True), ({"username": "root"}, False)):
             login |= changed
-            put = await at.http.put("/credentials/1", json=login, headers={"If-Match": "*"})
+            put = await app.http.put("/credentials/1", json=login, headers={"If-Match": "*"})
             assert put.status_code == 200, put.text
-            assert (await refusals(at, execution["id"]) is None) is same
+            assert (await refusals(app, execution["id"]) is None) is same
 
 
 def pin(way: list[Target]) -> bytes:

@@ -12,7 +12,7 @@ import pytest
 from psycopg import errors
 from structlog.testing import capture_logs
 
-from api.kit import Desk, desk
+from api.kit import ApiClient, api_client
 from cli.fake_api import ApiRequest, ApiResponse, serve_api
 from kit.backing_servers import AUDIT_KEY
 from opsjobs.cli.app import run
@@ -245,7 +245,7 @@ async def test_an_idle_pass_is_one_query_that_reads_next_to_nothing(database: Da
 # --- over HTTP and by command
 
 
-async def audited(desk_: Desk, path: str = "/audit", **query: Any) -> Any:
+async def audited(desk_: ApiClient, path: str = "/audit", **query: Any) -> Any:
     """The body of a GET that succeeds."""
     answer = await desk_.http.get(path, params=query)
     assert answer.status_code == 200, answer.text
@@ -257,7 +257,7 @@ async def test_the_list_is_filtered_and_the_chain_walked_in_stretches(
 ) -> None:
     monkeypatch.setattr(audit_log, "STRETCH_ROWS", 4)
     monkeypatch.setattr(audit_log, "_STRETCH", audit_log._STRETCH.replace("limit 2000", "limit 4"))
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         await filled(database)
         page = await audited(ada, thing="target", thing_id="2")
         assert [(row["thing_name"], row["action"], row["actor"]) for row in page["items"]] == [
@@ -282,7 +282,7 @@ async def test_the_list_is_filtered_and_the_chain_walked_in_stretches(
 
 async def exported(database: Database) -> list[dict[str, Any]]:
     """The rows of an export, as its lines spell them."""
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         await filled(database)
         answer = await ada.http.get("/audit/export")
         assert answer.headers["content-type"].startswith("application/x-ndjson")

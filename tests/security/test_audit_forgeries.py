@@ -71,7 +71,7 @@ async def retained(database: Database) -> Seals:
 
 
 @dataclass
-class Thief:
+class Forger:
     """Somebody with the rights of a superuser of the database, who knows how all is made, and has no key."""
 
     url: str
@@ -152,8 +152,8 @@ def strange(link: ChainLink) -> tuple[str, str]:
 
 
 @pytest.fixture
-def thief(database_url: str) -> Thief:
-    return Thief(database_url)
+def forger(database_url: str) -> Forger:
+    return Forger(database_url)
 
 
 CHANGE = "update audit_log set actor = 'ben' where seal = 3"
@@ -204,10 +204,10 @@ TAKEN = {
 
 @pytest.mark.parametrize(("statements", "seal", "kind"), TAKEN.values(), ids=TAKEN)
 async def test_what_is_taken_away_is_found(
-    database: Database, thief: Thief, statements: list[str], seal: int, kind: str
+    database: Database, forger: Forger, statements: list[str], seal: int, kind: str
 ) -> None:
     await filled(database)
-    thief.does(*statements)
+    forger.does(*statements)
     found = await broken(database)
     assert found is not None
     assert (found.seal, found.kind) == (seal, kind)
@@ -226,18 +226,18 @@ MADE_ANEW = {
 @pytest.mark.parametrize(("seal", "sign", "kind"), MADE_ANEW.values(), ids=MADE_ANEW)
 async def test_a_chain_that_is_made_anew_is_found(
     database: Database,
-    thief: Thief,
+    forger: Forger,
     seal: int,
     sign: Callable[[ChainLink], tuple[str | None, str | None]],
     kind: str,
 ) -> None:
     await filled(database)
-    thief.does(
+    forger.does(
         CHANGE,
         NO_SIGNATURE,
         "update audit_chain set anchor_seal = 6, anchor_id = 99" if seal == 1 else CHANGE,
     )
-    thief.chains(seal, sign)
+    forger.chains(seal, sign)
     found = await broken(database)
     assert found is not None
     assert (found.seal, found.kind) == (seal, kind)
@@ -247,35 +247,35 @@ async def test_a_chain_that_is_made_anew_is_found(
 
 
 async def test_rows_made_anew_under_an_unknown_key_are_found_by_the_signed_head(
-    database: Database, thief: Thief
+    database: Database, forger: Forger
 ) -> None:
     await filled(database)
-    thief.does(CHANGE)
-    thief.chains(3, strange, end=False)
+    forger.does(CHANGE)
+    forger.chains(3, strange, end=False)
     found = await broken(database)
     assert found is not None
     assert (found.seal, found.kind) == (3, "tail")
 
 
-async def test_two_rows_that_change_places_are_found(database: Database, thief: Thief) -> None:
+async def test_two_rows_that_change_places_are_found(database: Database, forger: Forger) -> None:
     await filled(database)
     numbers = "seal = case seal when 2 then -5 else -2 end"
-    thief.does(
+    forger.does(
         "alter table audit_log drop constraint audit_log_sealed",
         f"update audit_log set {numbers} where seal in (2, 5)",
     )
-    thief.does("update audit_log set seal = -seal where seal < 0")
+    forger.does("update audit_log set seal = -seal where seal < 0")
     found = await broken(database)
     assert found is not None
     assert (found.seal, found.kind) == (2, "changed")
 
 
 async def test_a_row_of_retention_that_somebody_wrote_by_hand_is_found(
-    database: Database, thief: Thief
+    database: Database, forger: Forger
 ) -> None:
     seals = await filled(database)
     says = """jsonb_build_object('rows', 3, 'base', (select seal || ':' || encode(hash, 'hex') from audit_log where seal = 3))"""
-    thief.does(
+    forger.does(
         f"""insert into audit_log (actor, actor_kind, action, thing, after)
         values ('opsjobs', 'system', 'audit.retained', 'audit_log', {says})"""
     )
@@ -284,17 +284,17 @@ async def test_a_row_of_retention_that_somebody_wrote_by_hand_is_found(
     assert found is not None
     assert (found.seal, found.kind) == (7, "forged")
     # And it does not help him either.
-    thief.does(f"update audit_chain set {TO_THREE}", "delete from audit_log where seal <= 3")
+    forger.does(f"update audit_chain set {TO_THREE}", "delete from audit_log where seal <= 3")
     found = await broken(database)
     assert found is not None
     assert (found.seal, found.kind) == (1, "base")
 
 
 async def test_a_base_that_is_moved_on_behind_honest_retention_is_found(
-    database: Database, thief: Thief
+    database: Database, forger: Forger
 ) -> None:
     await retained(database)
-    thief.does(
+    forger.does(
         "update audit_chain set base_seal = 8, base_hash = (select hash from audit_log where seal = 8)",
         "delete from audit_log where seal <= 8",
     )
@@ -304,22 +304,22 @@ async def test_a_base_that_is_moved_on_behind_honest_retention_is_found(
 
 
 async def test_a_base_that_is_moved_a_little_leaves_the_honest_one_on_record(
-    database: Database, thief: Thief
+    database: Database, forger: Forger
 ) -> None:
     seals = await retained(database)
     await database.fetch("update opsjobs_clock set shift = shift + interval '3 days' returning 1")
     assert await seals.retain(86_400) == 3
-    thief.does("update audit_chain set base_seal = 0, base_hash = decode(repeat('00', 32), 'hex')")
+    forger.does("update audit_chain set base_seal = 0, base_hash = decode(repeat('00', 32), 'hex')")
     found = await broken(database)
     assert found is not None
     assert (found.kind, found.seal) == ("gap", 1)
 
 
 async def test_nobody_goes_on_with_ends_that_somebody_else_wrote(
-    database: Database, thief: Thief
+    database: Database, forger: Forger
 ) -> None:
     seals = await filled(database)
-    thief.does(f"update audit_chain set {TO_FOUR}", "delete from audit_log where seal > 4")
+    forger.does(f"update audit_chain set {TO_FOUR}", "delete from audit_log where seal > 4")
     await written(database)
     with pytest.raises(UnverifiedChain, match="to end at 4"):
         await seals.seal()
@@ -334,10 +334,10 @@ async def test_nobody_goes_on_with_ends_that_somebody_else_wrote(
 
 
 async def test_retention_does_not_let_go_of_what_was_made_to_look_old(
-    database: Database, thief: Thief
+    database: Database, forger: Forger
 ) -> None:
     seals = await filled(database)
-    thief.does("update audit_log set at = at - interval '9 days' where seal <= 3")
+    forger.does("update audit_log set at = at - interval '9 days' where seal <= 3")
     with pytest.raises(UnverifiedChain, match="Row 1 "):
         await seals.retain(86_400)
     assert (await database.fetch("select count(*) as n from audit_log where seal is not null"))[0][
@@ -346,15 +346,15 @@ async def test_retention_does_not_let_go_of_what_was_made_to_look_old(
 
 
 async def test_an_older_copy_put_back_is_seen_by_who_was_there_and_by_a_noted_head(
-    database: Database, thief: Thief
+    database: Database, forger: Forger
 ) -> None:
     seals = await filled(database)
     log = AuditLog(database, KEYS)
-    thief.does("create table aside as select * from audit_chain")
+    forger.does("create table aside as select * from audit_chain")
     await written(database, 2)
     await seals.seal()
     noted = (await log.verify()).ends.head
-    thief.does(
+    forger.does(
         "delete from audit_log where seal > 6",
         "delete from audit_chain",
         "insert into audit_chain select * from aside",
@@ -373,10 +373,10 @@ async def test_an_older_copy_put_back_is_seen_by_who_was_there_and_by_a_noted_he
 
 @pytest.mark.parametrize("keys", [KEYS, [new_key()]], ids=["broken", "the key is lost"])
 async def test_an_administrator_begins_anew_and_that_cannot_be_written_by_hand(
-    database: Database, thief: Thief, keys: list[Secret]
+    database: Database, forger: Forger, keys: list[Secret]
 ) -> None:
     await filled(database)
-    thief.does(
+    forger.does(
         "delete from audit_log where seal = 3",
         f"update audit_chain set {TO_FOUR}",
         "delete from audit_log where seal > 5",
@@ -402,7 +402,7 @@ async def test_an_administrator_begins_anew_and_that_cannot_be_written_by_hand(
         "4:",
     )
     # What his would look like, with all that he can copy.
-    thief.does(
+    forger.does(
         """insert into audit_log (actor, actor_kind, action, thing, after, reason)
         select actor, actor_kind, action, thing, jsonb_set(after, '{base}', to_jsonb('7:' || repeat('0', 64))), reason
         from audit_log where seal = 6"""
@@ -417,7 +417,7 @@ async def test_an_administrator_begins_anew_and_that_cannot_be_written_by_hand(
 
 
 async def test_a_rotated_key_leaves_the_log_whole_and_may_be_dropped(
-    database: Database, thief: Thief
+    database: Database, forger: Forger
 ) -> None:
     new = new_key()
     named = key_id(decode_key(new.reveal()))
@@ -446,7 +446,7 @@ async def test_a_rotated_key_leaves_the_log_whole_and_may_be_dropped(
     await Seals(database, [new]).seal()
     found = await AuditLog(database, [new]).verify()
     assert (found.broken, found.keys_missing) == (None, [OURS])
-    thief.does("delete from audit_log where seal = 3")
+    forger.does("delete from audit_log where seal = 3")
     gone = await broken(database, [new])
     assert gone is not None
     assert (gone.seal, gone.kind) == (3, "gap")
@@ -464,11 +464,11 @@ async def test_rotation_signs_the_chain_under_the_current_key_though_nothing_is_
 
 
 async def test_what_was_sealed_before_there_were_signatures_is_covered_by_the_first(
-    database: Database, database_url: str, thief: Thief
+    database: Database, database_url: str, forger: Forger
 ) -> None:
     await filled(database)
-    thief.chains(1, bare)
-    thief.does(NO_SIGNATURE)
+    forger.chains(1, bare)
+    forger.does(NO_SIGNATURE)
     async with database.transaction() as connection:  # as the retention of that release leaves it
         await audit.record(
             connection,
@@ -487,15 +487,15 @@ async def test_what_was_sealed_before_there_were_signatures_is_covered_by_the_fi
     assert (found.broken, found.ends.anchor) == (None, ROWS)
     assert await Seals(database, KEYS).seal() == 1
     assert (await log.verify()).broken is None
-    thief.does(
+    forger.does(
         "insert into audit_log (actor, actor_kind, action, thing) values ('ben', 'user', 'audit.retained', 'audit_log')"
     )
     assert await Seals(database, KEYS).seal() == 1
     found = await log.verify()
     assert found.broken is not None
     assert (found.broken.seal, found.broken.kind) == (8, "forged")
-    thief.does(CHANGE)
-    thief.chains(3, bare, end=False)
+    forger.does(CHANGE)
+    forger.chains(3, bare, end=False)
     found = await log.verify()
     assert found.broken is not None
     assert (found.broken.seal, found.broken.kind) == (7, "unsigned")

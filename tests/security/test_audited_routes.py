@@ -15,7 +15,7 @@ from api.kit import app_on, job
 from api.live import services_for
 from docs.test_complete import application
 from kit.ended_delivery import ended_delivery
-from kit.scripted_worker import Story
+from kit.scripted_worker import ScriptedExecution
 from opsjobs.model.approval import ApprovalTerms
 from opsjobs.model.circuit import CircuitKey, Report
 from opsjobs.model.execution import ErrorCode, RunError
@@ -429,14 +429,14 @@ BY_COOKIE = {
 LOST = RunError(ErrorCode.LOST, "contact was lost")
 
 
-class Stage:
+class AuditedApp:
     """The application on a database, and what the machines of its executions did."""
 
     def __init__(self, database: Database, http: httpx2.AsyncClient, services: Any) -> None:
         self.database = database
         self.http = http
         self.services = services
-        self.story = Story(database)
+        self.scripted = ScriptedExecution(database)
         self.ids: dict[str, Any] = {}
         self.tokens: dict[str, str] = {}
 
@@ -462,10 +462,10 @@ class Stage:
                 self.ids[action] = asked.id
 
     async def _lose(self, execution: str, *machines: str) -> None:
-        self.story.execution_id = self.ids[execution]
-        await self.story.begin()
+        self.scripted.execution_id = self.ids[execution]
+        await self.scripted.claim()
         for machine in machines:
-            await self.story.finish(machine, error=LOST)
+            await self.scripted.finish(machine, error=LOST)
 
     async def send(self, step: Step) -> httpx2.Response:
         """The answer to the step's request."""
@@ -525,7 +525,7 @@ class Stage:
 
 
 @asynccontextmanager
-async def stage(database: Database) -> AsyncIterator[Stage]:
+async def audited_app(database: Database) -> AsyncIterator[AuditedApp]:
     """The application, called without a network, by ada, who is an admin."""
     # Nothing listens there: a message that is tried is on record before that shows.
     mail = MailSettings(host="127.0.0.1", port=9, sender="opsjobs@example.org", timeout=2)
@@ -539,7 +539,7 @@ async def stage(database: Database) -> AsyncIterator[Stage]:
     async with httpx2.AsyncClient(
         transport=transport, base_url="http://opsjobs", headers=headers
     ) as http:
-        yield Stage(database, http, services)
+        yield AuditedApp(database, http, services)
 
 
 def test_every_route_that_changes_something_is_among_the_steps() -> None:
@@ -562,52 +562,52 @@ async def test_each_leaves_a_row_and_is_not_done_where_none_can_be_written(
             create trigger refused before insert on audit_log for each row execute function refused();
             alter table audit_log disable trigger refused"""
         )
-    async with stage(database) as here:
+    async with audited_app(database) as app:
         for step in STEPS:
-            await here.prepare(step)
-            before = await here.state()
-            await here.refuse(on=True)
-            answer = await here.send(step)
+            await app.prepare(step)
+            before = await app.state()
+            await app.refuse(on=True)
+            answer = await app.send(step)
             assert answer.status_code == 503, (step, answer.text)
-            assert await here.state() == before, step
-            await here.refuse(on=False)
-            noted = len(await here.rows())
-            answer = await here.send(step)
+            assert await app.state() == before, step
+            await app.refuse(on=False)
+            noted = len(await app.rows())
+            answer = await app.send(step)
             assert answer.is_success, (step, answer.text)
             if step.route == "POST /targets/import":
-                here.ids["db"] = answer.json()["items"][0]["id"]
-            new = (await here.rows())[noted:]
+                app.ids["db"] = answer.json()["items"][0]["id"]
+            new = (await app.rows())[noted:]
             assert step.action in [row["action"] for row in new], (step, new)
             row = next(row for row in new if row["action"] == step.action)
             actor = ACTS_FOR.get(step.by, step.by)
             assert (row["actor"], row["actor_kind"]) == (actor, KIND[actor]), step
             assert row["request_id"] == answer.headers["x-request-id"], step
-        assert "of-the-canary" not in str(await here.rows())
+        assert "of-the-canary" not in str(await app.rows())
 
 
 async def test_reading_all_jobs_at_once_and_copying_the_log_are_on_record_too(
     database: Database,
 ) -> None:
-    async with stage(database) as here:
-        await here.http.post("/jobs", json=job())
-        await here.http.get("/jobs/export")
-        await here.http.get("/jobs/1/definition")  # as GET /jobs/1, which is on no record
-        rows = await here.rows()
+    async with audited_app(database) as app:
+        await app.http.post("/jobs", json=job())
+        await app.http.get("/jobs/export")
+        await app.http.get("/jobs/1/definition")  # as GET /jobs/1, which is on no record
+        rows = await app.rows()
         assert [
             (row["action"], row["after"]) for row in rows if row["action"] == "job.exported"
         ] == [("job.exported", {"jobs": 1})]
 
 
 async def test_a_change_says_what_was_and_what_is(database: Database) -> None:
-    async with stage(database) as here:
-        await here.http.post("/targets", json={"name": "web-1", "host": "10.0.0.1", "port": 22})
+    async with audited_app(database) as app:
+        await app.http.post("/targets", json={"name": "web-1", "host": "10.0.0.1", "port": 22})
         body = {"name": "web-1", "host": "10.0.0.1", "port": 2222, "host_key_policy": "unchecked"}
-        await here.http.put("/targets/1", json=body)
-        await here.http.post("/jobs", json=job())
-        await here.http.put(
+        await app.http.put("/targets/1", json=body)
+        await app.http.post("/jobs", json=job())
+        await app.http.put(
             "/jobs/1", json=job(actions=[{"command": "hostname"}]), headers={"if-match": "*"}
         )
-        by_action = {row["action"]: row for row in await here.rows()}
+        by_action = {row["action"]: row for row in await app.rows()}
         target, changed = by_action["target.updated"], by_action["job.updated"]
         assert target["before"] == {"port": 22, "host_key_policy": "pinned", "version": 1}
         assert target["after"] == {"port": 2222, "host_key_policy": "unchecked", "version": 2}
@@ -618,12 +618,12 @@ async def test_a_change_says_what_was_and_what_is(database: Database) -> None:
 
 
 async def test_what_is_too_long_to_be_told_is_on_record_by_its_hash(database: Database) -> None:
-    async with stage(database) as here:
+    async with audited_app(database) as app:
         labels = {f"label-{n}": "x" * 200 for n in range(60)}
-        made = await here.http.post(
+        made = await app.http.post(
             "/targets", json={"name": "web-1", "host": "10.0.0.1", "labels": labels}
         )
         assert made.is_success, made.text
-        (row,) = [row for row in await here.rows() if row["action"] == "target.created"]
+        (row,) = [row for row in await app.rows() if row["action"] == "target.created"]
         if row["after"].get("labels") is None:
             assert set(row["after"]) == {"bytes", "sha256"}

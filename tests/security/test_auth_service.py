@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from api.kit import desk, problem
+from api.kit import api_client, problem
 from kit.platform_services import FAULTS, MS, V3, platform_services
 from opsjobs.clock import TurnedClock
 from opsjobs.composition.platform import build_integrations
@@ -36,7 +36,7 @@ async def test_a_token_counts_while_the_service_says_so(
             }
         )
         platform.tokens["opaque"] = ANSWERS[generation]
-        async with desk(
+        async with api_client(
             database, identity=wanted.identity, platform=wanted.platform, clock=clock
         ) as on:
             headers = {"Authorization": "Bearer opaque"}
@@ -65,7 +65,7 @@ async def test_while_it_fails_a_token_is_neither_good_nor_bad(
             }
         )
         platform.tokens["opaque"], platform.faults["auth"] = ANSWERS[V3], fault
-        async with desk(database, identity=wanted.identity, platform=wanted.platform) as on:
+        async with api_client(database, identity=wanted.identity, platform=wanted.platform) as on:
             answer = await on.http.get("/auth/me", headers={"Authorization": "Bearer opaque"})
             # A service that answers 401 says that of the token.
             expected = (401, "token_invalid") if fault == "refused" else (503, "unavailable")

@@ -17,7 +17,7 @@ from opsjobs.model.token_claims import ClaimRules, external
 from opsjobs.store.identities import IdentityStore
 from opsjobs.store.identities.api_keys import NewKey, role_grant
 from opsjobs.store.transaction import Database
-from security.app_with_approvers import stage
+from security.app_with_approvers import app_with_approvers
 
 ADMIN, VIEWER = role_grant("admin"), role_grant("viewer")
 
@@ -126,22 +126,22 @@ def test_what_is_left_of_a_grant_lies_within_both_scopes() -> None:
 
 
 async def test_nobody_takes_over_who_holds_more(database: Database) -> None:
-    async with stage(database) as at:
+    async with app_with_approvers(database) as app:
         for name in ("boss", "chief"):
-            await at.services.identities.users.create(name, "hash", [ADMIN])
-        await at.services.identities.users.create(
+            await app.services.identities.users.create(name, "hash", [ADMIN])
+        await app.services.identities.users.create(
             "clerk",
             "hash",
             [system := {"role": None, "permissions": ["system:admin"], "scope": ""}],
         )
-        await at.services.identities.services.create("portal", "pem", [ADMIN])
+        await app.services.identities.services.create("portal", "pem", [ADMIN])
         pem = (
             Ed25519PrivateKey.generate()
             .public_key()
             .public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
             .decode()
         )
-        made = await at.http.post(
+        made = await app.http.post(
             "/api-keys", json={"name": "keeper", "permissions": ["system:admin"]}
         )
         keeper = {"Authorization": f"Bearer {made.json()['token']}"}
@@ -156,10 +156,10 @@ async def test_nobody_takes_over_who_holds_more(database: Database) -> None:
             ("DELETE", "/services/1", None),
         ):
             problem(
-                await at.http.request(verb, path, json=body, headers=keeper), 403, "more_than_held"
+                await app.http.request(verb, path, json=body, headers=keeper), 403, "more_than_held"
             )
-        assert (await at.http.post("/users/3/disable", headers=keeper)).status_code == 200
-        assert (await at.http.put("/users/1", json=draft)).status_code == 200
+        assert (await app.http.post("/users/3/disable", headers=keeper)).status_code == 200
+        assert (await app.http.put("/users/1", json=draft)).status_code == 200
 
 
 async def test_a_service_may_no_more_than_whoever_registered_it_may_now(database: Database) -> None:
@@ -214,21 +214,21 @@ async def test_services_that_change_each_other_do_not_come_to_answer_to_each_oth
 async def test_system_admin_alone_neither_deletes_an_administrators_key_nor_begins_the_audit_log_anew(
     database: Database,
 ) -> None:
-    async with stage(database) as at:
-        boss = (await at.http.post("/api-keys", json={"name": "boss", "role": "admin"})).json()
-        made = await at.http.post(
+    async with app_with_approvers(database) as app:
+        boss = (await app.http.post("/api-keys", json={"name": "boss", "role": "admin"})).json()
+        made = await app.http.post(
             "/api-keys", json={"name": "keeper", "permissions": ["system:admin"]}
         )
         keeper = {"Authorization": f"Bearer {made.json()['token']}"}
         problem(
-            await at.http.delete(f"/api-keys/{boss['id']}", headers=keeper), 403, "more_than_held"
+            await app.http.delete(f"/api-keys/{boss['id']}", headers=keeper), 403, "more_than_held"
         )
         problem(
-            await at.http.post("/audit/anchor", json={"reason": "x"}, headers=keeper),
+            await app.http.post("/audit/anchor", json={"reason": "x"}, headers=keeper),
             403,
             "forbidden",
         )
-        assert (await at.http.delete(f"/api-keys/{boss['id']}")).status_code == 204
+        assert (await app.http.delete(f"/api-keys/{boss['id']}")).status_code == 204
         assert (
-            await at.http.delete(f"/api-keys/{made.json()['id']}", headers=keeper)
+            await app.http.delete(f"/api-keys/{made.json()['id']}", headers=keeper)
         ).status_code == 204

@@ -8,8 +8,8 @@ from typing import Any
 import httpx2
 import pytest
 
-from api.kit import desk, problem
-from api.live import live
+from api.kit import api_client, problem
+from api.live import live_api
 from api.test_sessions import BEN, LOGIN, SAME, browser, code, expire, log_in
 from opsjobs.api.authentication import OPEN_ROUTES
 from opsjobs.api.connections import Network
@@ -45,7 +45,7 @@ def bare(client: httpx2.AsyncClient, headers: dict[str, str]) -> dict[str, str]:
 async def test_a_page_of_another_site_changes_nothing_with_the_cookie(
     database: Database, headers: dict[str, str]
 ) -> None:
-    async with desk(database) as ada, browser(ada) as tab:
+    async with api_client(database) as ada, browser(ada) as tab:
         await tab.post("/auth/session", json={"code": await code(ada)})
         sent = bare(tab, headers)
         for method, path, body in (
@@ -65,7 +65,7 @@ async def test_a_page_of_another_site_changes_nothing_with_the_cookie(
 
 
 async def test_our_own_pages_are_known_by_either_header(database: Database) -> None:
-    async with desk(database) as ada, browser(ada) as tab:
+    async with api_client(database) as ada, browser(ada) as tab:
         await tab.post("/auth/session", json={"code": await code(ada)})
         ours: list[dict[str, str]] = [SAME, {"Origin": "http://opsjobs"}]
         for number, headers in enumerate(ours):
@@ -79,8 +79,8 @@ async def test_our_own_pages_are_known_by_either_header(database: Database) -> N
 
 
 async def test_streams_are_not_opened_by_pages_of_other_sites(database: Database) -> None:
-    async with live(database) as on:
-        await on.story.live()
+    async with live_api(database) as on:
+        await on.scripted.start()
         given = (await on.http.post("/auth/codes")).json()["code"]
         begun = await on.http.post("/auth/session", json={"code": given})
         cookie = begun.headers["set-cookie"].partition(";")[0]
@@ -101,7 +101,7 @@ async def test_streams_are_not_opened_by_pages_of_other_sites(database: Database
 
 
 async def test_a_cookie_that_was_planted_is_not_taken_over(database: Database) -> None:
-    async with desk(database) as ada, browser(ada) as ben, browser(ada) as eve:
+    async with api_client(database) as ada, browser(ada) as ben, browser(ada) as eve:
         for planted in ("opss_chosen-by-eve", "x" * 5_000, "", "opss_" + "é" * 10):
             ben.cookies.clear()
             headers = {"Cookie": f"opsjobs={planted}".encode()}
@@ -125,7 +125,7 @@ async def test_a_cookie_that_was_planted_is_not_taken_over(database: Database) -
 
 
 async def test_a_token_wins_over_the_cookie_and_a_cookie_is_no_token(database: Database) -> None:
-    async with desk(database) as ada, browser(ada) as ben:
+    async with api_client(database) as ada, browser(ada) as ben:
         await log_in(ada, ben)
         cookie = ben.cookies["opsjobs"]
         bearer = {"Authorization": f"Bearer {ada.token}"}
@@ -157,7 +157,7 @@ def attributes(answer: httpx2.Response) -> tuple[str, set[str]]:
 
 async def test_the_cookie_has_the_attributes_that_its_transport_allows(database: Database) -> None:
     common = {"httponly", "path=/", "samesite=strict", "max-age=604800"}
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         await ada.http.post("/users", json=BEN)
         async with browser(ada) as plain, browser(ada, "https://opsjobs") as secure:
             name, found = attributes(await plain.post("/auth/session", json=LOGIN))
@@ -180,7 +180,7 @@ async def test_the_cookie_has_the_attributes_that_its_transport_allows(database:
 async def test_production_takes_no_cookie_over_plain_http_but_on_loopback(
     database: Database,
 ) -> None:
-    async with desk(database, plain_cookies=False) as ada:
+    async with api_client(database, plain_cookies=False) as ada:
         await ada.http.post("/users", json=BEN)
         for host, allowed in HOSTS.items():
             async with browser(ada, f"http://{host}") as ben:
@@ -211,7 +211,7 @@ async def test_production_takes_no_cookie_over_plain_http_but_on_loopback(
 async def test_a_proxy_that_rewrites_the_host_is_not_loopback(
     database: Database, told: dict[str, str]
 ) -> None:
-    async with desk(database, plain_cookies=False) as ada:
+    async with api_client(database, plain_cookies=False) as ada:
         await ada.http.post("/users", json=BEN)
         async with browser(ada, "http://127.0.0.1:8003") as ben:
             answer = await ben.post("/auth/session", json=LOGIN, headers=told)
@@ -248,7 +248,7 @@ HOSTS = {
 async def test_https_is_believed_of_a_trusted_proxy_only(
     database: Database, trusted: Any, told: str, name: str | None
 ) -> None:
-    async with desk(database, plain_cookies=False, trusted_proxies=trusted) as ada:
+    async with api_client(database, plain_cookies=False, trusted_proxies=trusted) as ada:
         await ada.http.post("/users", json=BEN)
         async with browser(ada, "http://jobs.example.org") as ben:
             answer = await ben.post(
@@ -261,7 +261,7 @@ async def test_https_is_believed_of_a_trusted_proxy_only(
 
 
 async def test_cookies_and_codes_are_stored_by_their_hash_only(database: Database) -> None:
-    async with desk(database) as ada, browser(ada) as tab:
+    async with api_client(database) as ada, browser(ada) as tab:
         used, unused = await code(ada), await code(ada)
         await tab.post("/auth/session", json={"code": used})
         cookie = tab.cookies["opsjobs"]
@@ -274,7 +274,7 @@ async def test_cookies_and_codes_are_stored_by_their_hash_only(database: Databas
 async def test_no_login_of_a_browser_is_answered_with_the_cookie_in_its_body(
     database: Database,
 ) -> None:
-    async with desk(database) as ada, browser(ada) as ben:
+    async with api_client(database) as ada, browser(ada) as ben:
         await ada.http.post("/users", json=BEN)
         answer = await ben.post("/auth/session", json=LOGIN)
         assert ben.cookies["opsjobs"] not in answer.text
@@ -293,7 +293,7 @@ def operations(document: Any) -> list[tuple[str, str]]:
 
 
 async def test_no_route_at_all_is_reached_from_another_site(database: Database) -> None:
-    async with desk(database) as ada, browser(ada) as tab:
+    async with api_client(database) as ada, browser(ada) as tab:
         await tab.post("/auth/session", json={"code": await code(ada)})
         found = operations((await ada.http.get("/openapi.json")).json())
         assert len(found) > 120
@@ -307,7 +307,7 @@ async def test_no_route_at_all_is_reached_from_another_site(database: Database) 
 async def test_a_viewers_session_is_refused_on_every_route_beyond_its_role(
     database: Database,
 ) -> None:
-    async with desk(database) as ada, browser(ada) as vic:
+    async with api_client(database) as ada, browser(ada) as vic:
         viewer = {"name": "vic", "password": LOGIN["password"], "grants": [{"role": "viewer"}]}
         await ada.http.post("/users", json=viewer)
         await vic.post("/auth/session", json={"username": "vic", "password": LOGIN["password"]})

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from api.kit import Desk, desk, problem
+from api.kit import ApiClient, api_client, problem
 from engine.harness import harness
 from opsjobs.clock import SystemClock
 from opsjobs.model.access import Grant, Principal
@@ -35,7 +35,7 @@ from store.drafts import job, password, target
 BECOME = {"key": "then", "type": "command", "command": "id", "become": {"credential": "root-pw"}}
 
 
-async def stocked(ada: Desk) -> None:
+async def stocked(ada: ApiClient) -> None:
     """Credentials root-pw and web-pw; web-1 in the group web, db-1 (in db, that all holds); a job nightly."""
     for name in ("root-pw", "web-pw"):
         await ada.http.post("/credentials", json=login("password", name=name))
@@ -57,7 +57,7 @@ def named(name: str, **fields: Any) -> dict[str, Any]:
 
 
 async def test_a_target_outside_may_not_name_it_and_one_inside_may(database: Database) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         await stocked(ada)
         bound = {"targets": ["web-1"], "groups": ["all", "new"], "jobs": []}
         refused = problem(
@@ -100,7 +100,7 @@ async def test_a_target_outside_may_not_name_it_and_one_inside_may(database: Dat
 
 
 async def test_a_job_outside_may_not_name_it(database: Database) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         await stocked(ada)
         assert (
             await ada.http.put("/credentials/1/bound-to", json={"jobs": ["nightly"]})
@@ -137,7 +137,7 @@ async def test_a_job_outside_may_not_name_it(database: Database) -> None:
 async def test_who_uses_it_outside_keeps_it_from_being_bound_deleted_or_renamed(
     database: Database,
 ) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         await stocked(ada)
         await ada.http.put("/targets/1", json=named("web-1"))
         await ada.http.post(
@@ -197,7 +197,7 @@ async def test_who_uses_it_outside_keeps_it_from_being_bound_deleted_or_renamed(
 async def test_a_target_does_not_take_a_login_that_its_transport_has_not(
     database: Database, type_: str
 ) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         await ada.http.post("/credentials", json=login(type_, name="web-pw"))
         problem(await ada.http.post("/targets", json=named("web-1")), 422, "wrong_credential_type")
         ada.services.inventory = TargetInventory(database, ada.services.vault, local=True)
@@ -207,7 +207,7 @@ async def test_a_target_does_not_take_a_login_that_its_transport_has_not(
 
 
 async def test_a_launch_asks_of_the_jump_hosts_login_too(database: Database) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         await stocked(ada)
         for name, fields in (("gate", {"credential": "web-pw"}), ("inner", {"jump": "gate"})):
             made = await ada.http.post(
@@ -229,7 +229,7 @@ async def test_a_launch_asks_of_the_jump_hosts_login_too(database: Database) -> 
 
 
 async def test_a_jump_host_is_named_by_who_may_use_credentials(database: Database) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         await stocked(ada)
         only = Principal("ben", "api_key", (Grant(frozenset({"targets:manage", "targets:read"})),))
         ada.services.identities.by_token = as_everybody(only)

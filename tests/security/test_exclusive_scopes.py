@@ -12,7 +12,7 @@ from opsjobs.model.access import Reach, Scope
 from opsjobs.model.access_bounds import Bounds, check_names
 from opsjobs.model.errors import Forbidden
 from opsjobs.store.transaction import Database
-from security.two_scopes import FOREIGN, STAGING, badge, world
+from security.two_scopes import FOREIGN, STAGING, principal_with, scoped_app
 
 
 def bounds(*scopes: str) -> Bounds:
@@ -52,74 +52,74 @@ def test_within_a_scope_a_name_is_bound_to_labels_of_the_scope(
 async def test_by_no_door_does_a_caller_with_a_scope_write_a_name_of_others(
     database: Database,
 ) -> None:
-    async with world(database) as all_:
-        mine, theirs = all_.things["target", STAGING], {"exclusive": ["prod-db"]}
-        ben = all_.admit(badge("ben", ("developer", "env=staging")))
+    async with scoped_app(database) as app:
+        mine, theirs = app.things["target", STAGING], {"exclusive": ["prod-db"]}
+        ben = app.admit(principal_with("ben", ("developer", "env=staging")))
         here: dict[str, Any] = {"tags": ["env=staging"], "targets": {"ids": [mine]}}
         run = {"actions": [{"command": "id"}], "targets": {"ids": [mine]}}
         problem(
-            await all_.http.post("/jobs", json=job("j", policy=theirs, **here), headers=ben),
+            await app.http.post("/jobs", json=job("j", policy=theirs, **here), headers=ben),
             403,
             "out_of_reach",
         )
         problem(
-            await all_.http.post("/run", json={**run, "policy": theirs}, headers=ben),
+            await app.http.post("/run", json={**run, "policy": theirs}, headers=ben),
             403,
             "out_of_reach",
         )
         told = (
-            await all_.http.post(
+            await app.http.post(
                 "/jobs/validate", json=job("j", policy=theirs, **here), headers=ben
             )
         ).json()
         assert "/policy/exclusive/0" in str(told["errors"])
-        made = await all_.http.post("/jobs", json=job("theirs", policy=theirs, **here))
+        made = await app.http.post("/jobs", json=job("theirs", policy=theirs, **here))
         path = f"/jobs/{made.json()['id']}"
         for answer in (
-            await all_.http.post(f"{path}/clone", json={"name": "mine"}, headers=ben),
-            await all_.http.put(
+            await app.http.post(f"{path}/clone", json={"name": "mine"}, headers=ben),
+            await app.http.put(
                 path, json=job("theirs", policy=theirs, **here), headers={**ben, "If-Match": "*"}
             ),
         ):
             problem(answer, 403, "out_of_reach")
         fine = {"exclusive": ["env=staging:db"]}
         assert (
-            await all_.http.post("/jobs", json=job("mine", policy=fine, **here), headers=ben)
+            await app.http.post("/jobs", json=job("mine", policy=fine, **here), headers=ben)
         ).status_code == 201
         assert (
-            await all_.http.post("/run", json={**run, "policy": fine}, headers=ben)
+            await app.http.post("/run", json={**run, "policy": fine}, headers=ben)
         ).status_code == 202
 
 
 async def test_what_an_execution_waits_for_tells_nothing_of_executions_that_the_viewer_may_not_see(
     database: Database,
 ) -> None:
-    async with world(database) as all_:
+    async with scoped_app(database) as app:
         name = {"exclusive": ["shared"]}
         here: dict[str, Any] = {
             "tags": ["env=staging"],
-            "targets": {"ids": [all_.things["target", STAGING]]},
+            "targets": {"ids": [app.things["target", STAGING]]},
             "policy": name,
         }
-        made = (await all_.http.post("/jobs", json=job("mine", **here))).json()
+        made = (await app.http.post("/jobs", json=job("mine", **here))).json()
         run = {
             "actions": [{"command": "id"}],
-            "targets": {"ids": [all_.things["target", FOREIGN]]},
+            "targets": {"ids": [app.things["target", FOREIGN]]},
             "policy": name,
         }
-        hidden = (await all_.http.post("/run", json=run)).json()["id"]
-        ben = all_.admit(badge("ben", ("operator", "env=staging")))
-        launched = (await all_.http.post(f"/jobs/{made['id']}/execute", headers=ben)).json()
-        second = (await all_.http.post(f"/jobs/{made['id']}/execute", headers=ben)).json()
+        hidden = (await app.http.post("/run", json=run)).json()["id"]
+        ben = app.admit(principal_with("ben", ("operator", "env=staging")))
+        launched = (await app.http.post(f"/jobs/{made['id']}/execute", headers=ben)).json()
+        second = (await app.http.post(f"/jobs/{made['id']}/execute", headers=ben)).json()
         path = f"/executions/{launched['id']}"
-        seen = [launched, (await all_.http.get(path, headers=ben)).json()]
+        seen = [launched, (await app.http.get(path, headers=ben)).json()]
         seen += [
             e
-            for e in (await all_.http.get("/executions", headers=ben)).json()["items"]
+            for e in (await app.http.get("/executions", headers=ben)).json()["items"]
             if e["id"] == launched["id"]
         ]
-        seen.append((await all_.http.post(f"{path}/pause", headers=ben)).json())
-        seen.append((await all_.http.post(f"{path}/resume", headers=ben)).json())
+        seen.append((await app.http.post(f"{path}/pause", headers=ben)).json())
+        seen.append((await app.http.post(f"{path}/resume", headers=ben)).json())
         assert len(seen) == 5
         for one in seen:
             waits = one["waiting_on"]
@@ -127,26 +127,26 @@ async def test_what_an_execution_waits_for_tells_nothing_of_executions_that_the_
                 assert "execution" not in waits
                 assert str(hidden) not in waits["reason"]
                 assert "apart" not in waits
-        assert (await all_.http.get(path)).json()["waiting_on"]["execution"] == hidden, (
+        assert (await app.http.get(path)).json()["waiting_on"]["execution"] == hidden, (
             "an administrator sees it"
         )
         # An execution of the same labels is seen by whoever sees this one, so it may be named.
-        assert (await all_.http.post(f"/executions/{hidden}/cancel")).status_code == 202
-        shown = (await all_.http.get(f"/executions/{second['id']}", headers=ben)).json()
+        assert (await app.http.post(f"/executions/{hidden}/cancel")).status_code == 202
+        shown = (await app.http.get(f"/executions/{second['id']}", headers=ben)).json()
         assert shown["waiting_on"]["execution"] == launched["id"]
 
 
 async def test_names_are_held_no_longer_than_the_setting_says(database: Database) -> None:
-    async with world(database) as all_:
-        all_.services.launcher._limits = LaunchLimits(exclusive_seconds=3_600)
-        run = {"actions": [{"command": "id"}], "targets": {"ids": [all_.things["target", STAGING]]}}
+    async with scoped_app(database) as app:
+        app.services.launcher._limits = LaunchLimits(exclusive_seconds=3_600)
+        run = {"actions": [{"command": "id"}], "targets": {"ids": [app.things["target", STAGING]]}}
         for policy, seconds in (
             ({"exclusive": ["a"]}, 3_600),
             ({"exclusive": ["b"], "timeout": "1d"}, 3_600),
             ({"exclusive": ["c"], "timeout": "1m"}, 60),
             ({}, None),
         ):
-            made = (await all_.http.post("/run", json={**run, "policy": policy})).json()
+            made = (await app.http.post("/run", json={**run, "policy": policy})).json()
             row = await database.fetch_one(
                 "select extract(epoch from deadline_at - created_at) as s from job_executions where id = %s",
                 [made["id"]],

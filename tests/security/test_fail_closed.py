@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from api.kit import Desk, desk, problem
+from api.kit import ApiClient, api_client, problem
 from kit.token_issuer import SECRET, Answers, answering, by_hand, good, signed
 from opsjobs.clock import TurnedClock
 from opsjobs.model.secret import Secret
@@ -25,7 +25,7 @@ ADA = {
 }
 
 
-async def asked(desk_: Desk, token: str) -> Any:
+async def asked(desk_: ApiClient, token: str) -> Any:
     return await desk_.http.get("/auth/me", headers={"Authorization": f"Bearer {token}"})
 
 
@@ -39,7 +39,7 @@ async def test_while_the_auth_service_is_away_nobody_is_let_in_whoever_was_befor
     clock = TurnedClock(NOW)
     with answering() as server:
         server.at[VALIDATE] = (200, ADA)
-        async with desk(database, identity=introspecting(server), clock=clock) as ada:
+        async with api_client(database, identity=introspecting(server), clock=clock) as ada:
             told = (await asked(ada, "opaque-token")).json()
             assert (told["name"], told["kind"], told["roles"]) == ("ada", "external", ["viewer"])
             assert "jobs:execute" in told["grants"][0]["permissions"]
@@ -74,7 +74,7 @@ async def test_what_the_auth_service_says_no_to_is_401_and_not_asked_about_again
 ) -> None:
     clock = TurnedClock(NOW)
     with answering() as server:
-        async with desk(database, identity=introspecting(server), clock=clock) as ada:
+        async with api_client(database, identity=introspecting(server), clock=clock) as ada:
             for no in (
                 (200, {"valid": False}),
                 (200, {**ADA, "valid": False}),
@@ -100,7 +100,7 @@ async def test_a_token_without_exp_is_taken_only_where_it_is_asked_about(
     with answering() as server:
         server.at[VALIDATE] = (200, ADA)
         wanted = introspecting(server, jwt_secret_key=Secret(SECRET))
-        async with desk(database, identity=wanted, clock=clock) as ada:
+        async with api_client(database, identity=wanted, clock=clock) as ada:
             assert (await asked(ada, endless)).status_code == 200
             for forged in (
                 over,
@@ -121,7 +121,7 @@ async def test_a_token_without_exp_is_taken_only_where_it_is_asked_about(
 
 
 async def test_elsewhere_a_token_without_exp_is_refused(database: Database) -> None:
-    async with desk(database, identity=IdentitySettings(jwt_secret_key=Secret(SECRET))) as ada:
+    async with api_client(database, identity=IdentitySettings(jwt_secret_key=Secret(SECRET))) as ada:
         assert (await asked(ada, signed(good(exp=None)))).status_code == 401
         assert (await asked(ada, signed(good()))).status_code == 200
 
@@ -147,7 +147,7 @@ async def test_both_claim_sets_are_understood_and_what_is_unknown_holds_nothing(
     database: Database, claims: dict[str, Any]
 ) -> None:
     wanted = IdentitySettings(jwt_secret_key=Secret(SECRET))
-    async with desk(database, identity=wanted) as ada:
+    async with api_client(database, identity=wanted) as ada:
         base = {name: value for name, value in good().items() if name in ("iat", "exp")}
         told = (await asked(ada, signed({**base, **claims}))).json()
         assert (told["name"], told["kind"], told["person"]) == ("ada", "external", "ada")

@@ -12,7 +12,7 @@ import pytest
 from pydantic import TypeAdapter
 
 import opsjobs.store
-from api.kit import desk, problem
+from api.kit import api_client, problem
 from opsjobs.model.api_model import Moment, in_reach, read_instant
 from opsjobs.model.errors import Invalid
 from opsjobs.store.paging import Listing, PageRequest
@@ -69,7 +69,7 @@ async def test_no_filter_of_any_list_takes_one(database: Database, far: str) -> 
 
 @pytest.mark.parametrize("far", FAR)
 async def test_no_route_breaks_at_one(database: Database, far: str) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         path = (
             await ada.http.post("/targets", json={"name": "web-1", "host": "10.0.0.5"})
         ).headers["location"]

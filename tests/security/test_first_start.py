@@ -7,7 +7,7 @@ from uuid import UUID
 
 import pytest
 
-from api.kit import desk, problem
+from api.kit import api_client, problem
 from kit.token_issuer import SECRET
 from opsjobs import settings
 from opsjobs.clock import TurnedClock
@@ -96,7 +96,7 @@ def test_a_token_of_one_installation_is_none_in_another() -> None:
 async def test_a_copy_of_the_keys_is_not_enough_where_the_login_is_not(
     database: Database,
 ) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         own = OwnTokens(
             ada.services.settings.security.encryption_keys, ada.services.clock, minutes=15
         )

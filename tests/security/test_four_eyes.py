@@ -18,7 +18,7 @@ from opsjobs.model.secret import Secret
 from opsjobs.model.target import HostKeyPolicy, Target, TargetDraft, Transport
 from opsjobs.store.identities.api_keys import NewKey, role_grant
 from opsjobs.store.transaction import Database
-from security.app_with_approvers import stage
+from security.app_with_approvers import app_with_approvers
 
 POLICY = {"approval": {"approvers": 2, "expires": "4h"}}
 
@@ -26,82 +26,82 @@ POLICY = {"approval": {"approvers": 2, "expires": "4h"}}
 async def test_a_job_that_asks_for_two_begins_when_two_others_have_approved(
     database: Database,
 ) -> None:
-    async with stage(database) as at:
-        execution = await at.execute(await at.job(policy=POLICY))
+    async with app_with_approvers(database) as app:
+        execution = await app.execute(await app.job(policy=POLICY))
         assert (execution["status"], execution["waiting_on"]["kind"]) == (
             "pending_approval",
             "approval",
         )
         path = f"/approvals/{execution['waiting_on']['approval']}"
-        shown = (await at.http.get(path)).json()
+        shown = (await app.http.get(path)).json()
         would = shown["would_run"]
         assert [target["name"] for target in would["targets"]] == ["web-1"]
         assert [action["command"] for action in would["actions"]] == ["uptime"]
         body = {"hash": shown["hash"], "reason": "looked at it"}
-        own = problem(await at.http.post(f"{path}/approve", json=body), 403, "self_approval")
+        own = problem(await app.http.post(f"{path}/approve", json=body), 403, "self_approval")
         assert "safety:override" in own["detail"]
         problem(
-            await at.http.post(f"{path}/approve", json={"hash": "0" * 64}, headers=at.ben),
+            await app.http.post(f"{path}/approve", json={"hash": "0" * 64}, headers=app.ben),
             409,
             "approval_changed",
         )
-        first = (await at.http.post(f"{path}/approve", json=body, headers=at.ben)).json()
+        first = (await app.http.post(f"{path}/approve", json=body, headers=app.ben)).json()
         assert (first["status"], [said["by"] for said in first["decisions"]]) == (
             "pending",
             ["ben"],
         )
         problem(
-            await at.http.post(f"{path}/approve", json=body, headers=at.ben),
+            await app.http.post(f"{path}/approve", json=body, headers=app.ben),
             409,
             "approved_already",
         )
-        assert (await at.http.post(f"{path}/approve", json=body, headers=at.eve)).json()[
+        assert (await app.http.post(f"{path}/approve", json=body, headers=app.eve)).json()[
             "status"
         ] == "approved"
-        assert (await at.http.get(f"/executions/{execution['id']}")).json()["status"] == "queued"
-        assert await at.audited() == [
+        assert (await app.http.get(f"/executions/{execution['id']}")).json()["status"] == "queued"
+        assert await app.audited() == [
             ("ben", "approval.approved", "looked at it"),
             ("eve", "approval.approved", "looked at it"),
         ]
 
 
 async def test_those_that_one_may_approve_are_listed_and_counted(database: Database) -> None:
-    async with stage(database) as at:
-        for_all = await at.execute(await at.job(policy=POLICY))
-        for_eve = await at.execute(
-            await at.job("eves", policy={"approval": {"approvers": 1, "users": ["eve"]}})
+    async with app_with_approvers(database) as app:
+        for_all = await app.execute(await app.job(policy=POLICY))
+        for_eve = await app.execute(
+            await app.job("eves", policy={"approval": {"approvers": 1, "users": ["eve"]}})
         )
 
         async def waiting(headers: Any = None) -> list[int]:
             query = {"can": "approve", "page": 1, "sort": "id"}
-            answer = await at.http.get("/approvals", params=query, headers=headers)
+            answer = await app.http.get("/approvals", params=query, headers=headers)
             body = answer.json()
             assert body["total"] == len(body["items"])
             return [item["execution_id"] for item in body["items"]]
 
         assert await waiting() == []  # who has asked does not approve
-        assert await waiting(at.ben) == [for_all["id"]]
+        assert await waiting(app.ben) == [for_all["id"]]
         path = f"/approvals/{for_all['waiting_on']['approval']}"
-        await at.http.post(f"{path}/approve", headers=at.ben)
-        assert await waiting(at.ben) == []
-        assert for_all["id"] in await waiting(at.eve)
-        await at.http.post(f"/executions/{for_eve['id']}/cancel")
-        await at.http.post(f"{path}/approve", headers=at.eve)
-        assert await waiting(at.eve) == []
-        problem(await at.http.get("/approvals?can=reject"), 422, "invalid")
+        await app.http.post(f"{path}/approve", headers=app.ben)
+        assert await waiting(app.ben) == []
+        assert for_all["id"] in await waiting(app.eve)
+        await app.http.post(f"/executions/{for_eve['id']}/cancel")
+        await app.http.post(f"{path}/approve", headers=app.eve)
+        assert await waiting(app.eve) == []
+        problem(await app.http.get("/approvals?can=reject"), 422, "invalid")
 
 
 async def test_an_approval_expires_when_what_would_run_where_has_changed(
     database: Database,
 ) -> None:
-    async with stage(database) as at:
-        execution = await at.execute(await at.job(policy=POLICY))
+    async with app_with_approvers(database) as app:
+        execution = await app.execute(await app.job(policy=POLICY))
         path = f"/approvals/{execution['waiting_on']['approval']}"
-        await at.services.inventory.replace("1", TargetDraft(name="web-1", host="10.6.6.6"))
+        await app.services.inventory.replace("1", TargetDraft(name="web-1", host="10.6.6.6"))
         problem(
-            await at.http.post(f"{path}/approve", json={}, headers=at.ben), 409, "approval_expired"
+            await app.http.post(f"{path}/approve", json={}, headers=app.ben), 409, "approval_expired"
         )
-        ended = (await at.http.get(f"/executions/{execution['id']}")).json()
+        ended = (await app.http.get(f"/executions/{execution['id']}")).json()
         assert (ended["status"], "has changed" in ended["error"]) == ("rejected", True)
 
 
@@ -109,61 +109,61 @@ async def test_an_approval_expires_when_what_would_run_where_has_changed(
 async def test_every_door_asks_and_an_override_with_a_reason_passes(
     database: Database, door: str
 ) -> None:
-    async with stage(database) as at:
-        job = await at.job(policy=POLICY)
-        path, body = await at.door(door, job, policy=POLICY)
-        asked = (await at.http.post(path, json=body)).json()
+    async with app_with_approvers(database) as app:
+        job = await app.job(policy=POLICY)
+        path, body = await app.launch_request(door, job, policy=POLICY)
+        asked = (await app.http.post(path, json=body)).json()
         assert asked["status"] == "pending_approval", asked
         problem(
-            await at.http.post(path, json={**body, "override_safety": True}), 422, "reason_missing"
+            await app.http.post(path, json={**body, "override_safety": True}), 422, "reason_missing"
         )
         over = {**body, "override_safety": True, "reason": "alone on call"}
-        problem(await at.http.post(path, json=over, headers=at.ben), 403, "forbidden")
-        assert (await at.http.post(path, json=over)).json()["status"] == "queued"
-        assert await at.audited() == [("ada", "safety.overridden", "alone on call")]
+        problem(await app.http.post(path, json=over, headers=app.ben), 403, "forbidden")
+        assert (await app.http.post(path, json=over)).json()["status"] == "queued"
+        assert await app.audited() == [("ada", "safety.overridden", "alone on call")]
 
 
 async def test_who_is_alone_passes_by_an_override_with_a_reason(
     database: Database,
 ) -> None:
-    async with stage(database) as at:
-        execution = await at.execute(await at.job(policy=POLICY))
+    async with app_with_approvers(database) as app:
+        execution = await app.execute(await app.job(policy=POLICY))
         path = f"/approvals/{execution['waiting_on']['approval']}/approve"
-        problem(await at.http.post(path, json={"override_safety": True}), 422, "reason_missing")
+        problem(await app.http.post(path, json={"override_safety": True}), 422, "reason_missing")
         over = {"override_safety": True, "reason": "alone on call"}
-        problem(await at.http.post(path, json=over, headers=at.ben), 403, "forbidden")
-        assert (await at.http.post(path, json=over)).json()["status"] == "approved"
-        assert await at.audited() == [("ada", "approval.overridden", "alone on call")]
+        problem(await app.http.post(path, json=over, headers=app.ben), 403, "forbidden")
+        assert (await app.http.post(path, json=over)).json()["status"] == "approved"
+        assert await app.audited() == [("ada", "approval.overridden", "alone on call")]
 
 
 async def test_only_those_named_may_decide(database: Database) -> None:
-    async with stage(database) as at:
+    async with app_with_approvers(database) as app:
         for name in ("eve", "zoe"):
-            await at.services.identities.users.create(
+            await app.services.identities.users.create(
                 name, "hash", [{"role": "admin", "permissions": [], "scope": ""}]
             )
         zoe = Principal.of_role("zoe", "admin", "user", person="zoe")
         eve = Principal.of_role("eve", "admin", "user", person="eve")
-        _, token = await at.services.identities.issue_key(
+        _, token = await app.services.identities.issue_key(
             NewKey("laptop", [role_grant("manager")], None, "eve"), None, eve
         )
-        _, token_of_zoe = await at.services.identities.issue_key(
+        _, token_of_zoe = await app.services.identities.issue_key(
             NewKey("tower", [role_grant("manager")], None, "eve"), None, zoe
         )
         hers, not_hers = ({"Authorization": f"Bearer {one}"} for one in (token, token_of_zoe))
-        execution = await at.execute(await at.job(policy={"approval": {"users": ["eve"]}}))
+        execution = await app.execute(await app.job(policy={"approval": {"users": ["eve"]}}))
         path = f"/approvals/{execution['waiting_on']['approval']}/approve"
-        problem(await at.http.post(path, json={}, headers=at.ben), 403, "not_an_approver")
-        by_name = problem(await at.http.post(path, json={}, headers=at.eve), 403, "not_an_approver")
+        problem(await app.http.post(path, json={}, headers=app.ben), 403, "not_an_approver")
+        by_name = problem(await app.http.post(path, json={}, headers=app.eve), 403, "not_an_approver")
         assert "an API key" in by_name["detail"], "whoever may make a key could give it her name"
         by_person = problem(
-            await at.http.post(path, json={}, headers=not_hers), 403, "not_an_approver"
+            await app.http.post(path, json={}, headers=not_hers), 403, "not_an_approver"
         )
         assert "only if this person has made it" in by_person["detail"], "zoe knows its token"
-        assert (await at.http.post(path, json={}, headers=hers)).json()["status"] == "approved"
+        assert (await app.http.post(path, json={}, headers=hers)).json()["status"] == "approved"
         bad = {"approval": {"approvers": 2, "users": ["eve"]}}
         body = {"name": "x", "actions": [{"type": "command", "command": "true"}], "policy": bad}
-        problem(await at.http.post("/jobs", json=body), 422, "too_few_approvers")
+        problem(await app.http.post("/jobs", json=body), 422, "too_few_approvers")
 
 
 EVES = [
@@ -194,19 +194,19 @@ def test_users_are_people(principal: Principal) -> None:
 async def test_a_workflows_step_is_not_approved_by_who_launched_it(
     database: Database,
 ) -> None:
-    async with stage(database) as at:
+    async with app_with_approvers(database) as app:
         actions = [
             {"type": "approval", "key": "go", "message": "May we?"},
             {"type": "command", "command": "uptime"},
         ]
-        execution = await at.execute(await at.job(actions=actions))
-        asked = await at.services.approval_service.ask(
+        execution = await app.execute(await app.job(actions=actions))
+        asked = await app.services.approval_service.ask(
             execution["id"], FrozenApproval.model_validate(actions[0])
         )
         assert asked.hash is not None
         path = f"/approvals/{asked.id}/approve"
-        problem(await at.http.post(path, json={}), 403, "self_approval")
-        assert (await at.http.post(path, json={"hash": asked.hash}, headers=at.ben)).json()[
+        problem(await app.http.post(path, json={}), 403, "self_approval")
+        assert (await app.http.post(path, json={"hash": asked.hash}, headers=app.ben)).json()[
             "status"
         ] == "approved"
 
@@ -266,9 +266,9 @@ def test_one_person_is_not_four_eyes(requester: Requester, approver: Principal) 
 
 
 async def test_a_key_is_of_whom_it_was_made_for(database: Database) -> None:
-    async with stage(database) as at:
+    async with app_with_approvers(database) as app:
         for name in ("mallory", "zoe"):
-            await at.services.identities.users.create(
+            await app.services.identities.users.create(
                 name, "hash", [{"role": "manager", "permissions": [], "scope": ""}]
             )
         body = {
@@ -276,19 +276,19 @@ async def test_a_key_is_of_whom_it_was_made_for(database: Database) -> None:
             "actions": [{"type": "command", "command": "uptime"}],
             "targets": {"ids": ["web-1"]},
         }
-        made = await at.http.post(
-            "/jobs", json={**body, "policy": {"approval": {"approvers": 1}}}, headers=at.ben
+        made = await app.http.post(
+            "/jobs", json={**body, "policy": {"approval": {"approvers": 1}}}, headers=app.ben
         )
         job = made.json()["id"]
 
         async def key(name: str, **fields: Any) -> dict[str, str]:
-            made = await at.http.post("/api-keys", json={"name": name, "role": "manager", **fields})
+            made = await app.http.post("/api-keys", json={"name": name, "role": "manager", **fields})
             assert made.status_code == 201, made.text
             return {"Authorization": f"Bearer {made.json()['token']}"}
 
         async def approve(asked: dict[str, str], by: Any) -> Any:
-            execution = (await at.http.post(f"/jobs/{job}/execute", json={}, headers=asked)).json()
-            return await at.http.post(
+            execution = (await app.http.post(f"/jobs/{job}/execute", json={}, headers=asked)).json()
+            return await app.http.post(
                 f"/approvals/{execution['waiting_on']['approval']}/approve", json={}, headers=by
             )
 
@@ -296,12 +296,12 @@ async def test_a_key_is_of_whom_it_was_made_for(database: Database) -> None:
         zoe, whose = await key("zoe", person="zoe"), await key("whose")
         problem(await approve(laptop, tower), 403, "self_approval")
         assert (await approve(laptop, zoe)).status_code == 200
-        problem(await approve(laptop, at.ada), 403, "self_approval")  # ada made it
+        problem(await approve(laptop, app.ada), 403, "self_approval")  # ada made it
         told = problem(await approve(whose, zoe), 403, "self_approval")
         assert "--person" in told["detail"]
         problem(await approve(zoe, whose), 403, "self_approval")
         body = {"name": "x", "role": "viewer", "person": "nobody"}
-        problem(await at.http.post("/api-keys", json=body), 422, "unknown_person")
+        problem(await app.http.post("/api-keys", json=body), 422, "unknown_person")
 
 
 def test_an_override_takes_a_grant_without_a_scope() -> None:

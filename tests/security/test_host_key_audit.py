@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from api.kit import Desk, desk
+from api.kit import ApiClient, api_client
 from opsjobs.cli.audit import changed
 from opsjobs.store.host_keys import change_of
 from opsjobs.store.transaction import Database
@@ -22,7 +22,7 @@ def key(number: int) -> str:
 FIRST, SECOND = key(1), key(2)
 
 
-async def rows(on: Desk) -> list[dict[str, Any]]:
+async def rows(on: ApiClient) -> list[dict[str, Any]]:
     items: list[dict[str, Any]] = (await on.http.get("/audit?thing=target&sort=id")).json()["items"]
     return items
 
@@ -31,7 +31,7 @@ async def rows(on: Desk) -> list[dict[str, Any]]:
 async def test_each_change_of_host_keys_has_an_action_of_its_own(
     database: Database, door: str
 ) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         assert (
             await ada.http.post("/targets", json={"name": "web-1", "host": "10.0.0.1"})
         ).status_code == 201
@@ -71,7 +71,7 @@ async def test_each_change_of_host_keys_has_an_action_of_its_own(
 async def test_a_machine_that_is_added_with_host_keys_trusts_them(
     database: Database, many: bool
 ) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         bodies = [
             {"name": f"web-{n}", "host": f"10.0.0.{n}", "host_keys": [FIRST] if n == 1 else []}
             for n in (1, 2)

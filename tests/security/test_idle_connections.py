@@ -128,7 +128,7 @@ async def test_a_request_that_is_being_served_has_no_such_time() -> None:
         await serving
 
 
-class Table:
+class NumberedConnections:
     """Limits with numbered connections, and which of them were dropped."""
 
     def __init__(self, **how: Any) -> None:
@@ -143,7 +143,7 @@ class Table:
 
 
 def test_an_address_has_a_share_and_its_oldest_silent_connection_makes_room() -> None:
-    table = Table(most=100, per_address=2)
+    table = NumberedConnections(most=100, per_address=2)
     first, _ = table.enter("203.0.113.1"), table.enter("203.0.113.1")
     table.limits.serves(first)
     assert table.enter("203.0.113.1") is not None
@@ -156,7 +156,7 @@ def test_an_address_has_a_share_and_its_oldest_silent_connection_makes_room() ->
 
 
 def test_where_all_of_an_address_are_served_one_more_is_refused_and_others_come_in() -> None:
-    table = Table(most=100, per_address=1)
+    table = NumberedConnections(most=100, per_address=1)
     table.limits.serves(table.enter("2001:db8::1"))
     assert table.enter("2001:db8::2") is None, "one /64 is one address"
     assert table.gone == [2]
@@ -164,7 +164,7 @@ def test_where_all_of_an_address_are_served_one_more_is_refused_and_others_come_
 
 
 def test_loopback_and_trusted_proxies_speak_for_many_and_share_the_whole() -> None:
-    table = Table(most=4, per_address=1, trusted=[ipaddress.ip_network("10.0.0.0/8")])
+    table = NumberedConnections(most=4, per_address=1, trusted=[ipaddress.ip_network("10.0.0.0/8")])
     for address in ("127.0.0.1", "10.0.0.1", "127.0.0.1", "10.0.0.1"):
         assert table.enter(address) is not None
     assert table.gone == []

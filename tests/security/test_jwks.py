@@ -25,7 +25,7 @@ TTL = 300.0
 OLD, NEW = {"keys": [jwk("rsa", "old")]}, {"keys": [jwk("rsa", "old"), jwk("p256", "new")]}
 
 
-class Door:
+class TokenChecker:
     """Judges tokens by the keys that a server publishes, at times that a test turns."""
 
     def __init__(self, answers: Answers, issuer: Any = None) -> None:
@@ -56,38 +56,38 @@ async def test_keys_are_fetched_once_for_their_time_and_an_unknown_one_at_most_o
 ):
     with answering() as issuer:
         issuer.at["/keys"] = (200, OLD)
-        door = Door(issuer)
-        assert [await door.takes() for _ in range(5)] == [True] * 5
+        checker = TokenChecker(issuer)
+        assert [await checker.takes() for _ in range(5)] == [True] * 5
         assert issuer.count("/keys") == 1
         issuer.at["/keys"] = (200, NEW)
         new = ("new", "p256", "ES256")
-        assert [await door.takes(*new) for _ in range(20)] == [
+        assert [await checker.takes(*new) for _ in range(20)] == [
             False
         ] * 20  # a moment ago they were fetched
-        assert [await door.takes(f"invented-{n}") for n in range(20)] == [False] * 20
+        assert [await checker.takes(f"invented-{n}") for n in range(20)] == [False] * 20
         assert issuer.count("/keys") == 1
-        door.clock.turn(REFETCH_SECONDS)
-        assert await door.takes(*new)
-        assert [await door.takes(f"invented-{n}") for n in range(20)] == [False] * 20
+        checker.clock.turn(REFETCH_SECONDS)
+        assert await checker.takes(*new)
+        assert [await checker.takes(f"invented-{n}") for n in range(20)] == [False] * 20
         assert issuer.count("/keys") == 2
-        door.clock.turn(TTL)
-        assert await door.takes()
+        checker.clock.turn(TTL)
+        assert await checker.takes()
         assert issuer.count("/keys") == 3
-        await door.asking.close()
+        await checker.asking.close()
 
 
 async def test_a_key_that_is_taken_back_is_good_no_longer_than_its_time() -> None:
     with answering() as issuer:
         issuer.at["/keys"] = (200, NEW)
-        door = Door(issuer)
-        assert await door.takes()
+        checker = TokenChecker(issuer)
+        assert await checker.takes()
         issuer.at["/keys"] = (200, {"keys": [jwk("p256", "new")]})
-        door.clock.turn(TTL)
-        assert not await door.takes()
-        assert await door.takes(
+        checker.clock.turn(TTL)
+        assert not await checker.takes()
+        assert await checker.takes(
             None, "p256", "ES256"
         )  # there is only one now, so a token need not name it
-        await door.asking.close()
+        await checker.asking.close()
 
 
 @pytest.mark.parametrize(
@@ -110,23 +110,23 @@ async def test_the_last_good_keys_survive_an_outage_for_a_day(
 ) -> None:
     with answering() as issuer:
         issuer.at["/keys"] = outage
-        door = Door(issuer)
+        checker = TokenChecker(issuer)
         with pytest.raises(Unavailable):
-            await door.takes()  # there never were any: nobody can say whether it is good
+            await checker.takes()  # there never were any: nobody can say whether it is good
         issuer.at["/keys"] = (200, OLD)
-        door.clock.turn(3)
-        assert await door.takes()
+        checker.clock.turn(3)
+        assert await checker.takes()
         issuer.at["/keys"] = outage
         for _ in range(3):
-            door.clock.turn(TTL)
-            assert await door.takes()
+            checker.clock.turn(TTL)
+            assert await checker.takes()
         asked = len(issuer.asked)
-        assert await door.takes()
+        assert await checker.takes()
         assert len(issuer.asked) == asked  # not at each token, for as long as it lasts
-        door.clock.turn(KEPT_WITHOUT_ANSWER_SECONDS)
+        checker.clock.turn(KEPT_WITHOUT_ANSWER_SECONDS)
         with pytest.raises(Unavailable):
-            await door.takes()
-        await door.asking.close()
+            await checker.takes()
+        await checker.asking.close()
 
 
 async def test_discovery_is_believed_of_its_own_issuer_only() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from api.kit import Desk, desk, problem
+from api.kit import ApiClient, api_client, problem
 from kit.token_issuer import (
     AUDIENCE,
     ISSUER,
@@ -159,7 +159,7 @@ FORGED: Mapping[str, Callable[[], str]] = {
 }
 
 
-async def statuses(ada: Desk, tokens: Mapping[str, str]) -> dict[str, int]:
+async def statuses(ada: ApiClient, tokens: Mapping[str, str]) -> dict[str, int]:
     """What each of them is answered, where anybody with a token is told who he is."""
     return {
         name: (
@@ -173,7 +173,7 @@ async def test_forged_tokens_are_all_401_where_a_secret_is_shared(
     database: Database,
 ) -> None:
     assert len(FORGED) >= 40
-    async with desk(database, identity=SHARED) as ada:
+    async with api_client(database, identity=SHARED) as ada:
         answered = await statuses(ada, {name: make() for name, make in FORGED.items()})
         assert {name: status for name, status in answered.items() if status != 401} == {}
         said = good(type="access", token_type="Bearer", token_use="access")
@@ -188,7 +188,7 @@ async def test_forged_tokens_are_all_401_where_a_secret_is_shared(
 async def test_a_forged_token_is_told_in_words_without_being_repeated(
     database: Database,
 ) -> None:
-    async with desk(database, identity=SHARED) as ada:
+    async with api_client(database, identity=SHARED) as ada:
         told = problem(
             await ada.http.get(
                 "/jobs", headers={"Authorization": f"Bearer {FORGED['exp passed']()}"}
@@ -201,7 +201,7 @@ async def test_a_forged_token_is_told_in_words_without_being_repeated(
 
 async def test_clocks_may_differ_by_the_leeway_and_no_more(database: Database) -> None:
     now = int(time.time())
-    async with desk(database, identity=SHARED) as ada:
+    async with api_client(database, identity=SHARED) as ada:
         tokens = {
             "just over": signed(good(exp=now - 3)),
             "not quite yet": signed(good(nbf=now + 5, iat=now + 5)),
@@ -265,7 +265,7 @@ async def test_forged_tokens_are_all_401_where_keys_are_published(
         wanted = IdentitySettings(
             jwks_url=f"{issuer.url}/keys", jwt_issuer=ISSUER, jwt_audience=AUDIENCE
         )
-        async with desk(database, identity=wanted) as ada:
+        async with api_client(database, identity=wanted) as ada:
             answered = await statuses(ada, {name: make() for name, make in BY_KEY_PAIR.items()})
             assert {name: status for name, status in answered.items() if status != 401} == {}
             answered = await statuses(
@@ -279,7 +279,7 @@ async def test_forged_tokens_are_all_401_where_keys_are_published(
 async def test_one_algorithm_of_the_family_where_one_is_set(database: Database) -> None:
     with answering() as issuer:
         issuer.at |= PUBLISHED
-        async with desk(
+        async with api_client(
             database,
             identity=IdentitySettings(jwks_url=f"{issuer.url}/keys", jwt_algorithm="ES256"),
         ) as ada:
@@ -293,7 +293,7 @@ async def test_one_algorithm_of_the_family_where_one_is_set(database: Database) 
 async def test_without_any_configuration_no_token_but_ours_is_taken(
     database: Database,
 ) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         assert set(
             (
                 await statuses(

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from api.kit import desk, problem
+from api.kit import api_client, problem
 from engine.harness import Harness, InMemoryTargets, harness
 from kit.backing_servers import AUDIT_KEY
 from kit.fake_remote.script import Gate
@@ -44,7 +44,7 @@ def named(key: Secret) -> str:
     return key_id(decode_key(key.reveal()))
 
 
-class Fleet(InMemoryTargets):
+class StoredLoginTargets(InMemoryTargets):
     """Targets that log in with stored credentials; `faults` are those that did not open."""
 
     def __init__(self, vault: Vault, credentials: Sequence[str]) -> None:
@@ -89,7 +89,7 @@ async def test_keys_rotate_while_100_executions_run_and_none_fails(
     async with harness(database) as on:
         stored = [await before.create(password(f"login-{n}")) for n in range(LOGINS)]
         logins = [str(c.id) for c in stored if isinstance(c, StoredCredential)]
-        fleet = Fleet(both, logins)
+        fleet = StoredLoginTargets(both, logins)
         on.targets, on.vault = fleet, both
         on.launcher._targets = fleet
         for n in range(EXECUTIONS):
@@ -209,7 +209,7 @@ async def test_a_row_under_a_key_that_is_gone_is_counted_and_left_alone(
 
 
 async def test_only_an_admin_rotates_keys_and_it_is_on_record(database: Database) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         key = named(OLD)
         await Vault(database, [OLD]).create(password("login"))
         ada.services.keys = KeyRotation(database, [NEW, OLD])

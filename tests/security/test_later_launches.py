@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from api.kit import desk, job
+from api.kit import api_client, job
 from engine.harness import harness
 from engine.test_transfers import stored, web
-from kit.schedule_fixtures import Office
+from kit.schedule_fixtures import ScheduleHarness
 from opsjobs.engine.launching.launch_authz import PrincipalLookup
 from opsjobs.model.access import Principal, Scope
 from opsjobs.model.action import FileTransferAction, JobAction
@@ -20,7 +20,7 @@ from opsjobs.model.policy import Policy
 from opsjobs.model.selection import SelectionDraft
 from opsjobs.model.target import TargetDraft
 from opsjobs.store.transaction import Database
-from security.two_scopes import badge, world
+from security.two_scopes import principal_with, scoped_app
 
 STAGING = Scope.parse("env=staging")
 
@@ -37,7 +37,7 @@ def lookup_of(*principals: Principal) -> PrincipalLookup:
 async def test_an_owner_who_is_gone_pauses_the_schedule_and_its_moments_are_on_record(
     database: Database,
 ) -> None:
-    on = Office(database)
+    on = ScheduleHarness(database)
     schedule = await on.schedule(await on.job(), overlap="allow")
     # There is an ada, and she is another one: a name and its kind are one identity.
     scheduler = on.scheduler(current_principal=lookup_of(Principal.of_role("ada", "admin", "user")))
@@ -64,7 +64,7 @@ async def test_an_owner_who_is_gone_pauses_the_schedule_and_its_moments_are_on_r
 async def test_whoever_resumes_it_owns_it_and_it_is_launched_with_his_rights(
     database: Database,
 ) -> None:
-    on = Office(database)
+    on = ScheduleHarness(database)
     schedule = await on.schedule(await on.job(), overlap="allow")
     await on.schedules.pause(schedule.id)
     mine = await on.schedules.resume(schedule.id, owner=Identity("user", "ben"))
@@ -94,7 +94,7 @@ async def test_whoever_resumes_it_owns_it_and_it_is_launched_with_his_rights(
 async def test_an_owner_with_a_scope_launches_what_lies_inside(
     database: Database, job_env: str, target_env: str, words: str | None
 ) -> None:
-    on = Office(database)
+    on = ScheduleHarness(database)
     await on.inventory.create(
         TargetDraft(name="web-1", host="10.0.0.1", labels={"env": target_env})
     )
@@ -146,7 +146,7 @@ async def test_a_workflow_runs_no_job_that_its_requester_may_not_run_by_now(
 
 
 async def test_the_author_of_a_schedule_is_kept_with_his_kind(database: Database) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         made = (await ada.http.post("/jobs", json=job())).json()
         body = {
             "name": "nightly",
@@ -208,7 +208,7 @@ async def test_a_file_that_a_value_names_is_brought_where_its_requester_may_see_
 async def test_the_owner_of_a_schedule_is_who_does_not_approve_its_launches(
     database: Database,
 ) -> None:
-    on = Office(database)
+    on = ScheduleHarness(database)
     await on.schedule(await on.job(policy={"approval": {"approvers": 1}}))
     await on.turn(seconds=60)
     key = replace(Principal.of_role("ada", "operator", "api_key"), person="ada-the-person")
@@ -220,10 +220,10 @@ async def test_the_owner_of_a_schedule_is_who_does_not_approve_its_launches(
 async def test_what_a_platform_token_said_is_kept_where_it_comes_to_own_something(
     database: Database,
 ) -> None:
-    async with world(database) as all_:
-        eve = all_.admit(badge("eve", ("operator", ""), kind="external"))
-        assert await all_.services.identities.external_people.find("eve") is None
-        await all_.schedule(all_.things["job", "staging"], "eves", headers=eve)
-        kept = await all_.services.identities.external_people.find("eve")
+    async with scoped_app(database) as app:
+        eve = app.admit(principal_with("eve", ("operator", ""), kind="external"))
+        assert await app.services.identities.external_people.find("eve") is None
+        await app.schedule(app.things["job", "staging"], "eves", headers=eve)
+        kept = await app.services.identities.external_people.find("eve")
         assert kept is not None
         assert kept.has_permission("jobs:execute")

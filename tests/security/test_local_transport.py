@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from api.kit import Desk, desk, problem
+from api.kit import ApiClient, api_client, problem
 from kit.machines import local_endpoint
 from opsjobs.engine.launching.launch import LaunchLimits
 from opsjobs.model.errors import RemoteFailure
@@ -19,7 +19,7 @@ from opsjobs.standalone.stack import Stack, StackOptions
 from opsjobs.store.inventory import TargetInventory
 from opsjobs.store.target_import import Imports
 from opsjobs.store.transaction import Database
-from security.two_scopes import badge, world
+from security.two_scopes import principal_with, scoped_app
 
 HERE: dict[str, Any] = {
     "name": "here",
@@ -37,7 +37,7 @@ def turn(services: Any, *, on: bool) -> None:
     services.launcher._limits = LaunchLimits(local_transport=on)
 
 
-async def imported(ada: Desk, *entries: dict[str, Any]) -> list[Any]:
+async def imported(ada: ApiClient, *entries: dict[str, Any]) -> list[Any]:
     answer = await ada.http.post("/targets/import", json={"targets": [*entries]})
     return [(item["outcome"], (item["error"] or {}).get("code")) for item in answer.json()["items"]]
 
@@ -49,7 +49,7 @@ def test_the_setting_is_off_in_every_environment() -> None:
 
 
 async def test_off_no_local_target_is_created_changed_or_imported(database: Database) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         refused = problem(await ada.http.post("/targets", json=HERE), 422, "local_transport_off")
         assert "OPSJOBS_LOCAL_TRANSPORT=on" in refused["detail"]
         assert refused["errors"][0]["pointer"] == "/transport"
@@ -66,7 +66,7 @@ async def test_off_no_local_target_is_created_changed_or_imported(database: Data
 async def test_off_a_local_target_of_before_is_launched_on_no_more_and_can_be_mended(
     database: Database,
 ) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         turn(ada.services, on=True)
         path = (await ada.http.post("/targets", json=HERE)).headers["location"]
         assert (await ada.http.post("/run", json=RUN)).status_code == 202
@@ -88,36 +88,36 @@ async def test_off_a_worker_opens_no_session() -> None:
 async def test_within_a_scope_nobody_makes_changes_imports_or_uses_one_although_it_is_on(
     database: Database,
 ) -> None:
-    async with world(database) as all_:
-        turn(all_.services, on=True)
-        path = (await all_.http.post("/targets", json=HERE)).headers["location"]
-        scoped = all_.admit(badge("ben", ("manager", "env=staging")))
+    async with scoped_app(database) as app:
+        turn(app.services, on=True)
+        path = (await app.http.post("/targets", json=HERE)).headers["location"]
+        scoped = app.admit(principal_with("ben", ("manager", "env=staging")))
         problem(
-            await all_.http.post("/targets", json={**HERE, "name": "mine"}, headers=scoped),
+            await app.http.post("/targets", json={**HERE, "name": "mine"}, headers=scoped),
             403,
             "out_of_reach",
         )
         problem(
-            await all_.http.put(path, json={**HERE, "slots": 3}, headers=scoped),
+            await app.http.put(path, json={**HERE, "slots": 3}, headers=scoped),
             403,
             "out_of_reach",
         )
         problem(
-            await all_.http.put(path, json={**HERE, "transport": "ssh"}, headers=scoped),
+            await app.http.put(path, json={**HERE, "transport": "ssh"}, headers=scoped),
             403,
             "out_of_reach",
         )
-        answer = await all_.http.post(
+        answer = await app.http.post(
             "/targets/import",
             json={"targets": [{**HERE, "slots": 4}, {**HERE, "name": "mine"}]},
             headers=scoped,
         )
         assert [item["error"]["code"] for item in answer.json()["items"]] == ["out_of_reach"] * 2
         refused = problem(
-            await all_.http.post("/run", json=RUN, headers=scoped), 403, "out_of_reach"
+            await app.http.post("/run", json=RUN, headers=scoped), 403, "out_of_reach"
         )
         assert "transport: local" in refused["detail"]
-        assert (await all_.http.post("/run", json=RUN)).status_code == 202
+        assert (await app.http.post("/run", json=RUN)).status_code == 202
 
 
 def test_as_root_up_says_what_callers_can_do_on_this_machine(

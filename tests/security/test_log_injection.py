@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import pytest
 import structlog
 
-from api.kit import desk
+from api.kit import api_client
 from opsjobs.store.transaction import Database
 from opsjobs.telemetry import logs
 
@@ -60,7 +60,7 @@ def test_no_text_forges_a_line(stream: io.StringIO) -> None:
 async def test_what_a_caller_sends_is_one_line_with_its_request_id(
     database: Database, stream: io.StringIO
 ) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         stream.truncate(0)
         stream.seek(0)
         said = "%0D%0A%7B%22forged%22%3A%20true%7D"

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from api.kit import desk, job
+from api.kit import api_client, job
 from opsjobs.model.naming import check_name
 from opsjobs.model.token_claims import is_name
 from opsjobs.store.transaction import Database
@@ -74,7 +74,7 @@ async def test_nothing_takes_such_a_name_and_composed_ones_are_found_in_both_spe
     login: dict[str, Any] = {"type": "password", "username": "root", "password": "s3cret-s3cret"}
     grants = [{"role": "viewer"}]
     once = {"type": "once", "execute_at": "2199-01-01T00:00:00Z"}
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         made = await ada.http.post("/jobs", json=job("job"))
         for path, body in (
             ("/targets", {"name": bad, "host": "10.0.0.1"}),

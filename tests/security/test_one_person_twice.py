@@ -17,7 +17,7 @@ from opsjobs.model.token_claims import ClaimRules, external
 from opsjobs.store.identities import IdentityStore
 from opsjobs.store.identities.api_keys import NewKey, role_grant
 from opsjobs.store.transaction import Database
-from security.app_with_approvers import Stage, stage
+from security.app_with_approvers import AppWithApprovers, app_with_approvers
 
 ADA = Requester("ada", "user", "ada")
 TWO = {"approval": {"approvers": 2}}
@@ -27,8 +27,8 @@ def asked(**fields: Any) -> Approval:
     return Approval(1, "", 1, "", "", ApprovalStatus.PENDING, *([None] * 5), **fields)  # type: ignore[arg-type]
 
 
-async def approve(at: Stage, execution: Mapping[str, Any], by: Mapping[str, str]) -> Any:
-    return await at.http.post(
+async def approve(app: AppWithApprovers, execution: Mapping[str, Any], by: Mapping[str, str]) -> Any:
+    return await app.http.post(
         f"/approvals/{execution['waiting_on']['approval']}/approve", json={}, headers=by
     )
 
@@ -36,56 +36,56 @@ async def approve(at: Stage, execution: Mapping[str, Any], by: Mapping[str, str]
 async def test_who_asked_for_an_ad_hoc_execution_does_not_approve_its_retry(
     database: Database,
 ) -> None:
-    async with stage(database) as at:
-        path, body = await at.door("run", 0, policy={"approval": {"approvers": 1}})
-        first = (await at.http.post(path, json=body, headers=at.ben)).json()
-        await at.http.post(f"/executions/{first['id']}/cancel")
+    async with app_with_approvers(database) as app:
+        path, body = await app.launch_request("run", 0, policy={"approval": {"approvers": 1}})
+        first = (await app.http.post(path, json=body, headers=app.ben)).json()
+        await app.http.post(f"/executions/{first['id']}/cancel")
         again = (
-            await at.http.post(
-                f"/executions/{first['id']}/retry", json={"which": "unsuccessful"}, headers=at.ada
+            await app.http.post(
+                f"/executions/{first['id']}/retry", json={"which": "unsuccessful"}, headers=app.ada
             )
         ).json()
-        shown = (await at.http.get(f"/approvals/{again['waiting_on']['approval']}")).json()
+        shown = (await app.http.get(f"/approvals/{again['waiting_on']['approval']}")).json()
         assert shown["would_run"]["authors"] == [
             {"name": "ben", "wrote": f"the ad-hoc execution {first['id']}"}
         ]
-        told = problem(await approve(at, again, at.ben), 403, "author_approval")
+        told = problem(await approve(app, again, app.ben), 403, "author_approval")
         assert "ben wrote the ad-hoc execution" in told["detail"]
-        assert (await approve(at, again, at.eve)).json()["status"] == "approved"
+        assert (await approve(app, again, app.eve)).json()["status"] == "approved"
 
 
 @pytest.mark.parametrize("spelling", [str.lower, str.upper])
 async def test_a_step_is_known_by_its_uuid_in_any_case(database: Database, spelling: Any) -> None:
-    async with stage(database) as at:
-        inner = await at.http.post(
+    async with app_with_approvers(database) as app:
+        inner = await app.http.post(
             "/jobs",
             json={"name": "inner", "actions": [{"type": "command", "command": "uptime"}]},
-            headers=at.ben,
+            headers=app.ben,
         )
         step = {"type": "job", "job": spelling(inner.json()["uuid"])}
-        execution = await at.execute(
-            await at.job(actions=[step], policy={"approval": {"approvers": 1}})
+        execution = await app.execute(
+            await app.job(actions=[step], policy={"approval": {"approvers": 1}})
         )
-        problem(await approve(at, execution, at.ben), 403, "author_approval")
-        assert (await approve(at, execution, at.eve)).json()["status"] == "approved"
+        problem(await approve(app, execution, app.ben), 403, "author_approval")
+        assert (await approve(app, execution, app.eve)).json()["status"] == "approved"
 
 
 async def test_a_maker_and_the_key_that_they_made_count_once(database: Database) -> None:
-    async with stage(database) as at:
+    async with app_with_approvers(database) as app:
         for name in ("zoe", "mgr"):
-            await at.services.identities.users.create(
+            await app.services.identities.users.create(
                 name, "hash", [{"role": "admin", "permissions": [], "scope": ""}]
             )
         root = Principal.of_role("ben", "admin", "api_key")
-        _, token = await at.services.identities.issue_key(
+        _, token = await app.services.identities.issue_key(
             NewKey("spare", [role_grant("manager")], None, "mgr"), None, root
         )
         spare = {"Authorization": f"Bearer {token}"}
-        execution = await at.execute(await at.job(policy=TWO))
-        assert (await approve(at, execution, at.ben)).json()["status"] == "pending"
-        told = problem(await approve(at, execution, spare), 409, "approved_already")
+        execution = await app.execute(await app.job(policy=TWO))
+        assert (await approve(app, execution, app.ben)).json()["status"] == "pending"
+        told = problem(await approve(app, execution, spare), 409, "approved_already")
         assert "spare and ben" in told["detail"]
-        assert (await approve(at, execution, at.eve)).json()["status"] == "approved"
+        assert (await approve(app, execution, app.eve)).json()["status"] == "approved"
 
 
 async def test_a_service_and_whoever_registered_it_count_once(database: Database) -> None:

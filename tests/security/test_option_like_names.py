@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from api.kit import desk, problem
+from api.kit import api_client, problem
 from opsjobs.store.transaction import Database
 
 HOSTS = [
@@ -17,7 +17,7 @@ USERS = ["-l", "-oProxyCommand=id", "--", ""]
 
 @pytest.mark.parametrize("host", HOSTS)
 async def test_what_is_no_host_name_is_no_target(database: Database, host: str) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         body = problem(
             await ada.http.post("/targets", json={"name": "web-1", "host": host}), 422, "invalid"
         )
@@ -49,7 +49,7 @@ async def test_what_is_no_host_name_is_no_target(database: Database, host: str) 
 async def test_no_account_begins_with_a_dash(
     database: Database, path: str, body: dict[str, Any], pointer: str, user: str
 ) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         told = problem(await ada.http.post(path, json=_with(body, user)), 422, "invalid")
         assert any(
             error["pointer"].endswith(pointer.rpartition("/")[2]) for error in told["errors"]

@@ -12,7 +12,7 @@ from opsjobs.model.identity import Identity
 from opsjobs.store.executions import Ownership
 from opsjobs.store.transaction import Database
 from security.test_permission_matrix import NOBODYS_BODY, NOT_THERE, routes
-from security.two_scopes import FOREIGN, STAGING, World, badge, world
+from security.two_scopes import FOREIGN, STAGING, ScopedApp, principal_with, scoped_app
 
 LAUNCHES = (
     *("jobs:read", "jobs:execute", "executions:cancel", "executions:retry"),
@@ -22,33 +22,33 @@ LAUNCHES = (
 
 def launcher(name: str, scope: str = "", *more: str) -> Principal:
     """Somebody who may launch and act on executions, and does not hold executions:read."""
-    return badge(name, *((permission, scope) for permission in (*LAUNCHES, *more)))
+    return principal_with(name, *((permission, scope) for permission in (*LAUNCHES, *more)))
 
 
-async def launched(all_: World, headers: dict[str, str]) -> int:
+async def launched(app: ScopedApp, headers: dict[str, str]) -> int:
     """The id of an ended execution of the job in staging, with an approval and a dead letter."""
-    job = all_.things["job", STAGING]
-    made = await all_.http.post(f"/jobs/{job}/execute", json={}, headers=headers)
+    job = app.things["job", STAGING]
+    made = await app.http.post(f"/jobs/{job}/execute", json={}, headers=headers)
     assert made.status_code == 202, made.text
     execution: int = made.json()["id"]
-    await all_.services.ledger.request_approval(execution, "ask", ApprovalTerms(STAGING))
-    cancelled = await all_.http.post(f"/executions/{execution}/cancel", headers=headers)
+    await app.services.ledger.request_approval(execution, "ask", ApprovalTerms(STAGING))
+    cancelled = await app.http.post(f"/executions/{execution}/cancel", headers=headers)
     assert cancelled.status_code == 202, cancelled.text
-    await all_.services.database.fetch(
+    await app.services.database.fetch(
         "update target_runs set status = 'lost' where execution_id = %s returning id", [execution]
     )
     return execution
 
 
 async def test_lists_counts_and_searches_hold_what_the_caller_launched(database: Database) -> None:
-    async with world(database) as all_:
-        lea, max_ = all_.admit(launcher("lea")), all_.admit(launcher("max"))
-        ours, theirs = await launched(all_, lea), await launched(all_, max_)
-        job, target = all_.things["job", STAGING], all_.things["target", STAGING]
-        name = (await all_.http.get(f"/jobs/{job}")).json()["name"]
+    async with scoped_app(database) as app:
+        lea, max_ = app.admit(launcher("lea")), app.admit(launcher("max"))
+        ours, theirs = await launched(app, lea), await launched(app, max_)
+        job, target = app.things["job", STAGING], app.things["target", STAGING]
+        name = (await app.http.get(f"/jobs/{job}")).json()["name"]
 
         async def found(path: str, headers: dict[str, str] = lea) -> Any:
-            answer = await all_.http.get(path, headers=headers)
+            answer = await app.http.get(path, headers=headers)
             assert answer.status_code == 200, f"{path}: {answer.text}"
             return answer.json()
 
@@ -79,13 +79,13 @@ async def test_lists_counts_and_searches_hold_what_the_caller_launched(database:
 
 
 async def test_what_others_launched_is_answered_as_what_is_not_there(database: Database) -> None:
-    async with world(database) as all_:
-        lea, max_ = all_.admit(launcher("lea")), all_.admit(launcher("max"))
-        ours, theirs = await launched(all_, lea), await launched(all_, max_)
+    async with scoped_app(database) as app:
+        lea, max_ = app.admit(launcher("lea")), app.admit(launcher("max"))
+        ours, theirs = await launched(app, lea), await launched(app, max_)
         (asked,) = [
-            one["id"] for one in (await all_.http.get("/approvals", headers=max_)).json()["items"]
+            one["id"] for one in (await app.http.get("/approvals", headers=max_)).json()["items"]
         ]
-        document = (await all_.http.get("/openapi.json")).json()
+        document = (await app.http.get("/openapi.json")).json()
         tried = 0
         for route in routes(document):
             if not route.has_object or route.noun not in ("execution", "approval", "artifact"):
@@ -93,16 +93,16 @@ async def test_what_others_launched_is_answered_as_what_is_not_there(database: D
             if route.permission not in (*LAUNCHES, "executions:read"):
                 continue
             refs = [str({"execution": theirs, "approval": asked}.get(route.noun, NOT_THERE))]
-            for ref in (*refs, all_.things[route.noun, FOREIGN], NOT_THERE):
+            for ref in (*refs, app.things[route.noun, FOREIGN], NOT_THERE):
                 body = b"" if route.method == "GET" else NOBODYS_BODY
                 type_ = {"Content-Type": "application/json"} if body else {}
-                status = await all_.status(route.method, route.at(ref), {**lea, **type_}, body)
+                status = await app.status(route.method, route.at(ref), {**lea, **type_}, body)
                 assert status == 404, f"{route.method} {route.at(ref)}"
             if route.noun == "execution":
                 body = b"" if route.method == "GET" else NOBODYS_BODY
                 type_ = {"Content-Type": "application/json"} if body else {}
                 at = route.at(str(ours))
-                status = await all_.status(route.method, at, {**lea, **type_}, body)
+                status = await app.status(route.method, at, {**lea, **type_}, body)
                 # Its group does not exist. 422: without a query that the route needs.
                 if route.method == "GET" and "{digest}" not in at:
                     assert status in (200, 422), f"{at}: {status}"
@@ -110,29 +110,29 @@ async def test_what_others_launched_is_answered_as_what_is_not_there(database: D
             tried += 1
         assert tried >= 20
         (foreign, missing) = [
-            (await all_.http.get(f"/executions/{ref}", headers=lea))
+            (await app.http.get(f"/executions/{ref}", headers=lea))
             .json()["detail"]
             .replace(ref, "…")
             for ref in (str(theirs), NOT_THERE)
         ]
         assert foreign == missing
-        shown = (await all_.http.get(f"/executions/{ours}", headers=lea)).json()
+        shown = (await app.http.get(f"/executions/{ours}", headers=lea)).json()
         assert shown["can"] == ["retry"]
 
 
 async def test_dead_letters_of_others_are_answered_as_those_that_are_not_there(
     database: Database,
 ) -> None:
-    async with world(database) as all_:
-        lea, max_ = all_.admit(launcher("lea")), all_.admit(launcher("max"))
-        ours, theirs = await launched(all_, lea), await launched(all_, max_)
-        letters = (await all_.http.get("/dead-letters")).json()["items"]
+    async with scoped_app(database) as app:
+        lea, max_ = app.admit(launcher("lea")), app.admit(launcher("max"))
+        ours, theirs = await launched(app, lea), await launched(app, max_)
+        letters = (await app.http.get("/dead-letters")).json()["items"]
         letter = {one["execution_id"]: one["id"] for one in letters}
         assert len(letter) == 4
 
         async def ask(verb: str, headers: dict[str, str] = lea, **wish: Any) -> Any:
             reason = {"reason": "because"}
-            return await all_.http.post(
+            return await app.http.post(
                 f"/dead-letters/{verb}", json={**wish, **reason}, headers=headers
             )
 
@@ -144,28 +144,28 @@ async def test_dead_letters_of_others_are_answered_as_those_that_are_not_there(
         assert not revived["more"]
         assert (await ask("discard", filter={})).json() == {"discarded": []}
         # A letter must be within both scopes: that of this right, and that of what is seen.
-        second = await launched(all_, lea)
+        second = await launched(app, lea)
         (added,) = [
             one["id"]
-            for one in (await all_.http.get("/dead-letters", headers=lea)).json()["items"]
+            for one in (await app.http.get("/dead-letters", headers=lea)).json()["items"]
             if one["execution_id"] == second
         ]
         reads, manages = ("executions:read", "env=foreign"), ("dead_letters:manage", "env=staging")
-        half = badge("lea", ("jobs:execute", ""), reads, manages)
-        answer = await ask("discard", all_.admit(half), filter={})
+        half = principal_with("lea", ("jobs:execute", ""), reads, manages)
+        answer = await ask("discard", app.admit(half), filter={})
         assert answer.json() == {"discarded": [added]}
         # It is not told either that somebody answered the letter of another.
         assert (await ask("discard", max_, ids=[letter[theirs]])).status_code == 200
         for who in (half, launcher("lea")):
-            again = await ask("revive", all_.admit(who), ids=[letter[theirs]])
+            again = await ask("revive", app.admit(who), ids=[letter[theirs]])
             problem(again, 404, "dead_letter_not_found")
 
 
 async def test_a_right_to_launch_takes_away_no_right_to_cancel(database: Database) -> None:
     cancels = (("executions:cancel", ""), ("executions:read", "env=staging"))
     launches = (("jobs:read", ""), ("jobs:execute", ""))
-    async with world(database) as all_:
-        foreign = f"/executions/{all_.things['execution', FOREIGN]}/cancel"
+    async with scoped_app(database) as app:
+        foreign = f"/executions/{app.things['execution', FOREIGN]}/cancel"
         type_ = {"Content-Type": "application/json"}
         for grants, wanted in (
             (cancels, 422),
@@ -173,32 +173,32 @@ async def test_a_right_to_launch_takes_away_no_right_to_cancel(database: Databas
             # Whoever sees only their own executions cancels only those.
             ((cancels[0], *launches), 404),
         ):
-            headers = {**all_.admit(badge("mia", *grants)), **type_}
-            status = await all_.status("POST", foreign, headers, NOBODYS_BODY)
+            headers = {**app.admit(principal_with("mia", *grants)), **type_}
+            status = await app.status("POST", foreign, headers, NOBODYS_BODY)
             assert status == wanted, grants
 
 
 async def test_what_one_launched_is_seen_within_the_scope_of_that_right_only(
     database: Database,
 ) -> None:
-    async with world(database) as all_:
-        staging = all_.admit(launcher("lea", "env=staging"))
-        ours = await launched(all_, staging)
+    async with scoped_app(database) as app:
+        staging = app.admit(launcher("lea", "env=staging"))
+        ours = await launched(app, staging)
         for scope, seen in (("env=staging", [ours]), ("env=elsewhere", []), ("", [ours])):
-            lea = all_.admit(launcher("lea", scope))
-            listed = (await all_.http.get("/executions", headers=lea)).json()["items"]
+            lea = app.admit(launcher("lea", scope))
+            listed = (await app.http.get("/executions", headers=lea)).json()["items"]
             assert [one["id"] for one in listed] == seen, scope
-            status = await all_.status("GET", f"/executions/{ours}", lea)
+            status = await app.status("GET", f"/executions/{ours}", lea)
             assert status == (200 if seen else 404), scope
         # Another identity of the same name launched nothing.
-        key = all_.admit(badge("lea", *((one, "") for one in LAUNCHES), kind="api_key"))
-        assert (await all_.http.get("/executions", headers=key)).json()["items"] == []
+        key = app.admit(principal_with("lea", *((one, "") for one in LAUNCHES), kind="api_key"))
+        assert (await app.http.get("/executions", headers=key)).json()["items"] == []
         # A scope in which executions are read adds those of others.
-        both = all_.admit(
-            badge("lea", *((one, "") for one in LAUNCHES), ("executions:read", "env=foreign"))
+        both = app.admit(
+            principal_with("lea", *((one, "") for one in LAUNCHES), ("executions:read", "env=foreign"))
         )
-        listed = (await all_.http.get("/executions?page=1", headers=both)).json()
-        others = int(all_.things["execution", FOREIGN])
+        listed = (await app.http.get("/executions?page=1", headers=both)).json()
+        others = int(app.things["execution", FOREIGN])
         assert [one["id"] for one in listed["items"]] == [ours, others]
         assert listed["total"] == 2
 
@@ -206,26 +206,26 @@ async def test_what_one_launched_is_seen_within_the_scope_of_that_right_only(
 async def test_a_preview_is_compared_with_executions_that_the_caller_sees(
     database: Database,
 ) -> None:
-    async with world(database) as all_:
-        lea, max_ = all_.admit(launcher("lea")), all_.admit(launcher("max"))
+    async with scoped_app(database) as app:
+        lea, max_ = app.admit(launcher("lea")), app.admit(launcher("max"))
         reads = (("jobs:read", ""), ("executions:read", ""))
-        ben = all_.admit(badge("ben", *reads, ("jobs:execute", "env=staging")))
-        eva = all_.admit(launcher("eva", "", "targets:read"))
-        web, more = [await all_.target(name, STAGING) for name in ("web-a", "web-b")]
-        far = await all_.target("far-a", FOREIGN)
-        job = await all_.job("patch", STAGING, web, more, far)
+        ben = app.admit(principal_with("ben", *reads, ("jobs:execute", "env=staging")))
+        eva = app.admit(launcher("eva", "", "targets:read"))
+        web, more = [await app.target(name, STAGING) for name in ("web-a", "web-b")]
+        far = await app.target("far-a", FOREIGN)
+        job = await app.job("patch", STAGING, web, more, far)
 
         async def executed(headers: dict[str, str], *targets: str) -> int:
             body = {"targets": {"ids": [*targets]}}
-            made = await all_.http.post(f"/jobs/{job}/execute", json=body, headers=headers)
+            made = await app.http.post(f"/jobs/{job}/execute", json=body, headers=headers)
             assert made.status_code == 202, made.text
             execution: int = made.json()["id"]
-            await all_.http.post(f"/executions/{execution}/cancel", headers=headers)
+            await app.http.post(f"/executions/{execution}/cancel", headers=headers)
             return execution
 
         async def previewed(headers: dict[str, str], verb: str = "execute") -> list[Any]:
             body = {"targets": {"ids": [web]}, "dry_run": True}
-            answer = await all_.http.post(f"/jobs/{job}/{verb}", json=body, headers=headers)
+            answer = await app.http.post(f"/jobs/{job}/{verb}", json=body, headers=headers)
             assert answer.status_code == 200, answer.text
             changes = answer.json()["changes"]
             removed = sorted(changes["removed"])
@@ -250,15 +250,15 @@ async def test_a_preview_is_compared_with_executions_that_the_caller_sees(
 
 
 async def test_a_retry_by_others_is_a_number(database: Database) -> None:
-    async with world(database) as all_:
-        lea = all_.admit(launcher("lea"))
-        max_ = all_.admit(launcher("max", "", "executions:read"))
-        ours = await launched(all_, lea)
+    async with scoped_app(database) as app:
+        lea = app.admit(launcher("lea"))
+        max_ = app.admit(launcher("max", "", "executions:read"))
+        ours = await launched(app, lea)
 
         async def retried(headers: dict[str, str], status: int, **more: bool) -> Any:
             body = {"which": "unsuccessful", **more}
             path = f"/executions/{ours}/retry"
-            answer = await all_.http.post(path, json=body, headers=headers)
+            answer = await app.http.post(path, json=body, headers=headers)
             assert answer.status_code == status, answer.text
             return answer.json()
 
@@ -285,17 +285,17 @@ def test_events_of_an_execution_reach_its_launcher_stored_or_not() -> None:
     for audience in (mine, EventAudience.from_data(mine.data()), bare):
         assert audience.admits(launcher("lea"))
         assert not audience.admits(launcher("max"))
-        assert audience.admits(badge("vic", ("viewer", "")))
+        assert audience.admits(principal_with("vic", ("viewer", "")))
     assert mine.admits(launcher("lea", "env=prod"))
     assert not mine.admits(launcher("lea", "env=staging"))
     assert not bare.admits(launcher("lea", "env=prod"))
-    assert not bare.admits(badge("vic", ("viewer", "env=prod")))
+    assert not bare.admits(principal_with("vic", ("viewer", "env=prod")))
     assert launcher("lea").reach("executions:read").own is not None
     staging = Scope.parse("env=staging")
-    operator = badge("ben", ("operator", "env=staging")).reach("executions:read")
+    operator = principal_with("ben", ("operator", "env=staging")).reach("executions:read")
     assert operator == Reach((staging,)), "a list of their own would add nothing"
-    more = badge("ben", ("operator", "env=staging"), ("jobs:execute", "env=prod"))
+    more = principal_with("ben", ("operator", "env=staging"), ("jobs:execute", "env=prod"))
     own = OwnReach(more.identity, (Scope.parse("env=prod"),))
     assert more.reach("executions:read") == Reach((staging,), own)
-    everything = badge("ada", ("admin", "")).reach("executions:read")
+    everything = principal_with("ada", ("admin", "")).reach("executions:read")
     assert everything == Reach((EVERYWHERE,)), "who sees everything needs no list of their own"

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Any
 
-from api.kit import desk
+from api.kit import api_client
 from opsjobs.api.authentication import OPEN_ROUTES
 from opsjobs.api.authorization import Within
 from opsjobs.api.dependencies import ANY_TOKEN
 from opsjobs.model.access import PERMISSIONS, Principal, Role
 from opsjobs.store.transaction import Database
-from security.two_scopes import FOREIGN, STAGING, World, badge, world
+from security.two_scopes import FOREIGN, STAGING, ScopedApp, principal_with, scoped_app
 
 NOUNS = {
     "jobs": "job",
@@ -69,14 +69,14 @@ def routes(document: Mapping[str, Any]) -> Iterator[Route]:
                 )
 
 
-def cast() -> list[Principal]:
+def all_principals() -> list[Principal]:
     """Everybody with every role everywhere, within staging only, reading all and acting in staging, and with nothing at all."""
     return [
-        badge("nobody"),
-        badge("stranger", ("admin", "env=elsewhere")),
-        *(badge(f"{role.value}-of-all", (role.value, "")) for role in Role),
-        *(badge(f"{role.value}-of-staging", (role.value, "env=staging")) for role in Role),
-        badge("sees-all", ("viewer", ""), ("admin", "env=staging")),
+        principal_with("nobody"),
+        principal_with("stranger", ("admin", "env=elsewhere")),
+        *(principal_with(f"{role.value}-of-all", (role.value, "")) for role in Role),
+        *(principal_with(f"{role.value}-of-staging", (role.value, "env=staging")) for role in Role),
+        principal_with("sees-all", ("viewer", ""), ("admin", "env=staging")),
     ]
 
 
@@ -122,19 +122,19 @@ SEEN_WITH = {
 async def test_every_role_gets_of_every_route_just_what_its_permission_says(
     database: Database,
 ) -> None:
-    async with world(database) as all_:
-        document = (await all_.http.get("/openapi.json")).json()
+    async with scoped_app(database) as app:
+        document = (await app.http.get("/openapi.json")).json()
         found = list(routes(document))
         assert len(found) > 80
         spelling = count()
         wrong = []
-        for who in cast():
-            headers = all_.admit(who)
+        for who in all_principals():
+            headers = app.admit(who)
             for route in found:
                 for env in places(who, route):
                     want = expected(who, route, env)
                     status = await asked(
-                        all_,
+                        app,
                         route,
                         env,
                         headers,
@@ -165,7 +165,7 @@ def places(who: Principal, route: Route) -> list[str | None]:
 
 
 async def asked(
-    all_: World,
+    app: ScopedApp,
     route: Route,
     env: str | None,
     headers: Mapping[str, str],
@@ -176,11 +176,11 @@ async def asked(
     ref = NOT_THERE
     if route.has_object and env is not None:
         fresh = route.method == "DELETE" and deletes
-        ref = await all_.fresh(route.noun, env) if fresh else all_.things[route.noun, env]
+        ref = await app.fresh(route.noun, env) if fresh else app.things[route.noun, env]
     path = ("/api/v1" if prefixed else "") + route.at(ref)
     body = b"" if route.method in ("GET", "DELETE") else NOBODYS_BODY
     type_ = {"Content-Type": "application/json"} if body and route.path != "/files" else {}
-    return await all_.status(route.method, path, {**headers, **type_}, body)
+    return await app.status(route.method, path, {**headers, **type_}, body)
 
 
 def fits(status: int, want: int | str, *, there: bool) -> bool:
@@ -192,27 +192,27 @@ def fits(status: int, want: int | str, *, there: bool) -> bool:
 async def test_lists_and_totals_hold_what_lies_within_reach_and_nothing_else(
     database: Database,
 ) -> None:
-    async with world(database) as all_:
-        headers = all_.admit(badge("ben", ("admin", "env=staging")))
-        stranger = all_.admit(badge("eve", ("admin", "env=elsewhere")))
-        document = (await all_.http.get("/openapi.json")).json()
+    async with scoped_app(database) as app:
+        headers = app.admit(principal_with("ben", ("admin", "env=staging")))
+        stranger = app.admit(principal_with("eve", ("admin", "env=elsewhere")))
+        document = (await app.http.get("/openapi.json")).json()
         seen = 0
         for route in routes(document):
             if route.within is not Within.LIST:
                 continue
             for prefix in ("", "/api/v1"):
-                everything = await all_.http.get(prefix + route.path)
-                bens = await all_.http.get(prefix + route.path, headers=headers)
+                everything = await app.http.get(prefix + route.path)
+                bens = await app.http.get(prefix + route.path, headers=headers)
                 assert (everything.status_code, bens.status_code) == (200, 200), route
                 assert "foreign" not in bens.text.replace("foreign key", ""), route
                 seen += "foreign" in everything.text and "staging" in bens.text
                 if "items" in bens.json():
                     page = (
-                        await all_.http.get(f"{prefix}{route.path}?page=1&size=50", headers=headers)
+                        await app.http.get(f"{prefix}{route.path}?page=1&size=50", headers=headers)
                     ).json()
                     assert page["total"] == len(page["items"]) == len(bens.json()["items"]), route
                     others = (
-                        await all_.http.get(f"{prefix}{route.path}?page=1", headers=stranger)
+                        await app.http.get(f"{prefix}{route.path}?page=1", headers=stranger)
                     ).json()
                     assert (others["items"], others["next"], others["total"]) == ([], None, 0), (
                         route
@@ -223,7 +223,7 @@ async def test_lists_and_totals_hold_what_lies_within_reach_and_nothing_else(
 
 
 async def test_a_route_without_a_declared_permission_fails(database: Database) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         document = (await ada.http.get("/openapi.json")).json()
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
@@ -247,14 +247,14 @@ async def test_a_route_without_a_declared_permission_fails(database: Database) -
 async def test_a_thing_out_of_sight_is_told_of_in_the_words_of_one_that_is_not_there(
     database: Database,
 ) -> None:
-    async with world(database) as all_:
-        ben = all_.admit(badge("ben", ("admin", "env=staging")))
-        document = (await all_.http.get("/openapi.json")).json()
+    async with scoped_app(database) as app:
+        ben = app.admit(principal_with("ben", ("admin", "env=staging")))
+        document = (await app.http.get("/openapi.json")).json()
         for route in routes(document):
             if route.has_object and route.method == "GET":
-                foreign, ref = all_.things[route.noun, FOREIGN], NOT_THERE
+                foreign, ref = app.things[route.noun, FOREIGN], NOT_THERE
                 answers: list[Any] = [
-                    await all_.http.get(route.at(r), headers=ben) for r in (foreign, ref)
+                    await app.http.get(route.at(r), headers=ben) for r in (foreign, ref)
                 ]
                 said = [
                     a.text.replace(a.headers["x-request-id"], "").replace(r, "…")

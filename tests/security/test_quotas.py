@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from api.kit import desk, job, problem
-from api.live import live
+from api.kit import api_client, job, problem
+from api.live import live_api
 from api.test_retries import LOST, ended
 from kit.query_plans import Explaining
 from opsjobs.api.quotas import KNOWN_SECONDS, FileQuota, OpenExecutions
@@ -45,7 +45,7 @@ BYTES = {"Content-Type": "application/octet-stream"}
 async def test_an_output_limit_is_no_more_than_the_setting(
     database: Database, fields: dict[str, Any], pointer: str
 ) -> None:
-    async with desk(database, output_bytes=10 << 20) as ada:
+    async with api_client(database, output_bytes=10 << 20) as ada:
         refused = problem(await ada.http.post("/jobs", json=job(**fields)), 422, "output_limit")
         assert "OPSJOBS_OUTPUT_LIMIT_BYTES" in refused["detail"]
         assert refused["errors"][0]["pointer"] == pointer
@@ -64,7 +64,7 @@ async def test_an_output_limit_is_no_more_than_the_setting(
 async def test_nothing_waits_longer_than_the_setting(
     database: Database, fields: dict[str, Any], pointer: str
 ) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         refused = problem(await ada.http.post("/jobs", json=job(**fields)), 422, "wait_too_long")
         assert "OPSJOBS_WAIT_LIMIT" in refused["detail"]
         assert refused["errors"][0]["pointer"] == pointer
@@ -75,7 +75,7 @@ async def test_nothing_waits_longer_than_the_setting(
 async def test_a_caller_has_so_many_open_executions_by_every_door_and_others_have_theirs(
     database: Database,
 ) -> None:
-    async with live(database) as on:
+    async with live_api(database) as on:
         on.app.state.open_executions = OpenExecutions(2, on.services.executions, on.services.clock)
         await on.targets("web-1")
         run = {"actions": [{"command": "id"}], "targets": {"ids": ["web-1"]}}
@@ -122,7 +122,7 @@ class Counting:
 async def test_the_database_is_asked_for_the_count_once_in_a_while_only(
     database: Database,
 ) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         caller = await ada.services.identities.by_token(ada.token)
     executions: Any = Counting()
     clock: Any = Ticking()
@@ -136,7 +136,7 @@ async def test_the_database_is_asked_for_the_count_once_in_a_while_only(
 
 
 async def test_the_files_of_one_caller_and_of_all_have_a_limit(database: Database) -> None:
-    async with live(database) as on:
+    async with live_api(database) as on:
         on.app.state.file_quota = FileQuota(FileLimits(all_bytes=250, caller_bytes=100))
 
         async def put(size: int, headers: dict[str, str] | None = None) -> Any:
@@ -163,7 +163,7 @@ async def test_the_files_of_one_caller_and_of_all_have_a_limit(database: Databas
 
 
 async def test_each_execution_that_a_revive_makes_counts(database: Database) -> None:
-    async with live(database) as on:
+    async with live_api(database) as on:
         for name in ("one", "two", "three"):
             await ended(on, LOST, 0, 0, name=name)
         on.app.state.open_executions = OpenExecutions(2, on.services.executions, on.services.clock)
@@ -194,7 +194,7 @@ async def test_each_execution_that_a_revive_makes_counts(database: Database) -> 
 async def test_uploads_at_the_same_time_do_not_pass_the_limit_together(
     database: Database,
 ) -> None:
-    async with live(database) as on:
+    async with live_api(database) as on:
         on.app.state.file_quota = FileQuota(FileLimits(caller_bytes=100))
         begun, other_is_done = asyncio.Event(), asyncio.Event()
 
@@ -217,7 +217,7 @@ async def test_uploads_at_the_same_time_do_not_pass_the_limit_together(
 async def test_deleted_files_count_until_their_bytes_are_removed(
     database: Database,
 ) -> None:
-    async with live(database) as on:
+    async with live_api(database) as on:
         on.app.state.file_quota = FileQuota(FileLimits(caller_bytes=100))
         for letter in (b"a", b"b", b"c"):
             made = await on.http.post("/files?name=x", content=letter * 60, headers=BYTES)
@@ -236,7 +236,7 @@ async def test_deleted_files_count_until_their_bytes_are_removed(
 async def test_what_broke_off_counts_and_goes_with_the_next_sweep(
     database: Database,
 ) -> None:
-    async with live(database) as on:
+    async with live_api(database) as on:
         size = BATCH_CHUNKS * CHUNK_BYTES
 
         async def breaks_off() -> AsyncIterator[bytes]:
@@ -287,7 +287,7 @@ async def test_no_file_is_read_to_know_how_much_is_used(database: Database) -> N
 async def test_the_limit_of_open_executions_holds_for_all_processes_together(
     database: Database,
 ) -> None:
-    async with live(database) as on:
+    async with live_api(database) as on:
         await on.targets("web-1")
         caller = await on.services.identities.by_token(on.token)
         processes = [OpenExecutions(24, on.services.executions, on.services.clock) for _ in "abc"]
@@ -305,7 +305,7 @@ async def test_the_limit_of_open_executions_holds_for_all_processes_together(
 
 
 async def test_a_caller_owns_so_many_schedules_and_triggers(database: Database) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         ada.services.schedules._most_per_owner = 2
         ada.services.job_triggers._most_per_owner = 2
         await ada.http.post("/jobs", json=job())

@@ -9,7 +9,7 @@ import json
 from collections.abc import AsyncIterator
 from typing import Any
 
-from api.kit import Desk, desk, job, problem
+from api.kit import ApiClient, api_client, job, problem
 from opsjobs.api.rate_limits import BURST_SECONDS, TokenBuckets
 from opsjobs.clock import TurnedClock
 from opsjobs.store.transaction import Database
@@ -45,7 +45,7 @@ def deep(levels: int) -> bytes:
 
 
 async def test_sizes_and_depths_are_refused_at_the_first_byte_too_many(database: Database) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         assert (await ada.http.post("/jobs", json=script(256 * KIB))).status_code == 201
         body = problem(await ada.http.post("/jobs", json=script(256 * KIB + 1)), 422, "invalid")
         assert body["errors"][0]["pointer"] == "/actions/0/script"
@@ -70,7 +70,7 @@ async def test_sizes_and_depths_are_refused_at_the_first_byte_too_many(database:
         assert read <= MIB + 64 * KIB, "no more was asked for than the limit and a piece"
 
 
-async def _endless(ada: Desk) -> int:
+async def _endless(ada: ApiClient) -> int:
     """How much of a body without end and without a length was read."""
     given = 0
 
@@ -87,7 +87,7 @@ async def _endless(ada: Desk) -> int:
 async def test_no_list_gives_more_than_200_a_page_and_no_parameter_is_endless(
     database: Database,
 ) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         for path in LISTS:
             assert (await ada.http.get(path, params={"limit": 200})).status_code == 200, path
             for params in (
@@ -107,7 +107,7 @@ async def test_a_caller_who_asks_too_often_is_told_when_to_come_back_and_others_
     database: Database,
 ) -> None:
     clock = TurnedClock()
-    async with desk(database, clock=clock, requests_a_second=2) as ada:
+    async with api_client(database, clock=clock, requests_a_second=2) as ada:
         ben = await ada.token_of("viewer")
         for _ in range(2 * BURST_SECONDS):
             assert (await ada.http.get("/auth/me")).status_code == 200

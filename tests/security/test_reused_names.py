@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from api.kit import Desk, desk, problem
+from api.kit import ApiClient, api_client, problem
 from kit.token_issuer import pem
 from opsjobs.model.errors import Conflict
 from opsjobs.store.retention import Retention, RetentionLimits
@@ -22,7 +22,7 @@ BODIES: dict[str, dict[str, Any]] = {
 }
 
 
-async def made(ada: Desk, path: str, **more: Any) -> dict[str, Any]:
+async def made(ada: ApiClient, path: str, **more: Any) -> dict[str, Any]:
     answer = await ada.http.post(path, json={**BODIES[path], **more})
     assert answer.status_code == 201, answer.text
     return dict(answer.json())
@@ -32,7 +32,7 @@ async def made(ada: Desk, path: str, **more: Any) -> dict[str, Any]:
 async def test_a_name_that_somebody_had_is_given_to_nobody_else_unless_an_administrator_says_so(
     database: Database, path: str
 ) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         first = await made(ada, path)
         assert (await ada.http.delete(f"{path}/{first['id']}")).status_code == 204
         refused = problem(await ada.http.post(path, json=BODIES[path]), 409, "name_reserved")
@@ -67,7 +67,7 @@ ALL_BUT_ONE = [
 
 
 async def test_what_a_key_left_is_not_read_under_its_name(database: Database) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         first = await made(ada, "/api-keys")
         ci = {"Authorization": f"Bearer {first['token']}"}
         stored = (await ada.http.post("/files?name=secret", content=b"secret", headers=ci)).json()
@@ -88,7 +88,7 @@ async def test_what_a_key_left_is_not_read_under_its_name(database: Database) ->
 
 
 async def test_who_is_deleted_at_the_same_moment_is_seen(database: Database) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         people = ada.services.identities
         await people.create_key("ci", "viewer")
         async with database.transaction() as connection:
@@ -112,7 +112,7 @@ async def waiting(database: Database) -> bool:
 async def test_names_of_machines_are_forgotten_with_their_time_and_those_of_people_never(
     database: Database,
 ) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         key = await made(ada, "/api-keys")
         assert (await ada.http.delete(f"/api-keys/{key['id']}")).status_code == 204
         target = (

@@ -9,7 +9,7 @@ from opsjobs.model.access import Scope
 from opsjobs.model.access_bounds import out_of_sight
 from opsjobs.model.selection import parse_selector
 from opsjobs.store.transaction import Database
-from security.two_scopes import STAGING, badge, world
+from security.two_scopes import STAGING, principal_with, scoped_app
 
 UNSEEN: tuple[dict[str, Any], ...] = (
     {"selector": "env=prod,role=vault"},
@@ -24,14 +24,14 @@ UNSEEN: tuple[dict[str, Any], ...] = (
 async def test_what_is_not_seen_is_neither_counted_nor_told_from_what_is_not_there(
     database: Database,
 ) -> None:
-    async with world(database) as all_:
-        mine = all_.things["target", STAGING]
+    async with scoped_app(database) as app:
+        mine = app.things["target", STAGING]
         for name in ("prod-1", "prod-2"):
-            await all_.target(name, None, labels={"env": "prod", "role": "vault"}, groups=["pci"])
-        await all_.made("/target-groups", {"name": "empty"})
-        job = await all_.job("mine", STAGING, mine)
-        view = all_.admit(badge("vera", ("viewer", "env=staging")))
-        ben = all_.admit(badge("ben", ("developer", "env=staging")))
+            await app.target(name, None, labels={"env": "prod", "role": "vault"}, groups=["pci"])
+        await app.made("/target-groups", {"name": "empty"})
+        job = await app.job("mine", STAGING, mine)
+        view = app.admit(principal_with("vera", ("viewer", "env=staging")))
+        ben = app.admit(principal_with("ben", ("developer", "env=staging")))
         told: dict[str, set[str]] = {}
         body = {
             "name": "q",
@@ -45,23 +45,23 @@ async def test_what_is_not_seen_is_neither_counted_nor_told_from_what_is_not_the
                 "targets": {"ids": [mine]},
             }
             for what, wrong in (("job", {**body, "targets": unseen}), ("action", of_action)):
-                answer = (await all_.http.post("/jobs/validate", json=wrong, headers=view)).json()
+                answer = (await app.http.post("/jobs/validate", json=wrong, headers=view)).json()
                 told.setdefault(f"validate {what}", set()).add(
                     str((answer["errors"], answer["warnings"]))
                 )
                 made = problem(
-                    await all_.http.post("/jobs", json=wrong, headers=ben), 403, "out_of_reach"
+                    await app.http.post("/jobs", json=wrong, headers=ben), 403, "out_of_reach"
                 )
                 told.setdefault(f"create {what}", set()).add(made["detail"])
             run = {"actions": body["actions"], "targets": unseen}
             told.setdefault("run", set()).add(
-                problem(await all_.http.post("/run", json=run, headers=ben), 403, "out_of_reach")[
+                problem(await app.http.post("/run", json=run, headers=ben), 403, "out_of_reach")[
                     "detail"
                 ]
             )
             for path, who in ((f"/jobs/{job}/preview", view), (f"/jobs/{job}/execute", ben)):
                 refused = problem(
-                    await all_.http.post(path, json={"targets": unseen}, headers=who),
+                    await app.http.post(path, json={"targets": unseen}, headers=who),
                     403,
                     "out_of_reach",
                 )
@@ -70,8 +70,8 @@ async def test_what_is_not_seen_is_neither_counted_nor_told_from_what_is_not_the
             assert len(words) == 1, (path, words)
             assert out_of_sight().detail in next(iter(words)), path
         # What he sees lies beyond his reach is named, without how many lie there that he does not see.
-        eve = all_.admit(
-            badge(
+        eve = app.admit(
+            principal_with(
                 "eve",
                 ("targets:read", "env=staging"),
                 ("targets:read", "env=foreign"),
@@ -79,14 +79,14 @@ async def test_what_is_not_seen_is_neither_counted_nor_told_from_what_is_not_the
             )
         )
         run = {"actions": body["actions"], "targets": {"selector": "env"}}
-        detail = problem(await all_.http.post("/run", json=run, headers=eve), 403, "out_of_reach")[
+        detail = problem(await app.http.post("/run", json=run, headers=eve), 403, "out_of_reach")[
             "detail"
         ]
         assert "foreign" in detail
         assert "targets selected" not in detail
         # Within his own scope nothing is hidden: what finds nothing yet may be written down.
         later = {**body, "targets": {"selector": "env=staging,role=new"}}
-        assert (await all_.http.post("/jobs", json=later, headers=ben)).status_code == 201
+        assert (await app.http.post("/jobs", json=later, headers=ben)).status_code == 201
 
 
 def test_a_selector_keeps_to_a_scope_only_where_it_says_so() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from api.kit import problem
 from opsjobs.store.transaction import Database
-from security.two_scopes import badge, world
+from security.two_scopes import principal_with, scoped_app
 
 BYTES = {"Content-Type": "application/octet-stream"}
 
@@ -26,10 +26,10 @@ def bringing(file: object, **fields: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize("sees", [(), (("jobs:read", "env=staging"),)], ids=["nothing", "a scope"])
 async def test_who_does_not_see_a_file_does_not_bring_it(database: Database, sees: Any) -> None:
-    async with world(database) as on:
+    async with scoped_app(database) as on:
         await on.target("web-1", "staging")
         runner = on.admit(
-            badge("ci", ("jobs:execute", ""), ("jobs:create", ""), ("targets:read", ""), *sees)
+            principal_with("ci", ("jobs:execute", ""), ("jobs:create", ""), ("targets:read", ""), *sees)
         )
         others = (await on.http.post("/files?name=x", content=b"secret", headers=BYTES)).json()
         for path, body in (
@@ -44,7 +44,7 @@ async def test_who_does_not_see_a_file_does_not_bring_it(database: Database, see
             await on.http.post("/run", json=bringing(own["id"]), headers=runner)
         ).status_code == 202
         reader = on.admit(
-            badge("dev", ("jobs:execute", ""), ("targets:read", ""), ("jobs:read", ""))
+            principal_with("dev", ("jobs:execute", ""), ("targets:read", ""), ("jobs:read", ""))
         )
         assert (
             await on.http.post("/run", json=bringing(others["id"]), headers=reader)

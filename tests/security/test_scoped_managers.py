@@ -7,7 +7,7 @@ from typing import Any
 from api.kit import problem
 from opsjobs.model.credential_draft import CredentialDraft
 from opsjobs.store.transaction import Database
-from security.two_scopes import STAGING, badge, world
+from security.two_scopes import STAGING, principal_with, scoped_app
 
 LOGIN = CredentialDraft(name="root-pw", type="password", username="root", password="s3cret-s3cret")
 
@@ -15,13 +15,13 @@ LOGIN = CredentialDraft(name="root-pw", type="password", username="root", passwo
 async def test_an_import_does_not_send_a_stored_login_another_way_without_the_right_to_use_it(
     database: Database,
 ) -> None:
-    async with world(database) as all_:
-        await all_.services.vault.create(LOGIN)
-        mine = await all_.target("stg-1", STAGING, credential="root-pw")
-        behind = await all_.target("stg-2", STAGING, jump="stg-1")
-        stood = [(await all_.http.get(f"/targets/{target}")).json() for target in (mine, behind)]
-        scoped = all_.admit(badge("ben", ("manager", "env=staging")))
-        unscoped = all_.admit(badge("eve", ("targets:manage", "")))
+    async with scoped_app(database) as app:
+        await app.services.vault.create(LOGIN)
+        mine = await app.target("stg-1", STAGING, credential="root-pw")
+        behind = await app.target("stg-2", STAGING, jump="stg-1")
+        stood = [(await app.http.get(f"/targets/{target}")).json() for target in (mine, behind)]
+        scoped = app.admit(principal_with("ben", ("manager", "env=staging")))
+        unscoped = app.admit(principal_with("eve", ("targets:manage", "")))
         ways: list[dict[str, Any]] = [
             {"host": "203.0.113.66"},
             {"port": 2222},
@@ -39,7 +39,7 @@ async def test_an_import_does_not_send_a_stored_login_another_way_without_the_ri
                 for way in ways:
                     body = {"targets": [{"name": name, **way}]}
                     item = (
-                        await all_.http.post("/targets/import", json=body, headers=headers)
+                        await app.http.post("/targets/import", json=body, headers=headers)
                     ).json()["items"][0]
                     assert (item["outcome"], (item["error"] or {}).get("code")) == (
                         "refused",
@@ -53,12 +53,12 @@ async def test_an_import_does_not_send_a_stored_login_another_way_without_the_ri
         ):
             body = {"targets": [{"name": "new", "host": "203.0.113.66", field: value}]}
             problem(
-                await all_.http.post("/targets/import", json=body, headers=unscoped),
+                await app.http.post("/targets/import", json=body, headers=unscoped),
                 403,
                 "forbidden",
             )
         assert [
-            (await all_.http.get(f"/targets/{target}")).json() for target in (mine, behind)
+            (await app.http.get(f"/targets/{target}")).json() for target in (mine, behind)
         ] == stood
         # What leaves the way as it is, and a way without the login, are his to say; so is all of it with the right.
         for entry in (
@@ -66,12 +66,12 @@ async def test_an_import_does_not_send_a_stored_login_another_way_without_the_ri
             {"name": "stg-2", "host": "10.0.0.7", "jump": None},
         ):
             answer = (
-                await all_.http.post("/targets/import", json={"targets": [entry]}, headers=scoped)
+                await app.http.post("/targets/import", json={"targets": [entry]}, headers=scoped)
             ).json()
             assert answer["updated"] == 1, answer
-        entitled = all_.admit(badge("ada", ("manager", "env=staging"), ("credentials:use", "")))
+        entitled = app.admit(principal_with("ada", ("manager", "env=staging"), ("credentials:use", "")))
         moved = {"targets": [{"name": "stg-1", "host": "10.0.0.8"}]}
-        assert (await all_.http.post("/targets/import", json=moved, headers=entitled)).json()[
+        assert (await app.http.post("/targets/import", json=moved, headers=entitled)).json()[
             "updated"
         ] == 1
 
@@ -79,18 +79,18 @@ async def test_an_import_does_not_send_a_stored_login_another_way_without_the_ri
 async def test_a_machine_is_not_labelled_so_that_others_jobs_take_it(
     database: Database,
 ) -> None:
-    async with world(database) as all_:
+    async with scoped_app(database) as app:
         theirs = (
-            await all_.made(
+            await app.made(
                 "/targets",
                 {"name": "db-1", "host": "10.0.0.1", "labels": {"env": "prod", "role": "db"}},
             )
         )["id"]
         labels = {"env": "staging", "team": "web"}
         mine = (
-            await all_.made("/targets", {"name": "stg-1", "host": "10.0.0.2", "labels": labels})
+            await app.made("/targets", {"name": "stg-1", "host": "10.0.0.2", "labels": labels})
         )["id"]
-        ben = all_.admit(badge("ben", ("manager", "env=staging"), ("credentials:use", "")))
+        ben = app.admit(principal_with("ben", ("manager", "env=staging"), ("credentials:use", "")))
         stolen: list[dict[str, str]] = [
             {**labels, "role": "db"},
             {**labels, "team": "db"},
@@ -100,30 +100,30 @@ async def test_a_machine_is_not_labelled_so_that_others_jobs_take_it(
         for other in stolen:
             body = {"name": "stg-1", "host": "203.0.113.66", "labels": other}
             told = problem(
-                await all_.http.put(f"/targets/{mine}", json=body, headers=ben), 403, "out_of_reach"
+                await app.http.put(f"/targets/{mine}", json=body, headers=ben), 403, "out_of_reach"
             )
             assert told["errors"][0]["pointer"] == "/labels"
             assert "ask an administrator" in told["detail"]
             entry = {"targets": [body], "labels": "replace"}
-            answer = (await all_.http.post("/targets/import", json=entry, headers=ben)).json()
+            answer = (await app.http.post("/targets/import", json=entry, headers=ben)).json()
             assert answer["items"][0]["error"]["code"] == "out_of_reach"
         added = {"targets": [{"name": "stg-1", "labels": {"role": "db"}}]}
-        answer = (await all_.http.post("/targets/import", json=added, headers=ben)).json()
+        answer = (await app.http.post("/targets/import", json=added, headers=ben)).json()
         assert answer["items"][0]["error"]["code"] == "out_of_reach"
         new = {"name": "stg-9", "host": "203.0.113.66", "labels": {"env": "staging", "role": "db"}}
-        problem(await all_.http.post("/targets", json=new, headers=ben), 403, "out_of_reach")
+        problem(await app.http.post("/targets", json=new, headers=ben), 403, "out_of_reach")
         assert (
-            await all_.http.post("/targets/import", json={"targets": [new]}, headers=ben)
+            await app.http.post("/targets/import", json={"targets": [new]}, headers=ben)
         ).json()["refused"] == 1
-        ids = (await all_.http.get("/targets?selector=role=db")).json()["items"]
+        ids = (await app.http.get("/targets?selector=role=db")).json()["items"]
         assert [item["id"] for item in ids] == [theirs]
         same = {"name": "stg-1", "host": "10.0.0.3", "labels": labels}
-        assert (await all_.http.put(f"/targets/{mine}", json=same, headers=ben)).status_code == 200
+        assert (await app.http.put(f"/targets/{mine}", json=same, headers=ben)).status_code == 200
         own = {"name": "stg-9", "host": "10.0.0.4", "labels": {"env": "staging"}}
-        assert (await all_.http.post("/targets", json=own, headers=ben)).status_code == 201
+        assert (await app.http.post("/targets", json=own, headers=ben)).status_code == 201
         # Several grants: each labels what it is for, and none the machines of another. A value that none names is none to choose.
-        eve = all_.admit(
-            badge(
+        eve = app.admit(
+            principal_with(
                 "eve",
                 ("targets:manage", "env in (staging,dev)"),
                 ("targets:manage", "role=db"),
@@ -140,11 +140,11 @@ async def test_a_machine_is_not_labelled_so_that_others_jobs_take_it(
         for number, (new_labels, status) in enumerate(cases):
             body = {"name": f"eve-{number}", "host": "10.0.0.5", "labels": new_labels}
             assert (
-                await all_.http.post("/targets", json=body, headers=eve)
+                await app.http.post("/targets", json=body, headers=eve)
             ).status_code == status, new_labels
-        dev = (await all_.http.get("/targets?name=eve-0")).json()["items"][0]["id"]
+        dev = (await app.http.get("/targets?name=eve-0")).json()["items"][0]["id"]
         for new_labels, status in (({"env": "dev", "role": "db"}, 403), ({"env": "staging"}, 200)):
             body = {"name": "eve-0", "host": "10.0.0.5", "labels": new_labels}
             assert (
-                await all_.http.put(f"/targets/{dev}", json=body, headers=eve)
+                await app.http.put(f"/targets/{dev}", json=body, headers=eve)
             ).status_code == status, new_labels

@@ -10,7 +10,7 @@ import pytest
 from api.kit import problem
 from opsjobs.store.transaction import Database
 from security.test_reused_names import waiting
-from security.two_scopes import STAGING, World, badge, world
+from security.two_scopes import STAGING, ScopedApp, principal_with, scoped_app
 
 PROD = "prod"
 UPTIME = {"key": "look", "type": "command", "command": "uptime"}
@@ -21,18 +21,18 @@ def machine(name: str, **more: Any) -> dict[str, Any]:
     return {"name": name, "host": "203.0.113.66", "labels": {"env": STAGING}, **more}
 
 
-async def refused_everywhere(all_: World, ben: dict[str, str], own: str, name: str) -> None:
+async def refused_everywhere(app: ScopedApp, ben: dict[str, str], own: str, name: str) -> None:
     """By creating, by importing and by renaming."""
     told = problem(
-        await all_.http.post("/targets", json=machine(name), headers=ben), 403, "name_reserved"
+        await app.http.post("/targets", json=machine(name), headers=ben), 403, "name_reserved"
     )
     assert told["errors"][0]["pointer"] == "/name"
     answer = (
-        await all_.http.post("/targets/import", json={"targets": [machine(name)]}, headers=ben)
+        await app.http.post("/targets/import", json={"targets": [machine(name)]}, headers=ben)
     ).json()
     assert answer["items"][0]["error"]["code"] == "name_reserved", answer
     problem(
-        await all_.http.put(f"/targets/{own}", json=machine(name), headers=ben),
+        await app.http.put(f"/targets/{own}", json=machine(name), headers=ben),
         403,
         "name_reserved",
     )
@@ -41,35 +41,35 @@ async def refused_everywhere(all_: World, ben: dict[str, str], own: str, name: s
 async def test_a_machine_is_not_made_under_a_name_that_others_list_or_that_was_theirs(
     database: Database,
 ) -> None:
-    async with world(database) as all_:
-        ben = all_.admit(badge("ben", ("manager", "env=staging")))
-        eve = all_.admit(badge("eve", ("manager", "")))
-        own = await all_.target("stg-1", STAGING)
-        db = await all_.target("db-1", PROD)
-        await all_.job("backup", PROD, "db-1")
-        assert (await all_.http.delete(f"/targets/{db}")).status_code == 204
-        moved = await all_.target("old-name", PROD)
+    async with scoped_app(database) as app:
+        ben = app.admit(principal_with("ben", ("manager", "env=staging")))
+        eve = app.admit(principal_with("eve", ("manager", "")))
+        own = await app.target("stg-1", STAGING)
+        db = await app.target("db-1", PROD)
+        await app.job("backup", PROD, "db-1")
+        assert (await app.http.delete(f"/targets/{db}")).status_code == 204
+        moved = await app.target("old-name", PROD)
         body = {"name": "new-name", "host": "10.0.0.1", "labels": {"env": PROD}}
-        assert (await all_.http.put(f"/targets/{moved}", json=body)).status_code == 200
-        keeper = await all_.target("keeper", PROD)
-        await all_.job("listed", PROD, "not-yet", "keeper")
-        await all_.job(
+        assert (await app.http.put(f"/targets/{moved}", json=body)).status_code == 200
+        keeper = await app.target("keeper", PROD)
+        await app.job("listed", PROD, "not-yet", "keeper")
+        await app.job(
             "branch", PROD, keeper, actions=[{**UPTIME, "targets": {"ids": ["in-action"]}}]
         )
-        await all_.job("gate", PROD, keeper, policy=GATE)
+        await app.job("gate", PROD, keeper, policy=GATE)
         for name in ("db-1", "old-name", "not-yet", "in-action", "gated"):
-            await refused_everywhere(all_, ben, own, name)
+            await refused_everywhere(app, ben, own, name)
         # Whoever holds the right for all machines does, with the audit log looking on; so does an import of his.
         assert (
-            await all_.http.post("/targets", json=machine("db-1"), headers=eve)
+            await app.http.post("/targets", json=machine("db-1"), headers=eve)
         ).status_code == 201
         answer = (
-            await all_.http.post(
+            await app.http.post(
                 "/targets/import", json={"targets": [machine("old-name")]}, headers=eve
             )
         ).json()
         assert answer["created"] == 1
-        rows = (await all_.http.get("/audit", params={"thing_name": "db-1"})).json()["items"]
+        rows = (await app.http.get("/audit", params={"thing_name": "db-1"})).json()["items"]
         assert [row["action"] for row in rows] == [
             "target.created",
             "target.deleted",
@@ -80,19 +80,19 @@ async def test_a_machine_is_not_made_under_a_name_that_others_list_or_that_was_t
 async def test_what_was_ones_own_comes_back_and_what_only_ones_own_jobs_list(
     database: Database,
 ) -> None:
-    async with world(database) as all_:
-        ben = all_.admit(badge("ben", ("manager", "env=staging")))
-        await all_.target("stg-1", STAGING)
-        await all_.job("mine", STAGING, "stg-1", "stg-2")
+    async with scoped_app(database) as app:
+        ben = app.admit(principal_with("ben", ("manager", "env=staging")))
+        await app.target("stg-1", STAGING)
+        await app.job("mine", STAGING, "stg-1", "stg-2")
         for way in ("/targets", "/targets/import", "/targets"):
             body = {"targets": [machine("stg-2")]} if way.endswith("import") else machine("stg-2")
-            answer = (await all_.http.post(way, json=body, headers=ben)).json()
+            answer = (await app.http.post(way, json=body, headers=ben)).json()
             made = answer["id"] if "id" in answer else answer["items"][0]["id"]
-            assert (await all_.http.delete(f"/targets/{made}", headers=ben)).status_code == 204
+            assert (await app.http.delete(f"/targets/{made}", headers=ben)).status_code == 204
         # Once somebody else's job lists it, it is not his any more to bring back.
-        await all_.job("theirs", PROD, "stg-2")
+        await app.job("theirs", PROD, "stg-2")
         problem(
-            await all_.http.post("/targets", json=machine("stg-2"), headers=ben),
+            await app.http.post("/targets", json=machine("stg-2"), headers=ben),
             403,
             "name_reserved",
         )
@@ -101,13 +101,13 @@ async def test_what_was_ones_own_comes_back_and_what_only_ones_own_jobs_list(
 async def test_a_job_is_not_made_under_a_name_that_others_run_or_that_was_theirs(
     database: Database,
 ) -> None:
-    async with world(database) as all_:
-        ben = all_.admit(badge("ben", ("manager", "env=staging")))
-        target = await all_.target("stg-1", STAGING)
-        gone = await all_.job("clean-up", PROD, target)
-        own = await all_.job("mine", STAGING, target)
-        await all_.job("weekly", PROD, target, actions=[{"type": "job", "job": "not-yet"}])
-        assert (await all_.http.delete(f"/jobs/{gone}")).status_code == 204
+    async with scoped_app(database) as app:
+        ben = app.admit(principal_with("ben", ("manager", "env=staging")))
+        target = await app.target("stg-1", STAGING)
+        gone = await app.job("clean-up", PROD, target)
+        own = await app.job("mine", STAGING, target)
+        await app.job("weekly", PROD, target, actions=[{"type": "job", "job": "not-yet"}])
+        assert (await app.http.delete(f"/jobs/{gone}")).status_code == 204
 
         def body(name: str) -> dict[str, Any]:
             return {
@@ -119,30 +119,30 @@ async def test_a_job_is_not_made_under_a_name_that_others_run_or_that_was_theirs
 
         for name in ("clean-up", "not-yet"):
             problem(
-                await all_.http.post("/jobs", json=body(name), headers=ben), 403, "name_reserved"
+                await app.http.post("/jobs", json=body(name), headers=ben), 403, "name_reserved"
             )
             problem(
-                await all_.http.post("/jobs/apply", json={"jobs": [body(name)]}, headers=ben),
+                await app.http.post("/jobs/apply", json={"jobs": [body(name)]}, headers=ben),
                 403,
                 "name_reserved",
             )
             problem(
-                await all_.http.post(f"/jobs/{own}/clone", json={"name": name}, headers=ben),
+                await app.http.post(f"/jobs/{own}/clone", json={"name": name}, headers=ben),
                 403,
                 "name_reserved",
             )
-            renamed = await all_.http.put(
+            renamed = await app.http.put(
                 f"/jobs/{own}", json=body(name), headers={**ben, "If-Match": "*"}
             )
             problem(renamed, 403, "name_reserved")
         # His own come back, also where it is a workflow of his that runs them.
         for _ in range(2):
-            made = await all_.http.post("/jobs", json=body("tidy"), headers=ben)
+            made = await app.http.post("/jobs", json=body("tidy"), headers=ben)
             assert made.status_code == 201, made.text
             assert (
-                await all_.http.delete(f"/jobs/{made.json()['id']}", headers=ben)
+                await app.http.delete(f"/jobs/{made.json()['id']}", headers=ben)
             ).status_code == 204
-        await all_.made("/jobs", body("clean-up"))
+        await app.made("/jobs", body("clean-up"))
 
 
 @pytest.mark.parametrize("renamed", [False, True], ids=["made", "renamed"])
@@ -150,12 +150,12 @@ async def test_what_is_let_go_of_at_the_same_moment_is_seen(
     database: Database, *, renamed: bool
 ) -> None:
     """Whoever asks again and again for a name that another's thing has does not get it in the moment in which that one goes."""
-    async with world(database) as all_:
-        ben = all_.admit(badge("ben", ("manager", "env=staging")))
-        own = await all_.target("stg-1", STAGING)
-        await all_.target("db-1", PROD)
-        await all_.job("clean-up", PROD, own)
-        mine = await all_.job("mine", STAGING, own)
+    async with scoped_app(database) as app:
+        ben = app.admit(principal_with("ben", ("manager", "env=staging")))
+        own = await app.target("stg-1", STAGING)
+        await app.target("db-1", PROD)
+        await app.job("clean-up", PROD, own)
+        mine = await app.job("mine", STAGING, own)
         job = {
             "name": "clean-up",
             "tags": ["env=staging"],
@@ -179,7 +179,7 @@ async def test_what_is_let_go_of_at_the_same_moment_is_seen(
                 await connection.execute(statement.encode())
                 headers = {**ben, "If-Match": "*"} if renamed and body is job else ben
                 asked = asyncio.create_task(
-                    all_.http.request(
+                    app.http.request(
                         "PUT" if renamed else "POST",
                         one if renamed else all_of_them,
                         json=body,

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from api.kit import desk, job
+from api.kit import api_client, job
 from kit.machines import small_server
 from opsjobs.model.credential import Credential, CredentialType
 from opsjobs.model.errors import RemoteFailure
@@ -38,7 +38,7 @@ CREDENTIALS: list[dict[str, Any]] = [
 async def test_what_the_api_refuses_is_repeated_to_nobody(
     database: Database, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         answers = [await ada.http.post("/credentials", json=body) for body in CREDENTIALS]
         parameters = [{"name": "token", "type": "secret", "max_length": 30}]
         stored = (await ada.http.post("/jobs", json=job(parameters=parameters))).json()

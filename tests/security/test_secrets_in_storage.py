@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from api.kit import Desk, desk
+from api.kit import ApiClient, api_client
 from kit.secret_canaries import Canary
 from opsjobs.store.transaction import Database
 from opsjobs.store.vault.credentials import Vault
@@ -24,7 +24,7 @@ JOB = {
 }
 
 
-async def asked_of(ada: Desk) -> list[bytes]:
+async def asked_of(ada: ApiClient) -> list[bytes]:
     """Everything that takes a secret, each with an Idempotency-Key; the bodies that held one."""
     sent: list[bytes] = []
 
@@ -83,7 +83,7 @@ async def test_no_table_holds_a_secret_or_a_digest_of_one(
         return await open_many(vault, ids)
 
     monkeypatch.setattr(Vault, "open_many", counted)
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         sent = await asked_of(ada)
         everything = (await dumped(database)).encode() + capsys.readouterr().out.encode()
         for canary in (PASSWORD, ROTATED, TOKEN):
@@ -109,7 +109,7 @@ async def test_no_table_holds_a_secret_or_a_digest_of_one(
 async def test_what_is_told_of_a_credential_and_an_execution_shows_no_secret(
     database: Database,
 ) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         await asked_of(ada)
         paths = (
             "/credentials",

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from api.kit import Desk, desk, problem
+from api.kit import ApiClient, api_client, problem
 from kit.token_issuer import pem, private, resigned, signed
 from opsjobs.store.transaction import Database
 
@@ -31,13 +31,13 @@ def of_portal(**more: Any) -> str:
     return signed(claims(**more), private("ed25519"), "EdDSA", **KID)
 
 
-async def made(ada: Desk, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+async def made(ada: ApiClient, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
     answer = await ada.http.post(path, json=body)
     assert answer.status_code == 201, answer.text
     return dict(answer.json())
 
 
-async def furnished(ada: Desk) -> None:
+async def furnished(ada: ApiClient) -> None:
     grants = [{"role": "operator", "scope": "team=web"}]
     await made(ada, "/services", {"name": "portal", "public_key": pem("ed25519"), "grants": grants})
     await made(
@@ -60,7 +60,7 @@ def bearer(token: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {token}"}
 
 
-async def who(ada: Desk, token: str, **headers: str) -> dict[str, Any]:
+async def who(ada: ApiClient, token: str, **headers: str) -> dict[str, Any]:
     answer = await ada.http.get("/auth/me", headers={**bearer(token), **headers})
     assert answer.status_code == 200, answer.text
     return dict(answer.json())
@@ -103,7 +103,7 @@ FORGED: Mapping[str, Callable[[], str]] = {
 async def test_a_service_is_who_its_own_signature_says_and_nobody_else(
     database: Database,
 ) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         await furnished(ada)
         statuses = {
             name: (await ada.http.get("/auth/me", headers=bearer(make()))).status_code
@@ -119,7 +119,7 @@ async def test_a_service_is_who_its_own_signature_says_and_nobody_else(
 async def test_for_a_user_it_may_what_both_may_and_headers_mean_nothing(
     database: Database,
 ) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         await furnished(ada)
         for_ben = of_portal(on_behalf_of={"kind": "user", "name": "ben"})
         told = await who(ada, for_ben)
@@ -147,7 +147,7 @@ async def test_for_a_user_it_may_what_both_may_and_headers_mean_nothing(
 async def test_another_key_and_a_disabled_service_are_good_at_once(
     database: Database,
 ) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         await furnished(ada)
         body = {"name": "portal", "public_key": pem("p256"), "grants": [{"role": "viewer"}]}
         assert (await ada.http.put("/services/1", json=body)).status_code == 200
@@ -170,7 +170,7 @@ async def test_another_key_and_a_disabled_service_are_good_at_once(
 
 
 async def test_a_key_that_proves_nothing_is_not_registered(database: Database) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         for key in (
             "x",
             pem("weak-rsa"),
@@ -183,7 +183,7 @@ async def test_a_key_that_proves_nothing_is_not_registered(database: Database) -
 async def test_a_service_that_cannot_sign_has_a_key_with_a_scope_and_an_end(
     database: Database,
 ) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         body = {
             "name": "cron-bot",
             "permissions": ["jobs:execute"],

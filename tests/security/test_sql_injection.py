@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from api.live import live
+from api.live import live_api
 from opsjobs.model.target import TargetDraft
 from opsjobs.store.transaction import Database
 
@@ -33,7 +33,7 @@ def parameters(description: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 async def test_no_text_of_a_caller_becomes_a_statement(database: Database) -> None:
-    async with live(database) as on:
+    async with live_api(database) as on:
         await on.services.inventory.create(TargetDraft(name="web-1", host="10.0.0.1"))
         asked = parameters((await on.http.get("/openapi.json")).json())
         assert len(asked) > 80

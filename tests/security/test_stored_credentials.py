@@ -8,7 +8,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import SSHCertificateType
 
-from api.kit import desk, problem
+from api.kit import api_client, problem
 from opsjobs.store.transaction import Database
 from opsjobs.store.vault.credentials import Vault
 from security.credential_samples import (
@@ -41,7 +41,7 @@ async def opened(vault: Vault, number: int) -> dict[str, str]:
 async def test_every_type_is_stored_sealed_and_opens_to_what_was_given(
     database: Database,
 ) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         for number, type_ in enumerate(TYPES, start=1):
             body = login(type_)
             made = await ada.http.post("/credentials", json=body)
@@ -131,7 +131,7 @@ def wrong(type_: str, words: str, pointer: str = "", **fields: Any) -> Any:
 async def test_what_cannot_work_is_refused_with_the_way_out(
     database: Database, body: dict[str, Any], words: str, pointer: str
 ) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         refused = await ada.http.post("/credentials", json=body)
         assert refused.status_code == 422
         assert words in refused.text
@@ -142,7 +142,7 @@ async def test_what_cannot_work_is_refused_with_the_way_out(
 async def test_a_rotated_credential_is_the_same_login_with_a_new_secret(
     database: Database,
 ) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         made = (await ada.http.post("/credentials", json=login("password"))).json()
         await ada.services.inventory.create(target("web-1", credential="password"))
         await database.fetch(
@@ -173,7 +173,7 @@ async def test_a_rotated_credential_is_the_same_login_with_a_new_secret(
 async def test_each_type_rotates_to_parts_of_its_own_kind_alone(
     database: Database, type_: str
 ) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         await ada.http.post("/credentials", json=login(type_))
         new = {
             k: v
@@ -193,7 +193,7 @@ async def test_each_type_rotates_to_parts_of_its_own_kind_alone(
 
 
 async def test_a_certificate_is_renewed_without_its_key(database: Database) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         await ada.http.post(
             "/credentials",
             json=login(
@@ -215,7 +215,7 @@ async def test_a_certificate_is_renewed_without_its_key(database: Database) -> N
 
 
 async def test_an_older_version_is_not_rotated(database: Database) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         for type_ in ("password", "agent"):
             await ada.http.post("/credentials", json=login(type_))
         body, path = {"password": "canary-2"}, "/credentials/1/rotate"

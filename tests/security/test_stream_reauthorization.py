@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from api.kit import desk, problem
-from api.live import Live, live
+from api.kit import api_client, problem
+from api.live import LiveApi, live_api
 from opsjobs.api import long_lived
 from opsjobs.api.connections import DROP
 from opsjobs.api.follower import Pace
@@ -50,58 +50,58 @@ class Viewer:
 
 
 @asynccontextmanager
-async def viewer(desk: Live, headers: dict[str, str]) -> AsyncIterator[Viewer]:
-    async with desk.http.stream("GET", EVENTS, headers=headers) as answer:
+async def viewer(api: LiveApi, headers: dict[str, str]) -> AsyncIterator[Viewer]:
+    async with api.http.stream("GET", EVENTS, headers=headers) as answer:
         assert answer.status_code == 200
         yield Viewer(aiter(answer.aiter_lines()), [])
 
 
 @asynccontextmanager
-async def stage(database: Database) -> AsyncIterator[tuple[Live, TurnedClock, list[str]]]:
-    """An execution at work, streams that are judged by a clock that stands, and how often a token was judged."""
-    clock, judged = TurnedClock(), list[str]()
-    async with live(database, clock=clock) as desk:
-        desk.services.limits = replace(desk.services.limits, stream_reauth_seconds=CHECK_SECONDS)
-        desk.followers.pace = Pace(merge_seconds=0.005, poll_seconds=0.02)
-        authenticator = desk.services.authentication.authenticator
+async def open_stream_api(database: Database) -> AsyncIterator[tuple[LiveApi, TurnedClock, list[str]]]:
+    """An execution at work, streams that are checked by a clock that stands, and how often a token was checked."""
+    clock, checked = TurnedClock(), list[str]()
+    async with live_api(database, clock=clock) as api:
+        api.services.limits = replace(api.services.limits, stream_reauth_seconds=CHECK_SECONDS)
+        api.followers.pace = Pace(merge_seconds=0.005, poll_seconds=0.02)
+        authenticator = api.services.authentication.authenticator
         principal = authenticator.principal
 
         async def counted(token: str) -> Any:
-            judged.append(token)
+            checked.append(token)
             return await principal(token)
 
         authenticator.principal = counted
-        await desk.story.live()
-        yield desk, clock, judged
+        await api.scripted.start()
+        yield api, clock, checked
 
 
-async def login(desk: Live, grants: list[dict[str, Any]]) -> dict[str, str]:
+async def login(api: LiveApi, grants: list[dict[str, Any]]) -> dict[str, str]:
     """The headers of ben, a user who has logged in."""
     body = {"name": "ben", "password": PASSWORD, "grants": grants}
-    assert (await desk.http.post("/users", json=body)).status_code == 201
-    given = await desk.http.post("/auth/login", json={"username": "ben", "password": PASSWORD})
+    assert (await api.http.post("/users", json=body)).status_code == 201
+    given = await api.http.post("/auth/login", json={"username": "ben", "password": PASSWORD})
     return {"Authorization": f"Bearer {given.json()['access_token']}"}
 
 
-async def _deleted(desk: Live, _clock: TurnedClock) -> None:
-    assert (await desk.http.delete("/users/1")).status_code == 204
+async def _deleted(api: LiveApi, _clock: TurnedClock) -> None:
+    assert (await api.http.delete("/users/1")).status_code == 204
 
 
-async def _disabled(desk: Live, _clock: TurnedClock) -> None:
-    assert (await desk.http.post("/users/1/disable")).status_code == 200
+async def _disabled(api: LiveApi, _clock: TurnedClock) -> None:
+    assert (await api.http.post("/users/1/disable")).status_code == 200
 
 
-async def _narrowed(desk: Live, _clock: TurnedClock) -> None:
+async def _narrowed(api: LiveApi, _clock: TurnedClock) -> None:
     body = {"name": "ben", "grants": [{"role": "viewer", "scope": "env=nowhere"}]}
-    assert (await desk.http.put("/users/1", json=body)).status_code == 200
+    assert (await api.http.put("/users/1", json=body)).status_code == 200
 
 
-async def _demoted(desk: Live, _clock: TurnedClock) -> None:
+async def _demoted(api: LiveApi, _clock: TurnedClock) -> None:
     body = {"name": "ben", "grants": [{"permissions": ["jobs:read"]}]}
-    assert (await desk.http.put("/users/1", json=body)).status_code == 200
+    assert (await api.http.put("/users/1", json=body)).status_code == 200
 
 
-async def _too_old(_desk: Live, clock: TurnedClock) -> None:
+async def _too_old(_desk: LiveApi, clock: TurnedClock) -> None:
     clock.turn(20 * 60)
 
 
@@ -116,16 +116,16 @@ LOSSES = [
 
 @pytest.mark.parametrize(("lose", "status", "code"), LOSSES)
 async def test_who_may_no_more_is_told_so_and_sees_no_further_line(
-    database: Database, lose: Callable[[Live, TurnedClock], Awaitable[None]], status: int, code: str
+    database: Database, lose: Callable[[LiveApi, TurnedClock], Awaitable[None]], status: int, code: str
 ) -> None:
-    async with stage(database) as (desk, clock, judged):
-        ben = await login(desk, [{"role": "viewer"}])
-        async with viewer(desk, ben) as seen, viewer(desk, {}) as other:
-            await desk.story.write("web-1", b"before\n")
+    async with open_stream_api(database) as (api, clock, checked):
+        ben = await login(api, [{"role": "viewer"}])
+        async with viewer(api, ben) as seen, viewer(api, {}) as other:
+            await api.scripted.write("web-1", b"before\n")
             await seen.until("before")
-            await lose(desk, clock)
+            await lose(api, clock)
             clock.turn(CHECK_SECONDS)
-            await desk.story.write("web-1", b"secret\n")
+            await api.scripted.write("web-1", b"secret\n")
             rest = await seen.rest()
             assert "secret" not in "".join(rest)
             last_id, event, data = rest[-3:]
@@ -136,25 +136,25 @@ async def test_who_may_no_more_is_told_so_and_sees_no_further_line(
             # Whoever may goes on, and sees it.
             await other.until("secret")
         position = {"Last-Event-ID": last_id.removeprefix("id: ")}
-        answer = await desk.http.get(EVENTS, headers={**ben, **position})
+        answer = await api.http.get(EVENTS, headers={**ben, **position})
         problem(answer, status, code)
-        assert len(judged) < 30
+        assert len(checked) < 30
 
 
 async def test_a_stream_that_a_cookie_opened_ends_with_its_session(database: Database) -> None:
-    async with stage(database) as (desk, clock, _):
-        made = (await desk.http.post("/auth/codes")).json()
-        begun = await desk.http.post("/auth/session", json={"code": made["code"]})
-        desk.http.cookies.clear()
+    async with open_stream_api(database) as (api, clock, _):
+        made = (await api.http.post("/auth/codes")).json()
+        begun = await api.http.post("/auth/session", json={"code": made["code"]})
+        api.http.cookies.clear()
         cookie = {"Cookie": begun.headers["set-cookie"].partition(";")[0]}
         cookie |= {"Sec-Fetch-Site": "same-origin"}
-        del desk.http.headers["Authorization"]
-        async with viewer(desk, cookie) as seen:
-            await desk.story.write("web-1", b"before\n")
+        del api.http.headers["Authorization"]
+        async with viewer(api, cookie) as seen:
+            await api.scripted.write("web-1", b"before\n")
             await seen.until("before")
-            assert (await desk.http.delete("/auth/session", headers=cookie)).status_code == 204
+            assert (await api.http.delete("/auth/session", headers=cookie)).status_code == 204
             clock.turn(CHECK_SECONDS)
-            await desk.story.write("web-1", b"secret\n")
+            await api.scripted.write("web-1", b"secret\n")
             rest = await seen.rest()
             assert "secret" not in "".join(rest)
             assert json.loads(rest[-1].removeprefix("data: "))["code"] == "session_ended"
@@ -163,23 +163,23 @@ async def test_a_stream_that_a_cookie_opened_ends_with_its_session(database: Dat
 async def test_a_stream_is_asked_about_once_in_its_time_and_goes_on_without_a_gap(
     database: Database,
 ) -> None:
-    async with stage(database) as (desk, clock, judged):
+    async with open_stream_api(database) as (api, clock, checked):
         key = {
-            "Authorization": f"Bearer {await desk.services.identities.create_key('ben', 'viewer')}"
+            "Authorization": f"Bearer {await api.services.identities.create_key('ben', 'viewer')}"
         }
-        async with viewer(desk, key) as seen:
+        async with viewer(api, key) as seen:
             await seen.until("id: 1")
-            before = len(judged)
+            before = len(checked)
             for n in range(20):
-                await desk.story.write("web-1", b"line %d\n" % n)
+                await api.scripted.write("web-1", b"line %d\n" % n)
                 await seen.until(f"line {n}")
-            assert len(judged) == before, "what is not due is not asked"
+            assert len(checked) == before, "what is not due is not asked"
             for n in range(3):
                 clock.turn(CHECK_SECONDS)
-                await desk.story.write("web-1", b"later %d\n" % n)
+                await api.scripted.write("web-1", b"later %d\n" % n)
                 await seen.until(f"later {n}")
-            assert len(judged) == before + 3
-            await desk.story.finish("web-1")
+            assert len(checked) == before + 3
+            await api.scripted.finish("web-1")
             await seen.until("event: end")
         ids = [int(line[4:]) for line in seen.told if line.startswith("id: ")]
         assert ids == list(range(1, len(ids) + 1))
@@ -189,44 +189,44 @@ async def test_while_nobody_can_say_nothing_goes_out_and_then_it_ends(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(long_lived, "PATIENCE_SECONDS", 0.2)
-    async with stage(database) as (desk, clock, _):
+    async with open_stream_api(database) as (api, clock, _):
         key = {
-            "Authorization": f"Bearer {await desk.services.identities.create_key('ben', 'viewer')}"
+            "Authorization": f"Bearer {await api.services.identities.create_key('ben', 'viewer')}"
         }
-        async with viewer(desk, key) as seen:
+        async with viewer(api, key) as seen:
             await seen.until("id: 1")
 
             async def away(_token: str) -> Any:
                 raise Unavailable("away")
 
-            desk.services.authentication.authenticator.principal = away
+            api.services.authentication.authenticator.principal = away
             clock.turn(CHECK_SECONDS)
-            await desk.story.write("web-1", b"secret\n")
+            await api.scripted.write("web-1", b"secret\n")
             assert "secret" not in "".join(await seen.rest())
 
 
 async def test_streams_and_downloads_of_one_caller_are_few_and_others_have_their_own(
     database: Database,
 ) -> None:
-    async with stage(database) as (desk, _clock, _):
-        desk.app.state.streams = Streams(2)
-        ben = await desk.as_role("viewer")
-        async with viewer(desk, ben), viewer(desk, ben):
+    async with open_stream_api(database) as (api, _clock, _):
+        api.app.state.streams = Streams(2)
+        ben = await api.as_role("viewer")
+        async with viewer(api, ben), viewer(api, ben):
             for path in (EVENTS, "/executions/1/log?format=ndjson"):
                 async with asyncio.timeout(
                     DEADLINE_SECONDS
                 ):  # one that is not refused would not end
-                    refused = await desk.http.get(path, headers=ben)
+                    refused = await api.http.get(path, headers=ben)
                 told = problem(refused, 429, "too_many_streams")
                 assert "ben-viewer" in told["detail"]
                 assert "OPSJOBS_STREAMS_PER_CALLER" in told["detail"]
                 assert int(refused.headers["Retry-After"]) > 0
-            assert (await desk.http.get("/executions/1/log", headers=ben)).status_code == 200
-            async with viewer(desk, {}) as other:
+            assert (await api.http.get("/executions/1/log", headers=ben)).status_code == 200
+            async with viewer(api, {}) as other:
                 await other.until("id: 1")
         async with asyncio.timeout(DEADLINE_SECONDS):
             while (
-                await desk.http.get("/executions/1/log?format=ndjson", headers=ben)
+                await api.http.get("/executions/1/log?format=ndjson", headers=ben)
             ).status_code == 429:
                 await asyncio.sleep(0.02)  # until the server has noticed that both have left
 
@@ -269,7 +269,7 @@ async def test_a_download_ends_where_the_right_to_it_or_its_time_does_and_is_nev
     database: Database,
 ) -> None:
     clock = TurnedClock()
-    async with desk(
+    async with api_client(
         database, clock=clock, stream_reauth_seconds=15.0, download_seconds=60.0
     ) as ada:
         app = ada.http._transport.app  # type: ignore[attr-defined]

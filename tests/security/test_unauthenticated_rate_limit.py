@@ -10,7 +10,7 @@ from ipaddress import ip_network
 import httpx2
 import pytest
 
-from api.kit import Desk, desk, problem
+from api.kit import ApiClient, api_client, problem
 from opsjobs.api.body import UNAUTHENTICATED_BYTES_MAX
 from opsjobs.api.rate_limits import (
     AT_ONCE_MAX,
@@ -33,7 +33,7 @@ ELSEWHERE = "203.0.113.9"
 V6 = "2001:db8:0:1::5"
 
 
-def at(ada: Desk, address: str) -> httpx2.AsyncClient:
+def at(ada: ApiClient, address: str) -> httpx2.AsyncClient:
     """A client without a token, at another address."""
     app = ada.http._transport.app  # type: ignore[attr-defined]
     return httpx2.AsyncClient(
@@ -46,7 +46,7 @@ async def test_an_address_without_a_good_token_is_told_when_to_come_back(
 ) -> None:
     clock = TurnedClock()
     async with (
-        desk(database, clock=clock, unauthenticated_a_second=A_SECOND) as ada,
+        api_client(database, clock=clock, unauthenticated_a_second=A_SECOND) as ada,
         at(ada, ELSEWHERE) as mallory,
     ):
         ways = (
@@ -79,7 +79,7 @@ async def test_a_login_goes_on_whatever_else_comes_from_its_address_but_that_doo
     database: Database,
 ) -> None:
     async with (
-        desk(database, clock=TurnedClock(), unauthenticated_a_second=A_SECOND) as ada,
+        api_client(database, clock=TurnedClock(), unauthenticated_a_second=A_SECOND) as ada,
         at(ada, ELSEWHERE) as mallory,
     ):
         assert [(await mallory.get("/jobs")).status_code for _ in range(AT_ONCE + 1)] == [
@@ -96,7 +96,7 @@ async def test_a_login_goes_on_whatever_else_comes_from_its_address_but_that_doo
 async def test_a_good_token_that_comes_many_times_at_once_is_not_counted(
     database: Database,
 ) -> None:
-    async with desk(database, clock=TurnedClock(), unauthenticated_a_second=A_SECOND) as ada:
+    async with api_client(database, clock=TurnedClock(), unauthenticated_a_second=A_SECOND) as ada:
         new = await ada.token_of("operator")
         first = await asyncio.gather(
             *(ada.http.get("/auth/me", headers=new) for _ in range(AT_ONCE))
@@ -136,7 +136,7 @@ async def _never() -> AsyncIterator[bytes]:
 async def test_a_good_token_is_not_hindered_by_others_at_its_address_until_it_is_good_no_more(
     database: Database,
 ) -> None:
-    async with desk(database, clock=TurnedClock(), unauthenticated_a_second=A_SECOND) as ada:
+    async with api_client(database, clock=TurnedClock(), unauthenticated_a_second=A_SECOND) as ada:
         ben = await ada.token_of("viewer")
         late = await ada.token_of("operator")
         for _ in range(3 * AT_ONCE):
@@ -169,7 +169,7 @@ async def test_probes_are_answered_always_and_ask_postgresql_once_a_second(
     database: Database,
 ) -> None:
     async with (
-        desk(database, clock=TurnedClock(), unauthenticated_a_second=A_SECOND) as ada,
+        api_client(database, clock=TurnedClock(), unauthenticated_a_second=A_SECOND) as ada,
         at(ada, ELSEWHERE) as prober,
     ):
         asked = 0
@@ -203,7 +203,7 @@ async def test_probes_are_answered_always_and_ask_postgresql_once_a_second(
 async def test_a_network_of_ipv6_is_one_address_and_what_a_caller_says_of_himself_is_none(
     database: Database,
 ) -> None:
-    async with desk(database, clock=TurnedClock(), unauthenticated_a_second=A_SECOND) as ada:
+    async with api_client(database, clock=TurnedClock(), unauthenticated_a_second=A_SECOND) as ada:
         for n in range(AT_ONCE):
             async with at(ada, f"2001:db8:0:1::{n:x}") as mallory:
                 assert (
@@ -222,7 +222,7 @@ async def test_a_network_of_ipv6_is_one_address_and_what_a_caller_says_of_himsel
 async def test_behind_a_proxy_of_ours_each_has_his_own_count(database: Database) -> None:
     proxy = "10.0.0.1"
     limits = {"unauthenticated_a_second": A_SECOND, "trusted_proxies": (ip_network("10.0.0.0/8"),)}
-    async with desk(database, clock=TurnedClock(), **limits) as ada, at(ada, proxy) as http:
+    async with api_client(database, clock=TurnedClock(), **limits) as ada, at(ada, proxy) as http:
         told = [
             (
                 await http.get("/jobs", headers={"X-Forwarded-For": f"9.9.9.9, {ELSEWHERE}"})
@@ -236,7 +236,7 @@ async def test_behind_a_proxy_of_ours_each_has_his_own_count(database: Database)
 
 
 async def test_without_a_token_a_body_is_small_and_few_are_open_at_once(database: Database) -> None:
-    async with desk(database, unauthenticated_a_second=1_000) as ada, at(ada, ELSEWHERE) as mallory:
+    async with api_client(database, unauthenticated_a_second=1_000) as ada, at(ada, ELSEWHERE) as mallory:
         large = b'{"username": "ada", "password": "' + b"x" * UNAUTHENTICATED_BYTES_MAX + b'"}'
         problem(
             await mallory.post("/auth/login", content=large, headers=JSON), 413, "body_too_large"

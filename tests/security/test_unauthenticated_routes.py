@@ -5,10 +5,10 @@ from __future__ import annotations
 from fastapi.routing import APIRoute, iter_route_contexts
 from starlette.routing import Route
 
-from api.kit import desk, problem
+from api.kit import api_client, problem
 from opsjobs.api.authentication import OPEN_ROUTES
 from opsjobs.store.transaction import Database
-from security.two_scopes import world
+from security.two_scopes import scoped_app
 
 CONTRACT = frozenset(
     {
@@ -49,7 +49,7 @@ async def test_the_doors_without_a_token_are_exactly_those_of_the_contract(
     database: Database,
 ) -> None:
     assert OPEN_ROUTES == CONTRACT
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         app = ada.http._transport.app  # type: ignore[attr-defined]
         routes = [context.original_route for context in iter_route_contexts(app.routes)]
         paths = {
@@ -73,7 +73,7 @@ async def test_the_doors_without_a_token_are_exactly_those_of_the_contract(
 async def test_what_is_not_there_and_what_looks_like_a_door_is_401(
     database: Database,
 ) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         for path in (*NOWHERE, *DISGUISES):
             for method in ("GET", "POST", "DELETE", "OPTIONS", "TRACE", "CONNECT"):
                 answer = await ada.http.request(method, path, headers={"Authorization": ""})
@@ -82,8 +82,8 @@ async def test_what_is_not_there_and_what_looks_like_a_door_is_401(
 
 
 async def test_the_open_doors_tell_no_detail(database: Database) -> None:
-    async with world(database) as all_:
+    async with scoped_app(database) as app:
         for path in ("/livez", "/readyz", "/health"):
-            assert set((await all_.http.get(path, headers={"Authorization": ""})).json()) == {
+            assert set((await app.http.get(path, headers={"Authorization": ""})).json()) == {
                 "status"
             }, path

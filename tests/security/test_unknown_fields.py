@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from opsjobs.store.transaction import Database
 from security.test_permission_matrix import NOBODYS_BODY, NOUNS
-from security.two_scopes import STAGING, World, world
+from security.two_scopes import STAGING, ScopedApp, scoped_app
 
 PUBLIC = """-----BEGIN PUBLIC KEY-----
 MCowBQYDK2VwAyEAGb9ECWmEzf6FQbrBZ9w7lshQhqowtrbLDFw4rXAxZuE=
@@ -55,10 +55,10 @@ def models(annotation: Any, seen: set[type]) -> Iterator[type[BaseModel]]:
 async def test_no_input_model_takes_a_field_that_it_does_not_know(
     database: Database,
 ) -> None:
-    async with world(database) as all_:
+    async with scoped_app(database) as app:
         seen: set[type] = set()
         found: list[type[BaseModel]] = []
-        for route in routes(all_.http._transport.app):  # type: ignore[attr-defined]
+        for route in routes(app.http._transport.app):  # type: ignore[attr-defined]
             for dependant in within(route.dependant):
                 for param in (*dependant.body_params, *dependant.query_params):
                     found += models(param.field_info.annotation, seen)
@@ -71,16 +71,16 @@ async def test_no_input_model_takes_a_field_that_it_does_not_know(
 async def test_a_field_that_no_route_knows_is_422_and_named_by_each_of_them(
     database: Database,
 ) -> None:
-    async with world(database) as all_:
+    async with scoped_app(database) as app:
         wrong = []
         asked = 0
-        for route in routes(all_.http._transport.app):  # type: ignore[attr-defined]
+        for route in routes(app.http._transport.app):  # type: ignore[attr-defined]
             for method in route.methods or ():
                 if route.body_field is None or f"{method} {route.path}" in FREE:
                     continue
-                answer = await all_.http.request(
+                answer = await app.http.request(
                     method,
-                    await path_of(all_, route.path),
+                    await path_of(app, route.path),
                     content=NOBODYS_BODY,
                     headers={"Content-Type": "application/json", "If-Match": "*"},
                 )
@@ -92,13 +92,13 @@ async def test_a_field_that_no_route_knows_is_422_and_named_by_each_of_them(
         assert asked > 30
 
 
-async def path_of(all_: World, path: str) -> str:
+async def path_of(app: ScopedApp, path: str) -> str:
     """The route's path, of a thing that is there."""
     head, _, rest = path.partition("{")
     if not rest:
         return path
     first = path.split("/")[1]
-    return f"{head}{all_.things[NOUNS[first], STAGING] if first in NOUNS else await made(all_, first)}{rest.partition('}')[2]}"
+    return f"{head}{app.things[NOUNS[first], STAGING] if first in NOUNS else await made(app, first)}{rest.partition('}')[2]}"
 
 
 BODIES = {
@@ -116,7 +116,7 @@ BODIES = {
 """Of things that have no labels. A new kind that can be changed belongs in here."""
 
 
-async def made(all_: World, plural: str) -> str:
+async def made(app: ScopedApp, plural: str) -> str:
     """One of these; its id."""
-    known = (await all_.http.get(f"/{plural}")).json()["items"]
-    return str((known or [await all_.made(f"/{plural}", BODIES[plural])])[0]["id"])
+    known = (await app.http.get(f"/{plural}")).json()["items"]
+    return str((known or [await app.made(f"/{plural}", BODIES[plural])])[0]["id"])

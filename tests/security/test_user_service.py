@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from api.kit import Desk, desk, job, problem
+from api.kit import ApiClient, api_client, job, problem
 from kit.platform_services import FAULTS, MS, V3, PlatformServices, platform_services
-from kit.schedule_fixtures import Office
+from kit.schedule_fixtures import ScheduleHarness
 from kit.token_issuer import SECRET, good, signed
 from opsjobs.clock import TurnedClock
 from opsjobs.composition.platform import build_integrations, build_platform_users
@@ -32,7 +32,7 @@ ADA = {"id": "ada", "username": "ada", "is_active": True, "role": "operator"}
 @asynccontextmanager
 async def at_the_desk(
     database: Database, platform: PlatformServices, **more: str
-) -> AsyncIterator[Desk]:
+) -> AsyncIterator[ApiClient]:
     wanted = load(
         {
             "USER_SERVICE_URL": platform.url("user"),
@@ -42,12 +42,12 @@ async def at_the_desk(
         }
     )
     identity = IdentitySettings(jwt_secret_key=Secret(SECRET))
-    async with desk(database, identity=identity, platform=wanted.platform) as found:
+    async with api_client(database, identity=identity, platform=wanted.platform) as found:
         yield found
         await found.services.integrations.close()
 
 
-async def a_job(on: Desk) -> str:
+async def a_job(on: ApiClient) -> str:
     await on.http.post("/targets", json={"name": "web-1", "host": "192.0.2.1"})
     made = await on.http.post("/jobs", json=job(targets={"ids": ["web-1"]}))
     assert made.status_code == 201, made.text
@@ -161,7 +161,7 @@ async def users_of(
 
 
 async def test_a_firing_of_a_disabled_owner_pauses_its_schedule(database: Database) -> None:
-    on, clock = Office(database), TurnedClock()
+    on, clock = ScheduleHarness(database), TurnedClock()
     schedule = await on.schedule(await on.job())
     await on.schedules.pause(schedule.id)
     await on.schedules.resume(schedule.id, owner=Identity("external", "ada"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from api.kit import desk, problem
+from api.kit import api_client, problem
 from opsjobs.model.winrm import WinrmAuth, WinrmOptions
 from opsjobs.store.transaction import Database
 
@@ -18,7 +18,7 @@ def test_what_is_not_encrypted_by_itself_needs_https(auth: WinrmAuth) -> None:
 
 
 async def test_no_target_can_be_told_to_use_basic_over_http(database: Database) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         target = {"name": "win-1", "host": "10.0.0.9", "transport": "winrm"}
         basic = {"scheme": "http", "auth": "basic"}
         problem(await ada.http.post("/targets", json={**target, "winrm": basic}), 422, "invalid")

@@ -1,4 +1,4 @@
-"""A world of two halves, staging and production, and people whose grants end at the border between them."""
+"""An application with objects in two scopes, staging and foreign, and principals whose grants cover one of them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from uuid import uuid4
 
 import httpx2
 
-from api.kit import app_on, known_to
+from api.kit import app_on, use_identities
 from api.live import services_for
 from opsjobs.model.access import Grant, Principal, Scope
 from opsjobs.model.approval import ApprovalTerms
@@ -24,25 +24,25 @@ STAGING, FOREIGN = "staging", "foreign"
 """The halves, by the value of the label `env`; `foreign` is in the name of all that lies in the other one."""
 
 
-class Badges(IdentityStore):
-    """Knows the principals that tests hand a badge to, whatever their grants, beside those who have an API key."""
+class TestPrincipals(IdentityStore):
+    """An identity store that also knows principals made by tests, with any grants, each with a token of its own."""
 
     def __init__(self, database: Database) -> None:
         super().__init__(database)
         self.given: dict[str, Principal] = {}
 
     async def by_token(self, token: str) -> Principal | None:
-        """Who wears this badge, or has this key."""
+        """Return the principal with this token or API key."""
         return self.given.get(token) or await super().by_token(token)
 
     async def current_principal(self, identity: Identity) -> Principal | None:
-        """Return the principal of this identity, if a test has made it a badge."""
+        """Return the principal of this identity, if a test has admitted it."""
         given = {principal.identity: principal for principal in self.given.values()}
         return given.get(identity)
 
 
-def badge(name: str, *grants: tuple[str, str], kind: PrincipalKind = "user") -> Principal:
-    """Somebody with these grants, each a role or a permission, and the scope that it is for ("" is everywhere)."""
+def principal_with(name: str, *grants: tuple[str, str], kind: PrincipalKind = "user") -> Principal:
+    """Return a principal with these grants: each is a role or a permission, and its scope ("" is everywhere)."""
     return Principal(name, kind, tuple(_grant(what, Scope.parse(scope)) for what, scope in grants))
 
 
@@ -51,25 +51,25 @@ def _grant(what: str, scope: Scope) -> Grant:
 
 
 @dataclass
-class World:
-    """The application, and who may speak to it. `things`: the path of what lies in each half, by noun and half."""
+class ScopedApp:
+    """The application, and its callers. `things`: the path of an object in each scope, by noun and scope."""
 
     http: httpx2.AsyncClient
     app: Any
     services: Any
-    rung: list[str]
+    notified: list[str]
     things: dict[tuple[str, str], str] = field(default_factory=dict)
 
     def admit(self, principal: Principal) -> dict[str, str]:
-        """The headers of a principal."""
-        token = f"badge-of-{principal.kind}-{principal.name}"
+        """Return the headers of a new token of this principal."""
+        token = f"token-of-{principal.kind}-{principal.name}"
         self.services.identities.given[token] = principal
         return {"Authorization": f"Bearer {token}"}
 
     async def status(
         self, method: str, path: str, headers: Mapping[str, str], body: bytes = b""
     ) -> int:
-        """What a request is answered, for tests that send thousands: without a client around it."""
+        """Send a request without a client, for tests that send thousands; return its status."""
         sent = iter([{"type": "http.request", "body": body, "more_body": False}])
         found, started = [0], asyncio.Event()
 
@@ -92,14 +92,14 @@ class World:
         return found[0]
 
     async def made(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
-        """What the administrator has made."""
+        """Create something as the administrator; return it."""
         answer = await self.http.post(path, json=body)
         assert answer.status_code in (201, 202), answer.text
         told: dict[str, Any] = answer.json()
         return told
 
     async def target(self, name: str, env: str | None = None, **fields: Any) -> str:
-        """A machine in one half, or in none; its id."""
+        """Create a target in one scope, or in none; return its id."""
         labels = {"env": env} if env is not None else {}
         return str(
             (
@@ -204,11 +204,11 @@ async def _once(text: str) -> AsyncIterator[bytes]:
 
 
 @asynccontextmanager
-async def world(database: Database) -> AsyncIterator[World]:
-    """The application over ASGI with both halves furnished; ada is the administrator."""
-    rung: list[str] = []
-    services = services_for(database, rung)
-    known_to(services, Badges(database))
+async def scoped_app(database: Database) -> AsyncIterator[ScopedApp]:
+    """The application over ASGI with objects in both scopes; ada is the administrator."""
+    notified: list[str] = []
+    services = services_for(database, notified)
+    use_identities(services, TestPrincipals(database))
     token = await services.identities.create_key("ada", "admin")
     app = app_on(services)
     headers = {"Authorization": f"Bearer {token}"}
@@ -216,7 +216,7 @@ async def world(database: Database) -> AsyncIterator[World]:
     async with httpx2.AsyncClient(
         transport=transport, base_url="http://opsjobs", headers=headers
     ) as http:
-        made = World(http, app, services, rung)
+        made = ScopedApp(http, app, services, notified)
         await made.furnish(STAGING)
         await made.furnish(FOREIGN)
         try:

@@ -16,21 +16,21 @@ import pytest
 
 from docs.pages import ROOT
 from kit.backing_servers import memory, open_folder
-from kit.opsjobs_processes import Up, up
+from kit.opsjobs_processes import UpProcess, opsjobs_up
 
 GENERATOR = shutil.which("openapi-python-client")
 PROGRAM = Path(__file__).with_name("generated_client.py")
 
 
 @pytest.fixture
-def service() -> Iterator[Up]:
-    with open_folder(memory()) as found, up(found / "data", "--lab", "1") as running:
+def service() -> Iterator[UpProcess]:
+    with open_folder(memory()) as found, opsjobs_up(found / "data", "--lab", "1") as running:
         yield running
 
 
-def test_a_generated_client_runs_a_job_and_reads_its_results(service: Up, tmp_path: Path) -> None:
+def test_a_generated_client_runs_a_job_and_reads_its_results(service: UpProcess, tmp_path: Path) -> None:
     assert GENERATOR is not None, "openapi-python-client is not in the PATH: use make client"
-    url = next(m[0] for line in service.said if (m := re.search(r"http://[\d.:]+", line)))
+    url = next(m[0] for line in service.output if (m := re.search(r"http://[\d.:]+", line)))
     config = tmp_path / "client.yaml"
     page = (ROOT / "docs/reference/api.md").read_text()
     config.write_text(re.search(r"`client.yaml` is `([^`]+)`", page)[1])

@@ -20,7 +20,7 @@ import pytest
 
 from kit.backing_servers import AUDIT_KEY, Databases, memory, open_folder
 from kit.ledger_fixtures import launch, machines
-from kit.opsjobs_processes import COMMAND_SECONDS, OPSJOBS, POLL_SECONDS, Up, up
+from kit.opsjobs_processes import COMMAND_SECONDS, OPSJOBS, POLL_SECONDS, UpProcess, opsjobs_up
 from opsjobs.model.errors import Refusal, Unavailable
 from opsjobs.model.execution import TriggeredBy
 from opsjobs.model.secret import Secret
@@ -48,7 +48,7 @@ def folder() -> Iterator[Path]:
 
 def test_what_ran_after_the_backup_is_not_started_again(folder: Path) -> None:
     """A schedule fires, and runs go on, between the backup and the restore of it."""
-    with up(folder / "data", "--lab", "2") as service:
+    with opsjobs_up(folder / "data", "--lab", "2") as service:
         held = _start_held(service, folder)
         name, backup = _backup_before_a_firing(service, folder)
         (folder / "leave").touch()
@@ -61,7 +61,7 @@ def test_what_ran_after_the_backup_is_not_started_again(folder: Path) -> None:
         assert ran.count("held") == 2
     said = _opsjobs(folder, "restore", str(backup), "--replace", "--yes").stderr
     assert "executions that had not ended: 1. They are paused" in said
-    with up(folder / "data", "--lab", "2") as service:
+    with opsjobs_up(folder / "data", "--lab", "2") as service:
         # The run that was on its way is attached; the one that waited begins when it is resumed, and is found as well.
         service.run_until_it_works("executions", "resume", str(held))
         assert _ended(service, held)["status"] == "completed"
@@ -78,7 +78,7 @@ def test_what_ran_after_the_backup_is_not_started_again(folder: Path) -> None:
         assert service.run("audit", "verify", "--head", head).returncode == 0
 
 
-def _start_held(service: Up, folder: Path) -> int:
+def _start_held(service: UpProcess, folder: Path) -> int:
     """Launch on both machines, one after the other; the first command waits for the file `leave`."""
     command = f"while ! test -e {folder}/leave; do sleep 0.1; done; echo held >>{folder}/witness"
     begun = service.run("run", command, "-l", "lab=true", "--parallel", "1", "--detach")
@@ -91,7 +91,7 @@ def _start_held(service: Up, folder: Path) -> int:
     return execution
 
 
-def _backup_before_a_firing(service: Up, folder: Path) -> tuple[str, Path]:
+def _backup_before_a_firing(service: UpProcess, folder: Path) -> tuple[str, Path]:
     """Make a backup before two schedules of one name are due; that name, and the backup."""
     jobs = [
         f"""
@@ -116,7 +116,7 @@ actions: [{{command: 'echo {job} >>{folder}/witness', durable: {durable}}}]
         ahead *= 2  # this machine is too busy
 
 
-def _execution_of(service: Up, schedule: str) -> int:
+def _execution_of(service: UpProcess, schedule: str) -> int:
     """The execution of the schedule's only firing, once it is launched."""
     deadline = time.monotonic() + COMMAND_SECONDS
     while True:
@@ -127,13 +127,13 @@ def _execution_of(service: Up, schedule: str) -> int:
         time.sleep(POLL_SECONDS)
 
 
-def _ended(service: Up, execution: int) -> dict[str, Any]:
+def _ended(service: UpProcess, execution: int) -> dict[str, Any]:
     """The execution, once it has ended."""
     service.run("executions", "follow", str(execution))
     return _show(service, execution)
 
 
-def _show(service: Up, execution: int) -> dict[str, Any]:
+def _show(service: UpProcess, execution: int) -> dict[str, Any]:
     shown: dict[str, Any] = json.loads(
         service.run("executions", "show", str(execution), "-o", "json").stdout
     )

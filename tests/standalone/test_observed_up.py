@@ -19,7 +19,7 @@ import pytest
 import redis
 
 from kit.backing_servers import memory, open_folder
-from kit.opsjobs_processes import OPSJOBS, Up, up
+from kit.opsjobs_processes import OPSJOBS, UpProcess, opsjobs_up
 from kit.ports import free_port
 from kit.span_collector import OtlpCollector, otlp_collector
 
@@ -36,7 +36,7 @@ SPANS = {
 class Observed:
     """The service, its collector, and the execution that ran with a trace of its caller."""
 
-    up: Up
+    service: UpProcess
     collector: OtlpCollector
     metrics_port: int
     execution: int
@@ -47,7 +47,7 @@ class Observed:
         """Every line of every log file as JSON, by process."""
         return {
             path.name: [json.loads(line) for line in path.read_bytes().splitlines()]
-            for path in (self.up.data / "logs").iterdir()
+            for path in (self.service.data / "logs").iterdir()
         }
 
 
@@ -62,7 +62,7 @@ def observed() -> Iterator[Observed]:
             "METRICS_PORT": str(port),
             "OPSJOBS_POLL_SECONDS": "0.2",
         }
-        with up(folder / "data", "--lab", "2", settings=settings) as service:
+        with opsjobs_up(folder / "data", "--lab", "2", settings=settings) as service:
             token = (service.data / "admin-token").read_text().strip()
             url = (service.data / "endpoint").read_text().strip()
             # Without anyone who listens events are not built.
@@ -89,7 +89,7 @@ def _is_free(port: int) -> bool:
     return True
 
 
-def _listen(service: Up) -> threading.Thread:
+def _listen(service: UpProcess) -> threading.Thread:
     client = redis.Redis(
         unix_socket_path=str(service.data / "run" / "valkey.sock"), socket_timeout=None
     )
@@ -126,7 +126,7 @@ def _run(url: str, token: str) -> int:
 
 
 def _post(observed: Observed, path: str, body: object, **headers: str) -> dict[str, Any]:
-    url = (observed.up.data / "endpoint").read_text().strip()
+    url = (observed.service.data / "endpoint").read_text().strip()
     request = urllib.request.Request(
         f"{url}{path}",
         json.dumps(body).encode(),
@@ -191,7 +191,7 @@ def test_every_line_of_every_log_is_json_and_carries_its_ids(observed: Observed)
 
 def test_logs_are_shown_by_execution_level_and_process(observed: Observed) -> None:
     def logs(*arguments: str) -> list[str]:
-        done = observed.up.run("logs", *arguments)
+        done = observed.service.run("logs", *arguments)
         assert done.returncode == 0, done.stderr
         return done.stdout.splitlines()
 
@@ -213,14 +213,14 @@ def test_logs_are_shown_by_execution_level_and_process(observed: Observed) -> No
     assert not any(" INFO " in line for line in logs("--level", "warning"))
     assert len(logs("-n", "3")) == 3
     assert logs("--since", "1s", "--process", "valkey") == []
-    assert observed.up.run("logs", "--process", "nothing").returncode == 4
-    assert observed.up.run("logs", "--since", "soon").returncode == 2
+    assert observed.service.run("logs", "--process", "nothing").returncode == 4
+    assert observed.service.run("logs", "--since", "soon").returncode == 2
 
 
 def test_new_lines_are_followed(observed: Observed) -> None:
     with subprocess.Popen(
         [*OPSJOBS, "logs", "-f", "-n", "1", "--process", "api", "--json"],
-        env=observed.up.environment,
+        env=observed.service.environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -228,7 +228,7 @@ def test_new_lines_are_followed(observed: Observed) -> None:
         assert following.stdout is not None
         following.stdout.readline()
         request = urllib.request.Request(
-            (observed.up.data / "endpoint").read_text().strip() + "/livez",
+            (observed.service.data / "endpoint").read_text().strip() + "/livez",
             headers={"X-Request-ID": "look-for-me"},
         )
         urllib.request.urlopen(request, timeout=60).close()
@@ -274,7 +274,7 @@ def test_no_secret_is_exported_or_logged(observed: Observed) -> None:
         {"parameters": {"token": SECRET}},
         traceparent=f"00-{trace}-00f067aa0ba902b7-01",
     )
-    assert observed.up.run("executions", "follow", str(launched["id"])).returncode == 3
+    assert observed.service.run("executions", "follow", str(launched["id"])).returncode == 3
     observed.collector.wait(
         lambda found: sum(s.name == "commit" and s.trace_id == trace for s in found) >= 2
     )
@@ -285,8 +285,8 @@ def test_no_secret_is_exported_or_logged(observed: Observed) -> None:
 
 
 def test_a_killed_process_leaves_json_only(observed: Observed) -> None:
-    os.kill(observed.up.children()["worker"], signal.SIGKILL)
-    observed.up.expect("runs again")
+    os.kill(observed.service.children()["worker"], signal.SIGKILL)
+    observed.service.expect("runs again")
     restarts = [line for line in observed.lines()["up.log"] if "SIGKILL" in line["event"]]
     assert restarts[0]["level"] == "warning"
 

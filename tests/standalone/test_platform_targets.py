@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from kit.backing_servers import memory, open_folder
-from kit.opsjobs_processes import Up, up
+from kit.opsjobs_processes import UpProcess, opsjobs_up
 from kit.platform_services import V3, PlatformServices, platform_services
 from kit.sshd import Sshd, sshd
 
@@ -35,7 +35,7 @@ def platform(machine: Sshd) -> Iterator[PlatformServices]:
 
 
 @pytest.fixture(scope="module")
-def running(platform: PlatformServices) -> Iterator[Up]:
+def running(platform: PlatformServices) -> Iterator[UpProcess]:
     settings = {
         "TARGET_SERVICE_URL": platform.url("target"),
         "TARGET_SERVICE_PROFILE": V3,
@@ -44,12 +44,12 @@ def running(platform: PlatformServices) -> Iterator[Up]:
         "OPSJOBS_TARGET_CACHE": "0s",
         "OPSJOBS_SERVICE_TIMEOUT": "5s",
     }
-    with open_folder(memory()) as found, up(found / "data", settings=settings) as service:
+    with open_folder(memory()) as found, opsjobs_up(found / "data", settings=settings) as service:
         yield service
 
 
 def test_a_job_runs_on_a_target_that_only_the_service_knows(
-    running: Up, machine: Sshd, platform: PlatformServices, tmp_path: Path
+    running: UpProcess, machine: Sshd, platform: PlatformServices, tmp_path: Path
 ) -> None:
     file = tmp_path / "job.yaml"
     file.write_text(JOB)
@@ -65,7 +65,7 @@ def test_a_job_runs_on_a_target_that_only_the_service_knows(
     assert any(call.path.endswith("/42/credentials") for call in platform.asked("target"))
 
 
-def test_a_login_of_the_service_is_nowhere_but_in_memory(running: Up, machine: Sshd) -> None:
+def test_a_login_of_the_service_is_nowhere_but_in_memory(running: UpProcess, machine: Sshd) -> None:
     assert running.run("run", "true", "-t", "web-1").returncode == 0
     secret = machine.private_key.splitlines()[2].encode()
     files = [path for path in running.data.rglob("*") if path.is_file()]
@@ -73,7 +73,7 @@ def test_a_login_of_the_service_is_nowhere_but_in_memory(running: Up, machine: S
     assert [path for path in files if secret in path.read_bytes()] == []
 
 
-def test_a_target_is_tested_like_any_other_and_changed_only_in_the_service(running: Up) -> None:
+def test_a_target_is_tested_like_any_other_and_changed_only_in_the_service(running: UpProcess) -> None:
     tested = running.run("targets", "test", "web-1")
     assert tested.returncode == 0, tested.stdout + tested.stderr
     refused = running.run("targets", "add", "web-2", "192.0.2.2")
@@ -85,7 +85,7 @@ def test_a_target_is_tested_like_any_other_and_changed_only_in_the_service(runni
 
 
 def test_while_the_service_is_down_nothing_is_launched_and_status_says_why(
-    running: Up, platform: PlatformServices
+    running: UpProcess, platform: PlatformServices
 ) -> None:
     platform.faults["target"] = "500"
     try:

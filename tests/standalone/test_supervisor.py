@@ -25,7 +25,7 @@ STUBBORN = [
 ]
 
 
-class Watched:
+class RecordedCommand:
     """Starts a command as often as it is asked to, and tells of each start."""
 
     def __init__(self, folder: Path, command: list[str]) -> None:
@@ -53,7 +53,7 @@ def supervised(
 
 
 def test_a_dead_process_is_reported_and_restarted(tmp_path: Path) -> None:
-    watched = Watched(tmp_path, ["/bin/sleep", "600"])
+    watched = RecordedCommand(tmp_path, ["/bin/sleep", "600"])
     mourned: queue.Queue[int] = queue.Queue()
     with supervised(watched.start, died=mourned.put) as (_, said):
         first = watched.starts.get(timeout=SECONDS)
@@ -65,7 +65,7 @@ def test_a_dead_process_is_reported_and_restarted(tmp_path: Path) -> None:
 
 
 def test_a_failed_restart_is_retried(tmp_path: Path) -> None:
-    watched = Watched(tmp_path, ["/bin/sleep", "600"])
+    watched = RecordedCommand(tmp_path, ["/bin/sleep", "600"])
     refusals: list[Unavailable] = []
 
     def start() -> subprocess.Popen[bytes]:
@@ -89,7 +89,7 @@ def test_a_failed_first_start_is_raised() -> None:
 
 
 def test_a_process_that_ignores_signals_is_killed(tmp_path: Path) -> None:
-    watched = Watched(tmp_path, STUBBORN)
+    watched = RecordedCommand(tmp_path, STUBBORN)
     with supervised(watched.start, signals=[(signal.SIGTERM, 0.3), (signal.SIGKILL, 5.0)]) as (
         supervisor,
         said,
@@ -102,7 +102,7 @@ def test_a_process_that_ignores_signals_is_killed(tmp_path: Path) -> None:
 
 
 def test_hurry_skips_the_remaining_grace(tmp_path: Path) -> None:
-    watched = Watched(tmp_path, STUBBORN)
+    watched = RecordedCommand(tmp_path, STUBBORN)
     with supervised(watched.start, signals=[(signal.SIGTERM, 600.0), (signal.SIGKILL, 5.0)]) as (
         supervisor,
         _,

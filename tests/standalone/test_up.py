@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from kit.backing_servers import memory, open_folder
-from kit.opsjobs_processes import COMMAND_SECONDS, POLL_SECONDS, Up, up, wait_for_ends, watched
+from kit.opsjobs_processes import COMMAND_SECONDS, POLL_SECONDS, UpProcess, opsjobs_up, wait_for_ends, watched_processes
 
 # So long that what comes before its end did not wait for it.
 LONG_LEASE_SECONDS = 600
@@ -28,33 +28,33 @@ def folder() -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module")
-def running() -> Iterator[Up]:
+def running() -> Iterator[UpProcess]:
     settings = {"OPSJOBS_LEASE_SECONDS": str(LONG_LEASE_SECONDS)}
     with (
         open_folder(memory()) as found,
-        up(found / "data", "--lab", "2", settings=settings) as service,
+        opsjobs_up(found / "data", "--lab", "2", settings=settings) as service,
     ):
         yield service
 
 
-def test_a_command_runs_on_the_lab(running: Up) -> None:
+def test_a_command_runs_on_the_lab(running: UpProcess) -> None:
     done = running.run("run", "echo out; echo err >&2", "-l", "lab=true")
     assert done.returncode == 0, done.stderr
     assert sorted(done.stdout.splitlines()) == ["lab-1 | out", "lab-2 | out"]
 
 
-def test_processes_have_recognizable_titles(running: Up) -> None:
+def test_processes_have_recognizable_titles(running: UpProcess) -> None:
     assert set(running.children()) == ALL
 
 
-def test_a_second_up_is_refused_with_the_running_process(running: Up) -> None:
+def test_a_second_up_is_refused_with_the_running_process(running: UpProcess) -> None:
     done = running.run("up", "--port", "0")
     assert done.returncode != 0
     assert f"process {running.process.pid}" in done.stderr
     assert "--data-dir" in done.stderr
 
 
-def test_secret_files_are_private(running: Up) -> None:
+def test_secret_files_are_private(running: UpProcess) -> None:
     assert {
         p.name: p.stat().st_mode & 0o777
         for p in (running.data / "admin-token", running.data / "keys")
@@ -65,7 +65,7 @@ def test_secret_files_are_private(running: Up) -> None:
 
 
 @pytest.mark.parametrize("victim", sorted(ALL))
-def test_a_killed_process_is_restarted(running: Up, victim: str) -> None:
+def test_a_killed_process_is_restarted(running: UpProcess, victim: str) -> None:
     before = running.children()
     os.kill(before[victim], signal.SIGKILL)
     running.expect("ended by SIGKILL")
@@ -81,7 +81,7 @@ def test_a_killed_process_is_restarted(running: Up, victim: str) -> None:
     assert "hello" in running.run_until_it_works("run", "echo hello", "-t", "lab-1")
 
 
-def test_runs_of_a_killed_worker_are_taken_over_at_once(running: Up, folder: Path) -> None:
+def test_runs_of_a_killed_worker_are_taken_over_at_once(running: UpProcess, folder: Path) -> None:
     leave = folder / "leave"
     begun = running.run(
         "run", f"while ! test -e {leave}; do sleep 0.1; done; echo done", "-t", "lab-1", "--detach"
@@ -95,7 +95,7 @@ def test_runs_of_a_killed_worker_are_taken_over_at_once(running: Up, folder: Pat
     _wait_for(running, '"succeeded": 1', *state)
 
 
-def _wait_for(service: Up, words: str, *command: str) -> None:
+def _wait_for(service: UpProcess, words: str, *command: str) -> None:
     deadline = time.monotonic() + LONG_LEASE_SECONDS / 3
     while words not in (said := service.run_until_it_works(*command)):
         assert time.monotonic() < deadline, said
@@ -106,13 +106,13 @@ def _wait_for(service: Up, words: str, *command: str) -> None:
 def test_after_kill_9_nothing_survives_and_the_next_up_uses_the_same_data(
     folder: Path,
 ) -> None:
-    with up(folder / "data", "--lab", "2") as service:
+    with opsjobs_up(folder / "data", "--lab", "2") as service:
         service.run_until_it_works("run", "echo hello", "-t", "lab-1")
         token = (folder / "data/admin-token").read_text()
-        with watched(list(service.children().values())) as ends:
+        with watched_processes(list(service.children().values())) as ends:
             service.stop(signal.SIGKILL)
             wait_for_ends(ends)
-    with up(folder / "data", "--lab", "2") as service:
+    with opsjobs_up(folder / "data", "--lab", "2") as service:
         assert (folder / "data/admin-token").read_text() == token
         assert "completed" in service.run("executions", "list").stdout
         service.run_until_it_works("run", "echo hello", "-l", "lab=true")
@@ -120,7 +120,7 @@ def test_after_kill_9_nothing_survives_and_the_next_up_uses_the_same_data(
 
 
 def test_a_stop_during_the_start_is_honoured(folder: Path) -> None:
-    service = Up(folder / "data", [], {}, [])
+    service = UpProcess(folder / "data", [], {}, [])
     try:
         service.expect("starting")
         assert service.stop(signal.SIGTERM) == 0
@@ -132,7 +132,7 @@ def test_a_stop_during_the_start_is_honoured(folder: Path) -> None:
 def test_a_taken_port_is_named(folder: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        service = Up(folder / "data", ["--port", str(port)], {}, [])
+        service = UpProcess(folder / "data", ["--port", str(port)], {}, [])
         service.expect(f"Port {port} on 127.0.0.1 cannot be used")
         assert service.process.wait(60) == 1
 
@@ -141,7 +141,7 @@ def test_configured_servers_replace_the_embedded_ones(
     folder: Path, database_url: str, redis_url: str
 ) -> None:
     settings = {"DATABASE_URL": database_url, "REDIS_URL": redis_url}
-    with up(folder / "data", "--lab", "1", settings=settings) as service:
+    with opsjobs_up(folder / "data", "--lab", "1", settings=settings) as service:
         assert set(service.children()) == {"api", "worker", "scheduler", "lab"}
         assert "hello" in service.run_until_it_works("run", "echo hello", "-t", "lab-1")
     assert not (folder / "data/pg").exists()
@@ -157,7 +157,7 @@ def test_an_ordinary_user_needs_no_privileges(folder: Path) -> None:
             pytest.skip(
                 "this machine cannot make user namespaces, by which root tries what an ordinary user sees"
             )
-    with up(folder / "data", "--lab", "1", before=before) as service:
+    with opsjobs_up(folder / "data", "--lab", "1", before=before) as service:
         done = service.run("run", "id -u", "-t", "lab-1", before=before)
         assert done.returncode == 0, done.stderr
         assert done.stdout.strip() != "0"
@@ -165,8 +165,8 @@ def test_an_ordinary_user_needs_no_privileges(folder: Path) -> None:
         assert_it_ends_in_order(service, signal.SIGINT)
 
 
-def assert_it_ends_in_order(service: Up, how: signal.Signals) -> None:
-    with watched(list(service.children().values())) as ends:
+def assert_it_ends_in_order(service: UpProcess, how: signal.Signals) -> None:
+    with watched_processes(list(service.children().values())) as ends:
         assert service.stop(how) == 0
         wait_for_ends(ends, 1)
     assert not (service.data / "endpoint").exists()

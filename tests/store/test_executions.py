@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 
-from kit.scripted_worker import Story, target
+from kit.scripted_worker import ScriptedExecution, target
 from opsjobs.api.execution_answers import render_result, render_result_group
 from opsjobs.model.errors import Invalid, NotFound
 from opsjobs.model.execution import ErrorCode, ExecutionStatus, RunError, RunStatus, TriggeredBy
@@ -22,7 +22,7 @@ FIRST = PageRequest()
 
 
 async def test_an_execution_is_found_by_id_and_by_uuid(database: Database) -> None:
-    launched = await Story(database).launch(3)
+    launched = await ScriptedExecution(database).launch(3)
     executions = Executions(database)
     by_id, by_uuid = await executions.get(str(launched.id)), await executions.get(launched.uuid)
     assert by_id == by_uuid
@@ -58,34 +58,34 @@ async def test_an_unknown_reference_is_no_execution(database: Database, ref: str
 
 
 async def test_a_requested_cancel_is_shown_as_cancelling(database: Database) -> None:
-    story = Story(database)
-    await story.live(2)
-    await Ledger(database).cancel(story.execution_id, by="ben", reason="too loud")
-    asked = await story.now()
+    scripted = ScriptedExecution(database)
+    await scripted.start(2)
+    await Ledger(database).cancel(scripted.execution_id, by="ben", reason="too loud")
+    asked = await scripted.current()
     assert (asked.status, asked.cancelled_by, asked.cancel_reason) == (
         ExecutionStatus.CANCELLING,
         "ben",
         "too loud",
     )
     for name in ("web-1", "web-2"):
-        await story.finish(name, error=RunError(ErrorCode.CANCELLED, "killed"))
-    assert (await story.now()).status is ExecutionStatus.CANCELLED
+        await scripted.finish(name, error=RunError(ErrorCode.CANCELLED, "killed"))
+    assert (await scripted.current()).status is ExecutionStatus.CANCELLED
 
 
 async def test_a_pause_is_shown_until_the_end(database: Database) -> None:
-    story = Story(database)
-    await story.live()
+    scripted = ScriptedExecution(database)
+    await scripted.start()
     async with database.connection() as connection:
         await connection.execute("update job_executions set paused = true")
-    assert (await story.now()).status is ExecutionStatus.PAUSED
-    await story.finish("web-1")
-    assert (await story.now()).status is ExecutionStatus.COMPLETED
+    assert (await scripted.current()).status is ExecutionStatus.PAUSED
+    await scripted.finish("web-1")
+    assert (await scripted.current()).status is ExecutionStatus.COMPLETED
 
 
 async def test_executions_are_listed_newest_first_by_cursor_and_filter(database: Database) -> None:
-    story = Story(database)
+    scripted = ScriptedExecution(database)
     ids = [
-        (await story.launch(job_name=f"job-{n % 2}", requested_by=("ada", "ben")[n % 2])).id
+        (await scripted.launch(job_name=f"job-{n % 2}", requested_by=("ada", "ben")[n % 2])).id
         for n in range(7)
     ]
     executions = Executions(database)
@@ -111,23 +111,23 @@ async def test_executions_are_listed_newest_first_by_cursor_and_filter(database:
 
 
 async def test_cancelling_executions_are_found_by_that_status(database: Database) -> None:
-    story = Story(database)
-    await story.live()
-    await Ledger(database).cancel(story.execution_id, by="ben", reason=None)
+    scripted = ScriptedExecution(database)
+    await scripted.start()
+    await Ledger(database).cancel(scripted.execution_id, by="ben", reason=None)
     executions = Executions(database)
     assert [
         e.id for e in (await executions.list(PageRequest(filters={"status": ["cancelling"]}))).items
-    ] == [story.execution_id]
+    ] == [scripted.execution_id]
     assert (await executions.list(PageRequest(filters={"status": ["running"]}))).items == []
 
 
 async def test_runs_are_listed_in_the_order_of_launch(database: Database) -> None:
-    story = Story(database)
-    await story.launch([target(9, "db-1"), target(1), target(2)])
-    await story.begin()
-    await story.finish("web-1", 3)
+    scripted = ScriptedExecution(database)
+    await scripted.launch([target(9, "db-1"), target(1), target(2)])
+    await scripted.claim()
+    await scripted.finish("web-1", 3)
     executions = Executions(database)
-    page = await executions.runs(story.execution_id, FIRST)
+    page = await executions.runs(scripted.execution_id, FIRST)
     assert [r.target.name for r in page.items] == ["db-1", "web-1", "web-2"]
     failed = page.items[1]
     assert (failed.status, failed.exit_code, failed.worker) == (RunStatus.FAILED, 3, "worker-1")
@@ -135,35 +135,35 @@ async def test_runs_are_listed_in_the_order_of_launch(database: Database) -> Non
     assert [
         r.target.id
         for r in (
-            await executions.runs(story.execution_id, PageRequest(filters={"status": ["running"]}))
+            await executions.runs(scripted.execution_id, PageRequest(filters={"status": ["running"]}))
         ).items
     ] == ["9", "2"]
-    halves = await executions.runs(story.execution_id, PageRequest(limit=2))
-    rest = await executions.runs(story.execution_id, PageRequest(limit=2, cursor=halves.next))
+    halves = await executions.runs(scripted.execution_id, PageRequest(limit=2))
+    rest = await executions.runs(scripted.execution_id, PageRequest(limit=2, cursor=halves.next))
     assert [r.target.name for r in rest.items] == ["web-2"]
 
 
 async def test_a_run_is_found_by_its_targets_id_or_name(database: Database) -> None:
-    story = Story(database)
-    await story.launch([target(1, "2"), target(2, "one")])
+    scripted = ScriptedExecution(database)
+    await scripted.launch([target(1, "2"), target(2, "one")])
     executions = Executions(database)
-    assert (await executions.run_of(story.execution_id, "2")).target.name == "one"
-    assert (await executions.run_of(story.execution_id, "one")).target.id == "2"
+    assert (await executions.run_of(scripted.execution_id, "2")).target.name == "one"
+    assert (await executions.run_of(scripted.execution_id, "one")).target.id == "2"
     with pytest.raises(NotFound):
-        await executions.run_of(story.execution_id, "web-7")
+        await executions.run_of(scripted.execution_id, "web-7")
 
 
 async def test_results_hold_the_beginning_of_what_was_written(database: Database) -> None:
-    story = Story(database)
-    await story.launch(2, commands=["cat big", "hostname"])
-    await story.begin()
+    scripted = ScriptedExecution(database)
+    await scripted.launch(2, commands=["cat big", "hostname"])
+    await scripted.claim()
     big = bytes(range(256)) * 1000
-    await story.write("web-1", big, chunk=10_000)
-    await story.write("web-1", b"oh\n", stream="stderr")
-    await story.act("web-1", "step-1")
-    await story.write("web-1", b"web-1\n", action="step-2")
-    await story.finish("web-1", action="step-2")
-    page = await Executions(database).results(await story.now(), FIRST)
+    await scripted.write("web-1", big, chunk=10_000)
+    await scripted.write("web-1", b"oh\n", stream="stderr")
+    await scripted.end_action("web-1", "step-1")
+    await scripted.write("web-1", b"web-1\n", action="step-2")
+    await scripted.finish("web-1", action="step-2")
+    page = await Executions(database).results(await scripted.current(), FIRST)
     first, second = page.items
     assert (first.action_key, first.command, first.status) == (
         "step-1",
@@ -198,11 +198,11 @@ async def test_results_hold_the_beginning_of_what_was_written(database: Database
 
 
 async def test_a_result_stops_at_the_first_gap(database: Database) -> None:
-    story = Story(database)
-    execution = await story.live()
-    await story.write("web-1", b"head")
-    await story.drop("web-1", 1_000)
-    await story.write("web-1", b"tail")
+    scripted = ScriptedExecution(database)
+    execution = await scripted.start()
+    await scripted.write("web-1", b"head")
+    await scripted.drop("web-1", 1_000)
+    await scripted.write("web-1", b"tail")
     (result,) = (await Executions(database).results(execution, FIRST)).items
     assert (result.stdout.head, result.stdout.total_bytes, result.stdout.truncated) == (
         b"head",
@@ -212,9 +212,9 @@ async def test_a_result_stops_at_the_first_gap(database: Database) -> None:
 
 
 async def test_a_character_cut_by_the_limit_is_left_out(database: Database) -> None:
-    story = Story(database)
-    execution = await story.live()
-    await story.write("web-1", b"x" + "ä€😀".encode() * 10_000)
+    scripted = ScriptedExecution(database)
+    execution = await scripted.start()
+    await scripted.write("web-1", b"x" + "ä€😀".encode() * 10_000)
     (result,) = (await Executions(database).results(execution, FIRST)).items
     assert "\ufffd" not in render_result(result)["stdout"]
     assert len(result.stdout.text.encode()) >= 65_533
@@ -223,10 +223,10 @@ async def test_a_character_cut_by_the_limit_is_left_out(database: Database) -> N
 async def test_a_page_of_results_ends_early_where_it_would_grow_too_large(
     database: Database,
 ) -> None:
-    story = Story(database)
-    execution = await story.live(160)
-    for name in story.runs:
-        await story.write(name, b"a" * 70_000)
+    scripted = ScriptedExecution(database)
+    execution = await scripted.start(160)
+    for name in scripted.runs:
+        await scripted.write(name, b"a" * 70_000)
     executions = Executions(database)
     first = await executions.results(execution, PageRequest(limit=200))
     assert 100 < len(first.items) < 160
@@ -235,8 +235,8 @@ async def test_a_page_of_results_ends_early_where_it_would_grow_too_large(
 
 
 async def test_targets_with_an_identical_result_are_one_group(database: Database) -> None:
-    story = Story(database)
-    await story.live(6)
+    scripted = ScriptedExecution(database)
+    await scripted.start(6)
     for name, text, code in [
         ("web-1", b"a", 0),
         ("web-2", b"b", 0),
@@ -244,9 +244,9 @@ async def test_targets_with_an_identical_result_are_one_group(database: Database
         ("web-4", b"a", 1),
         ("web-5", b"a", 0),
     ]:
-        await story.write(name, text[:1])
-        await story.finish(name, code)
-    execution = await story.now()
+        await scripted.write(name, text[:1])
+        await scripted.finish(name, code)
+    execution = await scripted.current()
     page = await ResultGroups(database).page(execution, FIRST)
     told = [
         (g.stdout.text, g.exit_code, g.status.value, [t.name for t in g.targets])
@@ -262,11 +262,11 @@ async def test_targets_with_an_identical_result_are_one_group(database: Database
 async def test_equal_results_of_two_executions_have_one_digest(database: Database) -> None:
     digests = []
     for text in (b"a", b"a", b"b"):
-        story = Story(database)
-        await story.live(1)
-        await story.write("web-1", text)
-        await story.finish("web-1")
-        (group,) = (await ResultGroups(database).page(await story.now(), FIRST)).items
+        scripted = ScriptedExecution(database)
+        await scripted.start(1)
+        await scripted.write("web-1", text)
+        await scripted.finish("web-1")
+        (group,) = (await ResultGroups(database).page(await scripted.current(), FIRST)).items
         digests.append(group.digest)
     output = hashlib.sha256(b"a").hexdigest()
     whole = hashlib.sha256(f"succeeded/0/1/{output}".encode()).hexdigest()
@@ -277,28 +277,28 @@ async def test_equal_results_of_two_executions_have_one_digest(database: Databas
 async def test_groups_see_the_chunks_as_one_output_and_the_length_beyond_64_kib(
     database: Database,
 ) -> None:
-    story = Story(database)
-    await story.live(3)
-    await story.write("web-1", b"z" * 100_000, chunk=1_000)
-    await story.write("web-2", b"z" * 100_000)
-    await story.write("web-3", b"z" * 100_001)
+    scripted = ScriptedExecution(database)
+    await scripted.start(3)
+    await scripted.write("web-1", b"z" * 100_000, chunk=1_000)
+    await scripted.write("web-2", b"z" * 100_000)
+    await scripted.write("web-3", b"z" * 100_001)
     for name in ("web-1", "web-2", "web-3"):
-        await story.finish(name)
-    page = await ResultGroups(database).page(await story.now(), FIRST)
+        await scripted.finish(name)
+    page = await ResultGroups(database).page(await scripted.current(), FIRST)
     assert [[t.name for t in g.targets] for g in page.items] == [["web-1", "web-2"], ["web-3"]]
     assert render_result_group(page.items[0])["stdout_truncated"]
 
 
 async def test_groups_can_compare_one_action(database: Database) -> None:
-    story = Story(database)
-    await story.launch(2, commands=["hostname", "true"])
-    await story.begin()
+    scripted = ScriptedExecution(database)
+    await scripted.launch(2, commands=["hostname", "true"])
+    await scripted.claim()
     for name in ("web-1", "web-2"):
-        await story.write(name, name.encode())
-        await story.act(name, "step-1")
-        await story.write(name, b"same", action="step-2")
-        await story.finish(name, action="step-2")
-    execution = await story.now()
+        await scripted.write(name, name.encode())
+        await scripted.end_action(name, "step-1")
+        await scripted.write(name, b"same", action="step-2")
+        await scripted.finish(name, action="step-2")
+    execution = await scripted.current()
     assert len((await ResultGroups(database).page(execution, FIRST)).items) == 2
     (same,) = (
         await ResultGroups(database).page(execution, FIRST, Comparison(action="step-2"))
@@ -307,19 +307,19 @@ async def test_groups_can_compare_one_action(database: Database) -> None:
 
 
 async def test_groups_use_the_last_attempt_of_each_action(database: Database) -> None:
-    story = Story(database)
-    await story.launch(3, commands=["hostname", "true"])
-    await story.begin()
+    scripted = ScriptedExecution(database)
+    await scripted.launch(3, commands=["hostname", "true"])
+    await scripted.claim()
     for name, tries in (("web-1", 1), ("web-2", 2), ("web-3", 3)):
         for attempt in range(1, tries):
-            await story.write(name, b"no: try %d of %s" % (attempt, name.encode()))
-            await story.act(name, "step-1", 1)
-            story.again(name)
-        await story.write(name, b"one ")
-        await story.act(name, "step-1")
-        await story.write(name, b"two", action="step-2")
-        await story.finish(name, action="step-2")
-    execution = await story.now()
+            await scripted.write(name, b"no: try %d of %s" % (attempt, name.encode()))
+            await scripted.end_action(name, "step-1", 1)
+            scripted.next_attempt(name)
+        await scripted.write(name, b"one ")
+        await scripted.end_action(name, "step-1")
+        await scripted.write(name, b"two", action="step-2")
+        await scripted.finish(name, action="step-2")
+    execution = await scripted.current()
     for action, said in ((None, "one two"), ("step-1", "one "), ("step-2", "two")):
         (same,) = (
             await ResultGroups(database).page(execution, FIRST, Comparison(action=action))

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from kit.ledger_fixtures import Owner, faults, machines, read
-from kit.scripted_worker import Story
+from kit.scripted_worker import ScriptedExecution
 from opsjobs.clock import uuid7
 from opsjobs.model.execution import ExecutionStatus, RunStatus, TriggeredBy
 from opsjobs.model.identity import Identity
@@ -31,21 +31,21 @@ async def heirs(
         return await Ledger(database).launch(connection, new)
 
 
-async def failed_at_the_second_step(database: Database) -> Story:
-    story = Story(database)
-    await story.launch(2, commands=["a", "b", "c"])
-    await story.begin()
+async def failed_at_the_second_step(database: Database) -> ScriptedExecution:
+    scripted = ScriptedExecution(database)
+    await scripted.launch(2, commands=["a", "b", "c"])
+    await scripted.claim()
     for name in ("web-1", "web-2"):
-        await story.act(name, "step-1")
-        await story.finish(name, 3, action="step-2")
-    return story
+        await scripted.end_action(name, "step-1")
+        await scripted.finish(name, 3, action="step-2")
+    return scripted
 
 
 async def test_what_succeeded_is_on_record_and_nothing_else(database: Database) -> None:
-    story = await failed_at_the_second_step(database)
-    again = await heirs(database, await story.now(), {"1": story.runs["web-1"].id})
+    scripted = await failed_at_the_second_step(database)
+    again = await heirs(database, await scripted.current(), {"1": scripted.runs["web-1"].id})
     assert (again.parent, again.counts, again.triggered_by) == (
-        story.execution_id,
+        scripted.execution_id,
         {"waiting": 1},
         TriggeredBy.RETRY,
     )
@@ -62,8 +62,8 @@ async def test_what_succeeded_is_on_record_and_nothing_else(database: Database) 
 
 
 async def test_a_second_retry_records_the_execution_that_ran_the_action(database: Database) -> None:
-    story = await failed_at_the_second_step(database)
-    child = await heirs(database, await story.now(), {"1": story.runs["web-1"].id})
+    scripted = await failed_at_the_second_step(database)
+    child = await heirs(database, await scripted.current(), {"1": scripted.runs["web-1"].id})
     owner = await Owner(database).register()
     run = (await owner.claim()).runs[0]
     await owner.give_back([run])
@@ -74,15 +74,15 @@ async def test_a_second_retry_records_the_execution_that_ran_the_action(database
         "order by id",
         [grandchild.id],
     )
-    assert [tuple(row.values()) for row in rows] == [("step-1", "succeeded", story.execution_id)]
+    assert [tuple(row.values()) for row in rows] == [("step-1", "succeeded", scripted.execution_id)]
 
 
 async def test_an_heir_that_is_cancelled_before_its_start_was_at_its_next_step(
     database: Database,
 ) -> None:
-    story = await failed_at_the_second_step(database)
+    scripted = await failed_at_the_second_step(database)
     again = await heirs(
-        database, await story.now(), {"1": story.runs["web-1"].id, "2": story.runs["web-2"].id}
+        database, await scripted.current(), {"1": scripted.runs["web-1"].id, "2": scripted.runs["web-2"].id}
     )
     await Ledger(database).cancel(again.id, by="ada", reason=None)
     assert (await read(database, again)).status is ExecutionStatus.CANCELLED
@@ -104,18 +104,18 @@ async def test_a_run_that_was_rolled_back_begins_anew(database: Database) -> Non
         {**THREE[1], "on_failure": "rollback", "rollback": "step-3"},
         {**THREE[2]},
     ]
-    story = Story(database)
-    await story.launch(2, commands=["a", "b", "c"])
-    await story.begin()
+    scripted = ScriptedExecution(database)
+    await scripted.launch(2, commands=["a", "b", "c"])
+    await scripted.claim()
     for name in ("web-1", "web-2"):
-        await story.act(name, "step-1")
-    await story.act("web-1", "step-2", 3)
-    await story.finish("web-1", 0, action="step-3")
-    await story.finish("web-2", 3, action="step-2")
+        await scripted.end_action(name, "step-1")
+    await scripted.end_action("web-1", "step-2", 3)
+    await scripted.finish("web-1", 0, action="step-3")
+    await scripted.finish("web-2", 3, action="step-2")
     again = await heirs(
         database,
-        await story.now(),
-        {"1": story.runs["web-1"].id, "2": story.runs["web-2"].id},
+        await scripted.current(),
+        {"1": scripted.runs["web-1"].id, "2": scripted.runs["web-2"].id},
         actions,
     )
     rows = await database.fetch(

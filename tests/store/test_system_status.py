@@ -5,7 +5,7 @@ from __future__ import annotations
 from uuid import uuid4
 
 from kit.ledger_fixtures import Owner, launch, machines
-from kit.scripted_worker import Story
+from kit.scripted_worker import ScriptedExecution
 from opsjobs.model.retry_request import DiscardDraft, LetterFilter
 from opsjobs.store.dead_letters import DeadLetters
 from opsjobs.store.migrations import runner
@@ -26,8 +26,8 @@ async def test_a_migrated_database_says_its_revision(database: Database) -> None
 
 
 async def test_queues_are_counted_by_zone(database: Database) -> None:
-    story = Story(database)
-    await story.launch(3)
+    scripted = ScriptedExecution(database)
+    await scripted.launch(3)
     await Workers(database).register(
         Incarnation(uuid4(), "worker-1", "default", 7, 200), lease_seconds=15
     )
@@ -43,7 +43,7 @@ async def test_queues_are_counted_by_zone(database: Database) -> None:
     )
     assert 0 <= (default.oldest_seconds or 0) < 60
     assert (dmz.zone, dmz.ready, dmz.workers) == ("dmz", 0, 1)
-    await story.begin()
+    await scripted.claim()
     assert [(q.ready, q.running) for q in await SystemStatus(database).queues()] == [(0, 3), (0, 0)]
     assert await SystemStatus(database).open_executions() == {"running": 1}
 
@@ -76,7 +76,7 @@ async def test_a_worker_is_alive_until_its_lease_ends(database: Database) -> Non
 
 
 async def test_upkeep_shows_the_stock_of_partitions(database: Database) -> None:
-    await Story(database).launch()
+    await ScriptedExecution(database).launch()
     await Workers(database).tick("scheduler")
     upkeep = await SystemStatus(database).upkeep()
     assert (upkeep.partitions, upkeep.days_ahead, upkeep.default_rows) == (15, 14, 0)

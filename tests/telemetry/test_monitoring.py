@@ -14,7 +14,7 @@ import pytest
 from prometheus_client.metrics import MetricWrapperBase
 from ruamel.yaml import YAML
 
-from api.kit import desk
+from api.kit import api_client
 from engine.harness import harness, until
 from opsjobs.api.system import OTHER_ZONES, ZONES_SHOWN_MAX, fleet_gauges
 from opsjobs.engine.background.execution_meter import ExecutionMeter
@@ -91,7 +91,7 @@ def expressions() -> list[str]:
 
 
 async def test_the_page_of_the_api_is_clean(database: Database) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         ada.services.system_status = SystemStatus(database)
         await ada.http.get("/jobs")
         page = (await ada.http.get("/metrics")).text
@@ -166,7 +166,7 @@ def test_every_label_has_a_bound() -> None:
 
 
 async def test_hostile_requests_make_no_series(database: Database) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         for n in range(50):
             await ada.http.request(f"M{n}", f"/jobs/{n}")
             await ada.http.get(f"/nothing/{n}")

@@ -12,11 +12,11 @@ import pytest
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from structlog.testing import capture_logs
 
-from api.kit import desk
+from api.kit import api_client
 from engine.harness import harness, until
-from engine.test_deliveries import Post, sending_to
-from engine.test_webhooks import hooks, receiver
-from kit.schedule_fixtures import Office
+from engine.test_deliveries import RecordingDestination, sending_to
+from engine.test_webhooks import webhook_harness, receiver
+from kit.schedule_fixtures import ScheduleHarness
 from kit.span_collector import SeenSpan, spans_in_memory
 from opsjobs.model.delivery import (
     Delivery,
@@ -90,7 +90,7 @@ async def test_the_sampling_of_the_caller_is_respected(database: Database, spans
 async def test_a_request_is_a_span_that_continues_the_trace_of_its_caller(
     database: Database, spans: Spans
 ) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         await ada.http.get("/jobs", headers={"traceparent": CALLER.traceparent})
         await ada.http.get("/jobs/999", headers={"traceparent": "garbage"})
     listed, missing = spans()
@@ -108,7 +108,7 @@ async def test_a_request_is_a_span_that_continues_the_trace_of_its_caller(
 
 
 async def test_probes_begin_no_trace_that_is_recorded(database: Database, spans: Spans) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         await ada.http.get("/livez")
         assert spans() == []
         await ada.http.get("/livez", headers={"traceparent": CALLER.traceparent})
@@ -118,7 +118,7 @@ async def test_probes_begin_no_trace_that_is_recorded(database: Database, spans:
 async def test_a_launch_by_a_schedule_has_a_trace_of_its_own_with_a_link(
     database: Database, spans: Spans
 ) -> None:
-    on = Office(database)
+    on = ScheduleHarness(database)
     await on.schedule(await on.job())
     await on.turn(seconds=61)
     with trace_context.within(CALLER):
@@ -134,7 +134,7 @@ async def test_a_launch_by_a_schedule_has_a_trace_of_its_own_with_a_link(
 async def test_an_event_has_the_trace_of_its_request_without_any_recorder(
     database: Database,
 ) -> None:
-    async with desk(database) as ada:
+    async with api_client(database) as ada:
         job = {"name": "n", "actions": [{"type": "command", "command": "true"}]}
         await ada.http.post("/jobs", json=job, headers={"traceparent": CALLER.traceparent})
     rows = await database.fetch("select type, traceparent from events order by id")
@@ -148,7 +148,7 @@ async def test_a_delivery_continues_the_trace_of_its_event(
 ) -> None:
     seen = list[str | None]()
 
-    class Receiver(Post):
+    class Receiver(RecordingDestination):
         async def send(self, delivery: Delivery) -> SendOutcome:
             seen.append(trace_context.traceparent())
             return await super().send(delivery)
@@ -171,7 +171,7 @@ async def test_a_delivery_continues_the_trace_of_its_event(
 
 
 async def test_a_webhook_gets_the_trace_of_the_launch(database: Database, spans: Spans) -> None:
-    async with hooks(database) as all_, receiver() as server:
+    async with webhook_harness(database) as all_, receiver() as server:
         await all_.add(server, events=["execution.queued"])
         with trace_context.within(CALLER):
             execution = await all_.on.launch()

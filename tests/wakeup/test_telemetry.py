@@ -23,7 +23,7 @@ from opsjobs.telemetry import logs, metrics_listener
 from opsjobs.telemetry.metrics import Metrics
 
 
-class Written:
+class CapturedLog:
     """What was written, line by line."""
 
     def __init__(self) -> None:
@@ -36,11 +36,11 @@ class Written:
 
 
 @pytest.fixture
-def written() -> Iterator[Written]:
+def written() -> Iterator[CapturedLog]:
     """Logging set up as in a process, and put back afterwards."""
     root = logging.getLogger()
     before = root.handlers[:], root.level, sys.excepthook, threading.excepthook
-    made = Written()
+    made = CapturedLog()
     logs.configure("worker", "INFO", stream=made.stream)
     yield made
     logging.captureWarnings(False)
@@ -48,7 +48,7 @@ def written() -> Iterator[Written]:
     structlog.reset_defaults()
 
 
-def test_a_line_has_the_agreed_keys_and_what_is_bound(written: Written) -> None:
+def test_a_line_has_the_agreed_keys_and_what_is_bound(written: CapturedLog) -> None:
     with logs.bound(request_id="r-1", execution=7, target_run=12):
         logs.log.info("claimed", count=3)
     logs.log.info("outside")
@@ -65,7 +65,7 @@ def test_a_line_has_the_agreed_keys_and_what_is_bound(written: Written) -> None:
     assert "execution" not in second
 
 
-def test_a_line_cannot_be_forged(written: Written) -> None:
+def test_a_line_cannot_be_forged(written: CapturedLog) -> None:
     evil = 'x\r\n{"level": "info", "event": "all is well"}\u2028\u0085\x1b[2K\x00'
     logs.log.info(evil, also=evil)
     logging.getLogger("asyncssh").warning(evil)
@@ -73,7 +73,7 @@ def test_a_line_cannot_be_forged(written: Written) -> None:
     assert [line["event"] for line in written.lines] == [evil, evil]
 
 
-def test_an_exception_is_one_field_of_one_line(written: Written) -> None:
+def test_an_exception_is_one_field_of_one_line(written: CapturedLog) -> None:
     try:
         raise RuntimeError("first\nsecond")
     except RuntimeError:
@@ -83,7 +83,7 @@ def test_an_exception_is_one_field_of_one_line(written: Written) -> None:
     assert all("RuntimeError: first\nsecond" in line["exception"] for line in written.lines)
 
 
-def test_libraries_speak_in_the_same_form(written: Written) -> None:
+def test_libraries_speak_in_the_same_form(written: CapturedLog) -> None:
     for name in ("uvicorn.error", "celery.beat", "alembic.runtime.migration"):
         logging.getLogger(name).info("hello %s", name)
     assert [line["logger"] for line in written.lines] == [
@@ -94,7 +94,7 @@ def test_libraries_speak_in_the_same_form(written: Written) -> None:
     assert written.lines[0]["event"] == "hello uvicorn.error"
 
 
-def test_the_level_holds_and_chatter_is_left_out(written: Written) -> None:
+def test_the_level_holds_and_chatter_is_left_out(written: CapturedLog) -> None:
     logs.log.debug("not now")
     for name in ("asyncssh", "uvicorn.access", "celery.app.trace"):
         logging.getLogger(name).info("one more")
@@ -107,12 +107,12 @@ def test_a_wrong_level_is_refused_by_name() -> None:
         logs.configure("worker", "LOUD")
 
 
-def test_a_secret_does_not_reach_the_log(written: Written) -> None:
+def test_a_secret_does_not_reach_the_log(written: CapturedLog) -> None:
     logs.log.info("login", password=Secret("hunter2"), nested={"key": Secret("hunter2")})
     assert "hunter2" not in written.stream.getvalue()
 
 
-def test_what_json_cannot_say_is_said_in_words(written: Written) -> None:
+def test_what_json_cannot_say_is_said_in_words(written: CapturedLog) -> None:
     logs.log.info("odd", number=float("nan"), thing=object(), keys={1: 2, (1, 2): 3})
     ours = next(
         handler for handler in logging.getLogger().handlers if handler.__module__ == logs.__name__
@@ -122,18 +122,18 @@ def test_what_json_cannot_say_is_said_in_words(written: Written) -> None:
     assert written.lines[1]["event"] == "log_line_failed"
 
 
-def test_a_huge_text_is_cut(written: Written) -> None:
+def test_a_huge_text_is_cut(written: CapturedLog) -> None:
     logs.log.info("x" * 100_000, banner="y" * 100_000)
     assert len(written.stream.getvalue()) < 3 * logs.TEXT_CHARACTERS_MAX
 
 
-def test_a_closed_output_stops_nobody(written: Written) -> None:
+def test_a_closed_output_stops_nobody(written: CapturedLog) -> None:
     written.stream.close()
     logs.log.info("nobody reads this")
     written.stream = io.StringIO()
 
 
-def test_a_thread_that_dies_is_a_line(written: Written) -> None:
+def test_a_thread_that_dies_is_a_line(written: CapturedLog) -> None:
     def die() -> None:
         raise RuntimeError("in a thread")
 
@@ -227,7 +227,7 @@ def test_a_connection_of_the_listener_has_a_time_in_all_however_often_it_sends_a
 
 
 def test_log_lines_and_tracebacks_show_none_of_the_secrets_in_use(
-    written: Written,
+    written: CapturedLog,
 ) -> None:
     token, key = 'tok/en+of"ben', "-----BEGIN X-----\nabcdefgh01abcdefgh\n-----END X-----"
     forms = hide_secrets([Secret(token), Secret(key)])

@@ -17,7 +17,7 @@ import pytest
 
 from architecture.tree import ROOT, committed
 from kit.backing_servers import memory, open_folder
-from kit.opsjobs_processes import up
+from kit.opsjobs_processes import opsjobs_up
 from opsjobs.web.console import CONTENT_SECURITY_POLICY
 from opsjobs.web.console_files import STATIC
 
@@ -109,7 +109,7 @@ def test_the_installed_wheel_serves_its_pages_without_node_and_registry(
     (site / "opsjobs/web/static/witness.txt").write_text("installed")
     path = os.pathsep.join([str(site), *(p for p in sys.path if not p.startswith(str(ROOT)))])
     settings = {**BARE, "PYTHONPATH": path}
-    with open_folder(memory()) as folder, up(folder / "data", settings=settings) as service:
+    with open_folder(memory()) as folder, opsjobs_up(folder / "data", settings=settings) as service:
         url = (service.data / "endpoint").read_text().strip()
         with httpx2.Client(base_url=url) as http:
             page = http.get("/console/executions/7", headers=HTML)

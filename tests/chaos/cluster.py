@@ -1,4 +1,4 @@
-"""The whole service on a stage: real processes, real servers, machines that can be switched off, a network that can be cut."""
+"""A cluster to break: real processes and servers, machines that can be switched off, a network that can be cut."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from pathlib import Path
 
 import psycopg
 
-from chaos import telling, words
+from chaos import long_text_work, long_texts
 from chaos.machines import IS_ROOT, Machine, keep_mounts_to_ourselves, machines
 from chaos.network import Network
-from chaos.telling import Words
+from chaos.long_text_work import LongTextWork
 from chaos.windows import LOGIN, PORT, WindowsHosts
 from chaos.work import Nasty
 from e2e.cluster import WORKERS, Cluster
@@ -49,7 +49,7 @@ _MORE_SETTINGS = {
 }
 
 
-class Stage(Cluster):
+class ChaosCluster(Cluster):
     """A cluster whose machines, network and servers break on request; targets are `name_of` their address."""
 
     def __init__(
@@ -66,7 +66,7 @@ class Stage(Cluster):
         self.windows = windows
         self.network = network
         self.nasty = Nasty(witness.path.parent, "nasty")
-        self.words = Words(witness.path.parent, self.name_of)
+        self.long_texts = LongTextWork(witness.path.parent, self.name_of)
         self._armed: set[str] = set()
         super().__init__(folder, postgres, valkey, witness, [machine.server for machine in fleet])
 
@@ -85,7 +85,7 @@ class Stage(Cluster):
 
     def name_of(self, address: str) -> str:
         """The target's name."""
-        return words.name(f"web-{address.replace('.', '-')}")
+        return long_texts.name(f"web-{address.replace('.', '-')}")
 
     def machine_of(self, address: str) -> Machine:
         """The machine behind it."""
@@ -99,8 +99,8 @@ class Stage(Cluster):
         for number, address in enumerate(self.addresses):
             machine = self.machine_of(address)
             port = self.network.proxies[address].port
-            labels = {**telling.labels(), "half": HALVES[number % 2]}
-            more = {"slots": SLOTS, "labels": labels, "groups": telling.groups()}
+            labels = {**long_text_work.labels(), "half": HALVES[number % 2]}
+            more = {"slots": SLOTS, "labels": labels, "groups": long_text_work.groups()}
             self.add_target(self.name_of(address), address, port, machine.server.host_keys, **more)
         self.post("/credentials", {"name": "windows", **LOGIN}, 201)
         for address in self.windows.addresses:
@@ -286,7 +286,7 @@ def _send(pid: int, what: signal.Signals) -> None:
 
 
 @contextmanager
-def stage() -> Iterator[Stage]:
+def chaos_cluster() -> Iterator[ChaosCluster]:
     """A running service with its fleet, for the length of the block."""
     keep_mounts_to_ourselves()
     with ExitStack() as stack:
@@ -305,7 +305,7 @@ def stage() -> Iterator[Stage]:
             + [(address, PORT) for address in windows.addresses]
         )
         stack.callback(network.close)
-        found = Stage(
+        found = ChaosCluster(
             folder,
             postgres,
             valkey,

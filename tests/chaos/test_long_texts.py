@@ -1,4 +1,4 @@
-"""The long words of the chaos suite are as long as fields allow, and its long log and its values are what its judge expects."""
+"""The long words of the chaos suite are as long as fields allow, and its long log and its values are what its checker expects."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from chaos import telling, words
-from chaos.judge import RIGHT, Launched, Seen, as_planned
-from chaos.telling import Words, long_log
+from chaos import long_text_work, long_texts
+from chaos.check import RIGHT, Launched, Seen, as_planned
+from chaos.long_text_work import LongTextWork, long_log
 from chaos.work import Work
 from kit.start_witness import Testimony, Witness
 from opsjobs.model.job import JobBody, RunDraft
@@ -18,14 +18,14 @@ from opsjobs.model.target import TargetDraft
 
 
 def test_a_target_takes_names_labels_and_groups_as_they_are_and_none_that_is_longer() -> None:
-    name = words.name("web-1")
+    name = long_texts.name("web-1")
     target = TargetDraft(
-        name=name, host="127.0.0.1", labels=telling.labels(), groups=telling.groups()
+        name=name, host="127.0.0.1", labels=long_text_work.labels(), groups=long_text_work.groups()
     )
-    assert (target.name, target.labels, target.groups) == (name, telling.labels(), telling.groups())
+    assert (target.name, target.labels, target.groups) == (name, long_text_work.labels(), long_text_work.groups())
     for longer in (
         {"name": f"{name}a"},
-        {"name": "a", "labels": {"site": f"{telling.SITE}a"}},
+        {"name": "a", "labels": {"site": f"{long_text_work.SITE}a"}},
         {"name": "a", "groups": [f"{name}a"]},
     ):
         with pytest.raises(ValidationError):
@@ -33,16 +33,16 @@ def test_a_target_takes_names_labels_and_groups_as_they_are_and_none_that_is_lon
 
 
 def test_a_job_takes_the_words_as_they_are(tmp_path: Path) -> None:
-    work = Words(tmp_path, words.name).work(0.0, 9)
+    work = LongTextWork(tmp_path, long_texts.name).work(0.0, 9)
     assert work.job is not None
     job = JobBody(
-        name=words.name("job"), actions=work.actions("mark", Witness(tmp_path)), **work.job
+        name=long_texts.name("job"), actions=work.actions("mark", Witness(tmp_path)), **work.job
     )
-    assert job.name == words.name("job")
-    assert len(job.description) == words.DESCRIPTION_CHARACTERS
-    assert {len(tag) for tag in job.tags} == {words.TAG_CHARACTERS}
-    assert len(work.parameters["long"]) == words.PARAMETER_CHARACTERS
-    assert len(f"{'k' * 49}{work.parameters['file']}".encode()) <= words.FILE_NAME_BYTES
+    assert job.name == long_texts.name("job")
+    assert len(job.description) == long_texts.DESCRIPTION_CHARACTERS
+    assert {len(tag) for tag in job.tags} == {long_texts.TAG_CHARACTERS}
+    assert len(work.parameters["long"]) == long_texts.PARAMETER_CHARACTERS
+    assert len(f"{'k' * 49}{work.parameters['file']}".encode()) <= long_texts.FILE_NAME_BYTES
 
 
 def test_a_long_log_is_what_its_script_says(tmp_path: Path) -> None:
@@ -54,7 +54,7 @@ def test_a_long_log_is_what_its_script_says(tmp_path: Path) -> None:
     assert (said.stdout, said.stderr) == (work.steps[0].stdout(key), work.steps[0].stderr(key))
 
 
-def test_a_value_that_was_handed_on_otherwise_is_seen_by_the_judge() -> None:
+def test_a_value_that_was_handed_on_otherwise_is_seen_by_the_checker() -> None:
     seen = _as_it_should_be(long_log(2, 0.0))
     assert as_planned(seen) == RIGHT
     seen.results["step-1"]["outputs"]["at_1"] = "another"

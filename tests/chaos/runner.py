@@ -1,4 +1,4 @@
-"""Rounds of faults with a seed: launch, break, let the fault end, wait, judge, count."""
+"""Rounds of faults with a seed: launch, break, let the fault end, wait, check, count."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from pathlib import Path
 
 import psycopg
 
-from chaos import judge
-from chaos.judge import Judge, Seen
-from chaos.scene import Scene
-from chaos.stage import SLOTS, Stage, stage
-from chaos.watching import Ears, Eyes
+from chaos import verdicts
+from chaos.check import RunChecker, Seen
+from chaos.fault_context import FaultContext
+from chaos.cluster import SLOTS, ChaosCluster, chaos_cluster
+from chaos.observers import EventListener, DatabasePoller
 from e2e.processes import wait_until
 
 END_SECONDS = 150.0
 SURVIVE_SECONDS = 30.0
-HONEST = (judge.LOST, judge.UNREACHABLE, judge.DEAD, judge.NO_SPOOL)
+HONEST = (verdicts.LOST, verdicts.UNREACHABLE, verdicts.DEAD, verdicts.NO_SPOOL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,19 +35,19 @@ class Fault:
 
     name: str
     says: str
-    inject: Callable[[Scene], None]
+    inject: Callable[[FaultContext], None]
     allowed: frozenset[str] = frozenset()
     end_seconds: float = END_SECONDS
     needs_root: bool = False
     whole_only: bool = False
-    """Too long for a short play."""
+    """Too long for a short session."""
     estranges: bool = False
     """A machine has become another one, which all have to meet before the next round: of who dies before that, nobody can know."""
 
 
 @dataclass
 class Tally:
-    """What came of all rounds of one fault."""
+    """The outcomes of all rounds of one fault."""
 
     rounds: int = 0
     verdicts: Counter[str] = field(default_factory=Counter)
@@ -63,7 +63,7 @@ class Tally:
 
     @property
     def runs(self) -> int:
-        """All runs that were judged."""
+        """Return the number of runs that were checked."""
         return self.verdicts.total()
 
     def percentile(self, share: float) -> float:
@@ -72,8 +72,8 @@ class Tally:
         return found[min(len(found) - 1, math.ceil(share * len(found)) - 1)] if found else 0.0
 
 
-class Play:
-    """Plays rounds on a stage; a stage on which something went wrong is left for a new one."""
+class ChaosRunner:
+    """Runs rounds on a cluster; a cluster on which something went wrong is replaced by a new one."""
 
     def __init__(
         self,
@@ -91,9 +91,9 @@ class Play:
         self._keep = keep
         self._rounds = itertools.count(1)
         self._stack = ExitStack()
-        self._stage: Stage | None = None
+        self._cluster: ChaosCluster | None = None
 
-    def __enter__(self) -> Play:
+    def __enter__(self) -> ChaosRunner:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -119,78 +119,78 @@ class Play:
         for wrong in tally.wrong:
             self._tell(f"    WRONG {wrong}")
         if tally.wrong:
-            self._new_stage(fault)
+            self._new_cluster(fault)
         return tally
 
-    def _ready(self) -> Stage:
-        if self._stage is None:
-            self._stage = self._stack.enter_context(stage())
-        return self._stage
+    def _ready(self) -> ChaosCluster:
+        if self._cluster is None:
+            self._cluster = self._stack.enter_context(chaos_cluster())
+        return self._cluster
 
-    def _new_stage(self, after: Fault) -> None:
-        if self._keep is not None and self._stage is not None:
+    def _new_cluster(self, after: Fault) -> None:
+        if self._keep is not None and self._cluster is not None:
             place = self._keep / f"{after.name.replace(' ', '-')}-{time.time():.0f}"
             place.mkdir(parents=True)
             for log in [
-                *self._stage.folder.glob("*.log"),
-                self._stage.postgres._log,
-                self._stage.witness.path,
+                *self._cluster.folder.glob("*.log"),
+                self._cluster.postgres._log,
+                self._cluster.witness.path,
             ]:
                 shutil.copy(log, place)
-            for machine in self._stage.fleet:
+            for machine in self._cluster.fleet:
                 machine.copy_records(place / machine.folder.name)
         self._stack.close()
-        self._stage = None
+        self._cluster = None
 
-    def _round(self, on: Stage, fault: Fault, chance: random.Random) -> Tally:
-        eyes = Eyes(lambda: on.postgres.url, SLOTS)
-        scene = Scene(on, chance, f"r{next(self._rounds)}", eyes)
-        scene.quick = self._quick
-        on.forget_circuits()
-        on.let_boots_pass()
-        before = len(on.rows("select id from job_executions"))
-        ears = Ears(on.valkey)
-        for watching in (eyes, ears):
+    def _round(self, cluster: ChaosCluster, fault: Fault, chance: random.Random) -> Tally:
+        poller = DatabasePoller(lambda: cluster.postgres.url, SLOTS)
+        context = FaultContext(cluster, chance, f"r{next(self._rounds)}", poller)
+        context.quick = self._quick
+        cluster.forget_circuits()
+        cluster.let_boots_pass()
+        before = len(cluster.rows("select id from job_executions"))
+        listener = EventListener(cluster.valkey)
+        for watching in (poller, listener):
             watching.start()
         over, late = time.time(), []
         try:
-            fault.inject(scene)
+            fault.inject(context)
             over = time.time()
-            on.heal()
-            late = self._until_ended(on, scene, fault.end_seconds)
+            cluster.heal()
+            late = self._until_ended(cluster, context, fault.end_seconds)
         except Exception:
             late = [f"the round itself broke: {traceback.format_exc()}"]
-        with_watchers = scene.leave(30.0)
-        for watching in (eyes, ears):
+        with_watchers = context.leave(30.0)
+        for watching in (poller, listener):
             watching.close()
-        for complaint in on.complaints():
+        for complaint in cluster.complaints():
             self.complaints[f"{fault.name}: {_in_short(complaint)}"] += 1
-        eyes.look()
-        found = Judge(on.rows, on.witness, allowed=fault.allowed, own=scene.own).judge(
-            scene.launched
+        poller.look()
+        found = RunChecker(cluster.rows, cluster.witness, allowed=fault.allowed, own=context.own).check(
+            context.launched
         )
         tally = _tally(found, over)
         tally.wrong += (
             late
             + with_watchers
-            + _seen_by(eyes)
-            + _heard_by(ears, found)
-            + _whole(on, before + len(scene.launched))
+            + _seen_by(poller)
+            + _heard_by(listener, found)
+            + _whole(cluster, before + len(context.launched))
         )
-        if not tally.verdicts[judge.LOST]:
-            tally.wrong += judge.crowds([seen for seen, _ in found], SLOTS)
-        tally.wrong += _survivors(on, [seen for seen, _ in found])
-        on.sweep_up([launched.mark for launched in scene.launched])
+        if not tally.verdicts[verdicts.LOST]:
+            tally.wrong += verdicts.crowds([seen for seen, _ in found], SLOTS)
+        tally.wrong += _survivors(cluster, [seen for seen, _ in found])
+        cluster.sweep_up([launched.mark for launched in context.launched])
         if fault.estranges and not tally.wrong:
-            scene.warm_up(on.addresses)
+            context.warm_up(cluster.addresses)
         return tally
 
-    def _until_ended(self, on: Stage, scene: Scene, seconds: float) -> list[str]:
-        if not scene.ended(seconds):
-            return []  # each run that has not ended is found by the judge
+    def _until_ended(self, cluster: ChaosCluster, context: FaultContext, seconds: float) -> list[str]:
+        if not context.ended(seconds):
+            return []  # each run that has not ended is found by the checker
         try:
             wait_until(
-                lambda: not on.rows("select 1 from events where published_at is null limit 1"),
+                lambda: not cluster.rows("select 1 from events where published_at is null limit 1"),
                 "every event is told",
             )
         except AssertionError as late:
@@ -201,7 +201,7 @@ class Play:
 def _tally(found: Iterable[tuple[Seen, str]], over: float) -> Tally:
     tally, now = Tally(rounds=1), time.time()
     for seen, verdict in found:
-        known = verdict == judge.RIGHT or verdict in HONEST
+        known = verdict == verdicts.RIGHT or verdict in HONEST
         tally.verdicts[verdict if known else "wrong"] += 1
         if not known:
             tally.wrong.append(verdict)
@@ -218,23 +218,23 @@ def _in_short(complaint: str) -> str:
     return f"{event[1] if event else ''} … {complaint[-200:]}"
 
 
-def _seen_by(eyes: Eyes) -> list[str]:
+def _seen_by(poller: DatabasePoller) -> list[str]:
     changed = [
-        f"a final state has changed (I4) from {was} to {now}" for was, now in eyes.changed[:3]
+        f"a final state has changed (I4) from {was} to {now}" for was, now in poller.changed[:3]
     ]
-    return changed + [f"more runs than slots (I7): {row}" for row in eyes.crowded[:3]]
+    return changed + [f"more runs than slots (I7): {row}" for row in poller.crowded[:3]]
 
 
-def _heard_by(ears: Ears, found: Iterable[tuple[Seen, str]]) -> list[str]:
-    untold = {str(seen.row["uuid"]) for seen, _ in found if seen.row["finished_at"]} - ears.ended
+def _heard_by(listener: EventListener, found: Iterable[tuple[Seen, str]]) -> list[str]:
+    untold = {str(seen.row["uuid"]) for seen, _ in found if seen.row["finished_at"]} - listener.ended
     return (
         [f"the ends of {len(untold)} runs were told to nobody (I8), such as {sorted(untold)[:3]}"]
-        if untold and ears.sure
+        if untold and listener.sure
         else []
     )
 
 
-def _survivors(on: Stage, found: Sequence[Seen]) -> list[str]:
+def _survivors(cluster: ChaosCluster, found: Sequence[Seen]) -> list[str]:
     """Processes of runs that have ended, and are not lost: they too must end."""
     over = {
         str(seen.row["uuid"])
@@ -243,8 +243,8 @@ def _survivors(on: Stage, found: Sequence[Seen]) -> list[str]:
     }
 
     def left() -> dict[int, str]:
-        all_of_them = on.windows.processes() | {
-            pid: key for machine in on.fleet for pid, key in machine.durable_processes().items()
+        all_of_them = cluster.windows.processes() | {
+            pid: key for machine in cluster.fleet for pid, key in machine.durable_processes().items()
         }
         return {pid: key for pid, key in all_of_them.items() if key.partition(".")[0] in over}
 
@@ -257,13 +257,13 @@ def _survivors(on: Stage, found: Sequence[Seen]) -> list[str]:
     return []
 
 
-def _whole(on: Stage, executions: int) -> list[str]:
+def _whole(cluster: ChaosCluster, executions: int) -> list[str]:
     """What is wrong with the database as a whole, and with the number of executions in it: none twice, none missing."""
     found = []
-    if (there := len(on.rows("select id from job_executions"))) != executions:
+    if (there := len(cluster.rows("select id from job_executions"))) != executions:
         found.append(f"{there} executions are on record, and {executions} were launched")
     try:
-        on.invariants.check()
+        cluster.invariants.check()
     except (AssertionError, psycopg.Error) as broken:
         found += str(broken).splitlines()
     return found
@@ -280,12 +280,12 @@ def table(tallies: dict[str, Tally]) -> str:
         if tally is not total:
             total.add(tally)
         other = (
-            tally.verdicts[judge.UNREACHABLE]
-            + tally.verdicts[judge.DEAD]
-            + tally.verdicts[judge.NO_SPOOL]
+            tally.verdicts[verdicts.UNREACHABLE]
+            + tally.verdicts[verdicts.DEAD]
+            + tally.verdicts[verdicts.NO_SPOOL]
         )
         lines.append(
-            f"| {name} | {tally.rounds} | {tally.runs} | {len(tally.wrong)} | {tally.verdicts[judge.LOST]} | {other} "
+            f"| {name} | {tally.rounds} | {tally.runs} | {len(tally.wrong)} | {tally.verdicts[verdicts.LOST]} | {other} "
             f"| {tally.percentile(0.5):.1f} s | {tally.percentile(0.99):.1f} s |"
         )
     return "\n".join(lines)

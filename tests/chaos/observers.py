@@ -1,4 +1,4 @@
-"""Those who look on while things break: a viewer who never gives up, eyes that remember every final state, and ears."""
+"""Observers of a round: a viewer that reconnects, a poller that remembers every final state, a listener for events."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ select target_id, count(*) as running, %s as slots from target_runs where status
 
 
 class Watcher(Viewer):
-    """A viewer who comes back, with the last position seen, whenever the API is gone or says that it is not ready."""
+    """A viewer that reconnects from its last position whenever the API is unavailable or not ready."""
 
     def __init__(self, client: Callable[[], httpx2.Client], execution: int, seed: int) -> None:
         super().__init__(client, execution, breaks=2, seed=seed, bytes_at_most=4_000)
         self._pause = threading.Event()
 
     def leave(self) -> None:
-        """Give up after all."""
+        """Stop reconnecting."""
         self._pause.set()
 
     def _connect(self, http: httpx2.Client) -> None:
@@ -53,11 +53,11 @@ class Watcher(Viewer):
             self._pause.wait(AGAIN_SECONDS)
 
 
-class Ears(threading.Thread):
-    """Hears all that is told to the world, for as long as Redis is the same one."""
+class EventListener(threading.Thread):
+    """Collects all published events, as long as Redis is the same process."""
 
     def __init__(self, valkey: Valkey) -> None:
-        super().__init__(name="ears", daemon=True)
+        super().__init__(name="event-listener", daemon=True)
         self.ended: set[str] = set()
         self._valkey = valkey
         self._process = valkey.process
@@ -72,7 +72,7 @@ class Ears(threading.Thread):
         return self._valkey.process is self._process and self._valkey.running
 
     def run(self) -> None:
-        """Until `close`, or until Redis is gone."""
+        """Listen until `close`, or until Redis ends."""
         with suppress(redis.RedisError, OSError, ValueError):
             while not self._over.is_set():
                 if (message := self._heard.get_message(timeout=0.2)) and message[
@@ -83,17 +83,17 @@ class Ears(threading.Thread):
                         self.ended.add(event["subject"])
 
     def close(self) -> None:
-        """No more."""
+        """Stop listening."""
         self._over.set()
         self.join(60)
         self._client.close()
 
 
-class Eyes(threading.Thread):
-    """Looks at the database again and again; `changed` and `crowded` are what must never be seen."""
+class DatabasePoller(threading.Thread):
+    """Polls the database; `changed` and `crowded` must stay empty."""
 
     def __init__(self, url: Callable[[], str], slots: int) -> None:
-        super().__init__(name="eyes", daemon=True)
+        super().__init__(name="database-poller", daemon=True)
         self.changed: list[tuple[DictRow, DictRow]] = []
         self.crowded: list[DictRow] = []
         self._url = url
@@ -103,17 +103,17 @@ class Eyes(threading.Thread):
         self._over = threading.Event()
 
     def watch(self, execution: int) -> None:
-        """This one, too."""
+        """Poll this execution, too."""
         self._executions = [*self._executions, execution]
 
     def run(self) -> None:
-        """Until `close`. A database that does not answer is looked at later."""
+        """Poll until `close`; skip a database that does not respond."""
         while not self._over.wait(LOOK_SECONDS):
             with suppress(psycopg.Error):
                 self.look()
 
     def look(self) -> None:
-        """Once."""
+        """Poll once."""
         options: dict[str, Any] = {
             "connect_timeout": 2,
             "options": "-c statement_timeout=2s",
@@ -125,7 +125,7 @@ class Eyes(threading.Thread):
         self._compare(ended)
 
     def close(self) -> None:
-        """The last look has been taken."""
+        """Stop polling."""
         self._over.set()
         self.join(60)
 

@@ -1,4 +1,4 @@
-"""What a fault has at hand in its round: launches with known outcomes, moments to wait for, things to break."""
+"""The tools of a fault in its round: launches with known outcomes, conditions to wait for, things to break."""
 
 from __future__ import annotations
 
@@ -11,36 +11,36 @@ from collections.abc import Callable, Sequence
 import httpx2
 import psycopg
 
-from chaos import words
-from chaos.judge import Launched, Own
+from chaos import long_texts
+from chaos.check import Launched, Own
 from chaos.machines import Machine
-from chaos.stage import Stage
-from chaos.watching import Eyes, Watcher
+from chaos.cluster import ChaosCluster
+from chaos.observers import DatabasePoller, Watcher
 from chaos.work import Work, at_once, mixture
 from e2e.processes import SECONDS, Json, ServiceProcess, wait_until
 
 # A key is answered with 409 while its first request is under way, and with 503 while the database is away.
 _LATER = (409, 503)
 _AGAIN_SECONDS = 0.1
-_REASON = words.text(words.REASON_CHARACTERS)
+_REASON = long_texts.text(long_texts.REASON_CHARACTERS)
 # Four looks a second at more rows would cost what the work itself needs. The invariants remember how these ended, too.
 WATCHED_MAX = 500
 DURABLE = "required"
 """The policy of every launch: no command is ever started directly, so that none may be lost with its worker."""
 
 
-class Scene:
-    """One round: a fault breaks what it likes and comes back when it is over; `chance` decides where and when."""
+class FaultContext:
+    """One round of one fault, which breaks things and returns; `chance` decides where and when."""
 
-    def __init__(self, stage: Stage, chance: random.Random, name: str, eyes: Eyes) -> None:
-        self.stage = stage
+    def __init__(self, cluster: ChaosCluster, chance: random.Random, name: str, poller: DatabasePoller) -> None:
+        self.cluster = cluster
         self.chance = chance
         self.launched: list[Launched] = []
         self.watchers: list[Watcher] = []
         self.own: Own | None = None
         self.quick = False
         self._name = name
-        self._eyes = eyes
+        self._poller = poller
 
     # Work.
 
@@ -49,10 +49,10 @@ class Scene:
     ) -> None:
         """All kinds of work that take about so long, on all machines or these; one launch of a dozen is there to be cancelled."""
         works = [
-            *mixture(self.stage.nasty, self.chance, seconds),
-            self.stage.words.work(seconds, self.chance.choice((0, 9))),
+            *mixture(self.cluster.nasty, self.chance, seconds),
+            self.cluster.long_texts.work(seconds, self.chance.choice((0, 9))),
         ]
-        places = list(addresses or self.stage.addresses)
+        places = list(addresses or self.cluster.addresses)
         self.chance.shuffle(places)
         for number, work in enumerate(works):
             self.start(work, places[number :: len(works)])
@@ -64,8 +64,8 @@ class Scene:
 
     def launch_on_windows(self, seconds: float) -> None:
         """Each kind of work on a Windows host of its own."""
-        works = mixture(self.stage.nasty, self.chance, seconds)
-        for work, address in zip(works, self.stage.windows.addresses, strict=True):
+        works = mixture(self.cluster.nasty, self.chance, seconds)
+        for work, address in zip(works, self.cluster.windows.addresses, strict=True):
             self.start(work, [address], windows=True)
 
     def warm_up(self, addresses: Sequence[str]) -> None:
@@ -93,9 +93,9 @@ class Scene:
         mark = f"{self._name}-{len(self.launched)}"
         policy = {"max_parallel": max_parallel, "durable": DURABLE, **work.policy}
         actions = work.on_windows if windows else work.actions
-        body: Json = {"actions": actions(mark, self.stage.witness), "policy": policy}
+        body: Json = {"actions": actions(mark, self.cluster.witness), "policy": policy}
         order: Json = {
-            "targets": targets or {"ids": [self.stage.name_of(address) for address in addresses]},
+            "targets": targets or {"ids": [self.cluster.name_of(address) for address in addresses]},
             "parameters": work.parameters,
             "reason": _REASON,
         }
@@ -103,7 +103,7 @@ class Scene:
             answer = self._insist("/run", {**body, **order}, str(uuid.uuid4()))
         else:
             stored = self._insist(
-                "/jobs", {"name": words.name(mark), **body, **work.job}, str(uuid.uuid4())
+                "/jobs", {"name": long_texts.name(mark), **body, **work.job}, str(uuid.uuid4())
             )
             assert stored.status_code == 201, stored.text
             answer = self._insist(f"/jobs/{stored.json()['id']}/execute", order, str(uuid.uuid4()))
@@ -111,7 +111,7 @@ class Scene:
         launched = Launched(int(answer.json()["id"]), mark, work, list(addresses))
         self.launched.append(launched)
         if len(addresses) <= WATCHED_MAX:
-            self._eyes.watch(launched.id)
+            self._poller.watch(launched.id)
         return launched
 
     def cancel(self) -> None:
@@ -124,8 +124,8 @@ class Scene:
                 ), answer.text
 
     def watch(self, launched: Launched) -> None:
-        """Somebody follows it live."""
-        watcher = Watcher(self.stage.client, launched.id, self.chance.randrange(1 << 30))
+        """Follow the execution live."""
+        watcher = Watcher(self.cluster.client, launched.id, self.chance.randrange(1 << 30))
         watcher.start()
         self.watchers.append(watcher)
 
@@ -135,12 +135,12 @@ class Scene:
         def answered() -> bool:
             try:
                 answers.append(
-                    self.stage.http.post(
+                    self.cluster.http.post(
                         path, json=body, headers={"idempotency-key": key} if key else {}
                     )
                 )
             except httpx2.TransportError:
-                self.stage.revive("api")
+                self.cluster.revive("api")
                 return False
             later = (
                 answers[-1].status_code in _LATER
@@ -160,14 +160,14 @@ class Scene:
         wanted = share * sum(len(launched.addresses) for launched in self.launched)
         marks = tuple(f"{launched.mark}-1." for launched in self.launched)
         self.soon(
-            lambda: sum(key.startswith(marks) for key in self.stage.witness.starts()) >= wanted
+            lambda: sum(key.startswith(marks) for key in self.cluster.witness.starts()) >= wanted
         )
 
     def ended(self, seconds: float = 90.0) -> bool:
         """Whether everything that was launched has ended in time."""
         open_ones = "select 1 from job_executions where id = any(%s) and finished_at is null"
         return self.soon(
-            lambda: not self.stage.rows(open_ones, [launched.id for launched in self.launched]),
+            lambda: not self.cluster.rows(open_ones, [launched.id for launched in self.launched]),
             seconds,
         )
 
@@ -195,7 +195,7 @@ class Scene:
         self.pause(self.chance.uniform(0, seconds))
 
     def longer(self, quick: float, full: float) -> float:
-        """How long a fault lasts: in a short play or in a whole one."""
+        """Return how long a fault lasts: `quick` in a short session, else `full`."""
         return quick if self.quick else full
 
     # Things to break.
@@ -203,24 +203,24 @@ class Scene:
     @property
     def workers(self) -> list[ServiceProcess]:
         """Both."""
-        return self.stage.workers
+        return self.cluster.workers
 
     def worker(self) -> ServiceProcess:
         """One of them that has something in work."""
         busy = "select distinct worker from target_runs where status = 'running'"
         titles: set[str] = set()
-        self.soon(lambda: titles.update(row["worker"] for row in self.stage.rows(busy)) or titles)
+        self.soon(lambda: titles.update(row["worker"] for row in self.cluster.rows(busy)) or titles)
         return self.chance.choice(
             [worker for worker in self.workers if worker.title in titles] or self.workers
         )
 
     def machine(self) -> Machine:
         """One of the machines."""
-        return self.chance.choice(self.stage.fleet)
+        return self.chance.choice(self.cluster.fleet)
 
     def some_addresses(self, share: float = 0.5) -> list[str]:
         """Of some targets."""
-        return self.chance.sample(self.stage.addresses, round(len(self.stage.addresses) * share))
+        return self.chance.sample(self.cluster.addresses, round(len(self.cluster.addresses) * share))
 
     def leave(self, seconds: float = SECONDS) -> list[str]:
         """Wait for the watchers; what is wrong with what they saw."""

@@ -1,4 +1,4 @@
-"""What became of every run of a round: right, honest about what cannot be known, or wrong, and why."""
+"""The verdict on every run of a round: right, honest about what cannot be known, or wrong, and why."""
 
 from __future__ import annotations
 
@@ -81,8 +81,8 @@ class Seen:
         return f"execution {self.launched.id} ({self.launched.work.name}) on {self.row['host']}: {told}"
 
 
-class Judge:
-    """Judges the runs of one round. `lost`, `unreachable`: whether these may be the outcome of an honest record here."""
+class RunChecker:
+    """Checks the runs of one round. `lost`, `unreachable`: whether these may be the outcome of an honest record here."""
 
     def __init__(
         self,
@@ -97,7 +97,7 @@ class Judge:
         self._allowed = frozenset(allowed)
         self._own = own or (lambda _: None)
 
-    def judge(self, launched: Sequence[Launched]) -> list[tuple[Seen, str]]:
+    def check(self, launched: Sequence[Launched]) -> list[tuple[Seen, str]]:
         """Every run with its verdict."""
         return [(seen, self._verdict(seen)) for seen in self.look(launched)]
 
@@ -218,7 +218,7 @@ def _differing(heard: Streams, expected: Streams) -> str:
                 min(len(got), len(meant)),
             )
             parts = f"{got[at : at + 40]!r} for {meant[at : at + 40]!r}"
-            words.append(
+            long_texts.append(
                 f"{len(got)} of {len(meant)} bytes of {name}, other from byte {at} on: {parts}"
             )
     return "; ".join(words)

@@ -1,4 +1,4 @@
-"""Work that says much: a long log with values for the next step, and words of all scripts wherever a launch has words."""
+"""Work with much text: a long log with values for the next step, and words of all scripts in every text of a launch."""
 
 from __future__ import annotations
 
@@ -7,31 +7,31 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
-from chaos import words
+from chaos import long_texts
 from chaos.work import Step, Work
 from e2e.processes import Json
 
 LINES_A_PAGE = 100
-_LINE = words.plain(100)
-_WORD = words.text(words.REASON_CHARACTERS)
-_LONG = words.text(words.PARAMETER_CHARACTERS)
-_STDIN = words.text(8_000)
-_VALUE = words.plain(1_500)
+_LINE = long_texts.plain(100)
+_WORD = long_texts.text(long_texts.REASON_CHARACTERS)
+_LONG = long_texts.text(long_texts.PARAMETER_CHARACTERS)
+_STDIN = long_texts.text(8_000)
+_VALUE = long_texts.plain(1_500)
 # A step testifies under a key of at most 50 bytes, which begins the name of its file.
-_FILE = words.file_name(size_bytes=words.FILE_NAME_BYTES - 50)
-_KIND = words.name("kind")
-SITE = words.name("site")
+_FILE = long_texts.file_name(size_bytes=long_texts.FILE_NAME_BYTES - 50)
+_KIND = long_texts.name("kind")
+SITE = long_texts.name("site")
 """The value of the label `site` of each target."""
 
 
 def labels() -> dict[str, str]:
     """Return labels with long values for a target."""
-    return {"site": SITE, **{f"word-{n}": words.name(f"{n}") for n in range(6)}}
+    return {"site": SITE, **{f"word-{n}": long_texts.name(f"{n}") for n in range(6)}}
 
 
 def groups() -> list[str]:
     """Return the groups with long names that each target is in."""
-    return [words.name(f"group-{n}") for n in range(3)]
+    return [long_texts.name(f"group-{n}") for n in range(3)]
 
 
 def _mark(key: str) -> str:
@@ -99,11 +99,11 @@ printf '{{"page": %s, "at_%s": "%s", "key": "%s"}}\\n' $p $p "$l" "$k"; sleep {p
 # Words.
 
 
-class Words:
-    """Makes the work whose words are long: a stored job, its parameters, what its commands are given and say, files."""
+class LongTextWork:
+    """Builds work with long texts: a stored job, its parameters, the input and output of its commands, files."""
 
     def __init__(self, folder: Path, name_of: Callable[[str], str]) -> None:
-        self._place = folder / words.file_name(size_bytes=100)
+        self._place = folder / long_texts.file_name(size_bytes=100)
         self._place.mkdir()
         self._place.chmod(0o1777)
         self._name_of = name_of
@@ -114,15 +114,15 @@ class Words:
         declared: list[Json] = [
             {
                 "name": name,
-                "label": words.name(name),
-                "description": words.text(words.REASON_CHARACTERS),
+                "label": long_texts.name(name),
+                "description": long_texts.text(long_texts.REASON_CHARACTERS),
             }
             for name in parameters
         ]
-        declared[-1] |= {"type": "choice", "choices": [words.name("other"), _KIND]}
+        declared[-1] |= {"type": "choice", "choices": [long_texts.name("other"), _KIND]}
         job: Json = {
-            "description": words.text(words.DESCRIPTION_CHARACTERS),
-            "tags": [words.name(f"{n}", characters=words.TAG_CHARACTERS) for n in range(64)],
+            "description": long_texts.text(long_texts.DESCRIPTION_CHARACTERS),
+            "tags": [long_texts.name(f"{n}", characters=long_texts.TAG_CHARACTERS) for n in range(64)],
             "parameters": declared,
             "targets": {"groups": groups()},
         }
@@ -139,7 +139,7 @@ printf '%s\\n' "$OPSJOBS_TARGET" "$OPSJOBS_JOB" "$OPSJOBS_PARAM_LONG"; cat; slee
 printf '{{"value": %s, "key": "%s"}}\\n' '{json.dumps(_VALUE, ensure_ascii=False)}' "$k\""""
 
         def stdout(key: str) -> bytes:
-            target, job = self._name_of(_host(key)), words.name(_mark(key))
+            target, job = self._name_of(_host(key)), long_texts.name(_mark(key))
             said = [target, SITE, job, _WORD, _KIND, _WORD, target, job, _LONG, _STDIN]
             return "\n".join(
                 [*said, f'{{"value": {json.dumps(_VALUE, ensure_ascii=False)}, "key": "{key}"}}\n']
