@@ -175,7 +175,8 @@ class OwnKeyDraft(ApiModel):
 async def create_own(request: Request, services: ServicesDep, draft: OwnKeyDraft) -> Response:
     """Create an API key of the caller, who is a user, and return its token, this once.
 
-    At each moment the key may do no more than the user. A user has at most 50 keys of its own.
+    The key never has more rights than the user has at that time. A user has at most 50 keys of its
+    own.
     """
     caller = _check_user(request)
     check_confirmed(request)

@@ -49,7 +49,7 @@ _READS = [requires("audit:read")]
 async def list_(
     request: Request, services: ServicesDep, page: Annotated[PageRequest, page_of(AUDIT)]
 ) -> Response:
-    """List entries; `before` and `after` say what changed.
+    """List entries; `before` and `after` show what changed.
 
     The default order is newest first. `seal` and `hash` are set within seconds,
     when an entry is sealed.
@@ -70,15 +70,15 @@ async def verify(
         str | None,
         Query(
             pattern=text_patterns.SHA256,
-            description="A `head` that was noted earlier, to look for.",
+            description="A `head` recorded earlier, which the chain must contain.",
         ),
     ] = None,
 ) -> Response:
     """Verify 2,000 entries of the chain.
 
-    `broken`: the first entry that does not fit. `next`: the `after` of the next call, null at the
-    end. `unsealed`: entries that were not sealed within 10 s. `head`: the end of the chain, to be
-    stored elsewhere and looked for later.
+    `broken`: the first entry that does not match. `next`: the `after` of the next call, null at
+    the end. `unsealed`: entries that were not sealed within 10 s. `head`: the end of the chain;
+    store it elsewhere, and send it as `head` later.
     """
     return JSONResponse((await services.audit_log.verify(after=after, noted=head)).data())
 
@@ -112,7 +112,7 @@ async def export(services: ServicesDep, after: After = None) -> Response:
     response_model=AnchorOut,
 )
 async def anchor(request: Request, services: ServicesDep, draft: AnchorDraft) -> Response:
-    """Start a new chain after all entries, if it is broken for good or a key is lost.
+    """Start a new chain after all entries, if it is permanently broken or a key is lost.
 
     Recorded in the log. The entries before cannot be verified from then on. Needs `audit:read`,
     too.

@@ -50,7 +50,7 @@ def check_confirmed(request: Request) -> None:
     if session is not None and not session.is_confirmed:
         raise Forbidden(
             "password_again",
-            "This needs a proof that it is still you: the last one is over 10 minutes old. "
+            "This change needs a recent confirmation: the last one is over 10 minutes old. "
             "Confirm the session (POST /auth/confirm), then send the request again.",
         )
 
@@ -82,7 +82,7 @@ ReuseName = Annotated[
     bool,
     Field(
         description="Reuse the name of a deleted identity, and inherit what it owned. "
-        "Takes an administrator without a scope."
+        "Requires an administrator without a scope."
     ),
 ]
 

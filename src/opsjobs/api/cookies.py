@@ -143,7 +143,7 @@ def check_same_origin(scope: Scope, *, has_cookie: bool) -> None:
     if not ours:
         raise Forbidden(
             "cross_site",
-            "The request has a session's cookie and does not come from our own pages. "
+            "The request has a session's cookie and does not come from a page of opsjobs. "
             "Programs send `Authorization: Bearer …` instead of a cookie.",
         )
 

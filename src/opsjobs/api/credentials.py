@@ -202,7 +202,7 @@ async def test(id: str, services: ServicesDep) -> Response:
     response_model=CredentialOut,
 )
 async def bind(id: str, services: ServicesDep, bound_to: BoundTo) -> Response:
-    """Restrict the credential to these targets, groups and jobs; none at all: no restriction."""
+    """Restrict the credential to these targets, groups and jobs. Empty lists: no restriction."""
     return JSONResponse((await services.vault.bind(id, bound_to)).data())
 
 

@@ -65,7 +65,7 @@ async def revive(
 ) -> Response:
     """Launch a new execution for each old one that has letters among these, at most 100.
 
-    `more`: there are other letters that the filter means. Needs `jobs:execute`, too.
+    `more`: other dead letters match the filter. Needs `jobs:execute`, too.
     """
     check_permission(request, "jobs:execute", within=Within.BODY)
     check_override(request, draft)
@@ -96,7 +96,7 @@ async def revive(
     response_model=DiscardedLettersOut,
 )
 async def discard(request: Request, services: ServicesDep, draft: DiscardDraft) -> Response:
-    """Remove letters from the list, for a reason that is stored; runs stay as they ended."""
+    """Remove dead letters from the list; the reason is stored. Runs keep their outcome."""
     discarded = await services.dead_letters.discard(
         draft, by=principal_of(request).name, reach=reach(request), sight=_sight(request)
     )

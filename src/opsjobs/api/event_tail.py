@@ -55,7 +55,8 @@ class EventCursor:
         if position > BIGINT_MAX or part > BIGINT_MAX:
             raise Invalid(
                 "invalid_query",
-                f"{text[:60]!r} is not a place in the stream. Send the `id` of an event, as 12-3.",
+                f"{text[:60]!r} is not a position in the stream. "
+                "Send the `id` of an event, as 12-3.",
             )
         return cls(position, part)
 

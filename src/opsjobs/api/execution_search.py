@@ -55,10 +55,16 @@ class SearchQuery(OutputQuery):
     """Query of a search: a text or a pattern, and the part of the output."""
 
     q: str | None = Field(
-        None, min_length=1, max_length=QUERY_CHARACTERS_MAX, description="A text in a line."
+        None,
+        min_length=1,
+        max_length=QUERY_CHARACTERS_MAX,
+        description="Find lines that contain this text.",
     )
     pattern: str | None = Field(
-        None, min_length=1, max_length=QUERY_CHARACTERS_MAX, description="A pattern in a line."
+        None,
+        min_length=1,
+        max_length=QUERY_CHARACTERS_MAX,
+        description="Find lines that match this pattern (RE2).",
     )
     ignore_case: bool = False
     context: int = Field(0, ge=0, le=CONTEXT_LINES_MAX, description="Lines before and after.")
@@ -94,7 +100,7 @@ async def search(
     One JSON object per line. The last one is the summary: the number of lines and targets, and
     whether the search is `complete`. If not, because of `limit` (the piece of output that reaches
     it is searched to its end) or after 20 s, `next` is the `after` of the request that continues;
-    of a line that lies across that position it sees the rest.
+    it sees only the rest of a line that spans that position.
     """
     await services.execution_log.check_available(execution)
     try:

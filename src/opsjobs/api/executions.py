@@ -312,9 +312,9 @@ async def cancel(
 ) -> Response:
     """Cancel the execution: waiting runs are never started, running ones are stopped.
 
-    `targets` (ids or names): only these; the others continue, and the answer's `targets` counts
-    what became of them. `cancel_proof` of each target says how its run ended. 409 if the execution
-    has ended.
+    `targets` (ids or names): only these; the others continue, and `targets` of the response counts
+    their outcomes. `cancel_proof` of each target shows how its run ended. 409 if the execution has
+    ended.
     """
     asked = draft or CancelDraft()
     by, reason = principal_of(request).name, asked.reason

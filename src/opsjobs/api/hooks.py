@@ -35,8 +35,8 @@ _EMPTY = hashlib.sha256(b"").digest()
 async def call(id: str, request: Request, services: ServicesDep) -> Response:
     """Launch the job of the trigger with this uuid, in the name of its owner.
 
-    The request proves the trigger's secret in the form that `verify` of the trigger says. 202: the
-    execution is stored; the same delivery again gets the same answer. 200: nothing is launched,
+    The request proves the trigger's secret in the form that `verify` of the trigger sets. 202: the
+    execution is stored; a repeated delivery gets the same response. 200: nothing is launched,
     because of a condition of the trigger, or it is GitHub's `ping`. 404: there is no such trigger,
     it is disabled or expired, or the secret is not proven.
     """

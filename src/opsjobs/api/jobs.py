@@ -88,7 +88,8 @@ async def list_(
     services: ServicesDep,
     page: Annotated[PageRequest, page_of(JOBS, also=["recent"])],
     recent: Annotated[
-        int, Query(ge=0, le=RECENT_MAX, description="Also show so many last executions of each.")
+        int,
+        Query(ge=0, le=RECENT_MAX, description="Include so many latest executions of each job."),
     ] = 0,
 ) -> Response:
     """List the jobs that are not deleted.

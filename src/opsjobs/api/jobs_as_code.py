@@ -98,9 +98,9 @@ async def apply(
 ) -> Response:
     """Create jobs that do not exist and update those that differ, all or none.
 
-    Updates need `jobs:update`, too. `dry_run=true` says what would change: created, updated (with
-    JSON Pointers to what differs) or unchanged. `warnings` of an item: probable mistakes, such as
-    a name that nothing replaces.
+    Updates need `jobs:update`, too. `dry_run=true` returns what would change: created, updated
+    (with JSON Pointers to what differs) or unchanged. `warnings` of an item: probable mistakes,
+    such as a name that nothing replaces.
     """
     check_permission(request, "jobs:update", within=Within.BODY)
     await _check_drafts(request, draft.jobs)

@@ -78,9 +78,9 @@ async def try_channel(
     rule: NotificationRule,
     dry_run: Annotated[bool, Query(description="Check the rule, and send nothing.")] = False,
 ) -> Response:
-    """Send a test message to each recipient of a rule now, once, and return what came of it.
+    """Send a test message to each recipient of a rule now, once, and return the outcomes.
 
-    Quiet rules do not apply, and nothing is tried again. The rule is checked as in a job;
+    Quiet rules do not apply, and nothing is retried. The rule is checked as in a job;
     `dry_run`: it is only checked.
     """
     await check_rules(request, {"": rule})

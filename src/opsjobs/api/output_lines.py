@@ -32,7 +32,7 @@ class LinesQuery(OutputQuery):
         le=BIGINT_MAX,
         description="The number of the first line, from 1; -100: the 100th from the end.",
     )
-    count: int = Field(200, ge=1, le=LINES_MAX, description="Lines at most.")
+    count: int = Field(200, ge=1, le=LINES_MAX, description="Maximum number of lines.")
 
     @field_validator("first")
     @classmethod

@@ -103,7 +103,7 @@ async def preview(request: Request, services: ServicesDep, draft: PreviewDraft) 
 async def forecast(request: Request, services: ServicesDep) -> Response:
     """Return the load of each hour, the busiest hours, and due times that calendars close.
 
-    Of all enabled schedules. The work is bounded: `left_out` says what was not counted.
+    Counts all enabled schedules. The work is bounded: `left_out` shows what was not counted.
     """
     return JSONResponse((await services.forecasts.week(reach(request))).data())
 
@@ -128,8 +128,8 @@ async def moments(
     """List the due times of all enabled schedules that fire in a period, in order.
 
     The period (`from` included, `to` not) is at most 31 days, and begins now at the earliest. All
-    that fire before `complete_until` are listed: a request from there on goes on, and may repeat
-    those at that time. `closed`: the calendar that will skip it.
+    that fire before `complete_until` are listed: a request from then on continues the list, and
+    may repeat those at that time. `closed`: the calendar that will skip it.
     """
     now = await services.schedule_overview.now()
     begin = max(_instant("from", since) or now, now)

@@ -187,7 +187,7 @@ async def replace(
 ) -> Response:
     """Create the next version, owned by the caller, or none if nothing changes.
 
-    What is due already is launched as it was due.
+    Firings that are already due are launched by the version before.
     """
     draft = change.draft
     check_parameters(
@@ -225,7 +225,7 @@ async def delete(
 async def pause(
     request: Request, services: ServicesDep, schedule: ScheduleDep, draft: ReasonDraft | None = None
 ) -> Response:
-    """Skip each due time, on record, until the schedule is resumed. Idempotent."""
+    """Record each due time as skipped until the schedule is resumed. Idempotent."""
     return await _render_response(
         request,
         await services.schedules.pause(
@@ -242,7 +242,7 @@ async def pause(
     responses=VERSIONED,
 )
 async def resume(request: Request, services: ServicesDep, schedule: ScheduleDep) -> Response:
-    """Continue with the next due time; skipped ones are not made up for. Idempotent.
+    """Continue with the next due time; skipped ones are not run later. Idempotent.
 
     If its owner is deleted, disabled or expired, the caller becomes the owner.
     """
@@ -270,7 +270,7 @@ async def trigger(
     draft: TriggerDraft | None = None,
     prefer: Prefer = None,
 ) -> Response:
-    """Launch the job now, whatever overlap, calendars and pause say.
+    """Launch the job now, regardless of overlap, calendars and pause.
 
     Due times stay as they are. Needs `jobs:execute`, too.
     """
@@ -382,7 +382,7 @@ async def firings(
 ) -> Response:
     """List firings. The default order is latest due time first.
 
-    A firing says whether it ran, was skipped (by which rule) or missed (why), and how late it
+    A firing shows whether it ran, was skipped (by which rule) or missed (why), and how late it
     was.
     """
     return render_page(request, await services.firings.list(schedule, page), render_firing)

@@ -107,7 +107,7 @@ async def replace(
 ) -> Response:
     """Replace the key and the grants, effective at once. `name` cannot change.
 
-    The caller becomes the one who is responsible for the service.
+    The caller becomes responsible for the service.
     """
     draft = change.draft
     before = await services.identities.services.get(id)

@@ -64,7 +64,7 @@ class SessionDraft(ConfirmDraft):
 
 @router.get("/auth/methods", summary="List the ways to log in", response_model=LoginMethodsOut)
 async def methods(services: ServicesDep) -> Response:
-    """Return which ways to log in exist here. `password` is false if there is no user."""
+    """Return the available ways to log in. `password` is false if there is no user."""
     found = services.authentication.single_sign_on
     return JSONResponse(
         {
@@ -79,7 +79,7 @@ async def methods(services: ServicesDep) -> Response:
 async def begin(request: Request, services: ServicesDep, draft: SessionDraft) -> Response:
     """Log in a browser: the answer sets the session's cookie, which scripts cannot read.
 
-    A new session begins, whatever cookie the request has, and the session of that one ends. 403
+    Always begins a new session, and ends the session of the request's cookie. 403
     `cross_site` for the page of another site, `https_required` over plain http in production.
     """
     cookies: CookiePolicy = request.app.state.cookies
@@ -122,7 +122,7 @@ async def end(request: Request, services: ServicesDep) -> Response:
     response_model=MeOut,
 )
 async def confirm(request: Request, services: ServicesDep, draft: ConfirmDraft) -> Response:
-    """Prove again who you are: sensitive changes by a session need that after 10 minutes.
+    """Confirm the session: sensitive changes need a confirmation within the last 10 minutes.
 
     A user gives its password; an API key or a user a new code. A person of the OpenID Connect
     provider uses GET /auth/oidc?confirm=true instead. 409 `no_session` for a token.
@@ -149,8 +149,8 @@ async def confirm(request: Request, services: ServicesDep, draft: ConfirmDraft) 
 async def create_code(request: Request, services: ServicesDep) -> Response:
     """Return a code that begins one session of the caller, within a minute.
 
-    `path` opens the console with it. For users and API keys; a session cannot make one. The session
-    has the caller's rights at each moment, and ends with the user or the key.
+    `path` opens the console with it. For users and API keys; a session cannot make one. The
+    session always has the caller's current rights, and ends with the user or the key.
     """
     if session_of(request) is not None:
         raise Conflict("has_session", "A session cannot make a code: log in again instead.")
@@ -175,11 +175,14 @@ async def me(request: Request) -> Response:
 
 User = Annotated[
     str | None,
-    Query(max_length=NAME_CHARACTERS_MAX, description="Of this user. Takes an administrator."),
+    Query(
+        max_length=NAME_CHARACTERS_MAX,
+        description="Only logins of this user; requires an administrator.",
+    ),
 ]
 Kind = Annotated[
     Literal["user", "external"],
-    Query(description="What `user` is: external for a person of the OpenID Connect provider."),
+    Query(description="The kind of `user`: external for a person of the OpenID Connect provider."),
 ]
 
 

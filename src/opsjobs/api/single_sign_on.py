@@ -40,7 +40,7 @@ Path = Annotated[
 ]
 Confirm = Annotated[
     str | None,
-    Query(description="`true`: prove again who you are, in the same session"),
+    Query(description="`true`: confirm the current session"),
 ]
 
 

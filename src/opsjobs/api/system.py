@@ -48,7 +48,7 @@ router = APIRouter(tags=["system"])
 
 @router.get("/livez", summary="Liveness", response_model=LivenessOut)
 async def livez() -> Response:
-    """Return 200 while the process answers; no other server is asked."""
+    """Return 200 while the process responds; no other server is checked."""
     return JSONResponse({"status": "ok"})
 
 
@@ -56,7 +56,7 @@ async def livez() -> Response:
 async def readyz(request: Request) -> Response:
     """Return 503 if requests cannot be served.
 
-    Reasons: PostgreSQL does not answer or cannot be used, a restore has not finished, migrations
+    Reasons: PostgreSQL does not respond or cannot be used, a restore has not finished, migrations
     are missing, or the admin token is not valid yet.
     """
     trouble = await request.app.state.probes.trouble(in_a_hurry=request.state.in_a_hurry)
@@ -70,7 +70,7 @@ async def readyz(request: Request) -> Response:
 async def health(request: Request) -> Response:
     """Return ok, degraded (200) or unavailable (503, as /readyz).
 
-    Degraded: Redis does not answer, or something will fail sooner or later.
+    Degraded: Redis does not respond, or a problem needs attention before requests fail.
     """
     probes, hurry = request.app.state.probes, request.state.in_a_hurry
     trouble, reasons = await asyncio.gather(
@@ -151,9 +151,9 @@ async def version() -> Response:
 async def statistics(request: Request, services: ServicesDep) -> Response:
     """Return figures of the executions that ended in the last hour, day and week.
 
-    `hours` counts those of the last day by the hour. Only those that the caller may see count. A
-    day and a week begin with a whole hour. Medians and 95th percentiles are at most 5 per cent
-    off.
+    `hours` counts those of the last day by the hour. Counts only executions that the caller may
+    see. A day and a week begin with a whole hour. Medians and 95th percentiles are at most 5 per
+    cent off.
     """
     return JSONResponse(await services.statistics.read(reach(request)))
 

@@ -106,8 +106,8 @@ async def import_(
 ) -> Response:
     """Create or update at most 1,000 targets in one transaction.
 
-    The answer says of each whether it was created, updated, unchanged, skipped or refused. Naming
-    a credential or a jump host, or changing the address of a target that has one, needs
+    The response states for each whether it was created, updated, unchanged, skipped or refused.
+    Naming a credential or a jump host, or changing the address of a target that has one, needs
     `credentials:use`, too.
     """
     services.inventory.check_writable("import targets")
@@ -254,7 +254,7 @@ async def delete(id: str, services: ServicesDep) -> Response:
     response_model=TargetTestOut,
 )
 async def test(request: Request, services: ServicesDep, stored: TargetDep) -> Response:
-    """Open a new connection, whatever the circuit says, and return every step with its time.
+    """Open a new connection, even if the circuit is open, and return every step with its time.
 
     200 whether the target can be reached or not.
     """

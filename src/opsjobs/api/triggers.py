@@ -77,7 +77,7 @@ async def of_job(
 ) -> Response:
     """List the triggers of a job without their secrets, each with its last call.
 
-    The newest come first unless `sort` says otherwise.
+    The default order is newest first.
     """
     mine = {**page.filters, "job_id": [str(stored.job.id)]}
     wanted = PageRequest(page.limit, page.cursor, page.sort, page.page, mine)
@@ -96,7 +96,7 @@ async def list_(
 ) -> Response:
     """List triggers without their secrets, each with its last call.
 
-    The newest come first unless `sort` says otherwise.
+    The default order is newest first.
     """
     return render_page(request, await services.job_triggers.list(page, reach(request)))
 
@@ -130,7 +130,7 @@ async def show(request: Request, services: ServicesDep, trigger: TriggerDep) -> 
 async def calls(services: ServicesDep, trigger: TriggerDep) -> Response:
     """List the last 100 calls, the newest first: their outcomes, and the reasons.
 
-    A refused call may stand for several (`times`) of the same kind.
+    An entry of a refused call can represent several calls (`times`) of the same kind.
     """
     found = await services.job_triggers.calls(trigger)
     return JSONResponse({"items": [call.data() for call in found], "next": None})
@@ -174,7 +174,7 @@ async def replace(
     response_model=TriggerOut,
 )
 async def enable(request: Request, services: ServicesDep, trigger: TriggerDep) -> Response:
-    """Answer calls of the trigger again. Idempotent. Needs `jobs:execute`, too.
+    """Accept calls of the trigger again. Idempotent. Needs `jobs:execute`, too.
 
     If its owner is deleted, disabled or expired, the caller becomes the owner.
     """
@@ -192,7 +192,7 @@ async def enable(request: Request, services: ServicesDep, trigger: TriggerDep) -
     response_model=TriggerOut,
 )
 async def disable(services: ServicesDep, trigger: TriggerDep) -> Response:
-    """Answer calls with 404 until the trigger is enabled. Idempotent."""
+    """Refuse calls with 404 until the trigger is enabled. Idempotent."""
     changed = await services.job_triggers.switch(trigger.id, enabled=False)
     return JSONResponse(changed.data())
 

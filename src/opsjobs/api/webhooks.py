@@ -68,7 +68,7 @@ async def create(
 ) -> Response:
     """Create a webhook and return its secret, this once. It belongs to the caller.
 
-    It gets the events from now on that match and that the caller may see; the rights are checked
+    It receives matching events from now on that the caller may see; the rights are checked
     again at each delivery.
     """
     services.webhook_client.check_url(draft.url)
@@ -137,7 +137,7 @@ async def replace(
         ),
     ],
 ) -> Response:
-    """Replace the webhook, except its secret. Its owner stays, and so does what it may see.
+    """Replace the webhook, except its secret. Its owner stays, and so do its rights.
 
     Disabling it cancels what is pending; enabling it again begins with the next event.
     """
@@ -169,7 +169,7 @@ async def delete(services: ServicesDep, webhook: WebhookDep) -> Response:
 async def rotate(services: ServicesDep, webhook: WebhookDep, rotation: SecretRotation) -> Response:
     """Make a new secret and return it, this once.
 
-    For `overlap` (default a day), messages are signed with the secret before it, too.
+    For `overlap` (default a day), messages are also signed with the old one.
     """
     stored, secret = await services.webhooks.rotate(str(webhook.id), rotation.overlap)
     return JSONResponse({**stored.data(), "secret": secret.reveal()})
@@ -185,7 +185,7 @@ async def rotate(services: ServicesDep, webhook: WebhookDep, rotation: SecretRot
 async def test(request: Request, services: ServicesDep, webhook: WebhookDep) -> Response:
     """Queue a message of type `webhook.test`, and return its delivery.
 
-    It goes the way of all others; the delivery's address shows its outcome.
+    It is delivered like any other message; GET of the delivery shows its outcome.
     """
     _check_enabled(webhook)
     delivery = await services.webhooks.send_test(webhook)

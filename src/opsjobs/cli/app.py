@@ -64,7 +64,7 @@ class _All(Commands):
         "triggers": LazyCommand(
             "triggers", "app", "Triggers: URLs that launch a job, for GitHub, GitLab and others."
         ),
-        "webhooks": LazyCommand("webhooks", "app", "Webhooks: URLs that get events."),
+        "webhooks": LazyCommand("webhooks", "app", "Webhooks: URLs that receive events."),
         "import": LazyCommand("importing_crontab", "app", "Import jobs from other schedulers."),
         "calendars": LazyCommand(
             "calendars", "app", "Calendars: times at which schedules do not fire."

@@ -172,7 +172,7 @@ def export(
 def anchor(
     reason: Annotated[str, typer.Option(help="The reason; it is stored in the audit log.")],
 ) -> None:
-    """Restart the hash chain after the last row, if it is broken for good or a key is lost.
+    """Restart the hash chain after the last row, if it is permanently broken or a key is lost.
 
     Find the cause first: `audit verify` shows what is wrong. The rows before it stay, but can no
     longer be verified.

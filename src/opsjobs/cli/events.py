@@ -34,15 +34,15 @@ def events(
     after: Annotated[
         str | None,
         typer.Option(
-            metavar="PLACE",
-            help="Begin after this place, such as 12-3; 0: with the oldest event that is kept "
+            metavar="POSITION",
+            help="Start after this position, such as 12-3; 0: at the oldest event kept "
             "(default: now).",
         ),
     ] = None,
     as_json: Annotated[
         bool,
         typer.Option(
-            "--json", help="Print each event as one line of JSON: id (place), event, data."
+            "--json", help="Print each event as one line of JSON: id (position), event, data."
         ),
     ] = False,
 ) -> None:

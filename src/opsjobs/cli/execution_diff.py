@@ -57,7 +57,9 @@ def diff(
     ] = False,
     context: Annotated[
         int,
-        typer.Option("-U", "--unified", min=0, metavar="N", help="Show N equal lines around."),
+        typer.Option(
+            "-U", "--unified", min=0, metavar="N", help="Show N equal lines around each difference."
+        ),
     ] = 3,
     raw: options.Raw = False,
 ) -> None:

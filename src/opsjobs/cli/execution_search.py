@@ -27,7 +27,7 @@ def search(
         bool, typer.Option("-e", "--pattern", help="TEXT is a pattern (a regular expression).")
     ] = False,
     ignore_case: Annotated[
-        bool, typer.Option("-i", "--ignore-case", help="Do not distinguish case.")
+        bool, typer.Option("-i", "--ignore-case", help="Ignore case.")
     ] = False,
     context: Annotated[
         int,

@@ -15,7 +15,7 @@ from opsjobs.model.notification import NotificationChannel
 TEXT_BYTES_MAX = 64 << 10
 
 app = typer.Typer(
-    help="Notifications: try channels, set the default, list and repeat what was sent.",
+    help="Notifications: test channels, set the default rules, list and resend messages.",
     no_args_is_help=True,
 )
 COLUMNS = (
@@ -85,7 +85,7 @@ def default(
     *,
     output: options.Output = Form.TABLE,
 ) -> None:
-    """Show the rules of all jobs and schedules that have none of their own, or replace them."""
+    """Show or replace the default rules, for jobs and schedules without rules of their own."""
     with connect() as client:
         if file is None:
             stored = client.get("/notifications/default")

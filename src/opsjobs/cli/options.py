@@ -60,7 +60,7 @@ Exclude = Annotated[
         "-x",
         "--exclude",
         metavar="NAME[,NAME]",
-        help="None of these targets: names or ids. May be repeated.",
+        help="Exclude these targets: names or ids. May be repeated.",
     ),
 ]
 Reason = Annotated[str | None, typer.Option(help="The reason; it is stored with the execution.")]

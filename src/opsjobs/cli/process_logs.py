@@ -61,7 +61,7 @@ class LoggedLine:
 def logs(
     *,
     follow: Annotated[
-        bool, typer.Option("-f", "--follow", help="Go on and show new lines, until Ctrl-C.")
+        bool, typer.Option("-f", "--follow", help="Keep showing new lines, until Ctrl-C.")
     ] = False,
     execution: Annotated[
         int | None,

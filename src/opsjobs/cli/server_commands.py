@@ -88,7 +88,7 @@ def demo(
     targets: Annotated[int, typer.Option(min=1, max=200, help="The number of lab machines.")] = 12,
     windows: Annotated[
         int,
-        typer.Option(min=0, max=200, help="The number of stand-ins of Windows hosts beside them."),
+        typer.Option(min=0, max=200, help="The number of stand-ins of Windows hosts in addition."),
     ] = 1,
 ) -> None:
     """Demonstrate opsjobs without any set-up, in under 15 s.

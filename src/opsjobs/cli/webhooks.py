@@ -13,7 +13,7 @@ from opsjobs.cli.errors import CommandFailed, ExitCode
 from opsjobs.cli.nouns import Noun, add_each, add_list, add_remove, add_show
 from opsjobs.cli.render import Column, Form, ago, plain, show_list, show_one, tell
 
-app = typer.Typer(help="Webhooks: URLs that get events.", no_args_is_help=True)
+app = typer.Typer(help="Webhooks: URLs that receive events.", no_args_is_help=True)
 
 TEST_SECONDS = 15.0
 POLL_SECONDS = 0.5
@@ -136,11 +136,11 @@ def rotate(
     *,
     overlap: Annotated[
         str | None,
-        typer.Option(help="How long messages are signed with the old secret, too: 1h, 1d."),
+        typer.Option(help="How long messages are also signed with the old secret: 1h, 1d."),
     ] = None,
     output: options.Output = Form.TABLE,
 ) -> None:
-    """Make a new secret, and show it, this once. The old one signs, too, for a day."""
+    """Make a new secret and show it, this once. For a day, the old one signs messages as well."""
     seconds = options.duration("--overlap", overlap)
     with connect() as client:
         found = WEBHOOK.find(client, webhook)

@@ -39,7 +39,7 @@ class WinrmFields:
         typer.Option(
             "--winrm-fingerprint",
             metavar="SHA256",
-            help="The SHA-256 of the only certificate that is trusted of the WinRM host.",
+            help="The SHA-256 of the only trusted certificate of the WinRM host.",
         ),
     ]
     winrm_verify: Annotated[

@@ -190,7 +190,7 @@ class _Search:
 
     def _too_much(self, what: str) -> RemoteFailure:
         return RemoteFailure(
-            ErrorCode.TRANSFER, f"{self._disk.name} has {what} there: download less at a time."
+            ErrorCode.TRANSFER, f"{self._disk.name} has {what} in the source. Download it in parts."
         )
 
 

@@ -159,7 +159,7 @@ class ExecutionSettings(SettingsGroup):
     artifacts_per_caller: Annotated[int, whole(0, 1_000_000_000)] = setting(
         "OPSJOBS_ARTIFACTS_PER_CALLER",
         "1000000",
-        "Artifacts of one caller's executions; a download beyond that fails. 0: no limit.",
+        "Number of artifacts of one caller's executions; further downloads fail. 0: no limit.",
     )
     open_executions_per_caller: Annotated[int, whole(0, 10_000_000)] = setting(
         "OPSJOBS_OPEN_EXECUTIONS_PER_CALLER",
@@ -336,7 +336,7 @@ class ApiSettings(SettingsGroup):
         "OPSJOBS_STREAM_REAUTH_INTERVAL",
         "15s",
         "How often the token and the permissions behind an open stream are checked again. If "
-        "they are gone, the stream says so and ends.",
+        "they are no longer valid, the stream reports it and ends.",
     )
     download_time: Annotated[float, seconds(1, 7 * _DAY)] = setting(
         "OPSJOBS_DOWNLOAD_TIME", "1h", "Time limit of one download; then its connection is closed."

@@ -102,7 +102,9 @@ class IdentitySettings(SettingsGroup):
         "OPSJOBS_AUTH_CACHE", "15s", "How long an answer of the Auth Service is cached."
     )
     access_token_minutes: Annotated[int, whole(1, 1_440)] = setting(
-        "ACCESS_TOKEN_EXPIRE_MINUTES", "15", "Lifetime of our access tokens, in minutes."
+        "ACCESS_TOKEN_EXPIRE_MINUTES",
+        "15",
+        "Lifetime of access tokens that opsjobs issues, in minutes.",
     )
     login_age: Annotated[float, seconds(300, 366 * 86_400)] = setting(
         "OPSJOBS_LOGIN_AGE", "7d", "Longest lifetime of a login, however often it is refreshed."

@@ -126,13 +126,13 @@ class PlatformSettings(SettingsGroup):
     target_cache: Annotated[float, seconds(0, 3_600)] = setting(
         "OPSJOBS_TARGET_CACHE",
         "30s",
-        "How old data of the Target Service may be that is used without asking it again.",
+        "How long data of the Target Service is cached.",
     )
     target_stale: Annotated[float, seconds(0, 7 * 86_400)] = setting(
         "OPSJOBS_TARGET_STALE",
         "0s",
-        "For how long after that it is used while the Target Service does not answer. 0s: "
-        "launches are refused then, and runs do not log in.",
+        "While the Target Service does not respond: how much older than OPSJOBS_TARGET_CACHE its "
+        "data may be. 0s: no older; launches are refused, and runs do not log in.",
     )
     target_host_keys: Annotated[str, choice("pinned", "ca", "accept_new")] = setting(
         "OPSJOBS_TARGET_HOST_KEY_POLICY",

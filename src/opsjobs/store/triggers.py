@@ -44,7 +44,7 @@ class TriggerCall:
     """The error code of a refused call."""
     reason: str | None = None
     times: int = 1
-    """The number of refused calls that this one stands for."""
+    """The number of refused calls that this entry represents."""
     delivery: str | None = None
     address: str | None = None
     execution_id: int | None = None

@@ -101,7 +101,7 @@ class ExternalPersonOut(AnswerModel):
     name: str | None = Field(description="The claim name")
     email: str | None
     logout_url: str | None = Field(
-        description="The address at which a browser logs out at the issuer, too"
+        description="The address at which a browser also logs out at the issuer"
     )
 
 
@@ -140,12 +140,12 @@ class LoginOut(AnswerModel):
 
     id: str
     kind: Literal["browser", "tokens"]
-    current: bool = Field(description="True for that of the request")
+    current: bool = Field(description="True for the login of the request")
     created_at: Timestamp
     last_used_at: Timestamp
     expires_at: Timestamp
     address: str | None
-    agent: str | None = Field(description="The User-Agent of its beginning")
+    agent: str | None = Field(description="The User-Agent at the login")
 
 
 class LoginListOut(AnswerModel):

@@ -50,7 +50,7 @@ class VerificationOut(AnswerModel):
     whole: bool
     checked: int
     at: str
-    next: int | None = Field(description="The `after` of the next stretch; null at the end")
+    next: int | None = Field(description="The `after` of the next call; null at the end")
     broken: ChainBreakOut | None
     base: str
     anchor: int | None

@@ -14,13 +14,13 @@ class LoggedDeliveryOut(AnswerModel):
     id: int
     event: str
     message_id: str = Field(
-        description="The same at every attempt; of a webhook its header `webhook-id`"
+        description="The same at every attempt; for a webhook, the header `webhook-id`"
     )
     status: DeliveryStatus
     redelivery: bool
     attempts: int
     response_code: int | None
-    response: str | None = Field(description="The beginning of the response, 1,024 characters")
+    response: str | None = Field(description="The first 1,024 characters of the response")
     error: str | None
     created_at: Timestamp
     attempted_at: Timestamp | None

@@ -100,7 +100,7 @@ class ScheduleOut(StoredModel):
     created_at: Timestamp
     updated_at: Timestamp
     job_name: str | None
-    next: str | None = Field(description="The next due time in words, on the clock of its zone")
+    next: str | None = Field(description="The next due time in words, in local time of its zone")
     last_firing: FiringOut | None
 
 
@@ -189,7 +189,7 @@ class UpcomingMomentsOut(AnswerModel):
     from_: Annotated[Timestamp, Field(alias="from")]
     to: Timestamp
     complete_until: Timestamp = Field(description="All that fire before this time are listed")
-    left_out: int = Field(description="Schedules that were not looked at: there are too many")
+    left_out: int = Field(description="Schedules that were left out, because there are too many")
 
 
 class NamedFiringOut(FiringOut):

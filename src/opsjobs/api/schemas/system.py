@@ -125,7 +125,7 @@ class IntegrationOut(AnswerModel):
     last_error: str | None
     since: Timestamp
     waiting: int | None = Field(
-        description="Messages that it has not got yet, of the Audit and the Notification Service"
+        description="Messages not delivered to it yet, for the Audit and the Notification Service"
     )
     processes: list[IntegrationViewOut]
 

@@ -51,7 +51,7 @@ class TargetOut(AnswerModel):
     labels: dict[str, str]
     groups: list[str]
     credential: str | None = Field(
-        description="The name of the credential that it is logged in to with"
+        description="The name of the credential to log in with"
     )
     host_keys: list[str]
     host_key_policy: HostKeyPolicy
@@ -180,7 +180,7 @@ class ImportedTargetOut(AnswerModel):
     id: str | None
     error: ErrorOut | None
     changes: dict[str, Json] = Field(
-        description="Of an updated target: each field with its old and new value"
+        description="For an updated target: each field with its old and new value"
     )
     same_address: list[str]
 

@@ -44,9 +44,9 @@ class TriggerCallOut(AnswerModel):
     id: int
     at: Timestamp
     outcome: CallOutcome
-    code: str | None = Field(description="Of a refused call: its error code")
+    code: str | None = Field(description="The error code of a refused call")
     reason: str | None
-    times: int = Field(description="The number of refused calls that this one stands for")
+    times: int = Field(description="The number of refused calls that this entry represents")
     delivery: str | None = Field(description="The id that the sender gave it")
     address: str | None
     execution_id: int | None

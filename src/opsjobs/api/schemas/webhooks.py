@@ -22,7 +22,7 @@ class WebhookOut(StoredModel):
     )
     owner_kind: str
     previous_secret_until: Timestamp | None = Field(
-        description="Until then, messages are signed with the secrets before the rotation, too"
+        description="Until then, messages are also signed with the secrets before the rotation"
     )
     failures: int = Field(description="Failed attempts since the last success")
     failing_since: Timestamp | None

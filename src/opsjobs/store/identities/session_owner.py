@@ -54,7 +54,7 @@ class ExternalPerson:
     display_name: str | None = None
     email: str | None = None
     logout_url: str | None = None
-    """The address at which a browser logs out at the issuer, too."""
+    """The address at which a browser also logs out at the issuer."""
     proof_age_seconds: float | None = field(default=None, compare=False)
     """The age of the person's last proof; None if the issuer does not state it."""
 
