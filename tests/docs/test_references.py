@@ -99,7 +99,7 @@ def test_constraints_that_decisions_name_are_in_the_schema() -> None:
     schema = "".join(
         p.read_text() for p in (ROOT / "src/opsjobs/store/migrations/versions").glob("*.sql")
     )
-    page = text("docs/decisions/0002-named-moves-under-a-guard.md")
+    page = text("docs/decisions/0002-states-change-by-guarded-transitions.md")
     named = re.search(r"The constraints (.+?) in `src", page)
     assert named is not None
     assert [c for c in coded(named[1]) if not re.search(rf"constraint {c}\s", schema)] == []
