@@ -1,7 +1,8 @@
-"""`.venv/bin/python bench/console.py`: the budgets of the console's execution page, in a real Chromium; ends with 1 where one is missed.
+"""`.venv/bin/python bench/console.py`: measure the execution page of the console.
 
-`opsjobs up` with 10,000 seeded targets, whose runs a worker of the bench plays through the ledger, and a machine that writes a million lines.
-Prints a table.
+Compares it with its budgets in a real Chromium; exit code 1 if one is missed. Runs `opsjobs up`
+with 10,000 seeded targets, whose runs a worker of the bench records in the ledger, and with a
+machine that writes a million lines. Prints a table.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 
-# In place of this folder, in which this file would hide the package `console` of the tests.
+# Replaces this folder, where this file would hide the package `console` of the tests.
 sys.path.pop(0)
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
@@ -41,21 +42,21 @@ PAINT_MS, CELLS_MS, TASK_MS, FRAME_P95_MS = 1_000.0, 2_000.0, 100.0, 33.0
 MB = 1 << 20
 HEAP_GROWTH_MB = 5.0
 LOG_HEAP_MB, LOG_NODES = 80.0, 600.0
-# A jump is measured to the second frame after it: one to ask for the lines, one to show them.
+# A jump is measured to the second frame after it: one requests the lines, one shows them.
 JUMP_P95_MS = 50.0
 SCROLLS = 150
 VISITS = 5
-# Lists are read again every 15 seconds: two of these are within.
+# Lists are read again every 15 seconds: twice within this time.
 IDLE_SECONDS = 32
 IDLE_PERCENT = 1.0
 STATES_A_SECOND = 1_000
 # A storm that falls short of its rate proves nothing.
 STORM_SHARE = 0.95
-# From the end of the last run to the page that says so.
+# From the end of the last run until the page shows it.
 STORM_LAG_MS = 2_500.0
 LINE_BYTES = 79
 SHOWN_P95_MS = 250.0
-# Jumps to anywhere; the time until all lines there are shown, which 95 of 100 keep to.
+# Random jumps: 95th percentile of the time until all lines there are shown.
 SHOWN = """async (jumps) => {
   const box = document.querySelector(".log");
   const frame = () => new Promise(requestAnimationFrame);
@@ -76,14 +77,14 @@ SHOWN = """async (jumps) => {
 
 @dataclass
 class Report:
-    """What was measured, and whether all budgets hold."""
+    """The measurements, and whether all budgets are met."""
 
     rows: list[tuple[str, str, str, bool]] = field(default_factory=list)
 
     def note(
         self, what: str, value: float, budget: float, unit: str, *, least: bool = False
     ) -> None:
-        """Add a row, and print it; `least`: the budget is the least value, not the most."""
+        """Add a row and print it; `least`: the budget is a minimum, not a maximum."""
         met = value >= budget if least else value <= budget
         goal = f"{'at least ' if least else ''}{budget:,.0f} {unit}"
         self.rows.append((what, f"{value:,.1f} {unit}", goal, met))
@@ -91,7 +92,7 @@ class Report:
 
 
 def sizes(report: Report) -> None:
-    """What a browser loads, compressed: entry, one page, all pages, and what they load later."""
+    """Measure what a browser loads, compressed: entry, one page, all pages, and late parts."""
     files = {
         path.name: path.read_bytes() for path in STATIC.iterdir() if path.suffix in (".js", ".css")
     }
@@ -114,7 +115,7 @@ AT_ONCE, LATER = r'(?:from|import)"\./([^"]+)"', r'import\("\./([^"]+)"\)'
 
 
 def at_once(files: Mapping[str, bytes], names: Iterable[str]) -> set[str]:
-    """These files and all that they need at once; `import(…)` loads later."""
+    """Return these files and all that they import statically; `import(…)` loads later."""
     found, waiting = set(), set(names)
     while waiting:
         name = waiting.pop()
@@ -125,7 +126,7 @@ def at_once(files: Mapping[str, bytes], names: Iterable[str]) -> set[str]:
 
 @contextmanager
 def service() -> Iterator[Stack]:
-    """A service with one machine of its own."""
+    """Run a service with one machine of its own."""
     settings = {"OPSJOBS_OUTPUT_LIMIT_BYTES": str(LINES * (LINE_BYTES + 1))}
     with (
         open_folder(memory()) as folder,
@@ -145,7 +146,7 @@ def first_views(browser: Browser, seeded: Seeded, execution: int, report: Report
         with visitor(browser, seeded.stack.url, seeded.stack.token) as ada:
             ada.page.add_init_script(WATCH)
             page = ada.page
-            # What has ended badly opens on its groups.
+            # An execution that failed opens on its groups.
             page.goto(f"{ada.url}/console/executions/{execution}?tab=targets")
             page.locator("canvas").wait_for()
             cells.append(page.evaluate("performance.now()"))
@@ -159,7 +160,7 @@ def first_views(browser: Browser, seeded: Seeded, execution: int, report: Report
 
 
 def idle(browser: Browser, stack: Stack, execution: int, report: Report) -> None:
-    """What a page costs on which nothing happens: the time of the processor that it takes."""
+    """Measure the processor time of a page on which nothing happens."""
     for path in ("/", f"/executions/{execution}?tab=targets"):
         with visitor(browser, stack.url, stack.token) as ada:
             page = ada.go(path)
@@ -173,7 +174,7 @@ def idle(browser: Browser, stack: Stack, execution: int, report: Report) -> None
 
 
 def storm(browser: Browser, seeded: Seeded, report: Report) -> None:
-    """1,000 changes of state a second, seen by a page."""
+    """Measure a page while 1,000 states change per second."""
     execution = seeded.launch()
     begun = ended = 0.0
 
@@ -208,7 +209,7 @@ def storm(browser: Browser, seeded: Seeded, report: Report) -> None:
 
 
 def long_log(browser: Browser, stack: Stack, report: Report) -> None:
-    """A million lines, 79 MB: scrolled by the wheel, and by jumps to anywhere."""
+    """Measure a log of a million lines (79 MB): scrolling by the wheel and random jumps."""
     command = f"seq -f %0{LINE_BYTES - 1}.0f {LINES}"
     execution = launch(stack, command, "lab-1", timeout="10m")
     with visitor(browser, stack.url, stack.token) as ada:
@@ -236,14 +237,14 @@ def long_log(browser: Browser, stack: Stack, report: Report) -> None:
 
 
 def frames_p95(page: Page) -> float:
-    """The time that 95 of 100 frames kept to."""
+    """Return the 95th percentile of the frame times."""
     frames = sorted(page.evaluate("window.frames"))
     found: float = frames[int(len(frames) * 0.95)]
     return found
 
 
 def main() -> int:
-    """Measure, print, and say whether the budgets hold."""
+    """Measure and print; return 1 if a budget is missed."""
     argparse.ArgumentParser(description=__doc__).parse_args()
     program = find_chromium()
     if program is None:

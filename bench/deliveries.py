@@ -1,8 +1,8 @@
-"""`.venv/bin/python bench/deliveries.py [--events 10000] [--webhooks 20]`: how long events take to webhooks, one of which hangs.
+"""`.venv/bin/python bench/deliveries.py [--events 10000] [--webhooks 20]`: measure the time of events to webhooks, one of which hangs.
 
-Everything runs on this machine: an embedded PostgreSQL, one sender as a scheduler has it, and the receivers in a process of
-their own. Each event has a subject of its own. Run once with all receivers well, and once with one that accepts connections and
-never answers. Prints a table.
+Everything runs on this machine: an embedded PostgreSQL, one sender as in a scheduler, and the receivers in a separate
+process. Each event has a subject of its own. Runs once with all receivers healthy, and once with one that accepts connections and
+never responds. Prints a table.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ ANSWER = b"HTTP/1.1 204 No Content\r\ncontent-length: 0\r\nconnection: close\r\n
 
 
 def receivers(port: multiprocessing.Queue[int]) -> None:
-    """Answer 204 to every path but /hang."""
+    """Respond 204 to every path except /hang."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:

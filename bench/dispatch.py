@@ -1,4 +1,4 @@
-"""How fast the service answers: POST /execute, and the way from a POST to the first byte of the live stream."""
+"""Latency of the service: POST /execute, and from a POST to the first byte of the live stream."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ WARM_UPS = 20
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """Milliseconds of many like things, and how many of them there were a second."""
+    """Times of equal requests in milliseconds, and their rate per second."""
 
     p50: float
     p99: float
@@ -30,7 +30,7 @@ def _spread(seconds: list[float], elapsed: float) -> Spread:
 
 @dataclass(frozen=True, slots=True)
 class Dispatch:
-    """POST /execute of a job with one warm target without a pause; the worker executes all of them meanwhile."""
+    """POST /execute of a job with one warm target without a pause, while the worker executes all of them."""
 
     sequential: Spread
     concurrent: Spread
@@ -38,7 +38,7 @@ class Dispatch:
 
 
 def posts(running: Service, count: int, callers: int = 8) -> Dispatch:
-    """One caller, then several at once."""
+    """Measure one caller, then several at once."""
     api = running.api()
     job_id = job(api, "post", {"ids": [SPARE]}, 1)
     for _ in range(WARM_UPS):
@@ -74,7 +74,7 @@ def _post(api: Api, job_id: int, count: int, seconds: list[float]) -> None:
 
 def _wait_until_all_ended(api: Api, job_id: int) -> None:
     deadline = time.monotonic() + 60
-    # The oldest wait longest: all are over when none is queued or running.
+    # The oldest wait longest: all have ended when none is queued or running.
     while any(
         api.call("GET", f"/jobs/{job_id}/executions?status={status}&limit=1")["items"]
         for status in ("queued", "running")
@@ -86,7 +86,7 @@ def _wait_until_all_ended(api: Api, job_id: int) -> None:
 
 @dataclass(frozen=True, slots=True)
 class FirstBytes:
-    """From the POST to its answer, to the stream's first byte, and to the first byte that the command wrote; nothing else runs."""
+    """Times from the POST to its response, to the stream's first byte, and to the command's first byte, on an idle service."""
 
     answer: Spread
     first: Spread
@@ -94,7 +94,7 @@ class FirstBytes:
 
 
 def streams(running: Service, count: int) -> FirstBytes:
-    """One execution on one warm target after another, each followed live."""
+    """Measure one execution on one warm target after another, each followed live."""
     api = running.api()
     job_id = job(api, "stream", {"ids": [SPARE]}, 1)
     for _ in range(WARM_UPS):

@@ -1,7 +1,7 @@
-"""One flood: a target writes text without a pause while viewers poll and follow it. MB/s, CPU for a MB, and memory.
+"""One flood: a target writes text without a pause while viewers poll and follow it. MB/s, CPU per MB, and memory.
 
 `.venv/bin/python bench/floods.py [--mb 500] [--rounds 3] [--pollers 5] [--followers 1] [--durable off]` prints; nothing is
-written. It ends with 1 under 60 MB/s (the median of the rounds).
+written. Exit code 1 under 60 MB/s (the median of the rounds).
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def main() -> None:
 
 
 def lines(size_bytes: int) -> str:
-    """Text like a log's: what repeats, and what does not."""
+    """Return text as in a log, with repeated and unique parts."""
     draw, written, made = random.Random(1), [], 0
     while made < size_bytes:
         line = LINE.format(
@@ -76,14 +76,14 @@ def lines(size_bytes: int) -> str:
 
 
 class Flood:
-    """One command that writes so many bytes, and who looks at it."""
+    """One command that writes so many bytes, and its viewers."""
 
     def __init__(self, running: ours.Service, target: str, command: str, size_bytes: int) -> None:
         self.running, self.target, self.command, self.size = running, target, command, size_bytes
         self.api = running.api()
 
     def measure(self, durable: str, pollers: int, followers: int) -> float:
-        """Run it once; its rate in MB/s, from the command's begin to its end, as the worker saw it."""
+        """Run it once; return the rate in MB/s, from the start of the command to its end, as seen by the worker."""
         body = {
             "actions": [{"command": self.command, "durable": durable, "timeout": "10m"}],
             "targets": {"ids": [self.target]},
@@ -129,7 +129,7 @@ class Flood:
 
 
 def poll(running: ours.Service, execution: int, over: threading.Event) -> None:
-    """Ask once a second what a page of the console asks."""
+    """Send the requests of a page of the console once a second."""
     api = running.api()
     while not over.wait(POLL_SECONDS):
         for path in ("", "/targets", "/results", "/log?limit=200"):
@@ -138,7 +138,7 @@ def poll(running: ours.Service, execution: int, over: threading.Event) -> None:
 
 
 def follow(running: ours.Service, execution: int, over: threading.Event) -> None:
-    """Read the stream to its end, or until it does not matter any more."""
+    """Read the stream to its end, or until the measurement is over."""
     connection = http.client.HTTPConnection(running.host, running.port, timeout=60)
     headers = {"Authorization": f"Bearer {running.token}", "Accept": "text/event-stream"}
     connection.request("GET", f"/executions/{execution}/events", None, headers)

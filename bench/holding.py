@@ -1,12 +1,12 @@
-"""The order protocol of the peers that hold connections: `cold N`, `warm N`, `close`, each answered by a line of JSON.
+"""The order protocol of the peers that hold connections: `cold N`, `warm N`, `close`, each with a line of JSON as response.
 
-A round is `echo ok` on every machine, N at a time; `cold` lets go of all connections first. Not imported: started by peers.py
-as `python holding.py asyncssh|parallel-ssh KEY_FILE MACHINES.json`, so that each peer's CPU can be told from ours.
+A round is `echo ok` on every machine, N at a time; `cold` closes all connections first. Not imported: started by peers.py
+as `python holding.py asyncssh|parallel-ssh KEY_FILE MACHINES.json`, so that each peer's CPU can be measured apart from that of opsjobs.
 
 `.venv/bin/python bench/holding.py memory [HANDSHAKES]` is another measurement: so many cold handshakes through a worker's own
 pool, to 2,000 targets in turn with at most 1,000 connections open, against a light server in a process of its own. It prints the
-resident memory before, at most and when all connections are closed, and the longest pauses of the loop and of the collector.
-It ends with 1 if it is over a goal: at most +100 MB, +30 MB when idle, no pause of the collector over 200 ms.
+resident memory before, at its maximum and when all connections are closed, and the longest pauses of the loop and of the collector.
+Exit code 1 if it misses a goal: at most +100 MB, +30 MB when idle, no pause of the collector over 200 ms.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ class Fleet(Protocol):
     """A library under test."""
 
     def round(self, parallel: int) -> list[str]:
-        """Run the command everywhere; the hosts that did not say ok."""
+        """Run the command everywhere; return the hosts that did not print ok."""
 
     def close(self) -> None:
-        """Let go of every connection."""
+        """Close every connection."""
 
 
 class Asyncssh:
@@ -139,7 +139,7 @@ FLEETS: dict[str, Callable[[dict[str, Any], str], Fleet]] = {
 
 
 def serve(kind: str, key_file: str, machine_file: str) -> None:
-    """Until standard input ends."""
+    """Serve until standard input ends."""
     fleet: Fleet = FLEETS[kind](json.loads(Path(machine_file).read_text()), key_file)
     for order in sys.stdin:
         word, _, number = order.strip().partition(" ")
@@ -165,7 +165,7 @@ PEAK_MB, IDLE_MB, PAUSE_SECONDS = 100.0, 30.0, 0.2
 
 
 async def light_server() -> None:
-    """An SSH server that lets everybody in and says hi; prints its port and its host key."""
+    """Run an SSH server that accepts every login and prints `hi`; print its port and host key."""
     import asyncssh  # noqa: PLC0415  as above
 
     class Open(asyncssh.SSHServer):
@@ -184,12 +184,12 @@ async def light_server() -> None:
 
 
 def resident_mb() -> float:
-    """What this process has in memory."""
+    """Return the resident memory of this process."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE") / 1e6
 
 
 class Pauses:
-    """The longest the loop did not turn, in time and in CPU, and the longest collection of garbage, in CPU."""
+    """The longest block of the loop, in time and in CPU, and the longest garbage collection, in CPU."""
 
     def __init__(self) -> None:
         self.loop = self.loop_cpu = self.collector = 0.0
@@ -205,7 +205,7 @@ class Pauses:
         self.collector = max(self.collector, time.thread_time() - self._began)
 
     async def watch(self) -> None:
-        """Until cancelled."""
+        """Watch until cancelled."""
         while True:
             began, cpu = time.monotonic(), time.thread_time()
             await asyncio.sleep(0.005)
@@ -214,25 +214,25 @@ class Pauses:
 
 
 class KeptElsewhere:
-    """Circuits as a worker has them: in PostgreSQL, and not in this process."""
+    """Circuits as in a worker: stored outside this process."""
 
     async def ask(self, asks: Any) -> Any:
-        """Everybody may log in."""
+        """Allow every login."""
         from opsjobs.model.circuit import Circuit, Right  # noqa: PLC0415  peers have no opsjobs
 
         return [(Right.FREE, Circuit(ask.login)) for ask in asks]
 
     async def report(self, reports: Any) -> Any:
-        """Nothing is changed by it."""
+        """Change nothing."""
         return [None for _ in reports]
 
     async def watch(self, held: Any) -> Any:  # noqa: ARG002  all are well
-        """None that is not well."""
+        """Report no open circuit."""
         return set()
 
 
 async def shake_hands(handshakes: int, port: int, host_key: str) -> bool:
-    """Whether all goals were met."""
+    """Measure the handshakes; return whether all goals were met."""
     import asyncssh  # noqa: PLC0415  as above
 
     from opsjobs.composition.process import give_back, spare_the_collector  # noqa: PLC0415
@@ -294,7 +294,7 @@ async def shake_hands(handshakes: int, port: int, host_key: str) -> bool:
 
 
 def memory(handshakes: int) -> int:
-    """The measurement; the exit code."""
+    """Run the measurement; return the exit code."""
     import uvloop  # noqa: PLC0415  as in a worker
 
     server = subprocess.Popen(

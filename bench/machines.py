@@ -12,14 +12,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
 from kit.sshd import BINARY, sshd
 
-# OpenSSH takes at most 16 ListenAddress lines, and a wildcard would answer the world: so 13 servers of 16 addresses.
+# OpenSSH takes at most 16 ListenAddress lines, and a wildcard would listen on all addresses: so 13 servers of 16 addresses.
 ADDRESSES_A_SERVER = 16
 MACHINES_MAX = 254
 
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """One target: an address of its own, with the host key that it shows."""
+    """One target: an address of its own, and its host key."""
 
     name: str
     host: str
@@ -29,7 +29,7 @@ class Machine:
 
 @dataclass(frozen=True, slots=True)
 class Machines:
-    """All that are measured, a spare one to warm up on, and the one account and the one key that open them."""
+    """All measured machines, a spare one to warm up on, and the account and key for all of them."""
 
     all: tuple[Machine, ...]
     spare: Machine
@@ -41,7 +41,7 @@ class Machines:
 
 @contextmanager
 def machines(count: int, folder: Path) -> Iterator[Machines]:
-    """Serve them for the length of the block; the key and a known_hosts file are written to `folder`."""
+    """Serve them for the length of the block; write the key and a known_hosts file to `folder`."""
     if BINARY is None:
         raise SystemExit("bench needs a real OpenSSH server: install openssh-server")
     assert count < MACHINES_MAX

@@ -1,4 +1,4 @@
-"""What masking costs: CPU for a MiB of output and for a small run, with secrets of several kinds. No service is needed.
+"""Cost of masking: CPU per MiB of output and per small run, with secrets of several kinds. Needs no service.
 
 .venv/bin/python bench/masking.py
 """
@@ -22,7 +22,7 @@ _OPENSSH = (Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption())
 
 
 def secrets() -> dict[str, str]:
-    """One of each kind."""
+    """Return one secret of each kind."""
     return {
         "password": "s3cr3t-pass/w+rd&",
         "passphrase": "correct horse 'battery' staple",
@@ -34,7 +34,7 @@ def secrets() -> dict[str, str]:
 
 
 def texts(secret: str) -> dict[str, bytes]:
-    """About a MiB of each kind of output."""
+    """Return about a MiB of each kind of output."""
     line = "2026-11-27 07:00:{:02d} INFO request {} served in {} ms\n"
     log = "".join(line.format(n % 60, n * 7919, n % 100) for n in range(20_000)).encode()
     return {
@@ -50,7 +50,7 @@ def texts(secret: str) -> dict[str, bytes]:
 
 
 def milliseconds(work: Callable[[], object], times: int = 1) -> float:
-    """CPU of one time, the best of three rounds."""
+    """Return the CPU time of one call, the best of three rounds."""
     rounds = []
     for _ in range(3):
         began = time.process_time()
@@ -61,7 +61,7 @@ def milliseconds(work: Callable[[], object], times: int = 1) -> float:
 
 
 def through(mask: Mask, text: bytes) -> None:
-    """All of it, in pieces as a machine sends them."""
+    """Mask all of it, in pieces as sent by a machine."""
     stream = mask.stream()
     assert stream is not None
     for at in range(0, len(text), PIECE_BYTES):

@@ -23,7 +23,7 @@ READY_SECONDS = 60
 STOP_SECONDS = 60
 EXECUTION_SECONDS_MAX = 60
 SPARE = "bench-spare"
-KEPT_ALIVE_SECONDS = 2  # the server hangs up after 5
+KEPT_ALIVE_SECONDS = 2  # the server closes connections after 5
 
 
 class Api:
@@ -35,7 +35,7 @@ class Api:
         self._used_at = 0.0
 
     def call(self, method: str, path: str, body: Any = None, **headers: str) -> Any:
-        """The answer's JSON; anything but 2xx ends the bench with what the API said."""
+        """Return the JSON of the response; any status but 2xx ends the bench with the text of the API."""
         if time.monotonic() - self._used_at > KEPT_ALIVE_SECONDS:
             self._connection.close()
         data = json.dumps(body) if body is not None else None
@@ -48,7 +48,7 @@ class Api:
         return json.loads(text) if text else None
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the connection."""
         self._connection.close()
 
 
@@ -64,26 +64,26 @@ class Service:
     ready_seconds: float
 
     def api(self) -> Api:
-        """A new connection to it."""
+        """Return a new connection to its API."""
         return Api(self.host, self.port, self.token)
 
     def children(self) -> dict[str, list[int]]:
-        """The process ids of the stack by what they are: worker, api, scheduler, postgres, valkey, up."""
+        """Return the process ids of the stack by kind: worker, api, scheduler, postgres, valkey, up."""
         found: dict[str, list[int]] = {}
         for pid, command in tree(self.process.pid):
             found.setdefault(_kind(pid, self.process.pid, command), []).append(pid)
         return found
 
     def cpu(self) -> dict[str, float]:
-        """CPU seconds used so far, by kind."""
+        """Return the CPU seconds used so far, by kind."""
         return {kind: sum(map(cpu_seconds, pids)) for kind, pids in self.children().items()}
 
     def pss(self) -> dict[str, int]:
-        """Proportional memory in bytes, by kind."""
+        """Return the proportional memory in bytes, by kind."""
         return {kind: sum(map(pss_bytes, pids)) for kind, pids in self.children().items()}
 
     def forget_connections(self, api: Api) -> None:
-        """End the worker; `up` starts another, which is warmed up on the spare machine and holds no other connection."""
+        """End the worker; `up` starts another one, which is warmed up on the spare machine and has no other connection."""
         (worker,) = self.children()["worker"]
         os.kill(worker, signal.SIGTERM)
         run_to_end(api, "/run", {"actions": [{"command": "true"}], "targets": {"ids": [SPARE]}})
@@ -153,7 +153,7 @@ def _endpoint(process: subprocess.Popen[bytes], data_dir: Path) -> str:
 
 
 def register(running: Service, machines: Machines) -> None:
-    """Make the machines known as targets with their host keys pinned."""
+    """Add the machines as targets with pinned host keys."""
     api = running.api()
     login = {"username": machines.user, "private_key": machines.private_key}
     api.call("POST", "/credentials", {"name": "bench", "type": "ssh_key", **login})
@@ -179,7 +179,7 @@ def job(
     durable: str = "auto",
     command: str = "echo ok",
 ) -> int:
-    """A job that says `echo ok`; its id."""
+    """Create a job that runs `echo ok`; return its id."""
     actions = [{"type": "command", "command": command, "durable": durable}]
     draft = {
         "name": name,
@@ -191,7 +191,7 @@ def job(
 
 
 def run_to_end(api: Api, path: str, body: Any, *, due_seconds: float = 0.0) -> dict[str, Any]:
-    """Launch, and ask for the end when it is due, so that asking costs little."""
+    """Launch, and poll for the end only when it is due, so that polling costs little."""
     execution = api.call("POST", path, body)
     deadline = time.monotonic() + EXECUTION_SECONDS_MAX
     time.sleep(due_seconds * 0.9)
@@ -213,7 +213,7 @@ class Round:
 def fan_out(
     running: Service, api: Api, job_id: int, count: int, *, due_seconds: float = 0.0
 ) -> Round:
-    """Execute and wait; every target must have said ok."""
+    """Execute and wait; every target must have printed ok."""
     before, began = running.cpu(), time.time()
     execution = run_to_end(api, f"/jobs/{job_id}/execute", {}, due_seconds=due_seconds)
     after = running.cpu()
@@ -225,7 +225,7 @@ def fan_out(
 
 
 def command_seconds(api: Api, job_id: int) -> float:
-    """One execution of a job with one target: from the begin of its command to its end, as the worker saw it."""
+    """Execute a job with one target; return the time from start to end of its command, as seen by the worker."""
     execution = run_to_end(api, f"/jobs/{job_id}/execute", {})
     (result,) = api.call("GET", f"/executions/{execution['id']}/results")["items"]
     if result["status"] != "succeeded":

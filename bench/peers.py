@@ -1,4 +1,4 @@
-"""The others: bare asyncssh, parallel-ssh, OpenSSH under xargs, ansible raw, each in processes of its own."""
+"""The peers: bare asyncssh, parallel-ssh, OpenSSH under xargs, ansible raw, each in processes of its own."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Lap:
 
 
 def environment() -> Path | None:
-    """The `bin` folder of the peers' own environment, made at the first run; None where it cannot be made."""
+    """The `bin` folder of the peers' own environment, created at the first run; None if it cannot be created."""
     wanted = HERE / "requirements.txt"
     mark = hashlib.sha256(wanted.read_bytes() + sys.version.encode()).hexdigest()[:16]
     home = CACHE / f"venv-{mark}"
@@ -64,11 +64,11 @@ class Holder:
         self._count = count
 
     def cold(self, parallel: int) -> Lap:
-        """A round that begins without any connection."""
+        """Run a round that begins without any connection."""
         return self._ask(f"cold {parallel}")
 
     def warm(self, parallel: int) -> Lap:
-        """A round over the connections of the last one."""
+        """Run a round over the connections of the last one."""
         return self._ask(f"warm {parallel}")
 
     def let_go(self) -> None:
@@ -118,7 +118,7 @@ def holder(kind: str, python: str, machines: Machines, folder: Path) -> Iterator
 
 
 def xargs_ssh(machines: Machines, folder: Path, parallel: int) -> Lap:
-    """One `ssh` process a machine, cold by nature."""
+    """Run one `ssh` process for each machine, always cold."""
     script = (
         f'exec ssh -F none -p "$1" -i {machines.key_file} -o IdentitiesOnly=yes -o BatchMode=yes -o StrictHostKeyChecking=yes '
         f'-o UserKnownHostsFile={machines.known_hosts} -o ControlPath=none {machines.user}@"$0" echo ok'
@@ -133,14 +133,14 @@ def xargs_ssh(machines: Machines, folder: Path, parallel: int) -> Lap:
 
 @dataclass(frozen=True, slots=True)
 class Ansible:
-    """`ansible -m raw`, with its own defaults: a first run connects, OpenSSH's ControlPersist serves the next ones."""
+    """`ansible -m raw`, with its own defaults: a first run connects, the next ones use OpenSSH's ControlPersist."""
 
     program: Path
     machines: Machines
     folder: Path
 
     def run(self, forks: int) -> Lap:
-        """`echo ok` on every machine."""
+        """Run `echo ok` on every machine."""
         inventory = self.folder / "inventory.ini"
         inventory.write_text(
             "[all]\n" + "".join(f"{m.host} ansible_port={m.port}\n" for m in self.machines.all)
@@ -195,7 +195,7 @@ class Ansible:
 def _timed(
     command: Sequence[str], environment: dict[str, str], folder: Path, given: str = ""
 ) -> tuple[str, Lap]:
-    """Run it; what it said, its wall time, and the CPU time of it and of all that it waited for."""
+    """Run it; return its output, its wall time, and the CPU time of it and its children."""
     with (folder / "said").open("w+") as said, (folder / "given").open("w+") as stdin:
         stdin.write(given)
         stdin.seek(0)

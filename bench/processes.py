@@ -1,4 +1,4 @@
-"""What /proc says of a process and all that it started: CPU seconds, proportional memory."""
+"""CPU seconds and proportional memory of a process and its descendants, from /proc."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 
 
 def tree(root: int) -> list[tuple[int, str]]:
-    """The process and its descendants, with their command lines."""
+    """Return the process and its descendants, with their command lines."""
     parents: dict[int, int] = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit() and (fields := _stat(int(entry.name))):
@@ -22,13 +22,13 @@ def tree(root: int) -> list[tuple[int, str]]:
 
 
 def cpu_seconds(pid: int) -> float:
-    """User and system time so far, of its ended children, too (PostgreSQL's processes that came and went)."""
+    """Return user and system time so far, including ended children (PostgreSQL's short-lived processes)."""
     fields = _stat(pid)
     return sum(int(value) for value in fields[11:15]) / _TICKS if fields else 0.0
 
 
 def busy_cores(seconds: float) -> float:
-    """How many cores all processes of this machine keep busy, watched for so long."""
+    """Return how many cores all processes of this machine use, measured over so many seconds."""
     before = _busy_seconds()
     time.sleep(seconds)
     return (_busy_seconds() - before) / seconds
@@ -42,7 +42,7 @@ def _busy_seconds() -> float:
 
 
 def pss_bytes(pid: int) -> int:
-    """Proportional set size."""
+    """Return the proportional set size."""
     try:
         lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
     except OSError:

@@ -1,4 +1,4 @@
-"""The figures as Markdown: every ratio beside what it was measured against, in the same run."""
+"""The figures as Markdown: each ratio with its reference, measured in the same run."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ STACK = ("worker", "postgres", "api", "scheduler", "valkey", "up")
 
 @dataclass(slots=True)
 class Figures:
-    """What one run saw. Fan-out: by name, parallel and temperature, the rounds in the order in which they took turns."""
+    """The figures of one run. Fan-out: by name, parallel and temperature, the rounds in the order of measurement."""
 
     count: int
     commit: str
@@ -38,23 +38,23 @@ class Figures:
     first_bytes: FirstBytes | None = None
 
     def lap(self, temperature: str, who: str, parallel: int, lap: Lap) -> None:
-        """Note a round of a peer."""
+        """Add a round of a peer."""
         self.laps.setdefault((temperature, who, parallel), []).append(lap)
 
     def round(self, temperature: str, who: str, parallel: int, done: Round) -> None:
-        """Note a round of ours; it takes part in the table as `opsjobs` or `durable` with the worker's CPU."""
+        """Add a round of opsjobs; the table shows it as `opsjobs` or `durable` with the worker's CPU."""
         self.rounds.setdefault((temperature, who, parallel), []).append(done)
         self.lap(temperature, who, parallel, Lap(done.seconds, done.cpu["worker"]))
 
     def rate(self, temperature: str, who: str, parallel: int) -> float:
-        """Targets a second, median; 0 where it was not measured."""
+        """Return the median of targets per second; 0 if it was not measured."""
         laps = self.laps.get((temperature, who, parallel))
         return self.count / median(lap.seconds for lap in laps) if laps else 0.0
 
     def ratio(
         self, temperature: str, who: str, parallel: int, against: str = "asyncssh"
     ) -> float | None:
-        """Median of the ratios of rounds that stood side by side; None where one of both was not measured."""
+        """Return the median ratio of rounds that were measured together; None if one of the two was not."""
         ours = self.laps.get((temperature, who, parallel), [])
         theirs = self.laps.get((temperature, against, parallel), [])
         if not ours or not theirs:
@@ -76,7 +76,7 @@ WORDS = {
 
 
 def markdown(seen: Figures) -> str:
-    """The whole of RESULTS.md."""
+    """Return the text of RESULTS.md."""
     parts = [
         _head(seen),
         _goals(seen),

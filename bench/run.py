@@ -1,4 +1,4 @@
-"""`make bench`: opsjobs as a user runs it beside those who do less or the same, side by side in one run.
+"""`make bench`: opsjobs as a user runs it, compared in one run with tools that do the same or less.
 
 --quick: fewer rounds, under two minutes, RESULTS.md untouched unless --output names a file.
 """
@@ -35,7 +35,7 @@ IDLE_SECONDS = 8.0
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How often each thing is measured, and how long all of it may take."""
+    """The number of measurements of each kind, and the time limit of all."""
 
     warm: int
     cold: int
@@ -86,7 +86,7 @@ def _measure(seen: Figures, plan: Plan) -> None:
 
 
 def _stack(seen: Figures, plan: Plan, folder: Path, fleet: Machines) -> None:
-    """Start it new, let it stand idle, start it again on what is there."""
+    """Start it new, leave it idle, restart it on its data."""
     data = folder / "data"
     with ours.service(data) as running:
         seen.ready_new.append(running.ready_seconds)
@@ -104,7 +104,7 @@ def _stack(seen: Figures, plan: Plan, folder: Path, fleet: Machines) -> None:
 
 @dataclass(slots=True)
 class Bench:
-    """Everybody at the start: the service, its API, the peers."""
+    """The started competitors: the service, its API, the peers."""
 
     seen: Figures
     plan: Plan
@@ -119,11 +119,11 @@ class Bench:
     programs: Path | None
 
     def warm(self) -> None:
-        """Connections are held: made once, then rounds in turns."""
+        """Measure rounds in turn over connections that are kept."""
         self.ceiling.cold(32)
         for (
             job
-        ) in self.durable_jobs.values():  # the machines are met, their stores are known from now on
+        ) in self.durable_jobs.values():  # connects to the machines and creates their spools
             ours.fan_out(self.running, self.api, job, TARGETS)
         due = {
             width: ours.fan_out(self.running, self.api, job, TARGETS).seconds
@@ -163,13 +163,13 @@ class Bench:
             self.parallel_ssh.let_go()
 
     def cold(self) -> None:
-        """Every connection is made again: the worker is a new one each time."""
+        """Measure rounds with new connections: the worker is restarted each time."""
         for turn in range(self.plan.cold):
             for width in (32, 200):
 
                 def we(width: int = width) -> None:
                     self.running.forget_connections(self.api)
-                    time.sleep(1)  # its start-up is over
+                    time.sleep(1)  # waits for the end of its start-up
                     done = ours.fan_out(
                         self.running, self.api, self.jobs[width], TARGETS, due_seconds=2.0
                     )
@@ -187,7 +187,7 @@ class Bench:
             self._tell("cold", turn)
 
     def ansible(self) -> None:
-        """A first run, and a second one over the connections that OpenSSH keeps for it."""
+        """Measure a first run, and a second one over the connections that OpenSSH keeps."""
         if self.programs is None:
             return
         ansible = peers.Ansible(self.programs / "ansible", self.fleet, self.folder)
@@ -203,7 +203,7 @@ class Bench:
             )
 
     def answers(self) -> None:
-        """What a single caller feels."""
+        """Measure the latency for a single caller."""
         one = {"ids": [ours.SPARE]}
         for durable in ("off", "required"):
             job = ours.job(self.api, f"true-{durable}", one, 1, durable=durable, command="true")
@@ -224,7 +224,7 @@ class Bench:
 
 
 def _both(turn: int, we: Callable[[], None], they: Callable[[], None]) -> None:
-    """Side by side; who goes first changes from round to round."""
+    """Measure both in turn; the order changes with each round."""
     for one in (we, they) if turn % 2 else (they, we):
         one()
 
@@ -258,7 +258,7 @@ def _bench(seen: Figures, plan: Plan, folder: Path, fleet: Machines) -> Iterator
 
 @contextmanager
 def _folder() -> Iterator[Path]:
-    """A place that PostgreSQL's user may pass."""
+    """Return a folder that PostgreSQL's user may enter."""
     folder = Path(tempfile.mkdtemp(prefix="opsjobs-bench-"))
     folder.chmod(0o755)
     try:
@@ -268,11 +268,11 @@ def _folder() -> Iterator[Path]:
 
 
 class TimeUpError(BaseException):
-    """All of it takes too long: what was seen so far is what there is."""
+    """The time is up: the report has the measurements so far."""
 
 
 def _end_in_time(seconds: int) -> None:
-    """Whatever ends the bench ends all that it started: the blocks above are left in order."""
+    """Turn signals into an orderly end, so that everything started is ended."""
 
     def leave(number: int, _frame: FrameType | None) -> None:
         raise TimeUpError if number == signal.SIGALRM else SystemExit("bench: ended")
@@ -313,7 +313,7 @@ def _commit() -> str:
 
 
 def say(line: str) -> None:
-    """Progress, beside the figures."""
+    """Print progress, apart from the figures."""
     print(f"bench: {line}", file=sys.stderr, flush=True)
 
 

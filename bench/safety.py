@@ -1,12 +1,12 @@
-"""What the safety check costs: scripts of 4 KB and 64 KiB of each kind, beside parsing them alone.
+"""Cost of the safety check for scripts of 4 KB and 64 KiB of each kind, compared with parsing alone.
 
     .venv/bin/python bench/safety.py [--rounds N]
     .venv/bin/python bench/safety.py --rates
 
-With --rates: how many of the scripts that this machine's packages brought would be stopped as root, which must be few, and how many
-dangerous texts of the corpora pass, which must be none.
+With --rates: how many of the scripts in this machine's packages would be stopped as root (must be few), and how many
+dangerous texts of the corpora pass (must be none).
 
-The ratio to parsing alone says more than the milliseconds where the machine has other work.
+On a busy machine the ratio to parsing alone is more reliable than the milliseconds.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ SHELLS = frozenset({"sh", "bash", "dash"})
 
 
 def script(language: str, size: int, seed: int, folder: str) -> str:
-    """Snippets of a corpus, put one behind the other until it is as large as that."""
+    """Return snippets of a corpus, joined up to this size."""
     rng = random.Random(seed)
     snippets = [text for _, interpreter, text in corpus(folder) if interpreter == language]
     found = ""
@@ -71,7 +71,7 @@ def _python(text: str) -> object:
 
 
 def milliseconds(of: Callable[[], object]) -> float:
-    """CPU time of this process, the best of three: what else the machine does makes it up to five times as much."""
+    """Return the CPU time of this process, the best of three: other load can make it five times as long."""
     taken = []
     for _ in range(3):
         begun = time.process_time()
@@ -83,7 +83,7 @@ def milliseconds(of: Callable[[], object]) -> float:
 def measured(
     language: str, size: int, rounds: int, folder: str, parse: Callable[[str], object]
 ) -> tuple[float, float, float, float]:
-    """p50, p99 and the worst of judging, and how many times the time of parsing that is."""
+    """Return p50, p99 and maximum of checking, and the ratio to parsing."""
     texts = [script(language, size, seed, folder) for seed in range(rounds)]
     parsing = sum(milliseconds(partial(parse, text)) for text in texts)
     taken = sorted(milliseconds(partial(check_text, language, text)) for text in texts)
@@ -96,7 +96,7 @@ def measured(
 
 
 def machine_scripts() -> dict[str, list[Path]]:
-    """The shell scripts of this machine by where they lie; of a crontab, its commands."""
+    """Return the shell scripts of this machine by path; for a crontab, its commands."""
     parts = ("preinst", "postinst", "prerm", "postrm")
     places = {
         "maintainer": [
@@ -112,7 +112,7 @@ def machine_scripts() -> dict[str, list[Path]]:
 
 
 def as_text(path: Path) -> str | None:
-    """What a shell would read of it; None if it is for no shell."""
+    """Return the text that a shell would read; None if it is not for a shell."""
     with path.open("rb") as file:
         if file.read(2) != b"#!" and path.parent.name != "cron.d":
             return None

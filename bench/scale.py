@@ -1,7 +1,9 @@
-"""`.venv/bin/python bench/scale.py`: what lists, verbs and rounds take in a large database, by which plans; ends with 1 where a goal is missed.
+"""`.venv/bin/python bench/scale.py`: measure lists, ledger operations and repair in a large database.
+
+Also checks their query plans; exit code 1 if a goal is missed.
 
 The database is made by SQL (tests/kit/large_database.py) on a PostgreSQL of its own: a million executions with two runs each, of which the last
-quarter has its log, and a million that wait. What is asked is the project's own code; plans are what PostgreSQL itself reports.
+quarter has its log, and a million that wait. The queries are those of the project's own code, the plans those that PostgreSQL reports.
 """
 
 from __future__ import annotations
@@ -55,7 +57,7 @@ LIST_MS, ROUND_MS, COMMIT_MS, GROUPS_MS, CLAIM_MS, UPGRADE_MS = 50, 100, 2_000, 
 # launcher, none of which has the status.
 WHOLE = {"health": 100, "what one has launched, by status": 100}
 RETAINED_A_SECOND = 100
-# Of a table with fewer rows a scan is the cheapest plan, and no fault.
+# For a table with fewer rows a scan is the cheapest plan, not a fault.
 LARGE_TABLE_ROWS = 50_000
 TRIES = 3
 # The next release: its migration locks the tables of the ledger, and indexes the largest ones.
@@ -72,7 +74,7 @@ create index job_execution_results_by_worker on job_execution_results (worker);
 
 @dataclass
 class Seen:
-    """What was measured: a row each, and whether all goals were met."""
+    """The measurements, one row each, and whether all goals were met."""
 
     rows: list[tuple[str, str, str, bool]] = field(default_factory=list)
 
@@ -86,7 +88,7 @@ class Seen:
         least: bool = False,
         more: str = "",
     ) -> None:
-        """One figure beside its goal; `least`: it is to be no less."""
+        """Add one figure with its goal; `least`: the goal is a minimum."""
         met = (value >= goal if least else value <= goal) and not more
         self.rows.append(
             (what, f"{value:.0f} {unit}{more}", f"{'≥' if least else '≤'} {goal:g} {unit}", met)
@@ -99,7 +101,7 @@ class Seen:
         return all(row[3] for row in self.rows)
 
     def table(self) -> str:
-        """The figures as Markdown: of lists only the slowest page of each."""
+        """Return the figures as Markdown; for lists, only the slowest page of each."""
         slowest: dict[str, tuple[str, str, str, bool]] = {}
         for row in self.rows:
             name = row[0].partition(":")[0] if ": " in row[0] else row[0]
@@ -120,7 +122,7 @@ class Seen:
 
 @dataclass
 class Bench:
-    """A database, asked twice: for the time, and for the plan."""
+    """A database; each query runs for its time and for its plan."""
 
     database: Database
     explaining: Explaining
@@ -135,7 +137,7 @@ class Bench:
         *,
         tries: int = TRIES,
     ) -> None:
-        """The best of some tries, and the tables that were read whole."""
+        """Return the best of several tries, and the tables that were scanned completely."""
         best = min([await _milliseconds(ask(self.database)) for _ in range(tries)])
         self.explaining.take()
         await ask(self.explaining)
@@ -147,7 +149,7 @@ class Bench:
         )
 
     async def lists(self) -> None:
-        """Every list, filter, sort, page and scope."""
+        """Measure every list, filter, sort, page and scope."""
         row = await self.database.fetch_one(
             """select max(id) as large, to_char(now() - interval '300 days', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') as moment
             from job_executions where total = 10000 and finished_at is not null"""
@@ -171,7 +173,7 @@ class Bench:
         await self.timed("a page of a log", lambda db: ExecutionLog(db).read(newest["id"]), LIST_MS)
 
     async def _texts(self) -> None:
-        """Executions whose job or summary has a text: most of them, one, none; for all and in a scope."""
+        """Measure searches of executions by text that match most, one or none; with and without a scope."""
         for whose, reach in (("all", None), ("a scope", Reach((Scope.parse("env=staging"),)))):
             for text in ("job-7", "systemctl", "unit-1", "nothing"):
                 find = ExecutionFind(text)
@@ -182,7 +184,7 @@ class Bench:
                 )
 
     async def verbs(self) -> None:
-        """Launch, claim, settle, a barrier."""
+        """Measure launch, claim, settle and a barrier."""
         ledger = Ledger(self.database)
         for targets, window in ((1, 50), (10_000, 50), (10_000, 10_000)):
             began = time.monotonic()
@@ -203,7 +205,7 @@ class Bench:
         await self._barrier()
 
     async def _barrier(self) -> None:
-        # In a zone of its own, so that what else is ready does not come first.
+        # In a zone of its own, so that other ready runs do not come first.
         owner = await Owner(self.database, name="scale-barrier", zone="barrier").register(3_600)
         targets = machines(10_000, first=200_001, zone="barrier")
         execution = await launch(self.database, targets, actions=2, barrier=True, window=10_000)
@@ -221,14 +223,14 @@ class Bench:
         await Ledger(self.database).cancel(execution.id, by="ada", reason=None)
 
     async def rounds(self) -> None:
-        """Repair, with whatever is open; each try is the next part."""
+        """Measure repair with all open executions; each try is the next part."""
         both = (self.database, self.explaining)
         reconcilers = {database: Reconciler(database) for database in both}
         await reconcilers[self.database].run_once()
         await self.timed("a round of repair", lambda db: reconcilers[db].run_once(), ROUND_MS)
 
     async def statistics(self) -> None:
-        """What ended in the last hour, day and week, once whole hours are counted."""
+        """Measure statistics of the last hour, day and week, once whole hours are counted."""
         counted = Statistics(self.database)
         async with self.database.connection() as connection:
             await connection.execute(
@@ -241,7 +243,7 @@ class Bench:
             await self.timed(what, lambda db, r=reach: Statistics(db).read(r), LIST_MS)  # type: ignore[misc]
 
     async def retention(self) -> None:
-        """Executions of the oldest days, as the loop lets go of them."""
+        """Measure the deletion of executions of the oldest days."""
         keep = RetentionLimits(1e9, 1e9, 350 * 86_400.0, 10_000_000, 1e9, 1e9)
         retention, gone, began = Retention(self.database), 0, time.monotonic()
         while time.monotonic() - began < 20 and (part := await retention.delete_executions(keep)):
@@ -293,7 +295,7 @@ async def _measure(url: str, executions: int, seen: Seen, *, filled: bool) -> No
 
 @contextmanager
 def _next_release() -> Iterator[None]:
-    """Let the runner find one more migration."""
+    """Give the runner one more migration."""
     ours = runner.VERSIONS
     with tempfile.TemporaryDirectory(prefix="opsjobs-scale-") as temporary:
         next_release = Versions.copy(Path(temporary) / "versions")
@@ -306,7 +308,7 @@ def _next_release() -> Iterator[None]:
 
 
 def _upgrade(url: str, seen: Seen) -> None:
-    """How long a write of the ledger waits while the database is brought to the next release."""
+    """Measure how long a write of the ledger waits during an upgrade of the database."""
     waits, over = [0.0], threading.Event()
 
     def write() -> None:
@@ -380,7 +382,7 @@ def _options() -> argparse.Namespace:
 
 
 def main() -> int:
-    """Make it, measure it, say what was missed."""
+    """Create the database, measure, and print missed goals."""
     options, seen = _options(), Seen()
     filled = options.folder is not None and (options.folder / "pg").is_dir()
     if not options.no_upgrade:

@@ -1,6 +1,6 @@
-"""`.venv/bin/python bench/schedules.py`: how late the due are when 200 come in the same second, and what a tick costs when nothing is due.
+"""`.venv/bin/python bench/schedules.py`: measure how late 200 firings in the same second are, and the cost of an idle tick.
 
-Everything runs on this machine: `opsjobs up` with one worker, PostgreSQL as it comes, real OpenSSH servers on loopback. Prints a table.
+Everything runs on this machine: `opsjobs up` with one worker, PostgreSQL with its defaults, real OpenSSH servers on loopback. Prints a table.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ SECONDS_MAX = 120.0
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """Milliseconds from the due moment."""
+    """Milliseconds after the due time."""
 
     p50: float
     p99: float
@@ -44,7 +44,7 @@ class Spread:
 
     @classmethod
     def of(cls, seconds: Sequence[float]) -> Spread:
-        """Of many."""
+        """Return the spread of these values."""
         cuts = quantiles(seconds, n=100, method="inclusive")
         return cls(cuts[49] * 1000, cuts[98] * 1000, max(seconds) * 1000)
 
@@ -54,7 +54,7 @@ class Spread:
 
 @dataclass(frozen=True, slots=True)
 class Lag:
-    """Of all that were due in some rounds: launched (committed), and started on a machine (as the worker saw it)."""
+    """Delays of all firings of some rounds: until launched (committed), and until started on a machine (as seen by the worker)."""
 
     not_due: int
     count: int
@@ -66,7 +66,7 @@ class Lag:
 
 @dataclass(frozen=True, slots=True)
 class Idle:
-    """CPU of a second in which nothing is due, in milliseconds."""
+    """CPU per second in which nothing is due, in milliseconds."""
 
     not_due: int
     scheduler: float
@@ -74,7 +74,7 @@ class Idle:
 
 
 class Bench:
-    """The service with its machines, and a way to its tables."""
+    """The service with its machines, and a connection to its database."""
 
     def __init__(self, running: ours.Service, url: str, found: Machines, due: int) -> None:
         self.running = running
@@ -86,7 +86,7 @@ class Bench:
         self.far = 0
 
     def make_jobs(self) -> None:
-        """One a machine; each has run once, so that connections stand."""
+        """Create one job for each machine and run it once, so that connections are open."""
         for machine in self.found.all[:JOBS]:
             job = ours.job(
                 self.api, f"on-{machine.name}", {"ids": [machine.name]}, 1, durable="off"
@@ -95,7 +95,7 @@ class Bench:
             self.jobs.append(job)
 
     def fill(self, not_due: int) -> None:
-        """Have so many schedules that are due in weeks."""
+        """Create so many schedules that are due in weeks."""
         if not self.far:
             self.far = self._schedule(self.jobs[0], "far", "0 3 1 1 *")["id"]
         columns = self.rows(
@@ -123,7 +123,7 @@ from job_schedules, generate_series(1, {more}) g where id = {self.far}"""
         return dict(self.api.call("POST", f"/jobs/{job}/schedules", body))
 
     def rounds(self, not_due: int, count: int) -> Lag:
-        """So many times all of the due in the same second."""
+        """Measure rounds in which all schedules are due in the same second."""
         made = [
             self._schedule(
                 self.jobs[n % len(self.jobs)], f"due-{not_due}-{n}", f"*/{PERIOD_SECONDS} * * * * *"
@@ -162,7 +162,7 @@ where f.schedule_id = any(%s) and f.due_at > %s::timestamptz + make_interval(sec
         )
 
     def idle(self, not_due: int) -> Idle:
-        """What the service spends while nothing is due."""
+        """Measure the CPU of the service while nothing is due."""
         before = self.running.cpu()
         time.sleep(IDLE_SECONDS)
         after = self.running.cpu()
@@ -173,13 +173,13 @@ where f.schedule_id = any(%s) and f.due_at > %s::timestamptz + make_interval(sec
         return Idle(not_due, spent["scheduler"], spent["postgres"])
 
     def rows(self, query: str, *values: Any) -> list[dict[str, Any]]:
-        """What the database holds."""
+        """Return the number of rows in the database."""
         return self.database.execute(query.encode(), values).fetchall()
 
 
 @contextmanager
 def bench(due: int) -> Iterator[Bench]:
-    """A new service on a new database."""
+    """Start a new service on a new database."""
     with tempfile.TemporaryDirectory(prefix="opsjobs-bench-") as name:
         folder = Path(name)
         folder.chmod(0o755)
@@ -192,7 +192,7 @@ def bench(due: int) -> Iterator[Bench]:
 
 
 def _database_of(running: ours.Service) -> str:
-    """Where `up` has its PostgreSQL: as it tells its scheduler."""
+    """Return the URL of the PostgreSQL of `up`, from the environment of its scheduler."""
     (scheduler,) = running.children()["scheduler"]
     variables = Path(f"/proc/{scheduler}/environ").read_bytes().split(b"\0")
     return next(
@@ -237,7 +237,7 @@ def table(due: int, lags: Sequence[Lag], idles: Sequence[Idle], strangers: float
 
 
 def say(line: str) -> None:
-    """Progress, beside the figures."""
+    """Print progress, apart from the figures."""
     print(f"bench: {line}", file=sys.stderr, flush=True)
 
 

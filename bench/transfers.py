@@ -1,7 +1,7 @@
-"""Files: one machine beside OpenSSH's own sftp and beside bare asyncssh, then one file to many machines, with the worker's memory.
+"""File transfers: one machine compared with OpenSSH's sftp and bare asyncssh, then one file to many machines, with the worker's memory.
 
 `.venv/bin/python bench/transfers.py [--mib 100] [--machines 20] [--rounds 5] [--cut]` prints; nothing is written. `--cut`: every
-machine's connection is broken once in the middle of the fan-out, and has to be taken up again.
+machine's connection is broken once in the middle of the fan-out, and has to be resumed.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def main() -> None:
 
 
 class Bench:
-    """One file of so many MiB, and who brings it."""
+    """One file of so many MiB, and the tools that transfer it."""
 
     def __init__(
         self, folder: Path, place: Path, found: Machines, running: ours.Service, mib: int
@@ -109,7 +109,7 @@ class Bench:
         return str(stored["id"])
 
     def sftp(self, what: str, n: int) -> float:
-        """One sftp of OpenSSH over a new connection, its login taken off: seconds for the file alone."""
+        """Run OpenSSH's sftp over a new connection; return the seconds for the file, without the login."""
         machine = self.found.all[0]
         there, here = self.place / f"sftp-{what}-{n}", self.folder / f"got-{n}"
         if what == "download":
@@ -148,7 +148,7 @@ class Bench:
         return time.perf_counter() - began
 
     def bare(self, what: str, n: int) -> float:
-        """The library that we use, by itself, from file to file with its defaults: seconds without the login, and nothing is checked."""
+        """Copy by bare asyncssh with its defaults and without checks; return the seconds without the login."""
         there, here = self.place / f"bare-{what}-{n}", self.folder / f"got-{n}"
         if what == "download":
             there.write_bytes(self.file.read_bytes())
@@ -179,14 +179,14 @@ class Bench:
             return time.perf_counter() - began
 
     def ours(self, what: str, source: str, n: int) -> float:
-        """One execution on one machine: from the action's begin to its end, as the worker saw it."""
+        """Execute on one machine; return the seconds from start to end of the action, as seen by the worker."""
         there = self.place / f"ours-{what}-{n}"
         if what == "upload":
             action = {"direction": "upload", "source": source, "destination": str(there)}
         else:
             there.write_bytes(
                 random.Random(n).randbytes(self.mib << 20)
-            )  # what is known already would be kept once
+            )  # known content would be stored only once
             there.chmod(0o644)
             action = {"direction": "download", "source": str(there)}
         (seconds,) = self._transfer(action, [self.found.all[0].name], self.due_seconds).values()
@@ -197,7 +197,7 @@ class Bench:
     def _transfer(
         self, action: dict[str, Any], names: list[str], due_seconds: float = 0.0
     ) -> dict[str, float]:
-        """Seconds of each machine's action, as the worker saw it. Nobody asks for the end before it is due: that costs CPU, too."""
+        """Return the seconds of each machine's action, as seen by the worker. Polls only when the end is due, to save CPU."""
         body = {
             "actions": [{"type": "file_transfer", "timeout": "10m", **action}],
             "targets": {"ids": names},
@@ -239,7 +239,7 @@ class Bench:
 
     @contextmanager
     def _cuts(self, wanted: bool) -> Iterator[None]:
-        """End every connection's server process once, when the first drafts have come to their middle."""
+        """End every connection's server process once, when the first drafts are half written."""
         if not wanted:
             yield
             return
@@ -262,7 +262,7 @@ class Bench:
 
 
 def size(path: Path) -> int:
-    """0 where it is gone."""
+    """Return the size; 0 if the file is deleted."""
     try:
         return path.stat().st_size
     except OSError:
@@ -280,7 +280,7 @@ def _processes() -> Iterator[tuple[int, str]]:
 
 
 class Memory:
-    """What a process took before, and at most."""
+    """Memory of a process: before, and its maximum."""
 
     def __init__(self, before: int) -> None:
         self.before = self.most = before
@@ -288,7 +288,7 @@ class Memory:
 
 @contextmanager
 def peak(pid: int) -> Iterator[Memory]:
-    """Looks at a process's memory again and again."""
+    """Sample the memory of a process."""
     memory, over = Memory(pss_bytes(pid)), threading.Event()
 
     def look() -> None:

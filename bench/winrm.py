@@ -1,9 +1,9 @@
-"""WinRM: rates on one core beside pypsrp in threads, a file both ways, output and cancel.
+"""WinRM: rates on one core compared with pypsrp in threads, a file both ways, output and cancel.
 
     PYTHONPATH=src:tests python bench/winrm.py [--seconds 3] [--mib 100]
 
-The stand-in host runs in a process of its own, on any core. It starts `/bin/sh` for each command,
-so both clients wait for it; what is compared is the client. Ends with 1 if a goal is missed.
+The stand-in host runs in a separate process, on any core. It starts `/bin/sh` for each command,
+so both clients wait for it; what is compared is the client. Exit code 1 if a goal is missed.
 """
 
 from __future__ import annotations
@@ -59,10 +59,10 @@ class Seen:
 
     rows: list[tuple[str, str, str, bool]] = field(default_factory=list)
 
-    def judge(
+    def add(
         self, what: str, value: float, goal: float, unit: str, *, least: bool = False
     ) -> None:
-        """Print one figure, and keep it; `least`: it is to be no less than the goal."""
+        """Print and store one figure; `least`: the goal is a minimum."""
         met = value >= goal if least else value <= goal
         sign = "≥" if least else "≤"
         self.rows.append((what, f"{sign} {goal:g} {unit}", f"{value:.4g} {unit}", met))
@@ -74,7 +74,7 @@ class Seen:
         return all(row[3] for row in self.rows)
 
     def table(self) -> str:
-        """The figures as Markdown."""
+        """Return the figures as Markdown."""
         lines = [
             f"| {what} | {goal} | {value} | {'yes' if met else '**no**'} |"
             for what, goal, value, met in self.rows
@@ -107,14 +107,14 @@ def endpoint(port: int, name: str = "win-1") -> Endpoint:
 
 
 class Rate(NamedTuple):
-    """How often something is done a second, and the client's CPU in ms each time."""
+    """The rate of an operation per second, and the client's CPU per operation in ms."""
 
     a_second: float
     cpu_ms: float
 
 
 async def repeat(work: Callable[[int], Awaitable[None]], at_a_time: int, seconds: float) -> Rate:
-    """How often it is done."""
+    """Return how often it is done."""
     cpu = time.process_time()
     ends, count = time.monotonic() + seconds, 0
 
@@ -131,7 +131,7 @@ async def repeat(work: Callable[[int], Awaitable[None]], at_a_time: int, seconds
 
 
 async def ours(port: int, seconds: float) -> tuple[Rate, Rate]:
-    """Commands on kept shells, and logins with a new shell and a command."""
+    """Measure commands on kept shells, and logins with a new shell and a command."""
     pool = WinrmPool(WinrmConnector())
 
     async def command(_: int) -> None:
@@ -156,7 +156,7 @@ async def ours(port: int, seconds: float) -> tuple[Rate, Rate]:
 
 @dataclass(frozen=True)
 class Noise:
-    """A source of so many bytes, made as they are read."""
+    """A source of so many bytes, generated as they are read."""
 
     size: int
     piece: bytes = random.Random(1).randbytes(1 << 20)
@@ -176,7 +176,7 @@ class Noise:
 
 
 async def file_both_ways(port: int, mib: int, seen: Seen) -> None:
-    """Upload and download a small file, then a large one; judge the growth of this process."""
+    """Upload and download a small file, then a large one; check the growth of this process."""
     pool = WinrmPool(WinrmConnector())
     async with pool.session(endpoint(port)) as session, session.disk() as disk:
         await _transfer(disk, WARM_MIB)
@@ -184,12 +184,12 @@ async def file_both_ways(port: int, mib: int, seen: Seen) -> None:
         up, down = await _transfer(disk, mib)
     print(f"   {mib} MiB, each with its hash: up {up:.0f} MiB/s, down {down:.0f} MiB/s")
     growth = f"memory for {mib} MiB both ways, beyond that for {WARM_MIB} MiB"
-    seen.judge(growth, _peak_mib() - before, GROWTH_MIB_MAX, "MiB")
+    seen.add(growth, _peak_mib() - before, GROWTH_MIB_MAX, "MiB")
     await pool.close()
 
 
 async def _transfer(disk: Any, mib: int) -> tuple[float, float]:
-    """Upload and download one file; return the rates. Its hash must be right on both ways."""
+    """Upload and download one file; return the rates. Its hash must match both ways."""
     source = Noise(mib << 20)
     with tempfile.TemporaryDirectory(prefix="opsjobs-bench-") as folder:
         path, began = f"{folder}/file", time.monotonic()
@@ -210,7 +210,7 @@ def _peak_mib() -> int:
 
 
 async def delays(port: int, seen: Seen) -> None:
-    """Judge how late pieces of output arrive, and how long cancels take, of both kinds of runs."""
+    """Check the delay of output and the time of cancels, for both kinds of runs."""
     pool = WinrmPool(WinrmConnector())
     async with pool.session(endpoint(port)) as session:
         direct, durable = _direct(session), await _durable(session)
@@ -219,10 +219,10 @@ async def delays(port: int, seen: Seen) -> None:
             print(
                 f"   output of a {kind} command: half of {len(late)} within {median(late):.0f} ms"
             )
-            seen.judge(f"slowest piece of output, {kind} command", max(late), 300, "ms")
+            seen.add(f"slowest piece of output, {kind} command", max(late), 300, "ms")
             spent = [await _cancel(await start("echo up; sleep 600")) for _ in range(CANCELS)]
             what = f"slowest of {CANCELS} cancels while Receive hangs, {kind} command"
-            seen.judge(what, max(spent), 1000, "ms")
+            seen.add(what, max(spent), 1000, "ms")
     await pool.close()
 
 
@@ -246,7 +246,7 @@ async def _durable(session: Session) -> Start:
 
 
 async def _lateness(process: RemoteProcess) -> list[float]:
-    """How many ms after it was written each line arrived."""
+    """Return how many ms after it was written each line arrived."""
     found, rest = [], b""
     async for piece in process:
         now = time.time_ns()
@@ -258,7 +258,7 @@ async def _lateness(process: RemoteProcess) -> list[float]:
 
 
 async def _cancel(process: RemoteProcess) -> float:
-    """How many ms a cancel takes once the host holds a request for output."""
+    """Return how many ms a cancel takes once the host holds a request for output."""
     await anext(aiter(process))
     await asyncio.sleep(0.5)
     began = time.monotonic()
@@ -269,7 +269,7 @@ async def _cancel(process: RemoteProcess) -> float:
 
 
 def pypsrp(port: int, seconds: float) -> tuple[Rate, Rate]:
-    """The same with pypsrp in threads."""
+    """Measure the same with pypsrp in threads."""
 
     def connect() -> WSMan:
         return WSMan(
@@ -316,7 +316,7 @@ def pypsrp(port: int, seconds: float) -> tuple[Rate, Rate]:
 
 
 def compare(port: int, seconds: float, seen: Seen) -> None:
-    """Judge the rates of this client, and how many times those of pypsrp they are."""
+    """Check the rates of this client, and their ratio to those of pypsrp."""
     found = uvloop.run(ours(port, seconds))
     theirs = pypsrp(port, seconds)
     for what, goal, our, their in zip(
@@ -330,9 +330,9 @@ def compare(port: int, seconds: float, seen: Seen) -> None:
             f"   {what}: {our.cpu_ms:.2f} ms CPU each; pypsrp {their.a_second:.0f}/s, "
             f"{their.cpu_ms:.2f} ms"
         )
-        seen.judge(what, our.a_second, goal, "/s", least=True)
+        seen.add(what, our.a_second, goal, "/s", least=True)
         ratio = our.a_second / their.a_second
-        seen.judge(f"{what}, beside pypsrp in threads", ratio, 2, "x", least=True)
+        seen.add(f"{what}, compared with pypsrp in threads", ratio, 2, "x", least=True)
 
 
 def main() -> int:
