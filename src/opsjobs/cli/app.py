@@ -50,7 +50,7 @@ class _All(Commands):
             "Run the scheduler: fire due schedules, recover orphans.",
         ),
         "healthcheck": LazyCommand(
-            "healthcheck", "healthcheck", "Ask a process on this machine whether it works."
+            "healthcheck", "healthcheck", "Check whether a process on this machine is healthy."
         ),
         "jobs": LazyCommand(
             "jobs", "app", "Jobs: list, show, run, validate, export and apply them."

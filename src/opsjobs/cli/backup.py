@@ -39,10 +39,10 @@ def backup(
         ),
     ] = False,
 ) -> None:
-    """Back up the database, and its keys apart from it.
+    """Back up the database, and its keys to a separate file.
 
-    Works while the service runs, on the database of `opsjobs up` or of DATABASE_URL. What was
-    written is read back and checked. Prints the backup's folder.
+    Works while the service runs, on the database of `opsjobs up` or of DATABASE_URL. The backup
+    is read back and checked. Prints the backup's folder.
     """
     if keys is not None and with_keys:
         raise CommandFailed("--keys and --with-keys exclude each other.", ExitCode.USAGE)

@@ -28,15 +28,15 @@ def healthcheck(
         ),
     ] = None,
 ) -> None:
-    """Ask a process on this machine whether it works. Exit code 1 if not.
+    """Check whether a process on this machine is healthy. Exit code 1 if not.
 
-    Every api, worker and scheduler answers /livez and /readyz at METRICS_PORT; the API also at its
+    Every api, worker and scheduler serves /livez and /readyz at METRICS_PORT; the API also at its
     own port.
     """
     asked = url or _default_url()
     if urlsplit(asked).scheme != "http" or not urlsplit(asked).hostname:
         raise CommandFailed(
-            f"{asked!r} is no URL of a probe: write http://HOST:PORT/livez.", ExitCode.USAGE
+            f"{asked!r} is not the URL of a probe: write http://HOST:PORT/livez.", ExitCode.USAGE
         )
     fault = _ask(asked)
     if fault is not None:

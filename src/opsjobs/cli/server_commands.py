@@ -157,7 +157,7 @@ def upgrade() -> None:
 def check() -> None:
     """Check the schema of the database and the rights on it. Exit code 1 if one is wrong.
 
-    Its version and its encoding are checked too.
+    Its version and encoding are checked as well.
     """
     complaints = _call("opsjobs.store.migrations.runner", "inspect", _database_url())
     if complaints:

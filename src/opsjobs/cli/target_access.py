@@ -128,7 +128,7 @@ def trust(
     """Show the host keys of targets, and pin them after confirmation.
 
     Several targets are scanned at a time. One that fails does not stop the others. Exit code 1 if
-    one is not trusted in the end.
+    a target is not trusted afterwards.
     """
     failed: list[CommandFailed] = []
     with connect() as client:

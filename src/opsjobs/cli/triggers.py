@@ -257,7 +257,7 @@ def enable(triggers: Triggers) -> None:
 
 @app.command()
 def disable(triggers: Triggers) -> None:
-    """Disable triggers: their calls are answered with 404."""
+    """Disable triggers: their calls are refused with 404."""
     _switch(triggers, "disable")
 
 

@@ -115,7 +115,7 @@ def _disable(client: Client, found: Json) -> None:
 add_each(
     app,
     WEBHOOK,
-    "Enable webhooks: they get the events from now on.",
+    "Enable webhooks: they receive events from now on.",
     _enable,
     verb="enable",
     done="enabled",
