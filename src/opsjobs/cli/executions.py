@@ -203,12 +203,12 @@ def cancel(
 
 
 def _render_cancelled(runs: Json) -> str:
-    said = (
+    counted = (
         (runs["cancelled"], "cancelled"),
         (runs["stopping"], "being stopped"),
         (runs["ended_before"], "had ended before"),
     )
-    return ", ".join(f"{pluralize(count, 'target')} {how}" for count, how in said if count)
+    return ", ".join(f"{pluralize(count, 'target')} {how}" for count, how in counted if count)
 
 
 @app.command()

@@ -260,10 +260,10 @@ class OidcLogins:
             raise LoginRefused(LoginProblem.REFUSED, "the answer is that of another issuer (iss)")
         if answer.error is not None:
             denied = answer.error == "access_denied"
-            said = f"{plain(answer.error)} {plain(answer.error_description)}".strip()
+            provider_error = f"{plain(answer.error)} {plain(answer.error_description)}".strip()
             raise LoginRefused(
                 LoginProblem.DENIED if denied else LoginProblem.REFUSED,
-                f"the provider answers {said}",
+                f"the provider answers {provider_error}",
             )
         if not answer.code or len(answer.code) > CODE_CHARACTERS_MAX:
             raise LoginRefused(LoginProblem.REFUSED, "the answer has no code")

@@ -108,13 +108,13 @@ class Scope:
 
     def covers(self, selector: Sequence[Requirement]) -> bool:
         """Return True if the selector by itself can only match things in this scope."""
-        return all(any(_implies(said, wanted) for said in selector) for wanted in self.requirements)
+        return all(any(_implies(given, wanted) for given in selector) for wanted in self.requirements)
 
 
-def _implies(said: Requirement, wanted: Requirement) -> bool:
-    if said.negated or said.key != wanted.key:
+def _implies(given: Requirement, wanted: Requirement) -> bool:
+    if given.negated or given.key != wanted.key:
         return False
-    return not wanted.values or (bool(said.values) and set(said.values) <= set(wanted.values))
+    return not wanted.values or (bool(given.values) and set(given.values) <= set(wanted.values))
 
 
 EVERYWHERE = Scope()

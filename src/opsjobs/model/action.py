@@ -178,10 +178,10 @@ class FileTransferAction(ActionDraft):
 
     @model_validator(mode="before")
     @classmethod
-    def _an_upload_names_a_file(cls, said: Any) -> Any:
-        if isinstance(said, Mapping) and said.get("direction") == "upload" and "source" in said:
-            return {**said, "source": _as_reference(said["source"])}
-        return said
+    def _an_upload_names_a_file(cls, value: Any) -> Any:
+        if isinstance(value, Mapping) and value.get("direction") == "upload" and "source" in value:
+            return {**value, "source": _as_reference(value["source"])}
+        return value
 
     @model_validator(mode="after")
     def _an_upload_has_a_place(self) -> FileTransferAction:

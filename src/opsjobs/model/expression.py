@@ -73,15 +73,15 @@ def _token(text: str, at: int) -> tuple[ExpressionToken, int]:
             at, f"{text[at : at + 10]!r} is neither a name, a number, a text in quotes nor a sign"
         )
     kind = match.lastgroup or "end"
-    said = match[kind]
-    return ExpressionToken(kind, said, match.start(kind), _value(kind, said)), match.end()
+    token_text = match[kind]
+    return ExpressionToken(kind, token_text, match.start(kind), _value(kind, token_text)), match.end()
 
 
-def _value(kind: str, said: str) -> Any:
+def _value(kind: str, token_text: str) -> Any:
     if kind == "number":
-        return float(said) if "." in said else int(said)
+        return float(token_text) if "." in token_text else int(token_text)
     if kind == "text":
-        return re.sub(r"\\(.)", lambda m: _ESCAPES.get(m[1], m[1]), said[1:-1], flags=re.DOTALL)
+        return re.sub(r"\\(.)", lambda m: _ESCAPES.get(m[1], m[1]), token_text[1:-1], flags=re.DOTALL)
     return None
 
 

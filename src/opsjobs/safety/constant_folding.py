@@ -48,14 +48,14 @@ def double(text: str) -> str:
 
 
 def _character(found: re.Match[str]) -> str:
-    said = found[1]
-    if said[0] in "xuU" and len(said) > 1:
-        return _character_at(int(said[1:], 16))
-    if said[0] in "01234567":
-        return _character_at(int(said, 8) & 0xFF)
-    if said[0] == "c" and len(said) > 1:
-        return _character_at(ord(said[1]) & 0x1F)
-    return _NAMED.get(said, said)
+    escape = found[1]
+    if escape[0] in "xuU" and len(escape) > 1:
+        return _character_at(int(escape[1:], 16))
+    if escape[0] in "01234567":
+        return _character_at(int(escape, 8) & 0xFF)
+    if escape[0] == "c" and len(escape) > 1:
+        return _character_at(ord(escape[1]) & 0x1F)
+    return _NAMED.get(escape, escape)
 
 
 def _character_at(number: int) -> str:
@@ -110,8 +110,8 @@ def _echo(words: Sequence[str], _: str | None) -> str | None:
         escapes = escapes or "e" in words[at]
         end = "" if "n" in words[at] else end
         at += 1
-    said = " ".join(words[at:])
-    return (ansi_c(said) if escapes or "\\" in said else said) + end
+    output = " ".join(words[at:])
+    return (ansi_c(output) if escapes or "\\" in output else output) + end
 
 
 def _printf(words: Sequence[str], _: str | None) -> str | None:

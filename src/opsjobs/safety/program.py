@@ -98,7 +98,7 @@ class SafetyProgram:
             return ProgramReading(
                 body, arguments if self._is_script else None, tuple(variables.items())
             )
-        lines = [f"export {name}={_word(said)}\n" for name, said in variables.items()]
+        lines = [f"export {name}={_word(text)}\n" for name, text in variables.items()]
         if arguments:
             lines.append("set -- " + " ".join(map(_word, arguments)) + "\n")
         return ProgramReading("".join(lines) + body)

@@ -36,21 +36,21 @@ ARGUMENTS = frozenset({"replace", "format", "joinpath", "rstrip", "removesuffix"
 """Methods of a text with arguments."""
 
 
-def call_method(method: str, text: str, said: Sequence[str]) -> str:
+def call_method(method: str, text: str, arguments: Sequence[str]) -> str:
     """Return the result of such a method; MAYBE_EMPTY if it cannot be computed."""
     if method == "format":
-        return filled_in(text, "{}", said)
+        return filled_in(text, "{}", arguments)
     if method == "joinpath":
-        return "/".join((text.rstrip("/"), *said))
-    if not is_known(text) or not all(is_known(word) for word in said):
+        return "/".join((text.rstrip("/"), *arguments))
+    if not is_known(text) or not all(is_known(word) for word in arguments):
         return MAYBE_EMPTY
     if method == "replace":
-        return replaced(text, said[0], said[1]) if len(said) > 1 else MAYBE_EMPTY
+        return replaced(text, arguments[0], arguments[1]) if len(arguments) > 1 else MAYBE_EMPTY
     return {
         "rstrip": text.rstrip,
         "removesuffix": text.removesuffix,
         "removeprefix": text.removeprefix,
-    }[method](said[0])
+    }[method](arguments[0])
 
 
 def _hex(words: list[str]) -> str:

@@ -104,8 +104,8 @@ class PythonNames:
         if isinstance(target, ast.Name):
             self._assigned.setdefault(target.id, []).append(value)
         elif isinstance(target, ast.Tuple | ast.List) and isinstance(value, ast.Tuple | ast.List):
-            for one, said in zip(target.elts, value.elts, strict=False):
-                self._assign(one, said)
+            for one, assigned in zip(target.elts, value.elts, strict=False):
+                self._assign(one, assigned)
 
     def _loop(self, target: ast.expr, items: ast.expr) -> None:
         """Record a loop: its variable is one of the items, `*items`."""

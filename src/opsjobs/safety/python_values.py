@@ -324,10 +324,10 @@ class PythonValues:
         if function.attr in METHODS:
             return [METHODS[function.attr](text) for text in texts]
         if function.attr in ARGUMENTS and arguments:
-            said = islice(product(*(self.texts(a) for a in arguments)), MEANINGS_MAX)
+            argument_texts = islice(product(*(self.texts(a) for a in arguments)), MEANINGS_MAX)
             return [
                 call_method(function.attr, text, words)[:_TEXT_MAX]
-                for text, words in product(texts, list(said))
+                for text, words in product(texts, list(argument_texts))
             ]
         return _UNKNOWN
 

@@ -226,8 +226,8 @@ def _rules(file: str, text: str, sets: Mapping[str, tuple[str, ...]]) -> Iterato
         try:
             yield _rule(body, sets)
         except (KeyError, TypeError, ValueError, re.error) as wrong:
-            said = f"{wrong.args[0]} is missing" if isinstance(wrong, KeyError) else str(wrong)
-            raise RuleError(f"{where}: {said}.") from None
+            reason = f"{wrong.args[0]} is missing" if isinstance(wrong, KeyError) else str(wrong)
+            raise RuleError(f"{where}: {reason}.") from None
 
 
 def _rule(body: Any, sets: Mapping[str, tuple[str, ...]]) -> SafetyRule:
@@ -293,17 +293,17 @@ def _condition(text: Any) -> Condition:
 
 def _examples(body: Mapping[str, Any], key: str) -> Iterator[Example]:
     for one in _list(body, key):
-        said = dict(one) if isinstance(one, dict) else {"bash": one}
-        times = said.pop("times", 1)
+        example = dict(one) if isinstance(one, dict) else {"bash": one}
+        times = example.pop("times", 1)
         if (
-            len(said) != 1
-            or not said.keys() <= LANGUAGES
-            or not all(isinstance(text, str) for text in said.values())
+            len(example) != 1
+            or not example.keys() <= LANGUAGES
+            or not all(isinstance(text, str) for text in example.values())
         ):
             raise TypeError(
                 f"an example of {key} is a text, or one with its interpreter: {{powershell: …}}"
             )
-        (language, text), *_ = said.items()
+        (language, text), *_ = example.items()
         yield Example(language, text * int(times))
 
 

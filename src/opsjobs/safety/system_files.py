@@ -93,7 +93,7 @@ def unit(trace: Trace, text: str, place: SourcePosition) -> None:
 
 def makefile(trace: Trace, text: str, place: SourcePosition) -> None:
     """Record the effects of all recipes of a makefile, regardless of the targets made."""
-    commands = [said[1] for said in _SHELL_OF_MAKE.finditer(text)]
+    commands = [match[1] for match in _SHELL_OF_MAKE.finditer(text)]
     for line in text.replace("\\\n", " ").splitlines():
         if (found := _RECIPE.match(line)) is not None:
             commands += [

@@ -296,9 +296,9 @@ def _make(words: Words) -> list[Inner]:
 def _awk(words: Words) -> list[Inner]:
     text = "\n".join(words[1:])
     found: list[Inner] = [
-        InnerText("bash", said["text"])
-        for said in _RUN_BY_AWK.finditer(text)
-        if said["before"] is not None or said["after"] is not None
+        InnerText("bash", match["text"])
+        for match in _RUN_BY_AWK.finditer(text)
+        if match["before"] is not None or match["after"] is not None
     ]
     if not found and re.search(r"system\s*\(", text):
         found.append(InnerText("bash", MAYBE_EMPTY))

@@ -239,10 +239,10 @@ def _dump(url: str, path: Path) -> None:
         check=False,
     )
     if done.returncode:
-        said = done.stderr.strip()
-        if os.strerror(errno.ENOSPC) in said:
+        error = done.stderr.strip()
+        if os.strerror(errno.ENOSPC) in error:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        raise Unavailable(f"pg_dump: the database could not be dumped: {said}")
+        raise Unavailable(f"pg_dump: the database could not be dumped: {error}")
 
 
 def _write_keys(

@@ -210,14 +210,14 @@ def _load(url: str, dump: Path) -> None:
     pg_restore writes a script, and psql runs it: pg_restore's own connection sets a parameter
     that servers before PostgreSQL 17 do not know.
     """
-    with tempfile.TemporaryFile("w+") as said:
+    with tempfile.TemporaryFile("w+") as errors:
         reader = subprocess.Popen(  # noqa: S603  our own arguments
             [
                 client_program("pg_restore"),
                 *("--file=-", "--no-owner", "--no-privileges", str(dump)),
             ],
             stdout=subprocess.PIPE,
-            stderr=said,
+            stderr=errors,
         )
         writer = subprocess.Popen(  # noqa: S603  our own arguments
             [
@@ -227,7 +227,7 @@ def _load(url: str, dump: Path) -> None:
             env={**os.environ, **libpq_environment(url)},
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
-            stderr=said,
+            stderr=errors,
         )
         assert writer.stdin is not None
         with reader, writer:
@@ -239,8 +239,8 @@ def _load(url: str, dump: Path) -> None:
                 with suppress(BrokenPipeError):
                     writer.stdin.close()
         if not loaded:
-            said.seek(0)
-            raise Unavailable(f"the dump could not be loaded: {said.read(ERROR_BYTES_MAX).strip()}")
+            errors.seek(0)
+            raise Unavailable(f"the dump could not be loaded: {errors.read(ERROR_BYTES_MAX).strip()}")
 
 
 def _copy_script(reader: subprocess.Popen[bytes], writer: subprocess.Popen[bytes]) -> bool:

@@ -73,7 +73,7 @@ async def write_version(
         if p.from_credential
     }
     await binding.check_job(connection, job_id, draft.name, _credentials(draft), secrets)
-    said = vetted.judgement.data() if vetted.judgement is not None else None
+    judgement = vetted.judgement.data() if vetted.judgement is not None else None
     if vetted.override is not None:
         await audit.record(
             connection,
@@ -81,7 +81,7 @@ async def write_version(
             "job",
             job_id,
             draft.name,
-            after=said,
+            after=judgement,
             reason=vetted.override,
         )
     written = draft.model_dump(mode="json")
@@ -93,7 +93,7 @@ async def write_version(
             "job": job_id,
             "version": version,
             "by": by,
-            "judgement": None if said is None else Jsonb(said),
+            "judgement": None if judgement is None else Jsonb(judgement),
             "author": audit.written_by(),
             **shown,
             **kept,

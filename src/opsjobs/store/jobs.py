@@ -369,7 +369,7 @@ class Jobs:
         `bounds`: those of the creator of new jobs; raises Forbidden("name_reserved") if a name is
         linked to jobs outside of them.
         """
-        said = vetted or {}
+        vetted = vetted or {}
         async with self._database.transaction() as connection:
             # Sorted by name, so that two applies of the same jobs wait for each other without a
             # deadlock.
@@ -380,7 +380,7 @@ class Jobs:
                     draft,
                     by,
                     self._clock,
-                    said.get(draft.name, UNASKED),
+                    vetted.get(draft.name, UNASKED),
                     dry_run=dry_run,
                 )
                 for draft in by_name

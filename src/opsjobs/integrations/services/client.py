@@ -309,14 +309,14 @@ class ServiceClient:
         return self._client
 
     def _unreachable(self, broken: Exception) -> ServiceUnavailable:
-        said = str(broken)
-        if "CERTIFICATE_VERIFY_FAILED" in said:
+        reason = str(broken)
+        if "CERTIFICATE_VERIFY_FAILED" in reason:
             return self._temporary(
                 NOT_TRUSTED,
                 outcome="unreachable",
             )
         return self._temporary(
-            f"it does not answer ({said[:TEXT_CHARACTERS_MAX] or type(broken).__name__})",
+            f"it does not answer ({reason[:TEXT_CHARACTERS_MAX] or type(broken).__name__})",
             outcome="unreachable",
         )
 

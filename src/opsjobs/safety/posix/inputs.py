@@ -132,6 +132,6 @@ class Inputs:
             and inner[0].type == "process_substitution"
             and inner[0].children[0].type == "<("
         ):
-            said = self._values.pipeline_output(inner[0].named_children, None)
-            text = (lambda: said) if said is not None else text
+            output = self._values.pipeline_output(inner[0].named_children, None)
+            text = (lambda: output) if output is not None else text
         return Io((*io.sources, *names), text, io.writes, io.reads, io.feeders)

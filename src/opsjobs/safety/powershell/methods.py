@@ -22,34 +22,34 @@ def contents(words: list[str]) -> list[str]:
     return [path if "*" in path else path.rstrip("\\/") + "\\*" for path in paths]
 
 
-def _indexes(said: list[str]) -> list[int]:
+def _indexes(arguments: list[str]) -> list[int]:
     """Return the arguments as indexes; none if one of them is not an index."""
-    numbers = [n for n in map(parse_number, said) if n is not None and n >= 0]
-    return numbers if len(numbers) == len(said) else []
+    numbers = [n for n in map(parse_number, arguments) if n is not None and n >= 0]
+    return numbers if len(numbers) == len(arguments) else []
 
 
-def _substring(text: str, said: list[str]) -> str:
-    numbers = _indexes(said)
+def _substring(text: str, arguments: list[str]) -> str:
+    numbers = _indexes(arguments)
     if not numbers:
         return MAYBE_EMPTY
     start = numbers[0]
     return text[start : start + numbers[1] if len(numbers) > 1 else None]
 
 
-def _insert(text: str, said: list[str]) -> str:
-    at = _indexes(said[:1])
-    return text[: at[0]] + said[1] + text[at[0] :] if len(said) > 1 and at else MAYBE_EMPTY
+def _insert(text: str, arguments: list[str]) -> str:
+    at = _indexes(arguments[:1])
+    return text[: at[0]] + arguments[1] + text[at[0] :] if len(arguments) > 1 and at else MAYBE_EMPTY
 
 
-def _remove(text: str, said: list[str]) -> str:
-    numbers = _indexes(said)
+def _remove(text: str, arguments: list[str]) -> str:
+    numbers = _indexes(arguments)
     if len(numbers) < 2:
         return MAYBE_EMPTY
     return text[: numbers[0]] + text[numbers[0] + numbers[1] :]
 
 
-def _replace(text: str, said: list[str]) -> str:
-    return replaced(text, said[0], said[1]) if len(said) > 1 and said[0] else MAYBE_EMPTY
+def _replace(text: str, arguments: list[str]) -> str:
+    return replaced(text, arguments[0], arguments[1]) if len(arguments) > 1 and arguments[0] else MAYBE_EMPTY
 
 
 METHODS: dict[str, Callable[[str, list[str]], str]] = {
@@ -91,23 +91,23 @@ def string_of(text: str, encoding: str) -> str:
         return MAYBE_EMPTY
 
 
-def formatted(said: list[str]) -> str:
+def formatted(arguments: list[str]) -> str:
     """Return a formatted text: `"{0}-{1}" -f a, b`."""
-    items = said[1:]
-    places = [int(found[1]) for found in _PLACE.finditer(said[0])]
-    check_size(len(said[0]) + sum(len(items[place]) for place in places if place < len(items)))
+    items = arguments[1:]
+    places = [int(found[1]) for found in _PLACE.finditer(arguments[0])]
+    check_size(len(arguments[0]) + sum(len(items[place]) for place in places if place < len(items)))
     return _PLACE.sub(
-        lambda found: items[int(found[1])] if int(found[1]) < len(items) else "", said[0]
+        lambda found: items[int(found[1])] if int(found[1]) < len(items) else "", arguments[0]
     )
 
 
-def _join(said: list[str]) -> str:
-    check_size(sum(map(len, said)) + len(said[0]) * len(said))
-    return said[0].join(said[1:])
+def _join(arguments: list[str]) -> str:
+    check_size(sum(map(len, arguments)) + len(arguments[0]) * len(arguments))
+    return arguments[0].join(arguments[1:])
 
 
 STATIC: dict[str, Callable[[list[str]], str]] = {
-    "convert::frombase64string": lambda said: _bytes(said[0]),
+    "convert::frombase64string": lambda arguments: _bytes(arguments[0]),
     "string::join": _join,
     "string::concat": "".join,
     "string::new": "".join,

@@ -219,10 +219,10 @@ class _PowerShellReading:
     def _command(self, node: Node, fed: list[str] | None, sources: tuple[str, ...]) -> None:
         words, writes = self._split_words(node)
         place = self._place(node)
-        said = "\n".join(fed) if fed is not None and all(is_known(t) for t in fed) else None
+        fed_text = "\n".join(fed) if fed is not None and all(is_known(t) for t in fed) else None
         io = Io(
             sources,
-            (lambda: said) if said is not None else None,
+            (lambda: fed_text) if fed_text is not None else None,
             tuple(("write", path) for path in writes),
         )
         for path in self._paths(node):
@@ -290,29 +290,29 @@ class _PowerShellReading:
             self._trace.event("dynamic_program", place)
 
     def _method(self, node: Node) -> None:
-        name, of, said = self._values.method(node)
+        name, of, arguments = self._values.method(node)
         place = self._place(node)
-        self._trace.call((name, *said), place, dialect="powershell")
-        called = said[0] if name == ".foreach" and said else name.removeprefix(".")
+        self._trace.call((name, *arguments), place, dialect="powershell")
+        called = arguments[0] if name == ".foreach" and arguments else name.removeprefix(".")
         command = _ENDS.get(called.lower())
         if command is not None and of is not None:
             self._ended(command, self._subjects.find(of), place)
-        if name == ".downloadfile" and len(said) > 1:
-            self._trace.downloaded.add(_key(said[1]))
+        if name == ".downloadfile" and len(arguments) > 1:
+            self._trace.downloaded.add(_key(arguments[1]))
         if name in _RUNS_TEXT:
-            self._code(node, said or [MAYBE_EMPTY], place, Io())
-        elif name in _DELETES and said:
-            self._trace.call(("remove-item", "-Recurse", *said[:1]), place, dialect="powershell")
-        elif name == "diagnostics.process::start" and said:
+            self._code(node, arguments or [MAYBE_EMPTY], place, Io())
+        elif name in _DELETES and arguments:
+            self._trace.call(("remove-item", "-Recurse", *arguments[:1]), place, dialect="powershell")
+        elif name == "diagnostics.process::start" and arguments:
             run(
                 self._trace,
-                [self._plain(said[0]), *(w for text in said[1:] for w in as_source(text).split())],
+                [self._plain(arguments[0]), *(w for text in arguments[1:] for w in as_source(text).split())],
                 place,
             )
-        elif name == ".shellexecute" and said:
+        elif name == ".shellexecute" and arguments:
             run(
                 self._trace,
-                [self._plain(said[0]), *(w for text in said[1:2] for w in text.split())],
+                [self._plain(arguments[0]), *(w for text in arguments[1:2] for w in text.split())],
                 place,
             )
 

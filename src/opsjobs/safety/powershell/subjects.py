@@ -127,10 +127,10 @@ class Subjects:
         return []
 
     def _static(self, node: Node, _depth: int) -> list[str]:
-        name, _, said = self._values.method(node)
+        name, _, arguments = self._values.method(node)
         if name == "diagnostics.process::getprocessesbyname":
-            return said
-        return [EVERY] if name == "diagnostics.process::getprocesses" and not said else []
+            return arguments
+        return [EVERY] if name == "diagnostics.process::getprocesses" and not arguments else []
 
     def _variable(self, node: Node, depth: int) -> list[str]:
         name = self._values.text(node).lower().strip("${}")

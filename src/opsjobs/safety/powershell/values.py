@@ -374,17 +374,17 @@ class PowerShellValues:
         return [self.text(node)] if node.type == "command_parameter" else self.evaluate(node)
 
     def _unary(self, node: Node) -> list[str]:
-        said, inner = self.text(node).lower().lstrip(), node.named_children
+        source, inner = self.text(node).lower().lstrip(), node.named_children
         if not inner:
             return _UNKNOWN
         items = self.evaluate(inner[-1])
-        if said.startswith(("[char", "[system.char")):
+        if source.startswith(("[char", "[system.char")):
             return [character(item) for item in items]
-        if said.startswith("-join"):
+        if source.startswith("-join"):
             return ["".join(items)]
-        if said.startswith(("[string", "+", ",", "[array")):
+        if source.startswith(("[string", "+", ",", "[array")):
             return items
-        return _UNKNOWN if not said.startswith("[") or len(inner) < 2 else items
+        return _UNKNOWN if not source.startswith("[") or len(inner) < 2 else items
 
     def _range(self, node: Node) -> list[str]:
         ends = [parse_number(self.one(c)) for c in node.named_children]
@@ -418,24 +418,24 @@ class PowerShellValues:
             if of is not None and of.type == "type_literal"
             else ""
         )
-        said = (
+        texts = (
             [t for c in arguments.named_children for t in self.evaluate(c)]
             if arguments is not None
             else []
         )
-        return f"{kind}::{name.lower()}" if kind else f".{name.lower()}", of, said
+        return f"{kind}::{name.lower()}" if kind else f".{name.lower()}", of, texts
 
     def _invoked(self, node: Node) -> list[str]:
-        name, of, said = self.method(node)
+        name, of, arguments = self.method(node)
         static = STATIC.get(name)
         if static is not None:
-            return [static(said)] if said else _UNKNOWN
-        if name.endswith("getstring") and said and of is not None:
-            return [string_of(said[0], self.text(of).lower())]
+            return [static(arguments)] if arguments else _UNKNOWN
+        if name.endswith("getstring") and arguments and of is not None:
+            return [string_of(arguments[0], self.text(of).lower())]
         if of is None or of.type == "type_literal":
             return _UNKNOWN
         method = METHODS.get(name)
         return [
-            method(text, said) if method is not None and is_known(text) else MAYBE_EMPTY
+            method(text, arguments) if method is not None and is_known(text) else MAYBE_EMPTY
             for text in self.evaluate(of)
         ]
