@@ -38,7 +38,7 @@ ELSEWHERE = {"reset_circuits"}
 """Actions whose address is not below the object."""
 
 
-async def told(on: AppWithApprovers, path: str, who: Mapping[str, str]) -> dict[str, str | None]:
+async def action_codes(on: AppWithApprovers, path: str, who: Mapping[str, str]) -> dict[str, str | None]:
     """Each action of `can` and `cannot`, with the code of its refusal."""
     answer = await on.http.get(path, headers=who)
     assert answer.status_code == 200, answer.text
@@ -80,20 +80,20 @@ async def test_who_may_decide_an_approval_is_told_as_the_decision_would_be(
         viewer = {
             "Authorization": "Bearer " + await on.services.identities.create_key("vic", "viewer")
         }
-        assert await told(on, path, on.ada) == {
+        assert await action_codes(on, path, on.ada) == {
             "approve": "self_approval", "reject": None, "override": None,
         }  # fmt: skip
-        assert await told(on, path, on.ben) == {"approve": None, "reject": None}
-        assert await told(on, path, viewer) == {}, "what a role never may is in neither"
+        assert await action_codes(on, path, on.ben) == {"approve": None, "reject": None}
+        assert await action_codes(on, path, viewer) == {}, "what a role never may is in neither"
         for who in (on.ada, on.ben, viewer):
             await refusals_agree(on, path, who)
         assert (await attempt(on, path, "approve", on.ben)).status_code == 200
-        assert await told(on, path, on.ben) == {"approve": "approved_already", "reject": None}
+        assert await action_codes(on, path, on.ben) == {"approve": "approved_already", "reject": None}
         await refusals_agree(on, path, on.ben)
-        assert await told(on, path, on.eve) == {"approve": None, "reject": None}
+        assert await action_codes(on, path, on.eve) == {"approve": None, "reject": None}
         assert (await attempt(on, path, "approve", on.eve)).status_code == 200
         for who in (on.ada, on.ben, on.eve):
-            assert set((await told(on, path, who)).values()) == {"approval_decided"}
+            assert set((await action_codes(on, path, who)).values()) == {"approval_decided"}
             await refusals_agree(on, path, who)
 
 
@@ -103,7 +103,7 @@ async def test_an_approval_of_what_has_changed_is_told_to_have_expired_and_is_no
     async with app_with_approvers(database) as on:
         await on.execute(await on.job(policy={"approval": {}}))
         await change_machine(on, host="10.0.0.2")
-        found = await told(on, "/approvals/1", on.ben)
+        found = await action_codes(on, "/approvals/1", on.ben)
         assert found == {"approve": "approval_expired", "reject": None}
         assert (await on.http.get("/approvals/1")).json()["status"] == "pending"
         await refusals_agree(on, "/approvals/1", on.ben)
@@ -122,12 +122,12 @@ async def test_what_may_be_done_with_an_execution_is_told_as_the_request_would_b
         made = await on.http.post("/api-keys", json={"name": "pat", "grants": grants})
         pat = {"Authorization": f"Bearer {made.json()['token']}"}
         running = dict.fromkeys(("cancel", "pause", "resume")) | {"retry": "execution_not_ended"}
-        assert await told(on, path, on.ben) == running
-        assert set((await told(on, path, pat)).values()) == {"out_of_reach"}
+        assert await action_codes(on, path, on.ben) == running
+        assert set((await action_codes(on, path, pat)).values()) == {"out_of_reach"}
         for who in (on.ben, pat):
             await refusals_agree(on, path, who)
         assert (await attempt(on, path, "cancel", on.ben)).status_code == 202
-        ended = await told(on, path, on.ben)
+        ended = await action_codes(on, path, on.ben)
         assert ended == dict.fromkeys(("cancel", "pause", "resume"), "execution_ended") | {
             "retry": None
         }
@@ -156,19 +156,19 @@ async def test_what_may_be_done_with_a_job_is_told_by_its_state_and_its_tags(
         every = dict.fromkeys(
             ("execute", "update", "pause", "resume", "clone", "delete", "add_schedule")
         ) | {"add_trigger": None}
-        assert await told(on, path, on.ada) == every
-        assert await told(on, path, viewer) == {}
-        assert set((await told(on, path, pat)).values()) == {"out_of_reach"}
+        assert await action_codes(on, path, on.ada) == every
+        assert await action_codes(on, path, viewer) == {}
+        assert set((await action_codes(on, path, pat)).values()) == {"out_of_reach"}
         await refusals_agree(on, path, pat)
         await on.execute(job)
-        assert await told(on, path, on.ada) == {**every, "delete": "job_running"}
+        assert await action_codes(on, path, on.ada) == {**every, "delete": "job_running"}
         await on.http.post(f"{path}/pause")
-        assert (await told(on, path, on.ada))["execute"] == "job_is_paused"
+        assert (await action_codes(on, path, on.ada))["execute"] == "job_is_paused"
         await refusals_agree(on, path, on.ada)
         draft = await on.http.patch(path, json={"state": "draft"}, headers={"If-Match": "*"})
         assert draft.status_code == 200, draft.text
         states = dict.fromkeys(("execute", "pause", "resume"), "job_is_draft")
-        assert await told(on, path, on.ada) == {**every, **states, "delete": "job_running"}
+        assert await action_codes(on, path, on.ada) == {**every, **states, "delete": "job_running"}
         await refusals_agree(on, path, on.ada)
 
 
@@ -185,15 +185,15 @@ async def test_what_may_be_done_with_a_schedule_and_a_trigger_is_told_by_their_j
         schedule, trigger = paths
         pat, viewer = await within_prod(on, "manager"), await as_viewer(on)
         ways = dict.fromkeys(("update", "pause", "resume", "trigger", "delete"))
-        assert await told(on, schedule, on.ada) == ways
+        assert await action_codes(on, schedule, on.ada) == ways
         doors = dict.fromkeys(("update", "enable", "rotate", "disable", "delete"))
-        assert await told(on, trigger, on.ada) == doors
+        assert await action_codes(on, trigger, on.ada) == doors
         for path in paths:
-            assert await told(on, path, viewer) == {}
-            assert set((await told(on, path, pat)).values()) == {"out_of_reach"}
+            assert await action_codes(on, path, viewer) == {}
+            assert set((await action_codes(on, path, pat)).values()) == {"out_of_reach"}
             await refusals_agree(on, path, pat)
         await on.http.post(f"/jobs/{job}/pause")
-        assert await told(on, schedule, on.ada) == {**ways, "trigger": "job_is_paused"}
+        assert await action_codes(on, schedule, on.ada) == {**ways, "trigger": "job_is_paused"}
         await refusals_agree(on, schedule, on.ada)
 
 
@@ -214,15 +214,15 @@ async def test_what_may_be_done_with_a_target_and_a_credential_is_told_by_what_u
         pat, viewer = await within_prod(on, "manager"), await as_viewer(on)
         free = dict.fromkeys(("update", "test", "bind", "rotate", "delete"))
         ways = ("update", "test", "scan_host_keys", "maintain", "reset_circuits", "delete")
-        assert await told(on, credential, on.ada) == free
-        assert await told(on, target, on.ada) == dict.fromkeys(ways)
-        assert await told(on, target, viewer) == {}
-        assert set((await told(on, target, pat)).values()) == {"out_of_reach"}
+        assert await action_codes(on, credential, on.ada) == free
+        assert await action_codes(on, target, on.ada) == dict.fromkeys(ways)
+        assert await action_codes(on, target, viewer) == {}
+        assert set((await action_codes(on, target, pat)).values()) == {"out_of_reach"}
         await refusals_agree(on, target, pat)
         await change_machine(on, credential="deploy")
         await on.machine("behind", host="10.0.0.2", jump="web-1")
-        assert await told(on, credential, on.ada) == {**free, "delete": "credential_in_use"}
-        assert (await told(on, target, on.ada))["delete"] == "target_in_use"
+        assert await action_codes(on, credential, on.ada) == {**free, "delete": "credential_in_use"}
+        assert (await action_codes(on, target, on.ada))["delete"] == "target_in_use"
         for path in (credential, target):
             await refusals_agree(on, path, on.ada)
 
@@ -236,11 +236,11 @@ async def test_a_webhook_that_is_disabled_can_be_enabled_and_sends_no_test(
         assert made.status_code == 201, made.text
         path = f"/webhooks/{made.json()['id']}"
         every = dict.fromkeys(("update", "rotate", "delete", "test", "redeliver"))
-        assert await told(on, path, on.ada) == every
+        assert await action_codes(on, path, on.ada) == every
         shown = (await on.http.get(path)).json()
         put = await on.http.put(path, json={**shown, "enabled": False})
         assert put.status_code == 200, put.text
         refused = dict.fromkeys(("test", "redeliver"), "webhook_disabled")
-        assert await told(on, path, on.ada) == {**every, **refused}
+        assert await action_codes(on, path, on.ada) == {**every, **refused}
         answer = await attempt(on, path, "test", on.ada)
         assert answer.json()["code"] == "webhook_disabled"

@@ -19,7 +19,7 @@ HOLIDAYS = {
 }
 
 
-async def made(ada: ApiClient, **fields: Any) -> dict[str, Any]:
+async def create_calendar(ada: ApiClient, **fields: Any) -> dict[str, Any]:
     answer = await ada.http.post("/calendars", json={**HOLIDAYS, **fields})
     assert answer.status_code == 201, answer.text
     assert answer.headers["location"] == f"/calendars/{answer.json()['id']}"
@@ -29,13 +29,13 @@ async def made(ada: ApiClient, **fields: Any) -> dict[str, Any]:
 
 async def test_a_calendar_is_created_read_replaced_and_deleted(database: Database) -> None:
     async with api_client(database) as ada:
-        calendar = await made(ada)
+        calendar = await create_calendar(ada)
         assert calendar["kind"] == "blackout"
         assert calendar["windows"] == [
             {"name": "Christmas", "yearly": ["12-24..12-26"]},
             {"from": "2026-11-27T22:00:00", "until": "2026-11-28T06:00:00"},
         ]
-        await made(ada, name="nights", kind="only", windows=[{"start": "22:00", "end": "06:00"}])
+        await create_calendar(ada, name="nights", kind="only", windows=[{"start": "22:00", "end": "06:00"}])
         listed = (await ada.http.get("/calendars?kind=only")).json()["items"]
         assert [item["name"] for item in listed] == ["nights"]
         written = {
@@ -57,7 +57,7 @@ async def test_a_calendar_is_created_read_replaced_and_deleted(database: Databas
 
 async def test_a_calendar_check_returns_open_or_closed_and_until_when(database: Database) -> None:
     async with api_client(database) as ada:
-        path = f"/calendars/{(await made(ada))['id']}/check"
+        path = f"/calendars/{(await create_calendar(ada))['id']}/check"
         shut = (await ada.http.get(path, params={"at": "2026-12-25T10:00"})).json()
         assert shut == {
             "calendar": "holidays",

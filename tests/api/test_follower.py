@@ -84,7 +84,7 @@ async def until_it_waits(journal: CountingJournal) -> None:
             await asyncio.sleep(0.005)
 
 
-def told_once(seen: list[int], last: int) -> list[int]:
+def without_repeated_end(seen: list[int], last: int) -> list[int]:
     """Without the end's repetition: whoever comes back after it gets it again, and nothing else twice."""
     return [seq for n, seq in enumerate(seen) if not (n and seq == seen[n - 1] == last)]
 
@@ -132,7 +132,7 @@ async def test_ten_reconnects_at_random_positions_see_every_event_once_in_order(
     await writer
     last = (await scripted.current()).last_seq
     for seen in all_seen:
-        assert told_once(seen, last) == list(range(1, last + 1))
+        assert without_repeated_end(seen, last) == list(range(1, last + 1))
     await followers.close()
 
 

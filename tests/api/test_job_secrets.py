@@ -9,7 +9,7 @@ import pytest
 
 from api.kit import api_client, job, problem
 from api.live import live_api
-from kit.secret_canaries import Canary, seen_in
+from kit.secret_canaries import Canary, find_canaries
 from opsjobs.model.access import Role
 from opsjobs.model.encryption_key import decode_key, key_id
 from opsjobs.model.target import TargetDraft
@@ -57,7 +57,7 @@ async def test_a_job_secret_is_stored_encrypted_and_shown_without_its_value(
         assert (rotated.status_code, rotated.json()["version"]) == (200, 2)
         tried = (await ada.http.post("/credentials/1/test", json={})).json()
         assert (tried["ok"], [step["name"] for step in tried["steps"]]) == (True, ["open"])
-        assert not seen_in(b"".join(answer.content for answer in [*shown, rotated]), [canary])
+        assert not find_canaries(b"".join(answer.content for answer in [*shown, rotated]), [canary])
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ QUICK = Pace(merge_seconds=0.005, poll_seconds=0.02, retry_seconds=0.02)
 
 
 @pytest.fixture(autouse=True)
-def said_again_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+def short_cancel_repeats(monkeypatch: pytest.MonkeyPatch) -> None:
     async def soon(*tasks: task_cancellation.Task, again_seconds: float = 0.05) -> None:
         await real(*tasks, again_seconds=again_seconds)
 
@@ -72,7 +72,7 @@ async def _never() -> AsyncIterator[tuple[str, bytes]]:
     yield "", b""
 
 
-def left() -> list[str]:
+def running_readers() -> list[str]:
     """The readers of logs that are still at it."""
     names = [task.get_name() for task in asyncio.all_tasks() if not task.done()]
     return [name for name in names if name.startswith(("follow-", "bells-", "await-"))]
@@ -92,7 +92,7 @@ async def test_a_reader_ends_with_its_last_viewer(database: Database) -> None:
         async with aclosing(followers.batches(execution, 0)) as batches:
             async for _batch in batches:
                 break
-    await until(lambda: left() == [])
+    await until(lambda: running_readers() == [])
     assert journal.lost
 
 
@@ -104,7 +104,7 @@ async def test_prefer_wait_ends_in_time_and_leaves_no_reader(database: Database)
     assert time.monotonic() - began < 10, (
         "one that is lost would go on until the execution ends: for ever"
     )
-    await until(lambda: left() == [])
+    await until(lambda: running_readers() == [])
 
 
 async def test_close_does_not_wait_for_a_reader_that_ignores_cancellation(
@@ -124,12 +124,12 @@ async def test_close_does_not_wait_for_a_reader_that_ignores_cancellation(
     over = asyncio.Event()
     followers = Followers(Stone(database), BusLosingFirstCancel(), QUICK)
     viewing = asyncio.create_task(followers.await_end(execution, 600))
-    await until(lambda: any(name.startswith("follow-") for name in left()))
+    await until(lambda: any(name.startswith("follow-") for name in running_readers()))
     async with asyncio.timeout(CLOSE_SECONDS + 20):
         await followers.close()
     over.set()
     await viewing
-    await until(lambda: left() == [])
+    await until(lambda: running_readers() == [])
 
 
 async def opened(on: LiveApi, path: str) -> asyncio.StreamWriter:
@@ -155,5 +155,5 @@ async def test_streams_that_are_opened_and_dropped_leave_nothing_behind(
             )
             for writer in streams:
                 writer.transport.abort()
-        await until(lambda: on.followers.streams == 0 and left() == [])
+        await until(lambda: on.followers.streams == 0 and running_readers() == [])
         assert not on.app.state.streams._open

@@ -18,7 +18,7 @@ LOST = RunError(ErrorCode.LOST, "contact was lost")
 REFUSED = RunError(ErrorCode.CONNECTION_REFUSED, "connection refused")
 
 
-async def ended(api: LiveApi, *outcomes: RunError | int, name: str = "restart-web") -> int:
+async def ended_execution(api: LiveApi, *outcomes: RunError | int, name: str = "restart-web") -> int:
     """An execution of a job of two steps on web-1, web-2 and db-1, whose second step ended so on each."""
     if not (await api.http.get("/targets")).json()["items"]:
         await api.targets(*THREE)
@@ -48,7 +48,7 @@ async def targets_of(api: LiveApi, execution: int) -> list[str]:
 
 async def test_a_retry_starts_at_the_step_that_failed(database: Database) -> None:
     async with live_api(database) as api:
-        first = await ended(api, 0, 3, 4)
+        first = await ended_execution(api, 0, 3, 4)
         api.notified.clear()
         answer = await api.http.post(
             f"/executions/{first}/retry", json={"which": "failed", "reason": "fixed"}
@@ -95,7 +95,7 @@ async def test_a_retry_runs_only_the_selected_targets(
     database: Database, which: dict[str, Any], meant: list[str]
 ) -> None:
     async with live_api(database) as api:
-        first = await ended(api, 0, REFUSED, LOST)
+        first = await ended_execution(api, 0, REFUSED, LOST)
         again = (await api.http.post(f"/executions/{first}/retry", json=which)).json()
         assert await targets_of(api, again["id"]) == meant
 
@@ -115,7 +115,7 @@ async def test_a_retry_runs_targets_that_never_started(database: Database) -> No
 
 async def test_a_retry_that_is_not_possible_is_refused(database: Database) -> None:
     async with live_api(database) as api:
-        first = await ended(api, 0, 3, 0)
+        first = await ended_execution(api, 0, 3, 0)
         retry = f"/executions/{first}/retry"
         told = problem(await api.http.post(retry, json={"which": "lost"}), 422, "nothing_to_retry")
         assert told["errors"][0]["pointer"] == "/which"
@@ -146,7 +146,7 @@ async def test_a_retry_that_is_not_possible_is_refused(database: Database) -> No
 
 async def test_a_retry_with_an_idempotency_key_launches_once(database: Database) -> None:
     async with live_api(database) as api:
-        first = await ended(api, 3, 3, 3)
+        first = await ended_execution(api, 3, 3, 3)
         answers = [
             await api.http.post(
                 f"/executions/{first}/retry",
@@ -164,7 +164,7 @@ async def test_a_retry_includes_deleted_targets_and_uses_changed_addresses(
     database: Database,
 ) -> None:
     async with live_api(database) as api:
-        first = await ended(api, 3, 3, 0)
+        first = await ended_execution(api, 3, 3, 0)
         await api.http.delete("/targets/1")
         moved = {"name": "web-2", "host": "10.9.9.9"}
         assert (await api.http.put("/targets/2", json=moved)).status_code == 200
@@ -180,8 +180,8 @@ async def test_a_retry_includes_deleted_targets_and_uses_changed_addresses(
 
 async def test_dead_letters_are_listed_and_filtered(database: Database) -> None:
     async with live_api(database) as api:
-        first = await ended(api, LOST, REFUSED, LOST)
-        second = await ended(api, LOST, 0, 0, name="patch")
+        first = await ended_execution(api, LOST, REFUSED, LOST)
+        second = await ended_execution(api, LOST, 0, 0, name="patch")
         letters = (await api.http.get("/dead-letters?sort=id")).json()["items"]
         assert [
             (d["execution_id"], d["target"]["name"], d["status"], d["error"]["code"], d["attempts"])
@@ -217,8 +217,8 @@ async def test_dead_letters_are_revived_as_one_execution_per_parent_and_leave_th
     database: Database,
 ) -> None:
     async with live_api(database) as api:
-        first = await ended(api, LOST, 0, LOST)
-        second = await ended(api, LOST, 0, 0, name="patch")
+        first = await ended_execution(api, LOST, 0, LOST)
+        second = await ended_execution(api, LOST, 0, 0, name="patch")
         answer = await api.http.post(
             "/dead-letters/revive", json={"filter": {"error": "lost"}, "reason": "they are back"}
         )
@@ -247,7 +247,7 @@ async def test_dead_letters_are_revived_as_one_execution_per_parent_and_leave_th
 
 async def test_a_dead_letter_is_revived_or_discarded_once(database: Database) -> None:
     async with live_api(database) as api:
-        await ended(api, LOST, LOST, LOST)
+        await ended_execution(api, LOST, LOST, LOST)
         one, two, three = [
             d["id"] for d in (await api.http.get("/dead-letters?sort=id")).json()["items"]
         ]
@@ -278,7 +278,7 @@ async def test_a_dead_letter_is_revived_or_discarded_once(database: Database) ->
 
 async def test_concurrent_revives_launch_each_dead_letter_once(database: Database) -> None:
     async with live_api(database) as api:
-        await ended(api, LOST, LOST, LOST)
+        await ended_execution(api, LOST, LOST, LOST)
         ids = [d["id"] for d in (await api.http.get("/dead-letters?sort=id")).json()["items"]]
         wishes = [{"ids": ids}, {"ids": ids[:2]}, {"filter": {}}, {"ids": ids[1:]}]
         answers = await asyncio.gather(
@@ -291,7 +291,7 @@ async def test_concurrent_revives_launch_each_dead_letter_once(database: Databas
 
 async def test_a_revive_with_an_idempotency_key_is_replayed(database: Database) -> None:
     async with live_api(database) as api:
-        await ended(api, LOST, 0, LOST)
+        await ended_execution(api, LOST, 0, LOST)
         wish: dict[str, Any] = {"json": {"filter": {}}, "headers": {"idempotency-key": "k1"}}
         first, again = [await api.http.post("/dead-letters/revive", **wish) for _ in range(2)]
         assert first.json() == again.json()
@@ -300,7 +300,7 @@ async def test_a_revive_with_an_idempotency_key_is_replayed(database: Database) 
 
 async def test_a_retry_answers_the_dead_letters_of_its_targets(database: Database) -> None:
     async with live_api(database) as api:
-        first = await ended(api, LOST, 3, LOST)
+        first = await ended_execution(api, LOST, 3, LOST)
         again = (
             await api.http.post(f"/executions/{first}/retry", json={"targets": ["web-1", "web-2"]})
         ).json()["id"]
@@ -312,7 +312,7 @@ async def test_a_retry_answers_the_dead_letters_of_its_targets(database: Databas
 
 async def test_retries_and_dead_letters_require_permissions(database: Database) -> None:
     async with live_api(database) as api:
-        first = await ended(api, LOST, 0, LOST)
+        first = await ended_execution(api, LOST, 0, LOST)
         viewer, operator = await api.as_role("viewer"), await api.as_role("operator")
         wish, why = {"filter": {}}, {"filter": {}, "reason": "x"}
         assert (await api.http.get("/dead-letters", headers=viewer)).status_code == 200
@@ -406,7 +406,7 @@ async def test_a_retry_keeps_parameters_and_reseals_secrets(
 
 async def test_a_second_retry_of_a_target_is_refused_without_again(database: Database) -> None:
     async with live_api(database) as api:
-        first = await ended(api, 0, 3, 4)
+        first = await ended_execution(api, 0, 3, 4)
         retry = f"/executions/{first}/retry"
         one = (await api.http.post(retry, json={"targets": ["web-2"]})).json()["id"]
         other = (await api.http.post(retry, json={"targets": ["db-1"]})).json()["id"]
@@ -455,7 +455,7 @@ async def test_a_second_retry_of_a_target_is_refused_without_again(database: Dat
 
 async def test_of_concurrent_retries_only_one_is_launched(database: Database) -> None:
     async with live_api(database) as api:
-        first = await ended(api, 3, 3, 3)
+        first = await ended_execution(api, 3, 3, 3)
         answers = await asyncio.gather(
             *(
                 api.http.post(f"/executions/{first}/retry", json={"which": "failed"})

@@ -111,7 +111,7 @@ BAD: dict[str, tuple[dict[str, Any], dict[str, Any], str, str]] = {
 
 
 @asynccontextmanager
-async def _desk(database: Database) -> AsyncIterator[tuple[ApiClient, int]]:
+async def _api_with_job(database: Database) -> AsyncIterator[tuple[ApiClient, int]]:
     async with api_client(database) as on:
         made = await on.http.post("/jobs", json=job())
         assert made.status_code == 201, made.text
@@ -133,7 +133,7 @@ def _unclear(name: str, body: dict[str, Any], pointer: str, word: str) -> str | 
 async def test_an_invalid_schedule_is_refused_by_create_replace_and_preview(
     database: Database,
 ) -> None:
-    async with _desk(database) as (on, job_id):
+    async with _api_with_job(database) as (on, job_id):
         made = await on.http.post(f"/jobs/{job_id}/schedules", json=CRON)
         assert made.status_code == 201, made.text
         schedule = made.json()["id"]
@@ -190,7 +190,7 @@ async def test_an_invalid_schedule_is_refused_by_create_replace_and_preview(
 async def test_a_body_that_is_no_schedule_is_refused(
     database: Database, raw: bytes, status: int, code: str
 ) -> None:
-    async with _desk(database) as (on, job_id):
+    async with _api_with_job(database) as (on, job_id):
         answer = await on.http.post(
             f"/jobs/{job_id}/schedules", content=raw, headers={"content-type": "application/json"}
         )
@@ -210,7 +210,7 @@ async def test_a_body_that_is_no_schedule_is_refused(
     ],
 )
 async def test_an_invalid_schedule_id_is_not_found(database: Database, id: str) -> None:
-    async with _desk(database) as (on, _):
+    async with _api_with_job(database) as (on, _):
         for verb, path in (
             ("GET", ""),
             ("GET", "/firings"),
@@ -225,7 +225,7 @@ async def test_an_invalid_schedule_id_is_not_found(database: Database, id: str) 
 
 
 async def test_a_valid_schedule_cannot_become_invalid(database: Database) -> None:
-    async with _desk(database) as (on, job_id):
+    async with _api_with_job(database) as (on, job_id):
         for query in ("limit=0", "limit=1000", "cursor=nonsense", "status=someday", "sort=colour"):
             answer = await on.http.get(f"/schedules?{query}")
             assert answer.status_code == 422, (query, answer.text)

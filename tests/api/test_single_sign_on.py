@@ -108,7 +108,7 @@ async def sign_on(
             yield SignOn(ada, provider)
 
 
-def told(page: str, problem: LoginProblem, path: str = "/console/jobs/3?tab=runs") -> None:
+def check_failure_page(page: str, problem: LoginProblem, path: str = "/console/jobs/3?tab=runs") -> None:
     """The page says that the login failed for this reason, and nothing else."""
     found = re.fullmatch(r"([^#]*)#login-problem=(\w+)&request=[0-9a-f]{32}", page)
     assert found is not None, page
@@ -433,7 +433,7 @@ async def test_a_session_counts_as_confirmed_since_the_provider_asked(
         await ada.log_in("ada")
         body = {"name": "gus", "role": "viewer"}
         problem(await ada.http.post("/api-keys", json=body), 403, "password_again")
-        told(await ada.log_in("ada", confirm="true"), LoginProblem.NOT_FRESH)
+        check_failure_page(await ada.log_in("ada", confirm="true"), LoginProblem.NOT_FRESH)
         problem(await ada.http.post("/api-keys", json=body), 403, "password_again")
         assert (await ada.me())["name"] == "ada.l"
 
@@ -442,10 +442,10 @@ async def test_another_person_confirms_nothing(database: Database) -> None:
     async with sign_on(database) as on, on.tab() as ada, on.tab() as ben:
         await ada.log_in("ada")
         await expire(database, "confirmed_at", 601)
-        told(await ada.log_in("ben", confirm="true"), LoginProblem.OTHER_PERSON)
+        check_failure_page(await ada.log_in("ben", confirm="true"), LoginProblem.OTHER_PERSON)
         assert (await ada.me())["name"] == "ada.l"
         problem(await ada.http.post("/api-keys", json={}), 403, "password_again")
-        told(await ben.begin(confirm="true"), LoginProblem.NO_SESSION)
+        check_failure_page(await ben.begin(confirm="true"), LoginProblem.NO_SESSION)
 
 
 async def test_a_confirmation_at_another_address_is_not_blamed_on_another_person(
@@ -461,7 +461,7 @@ async def test_a_confirmation_at_another_address_is_not_blamed_on_another_person
                 params={"confirm": "true", "return": "/console/jobs"},
                 headers={"Sec-Fetch-Site": site},
             )
-            told(answer.headers["location"], LoginProblem.NO_SESSION, "/console/jobs")
+            check_failure_page(answer.headers["location"], LoginProblem.NO_SESSION, "/console/jobs")
 
 
 # --- what may go wrong
@@ -477,7 +477,7 @@ async def test_without_the_setting_there_is_no_such_login(database: Database) ->
     async with api_client(database) as ada, browser(ada) as tab:
         for path in (OIDC_LOGIN, OIDC_CALLBACK, "/auth/oidc"):
             answer = await tab.get(path, headers=SAME)
-            told(answer.headers["location"], LoginProblem.OFF, "/console/")
+            check_failure_page(answer.headers["location"], LoginProblem.OFF, "/console/")
 
 
 async def test_a_refusal_of_the_provider_leads_back_to_the_page(database: Database) -> None:
@@ -488,7 +488,7 @@ async def test_a_refusal_of_the_provider_leads_back_to_the_page(database: Databa
             ("server_error", LoginProblem.REFUSED),
         ):
             on.provider.error = error
-            told(await ben.log_in("ben"), problem_)
+            check_failure_page(await ben.log_in("ben"), problem_)
         assert await reasons(on) == [
             f"the provider answers {error} <b>no</b>x"
             for error in ("server_error", "login_required", "access_denied")
@@ -498,9 +498,9 @@ async def test_a_refusal_of_the_provider_leads_back_to_the_page(database: Databa
 
 async def test_claims_without_a_permission_begin_no_session(database: Database) -> None:
     async with sign_on(database) as on, on.tab() as eve:
-        told(await eve.log_in("eve"), LoginProblem.NO_RIGHTS)
+        check_failure_page(await eve.log_in("eve"), LoginProblem.NO_RIGHTS)
         on.provider.people["eve"]["roles"] = ["boss"]
-        told(await eve.log_in("eve"), LoginProblem.NO_RIGHTS)
+        check_failure_page(await eve.log_in("eve"), LoginProblem.NO_RIGHTS)
         assert await reasons(on) == ["the claims of eve give no permission"] * 2
         assert "opsjobs" not in eve.http.cookies
         on.provider.people["eve"]["roles"] = "viewer"
@@ -520,7 +520,7 @@ async def test_claims_without_a_permission_end_the_earlier_rights_of_the_person(
         on.provider.people["ben"]["roles"] = []
         on.provider.claims = {"auth_time": 1_000_000_000}
         more = {"confirm": "true"} if how == "confirmation" else {}
-        told(await phone.log_in("ben", **more), LoginProblem.NO_RIGHTS)
+        check_failure_page(await phone.log_in("ben", **more), LoginProblem.NO_RIGHTS)
         for tab in (ben, phone):
             problem(await tab.http.get("/auth/me", headers=SAME), 401, "session_ended")
         assert (await ada.me())["roles"] == ["admin"]
@@ -552,7 +552,7 @@ async def test_claims_that_cannot_be_used_begin_no_session(
 ) -> None:
     async with sign_on(database) as on, on.tab() as ada:
         on.provider.claims = claims
-        told(await ada.log_in("ada"), problem_)
+        check_failure_page(await ada.log_in("ada"), problem_)
         assert "opsjobs" not in ada.http.cookies
 
 
@@ -568,18 +568,18 @@ async def test_a_provider_that_is_away_leads_back_to_the_page(
     async with sign_on(database) as on, on.tab() as ben:
         on.provider.broken = {path: answer}
         if path.startswith("/.well-known"):
-            told(await ben.begin(), LoginProblem.UNAVAILABLE)
-            told(await ben.begin(), LoginProblem.UNAVAILABLE)
+            check_failure_page(await ben.begin(), LoginProblem.UNAVAILABLE)
+            check_failure_page(await ben.begin(), LoginProblem.UNAVAILABLE)
             assert len(on.provider.asked) == 1, "not asked again at once"
         else:
-            told(await ben.log_in("ben"), LoginProblem.UNAVAILABLE)
+            check_failure_page(await ben.log_in("ben"), LoginProblem.UNAVAILABLE)
         assert await reasons(on) == [], "no failure of the person"
 
 
 async def test_a_client_that_the_provider_does_not_know_is_named(database: Database) -> None:
     async with sign_on(database) as on, on.tab() as ben:
         on.provider.secret = "another"
-        told(await ben.log_in("ben"), LoginProblem.CLIENT)
+        check_failure_page(await ben.log_in("ben"), LoginProblem.CLIENT)
         assert await reasons(on) == []
 
 
@@ -600,7 +600,7 @@ async def test_a_discovery_document_that_is_not_right_is_not_used(
 ) -> None:
     async with sign_on(database) as on, on.tab() as ben:
         on.provider.document = document
-        told(await ben.begin(), LoginProblem.UNAVAILABLE)
+        check_failure_page(await ben.begin(), LoginProblem.UNAVAILABLE)
 
 
 async def test_keys_of_the_provider_may_change(database: Database) -> None:
@@ -618,9 +618,9 @@ async def test_failed_logins_of_an_address_are_limited(database: Database) -> No
     async with sign_on(database, identity={"login_attempts": 1}) as on, on.tab() as ben:
         on.provider.error = "access_denied"
         for _ in range(5):
-            told(await ben.log_in("ben"), LoginProblem.DENIED)
+            check_failure_page(await ben.log_in("ben"), LoginProblem.DENIED)
         on.provider.error = None
-        told(await ben.log_in("ben"), LoginProblem.LOCKED)
+        check_failure_page(await ben.log_in("ben"), LoginProblem.LOCKED)
 
 
 async def test_an_address_has_so_many_unfinished_logins(
@@ -630,7 +630,7 @@ async def test_an_address_has_so_many_unfinished_logins(
     async with sign_on(database) as on, on.tab() as ben:
         first = await ben.sign_in(await ben.begin(), "ben")
         begun = [await ben.begin() for _ in range(3)]
-        told(await ben.finish(first), LoginProblem.EXPIRED, "/console/")
+        check_failure_page(await ben.finish(first), LoginProblem.EXPIRED, "/console/")
         # Several tabs of one browser do not disturb each other.
         for url in reversed(begun):
             assert "#" not in await ben.finish(await ben.sign_in(url, "ben"))

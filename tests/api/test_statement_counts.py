@@ -20,7 +20,7 @@ def database(database_url: str) -> Database:
     return Database(DatabaseOptions(database_url, connections=1, application_name="test"))
 
 
-async def made(api: ApiClient) -> int:
+async def create_job(api: ApiClient) -> int:
     """A job on a machine with a login."""
     login = {"name": "bench", "type": "password", "username": "deploy", "password": "open sesame"}
     for path, body in (
@@ -49,7 +49,7 @@ async def test_each_request_has_its_number_of_statements_and_round_trips(
     database: Database, method: str, path: str, headers: dict[str, str], statements: int, waits: int
 ) -> None:
     async with api_client(database) as front:
-        place = f"/jobs/{await made(front)}{path}"
+        place = f"/jobs/{await create_job(front)}{path}"
 
         async def ask(n: int) -> Any:
             answer = await front.http.request(
@@ -72,7 +72,7 @@ async def session(database: Database) -> int:
 
 async def test_a_refused_launch_leaves_its_database_connection_clean(database: Database) -> None:
     async with api_client(database) as front:
-        place = f"/jobs/{await made(front)}"
+        place = f"/jobs/{await create_job(front)}"
         assert (await front.http.post(f"{place}/pause")).is_success
         before = await session(database)
         for _ in range(2):

@@ -74,7 +74,7 @@ class TriggerSender:
         return await self.send(raw, {"Authorization": f"Bearer {self.secret}", **headers})
 
 
-async def made(ada: ApiClient, **fields: Any) -> dict[str, Any]:
+async def create_trigger(ada: ApiClient, **fields: Any) -> dict[str, Any]:
     """A trigger of a job with parameters on one target."""
     if not (await ada.http.get("/targets")).json()["items"]:
         await ada.services.inventory.create(
@@ -114,7 +114,7 @@ async def test_a_push_launches_the_job_once_with_its_parameters_in_the_owners_na
     database: Database,
 ) -> None:
     async with api_client(database) as ada:
-        trigger = await made(ada)
+        trigger = await create_trigger(ada)
         sender = TriggerSender(ada, trigger)
         first = await sender.push(delivery="7d1f")
         assert first.status_code == 202, first.text
@@ -142,7 +142,7 @@ async def test_other_events_and_branches_launch_nothing_and_a_ping_is_answered(
     database: Database,
 ) -> None:
     async with api_client(database) as ada:
-        trigger = await made(ada)
+        trigger = await create_trigger(ada)
         sender = TriggerSender(ada, trigger)
         for body, event, reason in (
             (PUSH, "release", "not met: the header X-GitHub-Event is push"),
@@ -163,7 +163,7 @@ async def test_other_events_and_branches_launch_nothing_and_a_ping_is_answered(
 
 async def test_a_wrong_secret_and_no_trigger_at_all_are_one_answer(database: Database) -> None:
     async with api_client(database) as ada:
-        trigger, off = await made(ada), await made(ada, name="off", enabled=False)
+        trigger, off = await create_trigger(ada), await create_trigger(ada, name="off", enabled=False)
         good = TriggerSender(ada, trigger)
         wrong = TriggerSender(ada, {**trigger, "secret": off["secret"]})
         nowhere = {**trigger, "path": "/hooks/01934c3b-7e8d-7abc-8def-0123456789ab"}
@@ -189,7 +189,7 @@ async def test_a_wrong_secret_and_no_trigger_at_all_are_one_answer(database: Dat
 async def test_a_flood_of_wrong_secrets_leaves_a_row_a_minute(database: Database) -> None:
     clock = TurnedClock()
     async with api_client(database, clock=clock) as ada:
-        trigger = await made(ada)
+        trigger = await create_trigger(ada)
         wrong = TriggerSender(ada, {**trigger, "secret": "whsec_d3Jvbmc="})
         for _ in range(5):
             await wrong.push()
@@ -208,7 +208,7 @@ async def test_calls_of_made_up_triggers_are_one_row_a_minute_and_hide_no_others
 ) -> None:
     clock = TurnedClock()
     async with api_client(database, clock=clock) as ada:
-        trigger = await made(ada)
+        trigger = await create_trigger(ada)
         for _ in range(RefusalSummary.ROWS_A_MINUTE + 5):
             await TriggerSender(ada, {**trigger, "path": f"/hooks/{uuid4()}"}).push()
         await TriggerSender(ada, {**trigger, "secret": "whsec_d3Jvbmc="}).push()
@@ -224,7 +224,7 @@ async def test_calls_of_made_up_triggers_are_one_row_a_minute_and_hide_no_others
 async def test_the_owners_rights_are_asked_for_at_each_call(database: Database) -> None:
     async with api_client(database) as ada:
         dev = await ada.token_of("developer")
-        await made(ada)
+        await create_trigger(ada)
         body = {**GITHUB, "name": "bens"}
         mine = (await ada.http.post("/jobs/1/triggers", json=body, headers=dev)).json()
         sender = TriggerSender(ada, mine)
@@ -246,7 +246,7 @@ async def test_the_owners_rights_are_asked_for_at_each_call(database: Database) 
 
 async def test_a_body_that_the_job_refuses_is_refused_with_the_reason(database: Database) -> None:
     async with api_client(database) as ada:
-        trigger = await made(ada, when=[])
+        trigger = await create_trigger(ada, when=[])
         sender = TriggerSender(ada, trigger)
         told = problem(await sender.push({**PUSH, "ref": "MAIN;"}), 422, "invalid_parameters")
         assert told["errors"][0]["pointer"] == "/parameters/branch"
@@ -274,7 +274,7 @@ async def test_a_body_that_the_job_refuses_is_refused_with_the_reason(database: 
 async def test_a_secret_parameter_comes_from_the_call_and_is_sealed(database: Database) -> None:
     async with api_client(database) as ada:
         sources = {"branch": {"value": "main"}, "token": {"header": "X-Deploy-Token"}}
-        trigger = await made(ada, verify="bearer", parameters=sources, when=[])
+        trigger = await create_trigger(ada, verify="bearer", parameters=sources, when=[])
         sender = TriggerSender(ada, trigger)
         answer = await sender.bearer(**{"X-Deploy-Token": "of-the-canary"})
         assert answer.status_code == 202, answer.text
@@ -287,7 +287,7 @@ async def test_a_secret_parameter_comes_from_the_call_and_is_sealed(database: Da
 async def test_standard_webhooks_are_verified_with_their_time(database: Database) -> None:
     clock = TurnedClock()
     async with api_client(database, clock=clock) as ada:
-        trigger = await made(ada, verify="standard_webhooks", when=[])
+        trigger = await create_trigger(ada, verify="standard_webhooks", when=[])
         sender = TriggerSender(ada, trigger)
 
         async def send(at: int, message: str = "msg_1") -> httpx2.Response:
@@ -310,7 +310,7 @@ async def test_standard_webhooks_are_verified_with_their_time(database: Database
 
 async def test_a_delivery_that_comes_twice_at_once_launches_once(database: Database) -> None:
     async with api_client(database) as ada:
-        sender = TriggerSender(ada, await made(ada))
+        sender = TriggerSender(ada, await create_trigger(ada))
         answers = await asyncio.gather(*(sender.push(delivery="7d1f") for _ in range(4)))
         # Who comes while the first one is being launched may be asked to come again.
         assert {answer.status_code for answer in answers} <= {202, 409}
@@ -325,7 +325,7 @@ async def test_a_flood_of_calls_is_refused_before_anything_is_looked_up_and_hind
 ) -> None:
     clock = TurnedClock()
     async with api_client(database, clock=clock, unauthenticated_a_second=5) as ada:
-        trigger = await made(ada)
+        trigger = await create_trigger(ada)
         wrong = TriggerSender(ada, {**trigger, "secret": "whsec_d3Jvbmc="})
         told = [(await wrong.push()).status_code for _ in range(25)]
         assert told == [404] * 20 + [429] * 5
@@ -345,7 +345,7 @@ async def test_a_flood_of_calls_is_refused_before_anything_is_looked_up_and_hind
 
 async def test_gitlab_sends_the_secret_in_its_own_header(database: Database) -> None:
     async with api_client(database) as ada:
-        trigger = await made(ada, verify="gitlab", when=[{"pointer": "/ref", "exists": True}])
+        trigger = await create_trigger(ada, verify="gitlab", when=[{"pointer": "/ref", "exists": True}])
         sender = TriggerSender(ada, trigger)
         headers = {"X-Gitlab-Token": sender.secret, "X-Gitlab-Event-UUID": "13792a34"}
         raw = json.dumps(PUSH).encode()
@@ -356,7 +356,7 @@ async def test_gitlab_sends_the_secret_in_its_own_header(database: Database) -> 
 
 async def test_calls_beyond_the_limit_are_429_until_the_minute_is_over(database: Database) -> None:
     async with api_client(database) as ada:
-        trigger = await made(ada, max_calls_per_minute=2)
+        trigger = await create_trigger(ada, max_calls_per_minute=2)
         sender = TriggerSender(ada, trigger)
         assert [(await sender.push(delivery=str(n))).status_code for n in range(3)] == [
             202,
@@ -380,7 +380,7 @@ async def test_ignored_and_repeated_calls_use_up_none_of_the_calls_of_a_minute(
     database: Database,
 ) -> None:
     async with api_client(database) as ada:
-        trigger = await made(ada, max_calls_per_minute=2)
+        trigger = await create_trigger(ada, max_calls_per_minute=2)
         sender = TriggerSender(ada, trigger)
         for _ in range(5):
             assert (await sender.push(event="release")).status_code == 200
@@ -396,7 +396,7 @@ async def test_an_expired_trigger_is_gone_and_a_rotated_secret_is_the_only_one(
     database: Database,
 ) -> None:
     async with api_client(database) as ada:
-        trigger = await made(ada)
+        trigger = await create_trigger(ada)
         sender = TriggerSender(ada, trigger)
         rotated = (await ada.http.post(f"/triggers/{trigger['id']}/rotate")).json()
         assert rotated["secret"] != trigger["secret"]
@@ -410,8 +410,8 @@ async def test_an_expired_trigger_is_gone_and_a_rotated_secret_is_the_only_one(
 
 async def test_the_calls_that_are_kept_are_bounded(database: Database) -> None:
     async with api_client(database) as ada:
-        trigger = await made(ada)
-        other = await made(ada, name="other")
+        trigger = await create_trigger(ada)
+        other = await create_trigger(ada, name="other")
         sender = TriggerSender(ada, trigger)
         await TriggerSender(ada, other).push()
         async with database.connection() as connection:
@@ -429,7 +429,7 @@ async def test_the_calls_that_are_kept_are_bounded(database: Database) -> None:
 
 async def test_a_trigger_is_listed_changed_switched_and_deleted(database: Database) -> None:
     async with api_client(database) as ada:
-        trigger = await made(ada)
+        trigger = await create_trigger(ada)
         path = f"/triggers/{trigger['id']}"
         for listed in ("/triggers", f"/jobs/{trigger['job_id']}/triggers", "/triggers?name=push"):
             (item,) = (await ada.http.get(listed)).json()["items"]
@@ -452,7 +452,7 @@ async def test_a_trigger_is_listed_changed_switched_and_deleted(database: Databa
 
 async def test_a_deleted_job_takes_its_triggers_with_it(database: Database) -> None:
     async with api_client(database) as ada:
-        trigger = await made(ada)
+        trigger = await create_trigger(ada)
         assert (await ada.http.delete(f"/jobs/{trigger['job_id']}")).status_code == 204
         problem(await TriggerSender(ada, trigger).push(), 404, "hook_not_found")
         problem(await ada.http.get(f"/triggers/{trigger['id']}"), 404, "trigger_not_found")
@@ -495,7 +495,7 @@ async def test_who_may_manage_triggers_but_not_launch_the_job_makes_none(
     database: Database,
 ) -> None:
     async with api_client(database) as ada:
-        await made(ada)
+        await create_trigger(ada)
         operator = await ada.token_of("operator")
         problem(
             await ada.http.post("/jobs/1/triggers", json=GITHUB, headers=operator), 403, "forbidden"

@@ -95,7 +95,7 @@ NOUNS = [
 CREDENTIAL = next(noun for noun in NOUNS if noun.path == "/credentials")
 
 
-async def made(ada: ApiClient, noun: Noun) -> str:
+async def create(ada: ApiClient, noun: Noun) -> str:
     """The path of one of them."""
     where = noun.made_at or noun.path
     if "{job}" in where:
@@ -117,7 +117,7 @@ async def test_put_takes_the_body_of_get_and_changes_nothing(
     database: Database, noun: Noun
 ) -> None:
     async with api_client(database) as ada:
-        path = await made(ada, noun)
+        path = await create(ada, noun)
         shown = (await ada.http.get(path)).json()
         answer = await ada.http.put(path, json={**shown, **(noun.put_lacks or {})}, headers=ANY)
         assert answer.status_code == 200, answer.text
@@ -127,7 +127,7 @@ async def test_put_takes_the_body_of_get_and_changes_nothing(
 @pytest.mark.parametrize("noun", NOUNS, ids=lambda noun: noun.path)
 async def test_a_changed_read_only_field_is_422_and_named(database: Database, noun: Noun) -> None:
     async with api_client(database) as ada:
-        path = await made(ada, noun)
+        path = await create(ada, noun)
         shown = (await ada.http.get(path)).json()
         for method in ("PUT", "PATCH"):
             body = {
@@ -148,7 +148,7 @@ async def test_a_patch_changes_what_it_names_and_nothing_else(
     database: Database, noun: Noun
 ) -> None:
     async with api_client(database) as ada:
-        path = await made(ada, noun)
+        path = await create(ada, noun)
         shown = (await ada.http.get(path)).json()
         for type_ in ("application/merge-patch+json", "application/json"):
             answer = await ada.http.patch(
@@ -167,7 +167,7 @@ async def test_an_invalid_patch_is_422_like_put_and_a_missing_object_404(
     database: Database, noun: Noun
 ) -> None:
     async with api_client(database) as ada:
-        path = await made(ada, noun)
+        path = await create(ada, noun)
         shown = (await ada.http.get(path)).json()
         told = problem(
             await ada.http.patch(path, json={"no_such_field": 1}, headers=ANY), 422, "invalid"
@@ -189,7 +189,7 @@ async def test_an_invalid_patch_is_422_like_put_and_a_missing_object_404(
 
 async def test_camel_case_is_accepted_in_a_patch(database: Database) -> None:
     async with api_client(database) as ada:
-        path = await made(ada, NOUNS[0])
+        path = await create(ada, NOUNS[0])
         answer = await ada.http.patch(path, json={"hostKeyPolicy": "unchecked"})
         assert answer.json()["host_key_policy"] == "unchecked"
         told = problem(
@@ -202,7 +202,7 @@ async def test_camel_case_is_accepted_in_a_patch(database: Database) -> None:
 
 async def test_a_patch_requires_if_match_if_put_does(database: Database) -> None:
     async with api_client(database) as ada:
-        path = await made(ada, NOUNS[2])
+        path = await create(ada, NOUNS[2])
         problem(await ada.http.patch(path, json={"description": "y"}), 428, "if_match_missing")
         problem(
             await ada.http.patch(path, json={"description": "y"}, headers={"If-Match": '"7"'}),
@@ -216,7 +216,7 @@ async def test_a_patch_requires_if_match_if_put_does(database: Database) -> None
 
 async def test_a_patch_of_the_actions_changes_the_job_type(database: Database) -> None:
     async with api_client(database) as ada:
-        path = await made(ada, NOUNS[2])
+        path = await create(ada, NOUNS[2])
         script = {"type": "script", "script": "echo hi"}
         answer = await ada.http.patch(path, json={"actions": [script]}, headers=ANY)
         assert (answer.status_code, answer.json()["job_type"]) == (200, "script"), answer.text
@@ -224,7 +224,7 @@ async def test_a_patch_of_the_actions_changes_the_job_type(database: Database) -
 
 async def test_a_paused_job_stays_paused_after_put_and_patch(database: Database) -> None:
     async with api_client(database) as ada:
-        path = await made(ada, NOUNS[2])
+        path = await create(ada, NOUNS[2])
         shown = (await ada.http.post(f"{path}/pause")).json()
         assert shown["state"] == "paused"
         for answer in (
@@ -240,7 +240,7 @@ async def test_a_patched_credential_keeps_its_other_secrets(
     database: Database,
 ) -> None:
     async with api_client(database) as ada:
-        path = await made(ada, CREDENTIAL)
+        path = await create(ada, CREDENTIAL)
         assert (await ada.http.patch(path, json={"name": "admin"})).json()["name"] == "admin"
         opened = await ada.services.vault.open_named("admin")
         assert opened is not None
@@ -253,7 +253,7 @@ async def test_a_patched_credential_keeps_its_other_secrets(
 
 async def test_concurrent_updates_are_both_kept_or_refused(database: Database) -> None:
     async with api_client(database) as ada:
-        path = await made(ada, NOUNS[0])
+        path = await create(ada, NOUNS[0])
         labels = [f"n{number}" for number in range(8)]
         answers = await asyncio.gather(
             *(ada.http.patch(path, json={"labels": {label: ""}}) for label in labels)
@@ -272,7 +272,7 @@ async def test_a_put_with_the_state_that_it_has_read_undoes_no_other_change(
     database: Database, noun: Noun
 ) -> None:
     async with api_client(database) as ada:
-        path = await made(ada, noun)
+        path = await create(ada, noun)
         shown = (await ada.http.get(path)).json()
         state = "version" if "version" in shown else "updated_at"
         answer = await ada.http.patch(path, json=noun.change, headers=ANY)
@@ -288,7 +288,7 @@ async def test_a_put_with_the_state_that_it_has_read_undoes_no_other_change(
 async def test_of_puts_of_one_state_at_the_same_moment_one_is_made(database: Database) -> None:
     async with api_client(database) as ada:
         for noun, field in ((NOUNS[0], "host"), (NOUNS[1], "description")):
-            path = await made(ada, noun)
+            path = await create(ada, noun)
             shown = (await ada.http.get(path)).json()
             answers = await asyncio.gather(
                 *(ada.http.put(path, json={**shown, field: f"n{n}"}) for n in range(8))

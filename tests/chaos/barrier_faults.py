@@ -39,7 +39,7 @@ where r.execution_id = %s and x.started_at is not null group by 1 order by 1"""
 def barrier(context: FaultContext) -> None:
     """Two commits: all of the first wave go on together, and the second wave follows the first one."""
     cluster = context.cluster
-    _crowd(cluster)
+    _add_targets_without_machine(cluster)
     cluster.restart(*WORKERS, OPSJOBS_CONCURRENCY=CONCURRENCY)
     launched = _launch(context)
     context.own = _checker(cluster, launched)
@@ -49,7 +49,7 @@ def barrier(context: FaultContext) -> None:
     _killed_in_the_commit(context, "execution_gates where execution_id", launched.id)
 
 
-def _crowd(cluster: ChaosCluster) -> None:
+def _add_targets_without_machine(cluster: ChaosCluster) -> None:
     names = [
         long_texts.name(f"crowd-{n}", characters=40) for n in range(WAVE - len(cluster.addresses) // 2)
     ]

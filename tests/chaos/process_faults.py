@@ -122,7 +122,7 @@ def all_of_it_stopped(context: FaultContext) -> None:
         worker.process.wait(60)
 
 
-def bells(context: FaultContext) -> None:
+def wakeups(context: FaultContext) -> None:
     """A hundred bells, notified past the merging, while there is work."""
     context.launch()
     app = WakeupApp(context.cluster.valkey.url)
@@ -281,7 +281,7 @@ FAULTS = (
     Fault(
         "all workers stopped", "SIGTERM of both, and for a while there is none", all_of_it_stopped
     ),
-    Fault("bells", "a hundred bells too many", bells),
+    Fault("bells", "a hundred bells too many", wakeups),
     Fault(
         "API killed while followed",
         "SIGKILL of the API, three times; viewers resume by Last-Event-ID",

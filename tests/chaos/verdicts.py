@@ -158,7 +158,7 @@ class RunChecker:
             case "unreachable":
                 return unreachable(seen)
             case "dead":
-                return dead(seen)
+                return check_dead(seen)
             case status:
                 planned = seen.launched.work.status
                 return as_planned(seen) if status == planned else f"is {status}, not {planned}"
@@ -256,7 +256,7 @@ def unreachable(seen: Seen) -> str:
     )
 
 
-def dead(seen: Seen) -> str:
+def check_dead(seen: Seen) -> str:
     """Given up after too many dead workers."""
     return (
         DEAD

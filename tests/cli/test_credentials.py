@@ -57,7 +57,7 @@ def created(_: ApiRequest) -> ApiResponse:
     return ApiResponse(201, {"id": 5})
 
 
-def kept_secret(asked: ApiRequest) -> ApiResponse:
+def with_stored_secret(asked: ApiRequest) -> ApiResponse:
     """A service with the secret api."""
     kept = {**LOGIN, "id": 5, "name": "api", "type": "secret", "username": None, "version": 2}
     return ApiResponse(
@@ -66,7 +66,7 @@ def kept_secret(asked: ApiRequest) -> ApiResponse:
 
 
 @pytest.fixture
-def said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., list[ApiRequest]]:
+def requests_of(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., list[ApiRequest]]:
     """Run a command against a service that answers so, and say what it was asked."""
 
     def command(
@@ -100,9 +100,9 @@ def said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., list[
     ],
 )
 def test_credentials_rotate_reads_stdin_and_sends_the_version(
-    said: Callable[..., list[ApiRequest]], options: list[str], stdin: bytes, body: dict[str, Any]
+    requests_of: Callable[..., list[ApiRequest]], options: list[str], stdin: bytes, body: dict[str, Any]
 ) -> None:
-    asked = said(credentials, "credentials", "rotate", "gate", *options, stdin=stdin)[-1]
+    asked = requests_of(credentials, "credentials", "rotate", "gate", *options, stdin=stdin)[-1]
     assert (asked.method, asked.path, asked.body) == (
         "POST",
         "/credentials/3/rotate",
@@ -120,12 +120,12 @@ def test_credentials_rotate_reads_stdin_and_sends_the_version(
     ],
 )
 def test_a_job_secret_is_read_from_a_file_or_stdin(
-    said: Callable[..., list[ApiRequest]], tmp_path: Path, content: bytes, value: str
+    requests_of: Callable[..., list[ApiRequest]], tmp_path: Path, content: bytes, value: str
 ) -> None:
     file = tmp_path / "token"
     file.write_bytes(content)
     for options, stdin in (([str(file)], b""), (["-"], content)):
-        asked = said(
+        asked = requests_of(
             created,
             "credentials",
             "add",
@@ -140,11 +140,11 @@ def test_a_job_secret_is_read_from_a_file_or_stdin(
             "/credentials",
             {"name": "api", "type": "secret", "value": value},
         )
-    asked = said(kept_secret, "credentials", "rotate", "api", "--secret-file", str(file))[-1]
+    asked = requests_of(with_stored_secret, "credentials", "rotate", "api", "--secret-file", str(file))[-1]
     assert (asked.path, asked.body) == ("/credentials/5/rotate", {"value": value, "version": 2})
 
 
-def test_a_job_secret_can_be_stored_in_vault(said: Callable[..., list[ApiRequest]]) -> None:
+def test_a_job_secret_can_be_stored_in_vault(requests_of: Callable[..., list[ApiRequest]]) -> None:
     words = [
         "credentials",
         "add",
@@ -157,7 +157,7 @@ def test_a_job_secret_can_be_stored_in_vault(said: Callable[..., list[ApiRequest
         "value=token",
     ]
     source = {"backend": "vault", "path": "api", "fields": {"value": "token"}}
-    assert said(created, *words)[-1].body == {"name": "api", "type": "secret", "source": source}
+    assert requests_of(created, *words)[-1].body == {"name": "api", "type": "secret", "source": source}
 
 
 @pytest.mark.parametrize(
@@ -171,21 +171,21 @@ def test_a_job_secret_can_be_stored_in_vault(said: Callable[..., list[ApiRequest
     ],
 )
 def test_a_job_secret_has_one_source_and_no_username(
-    said: Callable[..., list[ApiRequest]], options: list[str], capsys: pytest.CaptureFixture[str]
+    requests_of: Callable[..., list[ApiRequest]], options: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert not said(
+    assert not requests_of(
         created, "credentials", "add", "api", "--type", "secret", *options, stdin=b"x", code=2
     )
     assert "--secret-file" in capsys.readouterr().err
 
 
 def test_a_login_credential_needs_a_username(
-    said: Callable[..., list[ApiRequest]], capsys: pytest.CaptureFixture[str]
+    requests_of: Callable[..., list[ApiRequest]], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert not said(
+    assert not requests_of(
         created, "credentials", "add", "gate", "--password-file", "-", stdin=b"x", code=2
     )
-    assert not said(created, "credentials", "add", "gate", "--secret-file", "-", stdin=b"x", code=2)
+    assert not requests_of(created, "credentials", "add", "gate", "--secret-file", "-", stdin=b"x", code=2)
     told = capsys.readouterr().err
     assert "--username is missing: a login needs it" in told
     assert "only valid with --type secret" in told
@@ -210,11 +210,11 @@ def test_a_job_secret_is_prompted_for_without_echo() -> None:
 
 
 def test_credentials_rotate_renews_a_certificate_alone(
-    said: Callable[..., list[ApiRequest]], tmp_path: Path
+    requests_of: Callable[..., list[ApiRequest]], tmp_path: Path
 ) -> None:
     file = tmp_path / "id-cert.pub"
     file.write_text("ssh-ed25519-cert-v01@openssh.com AAAA\n")
-    asked = said(credentials, "credentials", "rotate", "gate", "--certificate", str(file))[-1]
+    asked = requests_of(credentials, "credentials", "rotate", "gate", "--certificate", str(file))[-1]
     assert asked.body == {"certificate": file.read_text(), "version": 4}
 
 
@@ -223,19 +223,19 @@ def test_credentials_rotate_renews_a_certificate_alone(
     [[], ["--password"], ["--key", "-", "--password-file", "-"], ["--passphrase-file", "-"]],
 )
 def test_without_a_terminal_there_is_no_prompt_and_two_secrets_are_refused(
-    said: Callable[..., list[ApiRequest]], options: list[str]
+    requests_of: Callable[..., list[ApiRequest]], options: list[str]
 ) -> None:
     assert not [
         a
-        for a in said(credentials, "credentials", "rotate", "gate", *options, code=2)
+        for a in requests_of(credentials, "credentials", "rotate", "gate", *options, code=2)
         if a.method == "POST"
     ]
 
 
 def test_a_credential_is_bound_and_its_users_are_listed(
-    said: Callable[..., list[ApiRequest]], capsys: pytest.CaptureFixture[str]
+    requests_of: Callable[..., list[ApiRequest]], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    asked = said(
+    asked = requests_of(
         credentials,
         "credentials",
         "bind",
@@ -253,14 +253,14 @@ def test_a_credential_is_bound_and_its_users_are_listed(
         "/credentials/3/bound-to",
         {"targets": ["web-1"], "groups": ["web", "db"], "jobs": ["nightly"]},
     )
-    assert said(credentials, "credentials", "bind", "gate", "--anywhere")[-1].body == {
+    assert requests_of(credentials, "credentials", "bind", "gate", "--anywhere")[-1].body == {
         "targets": [],
         "groups": [],
         "jobs": [],
     }
-    said(credentials, "credentials", "bind", "gate", code=2)
-    said(credentials, "credentials", "bind", "gate", "--anywhere", "-g", "web", code=2)
-    said(credentials, "credentials", "usage", "gate")
+    requests_of(credentials, "credentials", "bind", "gate", code=2)
+    requests_of(credentials, "credentials", "bind", "gate", "--anywhere", "-g", "web", code=2)
+    requests_of(credentials, "credentials", "usage", "gate")
     shown = capsys.readouterr()
     assert "web-1" in shown.out
     assert "a, b" in shown.out
@@ -269,13 +269,13 @@ def test_a_credential_is_bound_and_its_users_are_listed(
 
 
 def test_keys_rotate_repeats_until_done_and_names_removable_keys(
-    said: Callable[..., list[ApiRequest]], capsys: pytest.CaptureFixture[str]
+    requests_of: Callable[..., list[ApiRequest]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     answers = [
         {"rewrapped": 700, "left": 302, "done": False, "broken": [], "keys": [NEW, OLD]},
         {"rewrapped": 302, "left": 0, "done": True, "broken": [], "keys": [NEW, OLD]},
     ]
-    asked = said(lambda _: ApiResponse(200, answers.pop(0)), "keys", "rotate")
+    asked = requests_of(lambda _: ApiResponse(200, answers.pop(0)), "keys", "rotate")
     assert [(a.method, a.path) for a in asked] == [("POST", "/keys/rotate")] * 2
     told = capsys.readouterr().err
     assert "700 rows re-encrypted, 302 left" in told
@@ -283,7 +283,7 @@ def test_keys_rotate_repeats_until_done_and_names_removable_keys(
 
 
 def test_keys_rotate_reports_undecryptable_rows(
-    said: Callable[..., list[ApiRequest]], capsys: pytest.CaptureFixture[str]
+    requests_of: Callable[..., list[ApiRequest]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     row = {"kind": "credentials", "id": 7, "reason": "it was changed outside opsjobs"}
     answer = {
@@ -293,29 +293,29 @@ def test_keys_rotate_reports_undecryptable_rows(
         "broken": [row],
         "keys": [NEW, {**OLD, "removable": False}],
     }
-    said(lambda _: ApiResponse(200, answer), "keys", "rotate", code=1)
+    requests_of(lambda _: ApiResponse(200, answer), "keys", "rotate", code=1)
     assert "credentials 7 cannot be decrypted" in capsys.readouterr().err
 
 
 def test_keys_new_adds_the_current_key_and_drop_removes_an_unused_one(
-    said: Callable[..., list[ApiRequest]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    requests_of: Callable[..., list[ApiRequest]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def keys(*items: dict[str, Any]) -> Callable[[ApiRequest], ApiResponse]:
         return lambda _: ApiResponse(200, {"items": list(items), "next": None})
 
-    said(keys(), "keys", "add", "--print")
+    requests_of(keys(), "keys", "add", "--print")
     first = capsys.readouterr().out.strip()
-    said(keys(), "keys", "add", code=1)  # no `up` has made keys here
+    requests_of(keys(), "keys", "add", code=1)  # no `up` has made keys here
     file = tmp_path / "keys"
     file.write_text(f"{first}\n")
-    said(keys(), "keys", "add")
+    requests_of(keys(), "keys", "add")
     made = capsys.readouterr().out.strip()
     held = [key_id(decode_key(line)) for line in file.read_text().split()]
     assert held == [made, key_id(decode_key(first))]
     state = {**OLD, "id": held[1]}
-    said(keys(NEW, state), "keys", "rm", "nothing0", code=4)
-    said(keys(NEW, {**state, "removable": False}), "keys", "rm", held[1], code=6)
-    said(keys(NEW, state), "keys", "rm", held[1])
+    requests_of(keys(NEW, state), "keys", "rm", "nothing0", code=4)
+    requests_of(keys(NEW, {**state, "removable": False}), "keys", "rm", held[1], code=6)
+    requests_of(keys(NEW, state), "keys", "rm", held[1])
     assert [key_id(decode_key(line)) for line in file.read_text().split()] == [made]
 
 
@@ -339,9 +339,9 @@ def test_the_passphrase_of_an_openssh_key_is_prompted_for(locked_key: Path) -> N
 
 
 def test_without_a_terminal_the_passphrase_option_is_named(
-    said: Callable[..., list[ApiRequest]], capsys: pytest.CaptureFixture[str], locked_key: Path
+    requests_of: Callable[..., list[ApiRequest]], capsys: pytest.CaptureFixture[str], locked_key: Path
 ) -> None:
-    assert not said(
+    assert not requests_of(
         created, "credentials", "add", "web-key", "-u", "deploy", "--key", str(locked_key), code=2
     )
     assert "the key has a passphrase. Add --passphrase-file FILE." in capsys.readouterr().err
@@ -354,7 +354,7 @@ def test_an_openssh_key_without_a_passphrase_is_not_encrypted(tmp_path: Path) ->
 
 
 def test_targets_import_with_keys_prompts_for_passphrases(
-    said: Callable[..., list[ApiRequest]],
+    requests_of: Callable[..., list[ApiRequest]],
     capsys: pytest.CaptureFixture[str],
     locked_key: Path,
     tmp_path: Path,
@@ -376,7 +376,7 @@ def test_targets_import_with_keys_prompts_for_passphrases(
     assert [a.body["passphrase"] for a in api.requests if a.path == "/credentials"] == [
         "open sesame"
     ]
-    asked = said(service, "targets", "import", str(file), "--with-keys")
+    asked = requests_of(service, "targets", "import", str(file), "--with-keys")
     assert all(a.path != "/credentials" for a in asked)
     assert (
         "it has a passphrase. Use `opsjobs credentials add deploy@id_ed25519 -u deploy"

@@ -19,7 +19,7 @@ COMMANDS = (
 )
 
 
-def said(url: str, *command: str) -> tuple[int, list[str]]:
+def run_failing(url: str, *command: str) -> tuple[int, list[str]]:
     """The exit code and the lines on stderr."""
     environment = {
         **os.environ,
@@ -43,7 +43,7 @@ def test_an_unsupported_database_encoding_is_a_one_line_error(
     databases: backing_servers.Databases, command: tuple[str, ...]
 ) -> None:
     with made(databases, "LATIN1") as url:
-        code, lines = said(url, *command)
+        code, lines = run_failing(url, *command)
     assert (code, len(lines)) == (1, 1), lines
     assert "has the encoding LATIN1" in lines[0]
     assert "create database NAME template template0 encoding 'UTF8'" in lines[0]
@@ -56,7 +56,7 @@ def test_a_schema_without_create_rights_is_a_one_line_error(
     name = databases.create()
     try:
         databases._admin.execute("create role lodger")
-        code, lines = said(
+        code, lines = run_failing(
             f"{databases.url_of(name)}&options=-c%20role%3Dlodger%20-c%20search_path%3Dpg_catalog",
             *command,
         )

@@ -21,7 +21,7 @@ def by_name(inventory: ImportedInventory) -> dict[str, FoundTarget]:
     return {one.name: one for one in inventory.found}
 
 
-def left(inventory: ImportedInventory) -> dict[str, str]:
+def skipped(inventory: ImportedInventory) -> dict[str, str]:
     return {one.what: one.reason for one in inventory.left}
 
 
@@ -155,7 +155,7 @@ def test_windows_hosts_have_the_options_of_winrm(variables: str, winrm: dict[str
         "winrm": winrm,
         **({"port": 5985} if "5985" in variables else {}),
     }
-    assert left(inventory) == {}
+    assert skipped(inventory) == {}
 
 
 @pytest.mark.parametrize(
@@ -167,11 +167,11 @@ def test_windows_hosts_have_the_options_of_winrm(variables: str, winrm: dict[str
 )
 def test_a_windows_host_that_cannot_be_reached_is_told(variables: str, why: str) -> None:
     text = f"win-1 ansible_connection=winrm {variables}"
-    assert why in left(read(SourceKind.ANSIBLE, "hosts.ini", text))["win-1"]
+    assert why in skipped(read(SourceKind.ANSIBLE, "hosts.ini", text))["win-1"]
 
 
 def test_what_of_an_ini_inventory_cannot_be_carried_over_is_told() -> None:
-    told = left(read(SourceKind.ANSIBLE, "hosts.ini", INI))
+    told = skipped(read(SourceKind.ANSIBLE, "hosts.ini", INI))
     assert "kubectl" in told["pod-1"]
     assert "is a template" in told["odd-1"]
     assert "secrets" in told["ansible_become_password (of 4 hosts)"]
@@ -335,7 +335,7 @@ def test_a_yaml_inventory() -> None:
         "true",
     )
     assert list(found["db-1"].groups) == ["prod", "secret", "db"]
-    told = left(inventory)
+    told = skipped(inventory)
     assert "not a host of this inventory" in told["db-1: jump host nowhere"]
     assert "secrets" in told["ansible_password (of 1 host)"]
     assert "not supported" in told["ansible_ssh_common_args (of 1 host)"]
@@ -430,7 +430,7 @@ def test_hosts_of_an_ssh_config_with_all_that_applies_to_them() -> None:
 
 
 def test_what_of_an_ssh_config_cannot_be_carried_over_is_told() -> None:
-    told = left(read(SourceKind.SSH_CONFIG, "config", CONFIG))
+    told = skipped(read(SourceKind.SSH_CONFIG, "config", CONFIG))
     assert "ProxyCommand" in told["odd"]
     assert "pattern" in told["web-*"]
     assert "pattern" in told["*"]
@@ -449,7 +449,7 @@ def test_an_ssh_config_that_cannot_be_read_says_where(text: str) -> None:
 def test_a_port_that_is_none_leaves_that_host_out() -> None:
     inventory = read(SourceKind.SSH_CONFIG, "config", "Host web-1\n  Port http\nHost web-2\n")
     assert list(by_name(inventory)) == ["web-2"]
-    assert "'http' is not a port" in left(inventory)["web-1"]
+    assert "'http' is not a port" in skipped(inventory)["web-1"]
 
 
 # --- tables
@@ -477,7 +477,7 @@ def test_a_table() -> None:
         "labels": {"env": "prod", "role": "web", "Owner": "ada"},
     }
     assert found["web-2"].body() == {"name": "web-2", "host": "web-2"}
-    told = left(inventory)
+    told = skipped(inventory)
     assert told["line 5: web-1"] == "the name appears twice"
     assert "not a port" in told["line 6: web-4"]
     assert "neither" in told["line 7: (no name)"]
@@ -524,7 +524,7 @@ def test_a_hosts_file() -> None:
         "web-1.example.org": "10.0.0.5",
         "db-1": "2001:db8::7",
     }
-    told = left(inventory)
+    told = skipped(inventory)
     assert told["127.0.0.1 localhost"] == "it is the machine itself"
     assert "multicast" in told["ff02::1 ip6-allnodes"]
     assert "link-local" in told["169.254.1.1 meta"]

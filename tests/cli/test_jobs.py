@@ -24,14 +24,14 @@ PREVIEW = {
 }  # fmt: skip
 
 
-def told(api: FakeApi, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> Any:
+def run_failing(api: FakeApi, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> Any:
     """How the command ends that talks to this api."""
     monkeypatch.setenv("OPSJOBS_URL", api.url)
     monkeypatch.setenv("OPSJOBS_TOKEN", "opsc_ada")
     return CliRunner().invoke(app, list(arguments))
 
 
-def asked(api: FakeApi) -> list[tuple[str, str, Any]]:
+def requests_of(api: FakeApi) -> list[tuple[str, str, Any]]:
     return [(one.method, one.path, one.body) for one in api.requests]
 
 
@@ -45,11 +45,11 @@ def test_jobs_apply_sends_the_jobs_and_plan_changes_nothing(
         {"name": "b", "change": "unchanged", "paths": []},
     ]
     with serve_api(lambda _: ApiResponse(body={"items": items})) as api:
-        done = told(api, monkeypatch, "jobs", "plan", "-f", str(file))
+        done = run_failing(api, monkeypatch, "jobs", "plan", "-f", str(file))
         assert (done.exit_code, api.requests[0].query) == (0, {"dry_run": ["true"]})
         assert "/policy" in done.stdout
         assert "1 job would change, 1 unchanged" in done.output
-        assert told(api, monkeypatch, "jobs", "apply", "-f", str(file)).exit_code == 0
+        assert run_failing(api, monkeypatch, "jobs", "apply", "-f", str(file)).exit_code == 0
         assert api.requests[1].query == {}
         assert api.requests[1].body == {"jobs": [{"name": "a"}, {"name": "b"}]}
 
@@ -68,7 +68,7 @@ def test_jobs_validate_reports_all_errors_and_exits_1(
         )
 
     with serve_api(reply) as api:
-        done = told(api, monkeypatch, "jobs", "validate", "-f", str(file))
+        done = run_failing(api, monkeypatch, "jobs", "validate", "-f", str(file))
         assert done.exit_code == ExitCode.ERROR
         assert "b: error at /actions/0/key: two actions (duplicate_key)" in done.stdout
 
@@ -81,7 +81,7 @@ def test_an_error_of_an_unnamed_job_has_file_and_line(
     fault = {"pointer": "/name", "detail": "it is required", "code": "missing"}
     answer = ApiResponse(body={"valid": False, "errors": [fault], "warnings": []})
     with serve_api(lambda _: answer) as api:
-        shown = told(api, monkeypatch, "jobs", "validate", "-f", str(file)).stdout
+        shown = run_failing(api, monkeypatch, "jobs", "validate", "-f", str(file)).stdout
     assert f"{file}, line 4: error at /name: it is required" in shown
 
 
@@ -94,7 +94,7 @@ def test_duplicate_job_names_are_refused_with_both_lines(
     with serve_api(
         lambda _: ApiResponse(body={"valid": True, "errors": [], "warnings": []})
     ) as api:
-        refused = told(
+        refused = run_failing(
             api, monkeypatch, "jobs", "apply", "-f", str(file), "-f", str(other)
         ).exception
         assert isinstance(refused, CommandFailed)
@@ -103,7 +103,7 @@ def test_duplicate_job_names_are_refused_with_both_lines(
             f"two jobs have the name 'a': {file}, line 1 and {file}, line 5. Rename one of them.",
             f"two jobs have the name 'b': {file}, line 3 and {other}, line 3. Rename one of them.",
         ]
-        done = told(api, monkeypatch, "jobs", "validate", "-f", str(file), "-f", str(other))
+        done = run_failing(api, monkeypatch, "jobs", "validate", "-f", str(file), "-f", str(other))
         assert done.exit_code == ExitCode.ERROR
         assert (
             f"{file}, line 5: a: error at /name: {file}, line 1 has a job of this name, too (duplicate_name)"
@@ -131,7 +131,7 @@ def test_a_refused_job_has_file_and_line(monkeypatch: pytest.MonkeyPatch, tmp_pa
         errors,
     )
     with serve_api(lambda _: refusal) as api:
-        shown = str(told(api, monkeypatch, "jobs", "apply", "-f", str(file)).exception)
+        shown = str(run_failing(api, monkeypatch, "jobs", "apply", "-f", str(file)).exception)
     assert f"{file}, line 6: /actions/0/dest: there is no such field here." in shown
     assert f"  {file}, line 5: /actions/0/destination: it is required" in shown
     assert "  /jobs/9/name: it is required" in shown
@@ -139,9 +139,9 @@ def test_a_refused_job_has_file_and_line(monkeypatch: pytest.MonkeyPatch, tmp_pa
 
 def test_jobs_export_writes_yaml_for_apply(monkeypatch: pytest.MonkeyPatch) -> None:
     with serve_api(lambda _: ApiResponse(body={"jobs": [{"name": "a"}, {"name": "b"}]})) as api:
-        assert told(api, monkeypatch, "jobs", "export").stdout == "---\nname: a\n---\nname: b\n"
+        assert run_failing(api, monkeypatch, "jobs", "export").stdout == "---\nname: a\n---\nname: b\n"
         assert json.loads(
-            told(api, monkeypatch, "jobs", "export", "--tag", "web", "-o", "json").stdout
+            run_failing(api, monkeypatch, "jobs", "export", "--tag", "web", "-o", "json").stdout
         ) == {"jobs": [{"name": "a"}, {"name": "b"}]}
         assert api.requests[1].query == {"tag": ["web"]}
 
@@ -155,16 +155,16 @@ def test_a_dry_run_starts_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
         )
 
     with serve_api(reply) as api:
-        done = told(api, monkeypatch, "jobs", "run", "5", "-p", "a=1", "-p", "b=x=y", "--dry-run")
+        done = run_failing(api, monkeypatch, "jobs", "run", "5", "-p", "a=1", "-p", "b=x=y", "--dry-run")
         assert done.exit_code == 0
         assert "web-1" in done.stdout
         assert "removed since execution 7: web-9" in done.output
-        assert asked(api)[1] == (
+        assert requests_of(api)[1] == (
             "POST",
             "/jobs/5/execute",
             {"parameters": {"a": "1", "b": "x=y"}, "dry_run": True},
         )
-        told(
+        run_failing(
             api,
             monkeypatch,
             "run",
@@ -178,7 +178,7 @@ def test_a_dry_run_starts_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
             "--dry-run",
         )
         action = {"type": "command", "command": "uptime", "env": {"A": "b"}, "cwd": "/srv"}
-        assert asked(api)[2] == (
+        assert requests_of(api)[2] == (
             "POST",
             "/run",
             {"actions": [action], "targets": {"ids": ["web-1"]}, "dry_run": True},
@@ -200,7 +200,7 @@ def test_jobs_are_paused_and_resumed_by_name(
         )
 
     with serve_api(reply) as api:
-        assert told(api, monkeypatch, "jobs", verb, "disk").exit_code == 0
+        assert run_failing(api, monkeypatch, "jobs", verb, "disk").exit_code == 0
         assert api.requests[-1].path == path
 
 
@@ -237,7 +237,7 @@ def test_a_run_without_command_or_script_is_a_usage_error(
 
 def test_a_parameter_without_value_is_a_usage_error(monkeypatch: pytest.MonkeyPatch) -> None:
     with serve_api(lambda _: ApiResponse()) as api:
-        done = told(api, monkeypatch, "run", "uptime", "-t", "web-1", "-p", "novalue")
+        done = run_failing(api, monkeypatch, "run", "uptime", "-t", "web-1", "-p", "novalue")
     assert isinstance(done.exception, CommandFailed | typer.Exit | SystemExit)
     assert api.requests == []
 
@@ -285,7 +285,7 @@ def rotate(one: ApiRequest) -> ApiResponse:
 
 def test_jobs_show_is_readable(monkeypatch: pytest.MonkeyPatch) -> None:
     with serve_api(rotate) as api:
-        shown = told(api, monkeypatch, "jobs", "show", "5")
+        shown = run_failing(api, monkeypatch, "jobs", "show", "5")
         assert shown.stdout.splitlines() == [
             "rotate: completed, version 3, id 5",
             "targets: groups web",
@@ -301,7 +301,7 @@ def test_jobs_show_is_readable(monkeypatch: pytest.MonkeyPatch) -> None:
             "policy:",
             "  max_fail: 20%",
         ]
-        lines = told(api, monkeypatch, "jobs", "show", "5", "-o", "yaml").stdout.splitlines()
+        lines = run_failing(api, monkeypatch, "jobs", "show", "5", "-o", "yaml").stdout.splitlines()
         assert lines[0] == "name: rotate"
         assert lines[lines.index("  script: |") + 1] == "    set -eu"
 
@@ -320,7 +320,7 @@ def test_scripts_are_exported_as_blocks_with_the_name_first(
     ]
     jobs = [{"actions": [{"script": text} for text in texts], "name": "a"}]
     with serve_api(lambda _: ApiResponse(body={"jobs": jobs})) as api:
-        written = told(api, monkeypatch, "jobs", "export").stdout
+        written = run_failing(api, monkeypatch, "jobs", "export").stdout
     assert written.startswith("---\nname: a\nactions:\n- script: |\n    set -eu\n    echo a\n")
     file = tmp_path / "jobs.yaml"
     file.write_text(written)
@@ -333,7 +333,7 @@ def test_a_secret_parameter_comes_from_a_file_or_stdin(
     file = tmp_path / "token"
     file.write_text("hunter2\n")
     with serve_api(rotate) as api:
-        done = told(
+        done = run_failing(
             api,
             monkeypatch,
             "jobs",
@@ -350,13 +350,13 @@ def test_a_secret_parameter_comes_from_a_file_or_stdin(
             {"token": "hunter2", "days": "3"},
         )
         assert "warning" not in done.output
-        warned = told(api, monkeypatch, "jobs", "run", "5", "--detach", "-p", "token=hunter2")
+        warned = run_failing(api, monkeypatch, "jobs", "run", "5", "--detach", "-p", "token=hunter2")
         assert "warning: -p token=… shows a secret" in warned.output
-        both = told(
+        both = run_failing(
             api, monkeypatch, "jobs", "run", "5", "-p", "token=x", "--param-file", f"token={file}"
         )
         assert "given by --param and by --param-file" in str(both.exception)
-        twice = told(
+        twice = run_failing(
             api,
             monkeypatch,
             "jobs",
@@ -396,7 +396,7 @@ def test_all_errors_of_a_refusal_are_shown_up_to_a_limit(
     with serve_api(
         lambda one: ApiResponse(body=SECRET_JOB) if one.method == "GET" else refusing(3)
     ) as api:
-        done = told(api, monkeypatch, "jobs", "run", "5")
+        done = run_failing(api, monkeypatch, "jobs", "run", "5")
         assert str(done.exception).splitlines() == [
             "--param p0: it is required.",
             "  --param p1: it is required",
@@ -405,7 +405,7 @@ def test_all_errors_of_a_refusal_are_shown_up_to_a_limit(
     with serve_api(
         lambda one: ApiResponse(body=SECRET_JOB) if one.method == "GET" else refusing(80)
     ) as api:
-        lines = str(told(api, monkeypatch, "jobs", "run", "5").exception).splitlines()
+        lines = str(run_failing(api, monkeypatch, "jobs", "run", "5").exception).splitlines()
         assert (len(lines), lines[-1]) == (52, "  and 29 more")
 
 
@@ -422,7 +422,7 @@ def test_warnings_of_applied_jobs_are_shown(
     item = {"name": "a", "change": "created", "paths": ["/"], "version": 1, "warnings": [warning]}
     with serve_api(lambda _: ApiResponse(body={"items": [item]})) as api:
         for command in ("plan", "apply"):
-            done = told(api, monkeypatch, "jobs", command, "-f", str(file))
+            done = run_failing(api, monkeypatch, "jobs", command, "-f", str(file))
             assert (
                 "a: warning at /actions/0/command: no parameter is called dri (undeclared_name)"
                 in done.output

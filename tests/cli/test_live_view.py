@@ -10,7 +10,7 @@ import pytest
 
 from cli.fake_api import ApiRequest, ApiResponse, serve_api
 from cli.pseudo_terminal import run_on_terminal
-from cli.test_run import Service, became, frame, opsjobs, resulted, said
+from cli.test_run import Service, became, frame, opsjobs, resulted, output_frame
 from opsjobs.cli.live_view import render_wait_reason
 
 CONFIRM = {"kind": "confirm", "reason": "wave 1 of 2 has ended", "by": None}
@@ -71,7 +71,7 @@ class Waves(Service):
 
 def waves(**more: Any) -> Waves:
     return Waves(
-        ["web-1", "web-2"], [said(1, "hi\n"), resulted(1, 0), became(1, "succeeded")], **more
+        ["web-1", "web-2"], [output_frame(1, "hi\n"), resulted(1, 0), became(1, "succeeded")], **more
     )
 
 
@@ -103,7 +103,7 @@ def test_a_terminal_shows_a_status_line_below_the_output() -> None:
 def test_no_color_disables_colours_and_stderr_is_red_otherwise() -> None:
     service = Service(
         ["web-1"],
-        [said(1, "boom\n", "stderr"), resulted(1, 3), became(1, "failed", "nonzero_exit")],
+        [output_frame(1, "boom\n", "stderr"), resulted(1, 3), became(1, "failed", "nonzero_exit")],
         status="failed",
     )
     with serve_api(service.reply) as api:
@@ -127,7 +127,7 @@ HOSTILE = "begun\rweb-2 | all backups deleted\x1b[K\x1b]52;c;ZXZpbA==\x07\n"
 def test_remote_control_sequences_are_escaped_unless_raw(command: list[str]) -> None:
     service = Service(
         ["web-1", "web-2"],
-        [said(1, HOSTILE), *(made(n) for n in (1, 2) for made in (ended, succeeded))],
+        [output_frame(1, HOSTILE), *(made(n) for n in (1, 2) for made in (ended, succeeded))],
     )
     with serve_api(service.reply) as api:
         _, shown = run_on_terminal(*command, url=api.url)
@@ -193,7 +193,7 @@ def test_equal_failures_are_summarized_with_step_and_last_stderr_line() -> None:
             "exit_code": 100,
             "status": "failed",
         }
-        frames += [said(n, "reading…\nE: Could not get lock\n\n", "stderr"), ("result", failed)]
+        frames += [output_frame(n, "reading…\nE: Could not get lock\n\n", "stderr"), ("result", failed)]
         frames.append(became(n, "failed", "nonzero_exit", "exit status 100"))
     code, _, err, _ = opsjobs(
         Service(["app03", "db07", "web09"], frames, status="failed"),

@@ -97,7 +97,7 @@ def frame(position: int, event: str, data: dict[str, Any]) -> bytes:
     return f"id: {position}\nevent: {event}\ndata: {json.dumps(data)}\n\n".encode()
 
 
-def said(target: int, data: str | bytes, stream: str = "stdout") -> tuple[str, dict[str, Any]]:
+def output_frame(target: int, data: str | bytes, stream: str = "stdout") -> tuple[str, dict[str, Any]]:
     text = (
         {"data": data}
         if isinstance(data, str)
@@ -163,7 +163,7 @@ def opsjobs(service: Service, *arguments: str) -> tuple[int, bytes, str, list[Ap
 def test_stdout_and_stderr_of_one_target_are_exact_and_separate() -> None:
     service = Service(
         ["web-1"],
-        [said(1, BYTES), said(1, "careful\n", "stderr"), resulted(1, 0), became(1, "succeeded")],
+        [output_frame(1, BYTES), output_frame(1, "careful\n", "stderr"), resulted(1, 0), became(1, "succeeded")],
     )
     code, out, err, asked = opsjobs(
         service,
@@ -219,8 +219,8 @@ def test_an_unknown_become_method_exits_2() -> None:
 
 def test_output_of_several_targets_is_prefixed_and_the_summary_names_failures() -> None:
     frames = [
-        said(1, "a\n"),
-        said(2, "b"),
+        output_frame(1, "a\n"),
+        output_frame(2, "b"),
         resulted(1, 0),
         became(1, "succeeded"),
         resulted(2, 3),
@@ -247,7 +247,7 @@ def test_an_unreachable_target_is_reported_with_code_and_message() -> None:
 
 def test_json_output_is_one_event_per_line() -> None:
     code, out, _, _ = opsjobs(
-        Service(["web-1"], [said(1, "a\n"), said(1, BYTES)]), "run", "x", "-t", "web-1", "--json"
+        Service(["web-1"], [output_frame(1, "a\n"), output_frame(1, BYTES)]), "run", "x", "-t", "web-1", "--json"
     )
     events = [json.loads(line) for line in out.splitlines()]
     assert code == 0
@@ -288,13 +288,13 @@ def test_a_timeout_exits_124() -> None:
 
 def test_follow_exits_as_run_does() -> None:
     code, out, _, _ = opsjobs(
-        Service(["web-1"], [said(1, "a\n")], status="failed"), "executions", "follow", "7"
+        Service(["web-1"], [output_frame(1, "a\n")], status="failed"), "executions", "follow", "7"
     )
     assert (code, out) == (3, b"a\n")
 
 
 def test_ctrl_c_cancels_and_waits_for_the_end() -> None:
-    service = Service(["web-1"], [said(1, "begun\n")], held=True)
+    service = Service(["web-1"], [output_frame(1, "begun\n")], held=True)
     with serve_api(service.reply) as api, started(api, "run", "x", "-t", "web-1") as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"begun\n"
@@ -307,7 +307,7 @@ def test_ctrl_c_cancels_and_waits_for_the_end() -> None:
 
 
 def test_a_second_ctrl_c_exits_at_once() -> None:
-    service = Service(["web-1"], [said(1, "begun\n")], held=True)
+    service = Service(["web-1"], [output_frame(1, "begun\n")], held=True)
     cancels = threading.Event()
     release = threading.Event()
 
@@ -332,7 +332,7 @@ def test_a_second_ctrl_c_exits_at_once() -> None:
 
 
 def test_ctrl_c_while_following_cancels_nothing() -> None:
-    service = Service(["web-1"], [said(1, "begun\n")], held=True)
+    service = Service(["web-1"], [output_frame(1, "begun\n")], held=True)
     with serve_api(service.reply) as api, started(api, "executions", "follow", "7") as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"begun\n"
@@ -346,7 +346,7 @@ def test_ctrl_c_while_following_cancels_nothing() -> None:
 
 
 def test_a_broken_pipe_is_no_traceback() -> None:
-    many = [said(1, "x" * 8_000 + "\n") for _ in range(100)]
+    many = [output_frame(1, "x" * 8_000 + "\n") for _ in range(100)]
     with (
         serve_api(Service(["web-1"], many).reply) as api,
         started(api, "run", "x", "-t", "web-1") as process,

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cli.fake_api import ApiRequest, ApiResponse, problem, serve_api
-from cli.test_jobs import told
+from cli.test_jobs import run_failing
 from opsjobs.cli.errors import CommandFailed, ExitCode
 from opsjobs.cli.script_files import depends_on_targets, find_interpreter, fit_interpreter
 
@@ -105,7 +105,7 @@ def test_a_run_asks_what_its_targets_are(
         return ApiResponse(202, {"id": 7, "status": "queued", "total_targets": 2, "counts": {}})
 
     with serve_api(reply) as api:
-        told(api, monkeypatch, "run", "--script", str(file), "-l", "os=any", "--detach")
+        run_failing(api, monkeypatch, "run", "--script", str(file), "-l", "os=any", "--detach")
         (started,) = [one for one in api.requests if one.path == "/run"]
         assert started.body["actions"][0]["interpreter"] == interpreter
 
@@ -117,7 +117,7 @@ def test_an_interpreter_that_is_given_asks_nothing(
     file.write_text("Get-Date")
     started = ApiResponse(202, {"id": 7, "status": "queued", "total_targets": 2, "counts": {}})
     with serve_api(lambda _: started) as api:
-        told(
+        run_failing(
             api, monkeypatch, "run", "--script", str(file), "-l", "a=b", "--interpreter", "pwsh",
             "--detach",
         )  # fmt: skip

@@ -118,7 +118,7 @@ class PlatformCaller:
         (result,) = results.json()["items"]
         assert result["stdout"] == f"{self.machine.user}\n"
 
-    async def all_told(self) -> None:
+    async def all_published(self) -> None:
         """Wait until the platform has a notification of each execution, and every audit row."""
         await until(self._is_told)
 
@@ -186,7 +186,7 @@ async def broken_and_mended(journey: PlatformCaller, service: str, fault: str) -
     stack.mend()
     if service in REFUSING:
         await journey.launch(caller)
-    await journey.all_told()
+    await journey.all_published()
 
     async def is_well() -> bool:
         return (await stack.integrations())[service]["state"] == "ok"
@@ -215,7 +215,7 @@ async def test_a_job_goes_all_the_way_and_each_service_may_fail(
             journey = PlatformCaller(stack, machine)
             await journey.prepare()
             await journey.launch(journey.new_caller())
-            await journey.all_told()
+            await journey.all_published()
             connected = await stack.integrations()
             assert set(connected) == (
                 {"target", "notification"} if generation == NG else set(SERVICES)
@@ -236,7 +236,7 @@ async def answers_are_lost(journey: PlatformCaller, services: list[str]) -> None
     ids = journey.platform.notification_ids
     await until(lambda: len(ids()) > len(journey.launched))
     journey.stack.mend()
-    await journey.all_told()
+    await journey.all_published()
     assert ids().count(ids()[-1]) >= 2
     if "audit" in services:
         numbers = journey.platform.audit_numbers()

@@ -255,7 +255,7 @@ _HELD = """() => JSON.stringify([
 ])"""
 
 
-def held(page: Page) -> str:
+def browser_storage(page: Page) -> str:
     """Return all that a page holds and keeps."""
     text: str = page.evaluate(_HELD)
     return text

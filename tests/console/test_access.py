@@ -12,7 +12,7 @@ from console.browser import DESKTOP, PHONE, Visitor, check_accessibility, check_
 from console.conftest import PASSWORD, Stack, Visit, add_person
 
 
-def asked(stack: Stack, name: str) -> int:
+def pending_approval(stack: Stack, name: str) -> int:
     """The id of an approval that a job of the administrator's key waits for."""
     body = {
         "name": name,
@@ -37,7 +37,7 @@ def decisions(page: Page) -> list[str]:
 def test_an_approval_is_decided_by_who_may_and_says_why_not_to_others(
     visit: Visit, stack: Stack
 ) -> None:
-    number = asked(stack, "restart-database")
+    number = pending_approval(stack, "restart-database")
     with visit(person="vic") as vic:
         page = vic.go(f"/approvals/{number}")
         expect(page.get_by_text("You cannot approve this.")).to_be_visible()
@@ -67,7 +67,7 @@ def test_an_approval_is_decided_by_who_may_and_says_why_not_to_others(
 def test_who_asked_is_told_so_and_an_approval_that_changed_is_not_given(
     visit: Visit, stack: Stack
 ) -> None:
-    number = asked(stack, "stop-everything")
+    number = pending_approval(stack, "stop-everything")
     with visit() as ada:
         page = ada.go(f"/approvals/{number}")
         expect(page.get_by_text("You cannot approve this.")).to_be_visible()
@@ -293,8 +293,8 @@ def test_people_who_only_launch_see_their_jobs_and_what_they_launched(
 
 
 def test_only_those_who_may_approve_are_called(visit: Visit, stack: Stack) -> None:
-    asked(stack, "call-the-manager")
-    number = asked(stack, "call-the-manager-again")
+    pending_approval(stack, "call-the-manager")
+    number = pending_approval(stack, "call-the-manager-again")
     with visit(person="max") as manager:
         page = manager.go("/")
         badge = page.get_by_label("wait for your approval")

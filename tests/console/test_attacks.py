@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Dialog, Page, Request, expect
 
-from console.browser import PHONE, Visitor, check_width, held, previewed
+from console.browser import PHONE, Visitor, check_width, browser_storage, previewed
 from console.conftest import ENDED_SECONDS, PASSWORD, BrowserThread, Stack, Visit, add_person
 
 # Markup for each place in which a text could stand: content, attribute, script, style, template.
@@ -137,7 +137,7 @@ def test_a_hostile_text_stays_a_text_on_every_page(visit: Visit, hostile_pages: 
 
 
 @contextmanager
-def elsewhere(html: str) -> Iterator[str]:
+def other_origin(html: str) -> Iterator[str]:
     """A page on another port of this machine: another origin, but a site to which the browser sends the cookie."""
 
     class Handler(BaseHTTPRequestHandler):
@@ -189,7 +189,7 @@ SEND = """async ([api, body]) => {
 def test_a_page_of_another_site_changes_and_reads_nothing(visit: Visit, stack: Stack) -> None:
     api = f"{stack.url}/api/v1"
     html = CROSS_SITE.format(api=api)
-    with visit(person="rita", alone=True) as rita, elsewhere(html) as site:
+    with visit(person="rita", alone=True) as rita, other_origin(html) as site:
         rita.page.goto(site)
         rita.wrong.clear()
         found = rita.page.evaluate(SEND, [api, BODY])
@@ -214,7 +214,7 @@ def test_a_page_of_another_site_changes_and_reads_nothing(visit: Visit, stack: S
 
 def test_no_site_frames_the_console_or_opens_it_within_reach(visit: Visit, stack: Stack) -> None:
     html = f'<!doctype html><iframe src="{stack.url}/console/jobs"></iframe>'
-    with visit(person="rita", alone=True) as rita, elsewhere(html) as site:
+    with visit(person="rita", alone=True) as rita, other_origin(html) as site:
         page = rita.page
         refused: list[str] = []
         page.on("console", lambda message: refused.append(message.text))
@@ -324,7 +324,7 @@ def test_a_secret_that_was_typed_is_nowhere_afterwards(visit: Visit, stack: Stac
     number = stack.call("POST", "/jobs", job)["id"]
 
     def check(page: Page) -> None:
-        kept = held(page)
+        kept = browser_storage(page)
         assert [name for name, text in SECRETS.items() if text in kept] == []
         assert PASSWORD not in kept
 

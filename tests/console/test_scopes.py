@@ -13,7 +13,7 @@ import httpx2
 import pytest
 from playwright.sync_api import Error, Page, Response, expect
 
-from console.browser import Visitor, held
+from console.browser import Visitor, browser_storage
 from console.conftest import ENDED_SECONDS, Stack, Visit
 
 # All that is of a half has this word in its names, its output and its reasons.
@@ -115,7 +115,7 @@ def overheard(page: Page) -> Iterator[list[Response]]:
         page.remove_listener("response", note)
 
 
-def told(visitor: Visitor, path: str) -> str:
+def shown_text(visitor: Visitor, path: str) -> str:
     """All that a page shows and was answered."""
     with overheard(visitor.page) as answers:
         page = visitor.page
@@ -124,7 +124,7 @@ def told(visitor: Visitor, path: str) -> str:
             visitor.follow(path)
         else:
             visitor.go(path)
-        return held(page) + "\n".join(text_of(answer) for answer in answers)
+        return browser_storage(page) + "\n".join(text_of(answer) for answer in answers)
 
 
 def text_of(response: Response) -> str:
@@ -161,11 +161,11 @@ def test_lists_have_only_what_is_theirs(
     mine, theirs = halves
     with visit(token=tokens["vic"]) as vic, visit(token=tokens["rae"]) as rae:
         for path in LISTS:
-            part = told(rae, path)
+            part = shown_text(rae, path)
             assert theirs.word not in part, path
             if path in SHOW_BOTH:
                 assert mine.word in part, path
-                assert theirs.word in told(vic, path), path
+                assert theirs.word in shown_text(vic, path), path
 
 
 def test_no_address_leads_to_what_is_not_theirs(
@@ -174,12 +174,12 @@ def test_no_address_leads_to_what_is_not_theirs(
     mine, theirs = halves
     with visit(token=tokens["rae"]) as rae:
         for path in mine.pages:
-            found = told(rae, path)
+            found = shown_text(rae, path)
             assert mine.word in found, path
             assert theirs.word not in found, path
         rae.refusals = {404}
         for path in theirs.pages:
-            found = told(rae, path)
+            found = shown_text(rae, path)
             assert "not_found" in found, path
             # What was typed into the address is shown there, but nothing more.
             assert theirs.word not in found.replace(theirs.target, ""), path
@@ -213,7 +213,7 @@ def test_searches_and_counts_find_only_what_is_theirs(
         expect(rows).to_have_count(1)
 
 
-def asked(stack: Stack, token: str) -> httpx2.Client:
+def api_client(stack: Stack, token: str) -> httpx2.Client:
     """The API as somebody else."""
     headers = {"Authorization": f"Bearer {token}"}
     return httpx2.Client(base_url=f"{stack.url}/api/v1", headers=headers, timeout=30)
@@ -224,7 +224,7 @@ def test_facets_figures_and_labels_are_of_what_is_theirs(
 ) -> None:
     mine, theirs = halves
     body = {"targets": {"selector": "half in (left, right)"}}
-    with asked(stack, tokens["rae"]) as rae:
+    with api_client(stack, tokens["rae"]) as rae:
         answers: dict[str, Any] = {
             path: rae.get(path).raise_for_status().json()
             for path in ("/targets/labels", "/targets?page=1&size=50", "/stats", "/jobs?q=qx-")
@@ -259,8 +259,8 @@ def test_a_stream_brings_only_what_is_theirs(
 ) -> None:
     mine, theirs = halves
     with (
-        asked(stack, tokens["vic"]) as vic,
-        asked(stack, tokens["rae"]) as rae,
+        api_client(stack, tokens["vic"]) as vic,
+        api_client(stack, tokens["rae"]) as rae,
         vic.stream("GET", "/events", timeout=STREAM_SECONDS) as all_of_it,
         rae.stream("GET", "/events", timeout=STREAM_SECONDS) as part,
     ):

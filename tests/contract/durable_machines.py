@@ -149,7 +149,7 @@ async def not_followed(happening: Awaitable[object]) -> bool:
     return failed.value.code is ErrorCode.LOST
 
 
-async def not_begun(happening: Awaitable[object]) -> bool:
+async def never_starts(happening: Awaitable[object]) -> bool:
     """Whether a run that is not there can never begin."""
     with pytest.raises(NotStarted) as absent:
         await happening
@@ -167,7 +167,7 @@ async def first(process: RemoteProcess, size: int) -> bytes:
     raise AssertionError("it ended before that")
 
 
-async def ended(web: Machine, order: StartOrder) -> None:
+async def until_ended(web: Machine, order: StartOrder) -> None:
     """Return once it has."""
     async with asyncio.timeout(60):
         while await web.durable.look(order.key) is None:

@@ -11,12 +11,12 @@ from contract.conftest import EVERY_BACKEND, NEVER, OpenBackend, collect, backen
 from contract.durable_machines import (
     SAID,
     SAY,
-    ended,
+    until_ended,
     first,
     identity_of,
     lost,
     machine,
-    not_begun,
+    never_starts,
     not_followed,
 )
 from kit.fake_remote import Echo, Pause
@@ -61,7 +61,7 @@ async def test_nothing_begins_where_another_store_or_boot_is_expected(
             await web.durable.begin(order, replace(web.identity, **{what: "0123456789abcdef"}))
         assert met.value.seen == web.identity
         assert web.starts(order) == 0
-        assert not await not_begun(web.attach(order))
+        assert not await never_starts(web.attach(order))
 
 
 async def test_a_run_is_followed_from_its_first_byte_to_its_end(open_backend: OpenBackend) -> None:
@@ -193,7 +193,7 @@ async def test_the_next_attempt_is_another_run(open_backend: OpenBackend) -> Non
         await web.done(order)
         following = replace(order, key=replace(order.key, attempt=2))
         try:
-            assert not await not_begun(web.attach(following))
+            assert not await never_starts(web.attach(following))
             assert await web.done(following) == (b"", b"", RemoteExit(2))
         finally:
             await web.durable.clean([following.key])
@@ -262,7 +262,7 @@ async def test_an_attach_to_what_never_began_says_so_and_it_may_still_begin(
 ) -> None:
     async with machine(open_backend) as web:
         order = web.order("exit 3", [RemoteExit(3)])
-        assert not await not_begun(web.attach(order))
+        assert not await never_starts(web.attach(order))
         assert web.starts(order) == 0
         assert await web.done(order) == (b"", b"", RemoteExit(3))
 
@@ -333,7 +333,7 @@ async def test_a_run_ends_while_nobody_follows_it(open_backend: OpenBackend) -> 
         order = web.order(f"{latch.wait}; {SAY}; exit 5", [latch.gate, *SAID, RemoteExit(5)])
         await (await web.begin(order)).close()
         latch.open()
-        await ended(web, order)
+        await until_ended(web, order)
         assert await collect(await web.attach(order)) == (b"one\0\xff", b"\xfetwo\n", RemoteExit(5))
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pytest
 
 from contract.conftest import EVERY_BACKEND, NEVER, OpenBackend, collect, backend_opener
-from contract.durable_machines import alive, ended, first, lost, machine, not_begun
+from contract.durable_machines import alive, until_ended, first, lost, machine, never_starts
 from kit.fake_remote import Deed, Pause
 from opsjobs.model.execution import CancelProof
 from opsjobs.remote.session import CancelOutcome, NotStarted, Output, RemoteExit
@@ -27,8 +27,8 @@ async def test_what_is_cancelled_before_it_begins_never_starts(open_backend: Ope
     async with machine(open_backend) as web:
         order = web.order("true")
         assert await web.durable.cancel(order.key, 1.0) == CancelOutcome(CancelProof.NEVER_STARTED)
-        assert await not_begun(web.begin(order))
-        assert await not_begun(web.attach(order))
+        assert await never_starts(web.begin(order))
+        assert await never_starts(web.attach(order))
         assert await web.durable.cancel(order.key, 1.0) == CancelOutcome(CancelProof.NEVER_STARTED)
         assert await web.durable.look(order.key) == CancelOutcome(CancelProof.NEVER_STARTED)
         assert web.starts(order) == 0
@@ -218,7 +218,7 @@ async def test_the_watchdog_works_while_nobody_follows(open_backend: OpenBackend
     async with machine(open_backend) as web:
         order = web.order("sleep 60", [Pause(NEVER)], timeout_seconds=1.0)
         await (await web.begin(order)).close()
-        await ended(web, order)
+        await until_ended(web, order)
         assert (await collect(await web.attach(order)))[2].cause == "timeout"
 
 
@@ -276,7 +276,7 @@ async def test_what_was_cleaned_is_forgotten(open_backend: OpenBackend) -> None:
         await web.durable.cancel(void.key, 0.0)
         await web.durable.clean([ran.key, void.key])
         for order in (ran, void):
-            assert not await not_begun(web.attach(order))
+            assert not await never_starts(web.attach(order))
 
 
 async def test_a_clean_leaves_a_live_run_alone_and_forgives_an_unknown_one(open_backend: OpenBackend) -> None:

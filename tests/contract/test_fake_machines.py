@@ -10,7 +10,7 @@ from uuid import uuid4
 import pytest
 
 from contract.conftest import NEVER, collect
-from contract.durable_machines import lost, not_begun
+from contract.durable_machines import lost, never_starts
 from kit.fake_remote import Break, Deed, FakeMachine, FakeSessions, Gate
 from kit.machines import local_endpoint
 from opsjobs.clock import TurnedClock
@@ -183,7 +183,7 @@ async def test_a_machine_made_anew_knows_nothing() -> None:
             with pytest.raises(SpoolChanged) as met:
                 await durable.attach(ended, before, (0, 0))
             assert met.value.seen == web.identity != before
-            assert not await not_begun(durable.attach(ended, web.identity, (0, 0)))
+            assert not await never_starts(durable.attach(ended, web.identity, (0, 0)))
         assert not web.runs
         assert not web.voids
 
@@ -247,7 +247,7 @@ async def test_a_start_whose_answer_is_lost_has_begun_or_has_not(begun: bool) ->
             await durable.begin(run, web.identity)
         assert len(web.starts) == begun
         if not begun:
-            assert not await not_begun(durable.attach(run, web.identity, (0, 0)))
+            assert not await never_starts(durable.attach(run, web.identity, (0, 0)))
         assert await collect(await durable.begin(run, web.identity)) == (
             b"one\n",
             b"",
@@ -264,9 +264,9 @@ async def test_a_start_may_fail_before_it_was_sent_or_die_before_it_began() -> N
         with pytest.raises(RemoteFailure) as failed:
             await durable.begin(unsent, web.identity)
         assert failed.value.code is ErrorCode.CONNECTION_LOST
-        assert await not_begun(durable.begin(stillborn, web.identity))
-        assert await not_begun(durable.attach(stillborn, web.identity, (0, 0)))
-        assert not await not_begun(durable.attach(unsent, web.identity, (0, 0)))
+        assert await never_starts(durable.begin(stillborn, web.identity))
+        assert await never_starts(durable.attach(stillborn, web.identity, (0, 0)))
+        assert not await never_starts(durable.attach(unsent, web.identity, (0, 0)))
         assert not web.starts
 
 

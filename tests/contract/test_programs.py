@@ -110,7 +110,7 @@ async def way(open_backend: OpenBackend, kind: str) -> AsyncIterator[StartMethod
         )
 
 
-def said(data: bytes) -> Output:
+def stdout(data: bytes) -> Output:
     return Output("stdout", data)
 
 
@@ -125,7 +125,7 @@ TAILS = [b"", b"\r\n: done\r\n'\"`$(id)\\\n" + EVERY_BYTE * 3 + b"\n" * 5000, b"
 async def test_a_script_arrives_byte_for_byte(open_backend: OpenBackend, kind: str, tail: bytes) -> None:
     script = b'cat "$0"; exit 3\n' + tail
     async with way(open_backend, kind) as web:
-        assert await web.run(Program(script=script), said(script), RemoteExit(3)) == (
+        assert await web.run(Program(script=script), stdout(script), RemoteExit(3)) == (
             script,
             b"",
             RemoteExit(3),
@@ -136,7 +136,7 @@ async def test_a_script_arrives_byte_for_byte(open_backend: OpenBackend, kind: s
 async def test_a_script_may_have_256_kib(open_backend: OpenBackend, kind: str) -> None:
     script = (b'cat "$0"; exit 0\n' + EVERY_BYTE * 1024)[:SCRIPT_BYTES_MAX]
     async with way(open_backend, kind) as web:
-        assert await web.run(Program(script=script), said(script), RemoteExit(0)) == (
+        assert await web.run(Program(script=script), stdout(script), RemoteExit(0)) == (
             script,
             b"",
             RemoteExit(0),
@@ -149,7 +149,7 @@ async def test_arguments_arrive_whatever_they_are(open_backend: OpenBackend, kin
         for args in ([], ODD, ["x'" * 20_000, ""]):
             whole = "".join(f"{arg}\0" for arg in [str(len(args)), *args]).encode()
             program = Program(script=b"printf '%s\\0' $# \"$@\"", args=tuple(args))
-            assert await web.run(program, said(whole), RemoteExit(0)) == (whole, b"", RemoteExit(0))
+            assert await web.run(program, stdout(whole), RemoteExit(0)) == (whole, b"", RemoteExit(0))
 
 
 @ON_MOST
@@ -165,7 +165,7 @@ async def test_the_interpreter_is_the_one_that_was_asked_for(
     open_backend: OpenBackend, kind: str, interpreter: str, script: bytes, out: bytes
 ) -> None:
     async with way(open_backend, kind) as web:
-        assert await web.run(Program(script=script, interpreter=interpreter), said(out)) == (
+        assert await web.run(Program(script=script, interpreter=interpreter), stdout(out)) == (
             out,
             b"",
             RemoteExit(0),
@@ -218,7 +218,7 @@ async def test_variables_are_the_programs_and_exact(open_backend: OpenBackend, k
             Program(command=f"printf '%s\\0' {names}", env=env),
             Program(command=f"printf '%s\\0' {names}", env=env, stdin=b"x"),
         ):
-            assert await web.run(program, said(whole), RemoteExit(0)) == (whole, b"", RemoteExit(0))
+            assert await web.run(program, stdout(whole), RemoteExit(0)) == (whole, b"", RemoteExit(0))
 
 
 @ON_MOST
@@ -233,7 +233,7 @@ async def test_many_long_variables_and_a_long_command_arrive_as_well(
         for stdin in (None, b"in"):
             program = Program(command=command, env=env, stdin=stdin)
             out = b"1000010000\n" + (stdin or b"")
-            assert await web.run(program, said(out), RemoteExit(0)) == (out, b"", RemoteExit(0))
+            assert await web.run(program, stdout(out), RemoteExit(0)) == (out, b"", RemoteExit(0))
 
 
 @ON_MOST
@@ -266,7 +266,7 @@ async def test_it_starts_in_its_folder(open_backend: OpenBackend, kind: str) -> 
                 Program(command="pwd", cwd=cwd),
                 Program(script=b"pwd", cwd=cwd, stdin=b"x"),
             ):
-                assert await web.run(program, said(f"{cwd}\n".encode()), RemoteExit(0)) == (
+                assert await web.run(program, stdout(f"{cwd}\n".encode()), RemoteExit(0)) == (
                     f"{cwd}\n".encode(),
                     b"",
                     RemoteExit(0),
@@ -325,7 +325,7 @@ async def test_secrets_are_files_for_nobody_else_and_go_with_the_program(
         else Program(script=text.encode(), secrets=secrets)
     )
     async with way(open_backend, kind) as web:
-        out, err, end = await web.run(program, said(whole), RemoteExit(0))
+        out, err, end = await web.run(program, stdout(whole), RemoteExit(0))
         assert (out, end) == (whole, RemoteExit(0))
         if web.backend.fake is None:
             _, *files, place = err.decode().splitlines()
@@ -351,7 +351,7 @@ async def test_a_kill_gives_a_script_its_grace_and_leaves_no_secret(
         out, _, end = await collect(process)
         assert await killing is CancelProof.KILLED
         assert (out, end.code) == (b"tidy\n", 7)
-        await gone(place)
+        await until_removed(place)
 
 
 @EVERYWHERE
@@ -362,27 +362,27 @@ async def test_a_kill_that_is_not_heeded_leaves_no_secret_either(
     async with way(open_backend, kind) as web:
         program = web.scripted(
             Program(script=script, secrets={"a": Secret("x")}),
-            [said(b"/nowhere\n"), Pause(NEVER)],
+            [stdout(b"/nowhere\n"), Pause(NEVER)],
             ignores_term=True,
         )
         process = await web.start(program)
         place = Path((await first(process, 9)).decode().strip())
         assert await process.kill(0.2) is CancelProof.KILLED
         assert (await collect(process))[2].signal == "KILL"
-        await gone(place)
+        await until_removed(place)
 
 
 @ON_MOST
 async def test_a_script_that_heeds_a_kill_ends_by_its_signal(open_backend: OpenBackend, kind: str) -> None:
     async with way(open_backend, kind) as web:
-        program = web.scripted(Program(script=b"echo up; sleep 60"), [said(b"up\n"), Pause(NEVER)])
+        program = web.scripted(Program(script=b"echo up; sleep 60"), [stdout(b"up\n"), Pause(NEVER)])
         process = await web.start(program)
         await first(process, 3)
         assert await process.kill(20.0) is CancelProof.KILLED
         assert (await collect(process))[2].signal == "TERM"
 
 
-async def gone(place: Path) -> None:
+async def until_removed(place: Path) -> None:
     """Return once nothing is left of it: who was killed himself has others tidy up within a second or so."""
     async with asyncio.timeout(60):
         while place.exists() or (place.parent.name.startswith("opsjobs") and place.parent.exists()):

@@ -6,7 +6,7 @@ import hashlib
 
 from e2e.cluster import Cluster
 from e2e.processes import wait_until
-from kit.secret_canaries import Canary, seen_in, seen_in_tables
+from kit.secret_canaries import Canary, find_canaries, find_canaries_in_tables
 
 
 def fired(cluster: Cluster, job: int, name: str) -> int:
@@ -48,9 +48,9 @@ def test_a_scheduled_job_has_a_secret_that_is_rotated_and_never_shown(cluster: C
         for n in executions
         for p in ("", "/targets", "/results", "/log")
     ]
-    assert not seen_in(b"".join(shown), [first, second])
-    assert not seen_in_tables(cluster.postgres.url, [first, second])
+    assert not find_canaries(b"".join(shown), [first, second])
+    assert not find_canaries_in_tables(cluster.postgres.url, [first, second])
     assert not [
-        log for log in cluster.folder.glob("*.log") if seen_in(log.read_bytes(), [first, second])
+        log for log in cluster.folder.glob("*.log") if find_canaries(log.read_bytes(), [first, second])
     ]
     assert cluster.http.delete(f"/jobs/{job}", headers={"if-match": "*"}).status_code == 204

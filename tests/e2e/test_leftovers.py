@@ -20,7 +20,7 @@ from e2e.processes import Latch, wait_until
 from e2e.secret_printers import readable_secrets, run_secret_printers
 from e2e.single_host import SingleHost
 from e2e.single_host import host as open_single_host
-from kit.secret_canaries import Canary, Sampler, overheard, seen_in, seen_in_files, seen_in_tables
+from kit.secret_canaries import Canary, Sampler, overheard, find_canaries, find_canaries_in_files, find_canaries_in_tables
 
 pytestmark = pytest.mark.long  # a service of its own for each test
 
@@ -109,19 +109,19 @@ def test_no_secret_is_seen_in_any_process_file_or_log(host: SingleHost) -> None:
     masked = [row["stderr"] for execution in telling for row in cluster.results(execution)]
     assert all("****" in text for text in masked), "they did print what they should not"
     assert sampler.seen == shown
-    assert seen_in(b"\n".join(heard), watched) == {control.told.name}
-    assert _names(_outside(host, telling, seen_in_files(_places_of(host), watched))) == {
+    assert find_canaries(b"\n".join(heard), watched) == {control.told.name}
+    assert _names(_outside(host, telling, find_canaries_in_files(_places_of(host), watched))) == {
         control.written.name
     }
-    assert _names(seen_in_files([cluster.folder, host.server.folder], watched)) == {
+    assert _names(find_canaries_in_files([cluster.folder, host.server.folder], watched)) == {
         control.logged.name
     }
     cluster.invariants.check()
     stored = {canary.name for canary in control.stored}
-    assert _names(seen_in_tables(cluster.postgres.url, watched)) == stored
+    assert _names(find_canaries_in_tables(cluster.postgres.url, watched)) == stored
     with psycopg.connect(cluster.postgres.url, autocommit=True) as connection:
         connection.execute("checkpoint")
-    assert _names(seen_in_files([cluster.postgres._home], watched)) == stored
+    assert _names(find_canaries_in_files([cluster.postgres._home], watched)) == stored
 
 
 def _came_to(host: SingleHost, execution: int) -> str:

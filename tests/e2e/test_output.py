@@ -60,7 +60,7 @@ class Memory:
         assert max(grown) <= mib << 10, f"{grown} KiB"
 
 
-def words(number: int) -> ExpectedOutput:
+def hostile_outputs(number: int) -> ExpectedOutput:
     """All that is nasty, on some machine each: NUL, invalid UTF-8, cut characters, no last newline, chunk borders, nothing."""
     chance = random.Random(number)
     kinds = [
@@ -82,7 +82,7 @@ def told(_cluster: Cluster) -> ObservedExecution:
     cluster = _cluster
     cluster.heal()
     names = cluster.names(1, MACHINES)
-    said = {name: words(number) for number, name in enumerate(names, start=1)}
+    said = {name: hostile_outputs(number) for number, name in enumerate(names, start=1)}
     with open_folder() as folder:
         hosts = {run["name"]: run["host"] for run in _targets(cluster)}
         for name, its in said.items():

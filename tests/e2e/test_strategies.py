@@ -27,7 +27,7 @@ def host(cluster: Cluster, name: str) -> str:
 
 
 @contextmanager
-def away(cluster: Cluster, address: str) -> Iterator[Sshd]:
+def machine_down(cluster: Cluster, address: str) -> Iterator[Sshd]:
     """A machine whose server is down; `come_up` starts it."""
     with sshd(addresses=(address,), host_key_types=("ed25519",)) as server:
         authorize_login(server, cluster.machines[0])
@@ -57,7 +57,7 @@ def listening_again(server: Sshd) -> Iterator[None]:
         process.wait(SECONDS)
 
 
-def hurry(cluster: Cluster, execution: int) -> None:
+def end_waits(cluster: Cluster, execution: int) -> None:
     """Let the time pass that its runs wait for."""
     shorter = """
 with due as (update job_execution_results set again_at = opsjobs_now() where execution_id = %s and again_at > opsjobs_now())
@@ -181,7 +181,7 @@ def test_a_paused_execution_starts_nothing_new(cluster: Cluster, workload: Workl
 
 
 def test_hold_offline_waits_for_an_offline_target(cluster: Cluster, workload: Workload) -> None:
-    with away(cluster, "127.0.122.1") as server:
+    with machine_down(cluster, "127.0.122.1") as server:
         name = cluster.add_target("offline-1", server.host, server.port, server.host_keys)
         execution = workload.launch([workload.step("walk")], [name, "web-1"], {"hold_offline": "1h"})
         held = workload.waits(execution, name, "hold")
@@ -192,13 +192,13 @@ def test_hold_offline_waits_for_an_offline_target(cluster: Cluster, workload: Wo
             SECONDS,
         )
         with listening_again(server):
-            hurry(cluster, execution)
+            end_waits(cluster, execution)
             assert workload.ended(execution)["status"] == "completed"
         assert sorted(workload.began("walk")) == sorted([server.host, host(cluster, "web-1")])
 
 
 def test_a_refused_connection_is_retried_by_policy(cluster: Cluster, workload: Workload) -> None:
-    with away(cluster, "127.0.122.2") as server:
+    with machine_down(cluster, "127.0.122.2") as server:
         name = cluster.add_target("refused-1", server.host, server.port, server.host_keys)
         # Never exhausted however slow the machine is: its waits are cut short below, as soon as there is somebody to answer.
         retry = {
@@ -213,7 +213,7 @@ def test_a_refused_connection_is_retried_by_policy(cluster: Cluster, workload: W
         assert workload.ended(once)["counts"] == {"unreachable": 1}
         assert workload.runs(once)[name]["error"]["code"] == "connection_refused"
         with listening_again(server):
-            hurry(cluster, again)
+            end_waits(cluster, again)
             assert workload.ended(again)["status"] == "completed"
     told = [
         (r["attempt"], r["status"], (r["error"] or {}).get("code")) for r in cluster.results(again)

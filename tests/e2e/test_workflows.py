@@ -10,7 +10,7 @@ import pytest
 from e2e.cluster import Cluster
 from e2e.processes import Json, wait_until
 from e2e.workload import SECONDS, Workload, work
-from kit.secret_canaries import Canary, seen_in, seen_in_tables
+from kit.secret_canaries import Canary, find_canaries, find_canaries_in_tables
 
 
 @pytest.fixture
@@ -218,6 +218,6 @@ def test_a_secret_reaches_only_its_command(cluster: Cluster, workload: Workload)
         cluster.http.get(f"/executions/{execution}{path}").content
         for path in ("", "/targets", "/results", "/log", "/timeline")
     ]
-    assert not seen_in(b"".join(shown), [secret])
-    assert not seen_in_tables(cluster.postgres.url, [secret])
-    assert not [log for log in cluster.folder.glob("*.log") if seen_in(log.read_bytes(), [secret])]
+    assert not find_canaries(b"".join(shown), [secret])
+    assert not find_canaries_in_tables(cluster.postgres.url, [secret])
+    assert not [log for log in cluster.folder.glob("*.log") if find_canaries(log.read_bytes(), [secret])]

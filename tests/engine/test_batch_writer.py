@@ -276,7 +276,7 @@ def flood(at: RunningWriter, run_id: int, pieces: int) -> None:
         page.write_output("stdout", n * 60_000, b"x" * 60_000)
 
 
-def said_by(run_id: int, at: RunningWriter) -> list[int]:
+def flushed_bytes(run_id: int, at: RunningWriter) -> list[int]:
     """How many bytes of a run each flush that has some stores."""
     sizes = [
         sum(len(line.data or b"") for line in f.lines if line.run_id == run_id)
@@ -305,8 +305,8 @@ async def test_a_flood_alone_gets_the_largest_share_of_each_flush() -> None:
             if line.event == "output"
         ]
         assert offsets == [n * 60_000 for n in range(60)]
-        assert len(said_by(1, running)) == 4
-        assert max(said_by(1, running)) <= records.RUN_FLUSH_BYTES_MAX + records.CHUNK_BYTES
+        assert len(flushed_bytes(1, running)) == 4
+        assert max(flushed_bytes(1, running)) <= records.RUN_FLUSH_BYTES_MAX + records.CHUNK_BYTES
 
 
 async def test_parallel_floods_share_each_flush() -> None:
@@ -318,7 +318,7 @@ async def test_parallel_floods_share_each_flush() -> None:
         await running.recorder.drain()
         share = recording.FLUSH_BYTES // 4
         for run_id in (1, 2, 3, 4):
-            assert said_by(run_id, running)[0] <= share + records.CHUNK_BYTES
+            assert flushed_bytes(run_id, running)[0] <= share + records.CHUNK_BYTES
         for stored in running.book.stored:
             assert (
                 sum(len(line.data or b"") for line in stored.lines)

@@ -47,7 +47,7 @@ async def said(on: Harness, execution: Execution, key: str) -> bytes:
     )
 
 
-async def both_spoke(on: Harness, execution: Execution) -> None:
+async def until_both_wrote(on: Harness, execution: Execution) -> None:
     async def so() -> bool:
         return all(
             [
@@ -89,7 +89,7 @@ async def test_a_successor_follows_each_branch_to_its_end(database: Database, fi
         web, left, right = two(on)
         async with on.worker("worker-1"):
             execution = await on.launch(BRANCHES, durable="auto")
-            await both_spoke(on, execution)
+            await until_both_wrote(on, execution)
             async with on.worker("worker-2"):
                 await take_over(on, execution)
                 for gate in (left, right) if first == "left" else (right, left):
@@ -129,7 +129,7 @@ async def test_a_rolling_kill_starts_no_direct_branch_twice(database: Database) 
         web, left, right = two(on)
         async with on.worker("worker-1"):
             execution = await on.launch(BRANCHES, durable="off")
-            await both_spoke(on, execution)
+            await until_both_wrote(on, execution)
             async with on.worker("worker-2"):
                 await on.bury("worker-1")
                 ended = await on.ended(execution, SECONDS)
@@ -147,7 +147,7 @@ async def test_successors_that_die_one_after_another_start_nothing_twice(
         web, left, right = two(on)
         async with on.worker("worker-1"):
             execution = await on.launch(BRANCHES, durable="auto")
-            await both_spoke(on, execution)
+            await until_both_wrote(on, execution)
             async with on.worker("worker-2"):
                 await take_over(on, execution)
                 left.event.set()
@@ -168,7 +168,7 @@ async def test_a_cancel_stops_branches_that_a_successor_has_not_attached_to_yet(
         web, _, _ = two(on)
         async with on.worker("worker-1"):
             execution = await on.launch(BRANCHES, durable="auto")
-            await both_spoke(on, execution)
+            await until_both_wrote(on, execution)
         await on.cancel(execution)
         async with on.worker("worker-2"):
             ended = await on.ended(execution, SECONDS)
@@ -185,7 +185,7 @@ async def test_a_worker_that_stops_leaves_branches_running_for_the_next(database
         web, left, right = two(on)
         async with on.worker("worker-1"):
             execution = await on.launch(BRANCHES, durable="auto")
-            await both_spoke(on, execution)
+            await until_both_wrote(on, execution)
         assert (await on.row(execution))["status"] == "running"
         assert web.kills == []
         left.event.set()
@@ -202,7 +202,7 @@ async def test_a_reboot_costs_each_branch_only_what_ran_then(database: Database)
         web, left, right = two(on)
         actions = [step("left", on_failure="continue"), step("right", []), step("last", ["right"])]
         execution = await on.launch(actions, durable="auto", on_lost="retry")
-        await both_spoke(on, execution)
+        await until_both_wrote(on, execution)
         before = web.identity
         web.reply([RemoteExit(0)], to="left").reply([RemoteExit(0)], to="right")
         web.reboot()
@@ -235,7 +235,7 @@ async def lost(
     ):
         web, left, right = two(on)
         execution = await on.launch(BRANCHES, durable="auto")
-        await both_spoke(on, execution)
+        await until_both_wrote(on, execution)
         web.cut()
         if cancel:
             await on.cancel(execution)
@@ -296,7 +296,7 @@ async def test_a_poisonous_run_ends_with_all_its_branches(database: Database) ->
         web, left, right = two(on)
         async with on.worker("worker-0"):
             execution = await on.launch(BRANCHES, durable="auto")
-            await both_spoke(on, execution)
+            await until_both_wrote(on, execution)
         async with database.connection() as connection:
             await connection.execute("update workers set stopped_at = null")
             await connection.execute("update target_runs set claims = %s", [CLAIMS_MAX])

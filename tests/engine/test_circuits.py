@@ -17,7 +17,7 @@ from opsjobs.store.ledger.reconcile import Reconciler
 from opsjobs.store.transaction import Database
 
 
-def shut(because: ErrorCode) -> RemoteFailure:
+def open_circuit(because: ErrorCode) -> RemoteFailure:
     return RemoteFailure(
         ErrorCode.CIRCUIT_OPEN, f"The circuit of web-1 is open ({because.value}).", because=because
     )
@@ -28,7 +28,7 @@ async def test_a_run_is_held_while_the_circuit_is_open_for_want_of_contact(
 ) -> None:
     async with harness(database) as on, on.worker():
         web = on.machine("web-1")
-        web.refuse(shut(ErrorCode.CONNECT_TIMEOUT))
+        web.refuse(open_circuit(ErrorCode.CONNECT_TIMEOUT))
         execution = await on.launch("patch", 1, hold_offline=3600)
 
         async def held() -> bool:
@@ -43,7 +43,7 @@ async def test_a_run_is_held_while_the_circuit_is_open_for_want_of_contact(
 
 async def test_a_run_is_not_held_for_a_login_that_was_refused(database: Database) -> None:
     async with harness(database) as on, on.worker():
-        on.machine("web-1").refuse(shut(ErrorCode.AUTH_FAILED))
+        on.machine("web-1").refuse(open_circuit(ErrorCode.AUTH_FAILED))
         execution = await on.run("patch", 1, hold_offline=3600)
         row = await on.row(execution)
         assert (row["status"], row["error_code"]) == ("unreachable", "circuit_open")

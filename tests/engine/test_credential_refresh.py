@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 
 from engine.harness import Harness, InMemoryTargets, harness, until
-from engine.test_durable_commands import half_done, stored, whole
+from engine.test_durable_commands import half_done, stored, check_complete
 from kit.fake_remote import FakeSessions
 from opsjobs.clock import SystemClock
 from opsjobs.engine.mirrored_inventory import _withhold
@@ -62,7 +62,7 @@ async def test_a_run_that_reconnects_after_a_rotation_logs_in_with_the_new_secre
             web.cut()
             web.mend()
             gate.event.set()
-            await whole(on, web, execution)
+            await check_complete(on, web, execution)
         assert sessions.versions[-1] == 2
 
 
@@ -106,7 +106,7 @@ async def test_a_successor_whose_login_is_withheld_takes_it_once_the_service_is_
             assert sessions.versions == [], "it has not logged in without secrets"
             withheld.login = login(2)
             gate.event.set()
-            await whole(on, web, execution)
+            await check_complete(on, web, execution)
         assert set(sessions.versions) == {2}
 
 

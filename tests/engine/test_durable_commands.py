@@ -42,7 +42,7 @@ async def stored(on: Harness, execution: Execution, data: bytes) -> None:
     await until(there)
 
 
-async def whole(on: Harness, web: FakeMachine, execution: Execution) -> None:
+async def check_complete(on: Harness, web: FakeMachine, execution: Execution) -> None:
     """It ended well, every byte is there once, and it was started once."""
     ended = await on.ended(execution)
     assert ended.status is ExecutionStatus.COMPLETED
@@ -83,7 +83,7 @@ async def test_a_dead_workers_command_is_followed_to_its_end_by_another(database
 
             await until(taken)
             gate.event.set()
-            await whole(on, web, execution)
+            await check_complete(on, web, execution)
 
 
 async def test_a_stopping_worker_leaves_its_commands_running_and_loses_none(
@@ -99,14 +99,14 @@ async def test_a_stopping_worker_leaves_its_commands_running_and_loses_none(
         assert web.kills == []
         async with on.worker("worker-2"):
             gate.event.set()
-            await whole(on, web, execution)
+            await check_complete(on, web, execution)
             assert (await on.row(execution))["claims"] == 0, "an orderly stop is no death"
 
 
 async def test_contact_that_breaks_is_found_again(database: Database) -> None:
     async with harness(database) as on, on.worker():
         web = on.machine("web-1").reply([*OUT, Break(), *REST])
-        await whole(on, web, await launch(on))
+        await check_complete(on, web, await launch(on))
 
 
 async def test_a_machine_that_is_cut_off_for_a_while_is_waited_for(database: Database) -> None:
@@ -118,7 +118,7 @@ async def test_a_machine_that_is_cut_off_for_a_while_is_waited_for(database: Dat
         await until(lambda: web.connects > connects)
         gate.event.set()
         web.mend()
-        await whole(on, web, execution)
+        await check_complete(on, web, execution)
 
 
 async def test_past_the_window_it_is_lost_and_says_that_it_perhaps_runs(database: Database) -> None:

@@ -32,7 +32,7 @@ def publisher_of(on: Harness, bus: Bus) -> EventPublisher:
     return EventPublisher(Outbox(on.database), builder, bus, on.metrics)
 
 
-async def heard(messages: Messages, count: int) -> list[tuple[str, Event]]:
+async def next_messages(messages: Messages, count: int) -> list[tuple[str, Event]]:
     """The next so many messages: channel and event."""
     async with asyncio.timeout(60):
         return [
@@ -59,7 +59,7 @@ async def test_events_reach_the_bus_in_order_with_their_twins_and_once(
             bus.listen("opsconductor.events.*") as by_kind,
         ):
             assert await publisher.run_once() == {"published": 9}
-            told, again = await heard(all_of_them, 9), await heard(by_kind, 9)
+            told, again = await next_messages(all_of_them, 9), await next_messages(by_kind, 9)
             assert await publisher.run_once() == {"published": 0}
         await bus.close()
         assert kinds(told) == [
@@ -102,9 +102,9 @@ async def test_events_published_but_not_marked_are_published_again_with_the_same
             failpoints.arm("publish:error_after@1")
             with pytest.raises(Unavailable):
                 await publisher.run_once()
-            first = await heard(messages, 7)
+            first = await next_messages(messages, 7)
             await publisher.run_once()
-            assert await heard(messages, 7) == first
+            assert await next_messages(messages, 7) == first
         await bus.close()
 
 
@@ -127,7 +127,7 @@ async def test_events_wait_while_redis_is_away_and_are_published_after_that(
                     await on.run("true", 2)
                 assert await _untold(database) > 0
                 await asyncio.to_thread(redis.start)
-                told = await heard(messages, 9)
+                told = await next_messages(messages, 9)
                 assert kinds(told)[0] == "execution.queued"
                 assert kinds(told)[-1] == "job.completed"
                 await until(lambda: _all_told(database))
@@ -209,7 +209,7 @@ async def test_listeners_get_time_to_reconnect_after_an_outage_of_redis(
         assert not await _all_told(database)
         async with back.listen("opsconductor.events") as messages:
             assert await publisher.run_once() == {"published": 9}
-            assert len(await heard(messages, 9)) == 9
+            assert len(await next_messages(messages, 9)) == 9
         await back.close()
 
 
@@ -238,7 +238,7 @@ async def test_two_publishers_publish_everything_once(database: Database, redis_
         bus = Bus(redis_url, on.metrics)
         async with bus.listen("opsconductor.events") as messages:
             done = await asyncio.gather(*(publisher_of(on, bus).run_once() for _ in range(4)))
-            told = await heard(messages, sum(counts["published"] for counts in done))
+            told = await next_messages(messages, sum(counts["published"] for counts in done))
         await bus.close()
         ids = [event["id"] for _, event in told]
         assert len(ids) == len(set(ids)) == 4 * (5 + 10)
@@ -255,7 +255,7 @@ async def test_a_lost_run_is_published_as_lost(database: Database, redis_url: st
         bus = Bus(redis_url, on.metrics)
         async with bus.listen("opsconductor.events") as messages:
             count = (await publisher_of(on, bus).run_once())["published"]
-            told = await heard(messages, count)
+            told = await next_messages(messages, count)
         await bus.close()
         assert [kind for kind in kinds(told) if "run" in kind] == [
             "target_run.started",

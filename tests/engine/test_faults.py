@@ -25,7 +25,7 @@ from opsjobs.store.ledger.settle import Settled
 from opsjobs.store.transaction import Database
 
 
-def talk(on: Harness, *names: str) -> None:
+def write_now_and_then(on: Harness, *names: str) -> None:
     """Machines that say a little, now and then."""
     for name in names:
         on.machine(name).reply(
@@ -33,7 +33,7 @@ def talk(on: Harness, *names: str) -> None:
         )
 
 
-async def heard_whole(on: Harness, execution: Execution) -> bool:
+async def is_output_whole(on: Harness, execution: Execution) -> bool:
     """Whether every run's output is stored, once."""
     said: dict[int | None, bytes] = {}
     for entry in await on.log(execution):
@@ -46,7 +46,7 @@ async def test_a_claim_whose_answer_was_lost_is_adopted_and_started_once(
     database: Database,
 ) -> None:
     async with harness(database) as on:
-        talk(on, "web-1", "web-2", "web-3")
+        write_now_and_then(on, "web-1", "web-2", "web-3")
         failpoints.arm("claim:error_after@1")
         execution = await on.launch("uptime", 3)
         async with on.worker():
@@ -62,7 +62,7 @@ async def test_a_claim_whose_answer_was_lost_is_adopted_and_started_once(
 )
 async def test_a_step_that_fails_once_starts_nothing_twice(database: Database, fault: str) -> None:
     async with harness(database) as on:
-        talk(on, "web-1", "web-2")
+        write_now_and_then(on, "web-1", "web-2")
         failpoints.arm(fault)
         execution = await on.launch("uptime", 2)
         async with on.worker():
@@ -83,7 +83,7 @@ async def test_a_start_that_fails_says_what_may_have_happened(
     database: Database, fault: str, status: str, starts: int
 ) -> None:
     async with harness(database) as on:
-        talk(on, "web-1")
+        write_now_and_then(on, "web-1")
         failpoints.arm(fault)
         async with on.worker():
             execution = await on.run()
@@ -97,7 +97,7 @@ async def test_every_flush_may_lose_its_answer_and_nothing_is_repeated_or_droppe
 ) -> None:
     """`error`: nothing at all gets through until it stops. `error_after`: everything does, and nobody says so."""
     async with harness(database) as on:
-        talk(on, *(f"web-{n}" for n in range(1, 6)))
+        write_now_and_then(on, *(f"web-{n}" for n in range(1, 6)))
         failpoints.arm(fault)
         async with on.worker():
             execution = await on.launch("uptime", 5)
@@ -106,7 +106,7 @@ async def test_every_flush_may_lose_its_answer_and_nothing_is_repeated_or_droppe
                 failpoints.arm("")
             ended = await on.ended(execution)
         assert ended.status is ExecutionStatus.COMPLETED
-        assert await heard_whole(on, execution)
+        assert await is_output_whole(on, execution)
         assert on.metrics.stale_writes._value.get() == 0
 
 
@@ -133,13 +133,13 @@ async def test_a_commit_that_comes_late_is_not_made_again_and_drops_no_run(
 ) -> None:
     """The e2e tests found it: after a kill -9 of PostgreSQL runs were dropped as stale that were the worker's own."""
     async with harness(database) as on:
-        talk(on, "web-1", "web-2")
+        write_now_and_then(on, "web-1", "web-2")
         slow = LateLedger(database, late=3)
         async with on.worker(ledger=slow):
             execution = await on.run("uptime", 2)
         assert len(slow.behind) == 3
         assert execution.status is ExecutionStatus.COMPLETED
-        assert await heard_whole(on, execution)
+        assert await is_output_whole(on, execution)
         assert on.metrics.stale_writes._value.get() == 0
 
 
@@ -161,7 +161,7 @@ async def test_a_database_that_is_away_for_a_while_stops_nothing_for_good(
                 await asyncio.sleep(3)  # the length of the outage, not a wait for something
             ended = await on.ended(execution)
         assert ended.counts == {"succeeded": 20}
-        assert await heard_whole(on, execution)
+        assert await is_output_whole(on, execution)
         assert [len(m.starts) for m in on.sessions.machines.values()] == [1] * 20
 
 
@@ -217,7 +217,7 @@ async def test_a_run_that_cannot_even_be_ended_troubles_nobody_else(
 ) -> None:
     """A constraint refuses whatever is said of one execution: its runs are given up, aloud, and others go on."""
     async with harness(database, bugs=["recorder", "given_up"], open_ends=True) as on:
-        talk(on, "web-1", "web-2")
+        write_now_and_then(on, "web-1", "web-2")
         gate = Gate(asyncio.Event())
         on.machine("web-1").reply([Output("stdout", b"one\n"), gate, RemoteExit(0)], to="broken")
         async with on.worker():

@@ -41,7 +41,7 @@ def _disarmed() -> Iterator[None]:
     failpoints.arm("")
 
 
-async def witness(on: ScheduleHarness, schedules: int, moments: int) -> None:
+async def check_consistency(on: ScheduleHarness, schedules: int, moments: int) -> None:
     """Every moment has one execution, no execution is without a moment, and the ledger does not contradict itself."""
     rows = await on.rows()
     assert {row["status"] for row in rows} == {"triggered"}
@@ -70,7 +70,7 @@ async def test_concurrent_schedulers_launch_every_moment_once(
         await on.turn(seconds=60)
         await asyncio.gather(*(scheduler.run_once() for scheduler in schedulers))
     await settled(on, schedulers[0])
-    await witness(on, 30, 3)
+    await check_consistency(on, 30, 3)
 
 
 async def settled(on: ScheduleHarness, scheduler: FiringService) -> None:
@@ -105,7 +105,7 @@ async def test_the_next_scheduler_fires_the_moments_of_a_killed_one(
     assert await asyncio.wait_for(killed.wait(), 120) == -signal.SIGKILL
     assert [row["status"] for row in await on.rows()] == ([] if step == "fire" else ["pending"] * 3)
     await settled(on, on.scheduler())
-    await witness(on, 3, 1)
+    await check_consistency(on, 3, 1)
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,7 @@ async def test_a_commit_without_an_answer_is_no_second_execution(
         await on.scheduler().run_once()
     failpoints.arm("")
     await settled(on, on.scheduler())
-    await witness(on, 3, 1)
+    await check_consistency(on, 3, 1)
 
 
 async def test_a_firing_that_cannot_be_written_does_not_block_others(
@@ -166,7 +166,7 @@ async def test_the_claims_of_a_frozen_scheduler_are_left_to_it_and_all_else_is_f
         assert [row["schedule_id"] for row in await on.rows()] == [second.id]
         assert 0 < scheduler.rest_seconds <= 0.25, "it looks again soon, and not without a pause"
     await settled(on, scheduler)
-    await witness(on, 2, 1)
+    await check_consistency(on, 2, 1)
 
 
 async def test_a_scheduler_whose_claim_has_expired_launches_nothing(
@@ -186,7 +186,7 @@ async def test_a_scheduler_whose_claim_has_expired_launches_nothing(
     batch = await on.firings.launch([order for order in late if hasattr(order, "new")])  # type: ignore[misc]
     assert (batch.ran, batch.ended, batch.waiting) == ([], [], [])
     assert await on.rows() == before
-    await witness(on, 1, 1)
+    await check_consistency(on, 1, 1)
 
 
 async def test_a_moment_whose_execution_exists_is_not_launched_again(

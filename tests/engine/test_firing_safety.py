@@ -28,7 +28,7 @@ from opsjobs.store.transaction import Database
 SECONDS = 60
 
 
-async def words(asked: SafetyQuestion) -> tuple[Finding, ...]:
+async def findings_of(asked: SafetyQuestion) -> tuple[Finding, ...]:
     """What the text says of itself."""
     found = [
         verdict
@@ -44,7 +44,7 @@ async def test_a_firing_blocked_by_the_safety_check_fails_and_one_that_needs_an_
     database: Database,
 ) -> None:
     scheduling = ScheduleHarness(database)
-    scheduling.launcher.safety = SafetyService(words, scheduling.inventory, scheduling.clock)
+    scheduling.launcher.safety = SafetyService(findings_of, scheduling.inventory, scheduling.clock)
     for verdict in ("block", "needs_approval", "allow"):
         job = await scheduling.job(verdict, actions=[{"type": "command", "command": f"echo {verdict}"}])
         await scheduling.schedule(job, verdict, overlap="allow")
@@ -83,7 +83,7 @@ async def test_a_child_job_is_blocked_or_waits_for_an_approval_by_the_safety_che
 ) -> None:
     async with harness(database) as on, on.worker():
         on.machine("web-1")
-        on.launcher.safety = SafetyService(words, on.targets, on.clock)
+        on.launcher.safety = SafetyService(findings_of, on.targets, on.clock)
         for verdict in ("block", "needs_approval"):
             actions = [{"type": "command", "command": f"echo {verdict}"}]
             await on.jobs.create(

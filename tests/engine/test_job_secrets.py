@@ -53,7 +53,7 @@ def hidden(canary: Canary) -> str:
     return "*" * len(canary.text)
 
 
-def given(web: FakeMachine) -> list[str]:
+def received_secrets(web: FakeMachine) -> list[str]:
     """The secret that each durable start there was given."""
     return [
         start.order.program.secrets["password"].reveal()
@@ -96,7 +96,7 @@ async def test_runs_get_the_new_secret_after_a_rotation(database: Database) -> N
         async with on.worker():
             await on.ended(execution)
             await on.ended(await launch(on, "dump"))
-        assert given(web) == [NEW.text, NEW.text]
+        assert received_secrets(web) == [NEW.text, NEW.text]
 
 
 async def test_a_secret_bound_elsewhere_since_the_launch_is_withheld(
@@ -144,7 +144,7 @@ async def test_an_external_job_secret_is_fetched_just_before_the_run(database: D
         web = on.machine("web-1").reply([Output("stdout", NEW.text.encode()), RemoteExit(0)])
         await secret(on, value=None, source={"backend": "vault", "path": "db"})
         execution = await on.ended(await launch(on, "dump"))
-        assert (given(web), await on.output(execution)) == ([NEW.text], hidden(NEW).encode())
+        assert (received_secrets(web), await on.output(execution)) == ([NEW.text], hidden(NEW).encode())
         _, code, message = await failed(on, await launch(on, "dump"))
     assert (code, len(web.starts)) == ("credential_missing", 1)
     assert message.endswith("cannot be used: Vault is sealed")
@@ -173,4 +173,4 @@ async def test_a_child_job_gets_the_job_secret(database: Database) -> None:
         )
         assert launched.execution is not None
         assert (await on.ended(launched.execution)).status is ExecutionStatus.COMPLETED
-    assert given(web) == [OLD.text]
+    assert received_secrets(web) == [OLD.text]

@@ -53,7 +53,7 @@ class FlakyLedger(Ledger):
 
 
 @asynccontextmanager
-async def taken_over(
+async def taken_over_runs(
     on: Harness, ledger: Ledger, commands: list[str | CommandAction], machines: list[FakeMachine]
 ) -> AsyncIterator[Execution]:
     """A durable run on each machine that is at work and has said something, and now has another worker."""
@@ -84,7 +84,7 @@ async def test_a_command_that_is_taken_over_in_an_outage_is_followed_to_its_end(
     async with harness(database) as on:
         gate, ledger = Gate(asyncio.Event()), FlakyLedger(database, failures=2)
         web = at_work(on, "web-1", gate, command="work")
-        async with taken_over(
+        async with taken_over_runs(
             on, ledger, [CommandAction(command="work", outputs="json_lines")], [web]
         ) as execution:
             await until(lambda: len(ledger.asked) == 3)
@@ -106,7 +106,7 @@ async def test_what_an_earlier_action_said_is_read_again_after_an_outage(
             [RemoteExit(0)], to="use 'word'"
         )
         commands: list[str | CommandAction] = ["say", "work", "use ${actions.step-1.stdout}"]
-        async with taken_over(on, ledger, commands, [web]) as execution:
+        async with taken_over_runs(on, ledger, commands, [web]) as execution:
             await until(lambda: len(ledger.asked) == 3)
             gate.event.set()
             ended = await on.ended(execution)
@@ -120,7 +120,7 @@ async def test_many_runs_that_are_taken_over_read_what_was_said_a_few_at_a_time(
     async with harness(database) as on:
         gate, ledger = Gate(asyncio.Event()), FlakyLedger(database)
         machines = [at_work(on, f"web-{n}", gate, command="work") for n in range(1, 13)]
-        async with taken_over(
+        async with taken_over_runs(
             on, ledger, [CommandAction(command="work", outputs="json_lines")], machines
         ) as execution:
             await until(lambda: len(ledger.asked) == 12)
@@ -135,7 +135,7 @@ async def test_no_more_is_read_than_the_heirs_of_an_action_can_see(database: Dat
         gate, ledger = Gate(asyncio.Event()), FlakyLedger(database)
         on.machine("web-1").reply([RemoteExit(0)])
         web = at_work(on, "web-1", gate, command="work")
-        async with taken_over(
+        async with taken_over_runs(
             on, ledger, ["work", "use ${actions.step-1.stdout}"], [web]
         ) as execution:
             await until(lambda: len(ledger.asked) == 1)
@@ -149,7 +149,7 @@ async def test_a_cancel_is_obeyed_while_what_was_said_cannot_be_read(database: D
     async with harness(database) as on:
         gate, ledger = Gate(asyncio.Event()), FlakyLedger(database, failures=1_000_000)
         web = at_work(on, "web-1", gate, command="work")
-        async with taken_over(
+        async with taken_over_runs(
             on, ledger, [CommandAction(command="work", outputs="json_lines")], [web]
         ) as execution:
             await until(lambda: len(ledger.asked) > 1)
@@ -166,7 +166,7 @@ async def test_a_worker_that_stops_in_an_outage_leaves_its_runs_to_the_next_one(
     async with harness(database) as on:
         gate, ledger = Gate(asyncio.Event()), FlakyLedger(database, failures=1_000_000)
         web = at_work(on, "web-1", gate, command="work")
-        async with taken_over(
+        async with taken_over_runs(
             on, ledger, [CommandAction(command="work", outputs="json_lines")], [web]
         ) as execution:
             await until(lambda: len(ledger.asked) > 1)

@@ -38,7 +38,7 @@ def care(on: Harness) -> RemoteCleanup:
     )
 
 
-async def kept(on: Harness, execution: Execution) -> bool:
+async def is_run_known(on: Harness, execution: Execution) -> bool:
     """Whether the machine still knows the only run's only action."""
     row = await on.row(execution)
     async with on.sessions.session(
@@ -55,10 +55,10 @@ async def test_folders_are_cleaned_up_a_day_after_the_end(database: Database) ->
         on.machine("web-1").reply([RemoteExit(0)])
         execution = await on.ended(await launch(on))
         assert await care(on).run_once() == {"settled_late": 0, "cleaned": 0}
-        assert await kept(on, execution)
+        assert await is_run_known(on, execution)
         await on.turn(DAY_SECONDS + 1)
         assert (await care(on).run_once())["cleaned"] == 1
-        assert not await kept(on, execution)
+        assert not await is_run_known(on, execution)
         assert (await care(on).run_once())["cleaned"] == 0
 
 
@@ -74,10 +74,10 @@ async def test_a_run_whose_files_the_machine_keeps_stays_due(database: Database)
         web.kept.clear()
         await on.turn(DAY_SECONDS + 1)
         assert (await care(on).run_once())["cleaned"] == 1
-        assert not await kept(on, execution)
+        assert not await is_run_known(on, execution)
 
 
-async def seen_again(on: Harness, execution: Execution) -> tuple[bytes, RemoteExit]:
+async def read_again(on: Harness, execution: Execution) -> tuple[bytes, RemoteExit]:
     """What the machine of the only run gives to a follower of its only action, and how that ended."""
     row = await on.row(execution)
     web = on.sessions.machine("web-1")
@@ -95,12 +95,12 @@ async def test_large_output_is_removed_at_once_and_the_record_after_a_day(
         execution = await on.ended(await launch(on))
         await on.turn(11)
         await care(on).run_once()
-        data, end = await seen_again(on, execution)
+        data, end = await read_again(on, execution)
         assert (len(data), end) == (left, RemoteExit(3))
-        assert await kept(on, execution)
+        assert await is_run_known(on, execution)
         await on.turn(DAY_SECONDS + 1)
         assert (await care(on).run_once())["cleaned"] == 1
-        assert not await kept(on, execution)
+        assert not await is_run_known(on, execution)
 
 
 async def test_output_of_a_run_with_secrets_is_removed_at_once(database: Database) -> None:
@@ -122,7 +122,7 @@ async def test_output_of_a_run_with_secrets_is_removed_at_once(database: Databas
         execution = await on.ended(launched.execution)
         await on.turn(11)
         await care(on).run_once()
-        assert await seen_again(on, execution) == (b"", RemoteExit(0))
+        assert await read_again(on, execution) == (b"", RemoteExit(0))
 
 
 async def test_an_unreachable_machine_is_cleaned_up_once_it_is_back(database: Database) -> None:
@@ -136,7 +136,7 @@ async def test_an_unreachable_machine_is_cleaned_up_once_it_is_back(database: Da
         assert (await care(on).run_once())["cleaned"] == 0, "not again at once"
         await on.turn(3601)
         assert (await care(on).run_once())["cleaned"] == 1
-        assert not await kept(on, execution)
+        assert not await is_run_known(on, execution)
 
 
 class UnreadableTarget(InMemoryTargets):
@@ -269,7 +269,7 @@ async def test_files_of_a_user_we_cannot_become_stay_and_block_no_other_cleanup(
         await on.turn(DAY_SECONDS + 1)
         await on.vault.delete(str(known.id))
         assert (await care(on).run_once())["cleaned"] == 1
-        assert (await kept(on, theirs), await kept(on, ours)) == (True, False)
+        assert (await is_run_known(on, theirs), await is_run_known(on, ours)) == (True, False)
 
 
 async def test_a_machine_that_hangs_blocks_no_other_cleanup(

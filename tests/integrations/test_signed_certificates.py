@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.serialization import ssh
 
-from kit.command_runs import failure_of, heard, run
+from kit.command_runs import failure_of, read_to_end, run
 from kit.machines import endpoint_of
 from kit.sshd import Sshd, needs_sshd, sshd
 from kit.vault_server import SshRole, VaultKit, vault_kit
@@ -80,7 +80,7 @@ class OneAuthority:
 
 
 @asynccontextmanager
-async def elsewhere(
+async def external_secrets(
     trusting: Trusting, clock: Clock | None = None
 ) -> AsyncIterator[ExternalSecrets]:
     server = VaultServer(VaultOptions(trusting.kit.url, token=Secret(trusting.kit.token())))
@@ -109,7 +109,7 @@ def signed(trusting: Trusting, source: SshCaSource | VaultSshSource) -> Endpoint
 async def pool(
     trusting: Trusting, *, signing: Clock | None = None, clock: Clock | None = None
 ) -> AsyncIterator[SshPool]:
-    async with elsewhere(trusting, signing) as there:
+    async with external_secrets(trusting, signing) as there:
         made = SshPool(Connector(fetch=there.fetch), clock=clock)
         try:
             yield made
@@ -177,7 +177,7 @@ async def test_a_live_session_stays_when_its_certificate_lapses_and_a_new_one_ha
             clock.turn(16)
             assert await run(sessions, where, "true") == OK
             assert len(trusting.key_ids()) - before == 2
-            assert await heard(await live.start("true")) == OK
+            assert await read_to_end(await live.start("true")) == OK
             assert sessions.connections == 2
         # Nobody is on the lapsed one any more, and nobody will be.
         async with asyncio.timeout(60):
@@ -196,7 +196,7 @@ async def test_where_a_clock_jumps_each_session_is_one_connection_and_no_more(
 
 
 async def test_a_certificate_allows_commands_and_nothing_else(trusting: Trusting) -> None:
-    async with elsewhere(trusting) as there:
+    async with external_secrets(trusting) as there:
         one = await there.fetch(
             _credential(trusting, ours(source_addresses=["127.0.0.0/8"])), "execution 1 run 2"
         )

@@ -82,7 +82,7 @@ async def opened(options: VaultOptions, kit: VaultKit) -> AsyncIterator[tuple[Va
         await vault.close()
 
 
-async def words_of(vault: VaultServer, source: VaultSource = KEY) -> str:
+async def failure_text(vault: VaultServer, source: VaultSource = KEY) -> str:
     with pytest.raises(SecretUnavailable) as failure:
         await vault.read(source)
     assert CANARY not in str(failure.value)
@@ -176,9 +176,9 @@ async def test_a_token_that_was_revoked_is_got_anew_once(kit: VaultKit) -> None:
 async def test_what_the_policy_forbids_is_asked_for_twice_at_most_and_told(kit: VaultKit) -> None:
     kit.policies["opsjobs"] = ()
     async with by_role(kit) as (vault, both):
-        assert "policy needs `read` on secret/data/web/key" in await words_of(vault)
+        assert "policy needs `read` on secret/data/web/key" in await failure_text(vault)
         both.turn(60)
-        await words_of(vault)
+        await failure_text(vault)
         assert (
             kit.count("auth/approle/login") == 2
         )  # an old token may have been the reason; a fresh one is not
@@ -188,7 +188,7 @@ async def test_what_the_policy_forbids_is_asked_for_twice_at_most_and_told(kit: 
 async def test_a_refused_approle_is_told_without_its_ids(kit: VaultKit) -> None:
     options = VaultOptions(kit.url, role_id=Secret(CANARY), secret_id=Secret(CANARY))
     async with opened(options, kit) as (vault, _):
-        assert "OPSJOBS_VAULT_SECRET_ID" in await words_of(vault)
+        assert "OPSJOBS_VAULT_SECRET_ID" in await failure_text(vault)
         assert kit.count("auth/approle/login") == 1  # a refusal is not tried again
 
 
@@ -201,7 +201,7 @@ async def test_a_token_of_the_settings_is_kept_alive_and_not_revoked(kit: VaultK
             both.turn(210)
         assert (await vault.read(KEY)).version == 1
         both.turn(400)
-        assert "OPSJOBS_VAULT_TOKEN" in await words_of(
+        assert "OPSJOBS_VAULT_TOKEN" in await failure_text(
             vault, VaultSource.model_validate({"backend": "vault", "path": "else"})
         )
     assert value in kit.tokens
@@ -224,8 +224,8 @@ async def test_a_namespace_is_a_header_below_ours(kit: VaultKit) -> None:
             {"backend": "vault", "path": "web/key", "namespace": "team-a"}
         )
         assert (await vault.read(source)).version == 1
-        assert "there is nothing" in await words_of(vault)
-        assert "namespace" in await words_of(vault)
+        assert "there is nothing" in await failure_text(vault)
+        assert "namespace" in await failure_text(vault)
 
 
 @pytest.mark.parametrize(
@@ -238,8 +238,8 @@ async def test_a_version_that_is_gone_is_told_apart_from_nothing(
     kit.put("web/key", {"key": "k"})
     getattr(kit, way)("web/key")
     async with by_role(kit) as (vault, _):
-        assert said in await words_of(vault)
-        assert "there is nothing" in await words_of(
+        assert said in await failure_text(vault)
+        assert "there is nothing" in await failure_text(
             vault, VaultSource.model_validate({"backend": "vault", "path": "web"})
         )
 
@@ -257,7 +257,7 @@ async def test_what_does_not_pass_by_is_tried_three_times(kit: VaultKit) -> None
     kit.faults.statuses = [500] * 9
     kit.faults.retry_after = "0"
     async with by_role(kit) as (vault, _):
-        assert "it answers 500" in await words_of(vault)
+        assert "it answers 500" in await failure_text(vault)
         assert kit.count("auth/approle/login") == 3
         kit.faults.statuses = []
 
@@ -284,7 +284,7 @@ async def test_a_server_that_is_none_is_told_at_once(
     async with by_role(kit) as (vault, _):
         for name, value in faults.items():
             setattr(kit.faults, name, value)
-        assert said in await words_of(vault)
+        assert said in await failure_text(vault)
         assert len(kit.asked) == 1
 
 
@@ -293,33 +293,33 @@ async def test_another_engine_than_kv_2_is_told(kit: VaultKit) -> None:
     async with opened(VaultOptions(kit.url, token=Secret(kit.token())), kit) as (vault, _):
         await vault.renew()
         kit.faults.raw = b'{"data": {"key": "of version 1"}}'
-        assert "KV engine of version 2" in await words_of(vault)
+        assert "KV engine of version 2" in await failure_text(vault)
 
 
 async def test_nobody_there_and_silence_are_told_apart(kit: VaultKit) -> None:
     async with opened(VaultOptions("http://127.0.0.1:1", token=Secret(CANARY)), kit) as (vault, _):
-        assert "no answer" in await words_of(vault)
+        assert "no answer" in await failure_text(vault)
     kit.faults.silent = threading.Event()
     async with opened(VaultOptions(kit.url, token=Secret(CANARY), timeout_seconds=0.05), kit) as (
         vault,
         _,
     ):
-        assert "did not answer within 0.05 s" in await words_of(vault)
+        assert "did not answer within 0.05 s" in await failure_text(vault)
     kit.faults.silent.set()
 
 
 async def test_what_the_server_repeats_of_ours_is_starred(kit: VaultKit) -> None:
     kit.faults.echo = True
     async with opened(VaultOptions(kit.url, token=Secret(CANARY)), kit) as (vault, _):
-        await words_of(vault)
+        await failure_text(vault)
     async with by_role(kit, role_id=Secret(CANARY), secret_id=Secret(CANARY)) as (vault, _):
-        await words_of(vault)
+        await failure_text(vault)
     token = kit.token()
     kit.faults.echo = False
     async with opened(VaultOptions(kit.url, token=Secret(token)), kit) as (vault, _):
         await vault.renew()
         kit.faults.echo = True
-        words = await words_of(vault)
+        words = await failure_text(vault)
         assert "bad request: ***" in words
         assert token not in words
 
@@ -333,7 +333,7 @@ async def test_only_a_certificate_that_we_trust_is_spoken_to(tmp_path: Path) -> 
             assert (await vault.read(KEY)).version == 1
         asked = len(kit.asked)
         async with opened(VaultOptions(kit.url, token=value), kit) as (vault, _):
-            assert "OPSJOBS_VAULT_CA_FILE" in await words_of(vault)
+            assert "OPSJOBS_VAULT_CA_FILE" in await failure_text(vault)
         assert len(kit.asked) == asked
 
 

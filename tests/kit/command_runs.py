@@ -8,7 +8,7 @@ from opsjobs.model.target import Endpoint
 from opsjobs.remote.session import Output, RemoteExit, RemoteProcess, Sessions
 
 
-async def heard(process: RemoteProcess) -> tuple[bytes, bytes, RemoteExit]:
+async def read_to_end(process: RemoteProcess) -> tuple[bytes, bytes, RemoteExit]:
     """Both streams whole, and the end."""
     streams = {"stdout": bytearray(), "stderr": bytearray()}
     async for piece in process:
@@ -24,7 +24,7 @@ async def run(
 ) -> tuple[bytes, bytes, RemoteExit]:
     """Run one command in a session of its own."""
     async with sessions.session(endpoint) as session:
-        return await heard(await session.start(command, stdin=stdin))
+        return await read_to_end(await session.start(command, stdin=stdin))
 
 
 async def failure_of(

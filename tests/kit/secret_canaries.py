@@ -46,7 +46,7 @@ def _in_base64(raw: bytes, before: int) -> bytes:
     return spelt[(before * 8 + 5) // 6 : (before + len(raw)) * 8 // 6]
 
 
-def seen_in(data: bytes, canaries: Iterable[Canary]) -> set[str]:
+def find_canaries(data: bytes, canaries: Iterable[Canary]) -> set[str]:
     """The names of those that are in there, however spelt."""
     return {
         canary.name for canary in canaries if any(spelling in data for spelling in canary.spellings)
@@ -83,14 +83,14 @@ class Sampler(threading.Thread):
             for folder in Path("/proc").glob("[0-9]*"):
                 for what in ("cmdline", "environ"):
                     with suppress(OSError):
-                        found = seen_in((folder / what).read_bytes(), self._canaries)
+                        found = find_canaries((folder / what).read_bytes(), self._canaries)
                         self.seen |= {(name, what) for name in found}
             self.rounds += 1
 
 
-def seen_in_files(places: Iterable[Path], canaries: Sequence[Canary]) -> set[tuple[str, str]]:
+def find_canaries_in_files(places: Iterable[Path], canaries: Sequence[Canary]) -> set[tuple[str, str]]:
     """Which canary, and in which file."""
-    return {(name, str(file)) for file in _files(places) for name in seen_in(_read(file), canaries)}
+    return {(name, str(file)) for file in _files(places) for name in find_canaries(_read(file), canaries)}
 
 
 def _files(places: Iterable[Path]) -> Iterator[Path]:
@@ -110,7 +110,7 @@ def _read(file: Path) -> bytes:
         return b""
 
 
-def seen_in_tables(url: str, canaries: Sequence[Canary]) -> set[tuple[str, str]]:
+def find_canaries_in_tables(url: str, canaries: Sequence[Canary]) -> set[tuple[str, str]]:
     """Which canary, and in which table of the database."""
     tables = "select c.oid::regclass::text from pg_class c where relkind = 'r' and relnamespace = 'public'::regnamespace"
     found = set()
@@ -118,7 +118,7 @@ def seen_in_tables(url: str, canaries: Sequence[Canary]) -> set[tuple[str, str]]
         for (table,) in connection.execute(tables).fetchall():
             rows = connection.execute(f"select t::text from {table} t".encode()).fetchall()
             text = "\n".join(row[0] for row in rows).encode()
-            found |= {(name, table) for name in seen_in(text, canaries)}
+            found |= {(name, table) for name in find_canaries(text, canaries)}
     return found
 
 

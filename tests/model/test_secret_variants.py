@@ -130,7 +130,7 @@ if shutil.which("zsh"):
     )
 
 
-def left_open(secret: str, told: bytes) -> bytes:
+def unmasked(secret: str, told: bytes) -> bytes:
     """Return what is left of it, where each secret is one run of stars, and the bytes around it."""
     found = masked(secret, told)
     assert len(found) == len(told)
@@ -143,7 +143,7 @@ def left_open(secret: str, told: bytes) -> bytes:
 @pytest.mark.parametrize("spelling", SPELT)
 def test_no_usual_encoder_leaves_a_part_of_a_secret_open(spelling: str) -> None:
     told = SPELT[spelling].encode()
-    left = left_open(SECRET, b"before <" + told + b"> after\n")
+    left = unmasked(SECRET, b"before <" + told + b"> after\n")
     assert left.startswith(b"before <")
     assert left.endswith(b"> after\n")
     assert left.count(b"*") >= len(SECRET.encode())
@@ -155,7 +155,7 @@ def test_docker_and_kubectl_show_stars_and_nothing_else_of_it() -> None:
     said = '{"Env": ["PASSWORD=' + unicode_in_json(SIMPLE, "&<>", "04x") + '", "HOME=/root"]}\n'
     stars = "*" * len(unicode_in_json(SIMPLE, "&<>", "04x"))
     assert (
-        left_open(SIMPLE, said.encode()).decode()
+        unmasked(SIMPLE, said.encode()).decode()
         == '{"Env": ["PASSWORD=' + stars + '", "HOME=/root"]}\n'
     )
 
@@ -187,7 +187,7 @@ def test_a_match_that_grep_has_coloured_is_found_and_its_colours_stay() -> None:
             "grep", "--color=always", "-e", wanted, secret=PHRASE, stdin=f"it is {PHRASE}!\n"
         ).encode()
         assert b"\x1b" in told
-        found = left_open(PHRASE, told)
+        found = unmasked(PHRASE, told)
         assert found.count(b"*") == len(PHRASE)
         assert found.count(b"\x1b") == told.count(b"\x1b"), "what sets a colour and what ends it"
         for cut in range(len(told)):

@@ -18,7 +18,7 @@ from uuid import uuid4
 import pytest
 
 from kit.backing_servers import open_folder
-from kit.command_runs import heard
+from kit.command_runs import read_to_end
 from kit.machines import local_endpoint
 from opsjobs.model.program import RunKey, SpoolIdentity, StartOrder
 from opsjobs.model.target import Endpoint
@@ -158,11 +158,11 @@ class Machine:
 
     async def done(self, order: StartOrder | str) -> tuple[bytes, bytes, RemoteExit]:
         """Begin it, and follow it to its end."""
-        return await heard(await self.begin(order))
+        return await read_to_end(await self.begin(order))
 
     async def again(self, order: StartOrder) -> tuple[bytes, bytes, RemoteExit]:
         """All of it once more, by an attach."""
-        return await heard(await self.attach(order))
+        return await read_to_end(await self.attach(order))
 
     def file(self, order: StartOrder, letter: str) -> Path:
         """One of a run's files."""

@@ -12,7 +12,7 @@ import pytest
 
 from kit import os_accounts
 from kit.backing_servers import open_folder
-from kit.command_runs import code_of, failure_of, heard, run
+from kit.command_runs import code_of, failure_of, read_to_end, run
 from kit.machines import endpoint, endpoint_of, key_credential, small_server
 from kit.sshd import Sshd, keygen, sshd
 from kit.tcp_proxy import Faults, proxy
@@ -266,7 +266,7 @@ async def test_a_channel_that_is_never_opened_started_nothing(server: Sshd) -> N
     async with proxy(server.host, server.port) as way, pool(options=patient) as sessions:
         where = endpoint_of(server, port=way.port)
         async with sessions.session(where) as session:
-            await heard(await session.start("true"))
+            await read_to_end(await session.start("true"))
             way.faults.black_hole = True
             # Nobody even opens the channel: nothing can have started.
             with pytest.raises(RemoteFailure) as caught:
@@ -286,10 +286,10 @@ async def test_a_dead_connection_is_replaced_without_a_word(server: Sshd) -> Non
     async with proxy(server.host, server.port) as way, pool() as sessions:
         where = endpoint_of(server, port=way.port)
         async with sessions.session(where) as session:
-            assert (await heard(await session.start("echo 1")))[0] == b"1\n"
+            assert (await read_to_end(await session.start("echo 1")))[0] == b"1\n"
             way.reset_all()
             # Within the same session, and although nobody has noticed yet that the connection is gone.
-            assert (await heard(await session.start("echo 2")))[0] == b"2\n"
+            assert (await read_to_end(await session.start("echo 2")))[0] == b"2\n"
         assert (await run(sessions, where, "echo 3"))[0] == b"3\n"
         assert way.connections == 2
 
@@ -333,13 +333,13 @@ async def test_what_was_given_up_before_it_was_sent_is_not_sent_when_the_network
         with open_folder() as folder:
             folder.chmod(0o777)
             witness = folder / "witness"
-            assert (await heard(await session.start(f"echo up >>{witness}")))[2] == RemoteExit(0)
+            assert (await read_to_end(await session.start(f"echo up >>{witness}")))[2] == RemoteExit(0)
             witness.unlink()
             way.faults.stall = True
             with pytest.raises(RemoteFailure) as lost:
                 await session.start(f"cat >>{witness}", stdin=b"ran")
             assert lost.value.code is ErrorCode.CONNECTION_LOST
             way.faults.stall = False
-            assert (await heard(await session.start("cat", stdin=b"after")))[0] == b"after"
+            assert (await read_to_end(await session.start("cat", stdin=b"after")))[0] == b"after"
             assert not witness.exists()
             assert way.connections == 1

@@ -44,7 +44,7 @@ def living() -> Counter[str]:
 
 
 @asynccontextmanager
-async def nothing_left() -> AsyncIterator[None]:
+async def no_leaks() -> AsyncIterator[None]:
     """Afterwards there are no more of these than before, though nothing has collected garbage."""
     gc.collect()
     before = living()
@@ -126,14 +126,14 @@ STORIES = [
 async def test_a_connection_that_is_over_is_freed_at_once(
     server: Sshd, story: Callable[[Sshd, SshPool], Awaitable[None]]
 ) -> None:
-    async with nothing_left(), pool() as sessions:
+    async with no_leaks(), pool() as sessions:
         await story(server, sessions)
 
 
 async def test_a_connection_through_a_jump_host_is_freed_at_once(
     server: Sshd, bastion: Sshd
 ) -> None:
-    async with nothing_left(), pool() as sessions:
+    async with no_leaks(), pool() as sessions:
         await run(
             sessions, endpoint_of(server, jumps=(endpoint_of(bastion, name="bastion"),)), "echo hi"
         )
@@ -142,7 +142,7 @@ async def test_a_connection_through_a_jump_host_is_freed_at_once(
 async def test_an_idle_connection_that_is_closed_is_freed_while_the_pool_lives(
     server: Sshd,
 ) -> None:
-    async with pool(limits=PoolLimits(idle_seconds=0.4)) as sessions, nothing_left():
+    async with pool(limits=PoolLimits(idle_seconds=0.4)) as sessions, no_leaks():
         await run(sessions, endpoint_of(server), "echo hi")
         while sessions.connections:
             await asyncio.sleep(0.05)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from kit.command_runs import code_of, failure_of, heard, run
+from kit.command_runs import code_of, failure_of, read_to_end, run
 from kit.machines import endpoint_of, small_server
 from kit.sshd import Sshd, keygen, sshd
 from kit.tcp_proxy import proxy
@@ -134,7 +134,7 @@ async def test_a_jump_host_that_dies_takes_its_sessions_along(server: Sshd, bast
             process = await session.start("sleep 5")
             way.reset_all()
             with pytest.raises(RemoteFailure) as caught:
-                await heard(process)
+                await read_to_end(process)
             assert caught.value.code is ErrorCode.LOST
         assert (await run(sessions, where, "echo again"))[0] == b"again\n"
 

@@ -13,7 +13,7 @@ from uuid import uuid4
 
 import pytest
 
-from kit.command_runs import heard, run
+from kit.command_runs import read_to_end, run
 from kit.machines import endpoint_of, local_endpoint
 from kit.sshd import Sshd, sshd
 from kit.tcp_proxy import proxy
@@ -143,7 +143,7 @@ async def test_a_network_device_is_killed_by_signals_of_the_channel(server: Sshd
         process = await session.start("trap '' TERM; echo up; while :; do sleep 0.1; done")
         assert await first_line(process) == b"up\n"
         assert await process.kill(0.3) is CancelProof.KILLED
-        assert (await heard(process))[2] == RemoteExit(None, "KILL")
+        assert (await read_to_end(process))[2] == RemoteExit(None, "KILL")
 
 
 async def test_a_command_for_a_network_device_is_sent_as_it_is(server: Sshd) -> None:

@@ -8,7 +8,7 @@ import resource
 import time
 from pathlib import Path
 
-from kit.command_runs import heard, run
+from kit.command_runs import read_to_end, run
 from kit.machines import endpoint_of, local_endpoint
 from kit.sshd import Sshd
 from opsjobs.model.execution import CancelProof
@@ -112,4 +112,4 @@ async def test_two_streams_interleave_in_the_order_of_arrival(server: Sshd) -> N
 async def test_output_of_a_login_script_is_output_too(server: Sshd) -> None:
     async with pool() as sessions, sessions.session(endpoint_of(server)) as session:
         process = await session.start("echo opsjobs:notamark; echo ok")
-        assert (await heard(process))[0] == b"opsjobs:notamark\nok\n"
+        assert (await read_to_end(process))[0] == b"opsjobs:notamark\nok\n"

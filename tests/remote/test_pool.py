@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from kit.command_runs import code_of, failure_of, heard, run
+from kit.command_runs import code_of, failure_of, read_to_end, run
 from kit.machines import endpoint_of, key_credential, small_server
 from kit.sshd import Sshd, keygen, sshd
 from kit.tcp_proxy import Faults, proxy
@@ -78,7 +78,7 @@ async def test_the_ninth_session_opens_a_second_connection(server: Sshd) -> None
         where = endpoint_of(server, port=way.port)
         for count in range(1, 18):
             session = await stack.enter_async_context(sessions.session(where))
-            assert (await heard(await session.start("true")))[2] == RemoteExit(0)
+            assert (await read_to_end(await session.start("true")))[2] == RemoteExit(0)
             assert way.connections == -(-count // 8)
 
 
@@ -163,7 +163,7 @@ async def test_a_connection_in_use_is_not_idle(server: Sshd) -> None:
             await until(lambda: clock.sleeping > 0)
             clock.turn(61)
             await asyncio.sleep(0.02)
-        assert (await heard(await session.start("echo here")))[0] == b"here\n"
+        assert (await read_to_end(await session.start("echo here")))[0] == b"here\n"
         assert sessions.connections == 1
 
 

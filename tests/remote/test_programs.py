@@ -13,7 +13,7 @@ from uuid import uuid4
 import pytest
 
 from contract.durable_machines import alive
-from kit.command_runs import heard
+from kit.command_runs import read_to_end
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import CancelProof, ErrorCode
 from opsjobs.model.program import Program, RunKey, StartOrder
@@ -48,10 +48,10 @@ def order(web: Machine, program: Program, **more: object) -> StartOrder:
 
 
 async def run_directly(web: Machine, program: Program) -> tuple[bytes, bytes, RemoteExit]:
-    return await heard(await start_directly(web.account.dressed(web.bare[0]), program))
+    return await read_to_end(await start_directly(web.account.dressed(web.bare[0]), program))
 
 
-def left(web: Machine, order: StartOrder) -> list[Path]:
+def remaining_files(web: Machine, order: StartOrder) -> list[Path]:
     """Whatever the program was given as files, and is still there."""
     found = [*web.account.runs.glob(f"{order.key}.[sp]*"), *MEMORY.glob(f"opsjobs.{order.key}*")]
     return [path for path in found if path.exists()]
@@ -131,7 +131,7 @@ async def test_an_interpreter_that_is_there_and_cannot_be_started_is_no_exit_sta
             await run_directly(web, program),
         ):
             assert (out, end.code, end.cause) == (b"", None, "interpreter")
-        assert left(web, run) == []
+        assert remaining_files(web, run) == []
 
 
 # --- what it is given, and what is seen of it
@@ -196,7 +196,7 @@ async def test_without_a_place_in_memory_secrets_lie_in_the_run_s_folder(shell: 
             f"{CANARY}{web.account.runs}/{run.key}.s/secrets\n".encode(),
             RemoteExit(0),
         )
-        assert left(web, run) == []
+        assert remaining_files(web, run) == []
 
 
 async def test_a_disk_that_takes_no_file_is_no_exit_status(shell: str) -> None:
@@ -233,8 +233,8 @@ async def test_a_script_is_found_again_from_any_byte_on(shell: str) -> None:
         size = len(f"{place}\n")
         process = await web.attach(run, (size, 0))
         (web.account.home / "go").touch()
-        assert await heard(process) == (b"rest\n", b"", RemoteExit(5))
-        assert left(web, run) == []
+        assert await read_to_end(process) == (b"rest\n", b"", RemoteExit(5))
+        assert remaining_files(web, run) == []
         assert (await web.again(run))[0] == f"{place}\nrest\n".encode()
         other = StartOrder.for_program(run.key, Program(script=WAITS), HOUR)
         with pytest.raises(RemoteFailure) as failed:
@@ -263,7 +263,7 @@ async def test_a_watchdog_takes_the_secrets_along(
         )
         _, _, end = await web.done(run)
         assert end.cause == cause
-        assert left(web, run) == []
+        assert remaining_files(web, run) == []
 
 
 @pytest.mark.parametrize("heeds", [True, False])
@@ -272,7 +272,7 @@ async def test_a_cancel_takes_its_secrets_along(shell: str, heeds: bool) -> None
         run, _ = await at_work(web, WAITS if heeds else b"trap '' TERM\n" + WAITS)
         settled = await web.spool.cancel(run.key, 0.3)
         assert settled.proof is CancelProof.KILLED
-        assert left(web, run) == []
+        assert remaining_files(web, run) == []
 
 
 async def test_where_the_keeper_is_killed_somebody_else_takes_the_secrets_along(shell: str) -> None:
@@ -280,7 +280,7 @@ async def test_where_the_keeper_is_killed_somebody_else_takes_the_secrets_along(
         run, _ = await at_work(web)
         kill([web.keeper(run)])
         kill(marked(run.key))
-        await until(lambda: left(web, run) == [], 60)
+        await until(lambda: remaining_files(web, run) == [], 60)
         await nothing_left_of(run.key)
 
 
@@ -301,7 +301,7 @@ async def test_where_all_are_killed_at_once_the_next_visit_takes_them_along(
             await web.spool.cancel(run.key, 0.1)
         else:
             await web.spool.clean([run.key])
-        assert left(web, run) == []
+        assert remaining_files(web, run) == []
 
 
 async def test_a_direct_program_whose_shell_is_killed_leaves_nothing_either(shell: str) -> None:

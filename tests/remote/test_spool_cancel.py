@@ -6,7 +6,7 @@ import asyncio
 import time
 from dataclasses import replace
 
-from kit.command_runs import heard
+from kit.command_runs import read_to_end
 from opsjobs.model.execution import CancelProof
 from opsjobs.remote.session import CancelOutcome, RemoteExit
 from remote.spool_machines import alive, first, kill, machine, marked, until, within
@@ -40,7 +40,7 @@ async def test_processes_that_daemonise_and_ignore_term_leave_no_survivor(shell:
         settlement = await within(60, web.spool.cancel(order.key, 0.3))
         assert settlement == CancelOutcome(CancelProof.KILLED, RemoteExit(None, "KILL", "cancel"))
         assert marked(order.key) == []
-        assert (await heard(process))[2] == RemoteExit(None, "KILL", "cancel")
+        assert (await read_to_end(process))[2] == RemoteExit(None, "KILL", "cancel")
 
 
 async def test_processes_that_fork_all_the_time_leave_no_survivor() -> None:

@@ -54,20 +54,20 @@ async def test_whatever_is_killed_no_run_starts_twice_and_no_byte_is_lost_or_rep
         while loop.time() < until:
             async with asyncio.timeout(SECONDS + 60), asyncio.TaskGroup() as games:
                 played = [
-                    games.create_task(play(web, random.Random(chance.random())))
+                    games.create_task(run_once(web, random.Random(chance.random())))
                     for _ in range(AT_ONCE)
                 ]
             outcomes.update(game.result() for game in played)
             kill_orphans(web)
             await web.tidy_up()
             await web.spool.clean([order.key for order in web.orders])
-            assert [path for order in web.orders for path in left_of(web, order)] == []
+            assert [path for order in web.orders for path in remaining_files(web, order)] == []
             web.orders.clear()
             web.followed.clear()
     assert outcomes["done"] > 0, f"{shell}, seed {SEED}: {dict(outcomes)}"
 
 
-async def play(web: Machine, chance: random.Random) -> str:
+async def run_once(web: Machine, chance: random.Random) -> str:
     """One run, with some trouble; says how it ended."""
     name = f"{chance.getrandbits(64):016x}"
     seen = Seen(chance, order(web, command(name, chance), chance))
@@ -195,7 +195,7 @@ def descendants() -> list[tuple[int, bytes]]:
     return found
 
 
-def left_of(web: Machine, order: StartOrder) -> list[Path]:
+def remaining_files(web: Machine, order: StartOrder) -> list[Path]:
     """Files that a program was given, and that nobody has removed."""
     return [
         *web.account.runs.glob(f"{order.key}.s"),

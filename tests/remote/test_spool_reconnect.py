@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from kit.command_runs import heard
+from kit.command_runs import read_to_end
 from kit.machines import endpoint_of
 from kit.sshd import Sshd, sshd
 from kit.tcp_proxy import Cut, Proxy, proxy
@@ -102,7 +102,7 @@ async def test_output_is_seen_while_the_command_runs(server: Sshd) -> None:
         for n in range(20):
             assert await within(60, first(process, 2)) == b"%d\n" % n
             Path(f"{gate}{n}").touch()
-        assert await heard(process) == (b"", b"", RemoteExit(0))
+        assert await read_to_end(process) == (b"", b"", RemoteExit(0))
         # Nothing of ours goes on, though the session is still open.
         await until(lambda: ours(order.key) == {})
 
@@ -117,7 +117,7 @@ async def test_no_tail_outlives_its_channel(server: Sshd) -> None:
                 assert any(b"tail" in said for said in ours(order.key).values())
                 way.reset_all()
                 with pytest.raises(ContactLost):
-                    await heard(process)
+                    await read_to_end(process)
                 await until(lambda: not any(b"tail" in said for said in ours(order.key).values()))
                 assert alive(web.keeper(order))
 
@@ -138,7 +138,7 @@ async def test_where_no_second_channel_can_be_had_output_is_still_seen_as_it_com
             assert await within(live_follow.FOLLOW_SECONDS + 60, first(process)) == b"up\n"
             assert await other.done("echo ok") == (b"ok\n", b"", RemoteExit(0))
             (made.home / "gate").touch()
-            assert await heard(process) == (b"down\n", b"", RemoteExit(0))
+            assert await read_to_end(process) == (b"down\n", b"", RemoteExit(0))
 
 
 async def test_a_server_with_one_session_a_connection_runs_follows_and_cancels() -> None:
@@ -211,7 +211,7 @@ async def test_an_attach_that_hears_nothing_any_more_has_lost_contact(
                     assert await first(process) == b"up\n"
                     way.faults.black_hole = True
                     with pytest.raises(ContactLost):
-                        await within(60, heard(process))
+                        await within(60, read_to_end(process))
                 assert await web.spool.look(order.key) is None
 
 
@@ -320,7 +320,7 @@ async def test_a_start_that_is_cut_at_any_byte_begins_once_or_not_at_all(server:
                         Follower(sessions, way, server, made),
                     )
                     async with sessions.session(endpoint_of(server, port=way.port)) as session:
-                        await heard(await session.start("true"))
+                        await read_to_end(await session.start("true"))
                     way.faults.cut = Cut(left)
                     end = await within(90, follow_to_an_end(follower, web, order))
                     way.faults.cut = None

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from kit.backing_servers import open_folder
-from kit.command_runs import heard
+from kit.command_runs import read_to_end
 from kit.machines import endpoint_of, local_endpoint
 from kit.small_disk import fill, small_disk
 from kit.sshd import Sshd
@@ -64,7 +64,7 @@ async def test_a_machine_with_little_on_its_path_runs_follows_and_cancels(
             process = await web.begin(order)
             assert await within(60, first(process)) == b"up\n"
             (made.home / "gate").touch()
-            assert await heard(process) == (b"down\n", b"", RemoteExit(0))
+            assert await read_to_end(process) == (b"down\n", b"", RemoteExit(0))
             assert await web.again(order) == (b"up\ndown\n", b"", RemoteExit(0))
             order = web.order("trap '' TERM; echo up; sleep 60; sleep 60")
             await first(await web.begin(order))
@@ -345,7 +345,7 @@ async def test_the_command_is_in_no_arguments_environment_or_file(shell: str) ->
         other = await web.attach(order)
         assert await web.spool.look(order.key) is None
         (web.account.home / "gate").touch()
-        assert (await heard(process))[2] == (await heard(other))[2] == RemoteExit(0)
+        assert (await read_to_end(process))[2] == (await read_to_end(other))[2] == RemoteExit(0)
         long = web.order(f": {canary}\n{'# filling' * 2000}\nsleep 0.3")
         assert (await web.done(long))[2] == RemoteExit(0)
         watching.cancel()

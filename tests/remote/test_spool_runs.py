@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from kit.command_runs import heard
+from kit.command_runs import read_to_end
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import CancelProof, ErrorCode
 from opsjobs.remote.session import CancelOutcome, ContactLost, NotStarted, RemoteExit, SpoolChanged
@@ -48,7 +48,7 @@ async def test_output_is_exact_at_once_and_from_the_record(shell: str, data: byt
         order = web.order(f"printf '{printf(data)}'; printf '{printf(data)}' >&2; exit 7")
         assert await web.done(order) == (data, data, RemoteExit(7))
         assert await web.again(order) == (data, data, RemoteExit(7))
-        assert await heard(await web.attach(order, (len(data), len(data) // 2))) == (
+        assert await read_to_end(await web.attach(order, (len(data), len(data) // 2))) == (
             b"",
             data[len(data) // 2 :],
             RemoteExit(7),
@@ -346,7 +346,7 @@ async def test_a_run_whose_keeper_was_killed_is_lost_and_a_cancel_ends_what_is_l
         await first(process)
         kill([web.keeper(order)])
         with pytest.raises(RemoteFailure) as lost:
-            await within(60, heard(process))
+            await within(60, read_to_end(process))
         assert lost.value.code is ErrorCode.LOST
         assert not isinstance(lost.value, ContactLost)
         assert await web.spool.look(order.key) is None, "the command lives"
@@ -363,7 +363,7 @@ async def test_a_command_that_was_killed_from_outside_ends_by_that(shell: str) -
         process = await web.begin(order)
         await first(process)
         kill(marked(order.key))
-        assert (await within(60, heard(process)))[2] == (
+        assert (await within(60, read_to_end(process)))[2] == (
             RemoteExit(137) if shell == "bash" else RemoteExit(None, "KILL")
         )
 
@@ -426,7 +426,7 @@ async def test_nothing_of_ours_goes_on_after_the_end(shell: str) -> None:
         short, long = web.order("echo out"), web.order("echo out; sleep 0.3; echo more")
         for order in (short, long):
             await (await web.begin(order)).close()
-            await heard(await web.attach(order))
+            await read_to_end(await web.attach(order))
             await web.done(order)
             await until(lambda order=order: ours(order.key) == {})  # type: ignore[misc]
 
@@ -480,7 +480,7 @@ async def test_a_stranger_with_the_id_of_a_dead_watchdog_is_left_alone(shell: st
         await until(lambda: not Path(f"/proc/{watchdog}").exists())
         with with_id(watchdog) as stranger:
             (web.account.home / "gate").touch()
-            assert (await heard(process))[2] == RemoteExit(4)
+            assert (await read_to_end(process))[2] == RemoteExit(4)
             assert stranger.poll() is None
 
 

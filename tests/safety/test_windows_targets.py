@@ -20,7 +20,7 @@ def windows(engine: str) -> Target:
     return Target(*where, platform="windows", winrm=options)
 
 
-def judged(action: dict[str, Any], engine: str = "winrs") -> tuple[set[str], str]:
+def check(action: dict[str, Any], engine: str = "winrs") -> tuple[set[str], str]:
     """The rules that find something in the action, and the worst verdict."""
     actions = [
         {"key": "zero", "type": "command", "command": "ver"},
@@ -91,7 +91,7 @@ def test_a_command_is_read_as_cmd_does(command: str, rule: str, verdict: str) ->
         {"command": command},
         {"type": "script", "interpreter": "cmd", "script": command},
     ):
-        rules, worst = judged(action)
+        rules, worst = check(action)
         assert (rule in rules, worst) == (True, verdict)
 
 
@@ -101,7 +101,7 @@ def test_a_pipeline_and_a_script_are_read_as_powershell_does(
 ) -> None:
     script = {"type": "script", "interpreter": "powershell", "script": command}
     for action, engine in (({"command": command}, "psrp"), (script, "winrs")):
-        rules, worst = judged(action, engine)
+        rules, worst = check(action, engine)
         assert (rule in rules, worst) == (True, verdict)
 
 
@@ -109,7 +109,7 @@ def test_a_pipeline_and_a_script_are_read_as_powershell_does(
     "command", ["dir C:\\Windows", "del C:\\Temp\\x.txt", "rd /s /q C:\\Build\\out", "systeminfo"]
 )
 def test_the_usual_is_still_usual(command: str) -> None:
-    assert judged({"command": command}) == (set(), "allow")
+    assert check({"command": command}) == (set(), "allow")
 
 
 @pytest.mark.parametrize(
@@ -129,7 +129,7 @@ def test_a_file_that_comes_to_where_windows_runs_it_is_judged(
     destination: str, rule: str, verdict: str
 ) -> None:
     upload = {"type": "file_transfer", "direction": "upload", "source": "1"}
-    rules, worst = judged({**upload, "destination": destination})
+    rules, worst = check({**upload, "destination": destination})
     assert (rule in rules, worst) == (True, verdict)
 
 
@@ -139,4 +139,4 @@ def test_a_file_that_comes_to_where_windows_runs_it_is_judged(
 )
 def test_other_uploads_to_windows_pass(destination: str) -> None:
     upload = {"type": "file_transfer", "direction": "upload", "source": "1"}
-    assert judged({**upload, "destination": destination}) == (set(), "allow")
+    assert check({**upload, "destination": destination}) == (set(), "allow")

@@ -24,7 +24,7 @@ from opsjobs.sandbox.pool import SafetyCheckPool
 SECONDS = 60.0
 
 
-def asked(text: str, interpreter: str = "sh", **given: object) -> SafetyQuestion:
+def make_question(text: str, interpreter: str = "sh", **given: object) -> SafetyQuestion:
     return replace(SafetyQuestion(interpreter, text, Context()), **given)  # type: ignore[arg-type]  # a test's own words
 
 
@@ -49,23 +49,23 @@ async def until(
 @pytest.mark.parametrize(
     "question",
     [
-        asked("rm -rf /"),
-        asked("echo \ud800 \x00 ü"),
-        asked("import shutil, sys\nshutil.rmtree(sys.argv[1])", "python", arguments=("/etc",)),
-        asked(
+        make_question("rm -rf /"),
+        make_question("echo \ud800 \x00 ü"),
+        make_question("import shutil, sys\nshutil.rmtree(sys.argv[1])", "python", arguments=("/etc",)),
+        make_question(
             "import os, shutil\nshutil.rmtree(os.environ['X'])", "python", variables=(("X", "/"),)
         ),
-        asked(
+        make_question(
             "import shutil, sys\nshutil.rmtree(sys.argv[1])",
             "python",
             arguments=("later",),
             unknown="later",
         ),
         replace(
-            asked("sh -c 'rm -rf \"$X\"/'"),
+            make_question("sh -c 'rm -rf \"$X\"/'"),
             context=Context(frozenset({"env=prod"}), 0.5, 100, True),
         ),
-        asked("#" * (200 << 10)),
+        make_question("#" * (200 << 10)),
     ],
     ids=lambda question: question.text[:20].encode("ascii", "replace").decode(),
 )
@@ -81,10 +81,10 @@ async def test_the_answer_is_that_of_the_judge(question: SafetyQuestion) -> None
 
 async def test_a_process_that_is_killed_costs_nothing_but_a_second_try() -> None:
     async with judges() as (made, failed):
-        await made.check(asked("true"))
+        await made.check(make_question("true"))
         (first,) = made.pids()
         os.kill(first, signal.SIGSTOP)  # in the middle of its answer
-        answer = asyncio.create_task(made.check(asked("rm -rf /")))
+        answer = asyncio.create_task(made.check(make_question("rm -rf /")))
         await until(lambda: made.is_busy)
         os.kill(first, signal.SIGKILL)
         (finding,) = await answer
@@ -95,17 +95,17 @@ async def test_a_process_stays_although_the_one_that_started_it_is_large() -> No
     ours = bytearray(child.RESIDENT_BYTES_MAX + (64 << 20))
     ours[:: 4 << 10] = b"x" * len(ours[:: 4 << 10])  # so that it is resident
     async with judges() as (made, _):
-        await made.check(asked("true"))
+        await made.check(make_question("true"))
         assert len(made.pids()) == 1
     del ours
 
 
 async def test_one_that_was_killed_while_idle_is_replaced() -> None:
     async with judges() as (made, failed):
-        await made.check(asked("true"))
+        await made.check(make_question("true"))
         (first,) = made.pids()
         os.kill(first, signal.SIGKILL)
-        assert [finding.rule for finding in await made.check(asked("rm -rf /"))] == [
+        assert [finding.rule for finding in await made.check(make_question("rm -rf /"))] == [
             "delete-everything"
         ]
         assert (failed, first in made.pids()) == ([], False)
@@ -117,7 +117,7 @@ async def test_a_text_that_crashes_it_twice_asks_for_an_approval_and_is_told_onc
     started = _scripted(monkeypatch, tmp_path, "os.kill(os.getpid(), signal.SIGSEGV)")
     async with judges() as (made, failed):
         for _ in range(3):
-            (finding,) = await made.check(asked("rm -rf / # how it is told"))
+            (finding,) = await made.check(make_question("rm -rf / # how it is told"))
             assert (finding.rule, finding.severity) == ("unjudged", SafetyVerdict.NEEDS_APPROVAL)
             assert ("crashed" in finding.reason, finding.excerpt) == (
                 True,
@@ -143,13 +143,13 @@ async def test_time_memory_and_nonsense_are_failures_of_the_text_alone(
     _scripted(monkeypatch, tmp_path, does)
     monkeypatch.setattr(process.JudgeProcess.ask, "__defaults__", (3.0,))
     async with judges() as (made, failed):
-        (finding,) = await made.check(asked("ls"))
+        (finding,) = await made.check(make_question("ls"))
         assert (finding.rule, finding.severity, failed) == (
             "unjudged",
             SafetyVerdict.NEEDS_APPROVAL,
             [reason],
         )
-        other = await made.check(asked("harmless"))
+        other = await made.check(make_question("harmless"))
         assert other == ()
 
 
@@ -181,14 +181,14 @@ sys.exit(child.main())
 async def test_nothing_is_started_before_a_text_is_judged_and_the_idle_are_ended() -> None:
     async with judges(idle_seconds=0.05) as (made, _):
         assert made.pids() == []
-        await made.check(asked("ls"))
+        await made.check(make_question("ls"))
         await until(lambda: made.pids() == [])
-        assert await made.check(asked("ls")) == ()
+        assert await made.check(make_question("ls")) == ()
 
 
 async def test_no_more_than_two_are_started_and_no_loop_is_blocked() -> None:
     async with judges() as (made, _):
-        answers = [asyncio.create_task(made.check(asked(f"rm -rf /srv/{n}"))) for n in range(40)]
+        answers = [asyncio.create_task(made.check(make_question(f"rm -rf /srv/{n}"))) for n in range(40)]
         ticks = 0
 
         async def tick() -> None:
@@ -206,14 +206,14 @@ async def test_the_queue_is_bounded_and_checks_by_people_leave_room(
     monkeypatch.setattr(pool, "QUEUE_MAX", 3)
     monkeypatch.setattr(pool, "CHECKS_MAX", 2)
     async with judges() as (made, _):
-        checks = [asyncio.create_task(made.check_for_user(asked(f"ls {n}"))) for n in range(2)]
+        checks = [asyncio.create_task(made.check_for_user(make_question(f"ls {n}"))) for n in range(2)]
         await asyncio.sleep(0)
         with pytest.raises(Unavailable, match="2 texts"):
-            await made.check_for_user(asked("ls"))
-        launches = [asyncio.create_task(made.check(asked(f"ls -l {n}"))) for n in range(2)]
+            await made.check_for_user(make_question("ls"))
+        launches = [asyncio.create_task(made.check(make_question(f"ls -l {n}"))) for n in range(2)]
         await asyncio.sleep(0)
         with pytest.raises(Unavailable, match="3 texts"):
-            await made.check(asked("ls"))
+            await made.check(make_question("ls"))
         assert await asyncio.gather(*checks, *launches) == [()] * 4
 
 
@@ -223,7 +223,7 @@ async def test_a_process_that_cannot_be_started_is_no_fault_of_the_text(
     monkeypatch.setattr(process.sys, "executable", "/bin/false")
     async with judges() as (made, failed):
         with pytest.raises(Unavailable):
-            await made.check(asked("ls"))
+            await made.check(make_question("ls"))
         assert failed == []
 
 
@@ -233,7 +233,7 @@ async def test_it_has_no_secrets_no_other_files_and_limits(monkeypatch: pytest.M
         pytest.skip("needs /proc")
     with Path(os.devnull).open() as held:
         async with judges() as (made, _):
-            await made.check(asked("ls"))
+            await made.check(make_question("ls"))
             (pid,) = made.pids()
             proc = Path(f"/proc/{pid}")
             assert b"a-secret" not in (proc / "environ").read_bytes()
@@ -286,15 +286,15 @@ def test_no_process_of_the_service_loads_a_grammar() -> None:
 
 async def test_equal_questions_are_asked_once_also_if_the_first_caller_gives_up() -> None:
     async with judges() as (made, _):
-        await made.check(asked("true"))
+        await made.check(make_question("true"))
         (pid,) = made.pids()
         os.kill(pid, signal.SIGSTOP)
-        first = asyncio.create_task(made.check(asked("rm -rf /")))
+        first = asyncio.create_task(made.check(make_question("rm -rf /")))
         await until(lambda: made.is_busy)
         first.cancel()
         with pytest.raises(asyncio.CancelledError):
             await first
-        second = asyncio.create_task(made.check(asked("rm -rf /")))
+        second = asyncio.create_task(made.check(make_question("rm -rf /")))
         await asyncio.sleep(0)
         assert (len(made._asking), made.pids()) == (1, [pid])
         os.kill(pid, signal.SIGCONT)

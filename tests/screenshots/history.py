@@ -162,7 +162,7 @@ class History:
 
 def make(admin: Stack) -> History:
     """Make all of it; takes about a minute."""
-    stacks = people(admin)
+    stacks = log_in_users(admin)
     ada = stacks["ada"]
     machines(ada)
     jobs = {
@@ -175,14 +175,14 @@ def make(admin: Stack) -> History:
         for job, schedule in SCHEDULES.items()
     }
     seeded = seed(ada)
-    index = play_the_past(stacks, seeded, jobs, schedules)
+    index = run_past_executions(stacks, seeded, jobs, schedules)
     ended = large(seeded, "ticket 4711: kernel of November")
     running = large(seeded, "ticket 4715: the rest", upto=RUNNING_FROM)
     approval = what_waits(stacks, jobs)
     return History(ada, jobs, schedules, approval, index, ended, running)
 
 
-def people(admin: Stack) -> dict[str, Stack]:
+def log_in_users(admin: Stack) -> dict[str, Stack]:
     """Add the users, and log each of them in."""
     found = {}
     for name, role in PEOPLE.items():
@@ -224,7 +224,7 @@ def wait(stack: Stack, execution: int) -> None:
     stack.http.get(f"/executions/{execution}/events?kinds=end").raise_for_status()
 
 
-def play_the_past(
+def run_past_executions(
     stacks: dict[str, Stack], seeded: Seeded, jobs: dict[str, int], schedules: dict[str, int]
 ) -> int:
     """Run what was launched in the last day, and give it its time; the id of the last one."""

@@ -232,7 +232,7 @@ async def test_a_jump_host_is_named_by_who_may_use_credentials(database: Databas
     async with api_client(database) as ada:
         await stocked(ada)
         only = Principal("ben", "api_key", (Grant(frozenset({"targets:manage", "targets:read"})),))
-        ada.services.identities.by_token = as_everybody(only)
+        ada.services.identities.by_token = any_principal(only)
         body = {"name": "web-2", "host": "10.0.0.6"}
         assert (await ada.http.post("/targets", json=body)).status_code == 201
         for naming in ({"jump": "web-1"}, {"credential": "web-pw"}):
@@ -249,7 +249,7 @@ async def test_a_jump_host_is_named_by_who_may_use_credentials(database: Databas
             )
 
 
-def as_everybody(principal: Principal) -> Callable[[str], Awaitable[Principal]]:
+def any_principal(principal: Principal) -> Callable[[str], Awaitable[Principal]]:
     async def by_token(_: str) -> Principal:
         return principal
 

@@ -63,7 +63,7 @@ Alarms = list[tuple[str, str]]
 
 
 @asynccontextmanager
-async def heard() -> AsyncIterator[tuple[SshPool, Alarms]]:
+async def pool_with_alarms() -> AsyncIterator[tuple[SshPool, Alarms]]:
     """A pool, and the alarms that it gives."""
     alarms: Alarms = []
 
@@ -81,7 +81,7 @@ async def test_a_pinned_key_is_good_and_a_changed_one_blocks_and_is_told(
     certified: Certified, tmp_path: Path
 ) -> None:
     server, other = certified.server, " ".join(keygen(tmp_path / "other").split()[:2])
-    async with heard() as (pool, alarms):
+    async with pool_with_alarms() as (pool, alarms):
         assert await run(pool, endpoint_of(server), "true") == OK
         assert alarms == []
         failure = await failure_of(pool, endpoint_of(server, host_keys=(other,), name="web-2"))
@@ -102,7 +102,7 @@ async def test_a_certificate_of_the_ca_is_good_for_its_names_alone(
             certified.server, host=host, host_keys=(certified.authority,), policy=HostKeyPolicy.CA
         )
 
-    async with heard() as (pool, alarms):
+    async with pool_with_alarms() as (pool, alarms):
         assert await run(pool, where("127.0.0.1"), "true") == OK
         failure = await failure_of(pool, where("127.0.0.2"))
     assert failure.code is ErrorCode.HOST_KEY
@@ -113,7 +113,7 @@ async def test_a_certificate_of_the_ca_is_good_for_its_names_alone(
 async def test_another_ca_and_a_key_without_a_certificate_are_refused(
     certified: Certified, tmp_path: Path
 ) -> None:
-    async with heard() as (pool, _):
+    async with pool_with_alarms() as (pool, _):
         # The key that the server does have is no CA: being known is not enough under this policy.
         for trusted in (keygen(tmp_path / "another"), certified.key):
             where = endpoint_of(
@@ -135,7 +135,7 @@ async def test_a_revoked_key_is_good_under_no_policy(
     keys = (certified.key, *certified.server.host_keys)
     revoked = [f"@revoked {key}" for key in keys]
     pinned = keys if policy is HostKeyPolicy.PINNED else ()
-    async with heard() as (pool, _):
+    async with pool_with_alarms() as (pool, _):
         failure = await failure_of(
             pool, endpoint_of(certified.server, host_keys=(*pinned, *revoked), policy=policy)
         )
@@ -149,7 +149,7 @@ async def test_neither_a_revoked_key_nor_a_revoked_ca_is_good_by_its_certificate
 ) -> None:
     bad = certified.key if whose == "key" else " ".join(certified.authority.split()[:2])
     keys = (certified.authority, f"@revoked {bad}")
-    async with heard() as (pool, _):
+    async with pool_with_alarms() as (pool, _):
         failure = await failure_of(
             pool, endpoint_of(certified.server, host_keys=keys, policy=HostKeyPolicy.CA)
         )

@@ -13,7 +13,7 @@ import pytest
 
 from api.kit import problem
 from api.test_sessions import BEN, LOGIN, SAME, browser
-from api.test_single_sign_on import CALLBACK, CROSS, sign_on, told
+from api.test_single_sign_on import CALLBACK, CROSS, sign_on, check_failure_page
 from kit.openid_provider import CLIENT
 from kit.token_issuer import by_hand, pem, private, signed
 from opsjobs.composition.paths import OIDC_CALLBACK, OIDC_LOGIN
@@ -59,7 +59,7 @@ async def test_an_id_token_that_is_not_for_this_login_is_refused(
 ) -> None:
     async with sign_on(database) as on, on.tab() as ada:
         on.provider.forge = FORGED[how]
-        told(await ada.log_in("ada"), LoginProblem.TOKEN)
+        check_failure_page(await ada.log_in("ada"), LoginProblem.TOKEN)
         assert "opsjobs" not in ada.http.cookies
         assert await database.fetch("select from sessions") == []
 
@@ -83,7 +83,7 @@ async def test_a_state_is_used_once(database: Database) -> None:
         back = await ada.sign_in(await ada.begin(), "ada")
         assert await ada.finish(back) == PAGE
         session = ada.http.cookies["opsjobs"]
-        told(await ada.finish(back), LoginProblem.EXPIRED, "/console/")
+        check_failure_page(await ada.finish(back), LoginProblem.EXPIRED, "/console/")
         assert ada.http.cookies["opsjobs"] == session, "a replay ends nothing"
 
 
@@ -93,7 +93,7 @@ async def test_a_code_is_used_once_and_for_the_login_that_asked_for_it(database:
         # Eve has a login of her own, with the code that is ada's: PKCE.
         own = parse_qs(urlsplit(await eve.sign_in(await eve.begin(), "ben")).query)
         query = {"state": own["state"][0], "iss": own["iss"][0], "code": stolen}
-        told(await eve.finish(f"{CALLBACK}?{urlencode(query)}"), LoginProblem.CODE)
+        check_failure_page(await eve.finish(f"{CALLBACK}?{urlencode(query)}"), LoginProblem.CODE)
         assert "opsjobs" not in eve.http.cookies
 
 
@@ -101,13 +101,13 @@ async def test_a_login_is_finished_in_the_browser_that_began_it(database: Databa
     async with sign_on(database) as on, on.tab() as ada, on.tab() as eve:
         # Eve would have ada work as eve: a link to the end of a login of hers.
         link = await eve.sign_in(await eve.begin(), "ben")
-        told(await ada.finish(link), LoginProblem.OTHER_BROWSER, "/console/")
+        check_failure_page(await ada.finish(link), LoginProblem.OTHER_BROWSER, "/console/")
         await ada.begin()
-        told(await ada.finish(link), LoginProblem.OTHER_BROWSER, "/console/")
+        check_failure_page(await ada.finish(link), LoginProblem.OTHER_BROWSER, "/console/")
         for planted in ("opsl_", "opsl_" + "x" * 43, "opsl_" + "x" * 5_000, "x"):
             headers = {**CROSS, "Cookie": f"opsjobs-login={planted}"}
             answer = await eve.http.get(link, headers=headers)
-            told(answer.headers["location"], LoginProblem.OTHER_BROWSER, "/console/")
+            check_failure_page(answer.headers["location"], LoginProblem.OTHER_BROWSER, "/console/")
         assert await eve.finish(link) == PAGE, "that ended nothing"
 
 
@@ -118,7 +118,7 @@ async def test_a_login_takes_five_minutes_at_most(database: Database) -> None:
             await connection.execute(
                 "update oidc_logins set expires_at = expires_at - interval '301 s'"
             )
-        told(await ada.finish(back), LoginProblem.EXPIRED, "/console/")
+        check_failure_page(await ada.finish(back), LoginProblem.EXPIRED, "/console/")
         await ada.begin()
         assert len(await database.fetch("select from oidc_logins")) == 1
 
@@ -182,7 +182,7 @@ async def test_an_answer_names_the_provider_that_was_asked(database: Database) -
             back = parse_qs(urlsplit(await ada.sign_in(await ada.begin(), "ada")).query)
             query = {"state": back["state"][0], "code": back["code"][0], "iss": iss}
             query = {name: value for name, value in query.items() if value is not None}
-            told(await ada.finish(f"{CALLBACK}?{urlencode(query)}"), LoginProblem.REFUSED)
+            check_failure_page(await ada.finish(f"{CALLBACK}?{urlencode(query)}"), LoginProblem.REFUSED)
 
 
 async def test_other_sites_confirm_nothing(database: Database) -> None:
@@ -192,7 +192,7 @@ async def test_other_sites_confirm_nothing(database: Database) -> None:
         for site in ("cross-site", "same-site"):
             headers = {"Sec-Fetch-Site": site}
             answer = await ada.http.get(OIDC_LOGIN, params=query, headers=headers)
-            told(answer.headers["location"], LoginProblem.NO_SESSION, "/console/")
+            check_failure_page(answer.headers["location"], LoginProblem.NO_SESSION, "/console/")
 
 
 async def test_what_no_browser_sends_is_explained_as_well(database: Database) -> None:
@@ -206,10 +206,10 @@ async def test_what_no_browser_sends_is_explained_as_well(database: Database) ->
             {"error": "\x00" * 100},
         ):
             answer = await ada.http.get(OIDC_CALLBACK, params=query, headers=CROSS)  # type: ignore[arg-type]
-            told(answer.headers["location"], LoginProblem.EXPIRED, "/console/")
+            check_failure_page(answer.headers["location"], LoginProblem.EXPIRED, "/console/")
         back = parse_qs(urlsplit(await ada.sign_in(await ada.begin(), "ada")).query)
         query = {"state": back["state"][0], "iss": on.provider.url, "code": "\x00é" * 10}
-        told(await ada.finish(f"{CALLBACK}?{urlencode(query)}"), LoginProblem.CODE)
+        check_failure_page(await ada.finish(f"{CALLBACK}?{urlencode(query)}"), LoginProblem.CODE)
 
 
 async def test_nothing_of_a_login_in_progress_is_stored_in_the_open(database: Database) -> None:
@@ -226,4 +226,4 @@ async def test_production_begins_no_login_over_plain_http(database: Database) ->
     async with sign_on(database) as on, on.tab() as ada:
         cookies = ada.http._transport.app.state.cookies  # type: ignore[attr-defined]
         cookies._plain_http = False
-        told(await ada.begin(), LoginProblem.PLAIN_HTTP)
+        check_failure_page(await ada.begin(), LoginProblem.PLAIN_HTTP)

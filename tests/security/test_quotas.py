@@ -11,7 +11,7 @@ import pytest
 
 from api.kit import api_client, job, problem
 from api.live import live_api
-from api.test_retries import LOST, ended
+from api.test_retries import LOST, ended_execution
 from kit.query_plans import Explaining
 from opsjobs.api.quotas import KNOWN_SECONDS, FileQuota, OpenExecutions
 from opsjobs.model.errors import TooMany
@@ -165,7 +165,7 @@ async def test_the_files_of_one_caller_and_of_all_have_a_limit(database: Databas
 async def test_each_execution_that_a_revive_makes_counts(database: Database) -> None:
     async with live_api(database) as on:
         for name in ("one", "two", "three"):
-            await ended(on, LOST, 0, 0, name=name)
+            await ended_execution(on, LOST, 0, 0, name=name)
         on.app.state.open_executions = OpenExecutions(2, on.services.executions, on.services.clock)
         revived = (await on.http.post("/dead-letters/revive", json={"filter": {}})).json()
         assert (len(revived["executions"]), revived["more"]) == (2, True)

@@ -24,7 +24,7 @@ JOB = {
 }
 
 
-async def asked_of(ada: ApiClient) -> list[bytes]:
+async def send_secrets(ada: ApiClient) -> list[bytes]:
     """Everything that takes a secret, each with an Idempotency-Key; the bodies that held one."""
     sent: list[bytes] = []
 
@@ -84,7 +84,7 @@ async def test_no_table_holds_a_secret_or_a_digest_of_one(
 
     monkeypatch.setattr(Vault, "open_many", counted)
     async with api_client(database) as ada:
-        sent = await asked_of(ada)
+        sent = await send_secrets(ada)
         everything = (await dumped(database)).encode() + capsys.readouterr().out.encode()
         for canary in (PASSWORD, ROTATED, TOKEN):
             for spelling in canary.spellings:
@@ -110,7 +110,7 @@ async def test_what_is_told_of_a_credential_and_an_execution_shows_no_secret(
     database: Database,
 ) -> None:
     async with api_client(database) as ada:
-        await asked_of(ada)
+        await send_secrets(ada)
         paths = (
             "/credentials",
             "/credentials/1",

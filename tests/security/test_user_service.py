@@ -30,7 +30,7 @@ ADA = {"id": "ada", "username": "ada", "is_active": True, "role": "operator"}
 
 
 @asynccontextmanager
-async def at_the_desk(
+async def api_with_user_service(
     database: Database, platform: PlatformServices, **more: str
 ) -> AsyncIterator[ApiClient]:
     wanted = load(
@@ -63,7 +63,7 @@ async def test_a_launch_takes_a_user_who_is_active_and_holds_the_right_there_too
     generation: str, database: Database
 ) -> None:
     with platform_services(generation) as platform:
-        async with at_the_desk(database, platform) as on:
+        async with api_with_user_service(database, platform) as on:
             execute = await a_job(on)
             platform.users["ada"] = ADA
             assert (await on.http.post(execute, json={}, headers=bearer())).status_code == 202
@@ -86,7 +86,7 @@ async def test_a_launch_takes_a_user_who_is_active_and_holds_the_right_there_too
 
 async def test_resuming_starts_work_and_is_confirmed(database: Database) -> None:
     with platform_services(V3) as platform:
-        async with at_the_desk(database, platform) as on:
+        async with api_with_user_service(database, platform) as on:
             running = (await on.http.post(await a_job(on), json={})).json()["id"]
             await on.http.post(f"/executions/{running}/pause", json={})
             for name, more in (("ben", {"is_active": False}), ("eve", {"role": "viewer"})):
@@ -104,7 +104,7 @@ async def test_an_answer_is_cached_for_a_short_time_and_never_asked_for_our_own_
     database: Database,
 ) -> None:
     with platform_services(V3) as platform:
-        async with at_the_desk(database, platform) as on:
+        async with api_with_user_service(database, platform) as on:
             execute = await a_job(on)
             platform.users["ada"] = ADA
             for _ in range(3):
@@ -120,7 +120,7 @@ async def test_while_it_cannot_be_asked_nothing_is_launched_and_all_can_be_stopp
 ) -> None:
     more = {"OPSJOBS_SERVICE_TIMEOUT": "0.5"} if fault == "slow" else {}
     with platform_services(V3) as platform:
-        async with at_the_desk(database, platform, **more) as on:
+        async with api_with_user_service(database, platform, **more) as on:
             execute = await a_job(on)
             running = (await on.http.post(execute, json={})).json()["id"]
             platform.users["ada"], platform.faults["user"] = ADA, fault

@@ -95,7 +95,7 @@ def test_a_process_that_ignores_signals_is_killed(tmp_path: Path) -> None:
         said,
     ):
         process = watched.starts.get(timeout=SECONDS)
-        heard(watched.log)
+        until_first_line(watched.log)
         supervisor.stop()
         assert process.returncode == -signal.SIGKILL
         assert said == ["it does not end on SIGTERM"]
@@ -108,14 +108,14 @@ def test_hurry_skips_the_remaining_grace(tmp_path: Path) -> None:
         _,
     ):
         process = watched.starts.get(timeout=SECONDS)
-        heard(watched.log)
+        until_first_line(watched.log)
         signal.signal(signal.SIGALRM, lambda *_: supervisor.hurry())
         signal.setitimer(signal.ITIMER_REAL, 0.2)
         supervisor.stop()
         assert process.returncode == -signal.SIGKILL
 
 
-def heard(log: Path) -> None:
+def until_first_line(log: Path) -> None:
     """Wait until the process has written its first line."""
     with subprocess.Popen(
         ["/usr/bin/tail", "-n", "+1", "-f", str(log)], stdout=subprocess.PIPE

@@ -322,7 +322,7 @@ async def test_only_what_is_within_reach_counts_for_the_limit_of_a_list(
         )
     grant = Grant.of_role("manager", Scope.parse("env=staging"))
     ben = Principal("ben", "user", (grant,), ("manager",), "ben")
-    assert await Ledger(database).find_approvable(ben, nobody) == [wanted.id]
+    assert await Ledger(database).find_approvable(ben, no_person) == [wanted.id]
 
 
 async def test_authors_and_approvers_of_all_pending_approvals_are_read_at_once(
@@ -348,12 +348,12 @@ async def test_authors_and_approvers_of_all_pending_approvals_are_read_at_once(
         )
     ledger = Ledger(database)
     await ledger.decide(second.id, says("eve"))
-    assert await ledger.find_approvable(says("ben").principal, nobody) == [free.id, second.id]
-    assert await ledger.find_approvable(says("eve").principal, nobody) == [free.id, written.id]
+    assert await ledger.find_approvable(says("ben").principal, no_person) == [free.id, second.id]
+    assert await ledger.find_approvable(says("eve").principal, no_person) == [free.id, written.id]
     assert reads == [3, 3]
 
 
-async def nobody(identity: Identity) -> None:
+async def no_person(identity: Identity) -> None:
     """There is no person behind a requester."""
 
 

@@ -39,7 +39,7 @@ async def right(circuits: CircuitStore, wish: Ask) -> Right:
     return (await circuits.ask([wish]))[0][0]
 
 
-async def tell(
+async def report_code(
     circuits: CircuitStore,
     code: ErrorCode | None,
     *,
@@ -97,13 +97,13 @@ async def test_a_proven_login_needs_no_trial_until_one_fails(
     circuits, other = CircuitStore(database, POLICY), CircuitStore(database, POLICY)
     wish = ask()
     assert await right(circuits, wish) is Right.YOURS
-    assert await tell(circuits, None, token=wish.token) is None
+    assert await report_code(circuits, None, token=wish.token) is None
     assert [await right(other, ask()) for _ in range(2)] == [Right.FREE, Right.FREE]
     assert await other.watch([]) == set()
-    await tell(circuits, REFUSED)
+    await report_code(circuits, REFUSED)
     assert await other.watch([]) == {KEY}
     assert await right(other, ask()) is Right.FREE
-    assert await tell(circuits, REFUSED) is CircuitState.OPEN
+    assert await report_code(circuits, REFUSED) is CircuitState.OPEN
     assert await right(other, ask()) is Right.OPEN
     assert await right(other, ask(insist=True)) is Right.YOURS
 
@@ -126,16 +126,16 @@ async def test_a_refused_login_opens_its_circuit_half_opens_it_for_one_and_repor
     circuits, other = CircuitStore(database, POLICY), CircuitStore(database, POLICY)
     wish = ask()
     await circuits.ask([wish])
-    assert await tell(circuits, ErrorCode.AUTH_FAILED, token=wish.token) is CircuitState.OPEN
+    assert await report_code(circuits, ErrorCode.AUTH_FAILED, token=wish.token) is CircuitState.OPEN
     assert [await right(worker, ask()) for worker in (circuits, other)] == [Right.OPEN] * 2
     await shift(database, 601)
     again = ask()
     assert [await right(other, again), await right(circuits, ask())] == [Right.YOURS, Right.BUSY]
-    assert await tell(other, ErrorCode.AUTH_FAILED, token=again.token) is None
+    assert await report_code(other, ErrorCode.AUTH_FAILED, token=again.token) is None
     await shift(database, 1201)
     third = ask()
     assert await right(circuits, third) is Right.YOURS
-    assert await tell(circuits, None, token=third.token) is CircuitState.CLOSED
+    assert await report_code(circuits, None, token=third.token) is CircuitState.CLOSED
     assert await events(database) == ["circuit.opened", "circuit.closed"]
 
 
@@ -186,7 +186,7 @@ async def test_a_report_that_cannot_be_taken_in_keeps_no_other_from_it(database:
 
 async def test_a_changed_login_starts_anew(database: Database) -> None:
     circuits = CircuitStore(database, POLICY)
-    await tell(circuits, ErrorCode.AUTH_FAILED)
+    await report_code(circuits, ErrorCode.AUTH_FAILED)
     assert await right(circuits, ask()) is Right.OPEN
     assert await right(circuits, ask(login="b")) is Right.YOURS
     assert await events(database) == ["circuit.opened", "circuit.closed"]
@@ -200,8 +200,8 @@ async def test_the_list_shows_circuits_with_failures_and_a_reset_closes_one(
     made = await inventory.create(target("web-1", credential="login"))
     circuits = CircuitStore(database, POLICY)
     good = CircuitKey("9", "")
-    await tell(circuits, None, key=good)
-    await tell(circuits, ErrorCode.AUTH_FAILED)
+    await report_code(circuits, None, key=good)
+    await report_code(circuits, ErrorCode.AUTH_FAILED)
     (shown,) = (await circuits.list(PageRequest())).items
     told = shown.data()
     assert told["target"] == {"id": "1", "name": "web-1", "host": "10.0.0.5"}
@@ -233,7 +233,7 @@ async def test_circuits_go_with_their_target_and_their_credential(database: Data
     await inventory.create(target("web-1"))
     circuits = CircuitStore(database)
     for key in (CircuitKey("1", ""), CircuitKey("2", "1"), CircuitKey("2", "")):
-        await tell(circuits, ErrorCode.AUTH_FAILED, key=key)
+        await report_code(circuits, ErrorCode.AUTH_FAILED, key=key)
     await inventory.delete("1")
     await inventory._vault.delete("1")
     assert [(c.target_id, c.credential) for c in (await circuits.list(PageRequest())).items] == [

@@ -124,7 +124,7 @@ where a.atttypid in ('text'::regtype, 'varchar'::regtype)
 group by 1"""
 
 
-def words(count: int) -> str:
+def incompressible_text(count: int) -> str:
     """Return a text of Han characters that no compression makes shorter."""
     chance = random.Random(1)
     return "".join(chr(chance.randint(0x4E00, 0x9FA5)) for _ in range(count))
@@ -185,7 +185,7 @@ async def test_a_flush_that_can_never_be_stored_is_refused_and_not_unavailable(
     await launch(database, machines(1))
     owner = Owner(database)
     runs = (await owner.claim()).runs
-    flush = owner.flush(runs, RunStatus.FAILED, error=RunError(ErrorCode.INTERNAL, words(2_000)))
+    flush = owner.flush(runs, RunStatus.FAILED, error=RunError(ErrorCode.INTERNAL, incompressible_text(2_000)))
     with pytest.raises(errors.ProgramLimitExceeded):
         await owner.settle(flush)
 
@@ -195,12 +195,12 @@ async def test_a_long_reason_of_a_maintenance_stops_no_claim_of_its_zone(
 ) -> None:
     ledger, owner = Ledger(database), Owner(database)
     execution = await launch(database, machines(3))
-    await ledger.hold_target("1", 10, reason=words(2_000), by="ada")
+    await ledger.hold_target("1", 10, reason=incompressible_text(2_000), by="ada")
     runs = (await owner.claim()).runs
     assert [run.target_name for run in runs] == ["web-2", "web-3"]
     row = await database.fetch_one("select awaits from target_runs where waiting_for = 'hold'")
     assert row is not None
-    assert row["awaits"] == f"maintenance: {words(2_000)}"[: AWAITS_BYTES_MAX // 4]
+    assert row["awaits"] == f"maintenance: {incompressible_text(2_000)}"[: AWAITS_BYTES_MAX // 4]
     await ledger.release_target("1")
     await owner.finish([*runs, *(await owner.claim()).runs])
     assert (await read(database, execution)).status is ExecutionStatus.COMPLETED
@@ -211,10 +211,10 @@ async def test_a_long_wait_reason_is_cut_at_a_character(database: Database) -> N
     await launch(database, machines(1))
     owner = Owner(database)
     runs = (await owner.claim()).runs
-    await owner.defer(runs, WaitingFor.HOLD, awaits=words(2_000))
+    await owner.defer(runs, WaitingFor.HOLD, awaits=incompressible_text(2_000))
     row = await database.fetch_one("select awaits from target_runs")
     assert row is not None
-    assert row["awaits"] == words(2_000)[: AWAITS_BYTES_MAX // 3]
+    assert row["awaits"] == incompressible_text(2_000)[: AWAITS_BYTES_MAX // 3]
 
 
 async def test_a_job_may_have_a_selector_as_long_as_it_is_allowed(database: Database) -> None:

@@ -381,7 +381,7 @@ async def test_a_takeover_beside_poison_takes_the_other_runs(database: Database)
     assert await faults(database) == []
 
 
-async def twice_in_dead_hands(database: Database, count: int) -> Owner:
+async def owner_after_two_deaths(database: Database, count: int) -> Owner:
     """Return the next owner of this many runs whose last two workers died with them."""
     await launch(database, machines(count))
     first, second = await Owner(database).register(), await Owner(database, "second").register()
@@ -393,7 +393,7 @@ async def twice_in_dead_hands(database: Database, count: int) -> Owner:
 
 
 async def test_after_two_deaths_a_takeover_hands_out_runs_one_by_one(database: Database) -> None:
-    third = await twice_in_dead_hands(database, 4)
+    third = await owner_after_two_deaths(database, 4)
     (one,) = await third.take_over()
     assert await third.take_over() == []
     await third.identify([one], STORE)
@@ -406,7 +406,7 @@ async def test_after_two_deaths_a_takeover_hands_out_runs_one_by_one(database: D
 
 
 async def test_poison_does_not_count_against_other_runs_of_its_worker(database: Database) -> None:
-    heir = await twice_in_dead_hands(database, 3)
+    heir = await owner_after_two_deaths(database, 3)
     for number in range(CLAIMS_MAX - 1):
         (suspect,) = await heir.take_over()
         await heir.die()
@@ -425,7 +425,7 @@ async def test_poison_does_not_count_against_other_runs_of_its_worker(database: 
 
 
 async def test_a_takeover_of_other_runs_does_not_wait_behind_a_suspect(database: Database) -> None:
-    third = await twice_in_dead_hands(database, 2)
+    third = await owner_after_two_deaths(database, 2)
     await launch(database, machines(3, first=10))
     other = await Owner(database, "other").register()
     fresh = (await other.claim()).runs

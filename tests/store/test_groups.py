@@ -24,7 +24,7 @@ async def made(on: Groups, name: str, **fields: Any) -> StoredGroup:
     return group
 
 
-async def known(groups: Groups) -> dict[str, int]:
+async def count_by_group(groups: Groups) -> dict[str, int]:
     return {group.name: group.targets for group in (await groups.list(PageRequest())).items}
 
 
@@ -35,7 +35,7 @@ async def own_groups(inventory: TargetInventory) -> dict[str, list[str]]:
 
 async def test_a_target_makes_the_groups_that_it_names(database: Database) -> None:
     await fleet(inventory_on(database))
-    assert await known(Groups(database)) == {"db": 1, "web": 2}
+    assert await count_by_group(Groups(database)) == {"db": 1, "web": 2}
 
 
 async def test_who_is_in_a_group_names_it_is_selected_or_is_in_one_that_it_holds(

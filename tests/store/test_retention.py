@@ -60,7 +60,7 @@ async def turn(database: Database, days: float, *, read: bool = True) -> None:
         )
 
 
-async def ended(
+async def ended_execution(
     database: Database, *, targets: int = 1, first: int = 1, status: RunStatus = RunStatus.SUCCEEDED
 ) -> Execution:
     execution = await launch(database, machines(targets, first=first))
@@ -82,7 +82,7 @@ def keeper(
     return RetentionService(turn, Retention(database), keep, Seals(database, [AUDIT_KEY]))
 
 
-async def left(database: Database) -> list[int]:
+async def execution_ids(database: Database) -> list[int]:
     return [row["id"] for row in await database.fetch("select id from job_executions order by id")]
 
 
@@ -99,11 +99,11 @@ async def all_days(database: Database, keep: RetentionLimits = KEEP) -> int:
 
 
 async def test_old_days_of_the_log_are_dropped_and_reading_them_is_gone(database: Database) -> None:
-    old = await ended(database)
+    old = await ended_execution(database)
     journal = ExecutionLog(database)
     await turn(database, 29)
     await make_partitions(database)
-    young = await ended(database)
+    young = await ended_execution(database)
     assert await all_days(database) == 0
     await turn(database, 3)
     assert await all_days(database) >= 1
@@ -138,7 +138,7 @@ async def test_a_day_stays_as_long_as_an_execution_of_it_is_open(database: Datab
 async def test_a_log_day_in_use_is_dropped_later_and_a_half_dropped_one_is_finished(
     database: Database,
 ) -> None:
-    await ended(database)
+    await ended_execution(database)
     await turn(database, 60)
     async with database.transaction() as reader:
         await reader.execute("select count(*) from execution_log")
@@ -155,9 +155,9 @@ async def test_a_log_day_in_use_is_dropped_later_and_a_half_dropped_one_is_finis
 
 
 async def test_old_executions_are_deleted_with_all_their_data(database: Database) -> None:
-    old = await ended(database, targets=3)
+    old = await ended_execution(database, targets=3)
     await turn(database, 31)
-    young = await ended(database)
+    young = await ended_execution(database)
     assert await Retention(database).delete_executions(KEEP) == 1
     assert await Retention(database).delete_executions(KEEP) == 0
     with pytest.raises(NotFound):
@@ -179,11 +179,11 @@ async def test_the_newest_executions_of_a_job_are_kept(database: Database) -> No
     await turn(database, 1)
     keep = replace(KEEP, executions_per_job=2)
     assert await Retention(database).delete_surplus(keep) == 2
-    assert await left(database) == [3, 4, 5, 6]
+    assert await execution_ids(database) == [3, 4, 5, 6]
 
 
 async def of_job(database: Database, job: int) -> None:
-    made = await ended(database)
+    made = await ended_execution(database)
     async with database.connection() as connection:
         await connection.execute(
             """with counted as (update jobs set last_number = last_number + 1 where id = %s
@@ -209,7 +209,7 @@ async def test_executions_with_open_dead_letters_cleanups_or_events_are_kept(
         await connection.execute(
             "update target_runs set spool_due = opsjobs_now() where spool_due is not null"
         )
-    untold = await ended(database, first=9)
+    untold = await ended_execution(database, first=9)
     async with database.connection() as connection:
         await connection.execute(
             "update job_executions set finished_at = opsjobs_now() - interval '31 days' where id = "
@@ -222,7 +222,7 @@ async def test_executions_with_open_dead_letters_cleanups_or_events_are_kept(
     async with database.transaction() as connection:
         await dead_letters.answer(connection, [run["id"]], "discarded", by="ada", reason="gone")
     assert await keeping.delete_executions(KEEP) == 1
-    assert await left(database) == [visited.id, untold.id]
+    assert await execution_ids(database) == [visited.id, untold.id]
     await Ledger(database).mark_cleaned([r.id for r in runs])
     await turn(database, 0)
     assert await keeping.delete_executions(KEEP) == 2
@@ -232,7 +232,7 @@ async def test_executions_stay_until_every_source_of_deliveries_has_read_their_e
     database: Database,
 ) -> None:
     feed, deliveries = EventFeed(database), Deliveries(database)
-    execution = await ended(database)
+    execution = await ended_execution(database)
     await turn(database, 31, read=False)
     await deliveries.start_source("audit", 1_000)
     keeping = Retention(database)
@@ -244,7 +244,7 @@ async def test_executions_stay_until_every_source_of_deliveries_has_read_their_e
         async with deliveries.reading(source) as reading:
             assert reading is not None
             reading.position = (await feed.bounds()).last
-    assert await left(database) == [execution.id]
+    assert await execution_ids(database) == [execution.id]
     assert await keeping.delete_executions(KEEP) == 1
 
 
@@ -255,7 +255,7 @@ async def test_the_position_of_the_audit_log_keeps_no_execution(database: Databa
         "insert into events (shard, type, subject, at) select 0, 'job.created', gen_random_uuid(), "
         "opsjobs_now() from generate_series(1, 100) returning 1"
     )
-    await ended(database)
+    await ended_execution(database)
     await EventFeed(database).assign()
     await turn(database, 31)
     assert await Retention(database).delete_executions(KEEP) == 1
@@ -266,14 +266,14 @@ async def test_executions_that_stay_do_not_block_the_deletion_of_others(
 ) -> None:
     monkeypatch.setattr(retention, "EXECUTIONS", 2)
     monkeypatch.setattr(retention, "PARTS_MAX", 2)
-    stay = [(await ended(database, status=RunStatus.LOST)).id for _ in range(7)]
+    stay = [(await ended_execution(database, status=RunStatus.LOST)).id for _ in range(7)]
     for _ in range(3):
-        await ended(database)
+        await ended_execution(database)
     await turn(database, 31)
     keeping = Retention(database)
     gone = [await keeping.delete_executions(KEEP) for _ in range(3)]
     assert gone == [0, 1, 2]
-    assert await left(database) == stay
+    assert await execution_ids(database) == stay
     async with database.transaction() as connection:
         runs = await (
             await connection.execute(
@@ -293,16 +293,16 @@ async def test_executions_of_many_runs_are_deleted_in_parts(
 ) -> None:
     monkeypatch.setattr(retention, "RUNS", 5)
     for targets in (3, 3, 9, 1):
-        await ended(database, targets=targets)
+        await ended_execution(database, targets=targets)
     await turn(database, 31)
     keeping = Retention(database)
     assert [await keeping.delete_executions(KEEP) for _ in range(4)] == [2, 1, 1, 0]
 
 
 async def test_a_child_outlives_its_parent_and_an_open_one_keeps_it(database: Database) -> None:
-    parent = await ended(database, status=RunStatus.FAILED)
+    parent = await ended_execution(database, status=RunStatus.FAILED)
     (run,) = await database.fetch("select * from target_runs where execution_id = %s", [parent.id])
-    child = await heir(database, parent, run)
+    child = await retried_run(database, parent, run)
     await turn(database, 31)
     assert await Retention(database).delete_executions(KEEP) == 0
     owner = await Owner(database).register()
@@ -312,7 +312,7 @@ async def test_a_child_outlives_its_parent_and_an_open_one_keeps_it(database: Da
     assert (await read(database, child)).parent is None
 
 
-async def heir(database: Database, parent: Execution, run: dict[str, Any]) -> Execution:
+async def retried_run(database: Database, parent: Execution, run: dict[str, Any]) -> Execution:
     made = await launch(database, [])
     rows = await database.fetch("select * from execution_specs where execution_id = %s", [made.id])
     new = NewExecution(
@@ -360,7 +360,7 @@ async def test_old_files_are_deleted_unless_a_job_or_a_kept_execution_names_them
     )
     await jobs.create(job("old", actions=[bring(files["an archived job's"].uuid)]), "ada")
     await jobs.archive("2", "ada")
-    execution = await ended(database)
+    execution = await ended_execution(database)
     actions = Jsonb([{"key": "first", "type": "command"}, bring(files["an execution's"].uuid)])
     await database.fetch("update execution_specs set actions = %s returning 1", [actions])
     await turn(database, 29)
@@ -396,7 +396,7 @@ async def test_last_outcomes_of_jobs_and_schedules_that_are_gone_are_deleted(
 
 
 async def test_one_process_at_a_time_holds_a_singleton_lock(database: Database) -> None:
-    await ended(database)
+    await ended_execution(database)
     await turn(database, 31)
     keepers = [keeper(database) for _ in range(3)]
     done = [

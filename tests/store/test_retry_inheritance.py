@@ -19,7 +19,7 @@ from opsjobs.store.transaction import Database
 THREE = [{"key": f"step-{n}", "type": "command", "command": "true"} for n in (1, 2, 3)]
 
 
-async def heirs(
+async def launch_retry(
     database: Database, parent: Execution, runs: Mapping[str, int], actions: Sequence[Any] = THREE
 ) -> Execution:
     """Launch an execution in which these targets' runs replace those of the parent."""
@@ -43,7 +43,7 @@ async def failed_at_the_second_step(database: Database) -> ScriptedExecution:
 
 async def test_what_succeeded_is_on_record_and_nothing_else(database: Database) -> None:
     scripted = await failed_at_the_second_step(database)
-    again = await heirs(database, await scripted.current(), {"1": scripted.runs["web-1"].id})
+    again = await launch_retry(database, await scripted.current(), {"1": scripted.runs["web-1"].id})
     assert (again.parent, again.counts, again.triggered_by) == (
         scripted.execution_id,
         {"waiting": 1},
@@ -63,12 +63,12 @@ async def test_what_succeeded_is_on_record_and_nothing_else(database: Database) 
 
 async def test_a_second_retry_records_the_execution_that_ran_the_action(database: Database) -> None:
     scripted = await failed_at_the_second_step(database)
-    child = await heirs(database, await scripted.current(), {"1": scripted.runs["web-1"].id})
+    child = await launch_retry(database, await scripted.current(), {"1": scripted.runs["web-1"].id})
     owner = await Owner(database).register()
     run = (await owner.claim()).runs[0]
     await owner.give_back([run])
     await Ledger(database).cancel(child.id, by="ada", reason=None)
-    grandchild = await heirs(database, child, {"1": run.id})
+    grandchild = await launch_retry(database, child, {"1": run.id})
     rows = await database.fetch(
         "select action, status, inherited_from from job_execution_results where execution_id = %s "
         "order by id",
@@ -81,7 +81,7 @@ async def test_an_heir_that_is_cancelled_before_its_start_was_at_its_next_step(
     database: Database,
 ) -> None:
     scripted = await failed_at_the_second_step(database)
-    again = await heirs(
+    again = await launch_retry(
         database, await scripted.current(), {"1": scripted.runs["web-1"].id, "2": scripted.runs["web-2"].id}
     )
     await Ledger(database).cancel(again.id, by="ada", reason=None)
@@ -112,7 +112,7 @@ async def test_a_run_that_was_rolled_back_begins_anew(database: Database) -> Non
     await scripted.end_action("web-1", "step-2", 3)
     await scripted.finish("web-1", 0, action="step-3")
     await scripted.finish("web-2", 3, action="step-2")
-    again = await heirs(
+    again = await launch_retry(
         database,
         await scripted.current(),
         {"1": scripted.runs["web-1"].id, "2": scripted.runs["web-2"].id},

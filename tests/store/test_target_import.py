@@ -26,7 +26,7 @@ def outcomes(imported: Imported) -> list[str]:
     return [outcome.outcome for outcome in imported.outcomes]
 
 
-async def known(inventory: TargetInventory) -> dict[str, str]:
+async def hosts_by_name(inventory: TargetInventory) -> dict[str, str]:
     return {
         stored.target.name: stored.target.host
         for stored in (await inventory.list(PageRequest(limit=200))).items
@@ -75,7 +75,7 @@ async def test_what_an_entry_does_not_mention_stays_as_it_is(database: Database)
     assert outcomes(
         await take_in(database, {"name": "web-1", "host": "10.0.0.1"}, existing="skip")
     ) == ["skipped"]
-    assert (await known(inventory))["web-1"] == "10.0.0.9"
+    assert (await hosts_by_name(inventory))["web-1"] == "10.0.0.9"
 
 
 async def test_a_bad_entry_is_refused_with_why_and_hinders_no_other(database: Database) -> None:
@@ -103,7 +103,7 @@ async def test_a_bad_entry_is_refused_with_why_and_hinders_no_other(database: Da
         "invalid",
     ]
     assert errors[2]["message"].startswith("/port: ")
-    assert await known(inventory_on(database)) == {"web-1": "10.0.0.1", "web-6": "10.0.0.6"}
+    assert await hosts_by_name(inventory_on(database)) == {"web-1": "10.0.0.1", "web-6": "10.0.0.6"}
 
 
 async def test_a_jump_host_may_come_after_those_behind_it_and_a_circle_is_refused(
@@ -125,7 +125,7 @@ async def test_a_dry_run_reports_the_changes_and_stores_nothing(database: Databa
     )
     told = imported.data()
     assert (told["updated"], told["created"], told["refused"], told["dry_run"]) == (1, 1, 1, True)
-    assert await known(inventory_on(database)) == {"web-1": "10.0.0.1"}
+    assert await hosts_by_name(inventory_on(database)) == {"web-1": "10.0.0.1"}
 
 
 async def test_a_dry_run_takes_no_ids(database: Database) -> None:

@@ -41,7 +41,7 @@ async def heard(messages: Messages, seconds: float = 60.0) -> tuple[str, bytes]:
     return await asyncio.wait_for(anext(messages), seconds)
 
 
-async def heard_again(bus: Bus, messages: Messages, channel: str) -> tuple[str, bytes]:
+async def first_message_after_outage(bus: Bus, messages: Messages, channel: str) -> tuple[str, bytes]:
     """The first message that comes through once Redis is back."""
     async with asyncio.timeout(60):
         while True:
@@ -150,7 +150,7 @@ async def test_the_bus_comes_back_when_a_frozen_redis_goes_on(
                 bus.publish("a", b"2")
                 await asyncio.sleep(0.01)
         thaw(server)
-        assert (await heard_again(bus, messages, "a"))[0] == "a"
+        assert (await first_message_after_outage(bus, messages, "a"))[0] == "a"
         async with asyncio.timeout(
             60
         ):  # what was heard may have been sent before, and its answer be on its way
@@ -164,8 +164,8 @@ async def test_the_bus_comes_back_when_redis_is_restarted(server: Valkey) -> Non
         server.stop()
         bus.publish("a", b"lost")
         await asyncio.to_thread(server.start)
-        await heard_again(bus, messages, "a")
-        assert (await heard_again(bus, messages, "bc"))[0] in ("a", "bc")
+        await first_message_after_outage(bus, messages, "a")
+        assert (await first_message_after_outage(bus, messages, "bc"))[0] in ("a", "bc")
 
 
 async def test_a_bus_opened_before_its_redis_finds_it_later(server: Valkey) -> None:
@@ -175,7 +175,7 @@ async def test_a_bus_opened_before_its_redis_finds_it_later(server: Valkey) -> N
         async with bus.listen("a") as messages:
             assert time.monotonic() - began < 15
             await asyncio.to_thread(server.start)
-            assert await heard_again(bus, messages, "a") == ("a", b"again")
+            assert await first_message_after_outage(bus, messages, "a") == ("a", b"again")
 
 
 async def test_a_listener_that_does_not_read_loses_the_oldest_only(redis_url: str) -> None:

@@ -24,7 +24,7 @@ def server() -> Iterator[Valkey]:
         yield made
 
 
-def bells(metrics: Metrics, result: str) -> float:
+def wakeup_count(metrics: Metrics, result: str) -> float:
     """How many bells had this result."""
     return metrics.registry.get_sample_value("opsjobs_wakeups_total", {"result": result}) or 0.0
 
@@ -37,7 +37,7 @@ def seconds_of(action: object) -> float:
     return time.monotonic() - began
 
 
-def ring_often(notifier: Notifier) -> None:
+def notify_many_zones(notifier: Notifier) -> None:
     """Many zones, so that no notify is merged away."""
     for number in range(900):
         notifier.notify(f"zone-{number}")
@@ -53,7 +53,7 @@ def test_doubled_bells_are_merged_into_one(redis_url: str) -> None:
     notifier.stop()
     with redis.Redis.from_url(redis_url) as client:
         assert (client.llen("opsjobs.wakeup.default"), client.llen("opsjobs.wakeup.dmz")) == (1, 1)
-    assert (bells(metrics, "sent"), bells(metrics, "merged")) == (2, 99)
+    assert (wakeup_count(metrics, "sent"), wakeup_count(metrics, "merged")) == (2, 99)
 
 
 def test_a_zone_that_was_just_rung_waits_a_moment_and_no_other_one_does(
@@ -65,16 +65,16 @@ def test_a_zone_that_was_just_rung_waits_a_moment_and_no_other_one_does(
     notifier.start()
     with redis.Redis.from_url(redis_url) as client:
         notifier.notify("default")
-        until(lambda: bells(metrics, "sent") == 1)
+        until(lambda: wakeup_count(metrics, "sent") == 1)
         assert client.delete("opsjobs.wakeup.default") == 1  # as a worker takes it
         notifier.notify("default")
         notifier.notify("default")
         notifier.notify("dmz")
-        until(lambda: bells(metrics, "sent") == 2)
+        until(lambda: wakeup_count(metrics, "sent") == 2)
         assert (client.llen("opsjobs.wakeup.default"), client.llen("opsjobs.wakeup.dmz")) == (0, 1)
         notifier.stop()
         assert client.llen("opsjobs.wakeup.default") == 1
-    assert (bells(metrics, "sent"), bells(metrics, "merged")) == (3, 1)
+    assert (wakeup_count(metrics, "sent"), wakeup_count(metrics, "merged")) == (3, 1)
 
 
 def test_a_bell_that_waited_its_moment_goes_out_by_itself(redis_url: str) -> None:
@@ -84,7 +84,7 @@ def test_a_bell_that_waited_its_moment_goes_out_by_itself(redis_url: str) -> Non
     with redis.Redis.from_url(redis_url) as client:
         for number in range(1, 4):
             notifier.notify("default")
-            until(lambda number=number: bells(metrics, "sent") == number)  # type: ignore[misc]
+            until(lambda number=number: wakeup_count(metrics, "sent") == number)  # type: ignore[misc]
             client.delete("opsjobs.wakeup.default")
     notifier.stop()
 
@@ -103,9 +103,9 @@ def test_ringing_is_instant_and_the_stop_in_time_while_redis_is_frozen(server: V
     notifier = Notifier(server.url, metrics)
     notifier.start()
     notifier.notify("default")
-    until(lambda: bells(metrics, "sent") == 1)
+    until(lambda: wakeup_count(metrics, "sent") == 1)
     freeze(server)
-    assert seconds_of(lambda: ring_often(notifier)) < 30
+    assert seconds_of(lambda: notify_many_zones(notifier)) < 30
     assert seconds_of(notifier.stop) < 30
 
 
@@ -115,8 +115,8 @@ def test_ringing_is_instant_and_the_stop_in_time_while_redis_is_down(server: Val
     notifier = Notifier(server.url, metrics)
     notifier.start()
     notifier.notify("default")
-    until(lambda: bells(metrics, "dropped") >= 1)
-    assert seconds_of(lambda: ring_often(notifier)) < 30
+    until(lambda: wakeup_count(metrics, "dropped") >= 1)
+    assert seconds_of(lambda: notify_many_zones(notifier)) < 30
     assert seconds_of(notifier.stop) < 30
 
 
@@ -127,7 +127,7 @@ def test_a_flood_of_made_up_zones_is_bounded(server: Valkey) -> None:
     notifier.start()
     for number in range(5_000):
         notifier.notify(f"zone-{number}")
-    assert bells(metrics, "dropped") >= 3_990
+    assert wakeup_count(metrics, "dropped") >= 3_990
     notifier.stop()
 
 
@@ -137,7 +137,7 @@ def test_without_a_redis_bells_are_dropped() -> None:
     notifier.start()
     notifier.notify("default")
     notifier.stop()
-    assert bells(metrics, "dropped") == 1
+    assert wakeup_count(metrics, "dropped") == 1
 
 
 def test_many_threads_may_ring(redis_url: str) -> None:
@@ -155,8 +155,8 @@ def test_many_threads_may_ring(redis_url: str) -> None:
     for thread in threads:
         thread.join()
     notifier.stop()
-    assert bells(metrics, "sent") == 1
-    assert bells(metrics, "sent") + bells(metrics, "merged") == 1_600
+    assert wakeup_count(metrics, "sent") == 1
+    assert wakeup_count(metrics, "sent") + wakeup_count(metrics, "merged") == 1_600
 
 
 @pytest.mark.parametrize(

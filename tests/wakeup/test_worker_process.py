@@ -41,7 +41,7 @@ def notifier(server: Valkey, metrics: Metrics) -> Iterator[Notifier]:
     made.stop()
 
 
-def bells(metrics: Metrics, result: str) -> float:
+def wakeup_count(metrics: Metrics, result: str) -> float:
     """How many bells had this result."""
     return metrics.registry.get_sample_value("opsjobs_wakeups_total", {"result": result}) or 0.0
 
@@ -118,7 +118,7 @@ def test_bells_come_back_when_redis_does(
         worker.wait_for(CONNECTED)
         server.stop()
         notifier.notify("default")
-        until(lambda: bells(metrics, "dropped") >= 1)
+        until(lambda: wakeup_count(metrics, "dropped") >= 1)
         server.start()
         worker.wait_for(CONNECTED)
         until(lambda: _rings(notifier, metrics))
@@ -128,7 +128,7 @@ def test_bells_come_back_when_redis_does(
 
 def _rings(notifier: Notifier, metrics: Metrics) -> bool:
     notifier.notify("default")
-    return bells(metrics, "sent") >= 1
+    return wakeup_count(metrics, "sent") >= 1
 
 
 def test_bells_come_back_when_a_frozen_redis_goes_on(
@@ -138,7 +138,7 @@ def test_bells_come_back_when_a_frozen_redis_goes_on(
         worker.wait_for(CONNECTED)
         freeze(server)
         notifier.notify("default")
-        until(lambda: bells(metrics, "dropped") >= 1)
+        until(lambda: wakeup_count(metrics, "dropped") >= 1)
         thaw(server)
         until(lambda: _rings(notifier, metrics))
         worker.wait_for("WAKE")
@@ -162,7 +162,7 @@ def test_bells_that_nobody_hears_do_not_pile_up(
     with redis.Redis.from_url(server.url) as client:
         for count in range(1, 21):
             notifier.notify("default")
-            until(lambda count=count: bells(metrics, "sent") + bells(metrics, "merged") == count)
+            until(lambda count=count: wakeup_count(metrics, "sent") + wakeup_count(metrics, "merged") == count)
         assert client.llen("opsjobs.wakeup.default") == 1
         assert 0 < client.ttl("opsjobs.wakeup.default") <= 60
     with Hosted("worker", server.url) as worker:

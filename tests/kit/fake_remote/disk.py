@@ -7,7 +7,7 @@ import posixpath
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 
-from kit.fake_remote.script import Gate, stand_before
+from kit.fake_remote.script import Gate, wait_at_gate
 from opsjobs.remote.disk import (
     DRAFT_MODE,
     DiskEntry,
@@ -210,7 +210,7 @@ class _Open:
     async def _move(self) -> None:
         files = self._disk.files
         self._disk.check()
-        await stand_before(files.gate)
+        await wait_at_gate(files.gate)
         if files.on_bytes is not None:
             files.on_bytes(files.moved_bytes)
         self._disk.check()

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from kit.fake_remote.machine import FakeMachine, Start
 from kit.fake_remote.run import FakeFollower, FakeRun
-from kit.fake_remote.script import stand_before
+from kit.fake_remote.script import wait_at_gate
 from opsjobs.clock import Clock
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import CancelProof, ErrorCode
@@ -39,7 +39,7 @@ class FakeDurable:
         """
         if order.program is None:
             check_command(order.command)
-        await stand_before(self._machine.start_gate)
+        await wait_at_gate(self._machine.start_gate)
         self._check_store()
         if self._machine.unheard:
             self._machine.unheard -= 1

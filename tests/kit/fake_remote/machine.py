@@ -9,7 +9,7 @@ from datetime import datetime
 
 from kit.fake_remote.disk import FakeFiles
 from kit.fake_remote.run import FakeRun
-from kit.fake_remote.script import Break, Deed, Echo, Gate, Pause, Script, stand_before
+from kit.fake_remote.script import Break, Deed, Echo, Gate, Pause, Script, wait_at_gate
 from opsjobs.clock import Clock
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import CancelProof, ErrorCode
@@ -170,7 +170,7 @@ class FakeMachine:
     async def connect(self, clock: Clock) -> None:
         """Connect as scripted. Raises RemoteFailure."""
         self.connects += 1
-        await stand_before(self.connect_gate)
+        await wait_at_gate(self.connect_gate)
         if self.connect_seconds:
             await clock.sleep(self.connect_seconds)
         if self._refusal is not None:

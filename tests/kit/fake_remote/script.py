@@ -57,7 +57,7 @@ Script = Sequence[Deed] | Callable[[str, bytes], Sequence[Deed]]
 """The deeds of a command, or a function from its command line and standard input to them."""
 
 
-async def stand_before(gate: Gate | None) -> None:
+async def wait_at_gate(gate: Gate | None) -> None:
     """Wait before the gate, if there is one."""
     if gate is not None:
         await gate.stand()

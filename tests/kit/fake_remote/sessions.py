@@ -9,7 +9,7 @@ from dataclasses import replace
 from kit.fake_remote.disk import FakeDisk
 from kit.fake_remote.durable import FakeDurable
 from kit.fake_remote.machine import FakeMachine, FakeProcess, Start
-from kit.fake_remote.script import stand_before
+from kit.fake_remote.script import wait_at_gate
 from opsjobs.clock import Clock, SystemClock
 from opsjobs.model.capabilities import Capabilities
 from opsjobs.model.errors import RemoteFailure
@@ -114,7 +114,7 @@ class FakeSession:
         if program is None:
             check_command(line)
         machine = self._machine
-        await stand_before(machine.start_gate)
+        await wait_at_gate(machine.start_gate)
         machine.check_contact(self._since)
         refusal, _ = machine.start_refusal()
         if refusal is None or (

@@ -53,7 +53,7 @@ def start_time(pid: int) -> str:
     return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()[19]
 
 
-async def begun(on: Runs, folder: Path) -> tuple[StartOrder, Latch]:
+async def start_unread_run(on: Runs, folder: Path) -> tuple[StartOrder, Latch]:
     """Start a run whose reader has gone after the first line; it waits for the latch, then ends with 7."""
     latch = Latch(folder / "latch")
     order = on.order(f"echo up; {latch.wait}; exit 7")
@@ -114,7 +114,7 @@ async def test_a_clock_that_is_set_is_no_reboot(
         if witness:
             boot.unlink()
             variables["OPSJOBS_LAB_WITNESS"] = witness
-        order, latch = await begun(on, tmp_path)
+        order, latch = await start_unread_run(on, tmp_path)
         moment = int(on.identity.boot)
         for seconds in steps:
             moment += seconds * SECOND
@@ -162,7 +162,7 @@ async def test_a_file_that_cannot_be_read_is_not_taken_for_one_that_is_not_there
     name: str, tmp_path: Path
 ) -> None:
     async with runs() as on:
-        order, latch = await begun(on, tmp_path)
+        order, latch = await start_unread_run(on, tmp_path)
         on.host.server.service.variables["OPSJOBS_LAB_UNREADABLE"] = name
         await assert_unclear(on, order)
         on.host.server.service.variables.clear()
@@ -232,7 +232,7 @@ async def test_a_process_that_may_not_be_looked_at_is_not_taken_for_a_dead_one(
     tmp_path: Path,
 ) -> None:
     async with runs() as on:
-        order, latch = await begun(on, tmp_path)
+        order, latch = await start_unread_run(on, tmp_path)
         on.host.server.service.variables["OPSJOBS_LAB_FORBIDDEN"] = "1"
         await assert_unclear(on, order)
         await on.durable.clean([order.key])
@@ -245,7 +245,7 @@ async def test_a_process_that_may_not_be_looked_at_is_not_taken_for_a_dead_one(
 
 async def test_a_helper_that_ends_without_an_answer_does_not_end_the_run(tmp_path: Path) -> None:
     async with runs() as on:
-        order, latch = await begun(on, tmp_path)
+        order, latch = await start_unread_run(on, tmp_path)
         program = on.host.folder / "programs" / "powershell.exe"
         right = program.read_text()
         program.write_text("#!/bin/sh\ncat >/dev/null; echo out of memory >&2; exit 1\n")
