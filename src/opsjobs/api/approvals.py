@@ -140,7 +140,7 @@ _DECIDES = requires("approvals:decide", Within.OBJECT)
     response_model=ApprovalOut,
 )
 async def approve(
-    request: Request, services: ServicesDep, asked: ApprovalDep, draft: ApproveDraft | None = None
+    request: Request, services: ServicesDep, approval: ApprovalDep, draft: ApproveDraft | None = None
 ) -> Response:
     """Approve. With the last of the required `approvers` the execution continues.
 
@@ -153,7 +153,7 @@ async def approve(
     ruling = Ruling(
         principal_of(request), True, decision.reason, decision.hash, decision.override_safety
     )
-    return await _answer(request, await services.approval_service.decide(asked, ruling))
+    return await _answer(request, await services.approval_service.decide(approval, ruling))
 
 
 @router.post(
@@ -163,7 +163,7 @@ async def approve(
     response_model=ApprovalOut,
 )
 async def reject(
-    request: Request, services: ServicesDep, asked: ApprovalDep, draft: RejectDraft | None = None
+    request: Request, services: ServicesDep, approval: ApprovalDep, draft: RejectDraft | None = None
 ) -> Response:
     """Reject, which is final: waiting runs are cancelled.
 
@@ -171,7 +171,7 @@ async def reject(
     """
     decision = draft or RejectDraft()
     ruling = Ruling(principal_of(request), False, decision.reason, decision.hash)
-    return await _answer(request, await services.approval_service.decide(asked, ruling))
+    return await _answer(request, await services.approval_service.decide(approval, ruling))
 
 
 async def _answer(request: Request, decided: Approval) -> Response:

@@ -38,7 +38,7 @@ class LogReader(Protocol):
     async def read_matching(
         self,
         execution_id: int,
-        wanted: LogFilter,
+        log_filter: LogFilter,
         *,
         after: int,
         upto: int,
@@ -131,7 +131,7 @@ class Ring:
             self.size_bytes -= len(self._frames.pop(self.base).data)
 
     def take(
-        self, position: int, max_bytes: int, wanted: LogFilter = EVERY_ENTRY
+        self, position: int, max_bytes: int, log_filter: LogFilter = EVERY_ENTRY
     ) -> tuple[bytes, int]:
         """Return the wanted frames after a position until `max_bytes`, and the position reached.
 
@@ -142,7 +142,7 @@ class Ring:
         while position < self.last and size < max_bytes:
             position += 1
             frame = self._frames[position]
-            if wanted.admits(frame.event, frame.target_run):
+            if log_filter.admits(frame.event, frame.target_run):
                 taken.append(frame.data)
                 size += len(frame.data)
         return b"".join(taken), position
@@ -280,7 +280,7 @@ class Followers:
         execution: Execution,
         after: int,
         idle_seconds: Callable[[], float] | None = None,
-        wanted: LogFilter = EVERY_ENTRY,
+        log_filter: LogFilter = EVERY_ENTRY,
     ) -> AsyncGenerator[FrameBatch, None]:
         """Yield the log after a position as it grows, until its end.
 
@@ -290,7 +290,7 @@ class Followers:
         interval.
         """
         if execution.status.final:
-            async for batch in self._ended(execution, after, wanted):
+            async for batch in self._ended(execution, after, log_filter):
                 yield batch
             return
         position = min(after, execution.last_seq)
@@ -302,7 +302,7 @@ class Followers:
                     if idle_seconds is None
                     else min(self.pace.keep_alive_seconds, idle_seconds())
                 )
-                batch = await self._next(follower, execution.id, position, idle, wanted)
+                batch = await self._next(follower, execution.id, position, idle, log_filter)
                 yield batch
                 position, ended = batch.position, batch.ended
 
@@ -349,7 +349,7 @@ class Followers:
         execution_id: int,
         position: int,
         idle_seconds: float,
-        wanted: LogFilter,
+        log_filter: LogFilter,
     ) -> FrameBatch:
         ring, data = follower.ring, b""
         try:
@@ -358,21 +358,21 @@ class Followers:
                     await follower.grown(position)
                     if position < ring.base:  # it grew by more than the ring holds
                         break
-                    data, position = ring.take(position, self.pace.batch_bytes, wanted)
+                    data, position = ring.take(position, self.pace.batch_bytes, log_filter)
                     if follower.stopped:
                         break
         except TimeoutError:
             # A viewer with a filter has not seen how far the log has grown.
-            seen = None if wanted is EVERY_ENTRY else position
+            seen = None if log_filter is EVERY_ENTRY else position
             return FrameBatch(log_formats.encode_keep_alive(seen), position, False)
         if position < ring.base:
-            return await self._page(execution_id, position, ring.base, wanted)
+            return await self._page(execution_id, position, ring.base, log_filter)
         return FrameBatch(data, position, position == follower.ended_at)
 
     async def _page(
-        self, execution_id: int, position: int, upto: int, wanted: LogFilter
+        self, execution_id: int, position: int, upto: int, log_filter: LogFilter
     ) -> FrameBatch:
-        entries, reached = await self._older(execution_id, position, upto, wanted)
+        entries, reached = await self._older(execution_id, position, upto, log_filter)
         if reached == position:
             raise LookupError(
                 f"the log of execution {execution_id} has no entry after {position}, "
@@ -385,19 +385,19 @@ class Followers:
         )
 
     async def _older(
-        self, execution_id: int, position: int, upto: int, wanted: LogFilter
+        self, execution_id: int, position: int, upto: int, log_filter: LogFilter
     ) -> tuple[list[LogEntry], int]:
         pace = self.pace
         limits = {"limit": pace.page_entries, "max_bytes": pace.batch_bytes}
         async with self._pagers:
             while True:
                 try:
-                    if wanted is EVERY_ENTRY:
+                    if log_filter is EVERY_ENTRY:
                         entries = await self._journal.read(execution_id, after=position, **limits)
                         return entries, entries[-1].seq if entries else position
                     return await self._journal.read_matching(
                         execution_id,
-                        wanted,
+                        log_filter,
                         after=position,
                         upto=min(upto, position + pace.page_scan),
                         **limits,
@@ -406,11 +406,11 @@ class Followers:
                     await asyncio.sleep(pace.retry_seconds)
 
     async def _ended(
-        self, execution: Execution, after: int, wanted: LogFilter
+        self, execution: Execution, after: int, log_filter: LogFilter
     ) -> AsyncGenerator[FrameBatch, None]:
         position = min(after, max(execution.last_seq - 1, 0))
         while position < execution.last_seq:
-            batch = await self._page(execution.id, position, execution.last_seq, wanted)
+            batch = await self._page(execution.id, position, execution.last_seq, log_filter)
             yield batch
             position = batch.position
             if batch.ended:

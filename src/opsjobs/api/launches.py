@@ -50,7 +50,7 @@ class ExecuteDraft(Overriding):
     targets: SelectionDraft | None = None
 
 
-def order_of(stored: StoredJob, asked: ExecuteDraft) -> LaunchOrder:
+def order_of(stored: StoredJob, draft: ExecuteDraft) -> LaunchOrder:
     """Return the launch order of this job."""
     job = stored.job
     return LaunchOrder(
@@ -60,12 +60,12 @@ def order_of(stored: StoredJob, asked: ExecuteDraft) -> LaunchOrder:
         job.definition.name,
         job.id,
         job.version,
-        narrowed_to=asked.targets,
-        reason=asked.reason,
-        parameters=asked.parameters,
+        narrowed_to=draft.targets,
+        reason=draft.reason,
+        parameters=draft.parameters,
         declared=job.definition.parameters,
         tags=job.definition.tags,
-        override=asked.override,
+        override=draft.override,
     )
 
 

@@ -245,18 +245,18 @@ class EventStream(ServerSentEvents):
         execution: Execution,
         after: int,
         reauth: StreamReauth,
-        wanted: LogFilter,
+        log_filter: LogFilter,
     ) -> None:
         super().__init__(request, f"execution {execution.id}")
         self._execution = execution
         self._position = after
         self._reauth = reauth
-        self._wanted = wanted
+        self._log_filter = log_filter
 
     async def send_frames(self, send: Send) -> None:
         """Send the log after the viewer's position, as it grows."""
         batches = self._followers.batches(
-            self._execution, self._position, lambda: self._reauth.seconds_left, self._wanted
+            self._execution, self._position, lambda: self._reauth.seconds_left, self._log_filter
         )
         async with aclosing(batches):
             async for batch in batches:

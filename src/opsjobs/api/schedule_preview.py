@@ -168,9 +168,9 @@ def _instant(parameter: str, text: str | None) -> datetime | None:
         raise Invalid("invalid_query", detail, errors=[error]) from None
 
 
-def _refuse_past(wanted: ScheduleDraft, now: datetime) -> None:
+def _refuse_past(draft: ScheduleDraft, now: datetime) -> None:
     try:
-        refuse_past(wanted, now)
+        refuse_past(draft, now)
     except Invalid as past:
         raise Invalid(
             past.code,
@@ -179,19 +179,19 @@ def _refuse_past(wanted: ScheduleDraft, now: datetime) -> None:
         ) from None
 
 
-def _table(wanted: ScheduleDraft, stored: StoredSchedule | None, after: datetime) -> Timetable:
+def _table(draft: ScheduleDraft, stored: StoredSchedule | None, after: datetime) -> Timetable:
     if stored is None:
-        return timetable(wanted, uuid=uuid4(), created_at=after)
-    if wanted is stored.definition:
+        return timetable(draft, uuid=uuid4(), created_at=after)
+    if draft is stored.definition:
         return stored.timetable
-    return timetable(wanted, uuid=stored.uuid, created_at=stored.created_at)
+    return timetable(draft, uuid=stored.uuid, created_at=stored.created_at)
 
 
-def _count_remaining(wanted: ScheduleDraft, stored: StoredSchedule | None) -> int:
+def _count_remaining(draft: ScheduleDraft, stored: StoredSchedule | None) -> int:
     """Return the number of firings that may still be launched."""
-    if wanted.max_firings is None:
+    if draft.max_firings is None:
         return MOMENTS_MAX
-    return max(wanted.max_firings - (stored.firings if stored is not None else 0), 0)
+    return max(draft.max_firings - (stored.firings if stored is not None else 0), 0)
 
 
 def _moments(
@@ -214,18 +214,18 @@ def _moments(
         due = table.next_after(due)
 
 
-def _notes(wanted: ScheduleDraft, stored: StoredSchedule | None, *, ends: bool) -> Iterator[str]:
-    if wanted.jitter:
-        yield f"each firing starts up to {format_duration(wanted.jitter)} late (jitter)"
-    if stored is None and _HASHED.search(wanted.cron or ""):
+def _notes(draft: ScheduleDraft, stored: StoredSchedule | None, *, ends: bool) -> Iterator[str]:
+    if draft.jitter:
+        yield f"each firing starts up to {format_duration(draft.jitter)} late (jitter)"
+    if stored is None and _HASHED.search(draft.cron or ""):
         yield "H is another number for each schedule: the stored one may differ from this"
-    if not (stored.enabled if stored is not None else wanted.enabled):
+    if not (stored.enabled if stored is not None else draft.enabled):
         yield "the schedule is not enabled: its due times are skipped"
     if ends:
         yield "there are no further due times"
 
 
-def _check_calendars(names: Collection[str], known: Mapping[str, Calendar]) -> None:
+def _check_calendars(names: Collection[str], calendars: Mapping[str, Calendar]) -> None:
     wrong = [
         FieldError(
             f"/schedule/calendars/{n}",
@@ -233,7 +233,7 @@ def _check_calendars(names: Collection[str], known: Mapping[str, Calendar]) -> N
             "unknown_calendar",
         )
         for n, name in enumerate(names)
-        if name not in known
+        if name not in calendars
     ]
     if wrong:
         raise Invalid("unknown_calendar", wrong[0].detail, errors=wrong)

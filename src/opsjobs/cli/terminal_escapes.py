@@ -42,8 +42,8 @@ class EscapedOutput:
             shown += _RESET
         return shown.encode()
 
-    def _show(self, found: re.Match[str]) -> str:
-        control = found[0]
+    def _show(self, match: re.Match[str]) -> str:
+        control = match[0]
         if control.endswith("\n"):
             # Colours end with the line: the next line may be another target's.
             reset = _RESET if self._coloured else ""

@@ -91,12 +91,12 @@ def check_names(placed: Sequence[Placed], noun: str) -> None:
 def in_places(words: str, placed: Sequence[Placed], noun: str) -> str:
     """Return a refusal with file and line before each pointer such as `/jobs/0/name`."""
 
-    def put(found: re.Match[str]) -> str:
-        one = placed[int(found["position"])] if int(found["position"]) < len(placed) else None
+    def put(match: re.Match[str]) -> str:
+        one = placed[int(match["position"])] if int(match["position"]) < len(placed) else None
         return (
-            found[0]
+            match[0]
             if one is None
-            else f"{found[1]}{one.at(found['inside'])}: {found['inside'] or 'the whole'}"
+            else f"{match[1]}{one.at(match['inside'])}: {match['inside'] or 'the whole'}"
         )
 
     return re.sub(

@@ -368,19 +368,19 @@ def _count_circuits(metrics: Metrics) -> Callable[[CircuitState | None, ErrorCod
     return observe
 
 
-def _server(wanted: SecretsSettings, clock: Clock) -> VaultServer | None:
-    if wanted.url is None:
+def _server(settings: SecretsSettings, clock: Clock) -> VaultServer | None:
+    if settings.url is None:
         return None
     options = VaultOptions(
-        wanted.url,
-        token=wanted.token,
-        role_id=wanted.role_id,
-        secret_id=wanted.secret_id,
-        approle_mount=wanted.approle_mount,
-        namespace=wanted.namespace,
-        ca_file=wanted.ca_file,
-        timeout_seconds=wanted.timeout,
-        keep_seconds=wanted.keep,
+        settings.url,
+        token=settings.token,
+        role_id=settings.role_id,
+        secret_id=settings.secret_id,
+        approle_mount=settings.approle_mount,
+        namespace=settings.namespace,
+        ca_file=settings.ca_file,
+        timeout_seconds=settings.timeout,
+        keep_seconds=settings.keep,
     )
     return VaultServer(options, clock)
 

@@ -55,7 +55,7 @@ def build_identity_store(settings: Settings, database: Database, clock: Clock) -
 
 def build_authentication(
     settings: Settings,
-    known: IdentityStore,
+    identities: IdentityStore,
     clock: Clock,
     *,
     integrations: Integrations,
@@ -68,25 +68,25 @@ def build_authentication(
     wanted = settings.identity
     http = JsonClient()
     own = OwnTokens(settings.security.encryption_keys, clock, minutes=wanted.access_token_minutes)
-    services = ServiceTokens(known, clock, audience=wanted.service_audience)
+    services = ServiceTokens(identities, clock, audience=wanted.service_audience)
     passwords = passwords or Passwords()
     production = settings.security.environment == "production"
     platform = _platform(wanted, http, clock, integrations, production=production)
-    authenticator = Authenticator(known, clock, own=own, services=services, platform=platform)
-    logins = LoginService(known, passwords, own)
+    authenticator = Authenticator(identities, clock, own=own, services=services, platform=platform)
+    logins = LoginService(identities, passwords, own)
     return Authentication(
-        known,
+        identities,
         authenticator,
         logins,
-        CookieLogins(known, logins),
+        CookieLogins(identities, logins),
         passwords,
         http,
-        _single_sign_on(settings, known, http, clock),
+        _single_sign_on(settings, identities, http, clock),
     )
 
 
 def _single_sign_on(
-    settings: Settings, known: IdentityStore, http: JsonClient, clock: Clock
+    settings: Settings, identities: IdentityStore, http: JsonClient, clock: Clock
 ) -> SingleSignOn | None:
     """Build the logins at the OpenID Connect provider; None if they are not set up."""
     wanted, issuer, base = settings.oidc, settings.identity.jwt_issuer, settings.api.public_url
@@ -101,7 +101,7 @@ def _single_sign_on(
         wanted.client_id, f"{base}{OIDC_CALLBACK}", wanted.scopes, wanted.client_secret
     )
     logins = OidcLogins(
-        known,
+        identities,
         provider,
         IdTokens(_id_token_keys(settings.identity, http, found, clock), rules, clock),
         client=client,
@@ -113,51 +113,51 @@ def _single_sign_on(
 
 
 def _id_token_keys(
-    wanted: IdentitySettings, http: JsonClient, issuer: DiscoveredIssuer, clock: Clock
+    settings: IdentitySettings, http: JsonClient, issuer: DiscoveredIssuer, clock: Clock
 ) -> PublishedKeys:
     """Return the keys that sign ID tokens: those of OPSJOBS_JWKS_URL, or of the discovery."""
-    pinned = None if wanted.jwks_url is None else PinnedIssuer(http, wanted.jwks_url)
-    algorithms = BY_KEY_PAIR if wanted.jwt_secret_key is not None else wanted.algorithms
+    pinned = None if settings.jwks_url is None else PinnedIssuer(http, settings.jwks_url)
+    algorithms = BY_KEY_PAIR if settings.jwt_secret_key is not None else settings.algorithms
     return PublishedKeys(
-        (pinned or issuer).jwks, clock, algorithms=algorithms, ttl_seconds=wanted.jwks_ttl
+        (pinned or issuer).jwks, clock, algorithms=algorithms, ttl_seconds=settings.jwks_ttl
     )
 
 
-def _rules(wanted: IdentitySettings, audiences: tuple[str, ...]) -> ClaimRules:
+def _rules(settings: IdentitySettings, audiences: tuple[str, ...]) -> ClaimRules:
     return ClaimRules(
-        wanted.jwt_issuer, audiences, wanted.jwt_leeway, name_claim=wanted.jwt_name_claim
+        settings.jwt_issuer, audiences, settings.jwt_leeway, name_claim=settings.jwt_name_claim
     )
 
 
 def _platform(
-    wanted: IdentitySettings,
+    settings: IdentitySettings,
     http: JsonClient,
     clock: Clock,
     integrations: Integrations,
     *,
     production: bool,
 ) -> Platform | None:
-    rules = _rules(wanted, wanted.audiences)
+    rules = _rules(settings, settings.audiences)
     auth = integrations.get("AUTH")
     if auth is not None and auth.profile.auth is not None:
         service = AuthService(auth.client, auth.profile.auth)
-        return IntrospectedTokens(service, rules, clock, kept_seconds=wanted.auth_cache)
-    keys = _keys(wanted, http, clock, plain_http=not production)
+        return IntrospectedTokens(service, rules, clock, kept_seconds=settings.auth_cache)
+    keys = _keys(settings, http, clock, plain_http=not production)
     return None if keys is None else SignedTokens(keys, rules, clock)
 
 
 def _keys(
-    wanted: IdentitySettings, http: JsonClient, clock: Clock, *, plain_http: bool
+    settings: IdentitySettings, http: JsonClient, clock: Clock, *, plain_http: bool
 ) -> VerificationKeys | None:
-    if wanted.jwt_secret_key is not None:
-        return SharedSecret(wanted.jwt_secret_key.reveal().encode(), wanted.algorithms[0])
+    if settings.jwt_secret_key is not None:
+        return SharedSecret(settings.jwt_secret_key.reveal().encode(), settings.algorithms[0])
     issuer: PinnedIssuer | DiscoveredIssuer
-    if wanted.jwks_url is not None:
-        issuer = PinnedIssuer(http, wanted.jwks_url)
-    elif wanted.discovers and wanted.jwt_issuer is not None:
-        issuer = DiscoveredIssuer(http, wanted.jwt_issuer, plain_http=plain_http)
+    if settings.jwks_url is not None:
+        issuer = PinnedIssuer(http, settings.jwks_url)
+    elif settings.discovers and settings.jwt_issuer is not None:
+        issuer = DiscoveredIssuer(http, settings.jwt_issuer, plain_http=plain_http)
     else:
         return None
     return PublishedKeys(
-        issuer.jwks, clock, algorithms=wanted.algorithms, ttl_seconds=wanted.jwks_ttl
+        issuer.jwks, clock, algorithms=settings.algorithms, ttl_seconds=settings.jwks_ttl
     )

@@ -57,13 +57,13 @@ def build_integrations(settings: Settings, clock: Clock, metrics: Metrics) -> In
 
 
 def build_platform_users(
-    integrations: Integrations, known: IdentityStore, clock: Clock
+    integrations: Integrations, identities: IdentityStore, clock: Clock
 ) -> PlatformUsers:
     """Build the check of the platform's users; without a User Service it confirms everything."""
     connected = integrations.get("USER")
     if connected is None or connected.profile.users is None:
-        return PlatformUsers(known, None)
-    return PlatformUsers(known, UserService(connected.client, connected.profile.users, clock))
+        return PlatformUsers(identities, None)
+    return PlatformUsers(identities, UserService(connected.client, connected.profile.users, clock))
 
 
 def build_target_service(integrations: Integrations, clock: Clock) -> TargetService | None:
@@ -120,7 +120,7 @@ def _connect(
 
 def _auth(
     service: ServiceSettings,
-    wanted: PlatformSettings,
+    settings: PlatformSettings,
     clock: Clock,
     *,
     name: str,
@@ -135,14 +135,14 @@ def _auth(
             return StaticHeader(profile.headers.api_key.lower(), secret)
         case "service_jwt" if (key := secret or shared) is not None:
             return SignedToken(OutgoingTokens(key, clock, audience=f"{name}-service").sign)
-        case "client_credentials" if secret is not None and wanted.token_url is not None:
+        case "client_credentials" if secret is not None and settings.token_url is not None:
             ask = partial(
                 request_token,
-                wanted.token_url,
-                wanted.client_id,
+                settings.token_url,
+                settings.client_id,
                 secret,
-                seconds=wanted.timeout,
-                ca_file=wanted.ca_file,
+                seconds=settings.timeout,
+                ca_file=settings.ca_file,
             )
             return ClientCredentials(ask, clock)
     return StaticHeader()

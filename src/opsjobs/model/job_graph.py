@@ -46,13 +46,13 @@ def check_structure(actions: Sequence[ActionDraft]) -> None:
         raise fault("cycle", words, "actions", position, "depends_on")
 
 
-def ancestors(known: Dependencies) -> Mapping[str, frozenset[str]]:
+def ancestors(dependencies: Dependencies) -> Mapping[str, frozenset[str]]:
     """Return all actions that have certainly ended before each one starts.
 
     There must be no cycle."""
     found: dict[str, frozenset[str]] = {}
-    for key in _sorted(known):
-        near = known[key]
+    for key in _sorted(dependencies):
+        near = dependencies[key]
         found[key] = frozenset(near).union(*(found[k] for k in near))
     return found
 
@@ -121,11 +121,11 @@ def _check_references(actions: Sequence[ActionDraft]) -> None:
                 raise fault("rollback", f"{key!r} is a rollback: nothing comes after it", *at)
 
 
-def _sorted(known: Dependencies) -> list[str]:
+def _sorted(dependencies: Dependencies) -> list[str]:
     """Return the keys in topological order, without cycles and the keys that depend on them."""
-    open_ = {key: len(set(before)) for key, before in known.items()}
-    after: dict[str, list[str]] = {key: [] for key in known}
-    for key, before in known.items():
+    open_ = {key: len(set(before)) for key, before in dependencies.items()}
+    after: dict[str, list[str]] = {key: [] for key in dependencies}
+    for key, before in dependencies.items():
         for one in set(before):
             after[one].append(key)
     order = [key for key, count in open_.items() if count == 0]
@@ -137,14 +137,14 @@ def _sorted(known: Dependencies) -> list[str]:
     return order
 
 
-def _circle(known: Dependencies) -> list[str]:
+def _circle(dependencies: Dependencies) -> list[str]:
     """Return the keys of one cycle, each waiting for the next; empty if there is none."""
-    left = set(known) - set(_sorted(known))
+    left = set(dependencies) - set(_sorted(dependencies))
     if not left:
         return []
     path: list[str] = []
     key = min(left)
     while key not in path:
         path.append(key)
-        key = next(one for one in known[key] if one in left)
+        key = next(one for one in dependencies[key] if one in left)
     return path[path.index(key) :]

@@ -254,8 +254,8 @@ def _in_json_of_others(text: str) -> Iterator[str]:
                 yield from (form, form.replace("/", "\\/"))
 
 
-def _json_sign(coded: str, digits: str, found: re.Match[str]) -> str:
-    char = found[0]
+def _json_sign(coded: str, digits: str, match: re.Match[str]) -> str:
+    char = match[0]
     if char in coded or not char.isascii():
         units = char.encode("utf-16-be", "surrogatepass")
         return "".join(
@@ -275,15 +275,15 @@ def _with_backslashes(text: str) -> set[str]:
     return found | {repr(_bytes(text))[2:-1], re.escape(text), re.sub(r'(["$`])', r"`\1", text)}
 
 
-def _octal(found: re.Match[str]) -> str:
-    return "".join(f"\\{byte:03o}" for byte in _bytes(found[0]))
+def _octal(match: re.Match[str]) -> str:
+    return "".join(f"\\{byte:03o}" for byte in _bytes(match[0]))
 
 
-def _hex(found: re.Match[str]) -> str:
-    return "".join(f"\\x{byte:02x}" for byte in _bytes(found[0]))
+def _hex(match: re.Match[str]) -> str:
+    return "".join(f"\\x{byte:02x}" for byte in _bytes(match[0]))
 
 
-def _ansi(found: re.Match[str]) -> str:
+def _ansi(match: re.Match[str]) -> str:
     known = {
         "\n": "\\n",
         "\t": "\\t",
@@ -294,18 +294,18 @@ def _ansi(found: re.Match[str]) -> str:
         "\f": "\\f",
         "\v": "\\v",
     }
-    return known.get(found[0], f"\\{ord(found[0]):03o}")
+    return known.get(match[0], f"\\{ord(match[0]):03o}")
 
 
-def _yaml(found: re.Match[str]) -> str:
-    code = ord(found[0])
+def _yaml(match: re.Match[str]) -> str:
+    code = ord(match[0])
     if code <= 0xFF:
         return f"\\x{code:02X}"
     return f"\\u{code:04X}" if code <= 0xFFFF else f"\\U{code:08X}"
 
 
-def _python(found: re.Match[str]) -> str:
-    return ascii(found[0])[1:-1]
+def _python(match: re.Match[str]) -> str:
+    return ascii(match[0])[1:-1]
 
 
 def _in_markup(text: str) -> set[str]:
@@ -320,5 +320,5 @@ def _in_markup(text: str) -> set[str]:
     return found | {_NOT_ASCII.sub(lambda at: f"&#x{ord(at[0]):X};", form) for form in found}
 
 
-def _entity(entities: dict[str, str], found: re.Match[str]) -> str:
-    return entities.get(found[0], found[0])
+def _entity(entities: dict[str, str], match: re.Match[str]) -> str:
+    return entities.get(match[0], match[0])

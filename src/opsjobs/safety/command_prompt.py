@@ -138,14 +138,14 @@ def _ways(command: str, variables: dict[str, list[str]], outer: Lookup) -> tuple
     return [_PERCENT.sub(MAYBE_EMPTY, way) for way in ways], more
 
 
-def _values(found: re.Match[str], variables: dict[str, list[str]], outer: Lookup) -> list[str]:
-    name = (found[1] or found[3] or "").lower()
+def _values(match: re.Match[str], variables: dict[str, list[str]], outer: Lookup) -> list[str]:
+    name = (match[1] or match[3] or "").lower()
     if not name:
-        values = variables.get(f"%{found[4]}", [SOMETHING])
+        values = variables.get(f"%{match[4]}", [SOMETHING])
         return [re.sub(r"%[^%]+%", MAYBE_EMPTY, value) for value in values]
     values = [_PERCENT.sub(MAYBE_EMPTY, v) for v in variables.get(name, ())]
-    values = values or list(outer(found[1] or found[3])) or [ENVIRONMENT.get(name, MAYBE_EMPTY)]
-    return values if found[2] is None else [_piece(value, found[2]) for value in values]
+    values = values or list(outer(match[1] or match[3])) or [ENVIRONMENT.get(name, MAYBE_EMPTY)]
+    return values if match[2] is None else [_piece(value, match[2]) for value in values]
 
 
 def _piece(value: str, how: str) -> str:

@@ -47,8 +47,8 @@ def double(text: str) -> str:
     return _IN_DOUBLE.sub(lambda found: "" if found[1] == "\n" else found[1], text)
 
 
-def _character(found: re.Match[str]) -> str:
-    escape = found[1]
+def _character(match: re.Match[str]) -> str:
+    escape = match[1]
     if escape[0] in "xuU" and len(escape) > 1:
         return _character_at(int(escape[1:], 16))
     if escape[0] in "01234567":

@@ -122,10 +122,10 @@ class PerlNodeValues:
             at = found.end()
         return "".join((*made, text[at:]))
 
-    def _argument(self, found: re.Match[str]) -> str:
-        if found[2] is None:
-            return self._numbered(int(found[1] or found[3]))
-        at = int(found[2])
+    def _argument(self, match: re.Match[str]) -> str:
+        if match[2] is None:
+            return self._numbered(int(match[1] or match[3]))
+        at = int(match[2])
         return self._numbered(
             at - 2
             if self._is_file or self._arguments is None or at > len(self._arguments)
@@ -273,7 +273,7 @@ def _plain(language: str, text: str) -> str:
     return _COMMENT[language].sub("", text)
 
 
-def _at(place: SourcePosition, found: re.Match[str]) -> SourcePosition:
-    line_start = found.string.rfind("\n", 0, found.start()) + 1
-    line_end = found.string.find("\n", found.end())
-    return place.within(found.string[line_start : line_end if line_end >= 0 else None])
+def _at(place: SourcePosition, match: re.Match[str]) -> SourcePosition:
+    line_start = match.string.rfind("\n", 0, match.start()) + 1
+    line_end = match.string.find("\n", match.end())
+    return place.within(match.string[line_start : line_end if line_end >= 0 else None])

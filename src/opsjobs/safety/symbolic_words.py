@@ -144,8 +144,8 @@ def _brackets(word: str) -> str:
     if LEFT not in word:
         return word
 
-    def resolve(found: re.Match[str]) -> str:
-        return found[1] if not found[2] and found[1] not in "!^" else ANY
+    def resolve(match: re.Match[str]) -> str:
+        return match[1] if not match[2] and match[1] not in "!^" else ANY
 
     return _BRACKETS.sub(resolve, word)
 

@@ -66,19 +66,19 @@ class SafetyCheckPool:
         # Even if the pool is never closed, no process is left behind.
         self._finalizer = weakref.finalize(self, self._processes.close)
 
-    async def check(self, asked: SafetyQuestion) -> tuple[Finding, ...]:
+    async def check(self, question: SafetyQuestion) -> tuple[Finding, ...]:
         """Return the findings for this text. Raises Unavailable if it cannot be checked now."""
-        digest = asked.digest
+        digest = question.digest
         if (failure := self._remembered(digest)) is not None:
             return (failure,)
         try:
             # A caller that gives up does not stop the check: the next one with the same text
             # waits for it, or gets the answer.
-            return await asyncio.shield(asyncio.wrap_future(self._submitted(asked, digest)))
+            return await asyncio.shield(asyncio.wrap_future(self._submitted(question, digest)))
         finally:
             self._retire_later()
 
-    def _submitted(self, asked: SafetyQuestion, digest: bytes) -> Future[tuple[Finding, ...]]:
+    def _submitted(self, question: SafetyQuestion, digest: bytes) -> Future[tuple[Finding, ...]]:
         with self._lock:
             if (asking := self._asking.get(digest)) is not None:
                 return asking
@@ -87,7 +87,7 @@ class SafetyCheckPool:
                     f"{QUEUE_MAX} texts wait to be checked",
                     detail="The safety check is busy: try again in a second.",
                 )
-            asking = self._asking[digest] = self._threads.submit(self._ask, asked, digest)
+            asking = self._asking[digest] = self._threads.submit(self._ask, question, digest)
         asking.add_done_callback(lambda _: self._forget_question(digest))
         return asking
 
@@ -95,7 +95,7 @@ class SafetyCheckPool:
         with self._lock:
             self._asking.pop(digest, None)
 
-    async def check_for_user(self, asked: SafetyQuestion) -> tuple[Finding, ...]:
+    async def check_for_user(self, question: SafetyQuestion) -> tuple[Finding, ...]:
         """Check a text for a user, after all other questions. Raises Unavailable."""
         if self._checks >= CHECKS_MAX:
             raise Unavailable(
@@ -105,7 +105,7 @@ class SafetyCheckPool:
         self._checks += 1
         try:
             async with self._one_check:
-                return await self.check(asked)
+                return await self.check(question)
         finally:
             self._checks -= 1
 
@@ -125,22 +125,22 @@ class SafetyCheckPool:
         self._finalizer()
         self._threads.shutdown(wait=True, cancel_futures=True)
 
-    def _ask(self, asked: SafetyQuestion, digest: bytes) -> tuple[Finding, ...]:
+    def _ask(self, question: SafetyQuestion, digest: bytes) -> tuple[Finding, ...]:
         """On a thread of the pool. Raises Unavailable."""
         # The reader checks the size of the text itself; the size of its inputs is checked here.
-        too_large = len(asked.text) > TEXT_BYTES_MAX or asked.given_characters > TEXT_BYTES_MAX
-        body = protocol.encode_question(asked, too_large=too_large)
+        too_large = len(question.text) > TEXT_BYTES_MAX or question.given_characters > TEXT_BYTES_MAX
+        body = protocol.encode_question(question, too_large=too_large)
         for last in (*[False] * (TRIES - 1), True):
             try:
                 return self._processes.ask(body)
             except Failed as failed:
                 if last or failed.reason != CRASH:
-                    return (self._record_failure(asked, digest, failed.reason),)
+                    return (self._record_failure(question, digest, failed.reason),)
         raise AssertionError("unreachable")
 
-    def _record_failure(self, asked: SafetyQuestion, digest: bytes, reason: str) -> Finding:
+    def _record_failure(self, question: SafetyQuestion, digest: bytes, reason: str) -> Finding:
         finding = Finding(
-            UNJUDGED, SafetyVerdict.NEEDS_APPROVAL, _REASONS[reason], excerpt_of(asked.text[:1_000])
+            UNJUDGED, SafetyVerdict.NEEDS_APPROVAL, _REASONS[reason], excerpt_of(question.text[:1_000])
         )
         with self._lock:
             self._failures[digest] = (time.monotonic() + FAILURE_SECONDS, finding)
@@ -150,8 +150,8 @@ class SafetyCheckPool:
         log.warning(
             "safety_check_aborted",
             reason=reason,
-            interpreter=asked.interpreter[:200],
-            characters=len(asked.text),
+            interpreter=question.interpreter[:200],
+            characters=len(question.text),
             digest=digest.hex(),
         )
         return finding

@@ -33,21 +33,21 @@ def length_of(header: bytes) -> int:
     return int(length)
 
 
-def encode_question(asked: SafetyQuestion, *, too_large: bool) -> bytes:
+def encode_question(question: SafetyQuestion, *, too_large: bool) -> bytes:
     """Return a question as JSON; if it is too large, only the fields that its answer needs."""
-    context = asked.context
+    context = question.context
     return json.dumps(
         {
-            "interpreter": asked.interpreter,
-            "text": "" if too_large else asked.text,
+            "interpreter": question.interpreter,
+            "text": "" if too_large else question.text,
             "too_large": too_large,
             "labels": sorted(context.labels),
             "share_of_targets": context.share_of_targets,
             "targets": context.targets,
             "become": context.become,
-            "arguments": None if too_large else asked.arguments,
-            "variables": () if too_large else asked.variables,
-            "unknown": asked.unknown,
+            "arguments": None if too_large else question.arguments,
+            "variables": () if too_large else question.variables,
+            "unknown": question.unknown,
         }
     ).encode()
 

@@ -171,44 +171,44 @@ class IdentitySettings(SettingsGroup):
         return tuple(part.strip() for part in (self.jwt_audience or "").split(",") if part.strip())
 
 
-def faults(wanted: IdentitySettings, *, production: bool) -> Iterator[str]:
+def faults(settings: IdentitySettings, *, production: bool) -> Iterator[str]:
     """Return contradictions, and settings that production refuses, as sentences."""
-    if wanted.jwt_secret_key is not None and wanted.jwks_url is not None:
+    if settings.jwt_secret_key is not None and settings.jwks_url is not None:
         yield (
             "JWT_SECRET_KEY and OPSJOBS_JWKS_URL are both set: tokens are verified in one way. "
             "Keep one of them."
         )
-    if wanted.jwt_algorithm is not None:
-        yield from _algorithm_faults(wanted, wanted.jwt_algorithm)
-    if wanted.trusted_proxies and any(network.prefixlen == 0 for network in wanted.trusted_proxies):
+    if settings.jwt_algorithm is not None:
+        yield from _algorithm_faults(settings, settings.jwt_algorithm)
+    if settings.trusted_proxies and any(network.prefixlen == 0 for network in settings.trusted_proxies):
         yield (
             "OPSJOBS_TRUSTED_PROXIES contains all addresses: every client could forge its address. "
             "List your proxies only."
         )
     if production:
-        yield from _unfit_for_production(wanted)
+        yield from _unfit_for_production(settings)
 
 
-def _algorithm_faults(wanted: IdentitySettings, algorithm: str) -> Iterator[str]:
+def _algorithm_faults(settings: IdentitySettings, algorithm: str) -> Iterator[str]:
     shared = algorithm in SHARED
-    if not wanted.verifies and wanted.auth_service_url is None:
+    if not settings.verifies and settings.auth_service_url is None:
         key = "JWT_SECRET_KEY" if shared else "OPSJOBS_JWKS_URL"
         yield f"JWT_ALGORITHM is {algorithm}, but there is no key: set {key}, too."
-    elif wanted.verifies and shared != (wanted.jwt_secret_key is not None):
+    elif settings.verifies and shared != (settings.jwt_secret_key is not None):
         key = "a shared secret (JWT_SECRET_KEY)" if shared else "public keys (OPSJOBS_JWKS_URL)"
         yield f"JWT_ALGORITHM is {algorithm}, which works with {key} only."
 
 
-def _unfit_for_production(wanted: IdentitySettings) -> Iterator[str]:
-    if wanted.jwt_secret_key is not None and (why := weakness(wanted.jwt_secret_key.reveal())):
+def _unfit_for_production(settings: IdentitySettings) -> Iterator[str]:
+    if settings.jwt_secret_key is not None and (why := weakness(settings.jwt_secret_key.reveal())):
         yield (
             f"JWT_SECRET_KEY {why}, and ENVIRONMENT is production: "
             f"write a random one of 32 bytes, {HOW_TO_MAKE_A_KEY}."
         )
-    if wanted.verifies and wanted.auth_service_url is None:
+    if settings.verifies and settings.auth_service_url is None:
         for name, value in (
-            ("OPSJOBS_JWT_ISSUER", wanted.jwt_issuer),
-            ("OPSJOBS_JWT_AUDIENCE", wanted.jwt_audience),
+            ("OPSJOBS_JWT_ISSUER", settings.jwt_issuer),
+            ("OPSJOBS_JWT_AUDIENCE", settings.jwt_audience),
         ):
             if value is None:
                 yield (
@@ -216,8 +216,8 @@ def _unfit_for_production(wanted: IdentitySettings) -> Iterator[str]:
                     "tokens for other services would be accepted. Set it."
                 )
     for name, url in (
-        ("OPSJOBS_JWKS_URL", wanted.jwks_url),
-        ("OPSJOBS_JWT_ISSUER", wanted.jwt_issuer if wanted.discovers else None),
+        ("OPSJOBS_JWKS_URL", settings.jwks_url),
+        ("OPSJOBS_JWT_ISSUER", settings.jwt_issuer if settings.discovers else None),
     ):
         if url is not None and not url.startswith("https://"):
             yield (

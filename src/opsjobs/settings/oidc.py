@@ -56,15 +56,15 @@ class OidcSettings(SettingsGroup):
 
 
 def faults(
-    wanted: OidcSettings,
+    settings: OidcSettings,
     identity: IdentitySettings,
     public_url: str | None,
     *,
     production: bool,
 ) -> Iterator[str]:
     """Return contradictions, and settings that production refuses, as sentences."""
-    if wanted.client_id is None:
-        if wanted.client_secret is not None:
+    if settings.client_id is None:
+        if settings.client_secret is not None:
             yield (
                 "OPSJOBS_OIDC_CLIENT_SECRET is set, and OPSJOBS_OIDC_CLIENT_ID is not: "
                 "set both, or neither."
@@ -81,7 +81,7 @@ def faults(
             "OPSJOBS_JWT_ISSUER is not https, and ENVIRONMENT is production: "
             "an attacker on the network could replace the keys and log in. Use https."
         )
-    if "openid" not in wanted.scopes.split(" "):
+    if "openid" not in settings.scopes.split(" "):
         yield "OPSJOBS_OIDC_SCOPES has no openid: without it there is no login. Add it."
     yield from _address_faults(public_url, so, production=production)
 

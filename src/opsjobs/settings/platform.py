@@ -169,21 +169,21 @@ class PlatformSettings(SettingsGroup):
         }
 
 
-def faults(wanted: PlatformSettings, identity: IdentitySettings) -> Iterator[str]:
+def faults(settings: PlatformSettings, identity: IdentitySettings) -> Iterator[str]:
     """Return contradictions as sentences."""
-    for name, service in wanted.services(identity).items():
+    for name, service in settings.services(identity).items():
         if service.is_remote:
-            yield from _auth_faults(name, service, wanted, identity)
+            yield from _auth_faults(name, service, settings, identity)
 
 
 def _auth_faults(
-    name: str, service: ServiceSettings, wanted: PlatformSettings, identity: IdentitySettings
+    name: str, service: ServiceSettings, settings: PlatformSettings, identity: IdentitySettings
 ) -> Iterator[str]:
     mode = service.auth
     shared = mode == "service_jwt" and identity.jwt_secret_key is not None
     if mode != "none" and service.secret is None and not shared:
         yield f"{name}_SERVICE_AUTH is {mode}, but there is no secret: set {name}_SERVICE_SECRET."
-    if mode == "client_credentials" and wanted.token_url is None:
+    if mode == "client_credentials" and settings.token_url is None:
         yield (
             f"{name}_SERVICE_AUTH is client_credentials, but OPSJOBS_SERVICE_TOKEN_URL is not set: "
             "write the address of the token endpoint."

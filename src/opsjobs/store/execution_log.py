@@ -141,7 +141,7 @@ class ExecutionLog:
     async def read_matching(
         self,
         execution_id: int,
-        wanted: LogFilter,
+        log_filter: LogFilter,
         *,
         after: int,
         upto: int,
@@ -154,8 +154,8 @@ class ExecutionLog:
         """
         given = {
             "execution": execution_id,
-            "events": None if wanted.events is None else sorted(wanted.events),
-            "target_run": wanted.target_run,
+            "events": None if log_filter.events is None else sorted(log_filter.events),
+            "target_run": log_filter.target_run,
             "after": after,
             "upto": upto,
             "limit": limit,

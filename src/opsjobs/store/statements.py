@@ -34,8 +34,8 @@ def load_statement(module: str, name: str, **fragments: object) -> str:
     return _FRAGMENT.sub(lambda found: str(fragments[found[1]]), text)
 
 
-def _placeholder(found: re.Match[str]) -> str:
-    return f"%({found[1]})b{found[2]}" if found[2] else f"%({found[1]})s"
+def _placeholder(match: re.Match[str]) -> str:
+    return f"%({match[1]})b{match[2]}" if match[2] else f"%({match[1]})s"
 
 
 def storable(text: str, characters: int) -> str:

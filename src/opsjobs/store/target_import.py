@@ -184,24 +184,24 @@ class Imports:
         self,
         connection: Connection,
         position: int,
-        wanted: TargetDraft,
+        draft: TargetDraft,
         old: StoredTarget | None,
         bounds: Bounds,
         *,
         kept: bool,
     ) -> Outcome:
         if old is not None:
-            stored = await inventory.change(connection, int(old.target.id), wanted)
+            stored = await inventory.change(connection, int(old.target.id), draft)
             return Outcome(
                 position,
-                wanted.name,
+                draft.name,
                 "updated",
                 old.target.id,
                 changes=differences(_fields(old), _fields(stored)),
             )
-        made = await inventory.insert(connection, wanted, uuid7(self._clock.now()), kept=kept)
-        await check_target_name(connection, wanted.name, bounds)
-        return Outcome(position, wanted.name, "created", str(made))
+        made = await inventory.insert(connection, draft, uuid7(self._clock.now()), kept=kept)
+        await check_target_name(connection, draft.name, bounds)
+        return Outcome(position, draft.name, "created", str(made))
 
 
 def _fields(stored: StoredTarget) -> dict[str, Any]:
@@ -211,14 +211,14 @@ def _fields(stored: StoredTarget) -> dict[str, Any]:
     }
 
 
-def _changes_login_use(wanted: TargetDraft, was: TargetDraft | None) -> bool:
+def _changes_login_use(draft: TargetDraft, was: TargetDraft | None) -> bool:
     """Return True if a login, its own or its jump host's, would be used on another route.
 
     A stored login stays even if the entry does not name it.
     """
-    if wanted.credential is None and wanted.jump is None:
+    if draft.credential is None and draft.jump is None:
         return False
-    return was is None or wanted.model_dump(exclude=set(NOT_THE_ROUTE)) != was.model_dump(
+    return was is None or draft.model_dump(exclude=set(NOT_THE_ROUTE)) != was.model_dump(
         exclude=set(NOT_THE_ROUTE)
     )
 

@@ -29,7 +29,7 @@ _KNOWN_LATER = ("actions.", "execution.", "run.")
 
 
 async def preview(
-    launcher: Launcher, database: Database, order: LaunchOrder, seen: Reach
+    launcher: Launcher, database: Database, order: LaunchOrder, reach: Reach
 ) -> dict[str, Any]:
     """Return the body of the response. Raises the exceptions of a launch.
 
@@ -46,7 +46,7 @@ async def preview(
     safety = await launcher.check_safety(stored, order, planned.targets)
     history = LaunchHistory()
     if order.job_id is not None:
-        history = await load_launch_history(database, order.job_id, seen)
+        history = await load_launch_history(database, order.job_id, reach)
     now = {target.id for target in planned.targets}
     gone = await launcher.find_visible(order, [key for key in history.targets if key not in now])
     commands = list(islice(_render_commands(order, planned.targets, actions), COMMANDS_MAX))

@@ -62,12 +62,12 @@ async def _password_id(vault: Vault, name: str, pointer: str) -> str:
 
 
 async def _find_credential(
-    vault: Vault, name: str, wanted: CredentialType, pointer: str
+    vault: Vault, name: str, type_: CredentialType, pointer: str
 ) -> StoredCredential:
     found = (await vault.list(PageRequest(limit=1, filters={"name": [name]}))).items
     if not found:
         detail = (
-            f"There is no credential {name!r}: create it (type {wanted.value}), "
+            f"There is no credential {name!r}: create it (type {type_.value}), "
             "or name another one."
         )
         raise _invalid("unknown_credential", detail, pointer)

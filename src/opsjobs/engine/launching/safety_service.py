@@ -35,7 +35,7 @@ _WHAT_TO_DO = "Change it, or pass override_safety: true and a reason, which take
 class CheckText(Protocol):
     """The interface of `sandbox.pool.SafetyCheckPool.check`."""
 
-    async def __call__(self, asked: SafetyQuestion) -> tuple[Finding, ...]:
+    async def __call__(self, question: SafetyQuestion) -> tuple[Finding, ...]:
         """Return the findings of the rules in this text.
 
         Raises Unavailable if the check is unavailable now.

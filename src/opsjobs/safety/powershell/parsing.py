@@ -79,9 +79,9 @@ def _repaired(lines: list[str]) -> Iterator[str]:
         yield line if end else _BARE.sub(_quoted, line)
 
 
-def _quoted(found: re.Match[str]) -> str:
-    if found["stays"] is not None:
-        return _SIZE.sub(r"\1", found[0]) if "$(" in found[0] else found[0]
-    if found["size"] is not None:
-        return found["size"]
-    return f'"{found[0]}"' if found["path"] is not None else f"'{found[0]}'"
+def _quoted(match: re.Match[str]) -> str:
+    if match["stays"] is not None:
+        return _SIZE.sub(r"\1", match[0]) if "$(" in match[0] else match[0]
+    if match["size"] is not None:
+        return match["size"]
+    return f'"{match[0]}"' if match["path"] is not None else f"'{match[0]}'"

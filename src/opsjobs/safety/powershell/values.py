@@ -266,10 +266,10 @@ class PowerShellValues:
         check_size(len(text) + text.count("$") * max(map(len, values)))
         return [self.expanded(variable.sub(value, text)) for value in values]
 
-    def _part(self, found: re.Match[str]) -> str:
-        if found[1] is not None:
-            return _ESCAPES.get(found[1], "" if found[1] == "\n" else found[1])
-        name = found[2] or found[3]
+    def _part(self, match: re.Match[str]) -> str:
+        if match[1] is not None:
+            return _ESCAPES.get(match[1], "" if match[1] == "\n" else match[1])
+        name = match[2] or match[3]
         if name is None:
             return MAYBE_EMPTY
         values = self.variable(name)

@@ -67,8 +67,8 @@ class Interpreter:
             else:
                 raise NotUnderstood(statement)
 
-    def _value(self, found: re.Match[str]) -> str:
-        written = found["value"] or ""
+    def _value(self, match: re.Match[str]) -> str:
+        written = match["value"] or ""
         if written.startswith("'"):
             return written[1:-1].replace("''", "'")
         if written.startswith('"'):
@@ -76,45 +76,45 @@ class Interpreter:
         known = _VARIABLE.fullmatch(written)
         return self._variable(known) if known is not None else written
 
-    def _variable(self, found: re.Match[str]) -> str:
-        environment, name, index = found.groups()
+    def _variable(self, match: re.Match[str]) -> str:
+        environment, name, index = match.groups()
         if environment:
             return os.environ.get(name, "")
         if name == "args" and index is not None:
             return self._arguments[int(index)] if int(index) < len(self._arguments) else ""
         return self._variables.get(name, "")
 
-    def _exit(self, found: re.Match[str]) -> None:
-        sys.exit(int(self._value(found) or 0))
+    def _exit(self, match: re.Match[str]) -> None:
+        sys.exit(int(self._value(match) or 0))
 
-    def _say(self, found: re.Match[str]) -> None:
-        _put(1, self._value(found) + "\r\n")
+    def _say(self, match: re.Match[str]) -> None:
+        _put(1, self._value(match) + "\r\n")
 
-    def _write(self, found: re.Match[str]) -> None:
-        _put(1, self._value(found))
+    def _write(self, match: re.Match[str]) -> None:
+        _put(1, self._value(match))
 
-    def _complain(self, found: re.Match[str]) -> None:
-        _put(2, self._value(found) + "\r\n")
+    def _complain(self, match: re.Match[str]) -> None:
+        _put(2, self._value(match) + "\r\n")
 
-    def _throw(self, found: re.Match[str]) -> None:
-        self._complain(found)
+    def _throw(self, match: re.Match[str]) -> None:
+        self._complain(match)
         sys.exit(1)
 
     def _copy_input(self, _found: re.Match[str]) -> None:
         while data := os.read(0, 65536):
             os.write(1, data)
 
-    def _warn(self, found: re.Match[str]) -> None:
-        _put(1, f"{found['stream'].upper()}: {self._value(found)}\r\n")
+    def _warn(self, match: re.Match[str]) -> None:
+        _put(1, f"{match['stream'].upper()}: {self._value(match)}\r\n")
 
-    def _sleep(self, found: re.Match[str]) -> None:
-        time.sleep(float(self._value(found)))
+    def _sleep(self, match: re.Match[str]) -> None:
+        time.sleep(float(self._value(match)))
 
-    def _pause(self, found: re.Match[str]) -> None:
-        time.sleep(float(self._value(found)) / 1000)
+    def _pause(self, match: re.Match[str]) -> None:
+        time.sleep(float(self._value(match)) / 1000)
 
-    def _assign(self, found: re.Match[str]) -> None:
-        self._variables[found["name"]] = self._value(found)
+    def _assign(self, match: re.Match[str]) -> None:
+        self._variables[match["name"]] = self._value(match)
 
 
 class PipelineFailed(Exception):
@@ -143,55 +143,55 @@ class PipelineRecorder(Interpreter):
         ]  # fmt: skip
         self._rules = [*((_rule(pattern), work) for pattern, work in more), *self._rules]
 
-    def _say(self, found: re.Match[str]) -> None:
-        _report_record("output", self._value(found))
+    def _say(self, match: re.Match[str]) -> None:
+        _report_record("output", self._value(match))
 
-    def _write(self, found: re.Match[str]) -> None:
-        self._say(found)
+    def _write(self, match: re.Match[str]) -> None:
+        self._say(match)
 
-    def _record(self, found: re.Match[str]) -> None:
-        _report_record(found["stream"].lower(), self._value(found))
+    def _record(self, match: re.Match[str]) -> None:
+        _report_record(match["stream"].lower(), self._value(match))
 
-    def _inform(self, found: re.Match[str]) -> None:
-        _report_record("information", self._value(found))
+    def _inform(self, match: re.Match[str]) -> None:
+        _report_record("information", self._value(match))
 
-    def _progress(self, found: re.Match[str]) -> None:
+    def _progress(self, match: re.Match[str]) -> None:
         _report_record(
             "progress",
             {
-                "activity": found["activity"],
-                "status": self._value(found),
-                "percent": int(found["percent"]),
+                "activity": match["activity"],
+                "status": self._value(match),
+                "percent": int(match["percent"]),
             },
         )
 
-    def _fail(self, found: re.Match[str]) -> None:
-        raise PipelineFailed(self._value(found))
+    def _fail(self, match: re.Match[str]) -> None:
+        raise PipelineFailed(self._value(match))
 
-    def _object(self, found: re.Match[str]) -> None:
-        pairs = [pair.partition("=") for pair in found["pairs"].split(";") if pair.strip()]
+    def _object(self, match: re.Match[str]) -> None:
+        pairs = [pair.partition("=") for pair in match["pairs"].split(";") if pair.strip()]
         _report_record(
             "output", {name.strip(): value.strip().strip("'") for name, _, value in pairs}
         )
 
-    def _large(self, found: re.Match[str]) -> None:
-        _report_record("output", "x" * int(self._value(found)))
+    def _large(self, match: re.Match[str]) -> None:
+        _report_record("output", "x" * int(self._value(match)))
 
     def _pass_on(self, _found: re.Match[str]) -> None:
         for one in self._objects:
             _report_record("output", one)
 
-    def _run_program(self, found: re.Match[str]) -> None:
+    def _run_program(self, match: re.Match[str]) -> None:
         done = subprocess.run(  # noqa: S603  this stand-in runs what it is sent
-            ["/bin/sh", "-c", self._value(found)], capture_output=True, text=True, check=False
+            ["/bin/sh", "-c", self._value(match)], capture_output=True, text=True, check=False
         )
         for stream, text in (("output", done.stdout), ("error", done.stderr)):
             for line in text.splitlines():
                 _report_record(stream, line)
         self.exit_code = done.returncode
 
-    def _leave(self, found: re.Match[str]) -> None:
-        _report_record("exit", int(self._value(found) or 0))
+    def _leave(self, match: re.Match[str]) -> None:
+        _report_record("exit", int(self._value(match) or 0))
         sys.exit(0)
 
 
