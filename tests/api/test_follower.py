@@ -38,7 +38,7 @@ class CountingJournal(ExecutionLog):
 
 
 class ManualNotifier:
-    """Bells rung by the test."""
+    """Wake-ups sent by the test."""
 
     def __init__(self) -> None:
         self.queues: list[asyncio.Queue[tuple[str, bytes]]] = []
@@ -49,7 +49,7 @@ class ManualNotifier:
         self.queues.append(queue)
         yield _all(queue)
 
-    def ring(self) -> None:
+    def notify(self) -> None:
         for queue in self.queues:
             queue.put_nowait(("opsjobs.log.1", b""))
 
@@ -139,21 +139,21 @@ async def test_ten_reconnects_at_random_positions_see_every_event_once_in_order(
 async def test_two_hundred_viewers_share_one_reader(database: Database) -> None:
     scripted = ScriptedExecution(database)
     execution = await scripted.start()
-    journal, bells = CountingJournal(database), ManualNotifier()
-    followers = Followers(journal, bells, Pace(poll_seconds=30))
+    journal, wakeups = CountingJournal(database), ManualNotifier()
+    followers = Followers(journal, wakeups, Pace(poll_seconds=30))
     viewers = [asyncio.create_task(view(followers, execution)) for _ in range(200)]
-    while not bells.queues:
+    while not wakeups.queues:
         await asyncio.sleep(0)
     for n in range(20):
         await scripted.write("web-1", b"line %d\n" % n)
-        bells.ring()
+        wakeups.notify()
     await scripted.finish("web-1")
-    bells.ring()
+    wakeups.notify()
     seen = await asyncio.gather(*viewers)
     last = (await scripted.current()).last_seq
     assert all(s == list(range(1, last + 1)) for s in seen)
     assert journal.reads <= 25
-    assert len(bells.queues) == 1
+    assert len(wakeups.queues) == 1
 
 
 async def test_wakeups_within_fifty_milliseconds_are_merged_into_one_read(
@@ -161,16 +161,16 @@ async def test_wakeups_within_fifty_milliseconds_are_merged_into_one_read(
 ) -> None:
     scripted = ScriptedExecution(database)
     execution = await scripted.start()
-    journal, bells = CountingJournal(database), ManualNotifier()
-    followers = Followers(journal, bells, Pace(poll_seconds=30))
+    journal, wakeups = CountingJournal(database), ManualNotifier()
+    followers = Followers(journal, wakeups, Pace(poll_seconds=30))
     now, pace = asyncio.get_running_loop().time, Pace()
     started = now()
     viewer = asyncio.create_task(view(followers, execution))
     async with asyncio.timeout(60):
         while journal.reads < 12:
-            bells.ring()
+            wakeups.notify()
             await asyncio.sleep(0.001)
-    # Two reads are no bell's doing, and the first bells after a quiet time are answered at once.
+    # Two reads are not caused by wake-ups, and the first wakeups after a quiet time are answered at once.
     assert journal.reads <= 2 + pace.reads_at_once + (now() - started) / pace.merge_seconds
     viewer.cancel()
     await asyncio.gather(viewer, return_exceptions=True)
@@ -200,7 +200,7 @@ async def test_a_wakeup_delivers_an_event_at_once(database: Database, redis_url:
     async with asyncio.timeout(60):
         while (
             not viewer.done()
-        ):  # where Redis was slow, the first bell came before the subscription
+        ):  # where Redis was slow, the first wake-up came before the subscription
             bus.publish(f"opsjobs.log.{execution.id}", b"")
             await asyncio.sleep(0.01)
     assert await viewer == [execution.last_seq + 1]

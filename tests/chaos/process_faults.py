@@ -15,7 +15,7 @@ from e2e.cluster import LEASE_SECONDS, WORKERS
 from opsjobs import failpoints
 from opsjobs.wakeup.celery_app import WAKEUP, WakeupApp, wakeup_queue
 
-BELLS = 100
+WAKEUPS = 100
 # Who passes a step, where it is not the workers.
 _PASSED_BY = {
     **dict.fromkeys(("launch", "ledger.launch", "notify", "stream"), ("api",)),
@@ -123,7 +123,7 @@ def all_of_it_stopped(context: FaultContext) -> None:
 
 
 def wakeups(context: FaultContext) -> None:
-    """A hundred bells, notified past the merging, while there is work."""
+    """Send a hundred wake-ups that are not merged, while there is work."""
     context.launch()
     app = WakeupApp(context.cluster.valkey.url)
     queue = wakeup_queue("default")
@@ -131,7 +131,7 @@ def wakeups(context: FaultContext) -> None:
         app.connection_for_write() as connection,
         app.amqp.Producer(connection.channel(), auto_declare=False) as producer,
     ):
-        for _ in range(BELLS):
+        for _ in range(WAKEUPS):
             app.send_task(
                 WAKEUP,
                 ("default",),
@@ -281,7 +281,7 @@ FAULTS = (
     Fault(
         "all workers stopped", "SIGTERM of both, and for a while there is none", all_of_it_stopped
     ),
-    Fault("bells", "a hundred bells too many", wakeups),
+    Fault("wake-ups", "a hundred wake-ups too many", wakeups),
     Fault(
         "API killed while followed",
         "SIGKILL of the API, three times; viewers resume by Last-Event-ID",

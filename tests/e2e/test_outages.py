@@ -89,7 +89,7 @@ def test_events_are_published_after_a_redis_outage(
     assert {run["uuid"] for run in cluster.runs(while_away)} <= {
         event["subject"] for event in finished
     }
-    # And bells ring again.
+    # And wake-ups arrive again.
     assert cluster.ended(cluster.run("true", cluster.names(1, 4)))["status"] == "completed"
 
 

@@ -146,7 +146,7 @@ class Harness:
         self.said: Sequence[MutableMapping[str, Any]] = []
         self.notified: list[str] = []
         self.current_principal: PrincipalLookup = as_administrator
-        self.bells: list[Callable[[], None]] = []
+        self.wakeups: list[Callable[[], None]] = []
         self.launcher = Launcher(
             database=database,
             ledger=self.ledger,
@@ -161,8 +161,8 @@ class Harness:
     def notify(self, zone: str) -> None:
         """Wake every worker of this harness, as the notifier would."""
         self.notified.append(zone)
-        for bell in self.bells:
-            bell()
+        for wake in self.wakeups:
+            wake()
 
     def transfers(self) -> TransferTools:
         """Return what the transfers of a new worker share; the last cache is `self.chunks`."""
@@ -254,7 +254,7 @@ class Harness:
         worker = Worker(options, tools, background)
         await worker.start()
         if hears_bells:
-            self.bells.append(worker.wake)
+            self.wakeups.append(worker.wake)
         try:
             yield worker
         finally:
@@ -411,7 +411,7 @@ def _actions(commands: str | Sequence[str | CommandAction]) -> list[CommandActio
 
 
 @asynccontextmanager
-async def away(database: Database) -> AsyncIterator[None]:
+async def postgres_away(database: Database) -> AsyncIterator[None]:
     """Make PostgreSQL refuse connections to this database, and end those that exist."""
     name = (await database.fetch("select current_database() as name"))[0]["name"]
     url = database.options.url.replace(f"/{name}?", "/postgres?")

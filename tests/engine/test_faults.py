@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 from psycopg import errors
 
-from engine.harness import Harness, away, harness, until
+from engine.harness import Harness, postgres_away, harness, until
 from kit.fake_remote import Gate, Pause
 from kit.ledger_fixtures import Owner, launch, machines
 from opsjobs import failpoints
@@ -156,7 +156,7 @@ async def test_a_database_that_is_away_for_a_while_stops_nothing_for_good(
         async with on.worker(lease_seconds=30):
             execution = await on.launch("uptime", names, max_parallel=10)
             await until(lambda: sum(len(m.starts) for m in on.sessions.machines.values()) == 10)
-            async with away(database):
+            async with postgres_away(database):
                 gate.event.set()
                 await asyncio.sleep(3)  # the length of the outage, not a wait for something
             ended = await on.ended(execution)

@@ -9,7 +9,7 @@ from uuid import uuid4
 
 from structlog.testing import capture_logs
 
-from engine.harness import away, until
+from engine.harness import postgres_away, until
 from kit.ledger_fixtures import Owner, launch, machines
 from opsjobs.engine.worker.lease_heartbeat import Heartbeat
 from opsjobs.store.ledger import Ledger
@@ -33,7 +33,7 @@ async def test_a_heartbeat_without_renewals_starts_and_reaps_nothing_until_it_re
         await until(lambda: heart.may_start)
         await until(lambda: any(buries))
         assert not any(buries[:2])
-        async with away(database):
+        async with postgres_away(database):
             await until(lambda: not heart.may_start)
             assert not heart.may_reap
             before = len(buries)

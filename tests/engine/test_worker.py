@@ -76,7 +76,7 @@ async def test_a_wave_of_2000_runs_passes_a_window_of_50_without_a_gap(database:
 async def test_a_small_execution_right_after_a_large_one_is_seen_at_once(
     database: Database,
 ) -> None:
-    """Its turn is below the floor that the large one, which had a backlog, has left; no poll and no other bell help it."""
+    """Its turn is below the floor that the large one, which had a backlog, has left; no poll and no other wake-up helps it."""
     async with harness(database) as on, on.worker(poll_seconds=30, concurrency=4) as worker:
         for _ in range(3):
             await on.run("true", 100)

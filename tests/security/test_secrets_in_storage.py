@@ -1,4 +1,4 @@
-"""Point 10, storage: whatever is asked of the service, no table and no bell ever holds a secret or a digest to guess it from."""
+"""Point 10, storage: whatever is asked of the service, no table and no wake-up ever holds a secret or a digest to guess it from."""
 
 from __future__ import annotations
 

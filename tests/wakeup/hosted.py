@@ -22,7 +22,7 @@ def say(*words: object) -> None:
 
 
 class Engine:
-    """Counts bells."""
+    """Counts wake-ups."""
 
     def __init__(self, manner: str) -> None:
         self._manner = manner
@@ -37,7 +37,7 @@ class Engine:
         say("STARTED")
 
     def wake(self) -> None:
-        """Says when it was rung."""
+        """Report when it was woken."""
         say("WAKE", time.time())
 
     async def stop(self) -> None:

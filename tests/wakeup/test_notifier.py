@@ -25,7 +25,7 @@ def server() -> Iterator[Valkey]:
 
 
 def wakeup_count(metrics: Metrics, result: str) -> float:
-    """How many bells had this result."""
+    """Return the number of wake-ups with this result."""
     return metrics.registry.get_sample_value("opsjobs_wakeups_total", {"result": result}) or 0.0
 
 
@@ -56,7 +56,7 @@ def test_doubled_bells_are_merged_into_one(redis_url: str) -> None:
     assert (wakeup_count(metrics, "sent"), wakeup_count(metrics, "merged")) == (2, 99)
 
 
-def test_a_zone_that_was_just_rung_waits_a_moment_and_no_other_one_does(
+def test_a_zone_that_was_just_notified_waits_a_moment_and_no_other_one_does(
     redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("opsjobs.wakeup.notifier.SPACING_SECONDS", 3_600)
@@ -89,7 +89,7 @@ def test_a_bell_that_waited_its_moment_goes_out_by_itself(redis_url: str) -> Non
     notifier.stop()
 
 
-def test_what_waits_is_rung_before_the_stop(redis_url: str) -> None:
+def test_pending_zones_are_notified_before_the_stop(redis_url: str) -> None:
     notifier = Notifier(redis_url)
     notifier.start()
     notifier.notify("default")

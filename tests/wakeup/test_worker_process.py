@@ -42,7 +42,7 @@ def notifier(server: Valkey, metrics: Metrics) -> Iterator[Notifier]:
 
 
 def wakeup_count(metrics: Metrics, result: str) -> float:
-    """How many bells had this result."""
+    """Return the number of wake-ups with this result."""
     return metrics.registry.get_sample_value("opsjobs_wakeups_total", {"result": result}) or 0.0
 
 
