@@ -57,7 +57,7 @@ class LosesFirstCancel(ExecutionLog):
 
 
 class BusLosingFirstCancel:
-    """Bells that do not hear their first cancel either."""
+    """A bus whose listeners lose their first cancel, too."""
 
     @asynccontextmanager
     async def listen(self, *channels: str) -> AsyncIterator[AsyncIterator[tuple[str, bytes]]]:
@@ -73,9 +73,9 @@ async def _never() -> AsyncIterator[tuple[str, bytes]]:
 
 
 def running_readers() -> list[str]:
-    """The readers of logs that are still at it."""
+    """Return the tasks that still read a log."""
     names = [task.get_name() for task in asyncio.all_tasks() if not task.done()]
-    return [name for name in names if name.startswith(("follow-", "bells-", "await-"))]
+    return [name for name in names if name.startswith(("follow-", "wakeups-", "await-"))]
 
 
 async def until(what: Callable[[], bool], seconds: float = 30) -> None:
@@ -112,7 +112,7 @@ async def test_close_does_not_wait_for_a_reader_that_ignores_cancellation(
 ) -> None:
     execution = await ScriptedExecution(database).launch()
 
-    class Stone(ExecutionLog):
+    class IgnoresCancel(ExecutionLog):
         async def read(self, *_: Any, **__: Any) -> list[LogEntry]:
             while not over.is_set():
                 try:
@@ -122,7 +122,7 @@ async def test_close_does_not_wait_for_a_reader_that_ignores_cancellation(
             return []
 
     over = asyncio.Event()
-    followers = Followers(Stone(database), BusLosingFirstCancel(), QUICK)
+    followers = Followers(IgnoresCancel(database), BusLosingFirstCancel(), QUICK)
     viewing = asyncio.create_task(followers.await_end(execution, 600))
     await until(lambda: any(name.startswith("follow-") for name in running_readers()))
     async with asyncio.timeout(CLOSE_SECONDS + 20):
