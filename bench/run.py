@@ -121,9 +121,7 @@ class Bench:
     def warm(self) -> None:
         """Measure rounds in turn over connections that are kept."""
         self.ceiling.cold(32)
-        for (
-            job
-        ) in self.durable_jobs.values():  # connects to the machines and creates their spools
+        for job in self.durable_jobs.values():  # connects to the machines and creates their spools
             ours.fan_out(self.running, self.api, job, TARGETS)
         due = {
             width: ours.fan_out(self.running, self.api, job, TARGETS).seconds

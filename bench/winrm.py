@@ -59,9 +59,7 @@ class Seen:
 
     rows: list[tuple[str, str, str, bool]] = field(default_factory=list)
 
-    def add(
-        self, what: str, value: float, goal: float, unit: str, *, least: bool = False
-    ) -> None:
+    def add(self, what: str, value: float, goal: float, unit: str, *, least: bool = False) -> None:
         """Print and store one figure; `least`: the goal is a minimum."""
         met = value >= goal if least else value <= goal
         sign = "≥" if least else "≤"

@@ -299,7 +299,10 @@ async def api_client(
     transport = httpx2.ASGITransport(app=app_on(services))
     headers = {"Authorization": f"Bearer {token}"}
     async with httpx2.AsyncClient(
-        transport=transport, base_url="http://opsjobs", headers=headers, event_hooks=response_checks()
+        transport=transport,
+        base_url="http://opsjobs",
+        headers=headers,
+        event_hooks=response_checks(),
     ) as http:
         yield ApiClient(http, services, token)
 

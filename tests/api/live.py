@@ -146,7 +146,9 @@ async def live_api(
             async with httpx2.AsyncClient(
                 base_url=url, headers=headers, timeout=30, event_hooks=response_checks()
             ) as http:
-                yield LiveApi(http, services, app, token, ScriptedExecution(database), notified, server, port)
+                yield LiveApi(
+                    http, services, app, token, ScriptedExecution(database), notified, server, port
+                )
         finally:
             await app.state.followers.close()
             await app.state.event_tail.close()

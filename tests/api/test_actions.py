@@ -38,7 +38,9 @@ ELSEWHERE = {"reset_circuits"}
 """Actions whose address is not below the object."""
 
 
-async def action_codes(on: AppWithApprovers, path: str, who: Mapping[str, str]) -> dict[str, str | None]:
+async def action_codes(
+    on: AppWithApprovers, path: str, who: Mapping[str, str]
+) -> dict[str, str | None]:
     """Each action of `can` and `cannot`, with the code of its refusal."""
     answer = await on.http.get(path, headers=who)
     assert answer.status_code == 200, answer.text
@@ -48,7 +50,9 @@ async def action_codes(on: AppWithApprovers, path: str, who: Mapping[str, str]) 
     return {**dict.fromkeys(body["can"]), **refused}
 
 
-async def attempt(on: AppWithApprovers, path: str, action: str, who: Mapping[str, str]) -> httpx2.Response:
+async def attempt(
+    on: AppWithApprovers, path: str, action: str, who: Mapping[str, str]
+) -> httpx2.Response:
     method, below, body = REQUESTS[action]
     return await on.http.request(method, path + below, json=body, headers=who)
 
@@ -88,7 +92,10 @@ async def test_who_may_decide_an_approval_is_told_as_the_decision_would_be(
         for who in (on.ada, on.ben, viewer):
             await refusals_agree(on, path, who)
         assert (await attempt(on, path, "approve", on.ben)).status_code == 200
-        assert await action_codes(on, path, on.ben) == {"approve": "approved_already", "reject": None}
+        assert await action_codes(on, path, on.ben) == {
+            "approve": "approved_already",
+            "reject": None,
+        }
         await refusals_agree(on, path, on.ben)
         assert await action_codes(on, path, on.eve) == {"approve": None, "reject": None}
         assert (await attempt(on, path, "approve", on.eve)).status_code == 200

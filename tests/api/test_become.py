@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from api.kit import definition_of, api_client, job, problem
+from api.kit import api_client, definition_of, job, problem
 from api.live import live_api
 from opsjobs.store.transaction import Database
 

@@ -35,7 +35,9 @@ async def test_a_calendar_is_created_read_replaced_and_deleted(database: Databas
             {"name": "Christmas", "yearly": ["12-24..12-26"]},
             {"from": "2026-11-27T22:00:00", "until": "2026-11-28T06:00:00"},
         ]
-        await create_calendar(ada, name="nights", kind="only", windows=[{"start": "22:00", "end": "06:00"}])
+        await create_calendar(
+            ada, name="nights", kind="only", windows=[{"start": "22:00", "end": "06:00"}]
+        )
         listed = (await ada.http.get("/calendars?kind=only")).json()["items"]
         assert [item["name"] for item in listed] == ["nights"]
         written = {

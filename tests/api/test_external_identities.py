@@ -10,7 +10,7 @@ import httpx2
 import pytest
 from argon2 import PasswordHasher
 
-from api.kit import ApiClient, app_on, api_client, job, problem
+from api.kit import ApiClient, api_client, app_on, job, problem
 from kit.token_issuer import SECRET, good, signed
 from opsjobs.api.rate_limits import ClientAddresses
 from opsjobs.clock import TurnedClock

@@ -24,7 +24,9 @@ def noise(size: int) -> bytes:
     return random.Random(7).randbytes(size)
 
 
-async def upload(ada: ApiClient, data: bytes, name: str = "app.conf", **headers: str) -> dict[str, Any]:
+async def upload(
+    ada: ApiClient, data: bytes, name: str = "app.conf", **headers: str
+) -> dict[str, Any]:
     answer = await ada.http.post(
         "/files", params={"name": name}, content=data, headers={**RAW, **headers}
     )

@@ -273,7 +273,9 @@ async def test_a_failed_reader_ends_its_viewers_and_is_replaced(
         await view(followers, execution)
     journal.failing = None
     await scripted.finish("web-1")
-    assert await view(followers, execution) == list(range(1, (await scripted.current()).last_seq + 1))
+    assert await view(followers, execution) == list(
+        range(1, (await scripted.current()).last_seq + 1)
+    )
 
 
 async def test_an_idle_stream_gets_keep_alives(database: Database) -> None:

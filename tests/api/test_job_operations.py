@@ -162,9 +162,7 @@ async def test_a_clone_is_a_job_of_its_own(database: Database) -> None:
             f"{old['name']} (copy)",
         )
         assert made.json()["parameters"] == old["parameters"]
-        assert (await api.http.post("/jobs/1/clone", json={"name": "other"})).json()[
-            "version"
-        ] == 1
+        assert (await api.http.post("/jobs/1/clone", json={"name": "other"})).json()["version"] == 1
         problem(await api.http.post("/jobs/1/clone", json={"name": "other"}), 409, "name_taken")
         problem(await api.http.post("/jobs/9/clone"), 404, "job_not_found")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from api.kit import definition_of, api_client, job, problem, stored
+from api.kit import api_client, definition_of, job, problem, stored
 from opsjobs.model.policy import Policy
 from opsjobs.store.transaction import Database
 

@@ -10,7 +10,7 @@ import httpx2
 import pytest
 from fastapi.routing import APIRoute, iter_route_contexts
 
-from api.kit import ApiClient, app_on, api_client, job, problem, services_on
+from api.kit import ApiClient, api_client, app_on, job, problem, services_on
 from opsjobs.api.authentication import OPEN_ROUTES
 from opsjobs.api.dependencies import ANY_TOKEN, Permission
 from opsjobs.model.access import PERMISSIONS

@@ -18,7 +18,9 @@ LOST = RunError(ErrorCode.LOST, "contact was lost")
 REFUSED = RunError(ErrorCode.CONNECTION_REFUSED, "connection refused")
 
 
-async def ended_execution(api: LiveApi, *outcomes: RunError | int, name: str = "restart-web") -> int:
+async def ended_execution(
+    api: LiveApi, *outcomes: RunError | int, name: str = "restart-web"
+) -> int:
     """An execution of a job of two steps on web-1, web-2 and db-1, whose second step ended so on each."""
     if not (await api.http.get("/targets")).json()["items"]:
         await api.targets(*THREE)
@@ -124,9 +126,7 @@ async def test_a_retry_that_is_not_possible_is_refused(database: Database) -> No
         )
         assert told["errors"][0]["pointer"] == "/targets/1"
         problem(await api.http.post(retry, json={"targets": ["web-1"]}), 422, "nothing_to_retry")
-        problem(
-            await api.http.post(retry, json={"which": "failed", "nonsense": 1}), 422, "invalid"
-        )
+        problem(await api.http.post(retry, json={"which": "failed", "nonsense": 1}), 422, "invalid")
         problem(await api.http.post(retry), 422, "invalid")
         problem(
             await api.http.post("/executions/99/retry", json={"nonsense": 1}),
@@ -168,9 +168,7 @@ async def test_a_retry_includes_deleted_targets_and_uses_changed_addresses(
         await api.http.delete("/targets/1")
         moved = {"name": "web-2", "host": "10.9.9.9"}
         assert (await api.http.put("/targets/2", json=moved)).status_code == 200
-        again = (
-            await api.http.post(f"/executions/{first}/retry", json={"which": "failed"})
-        ).json()
+        again = (await api.http.post(f"/executions/{first}/retry", json={"which": "failed"})).json()
         runs = (await api.http.get(f"/executions/{again['id']}/targets")).json()["items"]
         assert [(r["target"]["name"], r["target"]["host"]) for r in runs] == [
             ("web-1", "10.0.0.1"),
@@ -410,9 +408,7 @@ async def test_a_second_retry_of_a_target_is_refused_without_again(database: Dat
         retry = f"/executions/{first}/retry"
         one = (await api.http.post(retry, json={"targets": ["web-2"]})).json()["id"]
         other = (await api.http.post(retry, json={"targets": ["db-1"]})).json()["id"]
-        told = problem(
-            await api.http.post(retry, json={"which": "failed"}), 409, "already_retried"
-        )
+        told = problem(await api.http.post(retry, json={"which": "failed"}), 409, "already_retried")
         assert f"by {one} (queued), {other} (queued)" in told["detail"]
         problem(await api.http.post(retry, json={"targets": ["web-2"]}), 409, "already_retried")
         assert (await api.http.get(f"/executions/{first}")).json()["retries"] == [one, other]

@@ -9,7 +9,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from api.kit import ApiClient, response_checks, api_client, job, problem
+from api.kit import ApiClient, api_client, job, problem, response_checks
 from kit.token_issuer import SECRET, good, signed
 from opsjobs.identity.authenticator import RequestProof
 from opsjobs.model.secret import Secret
@@ -26,7 +26,9 @@ SAME = {"Sec-Fetch-Site": "same-origin"}
 
 
 @asynccontextmanager
-async def browser(ada: ApiClient, origin: str = "http://opsjobs") -> AsyncIterator[httpx2.AsyncClient]:
+async def browser(
+    ada: ApiClient, origin: str = "http://opsjobs"
+) -> AsyncIterator[httpx2.AsyncClient]:
     """A browser with cookies of its own, whose requests come from our own pages."""
     app = ada.http._transport.app  # type: ignore[attr-defined]
     transport = httpx2.ASGITransport(app=app)

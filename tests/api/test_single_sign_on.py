@@ -108,7 +108,9 @@ async def sign_on(
             yield SignOn(ada, provider)
 
 
-def check_failure_page(page: str, problem: LoginProblem, path: str = "/console/jobs/3?tab=runs") -> None:
+def check_failure_page(
+    page: str, problem: LoginProblem, path: str = "/console/jobs/3?tab=runs"
+) -> None:
     """The page says that the login failed for this reason, and nothing else."""
     found = re.fullmatch(r"([^#]*)#login-problem=(\w+)&request=[0-9a-f]{32}", page)
     assert found is not None, page

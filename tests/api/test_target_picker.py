@@ -157,7 +157,11 @@ async def test_targets_out_of_sight_are_neither_named_nor_counted(database: Data
 
 async def test_a_viewer_is_told_that_a_launch_would_be_refused(database: Database) -> None:
     async with scoped_app(database) as all_:
-        eve = {"headers": all_.admit(principal_with("eve", ("viewer", ""), ("operator", "env=staging")))}
+        eve = {
+            "headers": all_.admit(
+                principal_with("eve", ("viewer", ""), ("operator", "env=staging"))
+            )
+        }
         found = await resolved(all_.http, {"selector": "env"}, **eve)
         assert found["count"] == 2
         assert "in which you hold jobs:execute" in found["refusals"][0]["detail"]

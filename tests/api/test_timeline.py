@@ -18,9 +18,7 @@ async def test_the_timeline_has_the_phases_of_each_target_by_pages_of_targets(
             await api.scripted.finish(name, action="step-2")
         first = (await api.http.get("/executions/1/timeline?limit=2")).json()
         assert {p["target"]["name"] for p in first["phases"]} == {"web-1", "web-2"}
-        rest = (
-            await api.http.get(f"/executions/1/timeline?limit=2&cursor={first['next']}")
-        ).json()
+        rest = (await api.http.get(f"/executions/1/timeline?limit=2&cursor={first['next']}")).json()
         assert rest["next"] is None
         assert [(p["phase"], p["action"], p["attempt"]) for p in rest["phases"]] == [
             ("queue", None, 1),

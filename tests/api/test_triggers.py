@@ -163,7 +163,10 @@ async def test_other_events_and_branches_launch_nothing_and_a_ping_is_answered(
 
 async def test_a_wrong_secret_and_no_trigger_at_all_are_one_answer(database: Database) -> None:
     async with api_client(database) as ada:
-        trigger, off = await create_trigger(ada), await create_trigger(ada, name="off", enabled=False)
+        trigger, off = (
+            await create_trigger(ada),
+            await create_trigger(ada, name="off", enabled=False),
+        )
         good = TriggerSender(ada, trigger)
         wrong = TriggerSender(ada, {**trigger, "secret": off["secret"]})
         nowhere = {**trigger, "path": "/hooks/01934c3b-7e8d-7abc-8def-0123456789ab"}
@@ -345,7 +348,9 @@ async def test_a_flood_of_calls_is_refused_before_anything_is_looked_up_and_hind
 
 async def test_gitlab_sends_the_secret_in_its_own_header(database: Database) -> None:
     async with api_client(database) as ada:
-        trigger = await create_trigger(ada, verify="gitlab", when=[{"pointer": "/ref", "exists": True}])
+        trigger = await create_trigger(
+            ada, verify="gitlab", when=[{"pointer": "/ref", "exists": True}]
+        )
         sender = TriggerSender(ada, trigger)
         headers = {"X-Gitlab-Token": sender.secret, "X-Gitlab-Event-UUID": "13792a34"}
         raw = json.dumps(PUSH).encode()

@@ -9,7 +9,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from api.kit import ApiClient, app_on, api_client, problem
+from api.kit import ApiClient, api_client, app_on, problem
 from opsjobs.model.errors import TooMany
 from opsjobs.settings import IdentitySettings
 from opsjobs.store.identities.sessions import Attempts, LockoutPolicy

@@ -7,12 +7,12 @@ from contextlib import contextmanager
 from functools import cache
 
 import psycopg
+from chaos.check import RIGHT, Launched, Seen
 
 from chaos import long_texts
-from chaos.check import RIGHT, Launched, Seen
-from chaos.runner import Fault
-from chaos.fault_context import FaultContext
 from chaos.cluster import HALVES, ChaosCluster
+from chaos.fault_context import FaultContext
+from chaos.runner import Fault
 from chaos.work import Work, lines
 from e2e.cluster import WORKERS
 from e2e.processes import wait_until
@@ -51,7 +51,8 @@ def barrier(context: FaultContext) -> None:
 
 def _add_targets_without_machine(cluster: ChaosCluster) -> None:
     names = [
-        long_texts.name(f"crowd-{n}", characters=40) for n in range(WAVE - len(cluster.addresses) // 2)
+        long_texts.name(f"crowd-{n}", characters=40)
+        for n in range(WAVE - len(cluster.addresses) // 2)
     ]
     for at in range(0, len(names), IMPORTED_AT_ONCE):
         some = [
@@ -100,7 +101,9 @@ def _killed_in_the_commit(context: FaultContext, rows: str, value: int) -> None:
             for pid in _in_its_way(context.cluster, holder):
                 context.cluster.rows("select pg_terminate_backend(%s)", pid)
     for name in killed:
-        context.cluster.spawn(name, **({"OPSJOBS_CONCURRENCY": CONCURRENCY} if name in WORKERS else {}))
+        context.cluster.spawn(
+            name, **({"OPSJOBS_CONCURRENCY": CONCURRENCY} if name in WORKERS else {})
+        )
 
 
 @contextmanager

@@ -14,9 +14,9 @@ from pathlib import Path
 import psycopg
 
 from chaos import long_text_work, long_texts
+from chaos.long_text_work import LongTextWork
 from chaos.machines import IS_ROOT, Machine, keep_mounts_to_ourselves, machines
 from chaos.network import Network
-from chaos.long_text_work import LongTextWork
 from chaos.windows import LOGIN, PORT, WindowsHosts
 from chaos.work import Nasty
 from e2e.cluster import WORKERS, Cluster

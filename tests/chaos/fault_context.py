@@ -10,11 +10,11 @@ from collections.abc import Callable, Sequence
 
 import httpx2
 import psycopg
+from chaos.check import Launched, Own
 
 from chaos import long_texts
-from chaos.check import Launched, Own
-from chaos.machines import Machine
 from chaos.cluster import ChaosCluster
+from chaos.machines import Machine
 from chaos.observers import DatabasePoller, Watcher
 from chaos.work import Work, at_once, mixture
 from e2e.processes import SECONDS, Json, ServiceProcess, wait_until
@@ -32,7 +32,9 @@ DURABLE = "required"
 class FaultContext:
     """One round of one fault, which breaks things and returns; `chance` decides where and when."""
 
-    def __init__(self, cluster: ChaosCluster, chance: random.Random, name: str, poller: DatabasePoller) -> None:
+    def __init__(
+        self, cluster: ChaosCluster, chance: random.Random, name: str, poller: DatabasePoller
+    ) -> None:
         self.cluster = cluster
         self.chance = chance
         self.launched: list[Launched] = []
@@ -220,7 +222,9 @@ class FaultContext:
 
     def some_addresses(self, share: float = 0.5) -> list[str]:
         """Of some targets."""
-        return self.chance.sample(self.cluster.addresses, round(len(self.cluster.addresses) * share))
+        return self.chance.sample(
+            self.cluster.addresses, round(len(self.cluster.addresses) * share)
+        )
 
     def leave(self, seconds: float = SECONDS) -> list[str]:
         """Wait for the watchers; what is wrong with what they saw."""

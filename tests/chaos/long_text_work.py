@@ -122,7 +122,9 @@ class LongTextWork:
         declared[-1] |= {"type": "choice", "choices": [long_texts.name("other"), _KIND]}
         job: Json = {
             "description": long_texts.text(long_texts.DESCRIPTION_CHARACTERS),
-            "tags": [long_texts.name(f"{n}", characters=long_texts.TAG_CHARACTERS) for n in range(64)],
+            "tags": [
+                long_texts.name(f"{n}", characters=long_texts.TAG_CHARACTERS) for n in range(64)
+            ],
             "parameters": declared,
             "targets": {"groups": groups()},
         }

@@ -16,12 +16,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import psycopg
+from chaos.check import RunChecker, Seen
 
 from chaos import verdicts
-from chaos.check import RunChecker, Seen
-from chaos.fault_context import FaultContext
 from chaos.cluster import SLOTS, ChaosCluster, chaos_cluster
-from chaos.observers import EventListener, DatabasePoller
+from chaos.fault_context import FaultContext
+from chaos.observers import DatabasePoller, EventListener
 from e2e.processes import wait_until
 
 END_SECONDS = 150.0
@@ -166,9 +166,9 @@ class ChaosRunner:
         for complaint in cluster.complaints():
             self.complaints[f"{fault.name}: {_in_short(complaint)}"] += 1
         poller.look()
-        found = RunChecker(cluster.rows, cluster.witness, allowed=fault.allowed, own=context.own).check(
-            context.launched
-        )
+        found = RunChecker(
+            cluster.rows, cluster.witness, allowed=fault.allowed, own=context.own
+        ).check(context.launched)
         tally = _tally(found, over)
         tally.wrong += (
             late
@@ -185,7 +185,9 @@ class ChaosRunner:
             context.warm_up(cluster.addresses)
         return tally
 
-    def _until_ended(self, cluster: ChaosCluster, context: FaultContext, seconds: float) -> list[str]:
+    def _until_ended(
+        self, cluster: ChaosCluster, context: FaultContext, seconds: float
+    ) -> list[str]:
         if not context.ended(seconds):
             return []  # each run that has not ended is found by the checker
         try:
@@ -226,7 +228,9 @@ def _seen_by(poller: DatabasePoller) -> list[str]:
 
 
 def _heard_by(listener: EventListener, found: Iterable[tuple[Seen, str]]) -> list[str]:
-    untold = {str(seen.row["uuid"]) for seen, _ in found if seen.row["finished_at"]} - listener.ended
+    untold = {
+        str(seen.row["uuid"]) for seen, _ in found if seen.row["finished_at"]
+    } - listener.ended
     return (
         [f"the ends of {len(untold)} runs were told to nobody (I8), such as {sorted(untold)[:3]}"]
         if untold and listener.sure
@@ -244,7 +248,9 @@ def _survivors(cluster: ChaosCluster, found: Sequence[Seen]) -> list[str]:
 
     def left() -> dict[int, str]:
         all_of_them = cluster.windows.processes() | {
-            pid: key for machine in cluster.fleet for pid, key in machine.durable_processes().items()
+            pid: key
+            for machine in cluster.fleet
+            for pid, key in machine.durable_processes().items()
         }
         return {pid: key for pid, key in all_of_them.items() if key.partition(".")[0] in over}
 

@@ -8,8 +8,8 @@ from contextlib import ExitStack
 
 import redis
 
-from chaos.runner import Fault
 from chaos.fault_context import FaultContext
+from chaos.runner import Fault
 from e2e.cluster import LEASE_SECONDS, WORKERS
 from e2e.processes import ServiceProcess
 from kit.tcp_proxy import Proxy
@@ -119,9 +119,9 @@ def lease_silent(context: FaultContext) -> None:
     since = time.time() + LEASE_SECONDS / RENEWALS_PER_LEASE / 2
     context.cancel()
     renewed = "select 1 from workers where name = %s and (buried_at is not null or renewed_at > to_timestamp(%s))"
-    assert context.soon(lambda: context.cluster.rows(renewed, worker.title, since), 5 * LEASE_SECONDS), (
-        "it neither renewed nor left"
-    )
+    assert context.soon(
+        lambda: context.cluster.rows(renewed, worker.title, since), 5 * LEASE_SECONDS
+    ), "it neither renewed nor left"
     context.pause(context.longer(1.0, 3.0))
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from chaos.check import UNREACHABLE
-from chaos.runner import Fault
+
 from chaos.fault_context import FaultContext
+from chaos.runner import Fault
 from e2e.cluster import WORKERS
 
 BLOWS = 10

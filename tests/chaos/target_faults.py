@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 
 from chaos.check import LOST, NO_SPOOL, RIGHT, UNREACHABLE, Seen, honest_beginning
+
+from chaos.fault_context import FaultContext
 from chaos.machines import Machine, kill
 from chaos.runner import Fault
-from chaos.fault_context import FaultContext
 
 _AWAY = frozenset({UNREACHABLE})
 _GONE = frozenset({LOST, UNREACHABLE})
@@ -147,7 +148,9 @@ def keeper_killed(context: FaultContext) -> None:
     """Those who wait for commands to end die; the commands go on, and nobody can say how they end."""
     context.launch(3.0)
     context.begun(0.5)
-    keepers = {pid: key for machine in context.cluster.fleet for pid, key in machine.keepers().items()}
+    keepers = {
+        pid: key for machine in context.cluster.fleet for pid, key in machine.keepers().items()
+    }
     chosen = set(context.chance.sample(sorted(keepers), len(keepers) // 2))
     victims = {keepers[pid] for pid in chosen}
     context.own = only_of(victims)

@@ -41,8 +41,8 @@ def test_nothing_comes_out_wrong_of(runner: ChaosRunner, name: str) -> None:
         )
     tally = runner.round(fault)
     assert tally.runs
-    assert not tally.wrong, f"make chaos ARGS=\"--seed {runner.seed} --only '{name}'\"\n" + "\n".join(
-        tally.wrong
+    assert not tally.wrong, (
+        f"make chaos ARGS=\"--seed {runner.seed} --only '{name}'\"\n" + "\n".join(tally.wrong)
     )
 
 

@@ -6,10 +6,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from chaos.check import RIGHT, Launched, Seen, as_planned
 from pydantic import ValidationError
 
 from chaos import long_text_work, long_texts
-from chaos.check import RIGHT, Launched, Seen, as_planned
 from chaos.long_text_work import LongTextWork, long_log
 from chaos.work import Work
 from kit.start_witness import Testimony, Witness
@@ -22,7 +22,11 @@ def test_a_target_takes_names_labels_and_groups_as_they_are_and_none_that_is_lon
     target = TargetDraft(
         name=name, host="127.0.0.1", labels=long_text_work.labels(), groups=long_text_work.groups()
     )
-    assert (target.name, target.labels, target.groups) == (name, long_text_work.labels(), long_text_work.groups())
+    assert (target.name, target.labels, target.groups) == (
+        name,
+        long_text_work.labels(),
+        long_text_work.groups(),
+    )
     for longer in (
         {"name": f"{name}a"},
         {"name": "a", "labels": {"site": f"{long_text_work.SITE}a"}},

@@ -210,7 +210,7 @@ def _handed_on(seen: Seen, number: int, step: Step) -> str:
 
 
 def _differing(heard: Streams, expected: Streams) -> str:
-    words = []
+    differences = []
     for name, got, meant in zip(("stdout", "stderr"), heard, expected, strict=True):
         if got != meant:
             at = next(
@@ -218,10 +218,10 @@ def _differing(heard: Streams, expected: Streams) -> str:
                 min(len(got), len(meant)),
             )
             parts = f"{got[at : at + 40]!r} for {meant[at : at + 40]!r}"
-            long_texts.append(
+            differences.append(
                 f"{len(got)} of {len(meant)} bytes of {name}, other from byte {at} on: {parts}"
             )
-    return "; ".join(words)
+    return "; ".join(differences)
 
 
 def cancelled(seen: Seen) -> str:

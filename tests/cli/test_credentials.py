@@ -100,7 +100,10 @@ def requests_of(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[...
     ],
 )
 def test_credentials_rotate_reads_stdin_and_sends_the_version(
-    requests_of: Callable[..., list[ApiRequest]], options: list[str], stdin: bytes, body: dict[str, Any]
+    requests_of: Callable[..., list[ApiRequest]],
+    options: list[str],
+    stdin: bytes,
+    body: dict[str, Any],
 ) -> None:
     asked = requests_of(credentials, "credentials", "rotate", "gate", *options, stdin=stdin)[-1]
     assert (asked.method, asked.path, asked.body) == (
@@ -140,7 +143,9 @@ def test_a_job_secret_is_read_from_a_file_or_stdin(
             "/credentials",
             {"name": "api", "type": "secret", "value": value},
         )
-    asked = requests_of(with_stored_secret, "credentials", "rotate", "api", "--secret-file", str(file))[-1]
+    asked = requests_of(
+        with_stored_secret, "credentials", "rotate", "api", "--secret-file", str(file)
+    )[-1]
     assert (asked.path, asked.body) == ("/credentials/5/rotate", {"value": value, "version": 2})
 
 
@@ -157,7 +162,11 @@ def test_a_job_secret_can_be_stored_in_vault(requests_of: Callable[..., list[Api
         "value=token",
     ]
     source = {"backend": "vault", "path": "api", "fields": {"value": "token"}}
-    assert requests_of(created, *words)[-1].body == {"name": "api", "type": "secret", "source": source}
+    assert requests_of(created, *words)[-1].body == {
+        "name": "api",
+        "type": "secret",
+        "source": source,
+    }
 
 
 @pytest.mark.parametrize(
@@ -171,7 +180,9 @@ def test_a_job_secret_can_be_stored_in_vault(requests_of: Callable[..., list[Api
     ],
 )
 def test_a_job_secret_has_one_source_and_no_username(
-    requests_of: Callable[..., list[ApiRequest]], options: list[str], capsys: pytest.CaptureFixture[str]
+    requests_of: Callable[..., list[ApiRequest]],
+    options: list[str],
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert not requests_of(
         created, "credentials", "add", "api", "--type", "secret", *options, stdin=b"x", code=2
@@ -185,7 +196,9 @@ def test_a_login_credential_needs_a_username(
     assert not requests_of(
         created, "credentials", "add", "gate", "--password-file", "-", stdin=b"x", code=2
     )
-    assert not requests_of(created, "credentials", "add", "gate", "--secret-file", "-", stdin=b"x", code=2)
+    assert not requests_of(
+        created, "credentials", "add", "gate", "--secret-file", "-", stdin=b"x", code=2
+    )
     told = capsys.readouterr().err
     assert "--username is missing: a login needs it" in told
     assert "only valid with --type secret" in told
@@ -214,7 +227,9 @@ def test_credentials_rotate_renews_a_certificate_alone(
 ) -> None:
     file = tmp_path / "id-cert.pub"
     file.write_text("ssh-ed25519-cert-v01@openssh.com AAAA\n")
-    asked = requests_of(credentials, "credentials", "rotate", "gate", "--certificate", str(file))[-1]
+    asked = requests_of(credentials, "credentials", "rotate", "gate", "--certificate", str(file))[
+        -1
+    ]
     assert asked.body == {"certificate": file.read_text(), "version": 4}
 
 
@@ -339,7 +354,9 @@ def test_the_passphrase_of_an_openssh_key_is_prompted_for(locked_key: Path) -> N
 
 
 def test_without_a_terminal_the_passphrase_option_is_named(
-    requests_of: Callable[..., list[ApiRequest]], capsys: pytest.CaptureFixture[str], locked_key: Path
+    requests_of: Callable[..., list[ApiRequest]],
+    capsys: pytest.CaptureFixture[str],
+    locked_key: Path,
 ) -> None:
     assert not requests_of(
         created, "credentials", "add", "web-key", "-u", "deploy", "--key", str(locked_key), code=2

@@ -139,7 +139,9 @@ def test_a_refused_job_has_file_and_line(monkeypatch: pytest.MonkeyPatch, tmp_pa
 
 def test_jobs_export_writes_yaml_for_apply(monkeypatch: pytest.MonkeyPatch) -> None:
     with serve_api(lambda _: ApiResponse(body={"jobs": [{"name": "a"}, {"name": "b"}]})) as api:
-        assert run_failing(api, monkeypatch, "jobs", "export").stdout == "---\nname: a\n---\nname: b\n"
+        assert (
+            run_failing(api, monkeypatch, "jobs", "export").stdout == "---\nname: a\n---\nname: b\n"
+        )
         assert json.loads(
             run_failing(api, monkeypatch, "jobs", "export", "--tag", "web", "-o", "json").stdout
         ) == {"jobs": [{"name": "a"}, {"name": "b"}]}
@@ -155,7 +157,9 @@ def test_a_dry_run_starts_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
         )
 
     with serve_api(reply) as api:
-        done = run_failing(api, monkeypatch, "jobs", "run", "5", "-p", "a=1", "-p", "b=x=y", "--dry-run")
+        done = run_failing(
+            api, monkeypatch, "jobs", "run", "5", "-p", "a=1", "-p", "b=x=y", "--dry-run"
+        )
         assert done.exit_code == 0
         assert "web-1" in done.stdout
         assert "removed since execution 7: web-9" in done.output
@@ -350,7 +354,9 @@ def test_a_secret_parameter_comes_from_a_file_or_stdin(
             {"token": "hunter2", "days": "3"},
         )
         assert "warning" not in done.output
-        warned = run_failing(api, monkeypatch, "jobs", "run", "5", "--detach", "-p", "token=hunter2")
+        warned = run_failing(
+            api, monkeypatch, "jobs", "run", "5", "--detach", "-p", "token=hunter2"
+        )
         assert "warning: -p token=… shows a secret" in warned.output
         both = run_failing(
             api, monkeypatch, "jobs", "run", "5", "-p", "token=x", "--param-file", f"token={file}"

@@ -10,7 +10,7 @@ import pytest
 
 from cli.fake_api import ApiRequest, ApiResponse, serve_api
 from cli.pseudo_terminal import run_on_terminal
-from cli.test_run import Service, became, frame, opsjobs, resulted, output_frame
+from cli.test_run import Service, became, frame, opsjobs, output_frame, resulted
 from opsjobs.cli.live_view import render_wait_reason
 
 CONFIRM = {"kind": "confirm", "reason": "wave 1 of 2 has ended", "by": None}
@@ -71,7 +71,9 @@ class Waves(Service):
 
 def waves(**more: Any) -> Waves:
     return Waves(
-        ["web-1", "web-2"], [output_frame(1, "hi\n"), resulted(1, 0), became(1, "succeeded")], **more
+        ["web-1", "web-2"],
+        [output_frame(1, "hi\n"), resulted(1, 0), became(1, "succeeded")],
+        **more,
     )
 
 
@@ -193,7 +195,10 @@ def test_equal_failures_are_summarized_with_step_and_last_stderr_line() -> None:
             "exit_code": 100,
             "status": "failed",
         }
-        frames += [output_frame(n, "reading…\nE: Could not get lock\n\n", "stderr"), ("result", failed)]
+        frames += [
+            output_frame(n, "reading…\nE: Could not get lock\n\n", "stderr"),
+            ("result", failed),
+        ]
         frames.append(became(n, "failed", "nonzero_exit", "exit status 100"))
     code, _, err, _ = opsjobs(
         Service(["app03", "db07", "web09"], frames, status="failed"),

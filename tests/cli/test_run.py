@@ -97,7 +97,9 @@ def frame(position: int, event: str, data: dict[str, Any]) -> bytes:
     return f"id: {position}\nevent: {event}\ndata: {json.dumps(data)}\n\n".encode()
 
 
-def output_frame(target: int, data: str | bytes, stream: str = "stdout") -> tuple[str, dict[str, Any]]:
+def output_frame(
+    target: int, data: str | bytes, stream: str = "stdout"
+) -> tuple[str, dict[str, Any]]:
     text = (
         {"data": data}
         if isinstance(data, str)
@@ -163,7 +165,12 @@ def opsjobs(service: Service, *arguments: str) -> tuple[int, bytes, str, list[Ap
 def test_stdout_and_stderr_of_one_target_are_exact_and_separate() -> None:
     service = Service(
         ["web-1"],
-        [output_frame(1, BYTES), output_frame(1, "careful\n", "stderr"), resulted(1, 0), became(1, "succeeded")],
+        [
+            output_frame(1, BYTES),
+            output_frame(1, "careful\n", "stderr"),
+            resulted(1, 0),
+            became(1, "succeeded"),
+        ],
     )
     code, out, err, asked = opsjobs(
         service,
@@ -247,7 +254,12 @@ def test_an_unreachable_target_is_reported_with_code_and_message() -> None:
 
 def test_json_output_is_one_event_per_line() -> None:
     code, out, _, _ = opsjobs(
-        Service(["web-1"], [output_frame(1, "a\n"), output_frame(1, BYTES)]), "run", "x", "-t", "web-1", "--json"
+        Service(["web-1"], [output_frame(1, "a\n"), output_frame(1, BYTES)]),
+        "run",
+        "x",
+        "-t",
+        "web-1",
+        "--json",
     )
     events = [json.loads(line) for line in out.splitlines()]
     assert code == 0

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Dialog, Page, Request, expect
 
-from console.browser import PHONE, Visitor, check_width, browser_storage, previewed
+from console.browser import PHONE, Visitor, browser_storage, check_width, previewed
 from console.conftest import ENDED_SECONDS, PASSWORD, BrowserThread, Stack, Visit, add_person
 
 # Markup for each place in which a text could stand: content, attribute, script, style, template.
@@ -306,7 +306,14 @@ def test_no_button_that_a_viewer_is_shown_changes_or_is_refused(
                 wrong.append(f"{vic.page.url}: {request.method} {path}")
 
         vic.page.on("request", note)
-        for path in (*hostile_pages, "/dead-letters", "/safety", "/system", "/me", "/targets/lab-1"):
+        for path in (
+            *hostile_pages,
+            "/dead-letters",
+            "/safety",
+            "/system",
+            "/me",
+            "/targets/lab-1",
+        ):
             names.update(pressed(vic.go(path)))
             wrong += [f"{path}: {one}" for one in vic.wrong]
             vic.wrong.clear()

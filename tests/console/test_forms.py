@@ -34,7 +34,7 @@ def job(stack: Stack, name: str) -> int:
     return int(stack.call("POST", "/jobs", {**JOB, "name": name})["id"])
 
 
-def add_rules(stack: Stack, schedule: int, *events: str) -> None:
+def set_rules(stack: Stack, schedule: int, *events: str) -> None:
     """Give a schedule a rule for each of these events."""
     body = {"notify": [{"on": [one], "channel": "webhook", "to": ["told"]} for one in events]}
     done = stack.http.patch(f"/schedules/{schedule}", json=body, headers={"If-Match": "*"})
@@ -122,11 +122,11 @@ def test_a_schedule_is_made_changed_and_deleted_on_a_phone(
         hook = {"name": "told", "url": receiver, "events": ["approval.*"]}
         webhook = stack.call("POST", "/webhooks", {**hook, "selector": "none=yes"})["id"]
         add_rule(page)
-        add_rules(stack, made["id"], "failed", "missed")
+        set_rules(stack, made["id"], "failed", "missed")
         page.evaluate(REFRESH)
         page.get_by_role("button", name="Actions of rule 2").click()
         page.get_by_role("menuitem", name="Delete …").click()
-        add_rules(stack, made["id"], "completed")
+        set_rules(stack, made["id"], "completed")
         page.evaluate(REFRESH)
         expect(page.locator(".panel").get_by_text("completed", exact=True)).to_be_visible()
         confirm(page, "Delete")

@@ -86,7 +86,9 @@ def nodes(page: Page) -> int:
 def test_many_lines_are_scrolled_found_and_linked(
     visit: Visit, stack: Stack, request: pytest.FixtureRequest, lines: int
 ) -> None:
-    execution = request.getfixturevalue("long_output_target") if lines == LINES else write(stack, lines)
+    execution = (
+        request.getfixturevalue("long_output_target") if lines == LINES else write(stack, lines)
+    )
     with visit() as ada:
         page = ada.go(f"/executions/{execution}?tab=output&on=lab-1")
         log = page.get_by_role("region", name="Output of lab-1")

@@ -127,7 +127,8 @@ class RemoteFolder:
     def names(self) -> list[str]:
         if self.backend.fake is not None:
             return sorted(
-                path.removeprefix("/srv/") for path in self.backend.fake.machine("web-1").files.found
+                path.removeprefix("/srv/")
+                for path in self.backend.fake.machine("web-1").files.found
             )
         return sorted(
             str(path.relative_to(self.backend.folder))
@@ -158,7 +159,9 @@ async def test_a_file_comes_to_its_place_whole(open_backend: OpenBackend, size: 
         assert told[-1:] == ([size] if size else [])
 
 
-async def test_a_file_takes_the_place_of_another_and_keeps_its_mode(open_backend: OpenBackend) -> None:
+async def test_a_file_takes_the_place_of_another_and_keeps_its_mode(
+    open_backend: OpenBackend,
+) -> None:
     async with open_backend() as backend, disk_of(backend) as disk:
         place = RemoteFolder(backend)
         place.put("app.conf", b"old", 0o600)
@@ -249,7 +252,9 @@ async def test_a_large_file_is_counted_while_it_comes(open_backend: OpenBackend)
             assert (asked.afterwards == 0) is (running is not None)
 
 
-async def test_what_was_counted_is_not_believed_where_it_is_wrong(open_backend: OpenBackend) -> None:
+async def test_what_was_counted_is_not_believed_where_it_is_wrong(
+    open_backend: OpenBackend,
+) -> None:
     async with open_backend() as backend, disk_of(backend) as disk:
         place, data = RemoteFolder(backend), noise(COUNTED_BYTES_MIN)
         wanted = order(Bytes(data), place.at("app.conf"))
@@ -311,7 +316,9 @@ async def test_a_place_that_is_not_there_is_a_refusal_in_words(open_backend: Ope
             await upload(disk, order(Bytes(b"one"), place.path))
 
 
-async def test_an_account_that_is_not_there_is_a_refusal_in_words(open_backend: OpenBackend) -> None:
+async def test_an_account_that_is_not_there_is_a_refusal_in_words(
+    open_backend: OpenBackend,
+) -> None:
     async with open_backend() as backend, disk_of(backend) as disk:
         assert await disk.accounts(None, None) == (None, None)
         if disk.posix:
@@ -330,7 +337,9 @@ async def test_an_account_that_is_not_there_is_a_refusal_in_words(open_backend: 
 
 
 @pytest.mark.parametrize("size", [0, 1, 5 * MIB + 3])
-async def test_a_file_is_read_whole_and_from_any_place_on(open_backend: OpenBackend, size: int) -> None:
+async def test_a_file_is_read_whole_and_from_any_place_on(
+    open_backend: OpenBackend, size: int
+) -> None:
     async with open_backend() as backend, disk_of(backend) as disk:
         place, data = RemoteFolder(backend), noise(size)
         file = await disk.open(place.put("big.log", data))

@@ -7,17 +7,17 @@ from dataclasses import replace
 
 import pytest
 
-from contract.conftest import EVERY_BACKEND, NEVER, OpenBackend, collect, backend_opener
+from contract.conftest import EVERY_BACKEND, NEVER, OpenBackend, backend_opener, collect
 from contract.durable_machines import (
     SAID,
     SAY,
-    until_ended,
     first,
     identity_of,
     lost,
     machine,
     never_starts,
     not_followed,
+    until_ended,
 )
 from kit.fake_remote import Echo, Pause
 from opsjobs.remote.session import ContactLost, Output, RemoteExit, SpoolChanged
@@ -34,7 +34,9 @@ def open_backend(request: pytest.FixtureRequest) -> OpenBackend:
 # --- begin
 
 
-async def test_a_first_contact_tells_the_identity_and_starts_nothing(open_backend: OpenBackend) -> None:
+async def test_a_first_contact_tells_the_identity_and_starts_nothing(
+    open_backend: OpenBackend,
+) -> None:
     async with machine(open_backend) as web:
         order = web.order("exit 1", [RemoteExit(1)])
         with pytest.raises(SpoolChanged) as met:
@@ -112,7 +114,9 @@ async def test_a_run_has_no_standard_input(open_backend: OpenBackend) -> None:
         assert await web.done(order) == (b"done\n", b"", RemoteExit(0))
 
 
-async def test_a_command_may_be_long_and_have_many_lines_and_quotes(open_backend: OpenBackend) -> None:
+async def test_a_command_may_be_long_and_have_many_lines_and_quotes(
+    open_backend: OpenBackend,
+) -> None:
     async with machine(open_backend) as web:
         if web.windows:
             return  # A line for cmd is one line.
@@ -126,7 +130,9 @@ async def test_a_command_may_be_long_and_have_many_lines_and_quotes(open_backend
         assert await web.done(order) == (said.data, b"", RemoteExit(6))
 
 
-async def test_the_environment_of_an_order_reaches_its_command_exactly(open_backend: OpenBackend) -> None:
+async def test_the_environment_of_an_order_reaches_its_command_exactly(
+    open_backend: OpenBackend,
+) -> None:
     async with machine(open_backend) as web:
         values = {"PLAIN": "a b", "ODD": 'it\'s "$HOME" `x` \\n !\n\nünïcode\n', "EMPTY": ""}
         said = "|".join(values.values()).encode()
@@ -179,7 +185,9 @@ async def test_a_second_begin_starts_nothing_and_follows_from_the_first_byte(
         assert web.starts(order) == 1
 
 
-async def test_begins_at_the_same_moment_start_once_and_all_get_all(open_backend: OpenBackend) -> None:
+async def test_begins_at_the_same_moment_start_once_and_all_get_all(
+    open_backend: OpenBackend,
+) -> None:
     async with machine(open_backend) as web, web.elsewhere() as again:
         order = web.order(f"{SAY}; exit 4", [*SAID, RemoteExit(4)])
         done = await asyncio.gather(*(by.done(order) for by in (web, again, web, again, web)))
@@ -200,7 +208,9 @@ async def test_the_next_attempt_is_another_run(open_backend: OpenBackend) -> Non
 
 
 @pytest.mark.parametrize("how", ["live", "ended"])
-async def test_a_run_of_another_command_is_lost_and_not_touched(open_backend: OpenBackend, how: str) -> None:
+async def test_a_run_of_another_command_is_lost_and_not_touched(
+    open_backend: OpenBackend, how: str
+) -> None:
     async with machine(open_backend) as web:
         latch = web.latch()
         order = web.order(
@@ -352,7 +362,9 @@ async def test_two_who_follow_at_once_both_get_all(open_backend: OpenBackend) ->
         )
 
 
-async def test_an_attach_where_another_store_is_expected_tells_whose_it_is(open_backend: OpenBackend) -> None:
+async def test_an_attach_where_another_store_is_expected_tells_whose_it_is(
+    open_backend: OpenBackend,
+) -> None:
     async with machine(open_backend) as web:
         order = web.order("true")
         await web.done(order)
@@ -373,7 +385,9 @@ async def test_after_a_reboot_an_end_on_record_still_counts(open_backend: OpenBa
         )
 
 
-async def test_after_a_reboot_whatever_has_no_end_on_record_is_lost(open_backend: OpenBackend) -> None:
+async def test_after_a_reboot_whatever_has_no_end_on_record_is_lost(
+    open_backend: OpenBackend,
+) -> None:
     async with machine(open_backend) as web:
         before = replace(web.identity, boot="0123456789abcdef")
         live, absent, void = (

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from contract.conftest import EVERY_BACKEND, NEVER, OpenBackend, collect, backend_opener
-from contract.durable_machines import alive, until_ended, first, lost, machine, never_starts
+from contract.conftest import EVERY_BACKEND, NEVER, OpenBackend, backend_opener, collect
+from contract.durable_machines import alive, first, lost, machine, never_starts, until_ended
 from kit.fake_remote import Deed, Pause
 from opsjobs.model.execution import CancelProof
 from opsjobs.remote.session import CancelOutcome, NotStarted, Output, RemoteExit
@@ -223,7 +223,9 @@ async def test_the_watchdog_works_while_nobody_follows(open_backend: OpenBackend
 
 
 @pytest.mark.parametrize("stream", ["stdout", "stderr"])
-async def test_the_watchdog_ends_what_writes_too_much(open_backend: OpenBackend, stream: str) -> None:
+async def test_the_watchdog_ends_what_writes_too_much(
+    open_backend: OpenBackend, stream: str
+) -> None:
     async with machine(open_backend) as web:
         deeds: Sequence[Deed] = [
             Output("stdout" if stream == "stdout" else "stderr", b"y\n" * 40_000),
@@ -279,7 +281,9 @@ async def test_what_was_cleaned_is_forgotten(open_backend: OpenBackend) -> None:
             assert not await never_starts(web.attach(order))
 
 
-async def test_a_clean_leaves_a_live_run_alone_and_forgives_an_unknown_one(open_backend: OpenBackend) -> None:
+async def test_a_clean_leaves_a_live_run_alone_and_forgives_an_unknown_one(
+    open_backend: OpenBackend,
+) -> None:
     async with machine(open_backend) as web:
         latch = web.latch()
         order = web.order(
@@ -293,7 +297,9 @@ async def test_a_clean_leaves_a_live_run_alone_and_forgives_an_unknown_one(open_
         assert await collect(await web.attach(order)) == (b"up\n", b"", RemoteExit(0))
 
 
-async def test_without_its_output_a_run_still_refuses_a_second_start(open_backend: OpenBackend) -> None:
+async def test_without_its_output_a_run_still_refuses_a_second_start(
+    open_backend: OpenBackend,
+) -> None:
     async with machine(open_backend) as web:
         order = web.order(
             "echo out; echo err >&2; exit 3",

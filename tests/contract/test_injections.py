@@ -23,7 +23,9 @@ pytestmark = [ON_REAL_SHELLS, BOTH_WAYS]
 
 
 @asynccontextmanager
-async def attacked(open_backend: OpenBackend, kind: str) -> AsyncIterator[tuple[StartMethod, list[str]]]:
+async def attacked(
+    open_backend: OpenBackend, kind: str
+) -> AsyncIterator[tuple[StartMethod, list[str]]]:
     """A machine, and the corpus; nothing of it may have done anything at the end."""
     async with way(open_backend, kind) as web:
         witness = web.backend.folder / "witness"
@@ -31,14 +33,18 @@ async def attacked(open_backend: OpenBackend, kind: str) -> AsyncIterator[tuple[
         assert len(set(texts)) == len(texts) >= 200
         yield web, texts
         assert not witness.exists()
-        assert [path for path in web.backend.folder.iterdir() if path.name.startswith("witness")] == []
+        assert [
+            path for path in web.backend.folder.iterdir() if path.name.startswith("witness")
+        ] == []
 
 
 def told(texts: list[str]) -> bytes:
     return "".join(f"{text}\0" for text in texts).encode()
 
 
-async def test_the_corpus_would_be_seen_if_it_were_heeded(open_backend: OpenBackend, kind: str) -> None:
+async def test_the_corpus_would_be_seen_if_it_were_heeded(
+    open_backend: OpenBackend, kind: str
+) -> None:
     """So that the tests below prove something."""
     async with way(open_backend, kind) as web:
         witness = web.backend.folder / "witness"

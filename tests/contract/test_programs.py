@@ -122,7 +122,9 @@ TAILS = [b"", b"\r\n: done\r\n'\"`$(id)\\\n" + EVERY_BYTE * 3 + b"\n" * 5000, b"
 
 @EVERYWHERE
 @pytest.mark.parametrize("tail", TAILS, ids=["nothing", "anything", "open"])
-async def test_a_script_arrives_byte_for_byte(open_backend: OpenBackend, kind: str, tail: bytes) -> None:
+async def test_a_script_arrives_byte_for_byte(
+    open_backend: OpenBackend, kind: str, tail: bytes
+) -> None:
     script = b'cat "$0"; exit 3\n' + tail
     async with way(open_backend, kind) as web:
         assert await web.run(Program(script=script), stdout(script), RemoteExit(3)) == (
@@ -149,7 +151,11 @@ async def test_arguments_arrive_whatever_they_are(open_backend: OpenBackend, kin
         for args in ([], ODD, ["x'" * 20_000, ""]):
             whole = "".join(f"{arg}\0" for arg in [str(len(args)), *args]).encode()
             program = Program(script=b"printf '%s\\0' $# \"$@\"", args=tuple(args))
-            assert await web.run(program, stdout(whole), RemoteExit(0)) == (whole, b"", RemoteExit(0))
+            assert await web.run(program, stdout(whole), RemoteExit(0)) == (
+                whole,
+                b"",
+                RemoteExit(0),
+            )
 
 
 @ON_MOST
@@ -218,7 +224,11 @@ async def test_variables_are_the_programs_and_exact(open_backend: OpenBackend, k
             Program(command=f"printf '%s\\0' {names}", env=env),
             Program(command=f"printf '%s\\0' {names}", env=env, stdin=b"x"),
         ):
-            assert await web.run(program, stdout(whole), RemoteExit(0)) == (whole, b"", RemoteExit(0))
+            assert await web.run(program, stdout(whole), RemoteExit(0)) == (
+                whole,
+                b"",
+                RemoteExit(0),
+            )
 
 
 @ON_MOST
@@ -373,9 +383,13 @@ async def test_a_kill_that_is_not_heeded_leaves_no_secret_either(
 
 
 @ON_MOST
-async def test_a_script_that_heeds_a_kill_ends_by_its_signal(open_backend: OpenBackend, kind: str) -> None:
+async def test_a_script_that_heeds_a_kill_ends_by_its_signal(
+    open_backend: OpenBackend, kind: str
+) -> None:
     async with way(open_backend, kind) as web:
-        program = web.scripted(Program(script=b"echo up; sleep 60"), [stdout(b"up\n"), Pause(NEVER)])
+        program = web.scripted(
+            Program(script=b"echo up; sleep 60"), [stdout(b"up\n"), Pause(NEVER)]
+        )
         process = await web.start(program)
         await first(process, 3)
         assert await process.kill(20.0) is CancelProof.KILLED

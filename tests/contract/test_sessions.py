@@ -8,7 +8,7 @@ from typing import get_args
 
 import pytest
 
-from contract.conftest import EVERY_BACKEND, NEVER, Backend, OpenBackend, collect, backend_opener
+from contract.conftest import EVERY_BACKEND, NEVER, Backend, OpenBackend, backend_opener, collect
 from kit.fake_remote import Break, Echo, FakeSessions, Gate, Pause
 from kit.machines import local_endpoint
 from opsjobs.model.capabilities import POSIX, Platform
@@ -26,7 +26,9 @@ def open_backend(request: pytest.FixtureRequest) -> OpenBackend:
     return backend_opener(request)
 
 
-async def run(backend: Backend, command: str, stdin: bytes = b"") -> tuple[bytes, bytes, RemoteExit]:
+async def run(
+    backend: Backend, command: str, stdin: bytes = b""
+) -> tuple[bytes, bytes, RemoteExit]:
     async with backend.sessions.session(backend.endpoint) as session:
         return await collect(await session.start(command, stdin=stdin))
 
@@ -42,7 +44,11 @@ async def test_the_output_and_the_exit_code_come_back(open_backend: OpenBackend)
 
 async def test_a_command_without_output_only_ends(open_backend: OpenBackend) -> None:
     async with open_backend() as backend:
-        assert await run(backend, backend.script("true", [RemoteExit(0)])) == (b"", b"", RemoteExit(0))
+        assert await run(backend, backend.script("true", [RemoteExit(0)])) == (
+            b"",
+            b"",
+            RemoteExit(0),
+        )
 
 
 @pytest.mark.parametrize(
@@ -120,7 +126,9 @@ async def test_output_comes_before_the_command_ends(open_backend: OpenBackend) -
             assert await process.kill(0.5) is CancelProof.KILLED
 
 
-async def test_several_commands_run_one_after_the_other_in_a_session(open_backend: OpenBackend) -> None:
+async def test_several_commands_run_one_after_the_other_in_a_session(
+    open_backend: OpenBackend,
+) -> None:
     async with open_backend() as backend, backend.sessions.session(backend.endpoint) as session:
         for code in (0, 1, 2):
             process = await session.start(backend.script(f"exit {code}", [RemoteExit(code)]))
@@ -203,7 +211,9 @@ async def test_a_session_may_be_left_while_a_command_runs(open_backend: OpenBack
 
 async def test_a_reader_that_gives_up_disturbs_nobody(open_backend: OpenBackend) -> None:
     async with open_backend() as backend:
-        command = backend.script("echo begun; sleep 3", [Output("stdout", b"begun\n"), Pause(NEVER)])
+        command = backend.script(
+            "echo begun; sleep 3", [Output("stdout", b"begun\n"), Pause(NEVER)]
+        )
 
         async def read() -> None:
             async with backend.sessions.session(backend.endpoint) as session:
@@ -229,9 +239,13 @@ async def test_a_machine_that_answers_passes_the_trial(open_backend: OpenBackend
 
 
 @pytest.mark.parametrize("platform", get_args(Platform))
-async def test_a_session_keeps_to_its_capabilities(open_backend: OpenBackend, platform: str) -> None:
+async def test_a_session_keeps_to_its_capabilities(
+    open_backend: OpenBackend, platform: str
+) -> None:
     async with open_backend() as backend:
-        there = replace(backend.endpoint, target=replace(backend.endpoint.target, platform=platform))
+        there = replace(
+            backend.endpoint, target=replace(backend.endpoint.target, platform=platform)
+        )
         kind = type(backend.sessions)
         backend.script("exit 3", [RemoteExit(3)])
         async with backend.sessions.session(there) as session:

@@ -51,6 +51,8 @@ def test_a_scheduled_job_has_a_secret_that_is_rotated_and_never_shown(cluster: C
     assert not find_canaries(b"".join(shown), [first, second])
     assert not find_canaries_in_tables(cluster.postgres.url, [first, second])
     assert not [
-        log for log in cluster.folder.glob("*.log") if find_canaries(log.read_bytes(), [first, second])
+        log
+        for log in cluster.folder.glob("*.log")
+        if find_canaries(log.read_bytes(), [first, second])
     ]
     assert cluster.http.delete(f"/jobs/{job}", headers={"if-match": "*"}).status_code == 204

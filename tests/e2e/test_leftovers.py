@@ -20,7 +20,14 @@ from e2e.processes import Latch, wait_until
 from e2e.secret_printers import readable_secrets, run_secret_printers
 from e2e.single_host import SingleHost
 from e2e.single_host import host as open_single_host
-from kit.secret_canaries import Canary, Sampler, overheard, find_canaries, find_canaries_in_files, find_canaries_in_tables
+from kit.secret_canaries import (
+    Canary,
+    Sampler,
+    find_canaries,
+    find_canaries_in_files,
+    find_canaries_in_tables,
+    overheard,
+)
 
 pytestmark = pytest.mark.long  # a service of its own for each test
 

@@ -135,7 +135,9 @@ def test_both_workers_share_the_runs(told: ObservedExecution, cluster: Cluster) 
     assert len({run["worker"] for run in told.runs.values()}) == 2
 
 
-def test_every_byte_of_200_machines_is_in_the_download(told: ObservedExecution, cluster: Cluster) -> None:
+def test_every_byte_of_200_machines_is_in_the_download(
+    told: ObservedExecution, cluster: Cluster
+) -> None:
     wrong = [
         (name, stream)
         for name, its in told.said.items()
@@ -177,7 +179,9 @@ def test_viewers_see_exact_bytes(told: ObservedExecution, cluster: Cluster) -> N
         assert seen.get((target, "stderr"), b"") == its.stderr
 
 
-def test_the_end_event_is_repeated_for_late_viewers(told: ObservedExecution, cluster: Cluster) -> None:
+def test_the_end_event_is_repeated_for_late_viewers(
+    told: ObservedExecution, cluster: Cluster
+) -> None:
     viewer = Viewer(cluster.client, told.execution["id"], breaks=0, seed=0, bytes_at_most=1)
     viewer.frames.append((told.seen[0][-1][0], "", {}))
     viewer.start()

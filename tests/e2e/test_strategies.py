@@ -66,7 +66,9 @@ update target_runs set not_before = opsjobs_now() where execution_id = %s return
 
 
 def test_max_parallel_limits_concurrent_runs(cluster: Cluster, workload: Workload) -> None:
-    execution = workload.launch([workload.step("walk", "sleep 0.1")], cluster.names(1, 9), {"max_parallel": 3})
+    execution = workload.launch(
+        [workload.step("walk", "sleep 0.1")], cluster.names(1, 9), {"max_parallel": 3}
+    )
     assert workload.ended(execution)["status"] == "completed"
     assert len(workload.began("walk")) == 9
     assert workload.at_once("walk") <= 3
@@ -98,7 +100,9 @@ def test_exceeding_max_fail_stops_the_rest(cluster: Cluster, workload: Workload)
     names = cluster.names(1, 6)
     hosts = [host(cluster, name) for name in names]
     workload.break_(hosts[0], hosts[2])
-    execution = workload.launch([workload.step("walk", workload.sound)], names, {"max_parallel": 1, "max_fail": 1})
+    execution = workload.launch(
+        [workload.step("walk", workload.sound)], names, {"max_parallel": 1, "max_fail": 1}
+    )
     ended = workload.ended(execution)
     assert (ended["status"], ended["counts"]) == (
         "partial",
@@ -114,7 +118,9 @@ def test_a_max_fail_share_counts_per_wave(cluster: Cluster, workload: Workload) 
     # One of ten may fail in the first wave, and no second one.
     workload.break_(hosts[3])
     policy = {"waves": ["50%", "100%"], "max_fail": "10%"}
-    assert workload.ended(workload.launch([workload.step("few", workload.sound)], names, policy))["counts"] == {
+    assert workload.ended(workload.launch([workload.step("few", workload.sound)], names, policy))[
+        "counts"
+    ] == {
         "failed": 1,
         "succeeded": 19,
     }
@@ -137,19 +143,30 @@ def test_a_gate_waits_for_confirmation(cluster: Cluster, workload: Workload) -> 
         assert stands["waves"] == {"open": wave, "total": 3}
         assert len(workload.began("walk")) == reached
         cluster.post(f"/executions/{execution}/resume", {"reason": f"wave {wave} looks well"})
-        wait_until(lambda: workload.shown(execution)["waves"]["open"] > wave, "the next wave", SECONDS)  # noqa: B023 (called at once)
+        wait_until(
+            lambda wave=wave: workload.shown(execution)["waves"]["open"] > wave,
+            "the next wave",
+            SECONDS,
+        )
     assert workload.ended(execution)["status"] == "completed"
     assert len(workload.began("walk")) == 4
 
 
 @pytest.mark.parametrize("pauses", [True, False])
-def test_a_failing_check_closes_the_gate(cluster: Cluster, workload: Workload, pauses: bool) -> None:
+def test_a_failing_check_closes_the_gate(
+    cluster: Cluster, workload: Workload, pauses: bool
+) -> None:
     names = cluster.names(1, 4)
     hosts = [host(cluster, name) for name in names]
     workload.break_(hosts[1])
-    check = {"type": "command", "command": workload.witness.from_start_to_end("check", workload.sound)}
+    check = {
+        "type": "command",
+        "command": workload.witness.from_start_to_end("check", workload.sound),
+    }
     gate = {"check": check, "pause_on_fail": pauses}
-    execution = workload.launch([workload.step("walk")], names, {"waves": ["50%", "100%"], "gate": gate})
+    execution = workload.launch(
+        [workload.step("walk")], names, {"waves": ["50%", "100%"], "gate": gate}
+    )
     if pauses:
         assert workload.paused(execution)["waiting_on"]["kind"] == "max_fail"
         assert workload.statuses(execution) == dict(
@@ -183,7 +200,9 @@ def test_a_paused_execution_starts_nothing_new(cluster: Cluster, workload: Workl
 def test_hold_offline_waits_for_an_offline_target(cluster: Cluster, workload: Workload) -> None:
     with machine_down(cluster, "127.0.122.1") as server:
         name = cluster.add_target("offline-1", server.host, server.port, server.host_keys)
-        execution = workload.launch([workload.step("walk")], [name, "web-1"], {"hold_offline": "1h"})
+        execution = workload.launch(
+            [workload.step("walk")], [name, "web-1"], {"hold_offline": "1h"}
+        )
         held = workload.waits(execution, name, "hold")
         assert held["error"] is None
         wait_until(
@@ -209,7 +228,9 @@ def test_a_refused_connection_is_retried_by_policy(cluster: Cluster, workload: W
         }
         again = workload.launch([workload.step("again")], [name], {"retry": retry})
         assert workload.waits(again, name, "backoff")["not_before"]
-        once = workload.launch([workload.step("once")], [name], {"retry": {**retry, "on": ["connect_timeout"]}})
+        once = workload.launch(
+            [workload.step("once")], [name], {"retry": {**retry, "on": ["connect_timeout"]}}
+        )
         assert workload.ended(once)["counts"] == {"unreachable": 1}
         assert workload.runs(once)[name]["error"]["code"] == "connection_refused"
         with listening_again(server):
@@ -241,13 +262,22 @@ def test_a_failed_command_is_retried_by_policy(cluster: Cluster, workload: Workl
 
 
 def test_an_exclusive_name_keeps_two_jobs_apart(cluster: Cluster, workload: Workload) -> None:
-    first = workload.launch([workload.step("first", workload.held)], ["web-1"], {"exclusive": ["balancer"]})
+    first = workload.launch(
+        [workload.step("first", workload.held)], ["web-1"], {"exclusive": ["balancer"]}
+    )
     wait_until(lambda: workload.began("first"), "the first is at work", SECONDS)
-    second = workload.launch([workload.step("second")], ["web-2"], {"exclusive": ["balancer", "other"]})
-    wait_until(lambda: workload.shown(second)["waiting_on"], "the second says for what it waits", SECONDS)
+    second = workload.launch(
+        [workload.step("second")], ["web-2"], {"exclusive": ["balancer", "other"]}
+    )
+    wait_until(
+        lambda: workload.shown(second)["waiting_on"], "the second says for what it waits", SECONDS
+    )
     stands = workload.shown(second)
     assert (stands["status"], stands["waiting_on"]["kind"]) == ("queued", "exclusive")
-    assert workload.ended(workload.launch([workload.step("third")], ["web-2"]))["status"] == "completed"
+    assert (
+        workload.ended(workload.launch([workload.step("third")], ["web-2"]))["status"]
+        == "completed"
+    )
     assert workload.began("second") == []
     workload.leave()
     assert [workload.ended(execution)["status"] for execution in (first, second)] == [
@@ -280,7 +310,9 @@ def test_a_target_is_served_by_a_worker_of_its_zone(cluster: Cluster, workload: 
         "far-1", server.addresses[1], server.port, server.host_keys, zone="far"
     )
     execution = workload.launch([workload.step("walk")], [name, "web-1"])
-    wait_until(lambda: workload.statuses(execution)["web-1"] == "succeeded", "the near one", SECONDS)
+    wait_until(
+        lambda: workload.statuses(execution)["web-1"] == "succeeded", "the near one", SECONDS
+    )
     assert workload.runs(execution)[name]["worker"] is None
     cluster.start("worker-far", OPSJOBS_ZONE="far")
     far = cluster.running["worker-far"]

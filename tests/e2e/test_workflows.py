@@ -44,7 +44,9 @@ def approval(cluster: Cluster, execution: int) -> int:
     return int(asked()[0]["id"])
 
 
-def test_conditions_read_outputs_and_branches_meet_again(cluster: Cluster, workload: Workload) -> None:
+def test_conditions_read_outputs_and_branches_meet_again(
+    cluster: Cluster, workload: Workload
+) -> None:
     look = workload.step("look", """echo '{"role": "db", "free": 7}'""", outputs="json_lines")
     actions = [
         look,
@@ -72,7 +74,9 @@ def test_conditions_read_outputs_and_branches_meet_again(cluster: Cluster, workl
 def test_a_barrier_waits_for_all_targets(cluster: Cluster, workload: Workload) -> None:
     names = cluster.names(1, 3)
     # One of them is late.
-    before = workload.step("before", f"test $3 != {cluster.machines[0].addresses[0]} || {{ {workload.held}; }}")
+    before = workload.step(
+        "before", f"test $3 != {cluster.machines[0].addresses[0]} || {{ {workload.held}; }}"
+    )
     execution = workload.launch([before, workload.step("after", scope="barrier")], names)
     for name in names[1:]:
         assert workload.waits(execution, name, "barrier")["awaits"] == "after"
@@ -102,7 +106,9 @@ def test_workflow_branches_after_a_failure(
     ended = workload.ended(execution)
     assert (ended["status"], ended["counts"]) == ("failed", {"failed": 1})
     assert workload.runs(execution)["web-1"]["exit_code"] == 3
-    assert sorted(key for key in ("bad", "next", "else", "undo") if workload.began(key)) == sorted(begun)
+    assert sorted(key for key in ("bad", "next", "else", "undo") if workload.began(key)) == sorted(
+        begun
+    )
 
 
 @pytest.mark.parametrize(("answer", "end"), [("approve", "succeeded"), ("reject", "cancelled")])
@@ -220,4 +226,6 @@ def test_a_secret_reaches_only_its_command(cluster: Cluster, workload: Workload)
     ]
     assert not find_canaries(b"".join(shown), [secret])
     assert not find_canaries_in_tables(cluster.postgres.url, [secret])
-    assert not [log for log in cluster.folder.glob("*.log") if find_canaries(log.read_bytes(), [secret])]
+    assert not [
+        log for log in cluster.folder.glob("*.log") if find_canaries(log.read_bytes(), [secret])
+    ]

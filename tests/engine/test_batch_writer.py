@@ -328,7 +328,9 @@ async def test_parallel_floods_share_each_flush() -> None:
 
 async def test_the_reason_of_a_hold_is_made_storable() -> None:
     async with running_writer() as running:
-        running.run(1).defer(WaitingFor.HOLD, seconds=30, awaits="web-1 cannot be reached: \0\ud800!")
+        running.run(1).defer(
+            WaitingFor.HOLD, seconds=30, awaits="web-1 cannot be reached: \0\ud800!"
+        )
         await running.recorder.drain()
     (told,) = (run for flush in running.book.stored for run in flush.runs)
     assert told.awaits == "web-1 cannot be reached: \ufffd?!"

@@ -106,7 +106,12 @@ async def test_commands_of_several_users_run_and_are_cleaned_up_a_day_later(
         assert real.files(real.ben)
         await real.on.turn(DAY_SECONDS + 1)
         care = RemoteCleanup(
-            real.on.ledger, real.on.targets, real.on.vault, real.sessions, real.on.clock, zone="default"
+            real.on.ledger,
+            real.on.targets,
+            real.on.vault,
+            real.sessions,
+            real.on.clock,
+            zone="default",
         )
         assert (await care.run_once())["cleaned"] == 1
         assert (real.files(real.deploy), real.files(real.ben)) == ([], [])
@@ -122,7 +127,8 @@ async def test_after_a_takeover_a_real_command_is_followed_as_the_same_user(
     async with real_harness(database, server) as real:
         async with real.on.worker("worker-1", sessions=real.sessions):
             run = await real.launch(
-                "true", real.as_ben(f"echo one; until [ -e {latch} ]; do sleep 0.05; done; echo two")
+                "true",
+                real.as_ben(f"echo one; until [ -e {latch} ]; do sleep 0.05; done; echo two"),
             )
 
             async def said() -> bool:

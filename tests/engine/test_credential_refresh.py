@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 
 from engine.harness import Harness, InMemoryTargets, harness, until
-from engine.test_durable_commands import half_done, stored, check_complete
+from engine.test_durable_commands import check_complete, half_done, stored
 from kit.fake_remote import FakeSessions
 from opsjobs.clock import SystemClock
 from opsjobs.engine.mirrored_inventory import _withhold

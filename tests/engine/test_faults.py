@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 from psycopg import errors
 
-from engine.harness import Harness, postgres_away, harness, until
+from engine.harness import Harness, harness, postgres_away, until
 from kit.fake_remote import Gate, Pause
 from kit.ledger_fixtures import Owner, launch, machines
 from opsjobs import failpoints

@@ -28,7 +28,9 @@ async def test_a_closed_calendar_skips_moments_and_a_change_counts_at_once(
     scheduling, calendars = ScheduleHarness(database), Calendars(database)
     stored = await calendars.create(freeze())
     assert isinstance(stored, StoredCalendar)
-    schedule = await scheduling.schedule(await scheduling.job(), calendars=["freeze"], overlap="allow")
+    schedule = await scheduling.schedule(
+        await scheduling.job(), calendars=["freeze"], overlap="allow"
+    )
     scheduler = scheduling.scheduler()
     await scheduling.turn(seconds=61)
     await scheduler.run_once()

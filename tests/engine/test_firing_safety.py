@@ -46,7 +46,9 @@ async def test_a_firing_blocked_by_the_safety_check_fails_and_one_that_needs_an_
     scheduling = ScheduleHarness(database)
     scheduling.launcher.safety = SafetyService(findings_of, scheduling.inventory, scheduling.clock)
     for verdict in ("block", "needs_approval", "allow"):
-        job = await scheduling.job(verdict, actions=[{"type": "command", "command": f"echo {verdict}"}])
+        job = await scheduling.job(
+            verdict, actions=[{"type": "command", "command": f"echo {verdict}"}]
+        )
         await scheduling.schedule(job, verdict, overlap="allow")
     await scheduling.turn(minutes=1)
     await scheduling.scheduler().run_once()
@@ -75,7 +77,9 @@ async def test_the_owner_of_a_schedule_cannot_approve_its_executions(database: D
     (row,) = await database.fetch("select id from approvals")
     with pytest.raises(Forbidden):
         await scheduling.ledger.decide(row["id"], Ruling(Principal("ada", "api_key", ()), True))
-    assert (await scheduling.ledger.decide(row["id"], says("ben"))).status is ApprovalStatus.APPROVED
+    assert (
+        await scheduling.ledger.decide(row["id"], says("ben"))
+    ).status is ApprovalStatus.APPROVED
 
 
 async def test_a_child_job_is_blocked_or_waits_for_an_approval_by_the_safety_check(
@@ -145,7 +149,9 @@ async def test_a_firing_with_a_hostile_parameter_fails_alone(
     scheduling = ScheduleHarness(database)
     pool = SafetyCheckPool()
     try:
-        scheduling.launcher.safety = SafetyService(pool.check, scheduling.inventory, scheduling.clock)
+        scheduling.launcher.safety = SafetyService(
+            pool.check, scheduling.inventory, scheduling.clock
+        )
         wipe = await scheduling.job(
             "wipe",
             actions=[{"type": "command", "command": "rm -f $OPSJOBS_PARAM_P"}],

@@ -144,7 +144,10 @@ async def test_an_external_job_secret_is_fetched_just_before_the_run(database: D
         web = on.machine("web-1").reply([Output("stdout", NEW.text.encode()), RemoteExit(0)])
         await secret(on, value=None, source={"backend": "vault", "path": "db"})
         execution = await on.ended(await launch(on, "dump"))
-        assert (received_secrets(web), await on.output(execution)) == ([NEW.text], hidden(NEW).encode())
+        assert (received_secrets(web), await on.output(execution)) == (
+            [NEW.text],
+            hidden(NEW).encode(),
+        )
         _, code, message = await failed(on, await launch(on, "dump"))
     assert (code, len(web.starts)) == ("credential_missing", 1)
     assert message.endswith("cannot be used: Vault is sealed")

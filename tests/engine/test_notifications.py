@@ -468,7 +468,10 @@ async def test_a_turn_queues_in_one_statement_and_is_taken_again_after_a_deadloc
         monkeypatch.setattr(notifications, "queue_deliveries", queue)
         assert await planning.plan() == 2
         assert calls == [2, 2]
-        assert [row["key"] for row in await planning.queued()] == ["ada@example.org", "ben@example.org"]
+        assert [row["key"] for row in await planning.queued()] == [
+            "ada@example.org",
+            "ben@example.org",
+        ]
 
 
 async def test_an_event_that_fails_halfway_queues_nothing(

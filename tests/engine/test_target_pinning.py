@@ -240,7 +240,9 @@ async def test_firings_pin_their_targets(database: Database) -> None:
     scheduling.launcher.safety = SafetyService(guarded, scheduling.inventory, scheduling.clock)
     ask = [{"type": "approval", "key": "ask"}, {"type": "command", "command": "true"}]
     for name, actions in (("plain", ask[1:]), ("asked", ask)):
-        await scheduling.schedule(await scheduling.job(name, actions=actions), name, overlap="allow")
+        await scheduling.schedule(
+            await scheduling.job(name, actions=actions), name, overlap="allow"
+        )
     await scheduling.turn(minutes=1)
     await scheduling.scheduler().run_once()
     specs = await scheduling.ledger.load_specs([1, 2])

@@ -88,9 +88,15 @@ class Sampler(threading.Thread):
             self.rounds += 1
 
 
-def find_canaries_in_files(places: Iterable[Path], canaries: Sequence[Canary]) -> set[tuple[str, str]]:
+def find_canaries_in_files(
+    places: Iterable[Path], canaries: Sequence[Canary]
+) -> set[tuple[str, str]]:
     """Which canary, and in which file."""
-    return {(name, str(file)) for file in _files(places) for name in find_canaries(_read(file), canaries)}
+    return {
+        (name, str(file))
+        for file in _files(places)
+        for name in find_canaries(_read(file), canaries)
+    }
 
 
 def _files(places: Iterable[Path]) -> Iterator[Path]:

@@ -86,7 +86,9 @@ def _other(backend: Backend, durable: object, identity: object, become: Become) 
 
 
 @asynccontextmanager
-async def machine(server: Sshd, method: BecomeMethod, port: int | None = None) -> AsyncIterator[OtherUserMachine]:
+async def machine(
+    server: Sshd, method: BecomeMethod, port: int | None = None
+) -> AsyncIterator[OtherUserMachine]:
     """The machine behind a door."""
     with open_folder() as folder:
         folder.chmod(0o777)
@@ -179,7 +181,9 @@ BECOME_METHODS: dict[str, Callable[[Sshd, str], object]] = {
 }
 
 
-FEW = pytest.mark.parametrize("become_method", ["sudo", "su with a password", "doas"], indirect=True)
+FEW = pytest.mark.parametrize(
+    "become_method", ["sudo", "su with a password", "doas"], indirect=True
+)
 WITH_PASSWORD = pytest.mark.parametrize(
     "become_method", [name for name in BECOME_METHODS if "password" in name], indirect=True
 )
@@ -217,7 +221,10 @@ async def test_a_command_runs_as_the_other_user_in_its_home_with_every_byte(
 async def test_it_survives_its_channel_and_its_connection_and_is_found_again(
     server: Sshd, become_method: BecomeMethod
 ) -> None:
-    async with proxy(server.host, server.port) as way, machine(server, become_method, port=way.port) as web:
+    async with (
+        proxy(server.host, server.port) as way,
+        machine(server, become_method, port=way.port) as web,
+    ):
         latch = web.latch()
         order = web.order(f"echo one; {latch.wait}; echo two; exit 4")
         process = await web.begin(order)
@@ -251,7 +258,9 @@ async def test_it_is_killed_with_proof(server: Sshd, become_method: BecomeMethod
 
 
 @FEW
-async def test_what_is_cancelled_before_it_begins_never_begins(server: Sshd, become_method: BecomeMethod) -> None:
+async def test_what_is_cancelled_before_it_begins_never_begins(
+    server: Sshd, become_method: BecomeMethod
+) -> None:
     async with machine(server, become_method) as web:
         order = web.order("true")
         assert await web.cancel(order) is CancelProof.NEVER_STARTED

@@ -182,7 +182,9 @@ async def test_who_has_something_there_is_let_through_an_open_circuit(
         assert (await run(one, where, "true"))[2] == RemoteExit(0)
 
 
-async def test_a_known_good_login_costs_no_statement(password_server: Sshd, database: Database) -> None:
+async def test_a_known_good_login_costs_no_statement(
+    password_server: Sshd, database: Database
+) -> None:
     asked = 0
 
     class CountingCircuits(CircuitStore):
@@ -191,13 +193,15 @@ async def test_a_known_good_login_costs_no_statement(password_server: Sshd, data
             asked += 1
             return await super().ask(*given)  # type: ignore[arg-type]
 
-    pool = SshPool(Connector(), PoolLimits(connections=1), breaker=Breaker(CountingCircuits(database)))
+    pool = SshPool(
+        Connector(), PoolLimits(connections=1), breaker=Breaker(CountingCircuits(database))
+    )
     try:
         for _ in range(3):
             for name in ("web-1", "web-2"):
-                assert (await run(pool, endpoint_of(password_server, name=name), "true"))[2] == RemoteExit(
-                    0
-                )
+                assert (await run(pool, endpoint_of(password_server, name=name), "true"))[
+                    2
+                ] == RemoteExit(0)
         assert asked == 2
     finally:
         await pool.close()
@@ -237,7 +241,9 @@ async def test_a_jump_host_that_refuses_says_nothing_of_the_machine_behind_it(
         ]
 
 
-async def test_a_test_is_a_try_on_purpose_and_counts(password_server: Sshd, database: Database) -> None:
+async def test_a_test_is_a_try_on_purpose_and_counts(
+    password_server: Sshd, database: Database
+) -> None:
     begun = len(password_server.log)
     async with worker(database) as one, worker(database) as two:
         for pool in (one, two):
@@ -258,9 +264,9 @@ async def test_a_test_is_a_try_on_purpose_and_counts(password_server: Sshd, data
             "state": CircuitState.CLOSED
         }
     async with worker(database) as three:
-        assert (await run(three, endpoint_of(password_server, credential=right), "true"))[2] == RemoteExit(
-            0
-        )
+        assert (await run(three, endpoint_of(password_server, credential=right), "true"))[
+            2
+        ] == RemoteExit(0)
 
 
 async def test_a_host_gets_so_many_connections_a_second_and_all_come_through(

@@ -333,7 +333,9 @@ async def test_what_was_given_up_before_it_was_sent_is_not_sent_when_the_network
         with open_folder() as folder:
             folder.chmod(0o777)
             witness = folder / "witness"
-            assert (await read_to_end(await session.start(f"echo up >>{witness}")))[2] == RemoteExit(0)
+            assert (await read_to_end(await session.start(f"echo up >>{witness}")))[
+                2
+            ] == RemoteExit(0)
             witness.unlink()
             way.faults.stall = True
             with pytest.raises(RemoteFailure) as lost:

@@ -90,7 +90,9 @@ def open_backend(server: Sshd, shell: Shell) -> Iterator[OpenBackend]:
         yield open_here
 
 
-async def test_a_greeting_is_seen_by_who_runs_directly(open_backend: OpenBackend, shell: Shell) -> None:
+async def test_a_greeting_is_seen_by_who_runs_directly(
+    open_backend: OpenBackend, shell: Shell
+) -> None:
     """So that the tests below prove something."""
     async with open_backend() as backend:
         out, _, exited = await run(backend.sessions, backend.endpoint, "true")
@@ -124,7 +126,7 @@ async def test_a_script_has_all_that_it_is_given_and_its_end_is_its_own(
         )
         said = "".join(f"{word}\0" for word in (*given, "'$x", "/usr")).encode() + b"\0in!'\n"
         lacking = replace(program, interpreter="/nowhere/sh")
-        async with web.here.sessions.session(web.here.endpoint) as session:
+        async with web.backend.sessions.session(web.here.endpoint) as session:
             for wanted in (program, lacking):
                 order = StartOrder.for_program(RunKey(uuid4(), "step-1", 1), wanted, 60.0)
                 out, err, end = await collect(
@@ -144,7 +146,9 @@ async def test_a_script_has_all_that_it_is_given_and_its_end_is_its_own(
                     await web.durable.clean([order.key])
 
 
-async def test_a_direct_command_has_its_variables_and_its_end_is_its_own(open_backend: OpenBackend) -> None:
+async def test_a_direct_command_has_its_variables_and_its_end_is_its_own(
+    open_backend: OpenBackend,
+) -> None:
     async with open_backend() as backend, backend.sessions.session(backend.endpoint) as session:
         told = {
             "OPSJOBS_TARGET": "web-1",

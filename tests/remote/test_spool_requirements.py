@@ -212,7 +212,10 @@ def account_without_home(server: Sshd) -> Iterator[Account]:
 async def test_who_has_no_home_gets_a_folder_that_is_closed_to_others(
     server: Sshd, account_without_home: Account, spare_folder: Path
 ) -> None:
-    async with pool() as sessions, open_machine(sessions, endpoint_of(server), account_without_home) as web:
+    async with (
+        pool() as sessions,
+        open_machine(sessions, endpoint_of(server), account_without_home) as web,
+    ):
         assert web.identity.store.endswith(f"@{spare_folder.stat().st_uid}")
         assert spare_folder.stat().st_mode & 0o777 == 0o700
         order = web.order("sleep 0.2; echo out; exit 3")

@@ -51,7 +51,9 @@ async def until(
     [
         make_question("rm -rf /"),
         make_question("echo \ud800 \x00 ü"),
-        make_question("import shutil, sys\nshutil.rmtree(sys.argv[1])", "python", arguments=("/etc",)),
+        make_question(
+            "import shutil, sys\nshutil.rmtree(sys.argv[1])", "python", arguments=("/etc",)
+        ),
         make_question(
             "import os, shutil\nshutil.rmtree(os.environ['X'])", "python", variables=(("X", "/"),)
         ),
@@ -188,7 +190,9 @@ async def test_nothing_is_started_before_a_text_is_judged_and_the_idle_are_ended
 
 async def test_no_more_than_two_are_started_and_no_loop_is_blocked() -> None:
     async with judges() as (made, _):
-        answers = [asyncio.create_task(made.check(make_question(f"rm -rf /srv/{n}"))) for n in range(40)]
+        answers = [
+            asyncio.create_task(made.check(make_question(f"rm -rf /srv/{n}"))) for n in range(40)
+        ]
         ticks = 0
 
         async def tick() -> None:
@@ -206,7 +210,9 @@ async def test_the_queue_is_bounded_and_checks_by_people_leave_room(
     monkeypatch.setattr(pool, "QUEUE_MAX", 3)
     monkeypatch.setattr(pool, "CHECKS_MAX", 2)
     async with judges() as (made, _):
-        checks = [asyncio.create_task(made.check_for_user(make_question(f"ls {n}"))) for n in range(2)]
+        checks = [
+            asyncio.create_task(made.check_for_user(make_question(f"ls {n}"))) for n in range(2)
+        ]
         await asyncio.sleep(0)
         with pytest.raises(Unavailable, match="2 texts"):
             await made.check_for_user(make_question("ls"))

@@ -50,7 +50,9 @@ class AppWithApprovers:
         assert launched.status_code == 202, launched.text
         return dict(launched.json())
 
-    async def launch_request(self, which: str, job: int, **fields: Any) -> tuple[str, dict[str, Any]]:
+    async def launch_request(
+        self, which: str, job: int, **fields: Any
+    ) -> tuple[str, dict[str, Any]]:
         """Return path and body of a launch of this job by `run` (with these fields), `retry`, `trigger` or `execute`."""
         if which == "run":
             actions = [{"type": "command", "command": "uptime"}]

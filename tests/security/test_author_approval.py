@@ -70,10 +70,14 @@ async def test_where_that_leaves_nobody_an_override_with_a_reason_passes(
 ) -> None:
     async with app_with_approvers(database) as app:
         execution = (
-            await app.http.post(f"/jobs/{await made(app, app.ada)}/execute", json={}, headers=app.ben)
+            await app.http.post(
+                f"/jobs/{await made(app, app.ada)}/execute", json={}, headers=app.ben
+            )
         ).json()
         problem(await decided(app, execution, app.ada), 403, "author_approval")
-        passed = await decided(app, execution, app.ada, override_safety=True, reason="alone on call")
+        passed = await decided(
+            app, execution, app.ada, override_safety=True, reason="alone on call"
+        )
         assert passed.json()["status"] == "approved"
         assert await app.audited() == [("ada", "approval.overridden", "alone on call")]
 
@@ -152,7 +156,9 @@ async def test_an_author_is_a_person_whatever_key_he_holds(database: Database) -
             await key("z", person="zoe"),
         )
         execution = (
-            await app.http.post(f"/jobs/{await made(app, laptop)}/execute", json={}, headers=app.ben)
+            await app.http.post(
+                f"/jobs/{await made(app, laptop)}/execute", json={}, headers=app.ben
+            )
         ).json()
         problem(await decided(app, execution, tower), 403, "author_approval")
         problem(

@@ -68,9 +68,7 @@ async def test_by_no_door_does_a_caller_with_a_scope_write_a_name_of_others(
             "out_of_reach",
         )
         told = (
-            await app.http.post(
-                "/jobs/validate", json=job("j", policy=theirs, **here), headers=ben
-            )
+            await app.http.post("/jobs/validate", json=job("j", policy=theirs, **here), headers=ben)
         ).json()
         assert "/policy/exclusive/0" in str(told["errors"])
         made = await app.http.post("/jobs", json=job("theirs", policy=theirs, **here))

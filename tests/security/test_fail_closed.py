@@ -121,7 +121,9 @@ async def test_a_token_without_exp_is_taken_only_where_it_is_asked_about(
 
 
 async def test_elsewhere_a_token_without_exp_is_refused(database: Database) -> None:
-    async with api_client(database, identity=IdentitySettings(jwt_secret_key=Secret(SECRET))) as ada:
+    async with api_client(
+        database, identity=IdentitySettings(jwt_secret_key=Secret(SECRET))
+    ) as ada:
         assert (await asked(ada, signed(good(exp=None)))).status_code == 401
         assert (await asked(ada, signed(good()))).status_code == 200
 

@@ -99,7 +99,9 @@ async def test_an_approval_expires_when_what_would_run_where_has_changed(
         path = f"/approvals/{execution['waiting_on']['approval']}"
         await app.services.inventory.replace("1", TargetDraft(name="web-1", host="10.6.6.6"))
         problem(
-            await app.http.post(f"{path}/approve", json={}, headers=app.ben), 409, "approval_expired"
+            await app.http.post(f"{path}/approve", json={}, headers=app.ben),
+            409,
+            "approval_expired",
         )
         ended = (await app.http.get(f"/executions/{execution['id']}")).json()
         assert (ended["status"], "has changed" in ended["error"]) == ("rejected", True)
@@ -154,7 +156,9 @@ async def test_only_those_named_may_decide(database: Database) -> None:
         execution = await app.execute(await app.job(policy={"approval": {"users": ["eve"]}}))
         path = f"/approvals/{execution['waiting_on']['approval']}/approve"
         problem(await app.http.post(path, json={}, headers=app.ben), 403, "not_an_approver")
-        by_name = problem(await app.http.post(path, json={}, headers=app.eve), 403, "not_an_approver")
+        by_name = problem(
+            await app.http.post(path, json={}, headers=app.eve), 403, "not_an_approver"
+        )
         assert "an API key" in by_name["detail"], "whoever may make a key could give it her name"
         by_person = problem(
             await app.http.post(path, json={}, headers=not_hers), 403, "not_an_approver"
@@ -282,7 +286,9 @@ async def test_a_key_is_of_whom_it_was_made_for(database: Database) -> None:
         job = made.json()["id"]
 
         async def key(name: str, **fields: Any) -> dict[str, str]:
-            made = await app.http.post("/api-keys", json={"name": name, "role": "manager", **fields})
+            made = await app.http.post(
+                "/api-keys", json={"name": name, "role": "manager", **fields}
+            )
             assert made.status_code == 201, made.text
             return {"Authorization": f"Bearer {made.json()['token']}"}
 

@@ -13,7 +13,7 @@ import pytest
 
 from api.kit import problem
 from api.test_sessions import BEN, LOGIN, SAME, browser
-from api.test_single_sign_on import CALLBACK, CROSS, sign_on, check_failure_page
+from api.test_single_sign_on import CALLBACK, CROSS, check_failure_page, sign_on
 from kit.openid_provider import CLIENT
 from kit.token_issuer import by_hand, pem, private, signed
 from opsjobs.composition.paths import OIDC_CALLBACK, OIDC_LOGIN
@@ -182,7 +182,9 @@ async def test_an_answer_names_the_provider_that_was_asked(database: Database) -
             back = parse_qs(urlsplit(await ada.sign_in(await ada.begin(), "ada")).query)
             query = {"state": back["state"][0], "code": back["code"][0], "iss": iss}
             query = {name: value for name, value in query.items() if value is not None}
-            check_failure_page(await ada.finish(f"{CALLBACK}?{urlencode(query)}"), LoginProblem.REFUSED)
+            check_failure_page(
+                await ada.finish(f"{CALLBACK}?{urlencode(query)}"), LoginProblem.REFUSED
+            )
 
 
 async def test_other_sites_confirm_nothing(database: Database) -> None:

@@ -27,7 +27,9 @@ def asked(**fields: Any) -> Approval:
     return Approval(1, "", 1, "", "", ApprovalStatus.PENDING, *([None] * 5), **fields)  # type: ignore[arg-type]
 
 
-async def approve(app: AppWithApprovers, execution: Mapping[str, Any], by: Mapping[str, str]) -> Any:
+async def approve(
+    app: AppWithApprovers, execution: Mapping[str, Any], by: Mapping[str, str]
+) -> Any:
     return await app.http.post(
         f"/approvals/{execution['waiting_on']['approval']}/approve", json={}, headers=by
     )

@@ -195,7 +195,9 @@ async def test_what_one_launched_is_seen_within_the_scope_of_that_right_only(
         assert (await app.http.get("/executions", headers=key)).json()["items"] == []
         # A scope in which executions are read adds those of others.
         both = app.admit(
-            principal_with("lea", *((one, "") for one in LAUNCHES), ("executions:read", "env=foreign"))
+            principal_with(
+                "lea", *((one, "") for one in LAUNCHES), ("executions:read", "env=foreign")
+            )
         )
         listed = (await app.http.get("/executions?page=1", headers=both)).json()
         others = int(app.things["execution", FOREIGN])

@@ -29,7 +29,9 @@ async def test_who_does_not_see_a_file_does_not_bring_it(database: Database, see
     async with scoped_app(database) as on:
         await on.target("web-1", "staging")
         runner = on.admit(
-            principal_with("ci", ("jobs:execute", ""), ("jobs:create", ""), ("targets:read", ""), *sees)
+            principal_with(
+                "ci", ("jobs:execute", ""), ("jobs:create", ""), ("targets:read", ""), *sees
+            )
         )
         others = (await on.http.post("/files?name=x", content=b"secret", headers=BYTES)).json()
         for path, body in (

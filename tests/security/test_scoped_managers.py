@@ -69,7 +69,9 @@ async def test_an_import_does_not_send_a_stored_login_another_way_without_the_ri
                 await app.http.post("/targets/import", json={"targets": [entry]}, headers=scoped)
             ).json()
             assert answer["updated"] == 1, answer
-        entitled = app.admit(principal_with("ada", ("manager", "env=staging"), ("credentials:use", "")))
+        entitled = app.admit(
+            principal_with("ada", ("manager", "env=staging"), ("credentials:use", ""))
+        )
         moved = {"targets": [{"name": "stg-1", "host": "10.0.0.8"}]}
         assert (await app.http.post("/targets/import", json=moved, headers=entitled)).json()[
             "updated"

@@ -385,7 +385,9 @@ async def test_a_trigger_and_a_retry_need_the_right_to_execute_too(
             )
         )
         eve = app.admit(
-            principal_with("eve", ("viewer", ""), ("schedules:manage", ""), ("operator", "env=staging"))
+            principal_with(
+                "eve", ("viewer", ""), ("schedules:manage", ""), ("operator", "env=staging")
+            )
         )
         paths = {
             f"/schedules/{app.things['schedule', FOREIGN]}/trigger": None,

@@ -57,7 +57,9 @@ async def viewer(api: LiveApi, headers: dict[str, str]) -> AsyncIterator[Viewer]
 
 
 @asynccontextmanager
-async def open_stream_api(database: Database) -> AsyncIterator[tuple[LiveApi, TurnedClock, list[str]]]:
+async def open_stream_api(
+    database: Database,
+) -> AsyncIterator[tuple[LiveApi, TurnedClock, list[str]]]:
     """An execution at work, streams that are checked by a clock that stands, and how often a token was checked."""
     clock, checked = TurnedClock(), list[str]()
     async with live_api(database, clock=clock) as api:
@@ -116,7 +118,10 @@ LOSSES = [
 
 @pytest.mark.parametrize(("lose", "status", "code"), LOSSES)
 async def test_who_may_no_more_is_told_so_and_sees_no_further_line(
-    database: Database, lose: Callable[[LiveApi, TurnedClock], Awaitable[None]], status: int, code: str
+    database: Database,
+    lose: Callable[[LiveApi, TurnedClock], Awaitable[None]],
+    status: int,
+    code: str,
 ) -> None:
     async with open_stream_api(database) as (api, clock, checked):
         ben = await login(api, [{"role": "viewer"}])

@@ -236,7 +236,10 @@ async def test_behind_a_proxy_of_ours_each_has_his_own_count(database: Database)
 
 
 async def test_without_a_token_a_body_is_small_and_few_are_open_at_once(database: Database) -> None:
-    async with api_client(database, unauthenticated_a_second=1_000) as ada, at(ada, ELSEWHERE) as mallory:
+    async with (
+        api_client(database, unauthenticated_a_second=1_000) as ada,
+        at(ada, ELSEWHERE) as mallory,
+    ):
         large = b'{"username": "ada", "password": "' + b"x" * UNAUTHENTICATED_BYTES_MAX + b'"}'
         problem(
             await mallory.post("/auth/login", content=large, headers=JSON), 413, "body_too_large"

@@ -28,7 +28,9 @@ def service() -> Iterator[UpProcess]:
         yield running
 
 
-def test_a_generated_client_runs_a_job_and_reads_its_results(service: UpProcess, tmp_path: Path) -> None:
+def test_a_generated_client_runs_a_job_and_reads_its_results(
+    service: UpProcess, tmp_path: Path
+) -> None:
     assert GENERATOR is not None, "openapi-python-client is not in the PATH: use make client"
     url = next(m[0] for line in service.output if (m := re.search(r"http://[\d.:]+", line)))
     config = tmp_path / "client.yaml"

@@ -73,7 +73,9 @@ def test_a_login_of_the_service_is_nowhere_but_in_memory(running: UpProcess, mac
     assert [path for path in files if secret in path.read_bytes()] == []
 
 
-def test_a_target_is_tested_like_any_other_and_changed_only_in_the_service(running: UpProcess) -> None:
+def test_a_target_is_tested_like_any_other_and_changed_only_in_the_service(
+    running: UpProcess,
+) -> None:
     tested = running.run("targets", "test", "web-1")
     assert tested.returncode == 0, tested.stdout + tested.stderr
     refused = running.run("targets", "add", "web-2", "192.0.2.2")

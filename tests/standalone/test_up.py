@@ -14,7 +14,14 @@ from pathlib import Path
 import pytest
 
 from kit.backing_servers import memory, open_folder
-from kit.opsjobs_processes import COMMAND_SECONDS, POLL_SECONDS, UpProcess, opsjobs_up, wait_for_ends, watched_processes
+from kit.opsjobs_processes import (
+    COMMAND_SECONDS,
+    POLL_SECONDS,
+    UpProcess,
+    opsjobs_up,
+    wait_for_ends,
+    watched_processes,
+)
 
 # So long that what comes before its end did not wait for it.
 LONG_LEASE_SECONDS = 600

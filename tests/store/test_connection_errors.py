@@ -185,7 +185,9 @@ async def test_a_flush_that_can_never_be_stored_is_refused_and_not_unavailable(
     await launch(database, machines(1))
     owner = Owner(database)
     runs = (await owner.claim()).runs
-    flush = owner.flush(runs, RunStatus.FAILED, error=RunError(ErrorCode.INTERNAL, incompressible_text(2_000)))
+    flush = owner.flush(
+        runs, RunStatus.FAILED, error=RunError(ErrorCode.INTERNAL, incompressible_text(2_000))
+    )
     with pytest.raises(errors.ProgramLimitExceeded):
         await owner.settle(flush)
 

@@ -135,7 +135,9 @@ async def test_runs_are_listed_in_the_order_of_launch(database: Database) -> Non
     assert [
         r.target.id
         for r in (
-            await executions.runs(scripted.execution_id, PageRequest(filters={"status": ["running"]}))
+            await executions.runs(
+                scripted.execution_id, PageRequest(filters={"status": ["running"]})
+            )
         ).items
     ] == ["9", "2"]
     halves = await executions.runs(scripted.execution_id, PageRequest(limit=2))

@@ -82,7 +82,9 @@ async def test_an_heir_that_is_cancelled_before_its_start_was_at_its_next_step(
 ) -> None:
     scripted = await failed_at_the_second_step(database)
     again = await launch_retry(
-        database, await scripted.current(), {"1": scripted.runs["web-1"].id, "2": scripted.runs["web-2"].id}
+        database,
+        await scripted.current(),
+        {"1": scripted.runs["web-1"].id, "2": scripted.runs["web-2"].id},
     )
     await Ledger(database).cancel(again.id, by="ada", reason=None)
     assert (await read(database, again)).status is ExecutionStatus.CANCELLED

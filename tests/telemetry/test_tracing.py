@@ -15,7 +15,7 @@ from structlog.testing import capture_logs
 from api.kit import api_client
 from engine.harness import harness, until
 from engine.test_deliveries import RecordingDestination, sending_to
-from engine.test_webhooks import webhook_harness, receiver
+from engine.test_webhooks import receiver, webhook_harness
 from kit.schedule_fixtures import ScheduleHarness
 from kit.span_collector import SeenSpan, spans_in_memory
 from opsjobs.model.delivery import (

@@ -41,7 +41,9 @@ async def heard(messages: Messages, seconds: float = 60.0) -> tuple[str, bytes]:
     return await asyncio.wait_for(anext(messages), seconds)
 
 
-async def first_message_after_outage(bus: Bus, messages: Messages, channel: str) -> tuple[str, bytes]:
+async def first_message_after_outage(
+    bus: Bus, messages: Messages, channel: str
+) -> tuple[str, bytes]:
     """The first message that comes through once Redis is back."""
     async with asyncio.timeout(60):
         while True:

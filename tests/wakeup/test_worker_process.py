@@ -162,7 +162,11 @@ def test_bells_that_nobody_hears_do_not_pile_up(
     with redis.Redis.from_url(server.url) as client:
         for count in range(1, 21):
             notifier.notify("default")
-            until(lambda count=count: wakeup_count(metrics, "sent") + wakeup_count(metrics, "merged") == count)
+            until(
+                lambda count=count: (
+                    wakeup_count(metrics, "sent") + wakeup_count(metrics, "merged") == count
+                )
+            )
         assert client.llen("opsjobs.wakeup.default") == 1
         assert 0 < client.ttl("opsjobs.wakeup.default") <= 60
     with Hosted("worker", server.url) as worker:

@@ -140,7 +140,10 @@ _DECIDES = requires("approvals:decide", Within.OBJECT)
     response_model=ApprovalOut,
 )
 async def approve(
-    request: Request, services: ServicesDep, approval: ApprovalDep, draft: ApproveDraft | None = None
+    request: Request,
+    services: ServicesDep,
+    approval: ApprovalDep,
+    draft: ApproveDraft | None = None,
 ) -> Response:
     """Approve. With the last of the required `approvers` the execution continues.
 

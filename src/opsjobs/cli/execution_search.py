@@ -26,9 +26,7 @@ def search(
     pattern: Annotated[
         bool, typer.Option("-e", "--pattern", help="TEXT is a pattern (a regular expression).")
     ] = False,
-    ignore_case: Annotated[
-        bool, typer.Option("-i", "--ignore-case", help="Ignore case.")
-    ] = False,
+    ignore_case: Annotated[bool, typer.Option("-i", "--ignore-case", help="Ignore case.")] = False,
     context: Annotated[
         int,
         typer.Option(

@@ -108,7 +108,9 @@ class Scope:
 
     def covers(self, selector: Sequence[Requirement]) -> bool:
         """Return True if the selector by itself can only match things in this scope."""
-        return all(any(_implies(given, wanted) for given in selector) for wanted in self.requirements)
+        return all(
+            any(_implies(given, wanted) for given in selector) for wanted in self.requirements
+        )
 
 
 def _implies(given: Requirement, wanted: Requirement) -> bool:

@@ -74,14 +74,18 @@ def _token(text: str, at: int) -> tuple[ExpressionToken, int]:
         )
     kind = match.lastgroup or "end"
     token_text = match[kind]
-    return ExpressionToken(kind, token_text, match.start(kind), _value(kind, token_text)), match.end()
+    return ExpressionToken(
+        kind, token_text, match.start(kind), _value(kind, token_text)
+    ), match.end()
 
 
 def _value(kind: str, token_text: str) -> Any:
     if kind == "number":
         return float(token_text) if "." in token_text else int(token_text)
     if kind == "text":
-        return re.sub(r"\\(.)", lambda m: _ESCAPES.get(m[1], m[1]), token_text[1:-1], flags=re.DOTALL)
+        return re.sub(
+            r"\\(.)", lambda m: _ESCAPES.get(m[1], m[1]), token_text[1:-1], flags=re.DOTALL
+        )
     return None
 
 

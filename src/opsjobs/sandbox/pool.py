@@ -128,7 +128,9 @@ class SafetyCheckPool:
     def _ask(self, question: SafetyQuestion, digest: bytes) -> tuple[Finding, ...]:
         """On a thread of the pool. Raises Unavailable."""
         # The reader checks the size of the text itself; the size of its inputs is checked here.
-        too_large = len(question.text) > TEXT_BYTES_MAX or question.given_characters > TEXT_BYTES_MAX
+        too_large = (
+            len(question.text) > TEXT_BYTES_MAX or question.given_characters > TEXT_BYTES_MAX
+        )
         body = protocol.encode_question(question, too_large=too_large)
         for last in (*[False] * (TRIES - 1), True):
             try:
@@ -140,7 +142,10 @@ class SafetyCheckPool:
 
     def _record_failure(self, question: SafetyQuestion, digest: bytes, reason: str) -> Finding:
         finding = Finding(
-            UNJUDGED, SafetyVerdict.NEEDS_APPROVAL, _REASONS[reason], excerpt_of(question.text[:1_000])
+            UNJUDGED,
+            SafetyVerdict.NEEDS_APPROVAL,
+            _REASONS[reason],
+            excerpt_of(question.text[:1_000]),
         )
         with self._lock:
             self._failures[digest] = (time.monotonic() + FAILURE_SECONDS, finding)

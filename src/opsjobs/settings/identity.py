@@ -180,7 +180,9 @@ def faults(settings: IdentitySettings, *, production: bool) -> Iterator[str]:
         )
     if settings.jwt_algorithm is not None:
         yield from _algorithm_faults(settings, settings.jwt_algorithm)
-    if settings.trusted_proxies and any(network.prefixlen == 0 for network in settings.trusted_proxies):
+    if settings.trusted_proxies and any(
+        network.prefixlen == 0 for network in settings.trusted_proxies
+    ):
         yield (
             "OPSJOBS_TRUSTED_PROXIES contains all addresses: every client could forge its address. "
             "List your proxies only."

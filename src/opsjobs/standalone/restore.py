@@ -240,7 +240,9 @@ def _load(url: str, dump: Path) -> None:
                     writer.stdin.close()
         if not loaded:
             errors.seek(0)
-            raise Unavailable(f"the dump could not be loaded: {errors.read(ERROR_BYTES_MAX).strip()}")
+            raise Unavailable(
+                f"the dump could not be loaded: {errors.read(ERROR_BYTES_MAX).strip()}"
+            )
 
 
 def _copy_script(reader: subprocess.Popen[bytes], writer: subprocess.Popen[bytes]) -> bool:

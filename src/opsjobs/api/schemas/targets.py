@@ -50,9 +50,7 @@ class TargetOut(AnswerModel):
     platform: str
     labels: dict[str, str]
     groups: list[str]
-    credential: str | None = Field(
-        description="The name of the credential to log in with"
-    )
+    credential: str | None = Field(description="The name of the credential to log in with")
     host_keys: list[str]
     host_key_policy: HostKeyPolicy
     zone: str

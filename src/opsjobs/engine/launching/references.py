@@ -67,8 +67,7 @@ async def _find_credential(
     found = (await vault.list(PageRequest(limit=1, filters={"name": [name]}))).items
     if not found:
         detail = (
-            f"There is no credential {name!r}: create it (type {type_.value}), "
-            "or name another one."
+            f"There is no credential {name!r}: create it (type {type_.value}), or name another one."
         )
         raise _invalid("unknown_credential", detail, pointer)
     return found[0]

@@ -38,7 +38,9 @@ def _substring(text: str, arguments: list[str]) -> str:
 
 def _insert(text: str, arguments: list[str]) -> str:
     at = _indexes(arguments[:1])
-    return text[: at[0]] + arguments[1] + text[at[0] :] if len(arguments) > 1 and at else MAYBE_EMPTY
+    return (
+        text[: at[0]] + arguments[1] + text[at[0] :] if len(arguments) > 1 and at else MAYBE_EMPTY
+    )
 
 
 def _remove(text: str, arguments: list[str]) -> str:
@@ -49,7 +51,11 @@ def _remove(text: str, arguments: list[str]) -> str:
 
 
 def _replace(text: str, arguments: list[str]) -> str:
-    return replaced(text, arguments[0], arguments[1]) if len(arguments) > 1 and arguments[0] else MAYBE_EMPTY
+    return (
+        replaced(text, arguments[0], arguments[1])
+        if len(arguments) > 1 and arguments[0]
+        else MAYBE_EMPTY
+    )
 
 
 METHODS: dict[str, Callable[[str, list[str]], str]] = {

@@ -302,11 +302,16 @@ class _PowerShellReading:
         if name in _RUNS_TEXT:
             self._code(node, arguments or [MAYBE_EMPTY], place, Io())
         elif name in _DELETES and arguments:
-            self._trace.call(("remove-item", "-Recurse", *arguments[:1]), place, dialect="powershell")
+            self._trace.call(
+                ("remove-item", "-Recurse", *arguments[:1]), place, dialect="powershell"
+            )
         elif name == "diagnostics.process::start" and arguments:
             run(
                 self._trace,
-                [self._plain(arguments[0]), *(w for text in arguments[1:] for w in as_source(text).split())],
+                [
+                    self._plain(arguments[0]),
+                    *(w for text in arguments[1:] for w in as_source(text).split()),
+                ],
                 place,
             )
         elif name == ".shellexecute" and arguments:
