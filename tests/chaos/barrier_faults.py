@@ -7,12 +7,12 @@ from contextlib import contextmanager
 from functools import cache
 
 import psycopg
-from chaos.check import RIGHT, Launched, Seen
 
 from chaos import long_texts
 from chaos.cluster import HALVES, ChaosCluster
 from chaos.fault_context import FaultContext
 from chaos.runner import Fault
+from chaos.verdicts import RIGHT, Launched, Seen
 from chaos.work import Work, lines
 from e2e.cluster import WORKERS
 from e2e.processes import wait_until

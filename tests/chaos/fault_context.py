@@ -10,12 +10,12 @@ from collections.abc import Callable, Sequence
 
 import httpx2
 import psycopg
-from chaos.check import Launched, Own
 
 from chaos import long_texts
 from chaos.cluster import ChaosCluster
 from chaos.machines import Machine
 from chaos.observers import DatabasePoller, Watcher
+from chaos.verdicts import Launched, Own
 from chaos.work import Work, at_once, mixture
 from e2e.processes import SECONDS, Json, ServiceProcess, wait_until
 

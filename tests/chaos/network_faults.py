@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from chaos.check import UNREACHABLE
-
 from chaos.fault_context import FaultContext
 from chaos.runner import Fault
+from chaos.verdicts import UNREACHABLE
 
 CUT_STEP_BYTES = 64
 ANSWER_STEP_BYTES = 8

@@ -7,11 +7,10 @@ import random
 import signal
 from collections.abc import Iterator, Mapping, Sequence
 
-from chaos.check import DEAD, UNREACHABLE, Launched
-
 from chaos.fault_context import FaultContext
 from chaos.long_text_work import long_log
 from chaos.runner import Fault
+from chaos.verdicts import DEAD, UNREACHABLE, Launched
 from e2e.cluster import LEASE_SECONDS, WORKERS
 from opsjobs import failpoints
 from opsjobs.wakeup.celery_app import WAKEUP, WakeupApp, wakeup_queue

@@ -16,12 +16,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import psycopg
-from chaos.check import RunChecker, Seen
 
 from chaos import verdicts
 from chaos.cluster import SLOTS, ChaosCluster, chaos_cluster
 from chaos.fault_context import FaultContext
 from chaos.observers import DatabasePoller, EventListener
+from chaos.verdicts import RunChecker, Seen
 from e2e.processes import wait_until
 
 END_SECONDS = 150.0

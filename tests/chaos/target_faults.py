@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 
-from chaos.check import LOST, NO_SPOOL, RIGHT, UNREACHABLE, Seen, honest_beginning
-
 from chaos.fault_context import FaultContext
 from chaos.machines import Machine, kill
 from chaos.runner import Fault
+from chaos.verdicts import LOST, NO_SPOOL, RIGHT, UNREACHABLE, Seen, honest_beginning
 
 _AWAY = frozenset({UNREACHABLE})
 _GONE = frozenset({LOST, UNREACHABLE})

@@ -6,11 +6,11 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from chaos.check import RIGHT, Launched, Seen, as_planned
 from pydantic import ValidationError
 
 from chaos import long_text_work, long_texts
 from chaos.long_text_work import LongTextWork, long_log
+from chaos.verdicts import RIGHT, Launched, Seen, as_planned
 from chaos.work import Work
 from kit.start_witness import Testimony, Witness
 from opsjobs.model.job import JobBody, RunDraft

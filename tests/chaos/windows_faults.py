@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from chaos.check import UNREACHABLE
-
 from chaos.fault_context import FaultContext
 from chaos.runner import Fault
+from chaos.verdicts import UNREACHABLE
 
 CUT_STEP_BYTES = 4096
 PLACES = 24

@@ -126,7 +126,7 @@ async def test_a_script_has_all_that_it_is_given_and_its_end_is_its_own(
         )
         said = "".join(f"{word}\0" for word in (*given, "'$x", "/usr")).encode() + b"\0in!'\n"
         lacking = replace(program, interpreter="/nowhere/sh")
-        async with web.backend.sessions.session(web.here.endpoint) as session:
+        async with web.backend.sessions.session(web.backend.endpoint) as session:
             for wanted in (program, lacking):
                 order = StartOrder.for_program(RunKey(uuid4(), "step-1", 1), wanted, 60.0)
                 out, err, end = await collect(
