@@ -45,7 +45,7 @@ async def follow(
     ] = None,
     last_event_id: Annotated[str | None, Header(max_length=41)] = None,
 ) -> Response:
-    """Stream the events that the caller may see, as CloudEvents, from now on or after a position.
+    """Stream events that the caller may see, as CloudEvents, from now on or after a position.
 
     A client that resumes with `Last-Event-ID` misses and repeats nothing. 410 if events after that
     were deleted. If the token loses its validity, the last event is `refused`.
