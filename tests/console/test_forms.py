@@ -50,7 +50,7 @@ def add_rule(page: Page) -> None:
     """Add a rule with a text of its own by its form, and try it first."""
     page.get_by_role("button", name="New rule …").click()
     dialog = page.get_by_role("dialog", name="New rule")
-    dialog.get_by_label("Over").select_option("webhook")
+    dialog.get_by_label("Channel").select_option("webhook")
     dialog.get_by_label("Webhooks").fill("told")
     dialog.get_by_label("it completed").check()
     expect(dialog.locator(".as-command")).to_contain_text("opsjobs notifications test webhook told")

@@ -89,7 +89,7 @@ function Recipients({ fields, onChange, fault }: PartProps) {
   return (
     <>
       <div class="pair">
-        <Field label="Over" fault={fault("channel")}>
+        <Field label="Channel" fault={fault("channel")}>
           <Select
             of={CHANNELS}
             value={fields.channel}

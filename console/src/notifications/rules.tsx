@@ -191,7 +191,7 @@ const COLUMNS: readonly Column<Row>[] = [
   },
   {
     name: "channel",
-    label: "Over",
+    label: "Channel",
     width: "minmax(100px, 1fr)",
     cell: ({ rule }) => CHANNELS[rule.channel],
   },

@@ -62,7 +62,7 @@ export function Trial({ rule }: { rule: NotificationRule }) {
         )}
       </div>
       {error && <Trouble error={error} />}
-      {!hasOwnText(rule) && <AsCommand words={trialWords(rule)} />}
+      {rule.to.length > 0 && !hasOwnText(rule) && <AsCommand words={trialWords(rule)} />}
     </div>
   );
 }

@@ -57,7 +57,7 @@ export function deliveryColumns<One extends Sent>(
     },
     {
       name: "again",
-      label: "Again",
+      label: "Actions",
       width: "128px",
       bare: true,
       cell: (delivery) =>
