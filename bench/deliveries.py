@@ -20,12 +20,10 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
 from kit.backing_servers import Databases, make_postgres, open_folder
 from opsjobs.clock import SystemClock
-from opsjobs.engine.delivery.event_source import EventSource
-from opsjobs.engine.delivery.intake import DeliveryIntake
+from opsjobs.engine.delivery.intake import DeliveryIntake, EventSource
 from opsjobs.engine.delivery.sender import DeliverySender
 from opsjobs.engine.delivery.webhooks import WebhookDestination, WebhookRouter
-from opsjobs.engine.event_builder import EventBuilder
-from opsjobs.engine.event_visibility import EventVisibility
+from opsjobs.engine.events import EventBuilder, EventVisibility
 from opsjobs.engine.loop import Loop
 from opsjobs.integrations.webhook_client import WebhookClient
 from opsjobs.model.access import Grant, Principal
@@ -35,9 +33,9 @@ from opsjobs.model.identity import Identity
 from opsjobs.model.webhook import WebhookDraft
 from opsjobs.store.deliveries import Deliveries
 from opsjobs.store.envelope import new_key
-from opsjobs.store.event_feed import EventFeed
 from opsjobs.store.execution_log import ExecutionLog
 from opsjobs.store.executions import Executions
+from opsjobs.store.feeds import EventFeed
 from opsjobs.store.inventory import TargetInventory
 from opsjobs.store.outbox import append_event
 from opsjobs.store.scheduling.schedules import Schedules

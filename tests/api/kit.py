@@ -26,11 +26,9 @@ from opsjobs.composition.platform import (
     build_target_service,
 )
 from opsjobs.composition.services import Limits
-from opsjobs.engine.background.inspection import Inspection
-from opsjobs.engine.background.integration_status import IntegrationReporter
+from opsjobs.engine.background.status import Inspection, IntegrationReporter
 from opsjobs.engine.delivery.webhooks import WebhookDestination
-from opsjobs.engine.event_builder import EventBuilder
-from opsjobs.engine.event_visibility import EventVisibility
+from opsjobs.engine.events import EventBuilder, EventVisibility
 from opsjobs.engine.firing.forecast import Forecasts
 from opsjobs.engine.firing.upcoming_moments import MomentList
 from opsjobs.engine.launching.job_validation import JobAuthorization
@@ -60,10 +58,10 @@ from opsjobs.store.circuits import CircuitStore
 from opsjobs.store.deliveries import Deliveries
 from opsjobs.store.delivery_log import DeliveryLog
 from opsjobs.store.envelope import new_key
-from opsjobs.store.event_feed import EventFeed
 from opsjobs.store.execution_log import ExecutionLog
 from opsjobs.store.execution_overview import ExecutionOverview
 from opsjobs.store.executions import Executions
+from opsjobs.store.feeds import EventFeed
 from opsjobs.store.files import Artifacts, Files
 from opsjobs.store.groups import Groups
 from opsjobs.store.identities import IdentityStore
@@ -74,8 +72,8 @@ from opsjobs.store.output_lines import LineReader
 from opsjobs.store.result_groups import ResultGroups
 from opsjobs.store.scheduling.calendars import Calendars
 from opsjobs.store.scheduling.firings import Firings
+from opsjobs.store.scheduling.rows import CompiledSchedules
 from opsjobs.store.scheduling.schedule_overview import ScheduleOverview
-from opsjobs.store.scheduling.schedule_rows import CompiledSchedules
 from opsjobs.store.scheduling.schedules import Schedules
 from opsjobs.store.system_status import Fitness
 from opsjobs.store.target_history import TargetHistory

@@ -18,7 +18,7 @@ from kit.scripted_worker import ScriptedExecution
 from opsjobs.api.connections import HttpConnection
 from opsjobs.api.follower import Followers
 from opsjobs.clock import Clock
-from opsjobs.engine.firing.triggers import Triggers
+from opsjobs.engine.firing.schedule_launch import Triggers
 from opsjobs.engine.launching.approval_service import ApprovalService
 from opsjobs.engine.launching.retries import RetryService
 from opsjobs.model.target import TargetDraft

@@ -11,8 +11,8 @@ from api.kit import ApiClient, api_client, job, problem
 from opsjobs.engine.firing.forecast import Forecasts
 from opsjobs.engine.firing.upcoming_moments import MomentList
 from opsjobs.store.scheduling.calendars import Calendars
+from opsjobs.store.scheduling.rows import CompiledSchedules
 from opsjobs.store.scheduling.schedule_overview import ScheduleOverview
-from opsjobs.store.scheduling.schedule_rows import CompiledSchedules
 from opsjobs.store.transaction import Database
 from security.two_scopes import principal_with, scoped_app
 

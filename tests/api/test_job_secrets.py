@@ -11,7 +11,7 @@ from api.kit import api_client, job, problem
 from api.live import live_api
 from kit.secret_canaries import Canary, find_canaries
 from opsjobs.model.access import Role
-from opsjobs.model.encryption_key import decode_key, key_id
+from opsjobs.model.secret import decode_key, key_id
 from opsjobs.model.target import TargetDraft
 from opsjobs.store.envelope import new_key
 from opsjobs.store.transaction import Database

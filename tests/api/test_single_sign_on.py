@@ -628,7 +628,7 @@ async def test_failed_logins_of_an_address_are_limited(database: Database) -> No
 async def test_an_address_has_so_many_unfinished_logins(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("opsjobs.store.identities.oidc_logins.UNFINISHED_MAX", 3)
+    monkeypatch.setattr("opsjobs.store.identities.provider.UNFINISHED_MAX", 3)
     async with sign_on(database) as on, on.tab() as ben:
         first = await ben.sign_in(await ben.begin(), "ben")
         begun = [await ben.begin() for _ in range(3)]

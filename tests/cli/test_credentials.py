@@ -16,7 +16,7 @@ from cli.fake_api import ApiRequest, ApiResponse, serve_api
 from cli.pseudo_terminal import run_on_terminal
 from opsjobs.cli.app import run
 from opsjobs.cli.inputs import is_encrypted_key
-from opsjobs.model.encryption_key import decode_key, key_id
+from opsjobs.model.secret import decode_key, key_id
 
 LOGIN = {"id": 3, "name": "gate", "type": "password", "username": "deploy", "version": 4}
 OLD = {

@@ -11,10 +11,10 @@ import pytest
 from contract.conftest import EVERY_BACKEND, NEVER, Backend, OpenBackend, backend_opener, collect
 from kit.fake_remote import Break, Echo, FakeSessions, Gate, Pause
 from kit.machines import local_endpoint
-from opsjobs.model.capabilities import POSIX, Platform
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import CancelProof
 from opsjobs.model.program import Program
+from opsjobs.model.target import POSIX, Platform
 from opsjobs.remote.local import LocalSessions
 from opsjobs.remote.session import Output, RemoteExit
 from opsjobs.remote.ssh.pool import SshPool

@@ -33,8 +33,7 @@ from opsjobs.engine.launching.launch_authz import PrincipalLookup
 from opsjobs.engine.launching.target_pinning import PinCheck
 from opsjobs.engine.loop import Loop
 from opsjobs.engine.runs.child_executions import ChildExecutions
-from opsjobs.engine.runs.run_tools import RunLimits
-from opsjobs.engine.runs.transfer import TransferTools
+from opsjobs.engine.runs.run_tools import RunLimits, TransferTools
 from opsjobs.engine.runs.upload_source import ChunkCache
 from opsjobs.engine.worker.worker import Worker, WorkerOptions, WorkerTools
 from opsjobs.model.access import Reach

@@ -228,7 +228,7 @@ async def lost(
     database: Database, monkeypatch: pytest.MonkeyPatch, *, cancel: bool
 ) -> AsyncIterator[tuple[Harness, FakeMachine, Execution]]:
     """A run of which both branches were lost because their machine was cut off."""
-    monkeypatch.setattr("opsjobs.engine.runs.durable_command.KILL_SECONDS", 0.2)
+    monkeypatch.setattr("opsjobs.engine.runs.commands.KILL_SECONDS", 0.2)
     async with (
         harness(database) as on,
         on.worker(lease_seconds=0.9, limits=RunLimits(reattach_seconds=0.3)) as worker,

@@ -26,8 +26,7 @@ from opsjobs.engine.background.audit_forwarding import (
     AuditSource,
 )
 from opsjobs.engine.delivery.intake import DeliveryIntake
-from opsjobs.engine.delivery.protocols import Destination
-from opsjobs.engine.delivery.sender import DeliverySender
+from opsjobs.engine.delivery.sender import DeliverySender, Destination
 from opsjobs.engine.loop import Loop
 from opsjobs.engine.notification.channels import EmailDestination, NoWebhookDestination
 from opsjobs.integrations.mail import Mailer, SmtpOptions
@@ -37,9 +36,8 @@ from opsjobs.model.secret import Secret
 from opsjobs.settings import load
 from opsjobs.store import audit
 from opsjobs.store.audit_chain import Seals
-from opsjobs.store.audit_forwarding import AuditFeed
 from opsjobs.store.deliveries import LEASE_SECONDS, Deliveries, queue_deliveries
-from opsjobs.store.event_feed import EventFeed
+from opsjobs.store.feeds import AuditFeed, EventFeed
 from opsjobs.store.transaction import Database
 from opsjobs.telemetry.metrics import Metrics
 

@@ -13,8 +13,7 @@ import pytest
 from engine.harness import until
 from opsjobs import failpoints
 from opsjobs.engine.delivery import sender as sending
-from opsjobs.engine.delivery.intake import DeliveryIntake
-from opsjobs.engine.delivery.protocols import Batch
+from opsjobs.engine.delivery.intake import Batch, DeliveryIntake
 from opsjobs.engine.delivery.sender import DeliverySender
 from opsjobs.engine.loop import Loop
 from opsjobs.model.delivery import (
@@ -34,7 +33,7 @@ from opsjobs.store.deliveries import (
     cancel_pending,
     queue_deliveries,
 )
-from opsjobs.store.event_feed import EventFeed
+from opsjobs.store.feeds import EventFeed
 from opsjobs.store.transaction import Database
 from opsjobs.telemetry.metrics import Metrics
 

@@ -366,7 +366,7 @@ async def test_cancelled_before_its_start_it_never_starts_whatever_comes_later(
 async def test_a_kill_that_reaches_nobody_is_lost_and_swept_later(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("opsjobs.engine.runs.durable_command.KILL_SECONDS", 0.3)
+    monkeypatch.setattr("opsjobs.engine.runs.commands.KILL_SECONDS", 0.3)
     async with harness(database) as on, on.worker():
         web, gate, execution = await half_done(on)
         await stored(on, execution, b"one\n")

@@ -14,7 +14,7 @@ from opsjobs import failpoints
 from opsjobs.bus import Bus, Messages
 from opsjobs.engine.background import event_publisher
 from opsjobs.engine.background.event_publisher import EventPublisher
-from opsjobs.engine.event_builder import EventBuilder
+from opsjobs.engine.events import EventBuilder
 from opsjobs.engine.loop import Loop
 from opsjobs.model.errors import NotFound, Unavailable
 from opsjobs.store.outbox import Outbox

@@ -11,8 +11,8 @@ from opsjobs.model.errors import Conflict, NotFound
 from opsjobs.model.execution import TriggeredBy
 from opsjobs.model.firing import execution_uuid
 from opsjobs.model.identity import Identity
-from opsjobs.model.schedule.description import words_of
 from opsjobs.model.schedule.draft import ScheduleDraft
+from opsjobs.model.schedule.timetable import words_of
 from opsjobs.store.executions import Executions
 from opsjobs.store.transaction import Database
 

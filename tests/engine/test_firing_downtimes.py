@@ -13,7 +13,7 @@ from opsjobs.engine.firing.firing import CATCH_UPS_A_PASS, StandIn
 from opsjobs.model.time_zones import tzdata_version
 from opsjobs.store.retention import Retention, RetentionLimits
 from opsjobs.store.scheduling import firings
-from opsjobs.store.scheduling.schedule_rows import StoredSchedule
+from opsjobs.store.scheduling.rows import StoredSchedule
 from opsjobs.store.transaction import Database
 from opsjobs.store.workers import Workers
 

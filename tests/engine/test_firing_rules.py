@@ -18,7 +18,7 @@ from opsjobs.model.schedule.draft import ScheduleDraft
 from opsjobs.model.selection import SelectionDraft
 from opsjobs.model.target import Target
 from opsjobs.store.scheduling.calendars import Calendars
-from opsjobs.store.scheduling.schedule_rows import ClosedReason, StoredSchedule
+from opsjobs.store.scheduling.rows import ClosedReason, StoredSchedule
 from opsjobs.store.transaction import Connection, Database
 
 ADA, BEN = Identity("api_key", "ada"), Identity("api_key", "ben")

@@ -10,7 +10,7 @@ from engine.harness import harness, until
 from engine.test_workflows import step
 from kit.ledger_fixtures import says
 from kit.schedule_fixtures import ScheduleHarness
-from opsjobs.engine.firing import firing_launch_prep
+from opsjobs.engine.firing import schedule_launch
 from opsjobs.engine.launching.safety_service import SafetyService
 from opsjobs.model.access import Principal
 from opsjobs.model.action import JobAction
@@ -181,7 +181,7 @@ async def test_a_firing_with_a_hostile_parameter_fails_alone(
 async def test_a_slow_firing_delays_only_those_of_its_job(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(firing_launch_prep, "PREPARE_SECONDS", 2.0)
+    monkeypatch.setattr(schedule_launch, "PREPARE_SECONDS", 2.0)
     scheduling = ScheduleHarness(database)
     never = asyncio.Event()
 

@@ -11,14 +11,13 @@ from structlog.testing import capture_logs
 
 from engine.harness import Harness, harness, until
 from kit.ledger_fixtures import Owner, faults, launch, machines
-from opsjobs.engine.background.housekeeping import LEFTOVERS_SECONDS, Housekeeper
-from opsjobs.engine.background.rescuer import Rescuer
+from opsjobs.engine.background.housekeeping import LEFTOVERS_SECONDS, Housekeeper, Rescuer
 from opsjobs.engine.loop import TURN_PAUSE_SECONDS, TURN_SECONDS, Turn
 from opsjobs.model.errors import Unavailable
 from opsjobs.store.blobs import Contents
 from opsjobs.store.deliveries import Deliveries
-from opsjobs.store.event_feed import EventFeed, FeedBounds
 from opsjobs.store.execution_log import DAYS_AHEAD, Partitions
+from opsjobs.store.feeds import EventFeed, FeedBounds
 from opsjobs.store.idempotency import delete_old_keys
 from opsjobs.store.ledger.reconcile import Reconciler
 from opsjobs.store.notifications import Notifications
@@ -210,7 +209,7 @@ async def test_a_wrong_counter_is_counted_as_a_bug(database: Database) -> None:
 async def test_short_lived_rows_are_deleted_however_many_there_are(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("opsjobs.store.event_feed.DELETED_ROWS_MAX", 16 * 5)
+    monkeypatch.setattr("opsjobs.store.feeds.DELETED_ROWS_MAX", 16 * 5)
     monkeypatch.setattr("opsjobs.store.idempotency.DELETED_ROWS_MAX", 16 * 5)
     async with harness(database) as on:
         await database.fetch(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 from opsjobs.clock import TurnedClock
-from opsjobs.engine.background.integration_status import (
+from opsjobs.engine.background.status import (
     REPEAT_SECONDS,
     IntegrationReporter,
 )

@@ -14,8 +14,8 @@ from engine.harness import Harness, harness
 from kit.fake_remote import Gate
 from kit.schedule_fixtures import ScheduleHarness
 from opsjobs import failpoints
+from opsjobs.engine.notification.messages import ReceiverBook
 from opsjobs.engine.notification.planner import NotificationPlanner
-from opsjobs.engine.notification.receivers import ReceiverBook
 from opsjobs.model.delivery import NewDelivery
 from opsjobs.model.errors import Unavailable
 from opsjobs.model.execution import TriggeredBy
@@ -26,7 +26,7 @@ from opsjobs.model.run_views import Execution
 from opsjobs.remote.session import Output, RemoteExit
 from opsjobs.store import notifications
 from opsjobs.store.deliveries import queue_deliveries
-from opsjobs.store.event_feed import EventFeed
+from opsjobs.store.feeds import EventFeed
 from opsjobs.store.jobs import StoredJob
 from opsjobs.store.notifications import Notifications
 from opsjobs.store.transaction import Connection, Database

@@ -186,7 +186,7 @@ async def lost(
     database: Database, monkeypatch: pytest.MonkeyPatch, *, cancel: bool
 ) -> AsyncIterator[tuple[Harness, FakeMachine, Gate, Execution]]:
     """A run that ended `lost` because its machine was cut off while the command ran."""
-    monkeypatch.setattr("opsjobs.engine.runs.durable_command.KILL_SECONDS", 0.2)
+    monkeypatch.setattr("opsjobs.engine.runs.commands.KILL_SECONDS", 0.2)
     async with harness(database) as on, on.worker(lease_seconds=0.9) as worker:
         web, gate, execution = await half_done(on)
         await stored(on, execution, b"one\n")
@@ -194,9 +194,7 @@ async def lost(
         if cancel:
             await on.cancel(execution)
         else:
-            monkeypatch.setattr(
-                "opsjobs.engine.runs.durable_command.DurableCommand._note_loss", _over
-            )
+            monkeypatch.setattr("opsjobs.engine.runs.commands.DurableCommand._note_loss", _over)
         ended = await on.ended(execution)
         assert ended.counts == {"lost": 1}
         await until(lambda: worker.session is not None and not worker.session.runs)

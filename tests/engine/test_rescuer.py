@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from engine.harness import Harness, harness
 from kit.ledger_fixtures import Owner
-from opsjobs.engine.background.rescuer import Rescuer
+from opsjobs.engine.background.housekeeping import Rescuer
 from opsjobs.model.execution import ExecutionStatus
 from opsjobs.store.ledger.reconcile import Reconciler
 from opsjobs.store.transaction import Database

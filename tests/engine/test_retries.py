@@ -11,7 +11,7 @@ import pytest
 
 from engine.harness import Harness, harness, until
 from kit.fake_remote import Gate
-from opsjobs.engine.firing.triggers import Triggers
+from opsjobs.engine.firing.schedule_launch import Triggers
 from opsjobs.engine.launching.launch import Launcher
 from opsjobs.engine.launching.retries import RetryService
 from opsjobs.model.execution import ExecutionStatus

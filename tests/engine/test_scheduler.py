@@ -14,9 +14,9 @@ from kit.ledger_fixtures import Owner
 from opsjobs.bus import Bus
 from opsjobs.engine.background import scheduler as scheduling
 from opsjobs.engine.background.event_publisher import EventPublisher
-from opsjobs.engine.background.rescuer import Rescuer
+from opsjobs.engine.background.housekeeping import Rescuer
 from opsjobs.engine.background.scheduler import Scheduler
-from opsjobs.engine.event_builder import EventBuilder
+from opsjobs.engine.events import EventBuilder
 from opsjobs.model.errors import Unavailable
 from opsjobs.store.outbox import Outbox
 from opsjobs.store.transaction import Database

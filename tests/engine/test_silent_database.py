@@ -12,7 +12,7 @@ from engine.harness import Harness, harness, until
 from kit.fake_remote import Gate
 from kit.ledger_fixtures import Owner
 from kit.postgres_proxy import over_tcp
-from opsjobs.engine.background.rescuer import Rescuer
+from opsjobs.engine.background.housekeeping import Rescuer
 from opsjobs.engine.worker.lease_heartbeat import DatabaseClock, Heartbeat
 from opsjobs.engine.worker.worker import Worker
 from opsjobs.model.execution import ExecutionStatus

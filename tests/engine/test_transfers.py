@@ -14,7 +14,7 @@ import pytest
 from engine.harness import Harness, harness, until
 from kit.fake_remote.script import Gate
 from opsjobs.clock import TurnedClock
-from opsjobs.engine.runs import transfer
+from opsjobs.engine.runs import run_tools
 from opsjobs.engine.runs.run_tools import RunLimits
 from opsjobs.engine.runs.upload_source import BLOCK_BYTES, ChunkCache, ContentSlice, list_members
 from opsjobs.model.action import FileTransferAction
@@ -486,7 +486,7 @@ async def test_a_long_transfer_tells_how_far_it_is(database: Database) -> None:
         async with on.worker():
             execution = await on.launch([put(file)])
             await until(gate.reached.is_set)
-            clock.turn(transfer.PROGRESS_SECONDS)
+            clock.turn(run_tools.PROGRESS_SECONDS)
 
             async def told() -> bool:
                 return b" of 4194304 bytes\n" in await on.output(execution)

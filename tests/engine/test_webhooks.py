@@ -15,13 +15,11 @@ from docs import asyncapi
 from engine.harness import Harness, harness, until
 from kit.webhook_receiver import ReceiverServer, receiver
 from opsjobs import failpoints
-from opsjobs.engine import event_visibility
-from opsjobs.engine.delivery.event_source import EventSource
-from opsjobs.engine.delivery.intake import DeliveryIntake
+from opsjobs.engine.delivery.intake import DeliveryIntake, EventSource
 from opsjobs.engine.delivery.sender import DeliverySender
 from opsjobs.engine.delivery.webhooks import WebhookDestination, WebhookRouter
-from opsjobs.engine.event_builder import EventBuilder
-from opsjobs.engine.event_visibility import EventVisibility
+from opsjobs.engine.events import PERMISSIONS as EVENT_PERMISSIONS
+from opsjobs.engine.events import EventBuilder, EventVisibility
 from opsjobs.integrations.webhook_client import WebhookClient
 from opsjobs.model.access import PERMISSIONS, Grant, Principal, Scope
 from opsjobs.model.addresses import networks
@@ -31,7 +29,7 @@ from opsjobs.model.webhook import WebhookDraft
 from opsjobs.store.deliveries import LEASE_SECONDS, Deliveries
 from opsjobs.store.delivery_log import DeliveryLog, WebhookDelivery
 from opsjobs.store.envelope import new_key
-from opsjobs.store.event_feed import EventFeed
+from opsjobs.store.feeds import EventFeed
 from opsjobs.store.inventory import TargetInventory
 from opsjobs.store.paging import PageRequest
 from opsjobs.store.scheduling.schedules import Schedules
@@ -154,8 +152,8 @@ async def test_an_execution_reaches_a_webhook_signed_in_order_and_once(database:
 def test_the_audience_of_every_event_is_known() -> None:
     # A notification is sent to the webhook that its rule names, and is in no stream.
     nouns = {event.value.partition(".")[0] for event in EventType} - {"notification"}
-    assert nouns == set(event_visibility.PERMISSIONS)
-    assert set(event_visibility.PERMISSIONS.values()) <= PERMISSIONS
+    assert nouns == set(EVENT_PERMISSIONS)
+    assert set(EVENT_PERMISSIONS.values()) <= PERMISSIONS
 
 
 async def test_what_a_killed_process_sent_but_did_not_record_comes_again_with_the_same_id(

@@ -22,7 +22,7 @@ from opsjobs.model.credential_draft import CredentialDraft
 from opsjobs.model.execution import ExecutionStatus
 from opsjobs.model.secret import Secret
 from opsjobs.model.target import Endpoint
-from opsjobs.remote.ssh.certificates import generate_key
+from opsjobs.remote.ssh.auth_material import generate_key
 from opsjobs.remote.ssh.connect import Connector
 from opsjobs.remote.ssh.pool import SshPool
 from opsjobs.store.transaction import Database

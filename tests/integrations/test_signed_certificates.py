@@ -31,7 +31,7 @@ from opsjobs.model.execution import ErrorCode
 from opsjobs.model.secret import Secret
 from opsjobs.model.target import Endpoint
 from opsjobs.remote.session import RemoteExit
-from opsjobs.remote.ssh.certificates import FreshKey, Unusable, generate_key, parse_terms, sign
+from opsjobs.remote.ssh.auth_material import FreshKey, Unusable, generate_key, parse_terms, sign
 from opsjobs.remote.ssh.connect import Connector
 from opsjobs.remote.ssh.pool import SshPool
 

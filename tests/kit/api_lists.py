@@ -19,7 +19,7 @@ from opsjobs.store.groups import GROUPS
 from opsjobs.store.inventory import TARGETS
 from opsjobs.store.jobs import JOBS
 from opsjobs.store.paging import Listing, Page, PageRequest
-from opsjobs.store.scheduling.firing_rows import FIRINGS
+from opsjobs.store.scheduling.rows import FIRINGS
 from opsjobs.store.scheduling.schedules import SCHEDULES
 from opsjobs.store.transaction import Database
 

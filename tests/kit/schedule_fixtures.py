@@ -9,8 +9,7 @@ from typing import Any
 from kit.allow_everything import as_administrator
 from opsjobs.clock import Clock, SystemClock
 from opsjobs.engine.firing.firing import FiringService
-from opsjobs.engine.firing.firing_launch_prep import FiringPreparer
-from opsjobs.engine.firing.triggers import Triggers
+from opsjobs.engine.firing.schedule_launch import FiringPreparer, Triggers
 from opsjobs.engine.launching.launch import Launcher, LaunchLimits
 from opsjobs.engine.launching.launch_authz import PrincipalLookup
 from opsjobs.integrations.targets import Targets
@@ -27,7 +26,7 @@ from opsjobs.store.paging import PageRequest
 from opsjobs.store.scheduling.calendars import load_closed_reason
 from opsjobs.store.scheduling.due_firings import CalendarReader
 from opsjobs.store.scheduling.firings import Firings
-from opsjobs.store.scheduling.schedule_rows import StoredSchedule
+from opsjobs.store.scheduling.rows import StoredSchedule
 from opsjobs.store.scheduling.schedules import Schedules
 from opsjobs.store.transaction import Database
 from opsjobs.store.vault.credentials import Vault

@@ -8,7 +8,13 @@ from typing import Any
 
 import pytest
 
-from opsjobs.model.notification import NotificationEvent, NotificationRule
+from opsjobs.model.notification import (
+    TEXT_CHARACTERS_MAX,
+    NotificationEvent,
+    NotificationRule,
+    fill_template,
+    one_line,
+)
 from opsjobs.model.notification_message import (
     NotificationFacts,
     TargetFailure,
@@ -16,7 +22,6 @@ from opsjobs.model.notification_message import (
     render,
     render_digest,
 )
-from opsjobs.model.notification_template import TEXT_CHARACTERS_MAX, fill, one_line
 
 AT = datetime(2026, 11, 28, 21, 0, tzinfo=UTC)
 FAILED = NotificationFacts(
@@ -184,5 +189,5 @@ def test_a_digest_lists_what_it_gathered_and_counts_the_rest() -> None:
 
 
 def test_pieces_of_templates() -> None:
-    assert fill("a ${x} b", {}) == "a  b"
+    assert fill_template("a ${x} b", {}) == "a  b"
     assert one_line("a" * 300) == "a" * 199 + "…"

@@ -12,9 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from opsjobs.model.schedule.description import words_of
 from opsjobs.model.schedule.draft import ScheduleDraft
-from opsjobs.model.schedule.timetable import Timetable, timetable
+from opsjobs.model.schedule.timetable import Timetable, timetable, words_of
 
 UUID_1 = UUID("0199f3f0-7c1e-7a53-9c4b-0123456789ab")
 # A Tuesday.

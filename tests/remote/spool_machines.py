@@ -31,8 +31,8 @@ from opsjobs.remote.session import (
     Sessions,
     SpoolChanged,
 )
-from opsjobs.remote.spool.channel import Start
-from opsjobs.remote.spool.durable import Spool, SpoolLogin
+from opsjobs.remote.spool.channel import SpoolLogin, Start
+from opsjobs.remote.spool.durable import Spool
 
 HOUR = 3600.0
 NEEDED = ("cat", "chmod", "date", "dd", "grep", "id", "ln", "mkdir", "mv", "rm", "sleep", "wc")

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from opsjobs.model.program import RunKey, SpoolIdentity, StartOrder
 from opsjobs.remote.session import Output
 from opsjobs.remote.spool import script
-from opsjobs.remote.spool.records import Record, RecordParser
+from opsjobs.remote.spool.channel import Record, RecordParser
 from opsjobs.remote.spool.script import SpoolRequest
 
 LINUX = SpoolIdentity("0123456789abcdef", "cd341a3c-6f0a-4953-8784-6f232fa69e29")

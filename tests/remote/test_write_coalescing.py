@@ -6,7 +6,7 @@ import asyncio
 import socket
 from typing import TYPE_CHECKING
 
-from opsjobs.remote.ssh.socket_tunnel import AT_ONCE_BYTES, SocketTunnel
+from opsjobs.remote.ssh.client import AT_ONCE_BYTES, SocketTunnel
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer

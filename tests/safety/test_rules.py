@@ -6,8 +6,7 @@ import pytest
 
 from opsjobs.model.safety_verdict import SafetyVerdict
 from opsjobs.safety import Context
-from opsjobs.safety.check import check_text
-from opsjobs.safety.matching import severity
+from opsjobs.safety.check import check_text, severity
 from opsjobs.safety.rulebook import RuleError, SafetyRule, bound, rulebook
 
 RULE = """

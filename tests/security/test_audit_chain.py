@@ -23,10 +23,10 @@ from opsjobs.model.audit_chain import ChainLink, ChainWalk, canonical
 from opsjobs.settings import load
 from opsjobs.store import audit, audit_chain, audit_log
 from opsjobs.store.audit_chain import Seals
-from opsjobs.store.audit_forwarding import AUDIT_SERVICE
 from opsjobs.store.audit_log import AuditLog
 from opsjobs.store.deliveries import Deliveries
 from opsjobs.store.envelope import new_key
+from opsjobs.store.feeds import AUDIT_SERVICE
 from opsjobs.store.transaction import Connection, Database
 
 ROWS = 6

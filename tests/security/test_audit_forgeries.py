@@ -14,9 +14,8 @@ from kit.backing_servers import AUDIT_KEY
 from opsjobs.engine.background.housekeeping import AuditSealer, RetentionService
 from opsjobs.engine.loop import Turn
 from opsjobs.model.audit_chain import FIELDS, ChainBreak, ChainLink, Part, SigningKeys
-from opsjobs.model.encryption_key import decode_key, derive_key, key_id
 from opsjobs.model.errors import Failure
-from opsjobs.model.secret import Secret
+from opsjobs.model.secret import Secret, decode_key, derive_key, key_id
 from opsjobs.store import audit, audit_chain
 from opsjobs.store.audit_chain import Seals, UnverifiedChain
 from opsjobs.store.audit_log import AuditLog

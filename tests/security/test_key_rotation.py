@@ -14,12 +14,11 @@ from engine.harness import Harness, InMemoryTargets, harness
 from kit.backing_servers import AUDIT_KEY
 from kit.fake_remote.script import Gate
 from opsjobs.model.credential_draft import RotationDraft
-from opsjobs.model.encryption_key import decode_key, key_id
 from opsjobs.model.execution import ExecutionStatus, TriggeredBy
 from opsjobs.model.identity import Identity
 from opsjobs.model.job import CommandAction, LaunchOrder, Policy
 from opsjobs.model.run_views import Execution
-from opsjobs.model.secret import Secret
+from opsjobs.model.secret import Secret, decode_key, key_id
 from opsjobs.model.selection import SelectionDraft
 from opsjobs.model.target import Endpoint
 from opsjobs.remote.session import RemoteExit

@@ -18,7 +18,7 @@ from engine.harness import Harness, harness, until
 from kit.fake_remote import Break, Gate
 from opsjobs.clock import TurnedClock
 from opsjobs.engine.compiled_spec import compile_spec
-from opsjobs.engine.runs.redaction import KEPT_SECONDS, MaskFactory
+from opsjobs.engine.run_credentials import KEPT_SECONDS, MaskFactory
 from opsjobs.model.action import CommandAction
 from opsjobs.model.credential import Credential, CredentialType
 from opsjobs.model.credential_draft import CredentialDraft

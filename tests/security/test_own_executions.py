@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from api.kit import problem
-from opsjobs.engine.event_visibility import EventAudience
+from opsjobs.engine.events import EventAudience
 from opsjobs.model.access import EVERYWHERE, OwnReach, Principal, Reach, Scope
 from opsjobs.model.approval import ApprovalTerms
 from opsjobs.model.identity import Identity

@@ -17,7 +17,7 @@ from kit import backing_servers
 from kit.backing_servers import AUDIT_KEY
 from kit.migrations import Versions
 from opsjobs.clock import SystemClock
-from opsjobs.engine.background.inspection import Inspection
+from opsjobs.engine.background.status import Inspection
 from opsjobs.model.errors import DiskFull, Refusal
 from opsjobs.store.envelope import new_key
 from opsjobs.store.migrations import runner

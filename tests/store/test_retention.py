@@ -20,9 +20,9 @@ from opsjobs.model.run_views import Execution
 from opsjobs.store import dead_letters, retention
 from opsjobs.store.audit_chain import Seals
 from opsjobs.store.deliveries import Deliveries
-from opsjobs.store.event_feed import EventFeed
 from opsjobs.store.execution_log import ExecutionLog, Partitions
 from opsjobs.store.executions import Executions
+from opsjobs.store.feeds import EventFeed
 from opsjobs.store.jobs import Jobs
 from opsjobs.store.ledger import Ledger
 from opsjobs.store.ledger.launch import NewExecution

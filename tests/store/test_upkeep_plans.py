@@ -16,7 +16,7 @@ from kit import large_database
 from kit.backing_servers import Databases
 from kit.query_plans import Explaining
 from opsjobs.store.blobs import Contents
-from opsjobs.store.event_feed import EventFeed
+from opsjobs.store.feeds import EventFeed
 from opsjobs.store.idempotency import delete_old_keys
 from opsjobs.store.outbox import Outbox
 from opsjobs.store.retention import Retention, RetentionLimits

@@ -7,9 +7,8 @@ from uuid import UUID
 import pytest
 
 from opsjobs.model.credential_draft import CredentialDraft
-from opsjobs.model.encryption_key import key_id
 from opsjobs.model.errors import Conflict, Invalid, NotFound
-from opsjobs.model.secret import Secret
+from opsjobs.model.secret import Secret, key_id
 from opsjobs.store.envelope import KeyRing, SealPlace, Tampered, new_key
 from opsjobs.store.inventory import TargetInventory
 from opsjobs.store.paging import PageRequest

@@ -17,8 +17,8 @@ from ruamel.yaml import YAML
 from api.kit import api_client
 from engine.harness import harness, until
 from opsjobs.api.system import OTHER_ZONES, ZONES_SHOWN_MAX, fleet_gauges
-from opsjobs.engine.background.execution_meter import ExecutionMeter
-from opsjobs.engine.background.loop_lag import LoopLagMonitor
+from opsjobs.engine.background.event_publisher import ExecutionMeter
+from opsjobs.engine.loop import LoopLagMonitor
 from opsjobs.remote.session import RemoteExit
 from opsjobs.store.outbox import Outbox
 from opsjobs.store.system_status import Queue, SystemStatus, Upkeep

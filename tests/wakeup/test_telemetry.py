@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import structlog
 
-from opsjobs.engine.runs.redaction import hide_secrets
+from opsjobs.engine.run_credentials import hide_secrets
 from opsjobs.model.secret import Secret
 from opsjobs.telemetry import logs, metrics_listener
 from opsjobs.telemetry.metrics import Metrics

@@ -16,7 +16,7 @@ from starlette.types import Scope
 from opsjobs.api.connections import Network
 from opsjobs.model.errors import Forbidden
 from opsjobs.store.identities.cookie_sessions import COOKIE_PREFIX
-from opsjobs.store.identities.oidc_logins import LOGIN_COOKIE_PREFIX
+from opsjobs.store.identities.provider import LOGIN_COOKIE_PREFIX
 
 SECURE_PREFIX = "__Host-"
 """Over https. A browser accepts such a name only from this host, by https, for all paths."""

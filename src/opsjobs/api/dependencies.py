@@ -25,7 +25,7 @@ from opsjobs.api.services import read_execution, services_of
 from opsjobs.identity.platform_users import CONFIRMED
 from opsjobs.model.run_views import Execution
 from opsjobs.store.jobs import StoredJob
-from opsjobs.store.scheduling.schedule_rows import StoredSchedule
+from opsjobs.store.scheduling.rows import StoredSchedule
 from opsjobs.store.triggers import StoredTrigger
 
 SENSITIVE = frozenset({"credentials:manage", "system:admin"})

@@ -14,10 +14,9 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from opsjobs.api import log_formats
-from opsjobs.engine.event_builder import EventBuilder
-from opsjobs.engine.event_visibility import EventAudience, EventVisibility
+from opsjobs.engine.events import EventAudience, EventBuilder, EventVisibility
 from opsjobs.model.errors import Gone, Invalid, NotFound, Unavailable
-from opsjobs.store.event_feed import EventFeed
+from opsjobs.store.feeds import EventFeed
 from opsjobs.store.outbox import OutboxEvent
 from opsjobs.store.reference import BIGINT_MAX
 from opsjobs.task_cancellation import ended

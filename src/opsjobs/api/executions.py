@@ -54,8 +54,7 @@ from opsjobs.engine.launching.retries import refuse_unended
 from opsjobs.model import text_patterns
 from opsjobs.model.access import SEE_EXECUTIONS
 from opsjobs.model.api_model import ApiModel
-from opsjobs.model.job import LaunchOrder, RunDraft
-from opsjobs.model.launch_summary import summarize
+from opsjobs.model.job import LaunchOrder, RunDraft, summarize
 from opsjobs.model.parameter import undeclared
 from opsjobs.model.retry_request import CancelDraft, RetryDraft
 from opsjobs.store.executions import EXECUTIONS, RESULTS, RUNS, ExecutionFind

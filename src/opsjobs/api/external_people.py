@@ -12,7 +12,7 @@ from opsjobs.api.http import page_of, render_page
 from opsjobs.api.schemas.access import PersonPageOut
 from opsjobs.api.schemas.responses import PAGED
 from opsjobs.api.services import ServicesDep
-from opsjobs.store.identities.people import PEOPLE
+from opsjobs.store.identities.provider import PEOPLE
 from opsjobs.store.paging import PageRequest
 
 router = APIRouter(tags=["access"])

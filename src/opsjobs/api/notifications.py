@@ -22,8 +22,8 @@ from opsjobs.api.services import ServicesDep, services_of
 from opsjobs.api.updates import Edit, edit, put_and_patch
 from opsjobs.model.notification import NotificationDefaultDraft, NotificationRule
 from opsjobs.store import audit
+from opsjobs.store.delivery_log import OUTGOING
 from opsjobs.store.notifications import StoredDefault
-from opsjobs.store.outgoing_deliveries import OUTGOING
 from opsjobs.store.paging import PageRequest
 
 router = APIRouter(tags=["notifications"])

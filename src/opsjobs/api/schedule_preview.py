@@ -26,13 +26,12 @@ from opsjobs.model.api_model import ApiModel, Moment, read_instant
 from opsjobs.model.calendar import Calendar, closed
 from opsjobs.model.errors import FieldError, Invalid
 from opsjobs.model.execution import moment
-from opsjobs.model.schedule.description import words_of
 from opsjobs.model.schedule.draft import ScheduleDraft, refuse_past
-from opsjobs.model.schedule.timetable import Timetable, timetable
+from opsjobs.model.schedule.timetable import Timetable, timetable, words_of
 from opsjobs.model.time_zones import local
 from opsjobs.model.units import format_duration
 from opsjobs.model.validation_errors import fault
-from opsjobs.store.scheduling.schedule_rows import StoredSchedule
+from opsjobs.store.scheduling.rows import StoredSchedule
 
 MOMENTS_MAX = 100
 MOMENTS_LISTED_MAX = 2_000

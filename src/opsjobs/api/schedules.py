@@ -48,8 +48,7 @@ from opsjobs.model.time_zones import in_words
 from opsjobs.store.idempotency import Answer
 from opsjobs.store.jobs import find_state_refusal
 from opsjobs.store.paging import Page, PageRequest
-from opsjobs.store.scheduling.firing_rows import ALL_FIRINGS, FIRINGS, Firing, NamedFiring
-from opsjobs.store.scheduling.schedule_rows import StoredSchedule
+from opsjobs.store.scheduling.rows import ALL_FIRINGS, FIRINGS, Firing, NamedFiring, StoredSchedule
 from opsjobs.store.scheduling.schedules import SCHEDULES
 
 router = APIRouter(tags=["schedules"])

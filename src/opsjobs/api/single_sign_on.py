@@ -21,7 +21,7 @@ from opsjobs.composition.services import Services
 from opsjobs.identity.oidc_login import LoginProblem, LoginRefused, OidcLogins, ProviderAnswer
 from opsjobs.model.errors import Forbidden, Unauthorised, Unavailable
 from opsjobs.store.identities.cookie_sessions import CookieSession
-from opsjobs.store.identities.oidc_logins import LOGIN_SECONDS
+from opsjobs.store.identities.provider import LOGIN_SECONDS
 from opsjobs.telemetry.logs import log
 
 router = APIRouter(tags=["access"])

@@ -25,10 +25,10 @@ from opsjobs.api.schemas.system import (
 )
 from opsjobs.api.services import ServicesDep
 from opsjobs.composition.services import Services
-from opsjobs.engine.notification.receivers import SERVICE
+from opsjobs.engine.notification.messages import SERVICE
 from opsjobs.model.errors import Unavailable
 from opsjobs.model.execution import moment
-from opsjobs.store.audit_forwarding import AUDIT_SERVICE, COUNTED_MAX
+from opsjobs.store.feeds import AUDIT_SERVICE, COUNTED_MAX
 from opsjobs.store.integration_reports import IntegrationReport
 from opsjobs.store.restores import NOT_FINISHED
 from opsjobs.store.system_status import HEAD, Complaint, Queue, Upkeep, WorkerStatus

@@ -14,7 +14,7 @@ from opsjobs.api.http import page_of, render_page
 from opsjobs.api.schemas.responses import PAGED
 from opsjobs.api.schemas.targets import LabelCountsOut, ResolvedPageOut
 from opsjobs.api.services import ServicesDep
-from opsjobs.engine.launching.selection_preview import preview_selection
+from opsjobs.engine.launching.preview import preview_selection
 from opsjobs.model import text_patterns
 from opsjobs.model.api_model import ApiModel
 from opsjobs.model.selection import SelectionDraft

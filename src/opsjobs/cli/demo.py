@@ -17,7 +17,7 @@ from rich.text import Text
 from opsjobs.cli.client import Client, Json
 from opsjobs.cli.endpoint import ServiceEndpoint
 from opsjobs.cli.errors import ExitCode, get_execution_exit_code
-from opsjobs.cli.executions import render_result_group
+from opsjobs.cli.execution_output import render_result_group
 from opsjobs.cli.launch import follow
 from opsjobs.cli.live_view import Tally
 from opsjobs.cli.render import console, plain, pluralize, seconds, tell

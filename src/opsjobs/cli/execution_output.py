@@ -1,4 +1,7 @@
-"""`opsjobs executions logs` and `artifacts`: output and downloads of an execution."""
+"""`opsjobs executions logs` and `artifacts`: output and downloads of an execution.
+
+Also the text of a group of targets with equal output.
+"""
 
 from __future__ import annotations
 
@@ -15,14 +18,15 @@ import typer
 from opsjobs.cli import options
 from opsjobs.cli.client import Client, Json, connect, path_of
 from opsjobs.cli.errors import CommandFailed, ExitCode
-from opsjobs.cli.render import Column, Form, pluralize, show_list, size, tell
+from opsjobs.cli.render import Column, Form, plain, pluralize, show_list, size, tell
 from opsjobs.cli.terminal import OutputLines, Terminal
-from opsjobs.model.execution import RunStatus
+from opsjobs.model.execution import ErrorCode, RunStatus
 
 SUCCEEDED = frozenset(
     {RunStatus.SUCCEEDED, RunStatus.WAITING, RunStatus.RUNNING, RunStatus.SKIPPED}
 )
 TAIL_MAX = 1_000_000
+GROUP_NAMES_SHOWN = 8
 
 
 def logs(
@@ -256,3 +260,35 @@ def _is_there(name: str, folder: int) -> bool:
     except FileNotFoundError:
         return False
     return True
+
+
+def render_result_group(group: dict[str, object]) -> str:
+    """Return the text of a group of targets with equal results: names, status, output."""
+    targets = group.get("targets")
+    names: list[str] = []
+    if isinstance(targets, list):
+        names = [
+            plain(target["name"] if isinstance(target, dict) else target) for target in targets
+        ]
+    who = ", ".join(names[:GROUP_NAMES_SHOWN]) + (" …" if len(names) > GROUP_NAMES_SHOWN else "")
+    exit_code = "" if group.get("exit_code") is None else f", exit {group['exit_code']}"
+    code = group.get("error_code")
+    error = f" ({code})" if code and code not in (group["status"], ErrorCode.NONZERO_EXIT) else ""
+    message = None if code in (None, ErrorCode.NONZERO_EXIT) else group.get("error_message")
+    body = "".join(
+        _indent(text, by)
+        for text, by in (
+            (message, "    "),
+            (group.get("stdout"), "    "),
+            (group.get("stderr"), "    ! "),
+        )
+    )
+    return (
+        f"{pluralize(int(str(group['count'])), 'target')}: {group['status']}{exit_code}{error}: "
+        f"{who}\n{body}"
+    )
+
+
+def _indent(output: object, by: str) -> str:
+    text = str(output or "").rstrip("\n")
+    return "".join(f"{by}{plain(line)}\n" for line in text.split("\n")) if text else ""

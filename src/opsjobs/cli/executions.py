@@ -12,7 +12,7 @@ from opsjobs.cli import options
 from opsjobs.cli.client import Client, Json, RequestRefused, connect, path_of
 from opsjobs.cli.errors import CommandFailed, ExitCode
 from opsjobs.cli.execution_diff import diff
-from opsjobs.cli.execution_output import artifacts, logs
+from opsjobs.cli.execution_output import artifacts, logs, render_result_group
 from opsjobs.cli.execution_search import search
 from opsjobs.cli.launch import launch, parse_wait_limit, watch
 from opsjobs.cli.live_view import render_wait_reason
@@ -32,7 +32,7 @@ from opsjobs.cli.render import (
     show_one,
     tell,
 )
-from opsjobs.model.execution import ErrorCode, ExecutionStatus, RunStatus, TriggeredBy
+from opsjobs.model.execution import ExecutionStatus, RunStatus, TriggeredBy
 from opsjobs.model.retry_request import Which
 
 app = typer.Typer(
@@ -361,40 +361,6 @@ app.command("diff")(diff)
 app.command("logs")(logs)
 app.command("artifacts")(artifacts)
 app.command("search")(search)
-
-GROUP_NAMES_SHOWN = 8
-
-
-def render_result_group(group: dict[str, object]) -> str:
-    """Return the text of a group of targets with equal results: names, status, output."""
-    targets = group.get("targets")
-    names: list[str] = []
-    if isinstance(targets, list):
-        names = [
-            plain(target["name"] if isinstance(target, dict) else target) for target in targets
-        ]
-    who = ", ".join(names[:GROUP_NAMES_SHOWN]) + (" …" if len(names) > GROUP_NAMES_SHOWN else "")
-    exit_code = "" if group.get("exit_code") is None else f", exit {group['exit_code']}"
-    code = group.get("error_code")
-    error = f" ({code})" if code and code not in (group["status"], ErrorCode.NONZERO_EXIT) else ""
-    message = None if code in (None, ErrorCode.NONZERO_EXIT) else group.get("error_message")
-    body = "".join(
-        _indent(text, by)
-        for text, by in (
-            (message, "    "),
-            (group.get("stdout"), "    "),
-            (group.get("stderr"), "    ! "),
-        )
-    )
-    return (
-        f"{pluralize(int(str(group['count'])), 'target')}: {group['status']}{exit_code}{error}: "
-        f"{who}\n{body}"
-    )
-
-
-def _indent(output: object, by: str) -> str:
-    text = str(output or "").rstrip("\n")
-    return "".join(f"{by}{plain(line)}\n" for line in text.split("\n")) if text else ""
 
 
 def last_good(client: Client, e: Json) -> Json | None:

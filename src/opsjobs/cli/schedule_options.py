@@ -13,7 +13,7 @@ from opsjobs.cli import options, yaml_documents
 from opsjobs.cli.client import Json
 from opsjobs.cli.errors import CommandFailed, ExitCode
 from opsjobs.model.schedule.draft import Misfire, Overlap, ScheduleDraft
-from opsjobs.model.schedule.wall_clock import DstFold, DstGap
+from opsjobs.model.time_zones import DstFold, DstGap
 
 _SHORT = re.compile(r"(\d{1,6})(m|min|h|d|w)")
 _UNITS = {"m": "minutes", "min": "minutes", "h": "hours", "d": "daily", "w": "weekly"}

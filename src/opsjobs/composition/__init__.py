@@ -20,18 +20,18 @@ from opsjobs.composition.platform import (
     build_target_service,
 )
 from opsjobs.composition.services import Limits, Services
-from opsjobs.engine.background.event_publisher import EventPublisher
-from opsjobs.engine.background.execution_meter import ExecutionMeter
-from opsjobs.engine.background.inspection import INSPECTION_SECONDS, Inspection
-from opsjobs.engine.background.integration_status import REPORT_SECONDS, IntegrationReporter
-from opsjobs.engine.background.loop_lag import LoopLagMonitor
-from opsjobs.engine.background.rescuer import Rescuer
-from opsjobs.engine.event_builder import EventBuilder
-from opsjobs.engine.event_visibility import EventVisibility
+from opsjobs.engine.background.event_publisher import EventPublisher, ExecutionMeter
+from opsjobs.engine.background.housekeeping import Rescuer
+from opsjobs.engine.background.status import (
+    INSPECTION_SECONDS,
+    REPORT_SECONDS,
+    Inspection,
+    IntegrationReporter,
+)
+from opsjobs.engine.events import EventBuilder, EventVisibility
 from opsjobs.engine.firing.firing import FiringService
-from opsjobs.engine.firing.firing_launch_prep import FiringPreparer
 from opsjobs.engine.firing.forecast import Forecasts
-from opsjobs.engine.firing.triggers import Triggers
+from opsjobs.engine.firing.schedule_launch import FiringPreparer, Triggers
 from opsjobs.engine.firing.upcoming_moments import MomentList
 from opsjobs.engine.launching.approval_service import ApprovalService
 from opsjobs.engine.launching.job_validation import JobAuthorization
@@ -39,7 +39,7 @@ from opsjobs.engine.launching.launch import Launcher, LaunchLimits
 from opsjobs.engine.launching.retries import RetryService
 from opsjobs.engine.launching.safety_service import SafetyService
 from opsjobs.engine.launching.trigger_calls import TriggerCalls
-from opsjobs.engine.loop import Loop
+from opsjobs.engine.loop import Loop, LoopLagMonitor
 from opsjobs.engine.runs.run_secrets import ExternalSecrets
 from opsjobs.identity.platform_users import PlatformUsers
 from opsjobs.integrations.parameter_choices import Choices
@@ -55,10 +55,10 @@ from opsjobs.model.target import Target, Transport
 from opsjobs.remote.circuit_breaker import Breaker
 from opsjobs.remote.local import LocalSessions
 from opsjobs.remote.session import Sessions, Transports
-from opsjobs.remote.shell_owners import ShellOwners
 from opsjobs.remote.ssh.connect import Connector
 from opsjobs.remote.ssh.connection import SshOptions
 from opsjobs.remote.ssh.pool import PoolLimits, SshPool
+from opsjobs.remote.winrm import ShellOwners
 from opsjobs.safety.policy import read
 from opsjobs.sandbox.pool import SafetyCheckPool
 from opsjobs.settings import SecretsSettings, Settings
@@ -70,10 +70,10 @@ from opsjobs.store.circuits import CircuitStore
 from opsjobs.store.dead_letters import DeadLetters
 from opsjobs.store.deliveries import Deliveries
 from opsjobs.store.delivery_log import DeliveryLog
-from opsjobs.store.event_feed import EventFeed
 from opsjobs.store.execution_log import ExecutionLog
 from opsjobs.store.execution_overview import ExecutionOverview
 from opsjobs.store.executions import Executions
+from opsjobs.store.feeds import EventFeed
 from opsjobs.store.files import ArtifactLimits, Artifacts, Files
 from opsjobs.store.groups import Groups
 from opsjobs.store.integration_reports import IntegrationReports
@@ -86,8 +86,8 @@ from opsjobs.store.output_lines import LineReader
 from opsjobs.store.result_groups import ResultGroups
 from opsjobs.store.scheduling.calendars import Calendars, load_closed_reason
 from opsjobs.store.scheduling.firings import Firings
+from opsjobs.store.scheduling.rows import CompiledSchedules
 from opsjobs.store.scheduling.schedule_overview import ScheduleOverview
-from opsjobs.store.scheduling.schedule_rows import CompiledSchedules
 from opsjobs.store.scheduling.schedules import Schedules
 from opsjobs.store.statistics import Statistics
 from opsjobs.store.system_status import Fitness, SystemStatus

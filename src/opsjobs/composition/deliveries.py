@@ -7,10 +7,8 @@ from dataclasses import dataclass
 
 from opsjobs.composition.services import Services
 from opsjobs.engine.background.audit_forwarding import AuditDestination, AuditSource
-from opsjobs.engine.delivery.event_source import EventSource
-from opsjobs.engine.delivery.intake import DeliveryIntake
-from opsjobs.engine.delivery.protocols import Destination, Source
-from opsjobs.engine.delivery.sender import DeliverySender
+from opsjobs.engine.delivery.intake import DeliveryIntake, EventSource, Source
+from opsjobs.engine.delivery.sender import DeliverySender, Destination
 from opsjobs.engine.delivery.webhooks import WebhookRouter
 from opsjobs.engine.firing.firing import SCHEDULER, SILENT_SECONDS
 from opsjobs.engine.loop import Counts, Loop

@@ -11,12 +11,12 @@ from opsjobs.engine.notification.channels import (
     NO_SERVICE,
     AppriseDestination,
     EmailDestination,
+    NotificationChannels,
     NoWebhookDestination,
     ServiceDestination,
 )
-from opsjobs.engine.notification.notification_channels import NotificationChannels
+from opsjobs.engine.notification.messages import ReceiverBook
 from opsjobs.engine.notification.planner import NotificationPlanner
-from opsjobs.engine.notification.receivers import ReceiverBook
 from opsjobs.engine.runs.run_secrets import ExternalSecrets
 from opsjobs.integrations.apprise_sender import HOW_TO_INSTALL, AppriseSender, is_installed
 from opsjobs.integrations.mail import Mailer, SmtpOptions
@@ -26,9 +26,9 @@ from opsjobs.integrations.webhook_client import WebhookClient
 from opsjobs.model.credential import Credential
 from opsjobs.model.notification import NotificationChannel
 from opsjobs.settings import MailSettings, Settings
-from opsjobs.store.audit_forwarding import AuditFeed
+from opsjobs.store.delivery_log import OutgoingDeliveries
+from opsjobs.store.feeds import AuditFeed
 from opsjobs.store.notifications import Notifications
-from opsjobs.store.outgoing_deliveries import OutgoingDeliveries
 from opsjobs.store.transaction import Database
 from opsjobs.store.vault.credentials import Vault
 from opsjobs.store.webhooks import Webhooks

@@ -7,14 +7,11 @@ from dataclasses import dataclass
 
 from opsjobs.bus import Bus
 from opsjobs.clock import Clock
-from opsjobs.engine.background.inspection import Inspection
-from opsjobs.engine.background.integration_status import IntegrationReporter
-from opsjobs.engine.background.loop_lag import LoopLagMonitor
+from opsjobs.engine.background.status import Inspection, IntegrationReporter
 from opsjobs.engine.delivery.webhooks import WebhookDestination
-from opsjobs.engine.event_builder import EventBuilder
-from opsjobs.engine.event_visibility import EventVisibility
+from opsjobs.engine.events import EventBuilder, EventVisibility
 from opsjobs.engine.firing.forecast import Forecasts
-from opsjobs.engine.firing.triggers import Triggers
+from opsjobs.engine.firing.schedule_launch import Triggers
 from opsjobs.engine.firing.upcoming_moments import MomentList
 from opsjobs.engine.launching.approval_service import ApprovalService
 from opsjobs.engine.launching.job_validation import JobAuthorization
@@ -22,7 +19,8 @@ from opsjobs.engine.launching.launch import Launcher
 from opsjobs.engine.launching.retries import RetryService
 from opsjobs.engine.launching.safety_service import SafetyService
 from opsjobs.engine.launching.trigger_calls import TriggerCalls
-from opsjobs.engine.notification.notification_channels import NotificationChannels
+from opsjobs.engine.loop import LoopLagMonitor
+from opsjobs.engine.notification.channels import NotificationChannels
 from opsjobs.engine.notification.planner import NotificationPlanner
 from opsjobs.engine.runs.run_secrets import ExternalSecrets
 from opsjobs.identity.authentication import Authentication
@@ -31,21 +29,20 @@ from opsjobs.integrations.services.connected import Integrations
 from opsjobs.integrations.webhook_client import WebhookClient
 from opsjobs.model.addresses import Network
 from opsjobs.remote.session import Sessions
-from opsjobs.remote.shell_owners import ShellOwners
+from opsjobs.remote.winrm import ShellOwners
 from opsjobs.sandbox.pool import SafetyCheckPool
 from opsjobs.store.approvals import Approvals
 from opsjobs.store.audit_chain import Seals
-from opsjobs.store.audit_forwarding import AuditFeed
 from opsjobs.store.audit_log import AuditLog
 from opsjobs.store.blobs import Contents
 from opsjobs.store.circuits import CircuitStore
 from opsjobs.store.dead_letters import DeadLetters
 from opsjobs.store.deliveries import Deliveries
-from opsjobs.store.delivery_log import DeliveryLog
-from opsjobs.store.event_feed import EventFeed
+from opsjobs.store.delivery_log import DeliveryLog, OutgoingDeliveries
 from opsjobs.store.execution_log import ExecutionLog
 from opsjobs.store.execution_overview import ExecutionOverview
 from opsjobs.store.executions import Executions
+from opsjobs.store.feeds import AuditFeed, EventFeed
 from opsjobs.store.files import Artifacts, Files
 from opsjobs.store.groups import Groups
 from opsjobs.store.identities import IdentityStore
@@ -54,7 +51,6 @@ from opsjobs.store.jobs import Jobs
 from opsjobs.store.ledger import Ledger
 from opsjobs.store.notifications import Notifications
 from opsjobs.store.outbox import Outbox
-from opsjobs.store.outgoing_deliveries import OutgoingDeliveries
 from opsjobs.store.output_lines import LineReader
 from opsjobs.store.result_groups import ResultGroups
 from opsjobs.store.scheduling.calendars import Calendars

@@ -34,7 +34,7 @@ from opsjobs.model.token_claims import (
 )
 from opsjobs.store.identities import IdentityStore
 from opsjobs.store.identities.cookie_sessions import OIDC, BrowserClient, CookieSession
-from opsjobs.store.identities.oidc_logins import LOGIN_COOKIE_PREFIX, BegunLogin, NotTaken
+from opsjobs.store.identities.provider import LOGIN_COOKIE_PREFIX, BegunLogin, NotTaken
 from opsjobs.store.identities.session_owner import ExternalPerson, SessionOwner
 from opsjobs.telemetry.logs import log
 

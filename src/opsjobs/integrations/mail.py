@@ -12,8 +12,7 @@ from typing import Literal
 
 import aiosmtplib
 
-from opsjobs.model.notification import is_email
-from opsjobs.model.notification_template import one_line
+from opsjobs.model.notification import is_email, one_line
 from opsjobs.model.secret import Secret
 
 SmtpTls = Literal["starttls", "tls", "off"]

@@ -14,8 +14,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
-from opsjobs.model.encryption_key import decode_key, derive_key, key_id
-from opsjobs.model.secret import Secret
+from opsjobs.model.secret import Secret, decode_key, derive_key, key_id
 
 
 class Part(StrEnum):

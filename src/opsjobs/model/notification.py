@@ -1,13 +1,23 @@
-"""Rules of notifications: the events, the channel, the recipients, and how often.
+"""Rules of notifications: their events, channel, recipients, text, and how often they go.
 
 A rule is part of a job's policy, of a schedule, or of the default of the installation. The most
-specific list applies: the schedule's if it has one, else the job's, else the default."""
+specific list applies: the schedule's if it has one, else the job's, else the default.
+
+Quiet rules decide whether a notification is sent now, gathered for a digest, or held back. That is
+pure: the state of a rule is a value that the store keeps, and each decision returns the next one.
+
+In templates each `${name}` is known, and is replaced by a value once. The values are data. A value
+that contains `${name}` is inserted as it is, and a line break in a value cannot end a header: a
+subject is one line, whatever is inserted."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Sequence
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Annotated
 
@@ -16,7 +26,6 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 from opsjobs.model import text_patterns
 from opsjobs.model.api_model import ApiModel, Duration
 from opsjobs.model.execution import ExecutionStatus
-from opsjobs.model.notification_template import check_template
 from opsjobs.model.validation_errors import fault
 
 RULES_MAX = 20
@@ -191,3 +200,161 @@ def is_email(text: str) -> bool:
 def names_of(rules: Collection[NotificationRule], channel: NotificationChannel) -> Sequence[str]:
     """Return what the rules of a channel name in `to`, each once."""
     return list(dict.fromkeys(to for rule in rules if rule.channel is channel for to in rule.to))
+
+
+_HOUR = timedelta(hours=1)
+_OF_OUTCOMES = (NotificationEvent.COMPLETED, NotificationEvent.FAILED)
+
+
+class QuietDecision(StrEnum):
+    """The decision on one notification."""
+
+    SEND = "send"
+    GATHER = "gather"
+    HOLD = "hold"
+
+
+@dataclass(frozen=True, slots=True)
+class QuietState:
+    """The state of one rule of a job, a schedule or the installation."""
+
+    sent_at: tuple[datetime, ...] = ()
+    """The times of its messages in the last hour."""
+    held: int = 0
+    """The notifications held back since its last message."""
+    held_since: datetime | None = None
+    """The time of the first of them."""
+    digest_due_at: datetime | None = None
+    """The time at which its digest is sent; None if nothing is gathered."""
+
+
+@dataclass(frozen=True, slots=True)
+class Quieted:
+    """A decision, and the state after it."""
+
+    decision: QuietDecision
+    state: QuietState
+    held: int = 0
+    """The notifications that this message reports as held back."""
+    held_since: datetime | None = None
+
+
+def decide(
+    rule: NotificationRule,
+    event: NotificationEvent,
+    state: QuietState,
+    now: datetime,
+    *,
+    changed: bool,
+) -> Quieted:
+    """Return the decision on one notification of the rule.
+
+    `changed`: the outcome differs from the one before. A needed approval is always sent: someone
+    waits for it."""
+    if event is NotificationEvent.APPROVAL_NEEDED:
+        return _send(rule, state, now)
+    if rule.quiet.only_changes and event in _OF_OUTCOMES and not changed:
+        return _hold(state, now)
+    if rule.quiet.digest is not None:
+        due = state.digest_due_at or now + timedelta(seconds=rule.quiet.digest)
+        return Quieted(QuietDecision.GATHER, replace(state, digest_due_at=due))
+    if _free_at(rule, state, now) is not None:
+        return _hold(state, now)
+    return _send(rule, state, now)
+
+
+def decide_digest(rule: NotificationRule, state: QuietState, now: datetime) -> Quieted:
+    """Return the decision on a digest that is due.
+
+    If the rule has sent its messages of this hour, the digest is due again when one is free."""
+    free_at = _free_at(rule, state, now)
+    if free_at is not None:
+        return Quieted(QuietDecision.GATHER, replace(state, digest_due_at=free_at))
+    return _send(rule, replace(state, digest_due_at=None), now)
+
+
+def _send(rule: NotificationRule, state: QuietState, now: datetime) -> Quieted:
+    recent = (*_recent(state.sent_at, now), now) if rule.quiet.max_per_hour else ()
+    after = replace(state, sent_at=recent, held=0, held_since=None)
+    return Quieted(QuietDecision.SEND, after, state.held, state.held_since)
+
+
+def _hold(state: QuietState, now: datetime) -> Quieted:
+    held = replace(state, held=state.held + 1, held_since=state.held_since or now)
+    return Quieted(QuietDecision.HOLD, held)
+
+
+def _free_at(rule: NotificationRule, state: QuietState, now: datetime) -> datetime | None:
+    """Return the time from which the rule may send again; None if it may send now."""
+    most, recent = rule.quiet.max_per_hour, _recent(state.sent_at, now)
+    if most is None or len(recent) < most:
+        return None
+    return recent[-most] + _HOUR
+
+
+def _recent(sent_at: Sequence[datetime], now: datetime) -> tuple[datetime, ...]:
+    return tuple(at for at in sent_at if now - at < _HOUR)
+
+
+TEMPLATE_NAMES = (
+    "event",
+    "time",
+    "summary",
+    "details",
+    "failures",
+    "next_steps",
+    "held_back",
+    "link",
+    "job.name",
+    "execution.id",
+    "execution.number",
+    "execution.status",
+    "execution.requested_by",
+    "schedule.name",
+    "targets.total",
+    "targets.failed",
+    "reason",
+)
+"""The names that a template may use."""
+
+SUBJECT_CHARACTERS_MAX = 200
+TEXT_CHARACTERS_MAX = 16 << 10
+
+_HOLE = re.compile(r"\$\{([^{}]*)\}")
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]")
+_ESCAPE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\^_])")
+
+
+def check_template(text: str) -> None:
+    """Raise a fault if the text uses an unknown name."""
+    for name in _HOLE.findall(text):
+        if name not in TEMPLATE_NAMES:
+            known = ", ".join(TEMPLATE_NAMES)
+            raise fault("unknown_name", f"there is no value ${{{name[:60]}}} here: use {known}")
+
+
+def fill_template(text: str, values: Mapping[str, str]) -> str:
+    """Return the template with its values; missing ones are empty.
+
+    >>> fill_template("${job.name}: ${reason}", {"job.name": "backup", "reason": "${link}"})
+    'backup: ${link}'"""
+    return _HOLE.sub(lambda hole: values.get(hole[1], ""), text)
+
+
+def one_line(text: str, characters: int = SUBJECT_CHARACTERS_MAX) -> str:
+    r"""Return the text as one line without control characters, cut to a number of characters.
+
+    >>> one_line("backup\r\nBcc: ben@example.org")
+    'backup Bcc: ben@example.org'"""
+    line = " ".join(_CONTROL.sub(" ", _ESCAPE.sub("", text)).split())
+    return line if len(line) <= characters else f"{line[: characters - 1]}…"
+
+
+def plain_text(text: str, characters: int = TEXT_CHARACTERS_MAX) -> str:
+    r"""Return lines without escape sequences and control characters, cut to a length.
+
+    >>> plain_text("\x1b[31mred\x1b[0m\r\nnext\x00")
+    'red\nnext'"""
+    lines = text.replace("\r\n", "\n").replace("\r", "\n")
+    clean = _CONTROL.sub("", _ESCAPE.sub("", lines))
+    return clean if len(clean) <= characters else f"{clean[: characters - 1]}…"

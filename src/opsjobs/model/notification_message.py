@@ -8,11 +8,12 @@ from datetime import datetime
 from typing import Any
 
 from opsjobs.model.execution import moment
-from opsjobs.model.notification import NotificationEvent, NotificationRule
-from opsjobs.model.notification_template import (
+from opsjobs.model.notification import (
     SUBJECT_CHARACTERS_MAX,
     TEXT_CHARACTERS_MAX,
-    fill,
+    NotificationEvent,
+    NotificationRule,
+    fill_template,
     one_line,
     plain_text,
 )
@@ -143,8 +144,8 @@ def render(
     """Return the message of one event: the rule's templates, or the built-in text."""
     held_back = _held_back(held, held_since)
     values = _values(facts, held_back)
-    subject = fill(rule.subject, values) if rule.subject else f"{LABEL} {facts.summary}"
-    text = fill(rule.text, values) if rule.text else _default_text(facts, held_back)
+    subject = fill_template(rule.subject, values) if rule.subject else f"{LABEL} {facts.summary}"
+    text = fill_template(rule.text, values) if rule.text else _default_text(facts, held_back)
     data = {**facts.data(), "held_back": held}
     return NotificationMessage(one_line(subject), plain_text(text), data)
 
@@ -171,7 +172,7 @@ def render_digest(
     held_back = _held_back(held, held_since)
     values = {"summary": summary, "event": "digest", "time": _clock(at), "details": ""}
     values |= {"held_back": held_back}
-    subject = fill(rule.subject, values) if rule.subject else f"{LABEL} {summary}"
+    subject = fill_template(rule.subject, values) if rule.subject else f"{LABEL} {summary}"
     text = "\n".join([f"{summary}:", "", *lines, *_paragraph(held_back)])
     jobs = {entry["job_id"] for entry in gathered}
     data = {

@@ -9,12 +9,12 @@ from typing import Any
 from opsjobs.model import expression
 from opsjobs.model.action_base import ActionDraft, FieldTemplate, FrozenAction, TemplateKind
 from opsjobs.model.expression import NameScope, ValueKind
-from opsjobs.model.job_graph import before_each
 from opsjobs.model.parameter import ParameterDraft
 from opsjobs.model.pattern import pattern
 from opsjobs.model.quoting import Shell, quote_for
 from opsjobs.model.template import Template, TemplateFault, TemplateNames, look_up, text_lookup
 from opsjobs.model.validation_errors import fault
+from opsjobs.model.workflow import before_each
 
 _KINDS: Mapping[str, ValueKind] = {
     "integer": ValueKind.NUMBER,

@@ -1,4 +1,7 @@
-"""Targets: their description, and the endpoints of their sessions."""
+"""Targets: their description, the endpoints of their sessions, and what they can do.
+
+The capabilities are known by platform at a launch, and as a session reports them later. Also the
+checks of `transport: local`, which runs commands on the worker's own host."""
 
 from __future__ import annotations
 
@@ -6,22 +9,25 @@ import base64
 import binascii
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
 from opsjobs.model import text_patterns
 from opsjobs.model.api_model import ApiModel
-from opsjobs.model.capabilities import PSRP, WINRM, Capabilities, Platform, capabilities_of
 from opsjobs.model.credential import Credential, CredentialType
+from opsjobs.model.errors import FieldError, Forbidden, Invalid
 from opsjobs.model.naming import Host, Name, check_name
 from opsjobs.model.program import Durability
+from opsjobs.model.quoting import Shell
 from opsjobs.model.winrm import HTTP_PORT, HTTPS_PORT, WinrmAuth, WinrmOptions
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\u0085\u2028\u2029]")
+
+Platform = Literal["linux", "macos", "bsd", "network", "windows"]
 
 
 class Transport(StrEnum):
@@ -232,3 +238,121 @@ class Endpoint:
         return replace(
             self, purpose=purpose, jumps=tuple(jump.for_(purpose) for jump in self.jumps)
         )
+
+
+def check_local_transport(
+    transport: Transport, was: Transport | None, *, allowed: bool, everywhere: bool
+) -> None:
+    """Check the transport of a target on write. `was`: the previous one; None: a new target.
+
+    `allowed`: the setting. `everywhere`: the caller has no scope. Raises Forbidden, Invalid."""
+    if Transport.LOCAL not in (transport, was):
+        return
+    if not everywhere:
+        detail = (
+            f"transport: local is refused within a scope. {LOCAL_REASON} Use ssh, or ask an "
+            "administrator without a scope."
+        )
+        raise Forbidden(
+            "out_of_reach", detail, errors=[FieldError("/transport", detail, "out_of_reach")]
+        )
+    if transport is Transport.LOCAL and not allowed:
+        detail = (
+            f"transport: local is off. {LOCAL_REASON} Use ssh, or set OPSJOBS_LOCAL_TRANSPORT=on "
+            "for the API and the workers."
+        )
+        raise Invalid(
+            "local_transport_off",
+            detail,
+            errors=[FieldError("/transport", detail, "local_transport_off")],
+        )
+
+
+def check_local_targets(targets: Iterable[Target], *, allowed: bool) -> None:
+    """Raise Invalid if a target of a launch has a transport that is disabled.
+
+    Such targets may have been created while the setting was on."""
+    if allowed:
+        return
+    found = next((target.name for target in targets if target.transport is Transport.LOCAL), None)
+    if found is not None:
+        detail = (
+            f"The target {found} has transport: local, which is off. Select other targets, change "
+            "its transport to ssh, "
+            "or set OPSJOBS_LOCAL_TRANSPORT=on for the API and the workers."
+        )
+        raise Invalid(
+            "local_transport_off",
+            detail,
+            errors=[FieldError("/targets", detail, "local_transport_off")],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """The capabilities of a target. The defaults are those of a POSIX machine over SSH."""
+
+    quoting: Shell = "posix"
+    """The shell for which values are quoted in command lines."""
+    posix_shell: bool = True
+    """A POSIX shell starts programs: commands with variables, a folder, input or secrets."""
+    programs: bool = True
+    """Programs can be started, by a POSIX shell or otherwise."""
+    environment: bool = True
+    """Commands have environment variables; a device without them is sent the bare line."""
+    durable: bool = True
+    """Commands can survive a lost connection in a spool."""
+    become: bool = True
+    """Commands can run as a user other than the login."""
+    process_groups: bool = True
+    """A command leads a process group, by which it is ended with its children."""
+    files: bool = True
+    """Files are expected, so a connection test tries them. A transfer is tried in any case."""
+    exit_status: bool = True
+    """A command ends with an exit status; without one, a closed channel is its normal end."""
+
+
+POSIX = Capabilities()
+
+_BY_PLATFORM: Mapping[str, Capabilities] = {
+    "linux": POSIX,
+    "macos": POSIX,
+    "bsd": POSIX,
+    "network": Capabilities(
+        posix_shell=False,
+        programs=False,
+        environment=False,
+        durable=False,
+        become=False,
+        process_groups=False,
+        files=False,
+        exit_status=False,
+    ),
+    "windows": Capabilities(
+        quoting="cmd",
+        posix_shell=False,
+        programs=False,
+        durable=False,
+        become=False,
+        process_groups=False,
+        files=False,
+    ),
+}
+
+
+WINRM = Capabilities(
+    quoting="cmd",
+    posix_shell=False,
+    become=False,
+    process_groups=False,
+)
+"""A Windows host over WinRM: variables and a folder belong to the shell of a command."""
+
+
+PSRP = replace(WINRM, quoting="powershell", durable=False)
+"""A Windows host over WinRM, whose commands are pipelines of PowerShell."""
+
+
+def capabilities_of(platform: str) -> Capabilities:
+    """Return the capabilities of this platform; an unknown platform is a POSIX machine."""
+    return _BY_PLATFORM.get(platform, POSIX)

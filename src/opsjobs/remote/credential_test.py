@@ -15,7 +15,7 @@ from opsjobs.model.credential import Credential
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import moment
 from opsjobs.remote.session import Fetch, SessionStep
-from opsjobs.remote.ssh.certificates import Unusable, parse_terms, public_key_of
+from opsjobs.remote.ssh.auth_material import Unusable, parse_terms, public_key_of
 
 
 @dataclass(slots=True)

@@ -15,11 +15,10 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import cast
 
-from opsjobs.model.capabilities import POSIX, Capabilities
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import CancelProof, ErrorCode
 from opsjobs.model.program import Program
-from opsjobs.model.target import Endpoint
+from opsjobs.model.target import POSIX, Capabilities, Endpoint
 from opsjobs.remote.disk import Disk
 from opsjobs.remote.local_disk import LocalDisk
 from opsjobs.remote.output_buffer import OutputBuffer
@@ -36,8 +35,9 @@ from opsjobs.remote.session import (
     Stream,
     check_command,
 )
+from opsjobs.remote.spool.channel import SpoolLogin
 from opsjobs.remote.spool.direct import build_one_line, start_directly
-from opsjobs.remote.spool.durable import Spool, SpoolLogin
+from opsjobs.remote.spool.durable import Spool
 
 _THIS_MACHINE = "127.0.0.1"
 _SHELL = "/bin/sh"

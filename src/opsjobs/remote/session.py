@@ -7,12 +7,11 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from opsjobs.model.capabilities import Capabilities
 from opsjobs.model.credential import Credential
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import CancelProof, ErrorCode
 from opsjobs.model.program import Become, Program, RunKey, SpoolIdentity, StartOrder
-from opsjobs.model.target import Endpoint, Transport
+from opsjobs.model.target import Capabilities, Endpoint, Transport
 from opsjobs.remote.disk import Disk
 
 Stream = Literal["stdout", "stderr"]

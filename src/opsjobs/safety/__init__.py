@@ -17,8 +17,7 @@ here load no grammar, no rule and no pydantic.
 from __future__ import annotations
 
 from opsjobs.safety.budget import TEXT_BYTES_MAX
-from opsjobs.safety.inputs import ProgramInputs, inputs_from_texts
-from opsjobs.safety.question import Context, SafetyQuestion
+from opsjobs.safety.question import Context, ProgramInputs, SafetyQuestion, inputs_from_texts
 from opsjobs.safety.trace import excerpt_of
 
 __all__ = [

@@ -1,4 +1,7 @@
-"""Record a command, its name as the kernel finds it, and all it runs, layer by layer."""
+"""Record a command, its name as the kernel finds it, and all it runs, layer by layer.
+
+Command lines that list all processes, not a choice of them, are recognized: `kill $(ps …)`.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +10,20 @@ from collections.abc import Iterator, Sequence
 
 from opsjobs.safety.budget import replaced
 from opsjobs.safety.constant_folding import compute_output
-from opsjobs.safety.globs import matching
-from opsjobs.safety.inputs import ProgramInputs
 from opsjobs.safety.interpreters import Argv, File, Inner, InnerText, Standard
-from opsjobs.safety.paths import is_unknown, normal
-from opsjobs.safety.process_lists import KILL_ALL, lists_all_processes
-from opsjobs.safety.symbolic_words import ANY, SOMETHING, STAR, as_source, has_glob, is_known
+from opsjobs.safety.paths import compile_glob, is_unknown, normal
+from opsjobs.safety.question import ProgramInputs
+from opsjobs.safety.symbolic_words import (
+    ANY,
+    SOMETHING,
+    STAR,
+    as_source,
+    has_glob,
+    is_known,
+    render_word,
+)
 from opsjobs.safety.system_files import language_at
-from opsjobs.safety.trace import NOTHING, Io, SourcePosition, Trace, excerpt_of
+from opsjobs.safety.trace import NOTHING, Call, Io, SourcePosition, Trace, excerpt_of
 from opsjobs.safety.wrappers import NAMES, inner
 
 DOWNLOADERS = frozenset(
@@ -117,7 +126,7 @@ def _names(trace: Trace, word: str) -> list[str]:
     if not has_glob(name):
         return [name]
     trace.budget.spend(_GLOB_STEPS)
-    pattern = matching(name)
+    pattern = compile_glob(name)
     found = (
         sorted(n for n in NAMES | trace.names if pattern.fullmatch(n))
         if pattern is not None
@@ -257,3 +266,49 @@ def settle(trace: Trace) -> None:
     for path in trace.downloaded:
         if language_at(path) is not None:
             trace.event("download_to_shell", SourcePosition(path))
+
+
+KILL_ALL = ("kill", "-9", "-1")
+"""The call that is equivalent to ending every listed process."""
+_ALL_OF_PS = re.compile(r"-?(?=\w*[eA]|\w*a\w*x|\w*x\w*a)[aAdefhHjloOuvwxX]+\Z")
+_COLUMNS = re.compile(r"[\w,=%]+\Z")
+_EVERY_NAME = re.compile(r"\^?\.?[*+]?\$?\Z")
+# Programs that only cut columns or lines out of a list, regardless of its items.
+_CUTS = frozenset({"cat", "cut", "sort", "tac", "tail", "tr", "uniq", "xargs"})
+_PRINTS = re.compile(r"\s*(?:NR\s*(?:>=?|!=)\s*\d+\s*)?\{\s*print\s*\$\d+;?\s*\}\s*\Z")
+_DIGITS = re.compile(r"\^?(?:\[0-9\]|\\d|\[\[:digit:\]\])[*+]?\$?\Z")
+_NO_HEADING = re.compile(r"1d\Z")
+
+
+def lists_all_processes(calls: Sequence[Call]) -> bool:
+    """Return True if the first call lists all processes, and no later one chooses among them."""
+    return bool(calls) and _lists_all(calls[0]) and all(_keeps_all(call) for call in calls[1:])
+
+
+def _lists_all(call: Call) -> bool:
+    words = [render_word(word) for word in call.words[1:]]
+    match call.name:
+        case "ps":
+            return any(_ALL_OF_PS.match(word) for word in words) and all(
+                _ALL_OF_PS.match(word) or _COLUMNS.match(word) or word in ("-o", "--no-headers")
+                for word in words
+            )
+        case "pgrep":
+            names = [word for word in words if not word.startswith("-")]
+            return all(_EVERY_NAME.match(name) for name in names) and set(words) <= {*names, "-f"}
+        case "ls":
+            return "/proc" in (word.rstrip("/") for word in words)
+    return False
+
+
+def _keeps_all(call: Call) -> bool:
+    words = [render_word(word) for word in call.words[1:]]
+    match call.name:
+        case "awk" | "gawk" | "mawk":
+            return len(words) == 1 and _PRINTS.match(words[0]) is not None
+        case "sed":
+            return len(words) == 1 and _NO_HEADING.match(words[0]) is not None
+        case "grep" | "egrep":
+            named = [word for word in words if not word.startswith("-")]
+            return "-v" in words or (len(named) == 1 and _DIGITS.match(named[0]) is not None)
+    return call.name in _CUTS

@@ -10,8 +10,8 @@ from collections.abc import Iterator, Sequence
 
 from opsjobs.safety.budget import check_size, replaced
 from opsjobs.safety.command_dispatch import run
-from opsjobs.safety.inputs import Lookup
 from opsjobs.safety.powershell.names import ENVIRONMENT
+from opsjobs.safety.question import Lookup
 from opsjobs.safety.symbolic_words import LATER, MAYBE_EMPTY, SOMETHING, is_known
 from opsjobs.safety.trace import Io, SourcePosition, Trace
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from opsjobs.safety.inputs import SAME, EnvironmentChange
+from opsjobs.safety.question import SAME, EnvironmentChange
 
 Words = Sequence[str]
 

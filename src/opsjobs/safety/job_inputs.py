@@ -17,7 +17,6 @@ from opsjobs.model.safety_verdict import Finding, SafetyVerdict
 from opsjobs.model.secret import is_secret
 from opsjobs.model.target import Target
 from opsjobs.model.template import Template, TemplateFault, TemplateNames, text_lookup
-from opsjobs.safety.inputs import ProgramInputs, inputs_from_texts
 from opsjobs.safety.program import (
     UNKNOWN,
     SafetyProgram,
@@ -26,6 +25,7 @@ from opsjobs.safety.program import (
     place_of,
     variable_findings,
 )
+from opsjobs.safety.question import ProgramInputs, inputs_from_texts
 
 __all__ = ["TEXTS_MAX", "UNKNOWN", "JobText", "texts_of"]
 _INTERPRETER: Mapping[Shell, str] = {"posix": "sh", "cmd": "cmd", "powershell": "powershell"}

@@ -1,12 +1,15 @@
-"""Paths in the kernel's reading, and matching of words against the paths in rules."""
+"""Paths in the kernel's reading, and matching of words against the paths in rules.
+
+Globs become regular expressions that match in linear time, with any stars: a piece between two
+stars is searched once, from the left, without backtracking. Its first match is sufficient.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from functools import cache
+from functools import cache, lru_cache
 
-from opsjobs.safety.globs import matching
 from opsjobs.safety.symbolic_words import ANY, HOME, LATER, MAYBE_EMPTY, OUTSIDE, SOMETHING, STAR
 
 _UNKNOWN = re.compile(f"[{MAYBE_EMPTY}{SOMETHING}{OUTSIDE}]")
@@ -100,10 +103,60 @@ def may_be(path: str, patterns: tuple[str, ...]) -> bool:
         return False
     slashes = path.count("/")
     meant = [pattern for pattern in _plain(patterns) if pattern.count("/") == slashes]
-    globbed = matching(path) if meant else None
+    globbed = compile_glob(path) if meant else None
     return globbed is not None and any(globbed.fullmatch(pattern) for pattern in meant)
 
 
 def is_unknown(word: str) -> bool:
     """Return True if nothing of the word is known."""
     return bool(word) and not _UNKNOWN.sub("", word)
+
+
+LITERALS_MAX = 200
+"""Characters of a glob, stars excepted; no command name or rule's path is as long."""
+_RUN = re.compile(f"[{STAR}{ANY}]+")
+
+
+def wildcards(word: str) -> int:
+    """Count the runs of wildcards in a word; a run counts once, however long it is."""
+    return len(_RUN.findall(word)) if STAR in word or ANY in word else 0
+
+
+def collapse_stars(word: str) -> str:
+    """Return the glob with one star for each run of wildcards: `*?**` -> `?*`."""
+    return _RUN.sub(lambda run: ANY * run[0].count(ANY) + (STAR if STAR in run[0] else ""), word)
+
+
+@lru_cache(maxsize=2048)
+def compile_glob(word: str) -> re.Pattern[str] | None:
+    """Return a pattern for `fullmatch` of the texts that the glob may match.
+
+    A wildcard never matches a slash. None if the glob is too long to match any name.
+    """
+    plain = collapse_stars(word)
+    if len(plain) - plain.count(STAR) > LITERALS_MAX:
+        return None
+    segments = (_glob_expression(segment, "[^/]", r"(?=/|\Z)") for segment in plain.split("/"))
+    return re.compile("/".join(segments), re.DOTALL)
+
+
+@lru_cache(maxsize=2048)
+def compile_prefix(word: str, *, longest: bool) -> re.Pattern[str]:
+    """Return a pattern for the shortest, or longest, prefix that the glob matches.
+
+    Its wildcards match slashes, too.
+    """
+    return re.compile(_glob_expression(collapse_stars(word), ".", "", longest=longest), re.DOTALL)
+
+
+def _glob_expression(word: str, any_: str, end: str, *, longest: bool = True) -> str:
+    first, *rest = (
+        "".join(any_ if c == ANY else re.escape(c) for c in piece) for piece in word.split(STAR)
+    )
+    if not rest:
+        return first + end
+    *middle, last = rest
+    # Atomic groups: a match of a piece is final. Only the last piece must reach the end.
+    once = "".join(f"(?>{any_}*?{piece})" for piece in middle if piece)
+    star = f"{any_}*" if longest else f"{any_}*?"
+    return f"{first}{once}{star}{last}{end}"

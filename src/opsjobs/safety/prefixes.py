@@ -9,8 +9,8 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from opsjobs.safety.inputs import SAME, EnvironmentChange
 from opsjobs.safety.interpreters import Words
+from opsjobs.safety.question import SAME, EnvironmentChange
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,12 +9,11 @@ import warnings
 from collections.abc import Iterator, Sequence
 from itertools import islice, product
 
-from opsjobs.safety.command_dispatch import run
-from opsjobs.safety.inputs import EnvironmentChange, ProgramInputs
+from opsjobs.safety.command_dispatch import KILL_ALL, run
 from opsjobs.safety.paths import is_unknown
-from opsjobs.safety.process_lists import KILL_ALL
 from opsjobs.safety.python_names import PythonNames
 from opsjobs.safety.python_values import PythonValues
+from opsjobs.safety.question import EnvironmentChange, ProgramInputs
 from opsjobs.safety.symbolic_words import MAYBE_EMPTY, MEANINGS_MAX, as_source, is_known
 from opsjobs.safety.trace import Io, SourcePosition, Trace
 

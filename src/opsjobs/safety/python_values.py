@@ -11,9 +11,16 @@ from itertools import islice, product
 from typing import Any
 
 from opsjobs.safety.budget import Budget, check_size, filled_in
-from opsjobs.safety.inputs import UNKNOWN_INPUTS, ProgramInputs
-from opsjobs.safety.python_functions import ARGUMENTS, FUNCTIONS, METHODS, SYSTEM, call_method
-from opsjobs.safety.python_names import ANY_NAME, PythonNames
+from opsjobs.safety.python_names import (
+    ANY_NAME,
+    ARGUMENTS,
+    FUNCTIONS,
+    METHODS,
+    SYSTEM,
+    PythonNames,
+    call_method,
+)
+from opsjobs.safety.question import UNKNOWN_INPUTS, ProgramInputs
 from opsjobs.safety.symbolic_words import (
     HOME,
     LATER,

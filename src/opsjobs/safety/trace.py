@@ -8,9 +8,8 @@ from functools import cached_property
 from typing import Literal
 
 from opsjobs.safety.budget import CHARACTERS_A_STEP, DEPTH_MAX, TEXT_BYTES_MAX, Budget, Spent
-from opsjobs.safety.globs import wildcards
-from opsjobs.safety.inputs import UNKNOWN_INPUTS, ProgramInputs
-from opsjobs.safety.paths import normal, paths_if_empty, readings
+from opsjobs.safety.paths import normal, paths_if_empty, readings, wildcards
+from opsjobs.safety.question import UNKNOWN_INPUTS, ProgramInputs
 from opsjobs.safety.symbolic_words import ANY, MAYBE_EMPTY, STAR, render_word
 
 Dialect = Literal["posix", "powershell", "cmd", "python"]

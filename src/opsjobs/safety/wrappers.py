@@ -9,7 +9,6 @@ import re
 from collections.abc import Callable
 
 from opsjobs.safety.budget import Spent, replaced
-from opsjobs.safety.inputs import SAME, EnvironmentChange
 from opsjobs.safety.interpreters import (
     LANGUAGES,
     Argv,
@@ -22,6 +21,7 @@ from opsjobs.safety.interpreters import (
     language_of,
 )
 from opsjobs.safety.prefixes import CLEARED, PREFIXES, Prefix, changed, long, variables
+from opsjobs.safety.question import SAME, EnvironmentChange
 from opsjobs.safety.symbolic_words import MAYBE_EMPTY, SOMETHING, is_known
 
 _XARGS = Prefix(

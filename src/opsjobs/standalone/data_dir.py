@@ -11,8 +11,8 @@ import stat
 import tempfile
 from pathlib import Path
 
-from opsjobs.model.encryption_key import KEY_BYTES, decode_key, encode_key, key_id
 from opsjobs.model.errors import Refusal
+from opsjobs.model.secret import KEY_BYTES, decode_key, encode_key, key_id
 from opsjobs.standalone.spawn import Owner
 
 TOKEN_BYTES = 32

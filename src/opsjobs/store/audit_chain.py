@@ -27,7 +27,7 @@ from opsjobs.model.audit_chain import (
 from opsjobs.model.errors import Failure
 from opsjobs.model.secret import Secret
 from opsjobs.store import audit
-from opsjobs.store.audit_forwarding import AUDIT_SERVICE
+from opsjobs.store.feeds import AUDIT_SERVICE
 from opsjobs.store.transaction import Connection, Database
 from opsjobs.telemetry.logs import log
 

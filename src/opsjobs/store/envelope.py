@@ -18,9 +18,8 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from opsjobs.model.audit_chain import SigningKeys, ring_key
-from opsjobs.model.encryption_key import KEY_BYTES, encode_key, key_id
 from opsjobs.model.errors import Failure
-from opsjobs.model.secret import JobSecret, Secret, is_secret
+from opsjobs.model.secret import KEY_BYTES, JobSecret, Secret, encode_key, is_secret, key_id
 
 NONCE_BYTES = 12
 

@@ -30,7 +30,7 @@ from opsjobs.model.run_views import (
     timeline,
 )
 from opsjobs.store.envelope import mask_parameters
-from opsjobs.store.ledger.admission import MAINTENANCE
+from opsjobs.store.ledger.admission import MAINTENANCE, WAITING_ON, WAVES
 from opsjobs.store.paging import (
     FILTER_VALUES_MAX,
     IndexWalk,
@@ -43,7 +43,6 @@ from opsjobs.store.reference import Reference
 from opsjobs.store.run_rows import RUN, parse_error, parse_run, parse_target
 from opsjobs.store.scope_sql import LAUNCHED
 from opsjobs.store.transaction import Database
-from opsjobs.store.waiting_reason import WAITING_ON, WAVES
 
 _WITHOUT_FAILURE = (RunStatus.WAITING, RunStatus.RUNNING, RunStatus.SUCCEEDED, RunStatus.SKIPPED)
 INLINE_BYTES = 64 << 10

@@ -18,9 +18,15 @@ from opsjobs.model.access_bounds import NO_BOUNDS, Bounds
 from opsjobs.model.credential import Credential
 from opsjobs.model.errors import FieldError, Invalid
 from opsjobs.model.execution import moment
-from opsjobs.model.local_transport import check_written
 from opsjobs.model.selection import LabelCount, SelectionDraft, count_labels
-from opsjobs.model.target import Endpoint, HostKeyPolicy, Target, TargetDraft, Transport
+from opsjobs.model.target import (
+    Endpoint,
+    HostKeyPolicy,
+    Target,
+    TargetDraft,
+    Transport,
+    check_local_transport,
+)
 from opsjobs.model.winrm import WinrmOptions
 from opsjobs.store import audit, circuits, host_keys, idempotency, target_selection
 from opsjobs.store.idempotency import Answer, IdempotentRequest
@@ -223,7 +229,7 @@ class TargetInventory:
         """
 
         async def write(connection: Connection) -> StoredTarget:
-            check_written(
+            check_local_transport(
                 draft.transport, None, allowed=self._local, everywhere=bounds.act.everywhere
             )
             await check_target(connection, draft, bounds)
@@ -256,7 +262,7 @@ class TargetInventory:
             read = await _read(connection, target_id)
             check_basis("target", ref, read.updated_at, basis)
             old = read.target
-            check_written(
+            check_local_transport(
                 draft.transport,
                 old.transport,
                 allowed=self._local,

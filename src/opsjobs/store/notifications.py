@@ -24,9 +24,9 @@ from opsjobs.model.notification import (
     JobOutcome,
     NotificationDefaultDraft,
     NotificationRule,
+    QuietState,
 )
 from opsjobs.model.notification_message import FAILURES_SHOWN, TargetFailure
-from opsjobs.model.notification_quiet import QuietState
 from opsjobs.store import audit
 from opsjobs.store.connections import RETRYABLE, as_unavailable
 from opsjobs.store.deliveries import queue_deliveries

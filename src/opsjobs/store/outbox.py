@@ -1,7 +1,7 @@
 """The outbox: events are appended in the transaction of a change, and published later.
 
 A shard is published by one publisher at a time and in order; events are marked once they are
-published. Apart from that, the stream (event_feed.py) gives them positions, and deletes them.
+published. Apart from that, the stream (feeds.py) gives them positions, and deletes them.
 """
 
 from __future__ import annotations

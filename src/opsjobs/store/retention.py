@@ -12,7 +12,7 @@ from functools import partial
 
 from psycopg import errors, sql
 
-from opsjobs.store.event_feed import EVENT_SOURCES
+from opsjobs.store.feeds import EVENT_SOURCES
 from opsjobs.store.transaction import Database
 
 # Limits of one call: days of the log, executions (and the sum of their runs), artifacts, uploaded

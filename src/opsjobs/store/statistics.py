@@ -1,4 +1,7 @@
-"""Figures of what ended lately, by period; counted by the hour, so that they cost little."""
+"""Figures of what ended lately, by period; counted by the hour, so that they cost little.
+
+Also the ends of executions and their durations, for metrics.
+"""
 
 from __future__ import annotations
 
@@ -207,3 +210,31 @@ def _share(good: int, counts: Mapping[str, int], judged: Iterable[str]) -> float
     """Return the share of good ends among those that ended by themselves; None without any."""
     total = sum(counts.get(status, 0) for status in judged)
     return round(good / total, 4) if total else None
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutionEnd:
+    """The end of an execution, for metrics."""
+
+    status: str
+    job_type: str
+    seconds: float
+    """From its launch to its end."""
+
+
+# The actions are read only of executions without a job: they may hold large scripts.
+_ENDS = """
+select e.status, extract(epoch from e.finished_at - e.created_at)::float8 as seconds,
+  coalesce(v.job_type, (
+    select case when jsonb_array_length(s.actions) = 1
+        and s.actions -> 0 ->> 'type' in ('command', 'script', 'file_transfer')
+      then s.actions -> 0 ->> 'type' else 'composite' end
+    from execution_specs s where s.execution_id = e.id), 'composite') as job_type
+from job_executions e
+left join job_versions v on v.job_id = e.job_id and v.version = e.job_version
+where e.id = any(%s::bigint[]) and e.finished_at is not null"""
+
+
+async def load_ends(database: Database, ids: Sequence[int]) -> list[ExecutionEnd]:
+    """Return the ends of those executions that have ended and still exist."""
+    return [ExecutionEnd(**row) for row in await database.fetch(_ENDS, [list(ids)])]

@@ -12,8 +12,7 @@ from pydantic import ValidationError
 from opsjobs.clock import Clock, SystemClock, uuid7
 from opsjobs.model.access_bounds import NO_BOUNDS, Bounds
 from opsjobs.model.errors import Refusal
-from opsjobs.model.local_transport import check_written
-from opsjobs.model.target import TargetDraft, Transport
+from opsjobs.model.target import TargetDraft, Transport, check_local_transport
 from opsjobs.model.target_import import ImportDraft, Imported, Outcome, differences, jumps_first
 from opsjobs.model.validation_errors import plain_words
 from opsjobs.store import idempotency, inventory
@@ -157,7 +156,7 @@ class Imports:
             if _changes_login_use(wanted, was):
                 uses_logins()
             was_transport = old.target.transport if old is not None else None
-            check_written(
+            check_local_transport(
                 wanted.transport,
                 was_transport,
                 allowed=self._local,

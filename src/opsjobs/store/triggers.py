@@ -17,8 +17,7 @@ from opsjobs.model.errors import Conflict, NotFound
 from opsjobs.model.execution import moment
 from opsjobs.model.identity import Identity
 from opsjobs.model.secret import Secret
-from opsjobs.model.trigger import CallOutcome, JobTriggerDraft
-from opsjobs.model.webhook_signature import new_secret
+from opsjobs.model.trigger import CallOutcome, JobTriggerDraft, new_trigger_secret
 from opsjobs.store import audit, idempotency
 from opsjobs.store.envelope import Sealed, SealPlace
 from opsjobs.store.idempotency import Answer, IdempotentRequest
@@ -241,7 +240,7 @@ class JobTriggers:
         A repeated request gets all but the secret. Raises NotFound, Conflict("name_taken"),
         Conflict("too_many_triggers").
         """
-        secret = new_secret()
+        secret = new_trigger_secret()
 
         async def write(connection: Connection) -> StoredTrigger:
             named = Reference.require("job", job)
@@ -344,7 +343,7 @@ class JobTriggers:
 
         The holder of the secret launches the job, so the caller becomes the owner.
         """
-        secret = new_secret()
+        secret = new_trigger_secret()
         async with self._database.transaction() as connection:
             old = await _lock(connection, ref)
             query = "select secret_version as version from job_triggers where id = %s"

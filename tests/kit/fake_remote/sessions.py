@@ -11,11 +11,10 @@ from kit.fake_remote.durable import FakeDurable
 from kit.fake_remote.machine import FakeMachine, FakeProcess, Start
 from kit.fake_remote.script import wait_at_gate
 from opsjobs.clock import Clock, SystemClock
-from opsjobs.model.capabilities import Capabilities
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import ErrorCode
 from opsjobs.model.program import Program
-from opsjobs.model.target import Endpoint, Target
+from opsjobs.model.target import Capabilities, Endpoint, Target
 from opsjobs.remote.disk import Disk, transfer_error
 from opsjobs.remote.session import (
     Durable,

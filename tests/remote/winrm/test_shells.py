@@ -18,9 +18,8 @@ from kit.windows_runs import break_spool, runs, wide
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import CancelProof, ErrorCode
 from opsjobs.remote.session import CancelOutcome, RemoteExit
-from opsjobs.remote.shell_owners import ShellOwners
+from opsjobs.remote.winrm import ShellOwners, messages
 from opsjobs.remote.winrm import host as hosts
-from opsjobs.remote.winrm import messages
 from opsjobs.remote.winrm.connect import WinrmConnector
 from opsjobs.remote.winrm.connection import Connection
 from opsjobs.remote.winrm.host import WinrmHost

@@ -22,8 +22,8 @@ from opsjobs.model.firing import FiringKind, FiringStatus
 from opsjobs.model.identity import IdentityKind
 from opsjobs.model.notification import NotificationRule
 from opsjobs.model.schedule.draft import DayOfWeek, Misfire, Overlap, ScheduleType
-from opsjobs.model.schedule.recurring import Every
-from opsjobs.model.schedule.wall_clock import DstFold, DstGap
+from opsjobs.model.schedule.times import Every
+from opsjobs.model.time_zones import DstFold, DstGap
 
 
 class FiringLinksOut(AnswerModel):

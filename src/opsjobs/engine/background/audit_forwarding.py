@@ -6,7 +6,7 @@ that. The queue is short; what does not fit in it waits in the audit log itself.
 
 from __future__ import annotations
 
-from opsjobs.engine.delivery.protocols import Batch
+from opsjobs.engine.delivery.intake import Batch
 from opsjobs.integrations.json_client import ServiceUnavailable
 from opsjobs.integrations.services.audit import AuditService
 from opsjobs.integrations.services.client import ServiceRefused
@@ -18,7 +18,7 @@ from opsjobs.model.delivery import (
     RetryPlan,
     SendOutcome,
 )
-from opsjobs.store.audit_forwarding import AUDIT_SERVICE, AuditFeed
+from opsjobs.store.feeds import AUDIT_SERVICE, AuditFeed
 from opsjobs.telemetry.logs import log
 
 RECEIVER = DeliveryReceiver(AUDIT_SERVICE)

@@ -1,6 +1,7 @@
 """Publish the events of the outbox, at least once and in order.
 
-Receivers deduplicate by the id of each event.
+Receivers deduplicate by the id of each event. The executions that end are counted here, with their
+durations, when their events are published.
 """
 
 from __future__ import annotations
@@ -11,12 +12,13 @@ from collections.abc import Sequence
 
 from opsjobs import failpoints
 from opsjobs.bus import Bus
-from opsjobs.engine.background.execution_meter import ExecutionMeter
-from opsjobs.engine.event_builder import BuiltEvent, EventBuilder
+from opsjobs.engine.events import BuiltEvent, EventBuilder
 from opsjobs.engine.loop import Counts
 from opsjobs.model.errors import Unavailable
-from opsjobs.model.events import CHANNEL, channels
+from opsjobs.model.events import CHANNEL, EventType, channels
 from opsjobs.store.outbox import Outbox, OutboxEvent
+from opsjobs.store.statistics import load_ends
+from opsjobs.store.transaction import Database
 from opsjobs.telemetry import tracing
 from opsjobs.telemetry.logs import log
 from opsjobs.telemetry.metrics import Metrics
@@ -135,3 +137,37 @@ class EventPublisher:
         return await self._bus.publish_confirmed(
             *((channel, data) for event_type, data in encoded for channel in channels(event_type))
         )
+
+
+_ENDS = frozenset(
+    event.value
+    for event in (
+        EventType.EXECUTION_COMPLETED,
+        EventType.EXECUTION_PARTIAL,
+        EventType.EXECUTION_FAILED,
+        EventType.EXECUTION_CANCELLED,
+        EventType.EXECUTION_TIMEOUT,
+        EventType.EXECUTION_REJECTED,
+    )
+)
+
+
+class ExecutionMeter:
+    """Measures ended executions when their events are marked as published.
+
+    An execution may end in any process, even in a statement of the API; its event is written in
+    that transaction, whatever ended it.
+    """
+
+    def __init__(self, database: Database, metrics: Metrics) -> None:
+        self._database = database
+        self._metrics = metrics
+
+    async def count(self, published: Sequence[OutboxEvent]) -> None:
+        """Count the executions that these events end. Raises Unavailable."""
+        ids = [fact.execution_id for fact in published if fact.type in _ENDS]
+        if not ids:
+            return
+        for ended in await load_ends(self._database, [one for one in ids if one is not None]):
+            self._metrics.executions_finished.labels(ended.status, ended.job_type).inc()
+            self._metrics.execution_seconds.labels(ended.job_type).observe(ended.seconds)

@@ -10,7 +10,7 @@ import contextlib
 import time
 
 from opsjobs.engine.background.event_publisher import EventPublisher
-from opsjobs.engine.background.rescuer import Rescuer
+from opsjobs.engine.background.housekeeping import Rescuer
 from opsjobs.engine.firing.firing import REST_SECONDS, SCHEDULER, FiringService
 from opsjobs.engine.loop import Counts
 from opsjobs.engine.worker.lease_heartbeat import RENEWALS_PER_LEASE, DatabaseClock

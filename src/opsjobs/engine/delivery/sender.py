@@ -10,10 +10,10 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
 
-from opsjobs.engine.delivery.protocols import Destination
 from opsjobs.engine.loop import Counts
-from opsjobs.model.delivery import DeliveryStatus, SendOutcome
+from opsjobs.model.delivery import Delivery, DeliveryStatus, RetryPlan, SendOutcome
 from opsjobs.model.errors import Unavailable
 from opsjobs.store.deliveries import ClaimedDelivery, Deliveries, Settlement
 from opsjobs.telemetry import tracing
@@ -30,6 +30,29 @@ SEND_SECONDS_MAX = 15.0
 SETTLED_MAX = 200
 """Outcomes that one transaction records."""
 CLOSE_SECONDS = 1.0
+
+
+class Destination(Protocol):
+    """A kind of receivers, such as webhooks, and how a message reaches one of them.
+
+    The sender takes care of order, retries, leases, limits and records.
+    """
+
+    @property
+    def name(self) -> str:
+        """The name under which deliveries are stored; it never changes."""
+
+    @property
+    def retry(self) -> RetryPlan:
+        """When a failed delivery is tried again, and when it is given up."""
+
+    async def send(self, delivery: Delivery) -> SendOutcome:
+        """Make one attempt, and return its outcome.
+
+        It is cancelled after `SEND_SECONDS_MAX`. An exception is a failed attempt, and a bug if it
+        is neither an OSError nor Unavailable. The attempt may have been made before by a process
+        that was killed: the message's id is the same then.
+        """
 
 
 class DeliverySender:

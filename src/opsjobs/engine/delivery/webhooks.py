@@ -8,8 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from opsjobs.clock import Clock
-from opsjobs.engine.event_builder import BuiltEvent
-from opsjobs.engine.event_visibility import EventAudience, EventVisibility
+from opsjobs.engine.events import BuiltEvent, EventAudience, EventVisibility
 from opsjobs.engine.launching.launch_authz import PrincipalLookup
 from opsjobs.integrations.webhook_client import NotDelivered, WebhookClient, WebhookResponse
 from opsjobs.model.access import Principal

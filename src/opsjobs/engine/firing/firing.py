@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from opsjobs import failpoints
-from opsjobs.engine.firing.firing_launch_prep import FiringPreparer, defer, end_refused
+from opsjobs.engine.firing.schedule_launch import FiringPreparer, defer, end_refused
 from opsjobs.engine.launching.launch import Launcher
 from opsjobs.engine.loop import Counts
 from opsjobs.model.errors import Conflict, NotFound, Refusal, Unavailable

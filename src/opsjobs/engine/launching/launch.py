@@ -29,13 +29,12 @@ from opsjobs.model.errors import Conflict, Invalid
 from opsjobs.model.execution import TriggeredBy
 from opsjobs.model.identity import Identity
 from opsjobs.model.job import LaunchOrder
-from opsjobs.model.local_transport import check_launched
 from opsjobs.model.parameter import bound
 from opsjobs.model.policy import Plan, Strategy, plan, with_check
 from opsjobs.model.retry import frozen
 from opsjobs.model.run_views import Execution
 from opsjobs.model.selection import SelectionDraft
-from opsjobs.model.target import Target
+from opsjobs.model.target import Target, check_local_targets
 from opsjobs.store import audit, idempotency
 from opsjobs.store.envelope import KeyMissing, Tampered
 from opsjobs.store.files import Files
@@ -251,7 +250,7 @@ class Launcher:
 
     def plan_runs(self, order: LaunchOrder, targets: Sequence[Target]) -> Plan:
         """Return the runs of an execution, their order and their waves. Raises Invalid."""
-        check_launched(targets, allowed=self._limits.local_transport)
+        check_local_targets(targets, allowed=self._limits.local_transport)
         return plan(
             order.policy,
             targets,

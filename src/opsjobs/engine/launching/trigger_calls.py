@@ -16,8 +16,13 @@ from opsjobs.model.errors import Invalid, NotFound, Refusal, TooMany
 from opsjobs.model.execution import TriggeredBy
 from opsjobs.model.job import LaunchOrder
 from opsjobs.model.run_views import Execution
-from opsjobs.model.trigger import CallOutcome, CallVerification
-from opsjobs.model.webhook_signature import delivery_of, find_fault, new_secret
+from opsjobs.model.trigger import (
+    CallOutcome,
+    CallVerification,
+    delivery_of,
+    find_signature_fault,
+    new_trigger_secret,
+)
 from opsjobs.store import audit
 from opsjobs.store.audit import Actor
 from opsjobs.store.envelope import KeyMissing, Tampered
@@ -99,7 +104,7 @@ class TriggerCalls:
         self._metrics = metrics
         self._refusals = RefusalSummary(clock)
         # Used for triggers that do not exist, so that the work is the same.
-        self._decoy = new_secret()
+        self._decoy = new_trigger_secret()
 
     async def call(
         self,
@@ -117,7 +122,7 @@ class TriggerCalls:
         form = hook.trigger.draft.verify if hook is not None else CallVerification.BEARER
         secret = hook.secret if hook is not None else self._decoy
         now = self._clock.now().timestamp()
-        fault = find_fault(form, secret, request.headers, request.body, now)
+        fault = find_signature_fault(form, secret, request.headers, request.body, now)
         fault = _find_closed(hook) or fault
         if hook is None or fault is not None:
             missing = NotFound(

@@ -1,11 +1,16 @@
-"""The stored form of notifications: what a delivery carries, by channel."""
+"""The stored form of notifications: what a delivery carries, by channel, and its receiver.
+
+A receiver is the delivery destination that a channel and one of its recipients are.
+"""
 
 from __future__ import annotations
 
 import uuid
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from datetime import datetime
 
-from opsjobs.model.delivery import Message
+from opsjobs.model.access import Principal
+from opsjobs.model.delivery import DeliveryReceiver, Message
 from opsjobs.model.events import EventType, cloud_event
 from opsjobs.model.execution import moment
 from opsjobs.model.notification import NotificationChannel, NotificationRule
@@ -35,3 +40,50 @@ def store_form(
         return Message(message_id, event.value, subject, envelope, now)
     body = {**written, "channel_id": rule.channel_id, "data": data}
     return Message(message_id, f"notification.{data['event']}", subject, body, now)
+
+
+EMAIL = "email"
+SERVICE = "notification_service"
+APPRISE = "apprise"
+WEBHOOK = "webhook"
+NO_WEBHOOK = "unknown_webhook"
+"""A webhook that a rule names and that does not exist any more: its deliveries fail."""
+
+DESTINATIONS: Mapping[NotificationChannel, str] = {
+    NotificationChannel.EMAIL: EMAIL,
+    NotificationChannel.SERVICE: SERVICE,
+    NotificationChannel.APPRISE: APPRISE,
+    NotificationChannel.WEBHOOK: WEBHOOK,
+}
+
+FindWebhooks = Callable[[Collection[str], Principal | None], Awaitable[Mapping[str, str]]]
+"""Return the uuids of the webhooks of these names, by name, as far as they exist.
+
+With a principal, only of those that it owns."""
+
+
+class ReceiverBook:
+    """Finds the receivers of a rule."""
+
+    def __init__(self, find_webhooks: FindWebhooks) -> None:
+        self._find_webhooks = find_webhooks
+
+    async def existing_webhooks(
+        self, names: Collection[str], owner: Principal | None
+    ) -> Collection[str]:
+        """Return which of these names are names of webhooks, or of webhooks of this owner."""
+        return (await self._find_webhooks(names, owner)).keys()
+
+    async def find(
+        self, channel: NotificationChannel, to: Sequence[str]
+    ) -> Sequence[DeliveryReceiver]:
+        """Return a receiver for each recipient."""
+        if channel is not NotificationChannel.WEBHOOK:
+            return [DeliveryReceiver(DESTINATIONS[channel], recipient) for recipient in to]
+        found = await self._find_webhooks(to, None)
+        return [
+            DeliveryReceiver(WEBHOOK, found[name])
+            if name in found
+            else DeliveryReceiver(NO_WEBHOOK, name)
+            for name in to
+        ]

@@ -14,8 +14,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from opsjobs.engine.loop import Counts
-from opsjobs.engine.notification.messages import store_form
-from opsjobs.engine.notification.receivers import ReceiverBook
+from opsjobs.engine.notification.messages import ReceiverBook, store_form
 from opsjobs.model.delivery import Message, NewDelivery
 from opsjobs.model.errors import Unavailable
 from opsjobs.model.events import EventType
@@ -24,6 +23,9 @@ from opsjobs.model.notification import (
     JobOutcome,
     NotificationEvent,
     NotificationRule,
+    QuietDecision,
+    decide,
+    decide_digest,
     events_of,
     outcome_of,
 )
@@ -34,7 +36,6 @@ from opsjobs.model.notification_message import (
     render,
     render_digest,
 )
-from opsjobs.model.notification_quiet import QuietDecision, decide, decide_digest
 from opsjobs.store.notifications import (
     ENDED,
     DueDigest,

@@ -25,20 +25,18 @@ from opsjobs.engine.runs.cancellation import (
     Interrupted,
     StopReason,
 )
-from opsjobs.engine.runs.direct_command import DirectCommand, Work
-from opsjobs.engine.runs.durable_command import DurableCommand
-from opsjobs.engine.runs.output import Capture, StdoutCapture
+from opsjobs.engine.runs.commands import DirectCommand, DurableCommand, Work
+from opsjobs.engine.runs.output import OUTPUTS_BYTES_MAX, Capture, StdoutCapture
 from opsjobs.engine.runs.run_connection import RunConnection
 from opsjobs.engine.runs.run_journal import ActionEnd, AttemptEntry
 from opsjobs.engine.runs.run_state import AttemptContext, RunState, login_purpose
 from opsjobs.model.action import CommandAction
 from opsjobs.model.action_base import FrozenRunningAction
-from opsjobs.model.capabilities import Capabilities
 from opsjobs.model.credential import Credential
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import CancelProof, ErrorCode, RunStatus
-from opsjobs.model.outputs import OUTPUTS_BYTES_MAX
 from opsjobs.model.program import Become, Program, RunKey, StartOrder, durability
+from opsjobs.model.target import Capabilities
 from opsjobs.remote.session import ContactLost, SpoolUnavailable
 from opsjobs.store.ledger.claim import Progress
 from opsjobs.telemetry import tracing

@@ -26,7 +26,7 @@ from opsjobs.model.credential import (
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import ErrorCode
 from opsjobs.model.secret import Secret
-from opsjobs.remote.ssh.certificates import FreshKey, Unusable, generate_key, parse_terms, sign
+from opsjobs.remote.ssh.auth_material import FreshKey, Unusable, generate_key, parse_terms, sign
 from opsjobs.telemetry.logs import log
 
 _NAMED_FIELDS_MAX = 8

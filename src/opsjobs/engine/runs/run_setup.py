@@ -13,10 +13,9 @@ from opsjobs.clock import Clock
 from opsjobs.engine.compiled_spec import CompiledSpec, compile_spec
 from opsjobs.engine.credential_scopes import CredentialScopes, Purpose
 from opsjobs.engine.loading import K, V, load_each
-from opsjobs.engine.run_credentials import credential_ids
+from opsjobs.engine.run_credentials import MaskFactory, credential_ids, hide_secrets
 from opsjobs.engine.runs import outcomes
 from opsjobs.engine.runs.cancellation import StopReason
-from opsjobs.engine.runs.redaction import MaskFactory, hide_secrets
 from opsjobs.engine.runs.run_journal import RunJournal
 from opsjobs.engine.runs.run_state import login_purpose
 from opsjobs.integrations.targets import Targets

@@ -7,18 +7,17 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from opsjobs.engine.compiled_spec import CompiledSpec
+from opsjobs.engine.run_credentials import hide_secrets
 from opsjobs.engine.runs.cancellation import Interrupted, StopReason, StopSignal
-from opsjobs.engine.runs.redaction import hide_secrets
 from opsjobs.engine.runs.run_connection import RunConnection, RunConnections, wait_out
 from opsjobs.engine.runs.run_journal import ActionEnd, RunJournal
 from opsjobs.engine.runs.run_tools import RunTools
 from opsjobs.model.action_base import FrozenAction
-from opsjobs.model.capabilities import POSIX
 from opsjobs.model.credential import Credential
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import ErrorCode, RunStatus, WaitingFor, moment
 from opsjobs.model.quoting import Unquotable
-from opsjobs.model.target import Endpoint
+from opsjobs.model.target import POSIX, Endpoint
 from opsjobs.model.template import TemplateFault
 from opsjobs.remote.session import ContactLost
 from opsjobs.store.ledger.claim import Claimed, Progress

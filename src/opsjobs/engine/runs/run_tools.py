@@ -13,19 +13,32 @@ from random import Random
 from typing import Any, Protocol
 
 from opsjobs.clock import Clock
+from opsjobs.engine.launching.launch_authz import PrincipalLookup
 from opsjobs.engine.runs.run_connection import Renew, wait_out
-from opsjobs.engine.runs.transfer import TransferTools
+from opsjobs.engine.runs.upload_source import ChunkCache
 from opsjobs.model.action import FrozenApproval, FrozenJob
 from opsjobs.model.approval import Approval
 from opsjobs.model.run_views import Execution
 from opsjobs.model.target import Endpoint
+from opsjobs.remote.download import FindLimits
 from opsjobs.remote.session import Fetch, Sessions, refuse_external
+from opsjobs.remote.upload import WINDOW_BYTES
+from opsjobs.store.blobs import Contents
+from opsjobs.store.files import Artifacts, Files
 from opsjobs.store.ledger.claim import Claimed, Progress, Spec
+from opsjobs.store.outbox import Outbox
 from opsjobs.telemetry.metrics import Metrics
 
 # Concurrent reads of stored output, for all runs of a worker: the limit leaves connections to the
 # claims and flushes.
 READS_AT_ONCE = 2
+# How often a transfer reports its progress, in the log and as an event.
+PROGRESS_SECONDS = 5.0
+# How many executions are kept in memory with the time of their last report.
+REPORTS_KEPT = 1_000
+# Bytes in flight of all transfers of a worker together; each gets at least two requests.
+WINDOWS_BYTES = 32 << 20
+WINDOW_BYTES_MIN = 256 << 10
 
 
 class StdoutReader(Protocol):
@@ -81,6 +94,42 @@ class RunLimits:
     """The maximum number of attempts at an action."""
     retry_factor: float = 2.0
     """Back-off factor for policies that do not set one."""
+
+
+@dataclass(slots=True)
+class TransferTools:
+    """The services and state that the transfers of a worker share."""
+
+    files: Files
+    contents: Contents
+    artifacts: Artifacts
+    chunks: ChunkCache
+    outbox: Outbox
+    metrics: Metrics
+    limits: FindLimits
+    current_principal: PrincipalLookup
+    """Returns the current permissions of an identity, for files that are named only in a run."""
+    under_way: int = 0
+    """The number of running transfers."""
+    reported_at: dict[int, float] = field(default_factory=dict)
+    """When (monotonic) an execution's progress was last reported."""
+
+    def should_report(self, execution_id: int, now: float) -> bool:
+        """Return True if an execution's next progress event is due.
+
+        There is one event for all transfers of an execution.
+        """
+        if now - self.reported_at.get(execution_id, -PROGRESS_SECONDS) < PROGRESS_SECONDS:
+            return False
+        self.reported_at.pop(execution_id, None)
+        self.reported_at[execution_id] = now
+        while len(self.reported_at) > REPORTS_KEPT:
+            del self.reported_at[next(iter(self.reported_at))]
+        return True
+
+    def window_bytes(self) -> int:
+        """Return one transfer's share of the bytes in flight."""
+        return max(WINDOW_BYTES_MIN, min(WINDOW_BYTES, WINDOWS_BYTES // max(1, self.under_way)))
 
 
 @dataclass(frozen=True, slots=True)

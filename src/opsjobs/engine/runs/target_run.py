@@ -18,7 +18,7 @@ from opsjobs.engine.compiled_spec import CompiledSpec
 from opsjobs.engine.runs import outcomes
 from opsjobs.engine.runs.action_run import ActionRun, HandedOver
 from opsjobs.engine.runs.cancellation import DETACHING, Interrupted, StopReason, StopSignal
-from opsjobs.engine.runs.output import decode_head
+from opsjobs.engine.runs.output import OUTPUTS_BYTES_MAX, decode_head
 from opsjobs.engine.runs.run_connection import RunConnections
 from opsjobs.engine.runs.run_journal import ActionEnd, RunJournal
 from opsjobs.engine.runs.run_state import Deferred, RunHistory, RunState
@@ -27,7 +27,6 @@ from opsjobs.model.credential import Credential
 from opsjobs.model.errors import Gone, RemoteFailure, Unavailable
 from opsjobs.model.execution import ANSWERED_WAITS, ErrorCode, RunStatus, WaitingFor
 from opsjobs.model.expression import Fault, Unfit
-from opsjobs.model.outputs import OUTPUTS_BYTES_MAX
 from opsjobs.model.target import Endpoint
 from opsjobs.model.workflow import WorkflowWalk
 from opsjobs.store.ledger.claim import Progress

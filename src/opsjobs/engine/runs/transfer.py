@@ -11,10 +11,10 @@ import asyncio
 import posixpath
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from opsjobs.clock import Clock
-from opsjobs.engine.launching.launch_authz import CurrentRights, PrincipalLookup
+from opsjobs.engine.launching.launch_authz import CurrentRights
 from opsjobs.engine.runs.cancellation import (
     DETACHING,
     Detached,
@@ -24,30 +24,22 @@ from opsjobs.engine.runs.cancellation import (
 )
 from opsjobs.engine.runs.run_connection import ResilientDisk, RunConnection
 from opsjobs.engine.runs.run_journal import ActionEnd
-from opsjobs.engine.runs.upload_source import ChunkCache, ContentSlice, Member, list_members
+from opsjobs.engine.runs.run_tools import PROGRESS_SECONDS, TransferTools
+from opsjobs.engine.runs.upload_source import ContentSlice, Member, list_members
 from opsjobs.model.action import FrozenTransfer
 from opsjobs.model.errors import NotFound, RemoteFailure, Unavailable
 from opsjobs.model.execution import CancelProof, ErrorCode, RunError, RunStatus
 from opsjobs.model.identity import Identity
 from opsjobs.model.units import format_duration
 from opsjobs.remote.disk import Disk, spell_path, transfer_error
-from opsjobs.remote.download import FindLimits, FoundFiles, find, read_pieces
-from opsjobs.remote.upload import WINDOW_BYTES, FileAttributes, Upload, stage
-from opsjobs.store.blobs import Contents, Forgotten, TooManyBytes
-from opsjobs.store.files import Artifacts, Files, Full, StoredFile
+from opsjobs.remote.download import FoundFiles, find, read_pieces
+from opsjobs.remote.upload import FileAttributes, Upload, stage
+from opsjobs.store.blobs import Forgotten, TooManyBytes
+from opsjobs.store.files import Full, StoredFile
 from opsjobs.store.ledger.claim import Claimed
-from opsjobs.store.outbox import Outbox
-from opsjobs.telemetry.metrics import Metrics
 
-# How often a transfer reports its progress, in the log and as an event.
-PROGRESS_SECONDS = 5.0
-# How many executions are kept in memory with the time of their last report.
-REPORTS_KEPT = 1_000
 # How long a stopped transfer may take to remove a partial file.
 TIDY_SECONDS = 5.0
-# Bytes in flight of all transfers of a worker together; each gets at least two requests.
-WINDOWS_BYTES = 32 << 20
-WINDOW_BYTES_MIN = 256 << 10
 # How many times a file is read again that changed between two connections.
 READ_TRIES = 3
 FOLDER_MODE = 0o755
@@ -55,42 +47,6 @@ FOLDER_MODE = 0o755
 
 class FileChanged(Exception):
     """The file is not the one whose first part was read before the connection was lost."""
-
-
-@dataclass(slots=True)
-class TransferTools:
-    """The services and state that the transfers of a worker share."""
-
-    files: Files
-    contents: Contents
-    artifacts: Artifacts
-    chunks: ChunkCache
-    outbox: Outbox
-    metrics: Metrics
-    limits: FindLimits
-    current_principal: PrincipalLookup
-    """Returns the current permissions of an identity, for files that are named only in a run."""
-    under_way: int = 0
-    """The number of running transfers."""
-    reported_at: dict[int, float] = field(default_factory=dict)
-    """When (monotonic) an execution's progress was last reported."""
-
-    def should_report(self, execution_id: int, now: float) -> bool:
-        """Return True if an execution's next progress event is due.
-
-        There is one event for all transfers of an execution.
-        """
-        if now - self.reported_at.get(execution_id, -PROGRESS_SECONDS) < PROGRESS_SECONDS:
-            return False
-        self.reported_at.pop(execution_id, None)
-        self.reported_at[execution_id] = now
-        while len(self.reported_at) > REPORTS_KEPT:
-            del self.reported_at[next(iter(self.reported_at))]
-        return True
-
-    def window_bytes(self) -> int:
-        """Return one transfer's share of the bytes in flight."""
-        return max(WINDOW_BYTES_MIN, min(WINDOW_BYTES, WINDOWS_BYTES // max(1, self.under_way)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,9 +24,9 @@ from opsjobs.engine.runs.run_tools import (
     RunLimits,
     RunTools,
     TargetCheck,
+    TransferTools,
 )
 from opsjobs.engine.runs.target_run import TargetRunner
-from opsjobs.engine.runs.transfer import TransferTools
 from opsjobs.engine.worker.batch_writer import BatchWriter
 from opsjobs.engine.worker.lease_heartbeat import Heartbeat
 from opsjobs.integrations.targets import Targets

@@ -23,10 +23,17 @@ from opsjobs.model.naming import Name, Title
 from opsjobs.model.notification import NotificationRules
 from opsjobs.model.parameter import PARAMETERS_MAX
 from opsjobs.model.schedule.cron import canonical
-from opsjobs.model.schedule.recurring import WEEKDAYS, Every, Weekday
-from opsjobs.model.schedule.times import Day, Instant, LocalTime, TimeOfDay, weekday_of
-from opsjobs.model.schedule.wall_clock import DstFold, DstGap, Wall
-from opsjobs.model.time_zones import ZoneName, zone
+from opsjobs.model.schedule.times import (
+    WEEKDAYS,
+    Day,
+    Every,
+    Instant,
+    LocalTime,
+    TimeOfDay,
+    Weekday,
+    weekday_of,
+)
+from opsjobs.model.time_zones import DstFold, DstGap, Wall, ZoneName, zone
 from opsjobs.model.validation_errors import fault
 
 CALENDARS_MAX = 16

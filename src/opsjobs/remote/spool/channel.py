@@ -1,24 +1,47 @@
-"""One request to a machine, and its response."""
+"""One request to a machine, and its response: records among arbitrary bytes.
+
+The records of an end, a cancel and a look are parsed here, too.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import signal
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import replace
 
 from opsjobs.model.errors import RemoteFailure
-from opsjobs.model.execution import ErrorCode
-from opsjobs.remote.session import ContactLost, Output, RemoteExit, RemoteProcess
+from opsjobs.model.execution import CancelProof, ErrorCode
+from opsjobs.model.program import SpoolIdentity
+from opsjobs.remote.output_buffer import PIECE_BYTES
+from opsjobs.remote.session import (
+    CancelOutcome,
+    Cause,
+    ContactLost,
+    Output,
+    RemoteExit,
+    RemoteProcess,
+    Stream,
+)
 from opsjobs.remote.spool.become import InteractiveProcess, last_lines
-from opsjobs.remote.spool.records import Record, RecordParser
 from opsjobs.remote.spool.script import SpoolRequest
 
 Start = Callable[[str, bytes], Awaitable[RemoteProcess]]
 """Start a command line with this standard input; raises RemoteFailure as Session.start."""
-
-
 OVER_SECONDS = 1.0
+
+
+class SpoolLogin:
+    """The detected properties of a login's shell, valid as long as its connection."""
+
+    def __init__(self, *, plain: bool = False) -> None:
+        self.plain = plain
+        self.awaits = False
+        """True if a plain shell keeps here-documents in memory: no file may hold input."""
+        self.stores: dict[str | None, SpoolIdentity] = {}
+        """The last seen spool of each become user. Only a hint: a start checks again."""
 
 
 class Channel:
@@ -145,3 +168,126 @@ async def send(start: Start, request: SpoolRequest, *, plain: bool = False) -> R
         raise RemoteFailure(ErrorCode.CONNECTION_LOST, failure.message) from None
     process.write_stdin(f"{become.mark}\n".encode() + ahead, end=not request.hold)
     return process
+
+
+RECORD_BYTES = 4096
+"""The maximum length of a record, and of the login scripts' output that is kept."""
+
+Record = tuple[str, ...]
+"""A record without its nonce."""
+
+_CAUSES: tuple[Cause, ...] = (
+    "timeout",
+    "output_limit",
+    "cancel",
+    "disk_full",
+    "interpreter",
+    "folder",
+    "storage",
+)
+_NAMES = {int(number): number.name.removeprefix("SIG") for number in signal.Signals}
+_NOTHING = "-"
+_STREAMS: dict[str, Stream] = {"1": "stdout", "2": "stderr"}
+
+
+class RecordParser:
+    """Split one stream of a channel into records, and the output between them.
+
+    Only a program that was given the nonce can write a record. `stream` is the stream for output
+    that no record assigns to a stream (None: discard it).
+    """
+
+    def __init__(self, nonce: str, stream: Stream | None = None) -> None:
+        self._mark = nonce.encode() + b" "
+        self._held = b""
+        self._base = stream
+        self._stream = stream
+        self.noise = b""
+        """Output before the first record, by login scripts or by a shell that reports errors."""
+
+    def feed(self, data: bytes) -> Iterator[Output | Record]:
+        """Yield records and output, in order; hold back only a possible start of a record."""
+        data = self._held + data
+        self._held = b""
+        start = 0
+        while (at := data.find(self._mark, start)) >= 0:
+            end = data.find(b"\n", at)
+            if end < 0 and len(data) - at < RECORD_BYTES:
+                break
+            yield from self._emit_output(data[start:at])
+            yield self._record(data[at + len(self._mark) : end])
+            start = end + 1
+        keep = len(data) - at if at >= 0 else self._beginning(data[start:])
+        self._held = data[len(data) - keep :]
+        yield from self._emit_output(data[start : len(data) - keep])
+
+    def rest(self) -> Iterator[Output]:
+        """Yield the bytes that were held back when the stream ended."""
+        held, self._held = self._held, b""
+        if held:
+            yield from self._emit_output(held)
+
+    def complain(self, data: bytes) -> None:
+        """Keep output of another stream, in case there is no better explanation."""
+        if self._stream is None:
+            self.noise = (self.noise + data)[:RECORD_BYTES]
+
+    def _beginning(self, data: bytes) -> int:
+        """Return how many of the last bytes may be the start of a record."""
+        tail = data[1 - len(self._mark) :]
+        at = tail.find(self._mark[:1])
+        while at >= 0 and not self._mark.startswith(tail[at:]):
+            at = tail.find(self._mark[:1], at + 1)
+        return len(tail) - at if at >= 0 else 0
+
+    def _record(self, line: bytes) -> Record:
+        word = tuple(line.decode(errors="replace").split())
+        self._stream = _STREAMS.get(word[0], self._base) if word else self._base
+        return word
+
+    def _emit_output(self, data: bytes) -> Iterator[Output]:
+        if self._stream is None:
+            self.complain(data)
+            return
+        for at in range(0, len(data), PIECE_BYTES):
+            yield Output(self._stream, data[at : at + PIECE_BYTES])
+
+
+def parse_exit(status: str, cause: str) -> RemoteExit:
+    """Return the exit from `3` or `s15`, and one of the causes or `-`.
+
+    Raises ValueError for anything else.
+    """
+    # If two writers had a cause at the same time, one overwrote the other: the rest of a longer
+    # word may remain.
+    why = next((known for known in _CAUSES if cause.startswith(known)), None)
+    if status.startswith("s"):
+        number = int(status[1:])
+        return RemoteExit(None, _NAMES.get(number, str(number)), why)
+    ended = RemoteExit(int(status), None, why)
+    return replace(ended, code=None) if ended.never_started else ended
+
+
+def parse_cancel(answer: Record) -> CancelOutcome:
+    """Return the outcome in a cancel's response: the proof, and the exit if the run ended.
+
+    An end without its words proves the end, and not its exit.
+    """
+    _, proof, *end = answer
+    return CancelOutcome(
+        CancelProof(proof), parse_exit(*end) if len(end) == 2 and end[0] != _NOTHING else None
+    )
+
+
+def parse_look(answer: Record) -> CancelOutcome | None:
+    """Return the outcome in a look's response: None while the run is running or starting."""
+    _, state, *end = answer
+    match state:
+        case "L" | "E":
+            return None
+        case "N" | "V":
+            return CancelOutcome(CancelProof.NEVER_STARTED)
+        case "D" if len(end) == 2:
+            return CancelOutcome(CancelProof.ALREADY_FINISHED, parse_exit(*end))
+        case _:
+            return CancelOutcome(CancelProof.ALREADY_FINISHED)

@@ -22,8 +22,8 @@ from opsjobs.remote.session import (
 )
 from opsjobs.remote.spool import script
 from opsjobs.remote.spool.become import quote
+from opsjobs.remote.spool.channel import RecordParser
 from opsjobs.remote.spool.program import SHORT_BYTES, exports
-from opsjobs.remote.spool.records import RecordParser
 
 _CAUSES: dict[str, Cause] = {"interpreter": "interpreter", "folder": "folder", "storage": "storage"}
 

@@ -18,7 +18,14 @@ from opsjobs.remote.session import (
     SpoolUnavailable,
 )
 from opsjobs.remote.spool import script
-from opsjobs.remote.spool.channel import Channel, Start
+from opsjobs.remote.spool.channel import (
+    Channel,
+    Record,
+    SpoolLogin,
+    Start,
+    parse_cancel,
+    parse_look,
+)
 from opsjobs.remote.spool.direct import PLAIN_SHELLS
 from opsjobs.remote.spool.live_follow import Live
 from opsjobs.remote.spool.process import (
@@ -29,7 +36,6 @@ from opsjobs.remote.spool.process import (
     RunRequests,
     run_lost,
 )
-from opsjobs.remote.spool.records import Record, parse_cancel, parse_look
 from opsjobs.remote.spool.script import SpoolRequest
 
 ANSWER_SECONDS = 60.0
@@ -47,17 +53,6 @@ LIVE_FACTOR = 3.0
 
 
 _NO_GROUP: Record = ("M", "setsid")
-
-
-class SpoolLogin:
-    """The detected properties of a login's shell, valid as long as its connection."""
-
-    def __init__(self, *, plain: bool = False) -> None:
-        self.plain = plain
-        self.awaits = False
-        """True if a plain shell keeps here-documents in memory: no file may hold input."""
-        self.stores: dict[str | None, SpoolIdentity] = {}
-        """The last seen spool of each become user. Only a hint: a start checks again."""
 
 
 class Spool:

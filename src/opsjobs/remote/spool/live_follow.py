@@ -8,8 +8,7 @@ from dataclasses import dataclass
 
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.remote.session import Output, RemoteExit, RemoteProcess, Stream
-from opsjobs.remote.spool.channel import Channel, Start, send
-from opsjobs.remote.spool.records import RecordParser, parse_exit
+from opsjobs.remote.spool.channel import Channel, RecordParser, Start, parse_exit, send
 from opsjobs.remote.spool.script import SpoolRequest
 
 FOLLOW_SECONDS = 2.0

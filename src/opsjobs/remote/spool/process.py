@@ -26,9 +26,8 @@ from opsjobs.remote.session import (
     Stream,
     explain_unstarted,
 )
-from opsjobs.remote.spool.channel import Channel
+from opsjobs.remote.spool.channel import Channel, Record, parse_exit
 from opsjobs.remote.spool.live_follow import Live
-from opsjobs.remote.spool.records import Record, parse_exit
 
 ATTACHES = 3
 """The maximum of attaches in a row that end without a byte and not for a network reason."""

@@ -10,10 +10,9 @@ from datetime import datetime
 
 import asyncssh
 
-from opsjobs.model.capabilities import Capabilities
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import ErrorCode
-from opsjobs.model.target import Target
+from opsjobs.model.target import Capabilities, Target
 from opsjobs.remote.disk import contact_error, transfer_error
 from opsjobs.remote.process_group import Census, GroupSignal
 from opsjobs.remote.session import LoginTimes, RemoteExit

@@ -9,7 +9,7 @@ from datetime import datetime
 
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import ErrorCode
-from opsjobs.remote.spool.durable import SpoolLogin
+from opsjobs.remote.spool.channel import SpoolLogin
 from opsjobs.remote.ssh.connection import SshConnection
 
 

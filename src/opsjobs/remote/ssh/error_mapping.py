@@ -14,7 +14,7 @@ from opsjobs.model.execution import ErrorCode
 from opsjobs.model.masking import Forms, Mask
 from opsjobs.model.secret import Secret
 from opsjobs.model.target import Endpoint, Target
-from opsjobs.remote.ssh.certificates import CertificateTerms
+from opsjobs.remote.ssh.auth_material import CertificateTerms
 from opsjobs.remote.ssh.host_keys import HostKeyVerifier
 
 # Messages of jump hosts about a connection that they could not make (sshd forwards the text of the

@@ -20,9 +20,8 @@ from opsjobs.remote.session import (
     Session,
     SessionStep,
 )
-from opsjobs.remote.ssh.connect import Connector
+from opsjobs.remote.ssh.connect import Connector, run_steps
 from opsjobs.remote.ssh.connection_group import ChannelSlot, ConnectionGroup, PooledConnection
-from opsjobs.remote.ssh.connection_test import run_steps
 from opsjobs.remote.ssh.error_mapping import login_mask
 from opsjobs.remote.ssh.pooled_session import PooledSession
 

@@ -8,10 +8,10 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import TypeVar
 
-from opsjobs.model.capabilities import Capabilities
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import CancelProof, ErrorCode
 from opsjobs.model.program import Program
+from opsjobs.model.target import Capabilities
 from opsjobs.remote.disk import Disk
 from opsjobs.remote.process_group import Census, GroupSignal
 from opsjobs.remote.session import Durable, LoginTimes, Output, RemoteExit, RemoteProcess

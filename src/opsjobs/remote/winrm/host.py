@@ -17,8 +17,7 @@ from uuid import UUID, uuid4
 
 from opsjobs.model.errors import RemoteFailure, Unavailable
 from opsjobs.model.execution import ErrorCode
-from opsjobs.remote.shell_owners import ShellOwners
-from opsjobs.remote.winrm import messages
+from opsjobs.remote.winrm import ShellOwners, messages
 from opsjobs.remote.winrm.connection import Connection, Disconnected, WsmanFault
 from opsjobs.remote.winrm.messages import ProtocolError, WsmanMessage
 from opsjobs.remote.winrm.programs import HELPER_IDLE_SECONDS, HOST_IDLE_SECONDS, Launch

@@ -26,7 +26,7 @@ from opsjobs.remote.session import (
     SessionStep,
     SpoolUnavailable,
 )
-from opsjobs.remote.shell_owners import ShellOwners
+from opsjobs.remote.winrm import ShellOwners
 from opsjobs.remote.winrm.connect import ConnectPhases, WinrmConnector
 from opsjobs.remote.winrm.connection import Connection
 from opsjobs.remote.winrm.host import COMMANDS_MAX, IDLE_SECONDS, SHELL_IDLE_SECONDS, WinrmHost

@@ -7,10 +7,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 
-from opsjobs.model.capabilities import PSRP, WINRM, Capabilities
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import CancelProof, ErrorCode
 from opsjobs.model.program import OURS, Program
+from opsjobs.model.target import PSRP, WINRM, Capabilities
 from opsjobs.model.winrm import WinrmOptions
 from opsjobs.remote.disk import Disk, contact_error, transfer_error
 from opsjobs.remote.session import Durable, LoginTimes, RemoteExit, RemoteProcess, check_command

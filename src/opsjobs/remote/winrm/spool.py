@@ -20,7 +20,7 @@ from opsjobs.remote.session import (
     SpoolChanged,
     SpoolUnavailable,
 )
-from opsjobs.remote.spool.channel import Channel, as_contact_lost
+from opsjobs.remote.spool.channel import Channel, Record, as_contact_lost, parse_cancel, parse_look
 from opsjobs.remote.spool.process import (
     DurableProcess,
     Offsets,
@@ -28,7 +28,6 @@ from opsjobs.remote.spool.process import (
     RunRequests,
     run_lost,
 )
-from opsjobs.remote.spool.records import Record, parse_cancel, parse_look
 from opsjobs.remote.winrm.process import WinrmProcess
 from opsjobs.remote.winrm.programs import Launch, UnsupportedProgram, launch_spool, order_parameters
 

@@ -13,13 +13,13 @@ from functools import cache, partial
 from tree_sitter import Node
 
 from opsjobs.safety.command_dispatch import run
-from opsjobs.safety.inputs import ProgramInputs
 from opsjobs.safety.paths import normal
 from opsjobs.safety.posix.definitions import ALL, DECLARED_MAX, Definitions
 from opsjobs.safety.posix.inputs import Inputs
 from opsjobs.safety.posix.parsing import Script
 from opsjobs.safety.posix.values import PosixValues
 from opsjobs.safety.posix.variables import Assigned, VariableFrame, shifts_in
+from opsjobs.safety.question import ProgramInputs
 from opsjobs.safety.symbolic_words import MAYBE_EMPTY, SPLIT, as_source, is_known, render_word
 from opsjobs.safety.trace import NOTHING, Io, SourcePosition, Trace, excerpt_of
 

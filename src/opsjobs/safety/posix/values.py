@@ -13,9 +13,8 @@ from tree_sitter import Node
 
 from opsjobs.safety.budget import CHARACTERS_A_STEP, Budget
 from opsjobs.safety.constant_folding import ansi_c, compute_output, double
-from opsjobs.safety.posix.expansion import expanded
 from opsjobs.safety.posix.parsing import Script
-from opsjobs.safety.posix.variables import Variables
+from opsjobs.safety.posix.variables import Variables, expanded
 from opsjobs.safety.symbolic_words import (
     ANY,
     CLOSE,

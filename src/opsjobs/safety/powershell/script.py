@@ -15,8 +15,7 @@ from tree_sitter import Node
 
 from opsjobs.safety.command_dispatch import run
 from opsjobs.safety.paths import is_unknown
-from opsjobs.safety.powershell.names import ALIASES, FETCHES, PROGRAMS
-from opsjobs.safety.powershell.scopes import name_of
+from opsjobs.safety.powershell.names import ALIASES, FETCHES, PROGRAMS, name_of
 from opsjobs.safety.powershell.subjects import Subjects, match_needed
 from opsjobs.safety.powershell.values import PowerShellValues
 from opsjobs.safety.symbolic_words import MAYBE_EMPTY, SOMETHING, as_source, cleared, is_known

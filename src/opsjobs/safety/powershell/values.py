@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator
 from tree_sitter import Node
 
 from opsjobs.safety.budget import Budget, check_size, replaced
-from opsjobs.safety.inputs import UNKNOWN_INPUTS, ProgramInputs
 from opsjobs.safety.powershell.methods import (
     METHODS,
     STATIC,
@@ -20,9 +19,9 @@ from opsjobs.safety.powershell.methods import (
     formatted,
     string_of,
 )
-from opsjobs.safety.powershell.names import CONSTANTS, ENVIRONMENT
+from opsjobs.safety.powershell.names import CONSTANTS, ENVIRONMENT, SCRIPT, Scopes, name_of
 from opsjobs.safety.powershell.parsing import understood
-from opsjobs.safety.powershell.scopes import SCRIPT, Scopes, name_of
+from opsjobs.safety.question import UNKNOWN_INPUTS, ProgramInputs
 from opsjobs.safety.symbolic_words import LATER, MAYBE_EMPTY, SOMETHING, is_known, parse_number
 
 _UNKNOWN = [MAYBE_EMPTY]

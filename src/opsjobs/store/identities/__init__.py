@@ -15,8 +15,7 @@ from opsjobs.model.grants import both, both_roles, grants_of, kept_of, principal
 from opsjobs.model.identity import Identity
 from opsjobs.store.identities.api_keys import ApiKeys
 from opsjobs.store.identities.cookie_sessions import CookieSessions
-from opsjobs.store.identities.oidc_logins import OidcLoginStore
-from opsjobs.store.identities.people import People
+from opsjobs.store.identities.provider import OidcLoginStore, People
 from opsjobs.store.identities.services import ServiceIdentities, split_name
 from opsjobs.store.identities.sessions import Attempts, LockoutPolicy, LoginSessions
 from opsjobs.store.identities.users import Users

@@ -25,7 +25,7 @@ from opsjobs.model.target import Target
 from opsjobs.model.target_fingerprint import NO_PINS, Pins
 from opsjobs.store import audit
 from opsjobs.store.envelope import job_secrets, mask_parameters
-from opsjobs.store.ledger.admission import ADMIT, STEP
+from opsjobs.store.ledger.admission import ADMIT, STEP, WAITING_ON
 from opsjobs.store.ledger.advance import GRANT_NAMES, REQUEST_NAMES
 from opsjobs.store.ledger.approval_rows import (
     PendingApproval,
@@ -34,7 +34,6 @@ from opsjobs.store.ledger.approval_rows import (
 )
 from opsjobs.store.statements import load_statement
 from opsjobs.store.transaction import Connection
-from opsjobs.store.waiting_reason import WAITING_ON
 
 # Maximum number of targets that the audit log names per launch.
 AUDITED_TARGETS_MAX = 20

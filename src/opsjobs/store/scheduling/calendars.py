@@ -18,7 +18,7 @@ from opsjobs.store import audit, idempotency
 from opsjobs.store.idempotency import Answer, IdempotentRequest
 from opsjobs.store.paging import ListColumn, Listing, Page, PageRequest
 from opsjobs.store.reference import check_basis, check_unused, find, lock, unique_name
-from opsjobs.store.scheduling.schedule_rows import ClosedReason, StoredSchedule
+from opsjobs.store.scheduling.rows import ClosedReason, StoredSchedule
 from opsjobs.store.transaction import Connection, Database
 
 

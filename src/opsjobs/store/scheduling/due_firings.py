@@ -26,7 +26,7 @@ from opsjobs.model.firing import (
     execution_uuid,
 )
 from opsjobs.model.time_zones import tzdata_version
-from opsjobs.store.scheduling.schedule_rows import ClosedReason, StoredSchedule
+from opsjobs.store.scheduling.rows import ClosedReason, StoredSchedule
 from opsjobs.store.statements import load_statement
 from opsjobs.store.transaction import Connection
 

@@ -34,25 +34,23 @@ from opsjobs.store.scheduling.due_firings import (
     event_data,
     no_calendars,
 )
-from opsjobs.store.scheduling.firing_rows import (
-    ALL_FIRINGS,
-    FIRINGS,
-    Firing,
-    NamedFiring,
-    parse_firing,
-    parse_named_firing,
-)
 from opsjobs.store.scheduling.firing_transitions import (
     Deferral,
     FiringEnd,
     FiringLaunch,
     LaunchBatch,
 )
-from opsjobs.store.scheduling.schedule_rows import (
+from opsjobs.store.scheduling.rows import (
+    ALL_FIRINGS,
     COLUMNS,
+    FIRINGS,
     ClosedReason,
     CompiledSchedules,
+    Firing,
+    NamedFiring,
     StoredSchedule,
+    parse_firing,
+    parse_named_firing,
 )
 from opsjobs.store.transaction import Connection, Database
 from opsjobs.telemetry.logs import log

@@ -8,8 +8,14 @@ from datetime import datetime
 from typing import Any
 
 from opsjobs.model.access import Reach
-from opsjobs.store.scheduling.firing_rows import FIRING, Firing, parse_firing
-from opsjobs.store.scheduling.schedule_rows import COLUMNS, CompiledSchedules, StoredSchedule
+from opsjobs.store.scheduling.rows import (
+    COLUMNS,
+    FIRING,
+    CompiledSchedules,
+    Firing,
+    StoredSchedule,
+    parse_firing,
+)
 from opsjobs.store.scope_sql import OF_JOB, and_within
 from opsjobs.store.transaction import Database
 

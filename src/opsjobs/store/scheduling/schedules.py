@@ -26,7 +26,7 @@ from opsjobs.store.paging import ListColumn, Listing, Page, PageRequest
 from opsjobs.store.reference import Reference, check_basis, owner_values, unique_name
 from opsjobs.store.scheduling.calendars import check_calendars_exist
 from opsjobs.store.scheduling.due_firings import CalendarReader, Due, ScheduleBatch, no_calendars
-from opsjobs.store.scheduling.schedule_rows import COLUMNS, CompiledSchedules, StoredSchedule
+from opsjobs.store.scheduling.rows import COLUMNS, CompiledSchedules, StoredSchedule
 from opsjobs.store.scope_sql import OF_JOB
 from opsjobs.store.transaction import Connection, Database
 

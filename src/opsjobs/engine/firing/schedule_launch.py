@@ -1,6 +1,7 @@
-"""Prepare the launch of firings before the ledger writes it.
+"""Launch the job of a schedule: prepare the launch of firings, or launch it on request.
 
-This checks the job, its targets, the owner's rights and the calendars.
+Firings are prepared before the ledger writes their launch: this checks the job, its targets, the
+owner's rights and the calendars.
 """
 
 from __future__ import annotations
@@ -13,20 +14,25 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
-from opsjobs.engine.firing.triggers import order_of
-from opsjobs.engine.launching.launch import Launcher
+from opsjobs.engine.launching.launch import Launched, Launcher
 from opsjobs.engine.launching.launch_authz import CurrentRights, OwnerGone, PrincipalLookup
 from opsjobs.engine.launching.safety_service import describe_unjudged
-from opsjobs.model.access_bounds import Bounds
+from opsjobs.model.access_bounds import NO_BOUNDS, Bounds
 from opsjobs.model.errors import Forbidden, Refusal, Unavailable
 from opsjobs.model.execution import TriggeredBy
 from opsjobs.model.firing import LATE_SECONDS, FiringRule, FiringStatus
-from opsjobs.model.job import Job, JobState
+from opsjobs.model.identity import Identity
+from opsjobs.model.job import Job, JobState, LaunchOrder
+from opsjobs.model.run_views import Execution
 from opsjobs.model.target import Target
+from opsjobs.store.idempotency import IdempotentRequest
 from opsjobs.store.jobs import Jobs, JobSummary
 from opsjobs.store.scheduling.due_firings import ReadyFiring
 from opsjobs.store.scheduling.firing_transitions import Deferral, FiringEnd, FiringLaunch
 from opsjobs.store.scheduling.firings import Firings
+from opsjobs.store.scheduling.rows import StoredSchedule
+from opsjobs.store.scheduling.schedules import Schedules
+from opsjobs.store.transaction import Connection
 from opsjobs.telemetry import trace_context, tracing
 from opsjobs.telemetry.logs import log
 from opsjobs.telemetry.metrics import Metrics
@@ -233,3 +239,63 @@ def defer(ready: ReadyFiring, reason: str) -> Deferral:
     doublings = min(ready.attempts - 1, 10)
     seconds = min(BACKOFF_SECONDS * 2**doublings, BACKOFF_SECONDS_MAX)
     return Deferral(ready, seconds, reason)
+
+
+class Triggers:
+    """Launch the job of a schedule on request."""
+
+    def __init__(
+        self, firings: Firings, schedules: Schedules, jobs: Jobs, launcher: Launcher
+    ) -> None:
+        self._firings = firings
+        self._schedules = schedules
+        self._jobs = jobs
+        self._launcher = launcher
+
+    async def trigger(
+        self,
+        ref: str,
+        *,
+        triggered_by: TriggeredBy,
+        requested_by: Identity,
+        bounds: Bounds = NO_BOUNDS,
+        reason: str | None = None,
+        override: str | None = None,
+        idem: IdempotentRequest | None = None,
+    ) -> Launched:
+        """Launch the schedule's job now, regardless of its calendars and its overlap.
+
+        It is launched even if the schedule is paused, and is not counted by `max_firings`.
+        Raises NotFound, and the exceptions of a launch.
+        """
+        schedule = await self._schedules.get(ref)
+        job = (await self._jobs.get(str(schedule.job_id))).job
+        order = replace(order_of(job, schedule), bounds=bounds, override=override)
+        order = order if reason is None else replace(order, reason=f"{order.reason}: {reason}")
+        new = await self._launcher.prepare(
+            order,
+            triggered_by=triggered_by,
+            requested_by=requested_by,
+        )
+
+        async def record(connection: Connection, execution: Execution) -> None:
+            await self._firings.record_trigger(connection, schedule, execution)
+
+        return await self._launcher.start(new, idem, also=record)
+
+
+def order_of(job: Job, schedule: StoredSchedule) -> LaunchOrder:
+    """Return the launch order of a schedule for its job."""
+    definition = job.definition
+    return LaunchOrder(
+        definition.actions,
+        definition.targets,
+        definition.policy,
+        definition.name,
+        job.id,
+        job.version,
+        reason=f"schedule {schedule.name}",
+        parameters=schedule.definition.parameters,
+        declared=definition.parameters,
+        tags=definition.tags,
+    )

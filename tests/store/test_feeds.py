@@ -10,7 +10,7 @@ import pytest
 from opsjobs import failpoints
 from opsjobs.model.errors import Unavailable
 from opsjobs.model.events import EventType
-from opsjobs.store.event_feed import EventFeed, FeedBounds
+from opsjobs.store.feeds import EventFeed, FeedBounds
 from opsjobs.store.outbox import Outbox, append_event
 from opsjobs.store.transaction import Database
 

@@ -6,7 +6,7 @@ from typing import get_args
 
 import pytest
 
-from opsjobs.model.capabilities import POSIX, Capabilities, Platform, capabilities_of
+from opsjobs.model.target import POSIX, Capabilities, Platform, capabilities_of
 
 
 @pytest.mark.parametrize("platform", ["linux", "macos", "bsd"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from opsjobs.model.forecast import BUSIEST, COLLISIONS_SHOWN, HOURS, Collision, Week
+from opsjobs.engine.firing.forecast import BUSIEST, COLLISIONS_SHOWN, HOURS, Collision, Week
 
 MONDAY = datetime(2026, 11, 23, tzinfo=UTC)
 
