@@ -2,8 +2,12 @@
 
     PYTHONPATH=src:tests python bench/winrm.py [--seconds 3] [--mib 100]
 
-The stand-in host runs in a separate process, on any core. It starts `/bin/sh` for each command,
-so both clients wait for it; what is compared is the client. Exit code 1 if a goal is missed.
+The client has one core; the stand-in host runs in a separate process on the other cores. For the
+rates with goals the host answers the line `echo ok` itself, without starting a process, so that the
+client is measured: a real host is another machine, which starts the command on its own CPU. The
+rate with `/bin/sh` for each command is printed without a goal. Both clients use the same host in
+the same run. Each rate is shown with the CPU of both sides per operation, so that the limiting side
+is visible. Exit code 1 if a goal is missed.
 """
 
 from __future__ import annotations
@@ -22,7 +26,9 @@ import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 from uuid import uuid4
@@ -41,6 +47,7 @@ from opsjobs.remote.session import Output, RemoteExit, RemoteProcess, Session
 from opsjobs.remote.upload import WINDOW_BYTES, FileAttributes, Upload, stage
 from opsjobs.remote.winrm.connect import WinrmConnector
 from opsjobs.remote.winrm.pool import WinrmPool
+from opsjobs.standalone.lab.machines import watch_children_by_descriptor
 from opsjobs.standalone.lab.wsman.service import LabQuotas
 
 THREADS = 32
@@ -50,6 +57,11 @@ GROWTH_MIB_MAX = 8
 """The memory that a large file may take beyond a small one."""
 PIECES = 60
 CANCELS = 10
+ANSWERED = "echo ok"
+"""A line that the host answers without a process."""
+STARTED = f"{ANSWERED};"
+"""The same one for /bin/sh."""
+OUTPUT = b"ok\n"
 TICKS = f"for i in $(seq {PIECES}); do date +%s%N; sleep 0.1; done"
 
 
@@ -57,35 +69,53 @@ TICKS = f"for i in $(seq {PIECES}); do date +%s%N; sleep 0.1; done"
 class Seen:
     """The figures, each with its goal."""
 
-    rows: list[tuple[str, str, str, bool]] = field(default_factory=list)
+    rows: list[tuple[str, ...]] = field(default_factory=list)
 
-    def add(self, what: str, value: float, goal: float, unit: str, *, least: bool = False) -> None:
-        """Print and store one figure; `least`: the goal is a minimum."""
+    def add(
+        self, what: str, value: float, goal: float, unit: str, *, least: bool = False, cpu: str = ""
+    ) -> None:
+        """Print and store one figure; `least`: the goal is a minimum; `cpu`: that of each side."""
         met = value >= goal if least else value <= goal
         sign = "≥" if least else "≤"
-        self.rows.append((what, f"{sign} {goal:g} {unit}", f"{value:.4g} {unit}", met))
-        print(f"{'  ' if met else '!!'} {what}: {value:.4g} {unit}", flush=True)
+        verdict = "yes" if met else "**no**"
+        self.rows.append((what, f"{sign} {goal:g} {unit}", f"{value:.4g} {unit}", verdict, cpu))
+        beside = f" ({cpu})" if cpu else ""
+        print(f"{'  ' if met else '!!'} {what}: {value:.4g} {unit}{beside}", flush=True)
 
     @property
     def met(self) -> bool:
         """Whether all goals were met."""
-        return all(row[3] for row in self.rows)
+        return all(row[3] == "yes" for row in self.rows)
 
     def table(self) -> str:
         """Return the figures as Markdown."""
-        lines = [
-            f"| {what} | {goal} | {value} | {'yes' if met else '**no**'} |"
-            for what, goal, value, met in self.rows
-        ]
-        return "\n".join(["| what | goal | seen | met |", "|---|---|---|---|", *lines])
+        head = ("what", "goal", "seen", "met", "CPU of each side")
+        lines = [head, ("---",) * len(head), *self.rows]
+        return "\n".join(f"| {' | '.join(row)} |" for row in lines)
 
 
-def serve(port: Any) -> None:
+@dataclass(frozen=True, slots=True)
+class Host:
+    """The process of the stand-in host."""
+
+    port: int
+    pid: int
+
+    def cpu(self) -> float:
+        """Return the seconds of CPU that it and its ended commands have used."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
+
+
+def serve(port: Any, cores: set[int]) -> None:
     async def run() -> None:
         async with windows_host(quotas=LabQuotas(shells=1000)) as host:
+            host.server.service.answers[ANSWERED] = (OUTPUT, 0)
             port.value = host.server.port
             await asyncio.Event().wait()
 
+    os.sched_setaffinity(0, cores)
+    watch_children_by_descriptor()
     # uvloop starts processes by fork, which takes several times as long here as asyncio's vfork.
     with suppress(KeyboardInterrupt):
         asyncio.run(run())
@@ -105,15 +135,34 @@ def endpoint(port: int, name: str = "win-1") -> Endpoint:
 
 
 class Rate(NamedTuple):
-    """The rate of an operation per second, and the client's CPU per operation in ms."""
+    """The rate of an operation per second, and the CPU of client and host per operation in ms."""
 
     a_second: float
-    cpu_ms: float
+    client_ms: float
+    host_ms: float
+
+    def __str__(self) -> str:
+        return f"client {self.client_ms:.2f} ms, host {self.host_ms:.2f} ms"
 
 
-async def repeat(work: Callable[[int], Awaitable[None]], at_a_time: int, seconds: float) -> Rate:
+class Meter:
+    """Measure the rate of an operation from now on."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._began, self._cpu, self._of_host = time.monotonic(), time.process_time(), host.cpu()
+
+    def read(self, count: int) -> Rate:
+        """Return the rate, given the number of operations."""
+        spent, of_host = time.process_time() - self._cpu, self._host.cpu() - self._of_host
+        seconds = time.monotonic() - self._began
+        return Rate(count / seconds, spent * 1000 / count, of_host * 1000 / count)
+
+
+async def repeat(
+    work: Callable[[int], Awaitable[None]], host: Host, at_a_time: int, seconds: float
+) -> Rate:
     """Return how often it is done."""
-    cpu = time.process_time()
     ends, count = time.monotonic() + seconds, 0
 
     async def one() -> None:
@@ -122,34 +171,41 @@ async def repeat(work: Callable[[int], Awaitable[None]], at_a_time: int, seconds
             count += 1
             await work(count)
 
-    began = time.monotonic()
+    meter = Meter(host)
     await asyncio.gather(*(one() for _ in range(at_a_time)))
-    spent = (time.process_time() - cpu) * 1000 / count
-    return Rate(count / (time.monotonic() - began), spent)
+    return meter.read(count)
 
 
-async def ours(port: int, seconds: float) -> tuple[Rate, Rate]:
-    """Measure commands on kept shells, and logins with a new shell and a command."""
+async def run(session: Session, line: str) -> None:
+    *pieces, end = [piece async for piece in await session.start(line)]
+    assert end == RemoteExit(0), end
+    assert b"".join(piece.data for piece in pieces if isinstance(piece, Output)) == OUTPUT
+
+
+async def ours(host: Host, seconds: float) -> list[Rate]:
+    """Measure commands on kept shells, logins with a new shell, and commands of /bin/sh."""
     pool = WinrmPool(WinrmConnector())
 
-    async def command(_: int) -> None:
-        async with pool.session(endpoint(port)) as session:
-            last = [piece async for piece in await session.start("exit 0")][-1]
-            assert last == RemoteExit(0)
+    kept = endpoint(host.port)
+
+    async def command(_: int, line: str) -> None:
+        async with pool.session(kept) as session:
+            await run(session, line)
 
     async def login(number: int) -> None:
-        found = endpoint(port, f"win-{number}")
         alone = WinrmPool(WinrmConnector())
-        async with alone.session(replace(found)) as session:
-            last = [piece async for piece in await session.start("exit 0")][-1]
-            assert last == RemoteExit(0)
+        async with alone.session(endpoint(host.port, f"win-{number}")) as session:
+            await run(session, ANSWERED)
         await alone.close()
 
-    await command(0)
-    commands = await repeat(command, AT_A_TIME, seconds)
-    logins = await repeat(login, THREADS, seconds)
+    await command(0, ANSWERED)
+    found = [
+        await repeat(partial(command, line=ANSWERED), host, AT_A_TIME, seconds),
+        await repeat(login, host, THREADS, seconds),
+        await repeat(partial(command, line=STARTED), host, AT_A_TIME, seconds),
+    ]
     await pool.close()
-    return commands, logins
+    return found
 
 
 @dataclass(frozen=True)
@@ -266,13 +322,13 @@ async def _cancel(process: RemoteProcess) -> float:
     return spent
 
 
-def pypsrp(port: int, seconds: float) -> tuple[Rate, Rate]:
+def pypsrp(host: Host, seconds: float) -> list[Rate]:
     """Measure the same with pypsrp in threads."""
 
     def connect() -> WSMan:
         return WSMan(
             "127.0.0.1",
-            port=port,
+            port=host.port,
             username=USER,
             password=PASSWORD,
             ssl=False,
@@ -280,18 +336,19 @@ def pypsrp(port: int, seconds: float) -> tuple[Rate, Rate]:
             encryption="always",
         )
 
-    def run(shell: WinRS) -> None:
-        process = Process(shell, "exit 0")
+    def execute(shell: WinRS, line: str) -> None:
+        process = Process(shell, line)
         process.begin_invoke()
         process.send(b"", end=True)
         process.end_invoke()
         process.signal(SignalCode.TERMINATE)
+        assert (process.rc, process.stdout) == (0, OUTPUT)
 
-    def commands(ends: float) -> int:
+    def commands(ends: float, line: str) -> int:
         count = 0
         with connect() as wsman, WinRS(wsman) as shell:
             while time.monotonic() < ends:
-                run(shell)
+                execute(shell, line)
                 count += 1
         return count
 
@@ -299,24 +356,26 @@ def pypsrp(port: int, seconds: float) -> tuple[Rate, Rate]:
         count = 0
         while time.monotonic() < ends:
             with connect() as wsman, WinRS(wsman) as shell:
-                run(shell)
+                execute(shell, ANSWERED)
             count += 1
         return count
 
     def rate(work: Callable[[float], int], threads: int) -> Rate:
-        began, cpu = time.monotonic(), time.process_time()
+        meter = Meter(host)
         with ThreadPoolExecutor(threads) as pool:
-            count = sum(pool.map(work, [began + seconds] * threads))
-        spent = (time.process_time() - cpu) * 1000 / count
-        return Rate(count / (time.monotonic() - began), spent)
+            return meter.read(sum(pool.map(work, [time.monotonic() + seconds] * threads)))
 
-    return rate(commands, AT_A_TIME), rate(logins, THREADS)
+    return [
+        rate(partial(commands, line=ANSWERED), AT_A_TIME),
+        rate(logins, THREADS),
+        rate(partial(commands, line=STARTED), AT_A_TIME),
+    ]
 
 
-def compare(port: int, seconds: float, seen: Seen) -> None:
+def compare(host: Host, seconds: float, seen: Seen) -> None:
     """Check the rates of this client, and their ratio to those of pypsrp."""
-    found = uvloop.run(ours(port, seconds))
-    theirs = pypsrp(port, seconds)
+    *found, shell = uvloop.run(ours(host, seconds))
+    *theirs, their_shell = pypsrp(host, seconds)
     for what, goal, our, their in zip(
         ("commands on kept shells", "connect, login, shell and command"),
         (500, 300),
@@ -324,13 +383,13 @@ def compare(port: int, seconds: float, seen: Seen) -> None:
         theirs,
         strict=True,
     ):
-        print(
-            f"   {what}: {our.cpu_ms:.2f} ms CPU each; pypsrp {their.a_second:.0f}/s, "
-            f"{their.cpu_ms:.2f} ms"
-        )
-        seen.add(what, our.a_second, goal, "/s", least=True)
-        ratio = our.a_second / their.a_second
-        seen.add(f"{what}, compared with pypsrp in threads", ratio, 2, "x", least=True)
+        seen.add(what, our.a_second, goal, "/s", least=True, cpu=str(our))
+        ratio, beside = our.a_second / their.a_second, f"pypsrp {their.a_second:.0f}/s: {their}"
+        seen.add(f"{what}, compared with pypsrp in threads", ratio, 2, "x", least=True, cpu=beside)
+    print(
+        f"   commands on kept shells that start /bin/sh: {shell.a_second:.0f}/s ({shell}); "
+        f"pypsrp {their_shell.a_second:.0f}/s ({their_shell})"
+    )
 
 
 def main() -> int:
@@ -339,17 +398,22 @@ def main() -> int:
     options.add_argument("--mib", type=int, default=100)
     given = options.parse_args()
     warnings.simplefilter("ignore")
+    cores = os.sched_getaffinity(0)
+    ours_alone = {max(cores)}
     port = multiprocessing.Value("i", 0)
-    host = multiprocessing.Process(target=serve, args=(port,), daemon=True)
-    host.start()
-    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})  # one core for the client
+    process = multiprocessing.Process(
+        target=serve, args=(port, cores - ours_alone or cores), daemon=True
+    )
+    process.start()
+    os.sched_setaffinity(0, ours_alone)
     while port.value == 0:
         time.sleep(0.05)
-    seen = Seen()
-    uvloop.run(file_both_ways(port.value, given.mib, seen))
-    compare(port.value, given.seconds, seen)
-    uvloop.run(delays(port.value, seen))
-    host.terminate()
+    assert process.pid is not None
+    host, seen = Host(port.value, process.pid), Seen()
+    uvloop.run(file_both_ways(host.port, given.mib, seen))
+    compare(host, given.seconds, seen)
+    uvloop.run(delays(host.port, seen))
+    process.terminate()
     print(f"\n{seen.table()}")
     return 0 if seen.met else 1
 

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import h11
 
+from opsjobs.remote.winrm.http_head import Head, read_head
 from opsjobs.remote.winrm.messages import RESPONSE_BYTES_MAX
 
 READ_BYTES = 64 * 1024
 PATH = "/wsman"
+
+_STATUS = re.compile(r"HTTP/1\.1 ([2-5][0-9]{2})(?: .*)?")
+_WITHOUT_BODY = frozenset({204, 304})
 
 
 class Broken(Exception):
@@ -52,29 +57,26 @@ class HttpStream:
         self._reader = reader
         self._writer = writer
         self._host = host
-        self._protocol = h11.Connection(h11.CLIENT)
+        self._is_free = True
 
     @property
     def usable(self) -> bool:
         """True if another request may be sent, as far as it is known."""
-        return (
-            self._protocol.our_state is h11.IDLE
-            and not self._writer.is_closing()
-            and not self._reader.at_eof()
-        )
+        return self._is_free and not self._writer.is_closing() and not self._reader.at_eof()
 
     async def post(self, headers: Mapping[str, str], body: bytes, seconds: float) -> HttpResponse:
         """Send a request and return the response.
 
         A connection on which this fails, or is cancelled, is closed. Raises Broken, TimeoutError.
         """
-        silent = True
+        silent, self._is_free = True, False
         try:
             async with asyncio.timeout(seconds):
-                await self._send(headers, body)
-                event = await self._next()
+                self._writer.write(self._render(headers, body))
+                await self._writer.drain()
+                data = await self._read()
                 silent = False
-                return await self._read_response(event)
+                response = await self._read_response(data)
         except (OSError, h11.ProtocolError) as error:
             self.close()
             if isinstance(error, TimeoutError):
@@ -83,61 +85,87 @@ class HttpStream:
         except BaseException:
             self.close()
             raise
+        self._is_free = True
+        return response
 
-    async def _send(self, headers: Mapping[str, str], body: bytes) -> None:
-        request = h11.Request(
-            method="POST",
-            target=PATH,
-            headers=[
-                ("Host", self._host),
-                ("User-Agent", "opsjobs"),
-                ("Connection", "Keep-Alive"),
-                ("Content-Length", str(len(body))),
-                *headers.items(),
-            ],
-        )
-        parts = [self._protocol.send(request)]
-        if body:
-            parts.append(self._protocol.send(h11.Data(data=body)))
-        parts.append(self._protocol.send(h11.EndOfMessage()))
-        self._writer.write(b"".join(part for part in parts if part))
-        await self._writer.drain()
+    def _render(self, headers: Mapping[str, str], body: bytes) -> bytes:
+        lines = [f"POST {PATH} HTTP/1.1\r\n"]
+        for name, value in (
+            ("Host", self._host),
+            ("User-Agent", "opsjobs"),
+            ("Connection", "Keep-Alive"),
+            ("Content-Length", str(len(body))),
+            *headers.items(),
+        ):
+            if not (value.isascii() and value.isprintable()):
+                raise ConnectionAbortedError(f"the header {name} cannot be sent")
+            lines.append(f"{name}: {value}\r\n")
+        lines.append("\r\n")
+        return "".join(lines).encode("ascii") + body
 
-    async def _next(self) -> h11.Event:
-        while True:
-            event = self._protocol.next_event()
-            if event is h11.NEED_DATA:
-                data = await self._reader.read(READ_BYTES)
-                if not data:
-                    raise ConnectionResetError("the host closed the connection")
-                self._protocol.receive_data(data)
-                continue
-            if isinstance(event, h11.InformationalResponse):
-                continue
-            if not isinstance(event, h11.Event):
-                raise ConnectionResetError("the host closed the connection")
-            return event
+    async def _read(self) -> bytes:
+        data = await self._reader.read(READ_BYTES)
+        if not data:
+            raise ConnectionResetError("the host closed the connection")
+        return data
 
-    async def _read_response(self, event: h11.Event) -> HttpResponse:
-        if not isinstance(event, h11.Response):
+    async def _read_response(self, data: bytes) -> HttpResponse:
+        """Return the response that begins with this."""
+        head = read_head(data)
+        status = _STATUS.fullmatch(head.line) if head is not None else None
+        if head is None or status is None or int(status[1]) in _WITHOUT_BODY:
+            return await self._read_by_h11(data)
+        return HttpResponse(int(status[1]), head.fields, await self._read_body(head, data))
+
+    async def _read_body(self, head: Head, data: bytes) -> bytes:
+        _check_size(head.end - head.begin)
+        if len(data) < head.end:
+            parts = [data]
+            missing = head.end - len(data)
+            while missing > 0:
+                parts.append(await self._read())
+                missing -= len(parts[-1])
+            data = b"".join(parts)
+        if len(data) > head.end:
+            raise ConnectionAbortedError("more than one response came for one request")
+        return data[head.begin :]
+
+    async def _read_by_h11(self, data: bytes) -> HttpResponse:
+        """Return a response of any form that HTTP allows."""
+        protocol = h11.Connection(h11.CLIENT)
+        protocol.send(h11.Request(method="POST", target=PATH, headers=[("Host", "host")]))
+        protocol.send(h11.EndOfMessage())
+        protocol.receive_data(data)
+        head = await self._next_event(protocol)
+        while isinstance(head, h11.InformationalResponse):
+            head = await self._next_event(protocol)
+        if not isinstance(head, h11.Response):
             raise ConnectionResetError("the host closed the connection")
         body = bytearray()
-        while not isinstance(part := await self._next(), h11.EndOfMessage):
+        while not isinstance(part := await self._next_event(protocol), h11.EndOfMessage):
             if isinstance(part, h11.Data):
                 body += part.data
-            if len(body) > RESPONSE_BYTES_MAX:
-                raise ConnectionAbortedError(
-                    f"a response has more than {RESPONSE_BYTES_MAX >> 20} MiB"
-                )
-        headers = tuple((name.decode(), value.decode("latin-1")) for name, value in event.headers)
-        if self._protocol.our_state is h11.DONE and self._protocol.their_state is h11.DONE:
-            self._protocol.start_next_cycle()
-        else:
+            _check_size(len(body))
+        is_kept = protocol.our_state is h11.DONE and protocol.their_state is h11.DONE
+        if not is_kept or protocol.trailing_data[0]:
             self.close()
-        return HttpResponse(event.status_code, headers, bytes(body))
+        headers = tuple((name.decode(), value.decode("latin-1")) for name, value in head.headers)
+        return HttpResponse(head.status_code, headers, bytes(body))
+
+    async def _next_event(self, protocol: h11.Connection) -> h11.Event:
+        while (event := protocol.next_event()) is h11.NEED_DATA:
+            protocol.receive_data(await self._read())
+        if not isinstance(event, h11.Event):
+            raise ConnectionResetError("the host closed the connection")
+        return event
 
     def close(self) -> None:
         """Close the connection at once."""
         transport = self._writer.transport
         if not transport.is_closing():
             transport.abort()
+
+
+def _check_size(size: int) -> None:
+    if size > RESPONSE_BYTES_MAX:
+        raise ConnectionAbortedError(f"a response has more than {RESPONSE_BYTES_MAX >> 20} MiB")

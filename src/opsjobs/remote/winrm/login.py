@@ -219,17 +219,18 @@ class Login:
         """Return what pyspnego may use.
 
         The first one is for Kerberos: without tickets it is an empty cache, as a password alone
-        would make pyspnego ask a KDC, on this thread.
+        would make pyspnego ask a KDC, on this thread. A hash of a password serves NTLM only.
         """
-        found: list[Any] = [spnego.KerberosCCache(self._cache or NO_CACHE)]
+        tickets = spnego.KerberosCCache(self._cache or NO_CACHE)
         password = self._credential.password
         if password is None or self._auth is WinrmAuth.KERBEROS:
-            return found
+            return [tickets]
         if self._auth is WinrmAuth.CREDSSP:  # it sends the password to the host
-            return [*found, spnego.Password(self._credential.username, password.reveal())]
+            return [tickets, spnego.Password(self._credential.username, password.reveal())]
         # From a password pyspnego makes the LM hash as well, in 0.6 ms, and does not use it.
         nt_hash = ntowfv1(password.reveal()).hex()
-        return [*found, spnego.NTLMHash(self._credential.username, nt_hash=nt_hash)]
+        found = spnego.NTLMHash(self._credential.username, nt_hash=nt_hash)
+        return [tickets, found] if self._cache is not None else [found]
 
     def _refusal(self, response: HttpResponse, *, offered: bool = True) -> RemoteFailure:
         if not offered:

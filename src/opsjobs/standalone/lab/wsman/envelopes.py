@@ -7,6 +7,7 @@ import re
 import xml.etree.ElementTree as ET
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from uuid import uuid4
 from xml.sax.saxutils import escape
 
@@ -24,6 +25,16 @@ FAULT = "http://schemas.microsoft.com/wbem/wsman/1/wsmanfault"
 _OPENING = " ".join(f'xmlns:{name}="{uri}"' for name, uri in NAMESPACES.items())
 _DURATION = re.compile(r"PT(?:(\d+)H)?(?:(\d+)M)?(?:([\d.]+)S)?")
 _ENVELOPE_BYTES_DEFAULT = 153_600
+
+
+@cache
+def tag(name: str) -> str:
+    """Return the full name of an element from a short one, such as rsp:Shell.
+
+    ElementTree resolves prefixes in Python at each search, and finds full names in C.
+    """
+    prefix, _, local = name.partition(":")
+    return f"{{{NAMESPACES[prefix]}}}{local}"
 
 
 class WsmanRefusal(Exception):
@@ -57,28 +68,26 @@ def read_request(data: bytes) -> LabRequest:
         raise WsmanRefusal(
             2150858752, f"The request is not XML: {error}.", "w:SchemaError"
         ) from None
-    header = envelope.find("s:Header", NAMESPACES)
-    body = envelope.find("s:Body", NAMESPACES)
+    header = envelope.find(tag("s:Header"))
+    body = envelope.find(tag("s:Body"))
     if header is None or body is None:
         raise WsmanRefusal(2150858752, "The request has no header or no body.", "w:SchemaError")
+    texts = {part.tag: (part.text or "").strip() for part in reversed(header)}
     selectors = {
         found.get("Name"): (found.text or "").strip()
-        for found in header.iterfind("w:SelectorSet/w:Selector", NAMESPACES)
+        for selector_set in header.findall(tag("w:SelectorSet"))
+        for found in selector_set.findall(tag("w:Selector"))
     }
-    size = _text(header, "w:MaxEnvelopeSize")
+    size = texts.get(tag("w:MaxEnvelopeSize"), "")
     return LabRequest(
-        _text(header, "a:Action"),
-        _text(header, "w:ResourceURI"),
-        _text(header, "a:MessageID"),
+        texts.get(tag("a:Action"), ""),
+        texts.get(tag("w:ResourceURI"), ""),
+        texts.get(tag("a:MessageID"), ""),
         selectors.get("ShellId"),
-        read_duration(_text(header, "w:OperationTimeout"), 60.0),
+        read_duration(texts.get(tag("w:OperationTimeout"), ""), 60.0),
         int(size) if size.isdigit() else _ENVELOPE_BYTES_DEFAULT,
         body,
     )
-
-
-def _text(element: ET.Element, path: str) -> str:
-    return (element.findtext(path, "", NAMESPACES) or "").strip()
 
 
 def read_duration(text: str, default: float) -> float:

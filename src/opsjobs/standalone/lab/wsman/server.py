@@ -13,6 +13,7 @@ import socket
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ import spnego.channel_bindings
 import spnego.exceptions
 from spnego._ntlm_raw.crypto import ntowfv1
 
+from opsjobs.remote.winrm.http_head import read_head
 from opsjobs.remote.winrm.login import digest_certificate
 from opsjobs.remote.winrm.sealing import (
     CREDSSP,
@@ -39,7 +41,9 @@ from opsjobs.standalone.lab.wsman.stand_in_command import make_command
 
 SOAP = "application/soap+xml;charset=UTF-8"
 IDLE_SECONDS = 120.0
+READ_BYTES = 64 * 1024
 BODY_BYTES_MAX = 4 << 20
+_REQUEST = re.compile(r"[A-Z]+ [!-~]+ HTTP/1\.1")
 _EXIT_CODE = re.compile(rb"<rsp:ExitCode>[^<]*</rsp:ExitCode>")
 
 
@@ -201,10 +205,11 @@ def _make_programs(folder: Path) -> Path:
 
 @dataclass(slots=True)
 class _Http:
-    """One request over HTTP."""
+    """One request over HTTP; `is_last`: the client ends the connection after it."""
 
     headers: dict[str, str]
     body: bytes
+    is_last: bool = False
 
 
 class _Guest:
@@ -221,7 +226,8 @@ class _Guest:
         self._reader = reader
         self._writer = writer
         self._certificate = certificate
-        self._protocol = h11.Connection(h11.SERVER)
+        self._rest = b""
+        """The beginning of the next request."""
         self._context: Any = None
         self._scheme = ""
         self._user: str | None = None
@@ -231,31 +237,46 @@ class _Guest:
         while (request := await self._next_request()) is not None:
             if self._server.faults.latency_seconds:
                 await asyncio.sleep(self._server.faults.latency_seconds)
-            if not await self._answer(request):
+            if not await self._answer(request) or request.is_last:
                 return
-            self._protocol.start_next_cycle()
 
     async def _next_request(self) -> _Http | None:
         self._server.idle.add(self._writer)
         try:
             async with asyncio.timeout(IDLE_SECONDS):
-                event = await self._event()
+                data = self._rest or await self._reader.read(READ_BYTES)
         finally:
             self._server.idle.discard(self._writer)
+        head = read_head(data)
+        if head is None or _REQUEST.fullmatch(head.line) is None:
+            return await self._next_by_h11(data)
+        if head.end - head.begin > BODY_BYTES_MAX:
+            return None
+        if len(data) < head.end:
+            data += await self._reader.readexactly(head.end - len(data))
+        self._rest = data[head.end :]
+        return _Http(dict(head.fields), data[head.begin : head.end])
+
+    async def _next_by_h11(self, data: bytes) -> _Http | None:
+        """Return a request of any form that HTTP allows, such as one in chunks."""
+        protocol = h11.Connection(h11.SERVER)
+        protocol.receive_data(data)
+        event = await self._event(protocol)
         if not isinstance(event, h11.Request):
             return None
         body = bytearray()
-        while not isinstance(part := await self._event(), h11.EndOfMessage):
+        while not isinstance(part := await self._event(protocol), h11.EndOfMessage):
             if isinstance(part, h11.Data):
                 body += part.data
             if len(body) > BODY_BYTES_MAX or not isinstance(part, h11.Data):
                 return None
+        self._rest = protocol.trailing_data[0]
         headers = {name.decode(): value.decode("latin-1") for name, value in event.headers}
-        return _Http(headers, bytes(body))
+        return _Http(headers, bytes(body), protocol.their_state is h11.MUST_CLOSE)
 
-    async def _event(self) -> Any:
-        while (event := self._protocol.next_event()) is h11.NEED_DATA:
-            self._protocol.receive_data(await self._reader.read(65536))
+    async def _event(self, protocol: h11.Connection) -> Any:
+        while (event := protocol.next_event()) is h11.NEED_DATA:
+            protocol.receive_data(await self._reader.read(READ_BYTES))
         return event
 
     async def _answer(self, request: _Http) -> bool:
@@ -389,19 +410,12 @@ class _Guest:
         return body
 
     async def _respond(self, status: int, headers: Mapping[str, str], body: bytes = b"") -> bool:
-        parts: list[tuple[str, str]] = [("Server", "Microsoft-HTTPAPI/2.0")]
+        lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}", "Server: Microsoft-HTTPAPI/2.0"]
         for name, value in headers.items():
-            if name == "WWW-Authenticate" and "," in value and " " not in value:
-                parts += [(name, one) for one in value.split(",")]
-            else:
-                parts.append((name, value))
-        parts.append(("Content-Length", str(len(body))))
-        sent = [
-            self._protocol.send(h11.Response(status_code=status, headers=parts)),
-            self._protocol.send(h11.Data(data=body)) if body else b"",
-            self._protocol.send(h11.EndOfMessage()),
-        ]
-        self._writer.write(b"".join(part for part in sent if part))
+            several = name == "WWW-Authenticate" and "," in value and " " not in value
+            lines += [f"{name}: {one}" for one in (value.split(",") if several else (value,))]
+        lines += [f"Content-Length: {len(body)}", "", ""]
+        self._writer.write("\r\n".join(lines).encode() + body)
         with contextlib.suppress(ConnectionError):
             await self._writer.drain()
         return not self._writer.is_closing()

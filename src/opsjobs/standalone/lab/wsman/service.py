@@ -16,12 +16,12 @@ from xml.etree.ElementTree import Element
 from opsjobs.standalone.lab.wsman import envelopes
 from opsjobs.standalone.lab.wsman.commands import IDLE_SECONDS, LabCommand, LabShell
 from opsjobs.standalone.lab.wsman.envelopes import (
-    NAMESPACES,
     SHELL,
     TRANSFER,
     LabRequest,
     WsmanRefusal,
     read_duration,
+    tag,
 )
 from opsjobs.standalone.lab.wsman.pools import LabPipeline, LabPool, LabStream
 
@@ -57,6 +57,12 @@ def shell_not_found(shell_id: str | None) -> WsmanRefusal:
     )
 
 
+def _find_stream(request: LabRequest, parent: str, name: str) -> Element | None:
+    """Return the stream that a request for output, or with input, names."""
+    found = request.body.find(tag(parent))
+    return found.find(tag(name)) if found is not None else None
+
+
 class LabService:
     """The shells of one host, for all of its connections."""
 
@@ -72,6 +78,8 @@ class LabService:
         self.largest_request_bytes = 0
         self.variables: dict[str, str] = {}
         """More variables of commands: faults to play, which spool_stand_in.py names."""
+        self.answers: dict[str, tuple[bytes, int]] = {}
+        """Lines that no process runs, with their output and exit code: to measure clients."""
         self.configurations = {f"{POWERSHELL}/Microsoft.PowerShell"}
         """The resources of the session configurations that it has."""
         self._folder = folder
@@ -152,7 +160,7 @@ class LabService:
                 "raise the quota for this user.",
                 "w:QuotaLimit",
             )
-        asked = request.body.find("rsp:Shell", NAMESPACES)
+        asked = request.body.find(tag("rsp:Shell"))
         if asked is None:
             raise WsmanRefusal(2150858752, "The body has no Shell.", "w:SchemaError")
         if asked.get("Name") and not self.takes_names:
@@ -166,9 +174,10 @@ class LabService:
             raise WsmanRefusal(2150858837, f"The shell {shell_id} exists.", "w:AlreadyExists")
         variables = {
             found.get("Name", ""): found.text or ""
-            for found in asked.iterfind("rsp:Environment/rsp:Variable", NAMESPACES)
+            for environment in asked.findall(tag("rsp:Environment"))
+            for found in environment.findall(tag("rsp:Variable"))
         }
-        wanted = asked.findtext("rsp:WorkingDirectory", None, NAMESPACES)
+        wanted = asked.findtext(tag("rsp:WorkingDirectory"))
         folder = self._folder / wanted if wanted else self._folder
         if not folder.is_dir():
             raise WsmanRefusal(2147942667, "The directory name is invalid.")
@@ -176,12 +185,12 @@ class LabService:
             return self._create_pool(request, asked, shell_id, user)
         self.shells[shell_id] = LabShell(
             shell_id,
-            asked.get("Name") or asked.findtext("rsp:Name", "", NAMESPACES) or "",
+            asked.get("Name") or asked.findtext(tag("rsp:Name"), "") or "",
             {**self._environment(user), **variables},
             folder,
             user,
         )
-        idle = asked.findtext("rsp:IdleTimeOut", "", NAMESPACES)
+        idle = asked.findtext(tag("rsp:IdleTimeOut"), "")
         self.shells[shell_id].idle_seconds = read_duration(idle, IDLE_SECONDS)
         self.shells[shell_id].asked_at = self.now()
         return envelopes.creation(
@@ -195,7 +204,7 @@ class LabService:
         pool = LabPool(
             request.resource,
             shell_id,
-            asked.get("Name") or asked.findtext("rsp:Name", "", NAMESPACES) or "",
+            asked.get("Name") or asked.findtext(tag("rsp:Name"), "") or "",
             self._environment(user),
             self._folder,
             user,
@@ -223,7 +232,7 @@ class LabService:
 
     async def _connect(self, request: LabRequest, _user: str) -> str:
         pool = self._pool(request)
-        asked = request.body.find("rsp:Connect", NAMESPACES)
+        asked = request.body.find(tag("rsp:Connect"))
         if asked is not None and asked.get("CommandId"):
             self._find(request, asked.get("CommandId"))
             return "<rsp:ConnectResponse/>"
@@ -236,7 +245,7 @@ class LabService:
 
     async def _enumerate(self, request: LabRequest, _user: str) -> str:
         if request.resource == f"{SHELL}/Command":
-            selector = request.body.find(".//w:Selector", NAMESPACES)
+            selector = request.body.find(f".//{tag('w:Selector')}")
             shell = self.shells.get((selector.text or "") if selector is not None else "")
             found = "".join(
                 f"<rsp:Command><rsp:CommandId>{name}</rsp:CommandId></rsp:Command>"
@@ -267,7 +276,7 @@ class LabService:
 
     async def _command(self, request: LabRequest, _user: str) -> str:
         shell = self._shell(request)
-        asked = request.body.find("rsp:CommandLine", NAMESPACES)
+        asked = request.body.find(tag("rsp:CommandLine"))
         if asked is None:
             raise WsmanRefusal(2150858752, "The body has no CommandLine.", "w:SchemaError")
         if len(shell.commands) >= self.quotas.commands_per_shell:
@@ -286,26 +295,34 @@ class LabService:
         if command_id in shell.commands:
             raise WsmanRefusal(2150858837, f"The command {command_id} exists.", "w:AlreadyExists")
         if isinstance(shell, LabPool):
-            found = asked.findtext("rsp:Arguments", "", NAMESPACES)
+            found = asked.findtext(tag("rsp:Arguments"), "")
             shell.add(command_id, base64.b64decode(found))
             return (
                 f"<rsp:CommandResponse><rsp:CommandId>{command_id}</rsp:CommandId>"
                 "</rsp:CommandResponse>"
             )
         command = shell.commands[command_id] = LabCommand(command_id)
-        try:
-            environment = {**shell.environment, **self.variables}
-            await command.start(" ".join(words), environment, shell.folder)
-        except OSError as error:
-            del shell.commands[command_id]
-            raise WsmanRefusal(2147942402, f"{error.strerror}.") from None
+        line = " ".join(words)
+        if line in self.answers:
+            command.answer(*self.answers[line])
+        else:
+            await self._start(command, line, shell)
         return (
             f"<rsp:CommandResponse><rsp:CommandId>{command_id}</rsp:CommandId>"
             "</rsp:CommandResponse>"
         )
 
+    async def _start(self, command: LabCommand, line: str, shell: LabShell) -> None:
+        """Start the line in a process. Raises WsmanRefusal."""
+        try:
+            environment = {**shell.environment, **self.variables}
+            await command.start(line, environment, shell.folder)
+        except OSError as error:
+            del shell.commands[command.id]
+            raise WsmanRefusal(2147942402, f"{error.strerror}.") from None
+
     async def _receive(self, request: LabRequest, is_gone: Callable[[], bool]) -> bytes | None:
-        stream = request.body.find("rsp:Receive/rsp:DesiredStream", NAMESPACES)
+        stream = _find_stream(request, "rsp:Receive", "rsp:DesiredStream")
         command_id = stream.get("CommandId") if stream is not None else None
         command = self._find(request, command_id)
         last = command.last
@@ -348,7 +365,7 @@ class LabService:
             ) from None
 
     async def _send(self, request: LabRequest, _user: str) -> str:
-        stream = request.body.find("rsp:Send/rsp:Stream", NAMESPACES)
+        stream = _find_stream(request, "rsp:Send", "rsp:Stream")
         if stream is None:
             raise WsmanRefusal(2150858752, "The body has no Stream.", "w:SchemaError")
         shell = self._shell(request)
@@ -365,11 +382,11 @@ class LabService:
         return "<rsp:SendResponse/>"
 
     async def _signal(self, request: LabRequest, _user: str) -> str:
-        asked = request.body.find("rsp:Signal", NAMESPACES)
+        asked = request.body.find(tag("rsp:Signal"))
         if asked is None:
             raise WsmanRefusal(2150858752, "The body has no Signal.", "w:SchemaError")
         command = self._find(request, asked.get("CommandId"))
-        code = asked.findtext("rsp:Code", "", NAMESPACES).rpartition("/")[2].lower()
+        code = asked.findtext(tag("rsp:Code"), "").rpartition("/")[2].lower()
         if isinstance(command, LabStream):
             if isinstance(command, LabPipeline):
                 command.stop()
