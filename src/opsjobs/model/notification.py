@@ -321,7 +321,7 @@ SUBJECT_CHARACTERS_MAX = 200
 TEXT_CHARACTERS_MAX = 16 << 10
 
 _HOLE = re.compile(r"\$\{([^{}]*)\}")
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]")
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _ESCAPE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\^_])")
 
 
@@ -343,6 +343,8 @@ def fill_template(text: str, values: Mapping[str, str]) -> str:
 
 def one_line(text: str, characters: int = SUBJECT_CHARACTERS_MAX) -> str:
     r"""Return the text as one line without control characters, cut to a number of characters.
+
+    Halves of surrogate pairs, which stand for bytes that are not UTF-8, are left out, too.
 
     >>> one_line("backup\r\nBcc: ben@example.org")
     'backup Bcc: ben@example.org'"""
