@@ -5,12 +5,12 @@ import { Text } from "../parts/text.tsx";
 
 const ROLES = ["viewer", "operator", "developer", "manager", "admin"] as const;
 
-/** What people need who only launch jobs: two permissions, not a role. */
-const LAUNCHES = ["jobs:read", "jobs:execute"] as const;
+/** What people need who only launch jobs, and stop or retry what they launched: no role has so little. */
+const LAUNCHES = ["jobs:read", "jobs:execute", "executions:cancel", "executions:retry"] as const;
 
 /** The choices of the form. Each role holds what the one before it holds. */
 const CHOICES = {
-  launcher: "launcher: only launches jobs, and sees what it launched",
+  launcher: "launcher: only launches jobs, and sees what they launched",
   viewer: "viewer: sees jobs, executions and targets, changes nothing",
   operator: "operator: launches, cancels, retries and schedules, too",
   developer: "developer: writes jobs and triggers, too",
@@ -26,7 +26,7 @@ export function Grants({ grants }: { grants: readonly Grant[] }) {
       {grants.map((grant, index) => (
         <span key={index}>
           {index > 0 && ", "}
-          <b>{grant.role ?? grant.permissions.join(" + ")}</b>
+          <b>{fieldsOf(grant)?.role ?? grant.permissions.join(" + ")}</b>
           {grant.scope ? (
             <>
               {" in "}
@@ -81,7 +81,10 @@ export function GrantForm({ fields, onChange }: GrantFormProps) {
           onChange={(role) => onChange({ ...fields, role })}
         />
       </Field>
-      <Field label="Scope" hint="Labels such as env=staging; empty: everywhere">
+      <Field
+        label="Scope"
+        hint="Labels that jobs and targets must have, such as env=staging; empty: everywhere"
+      >
         <input
           class="input mono"
           value={fields.scope}

@@ -204,7 +204,7 @@ function Line<T>({ row, index, tabIndex, table, onFocus }: LineProps<T>) {
       onClick={onClick}
     >
       {selection && (
-        <span role="gridcell">
+        <span role="gridcell" class="bare">
           <input
             type="checkbox"
             class="check"
