@@ -110,7 +110,7 @@ const COLUMNS: readonly Column<Execution>[] = [
   {
     name: "targets",
     label: "Targets",
-    width: "minmax(196px, 2fr)",
+    width: "minmax(196px, 3fr)",
     cell: (execution) => <Targets execution={execution} />,
   },
   {

@@ -59,7 +59,7 @@ export function Picker({ picked, onChange, ofJob = false }: PickerProps) {
       <legend>{ofJob ? "Some of the job's targets (all, if empty)" : "Targets"}</legend>
       <ListField
         label="Labels"
-        hint="All must hold, such as env=prod,role!=db"
+        hint="All of them must match, such as env=prod,role!=db"
         text={picked.selector}
         options={conditions}
         onInput={(selector) => onChange({ selector })}
