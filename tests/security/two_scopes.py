@@ -24,7 +24,7 @@ STAGING, FOREIGN = "staging", "foreign"
 """The halves, by the value of the label `env`; `foreign` is in the name of all that lies in the other one."""
 
 
-class TestPrincipals(IdentityStore):
+class AdmittedPrincipals(IdentityStore):
     """An identity store that also knows principals made by tests, with any grants, each with a token of its own."""
 
     def __init__(self, database: Database) -> None:
@@ -208,7 +208,7 @@ async def scoped_app(database: Database) -> AsyncIterator[ScopedApp]:
     """The application over ASGI with objects in both scopes; ada is the administrator."""
     notified: list[str] = []
     services = services_for(database, notified)
-    use_identities(services, TestPrincipals(database))
+    use_identities(services, AdmittedPrincipals(database))
     token = await services.identities.create_key("ada", "admin")
     app = app_on(services)
     headers = {"Authorization": f"Bearer {token}"}
