@@ -385,6 +385,8 @@ async def test_logins_of_others_take_an_administrator(database: Database) -> Non
         assert (await ben.get("/auth/sessions?user=ben")).status_code == 200
         own = me["session"]["id"]
         problem(await ada.http.delete(f"/auth/sessions/{own}"), 404, "session_not_found")
+        problem(await ada.http.get("/auth/sessions?user=%00"), 422, "invalid")
+        problem(await ada.http.delete("/auth/sessions?user=%00"), 422, "invalid")
         found = (await ada.http.get("/auth/sessions?user=ben")).json()["items"]
         assert [(one["id"], one["current"]) for one in found] == [(own, False)]
         assert (await ada.http.delete(f"/auth/sessions/{own}?user=ben")).status_code == 204

@@ -145,6 +145,7 @@ def test_an_invalid_duration_is_a_usage_error(tmp_path: Path) -> None:
         (["jobs", "apply", "-f", "~no-such-user/jobs.yaml"], "no such user"),
         (["up", "--data-dir", "~no-such-user/data"], "no such user"),
         (["files", "upload", "x" * 300], "x" * 300),
+        (["audit", "list", "--since", "9" * 20 + "d"], "is too long ago"),
         (["executions", "logs", "1", "--tail", "9" * 20], "--tail"),
         (["jobs", "run", "deploy", "-t", ""], "-t: the value is empty"),
         (["jobs", "run", "deploy", "-x", ","], "-x: the value is empty"),

@@ -313,7 +313,10 @@ def test_keys_rotate_reports_undecryptable_rows(
 
 
 def test_keys_new_adds_the_current_key_and_drop_removes_an_unused_one(
-    requests_of: Callable[..., list[ApiRequest]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    requests_of: Callable[..., list[ApiRequest]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     def keys(*items: dict[str, Any]) -> Callable[[ApiRequest], ApiResponse]:
         return lambda _: ApiResponse(200, {"items": list(items), "next": None})
@@ -327,6 +330,12 @@ def test_keys_new_adds_the_current_key_and_drop_removes_an_unused_one(
     made = capsys.readouterr().out.strip()
     held = [key_id(decode_key(line)) for line in file.read_text().split()]
     assert held == [made, key_id(decode_key(first))]
+    done = {"rewrapped": 0, "left": 0, "done": True, "broken": [], "keys": [OLD]}
+    with serve_api(lambda _: ApiResponse(200, done)) as api:
+        (tmp_path / "endpoint").write_text(api.url)
+        monkeypatch.setenv("OPSJOBS_URL", api.url)
+        assert run(["keys", "rotate"]) == 1  # `up` was not restarted since
+    assert f"key {made} was added, and is not in use yet" in capsys.readouterr().err
     state = {**OLD, "id": held[1]}
     requests_of(keys(NEW, state), "keys", "rm", "nothing0", code=4)
     requests_of(keys(NEW, {**state, "removable": False}), "keys", "rm", held[1], code=6)

@@ -16,6 +16,7 @@ from opsjobs.api.request import browser_client, principal_of, session_of
 from opsjobs.api.schemas.access import LoginCodeOut, LoginListOut, LoginMethodsOut, MeOut
 from opsjobs.api.services import ServicesDep, services_of
 from opsjobs.identity.passwords import CHARACTERS_MAX
+from opsjobs.model import text_patterns
 from opsjobs.model.access import PERMISSIONS, Principal
 from opsjobs.model.api_model import ApiModel
 from opsjobs.model.errors import Conflict
@@ -177,6 +178,7 @@ User = Annotated[
     str | None,
     Query(
         max_length=NAME_CHARACTERS_MAX,
+        pattern=text_patterns.LINE,
         description="Only logins of this user; requires an administrator.",
     ),
 ]

@@ -315,7 +315,9 @@ def _moment(option: str, text: str | None) -> str | None:
         return text
     try:
         return (datetime.now(UTC) - timedelta(seconds=parse_duration(text))).isoformat()
-    except (ValueError, OverflowError) as error:
+    except OverflowError:
+        raise CommandFailed(f"{option}: {text} is too long ago.", ExitCode.USAGE) from None
+    except ValueError as error:
         raise CommandFailed(f"{option}: {error}", ExitCode.USAGE) from None
 
 

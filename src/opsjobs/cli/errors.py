@@ -184,6 +184,18 @@ _GROUP = {
     "groups": "--group",
     "selector": "--selector",
 }
+_CALENDAR = {
+    "name": "NAME",
+    "timezone": "--timezone",
+    "description": "--description",
+    "windows/dates": "--date",
+    "windows/yearly": "--yearly",
+    "windows/weekdays": "--on",
+    "windows/start": "--start",
+    "windows/end": "--end",
+    "windows/from": "--from",
+    "windows/until": "--until",
+}
 _TRIGGER = {
     "verify": "--verify",
     "parameters": "--from-body",
@@ -234,6 +246,7 @@ OPTIONS: tuple[tuple[str, str, Mapping[str, str]], ...] = (
     ),
     (r"/jobs/[^/]+/triggers", "triggers add", {**_TRIGGER, "name": "NAME"}),
     (r"/triggers/[^/]+", "triggers set", _TRIGGER),
+    (r"/calendars(/[^/]+)?", "calendars add", _CALENDAR),
     (r"/target-groups", "groups add", {**_GROUP, "name": "NAME"}),
     (r"/target-groups/[^/]+", "groups set", {**_GROUP, "name": "--name"}),
     (r"/credentials", "credentials add", _CREDENTIAL),

@@ -12,6 +12,7 @@ from opsjobs.cli import options
 from opsjobs.cli.client import Client, Json, connect
 from opsjobs.cli.errors import CommandFailed, ExitCode
 from opsjobs.cli.render import Column, Form, show_list, tell
+from opsjobs.model.encryption_key import decode_key, key_id
 from opsjobs.settings import load_client
 from opsjobs.standalone.data_dir import KEYS_FILE, add_key, new_key, remove_key
 
@@ -81,6 +82,7 @@ def rotate() -> None:
     """
     with connect() as client:
         answer = _until_done(client)
+        waiting = _find_waiting_key(answer["keys"][0]["id"]) if client.endpoint.local else None
     broken, keys = answer["broken"], answer["keys"]
     for row in broken:
         tell(f"{row['kind']} {row['id']} cannot be decrypted and stays unchanged: {row['reason']}")
@@ -94,6 +96,11 @@ def rotate() -> None:
             f"{answer['left']} rows are still encrypted with older keys: they cannot be decrypted."
         )
     tell(f"everything is encrypted with key {keys[0]['id']}")
+    if waiting is not None:
+        raise CommandFailed(
+            f"key {waiting} was added, and is not in use yet. "
+            "Restart `opsjobs up`, then repeat the command."
+        )
 
 
 @app.command("rm")
@@ -147,6 +154,14 @@ def _until_done(client: Client) -> Json:
             )
         else:
             time.sleep(PAUSE_SECONDS)
+
+
+def _find_waiting_key(current: str) -> str | None:
+    """Return the id of the key file's first key, if the service does not encrypt with it yet."""
+    path = load_client()[1] / KEYS_FILE
+    listed = path.read_text().split() if path.exists() else []
+    first = key_id(decode_key(listed[0])) if listed else current
+    return None if first == current else first
 
 
 def _file() -> Path:

@@ -55,6 +55,7 @@ _WORDS = {
     "string_too_short": "it must have at least {min_length} characters",
     "string_too_long": "it must have at most {max_length} characters",
     "too_short": "it must have at least {min_length} items, not {actual_length}",
+    "too_long": "it must have at most {max_length} items",
     "greater_than": "it must be more than {gt}",
     "greater_than_equal": "it must be at least {ge}",
     "less_than": "it must be less than {lt}",
@@ -77,6 +78,8 @@ def plain_words(error: Mapping[str, Any]) -> str:
         return f"it must {text_patterns.WORDS.get(pattern, f'match the pattern {pattern}')}"
     if kind in _CHOICES and _CHOICES[kind] in context:
         return _choice(str(context[_CHOICES[kind]]), given)
+    if kind in ("too_short", "too_long") and isinstance(given, str):
+        kind = f"string_{kind}"
     if kind in _WORDS:
         return _WORDS[kind].format_map(context)
     words = str(error["msg"])
