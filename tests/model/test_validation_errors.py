@@ -22,6 +22,7 @@ class _Draft(BaseModel):
     key: Annotated[str, Field(max_length=3, pattern="^[a-z]*$")] = ""
     zone: Annotated[str, Field(pattern=text_patterns.ZONE)] = "default"
     on: bool = True
+    tags: Annotated[list[str], Field(max_length=2)] = []
 
 
 @pytest.mark.parametrize(
@@ -35,6 +36,7 @@ class _Draft(BaseModel):
         ({"count": 10}, "it must be at most 9"),
         ({"count": "x"}, "it must be a whole number"),
         ({"key": "abcd"}, "it must have at most 3 characters"),
+        ({"tags": ["a", "b", "c"]}, "it must have at most 2 items"),
         ({"key": "A"}, "it must match the pattern ^[a-z]*$"),
         (
             {"zone": "Paris"},
