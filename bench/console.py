@@ -35,7 +35,7 @@ from console.test_pages import task_seconds
 from kit.backing_servers import memory, open_folder
 from kit.many_runs import ManyRuns
 from kit.opsjobs_processes import opsjobs_up
-from opsjobs.web.console_files import INDEX, STATIC
+from opsjobs.web.console import INDEX, STATIC
 
 ENTRY_KB, VIEW_KB, PAGES_KB, LATER_KB = 60.0, 90.0, 200.0, 40.0
 PAINT_MS, CELLS_MS, TASK_MS, FRAME_P95_MS = 1_000.0, 2_000.0, 100.0, 33.0

@@ -25,7 +25,7 @@ from opsjobs.engine.delivery.sender import DeliverySender
 from opsjobs.engine.delivery.webhooks import WebhookDestination, WebhookRouter
 from opsjobs.engine.events import EventBuilder, EventVisibility
 from opsjobs.engine.loop import Loop
-from opsjobs.integrations.webhook_client import WebhookClient
+from opsjobs.integrations.caller_urls import WebhookClient
 from opsjobs.model.access import Grant, Principal
 from opsjobs.model.addresses import networks
 from opsjobs.model.events import EventType

@@ -15,7 +15,7 @@ from opsjobs.model.delivery import RESPONSE_CHARACTERS_MAX
 from opsjobs.model.secret import Secret
 from opsjobs.model.selection import GroupDraft
 from opsjobs.settings import MailSettings, PlatformSettings
-from opsjobs.settings.platform import AuditServiceSettings
+from opsjobs.settings.services import AuditServiceSettings
 from opsjobs.store.deliveries import Deliveries
 from opsjobs.store.system_status import SystemStatus
 from opsjobs.store.transaction import Database

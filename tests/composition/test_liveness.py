@@ -23,8 +23,7 @@ import pytest
 
 from kit import backing_servers
 from kit.ports import free_port
-from opsjobs.composition.liveness import LAG_SECONDS_MAX, Liveness
-from opsjobs.composition.service_manager import ServiceManager
+from opsjobs.composition.liveness import LAG_SECONDS_MAX, Liveness, ServiceManager
 from opsjobs.standalone.spawn import bare_environment
 from opsjobs.store.restores import NOT_FINISHED
 from opsjobs.store.system_status import HEAD

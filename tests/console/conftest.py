@@ -29,7 +29,7 @@ from kit.backing_servers import memory, open_folder
 from kit.openid_provider import CLIENT, SECRET, Provider, openid_provider
 from kit.opsjobs_processes import UpProcess, opsjobs_up
 from kit.ports import free_port
-from opsjobs.web.console_files import ConsoleFiles
+from opsjobs.web.console import ConsoleFiles
 
 MACHINES = 6
 PASSWORD = "correct horse battery"

@@ -30,7 +30,7 @@ from opsjobs.engine.delivery.sender import DeliverySender, Destination
 from opsjobs.engine.loop import Loop
 from opsjobs.engine.notification.channels import EmailDestination, NoWebhookDestination
 from opsjobs.integrations.mail import Mailer, SmtpOptions
-from opsjobs.integrations.services.audit import AuditService
+from opsjobs.integrations.services.messages import AuditService
 from opsjobs.model.delivery import DeliveryReceiver, Message, NewDelivery
 from opsjobs.model.secret import Secret
 from opsjobs.settings import load

@@ -11,9 +11,9 @@ import pytest
 
 from cli.fake_api import ApiRequest, ApiResponse, FakeApi, serve_api
 from opsjobs.clock import SystemClock
-from opsjobs.integrations.parameter_choices import (
+from opsjobs.integrations.caller_urls import (
     BYTES_MAX,
-    CONNECTIONS_MAX,
+    CHOICES_CONNECTIONS_MAX,
     SECONDS_MAX,
     Choices,
 )
@@ -54,7 +54,7 @@ async def test_a_list_of_allowed_values_is_fetched_and_cached() -> None:
 
 
 async def test_the_urls_of_a_job_are_fetched_side_by_side_and_each_once() -> None:
-    together = threading.Barrier(CONNECTIONS_MAX)
+    together = threading.Barrier(CHOICES_CONNECTIONS_MAX)
 
     def reply(asked: ApiRequest) -> ApiResponse:
         together.wait(SECONDS_MAX)
@@ -63,11 +63,14 @@ async def test_the_urls_of_a_job_are_fetched_side_by_side_and_each_once() -> Non
     with serve_api(reply) as desk:
         parameters = [
             ParameterDraft(name=f"p{n}", type="choice", choices_url=f"{desk.url}/{n}")
-            for n in range(CONNECTIONS_MAX)
+            for n in range(CHOICES_CONNECTIONS_MAX)
         ]
         parameters.append(parameters[0].model_copy(update={"name": "again"}))
         found = await Choices(SystemClock(), allow=LOOPBACK).fetch_all(parameters)
-    assert found == {**{f"p{n}": [f"/{n}"] for n in range(CONNECTIONS_MAX)}, "again": ["/0"]}
+    assert found == {
+        **{f"p{n}": [f"/{n}"] for n in range(CHOICES_CONNECTIONS_MAX)},
+        "again": ["/0"],
+    }
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from opsjobs.engine.delivery.sender import DeliverySender
 from opsjobs.engine.delivery.webhooks import WebhookDestination, WebhookRouter
 from opsjobs.engine.events import PERMISSIONS as EVENT_PERMISSIONS
 from opsjobs.engine.events import EventBuilder, EventVisibility
-from opsjobs.integrations.webhook_client import WebhookClient
+from opsjobs.integrations.caller_urls import WebhookClient
 from opsjobs.model.access import PERMISSIONS, Grant, Principal, Scope
 from opsjobs.model.addresses import networks
 from opsjobs.model.events import EventType

@@ -12,11 +12,15 @@ import pytest
 from kit.platform_services import MS, NG, V3, PlatformServices, platform_services
 from opsjobs.clock import TurnedClock
 from opsjobs.composition.platform import build_integrations
+from opsjobs.composition.services import ConnectedService
 from opsjobs.integrations.json_client import ServiceUnavailable
-from opsjobs.integrations.services.audit import AuditService, audit_values
 from opsjobs.integrations.services.client import ServiceRefused
-from opsjobs.integrations.services.connected import ConnectedService
-from opsjobs.integrations.services.notifications import NotificationService, ServiceNotification
+from opsjobs.integrations.services.messages import (
+    AuditService,
+    NotificationService,
+    ServiceNotification,
+    audit_values,
+)
 from opsjobs.settings import load
 from opsjobs.telemetry.metrics import Metrics
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from kit.webhook_receiver import receiver
-from opsjobs.integrations.webhook_client import NotDelivered, WebhookClient
+from opsjobs.integrations.caller_urls import NotDelivered, WebhookClient
 from opsjobs.model.addresses import networks
 from opsjobs.model.errors import Invalid
 

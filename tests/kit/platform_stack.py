@@ -19,7 +19,7 @@ from kit.backing_servers import AUDIT_KEY
 from kit.platform_services import PlatformServices
 from opsjobs import composition
 from opsjobs.api.app import create_app
-from opsjobs.composition import build, deliveries, scheduler
+from opsjobs.composition import background, build, scheduler
 from opsjobs.composition.scheduler import HostedScheduler
 from opsjobs.composition.worker import HostedWorker
 from opsjobs.settings import Settings, load
@@ -75,8 +75,8 @@ async def platform_stack(
     **more: str,
 ) -> AsyncIterator[PlatformStack]:
     """The running service; `urls`: of the database and of Redis."""
-    patch.setattr(deliveries, "INTAKE_SECONDS", TICK_SECONDS)
-    patch.setattr(deliveries, "SEND_SECONDS", TICK_SECONDS)
+    patch.setattr(background, "INTAKE_SECONDS", TICK_SECONDS)
+    patch.setattr(background, "SEND_SECONDS", TICK_SECONDS)
     patch.setattr(scheduler, "SEAL_SECONDS", TICK_SECONDS)
     patch.setattr(composition, "REPORT_SECONDS", TICK_SECONDS)
     async with AsyncExitStack() as stack:

@@ -18,7 +18,7 @@ from opsjobs.model.errors import Unavailable
 from opsjobs.model.safety_verdict import SafetyVerdict
 from opsjobs.safety import Context, SafetyQuestion
 from opsjobs.safety.check import check_text
-from opsjobs.sandbox import child, pool, process, protocol
+from opsjobs.sandbox import child, pool, protocol
 from opsjobs.sandbox.pool import SafetyCheckPool
 
 SECONDS = 60.0
@@ -143,7 +143,7 @@ async def test_time_memory_and_nonsense_are_failures_of_the_text_alone(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, does: str, reason: str
 ) -> None:
     _scripted(monkeypatch, tmp_path, does)
-    monkeypatch.setattr(process.JudgeProcess.ask, "__defaults__", (3.0,))
+    monkeypatch.setattr(pool.JudgeProcess.ask, "__defaults__", (3.0,))
     async with judges() as (made, failed):
         (finding,) = await made.check(make_question("ls"))
         assert (finding.rule, finding.severity, failed) == (
@@ -176,7 +176,7 @@ sys.exit(child.main())
     def popen(_: object, **more: object) -> object:
         return real([sys.executable, "-c", program], **more)  # type: ignore[call-overload]  # as the pool's own
 
-    monkeypatch.setattr(process.subprocess, "Popen", popen)
+    monkeypatch.setattr(pool.subprocess, "Popen", popen)
     return started
 
 
@@ -226,7 +226,7 @@ async def test_the_queue_is_bounded_and_checks_by_people_leave_room(
 async def test_a_process_that_cannot_be_started_is_no_fault_of_the_text(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(process.sys, "executable", "/bin/false")
+    monkeypatch.setattr(pool.sys, "executable", "/bin/false")
     async with judges() as (made, failed):
         with pytest.raises(Unavailable):
             await made.check(make_question("ls"))

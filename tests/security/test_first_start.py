@@ -12,7 +12,7 @@ from kit.token_issuer import SECRET
 from opsjobs import settings
 from opsjobs.clock import TurnedClock
 from opsjobs.identity.jws import UnverifiedToken
-from opsjobs.identity.local_tokens import OwnTokens
+from opsjobs.identity.tokens import OwnTokens
 from opsjobs.model.errors import Unauthorised
 from opsjobs.store.envelope import new_key
 from opsjobs.store.transaction import Database

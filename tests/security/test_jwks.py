@@ -9,12 +9,12 @@ import pytest
 
 from kit.token_issuer import AUDIENCE, ISSUER, Answers, answering, good, jwk, private, signed
 from opsjobs.clock import TurnedClock
-from opsjobs.identity.platform_tokens import SignedTokens
-from opsjobs.identity.verification_keys import (
+from opsjobs.identity.jws import (
     KEPT_WITHOUT_ANSWER_SECONDS,
     REFETCH_SECONDS,
     PublishedKeys,
 )
+from opsjobs.identity.tokens import SignedTokens
 from opsjobs.integrations.json_client import BYTES_MAX, JsonClient
 from opsjobs.integrations.token_issuers import DiscoveredIssuer, PinnedIssuer
 from opsjobs.model.errors import Unauthorised, Unavailable

@@ -6,7 +6,7 @@ import pytest
 
 from engine.test_parameter_choices import refusal
 from opsjobs.clock import SystemClock
-from opsjobs.integrations.parameter_choices import Choices
+from opsjobs.integrations.caller_urls import Choices
 from opsjobs.model.addresses import AddressPolicy, is_public
 from opsjobs.model.errors import Invalid, RemoteFailure
 from opsjobs.model.parameter import ParameterDraft

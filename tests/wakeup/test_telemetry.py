@@ -19,8 +19,8 @@ import structlog
 
 from opsjobs.engine.run_credentials import hide_secrets
 from opsjobs.model.secret import Secret
-from opsjobs.telemetry import logs, metrics_listener
-from opsjobs.telemetry.metrics import Metrics
+from opsjobs.telemetry import logs
+from opsjobs.telemetry.metrics import SCRAPES_MAX, Metrics
 
 
 class CapturedLog:
@@ -188,10 +188,7 @@ def test_the_listener_serves_numbers_and_nothing_else() -> None:
 def test_silent_connections_do_not_keep_a_scraper_out_of_the_listener() -> None:
     metrics = Metrics()
     port = metrics.serve("127.0.0.1", 0)
-    silent = [
-        socket.create_connection(("127.0.0.1", port))
-        for _ in range(3 * metrics_listener.SCRAPES_MAX)
-    ]
+    silent = [socket.create_connection(("127.0.0.1", port)) for _ in range(3 * SCRAPES_MAX)]
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=30) as answer:
             assert answer.status == 200
@@ -206,7 +203,7 @@ def test_silent_connections_do_not_keep_a_scraper_out_of_the_listener() -> None:
 def test_a_connection_of_the_listener_has_a_time_in_all_however_often_it_sends_a_byte(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(metrics_listener, "SCRAPE_TIMEOUT_SECONDS", 0.5)
+    monkeypatch.setattr("opsjobs.telemetry.metrics.SCRAPE_TIMEOUT_SECONDS", 0.5)
     metrics = Metrics()
     port = metrics.serve("127.0.0.1", 0)
     try:

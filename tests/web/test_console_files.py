@@ -11,8 +11,7 @@ import httpx2
 import pytest
 from starlette.types import Receive, Scope, Send
 
-from opsjobs.web.console import CONTENT_SECURITY_POLICY, ConsoleMiddleware
-from opsjobs.web.console_files import ConsoleFiles
+from opsjobs.web.console import CONTENT_SECURITY_POLICY, ConsoleFiles, ConsoleMiddleware
 
 SCRIPT = "main-A1B2C3D4.js"
 HTML = {"Accept": "text/html,application/xhtml+xml"}

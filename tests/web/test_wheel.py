@@ -18,8 +18,7 @@ import pytest
 from architecture.tree import ROOT, committed
 from kit.backing_servers import memory, open_folder
 from kit.opsjobs_processes import opsjobs_up
-from opsjobs.web.console import CONTENT_SECURITY_POLICY
-from opsjobs.web.console_files import STATIC
+from opsjobs.web.console import CONTENT_SECURITY_POLICY, STATIC
 
 BUILD_SECONDS = 120
 # No program at all, so no Node; no registry, no index.

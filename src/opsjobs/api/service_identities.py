@@ -18,7 +18,7 @@ from opsjobs.api.schemas.access import ServiceOut, ServicePageOut
 from opsjobs.api.schemas.responses import CREATED
 from opsjobs.api.services import ServicesDep
 from opsjobs.api.updates import Edit, edit, put_and_patch
-from opsjobs.identity.service_tokens import load_public_key
+from opsjobs.identity.tokens import load_public_key
 from opsjobs.model.api_model import ApiModel
 from opsjobs.model.errors import Conflict, FieldError
 from opsjobs.model.grants import Grants

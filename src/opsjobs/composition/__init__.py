@@ -19,7 +19,7 @@ from opsjobs.composition.platform import (
     build_platform_users,
     build_target_service,
 )
-from opsjobs.composition.services import Limits, Services
+from opsjobs.composition.services import Integrations, Limits, Services
 from opsjobs.engine.background.event_publisher import EventPublisher, ExecutionMeter
 from opsjobs.engine.background.housekeeping import Rescuer
 from opsjobs.engine.background.status import (
@@ -42,10 +42,9 @@ from opsjobs.engine.launching.trigger_calls import TriggerCalls
 from opsjobs.engine.loop import Loop, LoopLagMonitor
 from opsjobs.engine.runs.run_secrets import ExternalSecrets
 from opsjobs.identity.platform_users import PlatformUsers
-from opsjobs.integrations.parameter_choices import Choices
+from opsjobs.integrations.caller_urls import Choices
 from opsjobs.integrations.secrets.requests import VaultOptions
 from opsjobs.integrations.secrets.vault import VaultServer
-from opsjobs.integrations.services.connected import Integrations
 from opsjobs.integrations.targets import Targets
 from opsjobs.model.addresses import AddressPolicy
 from opsjobs.model.circuit import CircuitPolicy, CircuitState

@@ -4,21 +4,28 @@ from __future__ import annotations
 
 from opsjobs.clock import Clock
 from opsjobs.composition.paths import CONSOLE, OIDC_CALLBACK, OIDC_LOGIN
-from opsjobs.identity.authentication import Authentication, SingleSignOn
+from opsjobs.composition.services import Authentication, Integrations, SingleSignOn
 from opsjobs.identity.authenticator import Authenticator
-from opsjobs.identity.cookie_logins import CookieLogins
-from opsjobs.identity.id_tokens import IdTokens
-from opsjobs.identity.local_tokens import OwnTokens
-from opsjobs.identity.logins import LoginService
+from opsjobs.identity.jws import PublishedKeys, SharedSecret, VerificationKeys
+from opsjobs.identity.logins import CookieLogins, LoginService
 from opsjobs.identity.oidc_login import OidcLogins
 from opsjobs.identity.passwords import Passwords
-from opsjobs.identity.platform_tokens import IntrospectedTokens, Platform, SignedTokens
-from opsjobs.identity.service_tokens import ServiceTokens
-from opsjobs.identity.verification_keys import PublishedKeys, SharedSecret, VerificationKeys
+from opsjobs.identity.tokens import (
+    IdTokens,
+    IntrospectedTokens,
+    OwnTokens,
+    Platform,
+    ServiceTokens,
+    SignedTokens,
+)
 from opsjobs.integrations.json_client import JsonClient
-from opsjobs.integrations.openid_provider import OpenIdClient, OpenIdProvider
-from opsjobs.integrations.services.connected import Integrations
-from opsjobs.integrations.token_issuers import AuthService, DiscoveredIssuer, PinnedIssuer
+from opsjobs.integrations.token_issuers import (
+    AuthService,
+    DiscoveredIssuer,
+    OpenIdClient,
+    OpenIdProvider,
+    PinnedIssuer,
+)
 from opsjobs.model.jwt_algorithms import BY_KEY_PAIR
 from opsjobs.model.token_claims import ClaimRules
 from opsjobs.settings import IdentitySettings, Settings

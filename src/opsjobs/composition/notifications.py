@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from opsjobs.clock import Clock
+from opsjobs.composition.services import ConnectedService, Integrations
 from opsjobs.engine.notification.channels import (
     NO_MAIL_SERVER,
     NO_SERVICE,
@@ -19,10 +20,9 @@ from opsjobs.engine.notification.messages import ReceiverBook
 from opsjobs.engine.notification.planner import NotificationPlanner
 from opsjobs.engine.runs.run_secrets import ExternalSecrets
 from opsjobs.integrations.apprise_sender import HOW_TO_INSTALL, AppriseSender, is_installed
+from opsjobs.integrations.caller_urls import WebhookClient
 from opsjobs.integrations.mail import Mailer, SmtpOptions
-from opsjobs.integrations.services.connected import ConnectedService, Integrations
-from opsjobs.integrations.services.notifications import NotificationService
-from opsjobs.integrations.webhook_client import WebhookClient
+from opsjobs.integrations.services.messages import NotificationService
 from opsjobs.model.credential import Credential
 from opsjobs.model.notification import NotificationChannel
 from opsjobs.settings import MailSettings, Settings

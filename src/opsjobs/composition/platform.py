@@ -6,9 +6,10 @@ from collections.abc import Callable
 from functools import partial
 
 from opsjobs.clock import Clock
+from opsjobs.composition.services import ConnectedService, Integrations
 from opsjobs.engine.mirrored_inventory import MirroredInventory, MirrorLimits
-from opsjobs.identity.outgoing_tokens import OutgoingTokens
 from opsjobs.identity.platform_users import PlatformUsers
+from opsjobs.identity.tokens import OutgoingTokens
 from opsjobs.integrations.services.authorization import (
     ClientCredentials,
     ServiceAuth,
@@ -16,7 +17,6 @@ from opsjobs.integrations.services.authorization import (
     StaticHeader,
 )
 from opsjobs.integrations.services.client import ServiceClient, ServiceOptions, request_token
-from opsjobs.integrations.services.connected import ConnectedService, Integrations
 from opsjobs.integrations.services.health import ServiceHealth
 from opsjobs.integrations.services.profile import Profile, ProfileError, load_profile
 from opsjobs.integrations.services.targets import TargetService

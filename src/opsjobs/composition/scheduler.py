@@ -13,11 +13,9 @@ from opsjobs.composition import (
     build_integration_loop,
     build_rescuer,
 )
-from opsjobs.composition.background import build_housekeeping_loop
-from opsjobs.composition.deliveries import build_delivery
+from opsjobs.composition.background import build_delivery, build_housekeeping_loop
 from opsjobs.composition.liveness import Liveness, serve_metrics
-from opsjobs.composition.process import spare_the_collector
-from opsjobs.composition.schema_gate import SchemaGate
+from opsjobs.composition.process import SchemaGate, spare_the_collector
 from opsjobs.engine.background.housekeeping import SEAL_SECONDS, AuditSealer
 from opsjobs.engine.background.scheduler import Scheduler
 from opsjobs.engine.loop import Loop

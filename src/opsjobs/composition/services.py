@@ -1,9 +1,14 @@
-"""The services of a process, and the limits that the API enforces."""
+"""The services of a process, and the limits that the API enforces.
+
+Those that consist of several parts are here, too: the authentication, the platform's services.
+"""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 from opsjobs.bus import Bus
 from opsjobs.clock import Clock
@@ -23,10 +28,16 @@ from opsjobs.engine.loop import LoopLagMonitor
 from opsjobs.engine.notification.channels import NotificationChannels
 from opsjobs.engine.notification.planner import NotificationPlanner
 from opsjobs.engine.runs.run_secrets import ExternalSecrets
-from opsjobs.identity.authentication import Authentication
+from opsjobs.identity.authenticator import Authenticator
+from opsjobs.identity.logins import CookieLogins, LoginService
+from opsjobs.identity.oidc_login import OidcLogins
+from opsjobs.identity.passwords import Passwords
 from opsjobs.identity.platform_users import PlatformUsers
-from opsjobs.integrations.services.connected import Integrations
-from opsjobs.integrations.webhook_client import WebhookClient
+from opsjobs.integrations.caller_urls import WebhookClient
+from opsjobs.integrations.json_client import JsonClient
+from opsjobs.integrations.services.client import ServiceClient
+from opsjobs.integrations.services.health import IntegrationStatus
+from opsjobs.integrations.services.profile import Profile
 from opsjobs.model.addresses import Network
 from opsjobs.remote.session import Sessions
 from opsjobs.remote.winrm import ShellOwners
@@ -204,3 +215,82 @@ class Services:
         await self.integration_reporter.withdraw()
         await self.integrations.close()
         await self.database.close()
+
+
+class ServedRequest(Protocol):
+    """A request to an application over these services."""
+
+    @property
+    def app(self) -> Any:
+        """The application, whose state has them."""
+
+
+# Here, and not with the routes: each layer between them would make the chain of imports longer.
+def services_of(request: ServedRequest) -> Services:
+    """Return the services of the application that serves this request."""
+    services: Services = request.app.state.services
+    return services
+
+
+# --- the authentication: logins, and the check of requests
+
+
+@dataclass(frozen=True)
+class SingleSignOn:
+    """Logins at the OpenID Connect provider, with the text and the address of their button."""
+
+    logins: OidcLogins
+    label: str
+    url: str
+
+
+@dataclass(frozen=True)
+class Authentication:
+    """Authentication: `authenticator` for requests, `logins` and `passwords` for local users.
+
+    `cookie_logins`: logins of browsers. `single_sign_on`: those at the OpenID Connect provider, if
+    they are set up.
+    """
+
+    identities: IdentityStore
+    authenticator: Authenticator
+    logins: LoginService
+    cookie_logins: CookieLogins
+    passwords: Passwords
+    http: JsonClient
+    single_sign_on: SingleSignOn | None = None
+
+    async def close(self) -> None:
+        """Close the connections to issuers and the Auth Service."""
+        await self.http.close()
+
+
+# --- the platform's services that the settings connect
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectedService:
+    """A service that the settings name: its client, and the profile that describes it."""
+
+    client: ServiceClient
+    profile: Profile
+
+
+@dataclass(frozen=True)
+class Integrations:
+    """The platform's services that are connected, by name (TARGET, USER, AUTH)."""
+
+    connected: Mapping[str, ConnectedService]
+
+    def get(self, name: str) -> ConnectedService | None:
+        """Return a service; None if its built-in replacement is used."""
+        return self.connected.get(name)
+
+    def statuses(self) -> list[IntegrationStatus]:
+        """Return the state of each connected service as this process sees it."""
+        return [service.client.health.status() for service in self.connected.values()]
+
+    async def close(self) -> None:
+        """Close the connections."""
+        for service in self.connected.values():
+            await service.client.close()

@@ -13,16 +13,19 @@ from opsjobs.composition import (
     build_integration_loop,
     build_rescuer,
 )
-from opsjobs.composition.background import build_housekeeping_loop, build_retention_loop
-from opsjobs.composition.deliveries import build_delivery
+from opsjobs.composition.background import (
+    build_delivery,
+    build_housekeeping_loop,
+    build_retention_loop,
+)
 from opsjobs.composition.liveness import Liveness, serve_metrics
 from opsjobs.composition.process import (
     GIVE_BACK_SECONDS,
+    SchemaGate,
     give_back,
     raise_descriptor_limit,
     spare_the_collector,
 )
-from opsjobs.composition.schema_gate import SchemaGate
 from opsjobs.composition.services import Services
 from opsjobs.engine.background.housekeeping import (
     SEAL_BEHIND_SECONDS,

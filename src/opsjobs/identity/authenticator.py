@@ -6,9 +6,7 @@ from dataclasses import dataclass, field
 
 from opsjobs.clock import Clock
 from opsjobs.identity.jws import TOKEN_BYTES_MAX, UnverifiedToken
-from opsjobs.identity.local_tokens import OwnTokens
-from opsjobs.identity.platform_tokens import Platform
-from opsjobs.identity.service_tokens import ServiceTokens
+from opsjobs.identity.tokens import OwnTokens, Platform, ServiceTokens
 from opsjobs.model.access import Principal
 from opsjobs.model.errors import Unauthorised
 from opsjobs.model.token_claims import rejected

@@ -1,13 +1,17 @@
-"""Signed tokens (JWS, compact form): strict parsing, signing, and verification with a key."""
+"""Signed tokens (JWS, compact form): strict parsing, signing, and the keys that verify.
+
+Those keys are a shared secret, or the published keys of an issuer.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import json
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import jwt
 from cryptography.hazmat.primitives.asymmetric.ec import (
@@ -18,8 +22,12 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicKey
 from jwt.algorithms import HMACAlgorithm
 
+from opsjobs.clock import Clock
+from opsjobs.integrations.json_client import ServiceUnavailable
+from opsjobs.model.errors import Unavailable
 from opsjobs.model.jwt_algorithms import BY_KEY_PAIR, SHARED
 from opsjobs.model.token_claims import is_name, rejected
+from opsjobs.telemetry.logs import log
 
 TOKEN_BYTES_MAX = 8_192
 RSA_BITS_MIN = 2_048
@@ -136,3 +144,159 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _no_number(text: str) -> float:
     raise ValueError(text)
+
+
+# --- keys that verify: a shared secret, or the published keys of an issuer
+
+
+KEYS_MAX = 100
+REFETCH_SECONDS = 60.0
+FIRST_PAUSE_SECONDS = 2.0
+"""Pause between fetches while there are no keys at all."""
+KEPT_WITHOUT_ANSWER_SECONDS = 86_400.0
+_PUBLIC_TYPES = ("RSA", "EC", "OKP")
+
+
+@dataclass(frozen=True, slots=True)
+class ProvingKey:
+    """A key and its allowed algorithms, which are all of one family."""
+
+    key: PublicKey | bytes
+    algorithms: tuple[str, ...]
+
+
+class VerificationKeys(Protocol):
+    """Finds keys by their id."""
+
+    async def find(self, kid: str | None) -> ProvingKey:
+        """Return the key of this id.
+
+        Raises Unauthorised if there is none, Unavailable if the keys cannot be fetched.
+        """
+
+
+class SharedSecret:
+    """The secret shared by the services of the platform."""
+
+    def __init__(self, secret: bytes, algorithm: str) -> None:
+        self._key = ProvingKey(secret, (algorithm,))
+
+    async def find(self, kid: str | None) -> ProvingKey:
+        """Return the shared secret, for any id."""
+        del kid
+        return self._key
+
+
+class PublishedKeys:
+    """The keys of a JWKS document, fetched when needed.
+
+    They are fetched again after `ttl_seconds`, and for an unknown key id at most once a minute, so
+    that tokens with invented ids cause no flood. While the issuer does not respond, the last keys
+    stay valid for a day. `fetch` returns the document or raises ServiceUnavailable.
+    """
+
+    def __init__(
+        self,
+        fetch: Callable[[], Awaitable[Any]],
+        clock: Clock,
+        *,
+        algorithms: Sequence[str],
+        ttl_seconds: float,
+    ) -> None:
+        self._fetch = fetch
+        self._clock = clock
+        self._algorithms = frozenset(algorithms)
+        self._ttl_seconds = ttl_seconds
+        self._keys: Mapping[str | None, ProvingKey] = {}
+        self._fetched_at: float | None = None
+        self._asked_at: float | None = None
+        self._lock = asyncio.Lock()
+
+    async def find(self, kid: str | None) -> ProvingKey:
+        """Return the key of this id; without an id the only key, if there is exactly one."""
+        # If there are keys, do not wait for a fetch in progress.
+        if self._is_stale() and not (self._keys and self._lock.locked()):
+            await self._refresh(self._is_stale)
+        found = self._get(kid)
+        if found is None and self._may_fetch():
+            await self._refresh(lambda: self._get(kid) is None)
+            found = self._get(kid)
+        if self._fetched_at is None:
+            raise Unavailable(
+                "the issuer's keys (JWKS) cannot be fetched",
+                detail="Tokens cannot be verified now: try again in a minute.",
+            )
+        if found is None:
+            raise rejected("is signed by a key that the issuer does not publish (kid)")
+        return found
+
+    def _get(self, kid: str | None) -> ProvingKey | None:
+        if kid is None and len(self._keys) == 1:
+            return next(iter(self._keys.values()))
+        return self._keys.get(kid) if kid is not None else None
+
+    def _is_stale(self) -> bool:
+        return (
+            self._fetched_at is None
+            or self._clock.monotonic() - self._fetched_at >= self._ttl_seconds
+        )
+
+    def _may_fetch(self) -> bool:
+        pause = REFETCH_SECONDS if self._fetched_at is not None else FIRST_PAUSE_SECONDS
+        return self._asked_at is None or self._clock.monotonic() - self._asked_at >= pause
+
+    async def _refresh(self, needed: Callable[[], bool]) -> None:
+        async with self._lock:
+            # Another task may have fetched the keys, or failed to, while this one waited.
+            if not needed() or not self._may_fetch():
+                return
+            self._asked_at = self._clock.monotonic()
+            try:
+                self._keys = _read(await self._fetch(), self._algorithms)
+            except ServiceUnavailable as away:
+                log.warning("jwks_fetch_failed", reason=str(away))
+                self._drop_old_keys()
+            else:
+                self._fetched_at = self._clock.monotonic()
+
+    def _drop_old_keys(self) -> None:
+        if (
+            self._fetched_at is not None
+            and self._clock.monotonic() - self._fetched_at > KEPT_WITHOUT_ANSWER_SECONDS
+        ):
+            self._keys, self._fetched_at = {}, None
+
+
+def _read(document: Any, allowed: frozenset[str]) -> dict[str | None, ProvingKey]:
+    """Return the keys of the document that support an allowed algorithm.
+
+    Raises ServiceUnavailable if it is not a JWKS or has no usable key.
+    """
+    keys = document.get("keys") if isinstance(document, dict) else None
+    if not isinstance(keys, list) or len(keys) > KEYS_MAX:
+        raise ServiceUnavailable(f"it does not answer with a JWKS of at most {KEYS_MAX} keys")
+    found: dict[str | None, ProvingKey] = {}
+    for one in keys:
+        if isinstance(one, dict) and (key := _key(one, allowed)) is not None:
+            kid = one.get("kid")
+            # Of two keys with one id the first is used.
+            found.setdefault(kid if isinstance(kid, str) else None, key)
+    if not found:
+        raise ServiceUnavailable("its JWKS has no public key that can be used here")
+    return found
+
+
+def _key(jwk: Mapping[str, Any], allowed: frozenset[str]) -> ProvingKey | None:
+    if jwk.get("kty") not in _PUBLIC_TYPES or jwk.get("use", "sig") != "sig":
+        return None
+    public = {
+        name: value
+        for name, value in jwk.items()
+        if name not in ("d", "p", "q", "dp", "dq", "qi", "oth", "alg")
+    }
+    try:
+        key: Any = jwt.PyJWK(public).key
+    except (jwt.PyJWTError, ValueError, TypeError, KeyError):
+        return None
+    algorithms = tuple(a for a in fitting(key) if a in allowed and jwk.get("alg", a) == a)
+    return ProvingKey(key, algorithms) if algorithms else None

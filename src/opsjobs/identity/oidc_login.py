@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from opsjobs.clock import Clock
-from opsjobs.identity.id_tokens import ClockDiffers, IdTokens
+from opsjobs.identity.tokens import ClockDiffers, IdTokens
 from opsjobs.integrations.json_client import ServiceUnavailable
-from opsjobs.integrations.openid_provider import (
+from opsjobs.integrations.token_issuers import (
     CodeRefused,
     OpenIdClient,
     OpenIdProvider,

@@ -12,12 +12,13 @@ from opsjobs.settings.groups import (
     ExecutionSettings,
     RedisSettings,
     RetentionSettings,
+    SafetySettings,
     SecuritySettings,
     Settings,
     TelemetrySettings,
     WorkerSettings,
 )
-from opsjobs.settings.identity import IdentitySettings
+from opsjobs.settings.identity import IdentitySettings, OidcSettings
 from opsjobs.settings.loader import (
     SettingDoc,
     SettingsError,
@@ -29,11 +30,12 @@ from opsjobs.settings.loader import (
     names,
     unknown,
 )
-from opsjobs.settings.mail import MailSettings
-from opsjobs.settings.oidc import OidcSettings
-from opsjobs.settings.platform import PlatformSettings, ServiceSettings
-from opsjobs.settings.safety import SafetySettings
-from opsjobs.settings.secrets import SecretsSettings
+from opsjobs.settings.services import (
+    MailSettings,
+    PlatformSettings,
+    SecretsSettings,
+    ServiceSettings,
+)
 
 __all__ = [
     "ApiSettings",

@@ -8,12 +8,8 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from opsjobs.model.secret import Secret
-from opsjobs.settings.identity import IdentitySettings
-from opsjobs.settings.mail import MailSettings
-from opsjobs.settings.oidc import OidcSettings
-from opsjobs.settings.platform import PlatformSettings
-from opsjobs.settings.safety import SafetySettings
-from opsjobs.settings.secrets import SecretsSettings
+from opsjobs.settings.identity import IdentitySettings, OidcSettings
+from opsjobs.settings.services import MailSettings, PlatformSettings, SecretsSettings
 from opsjobs.settings.types import (
     ABSOLUTE_PATH,
     HOW_TO_MAKE_A_KEY,
@@ -417,6 +413,22 @@ class SecuritySettings(SettingsGroup):
         None,
         "Initial admin token for `opsjobs api`; only its hash is stored.",
         secret=True,
+    )
+
+
+class SafetySettings(SettingsGroup):
+    """The safety check that precedes every launch."""
+
+    enabled: Annotated[bool, SWITCH] = setting(
+        "ENABLE_SAFETY_CHECKS",
+        "on",
+        "Whether commands and scripts are checked when jobs are saved and launched. Production "
+        "refuses off.",
+    )
+    policy: Annotated[Path | None, ABSOLUTE_PATH] = setting(
+        "OPSJOBS_SAFETY_POLICY",
+        None,
+        "YAML file with stricter rules for some labels, for many targets or for become.",
     )
 
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from opsjobs.engine.delivery.intake import Batch
 from opsjobs.integrations.json_client import ServiceUnavailable
-from opsjobs.integrations.services.audit import AuditService
 from opsjobs.integrations.services.client import ServiceRefused
+from opsjobs.integrations.services.messages import AuditService
 from opsjobs.model.delivery import (
     Delivery,
     DeliveryReceiver,

@@ -10,7 +10,7 @@ from typing import Any
 from opsjobs.clock import Clock
 from opsjobs.engine.events import BuiltEvent, EventAudience, EventVisibility
 from opsjobs.engine.launching.launch_authz import PrincipalLookup
-from opsjobs.integrations.webhook_client import NotDelivered, WebhookClient, WebhookResponse
+from opsjobs.integrations.caller_urls import NotDelivered, WebhookClient, WebhookResponse
 from opsjobs.model.access import Principal
 from opsjobs.model.delivery import (
     Delivery,

@@ -23,7 +23,7 @@ from opsjobs.engine.launching.references import (
 )
 from opsjobs.engine.launching.safety_service import SafetyResult, SafetyService, refuse_blocked
 from opsjobs.engine.launching.target_pinning import is_decided_by_people, pin_steps, pin_targets
-from opsjobs.integrations.parameter_choices import Choices
+from opsjobs.integrations.caller_urls import Choices
 from opsjobs.integrations.targets import Targets
 from opsjobs.model.errors import Conflict, Invalid
 from opsjobs.model.execution import TriggeredBy

@@ -29,7 +29,7 @@ from opsjobs.integrations.apprise_sender import (
 from opsjobs.integrations.json_client import ServiceUnavailable
 from opsjobs.integrations.mail import Mail, Mailer, MailRefused, MailUnavailable
 from opsjobs.integrations.services.client import ServiceRefused
-from opsjobs.integrations.services.notifications import NotificationService, ServiceNotification
+from opsjobs.integrations.services.messages import NotificationService, ServiceNotification
 from opsjobs.model.access import Principal
 from opsjobs.model.credential import Credential, CredentialType
 from opsjobs.model.delivery import (

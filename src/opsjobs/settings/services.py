@@ -1,16 +1,31 @@
-"""Settings of the platform's services: where each is, its profile, and how it knows us."""
+"""Settings of other services: those of the platform, the mail server, Vault or OpenBao.
+
+Each has its address, and how it knows us.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
+from opsjobs.model.notification import is_email
 from opsjobs.model.secret import Secret
 from opsjobs.settings.identity import IdentitySettings
-from opsjobs.settings.types import ABSOLUTE_PATH, address, choice, hidden, matching, seconds, text
+from opsjobs.settings.types import (
+    ABSOLUTE_PATH,
+    address,
+    choice,
+    from_text,
+    hidden,
+    https_or_local,
+    matching,
+    seconds,
+    text,
+    whole,
+)
 from opsjobs.settings.variables import SettingsGroup, setting
 
 EMBEDDED = "embedded"
@@ -188,3 +203,127 @@ def _auth_faults(
             f"{name}_SERVICE_AUTH is client_credentials, but OPSJOBS_SERVICE_TOKEN_URL is not set: "
             "write the address of the token endpoint."
         )
+
+
+# --- e-mail: the mail server, and the sender of notifications
+
+
+def _email(text: str) -> str:
+    if not is_email(text):
+        raise ValueError("write an e-mail address, such as opsjobs@example.org")
+    return text
+
+
+class MailSettings(SettingsGroup):
+    """The mail server; without a host there is no e-mail."""
+
+    host: Annotated[
+        str | None,
+        text(
+            r"[A-Za-z0-9_.:-]{1,253}",
+            "write a host name or an IP address, such as mail.example.org",
+        ),
+    ] = setting(
+        "OPSJOBS_SMTP_HOST", None, "Mail server for notifications by e-mail. Not set: no e-mail."
+    )
+    port: Annotated[int, whole(1, 65_535)] = setting(
+        "OPSJOBS_SMTP_PORT", "587", "Its port: 587 with starttls, usually 465 with tls."
+    )
+    tls: Annotated[Literal["starttls", "tls", "off"], choice("starttls", "tls", "off")] = setting(
+        "OPSJOBS_SMTP_TLS",
+        "starttls",
+        "Encryption: starttls (demanded before anything is sent), tls (from the first byte) or "
+        "off.",
+    )
+    username: Annotated[
+        str | None, text(r"[^\x00-\x1f]{1,320}", "write the user name alone, on one line")
+    ] = setting("OPSJOBS_SMTP_USERNAME", None, "User name for the mail server. Not set: no login.")
+    password: Annotated[
+        Secret | None, hidden(matching(r"[^\x00-\x1f]{1,1024}", "write the password alone"))
+    ] = setting("OPSJOBS_SMTP_PASSWORD", None, "Its password.", secret=True)
+    sender: Annotated[str | None, from_text(_email)] = setting(
+        "OPSJOBS_SMTP_FROM", None, "Address of the sender. Required with OPSJOBS_SMTP_HOST."
+    )
+    ca_file: Annotated[Path | None, ABSOLUTE_PATH] = setting(
+        "OPSJOBS_SMTP_CA_FILE",
+        None,
+        "CA certificates (PEM) that verify the mail server's certificate. Not set: those of the "
+        "system.",
+    )
+    timeout: Annotated[float, seconds(1, 14)] = setting(
+        "OPSJOBS_SMTP_TIMEOUT", "10s", "Time limit of sending one message."
+    )
+
+
+def mail_faults(mail: MailSettings, *, production: bool) -> Iterator[str]:
+    """Return a sentence for each contradiction between these settings."""
+    if mail.host is not None and mail.sender is None:
+        yield "OPSJOBS_SMTP_FROM is not set, and OPSJOBS_SMTP_HOST is: write the sender's address."
+    if (mail.username is None) != (mail.password is None):
+        yield (
+            "OPSJOBS_SMTP_USERNAME and OPSJOBS_SMTP_PASSWORD belong together: set both, or neither."
+        )
+    if mail.tls == "off" and mail.password is not None and production:
+        yield (
+            "OPSJOBS_SMTP_TLS is off, and ENVIRONMENT is production: the password would cross the "
+            "network unencrypted. Use starttls or tls."
+        )
+
+
+# --- an external secret store
+
+
+_WORD = hidden(
+    matching(
+        r"[\x21-\x7e]{1,8192}", "write the token or id alone: printable characters without blanks"
+    )
+)
+_PATH = text(
+    r"[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)*",
+    "write a path of letters, digits, _, - and ., such as approle or ops/team-a",
+)
+
+
+class SecretsSettings(SettingsGroup):
+    """HashiCorp Vault or OpenBao; `url` None is none."""
+
+    url: Annotated[str | None, https_or_local("https://vault.example.org:8200")] = setting(
+        "OPSJOBS_VAULT_URL",
+        None,
+        "URL of HashiCorp Vault or OpenBao, for credentials whose secrets are stored there. Not "
+        "set: none.",
+    )
+    token: Annotated[Secret | None, _WORD] = setting(
+        "OPSJOBS_VAULT_TOKEN",
+        None,
+        "Vault token; it is renewed. An AppRole is better.",
+        secret=True,
+    )
+    role_id: Annotated[Secret | None, _WORD] = setting(
+        "OPSJOBS_VAULT_ROLE_ID",
+        None,
+        "Role id of a Vault AppRole. Takes precedence over OPSJOBS_VAULT_TOKEN.",
+        secret=True,
+    )
+    secret_id: Annotated[Secret | None, _WORD] = setting(
+        "OPSJOBS_VAULT_SECRET_ID", None, "Secret id of that AppRole.", secret=True
+    )
+    approle_mount: Annotated[str, _PATH] = setting(
+        "OPSJOBS_VAULT_APPROLE_MOUNT", "approle", "Mount path of the AppRole method, below auth/."
+    )
+    namespace: Annotated[str | None, _PATH] = setting(
+        "OPSJOBS_VAULT_NAMESPACE", None, "Vault namespace for the login and for all reads."
+    )
+    ca_file: Annotated[Path | None, ABSOLUTE_PATH] = setting(
+        "OPSJOBS_VAULT_CA_FILE",
+        None,
+        "CA certificates (PEM) that verify Vault's certificate. Not set: those of the system.",
+    )
+    timeout: Annotated[float, seconds(0.1, 60)] = setting(
+        "OPSJOBS_VAULT_TIMEOUT", "5s", "Timeout of one request to Vault; up to three are made."
+    )
+    keep: Annotated[float, seconds(0, 60)] = setting(
+        "OPSJOBS_VAULT_KEEP",
+        "60s",
+        "How long a secret from Vault is cached in memory; it is never stored.",
+    )
