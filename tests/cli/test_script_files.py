@@ -9,7 +9,7 @@ import pytest
 from cli.fake_api import ApiRequest, ApiResponse, problem, serve_api
 from cli.test_jobs import run_failing
 from opsjobs.cli.errors import CommandFailed, ExitCode
-from opsjobs.cli.script_files import depends_on_targets, find_interpreter, fit_interpreter
+from opsjobs.cli.inputs import depends_on_targets, find_interpreter, fit_interpreter
 
 
 @pytest.mark.parametrize(

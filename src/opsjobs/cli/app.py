@@ -50,7 +50,7 @@ class _All(Commands):
             "Run the scheduler: fire due schedules, recover orphans.",
         ),
         "healthcheck": LazyCommand(
-            "healthcheck", "healthcheck", "Check whether a process on this machine is healthy."
+            "server_commands", "healthcheck", "Check whether a process on this machine is healthy."
         ),
         "jobs": LazyCommand(
             "jobs", "app", "Jobs: list, show, run, validate, export and apply them."
@@ -64,7 +64,7 @@ class _All(Commands):
         "triggers": LazyCommand(
             "triggers", "app", "Triggers: URLs that launch a job, for GitHub, GitLab and others."
         ),
-        "webhooks": LazyCommand("webhooks", "app", "Webhooks: URLs that receive events."),
+        "webhooks": LazyCommand("deliveries", "webhooks", "Webhooks: URLs that receive events."),
         "import": LazyCommand("importing_crontab", "app", "Import jobs from other schedulers."),
         "calendars": LazyCommand(
             "calendars", "app", "Calendars: times at which schedules do not fire."
@@ -75,7 +75,7 @@ class _All(Commands):
             "Dead letters: runs that ended lost or dead.",
         ),
         "notifications": LazyCommand(
-            "notifications", "app", "Notifications: try channels, and list what was sent."
+            "deliveries", "notifications", "Notifications: try channels, and list what was sent."
         ),
         "approvals": LazyCommand(
             "approvals", "app", "Approvals: list, show, approve and reject them."
@@ -113,10 +113,13 @@ class _All(Commands):
             "status", "config", "Settings: show their values and origins, and check them."
         ),
         "backup": LazyCommand(
-            "backup", "backup", "Back up the database, and its keys apart from it.", bare=True
+            "server_commands",
+            "backup",
+            "Back up the database, and its keys apart from it.",
+            bare=True,
         ),
         "restore": LazyCommand(
-            "backup", "restore", "Restore a backup, with the service stopped.", bare=True
+            "server_commands", "restore", "Restore a backup, with the service stopped.", bare=True
         ),
         "db": LazyCommand("server_commands", "db", "The database schema: upgrade and check it."),
     }

@@ -15,6 +15,7 @@ from pydantic import BaseModel
 from opsjobs.cli import inputs, options
 from opsjobs.cli.client import Json, connect, path_of
 from opsjobs.cli.errors import ExitCode
+from opsjobs.cli.inputs import find_interpreter
 from opsjobs.cli.render import (
     Column,
     Form,
@@ -26,7 +27,6 @@ from opsjobs.cli.render import (
     show_one,
     tell,
 )
-from opsjobs.cli.script_files import find_interpreter
 from opsjobs.cli.terminal_escapes import escape_json
 from opsjobs.model.action import DRAFT_TYPES
 from opsjobs.model.approval import ApprovalStatus

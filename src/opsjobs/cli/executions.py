@@ -12,8 +12,7 @@ from opsjobs.cli import options
 from opsjobs.cli.client import Client, Json, RequestRefused, connect, path_of
 from opsjobs.cli.errors import CommandFailed, ExitCode
 from opsjobs.cli.execution_diff import diff
-from opsjobs.cli.execution_output import artifacts, logs, render_result_group
-from opsjobs.cli.execution_search import search
+from opsjobs.cli.execution_output import artifacts, logs, render_result_group, search
 from opsjobs.cli.launch import launch, parse_wait_limit, watch
 from opsjobs.cli.live_view import render_wait_reason
 from opsjobs.cli.render import (

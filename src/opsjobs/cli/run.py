@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from opsjobs.cli import inputs, options, script_files
+from opsjobs.cli import inputs, options
 from opsjobs.cli.client import Client, Json, connect
 from opsjobs.cli.errors import CommandFailed, ExitCode
 from opsjobs.cli.launch import launch, show_preview
@@ -174,7 +174,7 @@ def build_program(words: list[str], script: str | None, interpreter: str | None)
     body = inputs.read_bytes(script, SCRIPT_BYTES_MAX)
     return {
         "type": "script",
-        "interpreter": interpreter or script_files.find_interpreter(script, body),
+        "interpreter": interpreter or inputs.find_interpreter(script, body),
         **_text_of(body),
         "args": words,
     }
@@ -192,7 +192,7 @@ def _fit_interpreter(client: Client, name: str, interpreter: str, selected: Json
 
     Callers who may not read targets get what the file alone says.
     """
-    if not script_files.depends_on_targets(name):
+    if not inputs.depends_on_targets(name):
         return interpreter
     try:
         found = client.post("/targets/resolve", {"targets": selected}, limit=1)
@@ -200,7 +200,7 @@ def _fit_interpreter(client: Client, name: str, interpreter: str, selected: Json
         if refused.exit_code is not ExitCode.NOT_ALLOWED:
             raise
         return interpreter
-    return script_files.fit_interpreter(name, interpreter, found["platforms"])
+    return inputs.fit_interpreter(name, interpreter, found["platforms"])
 
 
 def build_request(

@@ -1,13 +1,19 @@
-"""Commands of the service: up, demo, api, worker, scheduler, db.
+"""Commands of the service: run its processes, look after its database.
 
-The server's libraries are imported when a command is called.
+These are up, demo, api, worker, scheduler, db, backup, restore and healthcheck. The server's
+libraries are imported when a command is called.
 """
 
 from __future__ import annotations
 
+import http.client
+import json
 import sys
+import urllib.error
+import urllib.request
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 import typer
 
@@ -186,3 +192,177 @@ def _call(module: str, function: str, *arguments: object) -> Any:
 
 def _drop_none(**values: object) -> dict[str, object]:
     return {name: value for name, value in values.items() if value is not None}
+
+
+# --- backup and restore
+
+
+DataDir = Annotated[
+    Path | None, typer.Option(help="The data folder of `opsjobs up` (default: OPSJOBS_DATA_DIR).")
+]
+
+
+def backup(
+    folder: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="The folder in which to put the backup.")
+    ],
+    data_dir: DataDir = None,
+    keys: Annotated[
+        Path | None,
+        typer.Option(help="The file to write the keys to (default: beside the backup)."),
+    ] = None,
+    with_keys: Annotated[
+        bool, typer.Option("--with-keys", help="Put the keys into the backup itself.")
+    ] = False,
+    without_missing_keys: Annotated[
+        bool,
+        typer.Option(
+            "--without-missing-keys",
+            help="Back up even if a key is lost: what it encrypts cannot be read.",
+        ),
+    ] = False,
+) -> None:
+    """Back up the database, and its keys to a separate file.
+
+    Works while the service runs, on the database of `opsjobs up` or of DATABASE_URL. The backup
+    is read back and checked. Prints the backup's folder.
+    """
+    if keys is not None and with_keys:
+        raise CommandFailed("--keys and --with-keys exclude each other.", ExitCode.USAGE)
+    configured = settings.load()
+    module = load_module("opsjobs.standalone.backup")
+    order = module.BackupOrder(
+        configured,
+        _absolute(data_dir or configured.data_dir),
+        _absolute(folder),
+        _absolute(keys) if keys is not None else None,
+        with_keys,
+        without_missing_keys,
+    )
+    print(module.back_up(order, tell))
+
+
+def restore(
+    backup: Annotated[
+        Path, typer.Argument(metavar="BACKUP", help="The folder that `opsjobs backup` made.")
+    ],
+    data_dir: DataDir = None,
+    keys: Annotated[
+        Path | None,
+        typer.Option(
+            help="The file with its keys (default: in it, beside it, or ENCRYPTION_KEYS)."
+        ),
+    ] = None,
+    replace: Annotated[
+        bool,
+        typer.Option(
+            "--replace",
+            help="Move database and keys that are in the data folder aside; "
+            "with DATABASE_URL, drop what an unfinished restore has loaded.",
+        ),
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask before --replace.")] = False,
+) -> None:
+    """Restore a backup, with the service stopped.
+
+    Into an empty data folder, or the empty database of DATABASE_URL. Nothing is started, and
+    executions that had not ended are paused: what ran since the backup is not recorded.
+    """
+    configured = settings.load()
+    module = load_module("opsjobs.standalone.restore")
+    place = _absolute(data_dir or configured.data_dir)
+    if replace:
+        _confirm_replace(place, yes=yes, url=bool(configured.database.url))
+    order = module.RestoreOrder(
+        configured,
+        place,
+        _absolute(backup),
+        _absolute(keys) if keys is not None else None,
+        replace,
+    )
+    module.restore(order, tell)
+
+
+def _absolute(path: Path) -> Path:
+    return inputs.expand(path).absolute()
+
+
+def _confirm_replace(place: Path, *, yes: bool, url: bool) -> None:
+    if yes or not (url or load_module("opsjobs.standalone.data_dir").DataFolder(place).holdings):
+        return
+    doing = (
+        "drop what an unfinished restore has loaded into the database of DATABASE_URL"
+        if url
+        else f"replace the database and the keys in {place}"
+    )
+    if not sys.stdin.isatty():
+        raise CommandFailed(f"stdin is not a terminal: to {doing}, pass --yes.", ExitCode.USAGE)
+    kept = "" if url else " They are moved aside, not deleted."
+    question = f"{doing[0].upper()}{doing[1:]}?{kept}"
+    if not typer.confirm(question, err=True):
+        raise CommandFailed("nothing was restored; nothing was changed.")
+
+
+# --- healthcheck, for containers and scripts
+
+
+TIMEOUT_SECONDS = 5.0
+ANSWER_BYTES_MAX = 65_536
+_WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104  compared, not listened on
+
+
+def healthcheck(
+    url: Annotated[
+        str | None,
+        typer.Argument(
+            help="The probe to ask (default: /livez at METRICS_PORT).", show_default=False
+        ),
+    ] = None,
+) -> None:
+    """Check whether a process on this machine is healthy. Exit code 1 if not.
+
+    Every api, worker and scheduler serves /livez and /readyz at METRICS_PORT; the API also at its
+    own port.
+    """
+    asked = url or _default_url()
+    if urlsplit(asked).scheme != "http" or not urlsplit(asked).hostname:
+        raise CommandFailed(
+            f"{asked!r} is not the URL of a probe: write http://HOST:PORT/livez.", ExitCode.USAGE
+        )
+    fault = _ask_probe(asked)
+    if fault is not None:
+        raise CommandFailed(f"{asked}: {fault}")
+    tell(f"{asked}: ok")
+
+
+def _default_url() -> str:
+    wanted = settings.load().telemetry
+    if wanted.metrics_port is None or not wanted.enable_metrics:
+        raise CommandFailed(
+            "METRICS_PORT is not set, or ENABLE_METRICS is off: set it to the port of the process, "
+            "or name a URL such as http://127.0.0.1:8003/readyz.",
+            ExitCode.USAGE,
+        )
+    host = wanted.metrics_host
+    return f"http://{_WILDCARDS.get(host, host)}:{wanted.metrics_port}/livez"
+
+
+def _ask_probe(url: str) -> str | None:
+    """Return the fault that the probe reports, or why it does not answer; None if all is well."""
+    # No proxy of the environment: the process is on this machine.
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(url, timeout=TIMEOUT_SECONDS):
+            return None
+    except urllib.error.HTTPError as refused:
+        with refused:
+            return _reasons(refused.read(ANSWER_BYTES_MAX)) or f"status {refused.code}"
+    except (OSError, http.client.HTTPException, ValueError) as away:
+        return f"no answer ({getattr(away, 'reason', away)})"
+
+
+def _reasons(answer: bytes) -> str:
+    try:
+        return "; ".join(map(str, json.loads(answer)["reasons"]))
+    except (ValueError, KeyError, TypeError):
+        return ""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Annotated
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
 
 import typer
 
@@ -12,15 +12,28 @@ from opsjobs.cli import (
     options,
     target_access,
     target_changes,
-    target_history,
 )
-from opsjobs.cli.client import PAGE_ITEMS, Client, Json, connect
+from opsjobs.cli.client import PAGE_ITEMS, Client, Json, connect, path_of
 from opsjobs.cli.errors import CommandFailed, ExitCode
 from opsjobs.cli.nouns import Noun, add_list, add_remove, add_show
 from opsjobs.cli.options import parse_labels
-from opsjobs.cli.render import Column, Form, ago, plain, pluralize, show_list, show_one, tell
+from opsjobs.cli.render import (
+    Column,
+    Form,
+    ago,
+    plain,
+    pluralize,
+    render_duration,
+    render_error,
+    render_wait,
+    shorten,
+    show_list,
+    show_one,
+    tell,
+)
 from opsjobs.cli.target_changes import warn_of_twins_of, warn_of_zones
 from opsjobs.cli.winrm_options import WinrmFields
+from opsjobs.model.execution import RunStatus
 from opsjobs.model.target import HostKeyPolicy, Transport
 from opsjobs.model.target_health import HealthStatus
 
@@ -51,6 +64,20 @@ RESOLVED = (
     Column("id", lambda t: t["id"]),
     Column("name", lambda t: t["name"]),
     Column("host", lambda t: t["host"]),
+)
+RUN_COLUMNS = (
+    Column("execution", lambda r: r["execution"]["id"]),
+    Column("job", lambda r: r["execution"]["job_name"]),
+    Column("summary", lambda r: shorten(r["execution"].get("summary")), sparse=True),
+    Column("status", lambda r: r["status"]),
+    Column("exit", lambda r: r.get("exit_code")),
+    Column("launched", lambda r: ago(r["execution"]["created_at"])),
+    Column("took", render_duration),
+    Column("by", lambda r: r["execution"]["requested_by"], wide=True),
+    Column("via", lambda r: r["execution"]["triggered_by"], wide=True),
+    Column("waits for", render_wait),
+    Column("error", lambda r: (r.get("error") or {}).get("code")),
+    Column("message", render_error),
 )
 LABELS_SHOWN = 5
 LABELS = (
@@ -138,7 +165,7 @@ def show(target: Target, output: options.Output = Form.TABLE) -> None:
         if output in (Form.TABLE, Form.WIDE):
             state = client.get(f"{TARGET.path(found)}/maintenance")["maintenance"]
             shown: Json = {"host_keys": target_access.fingerprints(found.get("host_keys") or ())}
-            shown["health"] = target_history.health_in_words(found.get("health"))
+            shown["health"] = health_in_words(found.get("health"))
             found = {**found, **shown, "maintenance": target_changes.maintenance_in_words(state)}
         show_one(found, output)
 
@@ -227,7 +254,29 @@ app.command("import")(importing_targets.import_targets)
 app.command("set")(target_changes.set_)
 app.command("label")(target_changes.label)
 app.command("maintenance")(target_changes.maintenance)
-app.command("runs")(target_history.list_runs)
+
+
+@app.command("runs")
+def list_runs(
+    target: Annotated[str, typer.Argument(metavar="TARGET", help="Name, id or uuid.")],
+    *,
+    status: Annotated[RunStatus | None, typer.Option(help="Only runs with this status.")] = None,
+    job: Annotated[
+        str | None, typer.Option(metavar="JOB", help="Only runs of this job (name or id).")
+    ] = None,
+    output: options.Output = Form.TABLE,
+    limit: options.Limit = 20,
+) -> None:
+    """List the runs on a target in all executions, the newest first."""
+    with connect() as client:
+        found = client.by_name("target", target)
+        runs, more = client.items(
+            f"{path_of('target', found['id'])}/runs", limit=limit, status=status, job=job
+        )
+    show_list(runs, RUN_COLUMNS, output)
+    options.tell_more(more, limit)
+
+
 app.command("test")(target_access.try_connection)
 app.command("trust")(target_access.trust)
 
@@ -366,3 +415,19 @@ def _build_group(
     }
     given = {field: value for field, value in body.items() if value is not None}
     return given if selector is None else {**given, "selector": selector or None}
+
+
+def health_in_words(health: Mapping[str, Any] | None) -> str | None:
+    """Return the health of a target with its reason, such as `unhealthy: auth_failed`."""
+    if health is None:
+        return None
+    words = [str(health["status"])]
+    if circuit := health["circuit"]:
+        words.append(f"circuit {circuit['state']} after {circuit['code']}")
+    if last := health["last_run"]:
+        words.append(f"last run {last['status']} {ago(last['at'])}")
+    if health["waiting_runs"]:
+        words.append(f"{health['waiting_runs']} waiting")
+    if health["dead_letters"]:
+        words.append(f"{health['dead_letters']} dead letters")
+    return ", ".join(words)

@@ -8,9 +8,15 @@ from enum import StrEnum
 from pathlib import PurePath
 
 from opsjobs.cli.importing.ansible_files import read_ansible
-from opsjobs.cli.importing.host_lists import is_csv, is_hosts_file, read_csv, read_hosts
+from opsjobs.cli.importing.host_files import (
+    is_csv,
+    is_hosts_file,
+    is_ssh_config,
+    read_csv,
+    read_hosts,
+    read_ssh_config,
+)
 from opsjobs.cli.importing.inventory import FoundTarget, ImportedInventory, Skipped
-from opsjobs.cli.importing.ssh_config import is_ssh_config, read_ssh_config
 
 _FROM_STDIN = "opsjobs targets import -"
 

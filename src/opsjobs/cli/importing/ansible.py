@@ -6,8 +6,8 @@ import re
 import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
-from opsjobs.cli.importing import ansible_windows
 from opsjobs.cli.importing.inventory import (
     TARGETS_MAX,
     FoundTarget,
@@ -15,6 +15,31 @@ from opsjobs.cli.importing.inventory import (
     Skipped,
     parse_port,
 )
+from opsjobs.model.winrm import HTTP_PORT
+
+WINDOWS_CONNECTIONS = ("winrm", "psrp")
+WINDOWS_VARIABLES = frozenset(
+    {
+        "ansible_winrm_scheme",
+        "ansible_winrm_transport",
+        "ansible_winrm_server_cert_validation",
+        "ansible_psrp_protocol",
+        "ansible_psrp_auth",
+        "ansible_psrp_cert_validation",
+    }
+)
+"""The variables of Windows hosts that are imported."""
+
+_WINDOWS_AUTH = {
+    "negotiate": "negotiate",
+    "ntlm": "ntlm",
+    "kerberos": "kerberos",
+    "credssp": "credssp",
+    "certificate": "certificate",
+    "basic": "basic",
+    "plaintext": "basic",
+    "ssl": "basic",
+}
 
 ALL_HOSTS = "all"
 BUILT_IN_GROUPS = (ALL_HOSTS, "ungrouped")
@@ -29,15 +54,13 @@ _CONNECTIONS = {
     "paramiko_ssh": "ssh",
     "local": "local",
 }
-_TRANSPORTS = {"local": "local", **dict.fromkeys(ansible_windows.CONNECTIONS, "winrm")}
+_TRANSPORTS = {"local": "local", **dict.fromkeys(WINDOWS_CONNECTIONS, "winrm")}
 _HOST = ("ansible_host", "ansible_ssh_host")
 _PORT = ("ansible_port", "ansible_ssh_port")
 _USER = ("ansible_user", "ansible_ssh_user")
 _KEY = ("ansible_ssh_private_key_file", "ansible_private_key_file")
 _ARGUMENTS = ("ansible_ssh_common_args", "ansible_ssh_extra_args")
-_IMPORTED = {*_HOST, *_PORT, *_USER, *_KEY, *_ARGUMENTS, "ansible_connection"} | (
-    ansible_windows.VARIABLES
-)
+_IMPORTED = {*_HOST, *_PORT, *_USER, *_KEY, *_ARGUMENTS, "ansible_connection"} | WINDOWS_VARIABLES
 _SECRETS = re.compile(r"ansible_(ssh_)?(become_|sudo_|su_)?pass(word)?|.*vault.*")
 _JUMP = re.compile(r"(?:-J\s*|-o\s*['\"]?ProxyJump[= ]\s*)([^\s'\"]+)")
 
@@ -125,7 +148,7 @@ def _find_ancestors(name: str, parents: Mapping[str, list[str]]) -> set[str]:
 
 def _build_target(name: str, variables: Mapping[str, str], groups: list[str]) -> FoundTarget:
     connection = variables.get("ansible_connection", "ssh").rpartition(".")[2]
-    network, windows = connection == "network_cli", connection in ansible_windows.CONNECTIONS
+    network, windows = connection == "network_cli", connection in WINDOWS_CONNECTIONS
     if connection not in _CONNECTIONS and not (network or windows):
         raise ValueError(
             f"its connection is {connection!r}: only ssh, winrm, psrp and local are supported"
@@ -166,7 +189,7 @@ def _build_target(name: str, variables: Mapping[str, str], groups: list[str]) ->
         jump=jump[1] if jump and not windows else None,
         transport=_TRANSPORTS.get(connection),
         platform="network" if network else None,
-        winrm=ansible_windows.read_winrm(variables, number) if windows else None,
+        winrm=read_winrm(variables, number) if windows else None,
         variables={
             key: value
             for key, value in variables.items()
@@ -221,3 +244,46 @@ def _is_jump_only(arguments: str) -> bool:
         return shlex.split(_JUMP.sub("", arguments)) == []
     except ValueError:
         return False
+
+
+# --- the variables with which Ansible reaches Windows hosts, as options of WinRM
+
+
+def read_winrm(variables: Mapping[str, str], port: int | None) -> dict[str, Any]:
+    """Return the field `winrm` of a host.
+
+    Without a scheme, port 5985 means http, as in Ansible. Raises ValueError for what opsjobs does
+    not do.
+    """
+    scheme = _first(variables, "ansible_winrm_scheme", "ansible_psrp_protocol")
+    scheme = (scheme or ("http" if port == HTTP_PORT else "https")).lower()
+    options: dict[str, Any] = {"scheme": scheme}
+    asked = _first(variables, "ansible_winrm_transport", "ansible_psrp_auth")
+    if asked is not None:
+        options["auth"] = auth = _windows_auth(asked)
+        if auth in ("basic", "certificate") and scheme == "http":
+            raise ValueError(
+                f"its authentication is {auth} over http: use https, or ntlm over http"
+            )
+    check = _first(
+        variables, "ansible_winrm_server_cert_validation", "ansible_psrp_cert_validation"
+    )
+    if check == "ignore" and scheme == "https":
+        options["verify"] = False
+    return options
+
+
+def _windows_auth(asked: str) -> str:
+    """Return the first supported one of the authentications that are listed."""
+    names = [name.strip(" []'\"").lower() for name in asked.split(",")]
+    for name in names:
+        if name in _WINDOWS_AUTH:
+            return _WINDOWS_AUTH[name]
+    raise ValueError(
+        f"its WinRM authentication is {', '.join(names)}: only negotiate, ntlm, kerberos, credssp, "
+        "basic and certificate are supported"
+    )
+
+
+def _first(variables: Mapping[str, str], *names: str) -> str | None:
+    return next((variables[name] for name in names if variables.get(name)), None)

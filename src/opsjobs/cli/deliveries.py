@@ -1,19 +1,20 @@
-"""`opsjobs webhooks`: URLs that get events, and what was delivered to them."""
+"""`opsjobs webhooks` and `notifications`: receivers of messages, and what was sent."""
 
 from __future__ import annotations
 
 import time
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
-from opsjobs.cli import options
+from opsjobs.cli import inputs, options, yaml_documents
 from opsjobs.cli.client import Client, Json, connect
 from opsjobs.cli.errors import CommandFailed, ExitCode
 from opsjobs.cli.nouns import Noun, add_each, add_list, add_remove, add_show
 from opsjobs.cli.render import Column, Form, ago, plain, show_list, show_one, tell
+from opsjobs.model.notification import NotificationChannel
 
-app = typer.Typer(help="Webhooks: URLs that receive events.", no_args_is_help=True)
+webhooks = typer.Typer(help="Webhooks: URLs that receive events.", no_args_is_help=True)
 
 TEST_SECONDS = 15.0
 POLL_SECONDS = 0.5
@@ -55,11 +56,11 @@ Selector = Annotated[
 ]
 
 
-add_list(app, WEBHOOK, "List webhooks by name.")
-add_show(app, WEBHOOK, "Show one webhook, without its secret.")
+add_list(webhooks, WEBHOOK, "List webhooks by name.")
+add_show(webhooks, WEBHOOK, "Show one webhook, without its secret.")
 
 
-@app.command()
+@webhooks.command()
 def add(
     name: Annotated[str, typer.Argument(help="The name, such as tickets.")],
     url: Annotated[str, typer.Argument(metavar="URL", help="The address that gets the events.")],
@@ -80,7 +81,7 @@ def add(
     _show_secret(made, output)
 
 
-@app.command("set")
+@webhooks.command("set")
 def change(
     webhook: Webhook,
     *,
@@ -113,7 +114,7 @@ def _disable(client: Client, found: Json) -> None:
 
 
 add_each(
-    app,
+    webhooks,
     WEBHOOK,
     "Enable webhooks: they receive events from now on.",
     _enable,
@@ -121,7 +122,7 @@ add_each(
     done="enabled",
 )
 add_each(
-    app,
+    webhooks,
     WEBHOOK,
     "Disable webhooks; their pending deliveries are cancelled.",
     _disable,
@@ -130,7 +131,7 @@ add_each(
 )
 
 
-@app.command()
+@webhooks.command()
 def rotate(
     webhook: Webhook,
     *,
@@ -149,7 +150,7 @@ def rotate(
     _show_secret(made, output)
 
 
-@app.command()
+@webhooks.command()
 def test(webhook: Webhook) -> None:
     """Send a test message, and report the receiver's response."""
     with connect() as client:
@@ -173,7 +174,7 @@ def test(webhook: Webhook) -> None:
     )
 
 
-@app.command()
+@webhooks.command()
 def deliveries(
     webhook: Webhook,
     *,
@@ -196,7 +197,7 @@ def deliveries(
     options.tell_more(more, limit)
 
 
-@app.command()
+@webhooks.command()
 def redeliver(webhook: Webhook, delivery: Delivery) -> None:
     """Send the message of a delivery that has ended again; print the new delivery's id."""
     with connect() as client:
@@ -206,10 +207,131 @@ def redeliver(webhook: Webhook, delivery: Delivery) -> None:
     tell(f"delivery {made['id']} sends {plain(made['event'])} again")
 
 
-add_remove(app, WEBHOOK, "Remove webhooks with the log of their deliveries.")
+add_remove(webhooks, WEBHOOK, "Remove webhooks with the log of their deliveries.")
 
 
 def _show_secret(made: Json, output: Form) -> None:
     shown = {name: value for name, value in made.items() if value not in (None, [], "")}
     show_one(shown if output in (Form.TABLE, Form.WIDE) else made, output)
     tell("the secret is shown this once: store it at the receiver now")
+
+
+# --- notifications: try channels, set the default, list and repeat what was sent
+
+
+TEXT_BYTES_MAX = 64 << 10
+
+notifications = typer.Typer(
+    help="Notifications: test channels, set the default rules, list and resend messages.",
+    no_args_is_help=True,
+)
+OUTGOING = (
+    Column("id", lambda d: d["id"]),
+    Column("destination", lambda d: d["destination"]),
+    Column("to", lambda d: d["to"]),
+    Column("status", lambda d: d["status"]),
+    Column("attempts", lambda d: d["attempts"]),
+    Column("made", lambda d: ago(d["created_at"])),
+    Column("title", lambda d: d["title"] or d["event"]),
+    Column("error", lambda d: d["error"]),
+    Column("message", lambda d: d["message_id"], wide=True),
+)
+TRIALS = (
+    Column("to", lambda t: t["to"]),
+    Column("result", lambda t: "delivered" if t["delivered"] else "not delivered"),
+    Column("answer", lambda t: t["error"] or t["response"]),
+)
+
+
+@notifications.command("test")
+def try_channel(
+    channel: Annotated[
+        NotificationChannel,
+        typer.Argument(metavar="CHANNEL", help="email, webhook, service or apprise."),
+    ],
+    to: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="TO", help="E-mail addresses, or names of webhooks or credentials, or users."
+        ),
+    ],
+    *,
+    channel_id: Annotated[
+        str | None, typer.Option(metavar="ID", help="The channel of the Notification Service.")
+    ] = None,
+    subject: Annotated[str | None, typer.Option(help="A template of the subject.")] = None,
+    text: Annotated[
+        str | None, typer.Option("--text", metavar="FILE", help="A file: template of the text.")
+    ] = None,
+    output: options.Output = Form.TABLE,
+) -> None:
+    """Send a test message now, once, and show what came of it.
+
+    Exit code 1 if a recipient was not reached.
+    """
+    body: dict[str, Any] = {"channel": channel.value, "to": to}
+    if channel_id is not None:
+        body["channel_id"] = channel_id
+    if subject is not None:
+        body["subject"] = subject
+    if text is not None:
+        body["text"] = inputs.read_text(text, TEXT_BYTES_MAX)
+    with connect() as client:
+        trials = client.post("/notifications/test", body)["items"]
+    show_list(trials, TRIALS, output, name="to")
+    if not all(trial["delivered"] for trial in trials):
+        raise CommandFailed("not all recipients were reached.", ExitCode.ERROR)
+
+
+@notifications.command()
+def default(
+    file: Annotated[
+        str | None,
+        typer.Option("-f", "--file", metavar="FILE", help="Replace the rules by this YAML file."),
+    ] = None,
+    *,
+    output: options.Output = Form.TABLE,
+) -> None:
+    """Show or replace the default rules, for jobs and schedules without rules of their own."""
+    with connect() as client:
+        if file is None:
+            stored = client.get("/notifications/default")
+        else:
+            body = yaml_documents.one(file, "default")
+            stored = client.put("/notifications/default", body)
+            tell("the default notifications are replaced")
+    show_one(stored, output)
+
+
+@notifications.command("deliveries")
+def list_outgoing(
+    *,
+    status: Annotated[
+        Literal["pending", "delivered", "failed", "cancelled"] | None,
+        typer.Option(help="Only those with this status; failed are given up."),
+    ] = None,
+    to: Annotated[str | None, typer.Option(help="Only those to this recipient.")] = None,
+    output: options.Output = Form.TABLE,
+    limit: options.Limit = 50,
+) -> None:
+    """List deliveries of notifications and audit events, the newest first."""
+    named = {name: value for name, value in (("status", status), ("to", to)) if value}
+    with connect() as client:
+        found, more = client.items("/deliveries", limit=limit, **named)
+    show_list(found, OUTGOING, output, name="id")
+    options.tell_more(more, limit)
+
+
+@notifications.command("redeliver")
+def redeliver_outgoing(
+    ids: Annotated[
+        list[int],
+        typer.Argument(metavar="DELIVERY", min=1, help="Ids, as `deliveries` prints them."),
+    ],
+) -> None:
+    """Send the messages of deliveries again, each with the same message id."""
+    with connect() as client:
+        for one in ids:
+            made = client.post(f"/deliveries/{one}/redeliver")
+            tell(f"delivery {made['id']} sends {plain(made['message_id'])} to {plain(made['to'])}")
+            print(made["id"])
