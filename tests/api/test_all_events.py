@@ -12,7 +12,7 @@ import pytest
 
 from api.kit import job, problem
 from api.live import LiveApi, live_api
-from opsjobs.api import event_tail
+from opsjobs.api import events
 from opsjobs.store.transaction import Database
 
 Seen = tuple[str, str, dict[str, Any]]
@@ -56,7 +56,7 @@ async def create(api: LiveApi, name: str, **fields: Any) -> None:
 async def test_events_come_from_now_on_with_their_place_and_filtered_by_type(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(event_tail, "POLL_SECONDS", 0.02)
+    monkeypatch.setattr(events, "POLL_SECONDS", 0.02)
     async with live_api(database) as api:
         await api.targets("web-1")
         await create(api, "before")
@@ -77,7 +77,7 @@ async def test_events_come_from_now_on_with_their_place_and_filtered_by_type(
 async def test_events_have_no_text_of_a_command(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(event_tail, "POLL_SECONDS", 0.02)
+    monkeypatch.setattr(events, "POLL_SECONDS", 0.02)
     async with live_api(database) as api:
         await api.targets("web-1")
         body = {"actions": [{"command": "echo the-text"}], "targets": {"ids": ["web-1"]}}
@@ -96,9 +96,9 @@ async def test_events_have_no_text_of_a_command(
 async def test_a_client_that_reconnects_misses_and_repeats_nothing_also_within_a_row(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(event_tail, "POLL_SECONDS", 0.02)
-    monkeypatch.setattr(event_tail, "RING_EVENTS", 3)
-    monkeypatch.setattr(event_tail, "PAGE_ROWS", 2)
+    monkeypatch.setattr(events, "POLL_SECONDS", 0.02)
+    monkeypatch.setattr(events, "RING_EVENTS", 3)
+    monkeypatch.setattr(events, "PAGE_ROWS", 2)
     async with live_api(database) as api:
         await api.scripted.start(3)
         for name in ("web-1", "web-2", "web-3"):
@@ -123,7 +123,7 @@ async def test_a_client_that_reconnects_misses_and_repeats_nothing_also_within_a
 async def test_a_caller_gets_what_it_may_see_and_loses_the_stream_with_its_token(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(event_tail, "POLL_SECONDS", 0.02)
+    monkeypatch.setattr(events, "POLL_SECONDS", 0.02)
     async with live_api(database) as api:
         api.services.limits = api.services.limits.__class__(
             **{
@@ -177,8 +177,8 @@ async def test_a_place_that_was_deleted_is_410_and_a_wrong_one_422(database: Dat
 async def test_quiet_streams_are_kept_alive_with_the_place(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(event_tail, "POLL_SECONDS", 0.02)
-    monkeypatch.setattr(event_tail, "KEEP_ALIVE_SECONDS", 0.1)
+    monkeypatch.setattr(events, "POLL_SECONDS", 0.02)
+    monkeypatch.setattr(events, "KEEP_ALIVE_SECONDS", 0.1)
     async with live_api(database) as api:
         await api.targets("web-1")
         async with (
@@ -197,10 +197,10 @@ async def test_quiet_streams_are_kept_alive_with_the_place(
 async def test_viewers_that_connect_together_share_one_reader(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(event_tail, "POLL_SECONDS", 0.02)
+    monkeypatch.setattr(events, "POLL_SECONDS", 0.02)
     async with live_api(database) as api:
         await api.targets("web-1")
-        tail: event_tail.EventTail = api.app.state.event_tail
+        tail: events.EventTail = api.app.state.event_tail
         start = await tail.start_after(None)
 
         async def watch() -> list[str]:
@@ -231,8 +231,8 @@ async def test_viewers_that_connect_together_share_one_reader(
 async def test_a_reader_that_meets_a_fault_retries_and_leaves_out_a_row_that_fails_for_an_hour(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(event_tail, "POLL_SECONDS", 0.02)
-    monkeypatch.setattr(event_tail, "RETRY_SECONDS", 0.02)
+    monkeypatch.setattr(events, "POLL_SECONDS", 0.02)
+    monkeypatch.setattr(events, "RETRY_SECONDS", 0.02)
     async with live_api(database) as api:
         await api.targets("web-1")
         build, failed = api.services.event_builder.build, asyncio.Event()

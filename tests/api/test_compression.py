@@ -8,7 +8,7 @@ import pytest
 from starlette.datastructures import Headers
 
 from api.live import live_api
-from opsjobs.api.compression import BYTES_MIN, accepts_gzip
+from opsjobs.api.middleware import BYTES_MIN, accepts_gzip
 from opsjobs.store.transaction import Database
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from api.kit import problem
 from api.live import LiveApi, live_api
-from opsjobs.api import sse as stream
+from opsjobs.api import long_lived as stream
 from opsjobs.api.follower import Pace
 from opsjobs.bus import Bus
 from opsjobs.store.transaction import Database

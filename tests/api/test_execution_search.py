@@ -12,7 +12,7 @@ import pytest
 
 from api.kit import problem
 from api.live import LiveApi, live_api
-from opsjobs.api import execution_search
+from opsjobs.api import output_lines
 from opsjobs.store.transaction import Database
 
 
@@ -55,7 +55,7 @@ async def test_lines_are_found_over_all_targets(database: Database) -> None:
 async def test_a_search_goes_on_where_it_ended(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(execution_search, "PAGE_ENTRIES", 2)
+    monkeypatch.setattr(output_lines, "PAGE_ENTRIES", 2)
     async with live_api(database) as api:
         await api.scripted.start(1)
         for number in range(7):
@@ -68,10 +68,10 @@ async def test_a_search_goes_on_where_it_ended(
             seen += [match["text"] for match in matches]
             requests += 1
         assert (seen, requests) == ([f"hit {number}" for number in range(7)], 3)
-        monkeypatch.setattr(execution_search, "SEARCH_SECONDS", 0.0)
+        monkeypatch.setattr(output_lines, "SEARCH_SECONDS", 0.0)
         matches, summary = await search(api, q="hit")
         assert (summary["complete"], summary["reason"]) == (False, "time")
-        monkeypatch.setattr(execution_search, "SEARCH_SECONDS", 20.0)
+        monkeypatch.setattr(output_lines, "SEARCH_SECONDS", 20.0)
         rest, summary = await search(api, q="hit", after=summary["next"])
         assert 0 < len(matches) < 7 == len(matches) + len(rest)
         assert summary["complete"]
@@ -112,7 +112,7 @@ async def test_a_pattern_with_too_many_ways_ends_the_search_with_a_reason(
 async def test_the_time_ends_a_search_within_a_page_and_no_match_is_lost_or_told_twice(
     database: Database, monkeypatch: pytest.MonkeyPatch, query: dict[str, Any]
 ) -> None:
-    monkeypatch.setattr(execution_search, "SEARCH_SECONDS", 0.0)
+    monkeypatch.setattr(output_lines, "SEARCH_SECONDS", 0.0)
     async with live_api(database) as api:
         await api.scripted.start(1)
         for number in range(4):
@@ -133,8 +133,8 @@ async def test_the_time_ends_a_search_within_a_page_and_no_match_is_lost_or_told
 async def test_a_pattern_that_gets_through_no_piece_in_its_time_is_not_tried_for_ever(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(execution_search, "SEARCH_SECONDS", 0.0)
-    monkeypatch.setattr(execution_search, "PIECE_SECONDS", 0.0)
+    monkeypatch.setattr(output_lines, "SEARCH_SECONDS", 0.0)
+    monkeypatch.setattr(output_lines, "PIECE_SECONDS", 0.0)
     async with live_api(database) as api:
         await api.scripted.start(1)
         await api.scripted.write("web-1", b"one\ntwo\n")
@@ -146,7 +146,7 @@ async def test_a_pattern_that_gets_through_no_piece_in_its_time_is_not_tried_for
 async def test_incomplete_lines_are_not_left_out_in_silence(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(execution_search, "PIECE_SECONDS", 0.0)
+    monkeypatch.setattr(output_lines, "PIECE_SECONDS", 0.0)
     async with live_api(database) as api:
         await api.scripted.start(1)
         await api.scripted.write("web-1", b"one\ntwo")
@@ -158,11 +158,11 @@ async def test_incomplete_lines_are_not_left_out_in_silence(
 async def test_more_searches_than_threads_are_refused_after_a_while(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(execution_search, "WAIT_SECONDS", 0.01)
+    monkeypatch.setattr(output_lines, "WAIT_SECONDS", 0.01)
     async with live_api(database) as api:
         await api.scripted.start(1)
         threads = api.app.state.search_threads
-        for _ in range(execution_search.THREADS_MAX):
+        for _ in range(output_lines.THREADS_MAX):
             await threads.reserve(5)
         busy = await api.http.get("/executions/1/search", params={"q": "a"})
         problem(busy, 429, "too_many_searches")
@@ -175,8 +175,8 @@ async def test_more_searches_than_threads_are_refused_after_a_while(
 async def test_a_reader_who_leaves_ends_the_search_in_its_thread(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(execution_search, "SEARCH_SECONDS", 1_000.0)
-    monkeypatch.setattr(execution_search, "THREADS_MAX", 1)
+    monkeypatch.setattr(output_lines, "SEARCH_SECONDS", 1_000.0)
+    monkeypatch.setattr(output_lines, "THREADS_MAX", 1)
     dice = random.Random(1)
     async with live_api(database) as api:
         await api.scripted.start(1)

@@ -27,7 +27,7 @@ def short_cancel_repeats(monkeypatch: pytest.MonkeyPatch) -> None:
 
     real = task_cancellation.ended
     monkeypatch.setattr(task_cancellation, "ended", soon)
-    monkeypatch.setattr("opsjobs.api.sse.ended", soon)
+    monkeypatch.setattr("opsjobs.api.long_lived.ended", soon)
 
 
 class LosesFirstCancel(ExecutionLog):

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from api.kit import ApiClient, api_client, job, problem, stored
-from opsjobs.api.updates import merge_patch
+from opsjobs.api.resource import merge_patch
 from opsjobs.store.transaction import Database
 from security.test_audited_routes import NIGHTLY, PASSWORD, PUBLIC, XMAS
 

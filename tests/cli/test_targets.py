@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from cli.fake_api import ApiRequest, ApiResponse, FakeApi, problem, serve_api
-from opsjobs.api.updates import merge_patch
+from opsjobs.api.resource import merge_patch
 from opsjobs.cli.app import run
 
 OLD, NEW = "ssh-ed25519 AAAAold", "ssh-ed25519 AAAAnew"

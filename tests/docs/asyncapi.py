@@ -19,11 +19,11 @@ from docs.pages import ROOT, rows
 from opsjobs import __version__
 from opsjobs.api.schemas.approvals import ApprovalOut
 from opsjobs.api.schemas.base import AnswerModel
+from opsjobs.api.schemas.deliveries import WebhookOut
 from opsjobs.api.schemas.executions import ExecutionOut, TargetRunOut
 from opsjobs.api.schemas.jobs import JobOut
 from opsjobs.api.schemas.schedules import ScheduleOut
 from opsjobs.api.schemas.targets import CircuitOut
-from opsjobs.api.schemas.webhooks import WebhookOut
 from opsjobs.model.events import CHANNEL, JOB_TWIN, SOURCE, EventType
 
 FILE = ROOT / "docs/reference/asyncapi.yaml"

@@ -9,7 +9,7 @@ import pytest
 from psycopg import errors
 
 from kit.ledger_fixtures import Owner, faults, launch, machines, read
-from opsjobs.api.idempotency import ROUTE_BYTES_MAX
+from opsjobs.api.dependencies import ROUTE_BYTES_MAX
 from opsjobs.model.errors import Locked, TooSlow, Unavailable
 from opsjobs.model.execution import ErrorCode, ExecutionStatus, RunError, RunStatus, WaitingFor
 from opsjobs.store.connections import as_unavailable

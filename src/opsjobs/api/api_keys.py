@@ -16,14 +16,12 @@ from opsjobs.api.authorization import (
     check_holds,
     check_reuse_name,
 )
-from opsjobs.api.dependencies import requires, requires_a_token
+from opsjobs.api.dependencies import Idempotent, ServicesDep, requires, requires_a_token
 from opsjobs.api.http import page_of, render_page, render_replayed
-from opsjobs.api.idempotency import Idempotent
 from opsjobs.api.paths import build_location
 from opsjobs.api.request import principal_of
 from opsjobs.api.schemas.access import ApiKeyListOut, ApiKeyOut, ApiKeyPageOut, NewApiKeyOut
 from opsjobs.api.schemas.responses import CREATED, PAGED
-from opsjobs.api.services import ServicesDep
 from opsjobs.model.access import Principal, Role
 from opsjobs.model.api_model import ApiModel, Moment
 from opsjobs.model.errors import FieldError, Forbidden, Invalid

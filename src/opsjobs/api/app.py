@@ -24,12 +24,8 @@ from opsjobs.api import (
     dead_letters,
     events,
     execution_overview,
-    execution_search,
     executions,
-    external_people,
     files,
-    groups,
-    hooks,
     jobs,
     jobs_as_code,
     log,
@@ -37,15 +33,13 @@ from opsjobs.api import (
     openapi,
     output_lines,
     problems,
-    result_groups,
-    safety,
     schedule_preview,
     schedules,
     service_identities,
     sessions,
     single_sign_on,
     system,
-    target_picker,
+    target_selection,
     targets,
     triggers,
     users,
@@ -53,7 +47,6 @@ from opsjobs.api import (
 )
 from opsjobs.api.authentication import AuthMiddleware
 from opsjobs.api.body import JsonBodyMiddleware
-from opsjobs.api.compression import CompressionMiddleware
 from opsjobs.api.connections import (
     WARNING_SECONDS,
     ConnectionLimits,
@@ -62,14 +55,15 @@ from opsjobs.api.connections import (
     most_of,
 )
 from opsjobs.api.cookies import CookiePolicy
-from opsjobs.api.event_tail import EventTail
-from opsjobs.api.execution_search import SearchThreads
+from opsjobs.api.events import EventTail
 from opsjobs.api.follower import Followers
 from opsjobs.api.middleware import (
     AllowedMethods,
     AllowedMethodsMiddleware,
+    CompressionMiddleware,
     RequestContextMiddleware,
 )
+from opsjobs.api.output_lines import SearchThreads
 from opsjobs.api.quotas import FileQuota, OpenExecutions
 from opsjobs.api.rate_limits import (
     ClientAddresses,
@@ -95,24 +89,21 @@ _ROUTERS = (
     executions.router,  # first, because it is requested most often
     execution_overview.router,
     output_lines.router,
-    result_groups.router,
-    execution_search.router,
     jobs_as_code.router,  # before jobs: /jobs/export is not a job id
     jobs.router,
     schedule_preview.router,  # before schedules: /schedules/forecast is not an id
     schedules.router,
     triggers.router,
-    hooks.router,
-    target_picker.router,  # before targets: /targets/labels is not an id
+    target_selection.picker_router,  # before targets: /targets/labels is not an id
     targets.router,
-    groups.router,
+    target_selection.router,
     calendars.router,
     notifications.router,
     credentials.router,
     credentials.keys_router,
     dead_letters.router,
     approvals.router,
-    safety.router,
+    approvals.safety_router,
     webhooks.router,
     events.router,
     log.router,
@@ -122,7 +113,7 @@ _ROUTERS = (
     sessions.router,
     single_sign_on.router,
     service_identities.router,
-    external_people.router,
+    users.external_router,
     audit.router,
     system.router,
 )

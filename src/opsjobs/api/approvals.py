@@ -1,4 +1,4 @@
-"""/approvals: executions that wait for an approval, and the decisions."""
+"""/approvals and /safety: executions that wait for a decision, and the reasons for them."""
 
 from __future__ import annotations
 
@@ -6,21 +6,31 @@ from dataclasses import replace
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Query, Request
-from pydantic import Field
+from pydantic import Field, StringConstraints
 from starlette.responses import JSONResponse, Response
 
-from opsjobs.api.actions import Actions
-from opsjobs.api.authorization import Within, check_confirmed, reach
-from opsjobs.api.dependencies import admit_part, requires
+from opsjobs.api.authorization import Actions, Within, check_confirmed, reach
+from opsjobs.api.dependencies import ServicesDep, admit_part, requires
 from opsjobs.api.http import page_of, render_page
 from opsjobs.api.request import principal_of
-from opsjobs.api.schemas.approvals import ApprovalDetailOut, ApprovalOut, ApprovalPageOut
+from opsjobs.api.schemas.approvals import (
+    ApprovalDetailOut,
+    ApprovalOut,
+    ApprovalPageOut,
+    SafetyCheckOut,
+    SafetyRulesOut,
+)
 from opsjobs.api.schemas.responses import PAGED
-from opsjobs.api.services import ServicesDep, services_of
+from opsjobs.composition.services import services_of
 from opsjobs.model import text_patterns
 from opsjobs.model.access import SEE_EXECUTIONS
 from opsjobs.model.api_model import ApiModel, Overriding
 from opsjobs.model.approval import Approval
+from opsjobs.model.errors import Conflict
+from opsjobs.model.program import SCRIPT_BYTES_MAX
+from opsjobs.model.safety_verdict import SafetyJudgement
+from opsjobs.safety import Context, SafetyQuestion
+from opsjobs.safety.rulebook import rulebook
 from opsjobs.store.approvals import APPROVALS
 from opsjobs.store.ledger.approvals import Ruling
 from opsjobs.store.paging import PageRequest
@@ -182,3 +192,65 @@ async def _answer(request: Request, decided: Approval) -> Response:
     for zone in await services.executions.list_waiting_zones(decided.execution_id):
         services.notifier.notify(zone)
     return JSONResponse(decided.data())
+
+
+# --- the safety check: of a text, and its rules
+
+
+LABELS_MAX = 100
+TARGETS_MAX = 1_000_000
+
+safety_router = APIRouter(tags=["safety"])
+
+Label = Annotated[str, StringConstraints(min_length=1, max_length=300)]
+
+
+class SafetyDraft(ApiModel):
+    """Body of POST /safety/check: a text, its interpreter, and its targets.
+
+    `labels`: of the targets, such as `env=prod`; `targets`: their number; `share_of_targets`: their
+    share of all targets, 0 to 1.
+    """
+
+    interpreter: str = Field(default="bash", min_length=1, max_length=200)
+    text: str = Field(max_length=SCRIPT_BYTES_MAX)
+    labels: list[Label] = Field(default=[], max_length=LABELS_MAX)
+    become: bool = False
+    share_of_targets: float = Field(default=0, ge=0, le=1)
+    targets: int = Field(default=0, ge=0, le=TARGETS_MAX)
+
+
+@safety_router.post(
+    "/safety/check",
+    dependencies=[requires("jobs:read", Within.ANYWHERE)],
+    summary="Check a text",
+    response_model=SafetyCheckOut,
+)
+async def check(services: ServicesDep, draft: SafetyDraft) -> Response:
+    """Return the findings of the safety check for a command line or a script, and the verdict.
+
+    Nothing is stored or run.
+    """
+    pool = services.safety_pool
+    if pool is None:
+        raise Conflict(
+            "safety_off",
+            "The safety check is off. Set ENABLE_SAFETY_CHECKS=on for the API.",
+        )
+    context = Context(frozenset(draft.labels), draft.share_of_targets, draft.targets, draft.become)
+    return JSONResponse(
+        SafetyJudgement(
+            await pool.check_for_user(SafetyQuestion(draft.interpreter, draft.text, context))
+        ).data()
+    )
+
+
+@safety_router.get(
+    "/safety/rules",
+    dependencies=[requires("jobs:read", Within.ANYWHERE)],
+    summary="List safety rules",
+    response_model=SafetyRulesOut,
+)
+async def rules() -> Response:
+    """Return all rules: severity, when it is stricter, reason, and an example that it finds."""
+    return JSONResponse({"items": [rule.data() for rule in rulebook().rules]})

@@ -10,11 +10,10 @@ from pydantic import Field
 from starlette.responses import JSONResponse, Response
 
 from opsjobs.api.authorization import check_permission
-from opsjobs.api.dependencies import requires
+from opsjobs.api.dependencies import ServicesDep, requires
 from opsjobs.api.http import page_of, render_page
-from opsjobs.api.schemas.audit import AnchorOut, AuditPageOut, VerificationOut
 from opsjobs.api.schemas.responses import LINES, PAGED
-from opsjobs.api.services import ServicesDep
+from opsjobs.api.schemas.system import AnchorOut, AuditPageOut, VerificationOut
 from opsjobs.model import text_patterns
 from opsjobs.model.api_model import ApiModel
 from opsjobs.store import audit

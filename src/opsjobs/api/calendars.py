@@ -10,14 +10,11 @@ from fastapi import APIRouter, Depends, Query, Request
 from starlette.responses import JSONResponse, Response
 
 from opsjobs.api.authorization import Within
-from opsjobs.api.dependencies import requires
+from opsjobs.api.dependencies import Idempotent, ServicesDep, requires
 from opsjobs.api.http import render_created
-from opsjobs.api.idempotency import Idempotent
-from opsjobs.api.resource import Resource
+from opsjobs.api.resource import Edit, Resource, edit, put_and_patch
 from opsjobs.api.schemas.responses import CREATED
 from opsjobs.api.schemas.schedules import CalendarCheckOut, CalendarOut, CalendarPageOut
-from opsjobs.api.services import ServicesDep
-from opsjobs.api.updates import Edit, edit, put_and_patch
 from opsjobs.model.calendar import Calendar, CalendarDraft, closed, closes
 from opsjobs.model.calendar_windows import read_moment
 from opsjobs.model.errors import FieldError, Invalid

@@ -10,11 +10,10 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Request
 from starlette.responses import JSONResponse, Response
 
-from opsjobs.api.actions import FIELDS, Actions
-from opsjobs.api.dependencies import requires
+from opsjobs.api.authorization import FIELDS, Actions
+from opsjobs.api.dependencies import Idempotent, ServicesDep, requires
 from opsjobs.api.http import IfMatchOrAny, render_created, render_replayed, tag
-from opsjobs.api.idempotency import Idempotent
-from opsjobs.api.resource import Resource
+from opsjobs.api.resource import Edit, Resource, edit, put_and_patch
 from opsjobs.api.schemas.credentials import (
     CredentialDetailOut,
     CredentialOut,
@@ -25,8 +24,7 @@ from opsjobs.api.schemas.credentials import (
     KeyRotationOut,
 )
 from opsjobs.api.schemas.responses import CREATED, REPLAYABLE_VERSION
-from opsjobs.api.services import ServicesDep, services_of
-from opsjobs.api.updates import Edit, edit, put_and_patch
+from opsjobs.composition.services import services_of
 from opsjobs.model.credential import Credential, CredentialType
 from opsjobs.model.credential_draft import BoundTo, CredentialDraft, RotationDraft
 from opsjobs.model.errors import NotFound

@@ -10,14 +10,13 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import JSONResponse, Response
 
 from opsjobs.api.authorization import Within, bounds, check_override, check_permission, reach
-from opsjobs.api.dependencies import requires
+from opsjobs.api.dependencies import Idempotent, ServicesDep, requires
 from opsjobs.api.execution_answers import add_links
 from opsjobs.api.http import page_of, render_page, render_replayed
-from opsjobs.api.idempotency import Idempotent
+from opsjobs.api.launches import requester
 from opsjobs.api.request import principal_of
 from opsjobs.api.schemas.approvals import DeadLetterPageOut, DiscardedLettersOut, RevivedOut
 from opsjobs.api.schemas.responses import PAGED, REVIVED
-from opsjobs.api.services import ServicesDep, requester
 from opsjobs.engine.launching.retries import REVIVED_MAX
 from opsjobs.model.access import SEE_EXECUTIONS, Reach
 from opsjobs.model.api_model import Moment

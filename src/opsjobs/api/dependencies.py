@@ -1,13 +1,16 @@
-"""The dependencies of routes: the permission that one requires, the object in its path.
+"""The dependencies of routes: services, permission, the object in the path, parameters.
 
 404 for an object that the caller may not see, 403 for one that it may see, but not change.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+import hashlib
+import re
+from typing import Annotated, Any, Literal
 
-from fastapi import Depends, Request
+from fastapi import Depends, Header, Request
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
 from opsjobs.api.authorization import (
     Within,
@@ -20,13 +23,31 @@ from opsjobs.api.authorization import (
     reach,
 )
 from opsjobs.api.cookies import READING
+from opsjobs.api.paths import route_path
 from opsjobs.api.request import principal_of
-from opsjobs.api.services import read_execution, services_of
+from opsjobs.composition.services import Services, services_of
 from opsjobs.identity.platform_users import CONFIRMED
+from opsjobs.model import text_patterns
+from opsjobs.model.access import SEE_EXECUTIONS
+from opsjobs.model.errors import FieldError, Invalid
 from opsjobs.model.run_views import Execution
+from opsjobs.store.idempotency import IdempotentRequest
 from opsjobs.store.jobs import StoredJob
 from opsjobs.store.scheduling.rows import StoredSchedule
 from opsjobs.store.triggers import StoredTrigger
+
+
+# Async, like all dependencies here: FastAPI runs sync ones in a thread at each request.
+async def _services(request: Request) -> Services:
+    return services_of(request)
+
+
+ServicesDep = Annotated[Services, Depends(_services)]
+"""The services of the application, as a parameter of a route."""
+
+
+# --- the permission that a route requires
+
 
 SENSITIVE = frozenset({"credentials:manage", "system:admin"})
 """Permissions whose changes need a fresh proof of a caller with a session."""
@@ -43,7 +64,6 @@ class Permission:
         self.name = name
         self.within = within
 
-    # Async, like all dependencies here: FastAPI runs sync ones in a thread at each request.
     async def __call__(self, request: Request) -> None:
         """Check the permission. Raises Forbidden, and Unavailable."""
         if self.name in CONFIRMED:
@@ -87,6 +107,9 @@ def requires_a_token() -> Any:
     return Depends(_AnyToken())
 
 
+# --- the object in the path
+
+
 async def load_job(id: str, request: Request) -> StoredJob:
     """Return the job. Raises NotFound or Forbidden.
 
@@ -97,6 +120,13 @@ async def load_job(id: str, request: Request) -> StoredJob:
 
 
 JobDep = Annotated[StoredJob, Depends(load_job)]
+
+
+async def read_execution(request: Request, ref: str | int) -> Execution:
+    """Return an execution as it is now, without checking the caller's scope."""
+    seen = principal_of(request).reach(SEE_EXECUTIONS)
+    found: Execution = await services_of(request).executions.get(ref, seen)
+    return found
 
 
 async def load_execution(id: str, request: Request) -> Execution:
@@ -141,3 +171,75 @@ async def load_trigger(id: str, request: Request) -> StoredTrigger:
 
 
 TriggerDep = Annotated[StoredTrigger, Depends(load_trigger)]
+
+
+# --- the Idempotency-Key
+
+
+_KEY = re.compile(r"[\x21-\x7e]{1,255}")
+ROUTE_BYTES_MAX = 500
+"""Maximum size of a stored route: it is indexed together with the caller and the key."""
+_EMPTY = hashlib.sha256(b"").digest()
+
+
+async def idempotent(
+    request: Request,
+    idempotency_key: Annotated[
+        Annotated[str, WithJsonSchema({"type": "string", "pattern": r"^[\x21-\x7e]{1,255}$"})]
+        | None,
+        Header(
+            description="A repeated request with the same key gets the first answer again, "
+            "for 24 hours."
+        ),
+    ] = None,
+) -> IdempotentRequest | None:
+    """Return the identity of the request for `store.idempotency`; None without a key.
+
+    Raises Invalid.
+    """
+    if idempotency_key is None:
+        return None
+    if not _KEY.fullmatch(idempotency_key):
+        detail = (
+            "An Idempotency-Key is 1 to 255 printable ASCII characters without blanks, "
+            "such as a UUID."
+        )
+        raise Invalid(
+            "invalid_header", detail, errors=[FieldError("", detail, "header:Idempotency-Key")]
+        )
+    body = services_of(request).vault.blinded(getattr(request.state, "body_sha256", _EMPTY))
+    # The key belongs to the caller and the route; the prefix /api/v1 names the same route.
+    route = _short(f"{request.method} {route_path(request.scope)}")
+    return IdempotentRequest(str(principal_of(request).identity), route, idempotency_key, body)
+
+
+Idempotent = Annotated[IdempotentRequest | None, Depends(idempotent)]
+
+
+def _short(route: str) -> str:
+    """Return the route, or its hash if it is too long for an index entry.
+
+    An id in a path may have any length.
+    """
+    encoded = route.encode()
+    return route if len(encoded) <= ROUTE_BYTES_MAX else hashlib.sha256(encoded).hexdigest()
+
+
+# --- query parameters that all routes of an execution's output share
+
+
+class OutputQuery(BaseModel):
+    """Query of a part of the output: that of one target, stream or action."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    target: str | None = Field(
+        None, max_length=200, pattern=text_patterns.LINE_OR_NOTHING, description="Id or name."
+    )
+    stream: Literal["stdout", "stderr"] | None = None
+    action: str | None = Field(
+        None,
+        max_length=64,
+        pattern=text_patterns.LINE_OR_NOTHING,
+        description="An action's key.",
+    )

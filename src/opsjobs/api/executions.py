@@ -10,14 +10,23 @@ from fastapi import APIRouter, Depends, Query, Request
 from pydantic import Field
 from starlette.responses import JSONResponse, Response
 
-from opsjobs.api.actions import Actions
-from opsjobs.api.authorization import Within, bounds, check_override, check_permission, reach
+from opsjobs.api.authorization import (
+    Actions,
+    Within,
+    bounds,
+    check_override,
+    check_permission,
+    reach,
+)
 from opsjobs.api.dependencies import (
     ExecutionDep,
+    Idempotent,
     JobDep,
+    ServicesDep,
     confirm_caller,
     load_execution,
     load_job,
+    read_execution,
     requires,
 )
 from opsjobs.api.execution_answers import (
@@ -26,7 +35,6 @@ from opsjobs.api.execution_answers import (
     render_result,
 )
 from opsjobs.api.http import page_of, render_page
-from opsjobs.api.idempotency import Idempotent
 from opsjobs.api.job_checks import check_written
 from opsjobs.api.launches import (
     ExecuteDraft,
@@ -35,6 +43,7 @@ from opsjobs.api.launches import (
     order_of,
     render_launch,
     render_preview,
+    requester,
 )
 from opsjobs.api.quotas import check_open
 from opsjobs.api.request import principal_of
@@ -49,7 +58,6 @@ from opsjobs.api.schemas.executions import (
     TimelineOut,
 )
 from opsjobs.api.schemas.responses import LAUNCHED_OR_PREVIEW, PAGED, RETRIED_OR_PREVIEW
-from opsjobs.api.services import ServicesDep, read_execution, requester
 from opsjobs.engine.launching.retries import refuse_unended
 from opsjobs.model import text_patterns
 from opsjobs.model.access import SEE_EXECUTIONS

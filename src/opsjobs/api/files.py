@@ -15,16 +15,15 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 
 from opsjobs.api.authorization import Within, admit, check_permission, is_caller, reach
-from opsjobs.api.dependencies import ExecutionDep, requires
+from opsjobs.api.dependencies import ExecutionDep, Idempotent, ServicesDep, requires
 from opsjobs.api.http import page_of, render_created, render_page
-from opsjobs.api.idempotency import Idempotent
 from opsjobs.api.long_lived import Download
 from opsjobs.api.problems import Problem
 from opsjobs.api.quotas import FileQuota
 from opsjobs.api.request import principal_of
-from opsjobs.api.schemas.files import ArtifactPageOut, FilePageOut, StoredFileOut
+from opsjobs.api.schemas.jobs import ArtifactPageOut, FilePageOut, StoredFileOut
 from opsjobs.api.schemas.responses import BYTES, CREATED, PAGED
-from opsjobs.api.services import ServicesDep, services_of
+from opsjobs.composition.services import services_of
 from opsjobs.model.access import SEE_EXECUTIONS
 from opsjobs.model.errors import Conflict, NotFound
 from opsjobs.model.naming import Title

@@ -8,8 +8,7 @@ from fastapi import Request
 
 from opsjobs.api.authorization import bounds, check_permission, is_caller
 from opsjobs.api.request import principal_of
-from opsjobs.api.services import services_of
-from opsjobs.composition.services import Limits
+from opsjobs.composition.services import Limits, services_of
 from opsjobs.engine.launching.safety_service import refuse_blocked
 from opsjobs.model.access import Principal
 from opsjobs.model.action import ApprovalAction, WaitAction

@@ -10,14 +10,21 @@ from pydantic import Field, ValidationError
 from starlette.responses import JSONResponse, Response
 
 from opsjobs.api import problems
-from opsjobs.api.actions import FIELDS, Actions
-from opsjobs.api.authorization import Within, bounds, check_override, is_caller, reach
-from opsjobs.api.dependencies import JobDep, load_job, requires
+from opsjobs.api.authorization import (
+    FIELDS,
+    Actions,
+    Within,
+    bounds,
+    check_override,
+    is_caller,
+    reach,
+)
+from opsjobs.api.dependencies import Idempotent, JobDep, ServicesDep, load_job, requires
 from opsjobs.api.http import IfMatch, IfMatchOrAny, page_of, render_created, render_page, tag
-from opsjobs.api.idempotency import Idempotent
 from opsjobs.api.job_checks import check_limits, check_written, own_webhooks_only, vet
 from opsjobs.api.launches import ExecuteDraft, order_of, render_preview
 from opsjobs.api.request import principal_of
+from opsjobs.api.resource import Edit, edit, put_and_patch
 from opsjobs.api.schemas.executions import PreviewOut
 from opsjobs.api.schemas.jobs import (
     JobDefinitionOut,
@@ -28,8 +35,7 @@ from opsjobs.api.schemas.jobs import (
     ValidationOut,
 )
 from opsjobs.api.schemas.responses import CREATED_VERSION, PAGED, VERSIONED
-from opsjobs.api.services import ServicesDep, services_of
-from opsjobs.api.updates import Edit, edit, put_and_patch
+from opsjobs.composition.services import services_of
 from opsjobs.engine.launching.job_validation import ValidationReport, Visibility, validate_job
 from opsjobs.model import text_patterns
 from opsjobs.model.api_model import Overriding

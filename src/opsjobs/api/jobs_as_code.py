@@ -10,11 +10,11 @@ from pydantic import Field, model_validator
 from starlette.responses import JSONResponse, Response
 
 from opsjobs.api.authorization import Within, bounds, check_override, check_permission, reach
-from opsjobs.api.dependencies import requires
+from opsjobs.api.dependencies import ServicesDep, requires
 from opsjobs.api.job_checks import check_written, vet
 from opsjobs.api.request import principal_of
 from opsjobs.api.schemas.jobs import AppliedOut, JobExportOut
-from opsjobs.api.services import ServicesDep, services_of
+from opsjobs.composition.services import services_of
 from opsjobs.engine.launching.job_validation import find_warnings
 from opsjobs.model.api_model import Overriding
 from opsjobs.model.job import JobDraft, export_definition

@@ -15,11 +15,12 @@ from opsjobs.api.http import render_replayed
 from opsjobs.api.paths import build_location
 from opsjobs.api.quotas import check_open
 from opsjobs.api.request import principal_of, triggered_by
-from opsjobs.api.services import read_execution, requester, services_of
+from opsjobs.composition.services import services_of
 from opsjobs.engine.launching.launch import Launched
 from opsjobs.engine.launching.preview import preview
-from opsjobs.model.access import SEE_EXECUTIONS
+from opsjobs.model.access import SEE_EXECUTIONS, Principal
 from opsjobs.model.api_model import Overriding
+from opsjobs.model.identity import Identity
 from opsjobs.model.job import LaunchOrder
 from opsjobs.model.parameter import PARAMETERS_MAX
 from opsjobs.model.run_views import Execution
@@ -69,6 +70,24 @@ def order_of(stored: StoredJob, draft: ExecuteDraft) -> LaunchOrder:
     )
 
 
+async def owner(request: Request) -> Principal:
+    """Return the caller as the owner of later launches in its name.
+
+    The grants of an external identity are stored, because no other table has them.
+    """
+    principal = principal_of(request)
+    await services_of(request).identities.remember(None, principal)
+    return principal
+
+
+async def requester(request: Request) -> Identity:
+    """Return the caller as the requester of a launch.
+
+    A workflow later launches further jobs in its name.
+    """
+    return (await owner(request)).identity
+
+
 async def launch(
     request: Request, order: LaunchOrder, idem: IdempotentRequest | None, prefer: str | None
 ) -> Response:
@@ -104,7 +123,8 @@ async def _answer(request: Request, execution: Execution, wait_seconds: int) -> 
     if wait_seconds:
         headers["Preference-Applied"] = f"wait={wait_seconds}"
         await request.app.state.followers.await_end(execution, wait_seconds)
-        execution = await read_execution(request, execution.id)
+        seen = principal_of(request).reach(SEE_EXECUTIONS)
+        execution = await services_of(request).executions.get(execution.id, seen)
     return JSONResponse(
         render_execution(execution), 200 if execution.status.final else 202, headers
     )

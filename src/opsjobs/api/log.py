@@ -18,15 +18,18 @@ from starlette.types import Send
 
 from opsjobs.api import log_formats
 from opsjobs.api.authorization import Within, admit_execution
-from opsjobs.api.dependencies import ExecutionDep, load_execution, requires
+from opsjobs.api.dependencies import (
+    ExecutionDep,
+    OutputQuery,
+    ServicesDep,
+    load_execution,
+    requires,
+)
 from opsjobs.api.log_formats import LineAssembler
-from opsjobs.api.long_lived import Download, StreamReauth, reauth_of
-from opsjobs.api.output_query import OutputQuery
+from opsjobs.api.long_lived import Download, ServerSentEvents, StreamReauth, check_room, reauth_of
 from opsjobs.api.schemas.executions import LogPageOut
 from opsjobs.api.schemas.responses import EVENTS, LOG
-from opsjobs.api.services import ServicesDep, services_of
-from opsjobs.api.sse import ServerSentEvents, check_room
-from opsjobs.composition.services import Services
+from opsjobs.composition.services import Services, services_of
 from opsjobs.model import text_patterns
 from opsjobs.model.errors import Refusal
 from opsjobs.model.run_views import Execution

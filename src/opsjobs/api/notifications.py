@@ -8,18 +8,18 @@ from fastapi import APIRouter, Depends, Query, Request
 from starlette.responses import JSONResponse, Response
 
 from opsjobs.api.authorization import Within
-from opsjobs.api.dependencies import requires
+from opsjobs.api.dependencies import ServicesDep, requires
 from opsjobs.api.http import page_of, render_page
 from opsjobs.api.job_checks import check_notify, check_rules
-from opsjobs.api.schemas.notifications import (
+from opsjobs.api.resource import Edit, edit, put_and_patch
+from opsjobs.api.schemas.deliveries import (
     NotificationDefaultOut,
     NotificationTestOut,
     OutgoingDeliveryOut,
     OutgoingDeliveryPageOut,
 )
 from opsjobs.api.schemas.responses import PAGED
-from opsjobs.api.services import ServicesDep, services_of
-from opsjobs.api.updates import Edit, edit, put_and_patch
+from opsjobs.composition.services import services_of
 from opsjobs.model.notification import NotificationDefaultDraft, NotificationRule
 from opsjobs.store import audit
 from opsjobs.store.delivery_log import OUTGOING

@@ -13,12 +13,11 @@ from fastapi.routing import APIRoute, iter_route_contexts
 from starlette.requests import Request
 from starlette.responses import HTMLResponse
 
-from opsjobs.api import problem_page
 from opsjobs.api.authentication import OPEN_ROUTES
 from opsjobs.api.dependencies import Permission
 from opsjobs.api.http import REQUIRED
 from opsjobs.api.paths import PREFIX
-from opsjobs.api.problems import MEDIA_TYPE
+from opsjobs.api.problems import MEDIA_TYPE, PAGE_MEDIA_TYPE, PAGE_PATHS
 
 _ERROR = {
     "type": "object",
@@ -48,7 +47,7 @@ _PROBLEM_CONTENT = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Proble
 _REFUSED = {"description": "Refused: a problem document (RFC 9457)", "content": _PROBLEM_CONTENT}
 _REFUSED_PAGE = {
     "description": "Refused: a problem document (RFC 9457), for a browser as a page",
-    "content": {**_PROBLEM_CONTENT, problem_page.MEDIA_TYPE: {"schema": {"type": "string"}}},
+    "content": {**_PROBLEM_CONTENT, PAGE_MEDIA_TYPE: {"schema": {"type": "string"}}},
 }
 # application/json is accepted, too; only one is described, as generators fail with two.
 _PATCH_TYPE = "application/merge-patch+json"
@@ -121,7 +120,7 @@ def _schema(app: FastAPI) -> dict[str, Any]:
             if (permission := required.get((method.upper(), path))) is not None:
                 operation |= {"x-permission": permission.name, "x-within": permission.within.value}
             operation["responses"].pop("422", None)
-            refused = _REFUSED_PAGE if path in problem_page.PATHS else _REFUSED
+            refused = _REFUSED_PAGE if path in PAGE_PATHS else _REFUSED
             operation["responses"] |= {"4XX": refused, "5XX": refused}
             _require_parameters(operation)
             _describe_optional_body(operation)

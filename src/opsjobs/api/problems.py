@@ -1,19 +1,26 @@
-"""Problem documents (RFC 9457) for all refusals: those of this API, of FastAPI, and bugs."""
+"""Problem documents (RFC 9457) for all refusals: those of this API, of FastAPI, and bugs.
+
+A browser that comes by a link gets a page.
+"""
 
 from __future__ import annotations
 
+import base64
+import hashlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from html import escape
 from http import HTTPStatus
 from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 from starlette.types import Scope
 
-from opsjobs.api import problem_page
 from opsjobs.api.paths import route_path
+from opsjobs.composition.paths import CONSOLE
 from opsjobs.model.action import KINDS
 from opsjobs.model.api_model import snake_case
 from opsjobs.model.errors import (
@@ -61,18 +68,18 @@ class Problem(JSONResponse):
         }
         if errors:
             body["errors"] = [_render_error(error) for error in errors[:ERRORS_SHOWN_MAX]]
-        self._page_scope = scope if problem_page.is_page_wanted(scope) else None
+        self._page_scope = scope if is_page_wanted(scope) else None
         self._retry_after = (headers or {}).get("Retry-After")
         if self._page_scope is not None:
-            self.media_type = problem_page.MEDIA_TYPE
-            headers = {**(headers or {}), **problem_page.HEADERS}
+            self.media_type = PAGE_MEDIA_TYPE
+            headers = {**(headers or {}), **PAGE_HEADERS}
         super().__init__(body, status, headers)
 
     def render(self, content: Any) -> bytes:
         """Return the body: the document, or its page."""
         if self._page_scope is None:
             return super().render(content)
-        return problem_page.render_page(self._page_scope, content, self._retry_after)
+        return render_page(self._page_scope, content, self._retry_after)
 
     @classmethod
     def from_refusal(cls, scope: Scope, refusal: Refusal) -> Problem:
@@ -270,3 +277,70 @@ def pointer(steps: Iterable[object]) -> str:
     """Return the JSON Pointer (RFC 6901) of a path of keys and positions."""
     text = "".join("/" + str(step).replace("~", "~0").replace("/", "~1") for step in steps)
     return text if len(text) <= POINTER_CHARACTERS_MAX else text[:POINTER_CHARACTERS_MAX] + "…"
+
+
+# --- pages, for browsers that come by a link and not from a script
+
+
+PAGE_MEDIA_TYPE = "text/html"
+_LOGIN = "/auth/oidc"
+PAGE_PATHS = frozenset({_LOGIN, f"{_LOGIN}/callback"})
+"""Routes to which browsers are sent."""
+_STYLE = """
+:root { color-scheme: light dark; }
+body { margin: 0; font: 14px / 20px system-ui, sans-serif; overflow-wrap: anywhere; }
+main { max-width: 480px; margin: 15vh auto 0; padding: 16px; }
+h1 { margin: 0; font-size: 20px; line-height: 28px; }
+small { opacity: 0.75; }
+"""
+_STYLE_HASH = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
+PAGE_HEADERS = {
+    "Content-Security-Policy": "; ".join(
+        (
+            "default-src 'none'",
+            f"style-src 'sha256-{_STYLE_HASH}'",
+            "base-uri 'none'",
+            "form-action 'none'",
+            "frame-ancestors 'none'",
+        )
+    ),
+    "Referrer-Policy": "no-referrer",
+    "Vary": "Accept",
+}
+
+
+def is_page_wanted(scope: Scope) -> bool:
+    """Return True if a browser shows the answer to a person."""
+    return (
+        scope["method"] in ("GET", "HEAD")
+        and route_path(scope) in PAGE_PATHS
+        and "text/html" in Headers(scope=scope).get("accept", "")
+    )
+
+
+def render_page(scope: Scope, problem: Mapping[str, Any], retry_after: str | None) -> bytes:
+    """Return the page of a problem document: its reason, when to try again, and where.
+
+    `retry_after`: the seconds of the header Retry-After, if the answer has it.
+    """
+    links = [f'<a href="{CONSOLE}">Back to the console</a>']
+    if route_path(scope) == _LOGIN:
+        query = scope["query_string"].decode("latin-1")
+        address = f"{scope['path']}?{query}" if query else scope["path"]
+        links.insert(0, f'<a href="{escape(address)}">Try again</a>')
+    wait = f"<p>Try again in {_render_seconds(retry_after)}.</p>" if retry_after else ""
+    request = problem["request_id"] or "unknown"
+    return f"""<!doctype html><html lang="en"><head><meta charset="utf-8">
+<title>Not logged in · opsjobs</title><meta name="viewport" content="width=device-width">
+<style>{_STYLE}</style></head><body><main>
+<h1>You are not logged in</h1>
+<p>{escape(problem["detail"])}</p>
+{wait}
+<p>{" · ".join(links)}</p>
+<p><small>{escape(problem["code"])}, request {escape(request)}</small></p>
+</main></body></html>
+""".encode()
+
+
+def _render_seconds(retry_after: str) -> str:
+    return "a second" if retry_after == "1" else f"{retry_after} seconds"

@@ -18,9 +18,8 @@ from pydantic import Field, model_validator
 from starlette.responses import JSONResponse, Response
 
 from opsjobs.api.authorization import Within, reach
-from opsjobs.api.dependencies import load_schedule, requires
+from opsjobs.api.dependencies import ServicesDep, load_schedule, requires
 from opsjobs.api.schemas.schedules import ForecastOut, SchedulePreviewOut, UpcomingMomentsOut
-from opsjobs.api.services import ServicesDep
 from opsjobs.engine.firing.upcoming_moments import PERIOD_MAX
 from opsjobs.model.api_model import ApiModel, Moment, read_instant
 from opsjobs.model.calendar import Calendar, closed

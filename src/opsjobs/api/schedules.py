@@ -11,23 +11,33 @@ from fastapi import APIRouter, Depends, Request
 from pydantic import Field
 from starlette.responses import JSONResponse, Response
 
-from opsjobs.api.actions import FIELDS, Actions
-from opsjobs.api.authorization import Within, admit, bounds, check_override, check_permission, reach
+from opsjobs.api.authorization import (
+    FIELDS,
+    Actions,
+    Within,
+    admit,
+    bounds,
+    check_override,
+    check_permission,
+    reach,
+)
 from opsjobs.api.dependencies import (
+    Idempotent,
     JobDep,
     ScheduleDep,
+    ServicesDep,
     confirm_caller,
     load_job,
     load_schedule,
     requires,
 )
 from opsjobs.api.http import IfMatch, IfMatchOrAny, page_of, render_page, render_replayed, tag
-from opsjobs.api.idempotency import Idempotent
 from opsjobs.api.job_checks import check_notify
-from opsjobs.api.launches import Prefer, render_launch
+from opsjobs.api.launches import Prefer, owner, render_launch, requester
 from opsjobs.api.paths import build_location
 from opsjobs.api.quotas import check_open
 from opsjobs.api.request import principal_of, triggered_by
+from opsjobs.api.resource import Edit, edit, put_and_patch
 from opsjobs.api.schemas.executions import ExecutionOut
 from opsjobs.api.schemas.responses import CREATED_VERSION, LAUNCHED, PAGED, VERSIONED
 from opsjobs.api.schemas.schedules import (
@@ -37,8 +47,7 @@ from opsjobs.api.schemas.schedules import (
     ScheduleOut,
     SchedulePageOut,
 )
-from opsjobs.api.services import ServicesDep, owner, requester, services_of
-from opsjobs.api.updates import Edit, edit, put_and_patch
+from opsjobs.composition.services import services_of
 from opsjobs.model.api_model import ApiModel, Overriding
 from opsjobs.model.errors import FieldError, Invalid
 from opsjobs.model.firing import explain

@@ -9,15 +9,12 @@ from pydantic import Field
 from starlette.responses import JSONResponse, Response
 
 from opsjobs.api.authorization import ReuseName, check_grantable, check_holds, check_reuse_name
-from opsjobs.api.dependencies import requires
+from opsjobs.api.dependencies import Idempotent, ServicesDep, requires
 from opsjobs.api.http import render_created
-from opsjobs.api.idempotency import Idempotent
 from opsjobs.api.request import principal_of
-from opsjobs.api.resource import Resource
+from opsjobs.api.resource import Edit, Resource, edit, put_and_patch
 from opsjobs.api.schemas.access import ServiceOut, ServicePageOut
 from opsjobs.api.schemas.responses import CREATED
-from opsjobs.api.services import ServicesDep
-from opsjobs.api.updates import Edit, edit, put_and_patch
 from opsjobs.identity.tokens import load_public_key
 from opsjobs.model.api_model import ApiModel
 from opsjobs.model.errors import Conflict, FieldError

@@ -11,10 +11,10 @@ from starlette.responses import JSONResponse, Response
 
 from opsjobs.api.authorization import check_confirmed, check_permission
 from opsjobs.api.cookies import READING, CookiePolicy, check_same_origin
-from opsjobs.api.dependencies import requires_a_token
+from opsjobs.api.dependencies import ServicesDep, requires_a_token
 from opsjobs.api.request import browser_client, principal_of, session_of
 from opsjobs.api.schemas.access import LoginCodeOut, LoginListOut, LoginMethodsOut, MeOut
-from opsjobs.api.services import ServicesDep, services_of
+from opsjobs.composition.services import services_of
 from opsjobs.identity.passwords import CHARACTERS_MAX
 from opsjobs.model import text_patterns
 from opsjobs.model.access import PERMISSIONS, Principal

@@ -14,8 +14,8 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import RedirectResponse, Response
 
 from opsjobs.api.cookies import LOGIN, CookiePolicy, check_same_origin
+from opsjobs.api.dependencies import ServicesDep
 from opsjobs.api.request import browser_client
-from opsjobs.api.services import ServicesDep
 from opsjobs.composition.paths import CONSOLE
 from opsjobs.composition.services import Services
 from opsjobs.identity.oidc_login import LoginProblem, LoginRefused, OidcLogins, ProviderAnswer

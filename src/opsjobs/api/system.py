@@ -12,7 +12,7 @@ from starlette.responses import JSONResponse, Response
 
 from opsjobs import __version__
 from opsjobs.api.authorization import Within, reach
-from opsjobs.api.dependencies import requires
+from opsjobs.api.dependencies import ServicesDep, requires
 from opsjobs.api.schemas.responses import TEXT, UNAVAILABLE
 from opsjobs.api.schemas.system import (
     HealthOut,
@@ -23,7 +23,6 @@ from opsjobs.api.schemas.system import (
     VersionOut,
     WorkerListOut,
 )
-from opsjobs.api.services import ServicesDep
 from opsjobs.composition.services import Services
 from opsjobs.engine.notification.messages import SERVICE
 from opsjobs.model.errors import Unavailable

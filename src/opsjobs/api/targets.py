@@ -9,12 +9,19 @@ from fastapi import APIRouter, Depends, Query, Request
 from pydantic import Field, model_validator
 from starlette.responses import JSONResponse, Response
 
-from opsjobs.api.actions import FIELDS, Actions
-from opsjobs.api.authorization import Within, admitted, bounds, check_permission, reach
-from opsjobs.api.dependencies import requires
+from opsjobs.api.authorization import (
+    FIELDS,
+    Actions,
+    Within,
+    admitted,
+    bounds,
+    check_permission,
+    reach,
+)
+from opsjobs.api.dependencies import Idempotent, ServicesDep, requires
 from opsjobs.api.http import page_of, render_created, render_page, render_replayed
-from opsjobs.api.idempotency import Idempotent
 from opsjobs.api.request import principal_of
+from opsjobs.api.resource import Edit, edit, put_and_patch
 from opsjobs.api.schemas.executions import TargetPastRunPageOut
 from opsjobs.api.schemas.responses import CREATED, PAGED, REPLAYABLE
 from opsjobs.api.schemas.targets import (
@@ -29,8 +36,7 @@ from opsjobs.api.schemas.targets import (
     TargetOut,
     TargetTestOut,
 )
-from opsjobs.api.services import ServicesDep, services_of
-from opsjobs.api.updates import Edit, edit, put_and_patch
+from opsjobs.composition.services import services_of
 from opsjobs.engine.credential_scopes import CredentialScopes
 from opsjobs.model.api_model import ApiModel, Duration, Moment
 from opsjobs.model.errors import NotFound

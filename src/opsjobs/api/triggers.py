@@ -1,32 +1,48 @@
-"""/triggers: URLs that launch a job. Their calls are answered in hooks.py."""
+"""/triggers and /hooks: URLs that launch a job, and their calls.
+
+A call needs no token; it proves the trigger's secret instead.
+"""
 
 from __future__ import annotations
 
+import hashlib
 from typing import Annotated, Any
+from uuid import UUID
 
 from fastapi import APIRouter, Depends, Request
 from starlette.responses import JSONResponse, Response
 
-from opsjobs.api.actions import FIELDS, Actions
-from opsjobs.api.authorization import Within, admit, check_permission, reach
-from opsjobs.api.dependencies import JobDep, TriggerDep, load_job, load_trigger, requires
+from opsjobs.api.authorization import FIELDS, Actions, Within, admit, check_permission, reach
+from opsjobs.api.body import parse_json
+from opsjobs.api.dependencies import (
+    Idempotent,
+    JobDep,
+    ServicesDep,
+    TriggerDep,
+    load_job,
+    load_trigger,
+    requires,
+)
 from opsjobs.api.http import page_of, render_page, render_replayed
-from opsjobs.api.idempotency import Idempotent
-from opsjobs.api.paths import build_location
-from opsjobs.api.schemas.responses import CREATED, PAGED
-from opsjobs.api.schemas.triggers import (
+from opsjobs.api.launches import owner
+from opsjobs.api.paths import HOOK, build_location
+from opsjobs.api.resource import Edit, edit, put_and_patch
+from opsjobs.api.schemas.responses import CREATED, HOOKED, PAGED
+from opsjobs.api.schemas.schedules import (
+    HookResultOut,
     NewTriggerOut,
     TriggerCallListOut,
     TriggerDetailOut,
     TriggerOut,
     TriggerPageOut,
 )
-from opsjobs.api.services import ServicesDep, owner, services_of
-from opsjobs.api.updates import Edit, edit, put_and_patch
+from opsjobs.composition.services import services_of
+from opsjobs.engine.launching.trigger_calls import HookRequest, HookResult
+from opsjobs.model import text_patterns
 from opsjobs.model.access import Principal
 from opsjobs.model.errors import FieldError, Invalid
 from opsjobs.model.secret import Secret
-from opsjobs.model.trigger import JobTriggerDraft, check_sources
+from opsjobs.model.trigger import CallOutcome, JobTriggerDraft, check_sources
 from opsjobs.store.idempotency import Answer
 from opsjobs.store.paging import PageRequest
 from opsjobs.store.triggers import TRIGGERS, StoredTrigger
@@ -246,3 +262,55 @@ def _check_expiry(now: Any, draft: JobTriggerDraft) -> None:
         raise Invalid(
             "already_expired", detail, errors=[FieldError("/expires_at", detail, "already_expired")]
         )
+
+
+# --- calls, which need no token and prove the trigger's secret instead
+
+
+# The uuid that is looked up for a path that has none: no trigger has it.
+_NO_TRIGGER = UUID(int=0)
+_EMPTY = hashlib.sha256(b"").digest()
+
+
+@router.post(
+    HOOK,
+    status_code=202,
+    summary="Call a trigger",
+    response_model=HookResultOut,
+    responses=HOOKED,
+    openapi_extra={"requestBody": {"content": {"application/json": {"schema": {}}}}},
+)
+async def call(id: str, request: Request, services: ServicesDep) -> Response:
+    """Launch the job of the trigger with this uuid, in the name of its owner.
+
+    The request proves the trigger's secret in the form that `verify` of the trigger sets. 202: the
+    execution is stored; a repeated delivery gets the same response. 200: nothing is launched,
+    because of a condition of the trigger, or it is GitHub's `ping`. 404: there is no such trigger,
+    it is disabled or expired, or the secret is not proven.
+    """
+    result = await services.trigger_calls.call(
+        HookRequest(
+            uuid=UUID(id) if text_patterns.UUID.fullmatch(id) else _NO_TRIGGER,
+            headers=dict(request.headers),
+            body=getattr(request.state, "body", b""),
+            parse=parse_json,
+            address=request.state.address,
+            request_id=request.state.request_id,
+        ),
+        body_sha256=getattr(request.state, "body_sha256", _EMPTY),
+        check_open=request.app.state.open_executions.check,
+    )
+    return _render_result(result)
+
+
+def _render_result(result: HookResult) -> Response:
+    repeated = result.outcome is CallOutcome.REPEATED
+    launched = result.execution
+    body: dict[str, Any] = {
+        "outcome": (CallOutcome.LAUNCHED if repeated else result.outcome).value,
+        "reason": result.reason,
+        "execution": launched
+        and {name: launched[name] for name in ("id", "uuid", "number", "status")},
+    }
+    headers = {"Idempotency-Replayed": "true"} if repeated else None
+    return JSONResponse(body, 200 if launched is None else 202, headers)

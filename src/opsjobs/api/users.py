@@ -1,4 +1,4 @@
-"""/users and /auth: local users with a password and grants; their logins by tokens."""
+"""/users, /auth and /external-people: people and their grants; logins by tokens."""
 
 from __future__ import annotations
 
@@ -9,22 +9,21 @@ from pydantic import Field, SecretStr
 from starlette.responses import JSONResponse, Response
 
 from opsjobs.api.authorization import ReuseName, check_grantable, check_holds, check_reuse_name
-from opsjobs.api.dependencies import requires, requires_a_token
-from opsjobs.api.http import render_created
-from opsjobs.api.idempotency import Idempotent
+from opsjobs.api.dependencies import Idempotent, ServicesDep, requires, requires_a_token
+from opsjobs.api.http import page_of, render_created, render_page
 from opsjobs.api.request import principal_of, proof_of
-from opsjobs.api.resource import Resource
-from opsjobs.api.schemas.access import TokensOut, UserOut, UserPageOut
-from opsjobs.api.schemas.responses import CREATED
-from opsjobs.api.services import ServicesDep
-from opsjobs.api.updates import Edit, edit, put_and_patch
+from opsjobs.api.resource import Edit, Resource, edit, put_and_patch
+from opsjobs.api.schemas.access import PersonPageOut, TokensOut, UserOut, UserPageOut
+from opsjobs.api.schemas.responses import CREATED, PAGED
 from opsjobs.identity.passwords import CHARACTERS_MAX, check_new
 from opsjobs.model.api_model import ApiModel
 from opsjobs.model.errors import Conflict, FieldError, Forbidden
 from opsjobs.model.grants import GrantDraft, Grants
 from opsjobs.model.naming import Composed, Name
+from opsjobs.store.identities.provider import PEOPLE
 from opsjobs.store.identities.sessions import REFRESH_CHARACTERS_MAX
 from opsjobs.store.identities.users import USERS, User
+from opsjobs.store.paging import PageRequest
 
 router = APIRouter(tags=["access"])
 
@@ -269,3 +268,27 @@ async def change_password(
         str(user.id), "user.password_changed", password_hash=password_hash
     )
     return Response(status_code=204)
+
+
+# --- people who log in at the OpenID Connect provider
+
+
+external_router = APIRouter(tags=["access"])
+
+
+@external_router.get(
+    "/external-people",
+    dependencies=[requires("system:admin")],
+    summary="List people of the OpenID Connect provider",
+    response_model=PersonPageOut,
+    responses=PAGED,
+)
+async def list_external_people(
+    request: Request, services: ServicesDep, page: Annotated[PageRequest, page_of(PEOPLE)]
+) -> Response:
+    """List those who have logged in there, with the rights of their latest login.
+
+    The default order is by name. A person is listed until a day after the last session. Their
+    logins are those of `GET /auth/sessions?kind=external&user=NAME`.
+    """
+    return render_page(request, await services.identities.people.list(page))

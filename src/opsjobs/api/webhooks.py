@@ -10,15 +10,14 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Request
 from starlette.responses import JSONResponse, Response
 
-from opsjobs.api.actions import FIELDS, Actions
-from opsjobs.api.authorization import Within, permission_of
-from opsjobs.api.dependencies import requires
+from opsjobs.api.authorization import FIELDS, Actions, Within, permission_of
+from opsjobs.api.dependencies import Idempotent, ServicesDep, requires
 from opsjobs.api.http import page_of, render_page, render_replayed
-from opsjobs.api.idempotency import Idempotent
+from opsjobs.api.launches import owner
 from opsjobs.api.paths import build_location
 from opsjobs.api.request import principal_of
-from opsjobs.api.schemas.responses import CREATED, PAGED
-from opsjobs.api.schemas.webhooks import (
+from opsjobs.api.resource import Edit, edit, put_and_patch
+from opsjobs.api.schemas.deliveries import (
     DeliveryOut,
     DeliveryPageOut,
     NewWebhookOut,
@@ -26,8 +25,8 @@ from opsjobs.api.schemas.webhooks import (
     WebhookOut,
     WebhookPageOut,
 )
-from opsjobs.api.services import ServicesDep, owner, services_of
-from opsjobs.api.updates import Edit, edit, put_and_patch
+from opsjobs.api.schemas.responses import CREATED, PAGED
+from opsjobs.composition.services import services_of
 from opsjobs.model.access import Principal
 from opsjobs.model.errors import Conflict
 from opsjobs.model.webhook import SecretRotation, WebhookDraft

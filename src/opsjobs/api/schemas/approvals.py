@@ -1,4 +1,4 @@
-"""Schemas of approvals and dead letters."""
+"""Schemas of approvals, the safety check and dead letters."""
 
 from __future__ import annotations
 
@@ -124,3 +124,37 @@ class DiscardedLettersOut(AnswerModel):
     """The ids of the letters that were discarded."""
 
     discarded: list[int]
+
+
+# --- the safety check
+
+
+class SafetyCheckOut(AnswerModel):
+    """Findings of the safety check in a text."""
+
+    verdict: SafetyVerdict
+    findings: list[FindingOut]
+
+
+class StricterOut(AnswerModel):
+    """A condition under which a rule has a stricter severity."""
+
+    when: str
+    severity: SafetyVerdict
+
+
+class SafetyRuleOut(AnswerModel):
+    """A rule of the safety check."""
+
+    name: str
+    severity: SafetyVerdict
+    unknown: bool
+    stricter: list[StricterOut]
+    reason: str
+    example: str
+
+
+class SafetyRulesOut(AnswerModel):
+    """All rules of the safety check."""
+
+    items: list[SafetyRuleOut]

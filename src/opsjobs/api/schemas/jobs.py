@@ -1,4 +1,4 @@
-"""Schemas of jobs, their versions and their validation."""
+"""Schemas of jobs, their versions and validation, and the files that they take and leave."""
 
 from __future__ import annotations
 
@@ -12,11 +12,14 @@ from opsjobs.api.schemas.base import (
     FindingOut,
     Json,
     PageModel,
+    Sha256,
     StoredModel,
+    TargetRefOut,
     Timestamp,
 )
 from opsjobs.model.action import Action, JobType
 from opsjobs.model.execution import ExecutionStatus
+from opsjobs.model.identity import IdentityKind
 from opsjobs.model.job import JobState
 from opsjobs.model.parameter import ParameterDraft
 from opsjobs.model.policy import Policy
@@ -151,3 +154,42 @@ class AppliedOut(AnswerModel):
 
     items: list[AppliedJobOut]
     dry_run: bool
+
+
+# --- uploaded files, and artifacts
+
+
+class StoredFileOut(StoredModel):
+    """An uploaded file."""
+
+    name: str
+    size: int
+    sha256: Sha256
+    created_by: str
+    created_by_kind: IdentityKind
+    created_at: Timestamp
+
+
+class FilePageOut(PageModel):
+    """A page of files."""
+
+    items: list[StoredFileOut]
+
+
+class ArtifactOut(StoredModel):
+    """A file that an execution downloaded from a target."""
+
+    execution_id: int
+    target: TargetRefOut
+    action_key: str
+    attempt: int
+    path: str
+    size: int
+    sha256: Sha256
+    created_at: Timestamp
+
+
+class ArtifactPageOut(PageModel):
+    """A page of artifacts, in the order in which they came."""
+
+    items: list[ArtifactOut]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from opsjobs.api.schemas.executions import ExecutionOut, PreviewOut, RetryPreviewOut
+from opsjobs.api.schemas.schedules import HookResultOut
 from opsjobs.api.schemas.system import HealthOut
-from opsjobs.api.schemas.triggers import HookResultOut
 
 Responses = dict[int | str, dict[str, Any]]
 
