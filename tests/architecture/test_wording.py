@@ -14,7 +14,7 @@ from architecture.wording import (
     imports_of,
 )
 
-IMPORT_DEPTH_MAX = 16
+IMPORT_DEPTH_MAX = 15
 
 
 def test_the_words_of_the_source_are_plain() -> None:
