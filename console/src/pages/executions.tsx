@@ -73,7 +73,7 @@ export default function Executions() {
       columns={COLUMNS}
       keyOf={(execution) => String(execution.id)}
       pathOf={(execution) => `/executions/${execution.id}`}
-      width={960}
+      width={980}
       empty={
         <Empty why={`Nothing has been launched yet${inSight("executions:read")}.`}>
           {mayDo("jobs:execute") && (
@@ -133,7 +133,7 @@ const COLUMNS: readonly Column<Execution>[] = [
   {
     name: "launched",
     label: "Launched",
-    width: "minmax(90px, 1fr)",
+    width: "minmax(112px, 1fr)",
     end: true,
     cell: (execution) => <Time at={execution.created_at} ago />,
   },

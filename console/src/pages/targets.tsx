@@ -219,7 +219,7 @@ const COLUMNS: readonly Column<ShownTarget>[] = [
   {
     name: "host",
     label: "Host",
-    width: "minmax(120px, 1fr)",
+    width: "minmax(140px, 1fr)",
     sort: "host",
     cell: (target) => (
       <span class="mono">
