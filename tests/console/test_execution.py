@@ -89,7 +89,7 @@ def test_launch_cancel_and_retry_by_keyboard_alone(visit: Visit, job: str) -> No
 
         press(page, "button", "Cancel")
         dialog = page.get_by_role("dialog", name="Cancel?")
-        expect(dialog).to_contain_text(f"{RUNNING} run now")
+        expect(dialog).to_contain_text(f"{RUNNING} are running")
         expect(dialog).to_contain_text(f"{WAITING} wait")
         check_accessibility(page)
         tab_to(page, dialog.get_by_label("Reason (optional)"))
@@ -127,7 +127,7 @@ def test_some_targets_are_cancelled_and_the_others_continue(
         page = ada.follow(f"/executions/{execution}?sel=status:running")
         page.get_by_role("button", name=f"Cancel {RUNNING} …").click()
         dialog = page.get_by_role("dialog", name="Cancel?")
-        expect(dialog).to_contain_text(f"{RUNNING} run now")
+        expect(dialog).to_contain_text(f"{RUNNING} are running")
         expect(dialog).to_contain_text("The other targets continue.")
         check_accessibility(page)
         dialog.get_by_role("button", name=f"Cancel {RUNNING}").click()
