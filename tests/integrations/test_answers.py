@@ -13,13 +13,16 @@ def test_json_is_read_as_it_is_written() -> None:
 
 
 @pytest.mark.parametrize(
-    "text",
-    ["", "{", "NaN", "-Infinity", "1e999", "9" * 400, "9" * 5_000, "[" * 100_000, '"\\ud800"'],
-    ids=lambda text: text[:5],
+    "raw",
+    [
+        *(b"", b"{", b"NaN", b"-Infinity", b"1e999", b"9" * 400, b"9" * 5_000, b"[" * 100_000),
+        *(b'"\\ud800"', b'"\xed\xa0\x80"', '"\\ud800"'.encode("utf-16")),
+    ],
+    ids=lambda raw: repr(raw[:5]),
 )
-def test_what_no_answer_of_ours_could_hold_is_a_value_error(text: str) -> None:
+def test_what_no_answer_of_ours_could_hold_is_a_value_error(raw: bytes) -> None:
     with pytest.raises(ValueError):
-        parse_json(text.encode())
+        parse_json(raw)
 
 
 @pytest.mark.parametrize(

@@ -16,10 +16,12 @@ def parse_json(raw: bytes) -> Any:
     numbers beyond a float, half surrogate pairs, and nesting beyond the recursion limit.
     """
     try:
+        # Given bytes, Python would also read half surrogates that are not escaped.
+        text = raw.decode(json.detect_encoding(raw))
         value = json.loads(
-            raw, parse_constant=_refuse_constant, parse_int=_integer, parse_float=_float
+            text, parse_constant=_refuse_constant, parse_int=_integer, parse_float=_float
         )
-        if b"\\u" in raw:
+        if "\\u" in text:
             json.dumps(value, ensure_ascii=False).encode()
     except (OverflowError, RecursionError) as wrong:
         raise ValueError(str(wrong)) from None
