@@ -149,6 +149,8 @@ def test_an_invalid_duration_is_a_usage_error(tmp_path: Path) -> None:
         (["executions", "logs", "1", "--tail", "9" * 20], "--tail"),
         (["jobs", "run", "deploy", "-t", ""], "-t: the value is empty"),
         (["jobs", "run", "deploy", "-x", ","], "-x: the value is empty"),
+        (["jobs", "run", "deploy", "-x", "web-1", "-x", ""], "-x: the value is empty"),
+        (["webhooks", "add", "w", "http://w", "--event", "*", "-l", ""], "-l: the value is empty"),
         (["run", "id", "-t", "web-1", "-l", ""], "-l: the value is empty"),
         (["users", "add", "ada", "--role", "operator@"], "the labels after @ are empty"),
         (["tokens", "add", "ci", "--scope", ""], "--scope: the value is empty"),

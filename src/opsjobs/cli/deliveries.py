@@ -75,6 +75,8 @@ def add(
     output: options.Output = Form.TABLE,
 ) -> None:
     """Add a webhook for the events that you may see; show it with its secret, this once."""
+    if selector is not None and not selector.strip():
+        raise options.names_nothing("-l")
     body = {"name": name, "url": url, "events": options.split(event), "selector": selector}
     with connect() as client:
         made = client.post("/webhooks", {key: value for key, value in body.items() if value})

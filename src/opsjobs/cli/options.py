@@ -150,9 +150,11 @@ def selection(
     `alone`: exclusions without a selection are accepted: a job has targets of its own. Raises
     CommandFailed for an option that names nothing: without it more targets would be selected.
     """
-    for option, values in (("-t", targets), ("-g", groups), ("-x", exclude)):
+    for option, values in (("-t", targets), ("-g", groups)):
         if values and not split(values):
             raise names_nothing(option)
+    if not all(split([value]) for value in exclude or ()):
+        raise names_nothing("-x")
     if selector is not None and not selector.strip():
         raise names_nothing("-l")
     named: dict[str, Any] = {"ids": split(targets), "groups": split(groups), "selector": selector}
