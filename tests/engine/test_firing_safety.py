@@ -178,7 +178,7 @@ async def test_a_firing_with_a_hostile_parameter_fails_alone(
         await asyncio.to_thread(pool.close)
 
 
-async def test_a_slow_firing_delays_only_those_of_its_job(
+async def test_a_slow_firing_defers_only_those_of_its_job(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(schedule_launch, "PREPARE_SECONDS", 2.0)

@@ -73,6 +73,17 @@ async def test_the_urls_of_a_job_are_fetched_side_by_side_and_each_once() -> Non
     }
 
 
+async def test_if_several_urls_fail_the_first_parameter_is_named() -> None:
+    with serve_api(answering(["x"], status=404)) as api:
+        parameters = [
+            ParameterDraft(name=name, type="choice", choices_url=f"{api.url}/{name}")
+            for name in ("version", "zone")
+        ]
+        with pytest.raises(Invalid) as refused:
+            await Choices(SystemClock(), allow=LOOPBACK).fetch_all(parameters)
+    assert [error.pointer for error in refused.value.errors] == ["/parameters/version"]
+
+
 @pytest.mark.parametrize(
     ("answer", "words"),
     [

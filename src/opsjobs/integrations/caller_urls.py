@@ -188,7 +188,9 @@ class Choices:
         }
         until = asyncio.get_running_loop().time() + SECONDS_MAX
         room = asyncio.Semaphore(CHOICES_CONNECTIONS_MAX)
-        names = {url: name for name, url in reversed(asked.items())}
+        names: dict[str, str] = {}
+        for name, url in asked.items():
+            names.setdefault(url, name)
         fetched = await asyncio.gather(
             *(self._choices(name, url, until, room) for url, name in names.items()),
             return_exceptions=True,

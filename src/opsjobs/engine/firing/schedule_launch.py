@@ -80,8 +80,8 @@ class FiringPreparer:
     async def prepare(self, firings: Sequence[ReadyFiring]) -> list[Prepared]:
         """Return one result for each firing, in their order.
 
-        Jobs do not wait for each other: if the time runs out, only the firings of slow ones are
-        deferred.
+        Jobs are prepared side by side: if the time runs out, only the firings of slow ones are
+        deferred. The others wait for them until then.
         """
         found: dict[int, Prepared] = {}
         with contextlib.suppress(TimeoutError):
