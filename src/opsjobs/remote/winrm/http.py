@@ -118,17 +118,17 @@ class HttpStream:
         return HttpResponse(int(status[1]), head.fields, await self._read_body(head, data))
 
     async def _read_body(self, head: Head, data: bytes) -> bytes:
-        _check_size(head.end - head.begin)
-        if len(data) < head.end:
-            parts = [data]
-            missing = head.end - len(data)
-            while missing > 0:
-                parts.append(await self._read())
-                missing -= len(parts[-1])
-            data = b"".join(parts)
-        if len(data) > head.end:
+        size = head.end - head.begin
+        _check_size(size)
+        body = data[head.begin :]
+        if len(body) < size:
+            received = bytearray(body)
+            while len(received) < size:
+                received += await self._read()
+            body = bytes(received)
+        if len(body) > size:
             raise ConnectionAbortedError("more than one response came for one request")
-        return data[head.begin :]
+        return body
 
     async def _read_by_h11(self, data: bytes) -> HttpResponse:
         """Return a response of any form that HTTP allows."""
