@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from opsjobs.model.safety_verdict import SafetyVerdict, worst
 from opsjobs.safety import Context, check
 from opsjobs.safety.budget import STEPS_MAX, TEXT_BYTES_MAX, Budget, Spent
-from opsjobs.safety.check import INTERPRETERS, check_text, traced
-from opsjobs.safety.trace import SourcePosition, Trace
+from opsjobs.safety.check import FINDINGS_MAX, INTERPRETERS, check_text, traced
+from opsjobs.safety.trace import Io, SourcePosition, Trace
 
 # Each makes a parser or a reader go over it again and again.
 BOMBS = [
@@ -191,6 +191,33 @@ def test_a_mistake_of_a_reader_hides_nothing_that_was_found_before(
     found = {f.rule: f.severity for f in check_text("cmd", "rm -rf /")}
     assert worst(found.values()) is SafetyVerdict.BLOCK
     assert found["unreadable"] is SafetyVerdict.NEEDS_APPROVAL
+
+
+def test_a_mistake_with_one_call_hides_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails() -> str:
+        raise IndexError
+
+    def read(trace: Trace, text: str, place: SourcePosition) -> None:
+        trace.call(("kill", "-1"), place, io=Io(text=fails))
+        trace.read("bash", text, place)
+
+    monkeypatch.setitem(check._READERS, "cmd", read)  # type: ignore[index]
+    found = {f.rule: f.severity for f in check_text("cmd", "rm -rf /")}
+    assert worst(found.values()) is SafetyVerdict.BLOCK
+    assert found["unreadable"] is SafetyVerdict.NEEDS_APPROVAL
+
+
+def test_a_block_is_found_behind_any_number_of_milder_findings() -> None:
+    milder = "".join(f"reboot {number}\n" for number in range(FINDINGS_MAX))
+    found = check_text("bash", f"{milder}rm -rf /")
+    assert (found[0].severity, len(found)) == (SafetyVerdict.BLOCK, FINDINGS_MAX)
+
+
+def test_a_range_of_letters_has_no_surrogates() -> None:
+    text = "echo j | tr a-j '\ud7fb-\uf900' | sh"
+    traced("bash", text)
+    found = check_text("bash", f"{text}\nrm -rf /")
+    assert worst(f.severity for f in found) is SafetyVerdict.BLOCK
 
 
 @settings(

@@ -58,20 +58,14 @@ def check_text(
     A text that cannot be read, or costs more than 64 KiB and some 50 ms, is itself a finding
     (`needs_approval`), beside those that were found until then. Raises only MemoryError.
     """
-    matcher, context = _matcher(), context or Context()
-    trace, unreadable = _new_trace(), ("unreadable", SourcePosition(excerpt_of(text)))
+    trace = _new_trace()
     try:
         _read(trace, interpreter, text, given)
     except MemoryError:
         raise
     except Exception:  # noqa: BLE001  a reader's mistake neither refuses a text nor hides anything
-        trace.events.append(unreadable)
-    try:
-        return findings(trace, matcher, context)
-    except MemoryError:
-        raise
-    except Exception:  # noqa: BLE001  some of what a call has is read only by the rules
-        return findings(Trace(Budget(), _READERS, events=[unreadable]), matcher, context)
+        trace.events.append(("unreadable", SourcePosition(excerpt_of(text))))
+    return findings(trace, _matcher(), context or Context())
 
 
 def too_large(context: Context) -> tuple[Finding, ...]:
@@ -127,16 +121,15 @@ Ready = tuple[SafetyRule, str, tuple[Test, ...]]
 
 
 def findings(trace: Trace, matcher: Matcher, context: Context) -> tuple[Finding, ...]:
-    """Return the findings, each rule once for each position, the most severe first."""
+    """Return the most severe findings first, each rule once for each position."""
     found: dict[tuple[str, str], Finding] = {}
     for rule, excerpt in _applied(trace, matcher, Budget(MATCHING_STEPS_MAX)):
-        if len(found) >= FINDINGS_MAX:
-            break
         finding = Finding(
             rule.name, severity(rule, context), rule.reason, excerpt, unknown=rule.unknown
         )
         found.setdefault((rule.name, excerpt), finding)
-    return tuple(sorted(found.values(), key=lambda finding: -finding.severity.rank))
+    worst_first = sorted(found.values(), key=lambda finding: -finding.severity.rank)
+    return tuple(worst_first[:FINDINGS_MAX])
 
 
 def severity(rule: SafetyRule, context: Context) -> SafetyVerdict:
@@ -174,6 +167,12 @@ def _applied(trace: Trace, matcher: Matcher, budget: Budget) -> Iterator[tuple[S
         except Spent:
             yield matcher.book.events["too_much"], call.place.excerpt
             return
+        except MemoryError:
+            raise
+        except Exception as mistake:  # noqa: BLE001  a mistake with one call hides no other
+            event = "too_much" if isinstance(mistake, RecursionError) else "unreadable"
+            yield matcher.book.events[event], call.place.excerpt
+            continue
         for rule in applied:
             yield rule, call.place.excerpt
 

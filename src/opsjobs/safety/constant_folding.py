@@ -190,7 +190,9 @@ def _expand_ranges(letters: str) -> str:
     for name, range_ in _CLASSES.items():
         letters = letters.replace(name, range_)
     return _RANGE.sub(
-        lambda r: "".join(map(chr, range(ord(r[1]), min(ord(r[2]), ord(r[1]) + _RANGE_MAX) + 1))),
+        lambda r: "".join(
+            map(_character_at, range(ord(r[1]), min(ord(r[2]), ord(r[1]) + _RANGE_MAX) + 1))
+        ),
         ansi_c(letters),
     )
 
