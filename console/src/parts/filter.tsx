@@ -33,12 +33,15 @@ export function Filter({
   const [open, setOpen] = useState(false);
   const [at, setAt] = useState(-1);
   const shown = currentFilter();
+  const { unknown, text: free } = toQuery(typed, words);
+  // A list without full-text search refuses such a text, and each word begins as one.
+  const held = free !== "" && !text;
   // Back and forward, and buttons that set the filter.
   useEffect(() => {
     if (document.activeElement !== input.current) setTyped(shown);
   }, [shown]);
   useEffect(() => {
-    if (typed === shown) return;
+    if (typed === shown || held) return;
     const timer = setTimeout(() => setQuery({ q: typed.trim() }), TYPING_MS);
     return () => clearTimeout(timer);
   }, [typed, shown]);
@@ -58,20 +61,19 @@ export function Filter({
       if (options[at]) choose(options[at]);
       else {
         setOpen(false);
-        setQuery({ q: typed.trim() }, { replace: false });
+        if (!held) setQuery({ q: typed.trim() }, { replace: false });
       }
     } else if (event.key === "Escape" && open) {
       setOpen(false);
       event.stopPropagation();
     }
   };
-  const { unknown, text: free } = toQuery(typed, words);
   const names = words.map((one) => `${one.word}:`).join(" ");
   const taken = words.map((one) => `${one.single ? "one " : ""}${one.word}:`).join(" ");
   const fault =
     unknown.length && !anyWord
       ? `Left out: ${unknown.join(" ")}. This list takes ${taken}`
-      : free && !text
+      : held
         ? `"${free}": write what it is, such as ${words[0]?.word}:${free}. This list takes ${names}`
         : null;
   return (
