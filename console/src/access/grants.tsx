@@ -8,13 +8,13 @@ const ROLES = ["viewer", "operator", "developer", "manager", "admin"] as const;
 /** What people need who only launch jobs, and stop or retry what they launched: no role has so little. */
 const LAUNCHES = ["jobs:read", "jobs:execute", "executions:cancel", "executions:retry"] as const;
 
-/** The choices of the form. Each role holds what the one before it holds. */
+/** The choices of the form. Each role, from viewer on, holds what the one before it holds. */
 const CHOICES = {
-  launcher: "launcher: only launches jobs, and sees what they launched",
+  launcher: "launcher: launches jobs, and any command by API or CLI; sees only own launches",
   viewer: "viewer: sees jobs, executions and targets, changes nothing",
-  operator: "operator: launches, cancels, retries and schedules, too",
-  developer: "developer: writes jobs and triggers, too",
-  manager: "manager: approves, and changes targets and webhooks, too",
+  operator: "operator: launches, cancels, retries, revives and schedules, too",
+  developer: "developer: writes jobs and triggers, and uses credentials, too",
+  manager: "manager: approves, deletes jobs, changes targets, reads the audit log, too",
   admin: "admin: everything, with users, credentials and overrides",
 } as const;
 type Choice = keyof typeof CHOICES;

@@ -214,6 +214,11 @@ function UserDialog({ user, onClose }: UserDialogProps) {
             ) : (
               <GrantForm fields={fields} onChange={setFields} />
             )}
+            {!own && user && user.grants.length > 1 && (
+              <p>
+                Kept as well: <Grants grants={user.grants.slice(1)} />.
+              </p>
+            )}
           </>
         )}
       </Form>
