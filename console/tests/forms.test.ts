@@ -226,3 +226,20 @@ test("a snippet goes to the end of its field", () => {
   );
   assert.equal(added("actions: [{command: df}]\n", command!), null);
 });
+
+test("a snippet keeps comments, order and indentation, and sets no field twice", async () => {
+  const [command, , , parameter, waves] = SNIPPETS;
+  const actions = "actions: # what runs\n    - command: df\n    # the last one\n";
+  const policy = "\n# How it runs\npolicy: {} # few\n";
+  const more = added(`# Disks\n${actions}${policy}`, command!)!;
+  const step = "    - key: step-2\n      command: echo hello\n";
+  assert.equal(more, `# Disks\n${actions}${step}${policy}`);
+  const all = added(added(more, waves!)!, parameter!)!;
+  assert.ok(all.includes('\npolicy: # few\n  waves: [1, "10%", "100%"]\n'));
+  const { body } = await readYaml(all);
+  assert.deepEqual(Object.keys(body!), ["actions", "policy", "parameters"]);
+  assert.equal(added(all, waves!), all);
+  const own = "policy:\n    waves: [2]\n";
+  assert.equal(added(own, waves!), `${own}    max_fail: "5%"\n`);
+  assert.ok(added("", command!)!.startsWith("actions:\n"));
+});

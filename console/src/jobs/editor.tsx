@@ -174,6 +174,10 @@ function Snippets({ text, area }: SnippetsProps) {
       toast(`${snippet.field} is written on one line: write its items below it.`, "bad");
       return;
     }
+    if (more === text) {
+      toast(`${snippet.field} sets this already.`);
+      return;
+    }
     area.current!.select();
     // The one way that leaves the change in the browser's history of undo.
     document.execCommand("insertText", false, more);

@@ -10,6 +10,9 @@ interface Snippet {
   lines: readonly string[];
 }
 
+/** By how much the lines of a snippet are indented. */
+const INDENT = 2;
+
 export const SNIPPETS: readonly Snippet[] = [
   {
     name: "Command",
@@ -46,23 +49,37 @@ export const SNIPPETS: readonly Snippet[] = [
   },
 ];
 
-/** Return the text with a snippet at the end of its field; null if that is not written as a block. */
+/**
+ * Return the text with a snippet at the end of its field; null if that is not written as a block.
+ *
+ * It is the same text if its field sets all of it already.
+ */
 export function added(text: string, { field, lines }: Snippet): string | null {
-  const all = text.replace(/\n*$/, "").split("\n");
-  const inserted = lines.map((line) => line.replace("key: step", `key: ${freeKey(text)}`));
+  const all = text.trim() ? text.replace(/\n*$/, "").split("\n") : [];
+  const wanted = lines.map((line) => line.replace("key: step", `key: ${freeKey(text)}`));
   const at = all.findIndex((line) => line.startsWith(`${field}:`));
-  if (at < 0) return [...all, `${field}:`, ...inserted, ""].join("\n");
-  const rest = all[at]!.slice(field.length + 1)
-    .replace(/\s#.*$/, "")
-    .trim();
-  if (rest && rest !== "[]" && rest !== "{}") return null;
-  const next = all.findIndex((line, index) => index > at && /^[^\s#-]/.test(line));
-  const end = next < 0 ? all.length : next;
+  if (at < 0) return [...all, `${field}:`, ...wanted, ""].join("\n");
+  const [, value, comment] = /^(.*?)(\s+#.*)?$/.exec(all[at]!.slice(field.length + 1))!;
+  if (!["", "[]", "{}"].includes(value!.trim())) return null;
+  const end = endOfBlock(all, at);
   const block = all.slice(at + 1, end);
-  // Items may also stand at the margin.
-  const outdent = block.some((line) => line.startsWith("- ")) ? 2 : 0;
-  const items = [...block, ...inserted.map((line) => line.slice(outdent))];
-  return [...all.slice(0, at), `${field}:`, ...items, ...all.slice(end), ""].join("\n");
+  const first = block.find((line) => /^\s*[^\s#]/.test(line));
+  const indent = " ".repeat(first?.search(/\S/) ?? INDENT);
+  const isList = wanted[0]!.startsWith("- ", INDENT);
+  const inserted = wanted
+    .map((line) => indent + line.slice(INDENT))
+    .filter((line) => isList || !block.some((old) => old.startsWith(`${line.split(":")[0]}:`)));
+  if (inserted.length === 0) return text;
+  const head = `${field}:${comment ?? ""}`;
+  return [...all.slice(0, at), head, ...block, ...inserted, ...all.slice(end), ""].join("\n");
+}
+
+/** The line behind a field's block: comments at the margin and empty lines belong to what follows. */
+function endOfBlock(all: readonly string[], at: number): number {
+  const next = all.findIndex((line, index) => index > at && /^[^\s#-]/.test(line));
+  let end = next < 0 ? all.length : next;
+  while (end > at + 1 && /^(#.*|\s*)$/.test(all[end - 1]!)) end--;
+  return end;
 }
 
 /** The key of a new step: step-2, or the next that is free. */
