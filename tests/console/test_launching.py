@@ -16,6 +16,7 @@ from console.browser import (
     check_width,
     go_by_keys,
     previewed,
+    refuse_once,
     rests_after,
     tab_to,
 )
@@ -122,6 +123,28 @@ def test_the_copied_command_launches_the_same_and_unknown_targets_are_said(
     assert done.stdout.count("it's") == 4
     last = stack.call("GET", "/executions?limit=1")["items"][0]
     assert (last["reason"], last["total_targets"]) == ("ticket 1", 4)
+
+
+def test_a_blocked_command_is_launched_only_by_an_override_with_a_reason(visit: Visit) -> None:
+    blocked = "/launch?command=mkfs.ext4+/dev/none&t=lab-1"
+    with visit(role="operator") as ben:
+        page = ben.go(blocked)
+        expect(page.get_by_text("The safety check blocks it. Change it.")).to_be_visible()
+        expect(page.get_by_role("button", name="Launch on 1 target")).to_be_disabled()
+    with visit() as ada:
+        page = ada.go(blocked)
+        page.get_by_role("button", name="Override and launch …").click()
+        dialog = page.get_by_role("dialog")
+        launch = dialog.get_by_role("button", name="Launch on 1 target")
+        dialog.get_by_label("Type 1 to confirm").fill("1")
+        expect(launch).to_be_disabled()
+        dialog.get_by_label("Reason").fill("a new disk")
+        refuse_once(ada, "**/api/v1/run", "Not now.")
+        with page.expect_request("**/api/v1/run") as sent:
+            launch.click()
+        expect(dialog.get_by_role("alert")).to_contain_text("Not now.")
+    body = sent.value.post_data_json
+    assert (body["override_safety"], body["reason"]) == (True, "a new disk")
 
 
 def test_a_jobs_form_checks_while_typing_and_fits_a_phone(visit: Visit, stack: Stack) -> None:

@@ -159,7 +159,7 @@ export function LaunchButton({ preview, body, send }: LaunchButtonProps) {
     go(`/executions/${launched.id}`);
   };
   const press = async ({ preview, body }: Ready) => {
-    if (preview.targets.length >= TYPED_FROM || preview.findings.length > 0)
+    if (blocked || preview.targets.length >= TYPED_FROM || preview.findings.length > 0)
       return setAsked({ preview, body });
     setBusy(true);
     setError(null);

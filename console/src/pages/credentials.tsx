@@ -1,6 +1,6 @@
 /** Credentials: with what do we log in? Secrets are written here and never shown. */
 import { useEffect, useState } from "preact/hooks";
-import { ask } from "../api/ask.ts";
+import { ask, RequestError } from "../api/ask.ts";
 import type { Credential } from "../api/types.ts";
 import { Details } from "../credentials/details.tsx";
 import { NewCredential } from "../credentials/forms.tsx";
@@ -9,6 +9,7 @@ import { Command, Empty } from "../parts/empty.tsx";
 import { type Column, Table } from "../parts/table.tsx";
 import { Text } from "../parts/text.tsx";
 import { Time } from "../parts/time.tsx";
+import { toast, toastError } from "../parts/toast.tsx";
 import { Loaded } from "../parts/trouble.tsx";
 import { Link, query, setQuery } from "../router.tsx";
 import { useListing } from "../state/listing.ts";
@@ -22,14 +23,7 @@ export default function Credentials() {
   );
   const [adding, setAdding] = useState(false);
   const shown = query.value.get("show");
-  // Other pages know its name.
-  const named = query.value.get("name");
-  useEffect(() => {
-    if (named === null) return;
-    void ask("GET /credentials", { query: { name: [named], limit: 1 } }).then(({ items }) =>
-      setQuery({ name: null, show: items[0] ? String(items[0].id) : null }),
-    );
-  }, [named]);
+  useNamed(query.value.get("name"));
   const add = mayDoEverywhere("credentials:manage") && (
     <button type="button" class="button" onClick={() => setAdding(true)}>
       New credential …
@@ -67,6 +61,28 @@ export default function Credentials() {
       )}
     </div>
   );
+}
+
+/** Show the credential of this name: other pages do not know its id. */
+function useNamed(name: string | null): void {
+  useEffect(() => {
+    if (name === null) return;
+    const request = new AbortController();
+    const { signal } = request;
+    ask("GET /credentials", { query: { name: [name], limit: 1 }, signal }).then(
+      ({ items: [found] }) => {
+        if (signal.aborted) return;
+        if (!found) toast(`There is no credential ${name}.`, "bad");
+        setQuery({ name: null, show: found ? String(found.id) : null });
+      },
+      (failed: unknown) => {
+        if (signal.aborted) return;
+        if (!(failed instanceof RequestError)) throw failed;
+        toastError(failed);
+      },
+    );
+    return () => request.abort();
+  }, [name]);
 }
 
 const COLUMNS: readonly Column<Credential>[] = [

@@ -21,12 +21,18 @@ export function NewSchedule({ onClose }: { onClose: () => void }) {
   return (
     <Dialog title="New schedule" onClose={onClose}>
       <JobChoice onChoose={setJob} />
-      <div class="actions">
-        <button type="button" class="button" onClick={onClose}>
-          Go back
-        </button>
-      </div>
+      <Back onClose={onClose} />
     </Dialog>
+  );
+}
+
+function Back({ onClose }: { onClose: () => void }) {
+  return (
+    <div class="actions">
+      <button type="button" class="button" onClick={onClose}>
+        Go back
+      </button>
+    </div>
   );
 }
 
@@ -92,16 +98,22 @@ function FormOf({ job, onClose }: { job: string; onClose: () => void }) {
     (signal) => ask("GET /jobs/{id}", { path: { id: job }, signal }),
     [job],
   );
+  const data = found.data.value;
+  if (data)
+    return (
+      <ScheduleForm
+        job={data}
+        schedule={null}
+        onDone={(made) => go(`/schedules/${made.id}`)}
+        onClose={onClose}
+      />
+    );
   return (
-    <Loaded resource={found} what="the job">
-      {(data) => (
-        <ScheduleForm
-          job={data}
-          schedule={null}
-          onDone={(made) => go(`/schedules/${made.id}`)}
-          onClose={onClose}
-        />
-      )}
-    </Loaded>
+    <Dialog title="New schedule" onClose={onClose}>
+      <Loaded resource={found} what="the job">
+        {() => null}
+      </Loaded>
+      <Back onClose={onClose} />
+    </Dialog>
   );
 }
