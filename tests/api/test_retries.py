@@ -11,6 +11,7 @@ import pytest
 from api.kit import job, problem
 from api.live import LiveApi, live_api
 from opsjobs.model.execution import ErrorCode, RunError
+from opsjobs.store import dead_letters
 from opsjobs.store.transaction import Database
 
 THREE = ("web-1", "web-2", "db-1")
@@ -285,6 +286,28 @@ async def test_concurrent_revives_launch_each_dead_letter_once(database: Databas
         assert {answer.status_code for answer in answers} <= {202, 409}
         executions = [e["id"] for answer in answers for e in answer.json().get("executions", [])]
         assert sorted([t for e in executions for t in await targets_of(api, e)]) == sorted(THREE)
+
+
+async def test_a_revive_that_meets_another_answer_launches_the_rest(database: Database) -> None:
+    blocked = (
+        "select 1 from pg_stat_activity where wait_event_type = 'Lock' "
+        "and datname = current_database()"
+    )
+    async with live_api(database) as api:
+        await ended_execution(api, LOST, LOST, LOST)
+        ids = [d["id"] for d in (await api.http.get("/dead-letters?sort=id")).json()["items"]]
+        async with database.transaction() as other:
+            await dead_letters.answer(other, ids[:1], "discarded", by="ben", reason="scrapped")
+            revive = asyncio.create_task(
+                api.http.post("/dead-letters/revive", json={"ids": ids[:2]})
+            )
+            async with asyncio.timeout(90):
+                while not await database.fetch(blocked):
+                    await asyncio.sleep(0.01)
+        (execution,) = (await revive).json()["executions"]
+        assert await targets_of(api, execution["id"]) == [THREE[1]]
+        left = (await api.http.get("/dead-letters")).json()["items"]
+        assert [letter["id"] for letter in left] == ids[2:]
 
 
 async def test_a_revive_with_an_idempotency_key_is_replayed(database: Database) -> None:

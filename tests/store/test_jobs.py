@@ -10,7 +10,7 @@ import pytest
 from opsjobs.model.errors import Conflict, NotFound, Precondition
 from opsjobs.store.jobs import Jobs, StoredJob
 from opsjobs.store.paging import PageRequest
-from opsjobs.store.transaction import Database
+from opsjobs.store.transaction import Database, DatabaseOptions
 from store.drafts import job
 
 
@@ -111,6 +111,16 @@ async def test_a_deleted_job_is_not_found_and_its_name_is_free(database: Databas
             await verb
     assert (await stored(jobs, "restart-web")).job.id == 2
     assert [e for e, _ in await events(database)] == ["job.created", "job.deleted", "job.created"]
+
+
+async def test_a_deletion_takes_one_connection(database: Database) -> None:
+    await stored(Jobs(database), "restart-web")
+    small = Database(DatabaseOptions(database.options.url, connections=1))
+    await small.open()
+    try:
+        await Jobs(small).archive("1", "ben")
+    finally:
+        await small.close()
 
 
 async def test_a_running_job_is_not_deleted(database: Database) -> None:
