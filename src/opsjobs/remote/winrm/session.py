@@ -319,8 +319,9 @@ class WinrmSession:
     async def _start_disk(self) -> HelperChannel:
         launch, helper = launch_disk()
         try:
-            process = await self._start(launch)
+            # Before the start: nothing may fail between it and the channel, which ends the helper.
             size = await self._host.input_bytes()
+            process = await self._start(launch)
         except (RemoteFailure, Disconnected, ProtocolError) as failure:
             if isinstance(failure, RemoteFailure) and failure.code is not ErrorCode.LOST:
                 raise
