@@ -130,15 +130,30 @@ def test_a_blocked_command_is_launched_only_by_an_override_with_a_reason(visit: 
     with visit(role="operator") as ben:
         page = ben.go(blocked)
         expect(page.get_by_text("The safety check blocks it. Change it.")).to_be_visible()
-        expect(page.get_by_role("button", name="Launch on 1 target")).to_be_disabled()
+        button = page.get_by_role("button", name="Launch on 1 target")
+        expect(button).to_be_disabled()
+        # What only needs an approval is confirmed, and not overridden.
+        page = ben.go("/launch?command=ruby+-e+%27puts+1%27&t=lab-1&why=ticket+7")
+        button.click()
+        dialog = page.get_by_role("dialog")
+        dialog.get_by_label("Type 1 to confirm").fill("1")
+        refuse_once(ben, "**/api/v1/run", "Not now.")
+        with page.expect_request("**/api/v1/run") as sent:
+            dialog.get_by_role("button", name="Launch on 1 target").click()
+        expect(dialog.get_by_role("alert")).to_contain_text("Not now.")
+        body = sent.value.post_data_json
+        assert ("override_safety" in body, body["reason"]) == (False, "ticket 7")
     with visit() as ada:
-        page = ada.go(blocked)
+        page = ada.go(f"{blocked}&why=ticket+7")
         page.get_by_role("button", name="Override and launch …").click()
         dialog = page.get_by_role("dialog")
         launch = dialog.get_by_role("button", name="Launch on 1 target")
         dialog.get_by_label("Type 1 to confirm").fill("1")
+        reason = dialog.get_by_label("Reason")
+        expect(reason).to_have_value("ticket 7")
+        reason.clear()
         expect(launch).to_be_disabled()
-        dialog.get_by_label("Reason").fill("a new disk")
+        reason.fill("a new disk")
         refuse_once(ada, "**/api/v1/run", "Not now.")
         with page.expect_request("**/api/v1/run") as sent:
             launch.click()

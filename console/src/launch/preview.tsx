@@ -189,9 +189,13 @@ export function LaunchButton({ preview, body, send }: LaunchButtonProps) {
           verb={verbOf(asked.preview)}
           count={asked.preview.targets.length}
           careful={asked.preview.findings.length > 0}
-          {...(asked.preview.verdict === "block" && { reason: "required" as const, danger: true })}
+          {...(overrides(asked) && {
+            reason: "required" as const,
+            given: String(asked.body["reason"] ?? ""),
+            danger: true,
+          })}
           onConfirm={(reason) =>
-            launch(reason ? { ...asked.body, reason, override_safety: true } : asked.body)
+            launch(overrides(asked) ? { ...asked.body, reason, override_safety: true } : asked.body)
           }
           onClose={() => setAsked(null)}
         >
@@ -204,6 +208,8 @@ export function LaunchButton({ preview, body, send }: LaunchButtonProps) {
     </>
   );
 }
+
+const overrides = ({ preview }: Ready): boolean => preview.verdict === "block";
 
 const verbOf = ({ targets }: PreviewAnswer): string =>
   `Launch on ${targets.length.toLocaleString("en")} ${targets.length === 1 ? "target" : "targets"}`;

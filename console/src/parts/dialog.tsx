@@ -74,6 +74,8 @@ interface ConfirmProps {
   ready?: boolean;
   /** Ask for a reason; "required" refuses an empty one. */
   reason?: "optional" | "required";
+  /** The reason that was typed before. */
+  given?: string;
   /** Do it. An error stays in the dialog. */
   onConfirm: (reason: string) => Promise<void>;
   onClose: () => void;
@@ -83,7 +85,7 @@ export function Confirm(props: ConfirmProps) {
   const { title, children, verb, count = 1, careful = false, danger, reason, onClose } = props;
   const typed = count >= TYPED_FROM || careful;
   const [number, setNumber] = useState("");
-  const [words, setWords] = useState("");
+  const [words, setWords] = useState(props.given ?? "");
   const [busy, setBusy] = useState(false);
   const [error, setError] = useState<RequestError | null>(null);
   const ready =
