@@ -152,6 +152,7 @@ def test_an_invalid_duration_is_a_usage_error(tmp_path: Path) -> None:
         (["jobs", "run", "deploy", "-x", "web-1", "-x", ""], "-x: the value is empty"),
         (["webhooks", "add", "w", "http://w", "--event", "*", "-l", ""], "-l: the value is empty"),
         (["run", "id", "-t", "web-1", "-l", ""], "-l: the value is empty"),
+        (["calendars", "add", "c", "--on", "", "--start", "1:00"], "--on: the value is empty"),
         (["users", "add", "ada", "--role", "operator@"], "the labels after @ are empty"),
         (["tokens", "add", "ci", "--scope", ""], "--scope: the value is empty"),
     ],

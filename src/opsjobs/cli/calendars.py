@@ -110,6 +110,8 @@ def add(
     Each kind of option makes its own window; --start and --end apply to --on and --date. For more,
     use a file: `calendars apply`.
     """
+    if weekdays and not options.split(weekdays):
+        raise options.names_nothing("--on")
     listed = _holidays(dates) if dates is not None else []
     windows = [
         *_make_windows(weekdays=options.split(weekdays) or None, dates=date, start=start, end=end),
