@@ -182,8 +182,9 @@ async def list_(
 
     The default order is newest first. `target` and `label` look through the last 10,000
     executions on that target or with that label. `q` looks through the summaries of the last
-    10,000 executions without a job; if more than 100 jobs have the text in their names, through
-    the last 10,000 executions instead.
+    10,000 executions without a job, or, for who does not see all executions, through the last
+    10,000 that they see; if more than 100 jobs have the text in their names, through the last
+    10,000 executions instead.
     """
     find = ExecutionFind(q, target, list(dict.fromkeys(label or ())))
     return render_page(

@@ -223,6 +223,7 @@ _SUMMARIZED = """
 select id from (select execution_id as id, summary from execution_specs where summary is not null
   order by execution_id desc limit %(limit)s) s
 where strpos(lower(summary), lower(%(q)s)) > 0"""
+_WITH_SUMMARY = "job_name = 'ad-hoc' and strpos(lower(summary), lower(%(q)s)) > 0"
 _WITH_TEXT = """
 (strpos(lower(job_name), lower(%(q)s)) > 0 or strpos(lower(summary), lower(%(q)s)) > 0)"""
 _ON_TARGET = """
@@ -357,7 +358,8 @@ class Executions:
         wanted = request.filters.get("job_name")
         names = await self._names_with(q, wanted)
         if names is None:
-            return replace(request, among=await self._with_text(q, request, reach))
+            with_text = await self._newest_matching(_WITH_TEXT, q, request, reach)
+            return replace(request, among=with_text)
         found: Sequence[int] = ()
         if AD_HOC not in names and (wanted is None or AD_HOC in wanted):
             found = await self._summarized(q, reach)
@@ -375,21 +377,26 @@ class Executions:
         return names if len(names) <= FILTER_VALUES_MAX else None
 
     async def _summarized(self, q: str, reach: Reach | None) -> Sequence[int]:
-        """Return those of the last 10,000 ad-hoc executions within reach that have this text."""
+        """Return those of the last 10,000 ad-hoc executions that have this text.
+
+        With a reach, of the last 10,000 executions within it, of jobs or not: an index finds
+        these, however few of all executions they are.
+        """
         if reach is None or reach.everywhere:
             rows = await self._database.fetch(_SUMMARIZED, {"q": q, "limit": FOUND_MAX})
             return [row["id"] for row in rows]
-        ad_hoc = PageRequest(filters={"job_name": [AD_HOC]})
-        return await self._with_text(q, ad_hoc, reach)
+        return await self._newest_matching(_WITH_SUMMARY, q, PageRequest(), reach)
 
-    async def _with_text(self, q: str, request: PageRequest, reach: Reach | None) -> Sequence[int]:
-        """Return those of the last 10,000 executions of a request within reach with this text."""
+    async def _newest_matching(
+        self, matching: str, q: str, request: PageRequest, reach: Reach | None
+    ) -> Sequence[int]:
+        """Return those of the last 10,000 executions of a request that match, within reach."""
         return await EXECUTIONS.newest(
             self._database,
             replace(request, sort=None, q=None),
             FOUND_MAX,
             reach=reach,
-            matching=_WITH_TEXT,
+            matching=matching,
             of=("job_name", "summary"),
             values={"q": q},
         )
