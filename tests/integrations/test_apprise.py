@@ -10,7 +10,6 @@ from ipaddress import ip_network
 
 import pytest
 
-from opsjobs.integrations.apprise_child import is_allowed
 from opsjobs.integrations.apprise_sender import (
     PROCESSES_PER_URL,
     AppriseBusy,
@@ -19,7 +18,7 @@ from opsjobs.integrations.apprise_sender import (
     AppriseUnavailable,
     is_installed,
 )
-from opsjobs.model.addresses import networks
+from opsjobs.model.addresses import is_allowed, networks
 from opsjobs.model.secret import Secret
 
 LOOPBACK = [ip_network("127.0.0.0/8")]

@@ -18,7 +18,7 @@ from typing import Any
 
 import apprise
 
-from opsjobs.model.addresses import Network, forms, is_public, networks, within
+from opsjobs.model.addresses import Network, is_allowed, networks
 
 ERROR_CHARACTERS_MAX = 500
 _CONNECTS = frozenset({"socket.connect", "socket.sendto", "socket.sendmsg"})
@@ -29,11 +29,6 @@ _PROGRAMS = frozenset(
 
 class ConnectRefused(Exception):
     """An address that may not be connected to."""
-
-
-def is_allowed(address: str, allow: tuple[Network, ...]) -> bool:
-    """Return True for a public address, or one that is listed."""
-    return is_public(address) or all(within(form, allow) for form in forms(address))
 
 
 def guard(allow: tuple[Network, ...], refused: list[str]) -> None:

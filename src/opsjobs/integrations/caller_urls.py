@@ -17,7 +17,7 @@ import httpx2
 
 from opsjobs.clock import Clock
 from opsjobs.integrations.answers import parse_json, parse_retry_after
-from opsjobs.model.addresses import Network, forms, is_public, within
+from opsjobs.model.addresses import Network, is_allowed
 from opsjobs.model.errors import FieldError, Invalid
 from opsjobs.model.parameter import ParameterDraft, Scalar
 
@@ -313,11 +313,6 @@ async def resolve_public(
     if not addresses or not all(is_allowed(address, allow) for address in addresses):
         raise refused
     return addresses[0]
-
-
-def is_allowed(address: str, allow: Sequence[Network]) -> bool:
-    """Return True if the address is public, or within these networks in all of its forms."""
-    return is_public(address) or all(within(form, allow) for form in forms(address))
 
 
 def port_of(parts: SplitResult) -> int:

@@ -107,6 +107,11 @@ def is_public(text: str) -> bool:
     return all(form.is_global and not within(form, special) for form in forms(text))
 
 
+def is_allowed(address: str, allow: Sequence[Network]) -> bool:
+    """Return True if the address is public, or within these networks in all of its forms."""
+    return is_public(address) or all(within(form, allow) for form in forms(address))
+
+
 _LIST_IT = "list it in OPSJOBS_TARGET_ALLOW"
 
 
