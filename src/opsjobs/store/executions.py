@@ -322,25 +322,23 @@ class Executions:
         the names of very many jobs, it becomes the ids of what fits all filters: the counts of a
         column are of what fits the others.
         """
-        narrowed = await self._narrow(request, find, reach)
+        among = await self._find_among(find)
+        narrowed = await self._narrow(request, find.q, among, reach)
         if find.q is None:
             return narrowed
         counted = {}
         for name in request.facets:
             others = {key: values for key, values in request.filters.items() if key != name}
             if len(others) < len(request.filters):
-                counted[name] = await self._narrow(replace(request, filters=others), find, reach)
+                other = replace(request, filters=others)
+                counted[name] = await self._narrow(other, find.q, among, reach)
             elif name == "job_name":
                 counted[name] = narrowed
         return replace(narrowed, counted=counted)
 
-    async def _narrow(
-        self, request: PageRequest, find: ExecutionFind, reach: Reach | None
-    ) -> PageRequest:
-        """Return the request, narrowed to executions that indexes find."""
-        if find.q is not None:
-            request = await self._narrow_to_text(find.q, request, reach)
-        among = None if request.among is None else set(request.among)
+    async def _find_among(self, find: ExecutionFind) -> set[int] | None:
+        """Return the executions that indexes find by target and labels; None without these."""
+        among: set[int] | None = None
         for query, values in (
             (_ON_TARGET, [find.target] if find.target is not None else []),
             (_LABELLED, find.labels),
@@ -349,7 +347,18 @@ class Executions:
                 rows = await self._database.fetch(query, {"value": value, "limit": FOUND_MAX})
                 found = {row["id"] for row in rows}
                 among = found if among is None else among & found
-        return request if among is None else replace(request, among=sorted(among))
+        return among
+
+    async def _narrow(
+        self, request: PageRequest, q: str | None, among: set[int] | None, reach: Reach | None
+    ) -> PageRequest:
+        """Return the request, narrowed to executions with this text, and among these."""
+        if q is not None:
+            request = await self._narrow_to_text(q, request, reach)
+        if among is None:
+            return request
+        within = among if request.among is None else among & set(request.among)
+        return replace(request, among=sorted(within))
 
     async def _narrow_to_text(
         self, q: str, request: PageRequest, reach: Reach | None
