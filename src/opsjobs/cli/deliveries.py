@@ -267,7 +267,7 @@ def try_channel(
     ] = None,
     output: options.Output = Form.TABLE,
 ) -> None:
-    """Send a test message now, once, and show what came of it.
+    """Send a test message now, once, and show the result.
 
     Exit code 1 if a recipient was not reached.
     """
