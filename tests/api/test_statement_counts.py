@@ -39,9 +39,9 @@ async def create_job(api: ApiClient) -> int:
         pytest.param(
             "GET", "", {}, 3, 3, id="a job is read: whose token it is, the job, and if it runs"
         ),
-        pytest.param("POST", "/execute", {}, 8, 5, id="a job is executed"),
+        pytest.param("POST", "/execute", {}, 9, 5, id="a job is executed"),
         pytest.param(
-            "POST", "/execute", {"Idempotency-Key": "once-{n}"}, 13, 6, id="a job is executed, once"
+            "POST", "/execute", {"Idempotency-Key": "once-{n}"}, 14, 6, id="a job is executed, once"
         ),
     ],
 )

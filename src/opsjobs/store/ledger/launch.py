@@ -118,6 +118,10 @@ _EXECUTION = load_statement(__file__, "launch")
 
 _JOB = "select name, state from jobs where id = %s and state <> 'archived'"
 
+# With the lengths of the arrays known, PostgreSQL holds every new plan for cheaper than the kept
+# one; making it takes longer than running it (0.7 and 0.6 ms).
+_KEEP_PLAN = "set local plan_cache_mode = force_generic_plan"
+
 _GATES = """
 insert into execution_gates (execution_id, waves, limits, per_wave, confirm, checked, pause_on_fail)
 values (%(id)s, %(waves)s::int[], %(limits)s::int[], %(per_wave)s, %(confirm)s, %(checked)s,
@@ -172,6 +176,7 @@ async def launch(connection: Connection, new: NewExecution) -> Execution:
     Raises NotFound for the job, Conflict for the job or its exclusive names. In a pipeline it takes
     a single round trip; its last statements are sent with the caller's next ones.
     """
+    await connection.execute(_KEEP_PLAN)
     written = await connection.execute(_EXECUTION, _row(new))
     row = await written.fetchone()
     if row is None:
