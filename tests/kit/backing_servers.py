@@ -13,6 +13,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 import psycopg
@@ -112,13 +113,18 @@ AUDIT_KEY = Secret("YXVkaXRhdWRpdGF1ZGl0YXVkaXRhdWRpdGF1ZGl0YXU")
 
 
 class Databases:
-    """Clones of one migrated database."""
+    """Clones of one migrated database, which is made anew after midnight: its partitions begin with its day."""
 
     def __init__(self, url: str) -> None:
         self._url = url
         self._numbers = itertools.count(1)
-        runner.upgrade(url, [AUDIT_KEY])
+        self._day = self._migrate()
         self._admin = psycopg.connect(self.url_of("postgres"), autocommit=True)
+
+    def _migrate(self) -> date:
+        day = datetime.now(UTC).date()
+        runner.upgrade(self._url, [AUDIT_KEY])
+        return day
 
     def url_of(self, name: str) -> str:
         """The URL of another database on the same server."""
@@ -126,6 +132,10 @@ class Databases:
 
     def create(self) -> str:
         """A new database with the schema of this release and nothing in it; its name."""
+        if self._day != datetime.now(UTC).date():
+            self.drop("opsjobs")
+            self._admin.execute("create database opsjobs")
+            self._day = self._migrate()
         name = f"test_{next(self._numbers)}"
         self._admin.execute(f"create database {name} template opsjobs strategy file_copy")
         return name
