@@ -176,6 +176,7 @@ async def test_a_reader_who_leaves_ends_the_search_in_its_thread(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(output_lines, "SEARCH_SECONDS", 1_000.0)
+    monkeypatch.setattr(output_lines, "PIECE_SECONDS", 1_000.0)
     monkeypatch.setattr(output_lines, "THREADS_MAX", 1)
     dice = random.Random(1)
     async with live_api(database) as api:
@@ -188,13 +189,13 @@ async def test_a_reader_who_leaves_ends_the_search_in_its_thread(
         threads = api.app.state.search_threads
         slow = {"pattern": "[a-m].{0,1000}#"}
         reading = asyncio.create_task(api.http.get("/executions/1/search", params=slow))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while not threads._threads._threads:  # it gets one with its first page
                 await asyncio.sleep(0.01)
         assert not reading.done()
         reading.cancel()
         await asyncio.gather(reading, return_exceptions=True)
-        async with asyncio.timeout(15):
-            await threads.reserve(15)
+        async with asyncio.timeout(60):
+            await threads.reserve(60)
             await threads.run(bytes)  # it gets the only thread
         threads.release()

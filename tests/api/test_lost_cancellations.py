@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
 from typing import Any
@@ -78,7 +77,7 @@ def running_readers() -> list[str]:
     return [name for name in names if name.startswith(("follow-", "wakeups-", "await-"))]
 
 
-async def until(what: Callable[[], bool], seconds: float = 30) -> None:
+async def until(what: Callable[[], bool], seconds: float = 60) -> None:
     async with asyncio.timeout(seconds):
         while not what():
             await asyncio.sleep(0.01)
@@ -99,11 +98,9 @@ async def test_a_reader_ends_with_its_last_viewer(database: Database) -> None:
 async def test_prefer_wait_ends_in_time_and_leaves_no_reader(database: Database) -> None:
     execution = await ScriptedExecution(database).launch()
     followers = Followers(LosesFirstCancel(database), BusLosingFirstCancel(), QUICK)
-    began = time.monotonic()
-    await asyncio.gather(*(followers.await_end(execution, 0.3) for _ in range(20)))
-    assert time.monotonic() - began < 10, (
-        "one that is lost would go on until the execution ends: for ever"
-    )
+    # One that is lost would go on until the execution ends: for ever.
+    async with asyncio.timeout(60):
+        await asyncio.gather(*(followers.await_end(execution, 0.3) for _ in range(20)))
     await until(lambda: running_readers() == [])
 
 

@@ -10,7 +10,6 @@ from uuid import uuid4
 import psycopg
 import pytest
 
-from kit.ports import free_port
 from kit.postgres_proxy import over_tcp
 from opsjobs.model.errors import Unavailable
 from opsjobs.store import connections, transaction
@@ -25,38 +24,48 @@ select current_setting('lock_timeout') as lock, current_setting('statement_timeo
   current_setting('plan_cache_mode') as plans"""
 
 
+@pytest.fixture
+def trusting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No connection is asked whether it is alive, however long it was idle."""
+    monkeypatch.setattr(transaction, "TRUSTED_SECONDS", 3_600.0)
+
+
+@pytest.mark.usefixtures("trusting")
 async def test_a_statement_without_an_answer_ends_at_the_client_deadline(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(DatabaseConnection, "answer_seconds", 0.3)
     async with (
         over_tcp(database.options.url) as (proxy, url),
         opened(url, connections=1) as through,
     ):
         assert await through.fetch("select 1 as one") == [{"one": 1}]
         proxy.silence_all()
-        with pytest.raises(Unavailable, match="gave no answer"):
-            await through.fetch("select 2 as two")
+        with monkeypatch.context() as impatient:
+            impatient.setattr(DatabaseConnection, "answer_seconds", 0.3)
+            with pytest.raises(Unavailable, match="gave no answer"):
+                await through.fetch("select 2 as two")
         assert await through.fetch("select 3 as three") == [{"three": 3}], (
             "the next one goes over a new connection"
         )
 
 
+@pytest.mark.usefixtures("trusting")
 async def test_a_cancelled_transaction_does_not_wait_for_a_silent_server(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(DatabaseConnection, "answer_seconds", 0.3)
     async with (
         over_tcp(database.options.url) as (proxy, url),
         opened(url, connections=1) as through,
     ):
         await through.fetch("select 1")
         proxy.silence_all()
-        asking = asyncio.create_task(through.fetch("select 2"))
-        await asyncio.sleep(0.05)
-        asking.cancel()
-        with pytest.raises((asyncio.CancelledError, Unavailable)):
-            await asking
+        with monkeypatch.context() as impatient:
+            impatient.setattr(DatabaseConnection, "answer_seconds", 0.3)
+            asking = asyncio.create_task(through.fetch("select 2"))
+            await asyncio.sleep(0.05)
+            asking.cancel()
+            with pytest.raises((asyncio.CancelledError, Unavailable)):
+                await asking
         assert await through.fetch("select 3 as three") == [{"three": 3}]
 
 
@@ -88,7 +97,7 @@ async def test_a_pool_hands_out_no_connection_that_postgresql_has_closed(
         for _ in range(3):
             row = await worker.fetch_one("select pg_backend_pid() as pid")
             assert row is not None
-            await database.fetch("select pg_terminate_backend(%s, 5000)", [row["pid"]])
+            await database.fetch("select pg_terminate_backend(%s, 20000)", [row["pid"]])
     finally:
         await worker.close()
 
@@ -137,16 +146,22 @@ async def test_during_an_outage_a_pool_makes_one_connection_attempt_at_a_time() 
 
 async def test_a_connection_timeout_names_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transaction, "WAIT_SECONDS", 0.3)
-    async with opened(f"postgresql://opsjobs@127.0.0.1:{free_port()}/opsjobs") as nowhere:
-        with pytest.raises(Unavailable, match="Connection refused"):
-            await nowhere.fetch("select 1")
+    with socket.socket() as deaf:
+        deaf.bind(("127.0.0.1", 0))
+        url = f"postgresql://opsjobs@127.0.0.1:{deaf.getsockname()[1]}/opsjobs"
+        async with opened(url) as nowhere:
+            async with asyncio.timeout(60):
+                while nowhere._redial.reason is None:
+                    await asyncio.sleep(0.01)
+            with pytest.raises(Unavailable, match="Connection refused"):
+                await nowhere.fetch("select 1")
 
 
 async def test_a_timeout_of_a_busy_pool_says_so(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(transaction, "WAIT_SECONDS", 0.3)
     async with opened(database.options.url, connections=1) as small, small.connection():
+        monkeypatch.setattr(transaction, "WAIT_SECONDS", 0.3)
         with pytest.raises(Unavailable, match="all 1 connections are in use"):
             await small.fetch("select 1")
 

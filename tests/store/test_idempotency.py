@@ -92,8 +92,9 @@ async def test_a_verb_is_done_once_however_its_statements_are_sent(
 
 
 async def test_what_waits_gets_the_answer_when_the_first_commits_in_time(
-    database: Database,
+    database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(idempotency, "WAIT_MS", 20_000)
     begun = asyncio.Event()
 
     async def first() -> None:
