@@ -13,11 +13,17 @@ import psycopg
 import pytest
 
 from kit.ledger_fixtures import Owner, launch, machines
-from opsjobs.store.transaction import Database
+from opsjobs.store.transaction import Database, DatabaseOptions
 
 CLAIM = ["begin", "candidates", "lock", "lock slots", "decide", "commit"]
 SETTLE = ["begin", "lock", "lock slots", "settle", "unpark", "admit", "count", "stopping", "commit"]
 GROWTH = ["begin", "lock", "settle", "count", "stopping", "commit"]
+
+
+@pytest.fixture
+def database(database_url: str) -> Database:
+    """One connection: the first statement of another one, made meanwhile, would be counted, too."""
+    return Database(DatabaseOptions(database_url, connections=1, application_name="test"))
 
 
 @contextmanager
