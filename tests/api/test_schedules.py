@@ -37,7 +37,9 @@ async def test_a_schedule_shows_its_words_next_due_time_and_last_firing(
 ) -> None:
     async with api_client(database) as ada:
         await ada.http.post("/jobs", json=job())
-        answer = await ada.http.post("/jobs/1/schedules", json=NIGHTLY)
+        asked = datetime.now(UTC)
+        # At a time that each day has once, also if clocks are turned.
+        answer = await ada.http.post("/jobs/1/schedules", json={**NIGHTLY, "cron": "30 4 * * *"})
         assert (answer.status_code, answer.headers["location"], answer.headers["etag"]) == (
             201,
             "/schedules/1",
@@ -45,13 +47,13 @@ async def test_a_schedule_shows_its_words_next_due_time_and_last_firing(
         )
         made = answer.json()
         assert {name: made[name] for name in ("id", "version", "job_id", "job_name", "owner", "enabled", "cron", "misfire")} == {
-            "id": 1, "version": 1, "job_id": 1, "job_name": "restart-web", "owner": "ada", "enabled": True, "cron": "30 2 * * *",
+            "id": 1, "version": 1, "job_id": 1, "job_name": "restart-web", "owner": "ada", "enabled": True, "cron": "30 4 * * *",
             "misfire": "run_once",
         }  # fmt: skip
-        assert made["words"] == "at 02:30 every day, Europe/Berlin"
+        assert made["words"] == "at 04:30 every day, Europe/Berlin"
         due = datetime.fromisoformat(made["next_due_at"])
-        assert timedelta(0) < due - datetime.now(UTC) <= timedelta(days=1, hours=1)
-        assert " 02:30 +0" in made["next"]
+        assert timedelta(0) < due - asked <= timedelta(days=1, hours=2)
+        assert " 04:30 +0" in made["next"]
         assert made["last_firing"] is None
         for ref in (made["id"], made["uuid"]):
             shown = await ada.http.get(f"/schedules/{ref}")
@@ -83,7 +85,8 @@ async def test_schedules_are_listed_filtered_sorted_and_paged(database: Database
     async with api_client(database) as ada:
         await scheduled(
             ada,
-            NIGHTLY,
+            # Due after the other one, whatever time it is.
+            {**NIGHTLY, "start_at": "2190-01-01T00:00:00Z"},
             {"type": "recurring", "every": "minutes", "interval": 15, "name": "quarter"},
         )
         await ada.http.post("/jobs", json=job("disk"))

@@ -181,7 +181,7 @@ async def test_status_shows_servers_workers_and_queues_with_system_read(database
     async with live_api(database) as api:
         await api.scripted.start(3)
         await Workers(database).register(
-            Incarnation(uuid4(), "worker-1", "default", 7, 200), lease_seconds=15
+            Incarnation(uuid4(), "worker-1", "default", 7, 200), lease_seconds=600
         )
         await Workers(database).tick("scheduler")
         told = (await api.http.get("/status")).json()

@@ -96,9 +96,9 @@ async def test_a_worker_seals_only_what_nobody_else_has(database: Database) -> N
     await filled(database)
     async with database.transaction() as connection:
         await note(connection, 7)
-    stand_in = AuditSealer(Seals(database, KEYS), behind_seconds=3.0)
+    stand_in = AuditSealer(Seals(database, KEYS), behind_seconds=60.0)
     assert await stand_in.run_once() == {"sealed": 0}
-    await database.fetch("update opsjobs_clock set shift = interval '11 seconds' returning 1")
+    await database.fetch("update opsjobs_clock set shift = interval '61 seconds' returning 1")
     assert (await AuditLog(database, KEYS).verify()).unsealed == 1
     assert await stand_in.run_once() == {"sealed": 1}
     assert (await AuditLog(database, KEYS).verify()).unsealed == 0

@@ -29,10 +29,10 @@ async def test_queues_are_counted_by_zone(database: Database) -> None:
     scripted = ScriptedExecution(database)
     await scripted.launch(3)
     await Workers(database).register(
-        Incarnation(uuid4(), "worker-1", "default", 7, 200), lease_seconds=15
+        Incarnation(uuid4(), "worker-1", "default", 7, 200), lease_seconds=600
     )
     await Workers(database).register(
-        Incarnation(uuid4(), "worker-2", "dmz", 8, 200), lease_seconds=15
+        Incarnation(uuid4(), "worker-2", "dmz", 8, 200), lease_seconds=600
     )
     default, dmz = await SystemStatus(database).queues()
     assert (default.zone, default.waiting + default.ready, default.running, default.workers) == (
@@ -61,7 +61,7 @@ async def test_dead_letters_are_counted_until_they_are_answered(database: Databa
 async def test_a_worker_is_alive_until_its_lease_ends(database: Database) -> None:
     workers = Workers(database)
     living, dead, gone = (Incarnation(uuid4(), f"worker-{n}", "default", n, 200) for n in (1, 2, 3))
-    await workers.register(living, lease_seconds=15)
+    await workers.register(living, lease_seconds=600)
     await workers.register(dead, lease_seconds=-1)
     await workers.register(gone, lease_seconds=15)
     await workers.stop(gone.id)
