@@ -30,6 +30,7 @@ async def test_a_heartbeat_without_renewals_starts_and_reaps_nothing_until_it_re
 
     with capture_logs() as said:
         heart, _ = await _heart(database, heard, lease_seconds=1.5)
+        heart.start()
         await until(lambda: heart.may_start)
         await until(lambda: any(buries))
         assert not any(buries[:2])
@@ -46,11 +47,31 @@ async def test_a_heartbeat_without_renewals_starts_and_reaps_nothing_until_it_re
     assert "lease_not_renewed" in {line["event"] for line in said}
 
 
+async def test_a_heartbeat_that_stood_still_reaps_nothing_until_it_recovers(
+    database: Database,
+) -> None:
+    reaps: list[bool] = []
+
+    def heard(_renewal: Renewal) -> None:
+        reaps.append(heart.may_reap)
+        if reaps[-1] and reaps.count(True) == 1:
+            heart._sent_at -= 1_000.0  # as after a freeze: no renewal failed, the next one is late
+
+    heart, _ = await _heart(database, heard, lease_seconds=3.0)
+    heart.start()
+    await until(lambda: reaps.count(True) > 1)
+    heart.stop()
+    await until(lambda: not heart.alive)
+    frozen = reaps.index(True)
+    assert reaps[frozen + 1 : frozen + 3] == [False, False]
+
+
 async def test_a_renewal_tells_of_lease_expiry_and_of_executions_to_stop(
     database: Database,
 ) -> None:
     told: list[Renewal] = []
-    heart, life = await _heart(database, told.append, lease_seconds=0.3)
+    heart, life = await _heart(database, told.append, lease_seconds=1.5)
+    heart.start()
     owner = Owner(database, "worker-1", id=life.id)
     execution = await launch(database, machines(1))
     runs = (await owner.claim()).runs
@@ -71,5 +92,4 @@ async def _heart(
     await Workers(database).register(life, lease_seconds=lease_seconds)
     lease = Lease(database.options.url, life, lease_seconds=lease_seconds)
     heart = Heartbeat(lease, heard, lease_seconds=lease_seconds, registered_at=sent_at)
-    heart.start()
     return heart, life

@@ -18,8 +18,8 @@ from opsjobs.telemetry.logs import log
 # machine once four fifths have passed since the last successful renewal was *sent*.
 RENEWALS_PER_LEASE = 3
 START_SHARE = 0.8
-# A worker may expire the leases of others only after three renewals in a row: then neither the
-# database nor this process was unavailable.
+# A worker may expire the leases of others only after three renewals in a row, none of them late:
+# then neither the database nor this process was unavailable.
 RENEWALS_TO_REAP = 3
 # A renewal may take a fifth of the lease. Then a new connection is tried, which may first have to
 # time out on an unreachable host. Including the preceding third, all this ends before the lease
@@ -170,8 +170,10 @@ class Heartbeat:
             self._may_reap_at = time.monotonic() + self._lease_seconds
             log.warning("database_clock_stepped", seconds=round(stepped, 1))
         if renewal.alive:
-            self._consecutive_renewals += 1
+            if sent_at - self._sent_at > self._lease_seconds * START_SHARE:
+                self._consecutive_renewals = 0  # this process stood still: others may have, too
             self._sent_at = sent_at
+            self._consecutive_renewals += 1
         self._on_renewal(renewal)
 
 
