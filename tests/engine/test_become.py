@@ -165,7 +165,7 @@ async def test_a_running_command_whose_credential_was_deleted_is_lost_and_not_re
 
 
 async def test_after_a_takeover_a_command_is_followed_as_the_same_user(database: Database) -> None:
-    async with harness(database) as on, on.worker("worker-1"):
+    async with harness(database) as on, on.worker("worker-1", lease_seconds=600):
         gate = Gate(asyncio.Event())
         web = on.machine("web-1").reply([gate, RemoteExit(0)])
         await credential(on)

@@ -125,7 +125,7 @@ async def test_after_a_takeover_a_real_command_is_followed_as_the_same_user(
         if folder.stat().st_mode & 0o005 == 0:
             folder.chmod(folder.stat().st_mode | 0o055)
     async with real_harness(database, server) as real:
-        async with real.on.worker("worker-1", sessions=real.sessions):
+        async with real.on.worker("worker-1", sessions=real.sessions, lease_seconds=600):
             run = await real.launch(
                 "true",
                 real.as_ben(f"echo one; until [ -e {latch} ]; do sleep 0.05; done; echo two"),

@@ -231,7 +231,7 @@ async def lost(
     monkeypatch.setattr("opsjobs.engine.runs.commands.KILL_SECONDS", 0.2)
     async with (
         harness(database) as on,
-        on.worker(lease_seconds=0.9, limits=RunLimits(reattach_seconds=0.3)) as worker,
+        on.worker(lease_seconds=3.0, limits=RunLimits(reattach_seconds=0.3)) as worker,
     ):
         web, left, right = two(on)
         execution = await on.launch(BRANCHES, durable="auto")

@@ -128,7 +128,7 @@ async def test_a_job_that_runs_itself_comes_to_an_end(database: Database) -> Non
 
 
 async def test_a_cancel_reaches_the_job_that_is_waited_for(database: Database) -> None:
-    async with harness(database) as on, on.worker(lease_seconds=0.9):
+    async with harness(database) as on, on.worker(lease_seconds=3.0):
         gate = Gate(asyncio.Event())
         on.machine("web-1").reply([gate, RemoteExit(0)], to="long")
         await job(on, "long", {"command": "long"})
@@ -145,7 +145,7 @@ async def test_a_cancel_reaches_the_job_that_is_waited_for(database: Database) -
 async def test_a_cancelled_target_cancels_only_the_job_that_it_waits_for(
     database: Database,
 ) -> None:
-    async with harness(database) as on, on.worker(lease_seconds=0.9):
+    async with harness(database) as on, on.worker(lease_seconds=3.0):
         gates = [Gate(asyncio.Event()) for _ in (1, 2)]
         for number, gate in enumerate(gates, start=1):
             on.machine(f"web-{number}").reply([gate, RemoteExit(0)], to="long")

@@ -72,7 +72,7 @@ async def test_a_machine_met_for_the_first_time_is_remembered_before_anything_st
 
 
 async def test_a_dead_workers_command_is_followed_to_its_end_by_another(database: Database) -> None:
-    async with harness(database) as on, on.worker("worker-1"):
+    async with harness(database) as on, on.worker("worker-1", lease_seconds=600):
         web, gate, execution = await half_done(on)
         await stored(on, execution, b"one\n")
         async with on.worker("worker-2"):
@@ -327,7 +327,7 @@ async def test_a_cancel_kills_with_proof_and_keeps_the_last_words(database: Data
 
 
 async def test_a_cancel_after_the_end_keeps_the_true_outcome(database: Database) -> None:
-    async with harness(database) as on, on.worker(lease_seconds=0.9) as worker:
+    async with harness(database) as on, on.worker(lease_seconds=3.0) as worker:
         web, gate, execution = await half_done(on)
         await stored(on, execution, b"one\n")
         web.cut()

@@ -21,10 +21,17 @@ from opsjobs.store.outbox import Outbox
 from opsjobs.store.transaction import Database
 from opsjobs.telemetry import trace_context
 from opsjobs.telemetry.trace_context import TraceContext
-from wakeup.server_processes import own_redis
+from wakeup.server_processes import give_redis_time, own_redis
 
 Event = dict[str, Any]
 LAUNCH = TraceContext("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7", sampled=True)
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Redis gets time to answer, and listeners get time to come back."""
+    give_redis_time(monkeypatch)
+    monkeypatch.setattr(event_publisher, "COME_BACK_SECONDS", 600.0)
 
 
 def publisher_of(on: Harness, bus: Bus) -> EventPublisher:

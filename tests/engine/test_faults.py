@@ -172,9 +172,9 @@ async def test_a_run_whose_words_cannot_be_stored_ends_alone(
     async with harness(database, bugs=["recorder"]) as on:
         for n in range(1, 9):
             on.machine(f"web-{n}").reply([Output("stdout", b"one\n"), RemoteExit(0)])
+        execution = await on.launch("uptime", 8)
+        spoilt.add((await on.rows(execution))[4]["id"])
         async with on.worker():
-            execution = await on.launch("uptime", 8)
-            spoilt.add((await on.rows(execution))[4]["id"])
             ended = await on.ended(execution)
         assert ended.counts == {"succeeded": 7, "failed": 1}
         row = (await on.rows(execution))[4]
@@ -199,9 +199,9 @@ async def test_a_run_that_speaks_on_after_its_words_were_refused_is_not_heard(
         web = on.machine("web-1").reply(
             [Output("stdout", b"one\n"), gate, Output("stdout", b"two\n"), RemoteExit(0)]
         )
+        execution = await on.launch()
+        spoilt.add((await on.row(execution))["id"])
         async with on.worker():
-            execution = await on.launch()
-            spoilt.add((await on.row(execution))["id"])
             ended = await on.ended(execution)
             log = await on.log(execution)
             await until(lambda: web.open_sessions == 0)  # the worker has let go of it

@@ -93,7 +93,7 @@ async def test_only_the_loss_and_the_return_of_contact_are_written(database: Dat
 async def test_a_successor_keeps_the_time_and_removes_it_once_it_has_contact(
     database: Database,
 ) -> None:
-    async with harness(database) as on, on.worker("worker-1"):
+    async with harness(database) as on, on.worker("worker-1", lease_seconds=600):
         web, gate, execution = await at_work(on)
         since = await cut_off(on, web, execution)
         async with on.worker("worker-2"):

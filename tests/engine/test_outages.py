@@ -57,7 +57,7 @@ async def taken_over_runs(
     on: Harness, ledger: Ledger, commands: list[str | CommandAction], machines: list[FakeMachine]
 ) -> AsyncIterator[Execution]:
     """A durable run on each machine that is at work and has said something, and now has another worker."""
-    async with on.worker("worker-1"):
+    async with on.worker("worker-1", lease_seconds=600):
         execution = await on.launch(commands, len(machines), durable="auto")
 
         async def all_said() -> bool:

@@ -11,6 +11,7 @@ from engine.harness import Harness, harness, until
 from engine.test_workflows import step, told
 from kit.fake_remote import Gate
 from kit.ledger_fixtures import says
+from opsjobs.clock import TurnedClock
 from opsjobs.engine.runs.cancellation import StopReason
 from opsjobs.model.action import ApprovalAction, CommandAction, WaitAction
 from opsjobs.model.execution import ErrorCode, ExecutionStatus
@@ -273,10 +274,16 @@ async def test_a_deadline_stops_what_waits_beside_a_command_at_work(
 
 
 async def test_a_wait_that_would_follow_a_deadline_does_not_begin(database: Database) -> None:
-    async with harness(database) as on, on.worker():
-        on.machine("web-1").reply([Gate(asyncio.Event()), RemoteExit(0)], to="work")
+    clock = TurnedClock()
+    async with harness(database, clock) as on, on.worker():
+        gate = Gate(asyncio.Event())
+        on.machine("web-1").reply([gate, RemoteExit(0)], to="work")
         actions = [step("work", on_failure="continue"), WaitAction(key="pause", duration=3600)]
-        ended = await on.ended(await on.launch(actions, timeout=2), SECONDS)
+        execution = await on.launch(actions, timeout=60)
+        await asyncio.wait_for(gate.reached.wait(), SECONDS)
+        await on.turn(61)
+        clock.turn(61)
+        ended = await on.ended(execution, SECONDS)
         assert ended.counts == {"timeout": 1}
 
 

@@ -187,7 +187,7 @@ async def lost(
 ) -> AsyncIterator[tuple[Harness, FakeMachine, Gate, Execution]]:
     """A run that ended `lost` because its machine was cut off while the command ran."""
     monkeypatch.setattr("opsjobs.engine.runs.commands.KILL_SECONDS", 0.2)
-    async with harness(database) as on, on.worker(lease_seconds=0.9) as worker:
+    async with harness(database) as on, on.worker(lease_seconds=3.0) as worker:
         web, gate, execution = await half_done(on)
         await stored(on, execution, b"one\n")
         web.cut()

@@ -162,11 +162,14 @@ async def test_the_services_timeout_holds_where_an_action_names_none(database: D
 
 
 async def test_the_executions_timeout_ends_what_runs_and_what_waits(database: Database) -> None:
-    async with harness(database) as on:
+    clock = TurnedClock()
+    async with harness(database, clock) as on:
         web = on.machine("web-1").reply([Gate(asyncio.Event())])
         async with on.worker():
-            execution = await on.launch("sleep 99", 3, timeout=1, max_parallel=1)
+            execution = await on.launch("sleep 99", 3, timeout=60, max_parallel=1)
             await on.running(web)
+            await on.turn(61)
+            clock.turn(61)
             await until(lambda: len(web.kills) == 1)
             await Reconciler(database).run_once()
             ended = await on.ended(execution)
@@ -194,7 +197,7 @@ async def test_cancelled_while_connecting_it_never_starts(database: Database) ->
     async with harness(database) as on:
         web = on.machine("web-1")
         web.connect_gate = Gate(asyncio.Event())
-        async with on.worker(lease_seconds=0.6):
+        async with on.worker(lease_seconds=3.0):
             execution = await on.launch()
             await web.connect_gate.reached.wait()
             await on.cancel(execution)
@@ -225,10 +228,10 @@ async def test_a_cancel_between_claim_and_start_is_remembered(database: Database
 
 async def test_cancelled_while_running_it_is_killed(database: Database) -> None:
     async with harness(database) as on:
-        web = on.machine("web-1").reply([Output("stdout", b"half"), Gate(asyncio.Event())])
-        async with on.worker(lease_seconds=0.6):
+        on.machine("web-1").reply([Output("stdout", b"half"), Gate(asyncio.Event())])
+        async with on.worker(lease_seconds=3.0):
             execution = await on.launch()
-            await on.running(web)
+            await until(lambda: _said(on, execution, b"half"))
             await on.cancel(execution)
             ended = await on.ended(execution)
         assert ended.status is ExecutionStatus.CANCELLED
@@ -250,7 +253,7 @@ async def test_one_of_two_running_targets_is_cancelled(database: Database, order
         stay = Gate(asyncio.Event())
         one = on.machine("web-1").reply([Gate(asyncio.Event())])
         two = on.machine("web-2").reply([stay, RemoteExit(0)])
-        async with on.worker(lease_seconds=30 if ordered else 0.6) as worker:
+        async with on.worker(lease_seconds=30 if ordered else 3.0) as worker:
             execution = await on.launch("true", 2)
             await on.running(one)
             await on.running(two)
@@ -309,10 +312,16 @@ async def test_a_cancel_that_comes_after_the_commands_end_keeps_the_true_outcome
             return [Gate(finished), RemoteExit(0)]
 
         web.reply(script)  # type: ignore[arg-type]
-        async with on.worker() as worker:
+        async with on.worker(lease_seconds=600) as worker:
             execution = await on.launch(["first", "second"])
             await on.running(web)
             await until(lambda: _begun(on, execution))  # its flush would bring the cancel too early
+            await until(  # so would a renewal; the next one comes only after a third of 600 s
+                lambda: (
+                    worker.session is not None
+                    and worker.session.heartbeat._consecutive_renewals > 0
+                )
+            )
             await on.cancel(execution)
             (process,) = web.processes
             finished.set()
@@ -471,6 +480,10 @@ async def test_many_reasons_to_stop_at_once_stop_it_once(database: Database) -> 
 
 async def _is_cancelled(on: Harness, execution: Execution, position: int) -> bool:
     return bool((await on.rows(execution))[position]["status"] == "cancelled")
+
+
+async def _said(on: Harness, execution: Execution, words: bytes) -> bool:
+    return await on.output(execution) == words
 
 
 async def _begun(on: Harness, execution: Execution) -> bool:

@@ -283,7 +283,7 @@ async def test_a_takeover_follows_a_running_command_and_starts_nothing_on_a_chan
 async def test_a_takeover_does_not_start_an_unstarted_command_on_a_changed_target(
     database: Database,
 ) -> None:
-    async with harness(database) as on, on.worker("worker-1"):
+    async with harness(database) as on, on.worker("worker-1", lease_seconds=600):
         web = on.machine("web-1").reply([RemoteExit(0)], to="before")
         await on.run("before", durable="auto")
         web.reboot()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from typing import Any
 
 import pytest
 
@@ -15,10 +16,20 @@ from opsjobs.model.execution import ErrorCode, ExecutionStatus, RunError, RunSta
 from opsjobs.model.job import CommandAction
 from opsjobs.model.run_views import Execution
 from opsjobs.remote.session import Output, RemoteExit
+from opsjobs.store.ledger import Ledger
+from opsjobs.store.ledger.claim import Claimed
 from opsjobs.store.ledger.flush import ResultState
 from opsjobs.store.transaction import Database
 
 LOST = "its worker died while the command was perhaps running: whether it ran to its end is unknown"
+
+
+class NoHeir(Ledger):
+    """It takes no run over: the worker that was buried is not to be its own heir."""
+
+    async def take_over(self, **_asked: Any) -> list[Claimed]:
+        """Nothing."""
+        return []
 
 
 def hold(on: Harness, *names: str) -> tuple[Gate, list[FakeMachine]]:
@@ -114,8 +125,9 @@ async def test_a_worker_claims_only_runs_of_its_zone(database: Database) -> None
         on.targets.add("web-1", zone="far")
         async with on.worker():
             execution = await on.launch("true", 2)
-            await until(lambda: starts(on) == [1])
+            await until(lambda: _status(on, execution, 1, "succeeded"))
         assert [row["status"] for row in await on.rows(execution)] == ["waiting", "succeeded"]
+        assert starts(on) == [1]
         async with on.worker("worker-2", zone="far"):
             await on.ended(execution)
 
@@ -127,7 +139,7 @@ async def test_a_stop_gives_back_unstarted_runs_and_lets_commands_end(
         gate, (web,) = hold(on, "web-1")
         two = on.machine("web-2")
         two.connect_gate = Gate(asyncio.Event())
-        async with on.worker(drain_seconds=5) as worker:
+        async with on.worker(drain_seconds=60) as worker:
             execution = await on.launch("uptime", 2)
             await on.running(web)
             await two.connect_gate.reached.wait()
@@ -156,7 +168,7 @@ async def test_a_stop_between_two_steps_gives_the_run_back_and_another_worker_go
         gate = Gate(asyncio.Event())
         web = on.machine("web-1").reply([RemoteExit(3)]).reply([gate, RemoteExit(5)], to="first")
         steps = [CommandAction(command=c, on_failure="continue") for c in ("first", "second")]
-        async with on.worker(drain_seconds=5) as worker:
+        async with on.worker(drain_seconds=60) as worker:
             execution = await on.launch(steps)
             await gate.reached.wait()
             stopping = asyncio.create_task(worker.stop())
@@ -212,7 +224,7 @@ async def test_a_stop_sends_a_wakeup_for_runs_that_its_last_flush_made_ready(
 ) -> None:
     async with harness(database) as on:
         gate, (web,) = hold(on, "web-1")
-        async with on.worker(drain_seconds=5) as worker:
+        async with on.worker(drain_seconds=60) as worker:
             execution = await on.launch("uptime", 2, max_parallel=1)
             await on.running(web)
             stopping = asyncio.create_task(worker.stop())
@@ -230,7 +242,7 @@ async def test_after_lease_expiry_a_worker_abandons_its_runs_and_registers_again
 ) -> None:
     async with harness(database) as on:
         gate, (web,) = hold(on, "web-1")
-        async with on.worker(lease_seconds=1.5) as worker:
+        async with on.worker(lease_seconds=3.0, ledger=NoHeir(database)) as worker:
             execution = await on.launch()
             await on.running(web)
             await until(lambda: _stored(on, execution))
@@ -266,15 +278,15 @@ async def test_a_late_flush_after_lease_expiry_changes_nothing(database: Databas
     """It does not know yet that it was buried (its renewals take long): the fence alone keeps its words out."""
     async with harness(database) as on:
         gate, (web,) = hold(on, "web-1")
-        async with on.worker(lease_seconds=30):
+        async with on.worker(lease_seconds=600):
             execution = await on.launch()
             await on.running(web)
             await on.bury()
-            async with on.worker("worker-2", lease_seconds=30):
+            async with on.worker("worker-2"):
                 await on.ended(execution)
                 log = await on.log(execution)
                 gate.event.set()
-                await until(lambda: on.metrics.stale_writes._value.get() == 1)
+                await until(lambda: on.metrics.stale_writes._value.get() >= 1)
         assert await on.log(execution) == log
         assert (await on.row(execution))["status"] == "lost"
 
@@ -319,14 +331,14 @@ async def test_a_stale_lease_starts_nothing(database: Database) -> None:
     async with harness(database) as on:
         web = on.machine("web-1")
         web.connect_gate = Gate(asyncio.Event())
-        async with on.worker(lease_seconds=30) as worker:
+        async with on.worker(lease_seconds=600) as worker:
             execution = await on.launch()
             await web.connect_gate.reached.wait()
             assert worker.session is not None
             heart = worker.session.heartbeat
             await until(
                 lambda: heart._consecutive_renewals > 0
-            )  # the next beat comes only after a third of 30 s
+            )  # the next beat comes only after a third of 600 s
             fresh, heart._sent_at = heart._sent_at, heart._sent_at - 1000
             web.connect_gate.event.set()
             await until(lambda: _status(on, execution, 0, "waiting"))

@@ -83,13 +83,13 @@ async def test_the_batch_writer_of_an_expired_session_ends_although_a_cancel_is_
     async with harness(database) as on:
         on.machine("web-1").reply([RemoteExit(0)])
         ledger = LosesOneCancel(database)
-        async with on.worker(ledger=ledger, lease_seconds=0.9) as worker:
+        async with on.worker(ledger=ledger, lease_seconds=3.0) as worker:
             first = await current_session(worker)
             execution = await on.launch("held", durable="auto")
             await ledger.committing.wait()
             await on.bury()
             await until(lambda: worker.session not in (None, first))
-            await until(first._writer_task.done, 10.0)
+            await until(first._writer_task.done)
             await on.ended(execution)
         assert ledger.lost_cancels == 1
 
@@ -111,7 +111,7 @@ async def test_all_runs_of_a_claim_whose_answer_was_lost_are_adopted(
 
 
 async def test_a_heartbeat_that_ended_by_itself_begins_another_session(database: Database) -> None:
-    async with harness(database, bugs=["worker"]) as on, on.worker(lease_seconds=0.6) as worker:
+    async with harness(database, bugs=["worker"]) as on, on.worker() as worker:
         first = await current_session(worker)
         first.heartbeat.stop()
         await until(lambda: not first.heartbeat.alive)

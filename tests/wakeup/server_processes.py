@@ -13,7 +13,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
+import pytest
+
 from kit import backing_servers
+from opsjobs import bus
 from opsjobs.standalone.valkey import Valkey
 
 LINE_SECONDS_MAX = 60.0
@@ -23,7 +26,7 @@ SOURCE = Path(__file__).parents[2] / "src"
 class Hosted:
     """`hosted.py` as a process; its lines can be waited for."""
 
-    def __init__(self, *arguments: str) -> None:
+    def __init__(self, *arguments: str, cwd: Path | None = None) -> None:
         self.lines: list[str] = []
         self._arrived: queue.Queue[str | None] = queue.Queue()
         self.process = subprocess.Popen(
@@ -31,6 +34,7 @@ class Hosted:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            cwd=cwd,
             env={"PYTHONPATH": str(SOURCE), "PATH": "/usr/bin:/bin"},
         )
         self._reader = threading.Thread(target=self._read, daemon=True)
@@ -108,6 +112,12 @@ def own_redis() -> Iterator[Valkey]:
             if server.running:
                 thaw(server)
             server.stop(2)
+
+
+def give_redis_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the bus wait for answers of a Redis that is well, however loaded the machine is."""
+    for limit in ("ANSWER_SECONDS_MAX", "SUBSCRIBE_SECONDS_MAX"):
+        monkeypatch.setattr(bus, limit, 30.0)
 
 
 def freeze(server: Valkey) -> None:

@@ -13,7 +13,7 @@ from opsjobs import bus as bus_module
 from opsjobs.bus import Bus, Messages
 from opsjobs.standalone.valkey import Valkey
 from opsjobs.telemetry.metrics import Metrics
-from wakeup.server_processes import freeze, own_redis, thaw
+from wakeup.server_processes import freeze, give_redis_time, own_redis, thaw
 
 
 @pytest.fixture
@@ -21,6 +21,13 @@ def server() -> Iterator[Valkey]:
     """A Redis that the test may break."""
     with own_redis() as made:
         yield made
+
+
+@pytest.fixture
+def redis_url(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A Redis that is well, and gets time to answer."""
+    give_redis_time(monkeypatch)
+    return redis_url
 
 
 @asynccontextmanager
@@ -100,11 +107,15 @@ async def test_a_message_is_heard_within_milliseconds(redis_url: str) -> None:
         assert (time.monotonic() - began) / 100 < 0.5
 
 
-async def test_publish_confirmed_says_whether_redis_took_it(server: Valkey) -> None:
+async def test_publish_confirmed_says_whether_redis_took_it(
+    server: Valkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    give_redis_time(monkeypatch)
     async with opened(server.url) as bus, bus.listen("a") as messages:
         assert await bus.publish_confirmed(("a", b"1"))
         assert await heard(messages) == ("a", b"1")
         assert await bus.ping()
+        monkeypatch.undo()
         freeze(server)
         began = time.monotonic()
         assert not await bus.publish_confirmed(("a", b"2"))
@@ -142,9 +153,13 @@ async def test_a_frozen_redis_makes_no_publisher_wait_and_no_memory_grow(server:
 async def test_the_bus_comes_back_when_a_frozen_redis_goes_on(
     server: Valkey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bus_module, "SILENCE_SECONDS_MAX", 0.5)
+    give_redis_time(monkeypatch)
     async with opened(server.url) as bus, bus.listen("a") as messages:
         bus.publish("a", b"1")
+        assert await heard(messages) == ("a", b"1")
+        monkeypatch.undo()
+        monkeypatch.setattr(bus_module, "SILENCE_SECONDS_MAX", 0.5)
+        bus.publish("a", b"1")  # what is read next is read with this limit
         assert await heard(messages) == ("a", b"1")
         freeze(server)
         async with asyncio.timeout(60):
@@ -190,7 +205,10 @@ async def test_a_listener_that_does_not_read_loses_the_oldest_only(redis_url: st
     assert metrics.registry.get_sample_value("opsjobs_pubsub_dropped_total") == 10
 
 
-async def test_what_waits_is_sent_before_the_close(redis_url: str) -> None:
+async def test_what_waits_is_sent_before_the_close(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bus_module, "CLOSE_SECONDS_MAX", 30.0)
     async with opened(redis_url) as listening, listening.listen("a") as messages:
         async with opened(redis_url) as bus:
             for number in range(300):

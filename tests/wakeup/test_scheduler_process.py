@@ -47,12 +47,11 @@ def test_a_pass_that_fails_does_not_end_it_and_is_told_once(redis_url: str) -> N
         assert sum("scheduler_pass_failed" in line for line in scheduler.rest()) == 1
 
 
-def test_it_leaves_no_file_behind(redis_url: str) -> None:
-    before = set(Path.cwd().iterdir())
-    with Hosted("scheduler", redis_url) as scheduler:
+def test_it_leaves_no_file_behind(redis_url: str, tmp_path: Path) -> None:
+    with Hosted("scheduler", redis_url, cwd=tmp_path) as scheduler:
         scheduler.wait_for("TICK")
         scheduler.end()
-    assert set(Path.cwd().iterdir()) == before
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_start_that_fails_ends_the_process_with_1(redis_url: str) -> None:
