@@ -52,7 +52,7 @@ def mail_to(port: int, ca_file: Path) -> EmailDestination:
         username="opsjobs",
         password=Secret("correct horse"),
         ca_file=str(ca_file),
-        timeout_seconds=5,
+        timeout_seconds=30,
     )
     return EmailDestination(Mailer(options))
 

@@ -42,7 +42,7 @@ class RecordingDestination:
     """Keeps what it is sent. `down`: receivers that refuse; `hangs`: that hang; `full`: no place."""
 
     name = "post"
-    retry = RetryPlan()
+    retry = RetryPlan(first_seconds=20.0)
 
     def __init__(self) -> None:
         self.got: dict[str, list[str]] = defaultdict(list)
@@ -57,7 +57,7 @@ class RecordingDestination:
         if delivery.receiver.key in self.hangs:
             await asyncio.Event().wait()
         if delivery.receiver.key in self.full:
-            return SendOutcome.postpone("no place is free", after_seconds=5.0)
+            return SendOutcome.postpone("no place is free", after_seconds=20.0)
         if delivery.receiver.key in self.down or delivery.message.id in self.broken:
             return SendOutcome.retry("it answers 503", code=503)
         self.got[delivery.receiver.key].append(delivery.message.id)
@@ -110,6 +110,15 @@ async def statuses(database: Database) -> dict[str, int]:
     return {row["status"]: row["n"] for row in rows}
 
 
+async def has_statuses(database: Database, **expected: int) -> bool:
+    return await statuses(database) == expected
+
+
+async def at_rest(database: Database) -> bool:
+    """Whether the outcome of each attempt is recorded and no lane is in work."""
+    return not await leased(database)
+
+
 async def settled(database: Database) -> bool:
     return not await database.fetch("select 1 from delivery_lanes")
 
@@ -145,7 +154,8 @@ async def test_a_message_that_fails_delays_only_later_ones_of_its_subject_at_its
         await until(lambda: len([d for d in destination.attempts if d.message.id == "s1/1"]) == 1)
         assert destination.got["a"] == ["s2/1"]
         destination.broken.clear()
-        await turn(database, 6)
+        await until(lambda: at_rest(database))
+        await turn(database, 21)
         await until(lambda: settled(database))
     assert destination.got["a"] == ["s2/1", "s1/1", "s1/2", "s1/4"]
 
@@ -164,6 +174,7 @@ async def test_a_receiver_that_is_down_for_an_hour_gets_everything_in_order(
         assert not destination.got["a"]
         assert len(destination.attempts) < 40 + 4 * 15, "the pauses grow"
         destination.down.clear()
+        await until(lambda: at_rest(database))
         # One lane finds out that it is back; then all others go on at once.
         await turn(database, 1_800)
         await until(lambda: settled(database))
@@ -178,7 +189,10 @@ async def test_a_receiver_that_is_down_for_an_hour_gets_everything_in_order(
     assert receiver == {"failures": 0, "failing_since": None}
 
 
-async def test_a_receiver_that_hangs_delays_no_other(database: Database) -> None:
+async def test_a_receiver_that_hangs_delays_no_other(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sending, "SEND_SECONDS_MAX", 600.0)
     destination = RecordingDestination()
     destination.hangs = {"bad"}
     async with sending_to(database, destination):
@@ -187,12 +201,14 @@ async def test_a_receiver_that_hangs_delays_no_other(database: Database) -> None
         await until(lambda: len(destination.got["good"]) == 300)
         hanging = [delivery for delivery in destination.attempts if delivery.receiver.key == "bad"]
         assert len(hanging) == sending.LANES_PER_RECEIVER
+        await until(lambda: has_statuses(database, delivered=300, pending=300))
     assert await statuses(database) == {"delivered": 300, "pending": 300}
 
 
 async def test_a_receiver_that_fails_again_and_again_gets_one_attempt_at_a_time(
-    database: Database,
+    database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(sending, "SEND_SECONDS_MAX", 600.0)
     destination = RecordingDestination()
     destination.down = {"a"}
     async with sending_to(database, destination):
@@ -242,7 +258,7 @@ async def test_a_message_without_a_place_is_put_back_and_counts_as_no_failure(
             "error": "no place is free",
         }
         destination.full.clear()
-        await turn(database, 6)
+        await turn(database, 21)
         await until(lambda: settled(database))
     (done,) = await rows()
     assert (done["status"], done["attempts"]) == ("delivered", 1)
@@ -368,7 +384,7 @@ async def test_old_deliveries_are_deleted_with_their_messages_unless_they_are_pe
     async with sending_to(database, destination):
         await queue(database, "s1/1", to=("a",))
         await queue(database, "s1/2", to=("a", "b"))
-        await until(lambda: len(destination.got["a"]) == 2)
+        await until(lambda: has_statuses(database, delivered=2, pending=1))
         await until(lambda: failures_of_b(database))
     assert await deliveries.delete_old(86_400) == 0
     await turn(database, 2 * 86_400)

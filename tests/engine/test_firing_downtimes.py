@@ -137,6 +137,7 @@ async def test_new_time_zone_rules_move_future_moments_and_none_that_is_due(
     database: Database,
 ) -> None:
     on = ScheduleHarness(database)
+    await on.turn_to((await on.now()).replace(hour=12))
     job = await on.job()
     nightly = {"type": "cron", "cron": "30 2 * * *", "timezone": "Europe/Berlin"}
     ahead, due = (

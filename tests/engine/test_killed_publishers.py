@@ -39,6 +39,7 @@ KILLS = (
     "delivery.settle:kill@1",
 )
 CHANGES = len(KILLS)
+EVENTS = JOBS * (1 + CHANGES)
 
 
 def scheduler(environment: Mapping[str, str], log: Path, fault: str) -> subprocess.Popen[bytes]:
@@ -135,14 +136,19 @@ async def test_killed_between_send_and_mark_each_event_and_webhook_arrives(
         finally:
             last.terminate()
             await asyncio.to_thread(last.wait, 60)
+        await until(lambda: len({event["id"] for event in job_events(heard)}) == EVENTS)
         listening.cancel()
         await bus.close()
-    told = [event for event in heard if event["type"].startswith("io.opsconductor.job.")]
+    told = job_events(heard)
     arrived_again(told)
     arrived_again(hooked(server))
     assert {event["id"] for event in hooked(server)} == {event["id"] for event in told}
     assert in_order(told)
     assert in_order(hooked(server))
+
+
+def job_events(heard: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [event for event in heard if event["type"].startswith("io.opsconductor.job.")]
 
 
 async def all_arrived(database: Database) -> bool:
@@ -152,7 +158,7 @@ async def all_arrived(database: Database) -> bool:
         "(select count(*) from delivery_lanes) as lanes, "
         "(select count(*) from deliveries where status = 'delivered') as done"
     )
-    return (rows[0]["events"], rows[0]["lanes"], rows[0]["done"]) == (0, 0, JOBS * (1 + CHANGES))
+    return (rows[0]["events"], rows[0]["lanes"], rows[0]["done"]) == (0, 0, EVENTS)
 
 
 def hooked(server: ReceiverServer) -> list[dict[str, Any]]:
@@ -166,7 +172,7 @@ def hooked(server: ReceiverServer) -> list[dict[str, Any]]:
 def arrived_again(events: Sequence[Mapping[str, Any]]) -> None:
     """Everything is there, something came twice, and what came twice is the same."""
     counts = Counter(event["id"] for event in events)
-    assert len(counts) == JOBS * (1 + CHANGES)
+    assert len(counts) == EVENTS
     assert max(counts.values()) >= 2, "one that was killed had sent it"
     for id_ in counts:
         same = {json.dumps(event, sort_keys=True) for event in events if event["id"] == id_}

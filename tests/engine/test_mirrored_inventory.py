@@ -396,9 +396,10 @@ async def test_while_the_service_fails_only_what_is_young_enough_is_used(
     with platform_services(V3) as platform:
         add(platform, "1:web-1", tags=("web",))
         more = {"OPSJOBS_SERVICE_TIMEOUT": "0.5"} if fault == "slow" else {}
-        async with inventory_of(platform, database, **more) as inventory:
+        async with inventory_of(platform, database) as inventory:
             assert await names(inventory, groups=["web"]) == ["web-1"]
-            platform.faults["target"] = fault
+        platform.faults["target"] = fault
+        async with inventory_of(platform, database, **more) as inventory:
             assert await names(inventory, groups=["web"], ids=["1"]) == ["web-1"]
             await age(database, 31)
             for selection in ({"groups": ["web"]}, {"ids": ["1"]}, {"ids": ["web-9"]}):

@@ -218,9 +218,9 @@ async def test_a_digest_gathers_and_is_sent_when_it_is_due(database: Database) -
         for code in (1, 1, 0):
             await planning.end(job, code)
         assert await planning.plan() == 0
-        await planning.on.turn(3_590)
+        await planning.on.turn(3_540)
         assert await planning.plan() == 0
-        await planning.on.turn(20)
+        await planning.on.turn(70)
         assert await planning.plan() == 1
         assert await planning.plan() == 0
         (digest,) = await planning.queued()

@@ -11,16 +11,22 @@ import pytest
 
 from cli.fake_api import ApiRequest, ApiResponse, FakeApi, serve_api
 from opsjobs.clock import SystemClock
+from opsjobs.integrations import caller_urls
 from opsjobs.integrations.caller_urls import (
     BYTES_MAX,
     CHOICES_CONNECTIONS_MAX,
-    SECONDS_MAX,
     Choices,
 )
 from opsjobs.model.errors import Invalid
 from opsjobs.model.parameter import ParameterDraft
 
 LOOPBACK = [ipaddress.ip_network("127.0.0.0/8")]
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A loaded machine gets time to answer; no test here is about the limit."""
+    monkeypatch.setattr(caller_urls, "SECONDS_MAX", 60.0)
 
 
 def asking(url: str) -> list[ParameterDraft]:
@@ -57,7 +63,7 @@ async def test_the_urls_of_a_job_are_fetched_side_by_side_and_each_once() -> Non
     together = threading.Barrier(CHOICES_CONNECTIONS_MAX)
 
     def reply(asked: ApiRequest) -> ApiResponse:
-        together.wait(SECONDS_MAX)
+        together.wait(60)
         return ApiResponse(body=[asked.path])
 
     with serve_api(reply) as desk:
