@@ -32,8 +32,10 @@ from opsjobs.remote.local import LocalSessions
 from opsjobs.remote.session import ContactLost, Durable, NotStarted, RemoteExit, SpoolChanged
 from remote.conftest import pool
 
-PASSWORD = "canary ö$`\\'\" !pass"
-WRONG = "canary-wrong"
+CANARY = f"canary-{os.getpid()}"
+"""In no process of another test."""
+PASSWORD = f"{CANARY} ö$`\\'\" !pass"
+WRONG = f"{CANARY}-wrong"
 _numbers = count(1)
 BOOT = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
@@ -330,10 +332,10 @@ async def test_the_password_is_seen_nowhere_and_a_long_command_is_itself(
             for file in Path(pwd.getpwnam(become_method.become.user).pw_dir).rglob("*")
             if file.is_file()
         ]
-        assert "canary" not in out.decode()
-        assert [line for line in seen if "canary" in line] == []
+        assert CANARY not in out.decode()
+        assert [line for line in seen if CANARY in line] == []
         assert any("sh -c" in line for line in seen)
-        assert [file for file in files if b"canary" in file.read_bytes()] == []
+        assert [file for file in files if CANARY.encode() in file.read_bytes()] == []
 
 
 @contextmanager
@@ -439,7 +441,7 @@ async def told(happening: Awaitable[object]) -> str:
     with pytest.raises(RemoteFailure) as failed:
         await happening
     assert failed.value.code is ErrorCode.BECOME_FAILED
-    assert "canary" not in failed.value.message
+    assert CANARY not in failed.value.message
     return failed.value.message
 
 
@@ -536,7 +538,7 @@ async def test_a_program_that_never_answers_is_not_waited_for_long(
     monkeypatch: pytest.MonkeyPatch, password: Secret | None
 ) -> None:
     needs_root("makes an account")
-    monkeypatch.setattr("opsjobs.remote.spool.become.BECOME_SECONDS", 3.0)
+    monkeypatch.setattr("opsjobs.remote.spool.become.BECOME_SECONDS", 8.0)
     monkeypatch.setattr("opsjobs.remote.spool.durable.ANSWER_SECONDS", 60.0 if password else 3.0)
     with open_folder() as folder:
         folder.chmod(0o755)

@@ -26,7 +26,7 @@ from opsjobs.remote.ssh.pool import PoolLimits, SshPool
 from opsjobs.store.circuits import CircuitStore
 from opsjobs.store.transaction import Database
 
-SECONDS = 30.0
+SECONDS = 60.0
 POLICY = CircuitPolicy(failures=3, pause_seconds=600, refused_pause_seconds=600)
 
 
@@ -64,8 +64,14 @@ async def worker(
         await made.close()
 
 
-def refusals(server: Sshd, since: int = 0) -> int:
-    return server.log[since:].count("Failed password")
+async def refusals(server: Sshd, since: int, expected: int) -> int:
+    """How many logins its log shows; it is written to a moment after the client was answered."""
+
+    def count() -> int:
+        return server.log[since:].count("Failed password")
+
+    await until(lambda: count() >= expected)
+    return count()
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -91,7 +97,7 @@ async def test_twenty_runs_of_two_workers_are_one_refused_login(
             ErrorCode.AUTH_FAILED,
             False,
         )
-    assert refusals(password_server, begun) == 1
+    assert await refusals(password_server, begun, 1) == 1
 
 
 async def test_another_version_of_the_credential_is_tried_at_once_and_once(
@@ -105,7 +111,7 @@ async def test_another_version_of_the_credential_is_tried_at_once_and_once(
             *(code_of(pool, where) for pool in (one, two) for _ in range(5))
         )
         assert ErrorCode.AUTH_FAILED in codes
-    assert refusals(password_server, begun) == 2
+    assert await refusals(password_server, begun, 2) == 2
 
 
 async def test_other_targets_and_other_logins_do_not_wait_for_it(
@@ -227,6 +233,7 @@ async def test_a_worker_that_is_new_finds_good_logins_good(
 async def test_a_jump_host_that_refuses_says_nothing_of_the_machine_behind_it(
     password_server: Sshd, database: Database
 ) -> None:
+    begun = len(password_server.log)
     async with worker(database) as one:
         gate = refusing(password_server, "gate")
         behind = endpoint_of(password_server, name="web-1", jumps=(gate,))
@@ -239,6 +246,7 @@ async def test_a_jump_host_that_refuses_says_nothing_of_the_machine_behind_it(
             ("id-gate", "open", None),
             ("id-web-1", "closed", None),
         ]
+    assert await refusals(password_server, begun, 1) == 1
 
 
 async def test_a_test_is_a_try_on_purpose_and_counts(
@@ -250,7 +258,7 @@ async def test_a_test_is_a_try_on_purpose_and_counts(
             steps = await pool.test(refusing(password_server))
             assert [(step.name, step.ok) for step in steps] == [("connect", True), ("auth", False)]
         assert await code_of(one, refusing(password_server)) is ErrorCode.CIRCUIT_OPEN
-        assert refusals(password_server, begun) == 2
+        assert await refusals(password_server, begun, 2) == 2
         good = key_credential(password_server.user, password_server.private_key)
         right = Credential(
             "7", 1, "web-login", CredentialType.SSH_KEY, good.username, private_key=good.private_key

@@ -25,6 +25,7 @@ from opsjobs.model.target import HostKeyPolicy
 from opsjobs.remote.session import Output, RemoteExit
 from opsjobs.remote.ssh.connection import SshOptions
 from remote.conftest import pool
+from remote.spool_machines import until
 
 QUICK = SshOptions(
     connect_seconds=0.5,
@@ -35,7 +36,7 @@ QUICK = SshOptions(
 )
 # Of a machine that answers first: a slow one must not be taken for one that is away.
 LIVELY = SshOptions(
-    connect_seconds=60, auth_seconds=60, open_seconds=3, keepalive_seconds=1, keepalive_count=3
+    connect_seconds=60, auth_seconds=60, open_seconds=6, keepalive_seconds=1, keepalive_count=3
 )
 
 
@@ -137,6 +138,7 @@ async def test_a_server_that_wants_more_than_a_key_says_that_the_key_was_accepte
         assert failure.code is ErrorCode.AUTH_FAILED
         assert "accepted the credential" in failure.message
         assert "second factor too (keyboard-interactive)" in failure.message
+        await until(lambda: "Partial publickey" in strict.log)  # it is logged after the answer
         assert strict.log.count("Partial publickey") == 1
 
 
@@ -235,7 +237,7 @@ async def test_contact_that_breaks_while_a_command_runs_is_lost(server: Sshd) ->
         pool() as sessions,
         sessions.session(endpoint_of(server, port=way.port)) as session,
     ):
-        process = await session.start("echo begun; sleep 5")
+        process = await session.start("echo begun; sleep 30")
         pieces = aiter(process)
         assert await anext(pieces) == Output("stdout", b"begun\n")
         way.reset_all()
@@ -251,7 +253,7 @@ async def test_a_machine_that_falls_silent_is_lost_after_the_keepalives(server: 
         pool(options=LIVELY) as sessions,
         sessions.session(endpoint_of(server, port=way.port)) as session,
     ):
-        process = await session.start("echo begun; sleep 5")
+        process = await session.start("echo begun; sleep 30")
         pieces = aiter(process)
         await anext(pieces)
         way.faults.black_hole = True
@@ -327,7 +329,7 @@ async def test_what_was_given_up_before_it_was_sent_is_not_sent_when_the_network
     """Who was told that nothing started begins it somewhere else, or again."""
     async with (
         proxy(server.host, server.port) as way,
-        pool(options=SshOptions(open_seconds=0.5)) as sessions,
+        pool(options=SshOptions(open_seconds=5.0)) as sessions,
         sessions.session(endpoint_of(server, port=way.port)) as session,
     ):
         with open_folder() as folder:

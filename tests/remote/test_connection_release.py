@@ -35,7 +35,7 @@ KINDS = (
     OutputBuffer,
     PooledConnection,
 )
-SECONDS = 5.0
+SECONDS = 30.0
 
 
 def living() -> Counter[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import re
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -131,7 +132,7 @@ async def test_a_jump_host_that_dies_takes_its_sessions_along(server: Sshd, bast
     async with proxy(bastion.host, bastion.port) as way, pool() as sessions:
         where = endpoint_of(server, jumps=(endpoint_of(bastion, name="bastion", port=way.port),))
         async with sessions.session(where) as session:
-            process = await session.start("sleep 5")
+            process = await session.start("sleep 30")
             way.reset_all()
             with pytest.raises(RemoteFailure) as caught:
                 await read_to_end(process)
@@ -153,7 +154,7 @@ async def test_the_credential_of_the_target_is_not_shown_to_the_jump_host(bastio
         where = dataclasses.replace(small.endpoint(), jumps=(endpoint_of(bastion, name="bastion"),))
         assert (await run(sessions, where, "echo in"))[0] == b"in\n"
         assert small.logins == ["key ada"] * len(small.logins)
-        assert "ada" not in bastion.log
+        assert re.search(r"\bada\b", bastion.log) is None  # fingerprints may hold the letters
 
 
 async def test_jump_hosts_that_fill_the_pool_leave_room_for_the_machines_behind_them(

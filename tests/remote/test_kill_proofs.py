@@ -24,6 +24,7 @@ from opsjobs.remote.local import LocalSessions
 from opsjobs.remote.session import Output, RemoteExit, RemoteProcess, Sessions
 from opsjobs.remote.ssh.pool import PoolLimits
 from remote.conftest import pool
+from remote.spool_machines import until
 
 # A child in the same group that is deaf to TERM, and a shell that is not.
 DEAF_CHILD = "sh -c 'trap \"\" TERM; echo $$; while :; do sleep 1; done' & wait"
@@ -78,10 +79,10 @@ async def test_what_is_left_of_the_group_after_the_shell_ended_is_killed_as_well
 ) -> None:
     async with pool() as sessions, sessions.session(endpoint_of(server)) as session:
         process = await session.start(
-            "sh -c 'trap \"\" TERM; echo $$; sleep 60; sleep 60' & sleep 0.2; exit 0"
+            "sh -c 'trap \"\" TERM; echo $0 $$; sleep 60; sleep 60' $$ & sleep 0.2; exit 0"
         )
-        child = int(await first_line(process))
-        await asyncio.sleep(0.5)
+        shell, child = map(int, (await first_line(process)).split())
+        await until(lambda: not alive(shell))
         # The shell is gone; its child still holds the channel open.
         assert alive(child)
         assert await process.kill(0.2) is CancelProof.KILLED
@@ -94,7 +95,7 @@ async def test_a_kill_while_contact_is_gone_is_unreachable(server: Sshd) -> None
         pool() as sessions,
         sessions.session(endpoint_of(server, port=way.port)) as session,
     ):
-        process = await session.start("echo $$; sleep 8")
+        process = await session.start("echo $$; sleep 60")
         shell = int(await first_line(process))
         way.reset_all()
         assert await process.kill(0.2) is CancelProof.UNREACHABLE

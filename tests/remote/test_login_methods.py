@@ -23,6 +23,7 @@ from opsjobs.model.secret import Secret
 from opsjobs.remote.session import RemoteExit
 from opsjobs.remote.ssh import auth_material
 from remote.conftest import pool
+from remote.spool_machines import until
 
 OK = (b"", b"", RemoteExit(0))
 
@@ -65,6 +66,7 @@ async def test_a_password_opens_a_server_whose_dialog_asks_nothing() -> None:
             assert await run(sessions, endpoint_of(server, credential=login), "true") == OK
             where = endpoint_of(server, credential=wrong)
             assert await code_of(sessions, where) is ErrorCode.AUTH_FAILED
+        await until(lambda: "Failed password" in server.log)  # it is logged after the answer
         assert server.log.count("Failed password") == 1
 
 

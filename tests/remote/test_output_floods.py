@@ -8,6 +8,7 @@ import resource
 import time
 from pathlib import Path
 
+from kit.backing_servers import open_folder
 from kit.command_runs import read_to_end, run
 from kit.machines import endpoint_of, local_endpoint
 from kit.sshd import Sshd
@@ -101,11 +102,16 @@ async def test_a_slow_reader_gets_everything(server: Sshd) -> None:
 
 
 async def test_two_streams_interleave_in_the_order_of_arrival(server: Sshd) -> None:
-    async with pool() as sessions, sessions.session(endpoint_of(server)) as session:
+    with open_folder() as folder:
+        folder.chmod(0o755)
+        until = [f"until [ -e {folder}/{n} ]; do sleep 0.05; done" for n in (1, 2)]
+        command = f"echo 1; {until[0]}; echo 2 >&2; {until[1]}; echo 3"
         order = []
-        async for piece in await session.start("echo 1; sleep 0.7; echo 2 >&2; sleep 0.7; echo 3"):
-            if isinstance(piece, Output):
-                order.append((piece.stream, piece.data))
+        async with pool() as sessions, sessions.session(endpoint_of(server)) as session:
+            async for piece in await session.start(command):
+                if isinstance(piece, Output):
+                    order.append((piece.stream, piece.data))
+                    (folder / f"{len(order)}").touch()
         assert order == [("stdout", b"1\n"), ("stderr", b"2\n"), ("stdout", b"3\n")]
 
 

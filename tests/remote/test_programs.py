@@ -141,17 +141,22 @@ async def test_nothing_of_it_is_in_a_process_list_or_in_the_environment_of_anyth
     shell: str,
 ) -> None:
     async with machine(shell) as web:
-        canary = {"OPSJOBS_PARAM_A": "canary-value"}
-        text = b"tr '\\0' '\\n' </proc/$$/environ | grep -c canary-value; sleep 0.2 # canary-script"
-        program = Program(
-            script=text, env=canary, stdin=b"canary-input", secrets={"a": Secret("canary-secret")}
+        word = (
+            f"canary-{os.getpid()}"  # in no process of another test, and not in what greps for it
         )
-        with watched(b"canary") as seen:
+        count = f"tr '\\0' '\\n' </proc/$$/environ | grep -c '[c]{word[1:]}-value'"
+        program = Program(
+            script=f"{count}; sleep 0.2 # {word}-script".encode(),
+            env={"OPSJOBS_PARAM_A": f"{word}-value"},
+            stdin=f"{word}-input".encode(),
+            secrets={"a": Secret(f"{word}-secret")},
+        )
+        with watched(word.encode()) as seen:
             assert await web.done(order(web, program)) == (b"1\n", b"", RemoteExit(0))
             assert await run_directly(web, program) == (b"1\n", b"", RemoteExit(0))
         assert [line for line in seen if line.startswith("cmdline")] == []
         # The program and what it starts: nothing of ours, and none of it has a secret, a script or an input in it.
-        assert {line for line in seen if "canary-value" not in line} == set()
+        assert {line for line in seen if f"{word}-value" not in line} == set()
         assert {line for line in seen if "sh -c" in line} == set()
 
 

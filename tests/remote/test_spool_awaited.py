@@ -21,12 +21,15 @@ IN_MEMORY = ("dash", "busybox")
 
 
 @pytest.mark.parametrize("shell", IN_MEMORY)
-async def test_while_it_is_awaited_its_watchdog_starts_nothing(shell: str) -> None:
+async def test_while_it_is_awaited_its_watchdog_starts_nothing(
+    shell: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with account(shell) as made:
         async with open_machine(LocalSessions(), local_endpoint(), made) as web:
             await web.done("echo first")
             assert web.spool._login.awaits
             witness = _noted_sleeps(web)
+            monkeypatch.setattr(durable, "LIVE_SECONDS", 3600.0)
             for number in range(10):
                 assert await web.done(f"echo {number}") == (
                     f"{number}\n".encode(),
@@ -34,6 +37,7 @@ async def test_while_it_is_awaited_its_watchdog_starts_nothing(shell: str) -> No
                     RemoteExit(0),
                 )
             assert not witness.exists()
+            monkeypatch.undo()
             # Followed live, it is watched as any other.
             assert await web.done("sleep 0.4; echo done") == (
                 b"done\n",

@@ -111,10 +111,10 @@ async def test_no_tail_outlives_its_channel(server: Sshd) -> None:
     async with pool() as sessions, proxy(server.host, server.port) as way:
         with account("dash", owner=server.user) as made:
             async with open_machine(sessions, endpoint_of(server, port=way.port), made) as web:
-                order = web.order("echo up; sleep 20")
+                order = web.order("echo up; sleep 60")
                 process = await web.begin(order)
                 await first(process)
-                assert any(b"tail" in said for said in ours(order.key).values())
+                await until(lambda: any(b"tail" in said for said in ours(order.key).values()))
                 way.reset_all()
                 with pytest.raises(ContactLost):
                     await read_to_end(process)
@@ -155,7 +155,7 @@ async def test_a_process_of_another_user_that_we_may_not_signal_is_unreachable(
 ) -> None:
     async with machine(server) as web:
         order = web.order(
-            f"{becomes_root} --reuid 0 sh -c 'trap \"\" TERM; echo $$; sleep 20; sleep 20'; true"
+            f"{becomes_root} --reuid 0 sh -c 'trap \"\" TERM; echo $$; sleep 60; sleep 60'; true"
         )
         stubborn = int(await first(await web.begin(order), 2))
         try:
@@ -185,7 +185,7 @@ async def test_a_cancel_without_contact_is_unreachable(server: Sshd) -> None:
     async with pool() as sessions, proxy(server.host, server.port) as way:
         with account("dash", owner=server.user) as made:
             async with open_machine(sessions, endpoint_of(server, port=way.port), made) as web:
-                order = web.order("echo up; sleep 20")
+                order = web.order("echo up; sleep 60")
                 process = await web.begin(order)
                 await first(process)
                 way.faults.refuse = True

@@ -336,7 +336,7 @@ async def test_a_success_whose_output_a_full_disk_did_not_take_is_told_from_a_wh
 
 async def test_the_command_is_in_no_arguments_environment_or_file(shell: str) -> None:
     async with machine(shell) as web:
-        canary = "canary-4711"
+        canary = f"canary-{os.getpid()}"
         order = web.order(
             f": {canary}\necho up; until [ -e gate ]; do sleep 0.05; done; : {canary}",
             environment={"GIVEN": "plain"},

@@ -341,7 +341,7 @@ async def test_a_run_whose_keeper_was_killed_is_lost_and_a_cancel_ends_what_is_l
     shell: str,
 ) -> None:
     async with machine(shell) as web:
-        order = web.order("echo up; sleep 30")
+        order = web.order("echo up; sleep 120")
         process = await web.begin(order)
         await first(process)
         kill([web.keeper(order)])
@@ -372,7 +372,7 @@ async def test_the_watchdog_outlives_keeper_and_channel(shell: str) -> None:
     async with machine(shell) as web:
         order = web.order(
             "trap '' TERM; echo up; while :; do sleep 1; done",
-            timeout_seconds=1.5,
+            timeout_seconds=4.0,
             grace_seconds=0.3,
         )
         process = await web.begin(order)

@@ -286,7 +286,7 @@ async def test_as_many_runs_use_a_host_as_its_slots_allow(tmp_path: Path) -> Non
         running = [asyncio.create_task(one()) for _ in range(14)]
         shells = host.server.service.shells
         await until(lambda: sum(len(shell.commands) for shell in shells.values()) == 12)
-        assert (pool.connections, pool.idle_connections) == (12, 0)
+        await until(lambda: (pool.connections, pool.idle_connections) == (12, 0))
         latch.open()
         assert await asyncio.gather(*running) == [RemoteExit(0)] * 14
         await pool.close()

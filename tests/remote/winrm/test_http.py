@@ -70,7 +70,7 @@ async def test_a_response_is_read_whatever_its_form_and_the_connection_is_kept(
 ) -> None:
     async with stream(pieces) as http:
         for _ in range(3):
-            response = await http.post({"Content-Type": "text/plain"}, b"body", 5.0)
+            response = await http.post({"Content-Type": "text/plain"}, b"body", 60.0)
             assert (response.status, response.body) == (200, b"hello")
             assert http.usable
 
@@ -85,7 +85,7 @@ async def test_a_response_is_read_whatever_its_form_and_the_connection_is_kept(
 )
 async def test_a_connection_that_the_host_ends_is_not_used_again(response: bytes) -> None:
     async with stream([response]) as http:
-        assert (await http.post({}, b"", 5.0)).body == b"hello"
+        assert (await http.post({}, b"", 60.0)).body == b"hello"
         assert not http.usable
 
 
@@ -104,7 +104,7 @@ async def test_a_broken_response_ends_the_connection(response: bytes, words: str
     assert RESPONSE_BYTES_MAX == 8 << 20
     async with stream([response], ends=True) as http:
         with pytest.raises(Broken) as broken:
-            await http.post({}, b"", 5.0)
+            await http.post({}, b"", 60.0)
         assert (str(broken.value), broken.value.silent) == (words, False)
         assert not http.usable
 
@@ -112,14 +112,14 @@ async def test_a_broken_response_ends_the_connection(response: bytes, words: str
 async def test_a_host_that_answers_nothing_is_silent() -> None:
     async with stream([], ends=True) as http:
         with pytest.raises(Broken) as broken:
-            await http.post({}, b"", 5.0)
+            await http.post({}, b"", 60.0)
         assert broken.value.silent
 
 
 async def test_a_header_cannot_hold_another_one() -> None:
     async with stream([USUAL]) as http:
         with pytest.raises(Broken, match="the header X cannot be sent"):
-            await http.post({"X": "a\r\nY: b"}, b"", 5.0)
+            await http.post({"X": "a\r\nY: b"}, b"", 60.0)
 
 
 NAMES = st.sampled_from(

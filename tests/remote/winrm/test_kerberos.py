@@ -216,7 +216,7 @@ async def test_without_a_kdc_the_login_says_so_and_negotiate_takes_ntlm(
     with socket.socket(type=socket.SOCK_DGRAM) as silent:
         silent.bind(("127.0.0.1", 0))
         with own_config(monkeypatch, silent.getsockname()[1] if answer == "none" else 1):
-            pool = WinrmPool(WinrmConnector(connect_seconds=2))
+            pool = WinrmPool(WinrmConnector(connect_seconds=6))
             async with windows_host(logins=logins) as host:
                 failed = await failure(of_domain(host, BY_PASSWORD), pool)
                 assert failed.code is ErrorCode.CONNECT_TIMEOUT
