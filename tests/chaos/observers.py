@@ -74,10 +74,11 @@ class EventListener(threading.Thread):
     def run(self) -> None:
         """Listen until `close`, or until Redis ends."""
         with suppress(redis.RedisError, OSError, ValueError):
-            while not self._over.is_set():
-                if (message := self._heard.get_message(timeout=0.2)) and message[
-                    "type"
-                ] == "message":
+            # What was published before `close` is read to its end.
+            while (
+                message := self._heard.get_message(timeout=0.2)
+            ) is not None or not self._over.is_set():
+                if message is not None and message["type"] == "message":
                     event = json.loads(message["data"])
                     if event["type"] in _ENDS:
                         self.ended.add(event["subject"])
