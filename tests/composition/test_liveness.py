@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import queue
 import signal
 import socket
 import subprocess
@@ -34,13 +35,19 @@ SILENCE_SECONDS = 1.5
 
 
 class Manager:
-    """The receiving end of NOTIFY_SOCKET, as systemd has it."""
+    """The receiving end of NOTIFY_SOCKET, as systemd has it.
+
+    A thread reads what comes at once: the kernel keeps ten datagrams, and a sender drops the next one.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.heard: list[str] = []
+        self._came: queue.Queue[list[str]] = queue.Queue()
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.bind(str(path))
+        self._thread = threading.Thread(target=self._read, daemon=True)
+        self._thread.start()
 
     @property
     def environment(self) -> dict[str, str]:
@@ -50,10 +57,9 @@ class Manager:
         """The lines of the next datagram with this line."""
         ends = time.monotonic() + seconds
         while (left := ends - time.monotonic()) > 0:
-            self._socket.settimeout(left)
             try:
-                lines = self._socket.recv(4096).decode().split("\n")
-            except TimeoutError:
+                lines = self._came.get(timeout=left)
+            except queue.Empty:
                 break
             self.heard += lines
             if assignment in lines:
@@ -61,15 +67,22 @@ class Manager:
         raise AssertionError(f"no {assignment} within {seconds} s: {self.heard}")
 
     def drain(self) -> None:
-        self._socket.settimeout(0)
-        try:
-            while self._socket.recv(4096):
-                pass
-        except BlockingIOError:
-            return
+        """Forget all that was sent before."""
+        self._send(mark := f"drained {time.monotonic_ns()}")
+        self.wait_for(mark)
 
     def close(self) -> None:
+        self._send("")
+        self._thread.join(SECONDS)
         self._socket.close()
+
+    def _read(self) -> None:
+        while datagram := self._socket.recv(4096):
+            self._came.put(datagram.decode().split("\n"))
+
+    def _send(self, text: str) -> None:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as out:
+            out.sendto(text.encode(), str(self.path))
 
 
 @pytest.fixture
