@@ -6,9 +6,9 @@ Their background loops turn faster than in service, so that a test need not wait
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import httpx2
@@ -21,12 +21,16 @@ from opsjobs import composition
 from opsjobs.api.app import create_app
 from opsjobs.composition import background, build, scheduler
 from opsjobs.composition.scheduler import HostedScheduler
+from opsjobs.composition.services import Integrations
 from opsjobs.composition.worker import HostedWorker
 from opsjobs.settings import Settings, load
 from opsjobs.store.transaction import Database
 
 SERVICES = ("target", "user", "auth", "notification", "audit")
 TICK_SECONDS = 0.05
+# A service has long to answer, so that a busy machine is no fault of it, but for one that is slow on purpose.
+ANSWER_SECONDS = 30.0
+SLOW_ANSWER_SECONDS = 0.4
 
 
 @dataclass
@@ -38,26 +42,39 @@ class PlatformStack:
     http: httpx2.AsyncClient
     """The client of the admin."""
     ways: Mapping[str, tcp_proxy.Proxy] = field(default_factory=dict)
+    integrations_of: Sequence[Integrations] = ()
+    """What each of the processes is connected to."""
 
     def fail(self, service: str, fault: str) -> None:
         """Break a service; `down` refuses connections, the others are faults of the stand-in."""
         if fault == "down":
             self.ways[service].faults.refuse = True
             self.ways[service].reset_all()
-        else:
-            self.platform.faults[service] = fault
+            return
+        if fault == "slow":
+            self._give(service, SLOW_ANSWER_SECONDS)
+        self.platform.faults[service] = fault
 
     def mend(self) -> None:
         """Mend all services."""
         self.platform.faults.clear()
         for way in self.ways.values():
             way.faults.refuse = False
+        for service in SERVICES:
+            self._give(service, ANSWER_SECONDS)
 
     async def hurry(self) -> None:
         """Let what waits for a retry be tried now."""
         await self.database.fetch(
             "update delivery_lanes set due_at = opsjobs_now() where lease_until is null returning 1"
         )
+
+    def _give(self, service: str, seconds: float) -> None:
+        """Give a service so long to answer."""
+        for integrations in self.integrations_of:
+            if (connected := integrations.get(service.upper())) is not None:
+                client = connected.client
+                client.options = replace(client.options, timeout_seconds=seconds)
 
     async def integrations(self) -> dict[str, dict[str, Any]]:
         """`integrations` of GET /status, by name."""
@@ -92,7 +109,7 @@ async def platform_stack(
                 "OPSJOBS_POLL_SECONDS": str(TICK_SECONDS),
                 "OPSJOBS_TARGET_CACHE": "0s",
                 "OPSJOBS_TARGET_HOST_KEY_POLICY": "accept_new",
-                "OPSJOBS_SERVICE_TIMEOUT": "0.4s",
+                "OPSJOBS_SERVICE_TIMEOUT": f"{ANSWER_SECONDS:g}s",
                 "OPSJOBS_DRAIN_SECONDS": "0",
                 **{
                     f"{name.upper()}_SERVICE_URL": f"http://127.0.0.1:{way.port}/{name}"
@@ -101,12 +118,14 @@ async def platform_stack(
                 **more,
             }
         )
-        http = await _start(stack, wanted)
-        yield PlatformStack(platform, database, http, ways)
+        http, integrations = await _start(stack, wanted)
+        yield PlatformStack(platform, database, http, ways, integrations)
 
 
-async def _start(stack: AsyncExitStack, wanted: Settings) -> httpx2.AsyncClient:
-    """Start the three processes; return the client of the admin."""
+async def _start(
+    stack: AsyncExitStack, wanted: Settings
+) -> tuple[httpx2.AsyncClient, list[Integrations]]:
+    """Start the three processes; return the client of the admin, and what they are connected to."""
     services = build(wanted, process="api")
     app = create_app(services)
     await stack.enter_async_context(app.router.lifespan_context(app))
@@ -118,7 +137,7 @@ async def _start(stack: AsyncExitStack, wanted: Settings) -> httpx2.AsyncClient:
     stack.push_async_callback(clock.stop)
     beat = asyncio.create_task(_beat(clock))
     stack.callback(beat.cancel)
-    return await stack.enter_async_context(
+    http = await stack.enter_async_context(
         httpx2.AsyncClient(
             transport=httpx2.ASGITransport(app=app),
             base_url="http://opsjobs",
@@ -126,6 +145,7 @@ async def _start(stack: AsyncExitStack, wanted: Settings) -> httpx2.AsyncClient:
             timeout=60,
         )
     )
+    return http, [each.integrations for each in (services, worker.services, clock.services)]
 
 
 async def _beat(clock: HostedScheduler) -> None:
