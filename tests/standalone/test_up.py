@@ -22,6 +22,8 @@ from kit.opsjobs_processes import (
     wait_for_ends,
     watched_processes,
 )
+from kit.ports import free_port
+from opsjobs.standalone.lab.folder import LabFolder, LabRecord, Machine, machine_names
 
 # So long that what comes before its end did not wait for it.
 LONG_LEASE_SECONDS = 600
@@ -37,11 +39,19 @@ def folder() -> Iterator[Path]:
 @pytest.fixture(scope="module")
 def running() -> Iterator[UpProcess]:
     settings = {"OPSJOBS_LEASE_SECONDS": str(LONG_LEASE_SECONDS)}
-    with (
-        open_folder(memory()) as found,
-        opsjobs_up(found / "data", "--lab", "2", settings=settings) as service,
-    ):
-        yield service
+    with open_folder(memory()) as found:
+        choose_lab_ports(found / "data", 2)
+        with opsjobs_up(found / "data", "--lab", "2", settings=settings) as service:
+            yield service
+
+
+def choose_lab_ports(data: Path, count: int) -> None:
+    """Let a lab use ports of its own: others take the first free ones, also while a killed lab starts again."""
+    lab = LabFolder(data / "lab")
+    lab.path.mkdir(mode=0o700, parents=True)
+    (data / "lock").touch()
+    machines = (Machine(name, free_port()) for name in machine_names(count))
+    lab.write(LabRecord(0, "", "", tuple(machines)))
 
 
 def test_a_command_runs_on_the_lab(running: UpProcess) -> None:

@@ -7,14 +7,15 @@ import socket
 from pathlib import Path
 
 from contract.conftest import collect
+from kit.ports import free_port
 from kit.windows_hosts import until, windows_host
 from opsjobs.model.selection import SelectionDraft
 from opsjobs.remote.session import RemoteExit
 from opsjobs.remote.winrm.connect import WinrmConnector
 from opsjobs.remote.winrm.pool import WinrmPool
-from opsjobs.standalone.lab.folder import LabFolder
+from opsjobs.standalone.lab.folder import LabFolder, LabRecord, Machine
 from opsjobs.standalone.lab.registration import register_windows
-from opsjobs.standalone.lab.wsman.machines import start_hosts
+from opsjobs.standalone.lab.wsman.machines import PREFIX, start_hosts
 from opsjobs.store.envelope import new_key
 from opsjobs.store.inventory import TargetInventory
 from opsjobs.store.transaction import Database
@@ -50,12 +51,16 @@ async def test_they_are_registered_and_run_commands(database: Database, tmp_path
 
 async def test_ports_and_password_are_kept_and_only_loopback_listens(tmp_path: Path) -> None:
     seen = []
+    # Not the first free one: another lab on this machine may take that at any moment.
+    port = free_port()
+    LabFolder(tmp_path).write(LabRecord(0, "", "", (Machine(f"{PREFIX}-1", port),)))
     for _ in range(2):
         (server,) = await start_hosts(tmp_path, 1)
         seen.append((server.port, LabFolder(tmp_path).password.read_text()))
         assert LabFolder(tmp_path).password.stat().st_mode & 0o777 == 0o600
         await server.stop()
     assert seen[0] == seen[1]
+    assert seen[0][0] == port
     with socket.socket() as elsewhere:
         elsewhere.bind(("127.0.0.2", seen[0][0]))  # nothing listens on all addresses
 
