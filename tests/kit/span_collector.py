@@ -93,7 +93,7 @@ class OtlpCollector:
                 left = deadline - time.monotonic()
                 assert left > 0, [(s.service, s.name) for s in self._spans]
                 self._changed.wait(left)
-        return self.spans
+            return self.spans
 
     def _receive(self, body: bytes) -> None:
         request = ExportTraceServiceRequest.FromString(body)

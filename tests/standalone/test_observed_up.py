@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import threading
+import time
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,9 +20,9 @@ import pytest
 import redis
 
 from kit.backing_servers import memory, open_folder
-from kit.opsjobs_processes import OPSJOBS, UpProcess, opsjobs_up
+from kit.opsjobs_processes import COMMAND_SECONDS, OPSJOBS, POLL_SECONDS, UpProcess, opsjobs_up
 from kit.ports import free_port
-from kit.span_collector import OtlpCollector, otlp_collector
+from kit.span_collector import OtlpCollector, SeenSpan, otlp_collector
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 CALLER = f"00-{TRACE}-00f067aa0ba902b7-01"
@@ -44,11 +45,20 @@ class Observed:
     listener: threading.Thread
 
     def lines(self) -> dict[str, list[dict[str, Any]]]:
-        """Every line of every log file as JSON, by process."""
+        """Every line of every log file as JSON, by process; the last one may still be on its way."""
+        texts = {path.name: path.read_bytes() for path in (self.service.data / "logs").iterdir()}
         return {
-            path.name: [json.loads(line) for line in path.read_bytes().splitlines()]
-            for path in (self.service.data / "logs").iterdir()
+            name: [json.loads(line) for line in text[: text.rfind(b"\n") + 1].splitlines()]
+            for name, text in texts.items()
         }
+
+    def wait_for_lines(self, process: str, words: str, count: int = 1) -> None:
+        """Wait until a log has so many lines with these words: `up` writes what the process has sent to it."""
+        path = self.service.data / "logs" / f"{process}.log"
+        deadline = time.monotonic() + COMMAND_SECONDS
+        while (text := path.read_text()).count(words) < count or not text.endswith("\n"):
+            assert time.monotonic() < deadline, text
+            time.sleep(POLL_SECONDS)
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +79,11 @@ def observed() -> Iterator[Observed]:
             listener = _listen(service)
             execution = _run(url, token)
             assert service.run("executions", "follow", str(execution)).returncode == 0
-            yield Observed(service, collector, port, execution, token, listener)
+            found = Observed(service, collector, port, execution, token, listener)
+            found.wait_for_lines("worker-1", '"event": "run_ended"', 2)
+            found.wait_for_lines("api", '"event": "execution_launched"')
+            found.wait_for_lines("api", '"path": "/run"')
+            yield found
 
 
 def _free_ports(count: int) -> int:
@@ -142,13 +156,17 @@ def _post(observed: Observed, path: str, body: object, **headers: str) -> dict[s
 
 
 def test_one_trace_holds_the_request_and_every_run(observed: Observed) -> None:
-    spans = observed.collector.wait(
-        lambda found: (
-            {span.name for span in found} >= SPANS
-            and sum(span.name == "commit" for span in found) >= 2
-            and sum(span.name == "publish" for span in found) >= 3
+    def is_whole(found: list[SeenSpan]) -> bool:
+        """Each process sends its spans by itself, those within another one before it."""
+        names, ids = [span.name for span in found], {span.span_id for span in found}
+        return (
+            {*names} >= SPANS
+            and min(names.count("target_run"), names.count("commit")) >= 2
+            and names.count("publish") >= 3
+            and all(span.parent_id in ids or span.name == "POST /run" for span in found)
         )
-    )
+
+    spans = observed.collector.wait(is_whole)
     assert {span.trace_id for span in spans} == {TRACE}, "others are not sampled"
     by_id = {span.span_id: span for span in spans}
     assert all(span.parent_id in by_id or span.name == "POST /run" for span in spans)
