@@ -134,8 +134,10 @@ class Cluster:
         for log in sorted(p for p in self.folder.glob("*.log") if p.name != "valkey.log"):
             with log.open("rb") as file:
                 file.seek(self._read_up_to.get(log, 0))
-                lines = file.read().decode(errors="replace").splitlines()
-                self._read_up_to[log] = file.tell()
+                portion = file.read()
+            whole = portion[: portion.rfind(b"\n") + 1]  # the last line may still be on its way
+            self._read_up_to[log] = self._read_up_to.get(log, 0) + len(whole)
+            lines = whole.decode(errors="replace").splitlines()
             loud = (line for line in lines if not line.startswith("{") or _LOUD.search(line))
             found += [f"{log.name}: {line[:3000]}" for line in loud if not _AWAY.search(line)]
         return found

@@ -110,11 +110,10 @@ class ServiceProcess:
 
     def said(self, event: str) -> list[Json]:
         """Its log lines of this event."""
-        lines = (
-            line
-            for line in self.log.read_text(errors="replace").splitlines()
-            if line.startswith("{")
-        )
+        text = self.log.read_text(errors="replace")
+        # The last line may still be on its way.
+        whole = text[: text.rfind("\n") + 1].splitlines()
+        lines = (line for line in whole if line.startswith("{"))
         return [told for line in lines if (told := json.loads(line)).get("event") == event]
 
     def peak_kib(self) -> int:

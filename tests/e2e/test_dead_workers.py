@@ -223,7 +223,8 @@ def test_killing_everything_at_once_leaves_a_true_record(cluster: Cluster) -> No
 
 
 def test_a_process_frozen_in_a_transaction_does_not_block_others_for_ever(cluster: Cluster) -> None:
-    execution = cluster.run("sleep 0.5", cluster.names(1, 4))
+    latch = cluster.latch()
+    execution = cluster.run(latch.wait, cluster.names(1, 4))
     cluster.started(execution, 4)
     # As a worker that is frozen while it sends a flush: PostgreSQL has no timer for a session in the middle of a pipeline.
     settings = "-c idle_in_transaction_session_timeout=3s"
@@ -236,6 +237,7 @@ def test_a_process_frozen_in_a_transaction_does_not_block_others_for_ever(cluste
         assert frozen.execute(
             "select id from job_executions where id = %s for update", [execution]
         ).fetchone()
+        latch.open()  # no run ends before the lock is held
         assert cluster.ended(execution)["counts"] == {"succeeded": 4}
         with pytest.raises(psycopg.OperationalError):
             pipeline.__exit__(None, None, None)

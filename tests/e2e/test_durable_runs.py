@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Iterator
 from contextlib import suppress
@@ -130,7 +131,10 @@ def test_killing_everything_at_once_loses_no_durable_run(cluster: Cluster) -> No
     assert {cluster.output(execution, name) for name in cluster.names(1, 60)} == {b"begun\ndone\n"}
 
 
-FAMILY = """trap '' TERM; (trap '' TERM HUP; exec sleep 301) & (setsid sh -c 'trap "" TERM HUP; sleep 302' >/dev/null 2>&1 &)
+# No other test on this machine sleeps as long: its processes would be taken for some of these.
+CHILD_SLEEP, DAEMON_SLEEP = (f"{seconds}.{os.getpid()}" for seconds in (301, 302))
+FAMILY = f"""trap '' TERM; (trap '' TERM HUP; exec sleep {CHILD_SLEEP}) &
+(setsid sh -c 'trap "" TERM HUP; sleep {DAEMON_SLEEP}' >/dev/null 2>&1 &)
 while :; do sleep 1; done"""
 
 
@@ -149,9 +153,10 @@ def test_a_cancel_kills_process_trees_that_fork_daemonise_and_ignore_term(
 def family() -> list[str]:
     """Processes of the family above that live."""
     found = []
+    ends = tuple(f"sleep\0{seconds}\0".encode() for seconds in (CHILD_SLEEP, DAEMON_SLEEP))
     for process in Path("/proc").glob("[0-9]*/cmdline"):
         with suppress(OSError):
             words = process.read_bytes()
-            if words.endswith((b"sleep\x00301\x00", b"sleep\x00302\x00")):
+            if words.endswith(ends):
                 found.append(words.decode(errors="replace"))
     return found
