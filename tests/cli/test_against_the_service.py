@@ -313,14 +313,15 @@ def test_status_shows_the_components(folder: Path) -> None:
         assert word in out.decode()
 
 
-def test_a_killed_api_loses_no_output_line(folder: Path) -> None:
-    one = names(folder)[0]
-    with started(
-        folder, "run", "for n in 1 2 3 4 5 6; do echo $n; sleep 0.4; done", "-t", one
-    ) as process:
+def test_a_killed_api_loses_no_output_line(folder: Path, tmp_path: Path) -> None:
+    one, gate = names(folder)[0], tmp_path / "gate"  # the lab shares the files of this machine
+    waits = f"until [ -e {gate} ]; do sleep 0.1; done"
+    command = f"echo 1; {waits}; for n in 2 3 4 5 6; do echo $n; sleep 0.4; done"
+    with started(folder, "run", command, "-t", one) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"1\n"
         os.kill(_own_api(folder), signal.SIGKILL)
+        gate.touch()
         out, err = process.communicate(timeout=90)
     assert (process.returncode, out) == (0, b"2\n3\n4\n5\n6\n"), err
     assert b"lost the connection to the service" in err
