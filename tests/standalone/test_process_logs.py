@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from opsjobs.standalone import process_logs
 from opsjobs.standalone.process_logs import (
     LINE_BYTES_MAX,
     LogCollector,
@@ -22,6 +23,12 @@ from opsjobs.standalone.process_logs import (
 )
 
 OURS = '{"timestamp": "2026-11-28T21:00:00.000000Z", "level": "info", "event": "claimed", "n": 1}'
+
+
+@pytest.fixture(autouse=True)
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was written is in the files after `drain`, however slow the machine is."""
+    monkeypatch.setattr(process_logs, "CLOSE_SECONDS", 60.0)
 
 
 @pytest.fixture

@@ -90,7 +90,7 @@ def test_a_failed_first_start_is_raised() -> None:
 
 def test_a_process_that_ignores_signals_is_killed(tmp_path: Path) -> None:
     watched = RecordedCommand(tmp_path, STUBBORN)
-    with supervised(watched.start, signals=[(signal.SIGTERM, 0.3), (signal.SIGKILL, 5.0)]) as (
+    with supervised(watched.start, signals=[(signal.SIGTERM, 0.3), (signal.SIGKILL, SECONDS)]) as (
         supervisor,
         said,
     ):
@@ -103,15 +103,19 @@ def test_a_process_that_ignores_signals_is_killed(tmp_path: Path) -> None:
 
 def test_hurry_skips_the_remaining_grace(tmp_path: Path) -> None:
     watched = RecordedCommand(tmp_path, STUBBORN)
-    with supervised(watched.start, signals=[(signal.SIGTERM, 600.0), (signal.SIGKILL, 5.0)]) as (
-        supervisor,
-        _,
-    ):
+    with supervised(
+        watched.start, signals=[(signal.SIGTERM, 600.0), (signal.SIGKILL, SECONDS)]
+    ) as (supervisor, _):
         process = watched.starts.get(timeout=SECONDS)
         until_first_line(watched.log)
-        signal.signal(signal.SIGALRM, lambda *_: supervisor.hurry())
-        signal.setitimer(signal.ITIMER_REAL, 0.2)
-        supervisor.stop()
+        before = signal.signal(signal.SIGALRM, lambda *_: supervisor.hurry())
+        # Again and again: what comes before the stop has begun does nothing.
+        signal.setitimer(signal.ITIMER_REAL, 0.2, 0.2)
+        try:
+            supervisor.stop()
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
         assert process.returncode == -signal.SIGKILL
 
 
