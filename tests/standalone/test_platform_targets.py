@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from kit.backing_servers import memory, open_folder
 from kit.opsjobs_processes import UpProcess, opsjobs_up
 from kit.platform_services import V3, PlatformServices, platform_services
+from kit.secret_canaries import Canary, find_canaries_in_files
 from kit.sshd import Sshd, sshd
 
 JOB = """
@@ -42,7 +44,7 @@ def running(platform: PlatformServices) -> Iterator[UpProcess]:
         "OPSJOBS_TARGET_HOST_KEY_POLICY": "accept_new",
         # Every use asks anew.
         "OPSJOBS_TARGET_CACHE": "0s",
-        "OPSJOBS_SERVICE_TIMEOUT": "5s",
+        "OPSJOBS_SERVICE_TIMEOUT": "60s",
     }
     with open_folder(memory()) as found, opsjobs_up(found / "data", settings=settings) as service:
         yield service
@@ -67,10 +69,10 @@ def test_a_job_runs_on_a_target_that_only_the_service_knows(
 
 def test_a_login_of_the_service_is_nowhere_but_in_memory(running: UpProcess, machine: Sshd) -> None:
     assert running.run("run", "true", "-t", "web-1").returncode == 0
-    secret = machine.private_key.splitlines()[2].encode()
-    files = [path for path in running.data.rglob("*") if path.is_file()]
+    secret = Canary("a line of the key", machine.private_key.splitlines()[2])
+    files = [name for _, _, names in os.walk(running.data) for name in names]
     assert len(files) > 100, "the database is among them"
-    assert [path for path in files if secret in path.read_bytes()] == []
+    assert find_canaries_in_files([running.data], [secret]) == set()
 
 
 def test_a_target_is_tested_like_any_other_and_changed_only_in_the_service(
