@@ -28,7 +28,7 @@ def options(server: MailServer, **changes: object) -> SmtpOptions:
         username="opsjobs",
         password=Secret("correct horse"),
         ca_file=str(server.ca_file),
-        timeout_seconds=10,
+        timeout_seconds=60,
     )
     return replace(wanted, **changes)  # type: ignore[arg-type]
 
@@ -136,7 +136,7 @@ async def test_only_a_reply_about_the_message_is_final(
     async with server:
         port = server.sockets[0].getsockname()[1]
         tls = "starttls" if verb == "STARTTLS" else "off"
-        wanted = SmtpOptions("127.0.0.1", port, "opsjobs@example.org", tls=tls, timeout_seconds=5)
+        wanted = SmtpOptions("127.0.0.1", port, "opsjobs@example.org", tls=tls, timeout_seconds=60)
         said = reply.partition(" ")[2].replace("\udcf6", " ")
         with pytest.raises(error, match=said) as answered:
             await Mailer(wanted).send(MAIL)
@@ -144,12 +144,12 @@ async def test_only_a_reply_about_the_message_is_final(
 
 
 async def test_a_server_that_is_down_is_unavailable(tmp_path: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    wanted = SmtpOptions("127.0.0.1", port, "opsjobs@example.org")
-    with pytest.raises(MailUnavailable, match=f"127.0.0.1:{port} cannot be used"):
-        await Mailer(wanted).send(MAIL)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # so that nobody else comes to listen there
+        port = taken.getsockname()[1]
+        wanted = SmtpOptions("127.0.0.1", port, "opsjobs@example.org")
+        with pytest.raises(MailUnavailable, match=f"127.0.0.1:{port} cannot be used"):
+            await Mailer(wanted).send(MAIL)
 
 
 async def test_a_silent_server_is_given_up() -> None:

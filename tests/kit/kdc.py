@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from kit.ports import free_port
 from opsjobs.model.credential import Credential, CredentialType
 from opsjobs.model.secret import Secret
 
@@ -21,6 +22,7 @@ REALM = "OPSJOBS.TEST"
 USER, PASSWORD = f"ada@{REALM}", "correct horse"
 HOST = "localhost"
 """The name of the host that has a service in the realm."""
+START_SECONDS = 60.0
 _PATH = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
 _PROGRAMS = ("krb5kdc", "kdb5_util", "kadmin.local")
 
@@ -103,8 +105,7 @@ class Kdc:
 @contextmanager
 def running_kdc(folder: Path) -> Iterator[Kdc]:
     """A KDC with the user `ada` and the service of this host, for the length of the block."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     config = write_config(folder, port, keytab=folder / "host.keytab")
     profile = folder / "kdc.conf"
     profile.write_text(
@@ -156,7 +157,7 @@ def running_kdc(folder: Path) -> Iterator[Kdc]:
 
 
 def _wait_for(port: int, server: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + START_SECONDS
     while True:
         try:
             socket.create_connection(("127.0.0.1", port), 1).close()
