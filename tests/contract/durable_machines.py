@@ -62,7 +62,7 @@ class Machine:
         command = f"echo started >>'{self.backend.folder}/{key}'; {command}"
         self.backend.script(command, deeds, ignores_term=ignores_term)
         order = StartOrder(
-            key, command, **{"timeout_seconds": NEVER, "grace_seconds": 5.0, **limits}
+            key, command, **{"timeout_seconds": NEVER, "grace_seconds": 30.0, **limits}
         )  # type: ignore[arg-type]
         self._orders.append(order)
         return order

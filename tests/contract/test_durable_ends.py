@@ -13,6 +13,11 @@ from kit.fake_remote import Deed, Pause
 from opsjobs.model.execution import CancelProof
 from opsjobs.remote.session import CancelOutcome, NotStarted, Output, RemoteExit
 
+GRACE_SECONDS = 30.0
+"""For what heeds its first signal: it is over long before."""
+TIMEOUT_SECONDS = 3.0
+"""For what has to write its first line before, also on a busy machine."""
+
 
 @pytest.fixture(params=EVERY_BACKEND)
 def open_backend(request: pytest.FixtureRequest) -> OpenBackend:
@@ -56,7 +61,7 @@ async def test_a_cancel_ends_a_run_that_listens(open_backend: OpenBackend) -> No
         order = web.order("echo up; sleep 60", [Output("stdout", b"up\n"), Pause(NEVER)])
         process = await web.begin(order)
         assert await first(process, 3) == b"up\n"
-        settlement = await again.durable.cancel(order.key, 5.0)
+        settlement = await again.durable.cancel(order.key, GRACE_SECONDS)
         assert settlement == CancelOutcome(
             CancelProof.KILLED, RemoteExit(None, web.first_signal, "cancel")
         )
@@ -88,7 +93,7 @@ async def test_a_run_may_use_its_grace_to_tidy_up(open_backend: OpenBackend) -> 
         order = web.order("trap 'sleep 0.2; echo tidy; exit 7' TERM; echo up; sleep 60 & wait")
         process = await web.begin(order)
         assert await first(process, 3) == b"up\n"
-        assert await web.durable.cancel(order.key, 5.0) == CancelOutcome(
+        assert await web.durable.cancel(order.key, GRACE_SECONDS) == CancelOutcome(
             CancelProof.KILLED, RemoteExit(7, cause="cancel")
         )
         assert await collect(process) == (b"tidy\n", b"", RemoteExit(7, cause="cancel"))
@@ -114,8 +119,8 @@ async def test_a_second_cancel_finds_the_end(open_backend: OpenBackend) -> None:
     async with machine(open_backend) as web:
         order = web.order("sleep 60", [Pause(NEVER)])
         await web.begin(order)
-        end = (await web.durable.cancel(order.key, 5.0)).exit
-        assert await web.durable.cancel(order.key, 5.0) == CancelOutcome(
+        end = (await web.durable.cancel(order.key, GRACE_SECONDS)).exit
+        assert await web.durable.cancel(order.key, GRACE_SECONDS) == CancelOutcome(
             CancelProof.ALREADY_FINISHED, end
         )
 
@@ -137,7 +142,7 @@ async def test_a_kill_ends_the_run_for_all_who_follow_it(open_backend: OpenBacke
         order = web.order("sleep 60", [Pause(NEVER)])
         both = [await web.begin(order), await again.attach(order)]
         reading = [asyncio.create_task(collect(process)) for process in both]
-        assert await both[1].kill(5.0) is CancelProof.KILLED
+        assert await both[1].kill(GRACE_SECONDS) is CancelProof.KILLED
         assert [end for _, _, end in await asyncio.gather(*reading)] == [
             RemoteExit(None, web.first_signal, "cancel")
         ] * 2
@@ -184,7 +189,9 @@ async def test_a_run_whose_keeper_was_killed_is_lost_until_a_cancel_ends_what_is
 async def test_the_watchdog_ends_what_takes_too_long(open_backend: OpenBackend) -> None:
     async with machine(open_backend) as web:
         order = web.order(
-            "echo up; sleep 60", [Output("stdout", b"up\n"), Pause(NEVER)], timeout_seconds=1.0
+            "echo up; sleep 60",
+            [Output("stdout", b"up\n"), Pause(NEVER)],
+            timeout_seconds=TIMEOUT_SECONDS,
         )
         assert await web.done(order) == (
             b"up\n",
@@ -208,7 +215,7 @@ async def test_the_watchdog_kills_what_ignores_term(open_backend: OpenBackend) -
             command,
             [Output("stdout", b"deaf\n"), Pause(NEVER)],
             ignores_term=True,
-            timeout_seconds=1.0,
+            timeout_seconds=TIMEOUT_SECONDS,
             grace_seconds=0.3,
         )
         assert await web.done(order) == (b"deaf\n", b"", RemoteExit(None, "KILL", "timeout"))

@@ -151,7 +151,7 @@ async def test_a_kill_ends_a_command_that_listens(open_backend: OpenBackend) -> 
         command = backend.script("sleep 60", [Pause(NEVER)])
         async with backend.sessions.session(backend.endpoint) as session:
             process = await session.start(command)
-            assert await process.kill(5.0) is CancelProof.KILLED
+            assert await process.kill(30.0) is CancelProof.KILLED
             assert (await collect(process))[2].signal == "TERM"
 
 
@@ -177,7 +177,7 @@ async def test_a_command_may_use_its_grace_to_tidy_up(open_backend: OpenBackend)
         async with backend.sessions.session(backend.endpoint) as session:
             process = await session.start(command)
             assert await anext(aiter(process)) == Output("stdout", b"up\n")
-            assert await process.kill(5.0) is CancelProof.KILLED
+            assert await process.kill(30.0) is CancelProof.KILLED
             assert await collect(process) == (b"tidy\n", b"", RemoteExit(7))
 
 

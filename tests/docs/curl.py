@@ -7,7 +7,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Sequence
 
-SECONDS = 60
+SECONDS = 180
 
 
 def main(words: Sequence[str]) -> int:

@@ -22,7 +22,7 @@ from kit.opsjobs_processes import UpProcess
 from opsjobs.cli.app import app
 from opsjobs.standalone.lab.folder import LabFolder
 
-SECONDS = 60
+SECONDS = 180
 # These would serve, or take long: what stands after them is parsed, and they are not run.
 SERVING = ("up", "demo", "api", "worker", "scheduler", "db")
 _NOTE = (

@@ -163,7 +163,7 @@ def test_programs_run(sample: Sample, service: UpProcess, tmp_path: Path) -> Non
         env={**os.environ, **place},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=180,
         check=False,
     )
     assert done.returncode == 0, done.stderr

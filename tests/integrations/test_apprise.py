@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from ipaddress import ip_network
 
@@ -18,13 +18,18 @@ from opsjobs.integrations.apprise_sender import (
     AppriseUnavailable,
     is_installed,
 )
-from opsjobs.model.addresses import is_allowed, networks
+from opsjobs.model.addresses import Network, is_allowed, networks
 from opsjobs.model.secret import Secret
 
 LOOPBACK = [ip_network("127.0.0.0/8")]
 pytestmark = pytest.mark.skipif(
     not is_installed(), reason="this machine cannot load the extra apprise"
 )
+
+
+def patient(allow: Sequence[Network] = ()) -> AppriseSender:
+    """One that gives its process a minute: on a busy machine it takes long to start."""
+    return AppriseSender(allow, timeout_seconds=60)
 
 
 @asynccontextmanager
@@ -54,7 +59,7 @@ async def receiver(
 async def test_a_notification_arrives() -> None:
     async with receiver() as (port, got):
         url = Secret(f"json://127.0.0.1:{port}/hook")
-        await AppriseSender(LOOPBACK).send(url, "backup failed", "web-1: no space\nleft")
+        await patient(LOOPBACK).send(url, "backup failed", "web-1: no space\nleft")
     (body,) = got
     sent = json.loads(body)
     assert (sent["title"], sent["message"]) == ("backup failed", "web-1: no space\nleft")
@@ -79,13 +84,13 @@ async def test_a_private_address_is_not_connected_to(host: str, reason: str) -> 
     async with receiver() as (port, got):
         # By the guard or the name of the host, and not because nobody listens there.
         with pytest.raises(AppriseRefused, match=reason):
-            await AppriseSender().send(Secret(f"json://{host}:{port}/hook"), "t", "b")
+            await patient().send(Secret(f"json://{host}:{port}/hook"), "t", "b")
     assert got == []
 
 
 async def test_the_refusal_names_the_setting() -> None:
     with pytest.raises(AppriseRefused, match=r"127\.0\.0\.1.*OPSJOBS_APPRISE_ALLOW"):
-        await AppriseSender().send(Secret("json://127.0.0.1:9/hook"), "t", "b")
+        await patient().send(Secret("json://127.0.0.1:9/hook"), "t", "b")
 
 
 async def test_a_redirect_does_not_lead_to_a_private_address() -> None:
@@ -94,7 +99,7 @@ async def test_a_redirect_does_not_lead_to_a_private_address() -> None:
         async with receiver(answer, f"Location: http://127.0.0.2:{inner}/") as (port, _):
             url = Secret(f"json://127.0.0.1:{port}/hook")
             with pytest.raises((AppriseRefused, AppriseUnavailable)):
-                await AppriseSender([ip_network("127.0.0.1/32")]).send(url, "t", "b")
+                await patient([ip_network("127.0.0.1/32")]).send(url, "t", "b")
     assert reached == []
 
 
@@ -102,14 +107,14 @@ async def test_a_server_error_is_tried_again_and_names_no_part_of_the_url() -> N
     async with receiver("HTTP/1.1 500 Internal Server Error") as (port, _):
         url = Secret(f"json://127.0.0.1:{port}/hook-token-123456")
         with pytest.raises(AppriseUnavailable) as failed:
-            await AppriseSender(LOOPBACK).send(url, "t", "b")
+            await patient(LOOPBACK).send(url, "t", "b")
     assert "hook-token-123456" not in str(failed.value)
     assert "500" in str(failed.value)
 
 
 async def test_an_unknown_url_is_refused() -> None:
     with pytest.raises(AppriseRefused, match="does not know"):
-        await AppriseSender().send(Secret("pigeon://loft/tok"), "t", "b")
+        await patient().send(Secret("pigeon://loft/tok"), "t", "b")
 
 
 async def test_a_receiver_that_hangs_is_given_up() -> None:

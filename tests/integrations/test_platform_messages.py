@@ -72,7 +72,7 @@ async def connected(platform: PlatformServices, service: str) -> AsyncIterator[C
     environ = {
         f"{service.upper()}_SERVICE_URL": platform.url(service),
         f"{service.upper()}_SERVICE_PROFILE": platform.generation,
-        "OPSJOBS_SERVICE_TIMEOUT": "10",
+        "OPSJOBS_SERVICE_TIMEOUT": "60",
     }
     clock = TurnedClock(datetime(2026, 11, 28, tzinfo=UTC))
     integrations = build_integrations(load(environ), clock, Metrics())

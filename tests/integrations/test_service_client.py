@@ -45,7 +45,7 @@ async def client_of(
 ) -> AsyncIterator[tuple[ServiceClient, Metrics]]:
     environ = {
         "TARGET_SERVICE_URL": platform.url("target"),
-        "OPSJOBS_SERVICE_TIMEOUT": "10",
+        "OPSJOBS_SERVICE_TIMEOUT": "60",
         **more,
     }
     metrics = Metrics()
@@ -128,7 +128,7 @@ async def test_a_fault_is_named_and_only_what_may_pass_is_retried(
 ) -> None:
     with platform_services() as platform:
         platform.faults["target"] = fault
-        more = {"OPSJOBS_SERVICE_TIMEOUT": "0.5"} if fault == "slow" else {}
+        more = {"OPSJOBS_SERVICE_TIMEOUT": "3"} if fault == "slow" else {}
         async with client_of(platform, **more) as (client, metrics):
             with pytest.raises(ServiceUnavailable) as caught:
                 await client.get(PATH)

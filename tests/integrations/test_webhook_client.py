@@ -97,16 +97,17 @@ async def test_redirects_are_not_followed_and_proxies_of_the_environment_are_not
 
 
 async def test_a_response_is_read_up_to_64_kib_and_for_a_limited_time() -> None:
-    client = WebhookClient(allow=LOOPBACK, seconds=1.0)
+    client, hasty = (WebhookClient(allow=LOOPBACK, seconds=seconds) for seconds in (60.0, 1.0))
     async with receiver() as server:
         server.reply = lambda _: (200, {"content-encoding": "gzip"}, b"x" * 1_000_000)
         assert len((await client.post(server.url(), b"{}", {})).text) == 64 << 10
         server.reply = lambda _: None
         with pytest.raises(NotDelivered, match="no response within 1 s"):
-            await client.post(server.url(), b"{}", {})
+            await hasty.post(server.url(), b"{}", {})
     with pytest.raises(NotDelivered, match=r"attempts failed|refused|connect"):
         await client.post(server.url(), b"{}", {})
     await client.close()
+    await hasty.close()
 
 
 async def test_a_name_server_that_hangs_delays_no_other_message(

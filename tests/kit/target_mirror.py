@@ -24,7 +24,7 @@ async def inventory_of(
     environ = {
         "TARGET_SERVICE_URL": platform.url("target"),
         "TARGET_SERVICE_PROFILE": platform.generation,
-        "OPSJOBS_SERVICE_TIMEOUT": "10",
+        "OPSJOBS_SERVICE_TIMEOUT": "60",
         **more,
     }
     settings, clock = load(environ), SystemClock()

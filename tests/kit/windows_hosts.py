@@ -198,7 +198,7 @@ def at_port(endpoint: Endpoint, port: int) -> Endpoint:
     return replace(endpoint, target=replace(endpoint.target, port=port))
 
 
-async def until(condition: Any, seconds: float = 20.0) -> None:
+async def until(condition: Any, seconds: float = 60.0) -> None:
     """Wait until this holds."""
     async with asyncio.timeout(seconds):
         while not condition():
