@@ -229,10 +229,9 @@ async def lost(
 ) -> AsyncIterator[tuple[Harness, FakeMachine, Execution]]:
     """A run of which both branches were lost because their machine was cut off."""
     monkeypatch.setattr("opsjobs.engine.runs.commands.KILL_SECONDS", 0.2)
-    async with (
-        harness(database) as on,
-        on.worker(lease_seconds=3.0, limits=RunLimits(reattach_seconds=0.3)) as worker,
-    ):
+    # A cancelled run is lost once its kill has reached nothing, not because contact is lost.
+    limits = RunLimits(reattach_seconds=600.0 if cancel else 0.3)
+    async with harness(database) as on, on.worker(lease_seconds=3.0, limits=limits) as worker:
         web, left, right = two(on)
         execution = await on.launch(BRANCHES, durable="auto")
         await until_both_wrote(on, execution)
