@@ -45,6 +45,12 @@ def starts(on: Harness) -> list[int]:
     return [len(machine.starts) for machine in on.sessions.machines.values()]
 
 
+def claims(on: Harness) -> int:
+    """How many claims all workers have made."""
+    (counted,) = on.metrics.claim_seconds.collect()
+    return int(sum(each.value for each in counted.samples if each.name.endswith("_count")))
+
+
 async def test_two_workers_share_one_execution(database: Database) -> None:
     async with harness(database) as on:
         gate, _ = hold(on, *(f"web-{n}" for n in range(1, 9)))
@@ -94,6 +100,18 @@ async def test_a_small_execution_right_after_a_large_one_is_seen_at_once(
             assert worker.session is not None
             worker.session._floor_at = time.monotonic()
             await on.run("true", 1)
+
+
+async def test_the_end_of_a_run_makes_no_claim_while_slots_are_free(database: Database) -> None:
+    """Every launch wakes the worker; a claim at each end, too, would find nothing."""
+    async with harness(database) as on, on.worker(poll_seconds=30, concurrency=4) as worker:
+        await on.run("true", 1)
+        assert worker.session is not None
+        worker.session._floor_at = time.monotonic() + 30  # no look below the floor
+        before = claims(on)
+        for _ in range(10):
+            await on.run("true", 1)
+        assert claims(on) - before <= 10
 
 
 async def test_without_any_wakeup_the_poll_finds_the_work(database: Database) -> None:
