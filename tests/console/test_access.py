@@ -103,7 +103,7 @@ def test_own_logins_and_keys_are_made_shown_once_and_ended(visit: Visit, stack: 
         dialog.get_by_label("Name").fill("una-laptop")
         check_accessibility(page)
         dialog.get_by_role("button", name="Create the key").click()
-        token = page.get_by_role("dialog").locator("code").inner_text()
+        token = page.get_by_role("dialog").locator("code.secret").inner_text()
         assert token.startswith("opsc_")
         page.get_by_role("button", name="I have it").click()
         expect(page.get_by_role("grid", name="Your API keys")).to_contain_text("una-laptop")

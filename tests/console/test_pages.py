@@ -203,11 +203,12 @@ window.framesAsked = 0;
 const ask = window.requestAnimationFrame;
 window.requestAnimationFrame = (draw) => { window.framesAsked++; return ask.call(window, draw); };
 """
-# Returns once a page has drawn what it loaded, or after ten seconds.
+# Returns once a page has asked for no frame for a second, or after half a minute.
 QUIET = """async () => {
-  for (let before = -1, n = 0; n < 50 && before !== window.framesAsked; n++) {
-    before = window.framesAsked;
+  for (let before = -1, same = 0, n = 0; n < 150 && same < 5; n++) {
     await new Promise((done) => setTimeout(done, 200));
+    same = before === window.framesAsked ? same + 1 : 0;
+    before = window.framesAsked;
   }
 }"""
 IDLE_SECONDS = 2
