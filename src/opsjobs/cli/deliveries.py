@@ -299,7 +299,7 @@ def default(
         if file is None:
             stored = client.get("/notifications/default")
         else:
-            body = yaml_documents.one(file, "default")
+            body = yaml_documents.single_body(file, "default")
             stored = client.put("/notifications/default", body)
             tell("the default notifications are replaced")
     show_one(stored, output)

@@ -132,7 +132,7 @@ class ScheduleTiming:
         """Return the whole schedule: options, over the file, over `kept`. Raises CommandFailed."""
         base = kept or {}
         for given in (
-            yaml_documents.one(self.file, "schedule") if self.file is not None else {},
+            yaml_documents.single_body(self.file, "schedule") if self.file is not None else {},
             self._collect(),
         ):
             replaced = WHEN if given.keys() & {"cron", "at", "local_time", "every"} else frozenset()

@@ -107,7 +107,7 @@ def in_places(words: str, placed: Sequence[Placed], noun: str) -> str:
     )
 
 
-def one(file: str, noun: str) -> dict[str, Any]:
+def single_body(file: str, noun: str) -> dict[str, Any]:
     """Return the one body in this file.
 
     Raises CommandFailed if there is none, or more than one.
