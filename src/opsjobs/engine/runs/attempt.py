@@ -126,11 +126,11 @@ class ProgramAttempt:
         try:
             if self.reattaches:
                 await self._open_credentials()
-                self._program = self._build_program()
+                self._program = self._build_unless_plain()
             else:
                 with self._stop_signal.interruptible():
                     await self._open_credentials()
-                self._program = self._build_program()
+                self._program = self._build_unless_plain()
                 await self._state.wait_until_startable(self._stop_signal, connection)
             return await self._perform_on(connection)
         finally:
@@ -163,7 +163,8 @@ class ProgramAttempt:
             ]
         )
 
-    def _build_program(self) -> Program | None:
+    def _build_unless_plain(self) -> Program | None:
+        """Return the program to start; None for a plain command line. Raises RemoteFailure."""
         if _is_plain_command(self._state, self._action):
             return None
         try:
@@ -172,7 +173,7 @@ class ProgramAttempt:
             if not self.reattaches or missing.code is not ErrorCode.CREDENTIAL_MISSING:
                 raise
             raise ContactLost(
-                "the command was perhaps started, and what it needs cannot be had: "
+                "the command was perhaps started, and what it needs is unavailable: "
                 f"{missing.message}"
             ) from None
 
@@ -403,7 +404,7 @@ class ProgramAttempt:
         rendered = state.render(state.compiled_spec.actions[key], self.number)
         assert isinstance(rendered, FrozenRunningAction), "rendering keeps the type"
         self._action = rendered
-        self._program = self._build_program()
+        self._program = self._build_unless_plain()
         self.entry.end(ActionEnd(RunStatus.SKIPPED, cancel_proof=CancelProof.NEVER_STARTED), now)
         self.entry = state.journal.begin(
             key, self.number, now, command=_rendered_command(state, self._action)
