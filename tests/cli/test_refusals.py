@@ -157,10 +157,10 @@ def test_options_are_named_if_the_service_is_below_a_path_too() -> None:
     assert str(refused.value) == "--port: it is wrong."
 
 
-@pytest.mark.parametrize("noun", [*_CHANGED_WITH, "api key"])
+@pytest.mark.parametrize("noun", [*_CHANGED_WITH, "API key"])
 def test_a_taken_name_is_told_in_english_with_a_command_that_exists(noun: str) -> None:
     detail = name_taken(noun, "web").detail
-    article = "an" if noun == "api key" else "a"
+    article = "an" if noun == "API key" else "a"
     assert detail.startswith(f"There is already {article} {noun} named 'web': ")
     found: Any = typer.main.get_command(app)
     for word in _CHANGED_WITH.get(noun, "tokens rm").split():

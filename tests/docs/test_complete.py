@@ -1,4 +1,4 @@
-"""What the service has is documented, and what is documented it has."""
+"""Everything that the service has is documented, and everything documented exists."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from opsjobs.store.system_status import Queue, Upkeep
 from opsjobs.telemetry.metrics import Metrics
 
 SOURCE = ROOT / "src" / "opsjobs"
-# Where an ErrorCode is defined, not given.
+# The calls that define an ErrorCode, and do not use it.
 _NOT_GIVEN_BY = ("model", "failpoints.py")
-# The status of each class; None: the call says it.
+# The status of each class; None: the call names it.
 _REFUSALS = {
     "Invalid": 422,
     "Conflict": 409,
@@ -42,7 +42,7 @@ _REFUSALS = {
 
 
 def trees(*folders: str) -> Iterator[tuple[str, ast.Module]]:
-    """Every module below these folders of the source, by its path in it."""
+    """Yield every module below these folders of the source, with its path in it."""
     for path in sorted(SOURCE.rglob("*.py")):
         name = str(path.relative_to(SOURCE))
         if not folders or name.startswith(folders):
@@ -99,7 +99,7 @@ def test_the_open_doors_are_named() -> None:
 
 
 def refusals_in_the_page() -> set[tuple[str, int]]:
-    """Each code of a refusal with the statuses that the page says of it."""
+    """Return each code of a refusal with the statuses that the page names for it."""
     return {
         (word, int(row[1]))
         for row in rows("docs/reference/error-codes.md")
@@ -121,9 +121,10 @@ def test_every_code_of_a_refusal_has_the_status_that_it_is_given_with() -> None:
 
 
 def _refusals() -> Iterator[tuple[str, int | None]]:
-    """The codes that a request can be refused with, each with its status if the call itself says it.
+    """Yield the codes of refused requests, each with its status if the call names it.
 
-    Codes that are put together are spelt out here."""
+    Codes that are composed at run time are listed here.
+    """
     yield from (("unknown_target", 422), ("unknown_credential", 422), ("invalid", 422))
     yield from (("channel_unavailable", 422), ("channel_id_missing", 422), ("unknown_webhook", 422))
     yield from ((failure.code, 503) for failure in (Unavailable, *Unavailable.__subclasses__()))
@@ -133,14 +134,18 @@ def _refusals() -> Iterator[tuple[str, int | None]]:
 
 
 def _refusals_of_call(call: ast.Call) -> Iterator[tuple[str, int | None]]:
-    """The code that a call makes: `Conflict("name_taken", …)`, `NotFound.for_ref("job", …)`, `find(…, "file", …)`, `_invalid(…, "too_deep")`."""
+    """Yield the codes that a call creates.
+
+    `Conflict("name_taken", …)`, `NotFound.for_ref("job", …)`, `find(…, "file", …)`, `_invalid(…,
+    "too_deep")`.
+    """
     texts = [a.value for a in call.args if isinstance(a, ast.Constant) and isinstance(a.value, str)]
     codes = [text for text in texts if re.fullmatch(r"[a-z0-9_]+", text)]
     match call.func:
         case ast.Attribute(value=ast.Name(id="NotFound"), attr="for_ref"):
-            yield from ((f"{noun.replace(' ', '_')}_not_found", 404) for noun in texts[:1])
+            yield from ((f"{noun.lower().replace(' ', '_')}_not_found", 404) for noun in texts[:1])
         case ast.Name(id="find" | "lock"):
-            yield from ((f"{noun.replace(' ', '_')}_not_found", 404) for noun in texts[:1])
+            yield from ((f"{noun.lower().replace(' ', '_')}_not_found", 404) for noun in texts[:1])
         case ast.Name(id="check_unused"):
             yield from ((code, 409) for code in codes[:1])
         case ast.Name(id="_invalid"):
@@ -154,7 +159,10 @@ def _refusals_of_call(call: ast.Call) -> Iterator[tuple[str, int | None]]:
 
 
 def _status_word(call: ast.Call) -> int | None:
-    """The status that a call names: `Problem(scope, 413, …)`, `Precondition(…, status=412)`."""
+    """Return the status that a call names:
+
+    `Problem(scope, 413, …)`, `Precondition(…, status=412)`.
+    """
     values = [*call.args, *(word.value for word in call.keywords if word.arg == "status")]
     numbers = [v.value for v in values if isinstance(v, ast.Constant) and isinstance(v.value, int)]
     return numbers[0] if numbers else None
@@ -164,7 +172,7 @@ def _status_word(call: ast.Call) -> int | None:
 
 
 def leaves(group: Any, name: str = "opsjobs") -> Iterator[tuple[str, Any]]:
-    """Every command that does something, by its full name."""
+    """Yield every command that does something, with its full name."""
     for word in group.list_commands(None):
         found, full = group.get_command(None, word), f"{name} {word}"
         yield from leaves(found, full) if hasattr(found, "commands") else [(full, found)]
@@ -204,7 +212,7 @@ def test_every_command_that_messages_name_exists() -> None:
 
 
 def described(parameter: Any) -> str:
-    """The help of an option or an argument, with its choices and its default."""
+    """Return the help of an option or an argument, with its choices and its default."""
     text = " ".join((parameter.help or "").split())
     choices = [str(c) for c in parameter.type_descriptor.choices or ()]
     named = len(choices) > 8 or parameter.metavar or all(c in text for c in choices)
@@ -258,7 +266,7 @@ def test_every_metric_is_documented() -> None:
         for row in rows("docs/reference/metrics.md")
         if row[0].startswith("`")
     }
-    # The numbers of the process itself exist on Linux only.
+    # The metrics of the process itself exist on Linux only.
     documented = {
         n: t
         for n, t in documented.items()
@@ -268,7 +276,7 @@ def test_every_metric_is_documented() -> None:
 
 
 def explained() -> list[str]:
-    """The codes of runs that have a section."""
+    """Return the error codes of runs that have a section."""
     return re.findall(r"^### `(\w+)`$", read("docs/reference/error-codes.md"), re.MULTILINE)
 
 

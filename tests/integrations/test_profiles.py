@@ -96,7 +96,7 @@ def test_a_profile_that_is_not_there_or_too_long_is_refused(tmp_path: Path) -> N
     with pytest.raises(ProfileError, match="cannot be read"):
         load_profile(str(tmp_path / "none.yaml"))
     (tmp_path / "long.yaml").write_text("#" * (FILE_BYTES_MAX + 1))
-    with pytest.raises(ProfileError, match="more than 65536 bytes"):
+    with pytest.raises(ProfileError, match="more than 64KiB"):
         load_profile(str(tmp_path / "long.yaml"))
 
 

@@ -118,7 +118,7 @@ async def test_the_request_id_goes_along_as_the_correlation_id() -> None:
         ("500", 3, "error", "it answers 500"),
         ("slow", 2, "timeout", "it did not answer within"),
         ("garbage", 1, "invalid", "it answers 200 with something that is not JSON"),
-        ("endless", 1, "invalid", "it answers with more than 8388608 bytes"),
+        ("endless", 1, "invalid", "it answers with more than 8MiB"),
         ("redirect", 1, "invalid", "sends us on to 127.0.0.1, which is not followed"),
         ("refused", 1, "rejected", "Check TARGET_SERVICE_AUTH and TARGET_SERVICE_SECRET"),
     ],

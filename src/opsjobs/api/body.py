@@ -25,6 +25,7 @@ from opsjobs.api.middleware import AllowedMethods
 from opsjobs.api.paths import is_hook, route_path
 from opsjobs.api.problems import Problem, pointer
 from opsjobs.model.errors import Failure, FieldError, Invalid
+from opsjobs.model.units import describe_size
 
 DEPTH_MAX = 32
 READ_SECONDS_MAX = 60
@@ -129,7 +130,8 @@ class JsonBodyMiddleware:
         which = (
             "OPSJOBS_BODY_LIMIT_BYTES" if limit_bytes == self._limit_bytes else "without a token"
         )
-        detail = f"The body is larger than the limit of {limit_bytes} bytes ({which}). Send less."
+        limit = describe_size(limit_bytes)
+        detail = f"The body is larger than the limit of {limit} ({which}). Send less."
         return Problem(scope, 413, "body_too_large", detail)
 
     async def _read(self, receive: Receive, limit_bytes: int) -> bytes | None:

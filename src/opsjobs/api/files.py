@@ -27,6 +27,7 @@ from opsjobs.composition.services import services_of
 from opsjobs.model.access import SEE_EXECUTIONS
 from opsjobs.model.errors import Conflict, NotFound
 from opsjobs.model.naming import Title
+from opsjobs.model.units import describe_size
 from opsjobs.store.blobs import Forgotten, TooManyBytes, Written
 from opsjobs.store.executions import Ownership
 from opsjobs.store.files import ARTIFACTS, FILES, Full, StoredFile
@@ -218,8 +219,8 @@ def _refusal(request: Request, limit: int) -> Response | None:
 
 def _too_large(request: Request, limit: int) -> Response:
     detail = (
-        f"The file is larger than the limit of {limit} bytes (OPSJOBS_FILE_LIMIT_BYTES). "
-        "Split it, or have the limit raised."
+        f"The file is larger than the limit of {describe_size(limit)} "
+        "(OPSJOBS_FILE_LIMIT_BYTES). Split it, or have the limit raised."
     )
     return Problem(request.scope, 413, "file_too_large", detail, headers={"Connection": "close"})
 

@@ -18,7 +18,7 @@ from opsjobs.model.errors import FieldError, Invalid
 from opsjobs.model.job import JobDraft, RunDraft
 from opsjobs.model.notification import NotificationChannel, NotificationRule
 from opsjobs.model.safety_verdict import Vetted
-from opsjobs.model.units import format_duration, format_size
+from opsjobs.model.units import describe_size, format_duration
 from opsjobs.store.webhooks import PERMISSION as WEBHOOKS_PERMISSION
 
 
@@ -143,8 +143,8 @@ def _check_sizes(limits: Limits, draft: JobDraft | RunDraft) -> None:
     for pointer, action in [*checked, ("/policy/gate/check", gate and gate.check)]:
         if isinstance(action, RunningAction) and (action.output_limit or 0) > limits.output_bytes:
             detail = (
-                f"An output_limit of {format_size(action.output_limit or 0)} is more than the "
-                f"limit of {format_size(limits.output_bytes)} (OPSJOBS_OUTPUT_LIMIT_BYTES). "
+                f"An output_limit of {describe_size(action.output_limit or 0)} is more than the "
+                f"limit of {describe_size(limits.output_bytes)} (OPSJOBS_OUTPUT_LIMIT_BYTES). "
                 "Ask for less, or write the output to a file and download that."
             )
             raise Invalid(

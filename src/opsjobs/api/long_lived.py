@@ -24,6 +24,7 @@ from opsjobs.api.request import principal_of, proof_of
 from opsjobs.clock import Clock
 from opsjobs.composition.services import services_of
 from opsjobs.model.errors import Refusal, TooMany, Unavailable
+from opsjobs.model.units import format_duration
 from opsjobs.task_cancellation import ended
 from opsjobs.telemetry.logs import log
 from opsjobs.telemetry.metrics import Metrics
@@ -135,7 +136,8 @@ class Download(StreamingResponse):
         except (Refusal, Unavailable, TimeoutError) as over:
             reason = (
                 str(over)
-                or f"it lasted longer than {self._limit_seconds:g} s (OPSJOBS_DOWNLOAD_TIME)"
+                or f"it lasted longer than {format_duration(self._limit_seconds)} "
+                "(OPSJOBS_DOWNLOAD_TIME)"
             )
             path = scope["path"][:200]
             log.warning("download_ended", path=path, principal=self._caller.name, reason=reason)

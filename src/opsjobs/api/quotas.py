@@ -15,7 +15,7 @@ from opsjobs.clock import Clock
 from opsjobs.model.access import Principal
 from opsjobs.model.errors import Conflict, TooMany
 from opsjobs.model.identity import Identity
-from opsjobs.model.units import format_size
+from opsjobs.model.units import describe_size
 from opsjobs.store.executions import Executions
 from opsjobs.store.files import NO_LIMITS, FileLimits, Files
 
@@ -135,7 +135,7 @@ class FileQuota:
     def too_large(self, room: int) -> Conflict:
         """Return the error for an upload that is larger than the remaining quota."""
         detail = (
-            f"The file is larger than the {format_size(room)} that are left "
+            f"The file is larger than the {describe_size(room)} that are left "
             f"(OPSJOBS_FILES_PER_CALLER_BYTES, OPSJOBS_FILES_LIMIT_BYTES). {_REMEDY}"
         )
         return Conflict("files_full", detail)
@@ -151,7 +151,7 @@ class FileQuota:
             ("all files together", self.limits.all_bytes, "OPSJOBS_FILES_LIMIT_BYTES"),
         ]
         words = " and ".join(
-            f"{whose} may have {format_size(limit)} ({setting})"
+            f"{whose} may have {describe_size(limit)} ({setting})"
             for whose, limit, setting in limits
             if limit
         )

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from opsjobs.backoff import Backoff
 from opsjobs.cli.errors import CommandFailed
+from opsjobs.model.units import describe_size
 
 GIVE_UP_SECONDS = 300.0  # of a stream that cannot be resumed
 PAUSE_SECONDS = 0.1
@@ -64,7 +65,7 @@ class Parser:
         portion = portion.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
         self._held_bytes += len(portion)
         if self._held_bytes > EVENT_BYTES_MAX:
-            raise ValueError(f"an event is larger than {EVENT_BYTES_MAX} bytes")
+            raise ValueError(f"an event is larger than {describe_size(EVENT_BYTES_MAX)}")
         self._pieces.append(portion)
         if b"\n" not in portion:
             return []

@@ -16,7 +16,7 @@ import typer
 
 from opsjobs.cli.errors import CommandFailed, ExitCode
 from opsjobs.cli.render import plain, pluralize
-from opsjobs.model.units import format_size
+from opsjobs.model.units import describe_size
 
 
 def read_bytes(path: str, max_bytes: int) -> bytes:
@@ -36,7 +36,7 @@ def read_bytes(path: str, max_bytes: int) -> bytes:
         ) from None
     if len(content) > max_bytes:
         raise CommandFailed(
-            f"{name_of(path)} has more than {format_size(max_bytes)}, which is the limit.",
+            f"{name_of(path)} has more than {describe_size(max_bytes)}, which is the limit.",
             ExitCode.USAGE,
         )
     return content

@@ -10,6 +10,7 @@ from opsjobs.identity.tokens import OwnTokens, Platform, ServiceTokens
 from opsjobs.model.access import Principal
 from opsjobs.model.errors import Unauthorised
 from opsjobs.model.token_claims import rejected
+from opsjobs.model.units import describe_size
 from opsjobs.store.identities import IdentityStore
 from opsjobs.store.identities.api_keys import TOKEN_PREFIX
 from opsjobs.store.identities.cookie_sessions import COOKIE_PREFIX, CookieSession
@@ -71,7 +72,7 @@ class Authenticator:
         Raises Unauthorised, and Unavailable if the token cannot be verified now.
         """
         if len(token) > TOKEN_BYTES_MAX:
-            raise rejected(f"has over {TOKEN_BYTES_MAX} bytes")
+            raise rejected(f"has over {describe_size(TOKEN_BYTES_MAX)}")
         if token.startswith(COOKIE_PREFIX):
             raise rejected("is the cookie of a session: it is no bearer token")
         if token.startswith(TOKEN_PREFIX) or token.count(".") != 2:

@@ -27,6 +27,7 @@ from opsjobs.integrations.json_client import ServiceUnavailable
 from opsjobs.model.errors import Unavailable
 from opsjobs.model.jwt_algorithms import BY_KEY_PAIR, SHARED
 from opsjobs.model.token_claims import is_name, rejected
+from opsjobs.model.units import describe_size
 from opsjobs.telemetry.logs import log
 
 TOKEN_BYTES_MAX = 8_192
@@ -77,7 +78,7 @@ class UnverifiedToken:
         """
         # Checked before anything is decoded: a token may come from any caller.
         if len(token) > TOKEN_BYTES_MAX:
-            raise rejected(f"has over {TOKEN_BYTES_MAX} bytes")
+            raise rejected(f"has over {describe_size(TOKEN_BYTES_MAX)}")
         parts = token.split(".")
         if len(parts) != 3 or not all(parts[:2]):
             raise rejected("has not three parts")

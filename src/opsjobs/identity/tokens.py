@@ -46,6 +46,7 @@ from opsjobs.model.token_claims import (
     rejected,
     seconds_of,
 )
+from opsjobs.model.units import describe_size, format_duration
 from opsjobs.store.identities import IdentityStore
 from opsjobs.store.identities.services import on_behalf
 
@@ -158,7 +159,8 @@ class ServiceTokens:
         if claims.get("sub") != name:
             raise rejected("is not the service's own (sub)")
         if claims.get("iat") is None or claims["exp"] - claims["iat"] > SERVICE_LIFE_SECONDS_MAX:
-            raise rejected(f"is good for more than {SERVICE_LIFE_SECONDS_MAX} seconds (iat, exp)")
+            limit = format_duration(SERVICE_LIFE_SECONDS_MAX)
+            raise rejected(f"is valid for more than {limit} (iat, exp)")
 
 
 def _acting_name(claims: Mapping[str, Any], name: str) -> str:
@@ -248,7 +250,7 @@ class IntrospectedTokens:
         Expired tokens and tokens with an unsupported algorithm are rejected without a request.
         """
         if len(token) > TOKEN_BYTES_MAX:
-            raise rejected(f"has over {TOKEN_BYTES_MAX} bytes")
+            raise rejected(f"has over {describe_size(TOKEN_BYTES_MAX)}")
         if token.count(".") == 2:
             self._look(UnverifiedToken.read(token))
         answer = await self._ask(token)

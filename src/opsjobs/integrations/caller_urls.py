@@ -20,6 +20,7 @@ from opsjobs.integrations.answers import parse_json, parse_retry_after
 from opsjobs.model.addresses import Network, is_allowed
 from opsjobs.model.errors import FieldError, Invalid
 from opsjobs.model.parameter import ParameterDraft, Scalar
+from opsjobs.model.units import describe_size
 
 SETTING = "OPSJOBS_WEBHOOK_ALLOW"
 SECONDS_MAX = 5.0
@@ -223,7 +224,7 @@ class Choices:
             reason = str(wrong) or type(wrong).__name__
             if isinstance(wrong, TimeoutError):
                 reason = f"no answer within {SECONDS_MAX:g} s"
-            detail = f"the allowed values of {name} cannot be had from {url}: {reason}"
+            detail = f"the allowed values of {name} are unavailable from {url}: {reason}"
             raise Invalid(
                 "no_choices",
                 detail,
@@ -257,7 +258,7 @@ class Choices:
             async for chunk in answer.aiter_bytes():
                 body += chunk
                 if len(body) > BYTES_MAX:
-                    raise _Unfit(f"it answers with more than {BYTES_MAX} bytes")
+                    raise _Unfit(f"it answers with more than {describe_size(BYTES_MAX)}")
             return body
 
 

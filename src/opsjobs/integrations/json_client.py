@@ -9,6 +9,7 @@ from typing import Any
 import httpx2
 
 from opsjobs.integrations.answers import parse_json
+from opsjobs.model.units import describe_size
 from opsjobs.telemetry import trace_context
 
 SECONDS_MAX = 5.0
@@ -99,5 +100,5 @@ async def _read(answer: httpx2.Response, url: str) -> bytes:
     async for portion in answer.aiter_bytes():
         body += portion
         if len(body) > BYTES_MAX:
-            raise ServiceUnavailable(f"{url} answers with more than {BYTES_MAX} bytes")
+            raise ServiceUnavailable(f"{url} answers with more than {describe_size(BYTES_MAX)}")
     return bytes(body)

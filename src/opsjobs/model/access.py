@@ -11,7 +11,7 @@ from typing import Annotated, Any, cast
 from pydantic import Field, model_validator
 
 from opsjobs.model import text_patterns
-from opsjobs.model.api_model import ApiModel, Duration
+from opsjobs.model.api_model import ApiModel, Duration, duration_limits
 from opsjobs.model.identity import Identity, PrincipalKind
 from opsjobs.model.naming import Name
 from opsjobs.model.selection import Requirement, parse_selector
@@ -418,4 +418,4 @@ class ApprovalPolicy(Approvers):
 
     It is rejected if it is not approved within `expires` seconds."""
 
-    expires: Annotated[Duration, Field(le=EXPIRES_SECONDS_MAX)] = EXPIRES_SECONDS
+    expires: Annotated[Duration, duration_limits(le=EXPIRES_SECONDS_MAX)] = EXPIRES_SECONDS

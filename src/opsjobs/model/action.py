@@ -34,7 +34,7 @@ from opsjobs.model.action_base import (
 from opsjobs.model.api_model import Duration
 from opsjobs.model.program import Program
 from opsjobs.model.secret import is_secret
-from opsjobs.model.units import format_duration
+from opsjobs.model.units import describe_size, format_duration
 from opsjobs.model.validation_errors import fault
 
 
@@ -103,8 +103,8 @@ class ScriptAction(RunningAction):
             )
         if len(body) > SCRIPT_BYTES_MAX:
             words = (
-                f"the script has {len(body)} bytes, the limit is {SCRIPT_BYTES_MAX}: upload it as "
-                "a file, and run that"
+                f"the script has {len(body)} bytes, the limit is "
+                f"{describe_size(SCRIPT_BYTES_MAX)}: upload it as a file, and run that"
             )
             raise fault(
                 "script_too_long", words, "script" if self.script is not None else "script_base64"

@@ -5,6 +5,7 @@ place that limits the range of instants."""
 
 from __future__ import annotations
 
+import operator
 import re
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
@@ -30,6 +31,7 @@ from pydantic_core import CoreSchema
 
 from opsjobs.model.units import format_duration, format_size, parse_duration, parse_size
 from opsjobs.model.unknown_field import UnknownField
+from opsjobs.model.validation_errors import limit_fault
 
 EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
 HORIZON = datetime(2200, 1, 1, tzinfo=UTC)
@@ -61,12 +63,36 @@ def read_instant(text: str) -> datetime:
     return in_reach(moment)
 
 
+_HOLDS: dict[str, Callable[[float, float], bool]] = {
+    "gt": operator.gt,
+    "ge": operator.ge,
+    "le": operator.le,
+}
+
+
+def _limits(write: Callable[[Any], str], bounds: dict[str, float]) -> AfterValidator:
+    """Check a number against bounds; `write` formats the limit that an error names."""
+
+    def check(value: Any) -> Any:
+        for bound, limit in bounds.items():
+            if not _HOLDS[bound](value, limit):
+                raise limit_fault(bound, write(limit))
+        return value
+
+    return AfterValidator(check)
+
+
+def duration_limits(**bounds: float) -> AfterValidator:
+    """Check a duration in seconds against `gt`, `ge` or `le`; errors name the limit as "1d"."""
+    return _limits(format_duration, bounds)
+
+
 _DURATION_PATTERN = r"^\d+(\.\d+)?\s*(ms|s|m|h|d)?$"
 
 Duration = Annotated[
     float,
     BeforeValidator(parse_duration),
-    Field(gt=0, le=366 * 86400),
+    duration_limits(gt=0, le=366 * 86400),
     PlainSerializer(format_duration, return_type=str),
     WithJsonSchema(
         {
@@ -81,7 +107,7 @@ Duration = Annotated[
 Pause = Annotated[
     float,
     BeforeValidator(parse_duration),
-    Field(ge=0, le=366 * 86400),
+    duration_limits(ge=0, le=366 * 86400),
     PlainSerializer(format_duration, return_type=str),
     WithJsonSchema(
         {
@@ -96,7 +122,7 @@ Pause = Annotated[
 Size = Annotated[
     int,
     BeforeValidator(parse_size),
-    Field(ge=0, le=1 << 40),
+    _limits(format_size, {"ge": 0, "le": 1 << 40}),
     PlainSerializer(format_size, return_type=str),
     WithJsonSchema(
         {"type": "string", "examples": ["64KiB", "10MiB"], "pattern": r"^\d+\s*(B|KiB|MiB|GiB)?$"}

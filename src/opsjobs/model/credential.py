@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, TypeAdapter
 
 from opsjobs.model import text_patterns
-from opsjobs.model.api_model import ApiModel, Duration
+from opsjobs.model.api_model import ApiModel, Duration, duration_limits
 from opsjobs.model.secret import Secret
 
 VALIDITY_SECONDS = 300.0
@@ -56,7 +56,7 @@ Segments = Annotated[str, Field(min_length=1, max_length=1_000), AfterValidator(
 Part = Literal["password", "private_key", "passphrase", "certificate", "value"]
 FieldName = Annotated[str, Field(min_length=1, max_length=200, pattern=text_patterns.LINE)]
 Principal = Annotated[str, Field(pattern=text_patterns.SSH_PRINCIPAL)]
-Validity = Annotated[Duration, Field(ge=VALIDITY_SECONDS_MIN, le=VALIDITY_SECONDS_MAX)]
+Validity = Annotated[Duration, duration_limits(ge=VALIDITY_SECONDS_MIN, le=VALIDITY_SECONDS_MAX)]
 
 
 class VaultSource(ApiModel):

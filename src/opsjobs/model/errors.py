@@ -65,7 +65,7 @@ class NotFound(Refusal):
     @classmethod
     def for_ref(cls, noun: str, ref: object) -> NotFound:
         """Return the error for a noun and a reference: `("job", 7)` gives "There is no job 7."."""
-        return cls(f"{noun.replace(' ', '_')}_not_found", f"There is no {noun} {ref}.")
+        return cls(f"{noun.lower().replace(' ', '_')}_not_found", f"There is no {noun} {ref}.")
 
 
 class Conflict(Refusal):

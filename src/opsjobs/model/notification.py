@@ -24,7 +24,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from opsjobs.model import text_patterns
-from opsjobs.model.api_model import ApiModel, Duration
+from opsjobs.model.api_model import ApiModel, Duration, duration_limits
 from opsjobs.model.execution import ExecutionStatus
 from opsjobs.model.validation_errors import fault
 
@@ -103,7 +103,9 @@ class QuietRules(ApiModel):
     `max_per_hour`: messages of the rule in any hour."""
 
     only_changes: bool = False
-    digest: Duration | None = Field(default=None, ge=DIGEST_SECONDS_MIN, le=DIGEST_SECONDS_MAX)
+    digest: (
+        Annotated[Duration, duration_limits(ge=DIGEST_SECONDS_MIN, le=DIGEST_SECONDS_MAX)] | None
+    ) = None
     max_per_hour: int | None = Field(default=None, strict=True, ge=1, le=3_600)
 
 

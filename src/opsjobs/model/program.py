@@ -13,6 +13,7 @@ from typing import Any, Literal
 from uuid import UUID
 
 from opsjobs.model.secret import Secret
+from opsjobs.model.units import describe_size
 
 SCRIPT_BYTES_MAX = 256 << 10
 WORD_BYTES_MAX = 120_000
@@ -84,7 +85,7 @@ class Program:
         if self.command is not None and self.args:
             raise ValueError("a command line has its arguments in itself")
         if len(self.script or b"") > SCRIPT_BYTES_MAX:
-            raise ValueError(f"a script has at most {SCRIPT_BYTES_MAX} bytes")
+            raise ValueError(f"a script has at most {describe_size(SCRIPT_BYTES_MAX)}")
         if "" in (self.command, self.interpreter, self.cwd):
             raise ValueError("neither a command line nor an interpreter nor a folder is empty")
         if any("\0" in text for text in self._texts()):
@@ -92,7 +93,9 @@ class Program:
                 "neither a command line, nor an argument, nor a variable, nor a path can hold NUL"
             )
         if any(len(word.encode()) > WORD_BYTES_MAX for word in (*self.args, *self.env.values())):
-            raise ValueError(f"an argument or a variable has at most {WORD_BYTES_MAX} bytes")
+            raise ValueError(
+                f"an argument or a variable has at most {describe_size(WORD_BYTES_MAX)}"
+            )
         for name in self.env:
             check_variable(name)
         if odd := [name for name in self.secrets if not _SECRET.fullmatch(name)]:

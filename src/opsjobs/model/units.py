@@ -7,7 +7,7 @@ from decimal import Decimal
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, None: 1.0}
-_SIZE = re.compile(r"(\d+)\s*(B|KiB|MiB|GiB)?")
+_SIZE = re.compile(r"(\d{1,30})\s*(B|KiB|MiB|GiB)?")
 _BYTES = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, None: 1}
 
 
@@ -59,3 +59,11 @@ def format_size(size_bytes: int) -> str:
         if size_bytes and size_bytes % _BYTES[unit] == 0:
             return f"{size_bytes // _BYTES[unit]}{unit}"
     return str(size_bytes)
+
+
+def describe_size(size_bytes: int) -> str:
+    """Return a size for a sentence: "10MiB", or "1500 bytes" if no larger unit is exact."""
+    written = format_size(size_bytes)
+    if not written.isdigit():
+        return written
+    return f"{written} byte" if size_bytes == 1 else f"{written} bytes"

@@ -29,7 +29,17 @@ def fault(code: str, detail: str, *at: str | int) -> PydanticCustomError:
     return PydanticCustomError(code, "{words}", {"words": words, "detail": detail, "at": list(at)})
 
 
+def limit_fault(bound: str, limit: str) -> PydanticCustomError:
+    """Return pydantic's error for a value outside a bound: `gt`, `ge` or `le`, and its limit.
+
+    >>> str(limit_fault("le", "1d"))
+    'it must be at most 1d'"""
+    kind = _OF_BOUND[bound]
+    return PydanticCustomError(kind, _WORDS[kind], {bound: limit})
+
+
 _PREFIXES = ("Value error, ", "Assertion failed, ")
+_OF_BOUND = {"gt": "greater_than", "ge": "greater_than_equal", "le": "less_than_equal"}
 _DATE = "it must be a date and time such as 2026-12-01T09:00:00Z"
 _WHOLE = "it must be a whole number"
 _NUMBER = "it must be a number"

@@ -10,7 +10,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field, field_validator
 
-from opsjobs.model.api_model import ApiModel, Duration
+from opsjobs.model.api_model import ApiModel, Duration, duration_limits
 from opsjobs.model.events import check_event_pattern
 from opsjobs.model.naming import Name
 from opsjobs.model.parameter import check_url
@@ -56,7 +56,7 @@ class WebhookDraft(ApiModel):
 class SecretRotation(ApiModel):
     """Body of POST /webhooks/{id}/rotate: for `overlap`, messages have both signatures."""
 
-    overlap: Annotated[Duration, Field(le=OVERLAP_SECONDS_MAX)] = OVERLAP_SECONDS
+    overlap: Annotated[Duration, duration_limits(le=OVERLAP_SECONDS_MAX)] = OVERLAP_SECONDS
 
 
 def new_webhook_secret() -> Secret:

@@ -12,6 +12,7 @@ from typing import Any
 
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import ErrorCode
+from opsjobs.model.units import describe_size
 from opsjobs.remote.disk import NAME_BYTES_MAX, Disk, DiskEntry, OpenFile
 
 DEPTH_MAX = 32
@@ -143,13 +144,14 @@ class _Search:
 
     def _add(self, path: str, there: DiskEntry) -> None:
         if len(path.encode("utf-8", "surrogateescape")) > PATH_BYTES_MAX:
-            raise self._too_much(f"a path of more than {PATH_BYTES_MAX} bytes")
+            raise self._too_much(f"a path of more than {describe_size(PATH_BYTES_MAX)}")
         self._bytes += there.size
         self.found.append(FoundFiles(path, there.size, there.modified))
         if len(self.found) > self._limits.files:
             raise self._too_much(f"more than {self._limits.files} files")
         if self._bytes > self._limits.bytes:
-            raise self._too_much(f"more than {self._limits.bytes} bytes (OPSJOBS_FILE_LIMIT_BYTES)")
+            limit = describe_size(self._limits.bytes)
+            raise self._too_much(f"more than {limit} (OPSJOBS_FILE_LIMIT_BYTES)")
 
     async def matching(self, pattern: str) -> AsyncIterator[str]:
         """Yield the paths that match the pattern, part by part.

@@ -17,6 +17,7 @@ from opsjobs.model import text_patterns
 from opsjobs.model.access import ApprovalPolicy
 from opsjobs.model.api_model import ApiModel
 from opsjobs.model.safety_verdict import UNJUDGED, Finding, SafetyVerdict, worst
+from opsjobs.model.units import describe_size
 from opsjobs.model.validation_errors import plain_words
 from opsjobs.safety.question import Context
 
@@ -133,7 +134,7 @@ def _has(label: str, labels: Collection[str]) -> bool:
 def read(text: str) -> SafetyPolicies:
     """Parse a policy file (YAML). Raises ValueError that names the fault."""
     if len(text.encode()) > TEXT_BYTES_MAX:
-        raise ValueError(f"the safety policy has more than {TEXT_BYTES_MAX} bytes")
+        raise ValueError(f"the safety policy has more than {describe_size(TEXT_BYTES_MAX)}")
     try:
         body: Any = YAML(typ="safe", pure=True).load(text)
     except YAMLError as wrong:

@@ -17,6 +17,8 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.fields import FieldInfo
 
+from opsjobs.model.units import describe_size
+
 PREFIX = "OPSJOBS_"
 SECRET_FILE_BYTES_MAX = 65_536
 
@@ -169,7 +171,7 @@ def _read_file(name: str, path: str) -> str:
     if len(content) > SECRET_FILE_BYTES_MAX or b"\x00" in content:
         raise ValueError(
             f"{name}_FILE is {path!r}, which is not a text of at most "
-            f"{SECRET_FILE_BYTES_MAX} bytes."
+            f"{describe_size(SECRET_FILE_BYTES_MAX)}."
         )
     return content.decode(errors="replace").strip()
 

@@ -12,7 +12,7 @@ from opsjobs.model.errors import Conflict, Failure
 from opsjobs.model.execution import moment
 from opsjobs.model.identity import Identity
 from opsjobs.model.run_views import TargetName
-from opsjobs.model.units import format_size
+from opsjobs.model.units import describe_size
 from opsjobs.store import audit, idempotency
 from opsjobs.store.blobs import Written, seal
 from opsjobs.store.idempotency import Answer, IdempotentRequest
@@ -297,7 +297,7 @@ class ArtifactLimits:
     def check(self, caller: str, used_bytes: int, used_artifacts: int) -> None:
         """Raise Full if the caller's artifacts exceed a limit."""
         if 0 < self.caller_bytes < used_bytes:
-            words = f"{format_size(self.caller_bytes)} (OPSJOBS_ARTIFACTS_PER_CALLER_BYTES)"
+            words = f"{describe_size(self.caller_bytes)} (OPSJOBS_ARTIFACTS_PER_CALLER_BYTES)"
         elif 0 < self.caller_artifacts < used_artifacts:
             words = f"{self.caller_artifacts} (OPSJOBS_ARTIFACTS_PER_CALLER)"
         else:

@@ -127,7 +127,7 @@ def name_taken(noun: str, name: str) -> Conflict:
 
     Names are unique among all objects, including those that the caller may not see.
     """
-    article = "an" if noun[0] in "aeio" else "a"
+    article = "an" if noun[0] in "aeioA" else "a"
     command = _CHANGED_WITH.get(noun)
     other = (
         f"change that one (PATCH, or `opsjobs {command}`)"

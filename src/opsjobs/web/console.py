@@ -45,7 +45,7 @@ IMMUTABLE = "public, max-age=31536000, immutable"
 _NOT_BUILT = """<!doctype html><html lang="en"><meta charset="utf-8"><title>opsjobs</title>
 <meta name="viewport" content="width=device-width">
 <h1>The console was not built</h1>
-<p>This installation has no web console: Node or its packages could not be had when it was
+<p>This installation has no web console: Node or its packages were unavailable when it was
 installed. Everything else works: the API under <code>/api/v1</code>, and the command
 <code>opsjobs</code>.</p>
 <p>To build it, in a checkout with access to the npm registry:</p>

@@ -56,7 +56,7 @@ class RunConnection:
         `insist`: ignore a circuit that opened because the machine was unreachable, as part of the
         run may already be there. `renew` returns the endpoint with its current logins. It is called
         before each attempt to connect but the first, and before that one, too, if `stale` is set:
-        a login that could not be had at the claim may be there by now.
+        a login that was unavailable at the claim may be available by now.
         """
         self.endpoint = replace(endpoint, insist=insist)
         self._renew = renew

@@ -210,5 +210,5 @@ def _service_away(credential: Credential, reason: str) -> RemoteFailure:
 
     Like an unreachable host, it ends no command that was started before.
     """
-    words = f"The credential {credential.name} cannot be had now: {reason}."
+    words = f"The credential {credential.name} is unavailable now: {reason}."
     return RemoteFailure(ErrorCode.CREDENTIAL_MISSING, words, because=ErrorCode.CONNECT_TIMEOUT)

@@ -30,7 +30,7 @@ from opsjobs.model.action import FrozenTransfer
 from opsjobs.model.errors import NotFound, RemoteFailure, Unavailable
 from opsjobs.model.execution import CancelProof, ErrorCode, RunError, RunStatus
 from opsjobs.model.identity import Identity
-from opsjobs.model.units import format_duration
+from opsjobs.model.units import describe_size, format_duration
 from opsjobs.remote.disk import Disk, spell_path, transfer_error
 from opsjobs.remote.download import FoundFiles, find, read_pieces
 from opsjobs.remote.upload import FileAttributes, Upload, stage
@@ -282,9 +282,10 @@ class Transfer:
                         f"{_printable(file.path)} changes while it is read: download a copy of it",
                     ) from None
             except TooManyBytes:
+                limit = describe_size(self._tools.limits.bytes)
                 message = (
-                    f"{_printable(file.path)} is over the limit of {self._tools.limits.bytes} "
-                    "bytes in all (OPSJOBS_FILE_LIMIT_BYTES)"
+                    f"{_printable(file.path)} is over the limit of {limit} in all "
+                    "(OPSJOBS_FILE_LIMIT_BYTES)"
                 )
                 raise RemoteFailure(ErrorCode.TRANSFER, message) from None
             except Full as full:

@@ -16,6 +16,7 @@ import stamina
 
 from opsjobs.integrations.answers import parse_host, parse_json, parse_retry_after
 from opsjobs.model.secret import Secret
+from opsjobs.model.units import describe_size
 
 ANSWER_BYTES_MAX = 1 << 20
 CONNECTIONS_MAX = 16
@@ -147,7 +148,7 @@ class VaultHttp:
                 raw += chunk
                 if len(raw) > ANSWER_BYTES_MAX:
                     raise SecretUnavailable(
-                        f"its response has more than {ANSWER_BYTES_MAX} bytes: "
+                        f"its response has more than {describe_size(ANSWER_BYTES_MAX)}: "
                         "check that it is a Vault"
                     )
             return answer.status_code, answer.headers, raw

@@ -27,6 +27,7 @@ from opsjobs.integrations.json_client import USER_AGENT, ServiceUnavailable
 from opsjobs.integrations.services.authorization import ServiceAuth
 from opsjobs.integrations.services.health import ServiceHealth
 from opsjobs.model.secret import Secret
+from opsjobs.model.units import describe_size
 from opsjobs.telemetry import trace_context
 
 ANSWER_BYTES_MAX = 8 << 20
@@ -251,7 +252,7 @@ class ServiceClient:
                 raw += portion
                 if len(raw) > self.options.answer_bytes:
                     raise self._unavailable(
-                        f"it answers with more than {self.options.answer_bytes} bytes"
+                        f"it answers with more than {describe_size(self.options.answer_bytes)}"
                     )
             if 300 <= answer.status_code < 400:
                 host = parse_host(answer.headers.get("location")) or "another place"

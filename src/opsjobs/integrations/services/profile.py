@@ -19,6 +19,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from opsjobs.model.api_model import ApiModel
+from opsjobs.model.units import describe_size
 from opsjobs.model.validation_errors import plain_words
 
 BUILT_IN = ("opsconductor-v3", "opsconductor-ms", "opsconductor-ng")
@@ -276,7 +277,8 @@ def load_profile(name: str) -> Profile:
             "path of a profile file"
         ) from None
     if len(content) > FILE_BYTES_MAX:
-        raise ProfileError(f"the profile {name} has more than {FILE_BYTES_MAX} bytes: shorten it")
+        limit = describe_size(FILE_BYTES_MAX)
+        raise ProfileError(f"the profile {name} has more than {limit}: shorten it")
     return parse_profile(content.decode(errors="replace"), name)
 
 

@@ -17,7 +17,15 @@ from pydantic import (
 )
 
 from opsjobs.model import text_patterns
-from opsjobs.model.api_model import HORIZON, ApiModel, Duration, Pause, snake_case, stored
+from opsjobs.model.api_model import (
+    HORIZON,
+    ApiModel,
+    Duration,
+    Pause,
+    duration_limits,
+    snake_case,
+    stored,
+)
 from opsjobs.model.errors import FieldError, Invalid
 from opsjobs.model.naming import Name, Title
 from opsjobs.model.notification import NotificationRules
@@ -139,7 +147,7 @@ class ScheduleDraft(ApiModel):
     misfire: Misfire = Misfire.RUN_ONCE
     misfire_window: Duration = 3600.0
     overlap: Overlap = Overlap.SKIP
-    jitter: Pause = Field(default=0.0, le=JITTER_SECONDS_MAX)
+    jitter: Annotated[Pause, duration_limits(le=JITTER_SECONDS_MAX)] = 0.0
     start_at: Instant | None = None
     end_at: Instant | None = None
     max_firings: int | None = Field(default=None, strict=True, ge=1, le=1_000_000_000)

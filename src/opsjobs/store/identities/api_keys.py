@@ -314,11 +314,11 @@ class ApiKeys(ABC):
 
     async def get_key(self, ref: str) -> ApiKey:
         """Return one key, without its token. Raises NotFound."""
-        reference = Reference.require("api key", ref)
+        reference = Reference.require("API key", ref)
         query = f"select {_SHOWN} from api_keys where id = %s or uuid = %s"
         row = await self._database.fetch_one(query, [reference.id, reference.uuid])
         if row is None:
-            raise NotFound.for_ref("api key", ref)
+            raise NotFound.for_ref("API key", ref)
         return _key(row)
 
     async def list_keys(self, request: PageRequest) -> Page[ApiKey]:
@@ -331,11 +331,11 @@ class ApiKeys(ABC):
         Raises NotFound, also for a key that does not belong to the user `owner`, if it is given.
         """
         async with self._database.transaction() as connection:
-            gone = _key(await lock(connection, "api key", ref, f"select {_SHOWN} from api_keys"))
+            gone = _key(await lock(connection, "API key", ref, f"select {_SHOWN} from api_keys"))
             if owner is not None:
                 row = await (await connection.execute(_BELONGS, [gone.id, owner])).fetchone()
                 if row is None:
-                    raise NotFound.for_ref("api key", ref)
+                    raise NotFound.for_ref("API key", ref)
             await connection.execute("delete from api_keys where id = %s", [gone.id])
             before = {"grants": gone.grants, "person": gone.person}
             await audit.record(
@@ -357,7 +357,7 @@ class ApiKeys(ABC):
             "made_by_kind": by and by.kind,
             "makers": [] if by is None else list(by.makes),
         }
-        with unique_name("api key", new.name):
+        with unique_name("API key", new.name):
             row = await (await connection.execute(_INSERT, values)).fetchone()
         assert row is not None
         return _key(row)
