@@ -29,7 +29,7 @@ NEVER = 3600.0
 
 
 async def collect(process: RemoteProcess) -> tuple[bytes, bytes, RemoteExit]:
-    """Both streams whole, and the end; checks that the end comes once and last."""
+    """Return both streams and the exit. Check that there is one exit, and that it is last."""
     out, err, ends = bytearray(), bytearray(), []
     async for piece in process:
         assert not ends, "nothing may follow the Exit"
@@ -44,36 +44,42 @@ async def collect(process: RemoteProcess) -> tuple[bytes, bytes, RemoteExit]:
 
 @dataclass(frozen=True, slots=True)
 class Latch:
-    """Holds a command back until the test opens it: a file that a real command waits for, and a gate for a script."""
+    """Holds a command back until the test opens it.
+
+    A real command waits for a file; the script of a fake machine waits for a gate.
+    """
 
     path: Path
     gate: Gate = field(default_factory=lambda: Gate(asyncio.Event()))
 
     @property
     def wait(self) -> str:
-        """The shell's words for it."""
+        """The shell command that waits for it."""
         return f"until [ -e '{self.path}' ]; do sleep 0.02; done"
 
     def open(self) -> None:
-        """Let it go on."""
+        """Let the command continue."""
         self.path.touch()
         self.gate.event.set()
 
 
 @dataclass(frozen=True, slots=True)
 class Backend:
-    """An implementation of `Sessions`, and a machine to open them to; `script` sets what a fake machine does."""
+    """An implementation of `Sessions`, and a machine to open them to.
+
+    `script` sets the behaviour of a fake machine.
+    """
 
     sessions: Sessions
     endpoint: Endpoint
     folder: Path
-    """Commands may write here; on a fake backend it is not used."""
+    """A folder that commands may write to; not used on a fake backend."""
     fake: FakeSessions | None = None
     break_contact: Callable[[], None] | None = None
-    """Ends every connection to the machine, which goes on; None if there is no connection."""
+    """Breaks every connection to the machine, which keeps running; None without connections."""
 
     def script(self, command: str, deeds: Sequence[Deed], *, ignores_term: bool = False) -> str:
-        """Name a command, and what it does; returns the command."""
+        """Set what a fake machine does for a command; return the command."""
         if self.fake is not None:
             machine = self.fake.machine(self.endpoint.target.name)
             machine.reply(deeds, to=command)
@@ -82,14 +88,14 @@ class Backend:
 
 
 class OpenBackend(Protocol):
-    """Opens a backend within the loop of a test."""
+    """Opens a backend in the event loop of a test."""
 
     def __call__(self) -> AbstractAsyncContextManager[Backend]: ...
 
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Sshd]:
-    """One real sshd for the module."""
+    """Start one real sshd for the module."""
     with sshd() as running:
         yield running
 
@@ -100,19 +106,19 @@ EVERY_BACKEND = [*POSIX_BACKENDS, "winrm"]
 
 @pytest.fixture(params=POSIX_BACKENDS)
 def open_backend(request: pytest.FixtureRequest) -> OpenBackend:
-    """Each POSIX backend in turn."""
+    """Return an opener of each POSIX backend in turn."""
     return backend_opener(request)
 
 
 def backend_opener(request: pytest.FixtureRequest) -> OpenBackend:
-    """The backend that is the parameter of this fixture."""
+    """Return an opener of the backend that this fixture's parameter names."""
     kind: str = request.param
     real = request.getfixturevalue("server") if kind == "openssh" else None
 
     @asynccontextmanager
     async def open_here() -> AsyncIterator[Backend]:
         with open_folder() as folder:
-            folder.chmod(0o777)  # accounts of targets write here as well
+            folder.chmod(0o777)  # the accounts of targets write here, too
             if kind == "fake":
                 fake = FakeSessions()
                 yield Backend(fake, local_endpoint("web-1"), folder, fake, lambda: _blink(fake))

@@ -1,4 +1,4 @@
-"""Durable runs on one machine of the suite, with short forms of what tests do with them."""
+"""Durable runs on one machine of a backend, with helpers for what tests often do."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SAY = r"printf 'one\000\377'; printf '\376two\n' >&2"
 
 
 class Machine:
-    """One machine of a backend, its identity known, and the durable runs that a test has there."""
+    """One machine of a backend with its spool identity, and the durable runs of a test."""
 
     def __init__(self, backend: Backend, durable: Durable, identity: SpoolIdentity) -> None:
         self.backend = backend
@@ -41,12 +41,12 @@ class Machine:
 
     @property
     def windows(self) -> bool:
-        """Whether it has no signals: a cancel ends a run at once."""
+        """True if it has no signals: a cancel ends a run at once."""
         return self.backend.endpoint.target.winrm is not None
 
     @property
     def first_signal(self) -> str:
-        """What a run gets at first that is to end."""
+        """The first signal that a run gets when it is to end."""
         return "KILL" if self.windows else "TERM"
 
     def order(
@@ -57,7 +57,7 @@ class Machine:
         ignores_term: bool = False,
         **limits: float,
     ) -> StartOrder:
-        """A command that testifies to its start; `deeds` are what a fake machine does for it."""
+        """Return a command that records its start; `deeds` are what a fake machine does for it."""
         key = RunKey(uuid4(), "step-1", 1)
         command = f"echo started >>'{self.backend.folder}/{key}'; {command}"
         self.backend.script(command, deeds, ignores_term=ignores_term)
@@ -68,11 +68,11 @@ class Machine:
         return order
 
     def latch(self) -> Latch:
-        """A new one."""
+        """Return a new latch."""
         return Latch(self.backend.folder / f"latch-{uuid4()}")
 
     def starts(self, order: StartOrder) -> int:
-        """How often it really started."""
+        """Return how often it really started."""
         if self.backend.fake is not None:
             machine = self.backend.fake.machine(self.backend.endpoint.target.name)
             return len(
@@ -86,11 +86,11 @@ class Machine:
         return len(testimony.read_text().splitlines()) if testimony.exists() else 0
 
     async def begin(self, order: StartOrder) -> RemoteProcess:
-        """Begin it under the identity that is known."""
+        """Begin it under the machine's identity."""
         return await self.durable.begin(order, self.identity)
 
     async def attach(self, order: StartOrder, offsets: tuple[int, int] = (0, 0)) -> RemoteProcess:
-        """Attach under the identity that is known."""
+        """Attach to it under the machine's identity."""
         return await self.durable.attach(order, self.identity, offsets)
 
     async def done(self, order: StartOrder) -> tuple[bytes, bytes, RemoteExit]:
@@ -99,14 +99,14 @@ class Machine:
 
     @asynccontextmanager
     async def elsewhere(self) -> AsyncIterator[Machine]:
-        """The same machine over another session."""
+        """Yield the same machine over another session."""
         async with self.backend.sessions.session(self.backend.endpoint) as session:
             durable = session.durable()
             assert durable is not None
             yield Machine(self.backend, durable, self.identity)
 
     async def tidy_up(self) -> None:
-        """Leave nothing behind; over a session of its own, for the test may have broken this one."""
+        """Remove everything, over a new session: the test may have broken this one."""
         async with self.elsewhere() as again:
             for order in self._orders:
                 await again.durable.cancel(order.key, 0.0)
@@ -115,7 +115,7 @@ class Machine:
 
 @asynccontextmanager
 async def machine(open_backend: OpenBackend) -> AsyncIterator[Machine]:
-    """A machine of this backend."""
+    """Yield a machine of this backend."""
     async with open_backend() as backend, backend.sessions.session(backend.endpoint) as session:
         durable = session.durable()
         assert durable is not None
@@ -127,14 +127,14 @@ async def machine(open_backend: OpenBackend) -> AsyncIterator[Machine]:
 
 
 async def identity_of(durable: Durable) -> SpoolIdentity:
-    """What a first contact tells."""
+    """Return the identity that a begin without one reports."""
     with pytest.raises(SpoolChanged) as met:
         await durable.begin(StartOrder(RunKey(uuid4(), "step-1", 1), "exit 99", NEVER), None)
     return met.value.seen
 
 
 async def lost(happening: Awaitable[object]) -> str:
-    """What is said of a run that is gone for good: LOST, and not a contact that may be found again."""
+    """Return the message for a run that no longer exists: LOST, but not ContactLost."""
     with pytest.raises(RemoteFailure) as failed:
         await happening
     assert failed.value.code is ErrorCode.LOST
@@ -143,21 +143,21 @@ async def lost(happening: Awaitable[object]) -> str:
 
 
 async def not_followed(happening: Awaitable[object]) -> bool:
-    """Whether what is there is said to be another's: it perhaps runs, so nothing may start beside it."""
+    """Return True if the run is refused as another one, which may be running: NotFollowed, LOST."""
     with pytest.raises(NotFollowed) as failed:
         await happening
     return failed.value.code is ErrorCode.LOST
 
 
 async def never_starts(happening: Awaitable[object]) -> bool:
-    """Whether a run that is not there can never begin."""
+    """Return True if a run that is not there can never start."""
     with pytest.raises(NotStarted) as absent:
         await happening
     return absent.value.settled
 
 
 async def first(process: RemoteProcess, size: int) -> bytes:
-    """The first so many bytes of standard output; reading may go on."""
+    """Return the first bytes of stdout, at least `size`; reading can continue."""
     said = b""
     async for piece in process:
         assert isinstance(piece, Output)
@@ -168,14 +168,14 @@ async def first(process: RemoteProcess, size: int) -> bytes:
 
 
 async def until_ended(web: Machine, order: StartOrder) -> None:
-    """Return once it has."""
+    """Return once the run has ended."""
     async with asyncio.timeout(60):
         while await web.durable.look(order.key) is None:
             await asyncio.sleep(0.02)
 
 
 def alive(pid: int) -> bool:
-    """Whether this process of the machine, which is this one, is still at work."""
+    """Return True if this process of the machine, which is this one, is still running."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0] not in "ZX"
     except FileNotFoundError:

@@ -1,6 +1,7 @@
-"""A fixed corpus of texts that would do something if any shell on their way read them as more than a text.
+"""A fixed corpus of texts that would do something if any shell read them as code.
 
-Each that is heeded leaves a file: `@` stands for its path. Nothing here is drawn at random, for it is run in real shells.
+Each text that is executed leaves a file: `@` stands for its path. Nothing here is random, because
+it runs in real shells.
 """
 
 from __future__ import annotations
@@ -93,6 +94,6 @@ _OTHERS = (
 
 
 def payloads(witness: Path) -> list[str]:
-    """All of them; `witness` is the file that must never be."""
+    """Return all of them; `witness` is the file that must never exist."""
     texts = [around.format(deed) for around in _AROUND for deed in _DEEDS] + list(_OTHERS)
     return [text.replace("@", str(witness)) for text in texts]

@@ -33,7 +33,7 @@ CHUNK = 256 << 10
 
 @pytest.fixture(params=EVERY_BACKEND)
 def open_backend(request: pytest.FixtureRequest) -> OpenBackend:
-    """Each backend in turn; a Windows host has files without modes and owners."""
+    """Return an opener of each backend; a Windows host has files without modes and owners."""
     return backend_opener(request)
 
 
@@ -43,7 +43,10 @@ def noise(size: int, seed: int = 1) -> bytes:
 
 @dataclass
 class Bytes:
-    """A source in memory, in chunks; `sent` counts what was asked for, `before` is called with each offset."""
+    """A source in memory, in chunks.
+
+    `sent` counts the bytes that were requested, `before` is called with each offset.
+    """
 
     data: bytes
     before: Callable[[int], None] = lambda at: None
@@ -71,7 +74,7 @@ def order(
 
 
 async def upload(disk: Disk, order: Upload) -> bool:
-    """All of it."""
+    """Upload all of it; return False if the file was there already."""
     new = await stage(disk, order)
     if new:
         await disk.replace(order.draft, order.path)
@@ -86,7 +89,7 @@ async def disk_of(backend: Backend) -> AsyncIterator[Disk]:
 
 @dataclass
 class RemoteFolder:
-    """A folder of the machine, looked at from outside."""
+    """A folder of the machine, seen from outside."""
 
     backend: Backend
 
@@ -168,7 +171,7 @@ async def test_a_file_takes_the_place_of_another_and_keeps_its_mode(
         if backend.endpoint.credential is not None and backend.fake is None:
             Path(place.at("app.conf")).chmod(
                 0o666
-            )  # who logs in may not look into a file that is private to us
+            )  # the account that logs in may not read a file that is private to the test's user
         before = place.mode("app.conf")
         assert await upload(disk, order(Bytes(b"new"), place.at("app.conf")))
         assert place.read("app.conf") == b"new"
@@ -209,12 +212,13 @@ async def test_an_upload_goes_on_where_contact_broke(open_backend: OpenBackend) 
             assert await upload(disk, order(second, place.at("app.conf")))
         assert place.read("app.conf") == data
         assert place.names() == ["app.conf"]
-        # What was asked for before the break had arrived but for a window of it; from a window before its end it comes again.
+        # All requested bytes before the break had arrived, except for one window. The second upload
+        # begins one window before their end.
         assert second.sent <= 8 * MIB - (6 * MIB - 2 * WINDOW_BYTES) < 8 * MIB
 
 
 class Asked:
-    """A disk that notes whether its digest was asked for once everything was there."""
+    """A disk that counts how often its digest was requested after the upload."""
 
     def __init__(self, disk: Disk) -> None:
         self._disk = disk
@@ -258,7 +262,8 @@ async def test_what_was_counted_is_not_believed_where_it_is_wrong(
     async with open_backend() as backend, disk_of(backend) as disk:
         place, data = RemoteFolder(backend), noise(COUNTED_BYTES_MIN)
         wanted = order(Bytes(data), place.at("app.conf"))
-        # A draft with another's bytes at its beginning, which nobody looks at again: only the digest shows it.
+        # A draft that begins with other bytes, which are not read again: only the digest shows
+        # them.
         place.put(Path(wanted.draft).name, b"x" * (COUNTED_BYTES_MIN - MIB), 0o666)
         assert await upload(disk, wanted)
         assert place.read("app.conf") == data

@@ -27,7 +27,7 @@ BYTES = bytes(range(256))
 
 @pytest.fixture(params=EVERY_BACKEND)
 def open_backend(request: pytest.FixtureRequest) -> OpenBackend:
-    """Each backend in turn, Windows included."""
+    """Return an opener of each backend, including Windows."""
     return backend_opener(request)
 
 
@@ -119,7 +119,7 @@ async def test_a_command_may_be_long_and_have_many_lines_and_quotes(
 ) -> None:
     async with machine(open_backend) as web:
         if web.windows:
-            return  # A line for cmd is one line.
+            return  # a command for cmd has one line
         filling = "\n".join(
             [": `true` $(true)", *(f": 'line {n}' \"!\" \\\\ # ünïcode" for n in range(8_000))]
         )
@@ -309,7 +309,7 @@ async def test_contact_that_breaks_is_no_end_and_the_rest_is_found_again(
 ) -> None:
     async with machine(open_backend) as web:
         if web.backend.break_contact is None:
-            return  # Nothing lies between us and this machine.
+            return  # There is no connection to this machine that could break.
         latch = web.latch()
         rest = [Output("stdout", b"last\n"), RemoteExit(5)]
         order = web.order(

@@ -21,7 +21,7 @@ TIMEOUT_SECONDS = 3.0
 
 @pytest.fixture(params=EVERY_BACKEND)
 def open_backend(request: pytest.FixtureRequest) -> OpenBackend:
-    """Each backend in turn, Windows included."""
+    """Return an opener of each backend, including Windows."""
     return backend_opener(request)
 
 
@@ -89,7 +89,7 @@ async def test_a_cancel_ends_a_run_that_ignores_term(open_backend: OpenBackend) 
 async def test_a_run_may_use_its_grace_to_tidy_up(open_backend: OpenBackend) -> None:
     async with machine(open_backend) as web:
         if web.backend.fake is not None or web.windows:
-            return  # A script has no trap, and Windows no signal.
+            return  # A script has no trap, and Windows has no signals.
         order = web.order("trap 'sleep 0.2; echo tidy; exit 7' TERM; echo up; sleep 60 & wait")
         process = await web.begin(order)
         assert await first(process, 3) == b"up\n"
@@ -158,7 +158,7 @@ async def test_a_kill_works_while_nobody_reads(open_backend: OpenBackend) -> Non
 async def test_a_signal_that_ends_the_command_is_named(open_backend: OpenBackend) -> None:
     async with machine(open_backend) as web:
         done = await web.done(web.order("kill -KILL $$", [RemoteExit(None, "KILL")]))
-        # Windows has exit codes only.
+        # Windows only has exit codes.
         assert done[2] == (RemoteExit(137) if web.windows else RemoteExit(None, "KILL"))
 
 
@@ -245,7 +245,8 @@ async def test_the_watchdog_ends_what_writes_too_much(
         )
         out, err, end = await web.done(order)
         said = out + err
-        # On a slow machine it is ended before the last line; a byte that it wrote is never missing in the middle.
+        # A slow machine ends it before the last line. A byte that it wrote is never missing in the
+        # middle.
         assert 65_536 < len(said) <= 80_000
         assert said == (b"y\n" * 40_000)[: len(said)]
         assert end == RemoteExit(None, web.first_signal, "output_limit")

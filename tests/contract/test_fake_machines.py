@@ -1,4 +1,4 @@
-"""The faults of a scripted machine: each does to durable runs what the real fault would."""
+"""The faults of a scripted machine do to durable runs what the real faults would."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def order(*, attempt: int = 1, **limits: float) -> StartOrder:
 async def scripted(
     *deeds: Deed, clock: TurnedClock | None = None
 ) -> AsyncIterator[tuple[FakeSessions, FakeMachine]]:
-    """A machine on which every command does this."""
+    """Yield a machine on which every command does this."""
     fakes = FakeSessions(clock)
     try:
         yield fakes, fakes.machine("web-1").reply(deeds)
@@ -60,7 +60,7 @@ async def durable_of(fakes: FakeSessions) -> AsyncIterator[Durable]:
 
 
 async def contact_lost(process: RemoteProcess) -> bytes:
-    """What came before contact broke; the run goes on."""
+    """Return the output before contact broke; the run continues."""
     said = b""
 
     async def read() -> None:

@@ -1,4 +1,4 @@
-"""No text given to a program is ever read as code: a fixed corpus through real shells."""
+"""A text given to a program is never read as code: a fixed corpus through real shells."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ pytestmark = [ON_REAL_SHELLS, BOTH_WAYS]
 async def attacked(
     open_backend: OpenBackend, kind: str
 ) -> AsyncIterator[tuple[StartMethod, list[str]]]:
-    """A machine, and the corpus; nothing of it may have done anything at the end."""
+    """Yield a machine and the corpus; check at the end that none of it was executed."""
     async with way(open_backend, kind) as web:
         witness = web.backend.folder / "witness"
         texts = payloads(witness)
@@ -45,7 +45,7 @@ def told(texts: list[str]) -> bytes:
 async def test_the_corpus_would_be_seen_if_it_were_heeded(
     open_backend: OpenBackend, kind: str
 ) -> None:
-    """So that the tests below prove something."""
+    """Without it, the tests below would prove nothing."""
     async with way(open_backend, kind) as web:
         witness = web.backend.folder / "witness"
         for text in [
@@ -125,7 +125,7 @@ async def test_working_directories_and_interpreters_that_are_not_there(
 
 
 def folders(root: Path, texts: list[str]) -> list[Path]:
-    """One in the other, so many at once as a path may have: one process for all of them."""
+    """Return nested folders, as deep as a path allows, so that one process checks many texts."""
     names = [text.replace("/", "_") for text in texts]
     return [
         root.joinpath(*names[at : at + FOLDERS_DEEP]) for at in range(0, len(names), FOLDERS_DEEP)

@@ -1,4 +1,4 @@
-"""The contract of programs: started with exactly what was given, durably and directly."""
+"""The contract of programs: started with exactly the given input, durably and directly."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ SECRETS = Path("/dev/shm")
 
 @dataclass(frozen=True, slots=True)
 class StartMethod:
-    """One of the two ways to start a program on one machine."""
+    """One of the two ways to start a program on a machine."""
 
     backend: Backend
     session: Session
@@ -62,12 +62,12 @@ class StartMethod:
     def scripted(
         self, program: Program, deeds: Sequence[Deed], *, ignores_term: bool = False
     ) -> Program:
-        """Tell a fake machine what a real one does by itself."""
+        """Script a fake machine to do what a real one does by itself."""
         self.backend.script(program.text, deeds, ignores_term=ignores_term)
         return program
 
     async def start(self, program: Program) -> RemoteProcess:
-        """Start it."""
+        """Start the program."""
         if self.durable is None:
             return await self.session.start(program)
         order = StartOrder.for_program(
@@ -76,7 +76,7 @@ class StartMethod:
         return await self.durable.begin(order, self.identity)
 
     async def run(self, program: Program, *deeds: Deed) -> tuple[bytes, bytes, RemoteExit]:
-        """Start it, and follow it to its end."""
+        """Start the program, and follow it to its end."""
         return await collect(await self.start(self.scripted(program, deeds)))
 
 
@@ -85,7 +85,8 @@ KINDS = ("durable", "direct")
 EVERYWHERE = pytest.mark.parametrize(
     ("open_backend", "kind"), [*itertools.product(BACKENDS, KINDS)], indirect=["open_backend"]
 )
-# asyncssh's own server here starts a command only after all of its input: nobody can follow one live, which takes its time.
+# The asyncssh server here starts a command only after all of its input. It cannot be followed live,
+# which takes its time.
 ON_MOST = pytest.mark.parametrize(
     ("open_backend", "kind"),
     [*itertools.product(("fake", "local", "openssh"), KINDS), ("asyncssh", "direct")],
@@ -95,7 +96,7 @@ ON_MOST = pytest.mark.parametrize(
 
 @asynccontextmanager
 async def way(open_backend: OpenBackend, kind: str) -> AsyncIterator[StartMethod]:
-    """A way to a machine of this backend."""
+    """Yield a way to start programs on a machine of this backend."""
     async with open_backend() as backend, backend.sessions.session(backend.endpoint) as session:
         durable = session.durable() if kind == "durable" else None
         assert durable is not None or kind == "direct"
@@ -206,7 +207,7 @@ async def test_an_interpreter_that_is_missing_is_told_apart_from_every_exit_stat
         assert interpreter in end.detail
 
 
-# --- what it is given
+# --- what a program gets
 
 
 @ON_MOST
@@ -397,7 +398,10 @@ async def test_a_script_that_heeds_a_kill_ends_by_its_signal(
 
 
 async def until_removed(place: Path) -> None:
-    """Return once nothing is left of it: who was killed himself has others tidy up within a second or so."""
+    """Return once nothing is left of it.
+
+    A killed supervisor's files are removed by others, within about a second.
+    """
     async with asyncio.timeout(60):
         while place.exists() or (place.parent.name.startswith("opsjobs") and place.parent.exists()):
             await asyncio.sleep(0.02)

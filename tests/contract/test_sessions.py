@@ -22,7 +22,7 @@ from opsjobs.remote.ssh.pool import SshPool
 
 @pytest.fixture(params=EVERY_BACKEND)
 def open_backend(request: pytest.FixtureRequest) -> OpenBackend:
-    """Each backend in turn, Windows included."""
+    """Return an opener of each backend, including Windows."""
     return backend_opener(request)
 
 
@@ -99,7 +99,7 @@ async def test_a_command_without_input_reads_an_end_of_file(open_backend: OpenBa
 async def test_a_signal_that_ends_the_command_is_named(open_backend: OpenBackend) -> None:
     async with open_backend() as backend:
         _, _, end = await run(backend, backend.script("kill -KILL $$", [RemoteExit(None, "KILL")]))
-        windows = backend.endpoint.target.winrm is not None  # which has exit codes only
+        windows = backend.endpoint.target.winrm is not None  # Windows only has exit codes
         assert end == (RemoteExit(137) if windows else RemoteExit(None, "KILL"))
 
 

@@ -30,7 +30,7 @@ FLEET: list[dict[str, Any]] = [
 
 @dataclass
 class SampleInventory:
-    """An inventory with the fleet in it, and the id of each of its targets."""
+    """An inventory with the fleet, and the ids of its targets."""
 
     inventory: TargetInventory
     ids: dict[str, str]
