@@ -45,12 +45,12 @@ WORKER = {
         "zone": {"type": "string"},
     },
 }
-# Answers of the API have addresses and the text of commands; events have not.
+# Responses of the API contain links and the text of commands; events do not.
 WITHOUT = ("links", "summary")
 
 
 def data_schema(event: EventType) -> str:
-    """The name of the schema of an event's data."""
+    """Return the name of the schema of an event's data."""
     if event in JOB_TWIN.values():
         return "Execution"
     noun = event.value.partition(".")[0]
@@ -58,7 +58,7 @@ def data_schema(event: EventType) -> str:
 
 
 def schemas() -> dict[str, Any]:
-    """The schemas of the data, and those that they refer to."""
+    """Return the schemas of the data, and those that they refer to."""
     _, made = models_json_schema(
         [(model, "serialization") for model in MODELS.values()],
         ref_template="#/components/schemas/{model}",
@@ -94,7 +94,7 @@ def _refs(schema: Any) -> Iterator[str]:
 
 
 def payload(event: EventType) -> dict[str, Any]:
-    """The schema of a whole event."""
+    """Return the schema of a whole event."""
     return {
         "allOf": [
             {"$ref": "#/components/schemas/CloudEvent"},
@@ -140,7 +140,7 @@ SIGNED = {
 
 
 def document() -> dict[str, Any]:
-    """The AsyncAPI document."""
+    """Return the AsyncAPI document."""
     when = {row[0].strip("`"): row[1] for row in rows("docs/reference/events.md")}
     messages = {
         event.value: {
@@ -204,7 +204,7 @@ def document() -> dict[str, Any]:
 
 
 def written() -> str:
-    """The text of the file."""
+    """Return the text of the file."""
     yaml = YAML()
     yaml.width = 100
     yaml.default_flow_style = False

@@ -1,4 +1,4 @@
-"""Speaks for curl where there is none: -X, -H, -d and one address; ends with 22 where the answer is a refusal."""
+"""A stand-in for curl: -X, -H, -d and one URL; exit code 22 for an HTTP error."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ SECONDS = 180
 
 
 def main(words: Sequence[str]) -> int:
-    """Send the request and print the answer as it comes."""
+    """Send the request and print the response as it arrives."""
     method, headers, data, address = None, {}, None, ""
     rest = iter(words)
     for word in rest:

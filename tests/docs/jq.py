@@ -1,4 +1,4 @@
-"""Speaks for jq if there is none: `-r .field` of one JSON object on standard input."""
+"""A stand-in for jq: `-r .field` of one JSON object on standard input."""
 
 from __future__ import annotations
 

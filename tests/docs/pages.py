@@ -1,4 +1,4 @@
-"""The project's pages: where they are, their samples, the words in their tables."""
+"""The project's pages: their paths, samples, and the words in their tables."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _CODE = re.compile(r"`([^`\n]+)`")
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """A fenced block: its language, what stands after it on the fence (`POST /jobs`), and where it begins."""
+    """A fenced block: its language, the note after it (`POST /jobs`), and its line."""
 
     page: str
     line: int
@@ -27,7 +27,7 @@ class Sample:
 
 
 def pages() -> list[Path]:
-    """Every page for people, README first."""
+    """Return every page for people, README first."""
     return [
         *sorted(ROOT.glob("*.md"), key=lambda p: (p.name != "README.md", p.name)),
         *sorted((ROOT / "docs").rglob("*.md")),
@@ -35,12 +35,12 @@ def pages() -> list[Path]:
 
 
 def read(name: str) -> str:
-    """The text of a page, by its path from the root."""
+    """Return the text of a page by its path from the root."""
     return (ROOT / name).read_text()
 
 
 def samples(name: str, language: str) -> list[Sample]:
-    """The samples of a page in one language, in order."""
+    """Return the samples of a page in one language, in order."""
     text = read(name)
     return [
         Sample(name, text.count("\n", 0, m.start()) + 1, m[1], m[2].strip(), m[3])
@@ -50,40 +50,40 @@ def samples(name: str, language: str) -> list[Sample]:
 
 
 def all_samples(language: str) -> list[Sample]:
-    """The samples of all pages in one language."""
+    """Return the samples of all pages in one language."""
     return [sample for page in pages() for sample in samples(str(page.relative_to(ROOT)), language)]
 
 
 def prose(name: str) -> str:
-    """A page without its samples."""
+    """Return a page without its samples."""
     return _FENCE.sub("", read(name))
 
 
 def rows(name: str) -> Iterator[list[str]]:
-    """The cells of every table row of a page, headings and rulers left out."""
+    """Return the cells of every table row of a page, without headings and rulers."""
     for line in prose(name).splitlines():
         if line.startswith("|") and not set(line) <= set("|- "):
             yield [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
 
 
 def coded(text: str) -> list[str]:
-    """What stands between backticks."""
+    """Return the texts between backticks."""
     return _CODE.findall(text)
 
 
 def first_column(name: str) -> list[str]:
-    """What is named in the first cells of a page's tables."""
+    """Return the names in the first cells of a page's tables."""
     return [word for row in rows(name) for word in coded(row[0])]
 
 
 def headings(name: str, level: int) -> list[str]:
-    """The headings of one level, without backticks."""
+    """Return the headings of one level, without backticks."""
     return [
         m.replace("`", "") for m in re.findall(rf"^{'#' * level} (.+)$", prose(name), re.MULTILINE)
     ]
 
 
 def section(name: str, heading: str) -> str:
-    """The prose and tables under a heading, up to the next one."""
+    """Return the prose and tables under a heading, up to the next one."""
     _, _, after = prose(name).partition(f"\n{heading}\n")
     return re.split(r"^#", after, maxsplit=1, flags=re.MULTILINE)[0]

@@ -26,7 +26,7 @@ _ROW = re.compile(r"^\| `([A-Z]+ /[^`]*)` \|.*\n", re.MULTILINE)
 
 
 def application() -> FastAPI:
-    """The application, with services that no description needs left out."""
+    """Return the application, without services that no description needs."""
     services: Any = SimpleNamespace(
         limits=Limits(max_actions=1, body_bytes=1, docs=True),
         clock=None,
@@ -43,7 +43,7 @@ def application() -> FastAPI:
 
 
 def routes() -> dict[str, tuple[str, str]]:
-    """The permission of each route, and what it does in the words of its description."""
+    """Return the permission of each route, and its description."""
     app = application()
     described = app.openapi()["paths"]
     found = {}
@@ -62,13 +62,13 @@ def routes() -> dict[str, tuple[str, str]]:
 
 
 def row(route: str, permission: str, does: str) -> str:
-    """A row of the table."""
+    """Return a row of the table."""
     needed = f"`{permission}`" if permission else "none needed"
     return f"| `{route}` | {needed} | {does.replace('|', chr(92) + '|')} |\n"
 
 
 def written(page: str) -> str:
-    """The page with the rows of today's routes."""
+    """Return the page with the rows of the present routes."""
     known = routes()
     order = [route for route in _ROW.findall(page) if route in known]
     order += [route for route in known if route not in order]

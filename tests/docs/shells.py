@@ -1,4 +1,4 @@
-"""Runs shell samples where only the commands that a sample may use exist, and notes what was asked of `opsjobs`."""
+"""Runs shell samples with only the commands that a sample may use, and records each `opsjobs`."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ _NOTE = (
     """for word in "$@"; do printf '%s\\037' "$word" >>"$SAID"; done; printf '\\036' >>"$SAID"\n"""
 )
 _NOT_SERVED = f"""case "$1" in {"|".join(SERVING)}) exit 0;; esac\n"""
-# The id of what would have been made or launched: samples read ids from answers.
+# The id of the object that would have been created or launched: samples read ids from responses.
 _PRETENDED = "echo 7\n"
 _JQ = f"""exec '{sys.executable}' '{Path(__file__).with_name("jq.py")}' "$@"\n"""
-# A signature is made for real; a key that a sample makes is of no matter here.
+# Signatures are real; the key that a sample creates does not matter here.
 _OPENSSL = (
     f"""case "$1" in dgst) exec '{shutil.which("openssl") or "openssl"}' "$@";; esac\nexit 0\n"""
 )
-# Where there is no curl, this speaks for it: -X, -H, -d, and one address; other options are of no matter here.
+# A stand-in where curl is missing: -X, -H, -d, and one URL. Other options do not matter here.
 _CURL = f"""exec '{sys.executable}' '{Path(__file__).with_name("curl.py")}' "$@"\n"""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a sample did: its exit code, what it wrote, and the arguments of each `opsjobs` in it."""
+    """The result of a sample: exit code, output, and the arguments of each `opsjobs` in it."""
 
     code: int
     written: str
@@ -75,7 +75,7 @@ class Bench:
             self._command("curl", _PRETENDED)
 
     def run(self, sample: Sample, text: str, environment: Mapping[str, str]) -> Outcome:
-        """Run the text of a sample, with someone at the terminal who says yes."""
+        """Run the text of a sample; prompts are answered with yes."""
         self._said.write_bytes(b"")
         with _yes() as terminal:
             done = subprocess.run(
@@ -84,7 +84,7 @@ class Bench:
                 stdin=terminal,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
-                cwd=self._folder,  # what a sample writes is not for the checkout
+                cwd=self._folder,  # the files that a sample writes do not belong in the checkout
                 text=True,
                 timeout=SECONDS,
                 check=False,
@@ -101,7 +101,7 @@ class Bench:
 
 
 def parse(arguments: Sequence[str]) -> None:
-    """Raise where `opsjobs` would not understand these arguments; nothing is run."""
+    """Raise an error if `opsjobs` would not accept these arguments; nothing is run."""
     found: Any = typer.main.get_command(app)
     words = list(arguments)
     while hasattr(found, "get_command"):
@@ -109,13 +109,14 @@ def parse(arguments: Sequence[str]) -> None:
         word = words.pop(0)
         if word == "--version":
             return
-        found = found.get_command(None, word)  # the root has no `commands`: it loads each one late
+        # the root has no `commands`: it loads each one when it is needed
+        found = found.get_command(None, word)
         assert found is not None, f"there is no command {word} in: opsjobs {' '.join(arguments)}"
     found.make_context("opsjobs", words)
 
 
 def localise(text: str, service: UpProcess, home: Path) -> str:
-    """Return a sample with this service's address, and a machine, a key and a data folder of its own for the reader's."""
+    """Return a sample for this service: its URL, and a target, a key and a folder of its own."""
     lab = LabFolder(service.data / "lab")
     record = lab.read()
     assert record is not None
@@ -133,7 +134,7 @@ def localise(text: str, service: UpProcess, home: Path) -> str:
 
 
 def assigned(text: str) -> set[str]:
-    """The variables that a sample sets."""
+    """Return the variables that a sample sets."""
     return set(re.findall(r"(?:^|\s)(?:export )?([A-Z][A-Z0-9_]*)=", text))
 
 

@@ -1,7 +1,8 @@
-"""docs/reference/asyncapi.yaml is what is generated, and a document of AsyncAPI 3.
+"""docs/reference/asyncapi.yaml is up to date, and a document of AsyncAPI 3.
 
-The JSON Schema of AsyncAPI is in no Python package, so the structure is checked here by what its specification demands; the
-file was validated against the schema of `@asyncapi/specs` when the generator was written.
+The JSON Schema of AsyncAPI is in no Python package, so the structure is checked here against the
+requirements of its specification. The file was validated against the schema of `@asyncapi/specs`
+when the generator was written.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ PAGES = [
     *sorted(str(p.relative_to(ROOT)) for p in (ROOT / "docs/how-to").glob("*.md")),
 ]
 PARSED = "parsed"
-# The reader's machines, each one of the lab.
+# The reader's machines, each a machine of the lab.
 MACHINES = {
     "web-1": ("env=prod", "role=web"),
     "web-2": ("env=prod", "role=web"),
@@ -39,7 +39,7 @@ MACHINES = {
 
 @pytest.fixture(scope="module")
 def bare_service() -> Iterator[UpProcess]:
-    """A whole service as `opsjobs up --lab 5` starts it, and with a mail server."""
+    """Start a whole service like `opsjobs up --lab 5`, with a mail server."""
     with (
         open_folder(memory()) as folder,
         mail_server_thread(folder) as mail,
@@ -50,7 +50,7 @@ def bare_service() -> Iterator[UpProcess]:
 
 @pytest.fixture(scope="module")
 def service(bare_service: UpProcess) -> UpProcess:
-    """The service, and the reader's machines in its inventory."""
+    """Return the service, with the reader's machines in its inventory."""
     lab = LabFolder(bare_service.data / "lab")
     record = lab.read()
     assert record is not None
@@ -66,7 +66,7 @@ def service(bare_service: UpProcess) -> UpProcess:
 
 
 def mail_settings(server: MailServer) -> dict[str, str]:
-    """The settings of a service that sends e-mail over this server."""
+    """Return the settings of a service that sends e-mail through this server."""
     return {
         "OPSJOBS_SMTP_HOST": "localhost",
         "OPSJOBS_SMTP_PORT": str(server.port),
@@ -83,7 +83,7 @@ def _do(service: UpProcess, *arguments: str) -> None:
 
 
 def files(page: str) -> Iterator[Sample]:
-    """The samples of a page that are files: the note is a file's name."""
+    """Yield the samples of a page that are files: the note is the file's name."""
     for language in ("yaml", "text"):
         for sample in samples(page, language):
             if "." in sample.note:
@@ -104,7 +104,7 @@ def test_the_readme_works_from_top_to_bottom(bare_service: UpProcess, tmp_path: 
     for arguments in asked:
         parse(arguments)
     assert ["up", "--lab", "20", "--lab-windows", "1"] in asked
-    # The reader of a how-to has added the machines of that page only.
+    # The reader of a how-to has only added the machines of that page.
     _do(bare_service, "targets", "rm", "web-1")
     _do(bare_service, "credentials", "rm", "web-key")
 

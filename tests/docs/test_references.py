@@ -1,4 +1,4 @@
-"""What pages point to is there: links, files, tests, contracts."""
+"""The targets of references in pages exist: links, files, tests, contracts."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def leads_somewhere(page: str, link: str) -> bool:
 
 
 def anchors(page_text: str) -> set[str]:
-    """The anchors of a page's headings, as GitHub makes them."""
+    """Return the anchors of a page's headings, as GitHub creates them."""
     prose = re.sub(r"^```.*?^```", "", page_text, flags=re.MULTILINE | re.DOTALL)
     titles = re.findall(r"^#+ (.+)$", prose, re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
@@ -71,7 +71,7 @@ def test_the_map_names_what_is_there() -> None:
     blocks = re.findall(r"^```text\n(.*?)^```", text("ARCHITECTURE.md"), re.MULTILINE | re.DOTALL)
     paths = [path for block in blocks for path in _SOURCE.findall(block)]
     assert len(paths) > 40
-    # A name without a folder is beside the one that its line begins with.
+    # A name without a folder is next to the file that its line begins with.
     folders = [source, *(folder for folder in source.iterdir() if folder.is_dir())]
     assert [p for p in paths if not any((folder / p).exists() for folder in folders)] == []
 

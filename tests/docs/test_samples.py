@@ -1,4 +1,4 @@
-"""Samples are what the pages say; those that are played against a whole service are in test_how_tos."""
+"""Samples do what the pages describe; those that need a whole service are in test_how_tos."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from opsjobs.settings import names
 from opsjobs.store.transaction import Database
 
 LANGUAGES = {"sh", "json", "mermaid", "python", "text", "yaml"}
-# Of the samples' own: no settings.
+# The variables of the samples themselves; they are no settings.
 _PLAIN_VARIABLES = {
     *("URL", "TOKEN", "ARGS", "JOB", "EXECUTION", "FILE"),
     *("TRIGGER", "SECRET", "WEBHOOK_SECRET", "BODY", "SIGNATURE"),
@@ -35,7 +35,7 @@ _LAUNCHING = re.compile(
     r"/(?:jobs|executions|schedules|dead-letters)/[0-9]+/(?:execute|retry|trigger|revive|resume)|(?:retry|revive|trigger) [0-9]"
 )
 _OTHER_PAGES = [s for s in all_samples("sh") if s.page != "README.md"]
-# The reference first: it makes the jobs and targets that other pages use.
+# The reference is first: it creates the jobs and targets that other pages use.
 _REQUESTS = sorted(
     (s for s in all_samples("json") if s.note), key=lambda s: s.page != "docs/reference/api.md"
 )

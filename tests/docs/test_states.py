@@ -1,4 +1,4 @@
-"""The state diagrams of docs/concepts/executions.md are those of the code."""
+"""The state diagrams of docs/concepts/executions.md match the code."""
 
 from __future__ import annotations
 
@@ -22,13 +22,16 @@ END = "[*]"
 
 
 def diagrams() -> tuple[set[tuple[str, str]], set[tuple[str, str]]]:
-    """The arrows of the diagrams of executions and of target runs."""
+    """Return the arrows of the diagrams of executions and of target runs."""
     first, second = (set(arrows(sample.text)) for sample in samples(PAGE, "mermaid"))
     return first, second
 
 
 def arrows(text: str) -> Iterator[tuple[str, str]]:
-    """The arrows of a diagram; one from or to a group is one from or to each of its members."""
+    """Return the arrows of a diagram.
+
+    An arrow from or to a group is an arrow from or to each of its members.
+    """
     groups = {
         m[1]: m[2].split() for m in re.finditer(r"state (\w+) \{\n([^}]*)\}", text, re.MULTILINE)
     }

@@ -1,4 +1,7 @@
-"""The example that receives webhooks: signatures are verified, duplicates dropped, also after a restart."""
+"""The example that receives webhooks verifies signatures and drops duplicates.
+
+It does so after a restart, too.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,7 @@ LINE = "io.opsconductor.execution.failed.v1 web\n"
 
 @contextmanager
 def running(folder: Path, secret: str) -> Iterator[tuple[str, IO[str]]]:
-    """The example in a process of its own: its address, and what it prints."""
+    """Run the example in a process of its own; yield its address and its output."""
     environment = {**os.environ, "WEBHOOK_SECRET": secret}
     with subprocess.Popen(
         [sys.executable, str(EXAMPLE), "0"], cwd=folder, env=environment, stdout=subprocess.PIPE, text=True
