@@ -24,7 +24,7 @@ from opsjobs.store.scheduling.schedules import SCHEDULES
 from opsjobs.store.transaction import Database
 
 DAYS_AGO = "2026-01-01T00:00:00Z"
-# What may be asked of any column of its kind: something that is not there.
+# A filter value for a column of each type that matches no row.
 _NOTHING = {
     "text": "nothing",
     "texts": "nothing",
@@ -35,7 +35,10 @@ _NOTHING = {
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """One list with what its select needs, and values that hurt: found often, seldom, or only among the oldest rows."""
+    """One list with the parameters of its select, and filter values that are costly.
+
+    Rows with them are found often, seldom, or only among the oldest ones.
+    """
 
     name: str
     listing: Listing
@@ -45,7 +48,7 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """One page."""
+    """A request for one page of a list."""
 
     name: str
     listing: Listing
@@ -54,12 +57,12 @@ class Question:
     reach: Reach | None = None
 
     async def ask(self, database: Database) -> Page[Any]:
-        """The page, as the store reads it."""
+        """Return the page, as the store reads it."""
         return await self.listing.page(database, self.request, self.parameters, reach=self.reach)
 
 
 def lists(large: int, moment: str) -> list[Asked]:
-    """All of them. `large`: the execution with 10,000 targets; `moment`: 300 days ago."""
+    """Return all lists. `large`: the execution with 10,000 targets; `moment`: 300 days ago."""
     seen = {
         "created_before": (moment,),
         "created_after": (moment,),
@@ -159,7 +162,11 @@ def lists(large: int, moment: str) -> list[Asked]:
 
 
 def questions(asked: Asked) -> Iterator[Question]:
-    """Every page that is worth asking for: the first, by number, each filter with each value, each sort, each scope."""
+    """Yield every page that is worth a test.
+
+    These are the first one, one by number, and each filter with each value, each sort and each
+    scope.
+    """
 
     def one(name: str, reach: Reach | None = None, **request: Any) -> Question:
         return Question(

@@ -24,7 +24,7 @@ from opsjobs.standalone.spawn import Owner
 from opsjobs.standalone.valkey import Valkey
 from opsjobs.store.migrations import runner
 
-# The data dies with the run, so nothing has to reach the disk.
+# The data is deleted after the tests, so nothing has to reach the disk.
 CARELESS = {
     "fsync": "off",
     "full_page_writes": "off",
@@ -40,7 +40,7 @@ _MEMORY_BYTES_AT_LEAST = 2 << 30
 
 @contextmanager
 def open_folder(place: Path | None = None) -> Iterator[Path]:
-    """A temporary folder that every user may pass, as the user that PostgreSQL runs as must; removed afterwards."""
+    """Yield a temporary folder that every user may enter, including the user of PostgreSQL."""
     folder = Path(tempfile.mkdtemp(prefix="opsjobs-test-", dir=place))
     folder.chmod(0o755)
     try:
@@ -50,7 +50,7 @@ def open_folder(place: Path | None = None) -> Iterator[Path]:
 
 
 class InstalledPostgres(Postgres):
-    """A PostgreSQL of this machine, 15 or later, kept as the embedded one is."""
+    """An installed PostgreSQL, 15 or later, managed like the embedded one."""
 
     _EMBEDDED_MAJOR_ONLY = ("io_method", "autovacuum_worker_slots")
 
@@ -79,7 +79,7 @@ class InstalledPostgres(Postgres):
 
 
 class InstalledRedis(Valkey):
-    """A Redis of this machine, kept as the embedded Valkey is."""
+    """An installed Redis, managed like the embedded Valkey."""
 
     def __init__(self, data_dir: Path, *, binary: Path) -> None:
         super().__init__(data_dir)
@@ -90,7 +90,10 @@ class InstalledRedis(Valkey):
 
 
 def make_postgres(folder: Path, settings: Mapping[str, str] = CARELESS) -> Postgres:
-    """The PostgreSQL that was chosen, not started: the embedded one, Debian's (`15`), or that of a folder of programs."""
+    """Return the chosen PostgreSQL, not started.
+
+    It is the embedded one, Debian's (`15`), or that of a folder of programs.
+    """
     chosen = os.environ.get("TESTS_POSTGRES", "")
     if not chosen:
         return Postgres(folder, settings=settings)
@@ -99,7 +102,10 @@ def make_postgres(folder: Path, settings: Mapping[str, str] = CARELESS) -> Postg
 
 
 def make_valkey(folder: Path) -> Valkey:
-    """The Valkey or Redis that was chosen, not started: the embedded one, or the program of that name or path."""
+    """Return the chosen Valkey or Redis, not started:
+
+    the embedded one, or a program by name or path.
+    """
     chosen = os.environ.get("TESTS_REDIS", "")
     if not chosen:
         return Valkey(folder)
@@ -108,7 +114,7 @@ def make_valkey(folder: Path) -> Valkey:
     return InstalledRedis(folder, binary=Path(binary))
 
 
-# Signs the audit log of every database here; who seals rows in a test has it among its keys.
+# Signs the audit log of every database here; a test that seals rows has it among its keys.
 AUDIT_KEY = Secret("YXVkaXRhdWRpdGF1ZGl0YXVkaXRhdWRpdGF1ZGl0YXU")
 
 
@@ -127,7 +133,7 @@ class Databases:
         return day
 
     def url_of(self, name: str) -> str:
-        """The URL of another database on the same server."""
+        """Return the URL of another database on the same server."""
         return self._url.replace("@/opsjobs?", f"@/{name}?", 1)
 
     def create(self) -> str:
@@ -141,16 +147,19 @@ class Databases:
         return name
 
     def drop(self, name: str) -> None:
-        """Remove it, and whoever is still connected."""
+        """Drop the database, even if clients are still connected."""
         self._admin.execute(f"drop database if exists {name} with (force)")
 
     def close(self) -> None:
-        """Leave the server."""
+        """Close the connection to the server."""
         self._admin.close()
 
 
 def memory() -> Path | None:
-    """A folder in memory that is large enough for a test database, or None: cloning there takes 13 ms, on a busy disk 300."""
+    """Return a folder in memory that is large enough for a test database, or None.
+
+    Cloning there takes 13 ms, but 300 ms on a busy disk.
+    """
     if not os.access(_MEMORY, os.W_OK):
         return None
     found = os.statvfs(_MEMORY)
@@ -160,7 +169,7 @@ def memory() -> Path | None:
 
 @contextmanager
 def databases() -> Iterator[Databases]:
-    """A PostgreSQL with the migrated template, for as long as the block."""
+    """Yield a PostgreSQL with the migrated template; stop it after the block."""
     with open_folder(memory()) as folder:
         server = make_postgres(folder)
         made = None
@@ -175,7 +184,7 @@ def databases() -> Iterator[Databases]:
 
 @contextmanager
 def valkey() -> Iterator[str]:
-    """A Valkey of our own; its URL."""
+    """Start a Valkey for the test; yield its URL."""
     with open_folder() as folder:
         server = make_valkey(folder)
         try:
@@ -186,7 +195,7 @@ def valkey() -> Iterator[str]:
 
 @contextmanager
 def postgres() -> Iterator[Postgres]:
-    """A running PostgreSQL of your own, to kill and start again; its database `opsjobs` is empty."""
+    """Start a PostgreSQL that a test may kill and restart; its database `opsjobs` is empty."""
     with open_folder(memory()) as folder:
         server = make_postgres(folder)
         try:

@@ -1,4 +1,4 @@
-"""A certificate of loopback that is signed by itself: whoever trusts it, and only they, may talk to its server."""
+"""A self-signed certificate of loopback: only clients that trust it can talk to its server."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-# Python 3.13 refuses the certificate of a CA that does not say what its key is for.
+# Python 3.13 refuses the certificate of a CA without the extension for key usage.
 KEY_OF_A_CA = x509.KeyUsage(
     digital_signature=True,
     content_commitment=False,
@@ -26,7 +26,7 @@ KEY_OF_A_CA = x509.KeyUsage(
 
 
 def self_signed(folder: Path) -> tuple[Path, Path]:
-    """Write the certificate, of localhost and 127.0.0.1, and its key."""
+    """Write the certificate for localhost and 127.0.0.1, and its key."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
     names = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]

@@ -11,7 +11,7 @@ import sys
 
 
 def main(place: str, arguments: list[str]) -> int:
-    """The command's exit code."""
+    """Return the command's exit code."""
     folder = os.getcwdb()  # noqa: PTH109  pathlib takes long to load
     words = [folder, b"%d" % len(arguments), *map(os.fsencode, arguments)]
     words += [name + b"=" + value for name, value in os.environb.items()]

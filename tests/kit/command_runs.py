@@ -9,7 +9,7 @@ from opsjobs.remote.session import Output, RemoteExit, RemoteProcess, Sessions
 
 
 async def read_to_end(process: RemoteProcess) -> tuple[bytes, bytes, RemoteExit]:
-    """Both streams whole, and the end."""
+    """Return both streams and the exit."""
     streams = {"stdout": bytearray(), "stderr": bytearray()}
     async for piece in process:
         if isinstance(piece, Output):
@@ -30,7 +30,7 @@ async def run(
 async def failure_of(
     sessions: Sessions, endpoint: Endpoint, command: str = "true"
 ) -> RemoteFailure:
-    """The failure with which a command ends that must not succeed."""
+    """Return the failure of a command that must not succeed."""
     try:
         result = await run(sessions, endpoint, command)
     except RemoteFailure as failure:
@@ -39,5 +39,5 @@ async def failure_of(
 
 
 async def code_of(sessions: Sessions, endpoint: Endpoint, command: str = "true") -> ErrorCode:
-    """The code of that failure."""
+    """Return the code of that failure."""
     return (await failure_of(sessions, endpoint, command)).code

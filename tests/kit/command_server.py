@@ -1,8 +1,8 @@
-"""Commands of ours without the start of Python: a process that has loaded what they have in common forks for each of them.
+"""Run commands of opsjobs without the start of Python: a loaded process forks for each one.
 
-To load it takes a quarter of a second of a processor, and most commands need a tenth of that to do their work. A command here is
-`opsjobs.cli.app.run` in a process of its own, with the arguments, environment, folder and files that it would have had.
-Where the start of the process is the point, tests start `python -m opsjobs`.
+Loading takes a quarter of a second of CPU, and most commands need a tenth of that for their work. A
+command here is `opsjobs.cli.app.run` in a process of its own, with its own arguments, environment,
+folder and files. Tests of the start of the process itself run `python -m opsjobs`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
-from opsjobs.cli import launch  # with what nearly all commands need
+from opsjobs.cli import launch  # loads what nearly all commands need
 from opsjobs.cli.app import run
 
 __all__ = ["launch"]
@@ -32,7 +32,7 @@ SECONDS = 120
 
 @cache
 def command_server() -> str:
-    """The socket of the server of this test process, which ends with it."""
+    """Return the socket of this test process's command server, which ends with the process."""
     folder = Path(tempfile.mkdtemp(prefix="opsjobs-commands-"))
     path = folder / "socket"
     listener = socket.socket(socket.AF_UNIX)
@@ -59,14 +59,17 @@ def command_server() -> str:
 
 
 def client(place: str) -> str:
-    """Shell that runs a command there, which has its arguments, environment, folder and files: it stands for the command itself."""
+    """Return shell code that runs a command there, and replaces the command itself.
+
+    The command has the arguments, environment, folder and files of the shell.
+    """
     return f"exec '{sys.executable}' -I -S '{CLIENT}' '{place}' \"$@\"\n"
 
 
 def run_command(
     arguments: Sequence[str], environment: Mapping[str, str], *, seconds: float = SECONDS
 ) -> subprocess.CompletedProcess[bytes]:
-    """The command's exit code and what it wrote. Raises TimeoutExpired."""
+    """Return the command's exit code and output. Raises TimeoutExpired."""
     with (
         tempfile.TemporaryFile() as out,
         tempfile.TemporaryFile() as err,
@@ -122,7 +125,7 @@ def _reaped() -> bool:
 
 
 def _perform(asked: socket.socket) -> None:
-    """Become the command that is asked for, and end as it ends."""
+    """Become the requested command, and end as it ends."""
     head, files, _, _ = socket.recv_fds(asked, 8, 3)
     data = asked.makefile("rb").read(int.from_bytes(head))
     folder, count, *words = data.decode(errors="surrogateescape").split("\0")

@@ -12,7 +12,7 @@ from opsjobs.store.transaction import Database
 async def ended_delivery(
     database: Database, *, to: str = "ada@example.org", status: str = "failed", name: str = "m-1"
 ) -> int:
-    """Store a message and its delivery, which has ended so; return its id."""
+    """Store a message and its delivery, which has ended with this status; return its id."""
     body = {"subject": "[opsjobs] backup failed", "text": "-", "channel_id": None, "data": {}}
     at = datetime(2026, 11, 28, tzinfo=UTC)
     message = Message(name, "notification.failed", "job/1", body, at)

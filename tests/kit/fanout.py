@@ -1,4 +1,7 @@
-"""Fan-out over our pool against bare asyncssh on the same sshd in the same run: `python -m kit.fanout [targets] [parallel]`."""
+"""Compare fan-out over our pool with bare asyncssh on the same sshd in the same run.
+
+Run it with `python -m kit.fanout [targets] [parallel]`.
+"""
 
 from __future__ import annotations
 
@@ -22,13 +25,13 @@ from opsjobs.remote.ssh.pool import SshPool
 ROUNDS = 3
 COMMAND, ANSWER = "echo ok", b"ok\n"
 Figure = tuple[float, float]
-"""Targets a second, and our CPU in milliseconds a target."""
+"""Targets per second, and CPU time of this process in milliseconds per target."""
 
 
 async def fan_out(
     one: Callable[[Endpoint], Awaitable[None]], targets: Sequence[Endpoint], parallel: int
 ) -> Figure:
-    """Do it for all targets, so many at a time."""
+    """Run it on all targets, so many at a time."""
     left = iter(targets)
 
     async def work() -> None:
@@ -42,7 +45,7 @@ async def fan_out(
 
 
 class Bare:
-    """What asyncssh alone does."""
+    """Fan-out with asyncssh alone."""
 
     def __init__(self, server: Sshd) -> None:
         self._user = server.user
@@ -51,7 +54,7 @@ class Bare:
         self._connections: dict[str, asyncssh.SSHClientConnection] = {}
 
     async def run(self, where: Endpoint) -> None:
-        """Run the command, connecting where there is no connection yet."""
+        """Run the command; connect if there is no connection yet."""
         target = where.target
         if target.name not in self._connections:
             self._connections[target.name] = await asyncssh.connect(
@@ -74,7 +77,7 @@ class Bare:
 
 
 class Ours:
-    """What the pool does."""
+    """Fan-out with the pool."""
 
     def __init__(self) -> None:
         self._pool = SshPool(Connector())
@@ -92,7 +95,7 @@ class Ours:
 
 
 async def compare(server: Sshd, targets: int, parallel: int) -> dict[str, Figure]:
-    """The median figure of each way, cold and warm, measured in turns."""
+    """Return the median figures of both, cold and warm, measured in turns."""
     where = [
         endpoint_of(server, name=f"m{n}", host=f"127.0.{1 + n // 250}.{1 + n % 250}")
         for n in range(targets)

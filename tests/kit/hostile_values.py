@@ -4,7 +4,7 @@ from __future__ import annotations
 
 _DO = "touch $WITNESS"
 
-# How a value gets out of where it stands; %s is what it then does.
+# Ways for a value to escape from its context; %s is the code that it then runs.
 _OUT = (
     "; %s", "& %s", "&& %s", "| %s", "|| %s", "\n%s\n", "\r\n%s", "`%s`", "$(%s)", "$( %s )", "${x:-$(%s)}", "$(($(%s)))",
     "' ; %s ; '", "'; %s #", "' && %s && '", "'$(%s)'", "'`%s`'", "'\n%s\n'", "''; %s; ''", "'\\''; %s; '\\''", "\\'; %s; \\'",
@@ -18,7 +18,7 @@ _OUT = (
     "&#39;; %s; #", "%%27; %s; #",
 )  # fmt: skip
 
-# What it does, other than by a plain touch.
+# Code other than a plain touch.
 _DOING = (
     "touch $WITNESS", "touch ${WITNESS}", "touch \"$WITNESS\"", "touch '$WITNESS' $WITNESS", "t''ouch $WITNESS", "\\touch $WITNESS",
     "/usr/bin/touch $WITNESS", "/bin/touch $WITNESS", "command touch $WITNESS", "exec touch $WITNESS", "eval touch $WITNESS",
@@ -34,7 +34,7 @@ _DOING = (
     "echo $(touch $WITNESS)", "test -z \"$(touch $WITNESS)\"", "[ -z \"$(touch $WITNESS)\" ]",
 )  # fmt: skip
 
-# What is odd without doing anything: it has to come through as it is.
+# Odd values without code: they have to arrive unchanged.
 _ODD = (
     "", " ", "  a  b  ", "\t", "\n", "\n\n", "a\nb", "a\r\nb\r\n", "'", "''", "'''", '"', '""', "\\", "\\\\", "\\'", "'\\", "a\\", "\\n", "`",
     "$", "$$", "$x", "${x}", "${name}", "$HOME", "$(", ")", "*", "?", "[a-z]", "~", "~root", "#", "# x", "!", "!!", "-", "--", "-n", "-e",

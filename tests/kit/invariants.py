@@ -10,7 +10,7 @@ from psycopg.rows import DictRow, dict_row
 
 from kit.start_witness import Witness
 
-# Each query finds what breaks the invariant that it is named for: no row is the good answer.
+# Each query finds violations of the invariant in its name: no row is the good result.
 _BROKEN: Mapping[str, str] = {
     "I5 every accepted run ends": """
 select r.execution_id, r.id as target_run, r.target_name, r.status, r.waiting_for, r.worker from target_runs r
@@ -104,9 +104,10 @@ join execution_log l on l.execution_id = e.id where e.finished_at is not null gr
 
 
 class Invariants:
-    """Looks at a whole database, again and again; remembers what had ended, so that it sees when that changes.
+    """Checks a whole database repeatedly, and remembers ended runs, so that it sees a later change.
 
-    `marks`: the witness's key of executions whose commands were made by `Witness.on_each`, by execution id.
+    `marks`: the witness's key of executions whose commands were made by `Witness.on_each`, by
+    execution id.
     """
 
     def __init__(self, database_url: Callable[[], str], witness: Witness) -> None:
@@ -117,7 +118,7 @@ class Invariants:
         self.marks: dict[int, str] = {}
 
     def check(self) -> None:
-        """Raises AssertionError with everything that is broken."""
+        """Raise AssertionError with every violation."""
         with psycopg.connect(
             self._database_url(), autocommit=True, row_factory=dict_row
         ) as connection:

@@ -28,7 +28,7 @@ _PROGRAMS = ("krb5kdc", "kdb5_util", "kadmin.local")
 
 
 def missing() -> str | None:
-    """What a machine lacks for these tests; None if it lacks nothing."""
+    """Return what this machine lacks for these tests; None if it lacks nothing."""
     without = [name for name in _PROGRAMS if shutil.which(name, path=_PATH) is None]
     if without:
         return (
@@ -40,7 +40,7 @@ def missing() -> str | None:
 
 
 def write_config(folder: Path, port: int, *, keytab: Path | None = None) -> Path:
-    """Write a krb5.conf whose KDC listens on this port; neither DNS nor the machine is asked."""
+    """Write a krb5.conf whose KDC listens on this port; it uses neither DNS nor other files."""
     file = folder / "krb5.conf"
     file.write_text(
         f"""[libdefaults]
@@ -65,7 +65,7 @@ def write_config(folder: Path, port: int, *, keytab: Path | None = None) -> Path
 
 @dataclass(slots=True)
 class Kdc:
-    """A KDC that runs; `config` is the krb5.conf of its clients and hosts."""
+    """A running KDC; `config` is the krb5.conf of its clients and hosts."""
 
     folder: Path
     config: Path
@@ -73,7 +73,7 @@ class Kdc:
     environment: dict[str, str]
 
     def administer(self, *commands: str) -> None:
-        """Perform commands of kadmin."""
+        """Run commands of kadmin."""
         for command in commands:
             done = subprocess.run(
                 ["kadmin.local", "-r", REALM, "-q", command],
@@ -86,16 +86,16 @@ class Kdc:
 
     @property
     def log(self) -> str:
-        """What the KDC has logged."""
+        """The log of the KDC."""
         return (self.folder / "kdc.log").read_text()
 
     def requests(self, ending: str) -> int:
-        """The number of requests for a first ticket that ended like this, such as PREAUTH_FAILED."""
+        """Return how many requests for a first ticket ended like this, such as PREAUTH_FAILED."""
         lines = self.log.splitlines()
         return sum("AS_REQ" in line and f": {ending}" in line for line in lines)
 
     def keytab(self, principal: str) -> str:
-        """The keytab of a principal, in base64; its password keeps working."""
+        """Return the keytab of a principal, in base64; its password remains valid."""
         file = self.folder / f"{principal.partition('@')[0].replace('/', '-')}.keytab"
         if not file.exists():
             self.administer(f"ktadd -norandkey -k {file} {principal}")
@@ -172,7 +172,7 @@ def _wait_for(port: int, server: subprocess.Popen[bytes]) -> None:
 def kerberos_credential(
     who: str = USER, *, password: str | None = None, keytab: str | None = None, version: int = 1
 ) -> Credential:
-    """A login of type kerberos."""
+    """Return a login of type kerberos."""
     return Credential(
         f"kerberos-{who}",
         version,

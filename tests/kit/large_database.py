@@ -1,7 +1,8 @@
-"""Large databases by SQL alone: a history of N executions with two runs each, and N open executions that wait.
+"""Large databases made by SQL: N executions with two runs each, and N open executions.
 
-What a page must not depend on is put where it hurts: one user, one job and one status are only found among the oldest executions, so that
-whoever walks from the newest until 50 have matched reads all of them.
+Values that a page must not depend on are placed where they cost most: one user, one job and one
+status only appear in the oldest executions. A query that walks from the newest until 50 have
+matched reads all of them.
 """
 
 from __future__ import annotations
@@ -14,14 +15,15 @@ import psycopg
 TARGETS = 20_000
 JOBS = 1_000
 SCHEDULES = 2_000
-# So many, but fewer of a small database.
+# The numbers per target, job and schedule; a small database has fewer of these objects.
 EXECUTIONS_A_TARGET, EXECUTIONS_A_JOB, EXECUTIONS_A_SCHEDULE = 5, 20, 10
 SMALL = 100_000
 
 Steps = tuple[tuple[str, str], ...]
-"""A name, and a statement with `%(n)s` for the number of executions."""
+"""Each step: a name, and a statement with `%(n)s` for the number of executions."""
 
-# The last executions are of 90 days ago to now: their log is kept. 20 entries each make 5 M of 1 M executions.
+# The last executions are of the last 90 days: their log is kept. At 20 entries each, 1 M executions
+# have 5 M entries.
 _AT = "now() - interval '360 days' + n * (interval '360 days' / %(n)s)"
 _OLD = "n < %(n)s / 20"
 
@@ -215,7 +217,7 @@ select 'user-' || n %% 50, '/run', n::text, sha256('x'), 202, '{}' from generate
     ),
 )
 
-# One execution on as many targets as there may be, which has ended; each wrote 16 KiB, in seven ways.
+# One ended execution on the maximum number of targets; each wrote 16 KiB, in seven variants.
 LARGE: Steps = (
     (
         "a large execution",
@@ -254,7 +256,7 @@ where execution_id = (select max(id) from job_executions)""",
     ),
 )
 
-# As many executions that are open, each with one run that is ready.
+# As many open executions, each with one ready run.
 OPEN: Steps = (
     (
         "open executions",
@@ -282,7 +284,7 @@ select log_day, id, 1, 'status', '{}' from job_executions where finished_at is n
     ),
 )
 
-# Who waits for one exclusive name that another one has.
+# Executions that wait for one exclusive name that another one holds.
 WAITING_FOR_A_NAME = """
 with e as (
   insert into job_executions (uuid, log_day, status, "window", priority, total, waiting, last_seq, created_at, watched, named)
@@ -304,7 +306,8 @@ def _sizes(executions: int) -> dict[str, int]:
         "targets": min(TARGETS, executions // EXECUTIONS_A_TARGET),
         "jobs": min(JOBS, executions // EXECUTIONS_A_JOB),
         "schedules": min(SCHEDULES, executions // EXECUTIONS_A_SCHEDULE),
-        # Of a small database the log lies in the default partition, because a day takes longer to make than to fill.
+        # The log of a small database is in the default partition: creating a day takes longer than
+        # filling it.
         "days": 91 if executions >= SMALL else 0,
     }
 
@@ -312,14 +315,14 @@ def _sizes(executions: int) -> dict[str, int]:
 def make(
     url: str, steps: Steps, executions: int, say: Callable[[str], None] = lambda _: None
 ) -> None:
-    """Run these steps, and let PostgreSQL look at what it has then."""
+    """Run these steps, then let PostgreSQL collect its statistics."""
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute("set synchronous_commit = off")
-        # Rows of the audit log come in sealed: that is refused otherwise.
+        # Insert sealed rows of the audit log, which is refused otherwise.
         connection.execute("set session_replication_role = replica")
         for name, statement in steps:
             began = time.monotonic()
-            # By the text: a DO block takes no parameters.
+            # Format the text: a DO block takes no parameters.
             connection.execute((statement % _sizes(executions)).encode())
             say(f"{name}: {time.monotonic() - began:.1f} s")
         connection.execute("vacuum analyze")

@@ -1,4 +1,4 @@
-"""Fixtures of the ledger: owners that claim and settle, executions of made-up machines."""
+"""Fixtures of the ledger: owners that claim and settle, executions on made-up machines."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ STORE = SpoolIdentity("store-1", "boot-1")
 
 
 def machines(count: int, *, slots: int = 10, first: int = 1, zone: str = "default") -> list[Target]:
-    """web-1, web-2, …"""
+    """Return targets web-1, web-2, …"""
     return [
         Target(
             str(n),
@@ -64,7 +64,10 @@ async def launch(
     triggered_by: TriggeredBy = TriggeredBy.API,
     **more: Any,
 ) -> Execution:
-    """An execution of `actions` commands on these targets; `barrier`: all but the first begin together."""
+    """Launch an execution of `actions` commands on these targets.
+
+    `barrier`: all but the first start together.
+    """
     steps: list[dict[str, Any]] = [
         {"key": f"step-{n}", "type": "command", "command": "true"} for n in range(1, actions + 1)
     ]
@@ -91,7 +94,7 @@ async def launch(
 
 @dataclass
 class Owner:
-    """A worker without machines: what it claims ends when the test says so."""
+    """A worker without machines: its claimed runs end when the test ends them."""
 
     database: Database
     name: str = "worker-1"
@@ -100,20 +103,20 @@ class Owner:
     flushes: int = 0
 
     async def register(self, lease_seconds: float = 15) -> Owner:
-        """Begin its lease."""
+        """Start its lease."""
         await Workers(self.database).register(
             Incarnation(self.id, self.name, self.zone, 1, 100), lease_seconds=lease_seconds
         )
         return self
 
     async def claim(self, limit: int = 100, *, floor: int = 0) -> Claim:
-        """What is ready."""
+        """Claim ready runs."""
         return await Ledger(self.database).claim(
             owner=self.id, worker=self.name, zone=self.zone, limit=limit, floor=floor
         )
 
     async def take_over(self, limit: int = 100, *, waited: bool = False) -> list[Claimed]:
-        """What the dead left."""
+        """Take over the runs of dead workers."""
         return await Ledger(self.database).take_over(
             owner=self.id, worker=self.name, zone=self.zone, limit=limit, waited=waited
         )
@@ -127,7 +130,10 @@ class Owner:
         data: bytes = b"ok\n",
         proof: CancelProof | None = None,
     ) -> Flush:
-        """One that writes `data` for each run's first action and moves the run to `status` (None: it goes on)."""
+        """Return a flush that writes `data` for each run's first action.
+
+        It moves the run to `status`; None: the run continues.
+        """
         ended = status is not None and status.final
         moves = [
             RunMove(
@@ -155,7 +161,7 @@ class Owner:
         results: Sequence[ResultState] = (),
         lines: Sequence[LogLine] = (),
     ) -> Flush:
-        """The next flush, of exactly this."""
+        """Return the next flush, with exactly these contents."""
         self.flushes += 1
         return Flush(self.id, self.name, self.flushes, moves, results, lines)
 
@@ -199,7 +205,7 @@ class Owner:
         ]
 
     async def identify(self, runs: Sequence[Claimed], identity: SpoolIdentity | None) -> Settled:
-        """Note in which store these runs may be started from now on; None: directly."""
+        """Record in which spool these runs may be started from now on; None: directly."""
         direct = identity is None
         moves = [
             RunMove(r.id, r.execution_id, r.target_id, r.fence, identity=identity, direct=direct)
@@ -208,7 +214,7 @@ class Owner:
         return await self.settle(self.say(moves))
 
     async def retry(self, runs: Sequence[Claimed]) -> Settled:
-        """What these runs did is lost; they wait for the next attempt."""
+        """Record that these runs lost their result; they wait for the next attempt."""
         flush = self.flush(runs, RunStatus.WAITING)
         for result in flush.results:
             result.status, result.finished_at = RunStatus.LOST, NOW
@@ -219,7 +225,7 @@ class Owner:
         return await self.settle(replace(flush, runs=moves))
 
     async def give_back(self, runs: Sequence[Claimed]) -> Settled:
-        """Nothing of these runs was started; they wait again."""
+        """Record that nothing of these runs was started; they wait again."""
         flush = self.flush(runs, RunStatus.WAITING)
         return await self.settle(
             replace(
@@ -237,7 +243,7 @@ class Owner:
         attempt: int | None = None,
         open_action: str | None = None,
     ) -> Settled:
-        """These runs wait. `open_action`: of a wait that has begun its result stays open."""
+        """Let these runs wait. `open_action`: the result of an action that has begun stays open."""
         flush = self.flush(runs, RunStatus.WAITING)
         moves = [
             replace(
@@ -261,15 +267,15 @@ class Owner:
         return await self.settle(self.flush(runs, RunStatus.LOST, error=error, proof=proof))
 
     async def die(self) -> None:
-        """Be found dead."""
+        """Be reaped as dead."""
         assert await Workers(self.database).reap(self.name) == 1
 
     async def stop(self) -> None:
-        """End in order; what runs goes on."""
+        """Stop in order; its runs continue."""
         await Workers(self.database).stop(self.id)
 
     async def settle(self, flush: Flush) -> Settled:
-        """Commit it."""
+        """Commit the flush."""
         return await Ledger(self.database).settle(flush)
 
     async def finish(
@@ -280,12 +286,15 @@ class Owner:
 
 
 async def read(database: Database, execution: Execution) -> Execution:
-    """The execution as it stands."""
+    """Return the current state of the execution."""
     return await Executions(database).get(execution.id)
 
 
 async def faults(database: Database) -> list[str]:
-    """What contradicts itself in the whole database: counters, windows, slots, logs. Empty where all is well."""
+    """Return contradictions in the whole database: counters, windows, slots, logs.
+
+    Empty if all is well.
+    """
     found: list[str] = []
     for row in await database.fetch(_COUNTERS):
         found.append(f"execution {row['id']}: counters {row['counted']} but runs {row['actual']}")
@@ -365,7 +374,8 @@ select * from (
            over (partition by target_run_id, action, attempt, stream order by seq) as expected
   from execution_log where event = 'output') o where start_offset <> expected"""
 
-# What waits is in no store, what runs is not swept, and what was known in time is not told late.
+# A waiting run is in no spool, a running one is not swept, and a result that was known in time is
+# not recorded as late.
 _OUT_OF_PLACE = """
 select id, status, store_id, sweep_due, late_result from target_runs
 where (status = 'waiting' and num_nonnulls(store_id, boot_id) > 0)
@@ -393,5 +403,5 @@ select x.target_run_id, x.action, x.attempt from job_execution_results x where x
 
 
 def says(name: str, approve: bool = True, reason: str | None = None, **more: Any) -> Ruling:
-    """What a manager of this name says to an approval."""
+    """Return the answer of a manager of this name to an approval."""
     return Ruling(Principal.of_role(name, "manager", "user", person=name), approve, reason, **more)

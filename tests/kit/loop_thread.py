@@ -18,7 +18,7 @@ T = TypeVar("T")
 def in_thread(
     context: AbstractAsyncContextManager[T],
 ) -> Iterator[tuple[T, asyncio.AbstractEventLoop]]:
-    """What this opens, and the loop in which it runs.
+    """Yield the result of opening it, and the loop in which it runs.
 
     The loop is closed by `asyncio.run`, so that no task is left in it: the garbage collector would
     end such a task later, in any thread, and Python 3.11 may crash then.

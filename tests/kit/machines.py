@@ -22,7 +22,7 @@ from opsjobs.remote.spool.become import InteractiveProcess
 def key_credential(
     username: str, private_key: str, *, version: int = 1, passphrase: str | None = None
 ) -> Credential:
-    """A credential with a private key; another key makes another credential."""
+    """Return a credential with a private key; its id depends on the key."""
     return Credential(
         f"key-{hash(private_key)}",
         version,
@@ -45,7 +45,7 @@ def endpoint(
     platform: str = "linux",
     jumps: tuple[Endpoint, ...] = (),
 ) -> Endpoint:
-    """An SSH machine; its id is made of its name."""
+    """Return an SSH machine; its id depends on its name."""
     target = Target(
         id=f"id-{name}",
         name=name,
@@ -72,7 +72,10 @@ def endpoint_of(
     platform: str = "linux",
     jumps: tuple[Endpoint, ...] = (),
 ) -> Endpoint:
-    """A real sshd as a target, with its host keys pinned and its key as the credential unless said otherwise."""
+    """Return a real sshd as a target.
+
+    By default its host keys are pinned, and the credential has its login key.
+    """
     return endpoint(
         host or server.host,
         port or server.port,
@@ -86,7 +89,7 @@ def endpoint_of(
 
 
 def local_endpoint(name: str = "here") -> Endpoint:
-    """This machine, without a login."""
+    """Return this machine, without a login."""
     return Endpoint(
         Target(id=f"id-{name}", name=name, host="127.0.0.1", port=22, transport=Transport.LOCAL),
         None,
@@ -95,13 +98,13 @@ def local_endpoint(name: str = "here") -> Endpoint:
 
 @dataclass(slots=True)
 class SmallServer:
-    """An SSH server of asyncssh's in the test's own loop, which runs commands as the current user."""
+    """An SSH server of asyncssh in the test's own loop; it runs commands as the current user."""
 
     port: int
     host_key: asyncssh.SSHKey
     login_key: asyncssh.SSHKey
     logins: list[str] = field(default_factory=list)
-    """The tries to log in: "password ada secret", "key ada"."""
+    """The login attempts: "password ada secret", "key ada"."""
     connections: int = 0
 
     @property
@@ -110,7 +113,7 @@ class SmallServer:
         return " ".join(self.host_key.export_public_key().decode().split()[:2])
 
     def endpoint(self, credential: Credential | None = None, **more: object) -> Endpoint:
-        """This server as a target."""
+        """Return this server as a target."""
         login = credential or key_credential("ada", self.login_key.export_private_key().decode())
         return endpoint("127.0.0.1", self.port, login, **{"host_keys": (self.host_line,), **more})  # type: ignore[arg-type]
 
@@ -125,10 +128,11 @@ async def small_server(
     files: Callable[[asyncssh.SSHServerChannel[bytes]], asyncssh.SFTPServer]
     | None = asyncssh.SFTPServer,
 ) -> AsyncIterator[SmallServer]:
-    """A server for the length of the block; `interactive` = the password is asked for by keyboard-interactive only.
+    """Run a server until the block ends.
 
-    `drop_at_start` = hang up when a command is asked for, without an answer. `repeating` = hang up on a wrong password, and say
-    which. `files`: who answers for SFTP (None: nobody).
+    `interactive`: the password is only accepted over keyboard-interactive. `drop_at_start`: hang up
+    when a command is requested, without a response. `repeating`: hang up on a wrong password with a
+    message that repeats it. `files`: the SFTP server (None: no SFTP).
     """
     running = SmallServer(
         0,
@@ -203,20 +207,20 @@ async def small_server(
 
 
 class _HangUp(asyncssh.SSHServerSession[bytes]):
-    """Breaks the connection when a command is asked for."""
+    """Breaks the connection when a command is requested."""
 
     def __init__(self, connection: asyncssh.SSHServerConnection) -> None:
         self._connection = connection
 
     def exec_requested(self, command: str) -> bool:
-        # Its own abort() comes only after the answer.
+        # its own abort() would only come after the response
         self._connection._transport.abort()
         return True
 
 
 async def _run_command(process: asyncssh.SSHServerProcess[bytes]) -> None:
-    """Run the command as sshd does: by the shell, leading a session of its own."""
-    # A client that is gone must not take the connection along, as an error in here would.
+    """Run the command as sshd does: by the shell, as the leader of a session of its own."""
+    # A client that disconnected must not break the connection, as an error here would.
     with contextlib.suppress(BrokenPipeError):
         await _serve(process)
 
@@ -240,7 +244,7 @@ async def _serve(process: asyncssh.SSHServerProcess[bytes]) -> None:
 
 
 async def _feed(child: InteractiveProcess, stdin: asyncssh.SSHReader[bytes]) -> None:
-    """Its standard input as it comes, and its end; also where the client is gone."""
+    """Pass on its standard input as it arrives, and its end; even if the client disconnects."""
     with contextlib.suppress(asyncssh.Error, OSError):
         while data := await stdin.read(65536):
             child.write_stdin(data, end=False)

@@ -20,7 +20,7 @@ USER, PASSWORD = "opsjobs", "correct horse"
 
 @dataclass(frozen=True)
 class ReceivedMail:
-    """One message that the server has accepted."""
+    """A message that the server has accepted."""
 
     sender: str
     recipients: list[str]
@@ -31,7 +31,7 @@ class ReceivedMail:
 
 @dataclass
 class MailServer:
-    """The server; `replies` are its answers to recipients other than 250."""
+    """The server; `replies` are its replies to some recipients in place of 250."""
 
     port: int
     ca_file: Path
@@ -86,7 +86,7 @@ class MailServer:
 async def mail_server(
     folder: Path, *, tls: bool = False, starttls: bool = True, port: int = 0
 ) -> AsyncIterator[MailServer]:
-    """Run a mail server; it demands encryption and a login if it offers them."""
+    """Run a mail server; it requires encryption and a login if it offers them."""
     chain, key = self_signed(folder)
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(chain, key)
@@ -99,7 +99,7 @@ async def mail_server(
             tls_context=context if starttls and not tls else None,
             require_starttls=starttls and not tls,
             auth_required=starttls and not tls,
-            # With TLS from the first byte, aiosmtpd does not see that it is there.
+            # aiosmtpd does not see TLS that starts with the first byte
             auth_require_tls=not tls,
             authenticator=server.authenticate,
             loop=loop,

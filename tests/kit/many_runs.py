@@ -1,6 +1,7 @@
 """Executions on thousands of targets, played through the ledger: their runs end in many ways.
 
-The targets are those of an inventory; a caller launches on them over HTTP, so that everything before the runs is real.
+The targets are those of an inventory; a caller launches on them over HTTP, so that everything
+before the runs is real.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ select gen_random_uuid(), 'web-' || lpad(n::text, 5, '0'), '10.' || n / 65536 ||
   jsonb_build_object('env', case when n %% 5 = 0 then 'staging' else 'prod' end, 'rack', 'r' || 1 + (n - 1) / 250, 'role', 'web'),
   array['web'], 'pinned', 10, %(zone)s from generate_series(%(first)s::int, %(count)s::int) n"""
 
-# Of what was played in a second: how long it took, as if on machines.
+# Spread the times of runs that were played within a second, as if they had run on machines.
 SPREAD = (
     """update job_executions set created_at = created_at - interval '10 minutes', started_at = started_at - interval '10 minutes'
 where id = %(id)s""",
@@ -55,7 +56,7 @@ JOB: dict[str, Any] = {
     "policy": {"waves": [1, "10%", "100%"], "max_parallel": 10_000},
     "tags": ["team=web"],
 }
-"""The body of a job that runs on all of the targets in three waves."""
+"""The body of a job that runs on all targets in three waves."""
 
 
 LEASE_SECONDS = 3_600.0
@@ -63,7 +64,7 @@ LEASE_SECONDS = 3_600.0
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How one run ends."""
+    """The end of one run."""
 
     status: RunStatus = RunStatus.SUCCEEDED
     exit_code: int | None = 0
@@ -92,7 +93,7 @@ TIMED_OUT = _error(ErrorCode.COMMAND_TIMEOUT, "the command did not end within 60
 
 
 def outcome_of(position: int) -> Outcome:
-    """The end of the run at this position: of 100 runs 90 succeed."""
+    """Return the outcome of the run at this position: 90 of 100 runs succeed."""
     match position % 100:
         case 11 | 12 | 13 | 14:
             return LOCKED
@@ -113,14 +114,17 @@ def outcome_of(position: int) -> Outcome:
 async def add_targets(
     database: Database, count: int, *, first: int = 1, zone: str = "default"
 ) -> None:
-    """Put web-00001, web-00002 … into the inventory, or those from `first` on, in racks r1, r2 … of 250."""
+    """Add targets web-00001, web-00002 … to the inventory, from `first` on.
+
+    Their racks r1, r2 … have 250 targets each.
+    """
     async with database.transaction() as connection:
         await connection.execute(ADD, {"first": first, "count": count, "zone": zone})
 
 
 @dataclass
 class ManyRuns:
-    """A worker that claims what is ready and ends it as `outcome` says."""
+    """A worker that claims ready runs and ends them as `outcome` returns."""
 
     database: Database
     outcome: Callable[[int], Outcome] = outcome_of
@@ -135,7 +139,7 @@ class ManyRuns:
         self.owner = Owner(self.database, "many-runs", self.zone)
 
     async def claim(self, limit: int) -> list[Claimed]:
-        """Claim what is ready; each run says that it is running."""
+        """Claim ready runs; each is recorded as running."""
         runs = list((await self.owner.claim(limit)).runs)
         for some in _slices(runs, self.flush_runs):
             lines = [status_line(r.id, r.target_id, RunStatus.RUNNING, None) for r in some]
@@ -158,9 +162,9 @@ class ManyRuns:
             await self._settle(some, results, lines, moves)
 
     async def play(self, *, upto: int | None = None, batch: int = 2_000) -> list[Claimed]:
-        """Claim and end all runs, wave after wave; those from position `upto` on stay running.
+        """Claim and end all runs, wave after wave; return those that stay running.
 
-        Return these.
+        These are the runs from position `upto` on.
         """
         await self.owner.register(LEASE_SECONDS)
         running: list[Claimed] = []
@@ -171,7 +175,7 @@ class ManyRuns:
         return running
 
     async def spread(self, execution: int) -> None:
-        """Give an execution that was played in seconds the times of one on machines."""
+        """Give an execution that was played in seconds the times of one on real machines."""
         async with self.database.transaction() as connection:
             # Without statistics of the new rows, a nested loop reads the whole log for each run.
             await connection.execute("set local enable_nestloop = off")
@@ -207,7 +211,7 @@ def _move(run: Claimed, end: Outcome | None = None) -> RunMove:
 
 
 def _results(run: Claimed, end: Outcome) -> Iterator[ResultState]:
-    """The results of a run: one that did not get to its machine has only the first."""
+    """Return the results of a run: one that did not reach its machine only has the first."""
     now = datetime.now(UTC)
     reached = end.status is not RunStatus.UNREACHABLE
     if reached:

@@ -1,4 +1,4 @@
-"""Migrations that a test adds behind those of the release."""
+"""Migrations that a test adds after those of the release."""
 
 from __future__ import annotations
 
@@ -22,7 +22,10 @@ def upgrade() -> None:
 
 @dataclass
 class Versions:
-    """A folder of migrations for the runner to read: a copy of the release's, and what a test adds."""
+    """A folder of migrations for the runner:
+
+    a copy of the release's, and those that a test adds.
+    """
 
     folder: Path
 
@@ -32,7 +35,7 @@ class Versions:
         return cls(folder)
 
     def add(self, statements: str, indexes: str = "") -> Path:
-        """Add a migration behind the last one."""
+        """Add a migration after the last one."""
         last = max(path.name[:4] for path in self.folder.glob("[0-9]*.py"))
         revision = f"{int(last) + 1:04}"
         path = self.folder / f"{revision}_added.py"

@@ -1,4 +1,7 @@
-"""A small OpenID Connect provider over HTTP on loopback, which checks what a real one checks, with faults as knobs."""
+"""A small OpenID Connect provider over HTTP on loopback, with the checks of a real one.
+
+Its faults can be set.
+"""
 
 from __future__ import annotations
 
@@ -41,25 +44,25 @@ _BYE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>Bye</title
 
 @dataclass
 class Provider:
-    """The provider; what is set here holds for the next request."""
+    """The provider; its settings apply from the next request on."""
 
     url: str = ""
     redirect_uris: set[str] = field(default_factory=set)
     secret: str | None = SECRET
-    """None: a public client."""
+    """None for a public client."""
     people: dict[str, dict[str, Any]] = field(
         default_factory=lambda: json.loads(json.dumps(PEOPLE))
     )
     claims: dict[str, Any] = field(default_factory=dict)
-    """What ID tokens say otherwise; None takes a claim away."""
+    """Claims of ID tokens to replace; None removes a claim."""
     document: dict[str, Any] = field(default_factory=dict)
-    """What the discovery document says otherwise; None takes a field away."""
+    """Fields of the discovery document to replace; None removes a field."""
     forge: Callable[[dict[str, Any]], str] | None = None
-    """Makes the ID token in place of the provider's key."""
+    """Creates the ID token in place of the provider's key."""
     error: str | None = None
-    """The answer of the authorization endpoint instead of a code."""
+    """The error of the authorization endpoint, in place of a code."""
     broken: dict[str, tuple[int, bytes]] = field(default_factory=dict)
-    """Paths that answer only this."""
+    """Paths that only have this response."""
     key: tuple[str, str] = ("rsa", "key-1")
     published: list[tuple[str, str]] = field(default_factory=lambda: [("rsa", "key-1")])
     asked: list[str] = field(default_factory=list)
@@ -120,7 +123,10 @@ class _Refused(Exception):
 
 @contextmanager
 def openid_provider(*redirect_uris: str) -> Iterator[Provider]:
-    """The provider on a free port of 127.0.0.1, with one client that may be sent back there."""
+    """Run the provider on a free port of 127.0.0.1.
+
+    It has one client, with this redirect URI.
+    """
     provider = Provider(redirect_uris=set(redirect_uris))
     server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(provider))
     provider.url = f"http://127.0.0.1:{server.server_port}"
@@ -216,7 +222,7 @@ def _handler(provider: Provider) -> type[BaseHTTPRequestHandler]:
                 client, given = form.get("client_id", ""), form.get("client_secret")
             if client != CLIENT or given != provider.secret:
                 raise _Refused(401, "invalid_client")
-            # A code is good once, whoever comes with it.
+            # A code is valid once, whoever sends it.
             grant = provider._codes.pop(form.get("code", ""), None)
             if form.get("grant_type") != "authorization_code" or grant is None:
                 raise _Refused(400, "invalid_grant")

@@ -20,13 +20,13 @@ from kit.command_server import run_command
 START_SECONDS = 120
 COMMAND_SECONDS = 120
 POLL_SECONDS = 0.5
-"""Between two looks by a command."""
+"""The pause between two tries of a command."""
 OPSJOBS = [sys.executable, "-m", "opsjobs"]
 _OUTSIDE = ("DATABASE_URL", "REDIS_URL", "ENCRYPTION_KEYS", "METRICS_PORT", "OPSJOBS_")
 
 
 class UpProcess:
-    """One running `opsjobs up` on `data`, with its output."""
+    """A running `opsjobs up` on `data`, with its output."""
 
     def __init__(
         self,
@@ -73,7 +73,7 @@ class UpProcess:
         )  # fmt: skip
 
     def run_until_it_works(self, *arguments: str) -> str:
-        """Repeat the command until it succeeds, as while the service restarts; return its output."""
+        """Repeat the command until it succeeds, such as during a restart; return its output."""
         deadline = time.monotonic() + COMMAND_SECONDS
         while (done := self.run(*arguments)).returncode and time.monotonic() < deadline:
             time.sleep(POLL_SECONDS)
@@ -104,7 +104,10 @@ def opsjobs_up(
     settings: Mapping[str, str] | None = None,
     before: Sequence[str] = (),
 ) -> Iterator[UpProcess]:
-    """A service that is ready; `before` stands before the command (`unshare …`). Ended, if need be hard, after the block."""
+    """Start a service and yield it once it is ready; end it after the block, by force if needed.
+
+    `before` is put before the command (`unshare …`).
+    """
     found = UpProcess(data, arguments, settings or {}, before)
     try:
         found.expect("next, in another terminal")
@@ -119,7 +122,7 @@ def opsjobs_up(
 
 @contextmanager
 def watched_processes(pids: Sequence[int]) -> Iterator[list[int]]:
-    """Handles by which `wait_for_ends` sees the end of processes that are not ours."""
+    """Return handles with which `wait_for_ends` sees the end of processes of other parents."""
     handles = [os.pidfd_open(pid) for pid in pids]
     try:
         yield handles
@@ -129,7 +132,7 @@ def watched_processes(pids: Sequence[int]) -> Iterator[list[int]]:
 
 
 def wait_for_ends(handles: Sequence[int], seconds: float = 60) -> None:
-    """Return when all of them have ended; AssertionError where one lives on."""
+    """Return when all of them have ended. Raises AssertionError if one stays alive."""
     deadline = time.monotonic() + seconds
     for handle in handles:
         poll = select.poll()

@@ -1,4 +1,4 @@
-"""Accounts of this machine for the length of a test: login shell, home files and password."""
+"""Accounts of this machine until a test ends: login shell, home files and password."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ _numbers = count(1)
 
 
 def needs_root(what: str) -> None:
-    """Skip the calling test, with one clear line, where it may not change accounts."""
+    """Skip the calling test, with one clear line, if it may not change accounts."""
     if os.geteuid() != 0 or shutil.which("useradd") is None:
         pytest.skip(f"needs root and useradd: {what}")
 
 
 def needs(program: str) -> str:
-    """The path of a program; skips the calling test where this machine has none."""
+    """Return the path of a program; skip the calling test if this machine has none."""
     found = shutil.which(program, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
     if found is None:
         pytest.skip(f"needs {program}: install it (scripts/test-needs)")
@@ -38,10 +38,10 @@ def needs(program: str) -> str:
 def account(
     *, shell: str = "/bin/sh", files: Mapping[str, str] | None = None, password: str | None = None
 ) -> Iterator[str]:
-    """A new account's name. Afterwards its processes are ended, and it is removed with its home."""
+    """Create an account and yield its name; then end its processes, and remove it with its home."""
     needs_root("makes an account")
     name = f"opsjobs-{os.getpid()}-{next(_numbers)}"
-    # `*` can log in by key and by nothing else.
+    # with `*`, only a login by key is possible
     _do("useradd", "--create-home", "--shell", shell, "--password", "*", name)
     try:
         if password is not None:
@@ -56,7 +56,7 @@ def account(
 
 @contextmanager
 def configured(path: str, text: str, mode: int) -> Iterator[None]:
-    """A file of the system as it is wanted, for the length of the block; what was there before comes back."""
+    """Replace a file of the system until the block ends; then restore it."""
     needs_root(f"writes {path}")
     file = Path(path)
     before = file.read_bytes() if file.exists() else None
@@ -72,7 +72,10 @@ def configured(path: str, text: str, mode: int) -> Iterator[None]:
 
 @contextmanager
 def doas_rule(line: str) -> Iterator[None]:
-    """One more rule of doas, after all others, for the length of the block; those of tests that run beside this one stay."""
+    """Add a rule of doas after all others until the block ends.
+
+    Those of tests that run at the same time stay.
+    """
     needs_root("writes /etc/doas.conf")
     _change_doas(lambda lines: [*lines, line])
     try:
@@ -93,7 +96,8 @@ def _change_doas(change: Callable[[list[str]], list[str]]) -> None:
 
 
 def _place(file: Path, data: bytes, mode: int) -> None:
-    # At once: sudo reads its folder at any moment, also for tests that run beside this one. A name with a dot is not read.
+    # In one step: sudo may read its folder at any time, for tests that run at the same time, too.
+    # It ignores names with a dot.
     new = file.with_name(f"{file.name}.{os.getpid()}")
     new.touch(mode)
     new.chmod(mode)
@@ -113,7 +117,7 @@ def _write(owner: pwd.struct_passwd, files: Mapping[str, str]) -> None:
 
 
 def _end_all(uid: int) -> None:
-    """The account is this test's own, so are its processes."""
+    """Since the account belongs to this test, so do its processes."""
     for folder in Path("/proc").iterdir():
         if folder.name.isdigit():
             with contextlib.suppress(OSError):

@@ -1,7 +1,7 @@
-"""The platform's services as each generation speaks: one ASGI app on a real socket, with faults by name.
+"""The platform's services in each generation: one ASGI app on a real socket, with named faults.
 
-Every service has a folder of its own, so that paths of one generation do not meet: `url("target")` is what
-TARGET_SERVICE_URL would be.
+Every service has a folder of its own, so that paths of one generation do not collide:
+`url("target")` is the value of TARGET_SERVICE_URL.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from starlette.routing import Route
 V3, MS, NG = "opsconductor-v3", "opsconductor-ms", "opsconductor-ng"
 GENERATIONS = (V3, MS, NG)
 OWN = "own"
-"""A platform that no built-in profile describes: `OWN_PROFILE` does."""
+"""A platform that no built-in profile describes, but `OWN_PROFILE`."""
 FAULTS = ("slow", "cut", "500", "garbage", "endless", "redirect", "refused")
 UNANSWERED = "unanswered"
-"""The fault of a service that does what it was asked, and whose answer is lost."""
+"""The fault of a service that does what was requested, but whose response is lost."""
 OWN_PROFILE = """
 name: own
 headers: {correlation: X-Request-ID}
@@ -60,7 +60,7 @@ audit:
 
 @dataclass(frozen=True)
 class Call:
-    """One request as it came in."""
+    """One request as it arrived."""
 
     service: str
     method: str
@@ -72,7 +72,7 @@ class Call:
 
 @dataclass
 class PlatformServices:
-    """What the services hold, what goes wrong with them, and what they were asked."""
+    """The data of the services, their faults, and the requests that they got."""
 
     generation: str = V3
     targets: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -82,9 +82,9 @@ class PlatformServices:
     notifications: list[dict[str, Any]] = field(default_factory=list)
     events: list[dict[str, Any]] = field(default_factory=list)
     faults: dict[str, str] = field(default_factory=dict)
-    """By service, one of FAULTS."""
+    """The fault of each service, one of FAULTS."""
     takes: Callable[[Call], bool] = lambda _: True
-    """Whether a call's credentials are good."""
+    """Returns True if a call's credentials are valid."""
     has_batch: bool = True
     ignores_skip: bool = False
     calls: list[Call] = field(default_factory=list)
@@ -94,7 +94,7 @@ class PlatformServices:
         return f"http://127.0.0.1:{self.port}/{service}"
 
     def add_target(self, id: str, name: str, host: str, port: int, **more: Any) -> dict[str, Any]:
-        """Have a target, in the form of this generation."""
+        """Add a target, in the form of this generation."""
         tags = more.pop("tags", [])
         if self.generation == OWN:
             address = {"hostname": name, "address": {"ipv4": host}, "ssh_port": port}
@@ -117,7 +117,7 @@ class PlatformServices:
         return self.targets[id]
 
     def add_user(self, name: str, role: str) -> None:
-        """Have an active user with a role, and an opaque token of the same name."""
+        """Add an active user with a role, and an opaque token of the same name."""
         if self.generation == OWN:
             self.users[name] = {"id": name, "enabled": True, "groups": [role]}
         else:
@@ -146,7 +146,7 @@ class PlatformServices:
 
 @contextmanager
 def platform_services(generation: str = V3) -> Iterator[PlatformServices]:
-    """The services of a generation on a free port of 127.0.0.1."""
+    """Run the services of a generation on a free port of 127.0.0.1."""
     state = PlatformServices(generation)
     listener = socket.create_server(("127.0.0.1", 0))
     state.port = listener.getsockname()[1]
@@ -230,7 +230,7 @@ async def _faulty(fault: str) -> Response:
 
 
 async def _cut() -> AsyncIterator[bytes]:
-    """The beginning of an answer of a process that dies then."""
+    """Send the first part of a response, like a process that dies then."""
     yield b'{"x": '
     raise ConnectionError
 

@@ -1,6 +1,7 @@
-"""The whole service in one event loop, connected to a platform: API, worker and scheduler as their processes build them.
+"""The whole service in one event loop, connected to a platform.
 
-Their background loops turn faster than in service, so that a test need not wait for their pauses.
+API, worker and scheduler are built as their processes build them. Their background loops run more
+often than in service, so that a test does not wait for their pauses.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ SLOW_ANSWER_SECONDS = 0.4
 
 @dataclass
 class PlatformStack:
-    """The service, and a way to each of the platform's services that can be cut."""
+    """The service, and a connection to each of the platform's services that can be cut."""
 
     platform: PlatformServices
     database: Database
@@ -56,7 +57,7 @@ class PlatformStack:
         self.platform.faults[service] = fault
 
     def mend(self) -> None:
-        """Mend all services."""
+        """Repair all services."""
         self.platform.faults.clear()
         for way in self.ways.values():
             way.faults.refuse = False
@@ -64,7 +65,7 @@ class PlatformStack:
             self._give(service, ANSWER_SECONDS)
 
     async def hurry(self) -> None:
-        """Let what waits for a retry be tried now."""
+        """Make everything that waits for a retry due now."""
         await self.database.fetch(
             "update delivery_lanes set due_at = opsjobs_now() where lease_until is null returning 1"
         )
@@ -77,7 +78,7 @@ class PlatformStack:
                 client.options = replace(client.options, timeout_seconds=seconds)
 
     async def integrations(self) -> dict[str, dict[str, Any]]:
-        """`integrations` of GET /status, by name."""
+        """Return `integrations` of GET /status, by name."""
         answer = await self.http.get("/status")
         assert answer.status_code == 200, answer.text
         return {each["name"]: each for each in answer.json()["integrations"]}
@@ -91,7 +92,7 @@ async def platform_stack(
     patch: pytest.MonkeyPatch,
     **more: str,
 ) -> AsyncIterator[PlatformStack]:
-    """The running service; `urls`: of the database and of Redis."""
+    """Run the service; `urls`: of the database and of Redis."""
     patch.setattr(background, "INTAKE_SECONDS", TICK_SECONDS)
     patch.setattr(background, "SEND_SECONDS", TICK_SECONDS)
     patch.setattr(scheduler, "SEAL_SECONDS", TICK_SECONDS)
@@ -149,7 +150,7 @@ async def _start(
 
 
 async def _beat(clock: HostedScheduler) -> None:
-    """Pass after pass, as Celery's beat does in service."""
+    """Run pass after pass, like Celery's beat in service."""
     while True:
         await clock.run_once()
         await asyncio.sleep(TICK_SECONDS)

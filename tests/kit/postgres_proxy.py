@@ -21,14 +21,14 @@ START_SECONDS = 30.0
 
 
 def parts_of(url: str) -> tuple[str, str]:
-    """The folder of the server's socket and the database's name, of a URL of the embedded PostgreSQL."""
+    """Return the socket's folder and the database's name from an embedded server's URL."""
     found = urlsplit(url)
     return parse_qs(found.query)["host"][0], found.path.lstrip("/")
 
 
 @asynccontextmanager
 async def over_tcp(url: str) -> AsyncIterator[tuple[Proxy, str]]:
-    """A proxy before the server of this URL, and the URL of the same database through it."""
+    """Run a proxy in front of this server; yield it and the database's URL through it."""
     folder, name = parts_of(url)
     async with proxy(folder, 5432) as made:
         yield made, f"postgresql://{ROLE}@127.0.0.1:{made.port}/{name}?sslmode=disable"
@@ -38,7 +38,10 @@ async def over_tcp(url: str) -> AsyncIterator[tuple[Proxy, str]]:
 async def pgbouncer(
     url: str, *, mode: str = "transaction", connections: int = 2, **settings: str
 ) -> AsyncIterator[str]:
-    """A PgBouncer before the server of this URL, as installed but for its mode; the URL of the same database through it."""
+    """Run a PgBouncer in front of the server of this URL, as installed except for its mode.
+
+    Yields the URL of the same database through it.
+    """
     program, (_, name) = needs("pgbouncer"), parts_of(url)
     async with over_tcp(url) as (server, _):
         port = free_port()
@@ -63,7 +66,7 @@ async def pgbouncer(
             ]
             lines += [f"{key} = {value}" for key, value in chosen.items()]
             (place / "pgbouncer.ini").write_text("\n".join(lines) + "\n")
-            # It refuses to run as root.
+            # it refuses to run as root
             user = "nobody" if os.geteuid() == 0 else None
             process = subprocess.Popen(
                 [program, "-q", str(place / "pgbouncer.ini")],

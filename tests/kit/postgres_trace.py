@@ -1,4 +1,4 @@
-"""The traffic of a connection to PostgreSQL, counted from libpq's own trace."""
+"""The traffic of a connection to PostgreSQL, counted in libpq's own trace."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from opsjobs.store.transaction import Database
 
 @dataclass
 class Wire:
-    """`statements` sent, and `waits`: how often an answer was needed before anything more could be sent."""
+    """Numbers of `statements` sent, and of `waits` for a response before the next send."""
 
     statements: int = 0
     waits: int = 0
@@ -22,7 +22,7 @@ class Wire:
 
 @asynccontextmanager
 async def watched(database: Database) -> AsyncIterator[Wire]:
-    """Counts within the block; `database` has one connection, so that all of it goes there."""
+    """Count within the block; `database` has one connection, so that it carries everything."""
     assert database.options.connections == 1
     wire = Wire()
     with tempfile.TemporaryFile() as trace:
@@ -44,6 +44,6 @@ def _count(wire: Wire, trace: str) -> None:
         match line.split("\t"):
             case ["F", _, kind, *_]:
                 wire.statements += kind in ("Bind", "Query")
-                # psycopg flushes what it has just synced, where no answer came meanwhile: that is one wait.
+                # psycopg flushes after a Sync if no response came meanwhile: that is one wait.
                 wire.waits += kind in ("Sync", "Query") or (kind == "Flush" and before != "Sync")
                 before = kind

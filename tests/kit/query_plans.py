@@ -1,4 +1,4 @@
-"""The plans by which PostgreSQL runs the statements of a verb, reported by auto_explain."""
+"""The plans with which PostgreSQL runs the statements of a verb, reported by auto_explain."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from psycopg.errors import Diagnostic
 
 from opsjobs.store.transaction import Connection, Database, DatabaseOptions
 
-# Grow with what is launched, fired, told and uploaded, not with the fleet.
+# Tables that grow with launches, firings, output and uploads, not with the fleet.
 GROWING = (
     "approval_decisions",
     "approvals",
@@ -33,7 +33,7 @@ GROWING = (
     "schedule_executions",
     "target_runs",
 )
-# Of these a scan reads everything, or what a bitmap has found.
+# The scans that read a table. Of a bitmap, the heap scan counts.
 _SCANS = (
     "Seq Scan",
     "Index Scan",
@@ -55,7 +55,10 @@ _SINCE_16 = ("auto_explain.log_parameter_max_length",)
 
 @dataclass(frozen=True, slots=True)
 class Scan:
-    """One look at a table: `rows` were read in all of its loops, whether or not they were of use (0 without `analyze`)."""
+    """One scan of a table:
+
+    `rows` were read in all of its loops, used or not (0 without `analyze`).
+    """
 
     kind: str
     table: str
@@ -64,13 +67,13 @@ class Scan:
 
     @property
     def growing(self) -> bool:
-        """Whether the table grows without end. A day of the log counts as the log."""
+        """True if the table grows without end. A day of the log counts as the log."""
         return self.table in GROWING or self.table.startswith("execution_log_")
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A statement as it was run, and what it looked at."""
+    """A statement as it was run, and its scans."""
 
     query: str
     milliseconds: float
@@ -79,22 +82,23 @@ class Plan:
     scans: tuple[Scan, ...] = field(default=())
 
     def whole(self) -> list[Scan]:
-        """Sequential scans of tables that grow."""
+        """Return the sequential scans of tables that grow."""
         return [scan for scan in self.scans if scan.kind == "Seq Scan" and scan.growing]
 
     def rows(self) -> float:
-        """Rows that were read of tables that grow."""
+        """Return the number of rows that were read from tables that grow."""
         return sum(scan.rows for scan in self.scans if scan.growing)
 
     def text(self) -> str:
-        """One line a node, for people."""
+        """Return the plan as text, one line a node."""
         return "\n".join(_lines(self.root, 0))
 
 
 class Explaining(Database):
-    """A Database that keeps the plan of every statement that was run through it.
+    """A Database that keeps the plan of each of its statements.
 
-    `analyze`: with the rows that were really read. `settings` hold on every connection, such as `enable_seqscan`.
+    `analyze`: include the rows that were really read. `settings` apply to every connection, such as
+    `enable_seqscan`.
     """
 
     def __init__(
@@ -115,7 +119,7 @@ class Explaining(Database):
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
-        """A connection whose plans are told."""
+        """Yield a connection whose plans are recorded."""
         async with super().connection() as connection:
             if id(connection) not in self._told:
                 self._told.add(id(connection))
@@ -128,7 +132,10 @@ class Explaining(Database):
             yield connection
 
     def take(self) -> list[Plan]:
-        """The plans since this was asked before, without those of functions that only tell the time."""
+        """Return the plans since the last call.
+
+        Those of functions that only return the time are left out.
+        """
         taken, self.plans = self.plans, []
         return [plan for plan in taken if "from opsjobs_clock" not in plan.query]
 

@@ -1,4 +1,4 @@
-"""Fixtures of schedules: a job, its schedules, schedulers on a clock that is turned."""
+"""Fixtures of schedules: a job, its schedules, schedulers on a clock that tests set."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ class ScheduleHarness:
     async def schedule(
         self, job: StoredJob, name: str = "nightly", *, owner: str = "ada", **fields: Any
     ) -> StoredSchedule:
-        """A schedule of it: every minute from now on, unless the fields say."""
+        """Create a schedule of it: every minute from now on, unless the fields differ."""
         body = {
             "name": name,
             **(fields if "type" in fields else {"type": "recurring", "every": "minutes", **fields}),
@@ -116,34 +116,34 @@ class ScheduleHarness:
         return made
 
     async def turn(self, **time: float) -> None:
-        """Turn the clock that processes agree on."""
+        """Advance the clock that all processes share."""
         async with self.database.connection() as connection:
             await connection.execute(
                 "update opsjobs_clock set shift = shift + %s", [timedelta(**time)]
             )
 
     async def turn_to(self, moment: datetime) -> None:
-        """Turn that clock to a moment."""
+        """Set that clock to a time."""
         async with self.database.connection() as connection:
             await connection.execute(
                 "update opsjobs_clock set shift = %s::timestamptz - clock_timestamp()", [moment]
             )
 
     async def now(self) -> datetime:
-        """What that clock shows."""
+        """Return the time of that clock."""
         row = await self.database.fetch_one("select opsjobs_now() as now")
         assert row is not None
         return row["now"].astimezone(UTC)  # type: ignore[no-any-return]
 
     async def rows(self, schedule: StoredSchedule | None = None) -> list[dict[str, Any]]:
-        """The firings, by moment."""
+        """Return the firings, by due time."""
         query = "select * from schedule_executions where %(id)s::bigint is null or schedule_id = %(id)s order by due_at, id"
         return await self.database.fetch(query, {"id": schedule and schedule.id})
 
     async def told(
         self, schedule: StoredSchedule | None = None, *, limit: int = 200
     ) -> list[dict[str, Any]]:
-        """The firings as they are listed, the latest moment first."""
+        """Return the firings as they are listed, the latest due time first."""
         assert schedule is not None
         return [
             firing.data()
@@ -151,14 +151,14 @@ class ScheduleHarness:
         ]
 
     async def finish(self, executions: Sequence[int] | None = None) -> None:
-        """End executions (all that are open), as a worker would with a cancel."""
+        """End executions (by default all open ones), as a worker would after a cancel."""
         rows = await self.database.fetch("select id from job_executions where finished_at is null")
         for row in rows:
             if executions is None or row["id"] in executions:
                 await self.ledger.cancel(row["id"], by="ben", reason=None)
 
     async def events(self, noun: str = "schedule") -> list[str]:
-        """What was told, by type."""
+        """Return the published events, by type."""
         rows = await self.database.fetch(
             "select type from events where type like %s order by id", [f"{noun}.%"]
         )

@@ -1,4 +1,4 @@
-"""A worker played by the test: launches executions and writes runs to the real ledger."""
+"""A worker that the test controls: it launches executions and writes runs to the real ledger."""
 
 from __future__ import annotations
 
@@ -29,12 +29,15 @@ Stream = Literal["stdout", "stderr"]
 
 
 def target(number: int, name: str | None = None) -> Target:
-    """A machine web-<number>."""
+    """Return a machine web-<number>."""
     return Target(str(number), name or f"web-{number}", f"10.0.0.{number % 250}", 22, Transport.SSH)
 
 
 class ScriptedExecution:
-    """An execution whose runs end as the test says; `runs`: the claimed runs by target name, filled by `claim`."""
+    """An execution whose runs the test ends.
+
+    `runs`: the claimed runs by target name, filled by `claim`.
+    """
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -56,7 +59,10 @@ class ScriptedExecution:
         requested_by: str = "ada",
         triggered_by: TriggeredBy = TriggeredBy.MANUAL,
     ) -> Execution:
-        """Commit an execution of these commands (step-1, step-2 …) on web-1, web-2 …; nothing is claimed yet."""
+        """Commit an execution of these commands (step-1, step-2 …) on web-1, web-2 …
+
+        Nothing is claimed yet.
+        """
         machines = (
             [target(n) for n in range(1, targets + 1)] if isinstance(targets, int) else targets
         )
@@ -90,7 +96,7 @@ class ScriptedExecution:
         action: str = "step-1",
         chunk: int = 65_536,
     ) -> None:
-        """The target writes to a stream; it is stored in one group commit for each 2 MiB."""
+        """Write to a stream of a target; each 2 MiB are stored in one group commit."""
         for start in range(0, len(data), 2 << 20):
             part = data[start : start + (2 << 20)]
             offset = self._stored(name, action, stream)
@@ -191,7 +197,7 @@ class ScriptedExecution:
         return await Executions(self._database).get(str(self.execution_id))
 
     def _counted(self, name: str, lines: list[LogLine]) -> list[LogLine]:
-        """Count the lines that begin in each piece, as the worker's journal does."""
+        """Count the lines that begin in each piece, like the worker's journal."""
         for line in lines:
             key = (self.runs[name].id, line.action, line.attempt, line.stream)
             line.lines, is_open = count_lines(line.data, continues=key in self._open)

@@ -1,4 +1,4 @@
-"""Secrets that must appear nowhere: their spellings, and the searches for them."""
+"""Secrets that must not appear anywhere: their forms, and the searches for them."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ LOOK_SECONDS = 0.01
 
 @dataclass(frozen=True, slots=True)
 class Canary:
-    """A text that nobody else writes. `name` is what is told where it was found."""
+    """A text that appears nowhere else. `name` is reported if it is found."""
 
     name: str
     text: str = field(default_factory=lambda: f"canary{secrets.token_hex(12)}")
 
     @property
     def spellings(self) -> list[bytes]:
-        """As it is, in hex, and in base64 wherever in a longer text it stands."""
+        """The text as it is, in hex, and in base64 at any position of a longer text."""
         raw = self.text.encode()
         return [
             raw,
@@ -41,25 +41,28 @@ class Canary:
 
 
 def _in_base64(raw: bytes, before: int) -> bytes:
-    """Those characters that do not depend on what stands before (so many bytes, modulo 3) and after it."""
+    """Return the characters of base64 that do not depend on the neighbours.
+
+    `before`: the number of bytes before it, modulo 3.
+    """
     spelt = base64.b64encode(b"\0" * before + raw)
     return spelt[(before * 8 + 5) // 6 : (before + len(raw)) * 8 // 6]
 
 
 def find_canaries(data: bytes, canaries: Iterable[Canary]) -> set[str]:
-    """The names of those that are in there, however spelt."""
+    """Return the names of the canaries that the data contains in any form."""
     return {
         canary.name for canary in canaries if any(spelling in data for spelling in canary.spellings)
     }
 
 
 class Sampler(threading.Thread):
-    """Looks at the command lines and environments of all processes of this machine, again and again."""
+    """Reads the command lines and environments of all processes of this machine repeatedly."""
 
     def __init__(self, canaries: Sequence[Canary]) -> None:
         super().__init__(name="sampler", daemon=True)
         self.seen: set[tuple[str, str]] = set()
-        """Which canary, and where: cmdline or environ."""
+        """Name of the canary, and the place: cmdline or environ."""
         self.rounds = 0
         self._canaries = canaries
         self._over = threading.Event()
@@ -78,7 +81,7 @@ class Sampler(threading.Thread):
         self.join()
 
     def run(self) -> None:
-        """Until the block ends."""
+        """Search until the block ends."""
         while not self._over.wait(LOOK_SECONDS):
             for folder in Path("/proc").glob("[0-9]*"):
                 for what in ("cmdline", "environ"):
@@ -91,7 +94,7 @@ class Sampler(threading.Thread):
 def find_canaries_in_files(
     places: Iterable[Path], canaries: Sequence[Canary]
 ) -> set[tuple[str, str]]:
-    """Which canary, and in which file."""
+    """Return the canaries that were found, each with its file."""
     return {
         (name, str(file))
         for file in _files(places)
@@ -101,7 +104,7 @@ def find_canaries_in_files(
 
 def _files(places: Iterable[Path]) -> Iterator[Path]:
     for place in places:
-        for folder, _, names in os.walk(place):  # it passes over what vanishes meanwhile
+        for folder, _, names in os.walk(place):  # it skips files that disappear meanwhile
             yield from (
                 file
                 for name in names
@@ -117,7 +120,7 @@ def _read(file: Path) -> bytes:
 
 
 def find_canaries_in_tables(url: str, canaries: Sequence[Canary]) -> set[tuple[str, str]]:
-    """Which canary, and in which table of the database."""
+    """Return the canaries that were found, each with its table of the database."""
     tables = "select c.oid::regclass::text from pg_class c where relkind = 'r' and relnamespace = 'public'::regnamespace"
     found = set()
     with psycopg.connect(url, autocommit=True) as connection:
@@ -130,7 +133,7 @@ def find_canaries_in_tables(url: str, canaries: Sequence[Canary]) -> set[tuple[s
 
 @contextmanager
 def overheard(valkey: Valkey) -> Iterator[list[bytes]]:
-    """Every order that Valkey is given during the block; at its end what all keys hold is added."""
+    """Collect every command to Valkey during the block; at its end, add the values of all keys."""
     heard: list[bytes] = []
     client: Any = redis.Redis.from_url(valkey.url)
     with redis.Redis.from_url(valkey.url).monitor() as monitor:

@@ -1,4 +1,4 @@
-"""File systems of a few blocks, to be filled."""
+"""File systems of a few blocks that a test can fill."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from kit.backing_servers import open_folder
 
 @contextmanager
 def small_disk(kib: int) -> Iterator[Path]:
-    """A file system of its own."""
+    """Create and mount a file system until the block ends."""
     if os.geteuid() != 0:
         pytest.skip("needs root: mounts a file system")
     with open_folder() as folder:
@@ -32,7 +32,7 @@ def small_disk(kib: int) -> Iterator[Path]:
 
 
 def fill(folder: Path) -> None:
-    """Leave not a block of this file system."""
+    """Fill this file system to the last block."""
     with (folder / "filler").open("wb", buffering=0) as filler, suppress(OSError):
         while True:
             filler.write(bytes(4096))

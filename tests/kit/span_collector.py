@@ -26,7 +26,7 @@ SECONDS = 60.0
 
 @dataclass(frozen=True)
 class SeenSpan:
-    """One span, as a collector has it."""
+    """One span as a collector receives it."""
 
     service: str
     name: str
@@ -70,7 +70,7 @@ def _of_sdk(span: Any) -> SeenSpan:
 
 
 class OtlpCollector:
-    """An OTLP/HTTP server; `raw` is all that it received, for searches."""
+    """An OTLP/HTTP server; `raw` is everything that it received, for searches."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -122,7 +122,7 @@ def _handler(receive: Callable[[bytes], None]) -> type[BaseHTTPRequestHandler]:
             self.wfile.write(answer)
 
         def log_message(self, *_: object) -> None:
-            """Say nothing."""
+            """Log nothing."""
 
     return Handler
 
@@ -149,7 +149,7 @@ def _attributes(pairs: Any) -> dict[str, Any]:
 
 @contextmanager
 def otlp_collector() -> Iterator[OtlpCollector]:
-    """A running collector."""
+    """Run a collector."""
     collector = OtlpCollector()
     thread = threading.Thread(target=collector.server.serve_forever, daemon=True)
     thread.start()

@@ -26,20 +26,20 @@ BINARY = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr
 
 
 def needs_sshd() -> None:
-    """Skip the calling test, with one clear line, where this machine has no OpenSSH server."""
+    """Skip the calling test, with one clear line, if this machine has no OpenSSH server."""
     if BINARY is None or shutil.which("ssh-keygen") is None:
         pytest.skip("needs a real OpenSSH server: install openssh-server")
 
 
 @dataclass(frozen=True, slots=True)
 class Sshd:
-    """A running server: where it listens, who may log in, and how it is known."""
+    """A running server: its addresses, its users, and its keys."""
 
     addresses: Sequence[str]
     port: int
     user: str
     private_key: str
-    """An OpenSSH private key text that the user may log in with."""
+    """An OpenSSH private key with which the user may log in."""
     host_keys: Sequence[str]
     """Public host keys, one `type base64` line each."""
     folder: Path
@@ -52,15 +52,15 @@ class Sshd:
 
     @property
     def log(self) -> str:
-        """What the server wrote so far."""
+        """The output of the server so far."""
         return (self.folder / "sshd.log").read_text(errors="replace")
 
     def authorize(self, user: str, line: str) -> None:
-        """Replace who may log in as `user` (an authorized_keys line)."""
+        """Replace the keys that may log in as `user` (an authorized_keys line)."""
         _write(self.folder / "authorized" / user, line + "\n", 0o644)
 
     def stop(self) -> None:
-        """End the listener; sessions go on, as they do when sshd is restarted."""
+        """End the listener; sessions continue, as they do when sshd is restarted."""
         self.process.terminate()
         self.process.wait(timeout=START_SECONDS)
 
@@ -75,9 +75,10 @@ def sshd(
     user: str | None = None,
     settings: Sequence[str] = (),
 ) -> Iterator[Sshd]:
-    """A server for the length of the block; ("0.0.0.0",) answers on all of 127.0.0.0/8 as well.
+    """Run a server until the block ends; ("0.0.0.0",) accepts all of 127.0.0.0/8, too.
 
-    As root the account is `opsjobs-target` (made where missing, with a plain /bin/sh), else the current user.
+    As root, the account is `opsjobs-target` (created if missing, with a plain /bin/sh), else the
+    current user.
     """
     needs_sshd()
     user = user or account()
@@ -97,13 +98,13 @@ def sshd(
 
 
 def account() -> str:
-    """The name of the account that tests log in as."""
+    """Return the name of the account that tests log in as."""
     if os.geteuid() != 0:
         return getpass.getuser()
     try:
         pwd.getpwnam(TARGET_USER)
     except KeyError:
-        # Another test process may do the same at the same moment.
+        # another test process may do the same at the same time
         made = subprocess.run(
             ["useradd", "-m", "-s", "/bin/sh", "-p", "*", TARGET_USER],
             check=False,
@@ -116,8 +117,10 @@ def account() -> str:
 
 
 def _at_home(user: pwd.struct_passwd) -> None:
-    """Its home may be left from another account of the name. With one that is not its own all tests would share a folder that
-    those of accounts without a home remove.
+    """Give the account a home of its own.
+
+    It may be left from another account of this name. With the home of another user, all tests would
+    share a folder that those of accounts without a home remove.
     """
     home = Path(user.pw_dir)
     home.mkdir(mode=0o755, exist_ok=True)
@@ -126,7 +129,10 @@ def _at_home(user: pwd.struct_passwd) -> None:
 
 
 def keygen(path: Path, kind: str = "ed25519", *options: str) -> str:
-    """Make a key pair at `path` (no passphrase unless `-N` is among the options); returns the public line."""
+    """Create a key pair at `path`; return the public line.
+
+    It has no passphrase unless `-N` is among the options.
+    """
     passphrase = () if "-N" in options else ("-N", "")
     bits = ("-b", "2048") if kind == "rsa" else ()
     command = [
@@ -160,7 +166,7 @@ def _configuration(
         *settings,
         f"PidFile {folder}/sshd.pid",
         f"AuthorizedKeysFile {folder}/authorized/%u",
-        # The temporary folder is world-writable further up, which StrictModes refuses.
+        # the temporary folder is world-writable further up, which StrictModes refuses
         "StrictModes no",
         "UsePAM no",
         "PasswordAuthentication no",

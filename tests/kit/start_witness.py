@@ -9,9 +9,10 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class Testimony:
-    """One start: which command (a key that the test gave it), as which process, and when (Unix seconds).
+    """One start: the command's key (set by the test), its process, and its time (Unix seconds).
 
-    `what`: "start", or "end" with the exit `code`. `run`: the key of the durable run, where there is one.
+    `what`: "start", or "end" with the exit `code`. `run`: the key of the durable run, if there is
+    one.
     """
 
     key: str
@@ -25,7 +26,7 @@ class Testimony:
 
     @classmethod
     def of(cls, line: str) -> Testimony:
-        """As it was written."""
+        """Parse a line of the file."""
         key, pid, at, *more = line.split()
         what, run, code = (*more, *("start", "-", "-")[len(more) :])
         return cls(
@@ -34,37 +35,44 @@ class Testimony:
 
 
 class Witness:
-    """The file, seen from the test; targets on loopback write into it."""
+    """The file as the test sees it; targets on loopback write to it."""
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / "witness"
         self.path.touch()
-        # Accounts of targets write here as well.
+        # the accounts of targets write here, too
         folder.chmod(0o755)
         self.path.chmod(0o666)
 
     def command(self, key: str, then: str = ":") -> str:
-        """A command line for a POSIX shell that testifies, then does the rest; the key is a plain word."""
+        """Return a POSIX shell command that records its start, then runs `then`.
+
+        The key is a plain word.
+        """
         assert key.replace("-", "").replace(".", "").replace("_", "").isalnum(), key
-        # One short write to a file opened for appending is atomic: testimonies do not mix.
+        # One short write to a file opened for appending is atomic: lines do not mix.
         return f"echo {key} $$ $(date +%s.%N) >>'{self.path}'; {then}"
 
     def of_execution(self, key: str) -> str:
-        """A command that testifies as `key.<id of its execution>`."""
+        """Return a command that records its start as `key.<id of its execution>`."""
         assert key.replace("-", "").replace("_", "").isalnum(), key
         return f"echo {key}.$OPSJOBS_EXECUTION $$ $(date +%s.%N) >>'{self.path}'"
 
     def on_each(self, key: str, then: str = ":") -> str:
-        """The same for a command that runs on many machines over SSH: each testifies as `key.<its address>`.
+        """Return a command for many machines over SSH.
 
-        The rest finds that address in `$3`.
+        Each records its start as `key.<its address>`. `then` finds that address in `$3`.
         """
         assert key.replace("-", "").replace("_", "").isalnum(), key
-        # The key is in the environment, too: what a durable command is, no process list tells.
+        # The key is in the environment, too: no process list shows the command line of a durable
+        # run.
         return f"set -- $SSH_CONNECTION; export WITNESS={key}; echo {key}.$3 $$ $(date +%s.%N) >>'{self.path}'; {then}"
 
     def from_start_to_end(self, key: str, then: str) -> str:
-        """The same, testifying at its end, too: `key.<its address>` is in `$k`, and `then` in a subshell has the exit code."""
+        """Return a command as `on_each` does that also records its end.
+
+        `key.<its address>` is in `$k`, and the exit code is that of `then` in a subshell.
+        """
         assert key.replace("-", "").replace("_", "").isalnum(), key
         say = "echo $k $$ $(date +%s.%N)"
         run = "${OPSJOBS_RUN:--}"
@@ -75,19 +83,19 @@ class Witness:
         )
 
     def testimonies(self) -> list[Testimony]:
-        """Every word so far, in the order of writing."""
+        """Return every line so far, in the order of writing."""
         return [Testimony.of(line) for line in self.path.read_text().splitlines()]
 
     def starts(self) -> dict[str, list[Testimony]]:
-        """The starts of each key."""
+        """Return the starts of each key."""
         return self._of("start")
 
     def ends(self) -> dict[str, list[Testimony]]:
-        """The ends of each key, where the command tells them."""
+        """Return the ends of each key, if its command records them."""
         return self._of("end")
 
     def started_twice(self) -> dict[str, list[Testimony]]:
-        """What must be empty: keys that started more than once (invariant I1)."""
+        """Return the keys that started more than once, which must be none (invariant I1)."""
         return {key: starts for key, starts in self.starts().items() if len(starts) > 1}
 
     def _of(self, what: str) -> dict[str, list[Testimony]]:

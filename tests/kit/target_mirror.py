@@ -1,4 +1,4 @@
-"""An inventory whose targets are those of a platform's Target Service, and its age turned by hand."""
+"""An inventory with the targets of a platform's Target Service, and a settable age."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from opsjobs.telemetry.metrics import Metrics
 async def inventory_of(
     platform: PlatformServices, database: Database, *, vault: Vault | None = None, **more: str
 ) -> AsyncIterator[TargetInventory]:
-    """The inventory as a process has it that is connected to this Target Service."""
+    """Return the inventory of a process that is connected to this Target Service."""
     environ = {
         "TARGET_SERVICE_URL": platform.url("target"),
         "TARGET_SERVICE_PROFILE": platform.generation,
@@ -39,7 +39,7 @@ async def inventory_of(
 
 
 async def age(database: Database, seconds: float) -> None:
-    """Have what is known of the service's targets be older."""
+    """Make the mirrored data older."""
     async with database.transaction() as connection:
         for table in ("targets", "mirrors"):
             await connection.execute(

@@ -11,39 +11,42 @@ from dataclasses import dataclass, field
 
 GREETING_BYTES = 512
 HANDSHAKE_BYTES = 2000
-"""What an OpenSSH server has sent by the end of a login, about."""
+"""About the number of bytes that an OpenSSH server has sent when a login ends."""
 STALL_LOOK_SECONDS = 0.02
 
 
 @dataclass(slots=True)
 class Faults:
-    """What the proxy does to the bytes; may be changed while connections are open."""
+    """The faults of the proxy; they may be changed while connections are open."""
 
     delay_seconds: float = 0.0
     bytes_per_second: float | None = None
     stall: bool = False
-    """Hold everything back until this is over, as a network does that is away for a while: no byte is missing afterwards."""
+    """Hold all bytes back until it is False again, like a network outage: no byte is lost."""
     black_hole: bool = False
-    """Take everything and pass nothing on; connections stay open."""
+    """Read everything and pass nothing on; connections stay open."""
     silence: bytes | None = None
-    """Be silent for good to connections, open or new, whose client's first bytes have these in them."""
+    """Pass nothing on over connections, open or new, whose client's first bytes contain these."""
     refuse: bool = False
     """Reset every new connection at once, as sshd does beyond MaxStartups."""
     cut_after_bytes: int | None = None
-    """Reset a connection once so many bytes came back from the server."""
+    """Reset a connection after so many bytes from the server."""
     cut: Cut | None = None
-    """Pass exactly so many bytes on from now on, then break that connection."""
+    """Pass on exactly so many more bytes, then break that connection."""
 
 
 @dataclass(slots=True)
 class Cut:
-    """Where a connection breaks: after `left_bytes` more from the client, or with `answers` from the server."""
+    """The place where a connection breaks.
+
+    It is after `left_bytes` more from the client, or with `answers` from the server.
+    """
 
     left_bytes: int
     answers: bool = False
 
     def passes(self, data: bytes, *, answer: bool) -> bytes:
-        """What of these bytes still goes through."""
+        """Return the part of these bytes that still passes."""
         if answer is not self.answers:
             return data
         passed = data[: self.left_bytes]
@@ -52,7 +55,7 @@ class Cut:
 
     @property
     def due(self) -> bool:
-        """Whether a byte was held back."""
+        """True if a byte was held back."""
         return self.left_bytes < 0
 
 
@@ -64,16 +67,16 @@ class Proxy:
     port: int
     faults: Faults
     connections: int = 0
-    """Connections that were accepted so far."""
+    """Number of accepted connections so far."""
     peak: int = 0
-    """The most that were open at a time."""
+    """Highest number of open connections at a time."""
     handshaking: int = 0
-    """Open connections over which the server has sent less than an SSH handshake takes."""
+    """Open connections over which the server has sent fewer bytes than an SSH handshake takes."""
     _open: set[asyncio.StreamWriter] = field(default_factory=set)
     _silenced: set[asyncio.StreamWriter] = field(default_factory=set)
     _servers: set[asyncio.StreamWriter] = field(default_factory=set)
     _greetings: dict[asyncio.StreamWriter, bytes] = field(default_factory=dict)
-    """What the client of each open connection said first, by both of its sides."""
+    """The first bytes of each open connection's client, by both of its sides."""
 
     def reset_all(self) -> None:
         """Break every open connection with a RST, on both sides."""
@@ -81,9 +84,9 @@ class Proxy:
             _reset(writer)
 
     def silence_all(self, of: bytes = b"") -> int:
-        """Pass nothing on any more over open connections whose first bytes have these in them; return how many.
+        """Pass nothing on over open connections whose first bytes contain these.
 
-        They stay open, and new ones are good.
+        Returns their number. They stay open, and new ones work.
         """
         self._silenced |= {
             side for side in self._open | self._servers if of in self._greetings.get(side, b"")
@@ -97,13 +100,16 @@ class Proxy:
         return sides[0] in self._silenced
 
     def half_close_all(self) -> None:
-        """Tell the clients that the server will say no more, and let them go on talking."""
+        """Signal the end of the server's data to the clients, which may continue to send."""
         for writer in self._open:
             if writer.can_write_eof():
                 writer.write_eof()
 
     def drop_servers(self) -> None:
-        """Break the connections to the server alone: the clients are left talking into the void, as after a power cut."""
+        """Break the connections to the server only.
+
+        The clients' data goes nowhere, as after a power cut.
+        """
         self.faults.black_hole = True
         for writer in self._servers:
             _reset(writer)
@@ -113,7 +119,10 @@ class Proxy:
 async def proxy(
     host: str, port: int, faults: Faults | None = None, *, listen: str = "127.0.0.1"
 ) -> AsyncIterator[Proxy]:
-    """A proxy on loopback before host:port, for the length of the block. A `host` with a slash is a folder of a Unix socket."""
+    """Run a proxy on loopback in front of host:port until the block ends.
+
+    A `host` with a slash is the folder of a Unix socket.
+    """
     tasks: set[asyncio.Task[None]] = set()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -154,7 +163,7 @@ async def _serve(
         back, forth = await (
             asyncio.open_unix_connection(unix) if unix else asyncio.open_connection(host, port)
         )
-    except OSError:  # nobody listens there: the client sees what it would see there
+    except OSError:  # nothing listens there: the client sees the same as without the proxy
         running._open.discard(writer)
         _reset(writer)
         return
@@ -220,7 +229,7 @@ async def _pump(
                 await _break(running, cut, writer, opposite)
                 return
     finally:
-        # A side that has ended or broken ends the other one, too; unless nobody is to hear of it.
+        # A side that has ended or broken ends the other one, too, unless the fault is silence.
         if not running.faults.black_hole and writer not in running._silenced:
             writer.close()
 
@@ -228,10 +237,11 @@ async def _pump(
 async def _break(
     running: Proxy, cut: Cut, writer: asyncio.StreamWriter, opposite: asyncio.StreamWriter
 ) -> None:
-    """Break this connection on both sides; what was passed on before arrives first."""
+    """Break this connection on both sides; the bytes that were passed on arrive before."""
     if running.faults.cut is cut:
         running.faults.cut = None
-    await asyncio.sleep(STALL_LOOK_SECONDS)  # a reset overtakes what the receiver has not read yet
+    # a reset would overtake bytes that the receiver has not read yet
+    await asyncio.sleep(STALL_LOOK_SECONDS)
     for side in (writer, opposite):
         _reset(side)
 

@@ -31,7 +31,10 @@ SECRET = "n0t-4-w0rd-0f-4ny-m4n-k7Q2xVb9zL"  # 32 bytes
 
 @dataclass
 class Answers:
-    """A server: what is at a path (status, JSON or bytes), and what was asked. No path: 404."""
+    """A server:
+
+    its responses by path (status, JSON or bytes), and the requests. Other paths: 404.
+    """
 
     url: str = ""
     at: dict[str, tuple[int, Any]] = field(default_factory=dict)
@@ -44,7 +47,7 @@ class Answers:
 
 @contextmanager
 def answering() -> Iterator[Answers]:
-    """A server on a free port of 127.0.0.1."""
+    """Run a server on a free port of 127.0.0.1."""
     answers = Answers()
 
     class Handler(BaseHTTPRequestHandler):
@@ -83,7 +86,7 @@ def answering() -> Iterator[Answers]:
 
 @cache
 def private(kind: str) -> Any:
-    """A key pair of this kind, made once: rsa, other-rsa, weak-rsa, p256, p384, ed25519."""
+    """Create a key pair of this kind once: rsa, other-rsa, weak-rsa, p256, p384, ed25519."""
     match kind:
         case "rsa" | "other-rsa":
             return rsa.generate_private_key(65_537, 2_048)
@@ -98,7 +101,7 @@ def private(kind: str) -> Any:
 
 
 def pem(kind: str) -> str:
-    """Its public half."""
+    """Return its public half."""
     return (
         private(kind)
         .public_key()
@@ -108,12 +111,12 @@ def pem(kind: str) -> str:
 
 
 def private_pem(kind: str) -> str:
-    """Its private half."""
+    """Return its private half."""
     return private(kind).private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
 
 
 def jwk(kind: str, kid: str | None, **more: Any) -> dict[str, Any]:
-    """Its public half as an issuer publishes it."""
+    """Return its public half as an issuer publishes it."""
     algorithm = {
         "rsa": "RS256",
         "other-rsa": "RS256",
@@ -130,7 +133,7 @@ def jwk(kind: str, kid: str | None, **more: Any) -> dict[str, Any]:
 
 
 def good(now: float | None = None, **claims: Any) -> dict[str, Any]:
-    """The claims of a token that is good now; None takes one away."""
+    """Return the claims of a token that is valid now; None removes a claim."""
     at = int(now or time.time())
     whole = {
         "sub": "ada",
@@ -148,12 +151,12 @@ def signed(
     claims: Mapping[str, Any], key: Any = SECRET, algorithm: str = "HS256", **headers: Any
 ) -> str:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", InsecureKeyLengthWarning)  # who forges does not mind
+        warnings.simplefilter("ignore", InsecureKeyLengthWarning)  # a forger would not mind
         return jwt.encode(dict(claims), key, algorithm, headers=headers)
 
 
 def by_hand(header: Any, claims: Any, signature: bytes = b"", *, raw: bool = False) -> str:
-    """Three parts as they are given; `raw`: texts instead of JSON."""
+    """Return a token of these three parts; `raw`: texts instead of JSON."""
     parts = [part.encode() if raw else json.dumps(part).encode() for part in (header, claims)]
     return ".".join(
         base64.urlsafe_b64encode(part).decode().rstrip("=") for part in (*parts, signature)
@@ -161,7 +164,7 @@ def by_hand(header: Any, claims: Any, signature: bytes = b"", *, raw: bool = Fal
 
 
 def resigned(header: Mapping[str, Any], claims: Any, secret: str = SECRET) -> str:
-    """Signed by HMAC, with a header (or text) that a library would not write."""
+    """Return a token signed by HMAC, with a header (or text) that a library would not write."""
     text = (
         by_hand(header, claims)
         if not isinstance(claims, str)

@@ -27,7 +27,7 @@ Answer = tuple[int, Any, dict[str, str]]
 
 @dataclass
 class Role:
-    """An AppRole: its secret ids (None: bind_secret_id is false), and the tokens that it gives."""
+    """An AppRole: its secret ids (None: bind_secret_id is false), and the tokens that it issues."""
 
     secret_ids: set[str] | None
     ttl: int = 1200
@@ -37,7 +37,7 @@ class Role:
 
 @dataclass
 class Token:
-    """A token of the server's; `ttl` 0 has no end."""
+    """A token of the server; with `ttl` 0 it does not expire."""
 
     namespace: str
     policies: tuple[str, ...]
@@ -68,7 +68,7 @@ class Version:
     destroyed: bool = False
 
     def metadata(self, number: int) -> dict[str, Any]:
-        """As it is told."""
+        """Return the metadata as the server sends it."""
         return {
             "created_time": self.created_time,
             "custom_metadata": None,
@@ -80,7 +80,7 @@ class Version:
 
 @dataclass
 class Faults:
-    """What the server does in place of its work: so many times, or until it is told otherwise."""
+    """Faults of the server, for a number of requests or until they are reset."""
 
     sealed: bool = False
     standby: str | None = None
@@ -89,12 +89,12 @@ class Faults:
     raw: bytes | None = None
     silent: threading.Event | None = None
     echo: bool = False
-    """Refuse with an error that repeats what came in."""
+    """Refuse with an error that repeats the request."""
 
 
 @dataclass
 class VaultKit:
-    """The server: what it keeps, what it was asked, and how it is made to misbehave."""
+    """The server: its data, the requests that it got, and its faults."""
 
     url: str = ""
     roles: dict[tuple[str, str], Role] = field(default_factory=dict)
@@ -104,7 +104,7 @@ class VaultKit:
     policies: dict[str, tuple[str, ...]] = field(
         default_factory=lambda: {"default": (), "opsjobs": ("secret/data/", "ssh/sign/")}
     )
-    """Paths that begin so may be read and updated."""
+    """Path prefixes that may be read and updated."""
     ssh_roles: dict[str, SshRole] = field(default_factory=dict)
     authority: asyncssh.SSHKey = field(
         default_factory=lambda: asyncssh.generate_private_key("ssh-ed25519")
@@ -116,11 +116,11 @@ class VaultKit:
     _lock: threading.RLock = field(default_factory=threading.RLock)
 
     def turn(self, seconds: float) -> None:
-        """Let time pass here."""
+        """Advance the clock of the server."""
         self._turned += seconds
 
     def approle(self, role: Role | None = None, *, namespace: str = "") -> tuple[str, str]:
-        """Make an AppRole; its role id and a secret id."""
+        """Create an AppRole; return its role id and a secret id."""
         role_id, secret_id = secrets.token_hex(8), secrets.token_hex(8)
         self.roles[namespace, role_id] = role or Role({secret_id})
         return role_id, secret_id
@@ -128,7 +128,7 @@ class VaultKit:
     def token(
         self, *, ttl: int = 0, max_ttl: int = 0, namespace: str = "", renewable: bool = True
     ) -> str:
-        """Make a token."""
+        """Create a token."""
         value = f"hvs.{secrets.token_urlsafe(16)}"
         policies = ("default", "opsjobs")
         self.tokens[value] = Token(
@@ -139,22 +139,22 @@ class VaultKit:
     def put(
         self, path: str, fields: Mapping[str, Any], *, mount: str = "secret", namespace: str = ""
     ) -> int:
-        """Write the next version of a secret; its number."""
+        """Write the next version of a secret; return its number."""
         versions = self.kept.setdefault((namespace, mount, path), [])
         versions.append(Version(dict(fields), self._moment()))
         return len(versions)
 
     def delete(self, path: str, *, mount: str = "secret") -> None:
-        """Delete the newest version, which may be undone."""
+        """Delete the newest version, which can be undone."""
         self.kept["", mount, path][-1].deletion_time = self._moment()
 
     def destroy(self, path: str, *, mount: str = "secret") -> None:
-        """Destroy the newest version, which may not."""
+        """Destroy the newest version, which cannot be undone."""
         newest = self.kept["", mount, path][-1]
         newest.fields, newest.destroyed = {}, True
 
     def count(self, path: str) -> int:
-        """How often this was asked for."""
+        """Return the number of requests for this path."""
         return sum(asked == path for _, asked in self.asked)
 
     @property
@@ -172,7 +172,7 @@ class VaultKit:
     # --- answering
 
     def answer(self, method: str, target: str, headers: Mapping[str, str], raw: bytes) -> Answer:
-        """What the server says."""
+        """Return the response to a request."""
         parts = urlsplit(target)
         path = unquote(parts.path).removeprefix("/v1/")
         with self._lock:
@@ -361,7 +361,10 @@ def _error(status: int, *errors: str) -> Answer:
 
 @contextmanager
 def vault_kit(certificate: tuple[Path, Path] | None = None) -> Iterator[VaultKit]:
-    """A server on a free port of loopback for the length of the block; `certificate` (chain, key) makes it https."""
+    """Run a server on a free port of loopback until the block ends.
+
+    `certificate` (chain, key) makes it https.
+    """
     kit = VaultKit()
     server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(kit))
     server.daemon_threads = True
@@ -415,13 +418,14 @@ def _handler(kit: VaultKit) -> type[BaseHTTPRequestHandler]:
         do_GET = do_POST = do_PUT = do_DELETE = _serve  # noqa: N815  the library's names
 
         def handle(self) -> None:
-            # A client that gives up, or does not like our certificate, is no matter for the test's output.
+            # A client that gives up, or refuses the certificate, must not disturb the test's
+            # output.
             try:
                 super().handle()
             except OSError:
                 self.close_connection = True
 
         def log_message(self, format: str, *args: Any) -> None:
-            """Keep quiet."""
+            """Log nothing."""
 
     return Handler

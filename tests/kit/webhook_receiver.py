@@ -16,7 +16,7 @@ Reply = tuple[int, dict[str, str], bytes]
 
 @dataclass(frozen=True)
 class Received:
-    """A request as it came."""
+    """A request as it arrived."""
 
     path: str
     headers: dict[str, str]
@@ -41,18 +41,21 @@ class Received:
 
 @dataclass
 class ReceiverServer:
-    """What came in, and what is answered: a reply by default, or the path's own; None: silence."""
+    """The received requests, and the responses:
+
+    a default one, or one of the path; None: no response.
+    """
 
     port: int = 0
     received: list[Received] = field(default_factory=list)
     reply: Callable[[Received], Reply | None] = lambda _: (204, {}, b"")
 
     def url(self, path: str = "/hook") -> str:
-        """The address of this path."""
+        """Return the URL of this path."""
         return f"http://127.0.0.1:{self.port}{path}"
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Read a request, and answer."""
+        """Read a request, and respond."""
         try:
             head = (await reader.readuntil(b"\r\n\r\n")).decode()
             line, *lines = head.split("\r\n")

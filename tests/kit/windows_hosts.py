@@ -108,7 +108,7 @@ def _certified_key(certificate: x509.Certificate, key: Any) -> CertifiedKey:
 
 
 def server_tls(folder: Path) -> ssl.SSLContext:
-    """The TLS of a host that also asks for a certificate of the client."""
+    """Return the TLS context of a host that also requests a certificate of the client."""
     found = authority()
     tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cadata=found.ca.certificate)
     tls.verify_mode = ssl.CERT_OPTIONAL
@@ -148,7 +148,7 @@ def certificate_credential() -> Credential:
 
 @dataclass(slots=True)
 class WindowsHost:
-    """A stand-in host that runs."""
+    """A running stand-in host."""
 
     server: WsmanServer
     secure: bool
@@ -157,7 +157,7 @@ class WindowsHost:
     def endpoint(
         self, credential: Credential | None = None, *, port: int | None = None, **options: Any
     ) -> Endpoint:
-        """This host as a target; `options` are those of WinRM."""
+        """Return this host as a target; `options` are those of WinRM."""
         scheme = "https" if self.secure else "http"
         trust = {"ca": authority().ca.certificate} if self.secure else {}
         target = Target(
@@ -180,7 +180,7 @@ async def windows_host(
     logins: LabLogins = LOGINS,
     bound_to: bytes | None = None,
 ) -> AsyncIterator[WindowsHost]:
-    """A host for the length of the block; `bound_to`: the certificate that logins are bound to."""
+    """Run a host until the block ends; `bound_to`: the certificate that logins are bound to."""
     with open_folder() as folder:
         publish_logins(logins, folder / "logins")
         certificate = (bound_to or authority().host.der) if secure else None
@@ -194,7 +194,7 @@ async def windows_host(
 
 
 def at_port(endpoint: Endpoint, port: int) -> Endpoint:
-    """The same host at another port, such as that of a proxy."""
+    """Return the same host at another port, such as that of a proxy."""
     return replace(endpoint, target=replace(endpoint.target, port=port))
 
 
@@ -207,6 +207,6 @@ async def until(condition: Any, seconds: float = 60.0) -> None:
 
 @contextmanager
 def host_in_thread(**options: Any) -> Iterator[WindowsHost]:
-    """A host in a loop and thread of its own, for tests of other processes."""
+    """Run a host in a loop and thread of its own, for tests of other processes."""
     with in_thread(windows_host(**options)) as (host, _):
         yield host

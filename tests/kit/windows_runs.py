@@ -21,7 +21,7 @@ from opsjobs.standalone.lab.wsman.stand_in_command import IMPORT_FOLDER
 
 
 def wide(host: WindowsHost, slots: int, *, insist: bool = False) -> Endpoint:
-    """The endpoint of a host that may have so many sessions."""
+    """Return the endpoint of a host that may have so many sessions."""
     endpoint = host.endpoint()
     return replace(endpoint, target=replace(endpoint.target, slots=slots), insist=insist)
 
@@ -36,27 +36,27 @@ class Runs:
         self.identity = SpoolIdentity("", "")
 
     def order(self, command: str) -> StartOrder:
-        """A command that appends to the file `starts` of its home, which is its folder."""
+        """Return a command that appends to the file `starts` of its home, which is its folder."""
         return StartOrder(RunKey(uuid4(), "step-1", 1), f"echo x >>starts; {command}", 60.0)
 
     def files(self, order: StartOrder) -> Path:
-        """The folder of a run."""
+        """Return the folder of a run."""
         return self.host.folder / "home" / ".opsjobs" / "runs" / str(order.key)
 
     @property
     def starts(self) -> int:
-        """How many commands have started."""
+        """Return how many commands have started."""
         return len((self.host.folder / "home" / "starts").read_text().split())
 
     @property
     def shells(self) -> int:
-        """How many shells the host has."""
+        """Return how many shells the host has."""
         return len(self.host.server.service.shells)
 
 
 @asynccontextmanager
 async def runs(quotas: LabQuotas | None = None, *, slots: int = 10) -> AsyncIterator[Runs]:
-    """A host with a session to it; `slots` is the number of sessions that it may have."""
+    """Open a session to a host; `slots` is the number of sessions that it may have."""
     async with windows_host(quotas=quotas) as host:
         pool = WinrmPool(WinrmConnector())
         try:
@@ -71,7 +71,7 @@ async def runs(quotas: LabQuotas | None = None, *, slots: int = 10) -> AsyncIter
 
 
 def break_spool(on: Runs, fault: str) -> None:
-    """Let the stand-in for PowerShell perform the spool with this change."""
+    """Let the stand-in for PowerShell run the spool with this change."""
     changed = on.host.folder / "changed"
     package = changed / Path(spool_stand_in.__file__).parent.relative_to(IMPORT_FOLDER)
     package.mkdir(parents=True)

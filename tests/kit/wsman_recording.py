@@ -29,7 +29,7 @@ SHORT_BYTES = 8
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """One request and what answered it, both decrypted; a request of "" stands for any."""
+    """One request and its response, both decrypted; a request of "" matches any."""
 
     action: str
     request: str
@@ -56,9 +56,9 @@ class Recording:
     exchanges: list[Exchange] = field(default_factory=list)
 
     def save(self, file: Path, secrets: Mapping[str, str]) -> None:
-        """Write it without these secrets (by the word that replaces each) and without places.
+        """Write it with these secrets replaced, each by its word, and without places.
 
-        Raises AssertionError if one of them is left.
+        Raises AssertionError if a secret is left.
         """
         clean = [_clean(exchange, secrets) for exchange in self.exchanges]
         text = _dump(replace_about(self, clean))
@@ -69,7 +69,7 @@ class Recording:
 
 
 def replace_about(recording: Recording, exchanges: list[Exchange]) -> Recording:
-    """The same recording with other exchanges."""
+    """Return the same recording with other exchanges."""
     return replace(recording, exchanges=exchanges)
 
 
@@ -106,7 +106,7 @@ def load(file: Path) -> Recording:
 
 
 def _close(recording: Recording, heads: list[str], text: str) -> None:
-    """Add what ends here: a request, or the answer to the last one."""
+    """Add the part that ends here: a request, or the response to the last one."""
     if not heads:
         return
     kind, _, words = heads.pop().partition(" ")
@@ -132,7 +132,7 @@ def _clean(exchange: Exchange, secrets: Mapping[str, str]) -> Exchange:
 
 
 def _hide(text: str, secrets: Mapping[str, str]) -> str:
-    """Replace secrets and places; inside of base64 by as many letters, as lengths stand there."""
+    """Replace secrets and places; in base64 by as many characters, because it contains lengths."""
 
     def place(found: re.Match[str]) -> str:
         whole = found[0]
@@ -155,7 +155,7 @@ def _hide(text: str, secrets: Mapping[str, str]) -> str:
 
 
 def _pattern(form: bytes) -> re.Pattern[bytes]:
-    """A short name is replaced as a word only: it may be a part of other words."""
+    """Return the pattern of a form; a short one only matches as a whole word."""
     escaped = re.escape(form)
     if len(form) < SHORT_BYTES:
         escaped = rb"(?<![A-Za-z0-9])" + escaped + rb"(?![A-Za-z0-9])"
@@ -169,7 +169,7 @@ def _forms(secret: str) -> Iterator[bytes]:
 
 
 def find_secret(text: str, secret: str) -> bool:
-    """True if the secret is in the text, or in base64 within it."""
+    """Return True if the secret is in the text, or in base64 within it."""
     parts = [text.encode()]
     parts += [base64.b64decode(found["data"]) for found in BLOB.finditer(text)]
     return any(_pattern(form).search(part) for part in parts for form in _forms(secret))
@@ -179,7 +179,7 @@ def find_secret(text: str, secret: str) -> bool:
 
 
 class _RecordedStream(HttpStream):
-    """Notes the steps of a login, without their tokens, until the connection is logged in."""
+    """Records the steps of a login, without their tokens, until the connection is logged in."""
 
     recording: Recording
 
@@ -193,7 +193,7 @@ class _RecordedStream(HttpStream):
 
 
 class _RecordedConnection(Connection):
-    """Notes each request and its answer in plain text."""
+    """Records each request and its response in plain text."""
 
     recording: Recording
     _asked: WsmanMessage
@@ -225,7 +225,7 @@ class _RecordedConnection(Connection):
 
 
 class RecordingConnector(WinrmConnector):
-    """Connects as the real one, and records all that is said."""
+    """Connects like the real one, and records all traffic."""
 
     def __init__(self, recording: Recording, **options: Any) -> None:
         super().__init__(**options)

@@ -1,4 +1,4 @@
-"""A host that answers as one that was recorded: over a real socket, with TLS and a login."""
+"""A host that responds like a recorded one: over a real socket, with TLS and a login."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ _GUID = re.compile(r"[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
 _TOKEN = re.compile(rb'"(?:nonce|place|key)": ?"(?:\\u001e)?([0-9A-Za-z._-]+)"')
 _POOL_AT, _PIPELINE_AT = 21 + 8, 21 + 24
 ANY_POOL, ANY_PIPELINE = UUID(int=1), UUID(int=2)
-"""In an answer that was written by hand: the ids that the client chose."""
+"""In a response that was written by hand: the ids that the client chose."""
 ORDER_SECONDS = 2.0
-"""The time to wait for what was asked before in the recording."""
+"""The time to wait for requests that came earlier in the recording."""
 _NOTHING_LEFT = (
     '<s:Envelope xmlns:s="http://www.w3.org/2003/05/soap-envelope"><s:Body><s:Fault><s:Code>'
     "<s:Value>s:Receiver</s:Value></s:Code><s:Reason><s:Text>The recording has no answer to this."
@@ -35,26 +35,26 @@ _NOTHING_LEFT = (
 
 
 class ReplayedHost:
-    """One recorded host: each request gets the next recorded answer to a request of its shape."""
+    """One recorded host: each request gets the next recorded response to a request of its shape."""
 
     def __init__(self, exchanges: Sequence[Exchange]) -> None:
         self._left = dict(enumerate(exchanges))
         self._asked = asyncio.Event()
         self._names: dict[bytes, bytes] = {}
         self.unexpected: list[str] = []
-        """What was asked, and is not in the recording."""
+        """Requests that are not in the recording."""
         self.requests: list[str] = []
 
     @property
     def left(self) -> list[str]:
-        """The actions of the recording that nothing asked for."""
+        """The actions of the recording that were not requested."""
         return [exchange.action for exchange in self._left.values()]
 
     async def answer(self, request: str) -> tuple[int, bytes, bool]:
-        """The status and the body of the answer, and whether it comes in chunks.
+        """Return the status and the body of the response, and whether it is sent in chunks.
 
-        What was answered before it in the recording is asked before it here: it may be the input
-        of which this is the output.
+        Requests that come before it in the recording must come before it here, too: one may be the
+        input of which this is the output.
         """
         self.requests.append(request)
         asked, action = shape(request), _action(request)
@@ -83,7 +83,7 @@ class ReplayedHost:
         return exchange.status, self._translate(exchange.response).encode(), exchange.chunked
 
     def _learn(self, recorded: str, actual: str) -> None:
-        """Learn which of the client's ids stands for which one of the recording."""
+        """Learn which id of the client corresponds to which id of the recording."""
         pairs = zip(
             _GUID.findall(BLOB.sub("", recorded)), _GUID.findall(BLOB.sub("", actual)), strict=False
         )
@@ -98,7 +98,7 @@ class ReplayedHost:
                     self._names[old_id] = new_id
 
     def _learn_ids(self, actual: str) -> None:
-        """Learn which pool and pipeline the client speaks of."""
+        """Learn the ids of the client's pool and pipeline."""
         for blob in _blobs(actual):
             if _is_fragment(blob):
                 for name, at in ((ANY_POOL, _POOL_AT), (ANY_PIPELINE, _PIPELINE_AT)):
@@ -137,7 +137,10 @@ def _action(request: str) -> str:
 
 
 def shape(envelope: str) -> str:
-    """A request without what differs each time: ids, base64, addresses and times."""
+    """Return a request without the parts that differ each time:
+
+    ids, base64, addresses and times.
+    """
     root = ET.fromstring(BLOB.sub("", envelope))
     lines = []
     for element in root.iter():
@@ -153,7 +156,10 @@ def shape(envelope: str) -> str:
 async def replayed(
     exchanges: Sequence[Exchange], **options: Any
 ) -> AsyncIterator[tuple[ReplayedHost, Endpoint]]:
-    """A replayed host on 127.0.0.1, and its endpoint; `options` are those of WinRM."""
+    """Run a replayed host on 127.0.0.1; yield it and its endpoint.
+
+    `options` are those of WinRM.
+    """
     host = ReplayedHost(exchanges)
     tasks: set[asyncio.Task[None]] = set()
     with open_folder() as folder:

@@ -1,4 +1,7 @@
-"""How test processes share the tests: by file, the longest first, and all that needs the one service of a folder to one process."""
+"""Distribution of tests to test processes: by file, the longest first.
+
+All tests that need the one service of a folder run in one process.
+"""
 
 from __future__ import annotations
 
@@ -26,9 +29,11 @@ _APART = ("test_examples.py", "test_leftovers.py")
 
 
 class Shares(LoadScopeScheduling):
-    """A file's fixtures are made once, and no process is left with a long file when the others are done.
+    """Keeps the tests of a file in one process, so that its fixtures are made once.
 
-    Test by test (xdist's own way) each process made all of them: three houses, three stacks, three labs, all at work at once.
+    Since the longest come first, no process has a long file left when the others are done. Test by
+    test (xdist's own way) each process would make all fixtures: three scenes, three stacks, three
+    labs, all running at once.
     """
 
     def _split_scope(self, nodeid: str) -> str:
@@ -38,7 +43,7 @@ class Shares(LoadScopeScheduling):
 
 
 def turn(item: pytest.Item) -> int:
-    """Where in the order a test stands."""
+    """Return the position of a test in the order."""
     folder = _folder(item.nodeid)
     return _LONGEST_FIRST.index(folder) if folder in _LONGEST_FIRST else len(_LONGEST_FIRST)
 

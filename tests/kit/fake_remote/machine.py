@@ -38,7 +38,7 @@ class FakeMachine:
     kills: list[CancelProof] = field(default_factory=list)
     """The proofs of every kill and cancel."""
     connects: int = 0
-    """The number of sessions that were asked for."""
+    """The number of sessions that were requested."""
     open_sessions: int = 0
     connect_seconds: float = 0.0
     auth_seconds: float | None = None
@@ -71,7 +71,7 @@ class FakeMachine:
     unheard: int = 0
     """The number of next start requests that get no answer, and start nothing."""
     up_seconds: float | None = None
-    """Its uptime as reported after a reboot; None: it cannot tell."""
+    """Its reported uptime after a reboot; None: it cannot report one."""
     contacts: int = 0
     """Grows whenever contact breaks: older sessions are dead."""
     _store: int = 1

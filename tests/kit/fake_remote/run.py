@@ -36,7 +36,7 @@ class FakeRun:
         """True while a part of it runs."""
         self.record: list[Output | Break] = []
         self.spent: set[int] = set()
-        """The places in the record where a Break has broken a follower's contact."""
+        """The positions in the record where a Break has broken a follower's contact."""
         self.followers: list[FakeFollower] = []
         self._nature = nature
         self._clock = clock
@@ -99,7 +99,7 @@ class FakeRun:
         if self._nature.ignores_term:
             await self._clock.sleep(grace_seconds)
         hard = self._nature.ignores_term or self.gone
-        if self.gone:  # a kill of an orphan records its end, and no more
+        if self.gone:  # the kill of an orphan only records its end
             self.gone, cause = False, None
         self.end(RemoteExit(None, "KILL" if hard else "TERM", cause))
 
@@ -206,7 +206,7 @@ class FakeFollower:
         return None
 
     def cut(self, failure: RemoteFailure) -> None:
-        """Break contact: the reader gets this failure, now and whenever it asks again."""
+        """Break contact: each read from now on raises this failure."""
         if self._broken is None:
             self._broken = failure
             self._run.tell()

@@ -43,7 +43,7 @@ class Echo:
 class Break:
     """Break contact here: the reader gets this failure.
 
-    Of a durable run, the first follower that comes to this place gets ContactLost with this
+    With a durable run, the first follower that reaches this place gets ContactLost with this
     message, and the run continues.
     """
 
