@@ -1,4 +1,4 @@
-"""Roles and what they hold."""
+"""Roles and their permissions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Actions: six types, told apart by `type`, and what none of them may say."""
+"""Actions: six types, distinguished by `type`, and what each refuses."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def actions(*bodies: dict[str, Any]) -> list[Any]:
 
 
 def faults(*bodies: dict[str, Any]) -> list[tuple[str, str]]:
-    """`(code, path)` of what is wrong with these actions."""
+    """Return `(code, path)` of each error of these actions."""
     with pytest.raises(ValidationError) as refused:
         actions(*bodies)
     found = []

@@ -1,4 +1,4 @@
-"""Which addresses are never connected to."""
+"""Addresses that are never connected to."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bodies are taken as they are: a number is a number, a truth a truth, an instant a text with its zone."""
+"""Bodies are accepted as they are written: numbers, booleans, and instants with a zone."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from opsjobs.model.api_model import ApiModel, Duration, Moment
 
 
 class Body(ApiModel):
-    """One of each."""
+    """A model with a field of each type."""
 
     port: int = 22
     share: float | None = None

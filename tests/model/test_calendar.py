@@ -1,4 +1,7 @@
-"""Calendars: how they are written, when they are closed, why, and until when; also where clocks are turned."""
+"""Calendars: their notation, when and why they are closed, and until when.
+
+This includes days on which clocks change.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,7 @@ def calendar(*windows: dict[str, Any], **fields: Any) -> Calendar:
 
 
 def at(text: str, zone: str = BERLIN) -> datetime:
-    """A wall time there (its first one), or an instant."""
+    """Return the instant of a local time (its first one), or of an instant."""
     moment = datetime.fromisoformat(text)
     return moment.replace(tzinfo=moment.tzinfo or ZoneInfo(zone)).astimezone(UTC)
 
@@ -94,7 +97,7 @@ def test_of_several_only_calendars_one_is_enough_and_of_blackouts_any_closes() -
     assert closed(everything, at("2026-11-25T12:15")) is None
     released = closed(everything, at("2026-11-25T12:45"))
     assert released is not None
-    # Until it is open again, whoever closes it meanwhile: after noon it is outside of both.
+    # Closed until all are open again: after noon, the time is outside of both `only` windows.
     assert (released.calendar, until(released)) == ("release", "2026-11-25 23:00")
     between = closed([night, noon], at("2026-11-25T15:00"))
     assert between is not None
@@ -130,22 +133,25 @@ def test_the_29th_of_february_is_where_it_is() -> None:
     assert until(closed([late], at("2027-02-27T00:00", "UTC"))) == "2027-03-01 00:00"
 
 
-# --- where clocks are turned
+# --- clock changes
 
 
 @pytest.mark.parametrize(
     ("zone", "start", "end", "since", "expected"),
     [
-        # Ends or starts in a time that is skipped: at the skip. Berlin skips 02:00 to 03:00 on 2026-03-29 at 01:00Z.
+        # A start or an end in a skipped time is at the skip. Berlin skips 02:00 to 03:00 on
+        # 2026-03-29 at 01:00Z.
         (BERLIN, "01:00", "02:30", "2026-03-29T00:00Z", ["00:00-01:00"]),
         (BERLIN, "02:30", "05:00", "2026-03-29T00:00Z", ["01:00-03:00"]),
         (BERLIN, "02:10", "02:50", "2026-03-29T00:00Z", []),
-        # Of times that come twice, what the clock shows counts. Berlin shows 02:00 to 03:00 twice on 2026-10-25, from 00:00Z on.
+        # Of times that occur twice, the local time counts. Berlin has 02:00 to 03:00 twice on
+        # 2026-10-25, from 00:00Z on.
         (BERLIN, "01:00", "02:30", "2026-10-24T22:00Z", ["23:00-00:30", "01:00-01:30"]),
         (BERLIN, "02:30", "04:00", "2026-10-25T00:00Z", ["00:30-01:00", "01:30-03:00"]),
         (BERLIN, "02:15", "02:45", "2026-10-25T00:00Z", ["00:15-00:45", "01:15-01:45"]),
         (BERLIN, "01:30", "03:00", "2026-10-24T22:00Z", ["23:30-02:00"]),
-        # Half an hour, in the south: Lord Howe shows 01:30 to 02:00 twice on 2026-04-05, from 14:30Z of the day before on.
+        # Half an hour, in the south: Lord Howe has 01:30 to 02:00 twice on 2026-04-05, from 14:30Z
+        # of the day before on.
         (
             "Australia/Lord_Howe",
             "01:45",
@@ -174,7 +180,10 @@ Inside = Callable[[datetime], bool]
 
 
 def _part(matches: Callable[[date], bool], start: int, minutes: int) -> Inside:
-    """Whether a clock that shows this stands in the part of a day that begins `start` minutes after its midnight."""
+    """Return a predicate for local times in a part of a day.
+
+    The part begins `start` minutes after midnight.
+    """
 
     def inside(wall: datetime) -> bool:
         for day in (wall.date(), wall.date() - timedelta(days=1)):
@@ -192,7 +201,10 @@ def _clock(minute: int) -> str:
 
 @st.composite
 def windows(draw: st.DrawFn, near: date) -> tuple[dict[str, Any], Inside]:
-    """A window of some days near this one, and whether a clock that shows a time stands in it, by another way of thinking."""
+    """Return a window of some days near this one, and a predicate for local times in it.
+
+    The predicate is an independent implementation.
+    """
     start, length = draw(st.integers(0, 1439)), draw(st.integers(1, 1439))
     part = {"start": _clock(start), "end": _clock((start + length) % 1440)}
     way = draw(st.sampled_from(["weekdays", "dates", "yearly", "weekly", "once"]))
@@ -243,7 +255,7 @@ def windows(draw: st.DrawFn, near: date) -> tuple[dict[str, Any], Inside]:
     }, lambda wall: begin <= wall < finish
 
 
-# Nights in which clocks are turned, and two in which they are not.
+# Nights with a clock change, and two without one.
 NIGHTS = [
     (BERLIN, date(2026, 3, 29)), (BERLIN, date(2026, 10, 25)), ("America/New_York", date(2026, 11, 1)), ("Africa/Casablanca", date(2026, 3, 22)),
     ("Australia/Lord_Howe", date(2026, 4, 5)), ("Australia/Lord_Howe", date(2026, 10, 4)), ("Pacific/Apia", date(2011, 12, 30)),
@@ -385,7 +397,7 @@ def test_many_instants_are_answered_as_one_by_one_for_a_part_of_the_cost(
     laid_out = []
 
     class CountingClosures(Closures):
-        """Notes each time that windows are laid out."""
+        """Count how often windows are computed."""
 
         def __init__(self, *given: Any) -> None:
             laid_out.append(given)

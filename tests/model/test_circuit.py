@@ -1,4 +1,4 @@
-"""What outcomes make of a circuit, and who may try."""
+"""Circuits: the effect of outcomes, and who may try."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_a_refused_login_opens_at_once_and_is_tried_by_one_when_its_time_has_com
 def test_a_proven_login_that_is_refused_is_proven_no_more() -> None:
     shut = told(Circuit("a", proven=True), ErrorCode.AUTH_FAILED)
     assert (shut.state, shut.proven) == (CircuitState.OPEN, False)
-    # Another worker that had thought well of it, too, makes it no worse.
+    # A failure of another worker that had trusted it, too, does not make it worse.
     assert told(shut, ErrorCode.AUTH_FAILED, at=after(1)).until == shut.until
 
 

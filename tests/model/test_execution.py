@@ -1,4 +1,4 @@
-"""States, legal moves, and the verdict over many runs."""
+"""States, allowed transitions, and the status of an execution from its runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Conditions: what they mean, and what is refused where."""
+"""Conditions: their meaning, and refusals with their position."""
 
 from __future__ import annotations
 

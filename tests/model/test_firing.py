@@ -1,4 +1,4 @@
-"""What becomes of due moments: by how late they are found, by policy, while a schedule is paused or a calendar is closed."""
+"""Outcomes of due times: late ones, misfire policies, paused schedules, closed calendars."""
 
 from __future__ import annotations
 
@@ -32,7 +32,10 @@ PENDING, MISSED, SKIPPED = FiringStatus.PENDING, FiringStatus.MISSED, FiringStat
 
 @dataclass
 class Every:
-    """A moment every so many seconds; `last`: how many there are. `jitter`: of a moment by its number."""
+    """A due time every so many seconds; `last`:
+
+    their number. `jitter`: of a due time by its number.
+    """
 
     seconds: int = 60
     last: int = 1_000_000_000
@@ -60,13 +63,13 @@ class Every:
 
 
 def decided(table: Every, late: float, **fields: object) -> Round:
-    """Of a schedule whose first unfired moment was so many seconds ago."""
+    """Return the state of a schedule whose first unfired due time was so many seconds ago."""
     state = replace(ScheduleState(FIRST, table.fire_at(FIRST)), **fields)  # type: ignore[arg-type]
     return decide_due(table, state, FIRST + timedelta(seconds=late))
 
 
 def counted(found: Round) -> Counter[str]:
-    """Moments by status."""
+    """Return the due times by status."""
     tally: Counter[str] = Counter()
     for verdict in found.verdicts:
         tally[verdict.status.value] += verdict.moments

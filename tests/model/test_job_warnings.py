@@ -1,4 +1,4 @@
-"""Warnings of a job: names that nothing replaces, labels that no target has, parameters that nothing reads."""
+"""Warnings of a job: unknown names, labels without targets, parameters that nothing uses."""
 
 from __future__ import annotations
 

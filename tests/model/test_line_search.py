@@ -1,4 +1,4 @@
-"""Lines are found whole, however their bytes arrive."""
+"""Lines are found whole, however their bytes are split."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ WEB, DB = StreamOrigin(1, "step-1", 1, "stdout"), StreamOrigin(2, "step-1", 1, "
 
 
 def found(query: LineQuery, *chunks: tuple[StreamOrigin, bytes | None]) -> list[LineMatch]:
-    """What a search finds in these chunks, which have the positions 1, 2, 3 …"""
+    """Return the matches of a search in these chunks, which have the positions 1, 2, 3 …"""
     search = LineSearch(query)
     matches: list[LineMatch] = []
     for seq, (origin, data) in enumerate(chunks, 1):

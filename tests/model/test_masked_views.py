@@ -1,4 +1,4 @@
-"""Views of a text: what is removed from it, and where the bytes of a view stand in the text."""
+"""Views of a text: the parts that are removed, and positions of a view's bytes in the text."""
 
 from __future__ import annotations
 

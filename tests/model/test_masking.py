@@ -1,4 +1,7 @@
-"""Secrets in output: every spelling, any cut, nothing else touched, and no text that takes long."""
+"""Secrets in output: every spelling, cut anywhere, with nothing else changed.
+
+No text takes long.
+"""
 
 from __future__ import annotations
 
@@ -57,12 +60,15 @@ SPELT = {
 }  # fmt: skip
 
 LEFT = {"json": 9, "base64 in the middle": 17}
-"""How many bytes of these are around the secret; of the others a quote or two, and the ends of base64."""
+"""Bytes around these that stay unmasked; for the others, a quote or two and the ends of base64."""
 
 
 @pytest.mark.parametrize("spelling", SPELT)
 def test_every_spelling_is_found_and_no_more_than_its_ends_are_left(spelling: str) -> None:
-    """What is left: quotes around it, a character of base64 that neighbours have a part in, the text on both sides."""
+    """Return the rest:
+
+    quotes around it, characters of base64 shared with neighbours, the text around.
+    """
     spelt = SPELT[spelling].encode()
     found = masked(mask_of(SECRET), b"before <" + spelt + b"> after\n")
     assert len(found) == len(spelt) + 16
@@ -91,7 +97,7 @@ def test_wrapped_lines_are_seen_through(width: int, ending: bytes) -> None:
         assert len(found) == len(wrapped)
         assert (
             len(found.translate(None, b"*\r\n")) <= 12
-        )  # the ends of base64, and what neighbours have a part in
+        )  # the ends of base64, and characters shared with neighbours
         assert found.count(b"\n") == wrapped.count(b"\n"), "the lines stay lines"
 
 
@@ -208,7 +214,10 @@ def test_cuts_change_nothing_but_a_few_characters_before_a_line_break(
 def test_who_begins_a_span_earlier_masks_what_the_one_before_would_have(
     text: bytes, stored: int
 ) -> None:
-    """The border of an heir: from what was given out on, with as much of it again as a piece may be long."""
+    """A successor starts one span before the end of the text that was given out.
+
+    A span is as long as a piece may be. The rest is masked as the first worker would have.
+    """
     mask = Mask([_FORMS])
     whole, first = masked(mask, text), mask.stream()
     assert first is not None
@@ -223,7 +232,7 @@ def test_who_begins_a_span_earlier_masks_what_the_one_before_would_have(
     ids=["one letter", "two letters", "breaks", "long breaks", "a letter a line", "the secret", "all bytes"],
 )  # fmt: skip
 def test_no_text_takes_longer_than_its_length(text: bytes) -> None:
-    """No clock is asked: what compares at every place with every piece does not come to its end here."""
+    """It measures no time: a comparison of every place with every piece would not end here."""
     mask = Mask(
         [Forms(["a" * 5000 + "b", "ab" * 3000 + "c", KEY, *("a" * n + "c" for n in range(8, 60))])]
     )

@@ -1,6 +1,7 @@
-"""Rules of notifications: what they may say, which event of an end they name, and how often.
+"""Rules of notifications: valid fields, the events of an end, and how often they are sent.
 
-Quiet rules: only changes, digests, and a number of messages in any hour."""
+Quiet rules: only changes, digests, and a number of messages in any hour.
+"""
 
 from __future__ import annotations
 

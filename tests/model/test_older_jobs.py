@@ -1,4 +1,4 @@
-"""The seed's older spelling of a job is taken for what it says, and today's spelling is left as it is."""
+"""The seed's older form of a job is accepted, and the present form is unchanged."""
 
 from __future__ import annotations
 

@@ -13,14 +13,17 @@ HELLO = "Жук\r\n"
 
 
 def decoded(data: bytes, encoding: str, size: int = 1 << 20) -> bytes:
-    """The text of these bytes, added in pieces of this size."""
+    """Return the text of these bytes, added in pieces of this size."""
     decoder = TextDecoder(encoding)
     pieces = [decoder.add(data[at : at + size]) for at in range(0, len(data), size)]
     return b"".join(pieces) + decoder.finish()
 
 
 def everywhere(data: bytes, encoding: str) -> str:
-    """The text, which is the same wherever the bytes are cut, such as between two Receives."""
+    """Return the text; check that it is the same wherever the bytes are cut.
+
+    A cut may be between two Receives.
+    """
     found = {decoded(data, encoding, size) for size in (1, 2, 3, 5, 7, 4096, 1 << 20)}
     assert len(found) == 1
     return found.pop().decode()
@@ -48,7 +51,7 @@ def test_lines_of_a_code_page_and_of_utf8_may_follow_each_other(page: str, text:
 @pytest.mark.parametrize(
     ("data", "text"),
     [
-        # `>` of PowerShell 5.1, and reg.exe: UTF-16 with its mark
+        # `>` of PowerShell 5.1, and reg.exe: UTF-16 with a byte order mark
         ("\ufeffGröße 日本上\r\n😀\r\n".encode("utf-16-le"), "Größe 日本上\r\n😀\r\n"),
         # wsl.exe and sfc.exe: without it
         ("\r\nNAME 日本上\r\n上上\r\n".encode("utf-16-le"), "\r\nNAME 日本上\r\n上上\r\n"),
@@ -61,7 +64,7 @@ def test_lines_of_a_code_page_and_of_utf8_may_follow_each_other(page: str, text:
         # one of them between lines of others
         (b"before\r\n" + "A 上\r\nB\r\n".encode("utf-16-le") + b"after\r\n", "before\r\nA 上\r\nB\r\nafter\r\n"),
         ("上A上\r\nx\r\n".encode("utf-16") + b"Ende \xc3\xa4\n" + b"x\n", "上A上\r\nx\r\nEnde ä\nx\n"),
-        # UTF-8 with its mark: `chcp 65001` and Out-File -Encoding utf8 of PowerShell 5.1
+        # UTF-8 with a byte order mark: `chcp 65001`, and Out-File -Encoding utf8 of PowerShell 5.1
         (b"\xef\xbb\xbfgr\xc3\xbc\xc3\x9fe\r\n", "grüße\r\n"),
         # wmic, whose line ends are doubled
         (b"Caption \r\r\nWindows \r\r\n\r\r\n", "Caption \r\r\nWindows \r\r\n\r\r\n"),
@@ -85,7 +88,7 @@ def test_lines_of_a_code_page_follow_lines_in_utf16() -> None:
 
 @pytest.mark.parametrize("text", ["中文\r\n", "日上\r\n", "日本\n"])
 def test_some_first_lines_in_utf16_are_known_by_their_mark_only(text: str) -> None:
-    """As docs/how-to/run-on-windows-hosts.md says."""
+    """As docs/how-to/run-on-windows-hosts.md describes."""
     data = text.encode("utf-16-le")
     assert everywhere(b"\xff\xfe" + data, "cp850") == text
     assert everywhere(data, "cp850") != text

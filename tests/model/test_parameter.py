@@ -1,4 +1,4 @@
-"""Parameters: what may be declared, and what a given value is."""
+"""Parameters: valid declarations, and the values that they accept."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def declared(*bodies: dict[str, Any]) -> list[ParameterDraft]:
 
 
 def value(body: dict[str, Any], given: object) -> object:
-    """What `given` is for one parameter; the code of the refusal where it is none."""
+    """Return the value of `given` for one parameter, or the code of its refusal."""
     try:
         return bound(declared({"name": "p", **body}), {"p": given})["p"]
     except Invalid as refused:

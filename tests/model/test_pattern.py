@@ -1,4 +1,4 @@
-"""Patterns: the same answers as Python's where both can, and none that takes forever."""
+"""Patterns: the same results as Python's if both support them, and none that takes forever."""
 
 from __future__ import annotations
 
@@ -38,7 +38,10 @@ REPEATS = ["*", "+", "?", "{2}", "{1,2}", "{0,}", "*?"]
 
 @some.composite
 def patterns(draw: some.DrawFn, depth: int = 2) -> str:
-    """Patterns that mean the same in Python's dialect and in ours; none that repeats repetitions, over which Python's takes years."""
+    """Patterns with the same meaning in Python's dialect and ours.
+
+    None repeats repetitions, for which Python's engine takes years.
+    """
     parts: list[str] = []
     for _ in range(draw(some.integers(1, 4))):
         inner = depth and draw(some.booleans())

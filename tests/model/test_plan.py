@@ -1,4 +1,7 @@
-"""A plan: every target once, in the order asked for, and as many at a time as policy, service and targets allow."""
+"""A plan: every target once, in the requested order.
+
+As many run at a time as policy, service and targets allow.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from opsjobs.model.target import Target, Transport
 
 
 def machines(count: int) -> list[Target]:
-    """web-1, web-2, …"""
+    """Return targets web-1, web-2, …"""
     return [
         Target(str(n), f"web-{n}", f"10.0.0.{n}", 22, Transport.SSH) for n in range(1, count + 1)
     ]

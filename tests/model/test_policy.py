@@ -1,4 +1,4 @@
-"""Policies: waves that grow to all, amounts rounded up, retries that never do harm."""
+"""Policies: waves that grow to all targets, amounts rounded up, safe retries."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run starts: what it may be made of, and what tells one from another."""
+"""Programs of runs: valid parts, and what distinguishes two of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pieces of one size out of pieces of any."""
+"""Pieces of one size from pieces of any size."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which fields are templates, what they may name, and what they are for one target."""
+"""Templates: the fields that may have them, their names, and their values for one target."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which runs a retry means, and what a body may say."""
+"""Retry requests: the runs that they select, and valid bodies."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Verdicts: of several the worst counts."""
+"""Verdicts: the worst of several counts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Schedules as bodies: what is taken and in which spellings, and what is refused, where, and in which words."""
+"""Schedules as bodies: accepted spellings, and refusals with their place and words."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def table(**body: Any) -> Timetable:
 
 
 def refused(body: dict[str, Any]) -> tuple[str, str]:
-    """Pointer and words of the first fault."""
+    """Return pointer and message of the first error."""
     with pytest.raises(ValidationError) as raised:
         ScheduleDraft.model_validate(body, context={"now": NOW})
     first = raised.value.errors()[0]
@@ -35,7 +35,7 @@ def refused(body: dict[str, Any]) -> tuple[str, str]:
     return "/".join(["", *map(str, at)]), first["msg"]
 
 
-# --- what is taken
+# --- what is accepted
 
 
 def test_a_body_has_its_defaults_written_down() -> None:
@@ -308,7 +308,7 @@ def test_who_has_the_draft_before_the_time_asks_for_the_past_later() -> None:
     assert raised.value.errors[0].pointer == "/at"
 
 
-# --- the straight path of each kind
+# --- the usual form of each type
 
 
 def test_each_kind_says_when_it_is_due() -> None:

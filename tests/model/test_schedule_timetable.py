@@ -1,4 +1,7 @@
-"""When schedules are due: every kind, `H`, jitter, bounds, what never comes; and the same in words."""
+"""Due times of schedules: every type, `H`, jitter, bounds, dates that never occur.
+
+Their descriptions in words, too.
+"""
 
 from __future__ import annotations
 
@@ -110,7 +113,7 @@ def test_months_are_skipped_from_the_anchors_month_on() -> None:
     quarterly = {"type": "recurring", "every": "monthly", "interval": 3, "day": 31, "time": "09:00"}
     assert due(**quarterly) == ["2026-10-31 09:00", "2027-01-31 09:00", "2027-07-31 09:00"]
     assert due(**quarterly, anchor="2026-11-15T00:00:00Z")[0] == "2027-05-31 09:00"
-    # Every twelve months from February on there is no 31st.
+    # Every twelve months from February on, there is no 31st.
     assert due(**{**quarterly, "interval": 12}, anchor="2026-02-01T00:00:00Z") == []
     leap = {**quarterly, "interval": 12, "day": 29}
     assert due(**leap, anchor="2026-02-01T00:00:00Z") == [
@@ -180,7 +183,7 @@ def test_h_is_a_number_of_the_schedules_own() -> None:
     assert {moment.day for moment in first("0 0 H * *")} == set(range(1, 29))
     assert {moment.weekday() for moment in first("0 0 * * H")} == set(range(7))
     assert {moment.month for moment in first("0 0 2 H *")} == set(range(1, 13))
-    # Not the same number in two fields.
+    # the two fields do not get the same number
     assert any(moment.minute % 24 != moment.hour for moment in first("H H * * *"))
 
 

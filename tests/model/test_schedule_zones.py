@@ -1,4 +1,7 @@
-"""When clocks jump: twelve zones at both their changes, worked out by hand; and any schedule against a walk minute by minute."""
+"""Clock changes: twelve zones at both changes, computed by hand.
+
+Random schedules are compared with a walk minute by minute.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,8 @@ def utc(text: str) -> datetime:
     return datetime.fromisoformat(text).replace(tzinfo=UTC)
 
 
-# zone, what a clock would show (every day at that time), when it jumps, and what is due within twelve hours of that.
+# zone, local time of the schedule (every day), when the clock jumps, and the due times within
+# twelve hours of that
 GAPS = [
     # 2025-03-30 02:00 +01 -> 03:00 +02
     ("Europe/Berlin", "02:30", "2025-03-30T01:00"),
@@ -82,7 +86,10 @@ FOLDS = [
 
 
 def both_kinds(name: str, at: str, **more: str) -> list[Timetable]:
-    """The same time of every day, as a cron expression and as a recurring schedule."""
+    """Return schedules for the same time of every day:
+
+    a cron expression and a recurring schedule.
+    """
     hour, minute = at.split(":")
     daily = table(type="recurring", every="daily", time=at, timezone=name, **more)
     return [
@@ -150,7 +157,7 @@ def test_labels_that_lie_in_one_gap_are_one_moment_after_it() -> None:
     jump = utc("2025-03-30T01:00")
     berlin = {"type": "cron", "timezone": "Europe/Berlin"}
     assert around(table(**berlin, cron="0,15,30,45 2 * * *"), jump) == [jump]
-    # 03:00 is a moment of its own, and the same instant.
+    # 03:00 is a due time of its own, and the same instant.
     assert around(table(**berlin, cron="30 2,3 * * *"), jump) == [jump, jump + 30 * MINUTE]
     assert around(table(**berlin, cron="0 2,3 * * *"), jump) == [jump]
 
@@ -194,7 +201,7 @@ def test_intervals_count_real_time() -> None:
 
 
 def test_a_rule_all_of_whose_days_are_skipped_ends() -> None:
-    # 02:30 on the last Sunday in March, when Berlin has no 02:30; never skipped by "run_after".
+    # 02:30 on the last Sunday in March, which Berlin does not have; "run_after" never skips it
     body = {"type": "cron", "cron": "30 2 * 3 SUNL", "timezone": "Europe/Berlin"}
     assert table(**body).next_after(utc("2025-01-01")) == utc("2025-03-30T01:00")
     assert table(**body, dst_gap="skip").next_after(utc("2025-01-01")) is None
@@ -208,12 +215,12 @@ def test_every_zone_can_be_asked() -> None:
     assert tzdata_version() >= "2025b"
 
 
-# --- against a walk
+# --- compared with a walk
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """A schedule written out: what it is due at, and its body."""
+    """A schedule written out: its due times, and its body."""
 
     minutes: frozenset[int]
     hours: frozenset[int]
@@ -274,7 +281,7 @@ def rules(draw: st.DrawFn) -> Rule:
 def walk(
     rule: Rule, name: str, begin: datetime, end: datetime, *, gap: str, fold: str
 ) -> list[datetime]:
-    """Every moment in a stretch of time, by looking at a clock each minute."""
+    """Return every due time in a range, by looking at a clock each minute."""
     rules, due = zone(name), []
     furthest = before = begin.astimezone(rules).replace(tzinfo=None)
     instant = begin + MINUTE

@@ -1,4 +1,4 @@
-"""Secrets as encoders that people meet really write them: none is left open, wherever the stream is cut."""
+"""Secrets as common encoders write them: all are redacted, wherever the stream is cut."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def masked(secret: str, *pieces: bytes) -> bytes:
 
 
 def run(*command: str, secret: str = SECRET, stdin: str = "", **environment: str) -> str:
-    """Let a program of this machine print the secret, which it has as $S."""
+    """Let an installed program print the secret, which it has as $S."""
     surroundings = {"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8", "S": secret, **environment}
     ended = subprocess.run(
         command, input=stdin.encode(), env=surroundings, capture_output=True, check=True
@@ -42,7 +42,7 @@ def run(*command: str, secret: str = SECRET, stdin: str = "", **environment: str
 
 
 def unicode_in_json(text: str, escaped: str, digits: str) -> str:
-    """Write JSON as encoders do that keep it harmless within HTML."""
+    """Write JSON like encoders that make it safe within HTML."""
     return "".join(
         f"\\u{ord(sign):{digits}}"
         if sign in escaped
@@ -131,7 +131,7 @@ if shutil.which("zsh"):
 
 
 def unmasked(secret: str, told: bytes) -> bytes:
-    """Return what is left of it, where each secret is one run of stars, and the bytes around it."""
+    """Return the redacted text, with each secret as one run of stars, and the bytes around it."""
     found = masked(secret, told)
     assert len(found) == len(told)
     for size in (1, 7, 64):
@@ -216,7 +216,7 @@ def test_a_phrase_in_a_folded_block_is_found_and_its_neighbours_are_not_masked()
 
 
 def test_what_looks_alike_is_not_masked() -> None:
-    """A blank that is missing is no fold, and short secrets are not looked for across breaks."""
+    """A missing blank is not a fold, and short secrets are not searched across line breaks."""
     mask = Mask([Forms(["pass word", "ab cd"])])
     said = "password pass  word abcd ab\n  cd \x1b[31mpass\x1b[0m \\u0026 &amp; '' \"\" %20"
     assert mask.text(said) == said
@@ -247,7 +247,7 @@ def test_texts_of_gaps_only_end_in_time_and_are_untouched() -> None:
 
 
 def test_the_literals_of_python_read_back_as_the_secret() -> None:
-    """The spellings of this file are what their readers read as the secret."""
+    """The spellings of this file are read as the secret by their readers."""
     assert json.loads(f'"{GO}"') == SECRET
     assert json.loads(json.loads(SPELT["json in json"])) == {"a": SECRET}
     assert ast.literal_eval(SPELT["ascii of Python"]) == SECRET

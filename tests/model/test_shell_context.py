@@ -1,4 +1,7 @@
-"""Where values may stand in a command: the same answer as by looking back from each place, in one pass however hostile the text is."""
+"""Places in a command where values may be used.
+
+The result is the same as by looking back from each place, in one pass, even for hostile texts.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +48,7 @@ def test_a_text_of_the_largest_size_is_read_to_its_end(name: str) -> None:
 
 
 def faults_by_looking_back(text: str, found: list[NamePosition]) -> list[bool]:
-    """Whether a subscript or a comparison is open before each place, by the definition."""
+    """Return whether a subscript or a comparison is open before each place, by the definition."""
     answers = []
     for place in found:
         before = text[: place.start]

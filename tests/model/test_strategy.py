@@ -1,4 +1,4 @@
-"""What a policy's waves, gates and limits come to."""
+"""The waves, gates and limits that result from a policy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is known of a target's capabilities by its platform, before a session is open."""
+"""Capabilities of a target that follow from its platform, before a session is open."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Groups that hold groups: no circles, not too deep."""
+"""Groups that hold groups: no cycles, and not too deep."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Label selectors: what they say, and that what cannot be read is refused with the place named."""
+"""Label selectors: their meaning, and refusals that name the position."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ REQUIREMENTS = some.builds(
 
 
 def spelt(requirement: Requirement) -> str:
-    """The requirement as a person would write it."""
+    """Return the requirement as a person would write it."""
     if not requirement.values:
         return f"{'!' if requirement.negated else ''}{requirement.key}"
     if len(requirement.values) == 1:

@@ -1,4 +1,4 @@
-"""Templates: a value is one word wherever it stands, and where it could be more it may not stand."""
+"""Templates: a value is one word at its place, and is refused if it could be more."""
 
 from __future__ import annotations
 
@@ -147,7 +147,8 @@ def test_each_shell_is_given_a_value_its_own_way() -> None:
 
 @given(some.text("ab'\\\" $`\n;", max_size=30))
 def test_what_is_quoted_for_a_posix_shell_reads_back_as_it_was(value: str) -> None:
-    # Read by the rules of POSIX 2.2: between single quotes all is itself, a backslash outside of them escapes one character.
+    # Read by the rules of POSIX 2.2: between single quotes every character is literal, outside of
+    # them a backslash escapes one character.
     read, inside, position, word = [], False, 0, posix(value)
     while position < len(word):
         char = word[position]

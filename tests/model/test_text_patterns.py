@@ -1,4 +1,4 @@
-"""Each pattern that a body or a query has is told in words."""
+"""Each pattern of a body or a query has a description in words."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ def patterns(at: Any) -> Iterator[str]:
 
 def test_each_pattern_of_the_api_has_words() -> None:
     found = set(patterns(application().openapi()))
-    # These are read by functions of their own, whose words are better.
+    # These have functions of their own with better messages.
     by_itself = {
         one
         for kind in (Duration, Pause, Size, TimeOfDay)
         for part in kind.__metadata__
         for one in patterns(getattr(part, "json_schema", None))
     }
-    # Filters and Idempotency-Key: the list and the header refuse in words of their own.
+    # Filters and Idempotency-Key: the list and the header have messages of their own.
     by_itself |= {r"^-?[0-9]{1,18}$", r"^[\x21-\x7e]{1,255}$"}
     assert found - by_itself <= text_patterns.WORDS.keys()
     assert len(found & text_patterns.WORDS.keys()) > 15

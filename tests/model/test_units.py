@@ -1,4 +1,4 @@
-"""Durations and sizes: what is written reads back as the same number."""
+"""Durations and sizes: a written value parses to the same number."""
 
 from __future__ import annotations
 

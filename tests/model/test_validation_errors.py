@@ -1,4 +1,4 @@
-"""The library's validation errors in plain words."""
+"""Pydantic's validation errors in plain words."""
 
 from __future__ import annotations
 

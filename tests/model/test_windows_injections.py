@@ -1,7 +1,7 @@
-"""Values in lines for cmd and PowerShell, judged by parsers that are not ours.
+"""Values in command lines of cmd and PowerShell, checked by parsers of others.
 
-PowerShell's grammar is that of tree-sitter. That of cmd.exe is written here from Microsoft's
-rules: variables first, then carets, quotes and operators, then the split of a program's arguments.
+PowerShell's grammar is that of tree-sitter. That of cmd.exe is written here from Microsoft's rules:
+variables first, then carets, quotes and operators, then the split of a program's arguments.
 """
 
 from __future__ import annotations

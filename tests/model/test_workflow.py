@@ -1,6 +1,7 @@
-"""A graph of actions and a walk through it: what may start, what is left out, and how it ends.
+"""A graph of actions, and its execution: which may start, which are skipped, how it ends.
 
-Between actions: what follows what, circles named, rollbacks apart."""
+Between actions: dependencies, named cycles, separate rollbacks.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +33,10 @@ def walked(
     ends: Mapping[str, RunStatus] | None = None,
     skip: Sequence[str] = (),
 ) -> tuple[list[list[str]], str | None, list[str]]:
-    """What started beside each other, round by round; the action by whose end the run ends; what was left out."""
+    """Return the rounds of concurrent actions, the last action, and the skipped ones.
+
+    The end of the last action ends the run.
+    """
     walk = WorkflowWalk(Workflow(actions), lambda key: key not in skip)
     rounds: list[list[str]] = []
     while ready := walk.ready():
@@ -200,7 +204,7 @@ def test_in_whatever_order_the_branches_end_each_action_begins_at_most_once_and_
     assert outcome in over or not over
     bad = [key for key in over if ends[key] is not OK]
     assert (outcome in bad) == bool(bad)
-    # Whoever takes it up at the end, knowing the ends alone, comes to the same.
+    # A successor that only knows the ends comes to the same result.
     again = WorkflowWalk(workflow, lambda key: key not in skip)
     for key in sorted(over):
         again.record(key, ends[key])

@@ -1,4 +1,7 @@
-"""The corpora beside this file: one snippet a line, a line that begins with a tab goes on with the one before it, `#:` is a remark."""
+"""The corpora next to this file, one snippet a line.
+
+A line that begins with a tab continues the one before it, `#:` is a comment.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ HERE = Path(__file__).resolve().parent
 
 
 def snippets(path: Path) -> list[str]:
-    """The snippets of one file, in order."""
+    """Return the snippets of one file, in order."""
     found: list[str] = []
     for line in path.read_text().splitlines():
         if line.startswith("\t") and found:
@@ -19,7 +22,7 @@ def snippets(path: Path) -> list[str]:
 
 
 def corpus(name: str) -> list[tuple[str, str, str]]:
-    """`(expected, interpreter, snippet)` of every file `expected.interpreter` in a folder."""
+    """Yield `(expected, interpreter, snippet)` of every file `expected.interpreter` in a folder."""
     return [
         (path.name.partition(".")[0], path.name.partition(".")[2], snippet)
         for path in sorted((HERE / name).iterdir())

@@ -1,4 +1,7 @@
-"""Texts made to cost as much as they can: runs, nests and mixes of what readers, grammars and rules look for."""
+"""Texts that cost as much as they can: long runs, nests and mixes of constructs.
+
+They target readers, grammars and rules.
+"""
 
 from __future__ import annotations
 
@@ -500,7 +503,7 @@ AFTER = {
 
 
 def texts(seed: int, count: int) -> Iterator[tuple[str, str]]:
-    """That many pairs of interpreter and text; the same for the same seed."""
+    """Return so many pairs of interpreter and text; the same ones for the same seed."""
     rng = random.Random(seed)
     for _ in range(count):
         interpreter = rng.choices(list(ATOMS), [8, 3, 3, 2, 2, 2])[0]
@@ -508,14 +511,14 @@ def texts(seed: int, count: int) -> Iterator[tuple[str, str]]:
 
 
 def runs() -> Iterator[tuple[str, str]]:
-    """Each atom by itself, as often as it fits."""
+    """Return each atom alone, repeated up to the size."""
     for interpreter, atoms in ATOMS.items():
         for atom in atoms:
             yield interpreter, filled(atom, SIZE)
 
 
 def one(rng: random.Random, interpreter: str) -> str:
-    """One text: something before, a run or a mix or a nest of atoms, something after."""
+    """Return one text: a prefix, then a run, a mix or a nest of atoms, then a suffix."""
     size = rng.choice((300, 3_000, 20_000, SIZE - 200))
     atoms = [rng.choice(ATOMS[interpreter]) for _ in range(rng.choice((1, 1, 2, 3, 6)))]
     kind = rng.randrange(4)
@@ -533,5 +536,5 @@ def one(rng: random.Random, interpreter: str) -> str:
 
 
 def filled(atom: str, size: int) -> str:
-    """The atom again and again."""
+    """Repeat the atom."""
     return atom * (size // len(atom))

@@ -1,4 +1,4 @@
-"""A text may cost so much and no more, and nothing that is written makes the judge fail."""
+"""The check of a text has a limited cost, and no text makes it fail."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from opsjobs.safety.budget import STEPS_MAX, TEXT_BYTES_MAX, Budget, Spent
 from opsjobs.safety.check import FINDINGS_MAX, INTERPRETERS, check_text, traced
 from opsjobs.safety.trace import Io, SourcePosition, Trace
 
-# Each makes a parser or a reader go over it again and again.
+# Each makes a parser or a reader go over it repeatedly.
 BOMBS = [
     *(
         ("bash", piece)
@@ -233,7 +233,7 @@ def test_a_range_of_letters_has_no_surrogates() -> None:
 )
 def test_nothing_that_is_written_makes_it_fail(interpreter: str, pieces: list[str]) -> None:
     text = "".join(pieces)
-    traced(interpreter, text)  # check_text would hide a mistake of ours behind an approval
+    traced(interpreter, text)  # check_text would turn an error of ours into an approval
     for finding in check_text(interpreter, text):
         assert finding.reason
         assert len(finding.excerpt) <= 200

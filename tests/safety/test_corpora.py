@@ -1,4 +1,7 @@
-"""Dangerous programs in their tricks, none of which may pass, and harmless ones, hardly any of which may be held up."""
+"""Dangerous programs in disguise, of which none may pass, and harmless ones.
+
+Hardly any of the harmless ones may be stopped.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What a program is given - arguments, variables - is judged with it, in every language; what nobody knows yet needs an approval."""
+"""Arguments and variables of a program are checked with it, in every language.
+
+A value that is not known yet needs an approval.
+"""
 
 from __future__ import annotations
 
@@ -53,7 +56,7 @@ UNKNOWN_ONES = [
     ("node", FIRST),
 ]
 
-# Nothing in them deletes: what runs is not known, and that warns.
+# Nothing here deletes: the program that runs is not known, which causes a warning.
 MERELY_UNKNOWN = [
     ("python", "import os, sys\nos.system(sys.argv[1])"),
     ("powershell", "& $args[0]"),

@@ -1,4 +1,7 @@
-"""Hostile texts: each is answered within its budget of steps, by the process that judges, within its limits of time and memory."""
+"""Hostile texts get a verdict within the budget of steps and the sandbox's limits.
+
+These are limits of time and memory.
+"""
 
 from __future__ import annotations
 
@@ -21,8 +24,11 @@ from opsjobs.sandbox.pool import SafetyCheckPool
 from safety import hostile
 
 SAFETY_POOL = SafetyCheckPool()
-"""One for all: it starts its first process when a text is judged, and ends with this one."""
-# What grows, each step from the one before, and what goes over the same letters again and again.
+"""One pool for all tests:
+
+it starts its first process for the first text, and ends with this process.
+"""
+# Texts that grow, each step from the one before, and texts that are read at each letter again.
 BOMBS = {
     "stars": ("sh", "rm " + "*" * 400),
     "stars and letters": ("sh", "rm /" + "a*" * 5_000),
@@ -77,7 +83,7 @@ BOMBS = {
 
 
 async def answers(asked: Iterable[tuple[str, str]]) -> list[str]:
-    """Of which of them there is no answer."""
+    """Return those without a verdict."""
     failed: list[str] = []
     for interpreter, text in asked:
         for finding in await SAFETY_POOL.check(SafetyQuestion(interpreter, text, Context())):
@@ -104,9 +110,7 @@ async def test_mixes_and_nests_are_answered(seed: int) -> None:
 @pytest.mark.parametrize("seed", [10, 11])
 def test_no_reader_fails_at_them(seed: int) -> None:
     for interpreter, text in hostile.texts(seed, 40):
-        traced(
-            interpreter, text[:4_000]
-        )  # the judge would hide a mistake of ours behind an approval
+        traced(interpreter, text[:4_000])  # the check would turn an error of ours into an approval
 
 
 @settings(max_examples=300, deadline=None, derandomize=True, database=None)
@@ -162,7 +166,7 @@ def test_texts_that_are_put_together_have_a_limit() -> None:
 
 
 def test_an_expression_of_a_rule_looks_no_further_than_so_far() -> None:
-    """One that is searched for at every letter must not read to the end from each of them."""
+    """A search that starts at every letter must not read to the end from each of them."""
     endless = re.compile(r"(?<!\\)\.(?:[*+]|\{\d+,\})(?!\+)")
     wrong = {
         rule.name: found[0]

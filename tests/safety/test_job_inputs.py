@@ -1,4 +1,4 @@
-"""Which texts of a job are judged, with which values in them."""
+"""The texts of a job that are checked, and the values in them."""
 
 from __future__ import annotations
 
@@ -284,7 +284,7 @@ def test_the_usual_is_still_usual(action: dict[str, Any]) -> None:
 
 
 def rules(action: dict[str, Any]) -> set[str]:
-    """Those that find something in the action, the check's own and those of what is around it."""
+    """Return the rules with findings in the action: those of the text and those of its context."""
     actions = [
         {"key": "zero", "type": "command", "command": "true"},
         {"key": "one", "type": "command", **action},
@@ -298,7 +298,7 @@ def rules(action: dict[str, Any]) -> set[str]:
 
 
 class Walked(list[str]):
-    """Ids that are walked along, and never looked through one by one."""
+    """Ids that can only be iterated, never searched one by one."""
 
     def __contains__(self, _: object) -> bool:
         raise AssertionError("each look at a list takes as long as the list is")

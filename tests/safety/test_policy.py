@@ -1,4 +1,4 @@
-"""What an installation adds to the safety check, from its file."""
+"""Additions of an installation to the safety check, from its file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Each rule finds what it says that it finds, and lets pass what it says that it lets pass."""
+"""Each rule finds its positive examples, and passes its negative ones."""
 
 from __future__ import annotations
 

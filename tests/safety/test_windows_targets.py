@@ -1,4 +1,4 @@
-"""What is judged for Windows hosts: commands as their shell reads them, scripts, and uploads."""
+"""Checks for Windows hosts: commands as their shell reads them, scripts, and uploads."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from opsjobs.safety.job_inputs import texts_of
 
 
 def windows(engine: str) -> Target:
-    """A Windows host over WinRM."""
+    """Return a Windows host over WinRM."""
     options = WinrmOptions.model_validate({"engine": engine})
     where = ("1", "win-1", "10.0.0.9", 5986, Transport.WINRM)
     return Target(*where, platform="windows", winrm=options)
 
 
 def check(action: dict[str, Any], engine: str = "winrs") -> tuple[set[str], str]:
-    """The rules that find something in the action, and the worst verdict."""
+    """Return the rules with findings in the action, and the worst verdict."""
     actions = [
         {"key": "zero", "type": "command", "command": "ver"},
         {"key": "one", "type": "command", **action},

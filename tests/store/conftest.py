@@ -1,4 +1,4 @@
-"""What several tests of the store need."""
+"""Fixtures that several tests of the store need."""
 
 from __future__ import annotations
 

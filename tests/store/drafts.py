@@ -29,7 +29,7 @@ def private_key(*, pem: bool = False, passphrase: str | None = None) -> str:
 
 
 def host_key() -> str:
-    """A new host key, `ssh-ed25519 AAAA…`."""
+    """Return a new host key, `ssh-ed25519 AAAA…`."""
     return (
         Ed25519PrivateKey.generate()
         .public_key()

@@ -1,4 +1,4 @@
-"""API keys: known by a hash, good until they expire or are deleted."""
+"""API keys: identified by a hash, valid until they expire or are deleted."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ async def test_the_admin_key_can_be_made_sure_of_again_and_again_and_changes_wit
     told = await database.fetch("select action, actor, thing_name from audit_log")
     assert (
         told == [{"action": "api_key.ensured", "actor": "opsjobs", "thing_name": "admin"}] * 2
-    )  # not where nothing changed
+    )  # not if nothing changed
 
 
 async def test_an_admin_token_that_another_key_has_already_stays_with_that_key(

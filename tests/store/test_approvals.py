@@ -146,7 +146,7 @@ async def test_a_launch_that_is_not_approved_ends_without_starting(
     elif how == "cancel":
         await ledger.cancel(execution.id, by="ada", reason=None)
         await Reconciler(database).run_once()
-    else:  # whoever rejected it died before its end
+    else:  # the process that rejected it died before the end
         async with database.connection() as connection:
             await connection.execute(
                 "update approvals set status = 'rejected', decided_at = now(), decided_by = 'ben'"
@@ -354,7 +354,7 @@ async def test_authors_and_approvers_of_all_pending_approvals_are_read_at_once(
 
 
 async def no_person(identity: Identity) -> None:
-    """There is no person behind a requester."""
+    """A requester without a person."""
 
 
 async def test_a_requester_that_cannot_be_looked_up_hides_only_its_approvals(

@@ -1,4 +1,4 @@
-"""The audit log: written with what it tells, or neither of them."""
+"""The audit log: an entry is written with its change, or neither of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Contents of files and artifacts: the same bytes once, in bounded pieces, removed if unused."""
+"""Contents of files and artifacts: stored once, in bounded pieces, removed if unused."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def noise(size: int, seed: int = 1) -> bytes:
 
 
 async def cut(data: bytes, sizes: Sequence[int]) -> AsyncIterator[bytes]:
-    """The bytes in pieces of these sizes, again and again."""
+    """Return the bytes in pieces of these sizes, repeatedly."""
     at = 0
     while at < len(data):
         size = sizes[at % len(sizes)]
@@ -53,7 +53,7 @@ async def whole(database: Database, stored: StoredFile) -> bytes:
 
 
 async def rows(database: Database) -> tuple[int, int]:
-    """How many contents and chunks there are."""
+    """Return the numbers of contents and chunks."""
     row = await database.fetch_one(
         "select (select count(*) from file_contents) c, (select count(*) from file_chunks) k"
     )
@@ -87,7 +87,7 @@ async def test_pieces_of_any_size_become_chunks_of_256_kib(database: Database) -
 
 
 async def test_chunks_are_kept_as_they_are(database: Database) -> None:
-    """Compressing what is compressed already would cost more than writing it."""
+    """Compressing compressed data would cost more than writing it."""
     row = await database.fetch_one(
         "select attstorage::text as how from pg_attribute where attrelid = 'file_chunks'::regclass "
         "and attname = 'data'"
@@ -167,7 +167,7 @@ async def test_a_deleted_files_bytes_go_an_hour_later_unless_another_has_them(
     first, second = await upload(database, data), await upload(database, data)
     assert (
         await Contents(database).sweep() == 1
-    )  # what the second upload wrote, only to be found the same
+    )  # the chunks of the second upload, which turned out to be the same content
     await Files(database).delete(first.id)
     await turn(database, 1.1)
     assert await Contents(database).sweep() == 0
@@ -179,7 +179,7 @@ async def test_a_deleted_files_bytes_go_an_hour_later_unless_another_has_them(
 
 
 async def test_a_sweep_does_not_take_what_is_named_in_that_moment(database: Database) -> None:
-    """The sweep has found the content unused; meanwhile an upload of the same bytes names it."""
+    """The sweep has found unused content; meanwhile an upload of the same bytes refers to it."""
     data = noise(MIB)
     first = await upload(database, data)
     await Files(database).delete(first.id)
@@ -189,7 +189,7 @@ async def test_a_sweep_does_not_take_what_is_named_in_that_moment(database: Data
         await blobs.seal(naming, again)
         assert (
             await Contents(database).sweep() == 0
-        )  # the row is locked: it is left for the next round
+        )  # the row is locked: it is left to the next round
         await naming.execute(
             "insert into files (uuid, name, content_id, created_by) values (gen_random_uuid(), "
             "'x', %s, 'ada')",

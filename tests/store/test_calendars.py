@@ -1,4 +1,4 @@
-"""Calendars in PostgreSQL: stored, found by name, and kept while schedules refer to them."""
+"""Calendars in PostgreSQL: stored, found by name, and kept while schedules use them."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ async def made(on: Calendars, name: str = "holidays", **fields: Any) -> StoredCa
 async def scheduled(
     connection: Connection, job_id: int, *calendars: str, name: str = "nightly"
 ) -> None:
-    """Insert a row as storing a schedule does, in the open transaction."""
+    """Insert a row in the open transaction, as storing a schedule does."""
     await check_calendars_exist(connection, calendars)
     query = (
         "insert into job_schedules (uuid, job_id, name, definition, owner) values (%s, %s, %s, "
@@ -127,7 +127,7 @@ async def test_a_calendar_cannot_be_deleted_while_a_schedule_is_stored_with_it(
     async with database.transaction() as connection:
         await scheduled(connection, job_id, "holidays")
         dropping = asyncio.create_task(calendars.delete(stored.uuid))
-        # Asked by others: one's own transaction sees who waits as it was at first.
+        # Seen from another connection: one's own transaction keeps its first view of who waits.
         waits = (
             "select 1 from pg_stat_activity where wait_event_type = 'Lock' and datname = "
             "current_database()"

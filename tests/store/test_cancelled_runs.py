@@ -1,4 +1,4 @@
-"""Runs that are cancelled one by one: what ends, what continues, and what becomes of the whole."""
+"""Runs that are cancelled one by one: which end, which continue, and the final status."""
 
 from __future__ import annotations
 
@@ -199,7 +199,10 @@ async def test_a_run_that_waits_again_before_its_worker_heard_is_ended(database:
 
 
 async def test_cancelled_runs_of_a_later_wave_do_not_open_it(database: Database) -> None:
-    """They have ended before their wave: the count of waiting runs says nothing of the open one."""
+    """They have ended before their wave:
+
+    the number of waiting runs is not that of the open wave.
+    """
     execution = await launch(database, machines(6), strategy=strategy([2, 2, 2]))
     owner = Owner(database)
     claimed = (await owner.claim()).runs

@@ -151,10 +151,10 @@ async def test_what_a_machine_says_is_stored_whatever_it_is(database: Database) 
 
 
 class Choosy(CircuitStore):
-    """Circuits that cannot take in a report that says `poison`."""
+    """Circuits that fail to store a report with `poison`."""
 
     async def report(self, reports: Sequence[Report]) -> list[CircuitState | None]:
-        """Take in all of them, or none."""
+        """Store all of them, or none."""
         if any(report.message == "poison" for report in reports):
             raise ValueError("a fault of ours (as scripted)")
         return await super().report(reports)

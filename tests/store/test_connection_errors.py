@@ -20,8 +20,7 @@ from opsjobs.store.transaction import Database
 from store.drafts import job
 
 INDEX_ENTRY_BYTES_MAX = 2_704
-# What is said in each column that an index holds: as many bytes at most. Names have 200 characters
-# of up to 4 bytes.
+# The longest text of each indexed column, in bytes. Names have 200 characters of up to 4 bytes.
 NAME = 800
 FILE_NAME = 4 * 255
 LONGEST = {

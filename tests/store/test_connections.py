@@ -116,7 +116,7 @@ async def test_a_pool_notices_the_end_of_an_outage_at_once(
         return await open_connection(database.options.url)
 
     redial = Reconnector(try_to)
-    # With pauses that double, the twentieth alone would be three hours.
+    # If the pauses doubled without a limit, the twentieth alone would be three hours.
     made = await asyncio.gather(*(redial.connect() for _ in range(5)))
     assert (len(made), failures, redial.reason) == (5, 200, None)
     for connection in made:

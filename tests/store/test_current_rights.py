@@ -48,7 +48,7 @@ async def test_a_user_stands_until_he_is_disabled_and_his_keys_with_him(database
     assert (bot.person, bot.is_same_person(ada)) == ("ada", True)
     again = await people.issue_key(
         NewKey("ada-bot-2", [STAGING]), None, bot
-    )  # a key that her key made is hers, too
+    )  # a key that was made with her key is hers, too
     assert isinstance(again, tuple)
     await people.users.change("1", "user.disabled", disabled=True)
     for name, kind in (("ada", "user"), ("ada-bot", "api_key"), ("ada-bot-2", "api_key")):

@@ -1,4 +1,4 @@
-"""What is wrong with a database or with the keys is found at start, and said with its way out."""
+"""Faults of a database or of the keys are found at start, and reported with a remedy."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from store.test_vault import password
 
 @contextmanager
 def made(databases: backing_servers.Databases, encoding: str) -> Iterator[str]:
-    """The URL of an empty database with this encoding."""
+    """Return the URL of an empty database with this encoding."""
     name = f"in_{encoding.lower()}"
     locale = "template template0 encoding '{}' locale 'C' locale_provider libc"
     databases._admin.execute(f"create database {name} {locale.format(encoding)}".encode())
@@ -40,7 +40,7 @@ def made(databases: backing_servers.Databases, encoding: str) -> Iterator[str]:
 
 @asynccontextmanager
 async def role(database: Database, *rights: str) -> AsyncIterator[str]:
-    """The URL of the database as a role that has these rights alone."""
+    """Return the URL of the database as a role that only has these rights."""
     async with database.connection() as admin:
         await admin.execute("create role clerk")
         try:
@@ -180,7 +180,7 @@ async def full_and_free_again(url: str, folder: Path) -> None:
     try:
         assert await fitness.space() == []
         ballast = folder / "ballast"
-        # A little is left for the transaction log: without any the server would stop.
+        # Some space is left for the transaction log: without any the server would stop.
         free = os.statvfs(folder)
         with ballast.open("wb") as file:
             os.posix_fallocate(file.fileno(), 0, free.f_bavail * free.f_frsize - (256 << 10))

@@ -1,4 +1,4 @@
-"""Rows of deliveries that nothing needs any more: receivers, sources, names of webhooks; and messages that nobody sends."""
+"""Unused rows of deliveries: receivers, sources, names of webhooks, unsent messages."""
 
 from __future__ import annotations
 
@@ -59,7 +59,10 @@ async def test_receivers_are_deleted_with_their_last_delivery(database: Database
 
 
 async def test_a_receiver_that_is_being_queued_for_is_not_deleted(database: Database) -> None:
-    """Neither loses the message: the upkeep passes by a receiver that is locked, and one that it has deleted is stored again."""
+    """No message is lost in either order.
+
+    The upkeep skips a locked receiver, and one that it has deleted is stored again.
+    """
     upkeep = DeliveryUpkeep(database)
     await queued(database, "m-1", "email", "ada@example.org")
     await database.fetch("delete from delivery_messages returning 1")
@@ -69,7 +72,7 @@ async def test_a_receiver_that_is_being_queued_for_is_not_deleted(database: Data
     assert await receivers(database) == ["email/ada@example.org"]
     await database.fetch("delete from delivery_messages returning 1")
     async with database.transaction() as connection:
-        # As the upkeep does, which has not committed yet.
+        # Like the upkeep, which has not committed yet.
         await connection.execute("delete from delivery_receivers")
         waits = asyncio.create_task(queued(database, "m-3", "email", "ada@example.org"))
         blocked = "select 1 from pg_stat_activity where wait_event_type = 'Lock'"
@@ -91,7 +94,7 @@ async def test_a_service_that_is_disconnected_is_forgotten_after_a_week(
     await queued(database, "m-1", "email", "ada@example.org")
     await turn(database, UNSERVED_DAYS - 1)
     async with deliveries.reading("audit_service"):
-        pass  # another process is connected to it still
+        pass  # another process is still connected to it
     await turn(database, UNSERVED_DAYS - 1)
     assert await upkeep.end_unserved(SOURCES, DESTINATIONS) == 0
     await turn(database, 2)

@@ -31,7 +31,7 @@ async def run_row(database: Database) -> dict[str, Any]:
 
 
 async def passed_on(database: Database, deaths: int, *, first: int = 1) -> list[Claimed]:
-    """Take over the runs and die, one owner after another; return what the last one got."""
+    """Take over the runs and die, one owner after another; return the claims of the last one."""
     taken: list[Claimed] = []
     for number in range(first, first + deaths):
         heir = await Owner(database, f"heir-{number}").register()
@@ -354,7 +354,7 @@ async def test_a_poisonous_run_is_dead_after_the_sixth_death(database: Database)
         "select type from events where execution_id = %s order by id desc limit 2", [execution.id]
     )
     assert [t["type"] for t in told] == ["execution.failed", "target_run"]
-    # Its slot is free: what was parked there is ready.
+    # Its slot is free: a run that was parked for it is ready.
     assert [r.execution_id for r in (await last.claim()).runs] == [waiting.id]
     assert await faults(database) == []
 
@@ -471,7 +471,7 @@ async def test_poison_and_the_other_run_of_an_execution_at_once_end_it(database:
 async def test_a_late_settle_beside_a_takeover_is_committed_whole_or_not_at_all(
     database: Database,
 ) -> None:
-    for round_ in range(2):  # each may cost a deadlock, which PostgreSQL sees after a second
+    for round_ in range(2):  # each may cost a deadlock, which PostgreSQL detects after a second
         execution = await launch(database, machines(5))
         owner, heir = await Owner(database, f"first-{round_}").register(), Owner(database, "heir")
         runs = (await owner.claim()).runs

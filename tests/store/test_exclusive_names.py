@@ -203,7 +203,7 @@ async def test_a_request_that_would_close_a_lock_cycle_is_refused(database: Data
     with pytest.raises(Conflict, match="The name 'a' is held") as refused:
         await child_of(database, inner, "a")
     assert refused.value.code == "lock_cycle"
-    # Of what was refused nothing is left: who waits gets the name with the end of its holder.
+    # Nothing is left of the refused one: the next in the queue gets the name when its holder ends.
     await Ledger(database).cancel(two.id, by="ada", reason=None)
     assert await holders(database) == {"a": one.id, "b": waits.id}
     assert await faults(database) == []

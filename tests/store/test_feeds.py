@@ -1,4 +1,4 @@
-"""The stream of events: committed events in one gap-free order that no late commit gets behind."""
+"""The stream of events: committed events in one order, without gaps or late insertions."""
 
 from __future__ import annotations
 

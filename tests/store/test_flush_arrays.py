@@ -1,4 +1,4 @@
-"""Array literals read back by PostgreSQL as what went in."""
+"""Array literals that PostgreSQL reads back unchanged."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 
 from opsjobs.store.ledger.flush import flags, moments, numbers, texts
 
-# NUL cannot be in a text of PostgreSQL's, nor can half a surrogate pair.
+# A text of PostgreSQL can contain neither NUL nor half a surrogate pair.
 TEXT = st.text(st.characters(exclude_characters="\x00", exclude_categories=["Cs"]))
 
 
 def parsed(literal: str) -> list[str | None]:
-    """A reader of array literals after PostgreSQL's documentation, written apart from the writer."""
+    """Parse an array literal by PostgreSQL's documentation, independently of the writer."""
     items: list[str | None] = []
     at = 1
     while literal[at] != "}":

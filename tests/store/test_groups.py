@@ -1,4 +1,4 @@
-"""Groups: stored, nested, selected by, renamed and dropped."""
+"""Groups: stored, nested, selected, renamed and deleted."""
 
 from __future__ import annotations
 

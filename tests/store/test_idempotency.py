@@ -1,4 +1,4 @@
-"""Idempotency keys: a request is performed once, also if it is repeated concurrently."""
+"""Idempotency keys: a request is performed once, even if it is repeated concurrently."""
 
 from __future__ import annotations
 
@@ -80,7 +80,8 @@ async def test_a_verb_is_done_once_however_its_statements_are_sent(
         assert await idempotency.begin(connection, ASKED) is None
         for _ in range(
             6
-        ):  # so often that its statements are prepared, of which the failed one may spoil none
+            # often enough that its statements are prepared; the failed one must not break any of them
+        ):
             with pytest.raises(Conflict, match="still being done"):
                 await ask(ASKED)
         await idempotency.record(connection, ASKED, 202, None, {"n": -1})

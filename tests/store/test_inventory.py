@@ -1,4 +1,4 @@
-"""Targets: stored, selected, and the whole way to each."""
+"""Targets: stored, selected, and the whole path of jump hosts to each."""
 
 from __future__ import annotations
 

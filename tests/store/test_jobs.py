@@ -1,4 +1,4 @@
-"""Jobs: versions are kept, names are free again, and every change is told once."""
+"""Jobs: versions are kept, names can be reused, and every change has one event."""
 
 from __future__ import annotations
 

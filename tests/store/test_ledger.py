@@ -1,7 +1,4 @@
-"""The operations of the ledger.
-
-Transactions that must not interfere are raced on purpose.
-"""
+"""The operations of the ledger. Transactions that must not interfere are run concurrently."""
 
 from __future__ import annotations
 
@@ -99,7 +96,7 @@ async def test_a_slot_that_is_freed_while_a_claim_decides_is_no_slot_too_many(
     assert await database.fetch("select used from target_slots") == [{"used": 1}]
 
 
-# A claim asks for the time once it has read the slots and before it has locked them.
+# A claim reads the time after it has read the slots and before it has locked them.
 _TIME_WAITS = """
 create or replace function opsjobs_now() returns timestamptz language plpgsql volatile as $$
 begin perform pg_advisory_xact_lock_shared(17); return clock_timestamp(); end $$"""
@@ -295,7 +292,8 @@ async def test_only_a_worker_that_is_known_and_declared_dead_is_dead(database: D
     workers = Workers(database)
     assert await workers.find_dead([dead.id]) == []
     await turn(database, 16)
-    assert await workers.find_dead([dead.id]) == []  # its lease has passed, and it may renew
+    # its lease has expired, and it may still renew it
+    assert await workers.find_dead([dead.id]) == []
     await workers.expire_leases()
     alive = await Owner(database).register(lease_seconds=15)
     assert await workers.find_dead([dead.id, alive.id, uuid4()]) == [dead.id]
@@ -368,7 +366,7 @@ async def test_an_execution_that_cannot_be_ended_stops_no_other_end(
     bad, good = await launch(database, machines(2)), await launch(database, machines(2))
     async with database.connection() as connection:
         await connection.execute(f"update job_executions set {due}")
-        # As a bug would leave it: one more is ready than is counted.
+        # As a bug would leave it: one more run is ready than is counted.
         await connection.execute(
             "update job_executions set ready = ready - 1, succeeded = 1 where id = %s", [bad.id]
         )
@@ -385,7 +383,7 @@ async def test_an_execution_that_cannot_be_claimed_stops_no_other_claim(
     worker = await Owner(database).register()
     bad, good = await launch(database, machines(2)), await launch(database, machines(2))
     async with database.connection() as connection:
-        # As a bug would leave it: one more is ready than is counted.
+        # As a bug would leave it: one more run is ready than is counted.
         await connection.execute(
             "update job_executions set ready = ready - 1, succeeded = 1 where id = %s", [bad.id]
         )
@@ -395,7 +393,7 @@ async def test_an_execution_that_cannot_be_claimed_stops_no_other_claim(
     assert first.miscounted == [bad.id]
     assert {run.execution_id for run in first.runs} == {good.id}
     assert len(first.runs) == 2
-    # It stays aside, also if no other candidates are left, and nothing of it has changed.
+    # It is skipped, even if no other candidates are left, and none of its data has changed.
     again = await ledger.claim(**given, limit=4)
     assert (again.runs, again.miscounted, again.more) == ((), [], False)
     rows = await database.fetch(
@@ -481,7 +479,7 @@ async def test_four_workers_on_four_executions_break_no_limit(database: Database
         await launch(database, machines(1, slots=2), window=1),
     ]
 
-    begun = asyncio.Event()  # the cancel comes while most of the third execution's runs still wait
+    begun = asyncio.Event()  # the cancel arrives while most runs of the third execution still wait
 
     async def work(owner: Owner) -> None:
         while True:

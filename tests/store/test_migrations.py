@@ -1,4 +1,4 @@
-"""The schema grows while the service runs: what is stored stays, and running processes go on.
+"""The schema grows while the service runs: data is kept, and running processes continue.
 
 The migrations after the baseline are made by the tests.
 """
@@ -34,7 +34,7 @@ from opsjobs.store.transaction import Database, DatabaseOptions
 FIRST_ADDED, SECOND_ADDED = f"{int(HEAD) + 1:04}", f"{int(HEAD) + 2:04}"
 BASELINE = runner.VERSIONS / "0073_baseline.sql"
 STORE = Path(runner.__file__).parent.parent
-# Of the two kinds that there are: in the migration's transaction, and concurrently before it.
+# The two kinds of steps: in the migration's transaction, and concurrently before it.
 COLUMN = "alter table target_runs add column colour text;"
 INDEX = "create index events_subject on events (subject);"
 EVENT = (
@@ -45,7 +45,7 @@ EVENT = (
 
 @pytest.fixture
 def empty_url(databases: Databases) -> Iterator[str]:
-    """The URL of a database without any table."""
+    """Return the URL of a database without any table."""
     name = f"empty_{uuid4().hex}"
     with psycopg.connect(databases.url_of("postgres"), autocommit=True) as admin:
         admin.execute(f"create database {name}")  # type: ignore[arg-type]
@@ -55,13 +55,13 @@ def empty_url(databases: Databases) -> Iterator[str]:
 
 @pytest.fixture
 def url(database_url: str) -> str:
-    """The URL of a database with the schema of this release."""
+    """Return the URL of a database with the schema of this release."""
     return database_url
 
 
 @pytest.fixture
 def database(url: str) -> Database:
-    """A pool of one connection: whatever it prepared is used again."""
+    """Return a pool of one connection: a prepared statement is used again."""
     return Database(DatabaseOptions(url, connections=1, hot_verbs=True))
 
 
@@ -80,7 +80,7 @@ async def test_a_worker_goes_on_while_every_table_gets_a_column(
     """Its statements are prepared: one that names no columns would fail from then on."""
     worker = await Owner(database).register()
     first, second = await launch(database, machines(3)), await launch(database, machines(2))
-    for _ in range(8):  # psycopg prepares what it sent five times
+    for _ in range(8):  # psycopg prepares a statement that it sent five times
         await worker.give_back((await worker.claim(limit=1)).runs)
     held = (await worker.claim(limit=1)).runs
     prepared = await database.fetch("select count(*) as n from pg_prepared_statements")
@@ -118,7 +118,7 @@ def test_an_upgrade_waits_for_a_table_in_use_without_blocking_others(
     with psycopg.connect(url) as backup, psycopg.connect(url, autocommit=True) as other:
         backup.execute(
             "select 1 from target_runs"
-        )  # a table lock until its end, as a backup holds it for hours
+        )  # a table lock until the end of its transaction; a backup holds one for hours
         upgrade = threading.Thread(target=lambda: (runner.upgrade(url), waited.set()))
         upgrade.start()
         _until(
@@ -128,7 +128,7 @@ def test_an_upgrade_waits_for_a_table_in_use_without_blocking_others(
         other.execute("set lock_timeout = '20s'")
         other.execute(
             "select 1 from target_runs"
-        )  # behind the upgrade in the queue, which steps aside
+        )  # behind the upgrade in the queue, which gives way
         assert not waited.is_set()
         backup.rollback()
         upgrade.join(90)
@@ -197,7 +197,7 @@ def test_a_new_database_is_made_completely_or_not_at_all(
 
 
 def test_a_release_leaves_the_schema_of_a_newer_one_as_it_is(url: str) -> None:
-    """The way back from an upgrade is the old processes on the new schema.
+    """To go back from an upgrade, run the old processes on the new schema.
 
     `opsjobs up` upgrades when it starts.
     """
@@ -288,7 +288,7 @@ def test_no_statement_answers_with_whatever_columns_a_table_has() -> None:
     """A prepared `select * from targets` fails in every process once the table gets a column."""
     asked = re.compile(
         r"(?<!\()select (?:\w+\.)?\* from (\w+)"
-    )  # within parentheses the answer is another one
+    )  # within parentheses the result is another one
     found = {
         p.name: set(asked.findall(p.read_text())) & set(TABLES)
         for pattern in ("*.py", "sql/*.sql")

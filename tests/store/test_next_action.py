@@ -26,7 +26,7 @@ GONE = RunError(ErrorCode.LOST, "contact was lost")
             {},
             2,
             ("step-1", 2),
-        ),  # so the release before says it, which names no store: it is tried again
+        ),  # as the release before writes it, without a spool: it is tried again
         ({}, None, ("step-2", 1)),
         ({"direct": True}, 2, ("step-2", 1)),
         ({"identity": STORE}, 2, ("step-2", 1)),

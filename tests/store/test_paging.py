@@ -1,4 +1,4 @@
-"""Lists: a caller's text is judged before it reaches PostgreSQL, and never becomes SQL."""
+"""Lists: a caller's text is checked before it reaches PostgreSQL, and never becomes SQL."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ NUMBERS = Listing(
 
 
 async def ids(database: Database, upto: int = 7, **request: Any) -> list[int]:
-    """All ids, page by page."""
+    """Return all ids, page by page."""
     found: list[int] = []
     cursor = None
     while True:

@@ -33,7 +33,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     execute = psycopg.AsyncConnection.execute
 
     async def counting(self: Any, query: Any, *given: Any, **more: Any) -> Any:
-        if query:  # the pool asks a connection that lay idle whether it lives, with an empty one
+        if query:  # the pool checks an idle connection with an empty statement
             sent.append(str(query))
         return await execute(self, query, *given, **more)
 

@@ -44,13 +44,13 @@ _OTHERS = {
 def bare_calls(sql: str, volatile: Set[str]) -> list[str]:
     """Return calls of volatile functions in a predicate, outside of subqueries that run once.
 
-    A text that does not begin as a statement is taken for a part of a predicate.
+    A text that does not begin like a statement is treated as part of a predicate.
     """
     tokens = [t.lower() for t in _TOKEN.findall(sql) if not t.startswith(("--", "/*", "'"))]
     first = tokens[0] if tokens else ""
     frames = [
         (first in _STATEMENTS, first not in _STATEMENTS)
-    ]  # of each open parenthesis: is it a query, are we in a predicate
+    ]  # for each open parenthesis: whether it is a query, and whether this is a predicate
     found = []
     for n, token in enumerate(tokens):
         before, after = tokens[n - 1] if n else "", tokens[n + 1] if n + 1 < len(tokens) else ""
@@ -113,7 +113,7 @@ async def test_no_statement_has_a_volatile_function_in_a_predicate(database: Dat
     assert {name: calls for name, text in texts if (calls := bare_calls(text, volatile))} == {}
 
 
-# What the database runs by itself, as the last migration left it.
+# The functions and triggers of the database, after the last migration.
 _STORED = """
 select proname::text as name, prosrc as text from pg_proc
 where pronamespace = 'public'::regnamespace and prolang in (select oid from pg_language where lanname in ('sql', 'plpgsql'))

@@ -197,7 +197,7 @@ async def test_folders_of_an_open_run_are_not_cleaned_up(database: Database) -> 
     assert await cleaning(database) == [run.id]
 
 
-# --- ends that nobody knows
+# --- unknown ends
 
 
 @pytest.mark.parametrize(("proof", "kill"), [(CancelProof.UNREACHABLE, True), (None, False)])

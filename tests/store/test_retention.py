@@ -1,4 +1,4 @@
-"""Old data is deleted, and data that is still needed stays."""
+"""Old data is deleted, and data that is still needed is kept."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ KEEP = RetentionLimits(
 
 
 async def turn(database: Database, days: float, *, read: bool = True) -> None:
-    """Let the days pass; events that are due meanwhile are published, and read by every source."""
+    """Let the days pass; publish events that are due meanwhile, and let every source read them."""
     if read:
         await EventFeed(database).assign()
     async with database.connection() as connection:
@@ -148,7 +148,7 @@ async def test_a_log_day_in_use_is_dropped_later_and_a_half_dropped_one_is_finis
     async with database.transaction() as died:
         await died.execute(f"alter table execution_log detach partition execution_log_{day:%Y%m%d}")
         await died.execute("insert into dropped_log_days (log_day) values (%s)", [day])
-    assert await all_days(database) == before - 2  # the default one stays
+    assert await all_days(database) == before - 2  # the default partition stays
     assert (
         await database.fetch("select to_regclass(%s) as there", [f"execution_log_{day:%Y%m%d}"])
     )[0]["there"] is None

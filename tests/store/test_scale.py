@@ -196,7 +196,7 @@ async def test_reconciler_rounds_look_at_one_range_after_another(
 ) -> None:
     monkeypatch.setattr("opsjobs.store.ledger.reconcile.PART_ROWS", 2)
     executions = [await launch(database, machines(2), window=1) for _ in range(5)]
-    # As a verb leaves it that was killed before it admitted.
+    # Like an operation that was killed before it admitted.
     async with database.connection() as connection:
         await connection.execute(
             "update target_runs set waiting_for = 'admission', turn = null where waiting_for is "
@@ -217,7 +217,7 @@ async def test_one_process_at_a_time_runs_a_reconciler_round(database: Database)
     assert await second.take_turn(0)
 
 
-# Of these no page may read all, whatever it is filtered by.
+# No page of these may read all rows, whatever its filter.
 UNENDING = ("executions", "approvals", "audit", "firings of one schedule", "files", "files of one")
 ROWS_A_PAGE = 1_500
 
@@ -270,7 +270,7 @@ async def test_statistics_read_what_ended_since_the_last_count(history: str) -> 
         await statistics.read(operator.reach(SEE_EXECUTIONS))
         assert len(database.plans) >= 4
         assert [scan for plan in database.plans for scan in plan.whole()] == []
-        # Of 360 days some per hour: those of an hour and a half at most.
+        # Some per hour in 360 days: those of an hour and a half at most.
         assert sum(plan.rows() for plan in database.plans) < 20
 
 
@@ -286,7 +286,7 @@ async def test_what_the_caller_launched_is_found_by_the_rows_that_are_shown(hist
 async def test_the_health_of_new_targets_is_read_by_their_runs(database_url: str) -> None:
     async with explained(database_url) as database:
         await add_targets(database, NEW_TARGETS)
-        # What PostgreSQL knows of the runs is of a few targets, until it counts them again.
+        # PostgreSQL's statistics of the runs only cover a few targets until the next analyze.
         for _ in range(50):
             await launch(database, machines(4))
         async with database.transaction() as connection:
@@ -296,7 +296,7 @@ async def test_the_health_of_new_targets_is_read_by_their_runs(database_url: str
         request = PageRequest(limit=100, sort="health", facets=("health",))
         page = await TARGETS.page(database, request, {"among": None, "remote": False})
         assert page.facets == {"health": {"unknown": NEW_TARGETS}}
-        # Twice of each: for the order, and for the facet.
+        # Twice each: for the order, and for the facet.
         assert read_of_runs(database.take()) < 10 * NEW_TARGETS
         await TargetHistory(database).load_health([str(row["id"]) for row in page.items])
         assert read_of_runs(database.take()) < 10 * len(page.items)

@@ -1,4 +1,4 @@
-"""The service as PostgreSQL sees it."""
+"""The state of the service as PostgreSQL has it."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ async def test_a_worker_is_alive_until_its_lease_ends(database: Database) -> Non
         "worker-2": False,
         "worker-3": False,
     }
-    async with database.connection() as admin:  # an hour after its end it is no longer shown
+    async with database.connection() as admin:  # it is no longer shown an hour after its end
         await admin.execute("update workers set renewed_at = renewed_at - interval '61 minutes'")
     assert [w.name for w in await SystemStatus(database).workers()] == ["worker-1", "worker-2"]
 

@@ -1,4 +1,4 @@
-"""Many targets at once: made, changed, left and refused, each by itself."""
+"""Many targets at once: each is created, changed, left unchanged or refused by itself."""
 
 from __future__ import annotations
 

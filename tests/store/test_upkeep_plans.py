@@ -1,6 +1,6 @@
 """Old data is found by an index.
 
-The cost grows with what is deleted, not with what is kept.
+The cost grows with the deleted data, not with the kept data.
 """
 
 from __future__ import annotations
@@ -96,8 +96,8 @@ def verbs(database: Database) -> dict[str, Callable[[], Awaitable[int]]]:
     }
 
 
-# Of artifacts and firings the oldest by id are looked at, of unpublished events the oldest of each
-# shard: so many, however many there are.
+# Of artifacts and firings, the oldest by id are read; of unpublished events, the oldest of each
+# shard: a fixed number of rows.
 LOOKED_AT = {"artifacts": 1_000, "firings": 5_000, "events": 5_000}
 
 

@@ -1,4 +1,4 @@
-"""Credentials: sealed at rest, bound to their row, refused when they could not work."""
+"""Credentials: sealed at rest, bound to their row, refused if they could not work."""
 
 from __future__ import annotations
 
