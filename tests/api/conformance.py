@@ -1,4 +1,4 @@
-"""Every answer that a test of the API gets is held against the OpenAPI document."""
+"""Every response that an API test gets is checked against the OpenAPI document."""
 
 from __future__ import annotations
 
@@ -17,14 +17,17 @@ JSON = re.compile(r"application/(json|problem\+json)\b")
 
 
 class Description:
-    """The OpenAPI document of an application, compiled as far as it is asked for."""
+    """The OpenAPI document of an application; its schemas are compiled when they are needed."""
 
     def __init__(self, app: FastAPI) -> None:
         self._app = app
         self._validators: dict[tuple[str, ...], Any] = {}
 
     async def check(self, answer: httpx2.Response) -> None:
-        """Raise AssertionError if the document does not describe this answer: status, media type, body."""
+        """Raise AssertionError if the response does not match the document.
+
+        Status, media type and body are checked.
+        """
         request = answer.request
         template = self._template(request.url.path, request.method.lower())
         if template is None or answer.status_code >= 500:
@@ -51,12 +54,15 @@ class Description:
 
     @cached_property
     def document(self) -> Any:
-        """The document, with no property allowed that it does not name."""
+        """Return the document, but with unnamed properties forbidden."""
         return _closed(self._app.openapi())
 
     @cached_property
     def _templates(self) -> list[tuple[re.Pattern[str], str, frozenset[str]]]:
-        """Fixed paths first: /jobs/export is no job's id."""
+        """Return the sort key of a path; fixed paths first:
+
+        `export` in /jobs/export is no job's id.
+        """
         paths = sorted(self.document["paths"].items(), key=lambda item: "{" in item[0])
         return [
             (re.compile(re.sub(r"\{\w+\}", "[^/]+", path)), path, frozenset(operations))

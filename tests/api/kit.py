@@ -1,4 +1,4 @@
-"""The real application over ASGI, with real stores on a real database; machines are not needed for the nouns."""
+"""The real application over ASGI, with real stores on a real database, but without machines."""
 
 from __future__ import annotations
 
@@ -86,24 +86,24 @@ from opsjobs.telemetry.metrics import Metrics
 
 PUBLIC_URL = "http://opsjobs"
 SAFETY_POOL = SafetyCheckPool()
-"""One for all tests of a process: it starts its first process when a text is judged."""
+"""One pool for all tests of a process: it starts its first process for the first text."""
 
 
 @dataclass
 class FakePool:
-    """Takes the place of the connection pool: `test` and `scan_host_keys` respond as a machine with these `keys`."""
+    """Replaces the connection pool: connection tests and key scans find a machine with `keys`."""
 
     keys: Sequence[HostKey] = ()
     refused: bool = False
     asked: list[Endpoint] = field(default_factory=list)
 
     async def test(self, endpoint: Endpoint) -> list[SessionStep]:
-        """One step, as it is set to go."""
+        """Yield one step, with the outcome that is set."""
         self.asked.append(endpoint)
         return [SessionStep("connect", not self.refused, 1.25, "refused" if self.refused else None)]
 
     async def scan_host_keys(self, endpoint: Endpoint) -> list[HostKey]:
-        """The keys, or a refused connection."""
+        """Return the keys, or raise a refused connection."""
         self.asked.append(endpoint)
         if self.refused:
             raise RemoteFailure(
@@ -114,14 +114,14 @@ class FakePool:
 
 @dataclass
 class ApiClient:
-    """A client with ada's token (admin), the services behind it, and tokens of other callers."""
+    """A client with ada's token (admin), its services, and tokens of other callers."""
 
     http: httpx2.AsyncClient
     services: Any
     token: str
 
     async def token_of(self, role: str) -> dict[str, str]:
-        """The headers of a new caller with this role."""
+        """Return the headers of a new caller with this role."""
         token = await self.services.identities.create_key(f"ben-{role}", role)
         return {"Authorization": f"Bearer {token}"}
 
@@ -136,9 +136,9 @@ def services_on(
     oidc: OidcSettings | None = None,
     clock: Clock | None = None,
 ) -> Any:
-    """The services that the nouns use, real but for the machines; `notified` takes the zones that are notified for.
+    """Return the services for all nouns; all but the machines are real.
 
-    A password costs less than it does in service.
+    `notified` collects the zones that are notified. Password hashes cost less than in service.
     """
     keys = [new_key()]
     vault = Vault(database, keys)
@@ -258,7 +258,10 @@ _descriptions: list[Description] = []
 
 
 def app_on(services: Any) -> FastAPI:
-    """The application over these services. Its routes, which an application builds at its first request, are built once for all."""
+    """Return the application over these services.
+
+    Its routes, which an application builds at its first request, are built once for all.
+    """
     app = create_app(services)
     if not _first:
         _first.append(app)
@@ -266,14 +269,17 @@ def app_on(services: Any) -> FastAPI:
     for n, (ours, built) in enumerate(
         zip(app.router.routes, _first[0].router.routes, strict=False)
     ):
-        # An included router holds nothing of its application but these.
+        # the only reference of an included router to its application
         if getattr(ours, "original_router", app) is getattr(built, "original_router", None):
             app.router.routes[n] = built
     return app
 
 
 def response_checks() -> dict[str, Any]:
-    """Hooks of a client that hold each answer against the OpenAPI document; to be made after an application."""
+    """Return client hooks that check each response against the OpenAPI document.
+
+    To be called after an application was built.
+    """
     return {"response": [_descriptions[0].check]}
 
 
@@ -288,7 +294,7 @@ async def api_client(
     clock: Clock | None = None,
     **limits: Any,
 ) -> AsyncIterator[ApiClient]:
-    """The application with one admin; `limits` replace those of the services."""
+    """Run the application with one admin; `limits` replace those of the services."""
     services = services_on(
         database, identity=identity, platform=platform, mail=mail, oidc=oidc, clock=clock
     )
@@ -306,7 +312,7 @@ async def api_client(
 
 
 def job(name: str = "restart-web", **fields: Any) -> dict[str, Any]:
-    """The body of a small job."""
+    """Return the body of a small job."""
     return {
         "name": name,
         "actions": [{"type": "command", "command": "uptime"}],
@@ -316,7 +322,10 @@ def job(name: str = "restart-web", **fields: Any) -> dict[str, Any]:
 
 
 def definition_of(answered: Mapping[str, Any]) -> dict[str, Any]:
-    """The body of a job as its PUT expects it: the answer without what the service adds."""
+    """Return the body of a job for its PUT:
+
+    the response without the fields that the service adds.
+    """
     added = {
         "id",
         "uuid",
@@ -332,12 +341,12 @@ def definition_of(answered: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def stored(body: Mapping[str, Any]) -> dict[str, Any]:
-    """The body of GET without what the caller may do, which answers to changes do not have."""
+    """Return the body of GET without `can` and `cannot`, which responses to changes lack."""
     return {name: value for name, value in body.items() if name not in ("can", "cannot")}
 
 
 def problem(answer: httpx2.Response, status: int, code: str) -> Mapping[str, Any]:
-    """The problem document of an answer, checked to be one with this status and code."""
+    """Return the problem document of a response; check its media type, status and code."""
     assert answer.headers["content-type"] == "application/problem+json", answer.text
     body: dict[str, Any] = answer.json()
     assert (answer.status_code, body["status"], body["code"]) == (status, status, code), body

@@ -1,4 +1,7 @@
-"""The application with all that executions need, behind a real server on loopback, so that streams can be read live."""
+"""The application with everything that executions need, on a real server on loopback.
+
+Streams can be read live.
+"""
 
 from __future__ import annotations
 
@@ -39,20 +42,20 @@ class FakeBus:
         self.is_configured = True
 
     def publish(self, channel: str, message: bytes) -> None:
-        """Keep it."""
+        """Keep the message."""
         self.published.append((channel, message))
 
     async def ping(self) -> bool:
-        """As it is set."""
+        """Return the configured answer."""
         return self.answers
 
     async def server_version(self) -> str | None:
-        """A version, while it answers."""
+        """Return a version, unless it is set to be unavailable."""
         return "7.2.4" if self.answers else None
 
     @asynccontextmanager
     async def listen(self, *channels: str) -> AsyncIterator[AsyncIterator[tuple[str, bytes]]]:
-        """Silence."""
+        """Yield no message."""
         yield _nothing()
 
 
@@ -63,7 +66,7 @@ async def _nothing() -> AsyncIterator[tuple[str, bytes]]:
 
 @dataclass
 class LiveApi:
-    """A client with ada's token (admin), the services, and an execution whose runs end as the test says."""
+    """A client with ada's token (admin), its services, and a scripted execution."""
 
     http: httpx2.AsyncClient
     services: Any
@@ -76,12 +79,12 @@ class LiveApi:
 
     @property
     def followers(self) -> Followers:
-        """The process's event streams."""
+        """The event streams of the process."""
         followers: Followers = self.app.state.followers
         return followers
 
     async def as_role(self, role: str) -> dict[str, str]:
-        """The headers of a new caller with this role."""
+        """Return the headers of a new caller with this role."""
         return {
             "Authorization": f"Bearer {await self.services.identities.create_key(f'ben-{role}', role)}"
         }
@@ -100,7 +103,7 @@ def services_for(
     mail: MailSettings | None = None,
     clock: Clock | None = None,
 ) -> Any:
-    """The nouns' services, and those of executions."""
+    """Return the services of all nouns, and those of executions."""
     services = services_on(database, notified, mail=mail, clock=clock)
     services.bus = bus or FakeBus()
     services.system_status = SystemStatus(database)
@@ -128,7 +131,7 @@ def services_for(
 async def live_api(
     database: Database, bus: Any | None = None, *, clock: Clock | None = None
 ) -> AsyncIterator[LiveApi]:
-    """The application served on a free port of loopback."""
+    """Serve the application on a free port of loopback."""
     notified: list[str] = []
     services = services_for(database, notified, bus, clock=clock)
     token = await services.identities.create_key("ada", "admin")

@@ -1,4 +1,4 @@
-"""`can` and `cannot` of single objects: just what the request itself would say."""
+"""`can` and `cannot` of single objects agree with the responses to the requests themselves."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ REQUESTS: Mapping[str, tuple[str, str, Mapping[str, Any] | None]] = {
 }
 """The method, the path below the object, and the body of each action."""
 ELSEWHERE = {"reset_circuits"}
-"""Actions whose address is not below the object."""
+"""Actions whose URL is not below the object."""
 
 
 async def action_codes(
     on: AppWithApprovers, path: str, who: Mapping[str, str]
 ) -> dict[str, str | None]:
-    """Each action of `can` and `cannot`, with the code of its refusal."""
+    """Return each action of `can` and `cannot`, with the code of its refusal."""
     answer = await on.http.get(path, headers=who)
     assert answer.status_code == 200, answer.text
     body = answer.json()
@@ -65,7 +65,7 @@ async def change_machine(on: AppWithApprovers, **change: Any) -> None:
 
 
 async def refusals_agree(on: AppWithApprovers, path: str, who: Mapping[str, str]) -> None:
-    """Send what is told to be refused: it is, by this code and in these words."""
+    """Send the refused actions: each is refused, with the same code and message."""
     body = (await on.http.get(path, headers=who)).json()
     for action, why in body["cannot"].items():
         if action in ELSEWHERE:
@@ -142,7 +142,7 @@ async def test_what_may_be_done_with_an_execution_is_told_as_the_request_would_b
 
 
 async def within_prod(on: AppWithApprovers, role: str) -> Mapping[str, str]:
-    """A viewer of everything who has this role for env=prod only."""
+    """Return a viewer of everything who has this role for env=prod only."""
     grants = [{"role": "viewer"}, {"role": role, "scope": "env=prod"}]
     made = await on.http.post("/api-keys", json={"name": f"pat-{role}", "grants": grants})
     return {"Authorization": f"Bearer {made.json()['token']}"}

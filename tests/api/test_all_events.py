@@ -1,4 +1,4 @@
-"""GET /events over real sockets: replay without gap or repeat, and only what the caller may see."""
+"""GET /events over real sockets: replay without gap or repeat, within the caller's rights."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Seen = tuple[str, str, dict[str, Any]]
 async def following(
     api: LiveApi, query: str = "", headers: dict[str, str] | None = None
 ) -> AsyncIterator[AsyncIterator[Seen]]:
-    """The frames of a stream with an event: id, event and data."""
+    """Return the frames of a stream that have an event: id, event and data."""
     async with (
         asyncio.timeout(60),
         api.http.stream("GET", f"/events{query}", headers=headers) as answer,

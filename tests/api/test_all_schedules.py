@@ -115,7 +115,7 @@ async def test_each_hour_of_the_forecast_lists_as_many_as_it_counts_with_jitter(
             counted.append((hour["firings"], hour["closed"]))
             listed.append((len(found) - closed, closed))
         assert listed == counted
-        assert len(set(listed)) > 1  # the jitter carries them from one hour into another
+        assert len(set(listed)) > 1  # jitter moves some of them from one hour to another
 
 
 async def test_firings_of_all_schedules_are_listed(database: Database) -> None:
@@ -140,7 +140,7 @@ async def test_firings_of_all_schedules_are_listed(database: Database) -> None:
 
 
 async def fired(database: Database, schedule_id: int, status: str) -> None:
-    """A firing of a schedule that did not launch anything."""
+    """Return a firing of a schedule that did not launch anything."""
     await database.fetch(
         """insert into schedule_executions (uuid, schedule_id, kind, due_at, fire_at, status, rule,
                reason, recorded_at, fired_at)

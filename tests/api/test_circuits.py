@@ -9,7 +9,7 @@ from opsjobs.store.transaction import Database
 
 
 async def refused(ada: ApiClient, *names: str) -> None:
-    """Machines that have refused a login."""
+    """Create these targets and report a refused login for each."""
     for number, name in enumerate(names, start=1):
         await ada.http.post("/targets", json={"name": name, "host": f"10.0.0.{number}"})
         report = Report(

@@ -1,4 +1,4 @@
-"""/credentials and /api-keys over HTTP: what is secret goes in and never comes out."""
+"""/credentials and /api-keys over HTTP: secrets are accepted and never returned."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ DEADLINE_SECONDS = 90
 
 
 async def seqs(api: LiveApi, after: int = 0, frames: int | None = None) -> list[int]:
-    """What a viewer sees until the end, or until it has seen so many frames and leaves."""
+    """Return the frames until the end, or until the viewer has this many and leaves."""
     seen: list[int] = []
     headers = {"last-event-id": str(after)}
     async with (
@@ -87,7 +87,7 @@ async def test_clients_that_reconnect_ten_times_see_each_event_once_in_order(
         await writer
         last = (await api.scripted.current()).last_seq
         for seen in told:
-            # Only the end may come twice: to whoever comes back after it.
+            # Only the end may be repeated, for a viewer that reconnects after it.
             assert [
                 seq for n, seq in enumerate(seen) if not (n and seq == seen[n - 1] == last)
             ] == list(range(1, last + 1))
@@ -158,7 +158,7 @@ async def test_a_stalled_viewer_is_dropped_and_the_others_continue(
                     await api.scripted.write("web-1", b"flood\n" * 100_000)
                     await asyncio.sleep(0.05)
                 assert api.followers.dropped == 1
-                # Reset, not closed: nothing of what was unsent is kept for it.
+                # Reset, not closed: no unsent data is kept for it.
                 with pytest.raises(ConnectionResetError):
                     await read_on(connection)
                 await api.scripted.finish("web-1")
@@ -216,7 +216,7 @@ async def test_an_invalid_stream_position_is_refused(database: Database, positio
 async def test_a_filtered_stream_that_reconnects_misses_and_repeats_nothing(
     database: Database, ring_bytes: int
 ) -> None:
-    """From a small ring old entries are read from the store, and new ones from memory."""
+    """With a small ring, old entries are read from the store, and new ones from memory."""
     async with live_api(database) as api:
         api.followers.pace = Pace(
             merge_seconds=0.005, poll_seconds=0.02, ring_bytes=ring_bytes, page_scan=7

@@ -17,7 +17,7 @@ from opsjobs.store.transaction import Database
 
 
 async def search(api: LiveApi, **query: Any) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """The matches, and the summary."""
+    """Return the matches, and the summary."""
     answer = await api.http.get("/executions/1/search", params=query)
     assert answer.status_code == 200, answer.text
     assert answer.headers["content-type"].startswith("application/x-ndjson")
@@ -127,7 +127,7 @@ async def test_the_time_ends_a_search_within_a_page_and_no_match_is_lost_or_told
             after = summary["next"]
             requests += 1
         assert seen == [text for n in range(4) for text in (f"hit {n}", f"hit again {n}")]
-        assert requests == 5  # one piece each; the last finds that there is no more
+        assert requests == 5  # one piece each; the last request finds that there is no more
 
 
 async def test_a_pattern_that_gets_through_no_piece_in_its_time_is_not_tried_for_ever(
@@ -182,8 +182,8 @@ async def test_a_reader_who_leaves_ends_the_search_in_its_thread(
     async with live_api(database) as api:
         await api.scripted.start(1)
         for _ in range(16):
-            # No line twice: the steps of an equal one are known, and cost nothing. None is so long
-            # that the pattern is too much work for it.
+            # No two lines are equal: an equal one would cost nothing, because its steps are cached.
+            # No line is so long that the pattern is refused for its cost.
             lines = ["".join(dice.choices(ascii_lowercase, k=300)) for _ in range(200)]
             await api.scripted.write("web-1", "\n".join([*lines, ""]).encode())
         threads = api.app.state.search_threads

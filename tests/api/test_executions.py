@@ -1,4 +1,4 @@
-"""Launch, look and cancel over HTTP."""
+"""Launch, read and cancel over HTTP."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ async def test_a_job_is_executed(database: Database) -> None:
             "ada",
             "because",
         )
-        # One that is asked for also says what it waits for, and what the caller may do.
+        # A single one also has its waiting reason, and what the caller may do.
         asked = {"can": ["cancel", "pause", "resume"], "waiting_on": None}
         for path in ("/executions/1", f"/api/v1/executions/{told['uuid']}"):
             shown = (await api.http.get(path)).json()

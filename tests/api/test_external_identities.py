@@ -1,4 +1,7 @@
-"""Somebody of the platform, who has no row here: what goes on without his token goes on with what his last one said."""
+"""People of the platform without a row here keep the rights of their last token.
+
+Their schedules and workflows continue with these rights.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +52,7 @@ async def test_an_external_identity_is_stored_when_it_changes_something_and_not_
         assert known is not None
         assert known.reach("jobs:create").holds({"env": "staging"})
         assert not known.reach("jobs:create").everywhere
-        # He comes with less, only to read: from now on he may less.
+        # Ada's new token only grants reading: from now on that is all she may do.
         await ada.http.get("/jobs", headers=bearer(clock, roles=["viewer"]))
         known = await people.current_principal(Identity("external", "ada"))
         assert known is not None
@@ -91,7 +94,7 @@ async def test_concurrent_password_checks_are_bounded(
 ) -> None:
     async with api_client(database) as ada:
         passwords = ada.services.authentication.passwords
-        async with passwords._slots, passwords._slots:  # two of a costly kind are being checked
+        async with passwords._slots, passwords._slots:  # two expensive checks are running
             waiting = [asyncio.create_task(passwords.verify(None, "x")) for _ in range(WAITING_MAX)]
             await asyncio.sleep(0)
             answer = await ada.http.post(
@@ -114,13 +117,13 @@ PROXIES = ClientAddresses([ipaddress.ip_network("10.0.0.0/8"), ipaddress.ip_netw
             "192.0.2.9",
             "203.0.113.7",
             "192.0.2.9",
-        ),  # no proxy of ours: what it says counts for nothing
+        ),  # not a trusted proxy: its header is ignored
         ("10.0.0.1", "203.0.113.7", "203.0.113.7"),
         (
             "10.0.0.1",
             "198.51.100.1, 203.0.113.7",
             "203.0.113.7",
-        ),  # the first one is what the caller said of himself
+        ),  # the first address is the caller's own claim
         ("10.0.0.1", "198.51.100.1, 203.0.113.7, 10.0.0.2", "203.0.113.7"),
         ("fd00::1", "2001:db8::7", "2001:db8::7"),
         ("10.0.0.1", "", "10.0.0.1"),

@@ -1,4 +1,4 @@
-"""/files and /artifacts: bytes streamed in and out, within limits, under names that lead nowhere."""
+"""/files and /artifacts: bytes streamed in both directions, limits, harmless names."""
 
 from __future__ import annotations
 
@@ -168,7 +168,7 @@ async def test_upload_and_delete_require_permissions(database: Database) -> None
 
 
 async def test_an_aborted_upload_leaves_nothing(database: Database) -> None:
-    """Over ASGI itself: a client that goes away in the middle."""
+    """Over ASGI itself: a client that disconnects in the middle."""
     async with api_client(database) as ada:
         sent: list[Any] = []
         come = iter(
@@ -194,7 +194,7 @@ async def test_an_aborted_upload_leaves_nothing(database: Database) -> None:
 
 
 async def artifact(database: Database, path: str, data: bytes) -> int:
-    """One artifact of a new execution; the execution's id."""
+    """Store one artifact of a new execution; return the execution's id."""
 
     async def once() -> AsyncIterator[bytes]:
         yield data

@@ -23,7 +23,7 @@ QUICK = Pace(merge_seconds=0.005, poll_seconds=0.02, retry_seconds=0.02)
 
 
 class CountingJournal(ExecutionLog):
-    """Counts its reads, and can be told to fail."""
+    """Counts its reads, and can be set to fail."""
 
     reads = 0
     failing: Exception | None = None
@@ -67,7 +67,7 @@ def frames_of(data: bytes) -> list[tuple[int, str, dict[str, object]]]:
 async def view(
     followers: Followers, execution: Execution, after: int = 0, frames: int | None = None
 ) -> list[int]:
-    """The seqs a viewer sees until the end, or until it has seen so many frames."""
+    """Return the positions that a viewer gets until the end, or until it has this many frames."""
     seen: list[int] = []
     async with aclosing(followers.batches(execution, after)) as batches:
         async for batch in batches:
@@ -78,14 +78,17 @@ async def view(
 
 
 async def until_it_waits(journal: CountingJournal) -> None:
-    """Return when a reader has read what there was, twice: before it listened and after that."""
+    """Return when a reader has read everything twice: before it subscribed and after that."""
     async with asyncio.timeout(60):
         while journal.reads < 2:
             await asyncio.sleep(0.005)
 
 
 def without_repeated_end(seen: list[int], last: int) -> list[int]:
-    """Without the end's repetition: whoever comes back after it gets it again, and nothing else twice."""
+    """Read without the repetition of the end.
+
+    A viewer that reconnects after the end gets it again, and nothing else twice.
+    """
     return [seq for n, seq in enumerate(seen) if not (n and seq == seen[n - 1] == last)]
 
 
@@ -170,7 +173,8 @@ async def test_wakeups_within_fifty_milliseconds_are_merged_into_one_read(
         while journal.reads < 12:
             wakeups.notify()
             await asyncio.sleep(0.001)
-    # Two reads are not caused by wake-ups, and the first wakeups after a quiet time are answered at once.
+    # Two reads are not caused by wake-ups, and the first wake-ups after a quiet time cause a read
+    # at once.
     assert journal.reads <= 2 + pace.reads_at_once + (now() - started) / pace.merge_seconds
     viewer.cancel()
     await asyncio.gather(viewer, return_exceptions=True)
@@ -200,7 +204,7 @@ async def test_a_wakeup_delivers_an_event_at_once(database: Database, redis_url:
     async with asyncio.timeout(60):
         while (
             not viewer.done()
-        ):  # where Redis was slow, the first wake-up came before the subscription
+        ):  # if Redis was slow, the first wake-up was sent before the subscription
             bus.publish(f"opsjobs.log.{execution.id}", b"")
             await asyncio.sleep(0.01)
     assert await viewer == [execution.last_seq + 1]

@@ -1,4 +1,4 @@
-"""What can be done with a job beside storing it: validate, preview, clone, pause, resume; all out and in again as code."""
+"""Operations on jobs: validate, preview, clone, pause, resume, export and import as code."""
 
 from __future__ import annotations
 

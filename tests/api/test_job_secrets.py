@@ -1,4 +1,4 @@
-"""Job secrets over HTTP: credentials of type secret that parameters of jobs name, and who may do so."""
+"""Job secrets over HTTP: credentials of type secret in parameters, and who may use them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ DUMP = 'PGPASSWORD=$(cat "$OPSJOBS_SECRETS/password") pg_dump shop'
 
 
 def nightly(name: str = "dump", credential: str = "db-prod", **fields: Any) -> dict[str, Any]:
-    """A job that takes the secret."""
+    """Return a job with the secret as a parameter."""
     declared = [{"name": "password", "type": "secret", "from_credential": credential}]
     body = {"actions": [{"command": DUMP}], "parameters": declared, "targets": {"ids": ["web-1"]}}
     return job(name, **{**body, **fields})

@@ -1,4 +1,4 @@
-"""Strict JSON: what is good comes through unchanged, and nothing but Invalid is ever raised."""
+"""Strict JSON: valid bodies arrive unchanged, and only Invalid is ever raised."""
 
 from __future__ import annotations
 

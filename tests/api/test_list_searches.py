@@ -1,4 +1,4 @@
-"""Searching and counting in lists: `q`, `target`, `label`, `facets`, and `recent` of jobs."""
+"""Searches and counts in lists: `q`, `target`, `label`, `facets`, and `recent` of jobs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ async def ran(ada: LiveApi, command: str) -> int:
 
 
 async def furnish(ada: LiveApi) -> tuple[int, int, int]:
-    """Two jobs on web-1 and db-1, and three executions of them."""
+    """Create two jobs on web-1 and db-1, and three executions of them."""
     for name, env in (("web-1", "prod"), ("db-1", "test")):
         body = {"name": name, "host": f"{name}.example.org", "labels": {"env": env}}
         await ada.http.post("/targets", json=body)
@@ -184,7 +184,8 @@ async def test_what_is_out_of_sight_is_neither_found_nor_counted(database: Datab
         for path, facet in (("/executions", "status"), ("/jobs", "status"), ("/targets", "zone")):
             found = (await all_.http.get(f"{path}?facets={facet}&page=1", **ben)).json()
             assert sum(found["facets"][facet].values()) == found["total"] == 1
-        # An execution that a job within sight had on other targets, too, is not among its last.
+        # If a visible job also ran on invisible targets, such an execution is not among its recent
+        # ones.
         both = [all_.things["target", STAGING], all_.things["target", FOREIGN]]
         mixed = await all_.job("mixed", STAGING, *both)
         await all_.ended(mixed)

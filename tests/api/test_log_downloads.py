@@ -151,7 +151,8 @@ async def test_a_stalled_download_holds_no_database_connection(database: Databas
         ) as answer:
             pieces = answer.aiter_bytes(1_000)
             await anext(pieces)
-            # Until the sockets' buffers are full the download goes on by itself; then it stands, and holds nothing.
+            # The download continues until the sockets' buffers are full; then it stands still, and
+            # holds no connection.
             async with asyncio.timeout(60):
                 while (stats := database._pool.get_stats())["pool_available"] != stats["pool_size"]:
                     await asyncio.sleep(0.05)

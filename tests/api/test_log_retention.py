@@ -1,4 +1,4 @@
-"""A log that retention let go of is gone, and not empty."""
+"""A log that retention has deleted is 410, not empty."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Streams, readers and waits end with whoever asked for them, although a library loses the cancel that is to end them."""
+"""Streams, readers and waits end with their caller even if a library drops the first cancel."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def short_cancel_repeats(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class LosesFirstCancel(ExecutionLog):
-    """Loses the first cancel of each of its readers, as `asyncio.wait_for` does at a bad moment."""
+    """Drops the first cancel of each of its readers, as `asyncio.wait_for` does in a race."""
 
     def __init__(self, database: Database) -> None:
         super().__init__(database)
@@ -56,7 +56,7 @@ class LosesFirstCancel(ExecutionLog):
 
 
 class BusLosingFirstCancel:
-    """A bus whose listeners lose their first cancel, too."""
+    """A bus whose listeners drop their first cancel, too."""
 
     @asynccontextmanager
     async def listen(self, *channels: str) -> AsyncIterator[AsyncIterator[tuple[str, bytes]]]:
@@ -130,7 +130,7 @@ async def test_close_does_not_wait_for_a_reader_that_ignores_cancellation(
 
 
 async def opened(on: LiveApi, path: str) -> asyncio.StreamWriter:
-    """A stream whose first bytes have come."""
+    """Yield a stream whose first bytes have arrived."""
     reader, writer = await asyncio.open_connection("127.0.0.1", on.port)
     writer.write(
         f"GET {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {on.token}\r\n\r\n".encode()

@@ -1,4 +1,4 @@
-"""A target's maintenance, and what an execution says of what it stands still for, over HTTP."""
+"""Maintenance of a target, and the waiting reason of an execution, over HTTP."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ async def test_a_changed_number_of_slots_applies_at_once(database: Database) -> 
 
 
 async def running(database: Database) -> int:
-    """How many runs a worker has."""
+    """Return the number of running runs."""
     return len(await database.fetch("select 1 from target_runs where status = 'running'"))
 
 

@@ -1,4 +1,4 @@
-"""/notifications: the default rules, trials of channels, and what rules may name when they are saved."""
+"""/notifications: default rules, tests of channels, and valid references of saved rules."""
 
 from __future__ import annotations
 

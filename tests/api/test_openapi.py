@@ -1,4 +1,7 @@
-"""The OpenAPI document describes every request and every answer; the clients of all tests here hold answers against it."""
+"""The OpenAPI document describes every request and every response.
+
+The clients of all API tests check responses against it.
+"""
 
 from __future__ import annotations
 
@@ -55,7 +58,7 @@ def test_every_operation_describes_its_refusals(document: Any) -> None:
             assert content.pop("application/problem+json") == {
                 "schema": {"$ref": "#/components/schemas/Problem"}
             }, name
-            # Browsers get a page of a refusal where no script reads it.
+            # Browsers get a refusal as a page, because no script reads it.
             assert set(content) == ({"text/html"} if "/auth/oidc" in name else set()), name
 
 

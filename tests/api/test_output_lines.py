@@ -1,4 +1,4 @@
-"""Windows of output lines by number, against lines that are counted by hand."""
+"""Windows of output lines by number, compared with lines that are counted independently."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ PIECES = (b"a", b"line\n", b"\n", b"x\r\ny", b"\xff\xfe\n", b"two\nlines\n", b"n
 
 
 async def window(api: LiveApi, **query: Any) -> dict[str, Any]:
-    """The answer to one request."""
+    """Return the response to one request."""
     return (await api.http.get("/executions/1/lines", params=query)).json()
 
 
 async def all_lines(api: LiveApi, count: int, **query: Any) -> list[dict[str, Any]]:
-    """All lines, window by window."""
+    """Return all lines, window by window."""
     found: list[dict[str, Any]] = []
     first: int | None = 1
     while first is not None:
@@ -34,7 +34,7 @@ async def all_lines(api: LiveApi, count: int, **query: Any) -> list[dict[str, An
 
 
 class Expected:
-    """The lines of some streams, as they begin, from the pieces that are written."""
+    """The lines of some streams, in the order of their beginnings, built from written pieces."""
 
     def __init__(self) -> None:
         self.lines: list[tuple[str, str, bytes]] = []
@@ -51,7 +51,7 @@ class Expected:
             self.lines[at] = (name, stream, self.lines[at][2] + bytes([byte]))
 
     def texts(self, name: str | None = None, stream: str | None = None) -> list[str]:
-        """What is shown of them."""
+        """Return the expected lines."""
         return [
             data.removesuffix(b"\n")
             .removesuffix(b"\r" if data.endswith(b"\r\n") else b"")
@@ -67,7 +67,7 @@ class Expected:
 async def test_windows_have_the_lines_that_were_written(
     database: Database, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
-    """Small strides, so that there are many sums, and more than are kept."""
+    """Small strides, so that there are many sums, and more than the cache keeps."""
     monkeypatch.setattr(output_lines, "STRIDE_ROWS", 4)
     monkeypatch.setattr(output_lines, "SUMS_MAX", 8)
     monkeypatch.setattr(output_lines, "SCAN_ROWS", 10)
@@ -104,7 +104,7 @@ async def test_windows_have_the_lines_that_were_written(
 
 
 async def check_search(api: LiveApi, texts: list[str]) -> None:
-    """A search tells the number of each line that it finds, also if it goes on after another."""
+    """A search returns the number of each line that it finds, even if it continues another one."""
     for limit in (10_000, 5):
         found: dict[int, str] = {}
         after, requests = 0, 0
@@ -112,7 +112,7 @@ async def check_search(api: LiveApi, texts: list[str]) -> None:
             query = {"q": "line", "limit": limit, "after": after}
             answer = await api.http.get("/executions/1/search", params=query)
             *matches, summary = map(json.loads, answer.text.splitlines())
-            # Without a number: the line began before the position.
+            # Without a number: the line began before the start position.
             found |= {match["line"]: match["text"] for match in matches if match["line"]}
             after, requests = summary["next"], requests + 1
         assert all(texts[line - 1].endswith(text) for line, text in found.items())

@@ -153,7 +153,7 @@ async def test_a_resume_returns_the_failures_that_it_accepts(database: Database)
         await api.scripted.finish("web-2", 3)
         await api.http.post(
             "/executions/1/resume"
-        )  # looks at what came in: it stops at the failures
+        )  # it checks the results that arrived: it stops because of the failures
         assert (await api.http.get("/executions/1")).json()["waiting_on"]["kind"] == "max_fail"
         resumed = (await api.http.post("/executions/1/resume")).json()
         assert (resumed["status"], resumed["accepted"]) == (

@@ -1,4 +1,7 @@
-"""Routes of targets while a Target Service keeps them: what it keeps is changed there, the rest here."""
+"""Routes of targets with a Target Service.
+
+What the service keeps is changed there, everything else here.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +34,7 @@ async def test_targets_are_read_through_and_named_by_the_ids_of_the_service(
         platform.add_target("43", "web-2", "192.0.2.2", 22)
         assert (await on.http.get("/targets/43")).json()["name"] == "web-2"
         problem(await on.http.get("/targets/44"), 404, "target_not_found")
-        # Lists and objects are shown as they are known while the service is down.
+        # Lists and objects are shown from the mirror while the service is down.
         platform.faults["target"] = "500"
         assert (await on.http.get("/targets/43")).json()["name"] == "web-2"
         made = await on.http.post("/jobs", json=job(targets={"ids": ["43"]}))

@@ -1,4 +1,4 @@
-"""What holds for every request: tokens, permissions, bodies, problems, the prefix, the request's id."""
+"""Rules for every request: tokens, permissions, bodies, problems, prefix, request id."""
 
 from __future__ import annotations
 
@@ -269,9 +269,9 @@ async def test_an_unknown_path_is_404_and_a_wrong_method_405_with_allow(
 @pytest.mark.parametrize(
     ("method", "path", "allow"),
     [
-        ("PUT", "/files", "GET, HEAD, POST"),  # with a body that is no JSON
+        ("PUT", "/files", "GET, HEAD, POST"),  # with a body that is not JSON
         ("POST", "/executions/7/events", "GET"),
-        ("OPTIONS", "/jobs/export", "GET, HEAD"),  # `export` is no id of /jobs/{id}
+        ("OPTIONS", "/jobs/export", "GET, HEAD"),  # `export` is not an id of /jobs/{id}
         ("DELETE", "/api/v1/jobs/export", "GET, HEAD"),
         ("HEAD", "/executions/7/events", "GET"),  # it would never end
         ("HEAD", "/jobs/apply", "POST"),

@@ -1,4 +1,4 @@
-"""Groups of targets by what they answered, and the last good run of a target."""
+"""Groups of targets by their result, and the last good run of a target."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from opsjobs.store.transaction import Database
 
 
 async def groups(api: LiveApi, **query: Any) -> list[dict[str, Any]]:
-    """The groups, the largest first."""
+    """Return the groups, the largest first."""
     answer = await api.http.get("/executions/1/groups", params=query)
     items: list[dict[str, Any]] = answer.json()["items"]
     return items
 
 
 async def names(api: LiveApi, digest: str, **query: Any) -> list[str]:
-    """The members of a group, page by page."""
+    """Return the members of a group, page by page."""
     found, cursor = [], None
     while True:
         more = {"cursor": cursor} if cursor else {}
@@ -116,7 +116,7 @@ LINES = (
 
 
 async def test_the_command_line_normalises_like_the_database(database: Database) -> None:
-    """`executions diff --normalise` compares here, groups are compared there."""
+    """`executions diff --normalise` compares in the client, groups are compared in the service."""
     for line in LINES:
         rows = await database.fetch(
             "select opsjobs_generalize(%s::bytea, %s, %s) as text",

@@ -22,7 +22,7 @@ REFUSED = RunError(ErrorCode.CONNECTION_REFUSED, "connection refused")
 async def ended_execution(
     api: LiveApi, *outcomes: RunError | int, name: str = "restart-web"
 ) -> int:
-    """An execution of a job of two steps on web-1, web-2 and db-1, whose second step ended so on each."""
+    """Launch a job of two steps on web-1, web-2 and db-1; end the second step like this on each."""
     if not (await api.http.get("/targets")).json()["items"]:
         await api.targets(*THREE)
     steps = [{"command": "first"}, {"command": "second"}]
@@ -394,7 +394,7 @@ async def test_a_retry_has_its_own_waves_under_the_same_policy(database: Databas
             "select waves, confirm, checked from execution_gates where execution_id = 2"
         )
         assert tuple(gate.values()) == ([1, 2], True, True)
-        assert await targets_of(api, 2) == ["db-1", "web-1"]  # the order that it had
+        assert await targets_of(api, 2) == ["db-1", "web-1"]  # the order of the first execution
         (names,) = await database.fetch(
             "select name, granted from exclusive_locks where execution_id = 2"
         )

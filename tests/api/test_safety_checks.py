@@ -1,4 +1,7 @@
-"""The safety check at every door: what blocks is refused, what needs an approval waits, and what was said is kept and shown."""
+"""The safety check of all requests that store or launch: block, approval, warning.
+
+Its findings are stored and shown.
+"""
 
 from __future__ import annotations
 
@@ -20,12 +23,12 @@ ASK = {"type": "command", "command": "umount -a"}
 
 
 def real(services: Any) -> SafetyService:
-    """The one that comes with opsjobs."""
+    """Return the safety check of opsjobs itself."""
     return SafetyService(services.safety_pool.check, services.inventory, services.clock)
 
 
 def scripted(services: Any) -> SafetyService:
-    """One that goes by words, so that rules may change."""
+    """Return a check that looks for words, so that rules may change."""
 
     async def words(asked: SafetyQuestion) -> tuple[Finding, ...]:
         found = [
@@ -51,7 +54,7 @@ POLICY = "policies: [{name: two, labels: [team=db], approval: {approvers: 2, exp
 
 
 def says(verdict: str) -> dict[str, Any]:
-    """An action of which the scripted judge says this."""
+    """Return an action with this verdict of the scripted check."""
     return {"type": "command", "command": f"echo {verdict}"}
 
 
@@ -252,7 +255,7 @@ def test_production_refuses_safety_checks_off() -> None:
 
 
 async def machines(app: AppWithApprovers, count: int) -> None:
-    """Machines of which each two have a label alike."""
+    """Return machines of which any two share a label."""
     for n in range(count):
         await app.machine(f"n-{n}", host=f"10.1.0.{n}", labels={"n": str(n % 3)})
 

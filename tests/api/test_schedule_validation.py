@@ -1,4 +1,4 @@
-"""Schedules that make no sense are refused, each with the field that is wrong and what is allowed there; nothing is kept of them."""
+"""Invalid schedules are refused with the wrong field and the allowed values; none is stored."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ DAILY = {
 }
 MANY = ",".join(["1"] * 10_000)
 
-# What was sent in addition to a good body; the field that is named; a word of what is allowed.
+# The invalid fields, added to a valid body; the field that is named; a word of what is allowed.
 BAD: dict[str, tuple[dict[str, Any], dict[str, Any], str, str]] = {
     "minute 60": (CRON, {"cron": "60 * * * *"}, "/cron", "59"),
     "30 February": (CRON, {"cron": "0 0 30 2 *"}, "/cron", "never"),
@@ -119,7 +119,7 @@ async def _api_with_job(database: Database) -> AsyncIterator[tuple[ApiClient, in
 
 
 def _unclear(name: str, body: dict[str, Any], pointer: str, word: str) -> str | None:
-    """What the answer lacks."""
+    """Return what the response lacks; None if it is clear."""
     told = [(error["pointer"], error["detail"]) for error in body["errors"]]
     if not any(where.startswith(pointer) for where, _ in told):
         return f"{name}: {pointer} is not named: {told}"
@@ -141,7 +141,7 @@ async def test_an_invalid_schedule_is_refused_by_create_replace_and_preview(
         for number, (name, (good, wrong, pointer, word)) in enumerate(BAD.items()):
             body = {**good, **wrong}
             answers = {"": await on.http.post(f"/jobs/{job_id}/schedules", json=body)}
-            # All three read it with the same eyes: some of each are enough.
+            # All three share one validation: some of each are enough.
             if number % 4 == 0:
                 answers["changed"] = await on.http.put(
                     f"/schedules/{schedule}", json=body, headers={"If-Match": "*"}

@@ -1,4 +1,4 @@
-"""/schedules over HTTP: written, listed, changed, paused, launched by hand; and what is refused."""
+"""/schedules over HTTP: create, list, change, pause, launch by hand, and refusals."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ DECLARED = [
 async def scheduled(
     ada: ApiClient | LiveApi, *schedules: dict[str, Any], **fields: Any
 ) -> list[dict[str, Any]]:
-    """The job restart-web with these schedules."""
+    """Create the job restart-web with these schedules."""
     made = (await ada.http.post("/jobs", json=job(**fields))).json()
     answers = [
         await ada.http.post(f"/jobs/{made['id']}/schedules", json=schedule)

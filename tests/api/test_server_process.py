@@ -1,4 +1,4 @@
-"""The API as a process: what only a real server on a real socket can show."""
+"""The API as a process: behaviour that only a real server on a real socket has."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def start(database_url: str, port: int, log: Path) -> subprocess.Popen[bytes]:
 
 @contextmanager
 def served(database_url: str, log: Path) -> Iterator[tuple[subprocess.Popen[bytes], httpx2.Client]]:
-    """A process that answers, and a client of its admin; ended whatever happens."""
+    """Yield a ready process and a client of its admin; end it in any case."""
     port = free_port()
     process = start(database_url, port, log)
     try:

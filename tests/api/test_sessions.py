@@ -1,4 +1,4 @@
-"""/auth/session and its kin: sessions of browsers, what begins them and what ends them."""
+"""/auth/session and related routes: sessions of browsers, and what begins and ends them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SAME = {"Sec-Fetch-Site": "same-origin"}
 async def browser(
     ada: ApiClient, origin: str = "http://opsjobs"
 ) -> AsyncIterator[httpx2.AsyncClient]:
-    """A browser with cookies of its own, whose requests come from our own pages."""
+    """Return a browser with cookies of its own, whose requests come from our own pages."""
     app = ada.http._transport.app  # type: ignore[attr-defined]
     transport = httpx2.ASGITransport(app=app)
     async with httpx2.AsyncClient(
@@ -39,7 +39,7 @@ async def browser(
 
 
 async def code(ada: ApiClient, **headers: str) -> str:
-    """A code of ada's key, or of whose token is given."""
+    """Return a code of ada's key, or of the caller of the given token."""
     made = await ada.http.post("/auth/codes", headers=headers)
     assert made.status_code == 201, made.text
     given: str = made.json()["code"]
@@ -48,7 +48,7 @@ async def code(ada: ApiClient, **headers: str) -> str:
 
 
 async def log_in(ada: ApiClient, ben: httpx2.AsyncClient) -> dict[str, Any]:
-    """Log ben in, who is made for it."""
+    """Create ben, and log him in."""
     await ada.http.post("/users", json=BEN)
     answer = await ben.post("/auth/session", json=LOGIN)
     assert answer.status_code == 200, answer.text
@@ -57,7 +57,7 @@ async def log_in(ada: ApiClient, ben: httpx2.AsyncClient) -> dict[str, Any]:
 
 
 async def expire(database: Database, column: str, seconds: float) -> None:
-    """Let the time of all sessions pass."""
+    """Move the sessions' times into the past."""
     async with database.connection() as connection:
         await connection.execute(
             f"update sessions set {column} = {column} - make_interval(secs => %s)", [seconds]
@@ -107,7 +107,8 @@ async def test_a_logout_ends_the_session_for_every_copy_of_its_cookie(database: 
             assert answer.status_code == 204
             ben.cookies.clear()
             problem(await ben.get("/auth/me", headers=copy), 401, "session_ended")
-            # What has ended may be ended again, so that the browser's cookie goes in any case.
+            # An ended session may be ended again, so that the browser's cookie is deleted in any
+            # case.
             again = await ben.delete("/auth/session", headers=copy)
             assert again.status_code == 204
             assert 'opsjobs="";' in again.headers["set-cookie"]
@@ -215,7 +216,7 @@ async def test_a_page_that_nobody_uses_keeps_no_session_from_ending(database: Da
         assert (await ben.get("/jobs", headers=alone)).status_code == 200
         await expire(database, "last_used_at", 101)
         problem(await ben.get("/jobs", headers=alone), 401, "session_ended")
-        # A change is made by a person, whatever the request says, and so is every other read.
+        # A change is always made by a person, whatever the header, and so is every other read.
         for method, path, headers in (
             *(("POST", "/auth/codes", alone), ("GET", "/jobs", {})),
             ("GET", "/jobs", {"Opsjobs-Unattended": "false"}),
@@ -476,7 +477,7 @@ async def test_what_is_sensitive_takes_a_fresh_proof_of_a_session_and_not_of_a_t
         for method, path, body in SENSITIVE:
             answer = await eve.request(method, path, json=body)
             problem(answer, 403, "password_again")
-        # What is not sensitive goes on.
+        # Actions that are not sensitive stay possible.
         assert (await eve.get("/users")).status_code == 200
         assert (await eve.post("/target-groups", json={"name": "web"})).status_code == 201
         assert (await eve.post("/jobs/1/execute", json={"dry_run": True})).status_code == 200

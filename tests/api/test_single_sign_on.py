@@ -1,4 +1,4 @@
-"""/auth/oidc: logins of browsers at an OpenID Connect provider, against a real one on loopback."""
+"""/auth/oidc: logins of browsers at an OpenID Connect provider, with a provider on loopback."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class SignOn:
 
     @asynccontextmanager
     async def tab(self) -> AsyncIterator[Tab]:
-        """A browser with cookies of its own, at both."""
+        """Return a browser with cookies of its own, at both."""
         async with browser(self.ada) as http, httpx2.AsyncClient(trust_env=False) as idp:
             yield Tab(http, idp)
 
@@ -56,7 +56,7 @@ class Tab:
     idp: httpx2.AsyncClient
 
     async def begin(self, path: str | None = "/console/jobs/3?tab=runs", **more: str) -> str:
-        """Begin a login; the address at the provider."""
+        """Begin a login; return the URL at the provider."""
         query = {**({} if path is None else {"return": path}), **more}
         answer = await self.http.get(OIDC_LOGIN, params=query, headers=SAME)
         assert answer.status_code == 303, answer.text
@@ -65,21 +65,24 @@ class Tab:
         return location
 
     async def sign_in(self, url: str, user: str | None) -> str:
-        """Sign in at the provider, where the browser may be known already; the address of the callback."""
+        """Sign in at the provider; return the callback's URL.
+
+        The browser may be known there already.
+        """
         answer = await self.idp.get(url if user is None else f"{url}&user={user}")
         assert answer.status_code == 302, answer.text
         location: str = answer.headers["location"]
         return location
 
     async def finish(self, back: str) -> str:
-        """Come back from the provider; the page of the console that it ends at."""
+        """Call the callback; return the page of the console where it ends."""
         answer = await self.http.get(back, headers=CROSS)
         assert answer.status_code == 303, answer.text
         location: str = answer.headers["location"]
         return location
 
     async def log_in(self, user: str | None = "ada", **more: str) -> str:
-        """The whole login; the page of the console that it ends at."""
+        """Perform a whole login; return the page of the console where it ends."""
         return await self.finish(await self.sign_in(await self.begin(**more), user))
 
     async def me(self) -> Any:
@@ -97,7 +100,7 @@ async def sign_on(
     clock: Clock | None = None,
     **settings: Any,
 ) -> AsyncIterator[SignOn]:
-    """opsjobs with logins at a provider."""
+    """Run opsjobs with logins at a provider."""
     with openid_provider(CALLBACK) as provider:
         provider.secret = secret
         oidc = OidcSettings(
@@ -111,14 +114,14 @@ async def sign_on(
 def check_failure_page(
     page: str, problem: LoginProblem, path: str = "/console/jobs/3?tab=runs"
 ) -> None:
-    """The page says that the login failed for this reason, and nothing else."""
+    """Check that the page shows this reason for a failed login, and nothing else."""
     found = re.fullmatch(r"([^#]*)#login-problem=(\w+)&request=[0-9a-f]{32}", page)
     assert found is not None, page
     assert found.groups() == (path, problem.value)
 
 
 async def reasons(on: SignOn) -> list[str]:
-    """Why logins failed, as the audit log has it."""
+    """Return the reasons of failed logins in the audit log."""
     rows = (await on.ada.http.get("/audit?action=login.failed")).json()["items"]
     return [row["reason"] for row in rows]
 
@@ -213,7 +216,7 @@ async def test_what_a_person_does_is_known_by_the_persons_name(database: Databas
         }
         (row,) = [row for row in rows if row["action"] == "external.logged_in"]
         assert (row["thing"], row["thing_id"], row["reason"]) == ("external", "f81d-1", "oidc")
-        # What goes on without the session has the rights of the claims.
+        # Work that continues without the session has the rights of the claims.
         known = await on.ada.services.identities.current_principal(Identity("external", "ada.l"))
         assert known is not None
         assert known.has_permission("jobs:create")
@@ -313,7 +316,7 @@ async def test_sessions_of_another_provider_have_ended(database: Database) -> No
         await ben.log_in("ben")
         known = on.ada.services.identities.cookies
         for issuer in ("https://id.example.org", None):
-            known._issuer = issuer  # as after a start with other settings
+            known._issuer = issuer  # as after a restart with other settings
             problem(await ben.http.get("/auth/me", headers=SAME), 401, "session_ended")
         known._issuer = on.provider.url
         assert (await ben.me())["name"] == "ben.b"
@@ -456,7 +459,7 @@ async def test_a_confirmation_at_another_address_is_not_blamed_on_another_person
     async with sign_on(database) as on, browser(on.ada, "http://127.0.0.1") as other:
         await on.ada.http.post("/users", json=BEN)
         assert (await other.post("/auth/session", json=LOGIN)).status_code == 200
-        # The browser has a cookie at 127.0.0.1, and sends none to OPSJOBS_PUBLIC_URL.
+        # The browser has a cookie for 127.0.0.1, and sends none to OPSJOBS_PUBLIC_URL.
         for site in ("cross-site", "same-site", "none"):
             answer = await other.get(
                 f"{PUBLIC_URL}{OIDC_LOGIN}",
@@ -633,7 +636,7 @@ async def test_an_address_has_so_many_unfinished_logins(
         first = await ben.sign_in(await ben.begin(), "ben")
         begun = [await ben.begin() for _ in range(3)]
         check_failure_page(await ben.finish(first), LoginProblem.EXPIRED, "/console/")
-        # Several tabs of one browser do not disturb each other.
+        # Several tabs of one browser do not interfere.
         for url in reversed(begun):
             assert "#" not in await ben.finish(await ben.sign_in(url, "ben"))
         assert await database.fetch("select from oidc_logins") == []

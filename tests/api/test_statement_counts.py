@@ -1,4 +1,7 @@
-"""What requests cost in statements and round trips to PostgreSQL: of times a test can say nothing, these are always the same."""
+"""The cost of requests in statements and round trips to PostgreSQL.
+
+Times vary in a test, these numbers never do.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from kit.postgres_trace import watched
 from opsjobs.store import transaction
 from opsjobs.store.transaction import Database, DatabaseOptions
 
-# A statement is prepared once it came five times, on one connection.
+# A statement is prepared after five uses on one connection.
 OFTEN = 6
 
 
@@ -26,7 +29,7 @@ def database(database_url: str, monkeypatch: pytest.MonkeyPatch) -> Database:
 
 
 async def create_job(api: ApiClient) -> int:
-    """A job on a machine with a login."""
+    """Create a job on a machine with a login."""
     login = {"name": "bench", "type": "password", "username": "deploy", "password": "open sesame"}
     for path, body in (
         ("/credentials", login),
@@ -70,7 +73,7 @@ async def test_each_request_has_its_number_of_statements_and_round_trips(
 
 
 async def session(database: Database) -> int:
-    """The process that PostgreSQL has for our connection."""
+    """Return PostgreSQL's process id of our connection."""
     async with database.connection() as connection:
         return connection.info.backend_pid
 

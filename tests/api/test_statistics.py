@@ -1,4 +1,4 @@
-"""GET /stats: what ended in the last hour, day and week, counted by the hour or not yet."""
+"""GET /stats: executions of the last hour, day and week, with and without hourly sums."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from opsjobs.store.statistics import GROWTH, Statistics
 from opsjobs.store.transaction import Database
 from security.two_scopes import principal_with, scoped_app
 
-# Of each hour of 10 days some, of two jobs and none, in two halves; the newest half an hour ago.
+# Some executions in each hour of 10 days, of two jobs and none, in two halves; the newest is half
+# an hour old.
 _EXECUTIONS = """
 with made as (
   insert into job_executions (uuid, job_id, job_version, number, log_day, status, "window",
@@ -101,7 +102,7 @@ async def test_quantiles_are_within_five_per_cent(database: Database) -> None:
         while await Statistics(database).count_hour():
             pass
         week = (await api.http.get("/stats")).json()["periods"][2]
-        # They ran 2 to 8 seconds, each as often, and waited one.
+        # They ran 2 to 8 seconds, equally often, and waited one second.
         error = GROWTH**0.5
         for found, exact in (
             (week["duration_seconds"]["median"], 5),

@@ -1,4 +1,4 @@
-"""How the service says it is."""
+"""The routes that report the state of the service."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ async def test_a_full_disk_is_reported_by_every_probe_and_to_the_caller(
         ]
 
 
-# What PostgreSQL raises when a table cannot grow.
+# The error of PostgreSQL if a table cannot grow.
 _FULL = """
 create function full_disk() returns trigger language plpgsql as $$
 begin raise exception 'could not extend file "base/5/16384": No space left on device' using errcode = '53100'; end $$;

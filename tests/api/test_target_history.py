@@ -15,7 +15,7 @@ AWAY = RunError(ErrorCode.CONNECT_TIMEOUT, "web-2 does not answer.")
 
 
 async def ran(ada: LiveApi, *targets: str, error: RunError | None = None, code: int = 0) -> int:
-    """An ended execution of one command on these targets; its id."""
+    """Store an ended execution of one command on these targets; return its id."""
     launched = await ada.http.post(
         "/run", json={"actions": [{"command": "uptime"}], "targets": {"ids": [*targets]}}
     )
@@ -129,7 +129,7 @@ async def test_runs_of_executions_out_of_sight_are_left_out(database: Database) 
         assert execution in {str(run["execution"]["id"]) for run in seen["items"]}
         assert (seen["total"], bens["total"], len(bens["items"])) == (2, 1, 1)
         assert "foreign" not in str(bens)
-        # The execution out of sight ended cancelled, the one in sight was lost.
+        # The invisible execution was cancelled, the visible one was lost.
         path = f"/targets/{target}"
         alls = (await all_.http.get(path)).json()["health"]
         bens = (await all_.http.get(path, **ben)).json()["health"]

@@ -1,4 +1,4 @@
-"""What a selection of targets finds, its exclusions, and the labels to select by."""
+"""Selections of targets: matches, exclusions, and the labels to select by."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from security.two_scopes import FOREIGN, STAGING, principal_with, scoped_app
 
 
 async def fleet(ada: ApiClient) -> None:
-    """web-1, web-2 and db-1 in production, web-3 in test."""
+    """Create web-1, web-2 and db-1 in production, web-3 in test."""
     for name, env, groups in (
         ("web-1", "prod", ["web"]),
         ("web-2", "prod", ["web"]),
@@ -103,7 +103,7 @@ async def test_exclusions_hold_for_jobs_and_for_one_execution(database: Database
 
 
 async def test_an_exclusion_means_the_target_that_the_caller_sees(database: Database) -> None:
-    """A target out of sight whose id is the name of one in sight does not take its place."""
+    """An invisible target whose id is the name of a visible one does not replace it."""
     async with scoped_app(database) as all_:
         ben = {"headers": all_.admit(principal_with("ben", ("operator", "env=staging")))}
         hidden = all_.things["target", FOREIGN]

@@ -1,4 +1,4 @@
-"""Triggers: their routes, and calls of their URLs as GitHub, GitLab and others send them."""
+"""Triggers: their routes, and calls of their URLs in the form of GitHub, GitLab and others."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class TriggerSender:
 
 
 async def create_trigger(ada: ApiClient, **fields: Any) -> dict[str, Any]:
-    """A trigger of a job with parameters on one target."""
+    """Create a trigger of a job with parameters on one target."""
     if not (await ada.http.get("/targets")).json()["items"]:
         await ada.services.inventory.create(
             TargetDraft(name="web-1", host="10.0.0.1", groups=["web"])
@@ -91,7 +91,7 @@ async def create_trigger(ada: ApiClient, **fields: Any) -> dict[str, Any]:
 
 
 async def calls(ada: ApiClient, trigger: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """What the trigger says of its last calls, the newest first."""
+    """Return the last calls of the trigger, the newest first."""
     found: list[dict[str, Any]] = (await ada.http.get(f"/triggers/{trigger['id']}/calls")).json()[
         "items"
     ]
@@ -99,13 +99,13 @@ async def calls(ada: ApiClient, trigger: Mapping[str, Any]) -> list[dict[str, An
 
 
 async def executions(ada: ApiClient) -> list[dict[str, Any]]:
-    """All executions, the newest first."""
+    """Return all executions, the newest first."""
     found: list[dict[str, Any]] = (await ada.http.get("/executions")).json()["items"]
     return found
 
 
 async def audited(ada: ApiClient, action: str) -> list[dict[str, Any]]:
-    """The rows of the audit log with this action, the newest first."""
+    """Return the rows of the audit log with this action, the newest first."""
     found: list[dict[str, Any]] = (await ada.http.get(f"/audit?action={action}")).json()["items"]
     return found
 
@@ -241,7 +241,7 @@ async def test_the_owners_rights_are_asked_for_at_each_call(database: Database) 
         assert "ben-developer (an API key) is gone" in refused["reason"]
         (row,) = await audited(ada, "trigger.refused")
         assert (row["thing_name"], row["after"]["code"]) == ("bens", "out_of_reach")
-        # Whoever enables it again becomes its owner.
+        # The user who enables it again becomes its owner.
         enabled = await ada.http.post(f"/triggers/{mine['id']}/enable")
         assert enabled.json()["owner"] == "ada"
         assert (await sender.push()).status_code == 202
@@ -266,7 +266,7 @@ async def test_a_body_that_the_job_refuses_is_refused_with_the_reason(database: 
         told = problem(await sender.push(), 409, "job_is_paused")
         assert "deploy" not in told["detail"]
         assert "deploy-push is paused" in (await calls(ada, trigger))[0]["reason"]
-        # They count as calls all the same, so that a sender of nonsense is slowed down.
+        # Refused calls count, too, so that a sender of nonsense is slowed down.
         shown = (await ada.http.get(f"/triggers/{trigger['id']}")).json()
         assert shown["calls"] == 8
         await ada.http.patch(f"/triggers/{trigger['id']}", json={"max_calls_per_minute": 8})
@@ -315,7 +315,7 @@ async def test_a_delivery_that_comes_twice_at_once_launches_once(database: Datab
     async with api_client(database) as ada:
         sender = TriggerSender(ada, await create_trigger(ada))
         answers = await asyncio.gather(*(sender.push(delivery="7d1f") for _ in range(4)))
-        # Who comes while the first one is being launched may be asked to come again.
+        # A call during the launch of the first one may be asked to come again.
         assert {answer.status_code for answer in answers} <= {202, 409}
         launched = {answer.json()["execution"]["id"] for answer in answers if answer.is_success}
         assert {execution["id"] for execution in await executions(ada)} == launched
@@ -368,7 +368,7 @@ async def test_calls_beyond_the_limit_are_429_until_the_minute_is_over(database:
             202,
             429,
         ]
-        # A delivery that was launched is answered, whatever the limit says.
+        # A repeated delivery gets its response, whatever the limit.
         assert (await sender.push(delivery="1")).status_code == 202
         refused = await sender.push(delivery="3")
         assert "2 calls a minute" in problem(refused, 429, "too_many_requests")["detail"]

@@ -1,4 +1,4 @@
-"""PUT takes what GET gives, and PATCH merges onto it: the same for every noun that can be replaced."""
+"""PUT accepts the result of GET, and PATCH merges into it, for every noun."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ GRANTS = [{"role": "viewer", "scope": "env=prod"}]
 
 @dataclass(frozen=True)
 class Noun:
-    """How one is made, a field that may change, and the fields that only GET has and that must be as it shows them."""
+    """A noun: how to create one, a field that may change, and its read-only fields.
+
+    PUT refuses read-only fields with other values than GET shows.
+    """
 
     path: str
     body: Mapping[str, Any]
@@ -28,7 +31,7 @@ class Noun:
     made_at: str = ""
     read_only: str = "uuid"
     put_lacks: Mapping[str, Any] | None = None
-    """What GET never shows and PUT must have."""
+    """Fields that GET never shows and PUT requires."""
 
 
 NOUNS = [
@@ -96,7 +99,7 @@ CREDENTIAL = next(noun for noun in NOUNS if noun.path == "/credentials")
 
 
 async def create(ada: ApiClient, noun: Noun) -> str:
-    """The path of one of them."""
+    """Return the path of a new object."""
     where = noun.made_at or noun.path
     if "{job}" in where:
         where = where.format(job=(await ada.http.post("/jobs", json=job("other"))).json()["id"])
@@ -106,7 +109,7 @@ async def create(ada: ApiClient, noun: Noun) -> str:
 
 
 def still(body: Mapping[str, Any]) -> dict[str, Any]:
-    """What a change that changes nothing leaves as it is."""
+    """Return the fields that a change without effect leaves unchanged."""
     return {
         name: value for name, value in stored(body).items() if name not in ("updated_at", "version")
     }

@@ -1,4 +1,4 @@
-"""/users and /auth: users of ours, their logins, and what ends them."""
+"""/users and /auth: local users, their logins, and what ends them."""
 
 from __future__ import annotations
 
@@ -163,7 +163,7 @@ async def test_a_refresh_token_can_be_used_once(database: Database) -> None:
         second = (await refreshed(ada, first["refresh_token"])).json()
         assert (await ada.http.get("/auth/me", headers=bearer(second))).status_code == 200
         problem(await refreshed(ada, first["refresh_token"]), 401, "token_reused")
-        # Stolen by whoever: it ends for both.
+        # The token was stolen: the login ends for both.
         problem(await refreshed(ada, second["refresh_token"]), 401, "token_invalid")
         for given in (first, second):
             problem(await ada.http.get("/auth/me", headers=bearer(given)), 401, "token_invalid")
@@ -215,7 +215,7 @@ async def test_logout_disable_and_password_change_revoke_tokens_at_once(
         assert done.is_success, done.text
         problem(await ada.http.get("/auth/me", headers=bearer(given)), 401, "token_invalid")
         problem(await refreshed(ada, given["refresh_token"]), 401, "token_invalid")
-        # The other login goes on only where it was one login that ended.
+        # The other login continues only if a single login was ended.
         assert (await ada.http.get("/auth/me", headers=bearer(other))).status_code == (
             200 if end == "logout" else 401
         )
@@ -248,11 +248,11 @@ async def test_unknown_wrong_and_disabled_logins_are_answered_and_locked_alike(
         assert told["ben"] == told["nobody"] == told["off"]
         problem(
             await login(ada), 429, "login_locked"
-        )  # the right one, too, for as long as it lasts
+        )  # even with the right password, as long as the lock lasts
         rows = await database.fetch(
             "select action, thing_name, count(*) as n from audit_log where action like 'login.%' group by 1, 2 order by 1, 2"
         )
-        # ben's name, and at his last try the address, which by then has failed fifteen times.
+        # ben's name; and, at his last try, the address, which has failed fifteen times by then
         assert [tuple(row.values()) for row in rows] == [
             ("login.failed", "ben", 3), ("login.failed", "off", 3), ("login.failed", None, 3),
             ("login.locked", "ben", 2), ("login.locked", "off", 1), ("login.locked", None, 1),

@@ -1,4 +1,4 @@
-"""What keeps the runs of an execution from beginning is said in `waiting_on` of GET /executions/{id}."""
+"""`waiting_on` of GET /executions/{id} names the reason that keeps runs from starting."""
 
 from __future__ import annotations
 

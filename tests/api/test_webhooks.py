@@ -1,4 +1,4 @@
-"""/webhooks over HTTP: the secret is shown once, and a scoped caller has its own only."""
+"""/webhooks over HTTP: the secret is shown once, and a scoped caller only sees its own."""
 
 from __future__ import annotations
 
