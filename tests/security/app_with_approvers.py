@@ -1,4 +1,4 @@
-"""The application over ASGI with all that launches need, one target, and people who approve."""
+"""The application over ASGI with everything that launches need, a target, and approvers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ from opsjobs.store.transaction import Database
 
 @dataclass
 class AppWithApprovers:
-    """The application, with headers of ada (an administrator, who asks), ben and eve (managers, who decide)."""
+    """The application, and headers of three callers.
+
+    These are ada (an administrator, who requests), ben and eve (managers, who decide).
+    """
 
     http: httpx2.AsyncClient
     services: Any
@@ -80,7 +83,7 @@ class AppWithApprovers:
 async def app_with_approvers(
     database: Database, judging: Callable[[Any], SafetyService] | None = None
 ) -> AsyncIterator[AppWithApprovers]:
-    """The application with web-1 in the inventory; without `judging` texts are not checked."""
+    """Run the application with web-1 in the inventory; without `judging` texts are not checked."""
     services = services_for(database, [])
     if judging is not None:
         services.safety_service = judging(services)

@@ -1,4 +1,4 @@
-"""What credentials of all types are made of."""
+"""The parts of credentials of all types."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def ssh_certificate(
     days: int = 1,
     kind: SSHCertificateType = SSHCertificateType.USER,
 ) -> str:
-    """The line of a -cert.pub file, signed by a CA of its own."""
+    """Return the line of a -cert.pub file, signed by a CA of its own."""
     made = (
         SSHCertificateBuilder()
         .public_key(key.public_key())
@@ -48,7 +48,7 @@ def ssh_certificate(
 
 
 def x509_certificate(key: Ed25519PrivateKey, *, days: int = 1) -> str:
-    """A certificate in PEM form, signed by its own key."""
+    """Return a certificate in PEM form, signed by its own key."""
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "deploy")])
     made = (
         x509.CertificateBuilder()
@@ -64,7 +64,10 @@ def x509_certificate(key: Ed25519PrivateKey, *, days: int = 1) -> str:
 
 
 def keytab(*principals: str, cut: int = 0) -> str:
-    """A keytab with a key for each of these, in base64; `cut`: without so many of its last bytes."""
+    """Return a keytab with a key for each of these, in base64.
+
+    `cut`: the number of its last bytes that are missing.
+    """
     content = b"\x05\x02" + b"".join(_entry(p) for p in principals)
     return base64.b64encode(content[: len(content) - cut]).decode()
 
@@ -79,7 +82,7 @@ def _entry(principal: str) -> bytes:
 
 
 def login(type_: str, **fields: Any) -> dict[str, Any]:
-    """The body of POST /credentials for a good one of this type; fields that are None are left out."""
+    """Return a valid body of POST /credentials for this type; fields that are None are left out."""
     key = Ed25519PrivateKey.generate()
     of_key = {"username": "deploy", "private_key": pem_of(key)}
     body = {

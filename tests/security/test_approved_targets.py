@@ -1,4 +1,4 @@
-"""Point 8: what was approved is for the machines as they were then, until the turn of each has come."""
+"""Point 8: an approval is for the machines as they were then, until the turn of each comes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ APPROVED: dict[str, Any] = {"approval": {"approvers": 1}}
 
 
 async def refusals(app: AppWithApprovers, execution: int) -> str | None:
-    """What a worker that has claimed its run on web-1 just now is told by the inventory's own way to it."""
+    """Return the refusal that a worker gets which has just claimed the run on web-1, or None."""
     spec = (await app.services.ledger.load_specs([execution]))[execution]
     endpoint = (await app.services.inventory.endpoints(["1"]))["1"]
     return await PinCheck().find_refusal(spec, {}, 1, endpoint)
@@ -114,12 +114,12 @@ async def test_a_login_that_is_somebody_else_by_now_is_not_what_was_approved_and
 
 
 def pin(way: list[Target]) -> bytes:
-    """Of machines that all have the same login."""
+    """Return the pin of machines that all have the same login."""
     return pin_of([Hop(target, "deploy") for target in way])
 
 
 def same_as(pinned: bytes, way: list[Target], login: str = "deploy") -> bool:
-    """Whether this is what was pinned."""
+    """Return True if the pin matches."""
     return holds(pinned, [Hop(target, login) for target in way])
 
 

@@ -1,4 +1,4 @@
-"""Point 28: the audit log only grows; its rows are numbered and chained, and whoever changes one all the same is found out."""
+"""Point 28: the audit log only grows; a numbered chain of its rows shows every change."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ KEYS = [AUDIT_KEY]
 
 
 async def note(connection: Connection, number: int) -> None:
-    """Write a row on the target with this id."""
+    """Write a row about the target with this id."""
     change = {"port": number, "share": 0.5, "labels": {"env": "prodü", "2": None}}
     await audit.record(
         connection, "target.updated", "target", number, f"web-{number}", before=change, after={}
@@ -42,7 +42,7 @@ async def note(connection: Connection, number: int) -> None:
 
 
 async def filled(database: Database, rows: int = ROWS) -> ChainLink:
-    """A log of so many sealed rows; its head."""
+    """Create a log with so many sealed rows; return its head."""
     async with database.transaction() as connection:
         for number in range(1, rows + 1):
             await note(connection, number)
@@ -51,7 +51,7 @@ async def filled(database: Database, rows: int = ROWS) -> ChainLink:
 
 
 async def unguarded(database: Database, statement: str) -> None:
-    """What a superuser of the database can do in spite of every trigger."""
+    """Change the database as a superuser can, in spite of every trigger."""
     async with database.transaction() as connection:
         await connection.execute("set local session_replication_role = replica")
         await connection.execute(statement)
@@ -226,7 +226,7 @@ async def test_what_lies_before_an_anchor_goes_in_parts_and_only_as_it_grows_old
     while gone := await seals.retain(86_400):
         left = await database.fetch("select seal from audit_log where seal <= %s", [head.seal])
         parts.append((gone, len(left)))
-    # All of them are gone before the chain's own beginning is, the anchor.
+    # All of them are deleted before the chain's own beginning, the anchor, is.
     assert parts == [(2, 4), (2, 2), (2, 0), (1, 0)]
     found = await log.verify()
     assert (found.broken, found.ends.base.seal) == (None, head.seal + 1)
@@ -246,7 +246,7 @@ async def test_an_idle_pass_is_one_query_that_reads_next_to_nothing(database: Da
 
 
 async def audited(desk_: ApiClient, path: str = "/audit", **query: Any) -> Any:
-    """The body of a GET that succeeds."""
+    """Return the body of a GET that succeeds."""
     answer = await desk_.http.get(path, params=query)
     assert answer.status_code == 200, answer.text
     return answer.json()
@@ -281,7 +281,7 @@ async def test_the_list_is_filtered_and_the_chain_walked_in_stretches(
 
 
 async def exported(database: Database) -> list[dict[str, Any]]:
-    """The rows of an export, as its lines spell them."""
+    """Return the rows of an export as its lines contain them."""
     async with api_client(database) as ada:
         await filled(database)
         answer = await ada.http.get("/audit/export")

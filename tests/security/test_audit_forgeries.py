@@ -1,4 +1,7 @@
-"""Point 28: whoever may do all to the database, but has none of the keys, does not get a changed audit log past `verify`."""
+"""Point 28: someone with all rights to the database, but no key, cannot forge the audit log.
+
+`verify` finds every change.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +35,7 @@ OURS = key_id(decode_key(AUDIT_KEY.reveal()))
 
 
 async def written(database: Database, rows: int = 1) -> None:
-    """So many rows more, unsealed."""
+    """Write so many more rows, unsealed."""
     async with database.transaction() as connection:
         for number in range(1, rows + 1):
             await audit.record(
@@ -46,7 +49,7 @@ async def written(database: Database, rows: int = 1) -> None:
 
 
 async def filled(database: Database, keys: list[Secret] = KEYS) -> Seals:
-    """A log of 6 sealed rows, and who sealed them."""
+    """Create a log of 6 sealed rows; return what sealed them."""
     await written(database, ROWS)
     seals = Seals(database, keys)
     assert await seals.seal() == ROWS
@@ -54,12 +57,15 @@ async def filled(database: Database, keys: list[Secret] = KEYS) -> Seals:
 
 
 async def broken(database: Database, keys: list[Secret] = KEYS) -> ChainBreak | None:
-    """What a process says of it that was not there before."""
+    """Return the break that a process finds that has not seen the log before."""
     return (await AuditLog(database, keys).verify()).broken
 
 
 async def retained(database: Database) -> Seals:
-    """A log of whose 6 rows retention has let go, honestly; three more rows, the first of them its own."""
+    """Create a log whose 6 rows retention has deleted properly, and three more rows.
+
+    The first of these is the row of the deletion itself.
+    """
     seals = await filled(database)
     await database.fetch("update opsjobs_clock set shift = shift + interval '3 days' returning 1")
     assert await seals.retain(86_400) == ROWS
@@ -71,12 +77,12 @@ async def retained(database: Database) -> Seals:
 
 @dataclass
 class Forger:
-    """Somebody with the rights of a superuser of the database, who knows how all is made, and has no key."""
+    """An attacker with the rights of a database superuser, who knows all code, but no key."""
 
     url: str
 
     def does(self, *statements: str) -> None:
-        """Each of them, past every trigger."""
+        """Run these statements, past every trigger."""
         with self._connected() as connection:
             for statement in statements:
                 connection.execute(statement)  # type: ignore[arg-type]
@@ -88,7 +94,7 @@ class Forger:
         *,
         end: bool = True,
     ) -> None:
-        """Make the chain again from this number on, signed in his way; and with it its end, signed likewise."""
+        """Rebuild the chain from this number on with forged signatures, by default with its end."""
         with self._connected() as connection:
             link = self._link(connection, seal - 1)
             rows = connection.execute(
@@ -135,17 +141,17 @@ def _bytes(key: str | None, mac: str | None) -> tuple[str | None, bytes | None]:
 
 
 def bare(_: ChainLink) -> tuple[None, None]:
-    """Plain SHA-256, as it was before there were signatures."""
+    """Sign nothing: plain SHA-256, as it was before there were signatures."""
     return None, None
 
 
 def guessed(link: ChainLink) -> tuple[str, str]:
-    """Under a key of his own, which he says is ours."""
+    """Sign with the attacker's key, under our key's id."""
     return OURS, GUESSED.sign(Part.ROW, bytes.fromhex(link.hash)).mac
 
 
 def strange(link: ChainLink) -> tuple[str, str]:
-    """Under a key of his own, by its own name."""
+    """Sign with the attacker's key, under its own id."""
     made = GUESSED.sign(Part.ROW, bytes.fromhex(link.hash))
     return made.key_id, made.mac
 
@@ -282,7 +288,7 @@ async def test_a_row_of_retention_that_somebody_wrote_by_hand_is_found(
     found = await broken(database)
     assert found is not None
     assert (found.seal, found.kind) == (7, "forged")
-    # And it does not help him either.
+    # it does not help the attacker either
     forger.does(f"update audit_chain set {TO_THREE}", "delete from audit_log where seal <= 3")
     found = await broken(database)
     assert found is not None
@@ -364,7 +370,8 @@ async def test_an_older_copy_put_back_is_seen_by_who_was_there_and_by_a_noted_he
     await written(database)
     with pytest.raises(UnverifiedChain, match="has seen it end at 8"):
         await seals.seal()
-    # Who was not there cannot know: docs/operations/audit.md says so, and what helps.
+    # A process that was not there cannot know: docs/operations/audit.md says so, and names a
+    # remedy.
     await Seals(database, KEYS).seal()
     later = await AuditLog(database, KEYS).verify(noted=noted.hash)
     assert (later.broken, later.noted_at) == (None, None)
@@ -400,7 +407,7 @@ async def test_an_administrator_begins_anew_and_that_cannot_be_written_by_hand(
         "a lost key",
         "4:",
     )
-    # What his would look like, with all that he can copy.
+    # The attacker's row, with everything that can be copied.
     forger.does(
         """insert into audit_log (actor, actor_kind, action, thing, after, reason)
         select actor, actor_kind, action, thing, jsonb_set(after, '{base}', to_jsonb('7:' || repeat('0', 64))), reason
@@ -429,7 +436,8 @@ async def test_a_rotated_key_leaves_the_log_whole_and_may_be_dropped(
         "select key_id, count(*)::int as n from audit_log group by 1 order by min(seal)"
     )
     assert [(row["key_id"], row["n"]) for row in rows] == [(OURS, ROWS), (named, 2)]
-    # A process that does not know the new key yet says which, and calls nothing forged; and it seals nothing over it.
+    # A process that does not know the new key yet names it, and calls nothing forged; and it seals
+    # nothing over it.
     older = await broken(database)
     assert older is not None
     assert (older.seal, older.kind) == (7, "key")

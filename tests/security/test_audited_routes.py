@@ -1,4 +1,7 @@
-"""Point 28: every route that changes something leaves an audit row in the transaction that does it, or does nothing."""
+"""Point 28: a route that changes something leaves an audit row in the same transaction.
+
+Without the row, nothing is changed.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,7 @@ from opsjobs.store.vault.credentials import Vault
 from opsjobs.store.vault.keys import KeyRotation
 
 ASKS = "it asks, and changes nothing"
-# Routes that leave no row, and why.
+# Routes that leave no row, with the reasons.
 EXEMPT = {
     "POST /jobs/validate": ASKS,
     "POST /jobs/{id}/validate": ASKS,
@@ -67,16 +70,19 @@ ON = {"ids": ["web-1", "web-2"]}
 
 @dataclass
 class Step:
-    """A request that succeeds after those before it: its route, its real path, its body, and the action that is on record of it."""
+    """A request that succeeds after those before it.
+
+    It has its route, its real path, its body, and the action in the audit log.
+    """
 
     route: str
     path: str
     body: Any = None
     action: str = ""
     keep: str = ""
-    """Under which name the id of what it made is known to those after it."""
+    """The name under which the steps after it know the id of the created object."""
     by: str = "ada"
-    """Whose token it is sent with; of nobody: none."""
+    """The owner of the token of the request; a name without a token: none."""
 
 
 # In this order each one finds what it needs.
@@ -419,7 +425,7 @@ STEPS = [
     Step("DELETE /target-groups/{id}", "/target-groups/{group}", None, "group.deleted"),
 ]
 KIND = {"ada": "api_key", "mia": "api_key", "ben": "user"}
-# A call of a trigger is done in the name of the trigger's owner.
+# A call of a trigger acts in the name of the trigger's owner.
 ACTS_FOR = {"hook": "ada"}
 # Requests of a browser, which has a cookie in place of a token.
 BY_COOKIE = {
@@ -430,7 +436,7 @@ LOST = RunError(ErrorCode.LOST, "contact was lost")
 
 
 class AuditedApp:
-    """The application on a database, and what the machines of its executions did."""
+    """The application on a database, and a script for the machines of its executions."""
 
     def __init__(self, database: Database, http: httpx2.AsyncClient, services: Any) -> None:
         self.database = database
@@ -441,7 +447,7 @@ class AuditedApp:
         self.tokens: dict[str, str] = {}
 
     async def prepare(self, step: Step) -> None:
-        """Have happen what the step needs."""
+        """Prepare what the step needs."""
         if step.route == "POST /circuits/{target}/reset":
             key = CircuitKey(str(self.ids["web"]), "")
             await self.services.circuits.report(
@@ -468,7 +474,7 @@ class AuditedApp:
             await self.scripted.finish(machine, error=LOST)
 
     async def send(self, step: Step) -> httpx2.Response:
-        """The answer to the step's request."""
+        """Return the response to the step's request."""
         method, path, headers = (
             step.route.partition(" ")[0],
             step.path.format(**self.ids),
@@ -498,13 +504,17 @@ class AuditedApp:
         return answer
 
     async def rows(self) -> list[dict[str, Any]]:
-        """The audit log, oldest first."""
+        """Return the audit log, oldest first."""
         return [
             dict(row) for row in await self.database.fetch("select * from audit_log order by id")
         ]
 
     async def state(self) -> dict[str, str]:
-        """All that is kept, table by table; not when a key or a credential was used, who tried to log in, nor bytes that nobody refers to."""
+        """Return a digest of each table.
+
+        Left out are the times of use of keys and credentials, login attempts, and unreferenced
+        contents.
+        """
         tables = await self.database.fetch(
             """select tablename as name from pg_tables where schemaname = 'public'
             and tablename not in ('api_keys', 'file_contents', 'file_chunks', 'login_attempts')"""
@@ -517,7 +527,7 @@ class AuditedApp:
         return {row["name"]: row["hash"] for row in await self.database.fetch(each)}
 
     async def refuse(self, *, on: bool) -> None:
-        """Whether the audit log can be written at all."""
+        """Let the audit log refuse all rows, or accept them again."""
         async with self.database.connection() as connection:
             await connection.execute(
                 f"alter table audit_log {'enable' if on else 'disable'} trigger refused"
@@ -526,8 +536,8 @@ class AuditedApp:
 
 @asynccontextmanager
 async def audited_app(database: Database) -> AsyncIterator[AuditedApp]:
-    """The application, called without a network, by ada, who is an admin."""
-    # Nothing listens there: a message that is tried is on record before that shows.
+    """Run the application, called without a network by ada, an administrator."""
+    # Nothing listens there: a tried message is in the audit log before that shows.
     mail = MailSettings(host="127.0.0.1", port=9, sender="opsjobs@example.org", timeout=2)
     services = services_for(database, [], mail=mail)
     services.sessions.keys = [HostKey("ssh-ed25519 AAAA", "SHA256:x")]
@@ -591,7 +601,7 @@ async def test_reading_all_jobs_at_once_and_copying_the_log_are_on_record_too(
     async with audited_app(database) as app:
         await app.http.post("/jobs", json=job())
         await app.http.get("/jobs/export")
-        await app.http.get("/jobs/1/definition")  # as GET /jobs/1, which is on no record
+        await app.http.get("/jobs/1/definition")  # as GET /jobs/1, which is not in the audit log
         rows = await app.rows()
         assert [
             (row["action"], row["after"]) for row in rows if row["action"] == "job.exported"

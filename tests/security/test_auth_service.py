@@ -1,4 +1,4 @@
-"""Tokens that are not ours are asked about at the Auth Service of each generation, and its faults let nobody in."""
+"""Tokens of others are verified by the Auth Service of each generation; its faults admit no one."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ async def test_while_it_fails_a_token_is_neither_good_nor_bad(
         platform.tokens["opaque"], platform.faults["auth"] = ANSWERS[V3], fault
         async with api_client(database, identity=wanted.identity, platform=wanted.platform) as on:
             answer = await on.http.get("/auth/me", headers={"Authorization": "Bearer opaque"})
-            # A service that answers 401 says that of the token.
+            # a 401 of the service means the token
             expected = (401, "token_invalid") if fault == "refused" else (503, "unavailable")
             problem(answer, *expected)
             (status,) = on.services.integrations.statuses()

@@ -1,4 +1,7 @@
-"""Point 8: who wrote what will run does not approve it: the author of a job's version, of its steps, of the schedule that fires it."""
+"""Point 8: authors do not approve what they wrote.
+
+They are authors of a job's version, of its steps, and of the schedule that fires it.
+"""
 
 from __future__ import annotations
 
@@ -24,14 +27,14 @@ Who = Mapping[str, str]
 
 
 async def made(app: AppWithApprovers, by: Who, path: str = "/jobs", **fields: Any) -> int:
-    """The id of what somebody has made; without more fields the job."""
+    """Create an object as this user; return its id. Without more fields, it is the job."""
     answer = await app.http.post(path, json=fields or BODY, headers=by)
     assert answer.status_code == 201, answer.text
     return int(answer.json()["id"])
 
 
 async def decided(app: AppWithApprovers, execution: Mapping[str, Any], by: Who, **body: Any) -> Any:
-    """The answer to somebody's approval of the execution."""
+    """Return the response to this user's approval of the execution."""
     return await app.http.post(
         f"/approvals/{execution['waiting_on']['approval']}/approve", json=body, headers=by
     )
@@ -183,7 +186,10 @@ async def test_what_a_release_before_has_stored_is_of_whoever_has_its_authors_na
 async def test_a_key_made_without_a_person_is_of_who_made_it_and_is_not_anybodys(
     database: Database,
 ) -> None:
-    """Known to be zoe's: it neither approves what zoe wrote, nor is refused as a key that may be anybody's is."""
+    """A key that is known to be zoe's: it may not approve zoe's work.
+
+    It is not refused for the reason of keys without a known owner.
+    """
     async with app_with_approvers(database) as app:
         await app.services.identities.users.create(
             "zoe", "hash", [{"role": "admin", "permissions": [], "scope": ""}]

@@ -1,4 +1,4 @@
-"""Rights that somebody has from somebody else, and what is left of them when that one loses his."""
+"""Rights that were granted by another user, and what remains if that user loses them."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ ADMIN, VIEWER = role_grant("admin"), role_grant("viewer")
 
 
 async def key(people: IdentityStore, name: str, by: Principal) -> str:
-    """The token of a new administrator's key."""
+    """Create a key of an administrator; return its token."""
     issued = await people.issue_key(NewKey(name, [ADMIN]), None, by)
     assert isinstance(issued, tuple)
     return issued[1]
 
 
 async def may(people: IdentityStore, token: str) -> dict[str, Any] | None:
-    """What its bearer may, in few words."""
+    """Return a summary of the rights of its bearer."""
     who = await people.by_token(token)
     return who and {
         "admin": who.has_permission("system:admin"),

@@ -1,4 +1,4 @@
-"""Point 26: the cookie of a session is of use to our own pages only, and nobody can plant one."""
+"""Point 26: only our own pages can use the cookie of a session, and no one can plant one."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ PROXY: tuple[Network, ...] = networks(["127.0.0.0/8"])
 
 
 def bare(client: httpx2.AsyncClient, headers: dict[str, str]) -> dict[str, str]:
-    """The client's cookie with just these headers: nothing else is added."""
+    """Send the client's cookie with exactly these headers."""
     client.headers.pop("Sec-Fetch-Site", None)
     return headers
 
@@ -110,7 +110,7 @@ async def test_a_cookie_that_was_planted_is_not_taken_over(database: Database) -
                 401,
                 "session_ended" if planted.startswith("opss_") else "token_missing",
             )
-        # Eve's own session in ben's browser: his login begins another one and ends hers.
+        # Eve's own session in ben's browser: ben's login begins another session and ends hers.
         await eve.post("/auth/session", json={"code": await code(ada)})
         hers = eve.cookies["opsjobs"]
         ben.cookies.set("opsjobs", hers)
@@ -150,7 +150,7 @@ async def test_a_token_wins_over_the_cookie_and_a_cookie_is_no_token(database: D
 
 
 def attributes(answer: httpx2.Response) -> tuple[str, set[str]]:
-    """The name of the cookie that an answer sets, and its attributes."""
+    """Return the name of the cookie that a response sets, and its attributes."""
     first, *rest = answer.headers["set-cookie"].split("; ")
     return first.partition("=")[0], {one.lower() for one in rest}
 
@@ -167,7 +167,7 @@ async def test_the_cookie_has_the_attributes_that_its_transport_allows(database:
             assert (await secure.get("/auth/me")).status_code == 200
             value = secure.cookies["__Host-opsjobs"]
             secure.cookies.clear()
-            # A neighbour's host could set this one.
+            # A neighbouring host could set this one.
             weak = {"Cookie": f"opsjobs={value}"}
             problem(await secure.get("/auth/me", headers=weak), 401, "token_missing")
             ended = await secure.delete(
@@ -282,7 +282,7 @@ async def test_no_login_of_a_browser_is_answered_with_the_cookie_in_its_body(
 
 
 def operations(document: Any) -> list[tuple[str, str]]:
-    """Every route with a token, its path filled with ids of nothing."""
+    """Yield every route with a token, with ids in its path that do not exist."""
     found = []
     for path, methods in document["paths"].items():
         parts = [NOWHERE if part.startswith("{") else part for part in path.split("/")]

@@ -1,4 +1,7 @@
-"""A credential that is bound is used there alone: asked when something is saved, at launch, and just before the session."""
+"""A bound credential is only used where it is bound.
+
+This is checked when something is saved, at the launch, and just before the session.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +39,11 @@ BECOME = {"key": "then", "type": "command", "command": "id", "become": {"credent
 
 
 async def stocked(ada: ApiClient) -> None:
-    """Credentials root-pw and web-pw; web-1 in the group web, db-1 (in db, that all holds); a job nightly."""
+    """Create credentials, targets and a job.
+
+    These are root-pw and web-pw; web-1 in the group web, db-1 in db, which `all` holds; a job
+    nightly.
+    """
     for name in ("root-pw", "web-pw"):
         await ada.http.post("/credentials", json=login("password", name=name))
     for name, group in (("web-1", "web"), ("db-1", "db")):
@@ -72,7 +79,7 @@ async def test_a_target_outside_may_not_name_it_and_one_inside_may(database: Dat
             "bound_to"
         ] == bound
         assert (await ada.http.put("/targets/1", json=named("web-1"))).status_code == 200
-        # By a group that the group holds.
+        # through a group that the bound group holds
         assert (
             await ada.http.put("/targets/2", json=named("db-1", groups=["db"]))
         ).status_code == 200
@@ -81,7 +88,7 @@ async def test_a_target_outside_may_not_name_it_and_one_inside_may(database: Dat
             "/credential",
             True,
         )
-        # Out of the group with the credential, or with it into another one.
+        # The change would take it out of the group with the credential.
         problem(
             await ada.http.put("/targets/2", json=named("db-1", groups=["web"])),
             422,
@@ -91,7 +98,7 @@ async def test_a_target_outside_may_not_name_it_and_one_inside_may(database: Dat
             "/targets/import", json={"targets": [named("web-8"), named("db-8", groups=["db"])]}
         )
         assert "credential_bound" in imported.text
-        # Another one of the name is another one.
+        # A new target of the same name is another one.
         await ada.http.delete("/targets/1")
         problem(await ada.http.post("/targets", json=named("web-1")), 422, "credential_bound")
         assert (await ada.http.get("/credentials/2")).json()["bound_to"]["targets"] == [
@@ -184,7 +191,8 @@ async def test_who_uses_it_outside_keeps_it_from_being_bound_deleted_or_renamed(
             409,
             "credential_in_use",
         )
-        # The whole may be replaced; a binding that is not spoken of stays.
+        # A credential may be replaced as a whole; a binding that the request does not mention
+        # stays.
         await ada.http.put("/credentials/1/bound-to", json={"jobs": ["careful"]})
         assert (
             await ada.http.put("/credentials/1", json=login("password", name="root-pw"))
@@ -310,7 +318,7 @@ async def test_launch_and_worker_ask_again_since_groups_and_bindings_change(
         assert "credential_missing" in await why(waiting)
         assert "web-1 is none of them" in await why(waiting)
         assert "web-2 is none of them" in await why(becoming)
-        # For a job alone: what runs without one is refused, though it was launched before.
+        # Bound to a job only: a run without this job is refused, although it was launched before.
         await on.vault.bind("1", BoundTo())
         late = await launched("web-1")
         await on.jobs.create(job("nightly"), "ada")
@@ -361,7 +369,7 @@ async def test_when_a_credential_was_opened_is_noted_once_a_minute_and_waits_for
 
 
 class TurnedClock(SystemClock):
-    """Runs on only where a test says so."""
+    """A clock that only runs when a test turns it."""
 
     seconds = 1_000.0
 

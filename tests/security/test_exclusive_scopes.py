@@ -1,4 +1,4 @@
-"""Exclusive names within scopes: nobody makes executions of another scope wait, nor learns of them."""
+"""Exclusive names within scopes: no one can delay executions of another scope, or learn of them."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ async def test_what_an_execution_waits_for_tells_nothing_of_executions_that_the_
         assert (await app.http.get(path)).json()["waiting_on"]["execution"] == hidden, (
             "an administrator sees it"
         )
-        # An execution of the same labels is seen by whoever sees this one, so it may be named.
+        # A caller who sees this execution sees one with the same labels, which may be named.
         assert (await app.http.post(f"/executions/{hidden}/cancel")).status_code == 202
         shown = (await app.http.get(f"/executions/{second['id']}", headers=ben)).json()
         assert shown["waiting_on"]["execution"] == launched["id"]

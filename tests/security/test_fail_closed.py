@@ -1,4 +1,4 @@
-"""Point 29: errors without stacks; where it cannot be known who somebody is, he is nobody."""
+"""Point 29: errors without stack traces; a caller who cannot be identified has no rights."""
 
 from __future__ import annotations
 
@@ -110,7 +110,8 @@ async def test_a_token_without_exp_is_taken_only_where_it_is_asked_about(
             ):
                 assert (await asked(ada, forged)).status_code == 401
             assert server.count(VALIDATE) == 1, "what is bad by itself is not asked about"
-            # A token that the shared secret signed is not good by that: it is asked about, too.
+            # The signature of the shared secret alone does not make a token valid: the service is
+            # asked, too.
             server.at[VALIDATE] = (200, {"valid": False})
             assert (await asked(ada, signed(good(now)))).status_code == 401
             server.at[VALIDATE] = (200, {**ADA, "exp": now + 5})

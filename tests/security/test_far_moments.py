@@ -1,4 +1,7 @@
-"""Moments far from now are refused wherever one is written: neither offsets nor intervals lead out of what a clock can hold."""
+"""Instants far from now are refused everywhere.
+
+Neither offsets nor intervals lead out of the range of a datetime.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,7 @@ FAR = [
 
 
 def listings() -> dict[str, Listing]:
-    """Every list that the store pages through, by the module and name that it has there."""
+    """Return every list of the store, with the module and name that it has there."""
     found = {}
     for module in pkgutil.walk_packages(opsjobs.store.__path__, "opsjobs.store."):
         if "migrations" not in module.name:

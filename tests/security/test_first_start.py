@@ -1,4 +1,7 @@
-"""Point 12: the first start makes the keys, two installations differ, and production refuses public values."""
+"""Point 12: the first start creates the keys, two installations differ.
+
+Production refuses public values.
+"""
 
 from __future__ import annotations
 
@@ -81,7 +84,7 @@ def test_a_token_of_one_installation_is_none_in_another() -> None:
     assert seconds == 900
     with pytest.raises(Unauthorised, match="another installation"):
         OwnTokens([theirs], clock, minutes=15).session(UnverifiedToken.read(token))
-    # Another key comes before it, as a rotation has it: what it signed is good until it is taken away.
+    # Another key is put before it, as in a rotation: its signatures stay valid until it is removed.
     rotated = OwnTokens([theirs, ours], clock, minutes=15)
     assert rotated.session(UnverifiedToken.read(token)) == SESSION
     assert (

@@ -1,4 +1,4 @@
-"""Point 8: who asks does not approve; an approval is bound to a hash of what will run, and expires."""
+"""Point 8: requesters do not approve; an approval is bound to a hash of what runs, and expires."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ async def test_those_that_one_may_approve_are_listed_and_counted(database: Datab
             assert body["total"] == len(body["items"])
             return [item["execution_id"] for item in body["items"]]
 
-        assert await waiting() == []  # who has asked does not approve
+        assert await waiting() == []  # the requester may not approve
         assert await waiting(app.ben) == [for_all["id"]]
         path = f"/approvals/{for_all['waiting_on']['approval']}"
         await app.http.post(f"{path}/approve", headers=app.ben)
@@ -219,7 +219,7 @@ ADA = Requester("ada", "user", "ada")
 
 
 def key_of(person: str | None, maker: str) -> Principal:
-    """An API key that somebody made for this person."""
+    """Return an API key that `maker` made for this person."""
     return Principal("a-key", "api_key", (), ("manager",), person, (maker,))
 
 
@@ -232,12 +232,12 @@ SAME = [
     ),
     (Requester("ada"), Principal.of_role("ada", "manager", "external")),
     (Requester("ada"), Principal.of_role("key", "manager", "api_key", person="ada")),
-    (ADA, key_of("eve", "user/ada")),  # who made it has seen its token
+    (ADA, key_of("eve", "user/ada")),  # its maker has seen its token
     (
         Requester("eves-key", "api_key", "eve", ["user/ada"]),
         Principal.of_role("ada", "manager", "user", person="ada"),
     ),
-    (ADA, key_of(None, "admin")),  # nobody knows whose it is
+    (ADA, key_of(None, "admin")),  # its owner is not known
     (
         Requester("a-key", "api_key", None, ["admin"]),
         Principal.of_role("eve", "manager", "user", person="eve"),

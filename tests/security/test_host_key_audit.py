@@ -1,4 +1,4 @@
-"""Point 28: who trusts other host keys of a machine leaves a row that says so, by the way that it was done."""
+"""Point 28: each way to trust other host keys of a machine leaves an audit row that names it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Point 13: host keys are pinned or certified, a revoked one is good for nothing, and a change blocks and is told."""
+"""Point 13: host keys are pinned or certified; a change blocks and raises an alarm.
+
+A revoked one is refused.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,7 @@ OK = (b"", b"", RemoteExit(0))
 
 @dataclass
 class Certified:
-    """A server whose host key was signed, the CA that did, and the key."""
+    """A server whose host key was signed, the CA that signed it, and the key."""
 
     server: Sshd
     authority: str
@@ -64,7 +67,7 @@ Alarms = list[tuple[str, str]]
 
 @asynccontextmanager
 async def pool_with_alarms() -> AsyncIterator[tuple[SshPool, Alarms]]:
-    """A pool, and the alarms that it gives."""
+    """A pool, and the alarms that it raises."""
     alarms: Alarms = []
 
     def hear(target: Target, words: str) -> None:
@@ -114,7 +117,7 @@ async def test_another_ca_and_a_key_without_a_certificate_are_refused(
     certified: Certified, tmp_path: Path
 ) -> None:
     async with pool_with_alarms() as (pool, _):
-        # The key that the server does have is no CA: being known is not enough under this policy.
+        # The server's own key is not a CA: under this policy, it is not enough to know it.
         for trusted in (keygen(tmp_path / "another"), certified.key):
             where = endpoint_of(
                 certified.server, host_keys=(trusted,), policy=HostKeyPolicy.CA, name="web-3"

@@ -1,4 +1,4 @@
-"""Point 25: connections that say nothing, or too slowly, take no room from others."""
+"""Point 25: silent and slow connections take no room from others."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SERVE = "import sys; from opsjobs.settings import load; from opsjobs.api.app imp
 
 
 async def hello(scope: Any, receive: Any, send: Any) -> None:
-    """Answer every request with two bytes."""
+    """Respond to every request with two bytes."""
     assert scope["type"] == "http"
     await send(
         {"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]}
@@ -40,7 +40,7 @@ async def hello(scope: Any, receive: Any, send: Any) -> None:
 
 @asynccontextmanager
 async def served(**how: Any) -> AsyncIterator[int]:
-    """A server of `hello`; its port."""
+    """Serve `hello`; yield its port."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         config = uvicorn.Config(
             hello,
@@ -59,7 +59,7 @@ async def served(**how: Any) -> AsyncIterator[int]:
 
 
 async def dropped(port: int, first: bytes, drip: bytes) -> bool:
-    """Whether a connection is closed that sends `first`, and then a byte of `drip` again and again."""
+    """Send `first`, then a byte of `drip` repeatedly; return True if the connection is closed."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(first)
 
@@ -140,7 +140,7 @@ async def test_a_request_that_is_being_served_has_no_such_time() -> None:
 
 
 class NumberedConnections:
-    """Limits with numbered connections, and which of them were dropped."""
+    """Return limits with numbered connections, and a list of those that were dropped."""
 
     def __init__(self, **how: Any) -> None:
         self.limits = ConnectionLimits(**how)

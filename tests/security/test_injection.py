@@ -1,5 +1,8 @@
-"""Point 18: parameters are data. The whole corpus of tests/contract/injections.py, which tests/contract/test_injections.py sends
-through real machines by every way (arguments, variables, secrets, standard input, folders), here through templates and conditions.
+"""Point 18: parameters are data.
+
+The corpus of tests/contract/injections.py goes through templates and conditions here. In
+tests/contract/test_injections.py it goes through real machines by every way: arguments, variables,
+secrets, standard input, folders.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Point 2: JWKS. A pinned address or discovery, a time to live, refetches at most once a minute, and an outage that is outlived."""
+"""Point 2: JWKS with a pinned URL or discovery, a time to live, and rare fetches.
+
+Keys are fetched again at most once a minute, and outages are survived.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,7 @@ OLD, NEW = {"keys": [jwk("rsa", "old")]}, {"keys": [jwk("rsa", "old"), jwk("p256
 
 
 class TokenChecker:
-    """Judges tokens by the keys that a server publishes, at times that a test turns."""
+    """Verifies tokens by the keys that a server publishes, at times that a test sets."""
 
     def __init__(self, answers: Answers, issuer: Any = None) -> None:
         self.clock = TurnedClock(datetime(2026, 11, 27, tzinfo=UTC))
@@ -63,7 +66,7 @@ async def test_keys_are_fetched_once_for_their_time_and_an_unknown_one_at_most_o
         new = ("new", "p256", "ES256")
         assert [await checker.takes(*new) for _ in range(20)] == [
             False
-        ] * 20  # a moment ago they were fetched
+        ] * 20  # they were fetched just before
         assert [await checker.takes(f"invented-{n}") for n in range(20)] == [False] * 20
         assert issuer.count("/keys") == 1
         checker.clock.turn(REFETCH_SECONDS)
@@ -112,7 +115,7 @@ async def test_the_last_good_keys_survive_an_outage_for_a_day(
         issuer.at["/keys"] = outage
         checker = TokenChecker(issuer)
         with pytest.raises(Unavailable):
-            await checker.takes()  # there never were any: nobody can say whether it is good
+            await checker.takes()  # there never were any: the token cannot be verified
         issuer.at["/keys"] = (200, OLD)
         checker.clock.turn(3)
         assert await checker.takes()
@@ -122,7 +125,7 @@ async def test_the_last_good_keys_survive_an_outage_for_a_day(
             assert await checker.takes()
         asked = len(issuer.asked)
         assert await checker.takes()
-        assert len(issuer.asked) == asked  # not at each token, for as long as it lasts
+        assert len(issuer.asked) == asked  # not for each token, as long as it lasts
         checker.clock.turn(KEPT_WITHOUT_ANSWER_SECONDS)
         with pytest.raises(Unavailable):
             await checker.takes()

@@ -1,4 +1,7 @@
-"""Point 1: JWT. Algorithms of one family by configuration, strict headers and claims: a matrix of forged tokens is all 401."""
+"""Point 1: JWT with configured algorithms of one family, strict headers and claims.
+
+A matrix of forged tokens is all 401.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +42,7 @@ def flipped(token: str) -> str:
 
 
 def of_other_claims(token: str) -> str:
-    """The signature of one token under the claims of another."""
+    """Return a token with the signature of one and the claims of another."""
     header, _, signature = token.split(".")
     return ".".join((header, by_hand({}, good(roles=["admin"])).split(".")[1], signature))
 
@@ -160,7 +163,7 @@ FORGED: Mapping[str, Callable[[], str]] = {
 
 
 async def statuses(ada: ApiClient, tokens: Mapping[str, str]) -> dict[str, int]:
-    """What each of them is answered, where anybody with a token is told who he is."""
+    """Return the status of each of them at a route for any valid token."""
     return {
         name: (
             await ada.http.get("/jobs", headers={"Authorization": f"Bearer {token}".encode()})
@@ -273,7 +276,7 @@ async def test_forged_tokens_are_all_401_where_keys_are_published(
                 ada, {name: make() for name, make in BY_KEY_PAIR_GOOD.items()}
             )
             assert {name: status for name, status in answered.items() if status != 200} == {}
-            assert issuer.count("/keys") == 1  # at most once a minute, whatever was asked for
+            assert issuer.count("/keys") == 1  # at most once a minute, whatever was requested
             await ada.services.authentication.close()
 
 

@@ -1,4 +1,7 @@
-"""Point 9: the key-encryption key is rotated online, while runs read and people write; two rows that were swapped are found."""
+"""Point 9: the key-encryption key is rotated online; swapped rows are detected.
+
+Meanwhile runs read, and people write.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +34,7 @@ from opsjobs.store.vault.keys import KeyRotation
 from opsjobs.store.vault.rows import StoredCredential
 from store.drafts import password
 
-# The chain of the audit log is signed under the old one, too.
+# The chain of the audit log is signed under the old key, too.
 OLD, NEW = AUDIT_KEY, new_key()
 EXECUTIONS, LOGINS = 100, 20
 SWAP = """
@@ -44,7 +47,7 @@ def named(key: Secret) -> str:
 
 
 class StoredLoginTargets(InMemoryTargets):
-    """Targets that log in with stored credentials; `faults` are those that did not open."""
+    """Targets that log in with stored credentials; `faults` are those that could not be opened."""
 
     def __init__(self, vault: Vault, credentials: Sequence[str]) -> None:
         super().__init__()
@@ -54,7 +57,7 @@ class StoredLoginTargets(InMemoryTargets):
         self.opened = 0
 
     async def endpoints(self, target_ids: Sequence[str]) -> dict[str, Endpoint]:
-        """With the credentials opened, as the inventory does it."""
+        """Return endpoints with opened credentials, as the inventory does."""
         held = {i: self.credentials[int(i) % len(self.credentials)] for i in target_ids}
         opened = await self.vault.open_many(sorted(set(held.values())))
         self.faults += [c.fault for c in opened.values() if c.fault is not None]
@@ -63,7 +66,7 @@ class StoredLoginTargets(InMemoryTargets):
 
 
 async def launched(on: Harness, vault: Vault, number: int) -> Execution:
-    """An execution on web-<number> with a secret parameter of its own, sealed by this vault."""
+    """Launch on web-<number> with a secret parameter of its own, sealed by this vault."""
     on.launcher._vault = vault
     order = LaunchOrder(
         [CommandAction(key="first", command="true"), CommandAction(key="then", command="date")],
@@ -93,7 +96,8 @@ async def test_keys_rotate_while_100_executions_run_and_none_fails(
         on.launcher._targets = fleet
         for n in range(EXECUTIONS):
             on.machine(f"web-{n}").reply([gate, RemoteExit(0)], to="true").reply([RemoteExit(0)])
-        # Half of them run when the rotation begins; the others are launched, some under the old key still, while it goes on.
+        # Half of them run when the rotation begins; the others are launched during it, some still
+        # under the old key.
         executions = [await launched(on, before, n) for n in range(EXECUTIONS // 2)]
         async with on.worker():
             for n in range(EXECUTIONS // 2):
@@ -151,7 +155,7 @@ async def test_a_swap_of_two_rows_is_found_by_the_run_and_by_the_rotation(
     )
     assert rotated.data()["done"]
     assert not rotated.data()["keys"][1]["removable"]
-    # Put back, they are what they were: nothing was sealed over them.
+    # Put back, they are as before: nothing was sealed over them.
     await database.fetch(SWAP)
     assert (await KeyRotation(database, [NEW, OLD]).rotate(60.0)).left == 0
     assert [
@@ -191,7 +195,7 @@ async def test_a_rotation_that_was_broken_off_goes_on_and_rows_in_use_are_left_f
         assert (held.rewrapped, held.left, held.data()["done"]) == (5, 1, False)
     assert (await keys.rotate(0.0)).data()[
         "done"
-    ] is False  # no time at all: nothing is done, and that is said
+    ] is False  # no time at all: nothing is done, and the response says so
     assert (await keys.rotate(60.0)).left == 0
 
 
@@ -222,7 +226,7 @@ async def test_only_an_admin_rotates_keys_and_it_is_on_record(database: Database
             problem(await ada.http.post("/keys/rotate", headers=headers), 403, "forbidden")
             problem(await ada.http.get("/keys", headers=headers), 403, "forbidden")
         rewrapped, answer = 0, dict[str, Any]()
-        while not answer.get("done"):  # a request goes on for some seconds only
+        while not answer.get("done"):  # a request continues for some seconds only
             answer = (await ada.http.post("/keys/rotate")).json()
             rewrapped += answer["rewrapped"]
         assert (rewrapped, answer["left"], answer["keys"][1]["removable"]) == (2, 0, True)

@@ -1,4 +1,7 @@
-"""Point 5: rights are asked again when a schedule fires, and when a workflow runs a job; an owner who is gone pauses the schedule."""
+"""Point 5: rights are checked again when a schedule fires, and when a workflow runs a job.
+
+An owner that no longer exists pauses the schedule.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +42,7 @@ async def test_an_owner_who_is_gone_pauses_the_schedule_and_its_moments_are_on_r
 ) -> None:
     on = ScheduleHarness(database)
     schedule = await on.schedule(await on.job(), overlap="allow")
-    # There is an ada, and she is another one: a name and its kind are one identity.
+    # There is another ada, a user: a name and its kind together are an identity.
     scheduler = on.scheduler(current_principal=lookup_of(Principal.of_role("ada", "admin", "user")))
     for _ in range(2):
         await on.turn(seconds=60)

@@ -1,4 +1,7 @@
-"""`transport: local` runs commands beside our keys: off unless a setting says so, and never within a scope."""
+"""`transport: local` runs commands next to our keys.
+
+It is off unless a setting turns it on, and never possible within a scope.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +34,7 @@ RUN: dict[str, Any] = {"actions": [{"command": "id"}], "targets": {"ids": ["here
 
 
 def turn(services: Any, *, on: bool) -> None:
-    """Build what is asked for local targets with the setting on or off."""
+    """Return the services for local targets with the setting on or off."""
     services.inventory = TargetInventory(services.database, services.vault, local=on)
     services.imports = Imports(services.database, local=on)
     services.launcher._limits = LaunchLimits(local_transport=on)

@@ -1,4 +1,4 @@
-"""Point 27: one JSON line an event; whatever a caller or a machine writes, it forges no second one."""
+"""Point 27: one JSON line an event; no text of a caller or a machine can forge a second one."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FORGED = (
 
 @pytest.fixture
 def stream() -> Iterator[io.StringIO]:
-    """Logging set up as in a process, and put back afterwards."""
+    """Set up logging as in a process; restore it afterwards."""
     root = logging.getLogger()
     before = root.handlers[:], root.level, sys.excepthook, threading.excepthook
     made = io.StringIO()
@@ -35,7 +35,7 @@ def stream() -> Iterator[io.StringIO]:
 
 
 def lines(stream: io.StringIO) -> list[dict[str, object]]:
-    """Each line as JSON; there is no line that is not."""
+    """Return each line as JSON; every line must be JSON."""
     text = stream.getvalue()
     assert text.isascii()
     assert text.endswith("\n")

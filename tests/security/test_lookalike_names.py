@@ -1,4 +1,7 @@
-"""Two names that look alike are one name: what cannot be seen or looks like something else is refused, the rest composed."""
+"""Names that look alike are one name: invisible and confusable characters are refused.
+
+The rest is composed.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
-"""Point 11: what a command prints of the secrets of its run is masked before it is stored, whoever stores it, and wherever it goes.
+"""Point 11: secrets of a run are masked in its output before it is stored, everywhere.
 
-The spellings and the cuts are in tests/model/test_masking.py; here is the way from the machine to the record.
+The spellings and the cuts are in tests/model/test_masking.py; here is the path from the machine to
+the record.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ STARS = "*" * len(TOKEN)
 
 
 async def launch(on: Harness, *actions: CommandAction, **policy: Any) -> Execution:
-    """With the secret parameter `token`, on web-1."""
+    """Launch with the secret parameter `token`, on web-1."""
     on.targets.add("web-1")
     order = LaunchOrder(
         list(actions),
@@ -64,7 +65,7 @@ async def launch(on: Harness, *actions: CommandAction, **policy: Any) -> Executi
 
 
 def let_in(on: Harness) -> None:
-    """web-1 is logged in to with a password and a key, so to speak."""
+    """Give web-1 a login with a password and a key."""
 
     async def endpoints(target_ids: Sequence[str]) -> dict[str, Endpoint]:
         credential = Credential(
@@ -76,7 +77,7 @@ def let_in(on: Harness) -> None:
 
 
 async def everything(database: Database) -> str:
-    """All rows of all tables, but for what a person has written into an action: that is no secret, or should not be there."""
+    """Return all rows of all tables, except actions: texts of a person in them are not secret."""
     tables = "select c.oid::regclass::text as name from pg_class c where relkind = 'r' and relnamespace = 'public'::regnamespace"
     texts = []
     for table in await database.fetch(f"{tables} and relname <> 'execution_specs'"):
@@ -160,7 +161,10 @@ async def test_what_is_printed_fails_and_is_handed_on_shows_no_secret(database: 
 async def test_an_heir_masks_a_secret_that_the_dead_workers_last_byte_cut_in_two(
     database: Database, cut: int
 ) -> None:
-    """No byte is lost, none comes twice, and none of the secret is seen: what was held back was not stored."""
+    """No byte is lost or repeated, and no part of the secret is visible:
+
+    held-back bytes were not stored.
+    """
     said = b"one " + TOKEN.encode() + b" two\n" + TOKEN.encode()
     border = 4 + cut
     async with harness(database) as on, on.worker("worker-1"):

@@ -1,4 +1,7 @@
-"""Point 26: a login at the OpenID Connect provider belongs to one browser, is used once, and leads nowhere else."""
+"""Point 26: a login at the OpenID Connect provider belongs to one browser and is used once.
+
+It does not lead to other sites.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,7 @@ PAGE = "/console/jobs/3?tab=runs"
 
 
 def hmac_by_the_public_key(claims: Claims) -> str:
-    """What a verifier that mixes families would take for a good signature."""
+    """Return what a verifier that mixes families would take for a valid signature."""
     text = by_hand({"alg": "HS256", "typ": "JWT", "kid": "key-1"}, claims).rpartition(".")[0]
     mac = hmac.digest(pem("rsa").encode(), text.encode(), hashlib.sha256)
     return f"{text}.{base64.urlsafe_b64encode(mac).decode().rstrip('=')}"
@@ -90,7 +93,7 @@ async def test_a_state_is_used_once(database: Database) -> None:
 async def test_a_code_is_used_once_and_for_the_login_that_asked_for_it(database: Database) -> None:
     async with sign_on(database) as on, on.tab() as ada, on.tab() as eve:
         stolen = parse_qs(urlsplit(await ada.sign_in(await ada.begin(), "ada")).query)["code"][0]
-        # Eve has a login of her own, with the code that is ada's: PKCE.
+        # Eve has a login of her own, with ada's code: PKCE.
         own = parse_qs(urlsplit(await eve.sign_in(await eve.begin(), "ben")).query)
         query = {"state": own["state"][0], "iss": own["iss"][0], "code": stolen}
         check_failure_page(await eve.finish(f"{CALLBACK}?{urlencode(query)}"), LoginProblem.CODE)

@@ -1,4 +1,4 @@
-"""Point 8: different people approve, however many tokens one of them holds; a role counts only within its scope."""
+"""Point 8: different people approve, however many tokens one has; a role counts in its scope."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ async def test_a_service_and_whoever_registered_it_count_once(database: Database
             asked().check(service, Requester.from_principal(mia), **said)
         asked().check(service, ADA, **said)
     assert service is not None
-    approval.check(service, ADA, **said)  # it still speaks for ben
+    approval.check(service, ADA, **said)  # it still acts for ben
 
 
 async def test_whoever_changed_a_service_may_sign_for_it(database: Database) -> None:

@@ -1,4 +1,4 @@
-"""Point 19: what becomes a word of a program's command line is no option of it; host names match a grammar."""
+"""Point 19: words on a program's command line are never options; host names match a grammar."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ async def test_no_account_begins_with_a_dash(
 
 
 def _with(value: Any, user: str) -> Any:
-    """The body with the user where it has none yet."""
+    """Return the body with the user, unless it has one."""
     if isinstance(value, dict):
         return {key: _with(one, user) for key, one in value.items()}
     if isinstance(value, list):

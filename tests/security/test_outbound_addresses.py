@@ -1,4 +1,4 @@
-"""Point 23: an address that a caller names is asked only where it is public, however it is spelt. (Webhooks are not built yet.)"""
+"""Point 23: an address that a caller names is only requested if it is public, in any spelling."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Callers who may launch and not read: they see what they launched, and nothing of others."""
+"""Callers who may launch and not read see their own executions, and nothing of others."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ LAUNCHES = (
 
 
 def launcher(name: str, scope: str = "", *more: str) -> Principal:
-    """Somebody who may launch and act on executions, and does not hold executions:read."""
+    """Return a caller who may launch and act on executions, without executions:read."""
     return principal_with(name, *((permission, scope) for permission in (*LAUNCHES, *more)))
 
 
 async def launched(app: ScopedApp, headers: dict[str, str]) -> int:
-    """The id of an ended execution of the job in staging, with an approval and a dead letter."""
+    """Launch the job in staging and end it, with an approval and a dead letter; return its id."""
     job = app.things["job", STAGING]
     made = await app.http.post(f"/jobs/{job}/execute", json={}, headers=headers)
     assert made.status_code == 202, made.text
@@ -103,7 +103,7 @@ async def test_what_others_launched_is_answered_as_what_is_not_there(database: D
                 type_ = {"Content-Type": "application/json"} if body else {}
                 at = route.at(str(ours))
                 status = await app.status(route.method, at, {**lea, **type_}, body)
-                # Its group does not exist. 422: without a query that the route needs.
+                # The group does not exist. 422: a query that the route needs is missing.
                 if route.method == "GET" and "{digest}" not in at:
                     assert status in (200, 422), f"{at}: {status}"
                 assert status not in (401, 403, 500), f"{route.method} {at}"
@@ -143,7 +143,7 @@ async def test_dead_letters_of_others_are_answered_as_those_that_are_not_there(
         assert [one["parent"] for one in revived["executions"]] == [ours]
         assert not revived["more"]
         assert (await ask("discard", filter={})).json() == {"discarded": []}
-        # A letter must be within both scopes: that of this right, and that of what is seen.
+        # A letter must be within both scopes: that of this right, and that of reading.
         second = await launched(app, lea)
         (added,) = [
             one["id"]
@@ -154,7 +154,7 @@ async def test_dead_letters_of_others_are_answered_as_those_that_are_not_there(
         half = principal_with("lea", ("jobs:execute", ""), reads, manages)
         answer = await ask("discard", app.admit(half), filter={})
         assert answer.json() == {"discarded": [added]}
-        # It is not told either that somebody answered the letter of another.
+        # They do not learn either that another caller answered that letter.
         assert (await ask("discard", max_, ids=[letter[theirs]])).status_code == 200
         for who in (half, launcher("lea")):
             again = await ask("revive", app.admit(who), ids=[letter[theirs]])
@@ -170,7 +170,7 @@ async def test_a_right_to_launch_takes_away_no_right_to_cancel(database: Databas
         for grants, wanted in (
             (cancels, 422),
             ((*cancels, *launches), 422),
-            # Whoever sees only their own executions cancels only those.
+            # A caller who sees only their own executions cancels only those.
             ((cancels[0], *launches), 404),
         ):
             headers = {**app.admit(principal_with("mia", *grants)), **type_}
@@ -193,7 +193,7 @@ async def test_what_one_launched_is_seen_within_the_scope_of_that_right_only(
         # Another identity of the same name launched nothing.
         key = app.admit(principal_with("lea", *((one, "") for one in LAUNCHES), kind="api_key"))
         assert (await app.http.get("/executions", headers=key)).json()["items"] == []
-        # A scope in which executions are read adds those of others.
+        # A scope in which executions may be read adds those of others.
         both = app.admit(
             principal_with(
                 "lea", *((one, "") for one in LAUNCHES), ("executions:read", "env=foreign")

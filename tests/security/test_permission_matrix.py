@@ -1,4 +1,7 @@
-"""Point 4: every route by every role on what is his own, foreign or not there, generated from the OpenAPI document."""
+"""Point 4: every route, by every role, on own, foreign and missing objects.
+
+Generated from the OpenAPI document.
+"""
 
 from __future__ import annotations
 
@@ -26,10 +29,14 @@ NOUNS = {
     "files": "file",
     "circuits": "target",
 }
-"""What the `{…}` of a path means, by its first word. A route that judges its object and has another word belongs in here."""
-# 1 to 6 exist of every noun; this is no id of any.
+"""The noun of `{…}` in a path, by its first word.
+
+A new route that checks its object and has another word must be added here.
+"""
+# Each noun has ids 1 to 6; this is no id of any.
 NOT_THERE = "987654321"
-# A body that no route takes: whatever is let past the judge of rights is refused as it is read, and changes nothing.
+# A body that no route accepts: a request that passes authorization is refused when its body is
+# read, and changes nothing.
 NOBODYS_BODY = b'{"no_such_field": 1}'
 LET_IN = "let in"
 ABOUT_ONESELF = {
@@ -70,7 +77,10 @@ def routes(document: Mapping[str, Any]) -> Iterator[Route]:
 
 
 def all_principals() -> list[Principal]:
-    """Everybody with every role everywhere, within staging only, reading all and acting in staging, and with nothing at all."""
+    """Return callers with every role, everywhere and within staging only, and some others.
+
+    One reads everything and acts in staging, one has no rights.
+    """
     return [
         principal_with("nobody"),
         principal_with("stranger", ("admin", "env=elsewhere")),
@@ -81,10 +91,13 @@ def all_principals() -> list[Principal]:
 
 
 def expected(who: Principal, route: Route, env: str | None) -> int | str:
-    """What the declared permission says of this caller. `env`: where the object of the route lies; None: there is no such object."""
-    if route.path == "/auth/codes":  # it is for users and keys that are kept here
+    """Return what the declared permission means for this caller.
+
+    `env`: the place of the route's object; None: there is no such object.
+    """
+    if route.path == "/auth/codes":  # it is for users and keys that are stored here
         return 403
-    if route.permission == ANY_TOKEN:  # it is about himself
+    if route.permission == ANY_TOKEN:  # it is about the caller
         return LET_IN
     reach = who.reach(route.permission)
     if not reach.scopes:
@@ -149,7 +162,10 @@ async def test_every_role_gets_of_every_route_just_what_its_permission_says(
 
 
 def places(who: Principal, route: Route) -> list[str | None]:
-    """Where the object lies that is asked for: where it makes no difference to the judge, one place speaks for the others."""
+    """Return the places of the object to request.
+
+    If the place makes no difference to authorization, one stands for the others.
+    """
     reach = who.reach(route.permission)
     if not route.has_object or not reach.scopes:
         return [FOREIGN]
@@ -219,7 +235,7 @@ async def test_lists_and_totals_hold_what_lies_within_reach_and_nothing_else(
                     )
         assert (
             seen >= 2 * 6
-        )  # jobs, export, targets, executions, schedules, dead letters: both halves were there to be seen
+        )  # jobs, export, targets, executions, schedules, dead letters: both scopes were visible
 
 
 async def test_a_route_without_a_declared_permission_fails(database: Database) -> None:

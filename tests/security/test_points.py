@@ -1,4 +1,4 @@
-"""SECURITY.md says of each point where it is shown, or that it is not built yet; and what it names is there."""
+"""SECURITY.md names existing tests for each point, or that it is not built yet."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ NOT_BUILT = "not built yet"
 
 
 def told() -> dict[int, str]:
-    """Of each point the row of SECURITY.md."""
+    """Return the row of SECURITY.md of each point."""
     rows = re.findall(r"^\| (\d+) (\|.*\|)$", (ROOT / "SECURITY.md").read_text(), re.MULTILINE)
     return {int(number): row for number, row in rows}
 
 
 def files_of(point: int) -> set[str]:
-    """The test files whose docstring begins with the number of this point."""
+    """Return the test files whose docstring begins with the number of this point."""
     return {
         str(path.relative_to(ROOT))
         for path in (ROOT / "tests" / "security").glob("test_*.py")

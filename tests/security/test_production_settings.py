@@ -1,4 +1,4 @@
-"""Point 12: production refuses settings that are good for trying out only, and says what to write instead."""
+"""Point 12: production refuses settings that are only for trials, and says what to write."""
 
 from __future__ import annotations
 

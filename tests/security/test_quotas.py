@@ -1,4 +1,7 @@
-"""Point 25: one caller fills neither the disk nor the ledger; each refusal names the limit and the way out."""
+"""Point 25: one caller fills neither the disk nor the ledger.
+
+Each refusal names the limit and the remedy.
+"""
 
 from __future__ import annotations
 
@@ -108,7 +111,7 @@ class Ticking:
 
 
 class Counting:
-    """Executions that are counted, and how often."""
+    """Counts open executions, and how often they were counted."""
 
     def __init__(self) -> None:
         self.open = 0
@@ -188,7 +191,7 @@ async def test_each_execution_that_a_revive_makes_counts(database: Database) -> 
         run = {"actions": [{"command": "id"}], "targets": {"ids": ["web-1"]}}
         assert (
             await on.http.post("/run", json=run)
-        ).status_code == 202  # what was counted and not made is given back
+        ).status_code == 202  # a counted execution that was not created is subtracted again
 
 
 async def test_uploads_at_the_same_time_do_not_pass_the_limit_together(

@@ -1,4 +1,4 @@
-"""Point 14: a refused login is never tried again: not by asyncssh, not by a retry, not by the next run."""
+"""Point 14: a refused login is never tried again, by asyncssh, by a retry or by the next run."""
 
 from __future__ import annotations
 

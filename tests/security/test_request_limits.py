@@ -1,6 +1,7 @@
-"""Point 25: everything that comes in has a limit, and over it is a refusal in words, never a 500: sizes, depths, pages, rates.
+"""Point 25: all input has a limit: sizes, depths, pages, rates.
 
-Redis is away in all of these (a Bus without an address): no limit needs it.
+Beyond it there is a refusal in words, never a 500. Redis is unavailable in all of these (a Bus
+without an address): no limit needs it.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ def script(size: int) -> dict[str, Any]:
 
 
 def in_base64(size: int) -> dict[str, Any]:
-    # Every four characters are three bytes.
+    # Four characters are three bytes.
     return job(
         actions=[
             {
@@ -40,7 +41,7 @@ def in_base64(size: int) -> dict[str, Any]:
 
 
 def deep(levels: int) -> bytes:
-    """An object in which so many levels stand in each other, itself counted."""
+    """Return an object with so many nested levels, including itself."""
     return b'{"a":' * (levels - 1) + b"{}" + b"}" * (levels - 1)
 
 
@@ -71,7 +72,7 @@ async def test_sizes_and_depths_are_refused_at_the_first_byte_too_many(database:
 
 
 async def _endless(ada: ApiClient) -> int:
-    """How much of a body without end and without a length was read."""
+    """Return how much of a body without end and without a length was read."""
     given = 0
 
     async def pieces() -> AsyncIterator[bytes]:

@@ -1,4 +1,7 @@
-"""Point 4: a name is somebody's or some machine's for good; who comes later under it does not get what was left."""
+"""Point 4: a name belongs to one identity or machine forever.
+
+A later one of the same name does not inherit anything.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +46,7 @@ async def test_a_name_that_somebody_had_is_given_to_nobody_else_unless_an_admini
             for item in (await ada.http.get(path)).json()["items"]
             if item["name"] == "ci"
         ] == []
-        # Another noun's name is another name, and so is one that nobody had.
+        # The same name of another noun is another name, and an unused name is free.
         other = next(p for p in BODIES if p != path)
         await made(ada, other)
         await made(ada, path, name="ci-2", reuse_name=True)
@@ -74,7 +77,7 @@ async def test_what_a_key_left_is_not_read_under_its_name(database: Database) ->
         assert (await ada.http.get(f"/files/{stored['id']}/content", headers=ci)).text == "secret"
         assert (await ada.http.delete(f"/api-keys/{first['id']}")).status_code == 204
         assert (await ada.http.post("/api-keys", json=BODIES["/api-keys"])).status_code == 409
-        # Nor is a name free that fell with its user.
+        # The name of a key that was deleted with its user is not free either.
         ben = await made(ada, "/users", name="ben", grants=[{"role": "admin"}])
         login = (
             await ada.http.post("/auth/login", json={"username": "ben", "password": PASSWORD})
@@ -100,7 +103,7 @@ async def test_who_is_deleted_at_the_same_moment_is_seen(database: Database) -> 
         with pytest.raises(Conflict) as refused:
             await again
         assert refused.value.code == "name_reserved"
-        # The installation's own token is told by its settings: it is made again under its name.
+        # The installation's own token comes from its settings: it is created again under its name.
         await people.ensure_key("ci", "admin", "a token of the installation itself")
 
 

@@ -1,4 +1,7 @@
-"""Point 20: a guard rail, no sandbox; every trick that it names, what nobody can say, its bounds, and what it must not hold up."""
+"""Point 20: a guard rail, no sandbox: its known tricks, unknown values, and its limits.
+
+It also lists what must not be stopped.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Point 4: nobody counts, by what he selects, the machines and groups that he may not see."""
+"""Point 4: selections do not reveal how many invisible machines and groups there are."""
 
 from __future__ import annotations
 
@@ -69,7 +69,8 @@ async def test_what_is_not_seen_is_neither_counted_nor_told_from_what_is_not_the
         for path, words in told.items():
             assert len(words) == 1, (path, words)
             assert out_of_sight().detail in next(iter(words)), path
-        # What he sees lies beyond his reach is named, without how many lie there that he does not see.
+        # Visible targets outside of the caller's scope are named, without the number of invisible
+        # ones there.
         eve = app.admit(
             principal_with(
                 "eve",
@@ -84,7 +85,7 @@ async def test_what_is_not_seen_is_neither_counted_nor_told_from_what_is_not_the
         ]
         assert "foreign" in detail
         assert "targets selected" not in detail
-        # Within his own scope nothing is hidden: what finds nothing yet may be written down.
+        # Within the caller's scope nothing is hidden: a selection without matches may be stored.
         later = {**body, "targets": {"selector": "env=staging,role=new"}}
         assert (await app.http.post("/jobs", json=later, headers=ben)).status_code == 201
 

@@ -1,4 +1,7 @@
-"""Point 4: whoever may run commands everywhere, and see files within a scope or not at all, brings no file of others anywhere."""
+"""Point 4: files of others cannot be brought to a machine by callers who may not see them.
+
+This holds for callers who may run commands everywhere.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ BYTES = {"Content-Type": "application/octet-stream"}
 
 
 def bringing(file: object, **fields: Any) -> dict[str, Any]:
-    """A body whose only action brings this file to web-1."""
+    """Return a body whose only action brings this file to web-1."""
     action = {
         "type": "file_transfer",
         "direction": "upload",

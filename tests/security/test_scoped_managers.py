@@ -1,4 +1,4 @@
-"""Point 4: what a manager within a scope can not turn his machines into."""
+"""Point 4: changes of machines that a manager within a scope may not make."""
 
 from __future__ import annotations
 
@@ -60,7 +60,8 @@ async def test_an_import_does_not_send_a_stored_login_another_way_without_the_ri
         assert [
             (await app.http.get(f"/targets/{target}")).json() for target in (mine, behind)
         ] == stood
-        # What leaves the way as it is, and a way without the login, are his to say; so is all of it with the right.
+        # Entries without a change of the login path, and a path without a login, are allowed within
+        # the scope; with the permission, all of it is.
         for entry in (
             {"name": "stg-1", "slots": 3},
             {"name": "stg-2", "host": "10.0.0.7", "jump": None},
@@ -97,7 +98,7 @@ async def test_a_machine_is_not_labelled_so_that_others_jobs_take_it(
             {**labels, "role": "db"},
             {**labels, "team": "db"},
             {**labels, "team": ""},
-            {"env": "staging"},  # `team!=web` would take it
+            {"env": "staging"},  # `team!=web` would match it
         ]
         for other in stolen:
             body = {"name": "stg-1", "host": "203.0.113.66", "labels": other}
@@ -123,7 +124,8 @@ async def test_a_machine_is_not_labelled_so_that_others_jobs_take_it(
         assert (await app.http.put(f"/targets/{mine}", json=same, headers=ben)).status_code == 200
         own = {"name": "stg-9", "host": "10.0.0.4", "labels": {"env": "staging"}}
         assert (await app.http.post("/targets", json=own, headers=ben)).status_code == 201
-        # Several grants: each labels what it is for, and none the machines of another. A value that none names is none to choose.
+        # Several grants: each labels its own machines, and none those of another. A value that no
+        # grant names cannot be chosen.
         eve = app.admit(
             principal_with(
                 "eve",

@@ -1,4 +1,7 @@
-"""Point 4: within a scope nobody makes a machine or a job under a name that others list or run, or that was theirs."""
+"""Point 4: within a scope, names of machines and jobs that others use cannot be taken.
+
+Others use a name if they list or run it, or if it was theirs.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ def machine(name: str, **more: Any) -> dict[str, Any]:
 
 
 async def refused_everywhere(app: ScopedApp, ben: dict[str, str], own: str, name: str) -> None:
-    """By creating, by importing and by renaming."""
+    """Try to take a name by creating, by importing and by renaming."""
     told = problem(
         await app.http.post("/targets", json=machine(name), headers=ben), 403, "name_reserved"
     )
@@ -59,7 +62,8 @@ async def test_a_machine_is_not_made_under_a_name_that_others_list_or_that_was_t
         await app.job("gate", PROD, keeper, policy=GATE)
         for name in ("db-1", "old-name", "not-yet", "in-action", "gated"):
             await refused_everywhere(app, ben, own, name)
-        # Whoever holds the right for all machines does, with the audit log looking on; so does an import of his.
+        # A caller with the permission for all machines may, and the audit log records it; so may
+        # their import.
         assert (
             await app.http.post("/targets", json=machine("db-1"), headers=eve)
         ).status_code == 201
@@ -89,7 +93,7 @@ async def test_what_was_ones_own_comes_back_and_what_only_ones_own_jobs_list(
             answer = (await app.http.post(way, json=body, headers=ben)).json()
             made = answer["id"] if "id" in answer else answer["items"][0]["id"]
             assert (await app.http.delete(f"/targets/{made}", headers=ben)).status_code == 204
-        # Once somebody else's job lists it, it is not his any more to bring back.
+        # Once another user's job lists it, it cannot be restored within the scope.
         await app.job("theirs", PROD, "stg-2")
         problem(
             await app.http.post("/targets", json=machine("stg-2"), headers=ben),
@@ -135,7 +139,7 @@ async def test_a_job_is_not_made_under_a_name_that_others_run_or_that_was_theirs
                 f"/jobs/{own}", json=body(name), headers={**ben, "If-Match": "*"}
             )
             problem(renamed, 403, "name_reserved")
-        # His own come back, also where it is a workflow of his that runs them.
+        # A user's own names can be restored, even if a workflow of that user runs them.
         for _ in range(2):
             made = await app.http.post("/jobs", json=body("tidy"), headers=ben)
             assert made.status_code == 201, made.text
@@ -149,7 +153,7 @@ async def test_a_job_is_not_made_under_a_name_that_others_run_or_that_was_theirs
 async def test_what_is_let_go_of_at_the_same_moment_is_seen(
     database: Database, *, renamed: bool
 ) -> None:
-    """Whoever asks again and again for a name that another's thing has does not get it in the moment in which that one goes."""
+    """Repeated requests for another object's name do not get it while that object is deleted."""
     async with scoped_app(database) as app:
         ben = app.admit(principal_with("ben", ("manager", "env=staging")))
         own = await app.target("stg-1", STAGING)

@@ -1,4 +1,4 @@
-"""Point 4, beyond the matrix: what scopes mean in SQL, in launches, and in what is written."""
+"""Point 4, beyond the matrix: scopes in SQL, in launches, and in stored objects."""
 
 from __future__ import annotations
 
@@ -79,7 +79,8 @@ async def test_a_launch_names_what_lies_outside_if_it_may_be_seen_and_else_says_
             await app.http.post(f"/jobs/{job}/execute", headers=eve), 403, "out_of_reach"
         )["detail"]
         assert "foreign" in seeing.split(" is out of your reach: 2 of the 3")[0]
-        # Narrowed to what is his own it is launched, and known by what its targets have in common.
+        # Narrowed to the caller's scope it is launched, and has the labels that its targets have in
+        # common.
         for path, body in (
             (f"/jobs/{job}/execute", {}),
             ("/run", {"actions": [{"command": "uptime"}]}),
@@ -93,7 +94,7 @@ async def test_a_launch_names_what_lies_outside_if_it_may_be_seen_and_else_says_
             assert (
                 await app.http.get(f"/executions/{launched.json()['id']}", headers=ben)
             ).status_code == 200
-        # A target that he does not see is in no way different from one that is not there.
+        # An invisible target is the same as one that does not exist.
         for target in (other, "web-other-foreign", "nobody", "987654321"):
             for path, body in (
                 (f"/jobs/{job}/execute", {}),
@@ -233,7 +234,7 @@ async def test_a_job_is_written_inside_of_the_scope_with_all_that_it_names(
             await app.http.put(f"/jobs/{made}", json=inside, headers={**ben, "If-Match": "*"})
         ).status_code == 200
         assert (await app.http.post(f"/jobs/{made}/clone", headers=ben)).status_code == 201
-        # Names are one for all: what is taken is taken, whoever has it.
+        # Names are common to all scopes: a taken name is taken, whoever has it.
         foreign = (await app.http.get(f"/jobs/{app.things['job', FOREIGN]}")).json()
         for path, said in (
             ("/jobs", body(name=foreign["name"])),
@@ -351,7 +352,7 @@ async def test_dead_letters_are_answered_within_reach_and_retries_hold_their_tar
                 404,
                 "dead_letter_not_found",
             )
-        # A filter that fits both halves takes what is his.
+        # A filter that matches both scopes takes those of the caller.
         everything = {"filter": {"status": "lost"}, "reason": "because"}
         assert (
             await app.http.post("/dead-letters/discard", json=everything, headers=ben)
@@ -359,7 +360,8 @@ async def test_dead_letters_are_answered_within_reach_and_retries_hold_their_tar
         assert [x["id"] for x in (await app.http.get("/dead-letters")).json()["items"]] == [
             foreign["id"]
         ]
-        # The machine has moved since: what was his is not his any more, and is not done again in his name.
+        # The machine has moved since: it is outside the scope now, and is not run again for this
+        # caller.
         path = f"/executions/{app.things['execution', STAGING]}/retry"
         target = (await app.http.get(f"/targets/{app.things['target', STAGING]}")).json()
         changed = {k: target[k] for k in ("name", "host")} | {"labels": {"env": FOREIGN}}

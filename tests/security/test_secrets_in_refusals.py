@@ -1,6 +1,7 @@
-"""Point 10: what is refused is not repeated, neither by us to who asked, in the log or the database, nor from a machine's mouth.
+"""Point 10: a refusal does not repeat secrets: in the response, the log or the database.
 
-That no secret is seen while all goes well is tests/e2e/test_leftovers.py::test_no_secret_is_seen_in_any_process_file_or_log.
+A message of a machine does not either. That no secret is visible in normal operation is
+tests/e2e/test_leftovers.py::test_no_secret_is_seen_in_any_process_file_or_log.
 """
 
 from __future__ import annotations
@@ -71,7 +72,7 @@ async def test_what_the_api_refuses_is_repeated_to_nobody(
 
 
 async def test_what_a_machine_repeats_of_a_password_is_masked_where_it_is_heard() -> None:
-    """It goes on from there into errors, circuits and the answer of `targets test`."""
+    """The message is copied to errors, circuits and the response of `targets test`."""
     login = Credential("c", 1, "wrong", CredentialType.PASSWORD, "ada", Secret(CANARY))
     async with small_server(password="another", repeating=True) as small, pool() as sessions:
         with pytest.raises(RemoteFailure) as failed:

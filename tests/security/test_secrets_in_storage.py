@@ -1,4 +1,7 @@
-"""Point 10, storage: whatever is asked of the service, no table and no wake-up ever holds a secret or a digest to guess it from."""
+"""Point 10, storage: no table and no wake-up ever holds a secret or a digest to guess it from.
+
+This holds after any request.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,7 @@ JOB = {
 
 
 async def send_secrets(ada: ApiClient) -> list[bytes]:
-    """Everything that takes a secret, each with an Idempotency-Key; the bodies that held one."""
+    """Send every request with a secret, each with an Idempotency-Key; return these bodies."""
     sent: list[bytes] = []
 
     async def post(path: str, body: dict[str, Any], status: int) -> None:
@@ -37,7 +40,7 @@ async def send_secrets(ada: ApiClient) -> list[bytes]:
 
     await post("/credentials", login("password", name="login", password=PASSWORD.text), 201)
     await post("/credentials/1/rotate", {"password": ROTATED.text}, 200)
-    # Refused ones, too: what is not taken is not kept, and not told.
+    # Refused ones, too: nothing of them is stored, and there is no event.
     await post("/credentials/1/rotate", {"password": PASSWORD.text, "version": 1}, 412)
     await post("/credentials", login("password", name="login", password=PASSWORD.text), 409)
     await post("/credentials", login("ssh_key", private_key=PASSWORD.text), 422)
@@ -56,7 +59,7 @@ async def send_secrets(ada: ApiClient) -> list[bytes]:
 
 
 async def dumped(database: Database) -> str:
-    """Every row of every table."""
+    """Return every row of every table."""
     tables = [
         row["name"]
         for row in await database.fetch(
@@ -89,13 +92,14 @@ async def test_no_table_holds_a_secret_or_a_digest_of_one(
         for canary in (PASSWORD, ROTATED, TOKEN):
             for spelling in canary.spellings:
                 assert spelling not in everything, canary.name
-            # bytea is shown in hex; a plain digest of a secret, or of a body with one, could be guessed from.
+            # bytea is shown in hex; a secret could be guessed from a plain digest of it, or of a
+            # body with it
             for text in (canary.text.encode(), *sent):
                 assert hashlib.sha256(text).hexdigest().encode() not in everything
         for body in sent:
             assert base64.b64encode(body) not in everything
         assert opened == [], "a launch opens nothing: the worker does, just before the session"
-        # It is there all the same, for who holds the key.
+        # It is there all the same, for the holder of the key.
         assert (await open_many(ada.services.vault, ["1"]))["1"].password.reveal() == ROTATED.text
         spec = (await ada.services.ledger.load_specs([1]))[1]
         assert (

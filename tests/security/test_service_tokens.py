@@ -1,4 +1,7 @@
-"""Point 3: services have a client id and short-lived tokens of their own; whom they speak for is a signed claim, never a header."""
+"""Point 3: services have a client id and short-lived tokens of their own.
+
+The user for whom they act is a signed claim, never a header.
+"""
 
 from __future__ import annotations
 
@@ -138,7 +141,7 @@ async def test_for_a_user_it_may_what_both_may_and_headers_mean_nothing(
         ):
             assert await who(ada, of_portal(), **{header: "ada"}) == await who(ada, of_portal())
             assert await who(ada, for_ben, **{header: "ada"}) == told
-        # He goes, and so does what it may for him; it stays itself.
+        # The user is deleted, and so are the service's rights for that user; it keeps its own.
         await ada.http.post("/users/1/disable")
         problem(await ada.http.get("/auth/me", headers=bearer(for_ben)), 401, "token_invalid")
         assert (await who(ada, of_portal()))["name"] == "portal"

@@ -1,4 +1,7 @@
-"""Point 22: a caller's text is bound, wherever it goes: in every parameter of every list, it finds nothing and breaks nothing."""
+"""Point 22: a caller's text is always bound: it finds nothing and breaks nothing.
+
+It is tried in every parameter of every list.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ STREAMS = {"/executions/{id}/events"}
 
 
 def parameters(description: dict[str, Any]) -> list[tuple[str, str]]:
-    """Every query parameter of every reading route that has no id in its path."""
+    """Yield every query parameter of every reading route without an id in its path."""
     return [
         (path, parameter["name"])
         for path, operations in description["paths"].items()

@@ -1,4 +1,4 @@
-"""Point 16: agent and X11 forwarding are off, no client configuration is read, and no data is ever a ProxyCommand."""
+"""Point 16: no agent or X11 forwarding, no client configuration, no ProxyCommand from data."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from opsjobs.remote.ssh.pool import SshPool
 
 @pytest.fixture
 def willing() -> Iterator[Sshd]:
-    """A server that would forward whatever it is asked to."""
+    """Run a server that would forward whatever is requested."""
     settings = ["AllowAgentForwarding yes", "X11Forwarding yes", "XAuthLocation /bin/true"]
     with sshd(host_key_types=("ed25519",), settings=settings) as running:
         yield running

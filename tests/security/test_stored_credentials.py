@@ -1,4 +1,7 @@
-"""Point 9: secrets of every type are judged, sealed, opened and rotated; what is stored shows none of them."""
+"""Point 9: secrets of every type are checked, sealed, opened and rotated.
+
+Stored data shows none of them.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,7 @@ KEY = Ed25519PrivateKey.generate()
 
 
 async def opened(vault: Vault, number: int) -> dict[str, str]:
-    """The parts of a credential with their secrets in the open."""
+    """Return the parts of a credential with their secrets in the open."""
     credential = (await vault.open_many([str(number)]))[str(number)]
     assert credential.fault is None
     names = ("password", "private_key", "passphrase", "keytab", "certificate")

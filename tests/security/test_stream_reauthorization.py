@@ -1,4 +1,7 @@
-"""Point 4, of answers that last: who loses his token or his right is told so and gets nothing more, and nobody has endlessly many."""
+"""Point 4, long-lived responses: after the loss of a token or a right they end with a notice.
+
+Their number per caller is limited.
+"""
 
 from __future__ import annotations
 
@@ -29,13 +32,13 @@ EVENTS = "/executions/1/events"
 
 @dataclass
 class Viewer:
-    """Somebody who has a stream open, and what he was told so far."""
+    """A viewer of an open stream, and the lines so far."""
 
     lines: AsyncIterator[str]
     told: list[str]
 
     async def until(self, wanted: str) -> None:
-        """Read until a line holds this."""
+        """Read until a line contains this."""
         async with asyncio.timeout(DEADLINE_SECONDS):
             async for line in self.lines:
                 self.told.append(line)
@@ -44,7 +47,7 @@ class Viewer:
         raise AssertionError(f"the stream ended without {wanted}: {self.told[-5:]}")
 
     async def rest(self) -> list[str]:
-        """What comes until the stream ends, but for keep-alives."""
+        """Return the lines until the stream ends, without keep-alives."""
         async with asyncio.timeout(DEADLINE_SECONDS):
             return [line async for line in self.lines if line and not line.startswith(":")]
 
@@ -60,7 +63,10 @@ async def viewer(api: LiveApi, headers: dict[str, str]) -> AsyncIterator[Viewer]
 async def open_stream_api(
     database: Database,
 ) -> AsyncIterator[tuple[LiveApi, TurnedClock, list[str]]]:
-    """An execution at work, streams that are checked by a clock that stands, and how often a token was checked."""
+    """Start an execution and yield streams that a stopped clock checks.
+
+    The list has each check of a token.
+    """
     clock, checked = TurnedClock(), list[str]()
     async with live_api(database, clock=clock) as api:
         api.services.limits = replace(api.services.limits, stream_reauth_seconds=CHECK_SECONDS)
@@ -78,7 +84,7 @@ async def open_stream_api(
 
 
 async def login(api: LiveApi, grants: list[dict[str, Any]]) -> dict[str, str]:
-    """The headers of ben, a user who has logged in."""
+    """Create the user ben and log in; return the headers."""
     body = {"name": "ben", "password": PASSWORD, "grants": grants}
     assert (await api.http.post("/users", json=body)).status_code == 201
     given = await api.http.post("/auth/login", json={"username": "ben", "password": PASSWORD})
@@ -138,7 +144,7 @@ async def test_who_may_no_more_is_told_so_and_sees_no_further_line(
             told = json.loads(data.removeprefix("data: "))
             assert (told["status"], told["code"]) == (status, code)
             assert told["detail"]
-            # Whoever may goes on, and sees it.
+            # A caller who keeps the right continues to see it.
             await other.until("secret")
         position = {"Last-Event-ID": last_id.removeprefix("id: ")}
         answer = await api.http.get(EVENTS, headers={**ben, **position})
@@ -237,7 +243,10 @@ async def test_streams_and_downloads_of_one_caller_are_few_and_others_have_their
 
 
 class Connection:
-    """A client's end of one request, played by the test: `on_piece` is awaited at each piece of the body that comes."""
+    """The client's end of one request, played by the test.
+
+    `on_piece` is awaited at each piece of the body.
+    """
 
     def __init__(self, app: Any, on_piece: Callable[[], Awaitable[None]]) -> None:
         self._app = app

@@ -1,4 +1,4 @@
-"""Point 30: what opsjobs is made of is told by its own list, and advisories are asked for by a command that cannot pass unasked."""
+"""Point 30: opsjobs lists its dependencies; its command for advisories fails if it cannot ask."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 @pytest.fixture(scope="module")
 def bom() -> dict[str, Any]:
-    """The software bill of materials of this environment."""
+    """Return the software bill of materials of this environment."""
     told: dict[str, Any] = json.loads(
         subprocess.check_output([sys.executable, "scripts/sbom"], cwd=ROOT)
     )
@@ -42,7 +42,7 @@ def test_the_bill_of_materials_has_all_that_is_needed_as_it_is_installed(
             name = canonicalize_name(requirement.name)
             assert parts[name]["version"] == version(name)
             assert parts[name]["purl"] == f"pkg:pypi/{name}@{version(name)}"
-    # What these need, too, and nothing that only the tests need.
+    # Their own dependencies are included, and nothing that only the tests need.
     assert "vine" in parts
     of_tests = {
         canonicalize_name(Requirement(text).name) for text in PROJECT["dependency-groups"]["dev"]
@@ -66,7 +66,7 @@ def test_the_bill_of_materials_has_what_is_bundled_into_the_console(bom: dict[st
 
 
 def test_an_audit_that_asked_nobody_is_no_success(tmp_path: Path) -> None:
-    """The command, with a pip-audit in its place that says what it was asked."""
+    """Run the command with a stand-in for pip-audit that prints its arguments."""
     asked = tmp_path / "asked"
     for folder in ("scripts", ".venv/bin", ".venv-audit/bin"):
         (tmp_path / folder).mkdir(parents=True)
@@ -83,7 +83,7 @@ def test_an_audit_that_asked_nobody_is_no_success(tmp_path: Path) -> None:
         subprocess.run([tmp_path / "scripts/audit"], env=environment, check=False).returncode == 1
     )
     words, *packages = asked.read_text().splitlines()
-    # Without --strict pip-audit ends well, although the service could not be asked about anything.
+    # Without --strict pip-audit succeeds even if the service could not be asked about anything.
     assert "--strict" in words.split()
     assert f"asyncssh=={version('asyncssh')}" in packages
     assert not any(package.startswith("opsconductor") for package in packages)

@@ -1,4 +1,7 @@
-"""Point 17: link-local, metadata and (in production) loopback addresses are no targets, in any spelling, through any way."""
+"""Point 17: link-local, metadata and (in production) loopback addresses are no targets.
+
+This holds in any spelling, and through jump hosts.
+"""
 
 from __future__ import annotations
 
@@ -55,7 +58,7 @@ ORDINARY = ["10.0.0.5", "192.0.2.7", "2001:db8::1", "203.0.113.9"]
 
 
 def refused(policy: AddressPolicy, host: str) -> bool:
-    """Whether this host may not be reached through a jump host, who resolves it."""
+    """Return whether this host is refused through a jump host, which resolves its name."""
     try:
         check_literal(host, policy)
     except RemoteFailure as failure:
@@ -64,7 +67,7 @@ def refused(policy: AddressPolicy, host: str) -> bool:
 
 
 async def dialled(policy: AddressPolicy, host: str) -> ErrorCode | None:
-    """What comes of connecting to this host directly; the port is one that nobody listens on."""
+    """Return the result of connecting to this host directly, at a port where nothing listens."""
     try:
         connected = await dial(host, 1, policy, asyncio.get_running_loop().time() + 60)
     except RemoteFailure as failure:
@@ -78,7 +81,8 @@ async def test_metadata_addresses_are_refused_in_every_spelling(production: bool
     policy = AddressPolicy(production=production)
     assert [host for host in METADATA if not refused(policy, host)] == []
     codes = {host: await dialled(policy, host) for host in METADATA}
-    # DNS: a spelling that this machine's resolver does not take; no connection was tried either way.
+    # DNS: this machine's resolver does not accept the spelling; in both cases no connection was
+    # tried.
     assert {
         host: code
         for host, code in codes.items()
@@ -108,7 +112,10 @@ def test_exceptions_are_listed_and_a_deny_wins() -> None:
 async def test_what_was_resolved_is_what_is_checked_and_connected_to(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A name whose owner answers once with a good address and then with a bad one: it is asked once."""
+    """The owner of a name first answers with a valid address, then with a forbidden one.
+
+    The name is resolved once.
+    """
     loop, answers = asyncio.get_running_loop(), ["127.0.0.1", "169.254.169.254"]
     asked: list[Any] = []
 

@@ -1,4 +1,7 @@
-"""Point 25, of who shows no good token: so many requests from one address, whoever else is there is not hindered, probes are answered."""
+"""Point 25, callers without a valid token: a rate per address.
+
+Other callers are not affected, and probes are answered.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +37,7 @@ V6 = "2001:db8:0:1::5"
 
 
 def at(ada: ApiClient, address: str) -> httpx2.AsyncClient:
-    """A client without a token, at another address."""
+    """Return a client without a token, at another address."""
     app = ada.http._transport.app  # type: ignore[attr-defined]
     return httpx2.AsyncClient(
         transport=httpx2.ASGITransport(app=app, client=(address, 4711)), base_url="http://opsjobs"
@@ -61,7 +64,7 @@ async def test_an_address_without_a_good_token_is_told_when_to_come_back(
             told = problem(refused, 429, "too_many_requests")
             assert ELSEWHERE in told["detail"]
             assert refused.headers["Retry-After"] == "1"
-        # What is refused is not read, and costs the address nothing.
+        # A refused request is not read, and costs the address nothing.
         problem(
             await mallory.post("/auth/login", content=_never(), headers=JSON),
             429,
@@ -121,7 +124,7 @@ def test_from_where_too_much_comes_a_few_tokens_are_judged_at_a_time() -> None:
             pass
     with pytest.raises(TooMany), strangers.verifying(ELSEWHERE, "bad"):
         raise Unauthorised("token_invalid", "It is bad.")
-    for _ in range(2 * VERIFIED_AT_ONCE_MAX):  # none of those before is in the way any more
+    for _ in range(2 * VERIFIED_AT_ONCE_MAX):  # none of the earlier ones blocks it any more
         with pytest.raises(Unavailable), strangers.verifying(ELSEWHERE, "good"):
             raise Unavailable("away")
         with strangers.verifying(ELSEWHERE, "good"):
@@ -140,7 +143,7 @@ async def test_a_good_token_is_not_hindered_by_others_at_its_address_until_it_is
         ben = await ada.token_of("viewer")
         late = await ada.token_of("operator")
         for _ in range(3 * AT_ONCE):
-            # A good token is not counted, and gives back what it took when it came first.
+            # A valid token is not counted; what its first request took is given back.
             assert (await ada.http.get("/auth/me")).status_code == 200
             assert (await ada.http.get("/auth/me", headers=ben)).status_code == 200
         answers = [
@@ -148,7 +151,8 @@ async def test_a_good_token_is_not_hindered_by_others_at_its_address_until_it_is
         ]
         assert answers == [401] * AT_ONCE + [429]
         assert (await ada.http.get("/auth/me")).status_code == 200
-        # Nobody knows yet whether this one is good: so it is looked at, and one that is not is one too many.
+        # It is not known yet whether this one is valid, so it is verified; an invalid one is over
+        # the limit.
         assert (await ada.http.get("/auth/me", headers=late)).status_code == 200
         problem(
             await ada.http.get("/auth/me", headers={"Authorization": "Bearer opsc_guess"}),
@@ -189,7 +193,7 @@ async def test_probes_are_answered_always_and_ask_postgresql_once_a_second(
                 assert (await prober.get(path)).status_code == 200
         assert AT_ONCE < asked < 2 * AT_ONCE
         problem(await prober.get("/jobs"), 429, "too_many_requests")
-        # At another address they are looked at each time.
+        # At another address they are verified each time.
         before = asked
         async with at(ada, "198.51.100.7") as orchestrator:
             assert [(await orchestrator.get("/readyz")).status_code for _ in range(3)] == [

@@ -1,4 +1,7 @@
-"""Point 6: the doors without a token are exactly those of the contract; everything else is 401, whether it is there or not."""
+"""Point 6: exactly the routes of the contract need no token; all others are 401.
+
+That includes routes that do not exist.
+"""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ PUBLIC = """-----BEGIN PUBLIC KEY-----
 MCowBQYDK2VwAyEAGb9ECWmEzf6FQbrBZ9w7lshQhqowtrbLDFw4rXAxZuE=
 -----END PUBLIC KEY-----
 """
-# Their fields are names that callers choose, or they are read by a model of their own, entry by entry.
+# Their fields are names that callers choose, or a model of their own reads them entry by entry.
 FREE = frozenset({"POST /jobs/validate"})
 
 
@@ -31,14 +31,14 @@ def routes(app: Any) -> list[APIRoute]:
 
 
 def within(dependant: Dependant) -> Iterator[Dependant]:
-    """A route's parameters, and those of what it depends on."""
+    """Return a route's parameters, and those of its dependencies."""
     yield dependant
     for inner in dependant.dependencies:
         yield from within(inner)
 
 
 def models(annotation: Any, seen: set[type]) -> Iterator[type[BaseModel]]:
-    """All models that a body of this type may hold, at whatever depth."""
+    """Yield all models that a body of this type may contain, at any depth."""
     for part in typing.get_args(annotation):
         yield from models(part, seen)
     if (
@@ -93,7 +93,7 @@ async def test_a_field_that_no_route_knows_is_422_and_named_by_each_of_them(
 
 
 async def path_of(app: ScopedApp, path: str) -> str:
-    """The route's path, of a thing that is there."""
+    """Return the route's path, with an existing object."""
     head, _, rest = path.partition("{")
     if not rest:
         return path
@@ -113,10 +113,13 @@ BODIES = {
     "webhooks": {"name": "tickets", "url": "https://example.org/hook", "events": ["*"]},
     "services": {"name": "portal", "public_key": PUBLIC, "grants": [{"role": "viewer"}]},
 }
-"""Of things that have no labels. A new kind that can be changed belongs in here."""
+"""Return the path of an object without labels.
+
+A new kind that can be changed must be added here.
+"""
 
 
 async def made(app: ScopedApp, plural: str) -> str:
-    """One of these; its id."""
+    """Create one of these; return its id."""
     known = (await app.http.get(f"/{plural}")).json()["items"]
     return str((known or [await app.made(f"/{plural}", BODIES[plural])])[0]["id"])

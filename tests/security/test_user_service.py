@@ -1,4 +1,7 @@
-"""Points 5 and 29: users of the platform are confirmed when work starts, and while that cannot be, none does."""
+"""Points 5 and 29: platform users are confirmed when work starts.
+
+While they cannot be confirmed, none starts.
+"""
 
 from __future__ import annotations
 
@@ -70,7 +73,7 @@ async def test_a_launch_takes_a_user_who_is_active_and_holds_the_right_there_too
             platform.users["ben"] = {**ADA, "id": "ben", "role": "viewer"}
             refused = await on.http.post(execute, json={}, headers=bearer(sub="ben"))
             assert "does not hold jobs:execute" in problem(refused, 403, "forbidden")["detail"]
-            # Roles of the service add nothing to what the token holds.
+            # Roles of the service add nothing to those of the token.
             platform.users["eve"] = {**ADA, "id": "eve", "role": "admin"}
             refused = await on.http.post(
                 execute, json={}, headers=bearer(sub="eve", roles=["viewer"])
@@ -181,7 +184,7 @@ async def test_a_firing_of_a_disabled_owner_pauses_its_schedule(database: Databa
             (row,) = await on.rows(schedule)
             assert row["status"] == "triggered"
             await on.finish()
-            # Unknown: skipped, and the schedule goes on.
+            # Unknown: skipped, and the schedule continues.
             del platform.users["ada"]
             clock.turn(31)
             await on.turn(seconds=60)
@@ -199,7 +202,7 @@ async def test_a_firing_of_a_disabled_owner_pauses_its_schedule(database: Databa
 
 
 async def later(clock: TurnedClock) -> None:
-    """When no answer is cached any more."""
+    """Move past the lifetime of cached answers."""
     clock.turn(31)
     for _ in range(5):  # the timers of the cache run on the loop
         await asyncio.sleep(0)

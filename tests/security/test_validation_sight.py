@@ -1,4 +1,4 @@
-"""POST /jobs/validate answers a caller alike whether what he may not know of is there or not."""
+"""The response of POST /jobs/validate does not depend on objects that the caller cannot see."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Point 21: a file of jobs is data: no types of its own, no bomb of aliases, no depth without end."""
+"""Point 21: a file of jobs is data: no custom types, no alias bomb, bounded depth."""
 
 from __future__ import annotations
 

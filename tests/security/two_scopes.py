@@ -21,11 +21,14 @@ from opsjobs.store.identities import IdentityStore
 from opsjobs.store.transaction import Database
 
 STAGING, FOREIGN = "staging", "foreign"
-"""The halves, by the value of the label `env`; `foreign` is in the name of all that lies in the other one."""
+"""The scopes, by the label `env`; `foreign` is in all names of the other one."""
 
 
 class AdmittedPrincipals(IdentityStore):
-    """An identity store that also knows principals made by tests, with any grants, each with a token of its own."""
+    """An identity store that also knows principals made by tests.
+
+    They have any grants, and each has a token of its own.
+    """
 
     def __init__(self, database: Database) -> None:
         super().__init__(database)
@@ -42,7 +45,10 @@ class AdmittedPrincipals(IdentityStore):
 
 
 def principal_with(name: str, *grants: tuple[str, str], kind: PrincipalKind = "user") -> Principal:
-    """Return a principal with these grants: each is a role or a permission, and its scope ("" is everywhere)."""
+    """Return a principal with these grants.
+
+    Each is a role or a permission, and its scope ("" is everywhere).
+    """
     return Principal(name, kind, tuple(_grant(what, Scope.parse(scope)) for what, scope in grants))
 
 
@@ -52,7 +58,10 @@ def _grant(what: str, scope: Scope) -> Grant:
 
 @dataclass
 class ScopedApp:
-    """The application, and its callers. `things`: the path of an object in each scope, by noun and scope."""
+    """The application, and its callers.
+
+    `things`: the path of an object in each scope, by noun and scope.
+    """
 
     http: httpx2.AsyncClient
     app: Any
@@ -110,7 +119,7 @@ class ScopedApp:
         )
 
     async def job(self, name: str, env: str | None, *targets: str, **fields: Any) -> str:
-        """A job in one half on these targets; its id."""
+        """Create a job in one scope on these targets; return its id."""
         tags = [f"env={env}"] if env is not None else []
         body = {
             "name": name,
@@ -121,17 +130,17 @@ class ScopedApp:
         return str((await self.made("/jobs", body | fields))["id"])
 
     async def execution(self, job: str) -> str:
-        """An execution of a job; its id."""
+        """Launch a job; return the execution's id."""
         return str((await self.made(f"/jobs/{job}/execute", {}))["id"])
 
     async def ended(self, job: str) -> str:
-        """An execution that is over before it began."""
+        """Launch an execution that has ended before it began."""
         execution = await self.execution(job)
         assert (await self.http.post(f"/executions/{execution}/cancel")).status_code == 202
         return execution
 
     async def furnish(self, env: str) -> None:
-        """One thing of each kind in a half."""
+        """Create one object of each kind in a scope."""
         tag = uuid4().hex[:8]
         target = await self.target(f"web-{env}-{tag}", env)
         job = await self.job(f"job-{env}-{tag}", env, target)
@@ -158,7 +167,7 @@ class ScopedApp:
         }
 
     async def fresh(self, noun: str, env: str) -> str:
-        """One more of these in a half, to be deleted; its id."""
+        """Create one more of these in a scope, to be deleted; return its id."""
         tag = uuid4().hex[:8]
         if noun == "target":
             return await self.target(f"web-{env}-{tag}", env)
@@ -172,18 +181,18 @@ class ScopedApp:
         return await self.job(f"job-{env}-{tag}", env, self.things["target", env])
 
     async def schedule(self, job: str, name: str, **who: Any) -> str:
-        """A nightly schedule of a job; its id."""
+        """Create a nightly schedule of a job; return its id."""
         body = {"name": name, "type": "cron", "cron": "30 2 * * *", "timezone": "Europe/Berlin"}
         answer = await self.http.post(f"/jobs/{job}/schedules", json=body, **who)
         assert answer.status_code == 201, answer.text
         return str(answer.json()["id"])
 
     async def trigger(self, job: str, name: str) -> str:
-        """A trigger of a job; its id."""
+        """Create a trigger of a job; return its id."""
         return str((await self.made(f"/jobs/{job}/triggers", {"name": name}))["id"])
 
     async def artifact(self, execution: int, run: int, env: str) -> str:
-        """Something that came from a target; its id."""
+        """Store an artifact of a target; return its id."""
         written = await self.services.contents.write(_once(env), limit_bytes=100)
         query = """insert into artifacts (uuid, execution_id, target_run_id, action, attempt, path, content_id)
             values (%s, %s, %s, 'step-1', 1, %s, %s) returning id"""
@@ -193,7 +202,7 @@ class ScopedApp:
         return str(row["id"])
 
     async def file(self, name: str, **who: Any) -> str:
-        """An uploaded file; its id."""
+        """Upload a file; return its id."""
         answer = await self.http.post(f"/files?name={name}", content=name.encode(), **who)
         assert answer.status_code == 201, answer.text
         return str(answer.json()["id"])
@@ -205,7 +214,7 @@ async def _once(text: str) -> AsyncIterator[bytes]:
 
 @asynccontextmanager
 async def scoped_app(database: Database) -> AsyncIterator[ScopedApp]:
-    """The application over ASGI with objects in both scopes; ada is the administrator."""
+    """Run the application over ASGI with objects in both scopes; ada is the administrator."""
     notified: list[str] = []
     services = services_for(database, notified)
     use_identities(services, AdmittedPrincipals(database))
