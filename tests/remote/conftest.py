@@ -1,4 +1,4 @@
-"""What the tests of remote share: one real sshd, and pools that are closed."""
+"""Fixtures for the tests of remote: one real sshd, and pools that are closed at the end."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ Pools = Callable[..., AbstractAsyncContextManager[SshPool]]
 
 @pytest.fixture(scope="session")
 def server() -> Iterator[Sshd]:
-    """One real sshd for all of these tests; any address of 127.0.0.0/8 reaches it."""
+    """One real sshd for all of these tests; it accepts any address of 127.0.0.0/8."""
     with sshd(addresses=("0.0.0.0",)) as running:
         yield running
 
 
 @pytest.fixture(params=[*PROGRAMS])
 def shell(request: pytest.FixtureRequest) -> str:
-    """Each shell that the `sh` of a target may be."""
+    """Each shell that may be the `sh` of a target."""
     name: str = request.param
     if shutil.which(PROGRAMS[name]) is None:
         pytest.skip(f"needs {name}: install it")
@@ -43,7 +43,7 @@ async def pool(
     allow: Callable[[str], None] = allow_any,
     remember: Callable[[str, str], Awaitable[None]] = forget_host_key,
 ) -> AsyncIterator[SshPool]:
-    """A pool that is closed at the end of the block."""
+    """Yield a pool and close it after the block."""
     made = SshPool(Connector(options, allow=allow, remember=remember), limits, clock)
     try:
         yield made

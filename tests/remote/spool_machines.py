@@ -1,4 +1,7 @@
-"""Accounts with a home and a shell of their own, and durable runs in them, for the tests of the spool."""
+"""Accounts with a home and a shell of their own, and durable runs in them.
+
+For the tests of the spool.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +39,7 @@ from opsjobs.remote.spool.durable import Spool
 
 HOUR = 3600.0
 NEEDED = ("cat", "chmod", "date", "dd", "grep", "id", "ln", "mkdir", "mv", "rm", "sleep", "wc")
-"""What a durable run needs of a machine, beside a POSIX shell and a kernel that tells its boots apart."""
+"""The needs of a durable run, besides a POSIX shell and a kernel that has an id for each boot."""
 PROGRAMS = {"dash": "dash", "bash": "bash", "busybox": "busybox"}
 _OURS = ("env",)
 
@@ -45,7 +48,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """A home, and the programs that are found there; `sh` is the shell in question."""
+    """A home, and the programs that are found there; `sh` is the tested shell."""
 
     home: Path
     programs: Path
@@ -54,11 +57,11 @@ class Account:
 
     @property
     def runs(self) -> Path:
-        """Where the files of durable runs lie."""
+        """The folder with the files of durable runs."""
         return self.home / ".opsjobs" / "runs"
 
     def dressed(self, start: Start) -> Start:
-        """The same, as this account: its environment, its shell as the one that a login gives."""
+        """Return this way to start lines, but as this account: its environment and login shell."""
 
         async def started(line: str, stdin: bytes) -> RemoteProcess:
             return await start(self.line(line), stdin)
@@ -66,13 +69,13 @@ class Account:
         return started
 
     def line(self, line: str) -> str:
-        """A command line as this account's login shell gets it."""
+        """Return a command line as this account's login shell gets it."""
         env = shutil.which("env")
         variables = f"HOME={shlex.quote(str(self.home))} PATH={self.path} SHELL={self.login_shell}"
         return f"exec {env} -i {variables} {self.programs}/sh -c {shlex.quote(line)}"
 
     def without(self, *programs: str) -> Account:
-        """The same, with nothing on its path but what a durable run needs, less these."""
+        """Return the account with a path that only has the needs of durable runs, except these."""
         for program in (*NEEDED, "setsid", "tail", "ps", "od", "seq"):
             link = self.programs / program
             found = shutil.which(program)
@@ -85,7 +88,10 @@ class Account:
 
 @contextmanager
 def account(shell: str, *, owner: str | None = None, home: Path | None = None) -> Iterator[Account]:
-    """An account for the length of the block; `owner` = the user that logs in, where that is another one."""
+    """Create an account until the block ends; `owner`:
+
+    the user that logs in, if it is another one.
+    """
     with open_folder() as folder:
         folder.chmod(0o755)
         place, programs = home or folder / "home of it's own", folder / "bin"
@@ -109,14 +115,14 @@ class Machine:
     account: Account
     spool: Spool
     bare: tuple[Start, Start]
-    """How its session starts lines, as they are."""
+    """The session's ways to start lines, without the account."""
     identity: SpoolIdentity = field(default_factory=lambda: SpoolIdentity("", ""))
     orders: list[StartOrder] = field(default_factory=list)
     followed: list[RemoteProcess] = field(default_factory=list)
 
     @classmethod
     def over(cls, session: Session, account: Account) -> Machine:
-        """An account's own Spool."""
+        """Return the account with a Spool of its own."""
         found = session.durable()
         assert isinstance(found, Spool)
         spool = Spool(
@@ -125,7 +131,7 @@ class Machine:
         return cls(account, spool, (found._start, found._beside))
 
     async def learn(self) -> SpoolIdentity:
-        """What a first contact tells."""
+        """Return the identity that a begin without one reports."""
         with pytest.raises(SpoolChanged) as met:
             await self.spool.begin(self.order("exit 99"), None)
         self.orders.pop()
@@ -133,7 +139,7 @@ class Machine:
         return self.identity
 
     def order(self, command: str, **more: object) -> StartOrder:
-        """A new run."""
+        """Return a new run."""
         order = StartOrder(
             RunKey(uuid4(), "step-1", 1), command, **{"timeout_seconds": HOUR, **more}
         )  # type: ignore[arg-type]
@@ -161,19 +167,19 @@ class Machine:
         return await read_to_end(await self.begin(order))
 
     async def again(self, order: StartOrder) -> tuple[bytes, bytes, RemoteExit]:
-        """All of it once more, by an attach."""
+        """Read all of it once more, with an attach."""
         return await read_to_end(await self.attach(order))
 
     def file(self, order: StartOrder, letter: str) -> Path:
-        """One of a run's files."""
+        """Return one of a run's files."""
         return self.account.runs / f"{order.key}.{letter}"
 
     def keeper(self, order: StartOrder) -> int:
-        """The process that waits for the run's end."""
+        """Return the id of the process that waits for the run's end."""
         return int(self.file(order, "x").read_text().splitlines()[2].split()[2].partition(".")[0])
 
     async def tidy_up(self) -> None:
-        """End what is left; nothing of ours may go on after that."""
+        """End what is left; no process of ours may remain after that."""
         for order in self.orders:
             await self.spool.cancel(order.key, 0.0)
         for process in self.followed:
@@ -186,9 +192,10 @@ class Machine:
 async def machine(
     shell: str = "dash", *, account_: Account | None = None
 ) -> AsyncIterator[Machine]:
-    """This machine as an account with such a shell; its identity and its shell are known, as after a first run.
+    """Yield this machine as an account with such a shell.
 
-    So with bash short commands are started in the ordinary way, and awaited with the others.
+    Its identity and its shell are known, as after a first run. With bash, short commands are
+    started the ordinary way; with the others, they are awaited.
     """
     with account(shell) as made:
         async with open_machine(LocalSessions(), local_endpoint(), account_ or made) as web:
@@ -200,7 +207,10 @@ async def machine(
 async def open_machine(
     sessions: Sessions, endpoint: Endpoint, account: Account
 ) -> AsyncIterator[Machine]:
-    """An account on a machine of these sessions; its identity is known, and nothing of it is left at the end."""
+    """Yield an account on a machine of these sessions, with a known identity.
+
+    Nothing of it is left at the end.
+    """
     async with sessions.session(endpoint) as session:
         web = Machine.over(session, account)
         await web.learn()
@@ -211,7 +221,7 @@ async def open_machine(
 
 
 async def first(process: RemoteProcess, size: int = 1) -> bytes:
-    """The first so many bytes of standard output; reading may go on."""
+    """Return the first bytes of stdout, at least `size`; reading can continue."""
     said = b""
     async for piece in process:
         assert isinstance(piece, Output), piece
@@ -222,7 +232,7 @@ async def first(process: RemoteProcess, size: int = 1) -> bytes:
 
 
 async def until(met: Callable[[], bool], seconds: float = 60.0) -> None:
-    """Return once it is so; fails where it is not in time."""
+    """Return once the condition holds; fail if it does not in time."""
     deadline = time.monotonic() + seconds
     while not met():
         assert time.monotonic() < deadline, "it never came to be"
@@ -230,12 +240,12 @@ async def until(met: Callable[[], bool], seconds: float = 60.0) -> None:
 
 
 async def within(seconds: float, happening: Awaitable[T]) -> T:
-    """What comes of it, in time."""
+    """Return the result, in time."""
     return await asyncio.wait_for(happening, seconds)
 
 
 async def nothing_left_of(key: RunKey, seconds: float = 60.0) -> None:
-    """Return once no process of this run is left; fails, naming them, where that takes longer."""
+    """Return once no process of this run is left; fail with their names if that takes longer."""
     deadline = time.monotonic() + seconds
     while left := ours(key):
         assert time.monotonic() < deadline, left
@@ -243,7 +253,7 @@ async def nothing_left_of(key: RunKey, seconds: float = 60.0) -> None:
 
 
 def processes() -> dict[int, bytes]:
-    """Every living process, with its arguments."""
+    """Return every live process, with its arguments."""
     return {
         pid: said
         for folder in Path("/proc").glob("[0-9]*")
@@ -252,7 +262,10 @@ def processes() -> dict[int, bytes]:
 
 
 def ours(key: RunKey) -> dict[int, bytes]:
-    """The processes that have to do with this run: our own lines, by their arguments, and the command's, by their mark."""
+    """Return the processes of this run.
+
+    Those of opsjobs are found by their arguments, those of the command by their mark.
+    """
     name = str(key).encode()
     return {
         pid: said
@@ -262,19 +275,19 @@ def ours(key: RunKey) -> dict[int, bytes]:
 
 
 def marked(key: RunKey) -> list[int]:
-    """The processes of the command."""
+    """Return the processes of the command."""
     mark = f"OPSJOBS_RUN={key}".encode()
     return [pid for pid in processes() if mark in _read(pid, "environ").split(b"\0")]
 
 
 def alive(pid: int) -> bool:
-    """Whether it is there, and not only its remains."""
+    """Return True if the process is alive, not a zombie."""
     state = _read(pid, "stat").rpartition(b") ")[2][:1]
     return state not in (b"", b"Z", b"X")
 
 
 def kill(pids: Sequence[int]) -> None:
-    """As by kill -9."""
+    """Kill them like kill -9."""
     for pid in pids:
         try:
             os.kill(pid, signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""How asyncssh is used: by what it offers, with none of its methods replaced."""
+"""asyncssh is used through its public interface; none of its methods is replaced."""
 
 from __future__ import annotations
 

@@ -42,28 +42,28 @@ BOOT = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 @dataclass(frozen=True, slots=True)
 class BecomeMethod:
-    """A login, and as whom it may run things."""
+    """A login, and the user that it may become."""
 
     login: str
     become: Become
 
 
 class OtherUserMachine(Machine):
-    """A machine whose runs are another user's."""
+    """A machine whose runs are those of another user."""
 
     become: Become
 
     def order(self, command: str, **limits: float) -> StartOrder:  # type: ignore[override]
-        """A command that testifies to its start, as that user."""
+        """Return a command that records its start, as that user."""
         return replace(super().order(command, **limits), become=self.become)
 
     async def cancel(self, order: StartOrder) -> CancelProof:
-        """Its proof."""
+        """Cancel it; return the proof."""
         return (await self.durable.cancel(order.key, 0.2, self.become)).proof
 
     @asynccontextmanager
     async def elsewhere(self) -> AsyncIterator[OtherUserMachine]:
-        """The same machine over another connection."""
+        """Yield the same machine over another connection."""
         async with pool() as sessions, sessions.session(self.backend.endpoint) as session:
             durable = session.durable()
             assert durable is not None
@@ -75,7 +75,7 @@ class OtherUserMachine(Machine):
             )
 
     async def tidy_up(self) -> None:
-        """Leave nothing behind."""
+        """Remove everything."""
         for order in self._orders:
             await self.durable.cancel(order.key, 0.0, self.become)
         await self.durable.clean([order.key for order in self._orders], self.become)
@@ -91,7 +91,7 @@ def _other(backend: Backend, durable: object, identity: object, become: Become) 
 async def machine(
     server: Sshd, method: BecomeMethod, port: int | None = None
 ) -> AsyncIterator[OtherUserMachine]:
-    """The machine behind a door."""
+    """Yield the machine with this login and become method."""
     with open_folder() as folder:
         folder.chmod(0o777)
         where = endpoint_of(server, user=method.login, port=port)
@@ -108,7 +108,7 @@ async def machine(
 
 @contextmanager
 def login(server: Sshd, *, password: str | None = None, shell: str = "/bin/sh") -> Iterator[str]:
-    """An account that can log in."""
+    """Create an account that can log in."""
     with account(shell=shell, password=password) as name:
         server.authorize(name, (server.folder / "login.pub").read_text().strip())
         yield name
@@ -116,7 +116,7 @@ def login(server: Sshd, *, password: str | None = None, shell: str = "/bin/sh") 
 
 @contextmanager
 def sudoers(*lines: str) -> Iterator[None]:
-    """Rules of sudo."""
+    """Add rules of sudo."""
     needs("sudo")
     with configured(
         f"/etc/sudoers.d/opsjobs-{os.getpid()}-{next(_numbers)}", "\n".join(lines) + "\n", 0o440
@@ -340,7 +340,7 @@ async def test_the_password_is_seen_nowhere_and_a_long_command_is_itself(
 
 @contextmanager
 def watched_processes() -> Iterator[set[str]]:
-    """Command lines and environments of all processes, as often as they can be read."""
+    """Collect command lines and environments of all processes, as often as they can be read."""
     seen: set[str] = set()
     over = threading.Event()
 
@@ -414,7 +414,10 @@ async def test_each_user_has_a_store_of_its_own_and_what_began_in_one_is_not_loo
 async def refused(
     web_server: Sshd, method: BecomeMethod
 ) -> AsyncIterator[tuple[Durable, StartOrder, SpoolIdentity]]:
-    """A machine that will not let us through, and an order for it; the block checks how. It has not run then."""
+    """Yield a machine that refuses to become another user, and an order for it.
+
+    The block checks the refusals. At the end the order must not have run.
+    """
     with open_folder() as folder:
         folder.chmod(0o777)
         where = endpoint_of(web_server, user=method.login)
@@ -429,7 +432,7 @@ async def refused(
 
 
 async def refusal(web_server: Sshd, method: BecomeMethod) -> tuple[str, float]:
-    """What is told of a command that may not run so, and after how many seconds."""
+    """Return the message for a command that is refused, and its seconds."""
     async with refused(web_server, method) as (durable, order, pretended):
         started = time.monotonic()
         words = await told(durable.begin(order, pretended))
@@ -437,7 +440,7 @@ async def refusal(web_server: Sshd, method: BecomeMethod) -> tuple[str, float]:
 
 
 async def told(happening: Awaitable[object]) -> str:
-    """What is said of a machine that does not let us through; never with a password in it."""
+    """Return the message of BECOME_FAILED; it never contains a password."""
     with pytest.raises(RemoteFailure) as failed:
         await happening
     assert failed.value.code is ErrorCode.BECOME_FAILED

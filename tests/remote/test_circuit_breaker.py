@@ -1,4 +1,4 @@
-"""The circuit breaker before a real sshd, with several workers: which logins its log shows."""
+"""The circuit breaker in front of a real sshd, with several workers: the logins in its log."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ POLICY = CircuitPolicy(failures=3, pause_seconds=600, refused_pause_seconds=600)
 
 @pytest.fixture(scope="module")
 def password_server() -> Iterator[Sshd]:
-    """A server that asks for passwords."""
+    """Run a server that asks for passwords."""
     with sshd(addresses=("0.0.0.0",), settings=["PasswordAuthentication yes"]) as running:
         yield running
 
@@ -53,7 +53,7 @@ def refusing(
 async def worker(
     database: Database, policy: CircuitPolicy = POLICY, **limits: float
 ) -> AsyncIterator[SshPool]:
-    """What one worker has: a pool and a breaker of its own on the common circuits."""
+    """Yield what one worker has: its own pool and breaker, on the shared circuits."""
     breaker = Breaker(CircuitStore(database, policy), SystemClock())
     made = SshPool(
         Connector(SshOptions(connect_seconds=SECONDS)), PoolLimits(**limits), breaker=breaker

@@ -34,7 +34,7 @@ QUICK = SshOptions(
     keepalive_seconds=0.2,
     keepalive_count=2,
 )
-# Of a machine that answers first: a slow one must not be taken for one that is away.
+# For a machine that answers at first: a slow one must not be treated as unavailable.
 LIVELY = SshOptions(
     connect_seconds=60, auth_seconds=60, open_seconds=6, keepalive_seconds=1, keepalive_count=3
 )
@@ -270,7 +270,7 @@ async def test_a_channel_that_is_never_opened_started_nothing(server: Sshd) -> N
         async with sessions.session(where) as session:
             await read_to_end(await session.start("true"))
             way.faults.black_hole = True
-            # Nobody even opens the channel: nothing can have started.
+            # Not even the channel is opened: nothing can have started.
             with pytest.raises(RemoteFailure) as caught:
                 await session.start("true")
             assert caught.value.code is ErrorCode.CONNECTION_LOST
@@ -290,7 +290,7 @@ async def test_a_dead_connection_is_replaced_without_a_word(server: Sshd) -> Non
         async with sessions.session(where) as session:
             assert (await read_to_end(await session.start("echo 1")))[0] == b"1\n"
             way.reset_all()
-            # Within the same session, and although nobody has noticed yet that the connection is gone.
+            # Within the same session, before anything has noticed that the connection has broken.
             assert (await read_to_end(await session.start("echo 2")))[0] == b"2\n"
         assert (await run(sessions, where, "echo 3"))[0] == b"3\n"
         assert way.connections == 2
@@ -326,7 +326,7 @@ async def test_a_trial_names_the_step_that_fails(server: Sshd, tmp_path: Path) -
 async def test_what_was_given_up_before_it_was_sent_is_not_sent_when_the_network_comes_back(
     server: Sshd,
 ) -> None:
-    """Who was told that nothing started begins it somewhere else, or again."""
+    """A caller that learned that nothing started begins it elsewhere, or again."""
     async with (
         proxy(server.host, server.port) as way,
         pool(options=SshOptions(open_seconds=5.0)) as sessions,

@@ -39,13 +39,13 @@ SECONDS = 30.0
 
 
 def living() -> Counter[str]:
-    """How many there are of each kind that a connection consists of."""
+    """Return the number of objects of each type that a connection consists of."""
     return Counter(type(thing).__name__ for thing in gc.get_objects() if isinstance(thing, KINDS))
 
 
 @asynccontextmanager
 async def no_leaks() -> AsyncIterator[None]:
-    """Afterwards there are no more of these than before, though nothing has collected garbage."""
+    """Check that the block leaves no more of these objects, without garbage collection."""
     gc.collect()
     before = living()
     gc.disable()
@@ -149,7 +149,7 @@ async def test_an_idle_connection_that_is_closed_is_freed_while_the_pool_lives(
 
 
 def test_under_uvloop_a_closed_connection_leaves_nothing_to_collect(server: Sshd) -> None:
-    """As in a worker: not one object of it, whatever its kind."""
+    """As in a worker: not one object of it is left, of any type."""
 
     async def garbage() -> int:
         async with pool(limits=PoolLimits(idle_seconds=0.4)) as sessions:

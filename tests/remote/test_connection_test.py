@@ -1,4 +1,4 @@
-"""The connection test reports sudo and SFTP beside the steps that sessions need."""
+"""The connection test reports sudo and SFTP in addition to the steps that sessions need."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from kit.machines import endpoint_of
 from kit.sshd import sshd
 from remote.conftest import pool
 
-# A shell finds no program of the name by which sshd calls its own SFTP server.
+# No shell finds a program with this name, by which sshd calls its own SFTP server.
 NO_SFTP = 'ForceCommand eval "$SSH_ORIGINAL_COMMAND"'
 PATH = "/usr/local/bin:/usr/bin:/bin"
 
 
 def sudo(folder: Path, script: str) -> str:
-    """A setting of sshd with which commands find this sudo."""
+    """Return a setting of sshd with which commands find this sudo."""
     program = folder / "sudo"
     program.write_text(f"#!/bin/sh\n{script}\n")
     program.chmod(0o755)

@@ -1,4 +1,4 @@
-"""Host keys: pinned, changed, accepted at first sight, signed by a CA, or explicitly unchecked."""
+"""Host keys: pinned, changed, accepted at first connect, signed by a CA, or unchecked."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ OK = (b"", b"", RemoteExit(0))
 
 @pytest.fixture(scope="module")
 def rsa_only_server() -> Iterator[Sshd]:
-    """A server that has no other host key than an RSA one."""
+    """Run a server with an RSA host key only."""
     with sshd(host_key_types=("rsa",)) as running:
         yield running
 

@@ -1,4 +1,4 @@
-"""Hostile SFTP servers: names that lead elsewhere, endless files, unrequested answers."""
+"""Hostile SFTP servers: dangerous names, endless files, unrequested answers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FOLDER = asyncssh.SFTPAttrs(permissions=0o040755, size=0, mtime=1, atime=1, uid=
 
 
 class LyingSftpServer(asyncssh.SFTPServer):
-    """Has one folder /x and says of it what the test wants; no real file is ever touched."""
+    """Has one folder /x with attributes that the test sets; no real file is ever touched."""
 
     names: Any = ()
     served = 0
@@ -62,11 +62,14 @@ class LyingSftpServer(asyncssh.SFTPServer):
         )
 
     def close(self, file_obj: object) -> None:
-        """Nothing is open."""
+        """Do nothing: no file is open."""
 
 
 async def with_disk(names: Any, use: Any) -> Any:
-    """What `use` makes of the disk of a machine that lists these names (b"" again and again: another one each time, for ever)."""
+    """Return the result of `use` with the disk of a machine that lists these names.
+
+    b"" stands for endlessly many names.
+    """
 
     class Told(LyingSftpServer):
         pass

@@ -1,4 +1,4 @@
-"""A kill proves that the whole process group is dead, or says that this is unknown."""
+"""A kill proves that the whole process group is dead, or reports that this is unknown."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from opsjobs.remote.ssh.pool import PoolLimits
 from remote.conftest import pool
 from remote.spool_machines import until
 
-# A child in the same group that is deaf to TERM, and a shell that is not.
+# A child in the same group that ignores TERM, and a shell that does not.
 DEAF_CHILD = "sh -c 'trap \"\" TERM; echo $$; while :; do sleep 1; done' & wait"
 
 
@@ -113,7 +113,8 @@ async def test_a_process_of_another_user_that_we_may_not_signal_is_unreachable(
         stubborn = int(await first_line(process))
         started = time.monotonic()
         try:
-            # The shell dies, which is all that the channel would tell; what became root lives on.
+            # The shell dies, which is all that the channel would report; the process that became
+            # root lives on.
             assert await process.kill(0.2) is CancelProof.UNREACHABLE
             assert alive(stubborn)
             assert 4 < time.monotonic() - started < 60
@@ -123,7 +124,7 @@ async def test_a_process_of_another_user_that_we_may_not_signal_is_unreachable(
 
 @pytest.fixture
 def becomes_root() -> Iterator[Path]:
-    """A set-user-id `setpriv`, as sudo would be."""
+    """Yield a set-user-id `setpriv`, which acts like sudo."""
     found = shutil.which("setpriv")
     if os.geteuid() != 0 or found is None:
         pytest.skip("needs root and setpriv: makes a set-user-id program")
@@ -180,7 +181,7 @@ HERE = [path for path in SHELLS if Path(path).exists()]
 
 @pytest.fixture(params=HERE)
 def shell(request: pytest.FixtureRequest) -> str:
-    """The account's login shell, set to each one that this machine has."""
+    """Set the account's login shell to each one that this machine has."""
     path: str = request.param
     if os.geteuid() != 0:
         pytest.skip("needs root: changes an account's login shell")

@@ -189,7 +189,7 @@ async def test_an_agent_opens_the_door(
     monkeypatch.setenv("SSH_AUTH_SOCK", agent)
     login = Credential("40", 1, "agent", CredentialType.AGENT, server.user)
     async with pool() as sessions:
-        # An empty agent is told apart from a refused login.
+        # an empty agent is distinguished from a refused login
         assert (
             await code_of(sessions, endpoint_of(server, credential=login))
             is ErrorCode.CREDENTIAL_MISSING
@@ -239,7 +239,7 @@ async def test_files_agent_and_settings_of_the_workers_user_are_not_looked_at(
 
 @pytest.fixture(params=["openssh", "pkcs8"])
 def encrypted_key(request: pytest.FixtureRequest, server: Sshd, tmp_path: Path) -> str:
-    """The server's login key, closed with a passphrase, in both common forms."""
+    """Return the server's login key, encrypted with a passphrase, in both common forms."""
     if request.param == "openssh":
         path = tmp_path / "closed"
         shutil.copy(server.folder / "login", path)
@@ -255,7 +255,7 @@ def encrypted_key(request: pytest.FixtureRequest, server: Sshd, tmp_path: Path) 
 
 @pytest.fixture
 def agent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """The socket of an empty agent of the test's own."""
+    """Return the socket of an empty agent for this test."""
     if shutil.which("ssh-agent") is None:
         pytest.skip("needs ssh-agent: install openssh-client")
     socket = tmp_path / "agent.sock"

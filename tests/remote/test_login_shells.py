@@ -1,4 +1,4 @@
-"""Durable runs through every login shell, also one that prints a greeting first."""
+"""Durable runs through every login shell, including one that prints a greeting first."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ COMPLAINT = "echo 'last login: never' >&2\n"
 
 @dataclass(frozen=True, slots=True)
 class Shell:
-    """A program that can be a login shell, and the file of the home that it reads for a command, too."""
+    """A login shell, and the file of the home that it reads for a command, too."""
 
     program: str
     startup: str | None = None
@@ -56,7 +56,7 @@ SHELLS = {
 
 @pytest.fixture(params=SHELLS)
 def shell(request: pytest.FixtureRequest) -> Iterator[Shell]:
-    """Each shell that this machine has, as what may stand in /etc/passwd."""
+    """Yield each shell that this machine has, as it would be in /etc/passwd."""
     wanted = SHELLS[request.param]
     found = needs(wanted.program)
     if wanted.program != "busybox":
@@ -64,14 +64,14 @@ def shell(request: pytest.FixtureRequest) -> Iterator[Shell]:
         return
     folder = Path("/var/tmp") / f"opsjobs-busybox-{os.getpid()}"
     folder.mkdir(mode=0o755)
-    (folder / "ash").symlink_to(found)  # it is what it is called
+    (folder / "ash").symlink_to(found)  # its name decides what it is
     yield Shell(str(folder / "ash"))
     shutil.rmtree(folder)
 
 
 @pytest.fixture
 def open_backend(server: Sshd, shell: Shell) -> Iterator[OpenBackend]:
-    """A machine whose account has this login shell, which greets whenever it is started."""
+    """Yield a machine whose account has this login shell, which greets at each start."""
     files = {
         shell.startup: GREETING + COMPLAINT.replace(" >&2", "")
         if "csh" in shell.program
@@ -93,7 +93,7 @@ def open_backend(server: Sshd, shell: Shell) -> Iterator[OpenBackend]:
 async def test_a_greeting_is_seen_by_who_runs_directly(
     open_backend: OpenBackend, shell: Shell
 ) -> None:
-    """So that the tests below prove something."""
+    """Without it, the tests below would prove nothing."""
     async with open_backend() as backend:
         out, _, exited = await run(backend.sessions, backend.endpoint, "true")
     assert exited == RemoteExit(0)
@@ -135,7 +135,7 @@ async def test_a_script_has_all_that_it_is_given_and_its_end_is_its_own(
                 assert (end.code, end.cause) == (
                     (127, None) if wanted is program else (None, "interpreter")
                 )
-                # Directly, a greeting is seen, and what a restricted shell says of itself.
+                # A direct run shows the greeting, and messages of a restricted shell.
                 assert (
                     out == said
                     if durably and wanted is program
@@ -159,7 +159,7 @@ async def test_a_direct_command_has_its_variables_and_its_end_is_its_own(
             'printf "%s|" "$OPSJOBS_TARGET" "$OPSJOBS_HOST" "$OPSJOBS_JOB" "it\'s $0 a!b"; exit 3'
         )
         out, _, end = await collect(await session.start(Program(command=command, env=told)))
-    # A greeting is seen.
+    # the greeting is part of it
     assert out.endswith(f"{'|'.join([*told.values(), ''])}it's sh a!b|".encode())
     assert end == RemoteExit(3)
 
@@ -175,7 +175,7 @@ async def test_a_direct_command_is_one_line_and_its_shell_is_learnt_on_the_way(
             (
                 "echo a\necho b; exit 4",
                 4,
-            ),  # no line of its own: it goes the other way, or as it is where the shell is known
+            ),  # not a single line: it is sent another way, or as it is if the shell is known
             ("echo before; )", 2),
             ("kill -9 $$", None),
         ):
@@ -234,7 +234,7 @@ async def test_a_direct_script_has_its_grace_and_leaves_nothing(
         killing = asyncio.create_task(process.kill(30.0))
         out, _, end = await collect(process)
         assert await killing is CancelProof.KILLED
-        # A restricted shell stays in front of ours, and does not outlive the signal itself.
+        # A restricted shell stays the parent of ours, and does not survive the signal itself.
         assert end == RemoteExit(7) if "rbash" not in shell.program else end.signal == "TERM"
         assert out == b"tidy\n" or "rbash" in shell.program
         async with asyncio.timeout(60):

@@ -1,4 +1,4 @@
-"""Output in any amount is exact, and costs no memory while it waits."""
+"""Output of any size is exact, and needs no memory while it waits."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from opsjobs.remote.session import Output, RemoteExit, Sessions
 from remote.conftest import pool
 
 MIB = 1 << 20
-# More than ten times what the process may grow by. (A whole gigabyte goes through the service in tests/e2e/test_output.py.)
+# More than ten times the allowed growth of the process. (A whole gigabyte goes through the service
+# in tests/e2e/test_output.py.)
 FLOOD_BYTES = 200_000_000
 
 
@@ -43,7 +44,7 @@ async def test_50_mib_come_back_exactly(server: Sshd, tmp_path: Path) -> None:
 
 
 async def flood(sessions: Sessions, where: Endpoint, size_bytes: int) -> tuple[int, int]:
-    """Read a flood; gives back how much came and by how much the process grew."""
+    """Read a flood; return its size, and the growth of the process."""
     before, most, count, pieces = rss_bytes(), 0, 0, 0
     async with sessions.session(where) as session:
         async for piece in await session.start(f"head -c {size_bytes} /dev/zero"):
@@ -82,7 +83,7 @@ async def test_a_flood_that_nobody_reads_waits_on_the_target(server: Sshd) -> No
                     await asyncio.sleep(0.05)
                 assert rss_bytes() - before < 8 * MIB
                 assert await process.kill(1.0) is CancelProof.KILLED
-                # What was under way is still there to be read, and it is not much.
+                # The output in flight can still be read, and it is not much.
                 left = 0
                 async for piece in pieces:
                     left += len(piece.data) if isinstance(piece, Output) else 0

@@ -1,4 +1,4 @@
-"""Connections are shared, limited, closed when idle, and never leaked by a caller that gives up."""
+"""Connections are shared, limited, closed when idle, and never leaked if a caller is cancelled."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SECONDS = 60.0
 
 
 class WatchedClock(TurnedClock):
-    """A turned clock that tells how many sleep by it."""
+    """A turned clock that counts the tasks that sleep by it."""
 
     sleeping = 0
 
@@ -44,7 +44,7 @@ def open_files() -> int:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Wait for something that happens in this loop."""
+    """Wait for a condition in this loop."""
     async with asyncio.timeout(SECONDS):
         while not condition():
             await asyncio.sleep(0.005)
@@ -224,7 +224,7 @@ async def test_cancelled_sessions_leak_no_places(server: Sshd) -> None:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-        # All three places are there: three commands that wait for each other can all run.
+        # No place was lost: three commands that wait for each other can all run.
         meet = [f"echo {n}; sleep 0.3" for n in range(3)]
         async with asyncio.timeout(60):
             results = await asyncio.gather(*(run(sessions, where, command) for command in meet))
@@ -243,7 +243,7 @@ async def test_a_refused_login_is_not_retried(server: Sshd, tmp_path: Path) -> N
         assert (later.code, later.because) == (ErrorCode.CIRCUIT_OPEN, ErrorCode.AUTH_FAILED)
         assert "refused the login" in later.message
         assert way.connections == 1
-        # Another version of the credential is another login.
+        # another version of the credential is another login
         better = endpoint_of(
             server, port=way.port, credential=dataclasses.replace(wrong, version=2)
         )

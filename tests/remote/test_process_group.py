@@ -18,7 +18,8 @@ from kit.os_accounts import account
 from opsjobs.model.execution import CancelProof
 from opsjobs.remote.process_group import Ask, Census, GroupSignal, NoGroup, end_group
 
-# How a machine that hides processes is made: a mount namespace with another /proc. Processes and signals are real.
+# To simulate a machine that hides processes: a mount namespace with another /proc. Processes and
+# signals are real.
 WITHOUT_PROC = "mount -t tmpfs none /proc"
 HIDING = "mount -t proc -o hidepid=2 none /proc"
 
@@ -35,7 +36,7 @@ def _namespaces() -> None:
 
 
 def asking(proc: str, *, user: str | None = None) -> Ask:
-    """Ask the machine that has this /proc, as this user."""
+    """Return a start method on a machine with this /proc, as this user."""
     become = (
         ["setpriv", "--reuid", user, "--regid", user, "--clear-groups"] if user is not None else []
     )
@@ -60,7 +61,7 @@ def asking(proc: str, *, user: str | None = None) -> Ask:
 
 @contextmanager
 def group(*command: str, user: str | None = None) -> Iterator[subprocess.Popen[bytes]]:
-    """A group of processes that is ready: its command has written a line."""
+    """Start a group of processes, and yield its leader once its command has written a line."""
     with subprocess.Popen(
         command, start_new_session=True, stdout=subprocess.PIPE, user=user, group=user
     ) as leader:
@@ -74,7 +75,7 @@ def group(*command: str, user: str | None = None) -> Iterator[subprocess.Popen[b
 
 
 async def reaped(leader: subprocess.Popen[bytes], ask: Ask, grace: float = 0.2) -> CancelProof:
-    """End the group; its leader is reaped meanwhile, as sshd does it."""
+    """End the group; meanwhile reap its leader, as sshd does."""
     wait = asyncio.create_task(asyncio.to_thread(leader.wait))
     proof = await end_group(leader.pid, grace, ask)
     if proof is CancelProof.KILLED:
@@ -120,7 +121,7 @@ async def test_a_member_that_the_machine_hides_is_not_taken_for_dead(
     monkeypatch.setattr("opsjobs.remote.process_group.PROOF_SECONDS", 1.0)
     with account() as user, group("sh", "-c", "echo up; sleep 60; sleep 60") as leader:
         started = time.monotonic()
-        # Of root's group this user sees nothing, and may not signal it.
+        # This user sees no process of root's group, and may not signal it.
         assert await reaped(leader, asking(HIDING, user=user)) is CancelProof.UNREACHABLE
         assert time.monotonic() - started < 30
 
@@ -132,5 +133,5 @@ async def test_its_own_group_is_killed_on_a_machine_that_hides_those_of_others()
 
 async def test_a_zombie_that_is_not_reaped_is_dead_on_a_machine_that_lists_all() -> None:
     with group("sh", "-c", "echo up; sleep 60; sleep 60") as leader:
-        # The leader stays a zombie of this process: its end is seen in the list alone.
+        # The leader stays a zombie of this process: only the list shows its end.
         assert await end_group(leader.pid, 0.2, asking("true")) is CancelProof.KILLED

@@ -1,4 +1,4 @@
-"""Programs by every shell that `sh` may be: their files, and what is left of them."""
+"""Programs with every shell that `sh` may be: their files, and what remains of them."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ CANARY = 'canary\'\n"$x" ü'
 
 
 def order(web: Machine, program: Program, **more: object) -> StartOrder:
-    """A run of it that is tidied up at the end of the test."""
+    """Return a run of it, which is removed at the end of the test."""
     made = StartOrder.for_program(
         RunKey(uuid4(), "step-1", 1), program, **{"timeout_seconds": HOUR, **more}
     )  # type: ignore[arg-type]
@@ -52,13 +52,13 @@ async def run_directly(web: Machine, program: Program) -> tuple[bytes, bytes, Re
 
 
 def remaining_files(web: Machine, order: StartOrder) -> list[Path]:
-    """Whatever the program was given as files, and is still there."""
+    """Return the files that the program was given and that still exist."""
     found = [*web.account.runs.glob(f"{order.key}.[sp]*"), *MEMORY.glob(f"opsjobs.{order.key}*")]
     return [path for path in found if path.exists()]
 
 
 def program_of(account: Account, name: str, text: str) -> None:
-    """A program that this account finds by its name."""
+    """Create a program that this account finds by its name."""
     path = account.programs / name
     path.write_text(text)
     path.chmod(0o755)
@@ -162,7 +162,7 @@ async def test_nothing_of_it_is_in_a_process_list_or_in_the_environment_of_anyth
 
 @contextmanager
 def watched(word: bytes) -> Iterator[set[str]]:
-    """Arguments and environments of all processes that hold this word, as often as they can be read."""
+    """Collect arguments and environments of all processes that contain this word."""
     seen: set[str] = set()
     over = threading.Event()
 
@@ -192,7 +192,7 @@ async def test_without_a_place_in_memory_secrets_lie_in_the_run_s_folder(shell: 
             web, Program(command='cd "$OPSJOBS_SECRETS"; cat a; pwd', secrets={"a": Secret(CANARY)})
         )
         taken = MEMORY / f"opsjobs.{run.key}"
-        taken.symlink_to("/nowhere")  # as somebody else could, who knows the key
+        taken.symlink_to("/nowhere")  # as another user could, who knows the key
         try:
             out, _, end = await web.done(run)
         finally:
@@ -220,7 +220,7 @@ WAITS = b"echo $OPSJOBS_SECRETS\nwhile :; do sleep 0.05; done"
 
 
 async def at_work(web: Machine, script: bytes = WAITS, **more: object) -> tuple[StartOrder, Path]:
-    """A script that goes on until it is ended, and where its secrets lie."""
+    """Start a script that runs until it is ended; return it and the folder of its secrets."""
     run = order(web, Program(script=script, secrets={"a": Secret(CANARY)}), **more)
     process = await web.begin(run)
     place = Path((await first(process, 9)).decode().splitlines()[0])

@@ -1,5 +1,6 @@
-"""A short command is started in a way that costs no process but its own, as long as somebody waits for it; and is looked after
-as soon as nobody does.
+"""A short command costs no other process while a caller awaits it.
+
+It gets a keeper as soon as no caller does.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ async def test_while_it_is_awaited_its_watchdog_starts_nothing(
 
 
 def _noted_sleeps(web: Machine) -> Path:
-    """Where each `sleep` of this account leaves a line from now on."""
+    """Let each `sleep` of this account write a line from now on; return the file."""
     witness = web.account.home / "sleeps"
     (web.account.programs / "sleep").unlink(missing_ok=True)
     (web.account.programs / "sleep").write_text(
@@ -112,7 +113,10 @@ async def test_nobody_reads_what_it_says_and_its_time_limit_holds(shell: str) ->
 async def test_who_waited_is_gone_unnoticed_and_its_time_limit_holds_from_the_attach_on(
     shell: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of half a connection sshd keeps the other half: standard input does not end."""
+    """If only one half of a connection breaks, sshd keeps the other:
+
+    standard input does not end.
+    """
     monkeypatch.setattr(durable, "LIVE_SECONDS", 3600.0)
     async with machine(shell) as web:
         order = _endless(web)

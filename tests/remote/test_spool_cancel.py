@@ -1,4 +1,4 @@
-"""A cancel of a durable run ends all its processes and no others; its answer is the proof."""
+"""A cancel of a durable run ends all its processes and no others; its result is the proof."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from opsjobs.model.execution import CancelProof
 from opsjobs.remote.session import CancelOutcome, RemoteExit
 from remote.spool_machines import alive, first, kill, machine, marked, until, within
 
-# Twelve processes that go away from their parents, sessions and terminals, do not hear TERM, and make new ones for a while.
+# Twelve processes that leave their parents, sessions and terminals, ignore TERM, and create new
+# ones for a while.
 DAEMONS = """
 trap '' TERM HUP INT
 bomb() {
@@ -45,7 +46,7 @@ async def test_processes_that_daemonise_and_ignore_term_leave_no_survivor(shell:
 
 async def test_processes_that_fork_all_the_time_leave_no_survivor() -> None:
     async with machine() as web:
-        # Each generation lives for a moment only, and many of them at a time.
+        # Each generation lives only briefly, and there are many at a time.
         breed = "f() { trap '' TERM; n=0; while [ $n -lt 200 ]; do (sleep 0.05); n=$((n+1)); done; }; f & f & f & f & echo up; wait"
         order = web.order(f"trap '' TERM; {breed}")
         await first(await web.begin(order))

@@ -1,6 +1,7 @@
-"""Starts, readers, keepers and voids killed at random: no run starts twice, and no byte is lost or comes twice.
+"""Starts, readers, keepers and voids are killed at random.
 
-TESTS_FUZZ_SECONDS (9) bounds it, TESTS_FUZZ_SEED repeats it.
+No run starts twice, and no byte is lost or repeated. TESTS_FUZZ_SECONDS (9) limits it,
+TESTS_FUZZ_SEED repeats it.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ AT_ONCE = 8
 
 @dataclass
 class Seen:
-    """What was given of one run, over all that followed it."""
+    """The output of one run, from all of its followers."""
 
     chance: random.Random
     order: StartOrder
@@ -68,7 +69,7 @@ async def test_whatever_is_killed_no_run_starts_twice_and_no_byte_is_lost_or_rep
 
 
 async def run_once(web: Machine, chance: random.Random) -> str:
-    """One run, with some trouble; says how it ended."""
+    """Run one command, with some trouble; return how it ended."""
     name = f"{chance.getrandbits(64):016x}"
     seen = Seen(chance, order(web, command(name, chance), chance))
     trouble = [asyncio.create_task(strike(seen, kill_keepers=chance.random() < 0.2))]
@@ -91,7 +92,7 @@ async def run_once(web: Machine, chance: random.Random) -> str:
 
 
 def order(web: Machine, text: str, chance: random.Random) -> StartOrder:
-    """Every third one is a script, with an input and a secret."""
+    """Return a run; every third one is a script, with an input and a secret."""
     if chance.random() < 0.67:
         return web.order(text)
     program = Program(script=text.encode(), stdin=b"in", secrets={"a": Secret("secret")})
@@ -101,7 +102,7 @@ def order(web: Machine, text: str, chance: random.Random) -> StartOrder:
 
 
 def command(name: str, chance: random.Random) -> str:
-    """Testifies to its start, and keeps a copy of all that it says."""
+    """Return a command that records its start, and keeps a copy of its output."""
     size = chance.choice([0, 1, 100, 998, 3000, 70_000, 300_000])
     pause = chance.choice(["", "", "sleep 0.05", "sleep 0.2", "sleep 0.4"])
     return (
@@ -111,7 +112,10 @@ def command(name: str, chance: random.Random) -> str:
 
 
 async def follow(web: Machine, seen: Seen) -> None:
-    """As the engine does: begin, and attach again from the last byte on; give up in the middle now and then."""
+    """Follow the run as the engine does.
+
+    Begin, and attach again from the last byte on; sometimes give up in the middle.
+    """
     perhaps_begun = False
     while not seen.end:
         seen.tries += 1
@@ -147,7 +151,7 @@ async def read(web: Machine, seen: Seen, *, again: bool) -> None:
 
 
 async def rival(web: Machine, seen: Seen) -> None:
-    """Somebody else who begins the same, and lets go of it."""
+    """Begin the same run elsewhere, and stop following it."""
     await asyncio.sleep(seen.chance.random() * 0.05)
     async with session(web) as here:
         try:
@@ -163,11 +167,15 @@ async def void(web: Machine, seen: Seen) -> CancelProof:
 
 
 async def strike(seen: Seen, *, kill_keepers: bool) -> None:
-    """Kill processes that serve this run, one after the other: readers; keepers and watchdogs only where that is asked for."""
+    """Kill processes that serve this run, one after the other.
+
+    These are readers, and with `kill_keepers` keepers and watchdogs.
+    """
     while True:
         await asyncio.sleep(seen.chance.random() * 0.3)
         named = str(seen.order.key).encode()
-        # A script has its run's name in its own path, and so has who makes its folder: they serve nobody.
+        # The path of a script contains its run's name, and so do the arguments of the process that
+        # creates its folder: they do not serve the run.
         serving = [
             (pid, said)
             for pid, said in descendants()
@@ -182,7 +190,10 @@ async def strike(seen: Seen, *, kill_keepers: bool) -> None:
 
 
 def descendants() -> list[tuple[int, bytes]]:
-    """What this process started, and what that did, with its arguments: much quicker than to look at everything."""
+    """Return all descendants of this process, with their arguments.
+
+    That is much faster than reading all processes.
+    """
     found: list[tuple[int, bytes]] = []
     parents = [os.getpid()]
     for parent in parents:
@@ -196,7 +207,7 @@ def descendants() -> list[tuple[int, bytes]]:
 
 
 def remaining_files(web: Machine, order: StartOrder) -> list[Path]:
-    """Files that a program was given, and that nobody has removed."""
+    """Return the files of a program that were not removed."""
     return [
         *web.account.runs.glob(f"{order.key}.s"),
         *Path("/dev/shm").glob(f"opsjobs.{order.key}*"),
@@ -204,7 +215,10 @@ def remaining_files(web: Machine, order: StartOrder) -> list[Path]:
 
 
 def kill_orphans(web: Machine) -> None:
-    """The tails of followers that were killed: nobody else ends those of busybox while nothing is written."""
+    """Kill the tails of followers that were killed.
+
+    Those of busybox do not end while nothing is written.
+    """
     for order in web.orders:
         kill([pid for pid, said in ours(order.key).items() if said.startswith(b"tail\0")])
 
@@ -217,7 +231,7 @@ def check(web: Machine, seen: Seen, name: str, proof: CancelProof | None) -> Non
     starts, given = kept("start"), (bytes(seen.given["stdout"]), bytes(seen.given["stderr"]))
     assert starts in (b"", b"x\n"), "it started more than once"
     if isinstance(seen.end, RemoteExit) and proof in (None, CancelProof.ALREADY_FINISHED):
-        # Who kills keepers may have killed the watchdog's or the command's own end along.
+        # A killed keeper may take the watchdog or the command's own end with it.
         assert seen.end == RemoteExit(5) or seen.keeper_killed
         assert starts == b"x\n"
         for said, truth in zip(given, (kept("out"), kept("err")), strict=True):
@@ -236,7 +250,7 @@ def check(web: Machine, seen: Seen, name: str, proof: CancelProof | None) -> Non
 
 @asynccontextmanager
 async def session(web: Machine) -> AsyncIterator[Machine]:
-    """Another way to the same machine."""
+    """Yield the same machine over another session."""
     async with LocalSessions().session(local_endpoint()) as opened:
         here = Machine.over(opened, web.account)
         here.identity = web.identity

@@ -48,7 +48,7 @@ def test_a_line_is_for_every_login_shell(request_: SpoolRequest) -> None:
     assert "\n" not in line
     assert re.search(r"!(?! )", line) is None, "csh would look into its history"
     assert "\\" not in line, "fish and csh would not agree"
-    # Nothing but single quotes around, and double ones around those that a script has itself.
+    # Only single quotes around it, and double quotes around those that a script contains.
     assert re.fullmatch(r"(?:[^']|'[^']*'|\"'\")*", line)
     assert len(line) < 4096
 

@@ -1,4 +1,4 @@
-"""Durable runs over real SSH: contact may break anywhere, and every byte comes once."""
+"""Durable runs over real SSH: contact may break anywhere, and every byte arrives once."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ MIB = 1 << 20
 
 @asynccontextmanager
 async def machine(server: Sshd, **more: object) -> AsyncIterator[Machine]:
-    """An account of this sshd."""
+    """Create an account of this sshd."""
     with account("dash", owner=server.user) as made:
         async with pool() as sessions, open_machine(sessions, endpoint_of(server), made) as web:
             yield web
@@ -103,7 +103,7 @@ async def test_output_is_seen_while_the_command_runs(server: Sshd) -> None:
             assert await within(60, first(process, 2)) == b"%d\n" % n
             Path(f"{gate}{n}").touch()
         assert await read_to_end(process) == (b"", b"", RemoteExit(0))
-        # Nothing of ours goes on, though the session is still open.
+        # No process of ours continues, although the session is still open.
         await until(lambda: ours(order.key) == {})
 
 
@@ -168,7 +168,7 @@ async def test_a_process_of_another_user_that_we_may_not_signal_is_unreachable(
 
 @pytest.fixture
 def becomes_root() -> Iterator[Path]:
-    """A set-user-id `setpriv`, as sudo would be."""
+    """Yield a set-user-id `setpriv`, which acts like sudo."""
     found = shutil.which("setpriv")
     if os.geteuid() != 0 or found is None:
         pytest.skip("needs root and setpriv: makes a set-user-id program")
@@ -219,7 +219,7 @@ async def test_an_attach_that_hears_nothing_any_more_has_lost_contact(
 
 
 class Follower:
-    """Goes after one run through whatever happens, as the engine does, and keeps each byte that it was given."""
+    """Follows one run through all faults, as the engine does, and keeps each byte that it gets."""
 
     def __init__(self, sessions: SshPool, way: Proxy, server: Sshd, account: Account) -> None:
         self._sessions = sessions
@@ -230,7 +230,7 @@ class Follower:
         self.perhaps_begun = False
 
     async def follow(self, web: Machine, order: StartOrder) -> RemoteExit:
-        """Until the end is seen."""
+        """Follow the run until its end."""
         while True:
             try:
                 async with self._sessions.session(self._where) as session:
@@ -302,7 +302,7 @@ async def test_contact_cut_at_random_places_loses_and_repeats_no_byte(server: Ss
 
 
 async def cut_again_and_again(way: Proxy, chance: random.Random) -> None:
-    """Break the connection after a few bytes more, now from this side, now from that."""
+    """Break the connection repeatedly after a few bytes more, counted on either side."""
     for _ in range(6):
         way.faults.cut = Cut(chance.randrange(60_000), answers=chance.random() < 0.7)
         while way.faults.cut is not None:
@@ -334,7 +334,10 @@ async def test_a_start_that_is_cut_at_any_byte_begins_once_or_not_at_all(server:
 async def follow_to_an_end(
     follower: Follower, web: Machine, order: StartOrder
 ) -> RemoteExit | None:
-    """None where the cut went through the payload: then it is settled that this start will never begin."""
+    """Return the exit; None if the cut was within the payload.
+
+    Then it is settled that this start never begins.
+    """
     try:
         return await follower.follow(web, order)
     except NotStarted:

@@ -129,7 +129,7 @@ async def test_under_a_login_shell_that_stays_setsid_is_needed() -> None:
 
 
 def dress(web: Machine, line_of: Callable[[str], str]) -> None:
-    """Send lines in another shape."""
+    """Send lines in another form."""
     session_start, account_ = web.bare, web.account
 
     def dressed(start: Start) -> Start:
@@ -181,7 +181,9 @@ async def test_a_machine_without_proc_does_it_with_ps(shell: str) -> None:
             assert await web.spool.look(order.key) == CancelOutcome(CancelProof.ALREADY_FINISHED)
             kill(
                 [*ours(order.key)]
-            )  # the watchdog as well: it cannot see that nobody is left, and would stay for its time
+                # the watchdog, too: it cannot see that no process is left, and would stay until its
+                # limit
+            )
             await web.tidy_up()
 
 
@@ -190,7 +192,10 @@ async def test_a_machine_without_proc_does_it_with_ps(shell: str) -> None:
 
 @pytest.fixture
 def spare_folder(server: Sshd) -> Iterator[Path]:
-    """The folder for an account without a home, which is not there yet, and is removed again."""
+    """Return the folder for an account without a home; remove it afterwards.
+
+    It does not exist yet.
+    """
     if os.geteuid() != 0:
         pytest.skip("needs root: makes folders for others")
     folder = Path(f"/var/tmp/opsjobs-{pwd.getpwnam(server.user).pw_uid}")
@@ -203,7 +208,7 @@ def spare_folder(server: Sshd) -> Iterator[Path]:
 
 @pytest.fixture
 def account_without_home(server: Sshd) -> Iterator[Account]:
-    """An account whose home is not its own."""
+    """Create an account whose home belongs to another user."""
     with account("dash") as made:
         made.home.chmod(0o755)
         yield made
@@ -323,7 +328,8 @@ async def test_a_success_whose_output_a_full_disk_did_not_take_is_told_from_a_wh
             assert len(out) % 1024 == 0, "what the disk took ends with a whole block"
             assert end == RemoteExit(0, None, "disk_full")
             (home / "filler").unlink()
-            # Whole blocks, a failure, and a failure that wrote nothing: on a disk with room all are what they were.
+            # Whole blocks, a failure, and a failure that wrote nothing: on a disk with room, all
+            # stay as they were.
             assert (await web.done("head -c 8192 /dev/zero; head -c 4096 /dev/zero >&2"))[
                 2
             ] == RemoteExit(0)
@@ -361,7 +367,7 @@ async def test_the_command_is_in_no_arguments_environment_or_file(shell: str) ->
 
 
 async def watch(canary: bytes, home: Path, seen: list[str]) -> None:
-    """Look for it wherever other users, or those who come later, could."""
+    """Search for it wherever other or later users could."""
     while True:
         for folder in Path("/proc").glob("[0-9]*"):
             for what in ("cmdline", "environ"):

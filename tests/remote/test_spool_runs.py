@@ -80,7 +80,7 @@ async def test_an_exit_code_is_one(shell: str, code: int) -> None:
 async def test_a_signal_that_ends_the_command_is_named(shell: str, name: str) -> None:
     async with machine(shell) as web:
         end = (await web.done(f"kill -{name} $$; sleep 5"))[2]
-        # bash says the same of a command that was killed and of one that exits so.
+        # bash reports a killed command like one that exits with this code
         number = {"TERM": 143, "KILL": 137, "HUP": 129, "INT": 130, "USR1": 138}[name]
         assert end == (RemoteExit(number) if shell == "bash" else RemoteExit(None, name))
 
@@ -141,7 +141,7 @@ async def test_a_command_of_many_lines_keeps_its_comments_quotes_and_here_docume
 
 
 async def machine_says(web: Machine, text: str) -> tuple[bytes, bytes, int]:
-    """What the shell says when it is given the command as such."""
+    """Return the shell's messages for the command itself."""
     asked = await asyncio.create_subprocess_exec(
         web.account.programs / "sh",
         "-c",
@@ -476,7 +476,8 @@ async def test_a_stranger_with_the_id_of_a_dead_watchdog_is_left_alone(shell: st
         keeper = int(web.file(order, "x").read_text().split("\n")[2].split()[2].split(".")[0])
         watchdog = watchdog_of(keeper, str(order.key))
         os.kill(watchdog, signal.SIGKILL)
-        # The keeper collects it with the next process of the command that ends; from then on its id is free.
+        # The keeper reaps it with the next process of the command that ends; from then on its id is
+        # free.
         await until(lambda: not Path(f"/proc/{watchdog}").exists())
         with with_id(watchdog) as stranger:
             (web.account.home / "gate").touch()
@@ -485,7 +486,7 @@ async def test_a_stranger_with_the_id_of_a_dead_watchdog_is_left_alone(shell: st
 
 
 def watchdog_of(keeper: int, key: str) -> int:
-    """The child of the keeper that has not the mark of the run in its environment."""
+    """Return the child of the keeper whose environment does not have the mark of the run."""
     children = [
         int(pid) for pid in Path(f"/proc/{keeper}/task/{keeper}/children").read_text().split()
     ]
@@ -500,7 +501,7 @@ def watchdog_of(keeper: int, key: str) -> int:
 
 @contextmanager
 def with_id(wanted: int) -> Iterator[subprocess.Popen[bytes]]:
-    """A process of ours with this id, which must be free."""
+    """Start a process with this id, which must be free."""
     for _ in range(1_000):
         Path("/proc/sys/kernel/ns_last_pid").write_text(str(wanted - 1))
         made = subprocess.Popen(["sleep", "60"])

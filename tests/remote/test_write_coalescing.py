@@ -1,4 +1,4 @@
-"""All writes to a connection in one turn of the loop leave in one piece, in order."""
+"""All writes to a connection in one turn of the loop are sent in one piece, in order."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class PlainProtocol(asyncio.Protocol):
-    """In the place of asyncssh's own."""
+    """Replaces asyncssh's own protocol."""
 
     transport: asyncio.Transport
 
@@ -30,7 +30,7 @@ class PlainProtocol(asyncio.Protocol):
 
 
 class RecordingSocket(socket.socket):
-    """Keeps what each system call was given."""
+    """Records the data of each system call."""
 
     def send(self, data: ReadableBuffer, flags: int = 0) -> int:
         self.__dict__.setdefault("sent", []).append(bytes(data))
@@ -43,7 +43,7 @@ class RecordingSocket(socket.socket):
 
 
 async def opened() -> tuple[PlainProtocol, RecordingSocket, socket.socket]:
-    """A protocol over one end of a connection, that end, and the other one."""
+    """Return a protocol over one end of a connection, that end, and the other one."""
     made, far = socket.socketpair()
     near = RecordingSocket(fileno=made.detach())
     near.setblocking(False)

@@ -1,4 +1,4 @@
-"""Connections to Windows hosts that break, expire or are forgotten, and hosts at their quotas."""
+"""Connections to Windows hosts that break, expire or are forgotten, and quotas of hosts."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ async def run(
 
 
 def commands(host: WindowsHost) -> list[str]:
-    """The commands that the host has not forgotten."""
+    """Return the commands that the host still has."""
     return [name for shell in host.server.service.shells.values() for name in shell.commands]
 
 

@@ -1,4 +1,4 @@
-"""Files on a Windows host: what goes wrong between the client and its helper script."""
+"""Files on a Windows host: faults between the client and its helper script."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Durable runs on a Windows host: what breaks on the way to them, and what they leave behind."""
+"""Durable runs on a Windows host: faults on the way to them, and what they leave behind."""
 
 from __future__ import annotations
 
@@ -101,13 +101,13 @@ async def test_a_host_that_closes_idle_connections_is_not_noticed(tmp_path: Path
         (winrm,) = on.pool._hosts.values()
 
         async def idle_for_minutes(*, following: bool) -> None:
-            """Close all connections but the one of a request for output."""
+            """Close all connections except that of a request for output."""
             requests = [int(following)] * 2
             await until(lambda: [winrm.connections - winrm.idle_connections, held()] == requests)
             await until(all_are_closed)
 
         def all_are_closed() -> bool:
-            # Again, as a host notes a connection as idle after the client has its answer.
+            # Repeatedly, as a host sees a connection as idle after the client has its response.
             on.host.server.close_idle_connections()
             return not any(connection.usable for connection in winrm._idle)
 
@@ -145,7 +145,7 @@ async def test_a_script_with_secrets_leaves_no_secret_when_it_has_ended() -> Non
 
 
 async def test_a_start_that_was_cut_off_is_voided_and_never_begins() -> None:
-    """As if its worker and its helper had been killed between the judge and the keeper."""
+    """Like a worker and a helper that were killed between the start file and the keeper."""
     async with runs() as on:
         order = on.order("exit 0")
         folder = on.host.folder / "home" / ".opsjobs" / "runs" / str(order.key)
@@ -196,7 +196,7 @@ async def test_a_keeper_that_did_not_come_when_its_start_failed_never_begins() -
         with pytest.raises(SpoolUnavailable):
             await on.durable.begin(order, on.identity)
         folder = on.host.folder / "home" / ".opsjobs" / "runs" / str(order.key)
-        await asyncio.to_thread(spool_stand_in.keep, folder)  # it comes after all
+        await asyncio.to_thread(spool_stand_in.keep, folder)  # it arrives after all
         assert (folder / "end").read_text().split() == ["n", "-"]
         assert not (on.host.folder / "home" / "starts").exists()
 

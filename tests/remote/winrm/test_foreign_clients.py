@@ -1,4 +1,4 @@
-"""The stand-in host as clients of others see it: pywinrm and pypsrp, which work with real Windows.
+"""The stand-in host with other clients: pywinrm and pypsrp, which work with real Windows.
 
 So the stand-in cannot drift into agreeing with our own client only.
 """

@@ -21,7 +21,7 @@ CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0
 
 @asynccontextmanager
 async def stream(pieces: Sequence[bytes], *, ends: bool = False) -> AsyncIterator[HttpStream]:
-    """A connection to a host that answers each request with these pieces, one after the other."""
+    """Connect to a host that answers each request with these pieces, one after the other."""
 
     answering: set[asyncio.Task[None]] = set()
 

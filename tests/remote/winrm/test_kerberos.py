@@ -64,7 +64,7 @@ def kdc(realm: Kdc, monkeypatch: pytest.MonkeyPatch) -> Kdc:
 
 
 def of_domain(host: WindowsHost, credential: Credential, **options: Any) -> Endpoint:
-    """The host by its name in the domain, which its certificate does not have."""
+    """Return the host by its name in the domain, which its certificate does not have."""
     trust = {"ca": None, "verify": False} if host.secure else {}
     endpoint = host.endpoint(credential, **{"auth": "kerberos", **trust, **options})
     return replace(endpoint, target=replace(endpoint.target, host=HOST))
@@ -240,7 +240,7 @@ def _tagged(tag: int, content: bytes) -> bytes:
 
 
 def skew_answer() -> bytes:
-    """A KRB-ERROR (RFC 4120, section 5.9.1) with the code of a clock that is off, 37."""
+    """Return a KRB-ERROR (RFC 4120, section 5.9.1) with the code for a clock skew, 37."""
     realm = _tagged(0x1B, REALM.encode())
     names = b"".join(_tagged(0x1B, part) for part in (b"krbtgt", REALM.encode()))
     name = _tagged(0xA0, _tagged(0x02, b"\x02")) + _tagged(0xA1, _tagged(0x30, names))

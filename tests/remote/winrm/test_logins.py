@@ -1,4 +1,4 @@
-"""Logins to Windows hosts: every authentication over http and https, and what is refused."""
+"""Logins to Windows hosts: every authentication over http and https, and refusals."""
 
 from __future__ import annotations
 

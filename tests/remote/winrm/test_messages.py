@@ -1,4 +1,4 @@
-"""Messages in the forms that Windows hosts send, and those that must not be believed."""
+"""Messages in the forms that Windows hosts send, and those that must be refused."""
 
 from __future__ import annotations
 
@@ -213,7 +213,7 @@ class Wrapped:
 
 
 class Mirror:
-    """Encrypts by turning around."""
+    """A cipher that reverses the bytes."""
 
     def wrap_winrm(self, data: bytes) -> Wrapped:
         return Wrapped(b"signature", data[::-1])

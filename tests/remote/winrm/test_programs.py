@@ -1,4 +1,4 @@
-"""Programs on a Windows host: what is sent is what starts, with its files, input and exit code."""
+"""Programs on a Windows host start as they were sent, with files, input and exit code."""
 
 from __future__ import annotations
 
@@ -137,7 +137,8 @@ async def test_the_output_of_a_script_comes_as_it_is_written_and_a_kill_removes_
         first = await anext(aiter(process))
         assert isinstance(first, Output)
         assert await process.kill(10) is CancelProof.KILLED
-        assert not host.server.service.shells  # what outlives its helper ends with the shell
+        # a process that survives its helper ends with the shell
+        assert not host.server.service.shells
         assert (await collect(process))[2].signal == "TERM"
         folder = first.data.decode().strip()
         assert (await collect(await session.start(f"ls -d {folder}")))[2].code != 0
@@ -178,7 +179,7 @@ def test_windows_powershell_is_told_that_a_script_is_utf8(
 
 
 def parameters(launch: Launch) -> dict[str, Any]:
-    """What the helper gives to a cmdlet, which a host may log (event 4103)."""
+    """Return the arguments of the helper's cmdlets, which a host may log (event 4103)."""
     assert launch.stdin is not None
     header, _, rest = launch.stdin.partition(b"\n")
     helper, given = map(int, header.split())
@@ -257,7 +258,7 @@ def test_the_helper_fits_in_a_line_and_is_known_by_its_first_one() -> None:
 
 
 def test_the_helpers_are_powershell() -> None:
-    """For a parser that is not ours: PowerShell itself cannot be run here."""
+    """Checked with a parser of others: PowerShell itself cannot be run here."""
     parser = tree_sitter.Parser(tree_sitter.Language(tree_sitter_powershell.language()))
     for name in ("bootstrap", "run", "clean", "spool"):
         tree = parser.parse(read_helper(name).encode())

@@ -1,7 +1,7 @@
-"""Answers in the form of real hosts, from Server 2008 R2 on, over a real socket.
+"""Responses in the form of real hosts, from Server 2008 R2 on, over a real socket.
 
-They were written by hand, after what is known of real ones: their namespaces and prefixes, what
-they leave out, and the several forms of a fault. None of them was recorded.
+They were written by hand, after what is known of real ones: their namespaces and prefixes, their
+omissions, and the several forms of a fault. None of them was recorded.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ AFTERWARDS = [
 async def run(
     exchanges: list[Exchange], command: str = "echo x", **options: Any
 ) -> tuple[bytes, bytes, RemoteExit, ReplayedHost]:
-    """Run a command on a host that answers so."""
+    """Run a command on a host with these responses."""
     async with replayed(exchanges, **options) as (host, endpoint):
         pool = WinrmPool(WinrmConnector())
         try:
@@ -225,7 +225,7 @@ PROVIDER = "<f:ProviderFault provider='Shell cmd plugin' path='%systemroot%\\win
             more=" Code='2150859113' Machine='win-1'", text="<f:Message>Not allowed. </f:Message>"
         ) + "</f:Message>"), 500, "Not allowed (WinRM fault 2150859113)."),
         (fault(wsman_fault(2150858817, "The XML is invalid. ")), 500,
-         "The XML is invalid (WinRM fault 2150858817)."),  # without a name as well
+         "The XML is invalid (WinRM fault 2150858817)."),  # without a name, too
         (fault(f"<w:FaultDetail>{SHELL}/x</w:FaultDetail>{wsman_fault(2150858767, 'Bad header.')}"),
          500, "Bad header (WinRM fault 2150858767)."),
         (fault("", reason="instance name parameter is missing"), 500,
@@ -293,7 +293,7 @@ def message(kind: int, xml: str, *, pipeline: bool = True) -> bytes:
 
 
 def fragments(number: int, data: bytes, size: int) -> list[bytes]:
-    """One object in fragments of at most this size."""
+    """Return one object in fragments of at most this size."""
     pieces = [data[at : at + size] for at in range(0, len(data), size)]
     return [
         struct.pack(">QQBI", number, at, (at == 0) | (at == len(pieces) - 1) << 1, len(piece))
@@ -350,7 +350,10 @@ COMPLETED = '<Obj RefId="0"><MS><I32 N="PipelineState">4</I32></MS></Obj>'
 
 
 def pipeline_on(protocol: str) -> list[Exchange]:
-    """A pipeline on a host of this version of PSRP: its objects in small fragments, unevenly sent."""
+    """Run a pipeline on a host of this version of PSRP.
+
+    Its objects arrive in small, uneven fragments.
+    """
     opening = [
         *fragments(
             1, message(0x00010002, CAPABILITY.format(protocol=protocol), pipeline=False), 400

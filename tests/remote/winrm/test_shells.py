@@ -1,4 +1,4 @@
-"""Shells of a Windows host: room for cancels, shells whose creation was not answered, slow steps."""
+"""Shells of a Windows host: room for cancels, shells without a response, slow steps."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ NEVER = 3600.0
 
 @pytest.fixture
 def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever waits for a shell waits for an hour."""
+    """Make each wait for a shell last an hour."""
     monkeypatch.setattr(hosts, "QUOTA_PAUSE_SECONDS", NEVER)
     monkeypatch.setattr(hosts, "URGENT_PAUSE_SECONDS", NEVER)
 
@@ -61,7 +61,7 @@ async def test_a_cancel_does_not_wait_behind_starts_that_wait_for_a_shell(tmp_pa
         await until(host._waiting.locked)
         async with asyncio.timeout(30):  # every pause is an hour
             assert await on.durable.cancel(orders[0].key, 0.0) == KILLED
-            # Its helper was a guest in a shell whose own command goes on.
+            # Its helper was a guest in a shell whose own command continues.
             assert await on.durable.look(orders[1].key) is None
             assert on.shells == 3
         for start in starts:
@@ -80,7 +80,7 @@ async def test_a_session_that_insists_cancels_although_every_place_is_taken(
         async with asyncio.timeout(30), on.pool.session(wide(on.host, 1, insist=True)) as late:
             durable = late.durable()
             assert durable is not None
-            # What it follows has to wait for a place.
+            # Its follower has to wait for a place.
             following = asyncio.create_task(durable.attach(order, on.identity, (0, 0)))
             await asyncio.sleep(0)
             assert await durable.identity() == on.identity
@@ -111,7 +111,7 @@ async def test_a_cancel_in_a_borrowed_shell_outlives_the_helper_that_lent_it(
         order = on.order(f"echo up; {latch.wait}")
         process = await on.durable.begin(order, on.identity)
         await first(process, 3)
-        # The start that a cancel waits for comes only after the lender has left.
+        # The start that a cancel waits for arrives only after the owner of the shell has left.
         waiting = on.order("")
         on.files(waiting).mkdir()
         (on.files(waiting) / "start").write_text(waiting.digest)

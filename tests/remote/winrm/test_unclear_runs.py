@@ -1,4 +1,4 @@
-"""Durable runs on a Windows host that cannot be seen, was started again, or has a full disk.
+"""Durable runs on a Windows host that is unreadable, was restarted, or has a full disk.
 
 PowerShell cannot be run here: the stand-in performs the same steps.
 """
@@ -33,13 +33,13 @@ from opsjobs.remote.session import (
 )
 
 SECOND = 10_000_000
-"""In ticks, in which Windows counts."""
+"""A second in ticks, the unit of Windows."""
 UNREACHABLE = CancelOutcome(CancelProof.UNREACHABLE)
 
 
 @contextmanager
 def stranger() -> Iterator[subprocess.Popen[bytes]]:
-    """A process that is none of ours."""
+    """Start a process that does not belong to opsjobs."""
     process = subprocess.Popen(["sleep", "600"])
     try:
         yield process
@@ -49,12 +49,15 @@ def stranger() -> Iterator[subprocess.Popen[bytes]]:
 
 
 def start_time(pid: int) -> str:
-    """When a process was started, as the stand-in writes it."""
+    """Return the start time of a process, as the stand-in writes it."""
     return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()[19]
 
 
 async def start_unread_run(on: Runs, folder: Path) -> tuple[StartOrder, Latch]:
-    """Start a run whose reader has gone after the first line; it waits for the latch, then ends with 7."""
+    """Start a run whose reader has left after the first line.
+
+    The run waits for the latch, then exits with 7.
+    """
     latch = Latch(folder / "latch")
     order = on.order(f"echo up; {latch.wait}; exit 7")
     process = await on.durable.begin(order, on.identity)
@@ -119,7 +122,7 @@ async def test_a_clock_that_is_set_is_no_reboot(
         for seconds in steps:
             moment += seconds * SECOND
             variables["OPSJOBS_LAB_BOOT"] = str(moment)
-            if not witness:  # so little that nothing is asked
+            if not witness:  # so little that nothing is requested
                 variables["OPSJOBS_LAB_WITNESS"] = "another"
             assert await identity_of(on.durable) == on.identity
             assert await on.durable.look(order.key) is None
@@ -138,7 +141,7 @@ async def test_a_boot_of_another_time_is_a_reboot(witness: str, seconds: int) ->
         variables |= {"OPSJOBS_LAB_BOOT": str(moment), "OPSJOBS_LAB_WITNESS": witness}
         assert (await identity_of(on.durable)).boot == str(moment)
         assert await lost(on.durable.attach(order, on.identity, (3, 0)))
-        # Nothing of before is ended: its ids are those of strangers.
+        # No earlier process is ended: its id may belong to another process now.
         pid = int((on.files(order) / "program").read_text().split()[0])
         assert (await on.durable.cancel(order.key, 0.0)).proof is CancelProof.ALREADY_FINISHED
         assert alive(pid)
@@ -149,7 +152,7 @@ async def test_a_boot_of_another_time_is_a_reboot(witness: str, seconds: int) ->
 
 
 async def assert_unclear(on: Runs, order: StartOrder) -> None:
-    """Neither gone nor never started: contact is lost, and may be found again."""
+    """Check that the run is neither lost nor unstarted: contact is lost, and may be regained."""
     with pytest.raises(ContactLost, match="cannot read its files"):
         await collect(await on.durable.attach(order, on.identity, (0, 0)))
     with pytest.raises(ContactLost, match="cannot read its files"):
@@ -166,7 +169,7 @@ async def test_a_file_that_cannot_be_read_is_not_taken_for_one_that_is_not_there
         on.host.server.service.variables["OPSJOBS_LAB_UNREADABLE"] = name
         await assert_unclear(on, order)
         on.host.server.service.variables.clear()
-        # The cancel has voided it, which nothing asks for once it has begun.
+        # The cancel has voided it, which is not checked any more once it has begun.
         assert await on.durable.look(order.key) is None
         latch.open()
         rest = await collect(await on.durable.attach(order, on.identity, (3, 0)))
