@@ -109,7 +109,7 @@ class InMemoryTargets:
         return {i: self.targets[i] for i in target_ids if i in self.targets}
 
     async def endpoints(self, target_ids: Sequence[str]) -> dict[str, Endpoint]:
-        """Return how to reach them."""
+        """Return their endpoints."""
         if self.away:
             raise Unavailable("the inventory is away (as scripted)")
         return {

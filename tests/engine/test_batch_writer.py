@@ -27,7 +27,7 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 class Book:
-    """A ledger that refuses what it is told to, numbers that do not grow above all."""
+    """A ledger that refuses the given runs, and flush numbers that do not grow."""
 
     def __init__(self) -> None:
         self.tried: list[tuple[int, list[int]]] = []
@@ -59,7 +59,7 @@ class Book:
         return Settled(frozenset(ids & set(self.stale)), frozenset(), {})
 
     def end_of(self, run_id: int) -> RunStatus | None:
-        """How the run ended by what is stored."""
+        """Return the final status of the run in the stored flushes."""
         ends = [
             r.status
             for flush in self.stored
@@ -71,7 +71,7 @@ class Book:
 
 
 class RunningWriter:
-    """A recorder at work, and what it told."""
+    """A running batch writer, and the results that it got."""
 
     def __init__(self) -> None:
         self.book = Book()
@@ -90,7 +90,7 @@ class RunningWriter:
         self.told.append(settled)
 
     def run(self, number: int, fence: int = 1) -> RunJournal:
-        """A claimed run's record."""
+        """Return the journal of a claimed run."""
         return self.recorder.open_journal(
             Claimed(
                 number,
@@ -108,7 +108,7 @@ class RunningWriter:
         )
 
     def speak(self, count: int) -> list[RunJournal]:
-        """So many runs that begin, say something and end, all before the next flush."""
+        """Let so many runs begin, write and end, all before the next flush."""
         runs = [self.run(number) for number in range(1, count + 1)]
         for record in runs:
             page = record.begin("step-1", 1, NOW)
@@ -122,14 +122,14 @@ class RunningWriter:
 
 
 def end(page: AttemptEntry) -> None:
-    """The command and the run succeeded."""
+    """Let the command and the run succeed."""
     page.end(ActionEnd(RunStatus.SUCCEEDED, 0), NOW)
     page.run.finish(ActionEnd(RunStatus.SUCCEEDED, 0))
 
 
 @asynccontextmanager
 async def running_writer() -> AsyncIterator[RunningWriter]:
-    """A recorder that runs; it is still alive at the end."""
+    """Yield a running writer; check that it is still alive at the end."""
     made = RunningWriter()
     task = asyncio.create_task(made.recorder.run())
     try:
@@ -246,7 +246,7 @@ async def test_a_stale_run_writes_nothing_more_and_leaves_nothing_behind() -> No
 async def test_backpressure_ends_when_the_run_that_filled_the_buffer_is_discarded(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Nothing was left to flush, so nobody told the waiter: it stood still for good."""
+    """Nothing was left to flush, so the waiter was not notified: it waited forever."""
     monkeypatch.setattr(records, "WORKER_UNWRITTEN_BYTES", 5_000)
     async with running_writer() as running:
         running.book.open.clear()
@@ -277,7 +277,7 @@ def flood(at: RunningWriter, run_id: int, pieces: int) -> None:
 
 
 def flushed_bytes(run_id: int, at: RunningWriter) -> list[int]:
-    """How many bytes of a run each flush that has some stores."""
+    """Return the stored bytes of a run in each flush that has some."""
     sizes = [
         sum(len(line.data or b"") for line in f.lines if line.run_id == run_id)
         for f in at.book.stored

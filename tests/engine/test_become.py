@@ -42,7 +42,7 @@ async def credential(
 
 
 def becomes(web: FakeMachine) -> list[Become | None]:
-    """As whom each durable run there was started."""
+    """Return the user of each durable run there."""
     assert all(start.order is not None for start in web.starts), "a direct start"
     return [start.order.become for start in web.starts if start.order is not None]
 

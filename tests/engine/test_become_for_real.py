@@ -55,7 +55,7 @@ class RealHarness:
         return await self.on.launch(commands, durable="auto")
 
     def files(self, user: str) -> list[str]:
-        """What is there of runs of this user's."""
+        """Return the files of runs that belong to this user."""
         folder = Path(pwd.getpwnam(user).pw_dir) / ".opsjobs" / "runs"
         return sorted(file.name for file in folder.iterdir()) if folder.exists() else []
 

@@ -1,4 +1,7 @@
-"""Branches of a run that lose their worker, their machine or their contact: each is found again, or looked for, by itself."""
+"""Branches of a run that lose their worker, their machine or their contact.
+
+Each is reattached, or looked up later, by itself.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,7 @@ BRANCHES = [step("left"), step("right", []), step("last", ["left", "right"])]
 
 
 def two(on: Harness) -> tuple[FakeMachine, Gate, Gate]:
-    """A machine whose two branches have said something, and stand at gates."""
+    """Return a machine whose two branches have written something, and wait at gates."""
     left, right = Gate(asyncio.Event()), Gate(asyncio.Event())
     web = on.machine("web-1")
     for key, gate in (("left", left), ("right", right)):
@@ -41,7 +44,7 @@ def two(on: Harness) -> tuple[FakeMachine, Gate, Gate]:
 
 
 async def said(on: Harness, execution: Execution, key: str) -> bytes:
-    """What is on record of a branch's output."""
+    """Return the stored output of a branch."""
     return b"".join(
         e.data or b"" for e in await on.log(execution) if e.action == key and e.event == "output"
     )
@@ -76,7 +79,7 @@ async def take_over(on: Harness, execution: Execution) -> None:
 
 
 async def inherited(on: Harness, execution: Execution, gate: Gate) -> Execution:
-    """Return how it ends: its worker dies, a successor takes over, and then the gate opens."""
+    """Return the ended execution: its worker dies, a successor takes over, then the gate opens."""
     async with on.worker("worker-2"):
         await take_over(on, execution)
         gate.event.set()
@@ -197,7 +200,10 @@ async def test_a_worker_that_stops_leaves_branches_running_for_the_next(database
 
 
 async def test_a_reboot_costs_each_branch_only_what_ran_then(database: Database) -> None:
-    """One branch begins again after the reboot, in the same store: the other one is still looked for where it was begun."""
+    """One branch begins again after the reboot, in the same spool.
+
+    The other one is still looked up where it was begun.
+    """
     async with harness(database) as on, on.worker():
         web, left, right = two(on)
         actions = [step("left", on_failure="continue"), step("right", []), step("last", ["right"])]
@@ -227,7 +233,7 @@ async def test_a_reboot_costs_each_branch_only_what_ran_then(database: Database)
 async def lost(
     database: Database, monkeypatch: pytest.MonkeyPatch, *, cancel: bool
 ) -> AsyncIterator[tuple[Harness, FakeMachine, Execution]]:
-    """A run of which both branches were lost because their machine was cut off."""
+    """Yield a run that lost both branches because its machine was cut off."""
     monkeypatch.setattr("opsjobs.engine.runs.commands.KILL_SECONDS", 0.2)
     # A cancelled run is lost once its kill has reached nothing, not because contact is lost.
     limits = RunLimits(reattach_seconds=600.0 if cancel else 0.3)
@@ -248,7 +254,7 @@ async def lost(
 
 
 async def late(on: Harness, execution: Execution) -> dict[str, str | None]:
-    """What was found out of each branch after the end."""
+    """Return the late result of each branch."""
     return {
         r["action"]: (r["late_result"] or {}).get("status") for r in await on.results(execution)
     }

@@ -1,4 +1,4 @@
-"""Orders to stop a run: which of them stays when several come."""
+"""Orders to stop a run: which of several wins."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ async def test_an_order_that_comes_with_an_answer_is_told_again_until_it_is_obey
             with stops.interruptible():
                 await asyncio.wait_for(
                     answer, 60
-                )  # Python 3.11 drops a cancel that comes together with the answer
+                )  # Python 3.11 drops a cancel that arrives together with the result
                 await asyncio.sleep(60)
         except Interrupted:
             task = asyncio.current_task()

@@ -1,4 +1,4 @@
-"""Actions that run another job: launched once, waited for without holding anything, judged by how it ended."""
+"""Actions that run another job: launched once, awaited without a slot, judged by its end."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ SECONDS = 60.0
 
 
 async def job(on: Harness, name: str, *actions: dict[str, Any], **more: Any) -> None:
-    """A stored job on no targets of its own."""
+    """Store a job without targets of its own."""
     await on.jobs.create(
         JobDraft.model_validate({"name": name, "actions": list(actions), **more}), by="ada"
     )
 
 
 async def child_of(on: Harness, execution: Execution) -> Execution:
-    """The only execution that this one launched."""
+    """Return the only execution that this one launched."""
     (row,) = await on.database.fetch(
         "select execution_id from execution_specs where parent_id = %s", [execution.id]
     )

@@ -1,4 +1,4 @@
-"""What an open circuit means for runs: held where the machine was away, the end where it refused the login."""
+"""Open circuits and runs: held if the machine was unavailable, ended if it refused the login."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ async def test_a_run_is_not_held_for_a_login_that_was_refused(database: Database
 
 
 class RecordingSessions(FakeSessions):
-    """Notes whether each session was insisted upon."""
+    """Records whether each session was opened with `insist`."""
 
     def __init__(self, clock: Clock) -> None:
         super().__init__(clock)

@@ -1,4 +1,4 @@
-"""Credentials rotated while a command runs: a lost connection is made again with the new secret."""
+"""Credentials that are rotated while a command runs: a reconnect uses the new secret."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ WEB, GATE = (
 
 
 class RecordingSessions(FakeSessions):
-    """Notes with which version of its credential each session was asked for."""
+    """Records the version of the credential of each session."""
 
     def __init__(self, on: Harness) -> None:
         super().__init__(on.clock)
@@ -39,7 +39,7 @@ class RecordingSessions(FakeSessions):
 
     @asynccontextmanager
     async def session(self, endpoint: Endpoint) -> AsyncIterator[Session]:
-        """A session as ever."""
+        """Open a session as usual."""
         assert endpoint.credential is not None
         self.versions.append(endpoint.credential.version)
         async with super().session(endpoint) as session:
@@ -67,24 +67,24 @@ async def test_a_run_that_reconnects_after_a_rotation_logs_in_with_the_new_secre
 
 
 class UnavailableInventory(InMemoryTargets):
-    """The inventory of a Target Service that is away: `login` is None until it is back."""
+    """The inventory of a Target Service that is down: `login` is None until it is back."""
 
     login: Credential | None = None
     asked = 0
 
     async def endpoints(self, target_ids: object) -> dict[str, Endpoint]:
-        """The machine, with its login or with one that is withheld."""
+        """Return the machine, with its login or with a withheld one."""
         self.asked += 1
         credential = self.login or _withhold(login(2), "42", "it answers 503")
         return {"1": Endpoint(WEB, credential)}
 
 
 class FetchingSessions(RecordingSessions):
-    """Asks for the secrets of a login before it connects, as the pool does."""
+    """Fetches the secrets of a login before it connects, as the pool does."""
 
     @asynccontextmanager
     async def session(self, endpoint: Endpoint) -> AsyncIterator[Session]:
-        """A session, if the login can be had."""
+        """Open a session, if the login is available."""
         assert endpoint.credential is not None
         await ExternalSecrets(self.vault, None, SystemClock()).fetch(endpoint.credential, "test")
         async with super().session(endpoint) as session:
@@ -118,14 +118,14 @@ def login(version: int, **fields: str) -> Credential:
 
 
 class ChangedInventory(InMemoryTargets):
-    """What the inventory says by now."""
+    """An inventory that has changed since the claim."""
 
     def __init__(self, way: Endpoint | None) -> None:
         super().__init__()
         self.way = way
 
     async def endpoints(self, target_ids: object) -> dict[str, Endpoint]:
-        """This one, or none at all; or it is away."""
+        """Return this endpoint, or none; or raise Unavailable."""
         if self.away:
             raise Unavailable("away (as scripted)")
         return {"1": self.way} if self.way is not None else {}
@@ -137,7 +137,7 @@ async def test_only_newer_versions_of_the_same_logins_are_used() -> None:
     now = Endpoint(moved, login(2), (Endpoint(GATE, login(3)),))
     new = await refresh_credentials(ChangedInventory(now), way)
     assert [c.version for c in new.logins] == [2, 3]
-    # The machine is the one that the run was begun on, whatever it is called to be by now.
+    # The run stays on the machine on which it began, whatever the inventory has now.
     assert (new.target, new.insist, new.purpose, new.jumps[0].purpose) == (
         WEB,
         True,

@@ -1,4 +1,4 @@
-"""Deliveries: at least once, in the order of each subject, and a receiver that hangs delays no other."""
+"""Deliveries: at least once, in the order of each subject; a hanging receiver delays no other."""
 
 from __future__ import annotations
 
@@ -39,7 +39,10 @@ from opsjobs.telemetry.metrics import Metrics
 
 
 class RecordingDestination:
-    """Keeps what it is sent. `down`: receivers that refuse; `hangs`: that hang; `full`: no place."""
+    """Records deliveries.
+
+    `down`: receivers that refuse; `hangs`: that hang; `full`: without a free place.
+    """
 
     name = "post"
     retry = RetryPlan(first_seconds=20.0)
@@ -178,7 +181,7 @@ async def test_a_receiver_that_is_down_for_an_hour_gets_everything_in_order(
         # One lane finds out that it is back; then all others go on at once.
         await turn(database, 1_800)
         await until(lambda: settled(database))
-    # The clock was turned while messages were sent, so leases ended: some were sent twice.
+    # The clock was advanced while messages were sent, so leases expired: some were sent twice.
     got = list(dict.fromkeys(destination.got["a"]))
     for subject in range(4):
         own = [each for each in got if each.startswith(f"s{subject}/")]

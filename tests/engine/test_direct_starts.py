@@ -1,4 +1,7 @@
-"""What goes directly leaves nothing on its machine that could be asked: it is on record before it starts, where more is than that."""
+"""Direct commands leave no state on the machine: their start is recorded before they run.
+
+A run with a single direct command needs no such record.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +33,7 @@ AGAIN = RetryPolicy(max_attempts=2, base=0.01, jitter=False, on=[ErrorCode.NONZE
 
 
 class RecordingLedger(Ledger):
-    """A ledger that notes what each group commit says has begun, and lets none through while it is shut."""
+    """A ledger that reports each action that begins, and blocks flushes while `open` is not set."""
 
     def __init__(
         self, database: Database, told: Callable[[str, int], None] = lambda action, attempt: None
@@ -51,7 +54,7 @@ class RecordingLedger(Ledger):
 
 
 async def before_it(on: Harness, name: str) -> list[Any]:
-    """What the run does before the direct command."""
+    """Return the actions of the run before the direct command."""
     match name:
         case "a transfer":
             web(on)
@@ -105,7 +108,7 @@ async def test_a_direct_command_is_started_once_though_an_heir_had_to_wait_befor
         disk.gate = gate
         later = RetryPolicy(max_attempts=2, base=3600, jitter=False, on=[ErrorCode.TRANSFER])
         ledger = RecordingLedger(database)
-        # With a lease so long that it does not hear of its burial.
+        # With such a long lease, it does not learn that it was reaped.
         async with on.worker("worker-1", ledger=ledger, lease_seconds=600) as first:
             actions: list[Any] = [put(await stored(on, b"listen 80;\n"), retry=later), BARE]
             execution = await on.launch(actions, durable="auto")
@@ -116,7 +119,7 @@ async def test_a_direct_command_is_started_once_though_an_heir_had_to_wait_befor
             gate.event.set()
             await until(
                 lambda: ledger.waiting > 0
-            )  # the transfer is over, and nobody but this worker knows
+            )  # the transfer has ended, which only this worker knows
             machine.diskless = "it serves no files just now"
             async with on.worker("worker-2"):
                 await take_over(on, execution)

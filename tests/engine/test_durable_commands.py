@@ -1,4 +1,7 @@
-"""A durable command outlives its worker and its connection: begun once, followed to its end, by whoever holds the fence."""
+"""A durable command outlives its worker and connection: started once, followed to its end.
+
+The holder of the fence follows it.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,7 @@ async def launch(
 
 
 async def half_done(on: Harness) -> tuple[FakeMachine, Gate, Execution]:
-    """A command that has said something, and waits at a gate."""
+    """Launch a command that has written something, and waits at a gate."""
     gate = Gate(asyncio.Event())
     web = on.machine("web-1").reply([*OUT, gate, *REST])
     return web, gate, await launch(on)
@@ -43,7 +46,7 @@ async def stored(on: Harness, execution: Execution, data: bytes) -> None:
 
 
 async def check_complete(on: Harness, web: FakeMachine, execution: Execution) -> None:
-    """It ended well, every byte is there once, and it was started once."""
+    """Check that it completed, with every byte once and one start."""
     ended = await on.ended(execution)
     assert ended.status is ExecutionStatus.COMPLETED
     assert await on.output(execution) == b"one\ntwo\n"
@@ -162,7 +165,7 @@ HOUR, UNTOLD = 3600.0, None
 
 
 async def orphaned(on: Harness, web: FakeMachine) -> tuple[Gate, Execution]:
-    """A run whose worker knows of a boot that was over before the launch, and stands before the machine's door."""
+    """Launch a run whose worker knows the boot before the last, and waits to connect."""
     await on.ended(await launch(on, "before"))
     web.reboot()
     web.connect_gate = gate = Gate(asyncio.Event())
@@ -179,7 +182,10 @@ async def orphaned(on: Harness, web: FakeMachine) -> tuple[Gate, Execution]:
 async def test_a_run_whose_worker_died_before_it_met_a_machine_that_had_rebooted_before_is_begun(
     database: Database, up_seconds: float | None, status: str, starts: int
 ) -> None:
-    """Where the machine shows that it has been up all the time since; else a start may have been lost with its record."""
+    """Only if the machine shows that it has been up ever since; else a start may have been lost.
+
+    Its record may have been lost with it.
+    """
     async with harness(database) as on, on.worker("worker-1"):
         web = on.machine("web-1").reply([RemoteExit(0)])
         gate, execution = await orphaned(on, web)

@@ -40,7 +40,7 @@ def publisher_of(on: Harness, bus: Bus) -> EventPublisher:
 
 
 async def next_messages(messages: Messages, count: int) -> list[tuple[str, Event]]:
-    """The next so many messages: channel and event."""
+    """Return the next messages: channel and event."""
     async with asyncio.timeout(60):
         return [
             (channel, json.loads(message))
@@ -158,7 +158,8 @@ async def test_a_fact_that_cannot_be_published_blocks_no_other_shard_and_is_drop
         publisher = publisher_of(on, bus)
         async with bus.listen("opsconductor.events"):
             assert await bus.has_listeners("opsconductor.*") is True
-            # An execution that is gone; and before it in its shard one that can be told of.
+            # An execution that was deleted; and before it in its shard an event that can be
+            # published.
             await database.fetch(
                 """insert into events (shard, type, subject, execution_id, data) values
                      (0, 'worker.lost', gen_random_uuid(), null, '{}'), (0, 'execution.queued', gen_random_uuid(), 999999, null)
@@ -204,7 +205,10 @@ async def test_without_listeners_nothing_is_published_or_kept(
 async def test_listeners_get_time_to_reconnect_after_an_outage_of_redis(
     database: Database, redis_url: str
 ) -> None:
-    """Everybody's subscription broke with Redis: no audience right after its return does not mean that there is none."""
+    """Every subscription broke with Redis.
+
+    No subscribers right after its return does not mean that there are none.
+    """
     async with harness(database) as on:
         async with on.worker():
             await on.run("true", 2)

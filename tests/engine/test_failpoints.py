@@ -1,4 +1,4 @@
-"""Faults on order: each action does what it is called, where and when it was ordered, and what cannot be read is refused aloud."""
+"""Faults on order: each has its effect at its place and time; invalid orders are refused."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def _disarmed() -> Iterator[None]:
 
 
 def process(order: str) -> subprocess.CompletedProcess[str]:
-    """Python that passes the step `settle` three times, with this order in its environment."""
+    """Run Python that passes the step `settle` three times, with this order in its environment."""
     environment = {**os.environ, "PYTHONPATH": str(SOURCE), failpoints.VARIABLE: order}
     return subprocess.run(
         [sys.executable, "-c", STEP],
@@ -56,7 +56,10 @@ def process(order: str) -> subprocess.CompletedProcess[str]:
 
 
 async def passages(name: str, count: int) -> list[str]:
-    """What becomes of so many passages of a step: `done`, `refused` (it did not happen) or `denied` (it did, and failed)."""
+    """Return the outcome of passing a step so many times.
+
+    `done`, `refused` (it did not happen) or `denied` (it did, and failed).
+    """
     found = []
     for _ in range(count):
         happened = False
@@ -220,7 +223,10 @@ async def test_a_settle_without_an_answer_is_looked_up_and_not_repeated(database
 async def test_a_run_lost_while_others_are_begun_is_taken_up_all_the_same(
     database: Database,
 ) -> None:
-    """It was forgotten for good: the end of the beginning took back the doubt that had come up meanwhile."""
+    """It was never taken up: when the start of the others ended, the mark was removed.
+
+    It had been set meanwhile.
+    """
     async with harness(database) as on:
         gate = Gate(asyncio.Event())
         web = on.machine("web-1").reply(lambda *_: [_said(b"one\n"), gate, _said(b"two\n")])
@@ -247,7 +253,7 @@ async def test_a_run_lost_while_others_are_begun_is_taken_up_all_the_same(
 
 
 def _held(on: Harness, target: str) -> asyncio.Event:
-    """Runs on this target are begun only once the event is set."""
+    """Hold the start of runs on this target until the event is set."""
     endpoints, over = on.targets.endpoints, asyncio.Event()
 
     async def held(target_ids: Sequence[str]) -> dict[str, Endpoint]:

@@ -1,4 +1,4 @@
-"""What breaks between a worker and its ledger: answers that are lost, a database that is away, words that cannot be stored."""
+"""Faults between a worker and its ledger: lost responses, outages, texts that cannot be stored."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from opsjobs.store.transaction import Database
 
 
 def write_now_and_then(on: Harness, *names: str) -> None:
-    """Machines that say a little, now and then."""
+    """Script machines that write a little, with a pause."""
     for name in names:
         on.machine(name).reply(
             [Output("stdout", b"one\n"), Pause(0.05), Output("stdout", b"two\n"), RemoteExit(0)]
@@ -34,7 +34,7 @@ def write_now_and_then(on: Harness, *names: str) -> None:
 
 
 async def is_output_whole(on: Harness, execution: Execution) -> bool:
-    """Whether every run's output is stored, once."""
+    """Return True if every run's output is stored once."""
     said: dict[int | None, bytes] = {}
     for entry in await on.log(execution):
         if entry.event == "output":
@@ -95,7 +95,7 @@ async def test_a_start_that_fails_says_what_may_have_happened(
 async def test_every_flush_may_lose_its_answer_and_nothing_is_repeated_or_dropped(
     database: Database, fault: str
 ) -> None:
-    """`error`: nothing at all gets through until it stops. `error_after`: everything does, and nobody says so."""
+    """`error`: no flush gets through until it stops. `error_after`: all do, without a response."""
     async with harness(database) as on:
         write_now_and_then(on, *(f"web-{n}" for n in range(1, 6)))
         failpoints.arm(fault)
@@ -111,7 +111,10 @@ async def test_every_flush_may_lose_its_answer_and_nothing_is_repeated_or_droppe
 
 
 class LateLedger(Ledger):
-    """A ledger whose first commits reach PostgreSQL, but only after the worker was told that they did not, and has tried again."""
+    """A ledger whose first commits arrive late.
+
+    They reach PostgreSQL only after the worker got an error and tried again.
+    """
 
     def __init__(self, database: Database, late: int) -> None:
         super().__init__(database)
@@ -131,7 +134,10 @@ class LateLedger(Ledger):
 async def test_a_commit_that_comes_late_is_not_made_again_and_drops_no_run(
     database: Database,
 ) -> None:
-    """The e2e tests found it: after a kill -9 of PostgreSQL runs were dropped as stale that were the worker's own."""
+    """The e2e tests found it:
+
+    after a kill -9 of PostgreSQL, the worker dropped its own runs as stale.
+    """
     async with harness(database) as on:
         write_now_and_then(on, "web-1", "web-2")
         slow = LateLedger(database, late=3)
@@ -204,7 +210,7 @@ async def test_a_run_that_speaks_on_after_its_words_were_refused_is_not_heard(
         async with on.worker():
             ended = await on.ended(execution)
             log = await on.log(execution)
-            await until(lambda: web.open_sessions == 0)  # the worker has let go of it
+            await until(lambda: web.open_sessions == 0)  # the worker has dropped it
             gate.event.set()
             assert (await on.run("true", ["web-2"])).status is ExecutionStatus.COMPLETED
         assert ended.status is ExecutionStatus.FAILED
@@ -215,7 +221,10 @@ async def test_a_run_that_speaks_on_after_its_words_were_refused_is_not_heard(
 async def test_a_run_that_cannot_even_be_ended_troubles_nobody_else(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A constraint refuses whatever is said of one execution: its runs are given up, aloud, and others go on."""
+    """A constraint refuses all rows of one execution:
+
+    its runs are given up, and others continue.
+    """
     async with harness(database, bugs=["recorder", "given_up"], open_ends=True) as on:
         write_now_and_then(on, "web-1", "web-2")
         gate = Gate(asyncio.Event())
@@ -244,7 +253,7 @@ async def _refuse_more_of(database: Database, execution: Execution) -> None:
 
 
 def spoiling(monkeypatch: pytest.MonkeyPatch, which: Callable[[LogLine], bool]) -> set[int]:
-    """Runs (by id, to be added) whose lines of this kind PostgreSQL cannot store."""
+    """Return a set for run ids: PostgreSQL cannot store such lines of these runs."""
     spoilt: set[int] = set()
     take = RunJournal.take
 
@@ -262,7 +271,10 @@ def spoiling(monkeypatch: pytest.MonkeyPatch, which: Callable[[LogLine], bool]) 
 async def test_a_run_that_fell_out_of_step_with_its_log_is_lost_and_never_started_again(
     database: Database,
 ) -> None:
-    """Somebody else moved the stored offset (a failover lost a commit): the guard refuses, and the run is still ours."""
+    """The stored offset was moved (a failover lost a commit):
+
+    the guard refuses, the run is still ours.
+    """
     async with harness(database) as on:
         gate = Gate(asyncio.Event())
         web = on.machine("web-1").reply(
@@ -293,7 +305,7 @@ async def stored(on: Harness, execution: Execution) -> bool:
 async def test_a_deadlock_after_the_commit_does_not_repeat_the_flush(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The flush frees a slot that another execution waits for; admitting that one is a transaction of its own."""
+    """The flush frees a slot for another execution, whose admission is another transaction."""
     admit, tried = admitting.admit, []
 
     async def deadlocks_twice(given: Database, executions: list[int]) -> dict[str, int]:
@@ -341,7 +353,10 @@ async def test_the_same_flush_given_twice_counts_once(
 async def test_a_recalled_flush_names_what_was_stale_in_it(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Answer lost, and one of its runs had not fitted: it is still running, so it must not be taken for ended."""
+    """A lost response, and one run did not fit:
+
+    it still runs, so it must not be treated as ended.
+    """
     await launch(database, machines(2))
     owner = await Owner(database).register()
     good, bad = (await owner.claim()).runs

@@ -1,4 +1,4 @@
-"""Firing: a due moment becomes one execution, and its record explains why."""
+"""Firing: a due time becomes one execution, and its record explains why."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Firing and calendars: closed moments are skipped, with the reason of the calendar."""
+"""Firing and calendars: closed due times are skipped, with the reason of the calendar."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ async def test_a_closed_calendar_skips_moments_and_a_change_counts_at_once(
     scheduler = scheduling.scheduler()
     await scheduling.turn(seconds=61)
     await scheduler.run_once()
-    shut = await scheduling.rows(schedule)  # more than one where the machine stood still meanwhile
+    shut = await scheduling.rows(schedule)  # more than one if the machine stood still meanwhile
     assert {(row["status"], row["rule"]) for row in shut} == {("skipped", "calendar")}
     row = shut[-1]
     assert (
@@ -71,7 +71,7 @@ async def test_an_unreadable_calendar_stops_only_its_own_schedules(
     assert {row["status"] for row in await scheduling.rows(other)} == {"triggered"}
     assert await scheduling.rows(frozen) == [], "what it closes is unknown"
     assert frozen.id in await due(database), "it is asked again"
-    # The same of what is pending and late, whose calendars are asked again.
+    # The same for a pending, late due time, whose calendars are checked again.
     await scheduling.turn(seconds=60)
     async with database.connection() as connection:
         await connection.execute(
@@ -91,7 +91,7 @@ async def test_an_unreadable_calendar_stops_only_its_own_schedules(
 
 
 async def due(database: Database) -> set[int]:
-    """Schedules that have a next moment."""
+    """Return the schedules that have a next due time."""
     return {
         row["id"]
         for row in await database.fetch(

@@ -1,4 +1,4 @@
-"""Firing after a downtime: misfire policies, moments on time first, and no stampede."""
+"""Firing after a downtime: misfire policies, punctual due times first, no stampede."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ HOUR, DAY = 3600, 86_400
 
 
 async def moments(on: ScheduleHarness, schedule: StoredSchedule) -> Counter[str]:
-    """How many moments have become what; `caught up`: triggered late."""
+    """Return the number of due times by outcome; `caught up`: triggered late."""
     tally: Counter[str] = Counter()
     for row in await on.rows(schedule):
         status = "caught up" if row["catch_up"] and row["status"] == "triggered" else row["status"]
@@ -182,7 +182,7 @@ async def test_an_idle_pass_reads_the_same_rows_however_many_schedules_there_are
 
 
 async def _blocks(database: Database, statement: str) -> int:
-    """How many blocks PostgreSQL looks at for it."""
+    """Return the number of blocks that PostgreSQL reads for it."""
     explained = await database.fetch(
         f"explain (analyze, buffers, format json) {statement}", {"from": 0, "to": 1e9, "limit": 50}
     )

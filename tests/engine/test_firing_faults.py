@@ -1,4 +1,4 @@
-"""Firing under faults: killed and frozen schedulers lose no moment and fire none twice."""
+"""Firing under faults: killed and frozen schedulers lose no due time and fire none twice."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def _disarmed() -> Iterator[None]:
 
 
 async def check_consistency(on: ScheduleHarness, schedules: int, moments: int) -> None:
-    """Every moment has one execution, no execution is without a moment, and the ledger does not contradict itself."""
+    """Check that due times and executions match one to one, and that the ledger is consistent."""
     rows = await on.rows()
     assert {row["status"] for row in rows} == {"triggered"}
     assert len(rows) == schedules * moments
@@ -74,7 +74,7 @@ async def test_concurrent_schedulers_launch_every_moment_once(
 
 
 async def settled(on: ScheduleHarness, scheduler: FiringService) -> None:
-    """Passes until nothing waits, whoever had it in hand."""
+    """Run passes until nothing waits, including claims of other schedulers."""
     for _ in range(20):
         await scheduler.run_once()
         if not await on.database.fetch(
@@ -195,7 +195,7 @@ async def test_a_scheduler_whose_claim_has_expired_launches_nothing(
 async def test_a_moment_whose_execution_exists_is_not_launched_again(
     database: Database,
 ) -> None:
-    """As in a database whose firings were restored from before its executions."""
+    """Like a database whose firings were restored from before its executions."""
     on = ScheduleHarness(database)
     await on.schedule(await on.job(), overlap="allow", interval=10)
     await on.turn(minutes=10)

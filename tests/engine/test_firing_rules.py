@@ -1,4 +1,4 @@
-"""Rules of firing: what skips a due moment or makes it wait, each with its reason."""
+"""Rules of firing: each reason to skip a due time or to let it wait."""
 
 from __future__ import annotations
 
@@ -27,7 +27,10 @@ ADA, BEN = Identity("api_key", "ada"), Identity("api_key", "ben")
 async def fired(
     on: ScheduleHarness, schedule: StoredSchedule, **time: float
 ) -> tuple[str, str | None, str | None]:
-    """Status, rule and words of the latest moment, after a minute (or that time) and a pass."""
+    """Return status, rule and reason of the latest due time.
+
+    First a minute (or that time) passes, and the scheduler makes a pass.
+    """
     await on.turn(**(time or {"seconds": 60}))
     await on.scheduler().run_once()
     latest = (await on.told(schedule))[0]
@@ -426,23 +429,23 @@ async def test_an_unreadable_schedule_does_not_block_others(
 
 
 class _UnavailableTargets:
-    """Targets that cannot be asked."""
+    """Targets that cannot be read."""
 
     async def resolve(self, _: SelectionDraft, _sight: Reach | None = None) -> list[Target]:
-        """Never."""
+        """Raise Unavailable."""
         raise Unavailable("the Target Service is away")
 
     async def get_many(self, _: Sequence[str], *, strict: bool = False) -> dict[str, Target]:
-        """Nobody."""
+        """Return no target."""
         return {}
 
     async def endpoints(self, _: Sequence[str]) -> dict[str, Any]:
-        """Nobody."""
+        """Return no endpoint."""
         return {}
 
 
 class _InterferingLauncher:
-    """A launcher while whose work something else happens, once."""
+    """A launcher during whose work an event happens, once."""
 
     def __init__(self, on: ScheduleHarness, event: Any) -> None:
         self._launcher = on.launcher
@@ -452,6 +455,6 @@ class _InterferingLauncher:
         return getattr(self._launcher, name)
 
     async def freeze_actions(self, order: Any, targets: Any) -> Any:
-        """As the launcher's own, after the event."""
+        """Let the event happen, then do it as the launcher does."""
         await self._event()
         return await self._launcher.freeze_actions(order, targets)

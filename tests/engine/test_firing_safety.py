@@ -29,7 +29,7 @@ SECONDS = 60
 
 
 async def findings_of(asked: SafetyQuestion) -> tuple[Finding, ...]:
-    """What the text says of itself."""
+    """Return the verdict that the text contains."""
     found = [
         verdict
         for verdict in (SafetyVerdict.BLOCK, SafetyVerdict.NEEDS_APPROVAL)

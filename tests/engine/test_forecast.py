@@ -1,4 +1,4 @@
-"""A week counted by hour: load, peaks, what calendars close, what was left out."""
+"""A week counted by hour: load, peaks, closed due times, and what was left out."""
 
 from __future__ import annotations
 

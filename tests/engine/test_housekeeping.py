@@ -29,7 +29,7 @@ from opsjobs.telemetry.metrics import Metrics
 
 
 class Clock:
-    """A monotonic clock that is turned by hand."""
+    """A monotonic clock that tests advance."""
 
     def __init__(self) -> None:
         self.at = 0.0
@@ -39,7 +39,7 @@ class Clock:
 
 
 def step(log: list[str], name: str, *parts: int | Exception) -> Callable[[], Awaitable[int]]:
-    """A step that does so much at each call, or fails, and nothing more after that."""
+    """Return a step that does so much at each call, or fails; after that it does nothing."""
     left = [*parts]
 
     async def part() -> int:

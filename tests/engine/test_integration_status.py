@@ -17,7 +17,7 @@ AT = datetime(2026, 11, 29, 3, 0, tzinfo=UTC)
 
 
 class Process:
-    """A process that is connected to the Audit Service."""
+    """Return a process that is connected to the Audit Service."""
 
     def __init__(self, database: Database, name: str, clock: TurnedClock) -> None:
         self.health = ServiceHealth("audit", "http://audit:8080", "opsconductor-v3", clock)
@@ -26,7 +26,7 @@ class Process:
         )
 
     async def asked(self, error: str | None = None) -> None:
-        """It has asked the service, and reports."""
+        """Let it request something of the service, and report."""
         if error is None:
             self.health.succeeded()
         else:

@@ -54,7 +54,7 @@ def hidden(canary: Canary) -> str:
 
 
 def received_secrets(web: FakeMachine) -> list[str]:
-    """The secret that each durable start there was given."""
+    """Return the secret of each durable start there."""
     return [
         start.order.program.secrets["password"].reveal()
         for start in web.starts

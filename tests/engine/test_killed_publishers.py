@@ -1,4 +1,7 @@
-"""A scheduler that is killed between send and mark: real processes and a real SIGKILL; nothing is lost, what comes again has its id."""
+"""Schedulers that are killed between send and mark: real processes and a real SIGKILL.
+
+Nothing is lost, and a repetition has the same id.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +46,7 @@ EVENTS = JOBS * (1 + CHANGES)
 
 
 def scheduler(environment: Mapping[str, str], log: Path, fault: str) -> subprocess.Popen[bytes]:
-    """A real scheduler, with or without a fault."""
+    """Start a real scheduler, with or without a fault."""
     return spawn(
         [sys.executable, "-m", "opsjobs", "scheduler"],
         log=log,
@@ -58,7 +61,7 @@ def scheduler(environment: Mapping[str, str], log: Path, fault: str) -> subproce
 
 @asynccontextmanager
 async def api(environment: Mapping[str, str]) -> AsyncIterator[httpx2.AsyncClient]:
-    """The API, in this process."""
+    """Run the API in this process."""
     services = build(load(environment))
     app = create_app(services)
     async with app.router.lifespan_context(app):
@@ -72,7 +75,7 @@ async def api(environment: Mapping[str, str]) -> AsyncIterator[httpx2.AsyncClien
 
 
 async def make_jobs(client: httpx2.AsyncClient, hook: str) -> list[int]:
-    """Connect a webhook, and make jobs: one subject each."""
+    """Connect a webhook, and create jobs: one subject each."""
     body = {"name": "ours", "url": hook, "events": ["job.created", "job.updated"]}
     made = await client.post("/webhooks", json=body)
     assert made.status_code == 201, made.text
@@ -90,7 +93,7 @@ async def change_jobs(client: httpx2.AsyncClient, jobs: Sequence[int], change: i
 
 
 def in_order(events: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether the first arrivals of each subject are in the order in which they happened."""
+    """Return True if the first arrivals of each subject are in the order of their changes."""
     first = {each["id"]: each for each in reversed(events)}  # the first one stays
     by_subject: dict[str, list[str]] = {}
     for id_ in dict.fromkeys(each["id"] for each in events):
@@ -152,7 +155,7 @@ def job_events(heard: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 async def all_arrived(database: Database) -> bool:
-    """Whether everything is marked: published, positioned, and delivered."""
+    """Return True if everything is marked: published, positioned, and delivered."""
     rows = await database.fetch(
         "select (select count(*) from events where published_at is null or position is null) as events, "
         "(select count(*) from delivery_lanes) as lanes, "
@@ -162,7 +165,7 @@ async def all_arrived(database: Database) -> bool:
 
 
 def hooked(server: ReceiverServer) -> list[dict[str, Any]]:
-    """The events of the webhook, each with the id of its header."""
+    """Return the events of the webhook; check the ids in their headers."""
     assert all(
         each.headers["webhook-id"] == message_id(each.event["id"]) for each in server.received
     )
@@ -170,7 +173,7 @@ def hooked(server: ReceiverServer) -> list[dict[str, Any]]:
 
 
 def arrived_again(events: Sequence[Mapping[str, Any]]) -> None:
-    """Everything is there, something came twice, and what came twice is the same."""
+    """Check that every event arrived, some of them twice, and that repetitions are equal."""
     counts = Counter(event["id"] for event in events)
     assert len(counts) == EVENTS
     assert max(counts.values()) >= 2, "one that was killed had sent it"

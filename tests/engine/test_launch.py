@@ -1,4 +1,4 @@
-"""Launch: what it writes, wakes and refuses, and the replay of a lost answer."""
+"""Launch: its rows, wake-ups and refusals, and the replay of a lost response."""
 
 from __future__ import annotations
 

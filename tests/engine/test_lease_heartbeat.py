@@ -22,7 +22,10 @@ async def test_a_heartbeat_without_renewals_starts_and_reaps_nothing_until_it_re
 ) -> None:
     told: list[Renewal] = []
     buries: list[bool] = []
-    """Whether it might bury others, right after each beat: on its own thread, as another one may come to look too late."""
+    """The value of `may_reap` right after each beat.
+
+    It is read on the heartbeat's thread, because another one might read it too late.
+    """
 
     def heard(renewal: Renewal) -> None:
         told.append(renewal)

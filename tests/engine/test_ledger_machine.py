@@ -1,4 +1,4 @@
-"""The ledger against a model of it in a dictionary: what it refuses, and what must hold after each step."""
+"""The ledger compared with a model in a dictionary: refusals, and invariants after each step."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ SECONDS = 60
 
 
 class Say(Enum):
-    """What a worker says of a run that goes on, and is no state: bytes, where it is started, that it is to be tried again."""
+    """Reports of a worker about a run that continues, other than a state."""
 
     NOTHING = auto()
     OUTPUT = auto()
@@ -61,7 +61,10 @@ WORDS = some.lists(some.sampled_from([*Say, RunStatus.WAITING, *ENDS]), min_size
 
 @dataclass
 class Worker:
-    """An owner as the model knows it: what it believes to hold, whether it was buried, and whether it stopped in order."""
+    """An owner in the model:
+
+    the runs that it believes to hold, whether it was reaped, or stopped.
+    """
 
     name: str
     id: UUID = field(default_factory=uuid4)
@@ -73,7 +76,10 @@ class Worker:
 
 @dataclass(frozen=True)
 class Held:
-    """What the ledger must have of a running run. `store`: where it was perhaps started; `direct`: where nobody can look."""
+    """The ledger's expected state of a running run.
+
+    `store`: where it may have been started; `direct`: it leaves no trace on the machine.
+    """
 
     owner: UUID
     fence: int
@@ -84,9 +90,10 @@ class Held:
 
 
 class LedgerMachine(RuleBasedStateMachine):
-    """`holds`: the running runs. `stored`: bytes on record of each attempt at their only action. `known`: a target's store.
+    """`holds`: the running runs. `stored`: stored bytes of each attempt. `known`: a target's spool.
 
-    Rules have no preconditions: who wins a race is not Hypothesis' to repeat, so what it draws may not depend on it.
+    Each run has one action. Rules have no preconditions: the winner of a race cannot be repeated by
+    Hypothesis, so the values that it draws may not depend on it.
     """
 
     def __init__(self, databases: Databases) -> None:
@@ -109,7 +116,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.cancelled: set[tuple[int, str]] = set()
 
     def do(self, verb: Coroutine[Any, Any, T]) -> T:
-        """The verb's answer."""
+        """Return the operation's result."""
         return self.runner.run(verb)
 
     def teardown(self) -> None:
@@ -206,7 +213,10 @@ class LedgerMachine(RuleBasedStateMachine):
             worker.believes[run.id] = run
 
     def inherited(self, run_id: int, heir: Worker) -> Held:
-        """How a run stands once it is taken over: who stopped in order is not held against it."""
+        """Return the state of a run after a takeover:
+
+        an owner that stopped in order does not count.
+        """
         held = self.holds[run_id]
         owner = next(w for w in self.workers if w.id == held.owner)
         assert owner.buried, "the living are not robbed"
@@ -216,7 +226,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @rule(which=some.integers(0, 9), how=WORDS, store=some.sampled_from(STORES))
     def settle(self, which: int, how: list[Word], store: SpoolIdentity) -> None:
-        """Whoever believes to hold runs says something of some of them; the dead do so, too."""
+        """A worker that believes to hold runs reports on some of them; so do dead workers."""
         if self.speaking:
             self.say(self.one_of(self.speaking, which), how, store)
 
@@ -235,7 +245,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @rule(how=some.sampled_from(ENDS))
     def settle_at_once(self, how: RunStatus) -> None:
-        """Two workers end everything that they hold in the same moment."""
+        """Two workers end everything that they hold at the same time."""
 
         async def both() -> list[Settled]:
             return await asyncio.gather(*(self.ledger.settle(flush) for flush in flushes))
@@ -251,7 +261,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @rule(stores=some.lists(some.sampled_from(STORES), min_size=2, max_size=2))
     def meet_at_once(self, stores: list[SpoolIdentity]) -> None:
-        """Two workers learn of the same machines in the same moment; the last one to commit is believed."""
+        """Two workers report on the same machines at the same time; the last commit wins."""
 
         async def both() -> list[Settled]:
             return await asyncio.gather(*(self.ledger.settle(flush) for flush in flushes))
@@ -331,7 +341,10 @@ class LedgerMachine(RuleBasedStateMachine):
             )
 
     def action_becomes(self, word: Word) -> RunStatus | None:
-        """The result's status after this word, which comes with three bytes; None where nothing is said of the action."""
+        """Return the result's status after this report; None if it is not about the action.
+
+        The report has three bytes.
+        """
         if word in (Say.NOTHING, Say.MET, Say.DIRECT, RunStatus.WAITING):
             return None
         return {Say.OUTPUT: RunStatus.RUNNING, Say.RETRY: RunStatus.LOST}.get(word) or RunStatus(
@@ -388,7 +401,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @rule(which=some.integers(0, 9))
     def stop(self, which: int) -> None:
-        """A worker leaves in order; what it has goes on without it."""
+        """A worker stops in order; its runs continue without it."""
         if self.may_die:
             worker = self.one_of(self.may_die, which)
             self.do(Workers(self.database).stop(worker.id))
@@ -397,10 +410,10 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @rule(which=some.integers(0, 9))
     def a_run_that_kills_whoever_has_it(self, which: int) -> None:
-        """What usually takes very many steps: every heir dies, without a word.
+        """A shortcut for many steps: every successor dies without a report.
 
-        The oldest orphan goes to every heir. If its owner stopped in order, the first heir's death
-        is the first one that counts.
+        The oldest orphan goes to every successor. If its owner stopped in order, the first
+        successor's death is the first one that counts.
         """
         if not self.may_die or self.poisoned:
             return
@@ -423,7 +436,11 @@ class LedgerMachine(RuleBasedStateMachine):
         self.inherit(self.one_of(self.living, which), limit)
 
     def handed_out(self, worker: Worker) -> list[int]:
-        """Orphans in their order; of those that died with two workers or more the first one, if this worker has none in hand."""
+        """Return the orphans that this worker gets, in order.
+
+        Of the suspects (two workers or more died with them) it gets the first one, unless it has
+        one already.
+        """
         claims = {run: self.inherited(run, worker).claims for run in self.orphans}
         suspects = [run for run, count in claims.items() if SUSPECT_CLAIMS <= count <= CLAIMS_MAX]
         in_hand = any(
@@ -447,7 +464,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @rule(which=some.integers(0, 9), how=WORDS)
     def a_death_and_a_word_after_it(self, which: int, how: list[Word]) -> None:
-        """What usually takes many steps: buried, taken over, and then the dead one speaks."""
+        """A shortcut for many steps: reaped, taken over, and then the dead worker reports."""
         if not self.may_die:
             return
         dying = self.one_of(self.may_die, which)
@@ -507,7 +524,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.cancelled |= {(execution, name) for name in names if done}
 
     async def cancelling_runs(self, execution_id: int, names: list[str]) -> bool:
-        """Ends those that wait; the model goes on to hold those that run. False: it is refused."""
+        """Cancel these runs; the running ones stay in the model. False: it is refused."""
         rows = await self.database.fetch(
             "select target_id from target_runs where execution_id = %s", [execution_id]
         )
@@ -569,7 +586,10 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @invariant()
     def what_a_machine_may_still_have_is_remembered(self) -> None:
-        """Every run that met a store has its folders cleaned up after its end, and what was lost there is looked for."""
+        """The folders of every run that reached a spool are removed after its end.
+
+        Lost runs are looked up.
+        """
         rows = self.do(
             self.database.fetch(
                 "select id, status, spool_due, sweep_due, store_id from target_runs where boot_id is not null and finished_at is not null"
@@ -594,7 +614,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.ended = now
 
     def finish_everything(self) -> None:
-        """Whatever was done: with one worker that goes on, every execution ends, and no run is left behind."""
+        """After any steps, one running worker ends every execution and leaves no run behind."""
         for worker in self.living:
             self.do(Workers(self.database).reap(worker.name))
             worker.buried = True
@@ -637,7 +657,7 @@ def test_the_ledger_does_what_the_model_does(databases: Databases) -> None:
             stateful_step_count=35,
             deadline=None,
             database=None,
-            phases=[Phase.generate],  # a race cannot be shrunk: the steps as they came tell more
+            phases=[Phase.generate],  # a race cannot be shrunk: the steps in their order show more
             suppress_health_check=[
                 HealthCheck.too_slow,
                 HealthCheck.filter_too_much,

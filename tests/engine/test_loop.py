@@ -12,7 +12,7 @@ from opsjobs.telemetry.metrics import Metrics
 
 
 class Rounds:
-    """A `run_once` that does as it is told, and can be waited for."""
+    """A scripted `run_once` that can be waited for."""
 
     def __init__(self, *faults: Exception | None) -> None:
         self.count = 0
@@ -63,7 +63,7 @@ async def test_a_loop_ends_even_if_its_cancel_comes_with_an_answer() -> None:
         asked.set()
         await asyncio.wait_for(
             answer, 60
-        )  # Python 3.11 drops a cancel that comes together with the answer
+        )  # Python 3.11 drops a cancel that arrives together with the result
         return {}
 
     loop = Loop("rounds", round_, interval_seconds=3_600, metrics=Metrics())

@@ -1,4 +1,4 @@
-"""What was lost stays lost, is looked for where that can be, and is never run again in silence."""
+"""A lost branch stays lost, is looked up if that is possible, and is never repeated silently."""
 
 from __future__ import annotations
 
@@ -39,7 +39,10 @@ async def test_of_a_direct_command_that_may_have_run_no_store_is_asked(database:
 async def lost_beside(
     on: Harness, web: FakeMachine, *more: CommandAction
 ) -> tuple[Execution, Gate, Gate]:
-    """A run whose second branch is on record as lost, while the first is at work; and the gates at which both stand."""
+    """Launch a run whose second branch is recorded as lost while the first one runs.
+
+    Returns the gates at which both wait, too.
+    """
     first, second = Gate(asyncio.Event()), Gate(asyncio.Event())
     web.reply([first, RemoteExit(0)], to="first").reply([second, RemoteExit(0)], to="second")
     execution = await on.launch([step("first"), step("second", []), *more], durable="auto")
@@ -80,7 +83,7 @@ async def test_a_cancel_of_a_run_that_waits_has_its_lost_branch_looked_for(
         first.event.set()
         second.event.set()
         await on.ended(execution, SECONDS)
-        async with database.connection() as connection:  # as a run stands that waits for a child
+        async with database.connection() as connection:  # like a run that waits for a child
             await connection.execute(
                 "update target_runs set status = 'waiting', waiting_for = 'child', finished_at = null, owner = null, sweep_due = null"
             )

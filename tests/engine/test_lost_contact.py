@@ -21,7 +21,7 @@ MIB = 1 << 20
 
 
 async def at_work(on: Harness, **policy: Any) -> tuple[FakeMachine, Gate, Execution]:
-    """A durable command that has written a line, and waits at a gate."""
+    """Launch a durable command that has written a line, and waits at a gate."""
     gate = Gate(asyncio.Event())
     web = on.machine("web-1").reply([Output("stdout", b"one\n"), gate, RemoteExit(0)])
     execution = await on.launch("work", **{"durable": "auto", **policy})
@@ -34,7 +34,7 @@ async def at_work(on: Harness, **policy: Any) -> tuple[FakeMachine, Gate, Execut
 
 
 async def lost_at(on: Harness, execution: Execution) -> datetime | None:
-    """What the API shows."""
+    """Return what the API shows."""
     (run,) = (await on.executions.runs(execution.id, PageRequest())).items
     return run.contact_lost_at
 

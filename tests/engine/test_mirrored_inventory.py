@@ -1,4 +1,4 @@
-"""Targets of the Target Service: how they are asked for, what is kept of them, and what its faults do."""
+"""Targets of the Target Service: requests, the mirror, and the effect of faults."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ async def names(inventory: TargetInventory, **selection: Any) -> list[str]:
 
 
 def add(platform: PlatformServices, *found: str, tags: tuple[str, ...] = ()) -> None:
-    """Have targets, each written `id:name`."""
+    """Add targets, each written `id:name`."""
     for one in found:
         id_, _, name = one.partition(":")
         platform.add_target(id_, name, "192.0.2.7", 22, tags=[*tags])
 
 
-# How it is asked.
+# Requests.
 
 
 async def test_a_thousand_targets_are_one_request(database: Database) -> None:
@@ -88,7 +88,7 @@ async def test_ids_may_be_uuids(database: Database) -> None:
             assert (stored.uuid, stored.external_id) == (uuid, uuid)
 
 
-# What is kept of a target.
+# The mirror of a target.
 
 
 async def test_the_primary_active_method_counts_then_the_lowest_priority(
@@ -315,7 +315,7 @@ async def test_without_the_service_its_targets_are_deleted_after_their_time(
     await age(database, (GONE_DAYS - 1) * 86_400)
     assert await mirror.delete_abandoned() == 0
     await age(database, 2 * 86_400)
-    # A jump host goes after the targets behind it.
+    # A jump host is removed after the targets behind it.
     assert [await mirror.delete_abandoned() for _ in range(3)] == [2, 1, 0]
     assert [row["name"] for row in await database.fetch("select name from targets")] == ["mine"]
 

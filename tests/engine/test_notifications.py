@@ -57,7 +57,7 @@ class NotificationHarness:
         )
 
     async def plan(self) -> int:
-        """Plan all that has happened; return how many deliveries were queued."""
+        """Plan everything that has happened; return how many deliveries were queued."""
         while await self.feed.assign():
             pass
         return (await self.planner().run_once())["notifications"]
@@ -97,7 +97,7 @@ class NotificationHarness:
         return await self.on.ended(launched.execution)
 
     async def queued(self) -> list[dict[str, Any]]:
-        """The deliveries in the order in which they were queued."""
+        """Return the deliveries in the order in which they were queued."""
         return await self.on.database.fetch(
             "select r.destination, r.key, d.subject as lane, m.type, m.message_id, m.body "
             "from deliveries d join delivery_messages m on m.id = d.message_id "
@@ -301,7 +301,7 @@ async def test_an_event_that_cannot_be_planned_is_given_up_after_an_hour(
 async def test_an_event_that_cannot_be_read_ends_no_turn_and_is_given_up(
     database: Database, type_: str, data: str
 ) -> None:
-    """It ended every turn from then on: nobody was told of anything any more."""
+    """It ended every later turn, too: no more notifications were sent."""
     async with notification_harness(database) as planning:
         first, last = await planning.job(MAIL, name="first"), await planning.job(MAIL, name="last")
         await planning.end(first, 1)
@@ -386,7 +386,7 @@ async def test_an_end_that_is_seen_late_changes_nothing(database: Database) -> N
         await planning.end(job, 0)
         while await planning.feed.assign():
             pass
-        # Their events come in the other order, as those of different shards may.
+        # Their events arrive in the other order, as those of different shards may.
         await database.fetch(
             "update events set position = position + 1000 where type = 'execution.failed' returning 1"
         )

@@ -1,4 +1,4 @@
-"""A moment without PostgreSQL inside a run ends no run: what it asks of the store is asked again until there is an answer."""
+"""A short outage of PostgreSQL ends no run: its requests to the store are repeated."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ AWAY = Unavailable("PostgreSQL does not answer: server closed the connection (as
 
 
 class FlakyLedger(Ledger):
-    """PostgreSQL is away for the first reads of stored output. `at_once`: the most that were under way together."""
+    """Fails the first reads of stored output. `at_once`: the most reads at the same time."""
 
     def __init__(self, database: Database, failures: int = 0) -> None:
         super().__init__(database)
@@ -39,7 +39,7 @@ class FlakyLedger(Ledger):
         self.under_way = self.at_once = 0
 
     async def read_stdout(self, *asked: Any) -> bytes:
-        """As ever, but for the first times."""
+        """Read as usual, after the failures."""
         self.asked.append(asked[2])
         self.under_way += 1
         self.at_once = max(self.at_once, self.under_way)
@@ -179,7 +179,7 @@ async def test_a_worker_that_stops_in_an_outage_leaves_its_runs_to_the_next_one(
 
 
 class FlakyFirstSessions(FakeSessions):
-    """The first sessions find PostgreSQL away, where an accepted host key would be written."""
+    """The first sessions fail because an accepted host key cannot be stored in PostgreSQL."""
 
     left = 2
 
@@ -189,7 +189,7 @@ class FlakyFirstSessions(FakeSessions):
 
     @asynccontextmanager
     async def session(self, endpoint: Endpoint) -> AsyncIterator[Session]:
-        """A session, but for the first times."""
+        """Open a session, after the failures."""
         if self.left:
             self.left -= 1
             raise AWAY
@@ -210,10 +210,10 @@ async def test_a_first_contact_in_an_outage_is_made_after_it(
 
 
 class VaultLoginTargets(InMemoryTargets):
-    """Machines with a login that is kept elsewhere."""
+    """Machines with a login that is kept in Vault."""
 
     async def endpoints(self, target_ids: Any) -> dict[str, Endpoint]:
-        """As known, with the login."""
+        """Return the usual endpoints, with the login."""
         source = VaultSource(backend="vault", path="web")
         credential = replace(login(1), source=source)
         return {

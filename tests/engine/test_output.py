@@ -1,6 +1,7 @@
-"""Output on its way into the log, and the values that an action hands on from it.
+"""Output on its way to the log, and values that an action passes on.
 
-Head, what was left out, tail, every byte where it belongs, and no more memory than agreed."""
+Head, gap and tail, every byte at its place, and no more memory than allowed.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +49,7 @@ RUN = Claimed(1, UUID(int=1), 1, date(2026, 1, 1), "1", "web-1", 1, 1, 1, 0, Non
 
 
 class RecordingSink:
-    """Takes what a record says, as the recorder would."""
+    """Collects the rows of a journal, like the batch writer."""
 
     unwritten_bytes = 0
 
@@ -115,7 +116,7 @@ def test_where_nothing_is_left_out_later_actions_read_all_of_it() -> None:
     assert words.text(capture.head_bytes) == "x" * 500
 
 
-# Characters of every length, bytes that are no text at all, long runs beyond a chunk and beyond the tail.
+# Characters of every length, bytes that are not text, long runs beyond a chunk and beyond the tail.
 _texts = some.text(some.sampled_from("aä€😀\n"), max_size=40).map(str.encode)
 _pieces = some.lists(
     some.one_of(
@@ -156,7 +157,7 @@ def test_head_gap_and_tail_are_exactly_what_was_written(
 
 
 def _cut(data: bytes, cuts: list[int]) -> list[bytes]:
-    """The data in the pieces in which it comes from a machine: cut anywhere, and at 64 KiB."""
+    """Return the data in pieces as they arrive from a machine: cut anywhere, and at 64 KiB."""
     borders = sorted(
         {0, len(data), *(c for c in cuts if c < len(data)), *range(0, len(data), 65_536)}
     )
@@ -188,7 +189,7 @@ def _check(lines: list[LogLine], data: bytes, limit: int) -> None:
 
 
 def _check_characters(lines: list[LogLine], data: bytes) -> None:
-    """Where the whole is text, every chunk is."""
+    """If the whole is text, every chunk is."""
     try:
         data.decode()
     except UnicodeDecodeError:
@@ -312,7 +313,10 @@ async def test_a_run_that_waits_for_room_can_be_cancelled(database: Database) ->
 
 
 async def test_a_record_is_the_run_that_it_was_opened_for(database: Database) -> None:
-    """A run that comes back to the same worker has a new record: what the old one forgot is not forgotten of the new one."""
+    """A run that returns to the same worker has a new journal:
+
+    it keeps what the old one dropped.
+    """
     recorder = BatchWriter(
         Ledger(database),
         Metrics(),

@@ -1,4 +1,7 @@
-"""What waits holds nothing: timers, approvals, barriers and back-offs end the claim, and the run is taken up where it stood."""
+"""Passive actions hold nothing: timers, approvals, barriers and back-offs end the claim.
+
+Then the run continues where it was.
+"""
 
 from __future__ import annotations
 
@@ -221,7 +224,10 @@ async def test_a_cancel_ends_a_run_that_waits_and_what_is_open_of_it(database: D
 
 
 async def beside_a_gate(on: Harness, first: CommandAction | WaitAction) -> Execution:
-    """A branch that waits, and another one that is at work until it is stopped; the first has come to its wait."""
+    """Launch a branch that waits next to one that runs until it is stopped.
+
+    Returns once the first one waits.
+    """
     gate = Gate(asyncio.Event())
     on.machine("web-1").reply([RemoteExit(1)], to="flaky").reply([gate, RemoteExit(0)], to="work")
     execution = await on.launch([first, step("work", []), step("after", [str(first.key), "work"])])

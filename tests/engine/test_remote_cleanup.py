@@ -39,7 +39,7 @@ def care(on: Harness) -> RemoteCleanup:
 
 
 async def is_run_known(on: Harness, execution: Execution) -> bool:
-    """Whether the machine still knows the only run's only action."""
+    """Return True if the machine still has the only run's only action, with its end."""
     row = await on.row(execution)
     async with on.sessions.session(
         (await on.targets.endpoints([row["target_id"]]))[row["target_id"]]
@@ -78,7 +78,7 @@ async def test_a_run_whose_files_the_machine_keeps_stays_due(database: Database)
 
 
 async def read_again(on: Harness, execution: Execution) -> tuple[bytes, RemoteExit]:
-    """What the machine of the only run gives to a follower of its only action, and how that ended."""
+    """Return the output and exit of the only run's only action from its machine."""
     row = await on.row(execution)
     web = on.sessions.machine("web-1")
     run = web.runs[RunKey(row["uuid"], "step-1", 1)]
@@ -145,7 +145,7 @@ class UnreadableTarget(InMemoryTargets):
     spoilt = False
 
     async def endpoints(self, target_ids: Sequence[str]) -> dict[str, Endpoint]:
-        """As ever, but for web-1."""
+        """Return the usual endpoints, except for web-1."""
         if self.spoilt and "1" in target_ids:
             raise ValueError("'web-1' cannot be read (as scripted)")
         return await super().endpoints(target_ids)
@@ -185,7 +185,7 @@ async def test_cleanup_of_a_removed_target_ends(database: Database) -> None:
 async def lost(
     database: Database, monkeypatch: pytest.MonkeyPatch, *, cancel: bool
 ) -> AsyncIterator[tuple[Harness, FakeMachine, Gate, Execution]]:
-    """A run that ended `lost` because its machine was cut off while the command ran."""
+    """Yield a run that ended `lost` because its machine was cut off while the command ran."""
     monkeypatch.setattr("opsjobs.engine.runs.commands.KILL_SECONDS", 0.2)
     async with harness(database) as on, on.worker(lease_seconds=3.0) as worker:
         web, gate, execution = await half_done(on)
@@ -273,7 +273,7 @@ async def test_files_of_a_user_we_cannot_become_stay_and_block_no_other_cleanup(
 async def test_a_machine_that_hangs_blocks_no_other_cleanup(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """More runs are due than are taken ahead, and the first machine never answers."""
+    """More runs are due than are prefetched, and the first machine never responds."""
     monkeypatch.setattr(remote_cleanup, "FOLDERS_AHEAD", 4)
     async with harness(database) as on:
         for n in range(1, 21):
@@ -298,7 +298,7 @@ async def test_a_machine_that_hangs_blocks_no_other_cleanup(
 
 
 class HangingSessions(FakeSessions):
-    """The first machine takes a connection, and says nothing."""
+    """The first machine accepts a connection, and does not respond."""
 
     def __init__(self, on: Harness) -> None:
         super().__init__(on.clock)
@@ -306,7 +306,7 @@ class HangingSessions(FakeSessions):
 
     @asynccontextmanager
     async def session(self, endpoint: Endpoint) -> AsyncIterator[Session]:
-        """A session, but for that one."""
+        """Open a session, except for that machine."""
         if endpoint.target.name == "web-1":
             await asyncio.Event().wait()
         async with super().session(endpoint) as session:

@@ -1,4 +1,7 @@
-"""In a restored database nothing is started that may have run since the backup, unless the target can tell."""
+"""A restored database starts nothing that may have run since the backup.
+
+Unless the target can tell.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from opsjobs.store.transaction import Database
 
 
 async def restored(on: Harness, database: Database, age: timedelta, **policy: Any) -> Execution:
-    """An execution of the time before the backup, which was made so long ago."""
+    """An execution from before the backup, which was made so long ago."""
     execution = await on.launch("work", **policy)
     row = await database.fetch_one("select opsjobs_now() as now")
     assert row is not None

@@ -1,4 +1,4 @@
-"""Retries at work: actions that succeeded are not repeated."""
+"""Retries: actions that succeeded are not repeated."""
 
 from __future__ import annotations
 
@@ -195,7 +195,10 @@ LAUNCHES = [
     "launches", [*LAUNCHES, Schedules.create], ids=lambda verb: verb.__qualname__
 )
 def test_every_launch_has_to_name_the_kind_of_its_requester(launches: Callable[..., Any]) -> None:
-    """A name alone is no identity: what was an API key by default would be judged as one, whoever it is."""
+    """A name alone is not an identity.
+
+    With API key as the default kind, any requester would be treated as one.
+    """
     name = "owner" if launches == Schedules.create else "requested_by"
     requester = signature(launches).parameters[name]
     assert (requester.annotation, requester.default) == ("Identity", Parameter.empty)

@@ -1,4 +1,4 @@
-"""What is read from the record of a run's actions."""
+"""The history of a run's actions, read from its record."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What cannot be prepared ends alone: every other run of the same claim begins."""
+"""A run that cannot be prepared ends alone: every other run of the same claim starts."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from opsjobs.store.ledger.claim import Progress, Spec
 from opsjobs.store.transaction import Database
 from opsjobs.store.vault.credentials import Vault
 
-# A field of the next release, and things that no release writes.
+# A field of the next release, and values that no release writes.
 UNREADABLE = [
     """policy = policy || '{"retry": {"max_attempts": 3, "a_field_of_the_next_release": true}}'""",
     """actions = '[{"key": "step-1", "type": "command", "command": "true", "retry": 7}]'""",
@@ -39,7 +39,7 @@ async def spoil(on: Harness, execution: Execution, change: str) -> None:
 
 
 async def others_run(on: Harness, bad: Execution, good: Sequence[Execution]) -> dict[str, Any]:
-    """All others end well, and so does what is launched later; the row of the bad one."""
+    """Check that all others complete, and so does a later launch; return the row of the bad one."""
     assert (await on.ended(bad)).status is ExecutionStatus.FAILED
     assert [(await on.ended(one)).status for one in good] == [ExecutionStatus.COMPLETED] * len(good)
     assert (await on.run("true", ["web-8"])).status is ExecutionStatus.COMPLETED
@@ -90,7 +90,7 @@ class OneUnreadableTarget(InMemoryTargets):
     """Targets of which one cannot be read."""
 
     async def endpoints(self, target_ids: Sequence[str]) -> dict[str, Endpoint]:
-        """As known, unless that one is among them."""
+        """Return the usual endpoints, unless that one is among them."""
         if "3" in target_ids:
             raise ValueError("as scripted")
         return await super().endpoints(target_ids)
@@ -116,13 +116,13 @@ class UnreadableLedger(Ledger):
     verb = "specs"
 
     async def load_specs(self, execution_ids: Sequence[int]) -> dict[int, Spec]:
-        """As ever, unless that one is among them."""
+        """Load them as usual, unless that one is among them."""
         if self.verb == "specs" and self.bad in execution_ids:
             raise ValueError("as scripted")
         return await super().load_specs(execution_ids)
 
     async def load_progress(self, run_ids: Sequence[int]) -> dict[int, list[Progress]]:
-        """As ever, unless that one is among them."""
+        """Load it as usual, unless that one is among them."""
         if self.verb == "progress" and self.bad in run_ids:
             raise ValueError("as scripted")
         return await super().load_progress(run_ids)
@@ -167,7 +167,7 @@ async def test_a_record_that_cannot_be_read_ends_its_own_run_alone(database: Dat
 async def test_secrets_that_do_not_open_lose_a_command_that_another_worker_has_begun(
     database: Database,
 ) -> None:
-    """A worker without the key must not call failed what is at work."""
+    """A worker without the key must not report a running command as failed."""
     async with harness(database) as on:
         gate = Gate(asyncio.Event())
         web = on.machine("web-1").reply([Output("stdout", b"one\n"), gate, RemoteExit(0)])

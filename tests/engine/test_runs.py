@@ -1,4 +1,4 @@
-"""One target run from top to bottom, on a real ledger and scripted machines."""
+"""One target run from start to end, on a real ledger and scripted machines."""
 
 from __future__ import annotations
 
@@ -303,7 +303,10 @@ async def test_a_command_that_ignores_term_is_killed_after_the_grace(database: D
 async def test_a_cancel_that_comes_after_the_commands_end_keeps_the_true_outcome(
     database: Database,
 ) -> None:
-    """The command has ended, its output still waits to be read: the proof is already_finished, and the second step never starts."""
+    """The command has ended, its output still waits to be read.
+
+    The proof is already_finished, and the second step never starts.
+    """
     async with harness(database) as on:
         web = on.machine("web-1")
         finished = asyncio.Event()
@@ -327,7 +330,7 @@ async def test_a_cancel_that_comes_after_the_commands_end_keeps_the_true_outcome
             finished.set()
             process._outflow.end(
                 RemoteExit(0)
-            )  # in the same moment: the reader has not been told yet
+            )  # at the same time: the reader has not been notified yet
             worker.handle_order(b'{"cancel": %d}' % execution.id)
             ended = await on.ended(execution)
         assert web.kills == [CancelProof.ALREADY_FINISHED]

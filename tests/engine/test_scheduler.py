@@ -139,7 +139,10 @@ async def test_after_an_outage_the_scheduler_waits_for_a_lease_before_it_reaps(
 async def test_a_scheduler_that_was_frozen_reaps_no_lease_at_once(
     database: Database, fake_time: FakeTime
 ) -> None:
-    """Its last rounds were good; that PostgreSQL was away meanwhile, and nobody could renew, it cannot know."""
+    """Its last rounds succeeded; it cannot know that PostgreSQL was down meanwhile.
+
+    No worker could renew its lease then.
+    """
     async with harness(database) as on:
         await Owner(database, "not-dead").register(lease_seconds=900)
         ticking = scheduler(on)

@@ -1,4 +1,4 @@
-"""A database that says nothing any more, on one connection or on many, and one whose clock steps: who lives, who is buried."""
+"""A silent database, on one or many connections, and a clock step: which leases expire."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ async def test_a_lease_whose_connection_falls_silent_is_renewed_over_another_one
 async def test_a_worker_whose_statements_do_not_come_back_leaves_its_runs_to_others(
     database: Database,
 ) -> None:
-    """Its lease is renewed all the while, so nobody else could take them."""
+    """Its lease is renewed all the time, so no other worker could take them."""
     async with (
         harness(database, open_ends=True) as on,
         over_tcp(database.options.url) as (proxy, url),
@@ -110,9 +110,7 @@ async def test_a_lock_that_another_session_holds_is_no_reason_to_leave(
                 running = await on.launch("work", ["web-1"])
                 await on.running(web)
                 first = worker.session
-                async with (
-                    database.transaction() as connection
-                ):  # a person's, say, who looks into something
+                async with database.transaction() as connection:  # a person's, for example
                     await connection.execute("set local idle_in_transaction_session_timeout = 0")
                     await connection.execute("select from job_executions for update")
                     await database.fetch(
@@ -133,7 +131,7 @@ async def test_a_lock_that_another_session_holds_is_no_reason_to_leave(
 
 
 def said(on: Harness, event: str) -> int:
-    """How often a log event was said."""
+    """Return how often an event was logged."""
     return sum(line["event"] == event for line in on.said)
 
 

@@ -1,4 +1,4 @@
-"""Waves, gates, barriers and holds with a worker at work, on scripted machines."""
+"""Waves, gates, barriers and holds with a running worker, on scripted machines."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CHECK = {"check": {"type": "command", "command": "check"}}
 async def results_in_order(
     on: Harness, execution: Execution
 ) -> list[tuple[str | None, str | None]]:
-    """Which action ended on which target, as the log has it."""
+    """Return the actions that ended on each target, in the order of the log."""
     return [
         (e.target, (e.body or {})["action_key"])
         for e in await on.log(execution)

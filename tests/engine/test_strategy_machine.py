@@ -1,4 +1,7 @@
-"""Waves, gates, barriers, timers, pauses, names and maintenance, all mixed: whatever is done, nothing starts too early or never."""
+"""Random mixes of waves, gates, barriers, timers, pauses, names and maintenance.
+
+Nothing starts too early or never.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +40,7 @@ BARRIER = "step-2"
 
 
 class Word(Enum):
-    """What a worker says of a run."""
+    """Reports of a worker about a run."""
 
     SUCCEED = auto()
     FAIL = auto()
@@ -67,7 +70,7 @@ where r.id = any(%s::bigint[]) and (e.paused or e.cancelling or exists (
 
 
 class StrategyMachine(RuleBasedStateMachine):
-    """`holds`: what each of two workers has. `begun`: runs whose first action is on record.
+    """`holds`: the runs of each worker. `begun`: runs whose first action is recorded.
 
     `barriers`: executions whose jobs have a barrier. Only their runs wait at one.
     """
@@ -88,7 +91,7 @@ class StrategyMachine(RuleBasedStateMachine):
         self.barriers: set[int] = set()
 
     def do(self, verb: Coroutine[Any, Any, T]) -> T:
-        """The verb's answer."""
+        """Return the operation's result."""
         return self.runner.run(verb)
 
     def teardown(self) -> None:
@@ -186,14 +189,14 @@ class StrategyMachine(RuleBasedStateMachine):
 
     @rule(how=WORDS, other=WORDS)
     def work(self, how: list[Word], other: list[Word]) -> None:
-        """What usually takes several steps: claimed, and something said of it, by both at once."""
+        """A shortcut for several steps: both workers claim, and report, at the same time."""
         for which in (0, 1):
             self.claim(which, 4)
         self.settle_at_once(how, other)
 
     @rule(last=some.sampled_from([Word.BARRIER, Word.SUCCEED, Word.FAIL, Word.TIMER]))
     def all_come_to_the_barrier(self, last: Word) -> None:
-        """As far as windows and waves let them; of the last ones both workers speak at once."""
+        """Run as many as windows and waves allow; both workers report on the last ones at once."""
         for _ in range(3):
             for which in (0, 1):
                 self.claim(which, 2)
@@ -221,7 +224,10 @@ class StrategyMachine(RuleBasedStateMachine):
             self.note(which, settled)
 
     def flush(self, which: int, how: list[Word]) -> Flush:
-        """Of the runs that this worker has, as many as there are words; they are its no more."""
+        """Return a flush with a report for each of the first runs of this worker.
+
+        There are as many as reports; the worker drops them.
+        """
         said = list(zip(list(self.holds[which].values()), how, strict=False))
         for run, _ in said:
             del self.holds[which][run.id]
@@ -354,7 +360,10 @@ class StrategyMachine(RuleBasedStateMachine):
         assert self.do(self.database.fetch(_TOO_MANY)) == []
 
     def finish_everything(self) -> None:
-        """Whatever was done: resumed, and with workers that go on, every execution ends, and no name stays held."""
+        """After any steps:
+
+        once resumed, running workers end every execution, and no name stays held.
+        """
         for _ in range(60):
             for target in ("1", "2", "3"):
                 self.do(self.ledger.release_target(target))
@@ -394,7 +403,7 @@ def test_strategies_mixed_in_any_way_start_nothing_too_early_and_leave_nobody_wa
             stateful_step_count=20,
             deadline=None,
             database=None,
-            phases=[Phase.generate],  # a race cannot be shrunk: the steps as they came tell more
+            phases=[Phase.generate],  # a race cannot be shrunk: the steps in their order show more
             suppress_health_check=[
                 HealthCheck.too_slow,
                 HealthCheck.filter_too_much,

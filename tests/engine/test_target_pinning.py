@@ -1,4 +1,4 @@
-"""Target pinning: changed targets get nothing that was approved, and are judged again."""
+"""Target pinning: changed targets do not run what was approved, and are checked again."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ def move(on: Harness, name: str = "web-1", **changed: Any) -> Target:
 
 
 async def approve(on: Harness) -> None:
-    """Say yes to what is asked."""
+    """Approve the pending request."""
     (asked,) = await on.database.fetch("select id from approvals where status = 'pending'")
     await on.ledger.decide(asked["id"], says("ben", True, None))
     on.notify("default")
 
 
 async def guarded(asked: SafetyQuestion) -> tuple[Finding, ...]:
-    """Blocks in production, asks at the border to it."""
+    """Block in production; require an approval for `env=border`."""
     found = {"env=prod": SafetyVerdict.BLOCK, "env=border": SafetyVerdict.NEEDS_APPROVAL}
     return tuple(
         Finding("where", v, "It says so.", asked.text)
@@ -146,7 +146,9 @@ async def test_a_child_job_runs_only_on_the_approved_targets(
         execution = await on.launch([step("before"), JobAction(key="run", job="inner")], **APPROVED)
         await approve(on)
         await asyncio.wait_for(gate.reached.wait(), 60)
-        if moved:  # while the run that launches it is at work: its own machine was held against what was approved long before
+        # while the run that launches it is active: its own machine was compared with the pin long
+        # before
+        if moved:
             move(on, host="10.6.6.6")
         gate.event.set()
         await on.ended(execution)
@@ -175,7 +177,7 @@ async def test_a_step_with_its_own_targets_runs_on_the_pinned_ones(
         await approve(on)
         if how == "moved":
             move(on, "db-1", host="10.6.6.6")
-        elif how == "another":  # what is selected so is another machine by now
+        elif how == "another":  # another machine matches the selection by now
             machine = on.targets.targets.pop("db-1")
             on.targets.targets["db-9"] = replace(machine, id="db-9")
         async with on.worker():

@@ -1,4 +1,7 @@
-"""Transfers as executions: whole or not there, gone on with after every kind of break, read once for many machines."""
+"""Transfers as executions: complete or absent, resumed after every kind of break.
+
+A file is read once for many machines.
+"""
 
 from __future__ import annotations
 
@@ -64,7 +67,7 @@ def get(path: str = "/var/log/*.log", **fields: Any) -> FileTransferAction:
 
 
 def web(on: Harness, name: str = "web-1") -> Any:
-    """The files of a machine that has /etc and /var/log."""
+    """Return the files of a machine that has /etc and /var/log."""
     machine = on.machine(name)
     machine.files.folders |= {"/", "/etc", "/var", "/var/log"}
     return machine.files
@@ -165,7 +168,8 @@ async def test_contact_that_breaks_in_the_middle_is_taken_up_again(database: Dat
         for disk, breaks in disks:
             assert bytes(disk.found["/etc/app.conf"].data) == data
             assert not breaks
-            # After each of the two breaks it goes on a window before the end of what was there.
+            # After each of the two breaks, it resumes one window before the end of what had
+            # arrived.
             assert disk.moved_bytes <= len(data) + 2 * 3 * MIB
 
 
@@ -437,7 +441,7 @@ async def test_the_artifacts_of_a_caller_are_limited_until_some_are_deleted(
             assert "/var/log/c.log was not stored: the artifacts of ada are over" in error.message
             assert setting in error.message
             assert [*await artifacts(on, first)] == ["web-1:/var/log/a.log", "web-1:/var/log/b.log"]
-            # Other callers have their own limit, and deleted artifacts do not count.
+            # Other callers have limits of their own, and deleted artifacts do not count.
             async with database.transaction() as connection:
                 await connection.execute("delete from artifacts where path = '/var/log/a.log'")
             second = await on.ended(await on.launch([get("/var/log/a.log")]))
@@ -502,7 +506,7 @@ async def test_a_long_transfer_tells_how_far_it_is(database: Database) -> None:
 
 
 def tar(*entries: tuple[str, bytes | None, str], form: int = tarfile.PAX_FORMAT) -> bytes:
-    """A tar of files (name, bytes), folders (name, None) and links (name, b"", kind)."""
+    """Return a tar of files (name, bytes), folders (name, None) and links (name, b"", kind)."""
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w", format=form) as archive:
         for name, data, kind in entries:
@@ -579,7 +583,10 @@ async def test_a_tar_that_would_lead_elsewhere_changes_nothing(
 
 
 async def test_random_bytes_are_no_tar_and_no_bug(database: Database) -> None:
-    """Headers with one byte changed, each at its own place: refused in words, or read as something harmless."""
+    """Yield headers with one byte changed, each at another place.
+
+    They are refused in words, or read as something harmless.
+    """
     async with harness(database) as on:
         body = tar(("a" * 120, b"x" * 600, ""), ("b", b"y", ""))
         for seed in range(60):

@@ -1,4 +1,4 @@
-"""Files over a network that breaks in the middle: the ledger, a worker, OpenSSH and its SFTP server, all of them real."""
+"""Files over a network that breaks in the middle: ledger, worker, OpenSSH and SFTP are real."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def server() -> Iterator[Sshd]:
 
 @dataclass(frozen=True, slots=True)
 class Net:
-    """A harness whose machines are real, each behind a network of its own; all of them see one folder."""
+    """A harness of real machines, each behind a network of its own; all of them see one folder."""
 
     on: Harness
     pool: SshPool
@@ -40,13 +40,13 @@ class Net:
     folder: Path
 
     def break_each_after(self, size_bytes: int, *, answers: bool = False) -> None:
-        """Every machine's connection breaks once, after so many bytes to it (or from it) from now on."""
+        """Break every machine's connection once, after so many bytes to it (or from it)."""
         for way in self.ways:
             way.faults.cut = Cut(size_bytes, answers)
 
     @property
     def cuts_left(self) -> int:
-        """How many have not broken yet."""
+        """The number of connections that have not broken yet."""
         return sum(way.faults.cut is not None for way in self.ways)
 
 
@@ -55,7 +55,8 @@ async def net(database: Database, server: Sshd) -> AsyncIterator[Net]:
     async with AsyncExitStack() as stack:
         folder = stack.enter_context(open_folder())
         folder.chmod(0o777)
-        # First, to be closed last: the networks and the connections over them are tasks, and it counts those that are left.
+        # First, so that it is closed last: proxies and their connections are tasks, and it counts
+        # the tasks that are left.
         on = await stack.enter_async_context(harness(database))
         ways = [
             await stack.enter_async_context(proxy(server.host, server.port))

@@ -41,7 +41,7 @@ ADA = Principal("ada", "user", (Grant.of_role("admin"),), ("admin",))
 
 @dataclass
 class WebhookHarness:
-    """The machine of webhooks over a harness, driven by hand or by loops."""
+    """The services of webhooks over a harness, run by hand or by loops."""
 
     on: Harness
     webhooks: Webhooks
@@ -72,7 +72,7 @@ class WebhookHarness:
         self.secrets: dict[str, str] = {}
 
     async def deliveries(self, webhook: StoredWebhook) -> list[WebhookDelivery]:
-        """All deliveries to it, oldest first."""
+        """Return all deliveries to it, oldest first."""
         page = await self.log.list(webhook.receiver, PageRequest(limit=200, sort="id"))
         return list(page.items)
 
@@ -234,7 +234,7 @@ async def test_an_owner_who_is_gone_gets_nothing_and_one_with_less_rights_not_th
 ) -> None:
     async with webhook_harness(database) as hooks, receiver() as server:
         hook = await hooks.add(server, events=["execution.queued"])
-        # A message without an audience, as notifications and tests are.
+        # A message without a stream, like notifications and tests.
         await hooks.webhooks.send_test(hook)
         hooks.rights["ada"] = None
         await hooks.pass_all()

@@ -1,4 +1,4 @@
-"""Workers: how they share the work, stop, die, are buried and live again."""
+"""Workers: how they share the work, stop, die, are reaped, and register again."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class NoHeir(Ledger):
 
 
 def hold(on: Harness, *names: str) -> tuple[Gate, list[FakeMachine]]:
-    """Machines whose commands all wait for one gate."""
+    """Script machines whose commands all wait for one gate."""
     gate = Gate(asyncio.Event())
     return gate, [
         on.machine(name).reply([Output("stdout", b"held\n"), gate, RemoteExit(0)]) for name in names
@@ -41,7 +41,7 @@ def hold(on: Harness, *names: str) -> tuple[Gate, list[FakeMachine]]:
 
 
 def starts(on: Harness) -> list[int]:
-    """How many commands each machine has started."""
+    """Return how many commands each machine has started."""
     return [len(machine.starts) for machine in on.sessions.machines.values()]
 
 
@@ -78,7 +78,8 @@ async def test_a_worker_never_runs_more_than_its_concurrency(database: Database)
             assert len(worker.session.runs) == 3
             gate.event.set()
             await on.ended(execution)
-        assert sum(starts(on)) == 5  # two were taken over from the dead, and end without a start
+        # two were taken over from the dead worker, and end without a start
+        assert sum(starts(on)) == 5
 
 
 async def test_a_wave_of_2000_runs_passes_a_window_of_50_without_a_gap(database: Database) -> None:
@@ -93,7 +94,10 @@ async def test_a_wave_of_2000_runs_passes_a_window_of_50_without_a_gap(database:
 async def test_a_small_execution_right_after_a_large_one_is_seen_at_once(
     database: Database,
 ) -> None:
-    """Its turn is below the floor that the large one, which had a backlog, has left; no poll and no other wake-up helps it."""
+    """Its turn is below the floor that the large one with its backlog has left.
+
+    No poll and no other wake-up helps it.
+    """
     async with harness(database) as on, on.worker(poll_seconds=30, concurrency=4) as worker:
         for _ in range(3):
             await on.run("true", 100)
@@ -293,7 +297,10 @@ async def test_after_lease_expiry_a_worker_abandons_its_runs_and_registers_again
 
 
 async def test_a_late_flush_after_lease_expiry_changes_nothing(database: Database) -> None:
-    """It does not know yet that it was buried (its renewals take long): the fence alone keeps its words out."""
+    """It does not know yet that it was reaped (its renewals take long):
+
+    only the fence stops its flush.
+    """
     async with harness(database) as on:
         gate, (web,) = hold(on, "web-1")
         async with on.worker(lease_seconds=600):
@@ -310,7 +317,7 @@ async def test_a_late_flush_after_lease_expiry_changes_nothing(database: Databas
 
 
 async def test_a_takeover_keeps_the_results_that_a_dead_worker_recorded(database: Database) -> None:
-    """The only step's result is on record, the run's end is not: nothing is unknown."""
+    """The only step's result is recorded, the run's end is not: nothing is unknown."""
     async with harness(database) as on:
         execution = await on.launch("true", 2)
         dead = await Owner(database, "dead").register()

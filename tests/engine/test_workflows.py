@@ -1,4 +1,4 @@
-"""Workflows of a target run: branches side by side, conditions, what a failure means, values that are handed on."""
+"""Workflows of a target run: parallel branches, conditions, failures, values that are passed on."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from opsjobs.store.transaction import Database
 
 
 def step(key: str, after: list[str] | None = None, **more: Any) -> CommandAction:
-    """An action whose command is its key."""
+    """Return an action whose command is its key."""
     return CommandAction(key=key, command=key, depends_on=after, **more)
 
 
 async def told(on: Harness, execution: Execution) -> dict[str, str]:
-    """What each action came to, by its last attempt."""
+    """Return the status of each action, by its last attempt."""
     return {row["action"]: row["status"] for row in await on.results(execution)}
 
 
@@ -321,7 +321,7 @@ async def test_a_result_shows_its_command_as_it_was_run_from_its_beginning(
         gate.event.set()
         await on.ended(execution, 60)
         assert await shown() == ["look", "echo ${HOME}", told, "python 'a b' '$x'", "sh a 'b c'"]
-        # What is as it was written is not written again.
+        # An unchanged file is not written again.
         assert [row["command"] for row in await on.results(execution)] == [
             None,
             None,
@@ -349,7 +349,7 @@ async def test_a_plain_command_that_goes_directly_has_the_variables_of_its_run(
             "JOB": "ad-hoc",
             "ATTEMPT": "1",
         }
-        if platform in ("network", "windows"):  # no POSIX shell is there to be told
+        if platform in ("network", "windows"):  # there is no POSIX shell to run it
             assert start.program is None
         else:
             assert start.program is not None
