@@ -1,8 +1,8 @@
-"""`make chaos`: rounds of every fault for some minutes, and a table of what came of them.
+"""`make chaos`: rounds of every fault for some minutes, and a table of their outcomes.
 
---seed N: the same choices again. --minutes M: how long (10). --only NAME: faults whose name contains this; may be repeated.
---rounds N: no more than so many. --logs FOLDER: keeps the logs of rounds with wrong outcomes there. --list: the faults.
-Ends with 1 if any outcome was wrong.
+--seed N: the same choices again. --minutes M: how long (10). --only NAME: faults whose name
+contains this; may be repeated. --rounds N: no more than so many. --logs FOLDER: keeps the logs of
+rounds with wrong outcomes there. --list: the faults. Exit code 1 if any outcome was wrong.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from chaos.runner import ChaosRunner, table
 
 
 def main() -> int:
-    """Play, tell, verdicts."""
+    """Run the rounds, and print the verdicts."""
     options = _options()
     faults = chosen(options.only)
     if options.list:

@@ -1,4 +1,4 @@
-"""A wave of 5,000 runs that stand at one barrier: whoever commits that they go on is killed in that commit."""
+"""A wave of 5,000 runs at one barrier: processes are killed in the commit that opens it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,10 @@ GATHERED = ("gather", "together")
 COMMIT_SECONDS = 180.0
 CROWD = long_texts.name("crowd", characters=80)
 _HOST = "crowd.invalid"
-"""Nothing is ever started on these, so none of them is reached: they wait, come to the barrier and end."""
+"""Nothing is ever started on these, so none of them is connected to:
+
+they wait, reach the barrier and end.
+"""
 
 _AT_A_BARRIER = """
 select id from target_runs where execution_id = %s and status = 'waiting' and waiting_for = 'barrier' order by id limit 1"""
@@ -37,7 +40,10 @@ where r.execution_id = %s and x.started_at is not null group by 1 order by 1"""
 
 
 def barrier(context: FaultContext) -> None:
-    """Two commits: all of the first wave go on together, and the second wave follows the first one."""
+    """Two commits:
+
+    all of the first wave continue together, and the second wave follows the first one.
+    """
     cluster = context.cluster
     _add_targets_without_machine(cluster)
     cluster.restart(*WORKERS, OPSJOBS_CONCURRENCY=CONCURRENCY)
@@ -63,7 +69,10 @@ def _add_targets_without_machine(cluster: ChaosCluster) -> None:
 
 
 def _launch(context: FaultContext) -> Launched:
-    """Half of the machines in the first wave, beside the crowd; the others are the second one."""
+    """Return half of the machines for the first wave, beside the crowd.
+
+    The others are in the second wave.
+    """
     first, second = context.cluster.addresses[::2], context.cluster.addresses[1::2]
     pause = {"type": "wait", "duration": "10ms"}
     work = Work(
@@ -87,7 +96,7 @@ def _launch(context: FaultContext) -> Launched:
 
 
 def _killed_in_the_commit(context: FaultContext, rows: str, value: int) -> None:
-    """Hold what only this commit changes, kill those who may be in it while it stands there, and let it go on or be undone."""
+    """Hold the rows of this commit, kill the processes in it, then let it finish or fail."""
     with _held(context.cluster, f"select 1 from {rows} = %s for update", value) as holder:
         wait_until(
             lambda: _in_its_way(context.cluster, holder),
@@ -121,7 +130,10 @@ def _in_its_way(cluster: ChaosCluster, holder: int) -> list[int]:
 
 
 def _checker(cluster: ChaosCluster, launched: Launched) -> Callable[[Seen], str | None]:
-    """The crowd has come to its end with nothing started; those who start something did so in the order of barrier and waves."""
+    """Check that the crowd has ended without a start, and the others started in order.
+
+    It is the order of barrier and waves.
+    """
 
     @cache
     def order() -> str | None:

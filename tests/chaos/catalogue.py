@@ -1,4 +1,4 @@
-"""All faults, and which of them can be had on this machine."""
+"""All faults, and those that are possible on this machine."""
 
 from __future__ import annotations
 
@@ -28,6 +28,9 @@ FAULTS: Sequence[Fault] = (
 
 
 def chosen(names: Sequence[str] = ()) -> list[Fault]:
-    """Those whose name contains one of these (without any: all) and that are possible here."""
+    """Return those whose name contains one of these (without any:
+
+    all) and that are possible here.
+    """
     found = [fault for fault in FAULTS if not names or any(name in fault.name for name in names)]
     return [fault for fault in found if IS_ROOT or not fault.needs_root]

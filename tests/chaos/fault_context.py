@@ -1,4 +1,4 @@
-"""The tools of a fault in its round: launches with known outcomes, conditions to wait for, things to break."""
+"""The tools of a fault in its round: launches with known outcomes, waits, and targets to break."""
 
 from __future__ import annotations
 
@@ -19,14 +19,19 @@ from chaos.verdicts import Launched, Own
 from chaos.work import Work, at_once, mixture
 from e2e.processes import SECONDS, Json, ServiceProcess, wait_until
 
-# A key is answered with 409 while its first request is under way, and with 503 while the database is away.
+# A key is answered with 409 while its first request is processed, and with 503 while the database
+# is down.
 _LATER = (409, 503)
 _AGAIN_SECONDS = 0.1
 _REASON = long_texts.text(long_texts.REASON_CHARACTERS)
-# Four looks a second at more rows would cost what the work itself needs. The invariants remember how these ended, too.
+# Four looks a second at more rows would cost as much as the work itself. The invariants remember
+# how these ended, too.
 WATCHED_MAX = 500
 DURABLE = "required"
-"""The policy of every launch: no command is ever started directly, so that none may be lost with its worker."""
+"""The policy of every launch:
+
+no command is started directly, so that none may be lost with its worker.
+"""
 
 
 class FaultContext:
@@ -49,7 +54,10 @@ class FaultContext:
     def launch(
         self, seconds: float = 2.0, addresses: Sequence[str] | None = None, *, cancel: bool = True
     ) -> None:
-        """All kinds of work that take about so long, on all machines or these; one launch of a dozen is there to be cancelled."""
+        """Launch all kinds of work that take about so long, on all machines or these.
+
+        One launch in a dozen is there to be cancelled.
+        """
         works = [
             *mixture(self.cluster.nasty, self.chance, seconds),
             self.cluster.long_texts.work(seconds, self.chance.choice((0, 9))),
@@ -65,18 +73,18 @@ class FaultContext:
         self.watch(self.chance.choice(self.launched))
 
     def launch_on_windows(self, seconds: float) -> None:
-        """Each kind of work on a Windows host of its own."""
+        """Launch each kind of work on a Windows host of its own."""
         works = mixture(self.cluster.nasty, self.chance, seconds)
         for work, address in zip(works, self.cluster.windows.addresses, strict=True):
             self.start(work, [address], windows=True)
 
     def warm_up(self, addresses: Sequence[str]) -> None:
-        """Open a connection to each and end what was done with it."""
+        """Open a connection to each machine, and end its session."""
         self.start(Work("at once", [at_once()]), addresses, max_parallel=100)
         assert self.ended(), "the warm-up ends"
 
     def launch_one(self) -> Launched:
-        """Something small, on a few."""
+        """Launch something small, on a few machines."""
         return self.start(Work("at once", [at_once()]), self.some_addresses(0.1))
 
     def start(
@@ -88,9 +96,10 @@ class FaultContext:
         targets: Json | None = None,
         windows: bool = False,
     ) -> Launched:
-        """Launch this on these, as a good client does: with a key, again and again until it is answered.
+        """Launch this on these targets, like a good client.
 
-        `targets`: how they are selected, if not by their names.
+        It sends a key, and repeats the request until it is answered. `targets`: a selection, if not
+        by names.
         """
         mark = f"{self._name}-{len(self.launched)}"
         policy = {"max_parallel": max_parallel, "durable": DURABLE, **work.policy}
@@ -117,7 +126,7 @@ class FaultContext:
         return launched
 
     def cancel(self) -> None:
-        """Cancel what was launched to be cancelled."""
+        """Cancel the launches that are there to be cancelled."""
         for launched in self.launched:
             if launched.cancelled:
                 answer = self._insist(f"/executions/{launched.id}/cancel", {"reason": _REASON})
@@ -155,10 +164,13 @@ class FaultContext:
         wait_until(answered, f"an answer to POST {path}")
         return answers[-1]
 
-    # Moments.
+    # Conditions.
 
     def begun(self, share: float = 0.3) -> None:
-        """Wait until so much of all work has begun on its machines; not for ever, as a fault may prevent it."""
+        """Wait until so much of all work has begun on its machines.
+
+        It does not wait forever, as a fault may prevent it.
+        """
         wanted = share * sum(len(launched.addresses) for launched in self.launched)
         marks = tuple(f"{launched.mark}-1." for launched in self.launched)
         self.soon(
@@ -166,7 +178,7 @@ class FaultContext:
         )
 
     def ended(self, seconds: float = 90.0) -> bool:
-        """Whether everything that was launched has ended in time."""
+        """Return True if everything that was launched has ended in time."""
         open_ones = "select 1 from job_executions where id = any(%s) and finished_at is null"
         return self.soon(
             lambda: not self.cluster.rows(open_ones, [launched.id for launched in self.launched]),
@@ -174,7 +186,10 @@ class FaultContext:
         )
 
     def soon(self, condition: Callable[[], object], seconds: float = 6.0) -> bool:
-        """Whether it came true in time; a database that is away has nothing come true."""
+        """Return True if the condition became true in time.
+
+        While the database is down, it is not.
+        """
         ends = time.monotonic() + seconds
         while not self._holds(condition):
             if time.monotonic() > ends:
@@ -189,26 +204,26 @@ class FaultContext:
             return False
 
     def pause(self, seconds: float) -> None:
-        """Let a fault last."""
+        """Wait while a fault lasts."""
         threading.Event().wait(seconds)
 
     def moment(self, seconds: float = 0.4) -> None:
-        """Up to so long, by chance."""
+        """Wait up to so long, by chance."""
         self.pause(self.chance.uniform(0, seconds))
 
     def longer(self, quick: float, full: float) -> float:
         """Return how long a fault lasts: `quick` in a short session, else `full`."""
         return quick if self.quick else full
 
-    # Things to break.
+    # Targets to break.
 
     @property
     def workers(self) -> list[ServiceProcess]:
-        """Both."""
+        """Both workers."""
         return self.cluster.workers
 
     def worker(self) -> ServiceProcess:
-        """One of them that has something in work."""
+        """Return one of them that has runs."""
         busy = "select distinct worker from target_runs where status = 'running'"
         titles: set[str] = set()
         self.soon(lambda: titles.update(row["worker"] for row in self.cluster.rows(busy)) or titles)
@@ -217,17 +232,17 @@ class FaultContext:
         )
 
     def machine(self) -> Machine:
-        """One of the machines."""
+        """Return one of the machines."""
         return self.chance.choice(self.cluster.fleet)
 
     def some_addresses(self, share: float = 0.5) -> list[str]:
-        """Of some targets."""
+        """Return the machines of some targets."""
         return self.chance.sample(
             self.cluster.addresses, round(len(self.cluster.addresses) * share)
         )
 
     def leave(self, seconds: float = SECONDS) -> list[str]:
-        """Wait for the watchers; what is wrong with what they saw."""
+        """Wait for the watchers; return the errors that they saw."""
         found = []
         for watcher in self.watchers:
             watcher.join(seconds)

@@ -1,4 +1,7 @@
-"""Work with much text: a long log with values for the next step, and words of all scripts in every text of a launch."""
+"""Work with much text: a long log with outputs, and texts of all scripts in a launch.
+
+The next steps use the outputs.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ _WORD = long_texts.text(long_texts.REASON_CHARACTERS)
 _LONG = long_texts.text(long_texts.PARAMETER_CHARACTERS)
 _STDIN = long_texts.text(8_000)
 _VALUE = long_texts.plain(1_500)
-# A step testifies under a key of at most 50 bytes, which begins the name of its file.
+# A step records its start under a key of at most 50 bytes, with which the name of its file begins.
 _FILE = long_texts.file_name(size_bytes=long_texts.FILE_NAME_BYTES - 50)
 _KIND = long_texts.name("kind")
 SITE = long_texts.name("site")
@@ -46,7 +49,10 @@ def _host(key: str) -> str:
 
 
 def long_log(pages: int, pause_seconds: float) -> Work:
-    """Some 20 KB a page on both streams, a value at the end of each; the steps that follow say these values again."""
+    """Write some 20 KB a page to both streams, with an output at the end of each.
+
+    Later steps print these outputs.
+    """
     last = f"at_{pages}"
     again = f"printf '%s\\n' ${{actions.step-1.outputs.page}} ${{actions.step-1.outputs.{last}}} ${{actions.step-1.outputs.key}}"
     use = Step(
@@ -109,7 +115,10 @@ class LongTextWork:
         self._name_of = name_of
 
     def work(self, seconds: float, code: int) -> Work:
-        """Three steps, of which the second says what the first one handed on; the third one ends with this exit code."""
+        """Return three steps:
+
+        the second prints an output of the first; the third ends with this exit code.
+        """
         parameters = {"word": _WORD, "long": _LONG, "file": _FILE, "kind": _KIND}
         declared: list[Json] = [
             {

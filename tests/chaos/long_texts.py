@@ -1,4 +1,4 @@
-"""Long words of all scripts, up to the limits of the fields that hold them; the same ones each time."""
+"""Long texts of all scripts, up to the limits of their fields; the same ones each time."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ DESCRIPTION_CHARACTERS = 10_000
 PARAMETER_CHARACTERS = 32_768
 FILE_NAME_BYTES = 255
 
-# What names may hold: letters of several directions and sizes, marks that have no composed form, characters of four bytes.
+# Characters of names: letters of several directions and sizes, marks without a composed form,
+# characters of four bytes.
 _IN_NAMES = (
     "Größenmaß",
     "служба-базы",
@@ -25,7 +26,8 @@ _IN_NAMES = (
     "𝄞𐍈",
     "Zoe\u0308",
 )
-# What free text may hold beside that: signs that turn the direction, join emoji, are shown as nothing, or stand for several letters.
+# Additional characters of free text: marks that change the direction, join emoji, are invisible, or
+# stand for several letters.
 _IN_TEXTS = (
     *_IN_NAMES,
     "\u202eright to left\u202c",
@@ -42,7 +44,7 @@ _IN_TEXTS = (
 
 
 def name(first: str, *, characters: int = NAME_CHARACTERS) -> str:
-    """Return a name of exactly so many characters that begins with `first`, in the form in which names are kept."""
+    """Return a name of exactly so many characters that begins with `first`, in its stored form."""
     text = first
     while len(text) < characters:
         text = unicodedata.normalize("NFC", f"{text} {' '.join(_IN_NAMES)}")
@@ -57,12 +59,12 @@ def text(characters: int) -> str:
 
 
 def file_name(*, size_bytes: int) -> str:
-    """Return the name of a file of at most so many bytes, and of hardly fewer."""
+    """Return the name of a file, as long as possible within so many bytes."""
     whole = "".join(f"{word} " for word in _IN_TEXTS if "/" not in word) * 9
     return whole.encode()[: size_bytes - 1].decode(errors="ignore") + "."
 
 
 def plain(characters: int) -> str:
-    """Return a text for lines of shell and JSON: nothing in it means anything to either."""
+    """Return a text for lines of shell and JSON: it has no special character of either."""
     whole = " ".join(word for word in _IN_TEXTS if not set(word) & set("'\"\\$`\u2028"))
     return (whole * (characters // len(whole) + 1))[: characters - 1] + "."

@@ -1,4 +1,7 @@
-"""Machines that can be switched off: each with an sshd, and as root with processes, a home and a boot id of its own."""
+"""Machines that can be switched off, each with an sshd.
+
+As root, each also has processes, a home and a boot id of its own.
+"""
 
 from __future__ import annotations
 
@@ -26,9 +29,9 @@ from opsjobs.standalone.spawn import bare_environment, spawn
 HOME_MIB = 24
 LARGE_BYTES = 4_096
 IS_ROOT = os.geteuid() == 0
-"""Only root can make machines of their own; without, all of them share this one."""
+"""Only root can create such machines; without root, all of them share this one."""
 
-# The first process of a machine: it puts home and boot id in their places, and reaps what its parents have left.
+# The first process of a machine: it mounts home and boot id, and reaps orphans.
 _INIT = """
 import os, subprocess, sys, time
 for source, place in zip(sys.argv[1::2], sys.argv[2::2]):
@@ -47,14 +50,14 @@ _BOOT_ID = "/proc/sys/kernel/random/boot_id"
 
 @dataclass
 class Machine:
-    """One machine with several addresses; `folder` holds what stays when it is switched off."""
+    """A machine with several addresses; `folder` holds what stays when it is switched off."""
 
     server: Sshd
     folder: Path
     _init: subprocess.Popen[bytes] | None = None
     _filler: Path = field(init=False)
     booted_at: float = field(default=0.0, init=False)
-    """When it was last switched on (monotonic)."""
+    """The time when it was last switched on (monotonic)."""
 
     def __post_init__(self) -> None:
         self._filler = self.home / "filler"
@@ -63,7 +66,7 @@ class Machine:
 
     @property
     def addresses(self) -> Sequence[str]:
-        """Where it listens."""
+        """The addresses where it listens."""
         return self.server.addresses
 
     @property
@@ -73,7 +76,7 @@ class Machine:
 
     @property
     def runs(self) -> list[Path]:
-        """Where its durable runs lie: in the home, or elsewhere while nothing can be written there."""
+        """The folder of its durable runs: in the home, or elsewhere if that is read-only."""
         return [self.home / ".opsjobs" / "runs", *(self.folder / "tmp").glob("opsjobs-*/runs")]
 
     # Power.
@@ -108,7 +111,7 @@ class Machine:
         self.start_sshd()
 
     def power_off(self) -> None:
-        """All its processes end at once, and nobody says goodbye."""
+        """End all its processes at once, without a goodbye."""
         if self._init is not None:
             self._init.kill()
             self._init.wait()
@@ -120,7 +123,7 @@ class Machine:
     # sshd.
 
     def start_sshd(self) -> None:
-        """Listen."""
+        """Start to listen."""
         folder = self.server.folder
         command = [str(kit.BINARY), "-f", f"{folder}/sshd_config", "-E", f"{folder}/sshd.log"]
         subprocess.run([*self._inside(), *command], check=True, stdin=subprocess.DEVNULL)
@@ -135,12 +138,12 @@ class Machine:
         return False
 
     def stop_sshd(self, *, sessions: bool) -> None:
-        """Kill the listener, and the open sessions where asked."""
+        """Kill the listener, and if requested the open sessions."""
         kill_all([*self.listeners(), *(self.sessions() if sessions else ())], "sshd")
         wait_until(lambda: not self.listeners(), "sshd is gone")
 
     def listeners(self) -> list[int]:
-        """The processes that take connections."""
+        """Return the processes that accept connections."""
         mark = f"{self.server.folder}/sshd_config".encode()
         return [
             pid
@@ -149,7 +152,7 @@ class Machine:
         ]
 
     def sessions(self) -> list[int]:
-        """The processes of connections."""
+        """Return the processes of connections."""
         listeners = self.listeners()
         return [
             pid
@@ -158,7 +161,10 @@ class Machine:
         ]
 
     def processes(self) -> list[int]:
-        """All that it runs, as this machine numbers them; where machines share one, all of that."""
+        """Return all its processes, by their ids on this machine.
+
+        If the machines share one, these are all of that.
+        """
         pids = [int(folder.name) for folder in Path("/proc").glob("[0-9]*")]
         if not IS_ROOT:
             return pids
@@ -188,7 +194,7 @@ class Machine:
     # Disk.
 
     def fill_disk(self) -> None:
-        """Not one more block can be had in its home. Only where the home is its own."""
+        """Fill its home to the last block. Only if the home is its own."""
         assert IS_ROOT
         with suppress(OSError), self._filler.open("ab", buffering=0) as file:
             for size in (1 << 20, 4096, 1):
@@ -197,23 +203,23 @@ class Machine:
                         file.write(b"x" * size)
 
     def free_disk(self) -> None:
-        """There is room again."""
+        """Free the space again."""
         self._filler.unlink(missing_ok=True)
 
     def forget_output(self) -> None:
-        """Remove what runs that are over have written, so that the disk does not fill by itself."""
+        """Remove the files of ended runs, so that the disk does not fill by itself."""
         for path in (path for runs in self.runs for path in runs.glob("*.[12]")) if IS_ROOT else ():
             if path.stat().st_size > LARGE_BYTES:
                 path.unlink(missing_ok=True)
 
     def copy_records(self, place: Path) -> None:
-        """What it keeps of its runs, without their output."""
+        """Return the files of its runs, without their output."""
         for number, runs in enumerate(self.runs):
             if runs.exists():
                 shutil.copytree(runs, place / str(number), ignore=shutil.ignore_patterns("*.[12]"))
 
     def written(self, key: str) -> tuple[bytes, bytes]:
-        """What the machine keeps of a run's output."""
+        """Return the output of a run that the machine keeps."""
         for runs in self.runs:
             first, second = (runs / f"{key}.{number}" for number in (1, 2))
             if first.exists() and second.exists():
@@ -223,11 +229,11 @@ class Machine:
     # Runs.
 
     def lose_store(self) -> None:
-        """As if its home were a new one."""
+        """Replace the spool, as if its home were a new one."""
         (self.home / ".opsjobs").rename(self.home / f".opsjobs.{uuid.uuid4()}")
 
     def keepers(self) -> dict[int, str]:
-        """The processes that wait for a command's end, each with its run's key."""
+        """Return the processes that wait for a command's end, each with its run's key."""
         commands = self.durable_processes()
         parents = {pid: parent_of(pid) for pid in commands}
         return {
@@ -237,7 +243,7 @@ class Machine:
         }
 
     def durable_processes(self) -> dict[int, str]:
-        """Processes that belong to durable runs, each with the run's key."""
+        """Return the processes of durable runs, each with the run's key."""
         found = {}
         for pid in self.processes():
             environment = _read(pid, "environ").split(b"\0")
@@ -250,7 +256,7 @@ class Machine:
         return found
 
     def heal(self) -> None:
-        """Bring back what was taken away."""
+        """Restore what was taken away."""
         self.free_disk()
         if IS_ROOT and self._init is None:
             self.boot()
@@ -260,7 +266,7 @@ class Machine:
 
 @contextmanager
 def machines(shares: Sequence[Sequence[str]], folder: Path) -> Iterator[list[Machine]]:
-    """Machines with these addresses, all with the first one's key to log in."""
+    """Run machines with these addresses, all with the first one's key to log in."""
     with ExitStack() as stack:
         found: list[Machine] = []
         for number, addresses in enumerate(shares, start=1):
@@ -291,7 +297,10 @@ def _furnish(place: Path, user: str, stack: ExitStack) -> None:
 
 
 def keep_mounts_to_ourselves() -> None:
-    """From here on what this thread and its children mount is seen by them alone, and goes with them, whatever ends them."""
+    """Mount in a namespace of this thread and its children from now on.
+
+    The mounts disappear with them, whatever ends them.
+    """
     if IS_ROOT:
         libc = ctypes.CDLL(None, use_errno=True)
         private = (
@@ -301,13 +310,16 @@ def keep_mounts_to_ourselves() -> None:
 
 
 def kill(pid: int) -> None:
-    """At once, if it still is."""
+    """Kill it at once, if it still exists."""
     with suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
 
 
 def kill_all(pids: Sequence[int], name: str) -> None:
-    """At once, those that still have this name: one that has become a login's shell meanwhile may keep a run."""
+    """Kill at once those that still have this name.
+
+    One that has become a login's shell meanwhile may keep a run.
+    """
     stopped = [pid for pid in pids if _send(pid, signal.SIGSTOP)]
     wait_until(lambda: all(_standing(pid) for pid in stopped), "they stand still")
     for pid in stopped:
@@ -345,7 +357,7 @@ def _link(pid: int, what: str) -> str:
 
 
 def parent_of(pid: int) -> int:
-    """The process that started it, or has inherited it; 0 where there is none."""
+    """Return the process that started it, or has adopted it; 0 if there is none."""
     status = _read(pid, "status").decode(errors="replace").splitlines()
     return next((int(line.split()[1]) for line in status if line.startswith("PPid:")), 0)
 

@@ -1,4 +1,7 @@
-"""The network between the workers and the machines: a proxy before each address, all on a thread of their own."""
+"""The network between the workers and the machines: a proxy in front of each address.
+
+All of them run on a thread of their own.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ SECONDS = 60
 
 
 class Network:
-    """One proxy a target, by the target's address; `faults` of each may be set from any thread."""
+    """One proxy for each target, by its address; `faults` of each may be set from any thread."""
 
     def __init__(self, places: Sequence[tuple[str, int]]) -> None:
         self._loop = asyncio.new_event_loop()
@@ -26,7 +29,7 @@ class Network:
         self._database: Proxy | None = None
         logging.getLogger("asyncio").setLevel(
             logging.CRITICAL
-        )  # writes to broken connections are what this is for
+        )  # writes to broken connections are expected here
         self._do(self._open(places))
 
     async def _open(self, places: Sequence[tuple[str, int]]) -> None:
@@ -36,7 +39,7 @@ class Network:
             )
 
     def database(self, folder: str) -> Proxy:
-        """The way to PostgreSQL, whose socket is in this folder."""
+        """Run a proxy to PostgreSQL, whose socket is in this folder."""
         if self._database is None:
             self._do(self._open_database(folder))
         assert self._database is not None
@@ -46,9 +49,9 @@ class Network:
         self._database = await self._stack.enter_async_context(proxy(folder, 5432))
 
     def silence(self, way: Proxy, of: bytes = b"", *, new: bool = False) -> int:
-        """Pass nothing on over open connections that began with these bytes (`new`: over new ones neither); return how many.
+        """Pass nothing on over open connections that began with these bytes.
 
-        They stay open.
+        `new`: nor over new ones. Returns their number. They stay open.
         """
 
         async def silenced() -> int:
@@ -58,15 +61,15 @@ class Network:
         return int(self._do(silenced()))
 
     def stall(self, addresses: Sequence[str]) -> None:
-        """From now on nothing comes through; all of it comes later."""
+        """Hold everything back from now on; it arrives later."""
         self._set(addresses, stall=True)
 
     def black_hole(self, addresses: Sequence[str]) -> None:
-        """From now on nothing comes through, and never will."""
+        """Drop everything from now on."""
         self._set(addresses, black_hole=True)
 
     def refuse(self, addresses: Sequence[str]) -> None:
-        """No new connections."""
+        """Refuse new connections."""
         self._set(addresses, refuse=True)
 
     def cut(self, address: str, left_bytes: int, *, answers: bool = False) -> None:
@@ -74,19 +77,19 @@ class Network:
         self.proxies[address].faults.cut = Cut(left_bytes, answers)
 
     def reset(self, addresses: Sequence[str]) -> None:
-        """Break what is open."""
+        """Break open connections."""
         self._each(addresses, Proxy.reset_all)
 
     def half_close(self, addresses: Sequence[str]) -> None:
-        """The machines say no more."""
+        """End the machines' side of the connections."""
         self._each(addresses, Proxy.half_close_all)
 
     def half_open(self, addresses: Sequence[str]) -> None:
-        """The machines have lost the connections, and the workers do not know."""
+        """Break the machines' side of the connections, unnoticed by the workers."""
         self._each(addresses, Proxy.drop_servers)
 
     def heal(self) -> None:
-        """As new; connections that bytes were taken from are broken."""
+        """Remove all faults; connections that have lost bytes are broken."""
         hurt = [address for address, one in self.proxies.items() if one.faults != Faults()]
         torn = [address for address in hurt if self.proxies[address].faults.black_hole]
         for address in hurt:
@@ -96,7 +99,7 @@ class Network:
         self._each(torn, Proxy.reset_all)
 
     def close(self) -> None:
-        """End it."""
+        """End the thread."""
         self._do(self._stack.aclose())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(SECONDS)

@@ -1,4 +1,7 @@
-"""The network between workers and machines: cut at every place of a start, silent, torn, half open."""
+"""Faults of the network to the machines: cuts at every byte of a start, silence, half-open.
+
+Connections are also broken.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +14,17 @@ from chaos.verdicts import UNREACHABLE
 CUT_STEP_BYTES = 64
 ANSWER_STEP_BYTES = 8
 PLACES = 60
-"""So many cuts reach beyond a start on an open connection (3.7 KB with its channel and payload) and its answer (0.4 KB)."""
+"""Enough cuts for a start on an open connection and its response.
+
+These are 3.7 KB with channel and payload, and 0.4 KB.
+"""
 
 
 def cut(*, answers: bool) -> Callable[[FaultContext], None]:
-    """Every connection is open; then the next bytes are a start, and each breaks a step later than the one before."""
+    """Cut starts over open connections, each a step later than the one before.
+
+    Since all connections are open, the next bytes are a start.
+    """
 
     def inject(context: FaultContext) -> None:
         step = ANSWER_STEP_BYTES if answers else CUT_STEP_BYTES
@@ -65,7 +74,10 @@ def half_closed(context: FaultContext) -> None:
 
 
 def half_open(context: FaultContext) -> None:
-    """The machines have forgotten the connections, the workers have not; what they send afterwards is answered by a reset."""
+    """The machines have lost the connections, the workers have not:
+
+    their next bytes are answered by a reset.
+    """
     context.launch(3.0)
     context.begun()
     context.cluster.network.half_open(context.some_addresses())
@@ -74,7 +86,7 @@ def half_open(context: FaultContext) -> None:
 
 
 def refused(context: FaultContext) -> None:
-    """As sshd beyond MaxStartups does it; what is open breaks, too."""
+    """Refuse connections like sshd beyond MaxStartups; open ones break, too."""
     context.launch(3.0)
     context.begun()
     some = context.some_addresses()

@@ -49,7 +49,7 @@ class Watcher(Viewer):
             super()._connect(http)
         except httpx2.TransportError:
             self._pause.wait(AGAIN_SECONDS)
-        except AssertionError:  # 503: the database is away
+        except AssertionError:  # 503: the database is down
             self._pause.wait(AGAIN_SECONDS)
 
 
@@ -68,7 +68,7 @@ class EventListener(threading.Thread):
 
     @property
     def sure(self) -> bool:
-        """Whether nothing can have been missed."""
+        """True if it cannot have missed anything."""
         return self._valkey.process is self._process and self._valkey.running
 
     def run(self) -> None:

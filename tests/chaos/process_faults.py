@@ -1,4 +1,4 @@
-"""Our own processes: killed, frozen, stopped, killed at every numbered step."""
+"""Faults of our processes: killed, frozen, stopped, killed at every numbered step."""
 
 from __future__ import annotations
 
@@ -16,17 +16,18 @@ from opsjobs import failpoints
 from opsjobs.wakeup.celery_app import WAKEUP, WakeupApp, wakeup_queue
 
 WAKEUPS = 100
-# Who passes a step, where it is not the workers.
+# The process that passes a step, if it is not a worker.
 _PASSED_BY = {
     **dict.fromkeys(("launch", "ledger.launch", "notify", "stream"), ("api",)),
     "publish": (*WORKERS, "scheduler"),
 }
-# After so many passages before there is work, and in so many afterwards, it happens.
+# The number of passages before there is work; the fault happens within so many after that.
 _BEFORE = {"claim": 2}
 _PASSAGES = {"begin": 2, "claim": 3, "settle": 4, "cancel": 3, "stream": 4, "publish": 2}
 _PASSAGES_OF_MOST = 6
 _ON_THE_WAY = frozenset({"session", "start"})
-# A round launches by the API and has no schedules: these are killed at in tests/engine/test_firing_faults.py.
+# A round launches by the API and has no schedules: kills at these steps are in
+# tests/engine/test_firing_faults.py.
 _OF_SCHEDULES = frozenset({"fire", "firing.prepare", "firing.launch"})
 
 
@@ -51,7 +52,10 @@ def every_worker_killed_three_times(context: FaultContext) -> None:
 
 
 def long_log_taken_over(context: FaultContext) -> None:
-    """Twice, in the middle of logs of a megabyte, which hand on values that the next steps say again."""
+    """Kill it twice, in the middle of logs of a megabyte with outputs.
+
+    The next steps print these outputs.
+    """
     context.launch(4.0)
     log = context.start(long_log(40, context.longer(0.15, 0.25)), context.some_addresses(1 / 3))
     context.watch(log)
@@ -68,7 +72,7 @@ def long_log_taken_over(context: FaultContext) -> None:
 
 
 def _followers(context: FaultContext, log: Launched) -> list[str]:
-    """The workers that have stored a part of a first step's output, and not its end."""
+    """Return the workers that have stored a part of a first step's output, and not its end."""
     halfway = """
 select distinct r.worker from target_runs r join job_execution_results x on x.target_run_id = r.id
 where r.execution_id = %s and r.status = 'running' and x.status = 'running' and x.action = 'step-1' and x.stdout_stored > 0"""
@@ -77,7 +81,7 @@ where r.execution_id = %s and r.status = 'running' and x.status = 'running' and 
 
 
 def worker_frozen_beyond_its_lease(context: FaultContext) -> None:
-    """Two owners: the other one takes its runs over, and then it wakes and knows nothing of that."""
+    """Two owners: the other worker takes its runs over, and then it wakes without knowing of it."""
     context.launch(LEASE_SECONDS + 5)
     context.begun()
     frozen = context.worker()
@@ -101,7 +105,7 @@ def worker_frozen_for_a_moment(context: FaultContext) -> None:
 
 
 def deploy(context: FaultContext) -> None:
-    """SIGTERM of each worker in turn, and a new one in its place."""
+    """SIGTERM to each worker in turn, and a new one in its place."""
     context.launch(4.0)
     for name in WORKERS:
         context.begun()
@@ -112,7 +116,7 @@ def deploy(context: FaultContext) -> None:
 
 
 def all_of_it_stopped(context: FaultContext) -> None:
-    """SIGTERM of all workers at once: for a while there is none."""
+    """SIGTERM to all workers at once: for a while there is none."""
     context.launch(3.0)
     context.begun()
     for worker in context.workers:
@@ -158,7 +162,10 @@ def api_killed_while_followed(context: FaultContext) -> None:
 
 
 def api_killed_after_the_commit(context: FaultContext) -> None:
-    """It dies between commit and answer, once for each of two launches: the client comes back with the same key."""
+    """It dies between commit and response, once for each of two launches:
+
+    the client repeats the key.
+    """
     for _ in range(2):
         context.cluster.arm("api", "notify:kill")
         context.launch_one()
@@ -168,7 +175,7 @@ def api_killed_after_the_commit(context: FaultContext) -> None:
 
 
 def everything_killed(context: FaultContext) -> None:
-    """A power cut of the whole service; the machines go on."""
+    """A power cut of the whole service; the machines continue."""
     context.launch(3.0)
     context.begun()
     context.moment(1.0)
@@ -182,7 +189,7 @@ def everything_killed(context: FaultContext) -> None:
 
 
 def poison(context: FaultContext) -> None:
-    """Whoever takes these runs dies before it can start them, however often."""
+    """Each worker that takes these runs dies before it can start them, however often."""
     context.launch(1.0, context.cluster.addresses[:6], cancel=False)
     over = "select 1 from job_executions where finished_at is null"
     for _ in range(12):
@@ -193,7 +200,10 @@ def poison(context: FaultContext) -> None:
 
 
 def _at(step: str) -> Fault:
-    """All four ways to fail at one step, each at a passage by chance; what follows the kill happens in another process."""
+    """All four kinds of failure at one step, each at a random passage.
+
+    After the kill, the next ones happen in another process.
+    """
 
     def inject(context: FaultContext) -> None:
         orders = _orders(context.chance, step)
@@ -227,7 +237,7 @@ def _hand_over(context: FaultContext, orders: Mapping[str, str]) -> None:
 
 
 def _orders(chance: random.Random, step: str) -> dict[str, str]:
-    """What each process is told to do, by its name."""
+    """Return the failpoints of each process, by its name."""
     names = _PASSED_BY.get(step, WORKERS)
     pairs = chance.sample((("sleep:0.7", "kill"), ("error", "error_after")), 2)
     told = (
@@ -251,7 +261,7 @@ def _spelt(chance: random.Random, step: str, ways: Sequence[str]) -> list[str]:
 
 
 def steps() -> Iterator[Fault]:
-    """Every numbered step, with every way to fail there."""
+    """Return a fault for every numbered step and every kind of failure there."""
     yield from (_at(step) for step in sorted(failpoints.NAMES - _OF_SCHEDULES))
 
 

@@ -31,7 +31,10 @@ HONEST = (verdicts.LOST, verdicts.UNREACHABLE, verdicts.DEAD, verdicts.NO_SPOOL)
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One way to break things. `allowed`: verdicts beside `right` that an honest record may come to here."""
+    """One way to break things.
+
+    `allowed`: verdicts other than `right` that an honest record may have here.
+    """
 
     name: str
     says: str
@@ -40,9 +43,12 @@ class Fault:
     end_seconds: float = END_SECONDS
     needs_root: bool = False
     whole_only: bool = False
-    """Too long for a short session."""
+    """True if it is too long for a short session."""
     estranges: bool = False
-    """A machine has become another one, which all have to meet before the next round: of who dies before that, nobody can know."""
+    """A machine was replaced, which all workers have to see before the next round.
+
+    If one dies before that, the outcome cannot be known.
+    """
 
 
 @dataclass
@@ -67,13 +73,13 @@ class Tally:
         return self.verdicts.total()
 
     def percentile(self, share: float) -> float:
-        """Seconds from the end of the fault to the end of a run; 0 where none was left."""
+        """The seconds from the end of the fault to the end of a run; 0 if none was left."""
         found = sorted(self.recovery_seconds)
         return found[min(len(found) - 1, math.ceil(share * len(found)) - 1)] if found else 0.0
 
 
 class ChaosRunner:
-    """Runs rounds on a cluster; a cluster on which something went wrong is replaced by a new one."""
+    """Runs rounds on a cluster; after an error the cluster is replaced by a new one."""
 
     def __init__(
         self,
@@ -100,7 +106,10 @@ class ChaosRunner:
         self._stack.close()
 
     def rounds(self, faults: Sequence[Fault], minutes: float) -> Iterator[tuple[Fault, Tally]]:
-        """Rounds of these faults in an order by chance, all of them once before any a second time, until the time is up."""
+        """Run rounds of these faults in random order until the time is up.
+
+        Each has one round before any has a second one.
+        """
         ends, order = time.monotonic() + minutes * 60, random.Random(self.seed)
         for turn in itertools.count():
             for fault in order.sample(faults, len(faults)):
@@ -109,7 +118,7 @@ class ChaosRunner:
                 yield fault, self.round(fault, turn)
 
     def round(self, fault: Fault, turn: int = 0) -> Tally:
-        """One round of a fault; the same seed, fault and turn make the same choices."""
+        """Run one round of a fault; the same seed, fault and turn make the same choices."""
         chance = random.Random(f"{self.seed}/{fault.name}/{turn}")
         began = time.monotonic()
         tally = self._round(self._ready(), fault, chance)
@@ -189,7 +198,7 @@ class ChaosRunner:
         self, cluster: ChaosCluster, context: FaultContext, seconds: float
     ) -> list[str]:
         if not context.ended(seconds):
-            return []  # each run that has not ended is found by the checker
+            return []  # the checker finds each run that has not ended
         try:
             wait_until(
                 lambda: not cluster.rows("select 1 from events where published_at is null limit 1"),
@@ -208,14 +217,15 @@ def _tally(found: Iterable[tuple[Seen, str]], over: float) -> Tally:
         if not known:
             tally.wrong.append(verdict)
         finished = seen.row["finished_at"]
-        # An end beyond now was dated by a clock that was stepped: it says nothing of how long the recovery took.
+        # An end in the future was dated by a stepped clock: it does not show how long the recovery
+        # took.
         if finished is not None and over < finished.timestamp() <= now:
             tally.recovery_seconds.append(finished.timestamp() - over)
     return tally
 
 
 def _in_short(complaint: str) -> str:
-    """What it is about and how it ends, without what differs from one to the next."""
+    """Return the subject and the end of a log line, without the parts that differ each time."""
     event = re.search(r'"event": "([^"]*)"', complaint)
     return f"{event[1] if event else ''} … {complaint[-200:]}"
 
@@ -239,7 +249,7 @@ def _heard_by(listener: EventListener, found: Iterable[tuple[Seen, str]]) -> lis
 
 
 def _survivors(cluster: ChaosCluster, found: Sequence[Seen]) -> list[str]:
-    """Processes of runs that have ended, and are not lost: they too must end."""
+    """Return processes of ended runs, except lost ones: they must end, too."""
     over = {
         str(seen.row["uuid"])
         for seen in found
@@ -264,7 +274,7 @@ def _survivors(cluster: ChaosCluster, found: Sequence[Seen]) -> list[str]:
 
 
 def _whole(cluster: ChaosCluster, executions: int) -> list[str]:
-    """What is wrong with the database as a whole, and with the number of executions in it: none twice, none missing."""
+    """Return errors of the whole database, including duplicate or missing executions."""
     found = []
     if (there := len(cluster.rows("select id from job_executions"))) != executions:
         found.append(f"{there} executions are on record, and {executions} were launched")
@@ -276,7 +286,7 @@ def _whole(cluster: ChaosCluster, executions: int) -> list[str]:
 
 
 def table(tallies: dict[str, Tally]) -> str:
-    """All faults in a table of Markdown."""
+    """Return all faults in a table of Markdown."""
     lines = [
         "| fault | rounds | runs | wrong | lost, and said so | not reached, and said so | recovery p50 | p99 |",
         "|---|---:|---:|---:|---:|---:|---:|---:|",

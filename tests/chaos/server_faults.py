@@ -1,4 +1,4 @@
-"""PostgreSQL and Redis: killed, frozen, emptied, read-only, full."""
+"""Faults of PostgreSQL and Redis: killed, frozen, emptied, read-only, full."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from opsjobs.engine.worker.lease_heartbeat import RENEWALS_PER_LEASE
 
 SILENT_CLIENTS = 1_100
 LEASE = b"opsjobs lease"
-"""The application name by which PostgreSQL, and who listens in, know the connection of a lease."""
+"""The application name of a lease's connection in PostgreSQL."""
 
 
 def redis_stopped(context: FaultContext) -> None:
@@ -75,7 +75,7 @@ def postgres_session_killed(context: FaultContext) -> None:
 
 
 def postgres_hung(context: FaultContext) -> None:
-    """Longer than a lease."""
+    """It lasts longer than a lease."""
     context.launch(4.0)
     context.begun()
     context.cluster.freeze(context.cluster.postgres)
@@ -102,7 +102,10 @@ def postgres_disk_full(context: FaultContext) -> None:
 
 
 def postgres_silent(context: FaultContext) -> None:
-    """Its host is gone without a word, and another one answers: what is open stays open and silent, new connections are good."""
+    """Its host disappears silently, and another one answers.
+
+    Open connections stay open and silent, new connections work.
+    """
     way = context.cluster.reach_postgres_by_proxy()
     context.launch(3.0)
     context.begun()
@@ -113,7 +116,10 @@ def postgres_silent(context: FaultContext) -> None:
 
 
 def lease_silent(context: FaultContext) -> None:
-    """The worker renews over a new connection, or leaves its runs to the other one: either way it is on record."""
+    """Check that the worker renewed over a new connection, or left its runs to the other one.
+
+    Either is recorded.
+    """
     worker, way = _by_proxy(context)
     assert context.cluster.network.silence(way, LEASE), "there is no connection for a lease"
     since = time.time() + LEASE_SECONDS / RENEWALS_PER_LEASE / 2
@@ -126,7 +132,10 @@ def lease_silent(context: FaultContext) -> None:
 
 
 def lease_cut_off(context: FaultContext) -> None:
-    """The other worker has to take its runs over, although it still writes what they say. After that it is to live again."""
+    """The other worker has to take its runs over, although it still writes output.
+
+    After that it must recover.
+    """
     worker, way = _by_proxy(context)
     context.cluster.network.silence(way, LEASE, new=True)
     buried = "select 1 from workers where name = %s and buried_at is not null"
@@ -143,7 +152,7 @@ def lease_cut_off(context: FaultContext) -> None:
 
 
 def _by_proxy(context: FaultContext) -> tuple[ServiceProcess, Proxy]:
-    """One worker with work that reaches PostgreSQL by a proxy, and that."""
+    """Return one worker with runs that reaches PostgreSQL through a proxy, and the proxy."""
     name = context.chance.choice(WORKERS)
     way = context.cluster.reach_postgres_by_proxy(name)
     context.launch(context.longer(4.0, 8.0))
@@ -153,7 +162,7 @@ def _by_proxy(context: FaultContext) -> tuple[ServiceProcess, Proxy]:
 
 
 def clock_stepped(context: FaultContext) -> None:
-    """By more than a lease, and back."""
+    """Step the clock by more than a lease, and back."""
     context.launch(4.0)
     context.begun()
     context.moment(1.0)
@@ -164,7 +173,7 @@ def clock_stepped(context: FaultContext) -> None:
 
 
 def api_clients_silent(context: FaultContext) -> None:
-    """More connections than a process may usually have open, which say nothing; work goes on beside them."""
+    """Open more connections than a process may usually have, all of them silent; work continues."""
     with ExitStack() as stack:
         for _ in range(SILENT_CLIENTS):
             client = stack.enter_context(socket.socket())

@@ -13,7 +13,7 @@ BLOWS = 10
 
 
 def storm(context: FaultContext) -> None:
-    """Ten blows, a few tenths of a second apart, at whatever it may be."""
+    """Ten blows, a few tenths of a second apart, at random victims."""
     context.launch(5.0)
     context.begun(0.2)
     blows: tuple[Callable[[FaultContext], None], ...] = (

@@ -1,4 +1,4 @@
-"""The machines: sshd killed, commands and those who wait for them killed, disks full, power cut, home lost."""
+"""Faults of machines: killed sshd, commands and keepers, full disks, power cuts, lost homes."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ def sshd_restarted(context: FaultContext) -> None:
     context.cancel()
 
 
-# Disks: what the machine has kept is the truth, and no more than that can be known.
+# Disks: the files of the machine are the truth, and no more than that can be known.
 
 
 def disk_full(moment: str) -> Callable[[FaultContext], None]:
-    """Before the start, while commands run, or shortly before they end."""
+    """Fill the disk before the start, while commands run, or shortly before they end."""
 
     def inject(context: FaultContext) -> None:
         machine = context.machine()
@@ -55,7 +55,10 @@ def disk_full(moment: str) -> Callable[[FaultContext], None]:
 
 
 def _as_kept_on(machine: Machine) -> Callable[[Seen], str | None]:
-    """A run there has said what lies there, and ended as its commands testify; or could not be begun at all."""
+    """Check a run there: its output is that of its files, and its end that of its commands.
+
+    Or it could not be started at all.
+    """
 
     def check(seen: Seen) -> str | None:
         if seen.row["host"] not in machine.addresses:
@@ -95,9 +98,7 @@ def _differs(
     if seen.heard(number) != kept:
         return f"step {number}: {[*map(len, seen.heard(number))]} bytes are stored, {[*map(len, kept)]} lie on the machine (I3)"
     status = step.status if step.timeout else "succeeded" if codes == [0] else "failed"
-    if (
-        result["error_code"] == "disk_full"
-    ):  # a part of its output is lost, whatever its exit code says
+    if result["error_code"] == "disk_full":  # a part of its output is lost, whatever its exit code
         status = "failed"
     told = [] if step.timeout else [result["exit_code"]]
     if result["status"] != status or told != list(codes):
@@ -121,7 +122,7 @@ def power_cut(context: FaultContext) -> None:
 
 
 def home_lost(context: FaultContext) -> None:
-    """Another home, or an empty one, in its place while commands run; their connections break."""
+    """Replace the home with another or an empty one while commands run; connections break."""
     context.launch(3.0)
     context.begun(0.5)
     machine = context.machine()
@@ -132,7 +133,7 @@ def home_lost(context: FaultContext) -> None:
 
 
 def only_on(addresses: Collection[str]) -> Callable[[Seen], str | None]:
-    """Only there something may be unknown."""
+    """An outcome may only be unknown there."""
 
     def check(seen: Seen) -> str | None:
         unknown = (
@@ -144,7 +145,7 @@ def only_on(addresses: Collection[str]) -> Callable[[Seen], str | None]:
 
 
 def keeper_killed(context: FaultContext) -> None:
-    """Those who wait for commands to end die; the commands go on, and nobody can say how they end."""
+    """Kill the keepers of commands; the commands continue, and their end cannot be known."""
     context.launch(3.0)
     context.begun(0.5)
     keepers = {
@@ -171,7 +172,7 @@ def only_of(keys: Collection[str]) -> Callable[[Seen], str | None]:
 
 
 def command_killed(context: FaultContext) -> None:
-    """Commands die by a signal of somebody else's."""
+    """Kill commands with a signal that is not from opsjobs."""
     context.launch(3.0, cancel=False)
     context.begun(0.5)
     running = [

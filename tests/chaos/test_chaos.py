@@ -20,13 +20,13 @@ SHARPEST = (
     "start cut",
     "WinRM service killed",
 )
-# The same rounds each time: what stands between a change and its landing draws no lots. `make chaos` does.
+# The same rounds each time: a check before a landing must not be random. `make chaos` is.
 SEED = 4712
 
 
 @pytest.fixture(scope="module")
 def runner() -> Iterator[ChaosRunner]:
-    """A runner whose rounds share one cluster."""
+    """Yield a runner whose rounds share one cluster."""
     needs_sshd()
     with ChaosRunner(SEED, quick=True) as found:
         yield found

@@ -1,4 +1,7 @@
-"""A cancel of many machines leaves nobody alive of families that fork, daemonise and do not heed TERM, and has a proof for each."""
+"""A cancel of many machines leaves no process of families that fork and ignore TERM.
+
+They also daemonise. Each cancel has a proof.
+"""
 
 from __future__ import annotations
 
@@ -23,9 +26,10 @@ pytestmark = pytest.mark.long  # tests/e2e/test_durable_runs.py cancels one fami
 FAMILIES = int(os.environ.get("TESTS_FAMILIES", "80"))
 """One on each address. The figure in docs/concepts/durable-commands.md is of 200."""
 LONG_SECONDS = 180.0
-"""Far more than any of it takes on a machine that has nothing else to do."""
+"""Far more than any of it takes on an idle machine."""
 
-# A child, an orphan, one with a session of its own, and a daemon with a child: none of them hears TERM.
+# A child, an orphan, one with a session of its own, and a daemon with a child: all of them ignore
+# TERM.
 FAMILY = """trap '' TERM HUP INT
 (trap '' TERM; exec sleep 3001) &
 ( (trap '' TERM HUP; exec sleep 3002) & )
@@ -42,13 +46,16 @@ class OneWorkerCluster(Cluster):
 
     @property
     def environment(self) -> dict[str, str]:
-        """Of every process."""
+        """The settings of every process."""
         return {**super().environment, "OPSJOBS_CONCURRENCY": str(FAMILIES)}
 
 
 @pytest.fixture
 def fleet() -> Iterator[list[Machine]]:
-    """Machines with processes of their own, as each cancel looks at all processes there are; together an address for each family."""
+    """Create machines with processes of their own, together with an address for each family.
+
+    Each cancel reads all processes of its machine.
+    """
     needs_sshd()
     _needs_namespaces()
     keep_mounts_to_ourselves()
@@ -60,7 +67,7 @@ def fleet() -> Iterator[list[Machine]]:
 
 @pytest.fixture
 def cluster(fleet: list[Machine]) -> Iterator[OneWorkerCluster]:
-    """The whole service over these machines."""
+    """Run the whole service over these machines."""
     with ExitStack() as stack:
         found = start_cluster(stack, [machine.server for machine in fleet], OneWorkerCluster)
         found.furnish()
@@ -82,7 +89,7 @@ def test_a_cancel_of_many_families_leaves_no_survivor_and_proves_each(
     began = time.monotonic()
     assert cluster.ended(execution, LONG_SECONDS)["counts"] == {"cancelled": FAMILIES}
     print(f"{time.monotonic() - began:.1f} s")  # noqa: T201  the figure of docs/operations/reliability.md
-    # A proof is no promise: whoever is said to be killed is gone by then.
+    # A proof is no promise: a process that was reported as killed has ended by then.
     assert _members(fleet) == {}
     results = [*cluster.results(execution)]
     assert Counter(result["cancel_proof"] for result in results) == {"killed": FAMILIES}
@@ -91,12 +98,15 @@ def test_a_cancel_of_many_families_leaves_no_survivor_and_proves_each(
 
 
 def _members(fleet: list[Machine]) -> Counter[str]:
-    """How many processes each run has on all machines, by the mark in their environment."""
+    """Return the number of processes of each run on all machines.
+
+    They have its mark in their environment.
+    """
     return Counter(key for machine in fleet for key in machine.durable_processes().values())
 
 
 def _shares() -> list[list[str]]:
-    """The addresses of a network that depends on the process."""
+    """Return the addresses of a network that depends on the process."""
     network = 20 + os.getpid() % 80
     addresses = [f"127.{network}.{1 + n // 200}.{1 + n % 200}" for n in range(FAMILIES)]
     return [

@@ -1,4 +1,7 @@
-"""The long words of the chaos suite are as long as fields allow, and its long log and its values are what its checker expects."""
+"""The long texts of the chaos suite have the maximum length of their fields.
+
+Its long log and its outputs are those that its checker expects.
+"""
 
 from __future__ import annotations
 
@@ -66,7 +69,7 @@ def test_a_value_that_was_handed_on_otherwise_is_seen_by_the_checker() -> None:
 
 
 def _as_it_should_be(work: Work) -> Seen:
-    """A run of this work as database, log and witness show it if nothing happens to it."""
+    """Return a run of this work as database, log and witness show it without a fault."""
     launched, host = Launched(1, "mark", work, ["127.0.0.1"]), "127.0.0.1"
     seen = Seen(
         launched,

@@ -12,7 +12,7 @@ from chaos.work import Step, Work
 from kit.start_witness import Testimony, Witness
 
 RIGHT, LOST, UNREACHABLE, DEAD, NO_SPOOL = "right", "lost", "unreachable", "dead", "no spool"
-"""Verdicts; any other one is the sentence that says what is wrong."""
+"""The verdicts; any other one is the sentence that describes the error."""
 
 _RUNS = """
 select id, uuid, execution_id, target_host as host, status, exit_code, error_code, error_message, cancel_proof, attempt, finished_at
@@ -36,7 +36,7 @@ class Launched:
     cancelled: bool = False
 
     def key(self, number: int, host: str) -> str:
-        """Under which the witness knows a step (1, 2 …) on a machine."""
+        """Return the witness's key of a step (1, 2 …) on a machine."""
         return f"{self.mark}-{number}.{host}"
 
 
@@ -44,7 +44,7 @@ _TOLD = ("id", "uuid", "status", "exit_code", "error_code", "error_message", "ca
 
 Streams = tuple[bytes, bytes]
 Own = Callable[["Seen"], str | None]
-"""A verdict of a fault's own for a run that it has done something to; None: as for all."""
+"""Return the fault's own verdict for a run that it has changed; None for the usual one."""
 
 
 @dataclass
@@ -61,11 +61,11 @@ class Seen:
 
     @property
     def started(self) -> int:
-        """How many commands of it have started."""
+        """The number of its commands that have started."""
         return sum(len(starts) for starts in self.starts)
 
     def expected(self, number: int) -> Streams:
-        """What the step says where nothing happens to it."""
+        """Return the output of the step without a fault."""
         step, key = (
             self.launched.work.steps[number - 1],
             self.launched.key(number, self.row["host"]),
@@ -73,7 +73,7 @@ class Seen:
         return step.stdout(key), step.stderr(key)
 
     def heard(self, number: int) -> Streams:
-        """What is stored of it."""
+        """Return the stored output."""
         return self.said.get(f"step-{number}", (b"", b""))
 
     def __str__(self) -> str:
@@ -82,7 +82,10 @@ class Seen:
 
 
 class RunChecker:
-    """Checks the runs of one round. `lost`, `unreachable`: whether these may be the outcome of an honest record here."""
+    """Checks the runs of one round.
+
+    `lost`, `unreachable`: whether these may be the outcome of an honest record here.
+    """
 
     def __init__(
         self,
@@ -98,11 +101,11 @@ class RunChecker:
         self._own = own or (lambda _: None)
 
     def check(self, launched: Sequence[Launched]) -> list[tuple[Seen, str]]:
-        """Every run with its verdict."""
+        """Return every run with its verdict."""
         return [(seen, self._verdict(seen)) for seen in self.look(launched)]
 
     def look(self, launched: Sequence[Launched]) -> list[Seen]:
-        """Every run, as it stands; of actions the latest attempt."""
+        """Return every run, with the latest attempt of its actions."""
         by_id = {one.id: one for one in launched}
         results = self._results(list(by_id))
         said, dropped = self._said(list(by_id), results)
@@ -165,7 +168,7 @@ class RunChecker:
 
 
 def as_planned(seen: Seen) -> str:
-    """Every step ended as it does where nothing happens, with every byte."""
+    """Check that every step ended as it does without a fault, with every byte."""
     steps = seen.launched.work.steps
     if seen.dropped:
         return "output was dropped"
@@ -225,7 +228,10 @@ def _differing(heard: Streams, expected: Streams) -> str:
 
 
 def cancelled(seen: Seen) -> str:
-    """Nobody asks for it in vain: never started means so, killed that it did not come to its end, nothing that it waited."""
+    """Check the proof of a requested cancel.
+
+    never_started: no step did. killed: it did not come to its end. None: it only waited.
+    """
     if not seen.launched.cancelled:
         return "was cancelled, and nobody asked for that"
     proof = seen.row["cancel_proof"]
@@ -237,7 +243,7 @@ def cancelled(seen: Seen) -> str:
 
 
 def lost(seen: Seen) -> str:
-    """Nobody can know: no exit code, nothing but what the command said."""
+    """Check that an unknown outcome has no exit code, and only output of the command."""
     if seen.row["exit_code"] is not None or seen.row["error_code"] != "lost":
         return f"is lost, with exit code {seen.row['exit_code']} and error {seen.row['error_code']} (I10)"
     return (
@@ -246,7 +252,7 @@ def lost(seen: Seen) -> str:
 
 
 def unreachable(seen: Seen) -> str:
-    """It did not begin."""
+    """Check that it did not begin."""
     if _unfinished(seen):
         return "is unreachable, it says, and started"
     return (
@@ -257,7 +263,7 @@ def unreachable(seen: Seen) -> str:
 
 
 def check_dead(seen: Seen) -> str:
-    """Given up after too many dead workers."""
+    """Check that it was given up after too many dead workers."""
     return (
         DEAD
         if seen.row["error_code"] == "poison" and honest_beginning(seen)
@@ -266,7 +272,7 @@ def check_dead(seen: Seen) -> str:
 
 
 def _unfinished(seen: Seen) -> list[int]:
-    """The steps that have started without having a result of their own that says how they ended."""
+    """Return the steps that have started without a result that has their end."""
     told = {
         action
         for action, result in seen.results.items()
@@ -280,7 +286,7 @@ def _unfinished(seen: Seen) -> list[int]:
 
 
 def honest_beginning(seen: Seen) -> bool:
-    """What is stored is what the commands say first, and nothing else."""
+    """Check that the stored output is the beginning of the commands' output, and nothing else."""
     pairs = (
         pair
         for n in range(1, len(seen.starts) + 1)
@@ -290,7 +296,10 @@ def honest_beginning(seen: Seen) -> bool:
 
 
 def crowds(seen: Iterable[Seen], slots: int) -> list[str]:
-    """Machines on which more commands ran at once than their slots allow (I7), by the witness."""
+    """Return machines on which more commands ran at once than they have slots (I7).
+
+    The witness shows it.
+    """
     moments: dict[str, list[tuple[float, int]]] = defaultdict(list)
     for one in seen:
         for starts, ends in zip(one.starts, one.ends, strict=True):

@@ -24,7 +24,10 @@ LOGIN = {"type": "password", "username": USER, "password": PASSWORD}
 
 
 class WindowsHosts:
-    """The hosts; what they started goes on when their process is killed, as under a WinRM service that is restarted."""
+    """The hosts; their programs continue when their process is killed.
+
+    A restarted WinRM service behaves the same way.
+    """
 
     def __init__(self, addresses: Sequence[str], folder: Path) -> None:
         self.addresses = list(addresses)
@@ -33,7 +36,7 @@ class WindowsHosts:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Listen."""
+        """Start to listen."""
         command = [sys.executable, "-m", "chaos.windows", str(self._folder), *self.addresses]
         environment = {**bare_environment(), "PYTHONPATH": os.pathsep.join(sys.path)}
         self._process = spawn(command, log=self._log, environment=environment)
@@ -47,19 +50,19 @@ class WindowsHosts:
         return True
 
     def kill(self) -> None:
-        """At once."""
+        """Kill it at once."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
             self._process = None
 
     def heal(self) -> None:
-        """Bring back what was taken away."""
+        """Restore what was taken away."""
         if self._process is None or self._process.poll() is not None:
             self.start()
 
     def processes(self) -> dict[int, str]:
-        """What belongs to durable runs on these hosts, each with the run's key."""
+        """Return the processes of durable runs on these hosts, each with the run's key."""
         found = {}
         for entry in Path("/proc").glob("[0-9]*"):
             try:

@@ -1,4 +1,4 @@
-"""The way to Windows hosts, and their WinRM service: connections torn and cut, the service killed."""
+"""Faults of connections to Windows hosts, and of their WinRM service: broken, cut, killed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from chaos.verdicts import UNREACHABLE
 
 CUT_STEP_BYTES = 4096
 PLACES = 24
-"""So many cuts reach beyond the login and a start (some 60 KB with the helper script)."""
+"""As many cuts as the login and a start (some 60 KB with the helper script) need."""
 
 
 def resets(context: FaultContext) -> None:
@@ -31,7 +31,7 @@ def cut(context: FaultContext) -> None:
 
 
 def service_killed(context: FaultContext) -> None:
-    """Twice: its shells are gone, and what runs outside of them goes on."""
+    """Twice: its shells are gone, and processes outside of them continue."""
     context.launch(5.0)
     context.begun(0.2)
     for _ in range(2):

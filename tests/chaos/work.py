@@ -1,4 +1,4 @@
-"""Commands whose every byte and exit code is known beforehand, and which testify when they start and end."""
+"""Commands with known bytes and exit codes, which record their starts and ends."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from e2e.processes import Json
 from kit.start_witness import Witness
 
 Said = Callable[[str], bytes]
-"""What a command writes, by its key (`$k` in its script)."""
+"""The output of a command, by its key (`$k` in its script)."""
 HandedOn = Callable[[str], Json]
-"""What an action hands on to later ones, likewise."""
+"""The output that an action passes on to later ones, likewise."""
 
 
 def nothing(_: str) -> bytes:
@@ -23,9 +23,9 @@ def nothing(_: str) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One action. `timeout`: it is killed by that, having said what it says and no more.
+    """One action. `timeout`: it is killed by that, after its output.
 
-    `more`: further fields of the action. `outputs`: what it hands on by its `outputs`.
+    `more`: further fields of the action. `outputs`: what it passes on by its `outputs`.
     """
 
     script: str
@@ -38,16 +38,17 @@ class Step:
 
     @property
     def status(self) -> str:
-        """What an undisturbed run of it ends as."""
+        """Return the outcome of an undisturbed run of it."""
         return "timeout" if self.timeout else "failed" if self.code else "succeeded"
 
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What one execution does on each of its targets: the steps, one after the other, all of them with `continue`.
+    """The actions of one execution on each target: the steps in order, all with `continue`.
 
-    `before`: actions that stand before them and start nothing. `job`: if it is launched by a stored job, further fields of it.
-    `parameters`: what the execution is given for it. `policy`: further fields of that.
+    `before`: actions before them that start nothing. `job`: if it is launched by a stored job,
+    further fields of it. `parameters`: the values of the execution for it. `policy`: further fields
+    of that.
     """
 
     name: str
@@ -58,7 +59,7 @@ class Work:
     policy: Json = field(default_factory=dict)
 
     def actions(self, mark: str, witness: Witness) -> list[Json]:
-        """As POST /run and POST /jobs take them."""
+        """Return the actions for POST /run and POST /jobs."""
         return [*self.before] + [
             {
                 "key": f"step-{number}",
@@ -71,7 +72,7 @@ class Work:
         ]
 
     def on_windows(self, mark: str, witness: Witness) -> list[Json]:
-        """The same as scripts: a command on Windows is one line for cmd."""
+        """Return the same actions as scripts: a command on Windows is one line for cmd."""
         address = 'SSH_CONNECTION="- - $OPSJOBS_HOST -"\n'
         return [
             {
@@ -85,12 +86,12 @@ class Work:
 
     @property
     def status(self) -> str:
-        """What a run ends as: as the first action that did not succeed."""
+        """Return the status of a run: that of the first action that did not succeed."""
         return next((step.status for step in self.steps if step.status != "succeeded"), "succeeded")
 
 
 def lines(count: int, pause_seconds: float, code: int = 0) -> Step:
-    """A line on standard output every now and then, every third one on the other stream, too."""
+    """Write a line to standard output now and then, every third one to the other stream, too."""
     script = f"""n=0; while [ $n -lt {count} ]; do n=$((n+1)); echo "$k line $n"
 [ $((n%3)) -gt 0 ] || echo "$k error $n" >&2; sleep {pause_seconds}; done; exit {code}"""
 
@@ -104,14 +105,14 @@ def lines(count: int, pause_seconds: float, code: int = 0) -> Step:
 
 
 def at_once(code: int = 0) -> Step:
-    """Over in a moment."""
+    """It ends at once."""
     return Step(
         f'echo "$k is here"; exit {code}', lambda key: f"{key} is here\n".encode(), nothing, code
     )
 
 
 def late(seconds: float) -> Step:
-    """Silent until its end, and no newline then."""
+    """Write nothing until its end, then no newline."""
     return Step(f"sleep {seconds}; printf '%s' \"$k\" >&2", nothing, lambda key: key.encode())
 
 
@@ -139,14 +140,17 @@ class Nasty:
             path.chmod(0o644)
 
     def step(self, chance: random.Random, seconds: float) -> Step:
-        """Some of it, a pause, some more on both streams."""
+        """Write some of it, pause, then write more on both streams."""
         (first, a), (second, b), (third, c) = (chance.choice(self._files) for _ in range(3))
         script = f"cat {first}; sleep {seconds}; cat {second} >&2; cat {third}; exit 7"
         return Step(script, lambda _: a + c, lambda _: b, 7)
 
 
 def mixture(nasty: Nasty, chance: random.Random, seconds: float) -> Sequence[Work]:
-    """Five kinds of work that take about so long; each test of a fault does all of them at the same time."""
+    """Return five kinds of work that take about so long.
+
+    Each test of a fault runs all of them at the same time.
+    """
     beat = chance.choice((0.1, 0.25))
     return (
         Work("lines", [lines(round(seconds / beat), beat, chance.choice((0, 3)))]),

@@ -1,4 +1,7 @@
-"""A small HTTP server that answers as scripted: for what no real service does on demand, such as breaking a stream off."""
+"""A small HTTP server with scripted responses.
+
+It does what no real service does on demand, such as breaking a stream off.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ from opsjobs.model.secret import Secret
 
 @dataclass
 class ApiRequest:
-    """A request as it came in."""
+    """A request as it arrived."""
 
     method: str
     path: str
@@ -30,7 +33,10 @@ class ApiRequest:
 
 @dataclass
 class ApiResponse:
-    """What to send: JSON, or raw portions and, once `wait` is set, `then`; `cut` breaks the connection off after them."""
+    """What to send: JSON, or raw portions and, once `wait` is set, `then`.
+
+    `cut` breaks the connection off after them.
+    """
 
     status: int = 200
     body: Any = None
@@ -50,7 +56,7 @@ class FakeApi:
     requests: list[ApiRequest] = field(default_factory=list)
 
     def client(self) -> Client:
-        """A client of this API."""
+        """Return a client of this API."""
         return Client(
             ServiceEndpoint(self.url, Secret("opsc_ada"), local=True, data_dir=Path("/nowhere"))
         )
@@ -58,7 +64,7 @@ class FakeApi:
 
 @contextmanager
 def serve_api(reply: Callable[[ApiRequest], ApiResponse]) -> Iterator[FakeApi]:
-    """Serve a fake API on a free port of the loopback address, for the length of the block."""
+    """Serve a fake API on a free port of the loopback address until the block ends."""
     api = FakeApi(reply)
     server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(api))
     server.daemon_threads = True
@@ -76,7 +82,7 @@ def serve_api(reply: Callable[[ApiRequest], ApiResponse]) -> Iterator[FakeApi]:
 def problem(
     status: int, code: str, detail: str, errors: list[dict[str, str]] | None = None
 ) -> ApiResponse:
-    """A refusal as the service spells it."""
+    """Return a refusal in the form of the service."""
     body = {
         "type": f"urn:x:{code}",
         "title": "No",
@@ -129,6 +135,6 @@ def _handler(api: FakeApi) -> type[BaseHTTPRequestHandler]:
             self.close_connection = True
 
         def log_message(self, format: str, *args: Any) -> None:
-            """Keep quiet."""
+            """Log nothing."""
 
     return Handler

@@ -1,4 +1,4 @@
-"""The command on a terminal of its own: what it shows there, with answers typed to what it asks."""
+"""The command on a terminal of its own: its output, and answers typed to its questions."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ def run_on_terminal(
     answers: Sequence[tuple[bytes, bytes]] = (),
     environment: Mapping[str, str] | None = None,
 ) -> tuple[int, str]:
-    """Run it, and type each answer once its question was shown (b"\\x03" is Ctrl-C). Return the exit code and what was shown."""
+    """Run it, and type each answer once its question was shown (b"\x03" is Ctrl-C).
+
+    Return the exit code and the output.
+    """
     around = {
         **os.environ,
         "OPSJOBS_URL": url,

@@ -30,7 +30,7 @@ LAB = 3
 
 @pytest.fixture(scope="module")
 def folder() -> Iterator[Path]:
-    """The data folder of a running stack with three lab machines."""
+    """Yield the data folder of a running stack with three lab machines."""
     path = Path(tempfile.mkdtemp(prefix="opsjobs-cli-"))
     with Stack(StackOptions(path, port=0, lab=LAB, environment=bare(os.environ))):
         yield path
@@ -39,7 +39,7 @@ def folder() -> Iterator[Path]:
 
 @contextmanager
 def started(folder: Path, *arguments: str, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
-    """The command as a user's shell starts it."""
+    """Run the command as a user's shell starts it."""
     pipe = subprocess.PIPE
     command = [sys.executable, "-m", "opsjobs", *arguments]
     with subprocess.Popen(
@@ -66,7 +66,7 @@ def opsjobs(folder: Path, *arguments: str, **environment: str) -> tuple[int, byt
 
 @cache
 def names(folder: Path) -> list[str]:
-    """The lab's machines, which stay the same."""
+    """Add the lab's machines, which stay the same."""
     return opsjobs(folder, "targets", "list", "-l", "lab=true", "-o", "name")[1].decode().split()
 
 
@@ -97,7 +97,7 @@ def test_the_console_is_opened_by_an_address_that_logs_in_once(
     for status in (200, 401):
         answer = httpx2.post(f"{service}/api/v1/auth/session", json={"code": given})
         assert answer.status_code == status
-    # A browser's arguments can be read by everybody on the machine: the code is not in them.
+    # All users of a machine can read a browser's arguments: they do not contain the code.
     browser = tmp_path / "browser"
     browser.write_text(f'#!/bin/sh\nprintf "%s" "$*" > {tmp_path}/arguments\n')
     browser.chmod(0o755)
@@ -329,7 +329,10 @@ def test_a_killed_api_loses_no_output_line(folder: Path, tmp_path: Path) -> None
 
 
 def _own_api(folder: Path) -> int:
-    """The API process of this test's stack: our own child, with our own data folder. Others may run on the same machine."""
+    """Return the API process of this test's stack: a child of ours, with our data folder.
+
+    Others may run on the same machine.
+    """
     found = []
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():
@@ -340,7 +343,7 @@ def _own_api(folder: Path) -> int:
             environment = (
                 (entry / "environ").read_bytes().split(b"\0") if parent == os.getpid() else []
             )
-        except OSError:  # it has ended, or is another user's
+        except OSError:  # it has ended, or belongs to another user
             continue
         if (
             arguments[-3:-1] == [b"opsjobs", b"api"]
@@ -429,7 +432,7 @@ def test_a_target_is_changed_labelled_and_put_under_maintenance(folder: Path) ->
 
 
 def _failed(folder: Path) -> str:
-    """An execution that fails on one of the three machines; its id."""
+    """Launch an execution that fails on one of the three machines; return its id."""
     command = (
         'echo out; echo first >&2; echo last words >&2; test "$OPSJOBS_TARGET" != '
         + names(folder)[1]

@@ -1,4 +1,4 @@
-"""`opsjobs approvals`, `executions pause` and `resume`: what they ask of the service, and what they say."""
+"""`opsjobs approvals`, `executions pause` and `resume`: their requests and their output."""
 
 from __future__ import annotations
 
@@ -172,7 +172,7 @@ def test_approvals_show_every_non_default_field(
 
 
 def test_every_kind_of_action_has_its_defaults() -> None:
-    """A field with its default says nothing: only what the caller wrote is shown."""
+    """A field with its default is not shown: only fields that the caller wrote are."""
     written = {
         "command": {"command": "uptime"},
         "script": {"script": "true"},

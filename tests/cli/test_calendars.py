@@ -1,4 +1,4 @@
-"""`opsjobs calendars` against a fake API: what is asked of the service, and what is told."""
+"""`opsjobs calendars` against a fake API: requests and output."""
 
 from __future__ import annotations
 

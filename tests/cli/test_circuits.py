@@ -20,7 +20,7 @@ SHUT = {
 
 
 def service(asked: ApiRequest) -> ApiResponse:
-    """A service with one open circuit."""
+    """Serve a fake API with one open circuit."""
     if asked.path == "/targets":
         return ApiResponse(200, {"items": [{"id": "7", "name": "web-1"}], "next": None})
     return ApiResponse(200, {"items": [SHUT], "next": None})

@@ -1,4 +1,4 @@
-"""The HTTP client: refusals in words, retries that do no harm, streams that break and go on."""
+"""The HTTP client: refusals in words, safe retries, streams that break and continue."""
 
 from __future__ import annotations
 

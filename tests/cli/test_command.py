@@ -1,4 +1,4 @@
-"""The command as a process: how fast and light it starts, and how it fails."""
+"""The command as a process: its speed and size at the start, and its failures."""
 
 from __future__ import annotations
 

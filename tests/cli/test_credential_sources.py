@@ -1,4 +1,7 @@
-"""`credentials add` and `test` for secrets that are elsewhere, and `targets trust` where keys are revoked, against a fake API."""
+"""`credentials add` and `test` with external secrets, against a fake API.
+
+`targets trust` if keys are revoked, too.
+"""
 
 from __future__ import annotations
 

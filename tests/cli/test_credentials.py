@@ -1,4 +1,7 @@
-"""`opsjobs credentials` and `opsjobs keys` against a fake API: where secrets come from, and how a rotation goes on to its end."""
+"""`opsjobs credentials` and `opsjobs keys` against a fake API.
+
+They cover the sources of secrets, and a rotation up to its end.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +39,7 @@ NEW = {
 
 
 def credentials(asked: ApiRequest) -> ApiResponse:
-    """A service with the credential gate."""
+    """Serve a fake API with the credential gate."""
     if asked.method == "GET" and asked.path.endswith("/usage"):
         jobs = [{"id": 7, "name": "nightly", "actions": ["a", "b"], "parameters": ["token"]}]
         return ApiResponse(
@@ -53,12 +56,12 @@ def credentials(asked: ApiRequest) -> ApiResponse:
 
 
 def created(_: ApiRequest) -> ApiResponse:
-    """A service that stores a credential."""
+    """Serve a fake API that stores a credential."""
     return ApiResponse(201, {"id": 5})
 
 
 def with_stored_secret(asked: ApiRequest) -> ApiResponse:
-    """A service with the secret api."""
+    """Serve a fake API with the secret api."""
     kept = {**LOGIN, "id": 5, "name": "api", "type": "secret", "username": None, "version": 2}
     return ApiResponse(
         200, {"items": [kept], "next": None} if asked.method == "GET" else {**kept, "version": 3}
@@ -67,7 +70,7 @@ def with_stored_secret(asked: ApiRequest) -> ApiResponse:
 
 @pytest.fixture
 def requests_of(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., list[ApiRequest]]:
-    """Run a command against a service that answers so, and say what it was asked."""
+    """Run a command against a fake API with these responses; return its requests."""
 
     def command(
         reply: Callable[[ApiRequest], ApiResponse], *words: str, stdin: bytes = b"", code: int = 0
@@ -172,7 +175,7 @@ def test_a_job_secret_can_be_stored_in_vault(requests_of: Callable[..., list[Api
 @pytest.mark.parametrize(
     "options",
     [
-        [],  # and nobody is there to ask
+        [],  # and there is no terminal to ask
         ["--password"],
         ["--key", "-", "--secret-file", "-"],
         ["--vault-path", "api", "--secret-file", "-"],
@@ -323,7 +326,7 @@ def test_keys_new_adds_the_current_key_and_drop_removes_an_unused_one(
 
     requests_of(keys(), "keys", "add", "--print")
     first = capsys.readouterr().out.strip()
-    requests_of(keys(), "keys", "add", code=1)  # no `up` has made keys here
+    requests_of(keys(), "keys", "add", code=1)  # no `up` has created keys here
     file = tmp_path / "keys"
     file.write_text(f"{first}\n")
     requests_of(keys(), "keys", "add")
@@ -345,7 +348,7 @@ def test_keys_new_adds_the_current_key_and_drop_removes_an_unused_one(
 
 @pytest.fixture
 def locked_key(tmp_path: Path) -> Path:
-    """A key with a passphrase, as ssh-keygen of today writes it."""
+    """Return a key with a passphrase, in the present form of ssh-keygen."""
     path = tmp_path / "id_ed25519"
     subprocess.run(
         ["ssh-keygen", "-q", "-t", "ed25519", "-N", "open sesame", "-f", str(path)], check=True

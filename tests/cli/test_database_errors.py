@@ -1,4 +1,4 @@
-"""What `opsjobs db` and the preparation of `up` say of a database that cannot be used: a sentence, and no traceback."""
+"""Errors of `opsjobs db` and of the start of `up` about unusable databases: no traceback."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ COMMANDS = (
 
 
 def run_failing(url: str, *command: str) -> tuple[int, list[str]]:
-    """The exit code and the lines on stderr."""
+    """Return the exit code and the lines on stderr."""
     environment = {
         **os.environ,
         "DATABASE_URL": url,

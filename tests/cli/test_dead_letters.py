@@ -1,4 +1,4 @@
-"""`opsjobs dead-letters` and `executions retry`: what they ask of the service, and what they say."""
+"""`opsjobs dead-letters` and `executions retry`: their requests and their output."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from opsjobs.settings import ClientSettings
 
 @pytest.fixture
 def running(tmp_path: Path) -> Path:
-    """The data folder of an `up`."""
+    """Create the data folder of an `up`."""
     (tmp_path / "endpoint").write_text("http://127.0.0.1:8003\n")
     (tmp_path / "admin-token").write_text("opsc_local\n")
     return tmp_path

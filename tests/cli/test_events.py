@@ -1,4 +1,7 @@
-"""`opsjobs events`: human lines and JSON lines, resumed after a break, with a place to go on from."""
+"""`opsjobs events`: lines for people and JSON lines, resumed after a break.
+
+The output has the position from which to resume.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files and artifacts from the command line: below a local folder, whatever the names are."""
+"""Files and artifacts from the command line: always below a local folder, whatever their names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Crontabs as cron reads them: a corpus of nasty lines, the jobs that they become, and `opsjobs import crontab` against a fake API."""
+"""Crontabs as cron reads them: a corpus of odd lines, and the jobs that result.
+
+`opsjobs import crontab` runs against a fake API.
+"""
 
 from __future__ import annotations
 
@@ -270,7 +273,7 @@ def test_the_local_time_zone_is_found(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 class Service:
-    """Keeps jobs by name and their schedules, as the service does."""
+    """Stores jobs by name and their schedules, as the service does."""
 
     def __init__(self) -> None:
         self.jobs: dict[str, dict[str, Any]] = {}

@@ -1,4 +1,4 @@
-"""Other programs' inventories: what is read of them, what is left, and what is refused."""
+"""Inventories of other programs: what is imported, what is skipped, and what is refused."""
 
 from __future__ import annotations
 
@@ -609,7 +609,7 @@ REFUSED = [
 
 
 def ours(name: str, text: str) -> dict[str, Any]:
-    """What the command line reads, as COMPARE writes it."""
+    """Return the parsed inventory in the form of COMPARE."""
     kind = guess(name, text)
     try:
         inventory = read(kind, name, text)

@@ -1,4 +1,4 @@
-"""`opsjobs targets import` and `opsjobs groups` against a fake API: what is asked of the service, and what is told."""
+"""`opsjobs targets import` and `opsjobs groups` against a fake API: requests and output."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SAMPLES = samples("docs/how-to/import-targets.md", "text")
 
 
 def service(asked: ApiRequest) -> ApiResponse:
-    """A service that knows no target yet, and refuses those without a host."""
+    """Serve a fake API without targets that refuses entries without a host."""
     if asked.path == "/targets/import":
         items = [
             {

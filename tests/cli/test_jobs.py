@@ -1,4 +1,4 @@
-"""`opsjobs jobs` and `opsjobs run`: what is asked of the service, and how its answers end the command."""
+"""`opsjobs jobs` and `opsjobs run`: requests, and the end of the command for each response."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PREVIEW = {
 
 
 def run_failing(api: FakeApi, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> Any:
-    """How the command ends that talks to this api."""
+    """Return how the command ends with this API."""
     monkeypatch.setenv("OPSJOBS_URL", api.url)
     monkeypatch.setenv("OPSJOBS_TOKEN", "opsc_ada")
     return CliRunner().invoke(app, list(arguments))
@@ -281,7 +281,7 @@ SECRET_JOB = {
 
 
 def rotate(one: ApiRequest) -> ApiResponse:
-    """A service with the job `rotate`, which launches it with --detach."""
+    """Serve a fake API with the job `rotate`; launch it with --detach."""
     if one.method == "GET":
         return ApiResponse(body=SECRET_JOB)
     return ApiResponse(202, {"id": 9, "total_targets": 1, "job_id": 5, "job_name": "rotate"})

@@ -1,4 +1,4 @@
-"""The live view: its header, its status line on a terminal, and what it says of an execution that stands still."""
+"""The live view: its header, its status line on a terminal, and its waiting reasons."""
 
 from __future__ import annotations
 
@@ -23,7 +23,10 @@ MOVED = {"execution": 7, "error": None}
 
 @dataclass
 class Waves(Service):
-    """An execution of two waves that is paused between them until somebody has seen it, and then goes on to its end."""
+    """Script an execution of two waves that is paused between them, and then runs to its end.
+
+    It continues once the pause was shown.
+    """
 
     holds: dict[str, Any] | None = field(default_factory=lambda: CONFIRM)
     looked: threading.Event = field(default_factory=threading.Event)
@@ -35,7 +38,7 @@ class Waves(Service):
         if (asked.method, asked.path) == ("GET", "/executions/7") and not self.looked.is_set():
             answer.body |= {"status": "paused", "waiting_on": self.holds}
             self.looks += 1
-            if self.looks == 2:  # the answer to the first was taken in
+            if self.looks == 2:  # the response to the first request was read
                 self.looked.set()
         return answer
 
@@ -93,7 +96,7 @@ def test_a_terminal_shows_a_status_line_below_the_output() -> None:
     with serve_api(waves().reply) as api:
         code, shown = run_on_terminal("run", "true", "-t", "web-1,web-2", url=api.url)
     assert code == 0
-    # Each status line is erased before anything else is written, so that only whole lines stay.
+    # Each status line is erased before anything else is written, so that only whole lines remain.
     lines = shown.replace("\r\n", "\n")
     assert "\x1b[2mexecution 7: " in lines
     stays = "".join(piece.rpartition("\r\x1b[K")[2] + "\n" for piece in lines.split("\n"))

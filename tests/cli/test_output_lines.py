@@ -11,7 +11,7 @@ NAMES = {"1": "web-1", "2": "web-2"}
 
 
 class CapturedOutput:
-    """Where the lines go."""
+    """Collects the lines."""
 
     def __init__(self) -> None:
         self.stdout = b""

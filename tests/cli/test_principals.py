@@ -1,4 +1,7 @@
-"""`opsjobs login`, `logout`, `users` and `tokens` against the real application: who commands speak as, and how that goes on."""
+"""`opsjobs login`, `logout`, `users` and `tokens` against the real application.
+
+They cover the identity of commands, and how it changes.
+"""
 
 from __future__ import annotations
 
@@ -17,13 +20,13 @@ from api.live import LiveApi, live_api
 from opsjobs.cli.app import run
 from opsjobs.store.transaction import Database
 
-# It runs in this process, and logs to where commands print.
+# It runs in this process, and logs to the same stream as the commands.
 _OF_THE_SERVICE = re.compile(r"^\d{4}-.*\[(info|warning|error) .*\n", re.MULTILINE)
 PASSWORD = "correct horse battery"
 
 
 class Terminal:
-    """Runs commands in a thread beside the service, in an environment of their own."""
+    """Runs commands in a thread next to the service, in an environment of their own."""
 
     def __init__(
         self,
@@ -44,25 +47,25 @@ class Terminal:
         self.token(api.token)
 
     def token(self, token: str | None) -> None:
-        """OPSJOBS_TOKEN from now on."""
+        """Set OPSJOBS_TOKEN from now on."""
         if token is None:
             self._monkeypatch.delenv("OPSJOBS_TOKEN", raising=False)
         else:
             self._monkeypatch.setenv("OPSJOBS_TOKEN", token)
 
     async def run(self, *arguments: str, stdin: str = "") -> tuple[int, str, str]:
-        """Exit code, standard output and standard error."""
+        """Return exit code, standard output and standard error."""
         self._monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(stdin.encode())))
         code = await asyncio.to_thread(run, arguments)
         said = self._capsys.readouterr()
         return code, _OF_THE_SERVICE.sub("", said.out), said.err
 
     def kept(self) -> dict[str, Any]:
-        """What the file has of this service."""
+        """Return the entry of this service in the logins file."""
         return dict(json.loads(self.file.read_text())[self.url])
 
     def change(self, **fields: Any) -> None:
-        """Have the file say something else."""
+        """Change the entry in the file."""
         self.file.write_text(json.dumps({self.url: {**self.kept(), **fields}}))
 
 
@@ -98,12 +101,13 @@ async def test_a_login_authenticates_commands_until_logout(
         assert (await terminal.run("jobs", "list"))[0] == 0
         assert (await terminal.run("users", "list"))[0] == 5  # as ben, who is a viewer
         assert terminal.kept() == first
-        # The access token is over: the next command goes on by the refresh token, and many at once by one of them.
+        # The access token has expired: the next command uses the refresh token; of many at once,
+        # one does.
         terminal.change(expires_at=0)
         codes = await asyncio.gather(*(asyncio.to_thread(run, ["jobs", "list"]) for _ in range(4)))
         assert codes == [0] * 4
         assert terminal.kept()["refresh_token"] != first["refresh_token"]
-        # What OPSJOBS_TOKEN says wins.
+        # OPSJOBS_TOKEN takes precedence.
         terminal.token(api.token)
         assert (await terminal.run("users", "list"))[0] == 0
         assert (await terminal.run("logout"))[0] == 0

@@ -25,7 +25,7 @@ def line(seconds_ago: float, event: str, level: str = "info", **more: object) ->
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A data folder with logs of three processes."""
+    """Create a data folder with logs of three processes."""
     monkeypatch.setenv("OPSJOBS_DATA_DIR", str(tmp_path))
     monkeypatch.delenv("OPSJOBS_URL", raising=False)
     logs = tmp_path / "logs"
@@ -46,7 +46,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def logs(folder: Path, capsys: pytest.CaptureFixture[str]) -> Logs:
-    """Run the command; its output line by line."""
+    """Run the command; return its output line by line."""
 
     def call(*arguments: str, code: int = 0) -> list[str]:
         capsys.readouterr()

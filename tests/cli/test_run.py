@@ -1,4 +1,4 @@
-"""`opsjobs run` and its kin as processes, against a scripted service."""
+"""`opsjobs run` and related commands as processes, against a scripted service."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ BYTES = b"\x00\xff\xfe\x80 no final newline"
 
 @dataclass
 class Service:
-    """A service whose execution 7 goes as scripted: frames, then (after a cancel, where `held`) the end."""
+    """Serve an execution 7 with these frames; if `held`, its end follows after a cancel."""
 
     targets: list[str]
     frames: list[tuple[str, dict[str, Any]]]

@@ -1,4 +1,4 @@
-"""`opsjobs safety` against a fake API that judges with the real judge."""
+"""`opsjobs safety` against a fake API with the real safety check."""
 
 from __future__ import annotations
 

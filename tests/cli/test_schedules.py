@@ -1,4 +1,4 @@
-"""`opsjobs schedules`: what its options ask of the service, and what it says."""
+"""`opsjobs schedules`: the requests of its options, and its output."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ PREVIEW = {
 
 
 def service(one: ApiRequest) -> ApiResponse:
-    """A service with the schedule nightly of the job disk."""
+    """Serve a fake API with the schedule nightly of the job disk."""
     match one.method, one.path:
         case "GET", "/jobs":
             return ApiResponse(body={"items": [{"id": 5, "name": "disk"}], "next": None})
@@ -329,9 +329,7 @@ def test_the_forecast_shows_the_busiest_hours_and_suppressed_firings(
     shown = capsys.readouterr()
     assert "█" * 30 in shown.out
     assert "freeze" in shown.out
-    assert (
-        shown.out.count("2026-11-25T00:00:00Z") == 1
-    )  # only --all shows the hour with nothing in it
+    assert shown.out.count("2026-11-25T00:00:00Z") == 1  # only --all shows the hour without firings
     assert "note: not looked at: 2 schedules" in shown.err
 
 

@@ -1,4 +1,4 @@
-"""The interpreter of `run --script FILE`: by the file, and by what its targets are."""
+"""The interpreter of `run --script FILE`: chosen by the file and by the targets."""
 
 from __future__ import annotations
 

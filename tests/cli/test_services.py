@@ -1,4 +1,4 @@
-"""`opsjobs services` against the real application: registered with a public key, changed, shut out and removed."""
+"""`opsjobs services` against the real application: add, change, disable and remove."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from opsjobs.store.transaction import Database
 
 
 def keys() -> tuple[str, str]:
-    """A private key and its public one, as PEM."""
+    """Return a private key and its public one, as PEM."""
     key = Ed25519PrivateKey.generate()
     private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
     return private, key.public_key().public_bytes(

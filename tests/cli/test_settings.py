@@ -1,4 +1,4 @@
-"""Settings: names, forms, files, faults, and what is shown of them."""
+"""Settings: names, forms, files, faults, and their display."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`opsjobs targets`: changing, labelling, trusting and trying machines, against a fake API."""
+"""`opsjobs targets`: change, label, trust and test machines, against a fake API."""
 
 from __future__ import annotations
 
@@ -37,7 +37,10 @@ def target(number: int, **more: Any) -> dict[str, Any]:
 
 
 class Fleet:
-    """Some targets, as the service shows and changes them. `scanned`: the keys that a machine shows, or a refusal."""
+    """Targets of a fake API, which can be changed.
+
+    `scanned`: the keys that a machine shows, or a refusal.
+    """
 
     def __init__(self, *targets: dict[str, Any]) -> None:
         self.targets = {one["id"]: one for one in (targets or (target(1), target(2), target(10)))}
@@ -289,7 +292,7 @@ def test_targets_are_queried_in_parallel(monkeypatch: pytest.MonkeyPatch) -> Non
 
     def refuses(asked: ApiRequest) -> None:
         if asked.path.endswith("/test"):
-            together.wait(30)  # raises unless all three are asked at the same time
+            together.wait(30)  # raises unless all three run at the same time
 
     fleet.refuses = refuses
     called(monkeypatch, fleet, "test", "--all")

@@ -1,4 +1,7 @@
-"""No machine writes to the person's terminal: controls are shown, only colours and line ends are obeyed."""
+"""Output of machines cannot control the terminal: only colours and line ends have an effect.
+
+Other control characters are shown.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`opsjobs triggers`: what its options mean to the service, and what it says."""
+"""`opsjobs triggers`: the requests of its options, and its output."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ CALL = {
 
 
 def service(asked: ApiRequest) -> ApiResponse:
-    """A service with one job and one trigger."""
+    """Serve a fake API with one job and one trigger."""
     if asked.method == "GET" and asked.path == "/jobs":
         return ApiResponse(200, {"items": [{"id": 1, "name": "deploy"}], "next": None})
     if asked.path == "/triggers/3/calls":

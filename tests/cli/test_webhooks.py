@@ -1,4 +1,4 @@
-"""`opsjobs webhooks` against a fake API: what it asks of the service, and what it says."""
+"""`opsjobs webhooks` against a fake API: requests and output."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ DELIVERY: dict[str, Any] = {
 def webhooks(
     monkeypatch: pytest.MonkeyPatch, *words: str, code: int = 0, ended: dict[str, Any] | None = None
 ) -> list[ApiRequest]:
-    """Run a command; return what was asked. `ended`: what becomes of the delivery."""
+    """Run a command; return its requests. `ended`: the outcome of the delivery."""
 
     def reply(request: ApiRequest) -> ApiResponse:
         if request.path.endswith("/deliveries/7"):

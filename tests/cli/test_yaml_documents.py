@@ -1,4 +1,4 @@
-"""Files of jobs: YAML 1.2, read for what it says and no further."""
+"""Files of jobs in YAML 1.2, which are data and nothing else."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The whole service as processes of its own, each of which a test may kill, freeze or end, and start again."""
+"""The whole service as processes of its own, which a test may kill, freeze, end and restart."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ _SETTINGS = {
     "ENCRYPTION_KEYS": backing_servers.AUDIT_KEY.reveal(),
     "OPSJOBS_LEASE_SECONDS": str(LEASE_SECONDS),
     "OPSJOBS_CONCURRENCY": str(CONCURRENCY),
-    # So long that none of them is over before its test has looked, however slow the machine is.
+    # So long that none has ended before its test has looked, however slow the machine is.
     "OPSJOBS_DRAIN_SECONDS": "90",
     "OPSJOBS_OUTPUT_LIMIT_BYTES": "64MiB",
     "CONNECTION_TIMEOUT": "90s",
-    # What they start would need an approval from people: shells in shells, kills, files that are written and run.
+    # Their commands would need approvals: shells in shells, kills, files that are written and run.
     "ENABLE_SAFETY_CHECKS": "off",
 }
 
@@ -53,7 +53,7 @@ _LOUD = re.compile(r'"level": "(error|critical)"')
 
 @dataclass
 class Cluster:
-    """The service and its machines web-1 … web-200, all reached with the credential `fleet`."""
+    """The service and its machines web-1 … web-200, all with the credential `fleet`."""
 
     folder: Path
     postgres: Postgres
@@ -77,7 +77,7 @@ class Cluster:
 
     @property
     def url(self) -> str:
-        """Where the API is, also while it is not."""
+        """The URL of the API, even while it is down."""
         return f"http://127.0.0.1:{self.port}"
 
     @property
@@ -101,7 +101,7 @@ class Cluster:
         }
 
     def start(self, *names: str, **settings: str) -> None:
-        """Start these processes and return when they work."""
+        """Start these processes and return once they work."""
         for name in names:
             self._starts += 1
             log = self.folder / f"{name}.{self._starts}.log"
@@ -112,7 +112,7 @@ class Cluster:
             self._wait_for(self.running[name])
 
     def heal(self) -> None:
-        """Bring back whatever a test has ended."""
+        """Restart everything that a test has ended."""
         for process in self.running.values():
             if process.frozen and process.alive:
                 process.thaw()
@@ -129,7 +129,10 @@ class Cluster:
         )
 
     def complaints(self) -> list[str]:
-        """What our processes logged as an error since the last time, but for servers that were taken away: bugs of ours."""
+        """Return errors that processes have logged since the last call: bugs of ours.
+
+        Those about servers that were stopped are left out.
+        """
         found = []
         for log in sorted(p for p in self.folder.glob("*.log") if p.name != "valkey.log"):
             with log.open("rb") as file:
@@ -143,7 +146,7 @@ class Cluster:
         return found
 
     def settle(self, seconds: float = SECONDS) -> None:
-        """Wait until everything that was launched has ended and the world was told of it."""
+        """Wait until every execution has ended and its events were published."""
         open_ones = "select id from job_executions where finished_at is null"
         wait_until(lambda: not self.rows(open_ones), "every execution ends", seconds)
         wait_until(
@@ -153,14 +156,14 @@ class Cluster:
         )
 
     def sweep(self) -> None:
-        """End the commands that nobody waits for any more: those of lost runs."""
+        """End commands that nothing awaits any more: those of lost runs."""
         for pid in still_running(*self.invariants.marks.values()):
             with suppress(ProcessLookupError):
                 if (group := os.getpgid(pid)) != os.getpgid(0):
                     os.killpg(group, signal.SIGKILL)
 
     def stop(self) -> None:
-        """End all of it, at once."""
+        """End all of it at once."""
         self.http.close()
         if self._connection is not None:
             self._connection.close()
@@ -184,7 +187,7 @@ class Cluster:
 
     def _api_is_ready(self) -> bool:
         try:
-            # The token comes in a moment after the readiness.
+            # the token arrives a moment after the readiness
             return (
                 self.http.get("/readyz").status_code == 200
                 and self.http.get("/targets").status_code == 200
@@ -197,7 +200,7 @@ class Cluster:
             self.rows("select 1 from workers where name = %s and buried_at is null", worker.title)
         )
 
-    # What a caller does.
+    # Requests of a caller.
 
     def client(self) -> httpx2.Client:
         """The admin's HTTP client."""
@@ -209,13 +212,16 @@ class Cluster:
         )
 
     def post(self, path: str, body: Json, expect: int | None = None, **headers: str) -> Json:
-        """The answer to a POST, which must be a success (or `expect`)."""
+        """Return the response to a POST, which must succeed (or have the status `expect`)."""
         answer = self.http.post(path, json=body, headers=headers)
         assert answer.status_code == expect if expect else answer.is_success, answer.text
         return dict(answer.json())
 
     def get(self, path: str, **query: Any) -> Json:
-        """The answer to a GET, which must be a success; after "not now" it is asked again, as that answer says."""
+        """Return the response to a GET, which must succeed.
+
+        After a 503 or 429 the request is repeated, as the response asks.
+        """
         answers: list[httpx2.Response] = []
 
         def answered() -> bool:
@@ -235,7 +241,10 @@ class Cluster:
         witnessed: bool = True,
         **action: Any,
     ) -> int:
-        """Launch a command on these targets; the execution's id. In it `$3` is the machine's address, where `witnessed`."""
+        """Launch a command on these targets; return the execution's id.
+
+        If it is `witnessed`, `$3` is the machine's address in it.
+        """
         mark = f"e{len(self.invariants.marks) + 1}-{os.getpid()}"
         body: Json = {
             "actions": [
@@ -254,7 +263,7 @@ class Cluster:
         return execution
 
     def runs(self, execution: int) -> list[Json]:
-        """Its target runs, in the order of launch."""
+        """Return its target runs, in the order of launch."""
         found: list[Json] = []
         cursor: str | None = None
         while True:
@@ -268,18 +277,18 @@ class Cluster:
                 return found
 
     def results(self, execution: int) -> list[Json]:
-        """The first 200 results."""
+        """Return the first 200 results."""
         return list(self.get(f"/executions/{execution}/results", limit=200)["items"])
 
     def output(self, execution: int, target: str, stream: str = "stdout") -> bytes:
-        """A stream's bytes, as they are downloaded."""
+        """Return the bytes of a stream, as they are downloaded."""
         query = {"format": "text", "target": target, "stream": stream}
         answer = self.http.get(f"/executions/{execution}/log", params=query)
         assert answer.is_success, answer.text
         return answer.content
 
     def started(self, execution: int, count: int) -> None:
-        """Wait until so many of its commands have begun on their machines."""
+        """Wait until so many of its commands have started on their machines."""
         mark = self.invariants.marks[execution]
 
         def enough() -> bool:
@@ -306,28 +315,28 @@ class Cluster:
         return self.get(f"/executions/{execution}")
 
     def rows(self, query: str, *values: Any) -> list[DictRow]:
-        """What the database holds."""
+        """Return rows of the database."""
         if self._connection is not None:
-            with suppress(psycopg.OperationalError):  # the server was away in the meantime
+            with suppress(psycopg.OperationalError):  # the server was down in the meantime
                 return self._connection.execute(query.encode(), values).fetchall()
         self._connection = psycopg.connect(self.postgres.url, autocommit=True, row_factory=dict_row)
         return self._connection.execute(query.encode(), values).fetchall()
 
     def latch(self) -> Latch:
-        """One that nobody else waits for."""
+        """Return a name that no other test uses."""
         self._latches.append(Latch(self.witness.path.with_name(f"latch-{len(self._latches)}")))
         return self._latches[-1]
 
     # Machines.
 
     def names(self, first: int, last: int) -> list[str]:
-        """web-<first> … web-<last>."""
+        """Return the names web-<first> … web-<last>."""
         return [f"web-{n}" for n in range(first, last + 1)]
 
     def add_target(
         self, name: str, host: str, port: int, host_keys: Sequence[str] = (), **more: Any
     ) -> str:
-        """Make a machine known; its name."""
+        """Add a machine as a target; return its name."""
         body = {
             "name": name,
             "host": host,
@@ -340,7 +349,7 @@ class Cluster:
         return name
 
     def furnish(self) -> None:
-        """Make the fleet known."""
+        """Add the whole fleet as targets."""
         login = {
             "type": "ssh_key",
             "username": self.machines[0].user,
@@ -355,7 +364,7 @@ class Cluster:
 
 @contextmanager
 def cluster() -> Iterator[Cluster]:
-    """A running service with its fleet, for the length of the block."""
+    """Run a service with its fleet until the block ends."""
     with ExitStack() as stack:
         found = start_cluster(stack, fleet(stack))
         found.furnish()
@@ -366,7 +375,7 @@ H = TypeVar("H", bound=Cluster)
 
 
 def start_cluster(stack: ExitStack, machines: Sequence[Sshd], kind: type[H] = Cluster) -> H:  # type: ignore[assignment]
-    """A running service that knows no machine yet, until the stack is closed."""
+    """Run a service without targets until the stack is closed."""
     folder = stack.enter_context(backing_servers.open_folder())
     postgres = stack.enter_context(backing_servers.postgres())
     runner.upgrade(postgres.url, [backing_servers.AUDIT_KEY])
@@ -386,7 +395,7 @@ def start_cluster(stack: ExitStack, machines: Sequence[Sshd], kind: type[H] = Cl
 
 
 def fleet(stack: ExitStack) -> list[Sshd]:
-    """Servers on 200 loopback addresses, with one key to log in."""
+    """Run servers on 200 loopback addresses, with one key to log in."""
     addresses = [f"127.0.{100 + n // 200}.{1 + n % 200}" for n in range(MACHINES)]
     shares = [
         addresses[at : at + ADDRESSES_A_SERVER] for at in range(0, MACHINES, ADDRESSES_A_SERVER)
@@ -399,7 +408,7 @@ def fleet(stack: ExitStack) -> list[Sshd]:
 
 @contextmanager
 def machines(addresses: Sequence[str]) -> Iterator[Sshd]:
-    """One server on these addresses, with one host key."""
+    """Run a server on these addresses, with one host key."""
     with sshd(addresses=addresses, host_key_types=("ed25519",)) as server:
         yield server
 

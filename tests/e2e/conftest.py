@@ -1,4 +1,4 @@
-"""One service for all tests here; each test finds it whole, and leaves every invariant unbroken."""
+"""One service for all tests here; each test gets it intact, and must keep every invariant."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def _cluster() -> Iterator[Cluster]:
 
 @pytest.fixture
 def cluster(_cluster: Cluster) -> Iterator[Cluster]:
-    """The service with all its processes; afterwards everything that was launched must end, and every invariant hold."""
+    """Yield the service with all its processes; then check that all has ended and is consistent."""
     _cluster.heal()
     yield _cluster
     _cluster.heal()

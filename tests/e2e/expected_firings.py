@@ -1,4 +1,4 @@
-"""Schedules whose due moments are known beforehand, counted here minute by minute; and what became of each moment."""
+"""Schedules whose due times are known beforehand, counted minute by minute, and their outcomes."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ SECONDS = 300.0
 MINUTE = timedelta(minutes=1)
 HOUR = 60
 COUNTED_MAX = 1000
-"""Missed moments that are counted one by one; of more it is said that there were more."""
+"""Missed due times that are counted one by one; of more, only the fact is recorded."""
 
 
 def every(minutes: int, after: datetime, last: datetime) -> list[datetime]:
-    """The whole multiples of so many minutes (a divisor of a day), in UTC."""
+    """Return the multiples of so many minutes (a divisor of a day), in UTC."""
     at = after.replace(second=0, microsecond=0) + MINUTE
     found = []
     while at <= last:
@@ -32,7 +32,7 @@ def every(minutes: int, after: datetime, last: datetime) -> list[datetime]:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A schedule, and its due moments. `all_run`: none may be left out, whatever happens."""
+    """A schedule, and its due times. `all_run`: none may be left out, whatever happens."""
 
     name: str
     body: Json
@@ -42,7 +42,7 @@ class Entry:
 
 @dataclass(slots=True)
 class ExpectedFirings:
-    """The schedules of one job, whose command testifies under `mark`."""
+    """The schedules of one job, whose command records its starts under `mark`."""
 
     cluster: Cluster
     mark: str
@@ -60,7 +60,7 @@ class ExpectedFirings:
         self.job = int(self.cluster.post("/jobs", job, 201)["id"])
 
     def add(self, entry: Entry) -> int:
-        """Make it a schedule of the job; its id."""
+        """Make it a schedule of the job; return its id."""
         made = self.cluster.post(
             f"/jobs/{self.job}/schedules", {"name": entry.name, **entry.body}, 201
         )
@@ -68,7 +68,7 @@ class ExpectedFirings:
         return int(made["id"])
 
     def firings(self, schedule: int) -> list[Json]:
-        """What became of its due moments, the last one first."""
+        """Return the outcomes of its due times, the last one first."""
         found: list[Json] = []
         query: dict[str, Any] = {"limit": 200}
         while True:
@@ -79,7 +79,7 @@ class ExpectedFirings:
             query["cursor"] = page["next"]
 
     def settled(self) -> None:
-        """Wait until no due moment is undecided and no execution under way."""
+        """Wait until no due time is undecided and no execution runs."""
         waits = """
 select s.id, s.name, s.next_due_at, (select count(*) from schedule_executions f where f.schedule_id = s.id and f.status = 'pending')
 from job_schedules s where s.job_id = %s and (s.next_due_at <= opsjobs_now()
@@ -93,7 +93,10 @@ from job_schedules s where s.job_id = %s and (s.next_due_at <= opsjobs_now()
         )
 
     def check(self) -> Counter[str]:
-        """Every due moment is on record once, and what is on record is what was done; how many of each kind there were."""
+        """Check that every due time is recorded once, as it happened.
+
+        Returns the numbers by outcome.
+        """
         seen: Counter[str] = Counter()
         ran: list[int] = []
         for schedule, entry in self.entries.items():
@@ -113,7 +116,7 @@ from job_schedules s where s.job_id = %s and (s.next_due_at <= opsjobs_now()
         return seen
 
     def late(self) -> str:
-        """How late they were launched, by the database's clock."""
+        """Return how late they were launched, by the database's clock."""
         late = [
             firing["late_ms"] / 1000
             for schedule in self.entries
@@ -143,7 +146,7 @@ from job_schedules s where s.job_id = %s and (s.next_due_at <= opsjobs_now()
                 assert firing["execution_id"] is None, told
 
     def _was_seen(self, executions: Sequence[int]) -> None:
-        """Each command ran once on each of its machines."""
+        """Check that each command ran once on each of its machines."""
         starts = {
             key: len(words)
             for key, words in self.cluster.witness.starts().items()
@@ -154,20 +157,23 @@ from job_schedules s where s.job_id = %s and (s.next_due_at <= opsjobs_now()
 
 @dataclass(frozen=True, slots=True)
 class Outage:
-    """A time in which nobody decides anything, from half a minute past to half a minute past."""
+    """A time in which no scheduler decides anything, from one half minute to another."""
 
     begin: datetime
     end: datetime
 
     def cron(self, minutes: int, *, offset: int = 0) -> tuple[str, list[datetime]]:
-        """Every so many minutes of the hour, counted back from the end; the expression, and the moments within."""
+        """Return an expression of every so many minutes of the hour, and its due times.
+
+        The minutes are counted back from the end.
+        """
         first = (self.end.minute - offset) % minutes
         moments = [at for at in every(1, self.begin, self.end) if at.minute % minutes == first]
         return f"{first}{f'-59/{minutes}' if minutes < HOUR else ''} * * * *", moments
 
     @property
     def span(self) -> Json:
-        """The fields of a schedule that has no moment before or after it."""
+        """Return the fields of a schedule without due times before or after it."""
         return {
             "start_at": self.begin.isoformat(),
             "end_at": self.end.isoformat(),
@@ -178,7 +184,10 @@ class Outage:
 
 @dataclass(frozen=True, slots=True)
 class Missed:
-    """A schedule that was silent, and which of its moments have to run afterwards: those at the end, `run` of them."""
+    """A schedule that was silent, and its due times that have to run afterwards.
+
+    These are the last `run` ones.
+    """
 
     name: str
     body: Json
@@ -186,7 +195,7 @@ class Missed:
     run: int
 
     def check(self, rows: Sequence[dict[str, Any]]) -> None:
-        """`rows`: due_at, moments, status, reason, execution_id of all its firings."""
+        """Return due_at, moments, status, reason, execution_id of all its firings."""
         ran = sorted(row["due_at"] for row in rows if row["status"] == "triggered")
         assert ran == list(self.moments[len(self.moments) - self.run :]), self.name
         others = [row for row in rows if row["status"] != "triggered"]

@@ -1,4 +1,4 @@
-"""Processes of the service, to be killed, frozen and looked at, and waiting for what is to come true."""
+"""Processes of the service that tests kill, freeze and watch, and waits for conditions."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ from pathlib import Path
 from typing import Any
 
 SECONDS = 90.0
-# Looking costs the service and its machines what they need themselves: of what takes longer, it is done less often.
+# Each look costs the service and its machines resources: the longer a wait lasts, the rarer they
+# are.
 LOOK_SECONDS_FIRST, LOOK_SECONDS_LAST = 0.02, 0.25
 
 Json = dict[str, Any]
 
 
 def wait_until(condition: Callable[[], object], what: str, seconds: float = SECONDS) -> None:
-    """Wait until it holds; AssertionError where it does not in time."""
+    """Wait until it is true. Raises AssertionError if that takes too long."""
     ends, pause, never = time.monotonic() + seconds, LOOK_SECONDS_FIRST, threading.Event()
     while not condition():
         assert time.monotonic() < ends, f"not within {seconds} s: {what}"
@@ -32,7 +33,10 @@ def wait_until(condition: Callable[[], object], what: str, seconds: float = SECO
 
 @dataclass(slots=True)
 class Latch:
-    """A pipe that commands wait to read: they end when the test says so, however slow the machine is, and cost nothing before."""
+    """A pipe that commands wait to read, until the test opens it.
+
+    They end when the test lets them, however slow the machine is, and use no CPU before.
+    """
 
     path: Path
     _opened: int | None = None
@@ -43,21 +47,27 @@ class Latch:
 
     @property
     def wait(self) -> str:
-        """Shell that goes on once it is open: a pipe without a writer cannot be opened, and whoever tries sleeps."""
+        """Return shell code that continues once it is open.
+
+        A pipe without a writer cannot be opened; the reader sleeps.
+        """
         return f": <{self.path}"
 
     def open(self) -> None:
-        """Let them go on, and whoever comes later."""
+        """Let them continue, and later ones, too."""
         self._opened = os.open(self.path, os.O_RDWR)
 
     def close(self) -> None:
-        """Nobody waits any more."""
+        """Remove it: no command waits any more."""
         if self._opened is not None:
             os.close(self._opened)
 
 
 def still_running(*marks: str) -> list[int]:
-    """Processes of this machine, which all targets are, with a mark in their command line (direct commands) or environment."""
+    """Return processes of this machine with a mark.
+
+    All targets are this machine; the mark is in the command line (direct commands) or environment.
+    """
     found, wanted = [], [mark.encode() for mark in marks]
     for folder in Path("/proc").glob("[0-9]*"):
         try:
@@ -80,31 +90,31 @@ class ServiceProcess:
 
     @property
     def alive(self) -> bool:
-        """It runs, or could."""
+        """True if it runs, or is frozen."""
         return self.process.poll() is None
 
     @property
     def title(self) -> str:
-        """The name under which a worker is on record."""
+        """The name of a worker in the database."""
         return f"{socket.gethostname()}-{self.process.pid}"
 
     def kill(self) -> None:
-        """End it at once, as a power cut does."""
+        """Kill it at once, like a power cut."""
         self.process.kill()
         self.process.wait(SECONDS)
 
     def end(self, how: signal.Signals = signal.SIGTERM, seconds: float = SECONDS) -> int:
-        """Ask it to end; its exit code."""
+        """Terminate it; return its exit code."""
         self.process.send_signal(how)
         return self.process.wait(seconds)
 
     def freeze(self) -> None:
-        """Stop its clock, so to say: it does nothing, and its connections stay open."""
+        """Freeze it: it does nothing, and its connections stay open."""
         self.process.send_signal(signal.SIGSTOP)
         self.frozen = True
 
     def thaw(self) -> None:
-        """It goes on, not knowing that time has passed."""
+        """Let it continue, without knowing that time has passed."""
         self.process.send_signal(signal.SIGCONT)
         self.frozen = False
 
@@ -117,10 +127,10 @@ class ServiceProcess:
         return [told for line in lines if (told := json.loads(line)).get("event") == event]
 
     def peak_kib(self) -> int:
-        """The most memory that it ever held (VmHWM), since `forget_peak`."""
+        """The largest memory that it ever had (VmHWM), since `forget_peak`."""
         status = Path(f"/proc/{self.process.pid}/status").read_text().splitlines()
         return next(int(line.split()[1]) for line in status if line.startswith("VmHWM:"))
 
     def forget_peak(self) -> None:
-        """From now on the peak is counted again."""
+        """Count the peak from now on."""
         Path(f"/proc/{self.process.pid}/clear_refs").write_text("5")

@@ -1,4 +1,7 @@
-"""Several schedulers against one database whose clock a test turns: forward at once, or sixty times as fast as all other clocks."""
+"""Several schedulers against one database whose clock a test controls.
+
+It can be moved forward, or run sixty times as fast as all other clocks.
+"""
 
 from __future__ import annotations
 
@@ -29,28 +32,29 @@ class SchedulerCluster(Cluster):
     def environment(self) -> dict[str, str]:
         """The settings of every process.
 
-        A lease is renewed by a process's own clock and expires by the database's: at sixty times the speed it has to be long.
+        A lease is renewed by a process's own clock and expires by the database's: at sixty times
+        the speed it has to be long.
         """
         return {**super().environment, "OPSJOBS_LEASE_SECONDS": "600"}
 
     @property
     def workers(self) -> list[ServiceProcess]:
-        """The only one."""
+        """The only worker."""
         return [self.running[WORKER]]
 
     @property
     def schedulers(self) -> list[ServiceProcess]:
-        """All five."""
+        """All five schedulers."""
         return [self.running[name] for name in SCHEDULERS]
 
     def heal(self) -> None:
-        """Bring back whatever a test has ended."""
+        """Restart everything that a test has ended."""
         if not self.valkey.running:
             self.valkey.start()
         self.heal_processes()
 
     def heal_processes(self) -> None:
-        """All but Redis."""
+        """All processes except Redis."""
         self.thaw(*(name for name, process in self.running.items() if process.frozen))
         self.start_dead(*NAMES)
         wait_until(
@@ -59,7 +63,7 @@ class SchedulerCluster(Cluster):
         )
 
     def start_dead(self, *names: str, **settings: str) -> None:
-        """Those of these that do not run."""
+        """Return those of these that do not run."""
         self.start(
             *(name for name in names if name not in self.running or not self.running[name].alive),
             **settings,
@@ -68,22 +72,22 @@ class SchedulerCluster(Cluster):
     # The clock.
 
     def now(self) -> datetime:
-        """What the database's clock shows."""
+        """Return the time of the database's clock."""
         found: datetime = self.rows("select opsjobs_now() as now")[0]["now"]
         return found
 
     def shift(self) -> timedelta:
-        """How far it is turned."""
+        """Return how far it was moved."""
         found: timedelta = self.rows("select shift from opsjobs_clock")[0]["shift"]
         return found
 
     def turn(self, interval: str) -> None:
-        """Forward by so much at once."""
+        """Move it forward by so much at once."""
         self._execute("update opsjobs_clock set shift = shift + %s::interval", interval)
 
     @contextmanager
     def fast(self, factor: int) -> Iterator[None]:
-        """For the length of the block the clock runs so many times as fast as time does."""
+        """Let the clock run so many times as fast as time until the block ends."""
         ended = threading.Event()
         thread = threading.Thread(target=self._run_fast, args=[factor, ended], daemon=True)
         thread.start()
@@ -107,27 +111,27 @@ class SchedulerCluster(Cluster):
         with psycopg.connect(self.postgres.url, autocommit=True) as connection:
             connection.execute(query.encode(), values)
 
-    # Who dies.
+    # Kills.
 
     def kill(self, *names: str) -> None:
-        """At once, frozen or not."""
+        """Kill it at once, frozen or not."""
         for name in names:
             self.running[name].kill()
 
     def freeze(self, *names: str) -> None:
-        """Those of these that live."""
+        """Return those of these that are alive."""
         for name in names:
             if self.running[name].alive:
                 self.running[name].freeze()
 
     def thaw(self, *names: str) -> None:
-        """Those of these that live."""
+        """Return those of these that are alive."""
         for name in names:
             if self.running[name].alive:
                 self.running[name].thaw()
 
     def stop_redis(self) -> None:
-        """As a crash does it."""
+        """Kill it, like a crash."""
         assert self.valkey.process is not None
         self.valkey.process.kill()
         self.valkey.process.wait()
@@ -135,12 +139,12 @@ class SchedulerCluster(Cluster):
 
 @contextmanager
 def scheduler_cluster() -> Iterator[SchedulerCluster]:
-    """The service and its machines, for the length of the block."""
+    """Run the service and its machines until the block ends."""
     needs_sshd()
     with ExitStack() as stack:
         found = start_cluster(stack, [stack.enter_context(machines(ADDRESSES))], SchedulerCluster)
         found.furnish()
-        # The first login is paid before any clock runs.
+        # The first login is made before any clock runs fast.
         found.ended(found.run("true", found.names(1, len(ADDRESSES)), durable="off"))
         with suppress(AssertionError):
             found.complaints()

@@ -1,4 +1,4 @@
-"""Commands that print what is secret, in ways that programs do: what becomes of it is for others to see."""
+"""Commands that print secrets in the ways of common programs; others check the result."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from e2e.processes import Json
 from e2e.single_host import SingleHost
 from kit.secret_canaries import Canary
 
-# All of it without the secret in any argument: as it is, on both streams, in base64 (wrapped, at three places), hex, two halves.
+# The secret is in no argument. It is printed as it is, on both streams, in base64 (wrapped, at
+# three places), in hex, and in two halves.
 _TELL = """cd $OPSJOBS_SECRETS; cat token; cat token >&2
 base64 <token; { printf x; cat token; } | base64; { printf xy; cat token; } | base64
 od -An -v -tx1 token | tr -d ' \\n'
@@ -22,7 +23,10 @@ _HAND_ON = "echo ${actions.tell.outputs.it} ${actions.tell.stdout} >&2"
 
 @contextmanager
 def readable_secrets(secrets: list[Canary]) -> Iterator[Path]:
-    """A file of the machine that all of its users may read: one secret a line, in a folder where nobody looks for them."""
+    """Write a file that all users of the machine may read: one secret a line.
+
+    It is in a folder that no search for secrets covers.
+    """
     path = Path(f"/tmp/opsjobs-lying-about-{os.getpid()}")
     path.write_text("".join(f"<{canary.text}>\n" for canary in secrets))
     path.chmod(0o644)
@@ -33,7 +37,10 @@ def readable_secrets(secrets: list[Canary]) -> Iterator[Path]:
 
 
 def run_secret_printers(host: SingleHost, token: Canary, found: Path) -> list[int]:
-    """Executions that print a secret parameter, a login's password and key, and the password by which they became another."""
+    """Launch executions that print secrets.
+
+    These are a parameter, a login's password and key, and the password to become another user.
+    """
     both = f"sed -n 2,4p {found}; sed -n 2,4p {found} | base64 >&2"
     return [
         _job(host, token, "auto"),
@@ -44,7 +51,7 @@ def run_secret_printers(host: SingleHost, token: Canary, found: Path) -> list[in
 
 
 def _job(host: SingleHost, token: Canary, durable: str) -> int:
-    """By a stored job, asked for twice under one key; what the API refuses is refused without repeating it."""
+    """Run a stored job twice under one key; a refusal of the API does not repeat the secret."""
     body: Json = {
         "name": f"telling-{durable}",
         "actions": [

@@ -1,4 +1,4 @@
-"""A small service with one real machine on which people have accounts: who logs in there, and as whom they may run things."""
+"""A small service with one real machine, its accounts, and rules to become other users."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ ANY = "ALL"
 
 @dataclass
 class SingleHost:
-    """Targets `by-key`, `by-password` (both log in as `ada`) and `homeless`, whose home cannot be written to.
+    """Targets `by-key`, `by-password` (both log in as `ada`) and `homeless`, with a read-only home.
 
-    ada may become ben by sudo with her password, by su with his, by doas without any. `secrets`: all that is secret here.
+    ada may become ben by sudo with her password, by su with his, by doas without any. `secrets`:
+    all secrets of this host.
     """
 
     cluster: Cluster
@@ -34,26 +35,26 @@ class SingleHost:
     secrets: list[Canary]
 
     def as_ben(self, method: str) -> Json:
-        """An action's `become`."""
+        """Return an action's `become`."""
         credential = {"sudo": {"credential": "ada"}, "su": {"credential": "ben"}}.get(method, {})
         return {"become": {"user": self.ben, "method": method, **credential}}
 
     def run(self, command: str, target: str = "by-key", **action: object) -> int:
-        """Launch it, durably unless said otherwise; the execution's id."""
+        """Launch it, durably unless the policy differs; return the execution's id."""
         return self.cluster.run(
             command, [target], witnessed=False, **{"durable": "required", **action}
         )
 
     @property
     def homes(self) -> dict[str, Path]:
-        """Of all three."""
+        """The ids of all three."""
         return {
             name: Path(pwd.getpwnam(name).pw_dir) for name in (self.ada, self.ben, self.homeless)
         }
 
     @property
     def stores(self) -> dict[str, Path]:
-        """Where runs of each are kept."""
+        """Return the folders of the runs of each user."""
         elsewhere = Path(f"/var/tmp/opsjobs-{pwd.getpwnam(self.homeless).pw_uid}")
         return {
             **{name: self.homes[name] / ".opsjobs" for name in (self.ada, self.ben)},
@@ -61,7 +62,7 @@ class SingleHost:
         }
 
     def left(self) -> dict[str, list[str]]:
-        """The files in each of these."""
+        """Return the files in each of these."""
         return {
             name: sorted(
                 str(file.relative_to(store)) for file in store.rglob("*") if not file.is_dir()
@@ -72,7 +73,7 @@ class SingleHost:
 
 @contextmanager
 def host() -> Iterator[SingleHost]:
-    """The service and its machine, for the length of the block."""
+    """Run the service and its machine until the block ends."""
     needs_sshd()
     needs("sudo")
     needs("doas")
@@ -108,7 +109,7 @@ def _close_home(name: str) -> None:
 
 
 def _key(server: Sshd, phrase: Canary) -> tuple[str, str]:
-    """A key pair under a passphrase, which leaves the disk at once."""
+    """Return a key pair with a passphrase, which leaves the disk at once."""
     path = server.folder / "closed"
     public = keygen(path, "ed25519", "-N", phrase.text)
     private = path.read_text()
@@ -117,7 +118,7 @@ def _key(server: Sshd, phrase: Canary) -> tuple[str, str]:
 
 
 def _line_of(private: str) -> Canary:
-    """One of the lines of the private key that no other key has."""
+    """Return a line of the private key that no other key has."""
     return Canary("the private key", private.splitlines()[-3])
 
 

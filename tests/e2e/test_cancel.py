@@ -1,4 +1,4 @@
-"""A cancel comes with proof: what it says was killed is gone, and what it says never started never did."""
+"""A cancel has a proof: what it reports as killed has ended, what never started never did."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_a_cancel_kills_20_commands_on_their_machines_and_starts_no_other(cluste
 
 
 def test_a_cancel_kills_a_process_tree_that_ignores_signals(cluster: Cluster) -> None:
-    # The shell and its children ignore TERM; the kill that follows takes all of the group.
+    # The shell and its children ignore TERM; the kill that follows ends the whole group.
     stubborn = "trap '' TERM; (sleep 300; echo e2e-child) & sleep 300; wait"
     execution = cluster.run(stubborn, cluster.names(1, 2))
     cluster.started(execution, 2)

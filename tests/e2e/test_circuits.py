@@ -1,4 +1,7 @@
-"""A machine that refuses logins is tried once by all workers together, slows nobody, and is let in again by itself."""
+"""A machine that refuses logins is tried once by all workers together, and delays no other.
+
+Later it is tried again automatically.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ PASSWORD = {"type": "password", "username": "nobody-of-ours", "password": "canar
 
 @contextmanager
 def guarded(address: str) -> Iterator[Sshd]:
-    """A machine that asks for passwords."""
+    """Run a machine that asks for passwords."""
     with sshd(
         addresses=(address,), host_key_types=("ed25519",), settings=["PasswordAuthentication yes"]
     ) as server:
@@ -97,7 +100,7 @@ def test_half_open_recovers_by_itself(cluster: Cluster) -> None:
         server.authorize(server.user, (server.folder / "login.pub").read_text().strip())
         cluster.ended(still := cluster.run("true", [name], witnessed=False))
         assert codes(cluster.runs(still)) == ["circuit_open"]
-        # A quarter of an hour later, as far as this circuit knows.
+        # Move the circuit's time by a quarter of an hour.
         cluster.rows(
             "update circuits set until = opsjobs_now() where message like %s returning id",
             f"%{name}%",

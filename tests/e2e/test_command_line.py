@@ -1,4 +1,4 @@
-"""`opsjobs run` as a person has it: its streams, its exit codes, Ctrl-C."""
+"""`opsjobs run` as a person uses it: its streams, its exit codes, Ctrl-C."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ OPSJOBS = [sys.executable, "-m", "opsjobs"]
 
 
 def opsjobs(cluster: Cluster, *arguments: str) -> subprocess.CompletedProcess[bytes]:
-    """A command to its end."""
+    """Run a command to its end."""
     return subprocess.run(
         [*OPSJOBS, *arguments],
         env=cluster.environment,
@@ -25,7 +25,7 @@ def opsjobs(cluster: Cluster, *arguments: str) -> subprocess.CompletedProcess[by
 
 
 def executions(cluster: Cluster) -> int:
-    """How many there are."""
+    """Return the number of executions."""
     return int(cluster.rows("select count(*) as n from job_executions")[0]["n"])
 
 

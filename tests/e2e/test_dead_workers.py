@@ -1,4 +1,4 @@
-"""Workers die, freeze and leave in the middle of their work: no target run is lost from sight, and none is done twice."""
+"""Workers die, freeze and leave during their work: no target run is forgotten or repeated."""
 
 from __future__ import annotations
 
@@ -12,16 +12,19 @@ from e2e.cluster import WORKERS, Cluster, authorize_login, machines
 from e2e.processes import SECONDS, Json, ServiceProcess, wait_until
 
 DIRECT = {"durable": "off"}
-"""These are about commands that live with their worker; those that outlive it are in test_durable_runs."""
+"""These tests are about commands that end with their worker.
+
+The durable ones are in test_durable_runs.
+"""
 
 
 def of(worker: str, runs: list[Json]) -> list[Json]:
-    """The runs that this worker has, or had last."""
+    """Return the runs that this worker has, or had last."""
     return [run for run in runs if run["worker"] == worker]
 
 
 def deaths(cluster: Cluster, worker: ServiceProcess) -> int:
-    """How often the world was told that it is lost."""
+    """Return how often its loss was published."""
     return len(
         cluster.rows(
             "select 1 from events where type = 'worker.lost' and data ->> 'name' = %s", worker.title
@@ -30,7 +33,7 @@ def deaths(cluster: Cluster, worker: ServiceProcess) -> int:
 
 
 def output_entries(cluster: Cluster, execution: int, runs: list[Json]) -> list[object]:
-    """What the log holds of these runs."""
+    """Return the log entries of these runs."""
     query = "select seq, event, body, octet_length(data) as bytes from execution_log where target_run_id = any(%s) order by seq"
     return [*cluster.rows(query, [run["id"] for run in runs])]
 
@@ -58,7 +61,8 @@ def test_a_killed_worker_loses_no_run_and_repeats_none(cluster: Cluster, victim:
     assert {run["worker"] for run in lost} <= {other.title}
     assert ended["status"] == "partial"
     assert ended["counts"] == {"lost": len(lost), "succeeded": 60 - len(lost)}
-    # What the lost ones had said before is there, and the command itself was started once (the fixture looks).
+    # Earlier output of the lost runs is stored, and each command was started once (the fixture
+    # checks it).
     assert all(
         cluster.output(execution, run["target"]["name"]) in (b"", b"begun\n", b"begun\ndone\n")
         for run in lost[:5]
@@ -78,7 +82,7 @@ def test_a_draining_worker_gives_back_unstarted_runs(cluster: Cluster) -> None:
         ]
         os.kill(
             server.process.pid, signal.SIGSTOP
-        )  # its machines take connections, and say nothing
+        )  # its machines accept connections, and do not respond
         try:
             quick = cluster.names(1, 32)
             mixed = [
@@ -115,7 +119,7 @@ def test_a_draining_worker_gives_back_unstarted_runs(cluster: Cluster) -> None:
         assert cluster.ended(execution)["counts"] == {"succeeded": 48}
         ended = {run["id"]: run for run in cluster.runs(execution)}
         assert {ended[run_id]["worker"] for run_id in stuck} == {staying.title}
-        # Commands that were at work when it was asked to leave came to their end there.
+        # Commands that ran when it was asked to stop came to their end there.
         assert of(leaving.title, [*ended.values()])
     assert deaths(cluster, leaving) == 0
 
@@ -226,7 +230,8 @@ def test_a_process_frozen_in_a_transaction_does_not_block_others_for_ever(cluste
     latch = cluster.latch()
     execution = cluster.run(latch.wait, cluster.names(1, 4))
     cluster.started(execution, 4)
-    # As a worker that is frozen while it sends a flush: PostgreSQL has no timer for a session in the middle of a pipeline.
+    # Like a worker that is frozen while it sends a flush: PostgreSQL has no timeout for a session
+    # in the middle of a pipeline.
     settings = "-c idle_in_transaction_session_timeout=3s"
     with psycopg.connect(
         cluster.postgres.url, autocommit=True, application_name="opsjobs frozen", options=settings

@@ -1,4 +1,4 @@
-"""Commands that outlive everything that started them: one start, every byte once, the true end, whatever died meanwhile."""
+"""Commands that outlive everything that started them: one start, every byte once, the true end."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MANY = 100
 
 @pytest.fixture(autouse=True)
 def _nobody_is_lost(cluster: Cluster) -> Iterator[None]:
-    """No test here may end with a run that is lost."""
+    """No test here may end with a lost run."""
     before = cluster.rows("select coalesce(max(id), 0) as id from target_runs")[0]["id"]
     yield
     cluster.settle()
@@ -30,7 +30,7 @@ def _nobody_is_lost(cluster: Cluster) -> Iterator[None]:
 
 
 def says(cluster: Cluster, execution: int, target: str, line: int) -> None:
-    """Wait until this line of the command's is stored."""
+    """Wait until this line of the command is stored."""
     wait_until(
         lambda: cluster.output(execution, target).endswith(b"\n%d\n" % line),
         f"line {line} of execution {execution}",
@@ -43,7 +43,7 @@ def test_a_durable_run_survives_three_worker_takeovers_and_a_cut_network(cluster
         far = cluster.add_target("far", way.host, way.port, server.host_keys)
         starts = cluster.witness.path.with_name(
             "starts"
-        )  # the witness goes by the machine's address, which the proxy hides
+        )  # the witness uses the machine's address, which the proxy hides
         starts.touch()
         starts.chmod(0o666)
         latches = {line: cluster.latch() for line in (7, 14, 21, 28)}
@@ -151,7 +151,7 @@ def test_a_cancel_kills_process_trees_that_fork_daemonise_and_ignore_term(
 
 
 def family() -> list[str]:
-    """Processes of the family above that live."""
+    """Return the live processes of the family above."""
     found = []
     ends = tuple(f"sleep\0{seconds}\0".encode() for seconds in (CHILD_SLEEP, DAEMON_SLEEP))
     for process in Path("/proc").glob("[0-9]*/cmdline"):

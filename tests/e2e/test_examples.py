@@ -1,6 +1,7 @@
-"""The examples, each executed on a lab of real SSH targets whose programs are actors: they say what they are told to, and it is written down.
+"""The examples, each executed on a lab of real SSH targets with scripted programs.
 
-What is on `/srv` there is in a folder of the test's; a wait lasts a moment.
+The programs print scripted output, and their calls are recorded. `/srv` there is a folder of the
+test; a wait lasts a moment.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ ACTORS = (
 )
 MACHINES = 100
 FEW = 4
-# Who it is, where, and with which words; then whatever the test has for it there.
+# Which machine and program it is, and its arguments; then the script of the test for it.
 _ACTOR = """#!/bin/sh
 name=${0##*/} here=${SSH_CONNECTION% *} here=${here##* }
 echo "$here $name $*" >>FOLDER/calls
@@ -48,7 +49,7 @@ exit 0
 
 @dataclass
 class Lab:
-    """web-1 … are reached at 127.x.y.1 …; `folder` holds what actors say, their calls, and /srv."""
+    """Targets web-1 … at 127.x.y.1 …; `folder` has the scripts, the calls, and /srv."""
 
     cluster: Cluster
     folder: Path
@@ -56,11 +57,11 @@ class Lab:
 
     @property
     def srv(self) -> Path:
-        """What the examples take for /srv."""
+        """The folder that is /srv for the examples."""
         return self.folder / "srv"
 
     def job(self, example: str, **policy: Any) -> Json:
-        """The example as the body of POST /jobs; with other words of its policy, if wanted."""
+        """Return the example as the body of POST /jobs, with changes of its policy."""
         text = (EXAMPLES / f"{example}.yaml").read_text().replace("/srv/", f"{self.srv}/")
         body: Json = YAML(typ="safe").load(text)
         for action in body["actions"]:
@@ -69,11 +70,11 @@ class Lab:
         return {**body, "policy": {**body.get("policy", {}), **policy}}
 
     def execute(self, body: Json, targets: int) -> Json:
-        """The execution of a job on the first so many machines, at its end."""
+        """Run a job on the first machines; return the ended execution."""
         return self.cluster.ended(self.launch(body, targets))
 
     def job_id(self, example: str) -> int:
-        """Of the example as it stands, stored once."""
+        """Run the example as it is, stored once."""
         return self._stored(self.job(example))
 
     def _stored(self, body: Json) -> int:
@@ -81,22 +82,22 @@ class Lab:
         return int(known[0]["id"] if known else self.cluster.post("/jobs", body, 201)["id"])
 
     def launch(self, body: Json, targets: int) -> int:
-        """Its id."""
+        """Return its id."""
         job = self._stored(body)
         chosen = {"targets": {"ids": self.cluster.names(1, targets)}}
         return int(self.cluster.post(f"/jobs/{job}/execute", chosen, 202)["id"])
 
     def says(self, actor: str, script: str, machine: int | None = None) -> None:
-        """What an actor does from now on, everywhere or on one machine."""
+        """Script a program from now on, on all machines or one."""
         where = "" if machine is None else f".{self.address(machine)}"
         (self.folder / "says" / f"{actor}{where}").write_text(f"{script}\n")
 
     def address(self, machine: int) -> str:
-        """Of web-<machine>."""
+        """Return the address of web-<machine>."""
         return f"{self.network}.{machine}"
 
     def calls(self, *words: str) -> list[tuple[int, str]]:
-        """Which machine called what, in order; those that begin with these words."""
+        """Return the calls in order, each with its machine; those that begin with these words."""
         lines = (line.split(" ", 1) for line in (self.folder / "calls").read_text().splitlines())
         return [
             (int(where.rpartition(".")[2]), call)
@@ -105,7 +106,7 @@ class Lab:
         ]
 
     def upload(self, body: bytes) -> str:
-        """A file's id."""
+        """Return a file's id."""
         answer = self.cluster.http.post(
             "/files", content=body, headers={"content-type": "application/octet-stream"}
         )
@@ -113,7 +114,7 @@ class Lab:
         return str(answer.json()["id"])
 
     def clear(self) -> None:
-        """Nobody has anything to say, and nothing was called."""
+        """Remove all scripts and all recorded calls."""
         (self.folder / "calls").write_text("")
         for script in (self.folder / "says").iterdir():
             script.unlink()
@@ -164,7 +165,7 @@ def _furnish(folder: Path) -> None:
 
 @pytest.fixture
 def lab(_lab: Lab) -> Iterator[Lab]:
-    """The lab as it is at the beginning; afterwards everything must have ended, and every invariant hold."""
+    """Yield the lab in its initial state; then check that all has ended and is consistent."""
     _lab.clear()
     yield _lab
     _lab.cluster.settle()
@@ -247,7 +248,7 @@ def test_rolling_restart_restarts_one_target_at_a_time(lab: Lab) -> None:
 
 def test_rolling_restart_rolls_back_and_stops(lab: Lab) -> None:
     lab.says("curl", "exit 22", machine=1)
-    # All tries are used up: somebody is to look at it (dead letters).
+    # All tries are used up: it needs the attention of a person (dead letters).
     assert lab.execute(lab.job("rolling-restart"), FEW)["counts"] == {"dead": 1, "skipped": FEW - 1}
     assert len(lab.calls("curl")) == 3
     assert [call for _, call in lab.calls()][-2:] == ["systemctl restart web", "lbctl enable web"]

@@ -1,4 +1,4 @@
-"""A schedule whose job takes a secret from a credential: fired, run on a machine, rotated, and never shown."""
+"""A schedule of a job with a secret from a credential: fired, run, rotated, and never shown."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from kit.secret_canaries import Canary, find_canaries, find_canaries_in_tables
 
 
 def fired(cluster: Cluster, job: int, name: str) -> int:
-    """The execution of a schedule that fires once, soon."""
+    """Create a schedule that fires once, soon; return its execution."""
     body = {"name": name, "type": "cron", "cron": "* * * * * *", "max_firings": 1}
     firings = f"/schedules/{cluster.post(f'/jobs/{job}/schedules', body, 201)['id']}/firings"
     wait_until(lambda: cluster.get(firings, status="triggered")["items"], "a moment is launched")

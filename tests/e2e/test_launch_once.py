@@ -1,4 +1,4 @@
-"""One order makes one execution, whoever asks twice and whatever dies between the order and the answer."""
+"""One request makes one execution, even if it is repeated or processes die before the response."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from e2e.processes import SECONDS, Json, wait_until
 
 @pytest.fixture
 def job(cluster: Cluster) -> int:
-    """A stored job on web-1; its id."""
+    """Store a job on web-1; return its id."""
     body = {
         "name": f"greet-{uuid.uuid4()}",
         "actions": [{"type": "command", "command": "echo hello"}],
@@ -25,12 +25,12 @@ def job(cluster: Cluster) -> int:
 
 
 def executions(cluster: Cluster, job: int) -> list[int]:
-    """The ids of a job's executions."""
+    """Return the ids of a job's executions."""
     return [item["id"] for item in cluster.get(f"/jobs/{job}/executions")["items"]]
 
 
 def execute_until_answered(cluster: Cluster, job: int, key: str) -> Json:
-    """As a good client does: the same request with the same key, until it is answered."""
+    """Send the same request with the same key until it is answered, like a good client."""
     answers: list[httpx2.Response] = []
 
     def answered() -> bool:
@@ -100,7 +100,8 @@ def test_an_api_killed_after_the_commit_gives_the_same_answer_to_the_retry(
     key = str(uuid.uuid4())
     committed = "select id from job_executions where job_id = %s"
     with ThreadPoolExecutor(1) as pool:
-        # The answer is held back: it waits for the end of an execution that has to wait for its workers.
+        # The response is held back: it waits for the end of an execution that has to wait for its
+        # workers.
         for worker in cluster.workers:
             worker.freeze()
         headers = {"idempotency-key": key, "prefer": "wait=30"}

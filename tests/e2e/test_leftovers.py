@@ -1,4 +1,7 @@
-"""What is left on a machine a day after its runs is one token, and what is secret was seen nowhere, not while it was used either."""
+"""A day after its runs, a machine only has one token left.
+
+Secrets are found nowhere, not even while they are used.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +45,7 @@ def _single_host() -> Iterator[SingleHost]:
 
 @pytest.fixture
 def host(_single_host: SingleHost) -> Iterator[SingleHost]:
-    """The service and its machine; afterwards everything that was launched must have ended, and every invariant hold."""
+    """Yield the service and its machine; then check that all has ended and is consistent."""
     _single_host.cluster.heal()
     yield _single_host
     assert _single_host.cluster.complaints() == []
@@ -53,7 +56,7 @@ def host(_single_host: SingleHost) -> Iterator[SingleHost]:
 
 @dataclass(frozen=True, slots=True)
 class Controls:
-    """What is no secret, and must be seen: each of those who look finds what was put before his eyes."""
+    """A text that is not secret, and must be found: it proves that each search works."""
 
     argument: Canary = field(default_factory=lambda: Canary("an argument"))
     variable: Canary = field(default_factory=lambda: Canary("a variable"))
@@ -65,16 +68,16 @@ class Controls:
 
     @property
     def all(self) -> list[Canary]:
-        """Every one."""
+        """Return every one."""
         return [*self.stored, self.told, self.logged]
 
     @property
     def stored(self) -> list[Canary]:
-        """What the database must hold."""
+        """Return those that the database must contain."""
         return [self.argument, self.variable, self.written, self.hexadecimal, self.base64]
 
     def command(self, latch: Latch) -> str:
-        """Shows them until the latch is open."""
+        """Print them until the latch is open."""
         comments = f": {self.hexadecimal.text.encode().hex()} {base64.b64encode(b'x' + self.base64.text.encode()).decode()}"
         shown = f"VARIABLE={self.variable.text} sh -c '{latch.wait}' sh {self.argument.text}"
         return f"{comments}; echo {self.written.text} >~/note; {shown}"
@@ -132,7 +135,7 @@ def test_no_secret_is_seen_in_any_process_file_or_log(host: SingleHost) -> None:
 
 
 def _came_to(host: SingleHost, execution: int) -> str:
-    """How its only run ended."""
+    """Return how its only run ended."""
     (status,) = host.cluster.ended(execution, LONG_SECONDS)["counts"]
     return str(status)
 
@@ -140,7 +143,10 @@ def _came_to(host: SingleHost, execution: int) -> str:
 def _outside(
     host: SingleHost, executions: list[int], found: set[tuple[str, str]]
 ) -> set[tuple[str, str]]:
-    """But for what these have printed: the machine keeps that for a day, where only those can read it who had it printed."""
+    """Find secrets, except in the output of commands that printed them.
+
+    The machine keeps that for a day, readable only for the user who had it printed.
+    """
     runs = host.cluster.rows(
         "select uuid::text from target_runs where execution_id = any(%s)", executions
     )
@@ -161,7 +167,7 @@ def _names(found: set[tuple[str, str]]) -> set[str]:
 
 
 def _places_of(host: SingleHost) -> list[Path]:
-    """Where our accounts may have written to, and where the machine says what they did."""
+    """Return the places where our accounts may have written, and the machine's own logs."""
     return [
         *host.homes.values(),
         *_open_places(host),
@@ -172,7 +178,7 @@ def _places_of(host: SingleHost) -> list[Path]:
 
 
 def _open_places(host: SingleHost) -> list[Path]:
-    """What our accounts have in places where everybody may write."""
+    """Return the files of our accounts in places where every user may write."""
     uids = {pwd.getpwnam(name).pw_uid for name in host.homes}
     return [
         entry
@@ -185,7 +191,7 @@ def _open_places(host: SingleHost) -> list[Path]:
 def _owner(entry: Path) -> int:
     try:
         return entry.lstat().st_uid
-    except FileNotFoundError:  # others come and go there
+    except FileNotFoundError:  # other processes come and go there
         return -1
 
 
@@ -220,7 +226,7 @@ def test_a_day_after_its_runs_one_spool_token_is_left_on_a_machine(host: SingleH
 
 
 def _runs_that_are_left_alone(host: SingleHost) -> dict[str, int]:
-    """Each ends by itself; those that fail are told by their names."""
+    """Let each end by itself; failures are listed by name."""
     filling = "\n".join(
         f": 'line {n} of a command that is too long for a variable'" for n in range(400)
     )
@@ -244,7 +250,7 @@ def _runs_that_are_left_alone(host: SingleHost) -> dict[str, int]:
 
 
 def _runs_that_are_interfered_with(host: SingleHost) -> dict[str, int]:
-    """Cancelled, orphaned, bereft of who waits for their end."""
+    """Cancelled ones, orphans, and runs whose keeper has died."""
     cluster, waiting = host.cluster, f"echo begun; until [ -e {_latch(host)} ]; do sleep 0.1; done"
     found = {
         "taken over": host.run(waiting),
@@ -279,7 +285,7 @@ def _said(host: SingleHost, execution: int) -> bool:
 
 
 def _keeper(host: SingleHost, execution: int) -> int:
-    """The process that waits for the end of its command, as the record tells."""
+    """Return the process that waits for the end of its command, by the run's record."""
     run = host.cluster.rows("select uuid from target_runs where execution_id = %s", execution)[0][
         "uuid"
     ]
@@ -288,7 +294,7 @@ def _keeper(host: SingleHost, execution: int) -> int:
 
 
 def _a_start_that_was_voided(host: SingleHost) -> None:
-    """Cancelled between the moment from which on it may have been started and its start."""
+    """Cancel it after it may have been started, but before its start."""
     cluster = host.cluster
     for worker in cluster.workers:
         worker.kill()
@@ -304,7 +310,10 @@ def _a_start_that_was_voided(host: SingleHost) -> None:
 
 
 def _a_day_passes(host: SingleHost) -> None:
-    """For the service; nothing of it is up meanwhile, as its own clocks do not know. Who may not become root tries in a day."""
+    """Move the time of the service by a day, while none of it is up, as its clocks do not notice.
+
+    Users who may not become root are tried again after a day.
+    """
     cluster = host.cluster
     for process in cluster.running.values():
         process.kill()

@@ -1,4 +1,4 @@
-"""PostgreSQL and Redis go away while commands run, and come back: everything ends as it would have, only later."""
+"""PostgreSQL and Redis fail while commands run, and return: everything ends the same, but later."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from e2e.processes import still_running, wait_until
 
 @contextmanager
 def events_from_now_on(cluster: Cluster) -> Iterator[list[dict[str, object]]]:
-    """A new Valkey and who listens there before anybody else speaks; afterwards all that was published until then."""
+    """Start a new Valkey and subscribe before any process publishes; then return all messages."""
     speakers = [cluster.running[name] for name in ("worker-1", "worker-2", "scheduler", "api")]
     for process in speakers:
         process.freeze()
@@ -36,7 +36,7 @@ def events_from_now_on(cluster: Cluster) -> Iterator[list[dict[str, object]]]:
 
 
 def stop_redis(cluster: Cluster) -> None:
-    """As a crash does it."""
+    """Kill it, like a crash."""
     assert cluster.valkey.process is not None
     cluster.valkey.process.kill()
     cluster.valkey.process.wait()
@@ -89,7 +89,7 @@ def test_events_are_published_after_a_redis_outage(
     assert {run["uuid"] for run in cluster.runs(while_away)} <= {
         event["subject"] for event in finished
     }
-    # And wake-ups arrive again.
+    # and wake-ups arrive again
     assert cluster.ended(cluster.run("true", cluster.names(1, 4)))["status"] == "completed"
 
 

@@ -1,4 +1,4 @@
-"""Every byte that 200 machines wrote is there, in the download and in streams that break off, whatever the bytes are."""
+"""Every byte of 200 machines is stored, in downloads and in interrupted streams."""
 
 from __future__ import annotations
 
@@ -18,13 +18,14 @@ from kit.backing_servers import open_folder
 MIB = 1 << 20
 BREAKS = 10
 VIEWERS = 3
-# What a viewer reads at most between two breaks: ten breaks are then spread over the whole stream of some 4 MiB.
+# The most that a viewer reads between two breaks: ten breaks are then spread over the whole stream
+# of some 4 MiB.
 BYTES_BETWEEN_BREAKS = 500_000
 
 
 @dataclass(frozen=True)
 class ExpectedOutput:
-    """What one machine says, and how it ends."""
+    """The output of one machine, and its end."""
 
     stdout: bytes
     stderr: bytes
@@ -33,7 +34,7 @@ class ExpectedOutput:
 
 @dataclass(frozen=True)
 class ObservedExecution:
-    """An execution on all machines, what they said and what viewers saw of it while it ran."""
+    """An execution on all machines, their output, and what viewers saw of it while it ran."""
 
     execution: Json
     said: dict[str, ExpectedOutput]
@@ -43,7 +44,7 @@ class ObservedExecution:
 
 
 class Memory:
-    """The workers' memory from now on."""
+    """Measure the workers' memory from now on."""
 
     def __init__(self, cluster: Cluster) -> None:
         self._workers = cluster.workers
@@ -52,7 +53,7 @@ class Memory:
         self._before = [worker.peak_kib() for worker in self._workers]
 
     def has_grown_by_at_most(self, mib: int) -> None:
-        """None of them ever held so much more."""
+        """Check that none of them ever had so much more."""
         grown = [
             worker.peak_kib() - before
             for worker, before in zip(self._workers, self._before, strict=True)
@@ -61,7 +62,10 @@ class Memory:
 
 
 def hostile_outputs(number: int) -> ExpectedOutput:
-    """All that is nasty, on some machine each: NUL, invalid UTF-8, cut characters, no last newline, chunk borders, nothing."""
+    """Return all kinds of difficult output, each on some machine.
+
+    These are NUL, invalid UTF-8, cut characters, no last newline, chunk borders, nothing.
+    """
     chance = random.Random(number)
     kinds = [
         chance.randbytes(chance.randint(1, 40_000)),

@@ -1,4 +1,4 @@
-"""The straight line of a schedule: made over HTTP, fired by the scheduler, run by a worker on a machine, explained."""
+"""The usual path of a schedule: created over HTTP, fired, run by a worker, and explained."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ def test_a_schedule_launches_its_job_and_explains_the_firing(cluster: Cluster) -
         },
         201,
     )
-    # Each second, so that its moment comes soon however slow this machine is; and only one is launched.
+    # Every second, so that its due time comes soon however slow this machine is; only one is
+    # launched.
     body = {"name": "soon", "type": "cron", "cron": "* * * * * *", "max_firings": 1}
     schedule = cluster.post(f"/jobs/{job['id']}/schedules", body, 201)
     firings = f"/schedules/{schedule['id']}/firings"

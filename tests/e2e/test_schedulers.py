@@ -31,7 +31,7 @@ MINUTES = int(os.environ.get("TESTS_SCHEDULE_MINUTES", "6"))
 TIMES = int(os.environ.get("TESTS_SCHEDULES_TIMES", "1"))
 FACTOR = 60
 QUIET = 3 * MINUTE
-"""After the last moment of a silence: all of them are late."""
+"""After the last due time of a silence: all of them are late."""
 
 FIRINGS = "select due_at, moments, status, reason, execution_id from schedule_executions where schedule_id = %s order by due_at"
 
@@ -46,14 +46,14 @@ def _clockwork() -> Iterator[SchedulerCluster]:
 
 @pytest.fixture
 def scheduler_cluster(_clockwork: SchedulerCluster) -> Iterator[SchedulerCluster]:
-    """The service with five schedulers; afterwards every invariant must hold."""
+    """Yield the service with five schedulers; then check every invariant."""
     _clockwork.heal()
     yield _clockwork
     _clockwork.heal()
     _clockwork.settle()
     if _clockwork.shift() < timedelta(
         days=1
-    ):  # after a day events are forgotten, and the checker misses them
+    ):  # events are deleted after a day, and the checker would miss them
         _clockwork.invariants.check()
     complaints = [line for line in _clockwork.complaints() if "failpoint" not in line]
     assert not complaints, "\n".join(complaints)
@@ -63,7 +63,10 @@ def scheduler_cluster(_clockwork: SchedulerCluster) -> Iterator[SchedulerCluster
 
 
 def entries(begin: datetime, end: datetime) -> Iterator[Entry]:
-    """Schedules of every kind, the minutes of which are known. Who is late by a second of ours is late by a minute of theirs."""
+    """Create schedules of every kind, with known minutes.
+
+    A delay of a second of real time is a delay of a minute of theirs.
+    """
     span = {"start_at": begin.isoformat(), "end_at": end.isoformat(), "misfire_window": "12h"}
     patient = {**span, "misfire": "run_all", "overlap": "allow"}
     minutes = every(1, begin, end)
@@ -133,7 +136,7 @@ def named(numbers: Iterable[int]) -> list[str]:
     return [f"scheduler-{n}" for n in numbers]
 
 
-# By the minute of each ten. When all stand still or are only just starting, the worker does their work.
+# By the minute of each ten. While all are frozen or just starting, the worker does their work.
 DEEDS: Mapping[int, tuple[Deed, ...]] = {
     1: (freeze(1, 2),),
     2: (kill(3),),
@@ -151,7 +154,7 @@ DEEDS: Mapping[int, tuple[Deed, ...]] = {
 
 
 def play(on: SchedulerCluster, begin: datetime, minutes: int) -> None:
-    """Minute by minute, until all are over."""
+    """Kill and freeze, minute by minute, until all are over."""
     for minute in range(1, minutes + 1):
         wait_until(lambda at=begin + minute * MINUTE: on.now() >= at, f"minute {minute}")  # type: ignore[misc]
         for deed in DEEDS.get(minute % 10, ()):
@@ -159,7 +162,7 @@ def play(on: SchedulerCluster, begin: datetime, minutes: int) -> None:
 
 
 def season(on: SchedulerCluster, mark: str, minutes: int) -> Json:
-    """Everything that is due in so many minutes of a fast clock, and what was seen of it."""
+    """All due times of so many minutes of a fast clock, and their outcomes."""
     begin = (on.now() + 2 * MINUTE).astimezone(UTC).replace(second=30, microsecond=0)
     end = begin + minutes * MINUTE
     expected = ExpectedFirings(on, mark, on.names(1, 1))
@@ -182,7 +185,7 @@ def season(on: SchedulerCluster, mark: str, minutes: int) -> Json:
 
 
 def all_run(minutes: int) -> int:
-    """Of the moments of `entries` so many may not be left out."""
+    """Return how many due times of `entries` may not be left out."""
     return 4 * minutes + 2 * (minutes // 2) + 3
 
 
@@ -203,7 +206,7 @@ def test_without_redis_each_firing_runs_once(scheduler_cluster: SchedulerCluster
 
 
 def silenced(silence: Outage) -> Iterator[Missed]:
-    """Schedules of every policy, and what each of them has to do afterwards."""
+    """Create schedules of every policy, with the outcome that each must have."""
     often, often_due = silence.cron(15, offset=2)
     hourly, hourly_due = silence.cron(HOUR, offset=40)
     minutely, minutely_due = silence.cron(1)
@@ -256,7 +259,7 @@ def test_after_an_outage_each_misfire_policy_applies_and_firings_on_time_do_not_
     wakes = silence.end + QUIET
     expected = ExpectedFirings(scheduler_cluster, f"silence-{hours}", scheduler_cluster.names(1, 1))
     missed = {expected.add(Entry(it.name, it.body, it.moments)): it for it in silenced(silence)}
-    # These are due while the others catch up; late by a minute they would be missed.
+    # These are due while the others catch up; with a delay of a minute they would be missed.
     prompt = {
         "type": "cron",
         "cron": "*/2 * * * * *",

@@ -1,4 +1,7 @@
-"""Two jobs that share machines with one slot each: never both on one, and neither waits for the other's end."""
+"""Two jobs share machines with one slot each: never both on one.
+
+Neither waits for the end of the other.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ def test_two_jobs_on_targets_with_one_slot_never_overlap(cluster: Cluster) -> No
     with work(cluster) as at:
         keys = ("left", "right")
         then = f"{at.held}; sleep 0.1"
-        # They begin at different ends, and both are at work before one of them can go on.
+        # They begin at different ends, and both run before one of them can continue.
         policies = [{"max_parallel": AT_ONCE, "order": order} for order in ("inventory", "reverse")]
         executions = [
             at.launch([at.step(key, then)], names, policy)
@@ -42,6 +45,6 @@ def test_two_jobs_on_targets_with_one_slot_never_overlap(cluster: Cluster) -> No
             )
             assert len(visits) == 2
             assert visits[0][1] <= visits[1][0], f"both at once on {address}"
-        # Neither had to wait until the other was through.
+        # Neither had to wait for the end of the other.
         assert min(at.stamps("right", "start")) < max(at.stamps("left", "end"))
         assert min(at.stamps("left", "start")) < max(at.stamps("right", "end"))

@@ -1,4 +1,4 @@
-"""How an execution goes over its targets: each strategy once, by the HTTP API, on real machines."""
+"""Each strategy of an execution once, by the HTTP API, on real machines."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def workload(cluster: Cluster) -> Iterator[Workload]:
 
 
 def host(cluster: Cluster, name: str) -> str:
-    """A target's address."""
+    """Return a target's address."""
     return str(cluster.rows("select host from targets where name = %s", name)[0]["host"])
 
 
@@ -37,7 +37,7 @@ def machine_down(cluster: Cluster, address: str) -> Iterator[Sshd]:
 
 @contextmanager
 def listening_again(server: Sshd) -> Iterator[None]:
-    """It listens where it did before, for the length of the block."""
+    """Listen at its former address until the block ends."""
     command = [
         str(BINARY),
         "-D",
@@ -58,7 +58,7 @@ def listening_again(server: Sshd) -> Iterator[None]:
 
 
 def end_waits(cluster: Cluster, execution: int) -> None:
-    """Let the time pass that its runs wait for."""
+    """Move the time for which its runs wait into the past."""
     shorter = """
 with due as (update job_execution_results set again_at = opsjobs_now() where execution_id = %s and again_at > opsjobs_now())
 update target_runs set not_before = opsjobs_now() where execution_id = %s returning id"""
@@ -177,7 +177,7 @@ def test_a_failing_check_closes_the_gate(
     rest = {"succeeded": 3} if pauses else {"succeeded": 1, "skipped": 2}
     assert (ended["status"], ended["counts"]) == ("partial", {"failed": 1, **rest})
     assert {*workload.began("walk")} == {*(hosts if pauses else hosts[:2])}
-    # The check of a wave begins when all of it is done.
+    # The check of a wave begins when all of it has ended.
     assert min(workload.stamps("check", "start")) >= sorted(workload.stamps("walk", "end"))[1]
 
 
@@ -219,7 +219,7 @@ def test_hold_offline_waits_for_an_offline_target(cluster: Cluster, workload: Wo
 def test_a_refused_connection_is_retried_by_policy(cluster: Cluster, workload: Workload) -> None:
     with machine_down(cluster, "127.0.122.2") as server:
         name = cluster.add_target("refused-1", server.host, server.port, server.host_keys)
-        # Never exhausted however slow the machine is: its waits are cut short below, as soon as there is somebody to answer.
+        # Never exhausted however slow the machine is: the test cuts its waits short below.
         retry = {
             "max_attempts": 4,
             "on": ["connection_refused"],

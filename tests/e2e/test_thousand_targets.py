@@ -1,6 +1,6 @@
-"""An execution on very many machines, in waves, of which one in twenty fails; then a retry of just those.
+"""An execution on very many machines, in waves; one in twenty fails, and is retried.
 
-TESTS_MACHINES is how many they are: 300 by default, for two busy cores; 1000 has been shown, too.
+TESTS_MACHINES is their number: 300 by default, for two busy cores; 1000 has been shown, too.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ WAVES = [1, "10%", "100%"]
 
 @dataclass(frozen=True, slots=True)
 class Crowd:
-    """Targets and the addresses that they have."""
+    """The targets, and their addresses."""
 
     at: Workload
     names: list[str]
     hosts: list[str]
 
     def run(self, actions: list[Json], **policy: object) -> Json:
-        """The execution on all of them, at its end."""
+        """Launch on all of them; return the ended execution."""
         return self.follow(
             self.at.launch(actions, self.names, {"waves": WAVES, "max_parallel": 48, **policy})
         )
@@ -50,7 +50,7 @@ def crowd(cluster: Cluster) -> Iterator[Crowd]:
         hosts = [f"127.9.{n // 250}.{1 + n % 250}" for n in range(MACHINES)]
         names = [f"crowd-{n:04}" for n in range(MACHINES)]
         known = {"port": server.port, "host_keys": list(server.host_keys), "credential": "crowd"}
-        # A body has a limit.
+        # a body has a limit
         targets = [
             {"name": name, "host": host, **known} for name, host in zip(names, hosts, strict=True)
         ]
@@ -83,7 +83,8 @@ def test_one_in_twenty_fails_and_a_retry_touches_just_those_and_a_limit_stops_in
     assert len(at.began("first")) == MACHINES
     assert sorted(at.began("second")[MACHINES:]) == sorted(failing)
 
-    # Three of the tenth fail, of which a fiftieth may: the wave that is at hand is stopped, the last is never begun.
+    # Three of the tenth fail, of which a fiftieth may: the current wave is stopped, the last one is
+    # never begun.
     broken = crowd.hosts[1 : 1 + max(3, tenth // 10)]
     at.break_(*broken)
     stopped = crowd.run([at.step("limited", at.sound)], max_fail="2%")

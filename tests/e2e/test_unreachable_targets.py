@@ -1,4 +1,4 @@
-"""What cannot work says so: the right code, a clear sentence, nothing stuck, and the machine beside it is served."""
+"""Failures have the right code and a clear message; nothing hangs, and other machines run."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from kit.sshd import keygen
 
 
 def only_run(cluster: Cluster, execution: int) -> Json:
-    """The run of an execution on one target, at its end."""
+    """Return the run of an ended execution on one target."""
     cluster.ended(execution)
     (run,) = cluster.runs(execution)
     return run
 
 
 def other_key(folder: Path) -> tuple[str, str]:
-    """A private key that nobody knows, and its public line."""
+    """Return a private key that no account accepts, and its public line."""
     public = keygen(folder / "other")
     return (folder / "other").read_text(), " ".join(public.split()[:2])
 
@@ -37,7 +37,7 @@ def test_unreachable_targets_are_explained_and_do_not_delay_others(
         server.port,
         server.host_keys,
         server.addresses[8:],
-    )  # the witness tells machines by their address
+    )  # the witness distinguishes machines by their address
     private, public = other_key(tmp_path)
     login = {"type": "ssh_key", "username": server.user, "private_key": private}
     cluster.post("/credentials", {"name": "stranger", **login}, 201)
@@ -99,7 +99,7 @@ def test_a_target_that_dies_is_lost_and_its_output_is_kept(cluster: Cluster) -> 
         execution = cluster.run("echo begun; sleep 300", [dying], durable="off")
         cluster.started(execution, 1)
         wait_until(lambda: cluster.output(execution, dying), "its first words are stored")
-        # All are stopped first: a server that outlives the command reports how it ended.
+        # All are stopped first: a server that outlives the command would report how it ended.
         for how in (signal.SIGSTOP, signal.SIGKILL):
             for pid in [server.process.pid, *_family(server.process.pid)]:
                 with suppress(ProcessLookupError):  # it ended with the one before
@@ -203,6 +203,6 @@ def test_a_body_of_100_mb_is_refused_and_not_kept_in_memory(cluster: Cluster) ->
 
 
 def _family(parent: int) -> list[int]:
-    """The processes below this one."""
+    """Return the descendants of this process."""
     children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
     return [below for child in map(int, children) for below in (*_family(child), child)]

@@ -77,7 +77,10 @@ def commands(host: WindowsHost) -> int:
 def registered(
     cluster: Cluster, *, secure: bool = False, **options: str
 ) -> Iterator[tuple[WindowsHost, str]]:
-    """A host that is a target with these options of WinRM, and the name of both target and login."""
+    """Yield a host that is a target with these options of WinRM.
+
+    The name is that of both target and login.
+    """
     with host_in_thread(secure=secure) as running:
         name = f"win-{uuid4().hex[:6]}"
         login = {"name": name, "type": "password", "username": USER, "password": PASSWORD}
@@ -97,13 +100,13 @@ def registered(
 
 @pytest.fixture(params=["http", "https"])
 def host(cluster: Cluster, request: pytest.FixtureRequest) -> Iterator[tuple[WindowsHost, str]]:
-    """A host, and its name as a target."""
+    """Yield a host, and its name as a target."""
     with registered(cluster, secure=request.param == "https") as found:
         yield found
 
 
 def failure(cluster: Cluster, execution: int) -> str:
-    """Wait for the end; the message of the error of its only run."""
+    """Wait for the end; return the error message of its only run."""
     assert cluster.ended(execution)["status"] == "failed"
     (run,) = cluster.runs(execution)
     return str(run["error"]["message"])
@@ -140,7 +143,7 @@ def test_a_job_runs_on_a_windows_host(cluster: Cluster, scheme: str, tmp_path: P
         assert "hello %OPSJOBS_PARAM_WHO% ada & ben from " + name in ran.stdout
         assert "s3cr3t" not in ran.stdout  # it is masked
         assert "PowerShell on-windows ada & ben" in ran.stdout
-        assert ran.returncode == 3  # python ended with 4
+        assert ran.returncode == 3  # Python ended with 4
         results = cluster.results(last_execution(cluster))
         assert [(r["action_key"], r["exit_code"]) for r in results] == [
             ("line", 0),
@@ -153,7 +156,7 @@ def test_a_job_runs_on_a_windows_host(cluster: Cluster, scheme: str, tmp_path: P
 
 
 def last_execution(cluster: Cluster) -> int:
-    """The id of the execution that was launched last."""
+    """Return the id of the last execution."""
     return int(cluster.get("/executions", limit=1)["items"][0]["id"])
 
 
@@ -166,7 +169,7 @@ def test_files_come_to_a_windows_host_and_back(
     source = done(cluster, "files", "upload", str(tmp_path / "app.bin")).stdout.strip()
     place = running.folder / "place"
     place.mkdir()
-    # A Windows path may have either separator.
+    # a Windows path may have either separator
     destination = str(place / "new.bin").replace("/", "\\")
     actions: list[dict[str, Any]] = [
         {"key": "up", "direction": "upload", "source": source, "destination": destination},
@@ -243,7 +246,7 @@ actions:
 
 
 def output(cluster: Cluster, execution: int, action: str) -> tuple[str, str]:
-    """What an action wrote to both streams, of the log."""
+    """Return the output of an action on both streams, from the log."""
     items = cluster.get(f"/executions/{execution}/log?limit=500")["items"]
     said = [
         one["data"] for one in items if one["event"] == "output" and one["data"]["action"] == action

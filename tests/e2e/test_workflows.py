@@ -1,4 +1,4 @@
-"""Workflows by the HTTP API on real machines: what runs and what does not, what is waited for, scripts and secrets."""
+"""Workflows by the HTTP API on real machines: branches, conditions, waits, scripts and secrets."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ def workload(cluster: Cluster) -> Iterator[Workload]:
 
 
 def job(cluster: Cluster, body: Json) -> int:
-    """A stored job; its id."""
+    """Store a job; return its id."""
     return int(cluster.post("/jobs", {"policy": {"durable": "off"}, **body}, 201)["id"])
 
 
 def ends(workload: Workload, execution: int) -> dict[str, str]:
-    """How each action ended that was begun."""
+    """Return how each started action ended."""
     return {
         key: result["status"]
         for key, result in workload.results(execution).items()
@@ -34,7 +34,7 @@ def ends(workload: Workload, execution: int) -> dict[str, str]:
 
 
 def approval(cluster: Cluster, execution: int) -> int:
-    """The question that an execution asks, once it does."""
+    """Wait for an approval of an execution; return it."""
 
     def asked() -> list[Json]:
         items = cluster.get("/approvals", status="pending")["items"]
@@ -98,7 +98,7 @@ def test_a_barrier_waits_for_all_targets(cluster: Cluster, workload: Workload) -
 def test_workflow_branches_after_a_failure(
     cluster: Cluster, workload: Workload, on_failure: Json, begun: list[str]
 ) -> None:
-    # The other branch is there where it is sure that it runs: a stop may come before it begins, or after.
+    # The other branch is only there if it surely runs: a stop may come before it begins, or after.
     other = [workload.step("else", depends_on=[])] if "else" in begun else []
     undo = [workload.step("undo")] if "undo" in begun else []
     actions = [workload.step("bad", "exit 3", **on_failure), workload.step("next"), *other, *undo]

@@ -13,11 +13,14 @@ from typing import Any
 import httpx2
 
 Frame = tuple[int, str, dict[str, Any]]
-"""Position in the log, kind, data."""
+"""Position in the log, event, data."""
 
 
 class Viewer(threading.Thread):
-    """Reads to the end, hanging up `breaks` times after a random number of bytes, often in the middle of a frame."""
+    """Read to the end, hanging up `breaks` times after a random number of bytes.
+
+    That is often in the middle of a frame.
+    """
 
     def __init__(
         self,
@@ -39,7 +42,7 @@ class Viewer(threading.Thread):
         self._bytes_at_most = bytes_at_most
 
     def run(self) -> None:
-        """Until the `end` event."""
+        """Read until the `end` event."""
         try:
             with self._client() as http:
                 while not (self.frames and self.frames[-1][1] == "end"):
@@ -48,7 +51,7 @@ class Viewer(threading.Thread):
             self.broken = broken
 
     def watched(self, seconds: float) -> list[Frame]:
-        """All that it saw, once it has seen the end."""
+        """Return all frames, once the end has arrived."""
         self.join(seconds)
         assert not self.is_alive(), (
             f"the stream did not come to its end; seen so far: {self.frames[-3:]}"
@@ -78,7 +81,7 @@ class Viewer(threading.Thread):
 
 
 def streams(frames: list[Frame]) -> dict[tuple[str, str], bytes]:
-    """The bytes of each (target id, stream), put together from the events."""
+    """Return the bytes of each (target id, stream), assembled from the events."""
     found: dict[tuple[str, str], bytearray] = defaultdict(bytearray)
     for position, kind, data in frames:
         if kind == "output":

@@ -1,4 +1,7 @@
-"""Workload for a test of its own: commands that testify, fail where they are told to, and wait for leave; and what became of them."""
+"""Workload of one test: commands that record their runs, fail on request, and wait for a gate.
+
+It also collects their outcomes.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,10 @@ SECONDS = 120.0
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """The targets, which are all this machine, share its folder: a file there tells a command what to do on which address."""
+    """Targets that are all this machine and share its folder.
+
+    A file there scripts a command for each address.
+    """
 
     cluster: Cluster
     folder: Path
@@ -29,16 +35,19 @@ class Workload:
 
     @property
     def sound(self) -> str:
-        """Fails on the addresses that were broken."""
+        """Return a command that fails on the broken addresses."""
         return f"test ! -e '{self.folder}'/broken.$3"
 
     @property
     def held(self) -> str:
-        """Goes on when leave was given; gives up by itself where the test was ended before."""
+        """Return a command that continues once it is released.
+
+        It gives up if the test has ended before.
+        """
         return f"n=0; until test -e '{self.folder}/leave'; do n=$((n+1)); test $n -lt 2000 || exit 9; sleep 0.1; done"
 
     def step(self, key: str, then: str = ":", **more: Any) -> Json:
-        """An action that testifies at its start and its end on each target."""
+        """Return an action that records its start and its end on each target."""
         return {
             "key": key,
             "type": "command",
@@ -47,16 +56,16 @@ class Workload:
         }
 
     def leave(self) -> None:
-        """What is held goes on."""
+        """Release the held commands."""
         (self.folder / "leave").touch()
 
     def break_(self, *hosts: str) -> None:
-        """From now on `sound` fails there."""
+        """Let `sound` fail there from now on."""
         for host in hosts:
             (self.folder / f"broken.{host}").touch()
 
     def mend(self) -> None:
-        """From now on it does not."""
+        """Let it succeed again from now on."""
         for mark in self.folder.glob("broken.*"):
             mark.unlink()
 
@@ -69,7 +78,10 @@ class Workload:
         policy: Json | None = None,
         **more: Any,
     ) -> int:
-        """An execution without a job; its id. Not durable unless the policy says so."""
+        """Launch an execution without a job; return its id.
+
+        It is not durable unless the policy sets it.
+        """
         body = {
             "actions": list(actions),
             "targets": {"ids": list(targets)},
@@ -80,7 +92,7 @@ class Workload:
         return self.launched[-1]
 
     def end(self) -> None:
-        """Nothing is held any more; what a failed test left open is cancelled."""
+        """Release everything; cancel what a failed test left open."""
         self.leave()
         for execution in self.launched:
             if self.shown(execution)["finished_at"] is None:
@@ -88,15 +100,15 @@ class Workload:
         self.cluster.settle(SECONDS)
 
     def ended(self, execution: int) -> Json:
-        """As it is when it has ended."""
+        """Return it when it has ended."""
         return self.cluster.ended(execution, SECONDS)
 
     def shown(self, execution: int) -> Json:
-        """As it is now."""
+        """Return it as it is now."""
         return self.cluster.get(f"/executions/{execution}")
 
     def paused(self, execution: int) -> Json:
-        """As it is when nothing more starts of it and nothing runs."""
+        """Return it when nothing more of it starts and nothing runs."""
 
         def stands() -> bool:
             at_work = any(run["status"] == "running" for run in self.runs(execution).values())
@@ -106,15 +118,15 @@ class Workload:
         return self.shown(execution)
 
     def runs(self, execution: int) -> dict[str, Json]:
-        """Its runs by the target's name."""
+        """Return its runs by the target's name."""
         return {run["target"]["name"]: run for run in self.cluster.runs(execution)}
 
     def statuses(self, execution: int) -> dict[str, str]:
-        """How each target fares."""
+        """Return the status of each target."""
         return {name: run["status"] for name, run in self.runs(execution).items()}
 
     def waits(self, execution: int, target: str, what: str) -> Json:
-        """The run of this target, once it waits for that."""
+        """Return the run of this target, once it waits for that."""
         wait_until(
             lambda: self.runs(execution)[target]["waiting_for"] == what,
             f"{target} waits for {what}",
@@ -123,24 +135,24 @@ class Workload:
         return self.runs(execution)[target]
 
     def results(self, execution: int) -> dict[str, Json]:
-        """The last attempt of each action, of an execution with one target."""
+        """Return the last attempt of each action, of an execution with one target."""
         found = sorted(self.cluster.results(execution), key=lambda result: result["attempt"])
         return {result["action_key"]: result for result in found}
 
-    # What was seen on the machines.
+    # Records on the machines.
 
     def began(self, key: str) -> list[str]:
-        """The addresses on which a step was started, in that order."""
+        """Return the addresses on which a step was started, in order."""
         return [
             word.key.removeprefix(f"{key}.") for word in self._words(key) if word.what == "start"
         ]
 
     def stamps(self, key: str, what: str) -> list[float]:
-        """When it was started or ended, wherever."""
+        """Return when it was started or ended, on any machine."""
         return [word.at for word in self._words(key) if word.what == what]
 
     def at_once(self, key: str) -> int:
-        """On how many machines it was at work at one time, at most."""
+        """Return the highest number of machines on which it ran at the same time."""
         moves = sorted(
             [(at, 1) for at in self.stamps(key, "start")]
             + [(at, -1) for at in self.stamps(key, "end")]
@@ -153,7 +165,7 @@ class Workload:
 
 @contextmanager
 def work(cluster: Cluster) -> Iterator[Workload]:
-    """With a witness of its own, for the length of the block; what is still held then may go on."""
+    """Yield a workload with a witness of its own; release held commands after the block."""
     with backing_servers.open_folder() as seen, backing_servers.open_folder() as folder:
         folder.chmod(0o755)
         found = Workload(cluster, folder, Witness(seen))

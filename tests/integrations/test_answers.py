@@ -1,4 +1,4 @@
-"""What another service answers is read, or refused, and never a fault of ours."""
+"""Responses of other services are read or refused, and never cause an error of ours."""
 
 from __future__ import annotations
 

@@ -82,7 +82,7 @@ NO_HOST = "does not know this kind of URL"
 )
 async def test_a_private_address_is_not_connected_to(host: str, reason: str) -> None:
     async with receiver() as (port, got):
-        # By the guard or the name of the host, and not because nobody listens there.
+        # Because of the guard or the name of the host, not because nothing listens there.
         with pytest.raises(AppriseRefused, match=reason):
             await patient().send(Secret(f"json://{host}:{port}/hook"), "t", "b")
     assert got == []
@@ -150,7 +150,7 @@ async def test_a_url_that_hangs_leaves_places_to_the_others() -> None:
         released.set()
         ends = await asyncio.gather(*waiting, return_exceptions=True)
         assert [type(end) for end in ends] == [AppriseUnavailable] * 2 + [AppriseBusy] * 3
-        # The places are free again.
+        # the places are free again
         await sender.send(Secret(f"json://127.0.0.1:{port}/hook"), "t", "b")
 
 

@@ -45,7 +45,7 @@ def login(name: str = "web-key", **fields: Any) -> dict[str, Any]:
 
 
 async def tried(ada: ApiClient, kit: VaultKit, ref: str) -> dict[str, Any]:
-    """What `test` says, with this Vault."""
+    """Return the result of `test` with this Vault."""
     server = VaultServer(VaultOptions(kit.url, token=Secret(kit.token())))
     ada.services.external_secrets = ExternalSecrets(ada.services.vault, server, SystemClock())
     try:
@@ -191,7 +191,10 @@ async def test_the_key_of_a_ca_stays_while_somebody_needs_it(
 async def test_from_the_settings_to_a_machine(
     database_url: str, kit: VaultKit, tmp_path: Path
 ) -> None:
-    """The services as a process has them: an AppRole from a file, a password that is in Vault alone, and a login with it."""
+    """Return the services of a process.
+
+    They have an AppRole from a file, a password that only Vault has, and a login with it.
+    """
     role_id, secret_id = kit.approle()
     (tmp_path / "secret-id").write_text(secret_id + "\n")
     kit.put("web/login", {"word": CANARY})

@@ -38,7 +38,7 @@ def kit() -> Iterator[VaultKit]:
 
 @asynccontextmanager
 async def working(on: Harness, kit: VaultKit, where: Endpoint, credential: str) -> Any:
-    """A worker that reaches every machine there, with this credential of the vault."""
+    """Run a worker that reaches every machine there, with this credential of the vault."""
     server = VaultServer(VaultOptions(kit.url, token=Secret(kit.token())))
     there = ExternalSecrets(on.vault, server, SystemClock())
     pool = SshPool(Connector(fetch=there.fetch))
@@ -119,7 +119,7 @@ async def test_a_password_from_vault_logs_in_and_is_masked_where_a_command_print
 
 
 async def _everything(database: Database) -> str:
-    """All rows of all tables, as text; bytes in hexadecimal digits."""
+    """Return all rows of all tables, as text; bytes in hexadecimal digits."""
     tables = [
         row["name"]
         for row in await database.fetch("select relname as name from pg_stat_user_tables")

@@ -1,4 +1,4 @@
-"""Profiles: the built-in ones, a user's own, and what is said of a wrong one."""
+"""Profiles: the built-in ones, custom ones, and the errors of invalid ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Requests to a service of the platform: who we are, what is retried, and what is cut off."""
+"""Requests to a service of the platform: authentication, retries, and timeouts."""
 
 from __future__ import annotations
 
@@ -239,7 +239,7 @@ async def test_a_token_of_the_token_endpoint_is_kept_until_it_ends_or_is_rejecte
 async def test_our_revoked_token_is_renewed_once_where_a_401_may_mean_the_token_that_is_checked() -> (
     None
 ):
-    """It was not: until it ended, every token of every user was said to be invalid."""
+    """While it was invalid, every token of every user was reported as invalid."""
     given: list[str] = []
 
     async def request() -> Any:
@@ -264,7 +264,7 @@ async def test_our_revoked_token_is_renewed_once_where_a_401_may_mean_the_token_
             platform.takes = lambda call: call.headers["authorization"] == "Bearer ours-1"
             assert await service.validate("ada")
             assert given == ["ours-0", "ours-1"]
-            # A new token of ours is not suspected: those who guess cause no requests for tokens.
+            # A new token of ours is trusted: attackers who guess cause no requests for tokens.
             platform.takes = lambda _: False
             for guess in ("a", "b", "c"):
                 assert await service.validate(guess) is None

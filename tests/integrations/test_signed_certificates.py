@@ -1,4 +1,4 @@
-"""Certificates signed just in time, by our CA and by Vault, before a real sshd."""
+"""Certificates that are signed just in time, by our CA and by Vault, with a real sshd."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ OK = (b"", b"", RemoteExit(0))
 
 @dataclass
 class Trusting:
-    """A server that trusts a CA of ours and Vault's."""
+    """Run a server that trusts a CA of ours and Vault's."""
 
     server: Sshd
     authority: FreshKey
     kit: VaultKit
 
     def key_ids(self) -> list[str]:
-        """Of the certificates that it has let in, in order."""
+        """Return the certificates that it has accepted, in order."""
         lines = [line for line in self.server.log.splitlines() if "Accepted publickey" in line]
         return [line.partition(" ID ")[2].partition(" (serial")[0] for line in lines]
 
@@ -66,7 +66,7 @@ def trusting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trusting]:
 
 
 class OneAuthority:
-    """A vault that holds one key."""
+    """Return a vault that holds one key."""
 
     def __init__(self, authority: FreshKey) -> None:
         self._authority = authority
@@ -125,7 +125,8 @@ async def test_a_certificate_is_signed_for_the_run_and_lets_it_in(
     async with pool(trusting) as sessions:
         for purpose in ("execution 7 run 9", "execution 7 run 9", "execution 8 run 10"):
             assert await run(sessions, signed(trusting, source).for_(purpose), "true") == OK
-    # What a run starts shares a connection; another run has a certificate of its own, with its own name in it.
+    # The connections of one run share a certificate; another run has its own, with its own name in
+    # it.
     assert trusting.key_ids()[before:] == [
         "opsjobs execution 7 run 9",
         "opsjobs execution 8 run 10",
@@ -179,7 +180,7 @@ async def test_a_live_session_stays_when_its_certificate_lapses_and_a_new_one_ha
             assert len(trusting.key_ids()) - before == 2
             assert await read_to_end(await live.start("true")) == OK
             assert sessions.connections == 2
-        # Nobody is on the lapsed one any more, and nobody will be.
+        # No session uses the expired one any more, and none will.
         async with asyncio.timeout(60):
             while sessions.connections > 1:
                 await asyncio.sleep(0.01)

@@ -32,7 +32,7 @@ def _running() -> Iterator[VaultKit]:
 
 @pytest.fixture
 def kit(_running: VaultKit) -> VaultKit:
-    """The one server, as if it were new."""
+    """Yield the one server, reset to its initial state."""
     fresh = VaultKit()
     for name in (
         "roles",
@@ -50,7 +50,7 @@ def kit(_running: VaultKit) -> VaultKit:
 
 
 class Both:
-    """A server and our clock, which turn together."""
+    """A server and our clock, which advance together."""
 
     def __init__(self, kit: VaultKit, clock: TurnedClock) -> None:
         self.kit, self.clock = kit, clock
@@ -116,7 +116,7 @@ async def test_a_secret_is_asked_for_once_by_many_and_again_after_a_minute(kit: 
         assert (await vault.read(KEY)).fields["key"].reveal() == "first"
         both.turn(2)
         await asyncio.sleep(0)
-        assert len(vault._memory) == 0  # forgotten before anybody asks
+        assert len(vault._memory) == 0  # it expires before the next request
         assert (await vault.read(KEY)).fields["key"].reveal() == "second"
 
 

@@ -1,4 +1,4 @@
-"""The client of webhooks: only checked addresses, within its limits, and nothing of the environment."""
+"""The client of webhooks: checked addresses only, limits, and no settings of the environment."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ async def test_a_name_with_one_private_address_is_refused(monkeypatch: pytest.Mo
 async def test_the_connection_goes_to_the_address_that_was_checked(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A name that resolves to something else a moment later does not get the message."""
+    """A name that resolves to another address a moment later does not get the message."""
     asked: list[str] = []
     real = socket.getaddrinfo
 
