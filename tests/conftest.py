@@ -27,8 +27,9 @@ for _ignored in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
             _ignored, signal.default_int_handler if _ignored is signal.SIGINT else signal.SIG_DFL
         )
 
-# A loaded machine makes any example slow: that is no fault of what is tested. The same examples in
-# each run, so that a failure belongs to the change that it came with; `make test-long` looks for new ones.
+# A loaded machine makes any example slow: that is not a fault of the tested code. The examples are
+# the same in each run, so that a failure belongs to the change that caused it; `make test-long`
+# looks for new ones.
 settings.register_profile(
     "patient",
     deadline=None,
@@ -40,7 +41,10 @@ settings.load_profile("patient")
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
-    """Run an `async def` test in a loop of its own, with each Database that it was given opened, for at most three minutes."""
+    """Run an `async def` test in a loop of its own, for at most three minutes.
+
+    Each Database that it was given is opened.
+    """
     if not inspect.iscoroutinefunction(pyfuncitem.obj):
         return None
     asyncio.run(asyncio.wait_for(_run(pyfuncitem), ASYNC_TEST_SECONDS))
@@ -49,26 +53,29 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> xdist_scheduling.Shares:
-    """Who runs which tests, where there are several processes."""
-    config.option.loadscopereorder = False  # they come in the order of `xdist_scheduling.turn`
+    """Return the distribution of tests, if there are several processes."""
+    config.option.loadscopereorder = False  # they arrive in the order of `xdist_scheduling.turn`
     return xdist_scheduling.Shares(config, log)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """One of several processes begins with what takes longest; alone, with what stands first."""
+    """Of several processes, begin with the longest tests; a single one keeps the order of files."""
     if hasattr(config, "workerinput"):
         items.sort(key=xdist_scheduling.turn)
 
 
 def pytest_collection_finish() -> None:
-    """What was collected stays until the end: no garbage collection needs to look at it again."""
+    """Collected items stay until the end: exclude them from garbage collection."""
     gc.collect()
     gc.freeze()
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """With TESTS_SKIP_NOTHING (CI) a skip is a failure, unless its reason is that `this machine cannot …`."""
+    """With TESTS_SKIP_NOTHING (CI), fail a skipped test.
+
+    Unless its reason is that `this machine cannot …`.
+    """
     report = yield
     if report.skipped and not hasattr(report, "wasxfail") and os.environ.get("TESTS_SKIP_NOTHING"):
         reason = (
@@ -99,7 +106,7 @@ def databases() -> Iterator[backing_servers.Databases]:
 
 @pytest.fixture
 def database_url(databases: backing_servers.Databases) -> Iterator[str]:
-    """The URL of a migrated, empty database that is this test's alone."""
+    """The URL of a migrated, empty database that only this test uses."""
     name = databases.create()
     yield databases.url_of(name)
     databases.drop(name)

@@ -1,4 +1,4 @@
-"""The clock that tests turn, and ids that sort by time."""
+"""The clock that tests set, and ids that sort by time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""List what the checker of words finds below some paths: `PYTHONPATH=tests python -m architecture src/opsjobs/api`."""
+"""List the findings of the wording checker below some paths.
+
+`PYTHONPATH=tests python -m architecture src/opsjobs/api`.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from architecture.wording import check_class_names, check_source
 
 
 def main(paths: list[str]) -> int:
-    """Print the findings and how many there are of each rule; 1 if there is any."""
+    """Print the findings and their number by rule; return 1 if there are any."""
     wanted = tuple(path.rstrip("/") for path in paths) or ("src",)
     found = [
         finding

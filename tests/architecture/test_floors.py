@@ -1,4 +1,4 @@
-"""The floors and homes of ARCHITECTURE.md, and that no import hides from them."""
+"""The floors and homes of ARCHITECTURE.md hold, and no import is hidden from their check."""
 
 from __future__ import annotations
 

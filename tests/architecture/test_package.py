@@ -1,4 +1,4 @@
-"""What is in the wheel, by the build's own settings."""
+"""The contents of the wheel, by the build's own settings."""
 
 from __future__ import annotations
 

@@ -152,7 +152,10 @@ def test_there_is_no_mock_library() -> None:
 
 
 def _configured_indexes() -> set[str]:
-    """The hosts that this machine's own settings name: the ones most easily committed by mistake."""
+    """Return the hosts in this machine's own settings:
+
+    the most likely ones to commit by mistake.
+    """
     told = [
         os.environ.get(name, "")
         for name in ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "UV_INDEX_URL", "UV_DEFAULT_INDEX")
@@ -165,7 +168,7 @@ def _configured_indexes() -> set[str]:
 
 
 def _others() -> list[Path]:
-    """Every text but this one, which has to name what it looks for."""
+    """Return every text except this one, which has to name the words that it searches."""
     return [
         path for path in committed() if path != Path(__file__).resolve() and path.suffix != ".webp"
     ]

@@ -1,4 +1,4 @@
-"""The rules for plain words hold in the source, and the checker sees what it should."""
+"""The rules for plain words hold in the source, and the checker finds violations."""
 
 from __future__ import annotations
 

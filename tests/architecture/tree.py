@@ -10,7 +10,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCE = ROOT / "src" / "opsjobs"
-# What is never committed, for a tree without git.
+# The files that are never committed, for a tree without git.
 _MADE = {
     ".git",
     ".venv",
@@ -30,7 +30,7 @@ Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 @cache
 def modules() -> dict[str, ast.Module]:
-    """Every module of the source, by its path from the root."""
+    """Return every module of the source, by its path from the root."""
     return {
         str(path.relative_to(ROOT)): ast.parse(path.read_text())
         for path in sorted(SOURCE.rglob("*.py"))
@@ -38,19 +38,19 @@ def modules() -> dict[str, ast.Module]:
 
 
 def functions(tree: ast.Module) -> Iterator[Function]:
-    """Every function and method, also inside others."""
+    """Return every function and method, including inner ones."""
     return (node for node in ast.walk(tree) if isinstance(node, Function))
 
 
 def lines(node: Function) -> int:
-    """How many lines a function has, decorators left out."""
+    """Return how many lines a function has, without its decorators."""
     assert node.end_lineno is not None
     return node.end_lineno - node.lineno + 1
 
 
 @cache
 def committed() -> list[Path]:
-    """Every file that is committed, or would be with `git add --all`."""
+    """Return every file that is committed, or would be with `git add --all`."""
     try:
         asked = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
         said = subprocess.run(asked, cwd=ROOT, capture_output=True, check=True).stdout.decode()

@@ -17,7 +17,7 @@ from architecture.tree import Function
 
 FIRST_LINE_MAX = 88
 COLUMNS_MAX = 100
-# A docstring that begins with a relative or a question tells what something is about, not what it does.
+# A docstring that begins with a relative or a question describes a subject, not an action.
 _OPENINGS = re.compile(
     r"(What|Who|Whom|Whose|Whoever|Whatever|Whether|Which|Where|How|Why|As whom|From where|Of)\b"
 )
@@ -28,7 +28,8 @@ _PERSONS = re.compile(
 _WHERE_FOR_IF = re.compile(
     r"\b(None|True|False|empty|raises?|Raise|Raises) where\b|\bwhere (it|there|they|none|no|not(?! exists)|nothing) \b"
 )
-# Participles and riddles that are no names of functions; of classes and values some are good words.
+# Participles and puzzling words that are no names of functions; of classes and values, some are
+# good ones.
 _NOT_VERBS = {
     "told", "said", "known", "kept", "made", "given", "taken", "left", "found", "heard", "seen", "asked", "begun", "gone",
     "written", "shown", "held", "drawn", "meant", "spelt", "got", "had", "done", "put_right", "of", "words", "may", "again",

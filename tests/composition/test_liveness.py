@@ -1,4 +1,4 @@
-"""Liveness: what a process reports to systemd and to probes, and what it reports no more once it is stuck."""
+"""Liveness: reports of a process to systemd and to probes, which stop once it is stuck."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Manager:
         return {"NOTIFY_SOCKET": str(self.path), "WATCHDOG_USEC": "300000"}
 
     def wait_for(self, assignment: str, seconds: float = SECONDS) -> list[str]:
-        """The lines of the next datagram with this line."""
+        """Return the lines of the next datagram with this line."""
         ends = time.monotonic() + seconds
         while (left := ends - time.monotonic()) > 0:
             try:

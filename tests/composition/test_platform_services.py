@@ -48,7 +48,7 @@ def machine() -> Iterator[Sshd]:
 
 
 def settings_of(generation: str, folder: Path) -> dict[str, str]:
-    """What a platform of this generation is connected by: one without a service has an empty URL."""
+    """Return the settings for a platform of this generation; a missing service has an empty URL."""
     profile = generation
     if generation == OWN:
         (folder / "own.yaml").write_text(OWN_PROFILE)
@@ -76,7 +76,7 @@ class PlatformCaller:
         return self.platform.generation != NG
 
     def new_caller(self) -> dict[str, str]:
-        """The headers of a user whom no cache knows yet."""
+        """Return the headers of a user who is in no cache yet."""
         self.callers += 1
         name = f"ada-{self.callers}"
         if not self.has_users:
@@ -85,11 +85,12 @@ class PlatformCaller:
         return {"Authorization": f"Bearer {name}"}
 
     async def prepare(self) -> None:
-        """The machine in the Target Service, and a job for all that is `prod`, whose end is told."""
+        """Create the machine in the Target Service, and a job for `prod` with notifications."""
         machine, platform = self.machine, self.platform
         login = {"username": machine.user, "private_key": machine.private_key}
         tags = ["env=prod"]
-        if platform.generation == MS:  # it has no credentials: ours, named by a tag
+        # it has no credentials: those of opsjobs are used, named by a tag
+        if platform.generation == MS:
             body = {"name": "fleet", "type": "ssh_key", **login}
             assert (await self.stack.http.post("/credentials", json=body)).status_code == 201
             tags.append("credential=fleet")
@@ -109,7 +110,7 @@ class PlatformCaller:
         self.job = made.json()["id"]
 
     async def launch(self, headers: dict[str, str]) -> None:
-        """Launch the job, and see its output."""
+        """Launch the job, and check its output."""
         answer = await self.stack.http.post(
             f"/jobs/{self.job}/execute", json={}, headers={**headers, "Prefer": "wait=60"}
         )
@@ -133,7 +134,7 @@ class PlatformCaller:
         return rows[0]["last"] in self.platform.audit_numbers()
 
     async def arrived_in_order(self) -> None:
-        """Notifications in the order of the executions, audit rows in theirs; what came again came with the same id."""
+        """Check the order of notifications and audit rows; repetitions have the same id."""
         told = list(dict.fromkeys(self.platform.notification_ids()))
         rows = await self.stack.database.fetch(
             "select m.message_id from deliveries d join delivery_messages m on m.id = d.message_id "
@@ -150,7 +151,7 @@ class PlatformCaller:
         return int(rows[0]["n"])
 
     async def is_shown(self, service: str, words: str) -> None:
-        """/status names the service, what is wrong, and the process that sees it."""
+        """Check that /status names the service, its fault, and the process that reports it."""
 
         async def shown() -> bool:
             found = (await self.stack.integrations())[service]
@@ -170,7 +171,7 @@ class PlatformCaller:
 
 
 async def broken_and_mended(journey: PlatformCaller, service: str, fault: str) -> None:
-    """One service, one fault: what it may do, what /status says, and that it is well afterwards."""
+    """One service with one fault: its allowed effect, its /status, and the recovery."""
     stack = journey.stack
     caller, before = journey.new_caller(), await journey.count()
     stack.fail(service, fault)
@@ -221,7 +222,7 @@ async def test_a_job_goes_all_the_way_and_each_service_may_fail(
             assert set(connected) == (
                 {"target", "notification"} if generation == NG else set(SERVICES)
             )
-            # The faults are those of one client for all profiles: V3 plays each of them.
+            # The faults are those of one client for all profiles: V3 covers each of them.
             for service in connected:
                 for fault in FAULTS if generation == V3 else ("500",):
                     await broken_and_mended(journey, service, fault)
@@ -230,7 +231,10 @@ async def test_a_job_goes_all_the_way_and_each_service_may_fail(
 
 
 async def answers_are_lost(journey: PlatformCaller, services: list[str]) -> None:
-    """Services take what they are sent, and their answers are lost: it is sent again, with the same id."""
+    """Services accept what they are sent, and their responses are lost:
+
+    it is sent again, with the same id.
+    """
     platform = journey.platform
     sent = {"notification": platform.notification_ids, "audit": platform.audit_numbers}
     known = {service: set(sent[service]()) for service in services}

@@ -1,4 +1,4 @@
-"""Chromium for tests: one browser on a thread of its own, and pages that nothing escapes."""
+"""Chromium for tests: one browser on a thread of its own, and pages that record every fault."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ DESKTOP = (1440, 900)
 TABLET = (768, 1024)
 PHONE = (390, 844)
 WAIT_MS = 30_000
-"""How long anything is waited for: a loaded machine is slow, and only a defect takes longer."""
+"""The time limit of every wait: a loaded machine is slow, and only a defect takes longer."""
 expect.set_options(timeout=WAIT_MS)
-# WCAG 2.2 AA, and what follows from it.
+# WCAG 2.2 AA, and its consequences.
 _AXE = {
     "runOnly": {
         "type": "tag",
@@ -39,7 +39,7 @@ _AXE = {
     "resultTypes": ["violations"],
     "preload": False,
 }
-# What lies behind a dialog is inert, and is checked without it.
+# Content behind a dialog is inert, and is checked without it.
 _RUN_AXE = """async (options) => {
   const part = [...document.querySelectorAll("dialog[open]")].pop() ?? document;
   return (await axe.run(part, options)).violations.map(({ id, help, nodes }) =>
@@ -54,7 +54,10 @@ def find_chromium() -> str | None:
 
 
 class BrowserThread:
-    """The browser. Its library keeps an event loop on the thread that uses it, which no other test could bear."""
+    """The browser. Its library keeps an event loop on the thread that uses it.
+
+    No other test could work on that thread.
+    """
 
     def __init__(self, program: str) -> None:
         self._thread = ThreadPoolExecutor(1, "browser")
@@ -62,11 +65,11 @@ class BrowserThread:
         self.browser: Browser = self.run(self._start)
 
     def run(self, work: Callable[[], Result]) -> Result:
-        """Do something on the browser's thread."""
+        """Call a function on the browser's thread."""
         return self._thread.submit(work).result()
 
     def close(self) -> None:
-        """End it."""
+        """Stop the browser."""
         self.run(self._stop)
         self._thread.shutdown()
 
@@ -83,27 +86,27 @@ class BrowserThread:
 
 @dataclass
 class Visitor:
-    """A page of somebody, and all that it did which no page may do."""
+    """A page of a person, and its forbidden actions."""
 
     page: Page
     url: str
     wrong: list[str] = field(default_factory=list)
-    """Messages of the console (reports of the policy are such), errors, requests to elsewhere."""
+    """Console messages (including reports of the policy), errors, requests to other hosts."""
     refusals: set[int] = field(default_factory=set)
-    """Statuses of refusals that the test provokes: the browser writes each to the console."""
+    """Statuses of refusals that the test provokes: the browser logs each of them to the console."""
     elsewhere: str | None = None
-    """Where else the page may ask: the provider of a login."""
+    """Other hosts that the page may call: the provider of a login."""
     _theme: str | None = None
     _size: tuple[int, int] | None = None
 
     def go(self, path: str) -> Page:
-        """Open a page of the console and wait until it has loaded what it shows."""
+        """Open a page of the console and wait until it has loaded its content."""
         self.page.goto(f"{self.url}/console{path}")
         self.settle()
         return self.page
 
     def follow(self, path: str) -> Page:
-        """Go to another page of the console as a link does, and wait until it has loaded."""
+        """Go to another page of the console like a link, and wait until it has loaded."""
         self.page.evaluate(
             "path => { history.pushState(null, '', path); dispatchEvent(new Event('popstate')); }",
             f"/console{path}",
@@ -117,7 +120,7 @@ class Visitor:
         self.page.locator(".loading").first.wait_for(state="detached")
 
     def look(self, theme: str, size: tuple[int, int]) -> None:
-        """Choose a theme and the size of the window: each change of one is a layout."""
+        """Choose a theme and the size of the window: each change causes one layout."""
         if theme != self._theme:
             self.page.emulate_media(color_scheme=theme, reduced_motion="reduce")  # type: ignore[arg-type]  # light or dark
         if size != self._size:
@@ -126,7 +129,7 @@ class Visitor:
 
     @contextmanager
     def asks(self) -> Iterator[list[str]]:
-        """The addresses that the page asks for in the block; all of them are known after it."""
+        """Record the URLs that the page requests in the block; the list is complete after it."""
         found: list[str] = []
 
         def note(request: Request) -> None:
@@ -134,7 +137,7 @@ class Visitor:
 
         self.page.on("request", note)
         yield found
-        # Requests are told in their order.
+        # Requests are reported in their order.
         last = f"{self.url}/livez"
         with self.page.expect_request(last):
             self.page.evaluate("url => void fetch(url)", last)
@@ -142,14 +145,14 @@ class Visitor:
         found.remove(last)
 
     def watch(self) -> None:
-        """Begin to note what is wrong."""
+        """Start to record faults."""
         self.page.on("console", self._on_console)
         self.page.on("pageerror", self._on_error)
         self.page.on("request", self._on_request)
         self.page.set_default_timeout(WAIT_MS)
 
     def leave(self) -> None:
-        """Note nothing more, and leave the page empty for another visitor."""
+        """Stop recording, and leave the page empty for another visit."""
         self.page.remove_listener("console", self._on_console)
         self.page.remove_listener("pageerror", self._on_error)
         self.page.remove_listener("request", self._on_request)
@@ -162,7 +165,7 @@ class Visitor:
         self.wrong.append(f"error: {error}")
 
     def _on_console(self, message: ConsoleMessage) -> None:
-        if message.type == "verbose":  # an advice of the browser to whoever writes pages
+        if message.type == "verbose":  # advice of the browser for authors of pages
             return
         provoked = any(f"status of {status}" in message.text for status in self.refusals)
         if not provoked:
@@ -183,7 +186,7 @@ def visitor(
     theme: str = "light",
     size: tuple[int, int] = DESKTOP,
 ) -> Iterator[Visitor]:
-    """A page with a session of the token's owner, in a context of its own."""
+    """Yield a page with a session of the token's owner, in a context of its own."""
     begin = partial(log_in, url=url, token=token)
     with opened(browser, url, begin, theme=theme, size=size) as found:
         yield found
@@ -198,7 +201,7 @@ def opened(
     theme: str = "light",
     size: tuple[int, int] = DESKTOP,
 ) -> Iterator[Visitor]:
-    """A page in a context of its own, which `begin` logs in."""
+    """Yield a page in a context of its own, which `begin` logs in."""
     context = browser.new_context(reduced_motion="reduce")
     try:
         begin(context)
@@ -217,7 +220,10 @@ def tab(
     size: tuple[int, int] = DESKTOP,
     page: Page | None = None,
 ) -> Iterator[Visitor]:
-    """A visit on a new page of a context, or on this one, which is left empty. Nothing wrong may have happened at the end."""
+    """Visit a new page of a context, or this one, which is left empty.
+
+    Check at the end that no fault was recorded.
+    """
     found = Visitor(page or context.new_page(), url)
     try:
         found.look(theme, size)
@@ -231,7 +237,7 @@ def tab(
 
 
 def log_in(context: BrowserContext, url: str, token: str) -> None:
-    """Begin a session of the browser, with a code that the token's owner makes."""
+    """Begin a session of the browser, with a code of the token's owner."""
     bearer = {"Authorization": f"Bearer {token}"}
     made = context.request.post(f"{url}/api/v1/auth/codes", headers=bearer)
     assert made.ok, made.text()
@@ -243,7 +249,7 @@ def log_in(context: BrowserContext, url: str, token: str) -> None:
     assert begun.ok, begun.text()
 
 
-# All that a page holds: its document with what is typed, its address, its history, its storage.
+# Everything that a page holds: its document with typed text, its URL, its history, its storage.
 _HELD = """() => JSON.stringify([
   document.documentElement.outerHTML,
   [...document.querySelectorAll("input, textarea, select")].map((field) => field.value),
@@ -253,13 +259,13 @@ _HELD = """() => JSON.stringify([
 
 
 def browser_storage(page: Page) -> str:
-    """Return all that a page holds and keeps."""
+    """Return everything that a page holds and stores."""
     text: str = page.evaluate(_HELD)
     return text
 
 
 def check_accessibility(page: Page) -> None:
-    """Assert that axe finds nothing: on the page, or in the dialog that is open."""
+    """Check that axe finds nothing: on the page, or in the open dialog."""
     if not page.evaluate("'axe' in window"):
         page.evaluate(AXE_SCRIPT)
     told = page.evaluate(_RUN_AXE, _AXE)
@@ -267,7 +273,7 @@ def check_accessibility(page: Page) -> None:
 
 
 def check_width(page: Page) -> None:
-    """Assert that nothing sticks out to the right."""
+    """Check that no element is wider than the page."""
     wider = page.evaluate(
         "document.documentElement.scrollWidth - document.documentElement.clientWidth"
     )
@@ -284,9 +290,10 @@ _LOOKS: tuple[Look, ...] = (("light", DESKTOP), ("dark", PHONE))
 def faults(
     somebody: Visitor, paths: Iterable[str], *, every: bool = False, shows: str = ""
 ) -> list[str]:
-    """What is wrong with pages, each of which `shows` a text: three widths, and axe in one look each, in turn.
+    """Return the faults of pages, each of which `shows` a text.
 
-    `every`: axe in every look, and each page is a document of its own; otherwise it follows the one before.
+    Checked are three widths, and axe in one look each, in turn. `every`: axe in every look, and
+    each page is a document of its own; otherwise it follows the one before.
     """
     found: list[str] = []
 
@@ -318,7 +325,10 @@ def faults(
 
 @contextmanager
 def previewed(page: Page, words: str) -> Iterator[None]:
-    """Type words in the block; the launch can begin after it. Its button rests while a preview is asked for."""
+    """Type words in the block; after it, the launch can begin.
+
+    Its button is disabled while a preview is requested.
+    """
     with page.expect_response(lambda answer: words in (answer.request.post_data or "")):
         yield
 
@@ -332,13 +342,13 @@ _TYPE = """(field, [words, button]) => {
 
 
 def rests_after(field: Locator, words: str, button: str) -> bool:
-    """True if a button cannot be pressed once words were typed, before anything is asked of them."""
+    """Return True if a button is disabled right after words were typed, before any request."""
     rests: bool = field.evaluate(_TYPE, [words, button])
     return rests
 
 
 def refuse_once(somebody: Visitor, pattern: str, detail: str) -> None:
-    """Answer the next request to this address by a refusal."""
+    """Answer the next request to this URL with a refusal."""
     problem = {"status": 409, "code": "conflict", "detail": detail, "request_id": "r-1"}
     somebody.refusals.add(409)
     somebody.page.route(
@@ -356,7 +366,7 @@ _KEYS_PAUSE_MS = 500
 
 
 def tab_to(page: Page, wanted: Locator) -> None:
-    """Press Tab until something has the focus."""
+    """Press Tab until an element has the focus."""
     expect(wanted).to_be_enabled()
     for _ in range(TABS_MAX):
         if wanted.evaluate("element => element === document.activeElement"):
@@ -366,9 +376,9 @@ def tab_to(page: Page, wanted: Locator) -> None:
 
 
 def go_by_keys(page: Page, keys: str, heading: str, focused: Locator | None = None) -> None:
-    """Press two keys in a row that lead to a page; again if they came too far apart.
+    """Press two keys that lead to a page; again if they came too far apart.
 
-    `focused`: what has the focus then, if not the heading.
+    `focused`: the element with the focus then, if it is not the heading.
     """
     wanted = page.get_by_role("heading", name=heading, exact=True)
     before = page.evaluate("location.href")

@@ -37,19 +37,19 @@ PEOPLE: dict[str, dict[str, Any]] = {
     "vic": {"role": "viewer"},
     "max": {"role": "manager"},
     "root": {"role": "admin"},
-    # Of the attacks: pages of other sites act as rita, and pam changes her password.
+    # For the attacks: pages of other sites act as rita, and pam changes her password.
     "rita": {"role": "admin"},
     "pam": {"role": "admin"},
     # Her logins are ended, in all tabs.
     "una": {"role": "viewer"},
-    # With a scope: what has no labels is not for them.
+    # With a scope: objects without labels are outside of it.
     "sam": {"role": "operator", "scope": "lab=true"},
     "lea": {"permissions": ["jobs:read", "jobs:execute", "executions:retry"]},
 }
 """Users who log in with a password, by their grants."""
 ENDED_SECONDS = 60
 CONFIRMED_SECONDS = 300
-"""Half of the time for which a login needs no confirmation."""
+"""Half of the time in which a login needs no confirmation."""
 
 
 _GATES = itertools.count(1)
@@ -57,17 +57,20 @@ _GATES = itertools.count(1)
 
 @dataclass(frozen=True)
 class Gate:
-    """What commands wait for on the machines of the lab, which share the files of this one."""
+    """The files for which commands wait on the machines of the lab.
+
+    They share the files of this machine.
+    """
 
     path: Path
 
     @property
     def wait(self) -> str:
-        """The command that ends once the gate is open."""
+        """Return the command that ends once the gate is open."""
         return f"until [ -e {self.path} ]; do sleep 0.3; done"
 
     def open(self) -> None:
-        """Let them go on."""
+        """Let them continue."""
         self.path.touch()
 
 
@@ -81,7 +84,7 @@ class Stack:
     http: httpx2.Client
 
     def call(self, method: str, path: str, body: Any = None) -> Any:
-        """The answer of the API; a refusal fails the test."""
+        """Return the response of the API; a refusal fails the test."""
         answer = self.http.request(method, path, json=body)
         assert answer.status_code < 400, f"{method} {path}: {answer.text}"
         return answer.json() if answer.content else None
@@ -94,7 +97,7 @@ class Stack:
         return made
 
     def run(self, command: str, **more: Any) -> dict[str, Any]:
-        """The same; what it is once it has ended."""
+        """Launch it the same way; return it once it has ended."""
         made = self.launch(command, **more)
         answer = self.http.get(f"/executions/{made['id']}/events", timeout=ENDED_SECONDS)
         assert answer.status_code == 200
@@ -102,11 +105,11 @@ class Stack:
         return ended
 
     def gate(self) -> Gate:
-        """A gate that is closed."""
+        """Return a closed gate."""
         return Gate(self.service.data.parent / f"gate-{next(_GATES)}")
 
     def twin(self, machine: str, name: str, labels: dict[str, str]) -> None:
-        """Add a target of another name that is a machine of the lab."""
+        """Add a target with another name that is a machine of the lab."""
         (lab,) = self.call("GET", f"/targets?name={machine}")["items"]
         way = {key: lab[key] for key in ("host", "port", "credential", "host_keys")}
         self.call("POST", "/targets", {"name": name, "labels": labels, **way})
@@ -114,7 +117,7 @@ class Stack:
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[BrowserThread]:
-    """Chromium, the one that is installed."""
+    """The installed Chromium."""
     program = find_chromium()
     if program is None:
         pytest.skip("the console is tested with Chromium: apt-get install chromium")
@@ -134,7 +137,7 @@ def provider() -> Iterator[Provider]:
 
 @pytest.fixture(scope="session")
 def stack(browser: BrowserThread, provider: Provider) -> Iterator[Stack]:
-    """A service with machines, which all tests share: what a test makes stays."""
+    """A service with machines, which all tests share: objects that a test creates stay."""
     port = free_port()
     public = f"http://127.0.0.1:{port}"
     provider.redirect_uris = {f"{public}/api/v1/auth/oidc/callback"}
@@ -166,14 +169,14 @@ Visit = Callable[..., AbstractContextManager[Visitor]]
 
 @dataclass
 class Logins:
-    """A page for each person: what it has fetched and compiled, the next visit has."""
+    """A page for each person, which keeps fetched and compiled files for the next visit."""
 
     browser: Browser
     pages: dict[str, Page] = field(default_factory=dict)
     begun_at: dict[str, float] = field(default_factory=dict)
 
     def page(self, who: str, begin: Callable[[BrowserContext], None]) -> Page:
-        """The page of a person, logged in not long ago."""
+        """Return the page of a person, logged in recently."""
         now = time.monotonic()
         if who not in self.pages:
             self.pages[who] = self.browser.new_context(reduced_motion="reduce").new_page()
@@ -185,7 +188,7 @@ class Logins:
 
 @pytest.fixture(scope="session")
 def logins(browser: BrowserThread) -> Iterator[Logins]:
-    """Those of all tests."""
+    """The pages of all tests."""
     found = Logins(browser.browser)
     yield found
     browser.run(lambda: [page.context.close() for page in found.pages.values()])
@@ -193,10 +196,12 @@ def logins(browser: BrowserThread) -> Iterator[Logins]:
 
 @pytest.fixture
 def visit(browser: BrowserThread, stack: Stack, logins: Logins) -> Visit:
-    """`with visit(theme="dark", size=PHONE, person="vic") as vic: …`; an admin without a role, token or person.
+    """Return a function to visit pages.
 
-    All visits of a person have one page with one login. `apart`: a page of its own, to which scripts may be added.
-    `alone`: a login of its own, too, whose clock and cookies may be changed.
+    `with visit(theme="dark", size=PHONE, person="vic") as vic: …`; an admin without a role, token
+    or person. All visits of a person have one page with one login. `apart`: a page of its own, to
+    which scripts may be added. `alone`: a login of its own, too, whose clock and cookies may be
+    changed.
     """
 
     @contextmanager
@@ -239,7 +244,7 @@ def _log_in_with_password(context: BrowserContext, stack: Stack, name: str) -> N
 
 
 def add_person(stack: Stack, name: str) -> None:
-    """Make one of PEOPLE a user, if it is not one yet."""
+    """Add one of PEOPLE as a user, if it is not one yet."""
     body = {"name": name, "password": PASSWORD, "grants": [PEOPLE[name]]}
     made = stack.http.post("/users", json=body)
     assert made.status_code in (201, 409), made.text

@@ -1,4 +1,7 @@
-"""Executions of thousands of targets in the database of the running service, played by a worker of the test."""
+"""Executions of thousands of targets in the database of the running service.
+
+A worker of the test plays them.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +44,7 @@ class Seeded:
         self.targets = targets
 
     def run(self, **body: Any) -> int:
-        """Launch the job, and play it to its end; the id of the execution."""
+        """Launch the job, and play it to its end; return the execution's id."""
         execution = self.launch(**body)
 
         async def play(many: ManyRuns) -> None:
@@ -52,7 +55,7 @@ class Seeded:
         return execution
 
     def launch(self, **body: Any) -> int:
-        """Launch the job; the id of the execution."""
+        """Launch the job; return the execution's id."""
         answer = self.stack.http.post(
             f"/jobs/{self.job}/execute", json=body, timeout=LAUNCH_SECONDS
         )
@@ -77,7 +80,7 @@ class Seeded:
 
     @contextmanager
     def playing(self, work: Callable[[ManyRuns], Awaitable[object]]) -> Iterator[threading.Thread]:
-        """Do the same while the block runs; it has ended after the block."""
+        """Do the same while the block runs; wait for its end after the block."""
         thread = threading.Thread(target=self.play, args=[work])
         thread.start()
         try:

@@ -1,4 +1,4 @@
-"""Pages of people: approvals decided and refused, own logins and keys, the password asked for again."""
+"""Pages of people: approvals, logins and keys of one's own, and repeated passwords."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from console.conftest import PASSWORD, Stack, Visit, add_person
 
 
 def pending_approval(stack: Stack, name: str) -> int:
-    """The id of an approval that a job of the administrator's key waits for."""
+    """Return the id of an approval that a job of the administrator's key waits for."""
     body = {
         "name": name,
         "actions": [{"key": "go", "command": "echo '<b>bold</b>'"}],
@@ -161,7 +161,7 @@ def test_the_password_is_asked_for_again_before_people_are_changed(
         check_accessibility(page)
 
 
-# What the person has no page for says so, without a request.
+# A page without permission says so, and sends no request.
 PLACES = [
     *("/executions", "/jobs", "/schedules", "/tonight", "/targets", "/targets/lab-1"),
     *("/dead-letters", "/approvals", "/launch", "/safety", "/system", "/audit", "/access"),
@@ -171,20 +171,23 @@ SOME = ["/targets", "/approvals", "/launch", "/system"]
 
 
 def everywhere(somebody: Visitor, paths: list[str]) -> tuple[dict[str, str], dict[str, str]]:
-    """Visit all of these pages; the text of each, and its buttons. A refused request fails the visit."""
+    """Visit all of these pages; return the text of each, and its buttons.
+
+    A refused request fails the visit.
+    """
     texts: dict[str, str] = {}
     buttons: dict[str, str] = {}
     somebody.go("/")
     for path in paths:
         page = somebody.follow(path)
-        # Typing into a picker and what comes late would ask, too.
+        # Typing into a picker and late content would send requests, too.
         expect(page.locator("main h1")).not_to_have_count(0)
         texts[path] = page.locator("main").inner_text()
         buttons[path] = page.evaluate(BUTTONS)
     return texts, buttons
 
 
-# The names of all buttons, and of what looks like one.
+# The names of all buttons, and of elements that look like one.
 BUTTONS = """[...document.querySelectorAll("main button, main a.button")].map((button) =>
   button.getAttribute("aria-label") ?? button.innerText).join("\\n")"""
 NOT_OF_A_VIEWER = re.compile(
@@ -193,7 +196,7 @@ NOT_OF_A_VIEWER = re.compile(
 
 
 def shared_job(stack: Stack) -> int:
-    """The id of a job within every scope."""
+    """Return the id of a job within every scope."""
     found = stack.call("GET", "/jobs?name=for-everybody")["items"]
     if found:
         return int(found[0]["id"])
@@ -207,7 +210,7 @@ def shared_job(stack: Stack) -> int:
 
 
 def planned(stack: Stack, job: int) -> int:
-    """The id of a schedule of the job."""
+    """Return the id of a schedule of the job."""
     found = stack.call("GET", f"/jobs/{job}/schedules")["items"]
     if found:
         return int(found[0]["id"])
@@ -266,7 +269,7 @@ def test_people_who_only_launch_see_their_jobs_and_what_they_launched(
         page.wait_for_url("**/console/executions/*")
         lea.look("light", DESKTOP)
         expect(page.locator("h1 + .status")).to_have_text("failed")
-        # What somebody else has retried is there as a number.
+        # Retries of others are shown as a number.
         launched = page.url.rsplit("/", 1)[1].partition("?")[0]
         again = stack.call("POST", f"/executions/{launched}/retry", {"which": "failed"})["id"]
         page = lea.go(f"/executions/{launched}")
@@ -304,7 +307,7 @@ def test_only_those_who_may_approve_are_called(visit: Visit, stack: Stack) -> No
         expect(page.locator(".line")).to_have_count(waiting)
         stack.call("POST", f"/approvals/{number}/reject")
         expect(page.get_by_role("button", name=f"{waiting - 1} I may approve")).to_be_visible()
-    # The administrator has asked for them all.
+    # The administrator has requested them all.
     with visit() as ada:
         page = ada.go("/")
         expect(page.get_by_role("region", name="Needs you")).not_to_contain_text("approval")

@@ -1,4 +1,4 @@
-"""Access, Credentials, Calendars, Files, Audit: made by hand, by keyboard where it counts."""
+"""Access, Credentials, Calendars, Files, Audit: objects created by hand, partly by keyboard."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def test_the_audit_log_says_who_did_it_and_that_it_is_whole(visit: Visit, stack:
         box = page.get_by_role("combobox", name="Filter audit rows")
         page.keyboard.press("/")
         expect(box).to_be_focused()
-        # The list has no full-text search: a text, or a word half typed, is not sent.
+        # The list has no full-text search: a text, or an incomplete word, is not sent.
         page.keyboard.type("created")
         page.keyboard.press("Enter")
         expect(page.get_by_text('"created": write what it is')).to_be_visible()

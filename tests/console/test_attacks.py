@@ -1,4 +1,4 @@
-"""Hostile texts, pages of other sites, planted cookies, a viewer's buttons, and secrets that were typed."""
+"""Hostile texts, pages of other sites, planted cookies, a viewer's buttons, typed secrets."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from playwright.sync_api import Dialog, Page, Request, expect
 from console.browser import PHONE, Visitor, browser_storage, check_width, previewed
 from console.conftest import ENDED_SECONDS, PASSWORD, BrowserThread, Stack, Visit, add_person
 
-# Markup for each place in which a text could stand: content, attribute, script, style, template.
+# Markup for each possible place of a text: content, attribute, script, style, template.
 MARKUP = (
     '"><img src=x onerror=alert(1)><svg onload=alert(2)>'
     "</script><script>alert(3)<b hostile>${7*7}{{7*7}}"
@@ -26,14 +26,14 @@ COLOURED = (
     "\x1b[31mred\x1b]8;;https://evil.example/\x07link\x1b]8;;\x07\x1b]52;c;ZXZpbA==\x07\x9b31m"
 )
 LONG = "W" * 1_500
-# What stands in names: names with a slash, a comma or characters that are not seen are refused.
+# Hostile parts of names: names with a slash, a comma or invisible characters are refused.
 NAME = '"><img src=x onerror=alert(1)><b hostile>'
 SECRETS = {name: f"canary-{name}-5c1e7d" for name in ("user", "login", "rotated", "job", "own")}
 
 
 @pytest.fixture(scope="module")
 def hostile_pages(stack: Stack) -> list[str]:
-    """Things whose every text is hostile; the pages that show them."""
+    """Create objects with hostile texts everywhere; return the pages that show them."""
     target = f"{NAME}t"
     stack.twin("lab-4", target, {"evil": f"{NAME}l"})
     words = f"{MARKUP}{TURNED}{COLOURED}{LONG}"
@@ -92,7 +92,7 @@ def hostile_pages(stack: Stack) -> list[str]:
 
 
 def refuse_dialog(visitor: Visitor) -> None:
-    """Note what alert() would show."""
+    """Record calls of alert()."""
 
     def note(dialog: Dialog) -> None:
         visitor.wrong.append(f"dialog: {dialog.message}")
@@ -102,7 +102,7 @@ def refuse_dialog(visitor: Visitor) -> None:
 
 
 def is_harmless(page: Page) -> str | None:
-    """None if nothing of a hostile text became more than text."""
+    """Return None if no hostile text became more than text."""
     if page.locator('img, [hostile], script:not([src]), a[href*="evil"], svg[onload]').count():
         return "a text became markup"
     text = page.locator("body").inner_text() + page.title()
@@ -125,7 +125,7 @@ def test_a_hostile_text_stays_a_text_on_every_page(visit: Visit, hostile_pages: 
                 check_width(page)
             except AssertionError as failed:
                 wrong.append(str(failed))
-        # The address of a page that is loaded is hostile, too.
+        # The URL of a loaded page is hostile, too.
         ada.go(hostile_pages[-1])
         assert is_harmless(page) is None
         page.keyboard.press("Control+k")
@@ -138,7 +138,7 @@ def test_a_hostile_text_stays_a_text_on_every_page(visit: Visit, hostile_pages: 
 
 @contextmanager
 def other_origin(html: str) -> Iterator[str]:
-    """A page on another port of this machine: another origin, but a site to which the browser sends the cookie."""
+    """Serve a page on another port: another origin, but a site that gets the cookie."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -160,7 +160,7 @@ def other_origin(html: str) -> Iterator[str]:
 
 
 BODY = '{"name": "made-by-another-site"}'
-# Every way in which a page sends a request to another origin without asking it first.
+# Every way in which a page sends a request to another origin without a preflight.
 CROSS_SITE = """<!doctype html>
 <iframe name=sink></iframe>
 <form id=plain method=post enctype=text/plain target=sink action="{api}/target-groups">
@@ -200,8 +200,8 @@ def test_a_page_of_another_site_changes_and_reads_nothing(visit: Visit, stack: S
                 lambda answer: answer.request.is_navigation_request()
             ) as posted:
                 rita.page.evaluate("id => document.getElementById(id).submit()", form)
-            # Without the check of the origin the cookie would have let it in: the browser sends it,
-            # as without one a request is 401. The login reads no such body, whoever sends it.
+            # Without the check of the origin, the cookie would have let it in: the browser sends
+            # it, as a request without one is 401. The login reads no such body, whoever sends it.
             wanted = (415, 422) if form == "session" else (403,)
             assert posted.value.status in wanted, form
         rita.page.goto(f"{stack.url}/console/")
@@ -259,13 +259,13 @@ def test_a_planted_cookie_is_no_login_and_does_not_stay_one(
 ASKING = re.compile(
     r"/(preview|validate|resolve|check|dry[_-]run)$|/auth/(session|confirm|logout)$"
 )
-# They change what is the viewer's own, or open what has a page of its own.
+# They change objects of the viewer, or open something with a page of its own.
 PASSED_OVER = re.compile(r"Log out|End all|End …|Delete …|Change the password|New key")
 BUTTONS_MAX = 40
 
 
 def pressed(page: Page) -> list[str]:
-    """Press every button of a page, and those of the dialogs that they open; their names."""
+    """Press every button of a page, and those of the dialogs that they open; return their names."""
     done: list[str] = []
     address = page.url
     for _ in range(BUTTONS_MAX):

@@ -27,7 +27,7 @@ HOUR_OF = """at => new Date(Math.floor(Date.parse(at) / 3_600_000) * 3_600_000)
 
 @pytest.fixture(scope="module")
 def job(stack: Stack) -> str:
-    """A job that waits for a file on four machines at a time, and has been run once."""
+    """Create a job that waits for a file on four machines at a time, and has run once."""
     body = {
         "name": "hold-on",
         "actions": [
@@ -47,7 +47,7 @@ def job(stack: Stack) -> str:
 
 
 def hold(stack: Stack, job: str, gate: Gate | None = None) -> int:
-    """Launch it so that it goes on, until the gate is open; the id of the execution."""
+    """Launch it so that it runs until the gate is open; return the execution's id."""
     place = str(gate.path) if gate else "/nowhere"
     body = {"parameters": {"gate": place}, "reason": HOSTILE}
     found: int = stack.call("POST", f"/jobs/{job}/execute", body)["id"]
@@ -65,7 +65,7 @@ def test_launch_cancel_and_retry_by_keyboard_alone(visit: Visit, job: str) -> No
         page = ada.go("/")
         go_by_keys(page, "g j", "Jobs")
         ada.settle()
-        # Tab reaches one row of a table, arrows the others.
+        # Tab reaches one row of a table, arrow keys the others.
         tab_to(page, page.locator("[role=row][tabindex='0']"))
         row = page.get_by_role("row", name=re.compile("hold-on"))
         for number in range(int(row.get_attribute("data-index") or 0)):

@@ -1,4 +1,4 @@
-"""Forms: what a person can make, change and delete without the command line."""
+"""Forms: objects that a person can create, change and delete without the command line."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ JOB: dict[str, Any] = {
     "parameters": [{"name": "level", "default": "low"}],
 }
 REFRESH = "document.dispatchEvent(new Event('visibilitychange'))"
-"""A page that is seen again loads what it shows."""
+"""Show the page again, so that it loads its content."""
 
 
 @pytest.fixture(scope="module")
 def receiver(provider: Provider) -> str:
-    """The address of a receiver of webhooks that takes all."""
+    """Return the URL of a receiver of webhooks that accepts all."""
     provider.broken["/hook"] = (200, b"taken")
     return f"{provider.url}/hook"
 
 
 def job(stack: Stack, name: str) -> int:
-    """The id of a new job of this name."""
+    """Return the id of a new job of this name."""
     return int(stack.call("POST", "/jobs", {**JOB, "name": name})["id"])
 
 
@@ -47,7 +47,7 @@ def confirm(page: Page, verb: str) -> None:
 
 
 def add_rule(page: Page) -> None:
-    """Add a rule with a text of its own by its form, and try it first."""
+    """Add a rule with a text of its own by its form, and test it first."""
     page.get_by_role("button", name="New rule …").click()
     dialog = page.get_by_role("dialog", name="New rule")
     dialog.get_by_label("Channel").select_option("webhook")
@@ -56,7 +56,7 @@ def add_rule(page: Page) -> None:
     expect(dialog.locator(".as-command")).to_contain_text("opsjobs notifications test webhook told")
     dialog.get_by_text("Subject and text of your own").click()
     dialog.get_by_label("Text", exact=True).fill("${summary}")
-    # No command line carries the text.
+    # No command line contains the text.
     expect(dialog.locator(".as-command")).to_have_count(0)
     dialog.get_by_role("button", name="Send a test now").click()
     expect(dialog.get_by_text("delivered", exact=True)).to_be_visible()
@@ -100,7 +100,7 @@ def test_a_schedule_is_made_changed_and_deleted_on_a_phone(
         dialog.get_by_label("level").fill("high")
         check_accessibility(page)
         check_width(page)
-        # What was typed is not lost by Esc, nor by the browser's way back.
+        # Esc and the browser's back button do not discard typed text.
         page.keyboard.press("Escape")
         page.get_by_role("button", name="Keep editing").click()
         dialog.get_by_role("button", name="Schedule", exact=True).click()
@@ -125,7 +125,7 @@ def test_a_schedule_is_made_changed_and_deleted_on_a_phone(
         expect(dialog).to_be_hidden()
         changed = stack.call("GET", f"/schedules/{made['id']}")
         assert (changed["every"], changed["weekdays"], changed["cron"]) == ("weekly", ["sat"], None)
-        # The list of rules is reloaded below a question: it is about the list as it was.
+        # The list of rules is reloaded below a question, which is about the list as it was.
         hook = {"name": "told", "url": receiver, "events": ["approval.*"]}
         webhook = stack.call("POST", "/webhooks", {**hook, "selector": "none=yes"})["id"]
         add_rule(page)
@@ -207,7 +207,7 @@ def test_an_inventory_is_shown_before_it_is_imported(visit: Visit, stack: Stack)
         assert stack.call("GET", "/targets?groups=imported")["items"] == []
         page.get_by_role("link", name="Targets", exact=True).click()
         page.get_by_role("button", name="Keep editing").click()
-        # What no plan has shown is not imported, neither other targets nor other options.
+        # Targets and options that no plan has shown are not imported.
         button = "form button.primary"
         assert rests_after(page.get_by_label("All have the labels"), "from=form", button)
         expect(page.get_by_role("button", name="Import 3 targets")).to_be_enabled()

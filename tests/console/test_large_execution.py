@@ -1,4 +1,7 @@
-"""An execution of thousands of targets: its DOM stays small. One of 10,000 (`long`) is there at once, and keeps up with its states."""
+"""An execution of thousands of targets has a small DOM.
+
+One of 10,000 (`long`) is shown at once, and keeps up with its states.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ from console.conftest import Stack, Visit
 from console.seeded import TARGETS, Seeded, seed
 from kit.many_runs import ManyRuns
 
-# Notes tasks of the page that take long, and the gaps between frames.
+# Record long tasks of the page, and the gaps between frames.
 WATCH = """
 window.longTasks = [];
 new PerformanceObserver((list) => {
@@ -29,7 +32,7 @@ window.watchFrames = () => {
   requestAnimationFrame(next);
 };
 """
-# What takes about 50 ms of an idle machine: a busy one slows it down as it does the page.
+# Work of about 50 ms on an idle machine: a busy one slows it down like the page.
 WORK = """() => {
   const start = performance.now();
   const numbers = Array.from({ length: 200_000 }, (_, n) => (n * 7_919) % 104_729);
@@ -44,7 +47,8 @@ TARGETS_FEW = 2_000
 FAILED = TARGETS_FEW // 20
 STATES_A_SECOND = 1_000
 STORM_TARGETS = 3_000
-# What a run's state and times take are some 165 for each change; a page that kept all events would hold 475.
+# Objects for a run's state and times are some 165 bytes for each change; a page that kept all
+# events would have 475.
 BYTES_A_STATE = 300
 
 
@@ -56,37 +60,37 @@ def seeded(stack: Stack) -> Seeded:
 
 @pytest.fixture(scope="module")
 def ended_execution(seeded: Seeded) -> int:
-    """An execution of all of them that has ended."""
+    """An ended execution on all of them."""
     return seeded.run(reason="ticket 4711")
 
 
 @pytest.fixture(scope="module")
 def ten_thousand(seeded: Seeded, ended_execution: int) -> int:
-    """An execution of 10,000 targets that has ended; those of `ended` are among them."""
+    """An ended execution on 10,000 targets, including those of `ended`."""
     seeded.grow(TARGETS)
     return seeded.run()
 
 
 def counted(page: Page) -> dict[str, int]:
-    """The numbers of the states that the page shows."""
+    """Return the numbers of the states that the page shows."""
     parts = page.locator(".tally-words").all_inner_texts()
     pairs = (part.strip().split(maxsplit=1) for part in parts)
     return {state.strip(): int(count.replace(",", "")) for count, state in pairs}
 
 
 def nodes(page: Page) -> int:
-    """The number of elements of the page."""
+    """Return the number of elements of the page."""
     found: int = page.evaluate("document.querySelectorAll('*').length")
     return found
 
 
 def work_ms(page: Page) -> float:
-    """How long a fixed piece of work takes now."""
+    """Return the present duration of a fixed piece of work."""
     return min(page.evaluate(WORK) for _ in range(3))
 
 
 def heap_bytes(session: CDPSession) -> float:
-    """What the page holds after collections."""
+    """Return the memory of the page after garbage collections."""
     session.send("Performance.enable")
     for _ in range(3):
         session.send("HeapProfiler.collectGarbage")
@@ -96,13 +100,13 @@ def heap_bytes(session: CDPSession) -> float:
 
 
 def opened(ada: Visitor, path: str) -> Page:
-    """A page, and how long its tasks took."""
+    """A page, and the durations of its tasks."""
     ada.page.add_init_script(WATCH)
     return ada.go(path)
 
 
 def check_all(page: Page, stack: Stack, execution: int, targets: int) -> None:
-    """Assert that a page counts all targets, and reaches the last one with a small DOM."""
+    """Check that a page counts all targets, and reaches the last one with a small DOM."""
     expect(page.get_by_role("application", name=f"Map of {targets} targets")).to_be_visible()
     assert counted(page) == stack.call("GET", f"/executions/{execution}")["counts"]
     assert nodes(page) < NODES_MAX
@@ -231,7 +235,7 @@ def test_a_thousand_states_a_second_are_kept_up_with(
         session = page.context.new_cdp_session(page)
         before = nodes(page)
         page.evaluate("window.watchFrames()")
-        # What draws and counts the states is compiled and laid out by the first half of them.
+        # The first half of them compiles and lays out the code that draws and counts states.
         with seeded.playing(partial(storm, runs=half)):
             expect(page.get_by_role("button", name=f"{half:,} waiting")).to_be_visible()
         heap = heap_bytes(session)

@@ -35,7 +35,7 @@ PATCH = {
 
 
 def copied(page: Page, item: str) -> str:
-    """What the menu Copy puts into the clipboard."""
+    """Return what the menu Copy puts into the clipboard."""
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     page.get_by_role("button", name="Copy", exact=True).click()
     page.get_by_role("menuitem", name=item, exact=True).click()
@@ -45,7 +45,7 @@ def copied(page: Page, item: str) -> str:
 
 
 def job(stack: Stack, body: dict[str, Any]) -> int:
-    """The id of a job of this name, made if it is not there."""
+    """Return the id of a job of this name; create it if necessary."""
     found = stack.call("GET", f"/jobs?name={body['name']}")["items"]
     made = found[0] if found else stack.call("POST", "/jobs", body)
     return int(made["id"])
@@ -99,7 +99,7 @@ def test_the_copied_command_launches_the_same_and_unknown_targets_are_said(
         page = ada.go("/launch?command=echo+%22it%27s%22&l=lab%3Dtrue&x=lab-1%2Clab-2&why=ticket+1")
         expect(page.get_by_role("button", name="Launch on 4 targets")).to_be_enabled()
         line = copied(page, "Command")
-        # A preview of other targets counts no more, before there is a new one.
+        # A preview of other targets is invalid at once, before there is a new one.
         names = page.get_by_role("combobox", name="Except")
         assert rests_after(names, "", "button.launch-button")
         page = ada.follow("/launch?command=uptime")
@@ -132,7 +132,7 @@ def test_a_blocked_command_is_launched_only_by_an_override_with_a_reason(visit: 
         expect(page.get_by_text("The safety check blocks it. Change it.")).to_be_visible()
         button = page.get_by_role("button", name="Launch on 1 target")
         expect(button).to_be_disabled()
-        # What only needs an approval is confirmed, and not overridden.
+        # Jobs that only need an approval are confirmed, and not overridden.
         page = ben.go("/launch?command=ruby+-e+%27puts+1%27&t=lab-1&why=ticket+7")
         button.click()
         dialog = page.get_by_role("dialog")

@@ -1,4 +1,4 @@
-"""The login of the console: password, code, what stays behind it, and the way out."""
+"""The login of the console: password, code, protected pages, and logout."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ def test_single_sign_on_leads_to_the_asked_page_confirms_and_logs_out(
 
 
 def _confirm_in_another_tab(ada: Visitor) -> None:
-    """What was typed stays, while the provider asks again who is there."""
+    """Typed text stays while the provider asks for the login again."""
     page = ada.follow("/access")
 
     def refuse_once(route: Route) -> None:

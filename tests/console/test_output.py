@@ -23,7 +23,7 @@ HOSTILE = (
     r"\033]0;title\007\033[2J<img src=x onerror=alert(1)>\342\200\256txt.exe\n10%%\r100%%\n'"
 )
 
-# Jumps to anywhere; the time from one to the second frame after it, which 95 of 100 keep to.
+# Jumps to any place; the time from one to the second frame after it, below which 95 of 100 stay.
 JUMP = """async (jumps) => {
   const box = document.querySelector(".log");
   const frame = () => new Promise(requestAnimationFrame);
@@ -39,7 +39,7 @@ JUMP = """async (jumps) => {
 }"""
 JUMPS = 60
 JUMP_RATIO = 2.0
-# What is jumped in for comparison: as high, with nothing in it.
+# The jump target for comparison: equally high, without content.
 EMPTY = (
     '<div class="log" style="block-size: 600px; overflow: auto">'
     '<div style="block-size: 8000000px"></div></div>'
@@ -47,7 +47,7 @@ EMPTY = (
 
 
 def launch(stack: Stack, command: str, *targets: str, **more: Any) -> int:
-    """Run a command on machines of the lab to its end; the id of the execution."""
+    """Run a command on machines of the lab to its end; return the execution's id."""
     actions = [{"key": "work", "type": "command", "command": command, **more}]
     body = {"actions": actions, "targets": {"ids": list(targets)}}
     made = stack.call("POST", "/run", body)
@@ -57,7 +57,10 @@ def launch(stack: Stack, command: str, *targets: str, **more: Any) -> int:
 
 
 def write(stack: Stack, lines: int) -> int:
-    """Run a command that writes so many lines, two of them with an error; the id of the execution."""
+    """Run a command that writes so many lines; return the execution's id.
+
+    Two of the lines have an error.
+    """
     command = (
         f"awk 'BEGIN {{ for (i = 1; i <= {lines}; i++) "
         f'if (i == {lines // 2} || i == {lines // 10 * 9}) print "ERROR", i; else print i }}\''
@@ -72,12 +75,12 @@ def long_output_target(stack: Stack) -> int:
 
 
 def line(log: Locator, pattern: str) -> Locator:
-    """The line of the output with this text."""
+    """Return the line of the output with this text."""
     return log.locator(".log-row:not([hidden]) .log-text", has_text=re.compile(pattern))
 
 
 def nodes(page: Page) -> int:
-    """Elements of the whole page."""
+    """Return the number of elements of the whole page."""
     found: int = page.evaluate("document.querySelectorAll('*').length")
     return found
 
@@ -196,7 +199,7 @@ def test_output_follows_at_its_end_and_stays_elsewhere(visit: Visit, stack: Stac
 
 @pytest.fixture(scope="module")
 def differing_execution(stack: Stack) -> int:
-    """An execution in which one machine of four differs, and the one before it did not."""
+    """Run an execution in which one machine of four differs, after one without differences."""
     command = (
         'echo "$OPSJOBS_TARGET common"; if [ "$OPSJOBS_TARGET" = lab-4 ] && [ ${mode} = bad ]; '
         "then echo E: no lock >&2; exit 3; fi; echo done"

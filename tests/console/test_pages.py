@@ -1,4 +1,7 @@
-"""Every page: nothing that axe finds, three widths, no message; `long`: in every look, as a viewer, without its data."""
+"""Every page: no findings of axe, three widths, no console messages.
+
+`long`: in every look, as a viewer, and without its data.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from architecture.tree import ROOT
 from console.browser import PHONE, check_accessibility, check_width, faults
 from console.conftest import Stack, Visit
 
-# Each page of the console has its line here, with ids of what `sample_ids` creates.
+# Each page of the console has its line here, with ids of objects that `sample_ids` creates.
 PAGES = [
     "/",
     "/executions",
@@ -51,12 +54,12 @@ PAGES = [
     "/me",
     "/logged-in",
 ]
-# Pages for which a viewer lacks the permission: they say so, and ask for nothing.
+# Pages for which a viewer lacks the permission: they say so, and send no requests.
 REFUSED = {"/audit", "/access", "/credentials", "/launch", "/jobs/{job}/launch"} | {
     *("/jobs/new", "/jobs/{job}/edit", "/targets/import"),
     *("/webhooks", "/webhooks/{webhook}"),
 }
-# They ask for nothing that they need before something is typed.
+# They send no request before something is typed.
 WITHOUT_DATA = {"/launch", "/logged-in", "/targets/import"}
 
 
@@ -129,7 +132,7 @@ def test_every_page_of_a_viewer_is_accessible_and_says_what_is_refused(
 
 
 def refuse(status: int, code: str) -> Any:
-    """A handler of routes that answers every question of a page with a refusal."""
+    """Return a route handler that refuses every request of a page."""
     problem = {
         "type": "about:blank", "title": "Refused", "status": status,
         "detail": "PostgreSQL does not answer.", "code": code, "request_id": "r-1",
@@ -197,7 +200,7 @@ def test_no_page_in_a_hidden_tab_asks_more_than_once_a_minute(
             assert len(asked) <= 1, f"{path}: {asked}"
 
 
-# Counts the frames that a page asks for: one that moves nothing asks for none.
+# Count the frames that a page requests: one without motion requests none.
 FRAMES = """
 window.framesAsked = 0;
 const ask = window.requestAnimationFrame;
@@ -229,7 +232,7 @@ def test_an_idle_page_costs_nothing(visit: Visit, sample_ids: dict[str, int], pa
         page = ada.go(path.format(**sample_ids))
         page.evaluate(QUIET)
         session = page.context.new_cdp_session(page)
-        # Time of the processor, so that a busy machine does not count.
+        # CPU time, so that a busy machine does not count.
         session.send("Performance.enable", {"timeDomain": "threadTicks"})
         before, frames = task_seconds(session), page.evaluate("window.framesAsked")
         page.wait_for_timeout(IDLE_SECONDS * 1_000)
@@ -238,7 +241,7 @@ def test_an_idle_page_costs_nothing(visit: Visit, sample_ids: dict[str, int], pa
 
 
 def task_seconds(session: CDPSession) -> float:
-    """The time that the page has worked."""
+    """Return the CPU time of the page."""
     metrics: list[dict[str, Any]] = session.send("Performance.getMetrics")["metrics"]
     found: float = next(m["value"] for m in metrics if m["name"] == "TaskDuration")
     return found

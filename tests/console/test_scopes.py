@@ -1,4 +1,4 @@
-"""Two viewers, one of them with a scope: neither sees, counts, finds or is sent what is not theirs."""
+"""Two viewers, one of them with a scope, only see, count, find and receive what is theirs."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from playwright.sync_api import Error, Page, Response, expect
 from console.browser import Visitor, browser_storage
 from console.conftest import ENDED_SECONDS, Stack, Visit
 
-# All that is of a half has this word in its names, its output and its reasons.
+# All objects of one half have this word in their names, output and reasons.
 MINE, THEIRS = "mineqx", "theirsqx"
 WORDS = {"left": THEIRS, "right": MINE}
-# Between things that are made before a stream is read and the one that ends it.
+# Between objects that are created before a stream is read and the one that ends it.
 STREAM_SECONDS = 30
 
 
 @dataclass(frozen=True)
 class Half:
-    """What there is of one half of the installation: its word, and the ids of its things."""
+    """The objects of one half of the installation: their word, and their ids."""
 
     word: str
     target: str
@@ -37,7 +37,7 @@ class Half:
 
     @property
     def pages(self) -> list[str]:
-        """The pages of its things, by their addresses."""
+        """Return the pages of its objects, by their URLs."""
         tabs = ("", "?tab=targets", "?tab=output", "?tab=groups", "?tab=spec", "?tab=who")
         return [
             *(f"/executions/{self.ended}{tab}" for tab in tabs),
@@ -51,7 +51,7 @@ class Half:
 
 
 def furnish(stack: Stack, half: str, machine: str) -> Half:
-    """Make one of everything in a half, on one machine of the lab."""
+    """Create one of everything in a half, on one machine of the lab."""
     word = WORDS[half]
     stack.twin(machine, f"{word}-1", {"half": half, f"only-{word}": word})
     job = {
@@ -101,7 +101,7 @@ def tokens(stack: Stack) -> dict[str, str]:
 
 @contextmanager
 def overheard(page: Page) -> Iterator[list[Response]]:
-    """The answers that a page gets, but for streams, which do not end."""
+    """Collect the responses of a page, except streams, which do not end."""
     answers: list[Response] = []
 
     def note(response: Response) -> None:
@@ -116,7 +116,7 @@ def overheard(page: Page) -> Iterator[list[Response]]:
 
 
 def shown_text(visitor: Visitor, path: str) -> str:
-    """All that a page shows and was answered."""
+    """Return everything that a page shows and received."""
     with overheard(visitor.page) as answers:
         page = visitor.page
         if page.url.startswith(visitor.url):
@@ -128,14 +128,14 @@ def shown_text(visitor: Visitor, path: str) -> str:
 
 
 def text_of(response: Response) -> str:
-    """The body of an answer; nothing of a request that the page gave up."""
+    """Return the body of a response; nothing for a request that the page cancelled."""
     try:
         return response.text()
     except Error:
         return ""
 
 
-# Lists of things of both halves, with what a scope must take out of them.
+# Lists of objects of both halves, from which a scope must remove some.
 LISTS = [
     "/",
     "/executions",
@@ -151,7 +151,7 @@ LISTS = [
     "/system",
     "/me",
 ]
-# Targets with trouble go first: of thousands, other tests' may fill the page.
+# Targets with problems come first: with thousands, those of other tests may fill the page.
 SHOW_BOTH = {"/", "/executions", "/jobs", "/schedules", "/tonight"}
 
 
@@ -181,7 +181,7 @@ def test_no_address_leads_to_what_is_not_theirs(
         for path in theirs.pages:
             found = shown_text(rae, path)
             assert "not_found" in found, path
-            # What was typed into the address is shown there, but nothing more.
+            # A text that was typed into the URL is shown there, but nothing more.
             assert theirs.word not in found.replace(theirs.target, ""), path
 
 
@@ -214,7 +214,7 @@ def test_searches_and_counts_find_only_what_is_theirs(
 
 
 def api_client(stack: Stack, token: str) -> httpx2.Client:
-    """The API as somebody else."""
+    """Return the API as another user."""
     headers = {"Authorization": f"Bearer {token}"}
     return httpx2.Client(base_url=f"{stack.url}/api/v1", headers=headers, timeout=30)
 
@@ -245,7 +245,7 @@ def test_facets_figures_and_labels_are_of_what_is_theirs(
 
 
 def until(lines: Iterator[str], *words: str) -> str:
-    """What a stream sends up to an event with all of these words in it."""
+    """Return a stream up to an event with all of these words."""
     said: list[str] = []
     for line in lines:
         said.append(line)

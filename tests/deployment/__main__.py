@@ -31,16 +31,16 @@ from opsjobs.web.console import HEADERS, IMMUTABLE
 
 ROOT = Path(__file__).parents[2]
 PROJECT = "opsjobs-test"
-# Versions that no release has: the images are removed in the end.
+# Versions that no release has: the images are removed at the end.
 OLD, NEW = "0.0.1", "0.0.2"
 WAIT_SECONDS = 300.0
 SKIPPED = 77
-# What the image is built from, beside its folders.
+# The sources of the image, besides its folders.
 SOURCES = (
     *("Dockerfile", ".dockerignore", "pyproject.toml", "hatch_build.py"),
     *("README.md", "LICENSE"),
 )
-# The first step lasts while this file is there: until its worker was replaced, however slow that is.
+# The first step lasts while this file exists: until its worker was replaced, however slow that is.
 HOLD = "/tmp/hold"
 HOLD_SECONDS_MAX = 1_800
 TARGETS = ("web-1", "web-2")
@@ -101,7 +101,7 @@ def main() -> int:
 
 
 def play(stack: Stack) -> None:
-    """Play the life of an installation."""
+    """Run through the life of an installation."""
     stack.build(OLD)
     stack.build_target()
     stack.up(OLD)
@@ -123,7 +123,7 @@ def play(stack: Stack) -> None:
 
 
 def look_at_the_console(stack: Stack) -> None:
-    """Load the console's page and its script: the image has them, and they are well protected."""
+    """Load the console's page and its script: the image has them, with their protective headers."""
     page = httpx2.get(f"{stack.url}/console/", headers={"Accept": "text/html"})
     expect(page.status_code == 200, f"/console/ answers {page.status_code}")
     for name, value in HEADERS.items():
@@ -137,9 +137,9 @@ def look_at_the_console(stack: Stack) -> None:
 
 
 def kill_a_worker(stack: Stack) -> str:
-    """Kill the worker in the middle of a job; the engine replaces it, and the job ends well.
+    """Kill the worker in the middle of a job.
 
-    Returns the id of the execution.
+    The engine replaces it, and the job succeeds. Returns the execution's id.
     """
     execution = stack.launch()
     before = stack.wait_for_output(execution, "begins")
@@ -194,11 +194,11 @@ def upgrade(stack: Stack) -> None:
 
 
 class Failed(Exception):
-    """Something is not as it must be."""
+    """A failed check."""
 
 
 def expect(holds: object, what: str) -> None:
-    """Tell it, or fail with it."""
+    """Report it, or fail with it."""
     if not holds:
         raise Failed(what)
     tell(f"ok: {what}")
@@ -240,7 +240,7 @@ class Stack:
         }
 
     def build(self, version: str) -> None:
-        """Build the image of this version, from what is in the checkout."""
+        """Build the image of this version, from the checkout."""
         context = self._folder / f"context-{version}"
         context.mkdir()
         for name in SOURCES:
@@ -253,7 +253,7 @@ class Stack:
         self._build(context, f"opsjobs:{version}", "--build-arg", f"VERSION={version}")
 
     def build_target(self) -> None:
-        """Build the machine that jobs run on."""
+        """Build the machine on which jobs run."""
         self._build(Path(__file__).with_name("target"), "opsjobs-test-target")
 
     def _build(self, context: Path, tag: str, *arguments: str) -> None:
@@ -274,14 +274,14 @@ class Stack:
         tell(f"{names} of {version} works after {time.monotonic() - began:.0f} s")
 
     def compose(self, *arguments: str) -> str:
-        """A command of compose; what it printed."""
+        """Run a command of compose; return its output."""
         files = ("-f", str(self._deploy / "compose.yaml"), "-f", str(self._deploy / "test.yaml"))
         return run(
             [*self.engine.compose, "-p", PROJECT, *files, *arguments], environment=self._environment
         )
 
     def back_up(self) -> str:
-        """Make a backup; its folder, as the containers of job-backup see it."""
+        """Create a backup; return its folder, as the containers of job-backup see it."""
         return self.compose("run", "--rm", "-T", "job-backup").split()[-1]
 
     def psql(self, *commands: str) -> None:
@@ -290,25 +290,25 @@ class Stack:
         self.compose("exec", "-T", "job-db", "psql", "-U", "postgres", *words)
 
     def containers(self, service: str) -> list[str]:
-        """The ids of the containers of a service."""
+        """Return the ids of the containers of a service."""
         return self.compose("ps", "--quiet", service).split()
 
     def remove(self) -> None:
-        """Take everything away that the test has made."""
+        """Remove everything that the test has created."""
         self.compose("--profile", "backup", "down", "--volumes", "--remove-orphans")
         self.engine.remove_images(f"opsjobs:{OLD}", f"opsjobs:{NEW}", "opsjobs-test-target")
 
     def opsjobs(self, *arguments: str) -> str:
-        """A command of ours against the stack; what it printed."""
+        """Run a command of opsjobs against the stack; return its output."""
         return run([sys.executable, "-m", "opsjobs", *arguments], environment=self._command)
 
     def status(self) -> dict[str, Any]:
-        """The state of the service."""
+        """Return the state of the service."""
         found: dict[str, Any] = json.loads(self.opsjobs("status", "-o", "json"))
         return found
 
     def jobs(self) -> list[Any]:
-        """All jobs."""
+        """Return all jobs."""
         found: list[Any] = json.loads(self.opsjobs("jobs", "list", "-o", "json"))
         return found
 
@@ -327,13 +327,13 @@ class Stack:
         tell(f"ok: {len(TARGETS)} machines are trusted, and their logins work")
 
     def launch(self) -> str:
-        """Launch the job, whose first step waits for `let_go`; the id of the execution."""
+        """Launch the job, whose first step waits for `let_go`; return the execution's id."""
         for name in TARGETS:
             self.compose("exec", "-T", name, "touch", HOLD)
         return self.opsjobs("jobs", "run", "roll-out", "--detach").split()[-1]
 
     def let_go(self, execution: str) -> None:
-        """Let the first step end; it must be at work until now, on every machine."""
+        """Let the first step end; it must have run until now, on every machine."""
         shown = self.show(execution)
         at_work = shown["status"] == "running" and "ends" not in self.output(execution)
         expect(at_work, f"execution {execution} was at work all the time")
@@ -341,14 +341,14 @@ class Stack:
             self.compose("exec", "-T", name, "rm", HOLD)
 
     def show(self, execution: str) -> dict[str, Any]:
-        """The execution with its targets."""
+        """Return the execution with its targets."""
         found: dict[str, Any] = json.loads(
             self.opsjobs("executions", "show", execution, "-o", "json")
         )
         return found
 
     def wait_for_workers(self, alive: list[bool]) -> None:
-        """Wait until so many workers are on record as dead, and so many live."""
+        """Wait until so many workers are recorded as dead, and so many as alive."""
 
         def stands() -> bool:
             return sorted(worker["alive"] for worker in self.status()["workers"]) == alive
@@ -356,11 +356,11 @@ class Stack:
         self._wait(stands, f"workers alive: {alive}")
 
     def output(self, execution: str) -> str:
-        """What the job printed up to now."""
+        """Return the output of the job up to now."""
         return self.opsjobs("executions", "logs", execution)
 
     def wait_for_output(self, execution: str, words: str) -> int:
-        """Wait until every machine has printed these words; how many these are."""
+        """Wait until every machine has printed these words; return their number."""
         self._wait(lambda: self.output(execution).count(words) == len(TARGETS), words)
         return len(TARGETS)
 
@@ -381,7 +381,7 @@ class Stack:
         expect(ended_by <= alive, "the worker that came later has ended it")
 
     def expect_output(self, execution: str) -> None:
-        """Each machine must have begun once and ended once, and no line may be missing."""
+        """Check that each machine began once and ended once, and that no line is missing."""
         printed = self.output(execution)
         for name in TARGETS:
             for words in (f"begins {name}", f"ends {name}"):
@@ -397,7 +397,7 @@ class Stack:
 
 
 def run(command: list[str], *, environment: Mapping[str, str] | None = None) -> str:
-    """Run it; what it printed. Raises Failed with its last words."""
+    """Run it; return its output. Raises Failed with its last words."""
     done = subprocess.run(
         command,
         env={**os.environ, **(environment or {})},
@@ -413,7 +413,7 @@ def run(command: list[str], *, environment: Mapping[str, str] | None = None) -> 
 
 
 def tell(words: str) -> None:
-    """One line, at once, with the time."""
+    """Print one line at once, with the time."""
     sys.stdout.write(f"{time.strftime('%H:%M:%S')} compose-test: {words}\n")
     sys.stdout.flush()
 

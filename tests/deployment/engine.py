@@ -17,7 +17,7 @@ SOCKET_SECONDS_MAX = 30.0
 
 
 class NoEngine(Exception):
-    """There is no engine that could be used."""
+    """No engine could be used."""
 
 
 class BuildFailed(Exception):
@@ -26,7 +26,7 @@ class BuildFailed(Exception):
 
 @dataclass(frozen=True)
 class Engine:
-    """How containers are built, started and looked at here."""
+    """The commands to build, start and inspect containers here."""
 
     program: str
     compose: Sequence[str]
@@ -42,7 +42,7 @@ class Engine:
             raise BuildFailed(f"{tag}: {done.stderr[-3000:]}")
 
     def inspect(self, container: str, form: str) -> str:
-        """One thing about a container."""
+        """Return one property of a container."""
         return self._run("inspect", "--format", form, container).stdout.strip()
 
     def volumes(self, prefix: str) -> list[str]:
@@ -51,7 +51,7 @@ class Engine:
         return sorted(name for name in names if name.startswith(prefix))
 
     def remove_images(self, *tags: str) -> None:
-        """Forget these images; what they share with others stays."""
+        """Remove these images; layers that they share with others stay."""
         self._run("rmi", "--force", *tags)
 
     def _run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -88,7 +88,7 @@ def _works(*command: str) -> bool:
 
 @contextmanager
 def _podman(folder: Path) -> Iterator[Engine]:
-    """podman behind Docker's API, with its health checks run also where no systemd does so."""
+    """Run podman behind Docker's API, and its health checks where no systemd does so."""
     path = folder / "podman.sock"
     service = subprocess.Popen(
         ["podman", "system", "service", "--time=0", f"unix://{path}"],
@@ -115,7 +115,7 @@ def _podman(folder: Path) -> Iterator[Engine]:
 
 
 def _check_health(over: threading.Event) -> None:
-    """Run all health checks, again and again: podman leaves this to timers of systemd."""
+    """Run all health checks repeatedly: podman leaves this to timers of systemd."""
     while not over.wait(1.0):
         listed = subprocess.run(
             ["podman", "ps", "--quiet"], capture_output=True, text=True, check=False

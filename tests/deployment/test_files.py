@@ -1,4 +1,4 @@
-"""The files of deploy/: what they start gets through the settings of production, and has no more rights than it needs."""
+"""The files of deploy/: their processes start with production settings and minimal rights."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def unknown(names: Mapping[str, object]) -> set[str]:
 
 @pytest.fixture
 def environment(tmp_path: Path) -> dict[str, str]:
-    """What `make deploy-env` writes."""
+    """Return what `make deploy-env` writes."""
     return deploy_env(tmp_path)
 
 
@@ -56,7 +56,7 @@ def deploy_env(folder: Path) -> dict[str, str]:
 
 
 def compose(environment: Mapping[str, str]) -> dict[str, Any]:
-    """The services, with the variables replaced as compose does it."""
+    """Return the services, with the variables replaced as compose does it."""
 
     def value(match: re.Match[str]) -> str:
         name, _, default = match[1].partition(":-")
@@ -261,7 +261,7 @@ def objects() -> Iterator[dict[str, Any]]:
 
 
 def pods() -> dict[str, dict[str, Any]]:
-    """The template of each workload."""
+    """Return the template of each workload."""
     return {
         found["metadata"]["name"]: found["spec"]["template"]
         for found in objects()

@@ -18,7 +18,10 @@ SECONDS = 60.0
 
 
 def test_sigterm_ends_a_command_that_is_process_1() -> None:
-    """The kernel drops it where there is no handler: the container would be killed after its time to stop."""
+    """Without a handler the kernel drops it:
+
+    the container would be killed after its time to stop.
+    """
     unshare = shutil.which("unshare")
     if unshare is None or os.geteuid() != 0:
         pytest.skip("this machine cannot make a namespace of processes: that needs root")

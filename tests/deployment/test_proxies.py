@@ -1,4 +1,7 @@
-"""The proxy files of deploy/proxy, run: streams pass at once in both directions, and no address can be forged."""
+"""The proxy files of deploy/proxy, run: streams pass at once in both directions.
+
+No address can be forged.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,7 @@ SECONDS = 60.0
 
 
 class Upstream:
-    """In place of the API: says what it was sent, and keeps a stream and an upload open."""
+    """A stand-in for the API: reports what it was sent, and keeps a stream and an upload open."""
 
     def __init__(self) -> None:
         self.port = 0
@@ -81,7 +84,7 @@ def running(*command: str, folder: Path) -> Iterator[None]:
 
 @contextmanager
 def nginx(folder: Path, upstream: int) -> Iterator[tuple[int, ssl.SSLContext | None]]:
-    """nginx with our file, but for its ports and certificates."""
+    """Run nginx with our file, except for its ports and certificates."""
     port, plain = free_port(), free_port()
     key, certificate = folder / "privkey.pem", folder / "fullchain.pem"
     subprocess.run(
@@ -115,7 +118,10 @@ def nginx(folder: Path, upstream: int) -> Iterator[tuple[int, ssl.SSLContext | N
 
 @contextmanager
 def caddy(folder: Path, upstream: int) -> Iterator[tuple[int, ssl.SSLContext | None]]:
-    """Caddy with our file, but for its address, which has no TLS: that would need a public name."""
+    """Run Caddy with our file, except for its address, which has no TLS.
+
+    That would need a public name.
+    """
     port = free_port()
     ours = (PROXY / "Caddyfile").read_text()
     assert "\njobs.example.org {" in ours
@@ -136,7 +142,7 @@ Proxy = Callable[[Path, int], contextlib.AbstractContextManager[tuple[int, ssl.S
 async def proxied(
     proxy: Proxy, folder: Path
 ) -> AsyncIterator[tuple[Upstream, asyncio.StreamReader, asyncio.StreamWriter]]:
-    """The upstream, and a connection to the proxy in front of it."""
+    """Yield the upstream, and a connection to the proxy in front of it."""
     name = proxy.__name__
     if shutil.which(name) is None:
         pytest.skip(f"this machine cannot run {name}: it is not installed")

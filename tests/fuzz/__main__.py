@@ -1,7 +1,8 @@
-"""`make fuzz`: requests made up from the API's description, to a service of its own, for as long as you like.
+"""`make fuzz`: requests generated from the API's description, to a service of its own.
 
---examples N: so many to each operation, right ones and as many wrong ones (200). --seed N: the same requests again.
-Ends with 1 if an answer was a server error, took what is wrong, or told what it must not.
+It runs as long as you like. --examples N: so many to each operation, valid ones and as many invalid
+ones (200). --seed N: the same requests again. Exit code 1 if a response was a server error,
+accepted something invalid, or contained something forbidden.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from kit.backing_servers import databases
 
 
 def main() -> int:
-    """Ask, tell, judge."""
+    """Send the requests, and report the findings."""
     asked = argparse.ArgumentParser(prog="make fuzz", description=__doc__)
     asked.add_argument("--examples", type=int, default=200)
     asked.add_argument("--seed", type=int, default=None)

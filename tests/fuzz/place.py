@@ -1,4 +1,4 @@
-"""Who asks: two users beside nobody."""
+"""The callers: two users, and requests without a token."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import httpx2
 
 
 def tokens(http: httpx2.Client) -> tuple[str, str]:
-    """Of an administrator, and of one who may only look."""
+    """The tokens of an administrator, and of a viewer."""
     found = []
     for name, role in (("fuzz-admin", "admin"), ("fuzz-viewer", "viewer")):
         answer = http.post("/api-keys", json={"name": name, "role": role})

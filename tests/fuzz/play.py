@@ -1,8 +1,9 @@
-"""Requests that the API's own description makes up, right ones and wrong ones, from two users and from nobody.
+"""Requests generated from the API's own description, valid and invalid, from three callers.
 
-What must hold of each answer: it is no 5xx; its status, headers and body are as the description says; what the description
-calls wrong is not taken; a refusal is a problem document; who lacks the permission is refused before the body is judged; who
-shows no token is told so, and nothing else.
+The callers are two users, and one without a token. Each response must satisfy: it is no 5xx; its
+status, headers and body are as described; a request that the description calls invalid is not
+accepted; a refusal is a problem document; a caller without the permission is refused before the
+body is checked; a caller without a token learns so, and nothing else.
 """
 
 from __future__ import annotations
@@ -33,12 +34,13 @@ from schemathesis.specs.openapi.checks import (
 MODES = (GenerationMode.POSITIVE, GenerationMode.NEGATIVE)
 # An open stream ends when its viewer leaves: tests/api reads it.
 STREAMS = frozenset({"/executions/{id}/events", "/events"})
-# What makes the users of the fuzz themselves unknown.
+# Requests that delete the users of the fuzz test itself.
 SUICIDES = frozenset({("POST", "/auth/logout")})
 REQUEST_SECONDS = 30
 CANARY = "canary-of-the-fuzz"
 EXCERPT_CHARACTERS = 300
-# Beside the usual ones: the order of refusals is 401, 413 and 415, 404 and 403, 412 and 428, 422.
+# In addition to the usual ones: the order of refusals is 401, 413 and 415, 404 and 403, 412 and
+# 428, 422.
 REFUSALS = (
     "400",
     "401",
@@ -56,7 +58,7 @@ REFUSALS = (
     "428",
     "429",
 )
-# What the description says of answers: their status, media type, headers and bodies.
+# The described parts of responses: status, media type, headers and bodies.
 AS_DESCRIBED = [
     status_code_conformance,
     content_type_conformance,
@@ -68,7 +70,10 @@ CONFIG = {"checks": {"negative_data_rejection": {"expected-statuses": list(REFUS
 
 @dataclass
 class Fuzz:
-    """One service under it. `admin`, `viewer`: their tokens; `known`: an id that there is, by the beginning of a path."""
+    """The tested service. `admin`, `viewer`: their tokens.
+
+    `known`: an existing id, by the beginning of a path.
+    """
 
     url: str
     admin: str
@@ -93,7 +98,7 @@ class Fuzz:
             f"{self.url}/openapi.json", headers=self._headers(self.admin), timeout=REQUEST_SECONDS
         )
         description: dict[str, Any] = answer.json()
-        # Who asks is our business: told of tokens, the library would leave some out.
+        # The test chooses the caller: with tokens, the library would leave some out.
         description["components"].pop("securitySchemes", None)
         description.pop("security", None)
         self._open = set()
@@ -106,7 +111,7 @@ class Fuzz:
         return description
 
     def operations(self) -> Iterator[Any]:
-        """What there is to ask for."""
+        """Return the operations to request."""
         for found in self._schema.get_all_operations():
             operation = found.ok()
             if (
@@ -116,14 +121,14 @@ class Fuzz:
                 yield operation
 
     def play(self, modes: Sequence[GenerationMode] = MODES) -> None:
-        """Ask for everything, `examples` times a mode."""
+        """Send requests to all operations, `examples` times a mode."""
         for operation in self.operations():
             for mode in modes:
                 self._ask(operation, mode)
 
     def _ask(self, operation: Any, mode: GenerationMode) -> None:
         if mode is GenerationMode.NEGATIVE and not (operation.body or operation.query):
-            return  # an id is any text, and so are the headers: there is nothing to do wrong
+            return  # an id is any text, and so are the headers: nothing can be invalid
         strategy = operation.as_strategy(generation_mode=mode)
 
         @seed(self.chance)
@@ -138,7 +143,7 @@ class Fuzz:
         def ask(case: Any) -> None:
             self._one(case, mode)
 
-        with suppress(Unsatisfiable):  # nor here: all that is asked for are texts
+        with suppress(Unsatisfiable):  # nor here: all parameters are texts
             ask()
 
     def _one(self, case: Any, mode: GenerationMode) -> None:
@@ -165,7 +170,7 @@ class Fuzz:
             judge(case, answer, mode)
 
     def _aim(self, case: Any) -> None:
-        """Half of the time at something that there is."""
+        """Half of the time, request an existing object."""
         beginning = "/" + case.operation.path.split("/")[1]
         if "id" in case.path_parameters and beginning in self.known and self._dice.random() < 0.5:
             case.path_parameters["id"] = self.known[beginning]
@@ -184,7 +189,8 @@ class Fuzz:
         try:
             case.validate_response(answer, checks=[negative_data_rejection])
         except (Failure, FailureGroup) as failure:
-            # In an address everything is text: a list of texts cannot be of another type, whatever the library makes of it.
+            # In a URL everything is text: a list of texts cannot be of another type, whatever the
+            # library makes of it.
             if not _TEXTS.search(reason := _reason(failure)):
                 self._complain(case, answer, f"taken, though: {reason}")
 
@@ -235,7 +241,7 @@ def _reason(failure: Failure | FailureGroup) -> str:
 
 
 def furnished(http: httpx2.Client) -> dict[str, str]:
-    """One of each noun, so that requests find something: its id by the beginning of its path."""
+    """Create one of each noun, so that requests find something; return ids by path."""
     found: dict[str, str] = {}
 
     def make(

@@ -1,4 +1,7 @@
-"""A bounded part of `make fuzz`: some requests to every operation, right ones and wrong ones, from two users and from nobody."""
+"""A bounded part of `make fuzz`: some valid and invalid requests to every operation.
+
+They come from two users and without a token.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.long  # make fuzz asks more
+pytestmark = pytest.mark.long  # make fuzz sends more
 
 EXAMPLES = 2
 SEED = 4712

@@ -42,14 +42,14 @@ class HostUnderTest:
         return replace(self, endpoint=replace(self.endpoint, target=replace_winrm(target, changed)))
 
     async def run(self, command: str | Program) -> tuple[str, str, RemoteExit]:
-        """Both streams as text with LF, and the end."""
+        """Return both streams as text with LF, and the exit."""
         async with self.pool.session(self.endpoint) as session:
             out, err, end = await collect(await session.start(command))
         return _text(out), _text(err), end
 
 
 def replace_winrm(target: Any, options: Any) -> Any:
-    """The target with these options."""
+    """Return the target with these options."""
     return replace(target, winrm=options)
 
 
@@ -58,7 +58,7 @@ def _text(data: bytes) -> str:
 
 
 def script(text: str, **more: Any) -> Program:
-    """A PowerShell script."""
+    """Return a PowerShell script."""
     return Program(script=text.encode(), interpreter="powershell", **more)
 
 
@@ -137,7 +137,7 @@ async def durable_runs(place: HostUnderTest) -> None:
         durable = session.durable()
         assert durable is not None
         identity = await durable.identity()
-        await durable.clean([KEY])  # what an earlier time left
+        await durable.clean([KEY])  # left by an earlier run
         out, _, end = await collect(await durable.begin(order, identity))
         assert (_text(out), end.code) == ("durable\n", 5)
         again, _, end = await collect(await durable.attach(order, identity, (3, 0)))

@@ -32,7 +32,7 @@ pytestmark = pytest.mark.skipif(
 
 
 def live_endpoint() -> Endpoint:
-    """The host of the environment."""
+    """Return the host of the environment."""
     options = WinrmOptions(**json.loads(os.environ.get("LIVE_WINRM_OPTIONS", "{}")))
     user = os.environ["LIVE_WINRM_USER"]
     password = Path(os.environ["LIVE_WINRM_PASSWORD_FILE"]).expanduser().read_text().strip()
@@ -63,7 +63,7 @@ async def test_a_real_host_does_what_is_expected(scene: Scene) -> None:
 
 
 async def secrets_of(endpoint: Endpoint) -> dict[str, str]:
-    """What a recording of this host must not hold, by the word that replaces it."""
+    """Return the secrets that a recording of this host must not contain, by their replacements."""
     assert endpoint.credential is not None
     assert endpoint.credential.password is not None
     pool = WinrmPool(WinrmConnector())

@@ -1,4 +1,4 @@
-"""The processes that judge texts: what is done to one of them costs no more than an answer."""
+"""The sandbox processes: a fault of one of them costs no more than one answer."""
 
 from __future__ import annotations
 
@@ -158,7 +158,10 @@ async def test_time_memory_and_nonsense_are_failures_of_the_text_alone(
 
 
 def _scripted(monkeypatch: pytest.MonkeyPatch, folder: Path, does: str) -> Path:
-    """Have the real process do this with every text but `harmless`, as a fault in a grammar would; gives the file that counts."""
+    """Let the real process do this with every text but `harmless`, like a fault in a grammar.
+
+    Returns the file that counts.
+    """
     started = folder / "started"
     program = f"""
 import os, signal, sys

@@ -37,14 +37,14 @@ QUALITIES = (85, 70, 50, 30)
 BYTES_MAX = 80_000
 WAIT_MS = 60_000
 DIFFERENT_MAX = 0.04
-"""The share of pixels that may differ: ids, times and durations are those of each run."""
+"""The share of pixels that may differ: ids, times and durations vary in each run."""
 
 Prepare = Callable[[Page], None]
 
 
 @dataclass(frozen=True)
 class Picture:
-    """One page: the name of its picture, its address, and what is done before the picture is taken."""
+    """One page: the name of its picture, its URL, and the steps before the picture is taken."""
 
     name: str
     path: Callable[[History], str]
@@ -89,13 +89,13 @@ PICTURES: Sequence[Picture] = (
 
 @contextmanager
 def browser(fonts: Path) -> Iterator[Browser]:
-    """Chromium that sees no fonts but DejaVu."""
+    """Start Chromium with no fonts but DejaVu."""
     program = find_chromium()
     if program is None:
         raise SystemExit("screenshots: Chromium is missing. Type: apt-get install chromium")
     if not FONTS.is_dir():
         raise SystemExit("screenshots: DejaVu is missing. Type: apt-get install fonts-dejavu-core")
-    # Text is in Sans, whatever family is asked for, and code in Sans Mono.
+    # Text is in Sans, whatever family is requested, and code in Sans Mono.
     mono = (
         '<match><test name="family" compare="contains"><string>mono</string></test>'
         '<edit name="family" mode="assign"><string>DejaVu Sans Mono</string></edit></match>'
@@ -124,7 +124,7 @@ def browser(fonts: Path) -> Iterator[Browser]:
 def take(
     chromium: Browser, past: History, pictures: Sequence[Picture], at: datetime
 ) -> Iterator[tuple[str, bytes]]:
-    """Take all pictures; each with the name of its file."""
+    """Take all pictures; yield each with the name of its file."""
     for theme in THEMES:
         context = chromium.new_context(
             viewport={"width": SIZE[0], "height": SIZE[1]},
@@ -134,7 +134,7 @@ def take(
             locale="en-GB",
         )
         log_in(context, past.stack.url, past.stack.token)
-        # On a busy machine a page may be told to ask again.
+        # On a busy machine a page may have to repeat a request.
         visitor = Visitor(context.new_page(), past.stack.url, refusals={503})
         visitor.watch()
         visitor.page.set_default_timeout(WAIT_MS)
@@ -163,7 +163,7 @@ def capture(session: CDPSession) -> bytes:
     raise SystemExit(f"screenshots: {len(picture):,} bytes, more than {BYTES_MAX:,}")
 
 
-# The share of pixels of which a colour differs by more than can be seen; 1 if the sizes differ.
+# The share of pixels whose colour differs visibly; 1 if the sizes differ.
 DIFFERENT = """async ([one, other]) => {
   const read = async (data) => {
     const image = new Image();
@@ -184,7 +184,7 @@ DIFFERENT = """async ([one, other]) => {
 
 
 def compare(page: Page, name: str, picture: bytes) -> float:
-    """Return the share of pixels that differ from the picture that is there; 1 if there is none."""
+    """Return the share of pixels that differ from the existing picture; 1 if there is none."""
     file = FOLDER / name
     if not file.exists():
         return 1.0
@@ -202,7 +202,7 @@ def options() -> argparse.Namespace:
 
 
 def main() -> int:
-    """Make the past, take the pictures, and write or compare them."""
+    """Create the history, take the pictures, and write or compare them."""
     asked = options()
     pictures = [one for one in PICTURES if asked.only in one.name]
     wrong = 0

@@ -1,4 +1,7 @@
-"""An installation with a past: people, machines, jobs and schedules; every execution of it was really run."""
+"""An installation with a history: people, machines, jobs and schedules.
+
+Every execution of it was really run.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,7 @@ MACHINES = {
 SITE = {"site": "berlin"}
 """A label that the thousands of the large executions do not have."""
 RUNNING_FROM = 6_400
-"""The position from which the runs of the large execution that goes on are still running."""
+"""The position from which the runs of the open large execution are still running."""
 
 _CHECK = """case "$OPSJOBS_TARGET" in db-2)
   echo "chronyc: 506 Cannot talk to daemon" >&2; exit 1;; esac
@@ -145,7 +148,7 @@ PAST: Sequence[tuple[str, str, float, str, dict[str, Any]]] = (
 
 @dataclass
 class History:
-    """What was made, for the pages that show it."""
+    """The created objects, for the pages that show them."""
 
     stack: Stack
     """The service, as ada."""
@@ -155,13 +158,13 @@ class History:
     index: int
     """The execution whose output is shown."""
     ended: int
-    """The one on 10,000 targets that has ended."""
+    """The ended one on 10,000 targets."""
     running: int
-    """The one that goes on."""
+    """The running one."""
 
 
 def make(admin: Stack) -> History:
-    """Make all of it; takes about a minute."""
+    """Create all of it; takes about a minute."""
     stacks = log_in_users(admin)
     ada = stacks["ada"]
     machines(ada)
@@ -214,7 +217,7 @@ def machines(ada: Stack) -> None:
 
 
 def id_of(stack: Stack, target: str) -> str:
-    """The id of a target."""
+    """Return the id of a target."""
     (found,) = stack.call("GET", f"/targets?name={target}")["items"]
     return str(found["id"])
 
@@ -227,7 +230,7 @@ def wait(stack: Stack, execution: int) -> None:
 def run_past_executions(
     stacks: dict[str, Stack], seeded: Seeded, jobs: dict[str, int], schedules: dict[str, int]
 ) -> int:
-    """Run what was launched in the last day, and give it its time; the id of the last one."""
+    """Run the launches of the last day, and set their times; return the id of the last one."""
     execution = 0
     for who, job, hours, reason, parameters in PAST:
         body = {"reason": reason, "parameters": parameters}
@@ -259,7 +262,7 @@ from target_runs r where r.id = x.target_run_id and r.execution_id = %(id)s"""
 
 
 def age(url: str, execution: int, hours: float) -> None:
-    """Move an execution that has ended into the past."""
+    """Move an ended execution into the past."""
     with psycopg.connect(url) as connection:
         values = {"id": execution, "by": f"{int(hours * 3_600)} seconds"}
         for statement in AGE.split(";"):
@@ -267,7 +270,7 @@ def age(url: str, execution: int, hours: float) -> None:
 
 
 def count_again(url: str) -> None:
-    """Have the statistics count the hours again into which executions were moved."""
+    """Let the statistics count the hours again into which executions were moved."""
     with psycopg.connect(url) as connection:
         connection.execute("delete from execution_hours")
         connection.execute(
@@ -289,7 +292,7 @@ def large(seeded: Seeded, reason: str, upto: int | None = None) -> int:
 
 
 def what_waits(stacks: dict[str, Stack], jobs: dict[str, int]) -> int:
-    """Launch what needs a decision, and what goes on; the id of the approval."""
+    """Launch one that needs an approval, and one that keeps running; return the approval's id."""
     ada, ben, cleo = stacks["ada"], stacks["ben"], stacks["cleo"]
     ben.call("POST", f"/jobs/{jobs['reindex-all']}/execute", {"reason": "after the new mapping"})
     ada.call(

@@ -62,7 +62,8 @@ def test_what_ran_after_the_backup_is_not_started_again(folder: Path) -> None:
     said = _opsjobs(folder, "restore", str(backup), "--replace", "--yes").stderr
     assert "executions that had not ended: 1. They are paused" in said
     with opsjobs_up(folder / "data", "--lab", "2") as service:
-        # The run that was on its way is attached; the one that waited begins when it is resumed, and is found as well.
+        # The run that was active is reattached; the one that waited begins after the resume, and is
+        # found, too.
         service.run_until_it_works("executions", "resume", str(held))
         assert _ended(service, held)["status"] == "completed"
         found = _execution_of(service, f"durable/{name}")
@@ -79,7 +80,10 @@ def test_what_ran_after_the_backup_is_not_started_again(folder: Path) -> None:
 
 
 def _start_held(service: UpProcess, folder: Path) -> int:
-    """Launch on both machines, one after the other; the first command waits for the file `leave`."""
+    """Launch on both machines, one after the other.
+
+    The first command waits for the file `leave`.
+    """
     command = f"while ! test -e {folder}/leave; do sleep 0.1; done; echo held >>{folder}/witness"
     begun = service.run("run", command, "-l", "lab=true", "--parallel", "1", "--detach")
     assert begun.returncode == 0, begun.stderr
@@ -92,7 +96,10 @@ def _start_held(service: UpProcess, folder: Path) -> int:
 
 
 def _backup_before_a_firing(service: UpProcess, folder: Path) -> tuple[str, Path]:
-    """Make a backup before two schedules of one name are due; that name, and the backup."""
+    """Create a backup before two schedules of one name are due.
+
+    Returns that name, and the backup.
+    """
     jobs = [
         f"""
 name: {job}
@@ -117,7 +124,7 @@ actions: [{{command: 'echo {job} >>{folder}/witness', durable: {durable}}}]
 
 
 def _execution_of(service: UpProcess, schedule: str) -> int:
-    """The execution of the schedule's only firing, once it is launched."""
+    """Return the execution of the schedule's only firing, once it is launched."""
     deadline = time.monotonic() + COMMAND_SECONDS
     while True:
         listed = json.loads(service.run("schedules", "firings", schedule, "-o", "json").stdout)
@@ -128,7 +135,7 @@ def _execution_of(service: UpProcess, schedule: str) -> int:
 
 
 def _ended(service: UpProcess, execution: int) -> dict[str, Any]:
-    """The execution, once it has ended."""
+    """Return the execution, once it has ended."""
     service.run("executions", "follow", str(execution))
     return _show(service, execution)
 
@@ -156,7 +163,7 @@ def _opsjobs(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture
 def empty_url(databases: Databases) -> Iterator[str]:
-    """The URL of a database without tables."""
+    """Return the URL of a database without tables."""
     name = f"empty_{os.getpid()}_{time.monotonic_ns()}"
     databases._admin.execute(f"create database {name} template template0 encoding 'UTF8'".encode())
     yield databases.url_of(name)
@@ -173,7 +180,7 @@ KEY = AUDIT_KEY.reveal()
 
 @pytest.fixture
 def backup(folder: Path, database_url: str) -> Path:
-    """A backup of a database of DATABASE_URL, with its keys beside it."""
+    """Create a backup of a database of DATABASE_URL, with its keys next to it."""
     with psycopg.connect(database_url, autocommit=True) as connection:
         connection.execute("update opsjobs_clock set shift = '-2 h'")
     return back_up(BackupOrder(settings_of(database_url, KEY), folder, folder / "backups"), print)
@@ -244,7 +251,7 @@ def test_keys_are_private_and_apart(folder: Path, backup: Path) -> None:
 def test_a_database_of_a_url_has_its_keys_in_the_data_folder_or_is_not_backed_up(
     folder: Path, database_url: str
 ) -> None:
-    """`up` with DATABASE_URL makes its keys in the data folder."""
+    """`up` with DATABASE_URL creates its keys in the data folder."""
     order = BackupOrder(settings_of(database_url), folder / "data", folder / "backups")
     with pytest.raises(Refusal, match=r"key [0-9a-f]{8} is missing.*ENCRYPTION_KEYS.*--data-dir"):
         back_up(order, print)
@@ -307,13 +314,13 @@ def test_a_backup_without_any_key_is_restored_without_one(
     assert not [line for line in reported if "no secret is stored" in line]
     restored(empty_url, folder / "data", made)
     assert runner.inspect(empty_url) == []
-    # The row that needs the key is there: with the key it can be read again.
+    # The row that needs the key exists: with the key it can be read again.
     assert key_ids(empty_url, KEY) == set()
     assert len(key_ids(empty_url)) == 1
 
 
 def key_ids(url: str, *keys: str) -> set[str]:
-    """The ids of keys that the database needs beside these."""
+    """Return the ids of keys that the database needs besides these."""
 
     async def find() -> set[str]:
         database = Database(DatabaseOptions(url, connections=1))
@@ -333,7 +340,7 @@ def test_two_restores_into_one_database_exclude_each_other(
     said = list[str]()
 
     def report(line: str) -> None:
-        """Restore a second time, in a process, while the first one is at work."""
+        """Restore a second time, in a process, while the first one is running."""
         if line == "what an unfinished restore had loaded was dropped":
             done = subprocess.run(
                 [*OPSJOBS, "restore", str(backup), "--replace", "--yes"],
@@ -487,7 +494,10 @@ def test_up_makes_no_empty_database_where_a_restore_was_killed(folder: Path) -> 
 
 
 async def test_which_executions_may_have_run_since_is_known(database: Database) -> None:
-    """Those of before, and what their actions launch. A retry is a decision of a person."""
+    """Executions from before, and child executions of their actions.
+
+    A retry is a decision of a person.
+    """
     old = await launch(database, machines(1))
     now = await database.fetch_one("select opsjobs_now() as now")
     assert now is not None

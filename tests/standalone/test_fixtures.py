@@ -1,4 +1,4 @@
-"""The fixtures that all other tests stand on."""
+"""The fixtures on which all other tests rely."""
 
 from __future__ import annotations
 

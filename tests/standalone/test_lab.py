@@ -1,4 +1,4 @@
-"""The lab's machines behave as sshd does for one command, and are nowhere but on loopback."""
+"""The lab's machines behave like sshd for one command, and only listen on loopback."""
 
 from __future__ import annotations
 
@@ -152,8 +152,8 @@ async def test_many_concurrent_logins_succeed(tmp_path: Path) -> None:
 def _children_by_descriptor() -> Iterator[None]:
     """Watch children as the process of the lab does, until the test has ended.
 
-    With this watcher a loop of another thread than the main one, as in `kit.loop_thread`, starts no
-    process: it would be left to all tests that follow in this process.
+    With this watcher, a loop of another thread than the main one, as in `kit.loop_thread`, starts
+    no process: it would stay for all tests that follow in this process.
     """
     if sys.version_info < (3, 12):
         before = asyncio.get_child_watcher()

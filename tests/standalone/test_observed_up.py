@@ -1,4 +1,4 @@
-"""A whole `up` with a job: its log lines, its traces at a real collector, and its metrics."""
+"""A whole `up` with a job: log lines, traces at a real collector, and metrics."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def observed() -> Iterator[Observed]:
         with opsjobs_up(folder / "data", "--lab", "2", settings=settings) as service:
             token = (service.data / "admin-token").read_text().strip()
             url = (service.data / "endpoint").read_text().strip()
-            # Without anyone who listens events are not built.
+            # Without a listener, events are not built.
             listener = _listen(service)
             execution = _run(url, token)
             assert service.run("executions", "follow", str(execution)).returncode == 0
@@ -87,7 +87,7 @@ def observed() -> Iterator[Observed]:
 
 
 def _free_ports(count: int) -> int:
-    """The first of so many free ports in a row."""
+    """Return the first of so many free ports in a row."""
     while True:
         first = free_port()
         if all(_is_free(first + n) for n in range(count)):

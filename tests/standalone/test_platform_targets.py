@@ -1,4 +1,4 @@
-"""A whole service whose targets, and the logins to them, are those of a Target Service: real processes, real SSH."""
+"""A whole service with targets and logins of a Target Service: real processes, real SSH."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def running(platform: PlatformServices) -> Iterator[UpProcess]:
         "TARGET_SERVICE_URL": platform.url("target"),
         "TARGET_SERVICE_PROFILE": V3,
         "OPSJOBS_TARGET_HOST_KEY_POLICY": "accept_new",
-        # Every use asks anew.
+        # Every use sends a new request.
         "OPSJOBS_TARGET_CACHE": "0s",
         "OPSJOBS_SERVICE_TIMEOUT": "60s",
     }

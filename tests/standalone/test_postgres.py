@@ -1,4 +1,7 @@
-"""The embedded PostgreSQL: its data outlive anything, nobody else gets in, and nothing else is touched."""
+"""The embedded PostgreSQL: its data survive all faults, and no other user has access.
+
+It touches nothing else.
+"""
 
 from __future__ import annotations
 
@@ -169,7 +172,7 @@ def test_nothing_outside_the_data_folder_is_touched(folder: Path) -> None:
 
 
 def accounts() -> list[str]:
-    """The machine's accounts and groups, but for those that tests beside this one make for themselves."""
+    """Return the machine's accounts and groups, without those that concurrent tests create."""
     lines = [
         *Path("/etc/passwd").read_text().splitlines(),
         *Path("/etc/group").read_text().splitlines(),

@@ -1,4 +1,4 @@
-"""Logs of the processes of `up`: every line is JSON, whoever wrote it, and files are bounded."""
+"""Logs of the processes of `up`: every line is JSON, whatever wrote it, and files are bounded."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ def collector(tmp_path: Path) -> Iterator[LogCollector]:
 
 
 def lines(path: Path) -> list[dict[str, Any]]:
-    """Each line as JSON; none that is not."""
+    """Return each line as JSON; every line must be JSON."""
     return [json.loads(line) for line in path.read_bytes().splitlines()]
 
 
 def written(log: ProcessLog, *portions: str | bytes) -> list[dict[str, Any]]:
-    """The log after a process has written these portions and ended."""
+    """Return the log after a process has written these portions and ended."""
     with log.open() as pipe:
         for portion in portions:
             pipe.write(portion if isinstance(portion, bytes) else portion.encode())

@@ -1,4 +1,4 @@
-"""Processes are kept alive, mourned, and ended in order."""
+"""Processes are kept alive, cleaned up after their death, and ended in order."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ STUBBORN = [
 
 
 class RecordedCommand:
-    """Starts a command as often as it is asked to, and tells of each start."""
+    """Starts a command whenever it is requested, and records each start."""
 
     def __init__(self, folder: Path, command: list[str]) -> None:
         self.log = folder / "it.log"

@@ -1,4 +1,4 @@
-"""`opsjobs up` as a user has it: it survives what may happen to it, and says clearly what it will not do."""
+"""`opsjobs up` as a user runs it: it survives faults, and refuses with clear messages."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from kit.opsjobs_processes import (
 from kit.ports import free_port
 from opsjobs.standalone.lab.folder import LabFolder, LabRecord, Machine, machine_names
 
-# So long that what comes before its end did not wait for it.
+# So long that nothing before its end waited for it.
 LONG_LEASE_SECONDS = 600
 ALL = {"api", "worker", "scheduler", "postgres", "valkey", "lab"}
 
@@ -87,7 +87,7 @@ def test_a_killed_process_is_restarted(running: UpProcess, victim: str) -> None:
     os.kill(before[victim], signal.SIGKILL)
     running.expect("ended by SIGKILL")
     running.expect("runs again")
-    # It is said when the process is there; what /proc calls it is its parent's name for a moment longer.
+    # It is logged when the process exists; /proc shows its parent's name for a moment longer.
     deadline = time.monotonic() + COMMAND_SECONDS
     while (after := running.children()).get(victim, before[victim]) == before[victim]:
         assert time.monotonic() < deadline, after
@@ -167,7 +167,8 @@ def test_configured_servers_replace_the_embedded_ones(
 def test_an_ordinary_user_needs_no_privileges(folder: Path) -> None:
     before: list[str] = []
     if os.geteuid() == 0:
-        # The tests' own Python may lie where no one but root may go: a user namespace makes root's files another user's.
+        # The tests' own Python may be in a place for root only: in a user namespace, root's files
+        # belong to another user.
         user = next(e for e in pwd.getpwall() if e.pw_uid not in (0, 65_534))
         before = ["unshare", "--user", f"--map-user={user.pw_uid}", f"--map-group={user.pw_gid}"]
         if subprocess.run([*before, "true"], capture_output=True, check=False).returncode:

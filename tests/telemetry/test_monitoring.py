@@ -1,4 +1,4 @@
-"""Metrics, alert rules and the dashboard: well-formed, bounded, and of one mind."""
+"""Metrics, alert rules and the dashboard: well-formed, bounded, and consistent."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from opsjobs.telemetry.metrics import Metrics
 ROOT = Path(__file__).parent.parent.parent
 MONITORING = ROOT / "deploy" / "monitoring"
 RULE_FILES = ("alerts.yml", "recording.yml")
-# Each label, and what bounds its values. A new one needs a bound.
+# Each label, and the bound of its values. A new one needs a bound.
 BOUNDED_BY = {
     "code": "ErrorCode",
     "decision": "constants of the planner of notifications",

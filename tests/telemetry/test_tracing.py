@@ -230,7 +230,7 @@ sys.meta_path.insert(0, Absent())
 @pytest.mark.parametrize(
     ("before", "prefixes"),
     [
-        # FastAPI needs the API of OpenTelemetry, and redis imports what it finds of it.
+        # FastAPI needs the API of OpenTelemetry, and redis imports parts of it.
         (_NOT_INSTALLED, ("opentelemetry.sdk", "opentelemetry.exporter", "opsjobs.telemetry.otel")),
         ("", ("opentelemetry.exporter", "opentelemetry.sdk.trace", "opsjobs.telemetry.otel")),
     ],

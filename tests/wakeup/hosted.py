@@ -1,6 +1,7 @@
-"""A tiny engine and a tiny tick, run as real worker and scheduler processes; what happens to them is a line on standard output.
+"""A tiny engine and a tiny tick, run as real worker and scheduler processes.
 
-`python hosted.py worker|scheduler REDIS_URL|none [slow-stop|broken|hung-start]`
+Their events are lines on standard output. `python hosted.py worker|scheduler REDIS_URL|none
+[slow-stop|broken|hung-start]`
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from opsjobs.wakeup.worker import run_worker
 
 
 def say(*words: object) -> None:
-    """One line, at once."""
+    """Print one line, at once."""
     sys.stdout.write(" ".join(map(str, words)) + "\n")
     sys.stdout.flush()
 
@@ -28,7 +29,7 @@ class Engine:
         self._manner = manner
 
     async def start(self) -> None:
-        """Ready at once, or never."""
+        """Become ready at once, or never."""
         say("STARTING")
         if self._manner == "hung-start":
             await asyncio.Event().wait()
@@ -37,11 +38,11 @@ class Engine:
         say("STARTED")
 
     def wake(self) -> None:
-        """Report when it was woken."""
+        """Report a wake-up."""
         say("WAKE", time.time())
 
     async def stop(self) -> None:
-        """Drains for a moment, or for longer than anybody waits."""
+        """Drain for a moment, or for longer than the stop waits."""
         say("STOPPING")
         await asyncio.sleep(60 if self._manner == "slow-stop" else 0.05)
         say("STOPPED")
@@ -51,14 +52,14 @@ class Ticker(Engine):
     """Counts ticks."""
 
     async def run_once(self) -> Mapping[str, int]:
-        """Says that it ticked; a broken one raises after that."""
+        """Report a tick; a broken one raises after that."""
         say("TICK", time.time())
         if self._manner == "broken-tick":
             raise RuntimeError("the database is gone")
         return {"fired": 1}
 
     def rest_seconds(self) -> float:
-        """Nothing to do for longer than beat waits."""
+        """Do nothing for longer than beat waits."""
         return 60.0
 
 

@@ -1,4 +1,4 @@
-"""Real processes, and a Redis of one's own that can be stopped, frozen and started again."""
+"""Real processes, and a Redis of the test that can be stopped, frozen and restarted."""
 
 from __future__ import annotations
 
@@ -47,7 +47,10 @@ class Hosted:
         self._arrived.put(None)
 
     def wait_for(self, start: str, seconds: float = LINE_SECONDS_MAX) -> str:
-        """The next line that begins with `start` or holds it; AssertionError when none comes in time."""
+        """Return the next line that begins with `start` or contains it.
+
+        Raises AssertionError if none arrives in time.
+        """
         ends = time.monotonic() + seconds
         while (left := ends - time.monotonic()) > 0:
             try:
@@ -64,7 +67,7 @@ class Hosted:
         )
 
     def lines_within(self, start: str, seconds: float) -> list[str]:
-        """All lines with `start` that come within the time."""
+        """Return all lines with `start` that arrive within the time."""
         found = []
         ends = time.monotonic() + seconds
         while (left := ends - time.monotonic()) > 0:
@@ -75,14 +78,14 @@ class Hosted:
         return found
 
     def end(self, how: signal.Signals = signal.SIGTERM) -> tuple[int, float]:
-        """Signal it and wait; the exit code and the seconds that it took."""
+        """Send a signal and wait; return the exit code and the seconds."""
         began = time.monotonic()
         self.process.send_signal(how)
         code = self.process.wait(90)
         return code, time.monotonic() - began
 
     def rest(self) -> list[str]:
-        """All lines until the end, after the process has ended."""
+        """Return all lines until the end, after the process has ended."""
         self._reader.join(60)
         while (line := self._arrived.get(timeout=60)) is not None:
             self.lines.append(line)
@@ -102,7 +105,7 @@ class Hosted:
 
 @contextmanager
 def own_redis() -> Iterator[Valkey]:
-    """A Valkey of this test alone, running; `freeze` and `thaw` take it."""
+    """A running Valkey of this test, for `freeze` and `thaw`."""
     with backing_servers.open_folder() as folder:
         server = backing_servers.make_valkey(folder)
         server.start()
@@ -121,19 +124,19 @@ def give_redis_time(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def freeze(server: Valkey) -> None:
-    """It accepts connections and says nothing any more."""
+    """Freeze it: it accepts connections and does not respond."""
     assert server.process
     server.process.send_signal(signal.SIGSTOP)
 
 
 def thaw(server: Valkey) -> None:
-    """It goes on."""
+    """Let it continue."""
     assert server.process
     server.process.send_signal(signal.SIGCONT)
 
 
 def until(condition: object, seconds: float = 60.0) -> None:
-    """Wait until `condition()` holds; AssertionError when it does not in time."""
+    """Wait until `condition()` is true. Raises AssertionError if it is not in time."""
     assert callable(condition)
     ends = time.monotonic() + seconds
     pause = threading.Event()

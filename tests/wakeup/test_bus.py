@@ -1,4 +1,4 @@
-"""The bus: publishing never waits, and listening comes back by itself."""
+"""The bus: publishing never waits, and listening recovers by itself."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def redis_url(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> str:
 
 @asynccontextmanager
 async def opened(url: str | None, metrics: Metrics | None = None) -> AsyncIterator[Bus]:
-    """A bus, opened and closed, and closed in time."""
+    """Yield an open bus; close it in time."""
     bus = Bus(url, metrics)
     await bus.open()
     try:
@@ -44,14 +44,14 @@ async def opened(url: str | None, metrics: Metrics | None = None) -> AsyncIterat
 
 
 async def heard(messages: Messages, seconds: float = 60.0) -> tuple[str, bytes]:
-    """The next message."""
+    """Return the next message."""
     return await asyncio.wait_for(anext(messages), seconds)
 
 
 async def first_message_after_outage(
     bus: Bus, messages: Messages, channel: str
 ) -> tuple[str, bytes]:
-    """The first message that comes through once Redis is back."""
+    """Return the first message that arrives once Redis is back."""
     async with asyncio.timeout(60):
         while True:
             bus.publish(channel, b"again")
@@ -170,7 +170,7 @@ async def test_the_bus_comes_back_when_a_frozen_redis_goes_on(
         assert (await first_message_after_outage(bus, messages, "a"))[0] == "a"
         async with asyncio.timeout(
             60
-        ):  # what was heard may have been sent before, and its answer be on its way
+        ):  # a received message may have been sent before, with its response still on its way
             while bus.is_away:
                 bus.publish("a", b"3")
                 await asyncio.sleep(0.01)

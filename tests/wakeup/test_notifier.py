@@ -1,4 +1,4 @@
-"""The ringer: instant for its caller, whatever Redis does."""
+"""The notifier returns at once, whatever Redis does."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def wakeup_count(metrics: Metrics, result: str) -> float:
 
 
 def seconds_of(action: object) -> float:
-    """How long it took."""
+    """Return how long it took."""
     assert callable(action)
     began = time.monotonic()
     action()
@@ -38,7 +38,7 @@ def seconds_of(action: object) -> float:
 
 
 def notify_many_zones(notifier: Notifier) -> None:
-    """Many zones, so that no notify is merged away."""
+    """Many zones, so that no wake-up is merged."""
     for number in range(900):
         notifier.notify(f"zone-{number}")
 
@@ -66,7 +66,7 @@ def test_a_zone_that_was_just_notified_waits_a_moment_and_no_other_one_does(
     with redis.Redis.from_url(redis_url) as client:
         notifier.notify("default")
         until(lambda: wakeup_count(metrics, "sent") == 1)
-        assert client.delete("opsjobs.wakeup.default") == 1  # as a worker takes it
+        assert client.delete("opsjobs.wakeup.default") == 1  # as a worker receives it
         notifier.notify("default")
         notifier.notify("default")
         notifier.notify("dmz")

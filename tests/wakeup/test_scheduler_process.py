@@ -1,4 +1,4 @@
-"""The scheduler's process: beat ticks about once a second, whatever happens to Redis or to a pass."""
+"""The scheduler's process: about one tick a second, whatever Redis or a pass does."""
 
 from __future__ import annotations
 
@@ -61,13 +61,13 @@ def test_a_start_that_fails_ends_the_process_with_1(redis_url: str) -> None:
 
 
 class _Endless:
-    """Never lets itself be stopped."""
+    """Refuses to be stopped."""
 
     async def start(self) -> None:
-        """Ready."""
+        """Become ready."""
 
     async def stop(self) -> None:
-        """Waits for what never comes."""
+        """Wait forever."""
         await asyncio.Event().wait()
 
 

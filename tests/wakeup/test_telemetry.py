@@ -1,4 +1,4 @@
-"""Log lines that cannot be forged, and numbers for Prometheus."""
+"""Log lines that cannot be forged, and metrics for Prometheus."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ from opsjobs.telemetry.metrics import SCRAPES_MAX, Metrics
 
 
 class CapturedLog:
-    """What was written, line by line."""
+    """Return the output, line by line."""
 
     def __init__(self) -> None:
         self.stream = io.StringIO()
 
     @property
     def lines(self) -> list[dict[str, Any]]:
-        """Each line as JSON."""
+        """Return each line as JSON."""
         return [json.loads(line) for line in self.stream.getvalue().splitlines()]
 
 
 @pytest.fixture
 def written() -> Iterator[CapturedLog]:
-    """Logging set up as in a process, and put back afterwards."""
+    """Set up logging as in a process; restore it afterwards."""
     root = logging.getLogger()
     before = root.handlers[:], root.level, sys.excepthook, threading.excepthook
     made = CapturedLog()

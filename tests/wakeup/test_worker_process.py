@@ -1,4 +1,7 @@
-"""The worker's process: Celery with a hosted engine, with Redis well, stopped, frozen, restarted and empty."""
+"""The worker's process: Celery with a hosted engine.
+
+Redis is healthy, stopped, frozen, restarted or empty.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,8 @@ from opsjobs.wakeup import Notifier
 from wakeup.server_processes import Hosted, freeze, own_redis, thaw, until
 
 CONNECTED = "Connected to redis"
-# Alone on a machine it takes 0.2 to 1.3 s; a crowded one gets some room. A stop that waits for Redis takes for ever.
+# Alone on a machine it takes 0.2 to 1.3 s; a crowded one gets some room. A stop that waits for
+# Redis takes forever.
 STOP_SECONDS = 30.0
 
 
@@ -28,13 +32,13 @@ def server() -> Iterator[Valkey]:
 
 @pytest.fixture
 def metrics() -> Metrics:
-    """The ringer's numbers."""
+    """Return the notifier's metrics."""
     return Metrics()
 
 
 @pytest.fixture
 def notifier(server: Valkey, metrics: Metrics) -> Iterator[Notifier]:
-    """A started notifier on `server`."""
+    """Return a started notifier on `server`."""
     made = Notifier(server.url, metrics)
     made.start()
     yield made
@@ -49,7 +53,7 @@ def wakeup_count(metrics: Metrics, result: str) -> float:
 def test_each_ring_reaches_the_engine(server: Valkey, notifier: Notifier) -> None:
     with Hosted("worker", server.url) as worker:
         worker.wait_for(CONNECTED)
-        for _ in range(5):  # each by itself: nothing else would wake it
+        for _ in range(5):  # one by one: nothing else would wake it
             notifier.notify("default")
             worker.wait_for("WAKE")
         assert worker.end()[0] == 0

@@ -1,4 +1,4 @@
-"""The build hook of the console: when it works, what it needs, and what it says if it cannot."""
+"""The build hook of the console: when it runs, what it needs, and its errors."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from architecture.tree import ROOT
 
 
 class _App:
-    """hatchling's terminal."""
+    """The terminal of hatchling."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []

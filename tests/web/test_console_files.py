@@ -1,4 +1,4 @@
-"""/console/: files, headers, deep links, and what an installation without the console says."""
+"""/console/: files, headers, deep links, and the page of an installation without the console."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ HTML = {"Accept": "text/html,application/xhtml+xml"}
 
 
 async def _api(scope: Scope, receive: Receive, send: Send) -> None:
-    """What stands behind the console: it answers 401 to everything."""
+    """The application behind the console: it answers 401 to everything."""
     await send({"type": "http.response.start", "status": 401, "headers": []})
     await send({"type": "http.response.body", "body": b"api"})
 
@@ -134,18 +134,18 @@ def test_the_built_pages_are_within_their_budgets() -> None:
 
 
 def _sizes(files: ConsoleFiles, names: list[str]) -> dict[str, int]:
-    """The compressed size of these files and of all that they import at once."""
+    """Return the compressed size of these files and of everything that they import statically."""
     loaded = {*names, *_imported(files, names)}
     return {name: len(gzip.compress(_content(files, name))) for name in loaded}
 
 
 def _opened(files: ConsoleFiles, name: str) -> set[str]:
-    """What a script loads when a page is opened."""
+    """Return the files that a script loads when a page is opened."""
     return set(re.findall(r'import\("\./([^"]+\.js)"\)', _content(files, name).decode()))
 
 
 def _imported(files: ConsoleFiles, names: list[str]) -> set[str]:
-    """What a script imports at once, and what that imports."""
+    """Return the static imports of a script, with theirs."""
     found: set[str] = set()
     waiting = [name for name in names if name.endswith(".js")]
     while waiting:

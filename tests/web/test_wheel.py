@@ -1,4 +1,4 @@
-"""The wheel and the sdist: built twice, without Node, and opened where there is neither Node nor a registry."""
+"""The wheel and the sdist: built twice, without Node, and opened without Node and registry."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ HTML = {"Accept": "text/html"}
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of what is committed, with the console that is built here."""
+    """Copy the committed files, with the console that is built here."""
     if not hatch_build.is_built(ROOT):
         pytest.skip("the console was not built: scripts/console build")
     root = tmp_path_factory.mktemp("checkout") / "opsjobs"
@@ -46,7 +46,10 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def build(root: Path, kind: str, into: Path, **settings: str) -> Path:
-    """Build a distribution with hatchling, as pip does without isolation; nothing may be fetched."""
+    """Build a distribution with hatchling, as pip does without isolation.
+
+    Nothing may be fetched.
+    """
     done = subprocess.run(
         [sys.executable, "-m", "hatchling", "build", "--target", kind, "--directory", str(into)],
         cwd=root,
@@ -62,7 +65,7 @@ def build(root: Path, kind: str, into: Path, **settings: str) -> Path:
 
 
 def static(wheel: Path) -> dict[str, bytes]:
-    """The files of the console in a wheel."""
+    """Return the files of the console in a wheel."""
     with zipfile.ZipFile(wheel) as archive:
         names = [name for name in archive.namelist() if "/web/static/" in name]
         assert len(names) == len(set(names)), "files are doubled"
@@ -104,7 +107,7 @@ def test_the_installed_wheel_serves_its_pages_without_node_and_registry(
     site = tmp_path / "site"
     pip = [sys.executable, "-m", "pip", "install", "--no-deps", "--target", str(site), str(wheel)]
     subprocess.run(pip, check=True, capture_output=True, env=BARE, timeout=BUILD_SECONDS)
-    # Not in the wheel: what serves it is the installed package, not the checkout.
+    # Not in the wheel: the installed package serves it, not the checkout.
     (site / "opsjobs/web/static/witness.txt").write_text("installed")
     path = os.pathsep.join([str(site), *(p for p in sys.path if not p.startswith(str(ROOT)))])
     settings = {**BARE, "PYTHONPATH": path}
