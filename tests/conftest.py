@@ -114,7 +114,7 @@ def database_url(databases: backing_servers.Databases) -> Iterator[str]:
 
 @pytest.fixture
 def database(database_url: str) -> Database:
-    """The same as a Database; open while an `async def` test runs."""
+    """A Database of that URL; open while an `async def` test runs."""
     return Database(DatabaseOptions(database_url, connections=8, application_name="test"))
 
 

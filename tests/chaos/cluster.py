@@ -34,12 +34,12 @@ from opsjobs.store.migrations import runner
 
 MACHINES, ADDRESSES_A_MACHINE = 4, 12
 WINDOWS_HOSTS = 5
-"""One for each kind of work in `work.mixture`."""
+"""One host for each kind of work in `work.mixture`."""
 SLOTS = 3
 POSTGRES_MIB = 768
 HALVES = ("first", "second")
-"""The values of the label `half`, which each has half of all targets."""
-# A machine tells how long it is up in whole seconds, and two more are for clocks (docs/decisions/0048).
+"""The values of the label `half`; half of all targets have each of them."""
+# A machine reports its uptime in whole seconds, and two more are for clocks (docs/decisions/0048).
 BOOT_SECONDS = 6.0
 PROCESSES = ("api", *WORKERS, "scheduler")
 _MORE_SETTINGS = {
@@ -72,7 +72,7 @@ class ChaosCluster(Cluster):
 
     @property
     def environment(self) -> dict[str, str]:
-        """Those settings that this release knows."""
+        """Return those settings that this release knows."""
         return {
             **super().environment,
             **{name: text for name, text in _MORE_SETTINGS.items() if name in settings()},
@@ -80,19 +80,19 @@ class ChaosCluster(Cluster):
 
     @property
     def addresses(self) -> list[str]:
-        """Of all targets."""
+        """The addresses of all targets."""
         return [address for machine in self.fleet for address in machine.addresses]
 
     def name_of(self, address: str) -> str:
-        """The target's name."""
+        """Return the target's name."""
         return long_texts.name(f"web-{address.replace('.', '-')}")
 
     def machine_of(self, address: str) -> Machine:
-        """The machine behind it."""
+        """Return the machine behind it."""
         return next(machine for machine in self.fleet if address in machine.addresses)
 
     def furnish(self) -> None:
-        """Make the fleet known, by way of the proxies."""
+        """Add the fleet as targets, through the proxies."""
         first = self.fleet[0].server
         login = {"type": "ssh_key", "username": first.user, "private_key": first.private_key}
         self.post("/credentials", {"name": "fleet", **login}, 201)
@@ -109,19 +109,22 @@ class ChaosCluster(Cluster):
             self.add_target(self.name_of(address), address, port, slots=SLOTS, **way)
 
     def forget_circuits(self) -> None:
-        """Nothing is held against a login any more: what comes of a fault is not counted against the next one."""
+        """Close all circuits: the effects of a fault do not count against the next one."""
         for row in self.rows("select distinct target_id from circuits where state <> 'closed'"):
             self.post(f"/circuits/{row['target_id']}/reset", {}, 200)
 
     def let_boots_pass(self) -> None:
-        """Wait until no machine has just booted: a run that is claimed within seconds of that cannot be told from one before."""
+        """Wait until no machine has just booted.
+
+        A run that is claimed within seconds of a boot cannot be distinguished from an earlier one.
+        """
         last = max(machine.booted_at for machine in self.fleet)
         time.sleep(max(0.0, last + BOOT_SECONDS - time.monotonic()))
 
     # Our processes.
 
     def spawn(self, name: str, **settings: str) -> ServiceProcess:
-        """Start a process, not waiting for it."""
+        """Start a process, without waiting for it."""
         self._starts += 1
         log = self.folder / f"{name}.{self._starts}.log"
         command = [sys.executable, "-m", "opsjobs", name.partition("-")[0]]
@@ -132,7 +135,7 @@ class ChaosCluster(Cluster):
         return started
 
     def arm(self, name: str, failpoint: str) -> None:
-        """Start it again with faults on order, and return when it works, or has died of one already."""
+        """Restart it with these failpoints; return when it works, or has died of one already."""
         if self.running[name].alive:
             self.running[name].kill()
         self._armed.add(name)
@@ -140,7 +143,10 @@ class ChaosCluster(Cluster):
         wait_until(lambda: not started.alive or self._works(started), f"{name} works or is dead")
 
     def reach_postgres_by_proxy(self, *names: str) -> Proxy:
-        """Start these processes (without any: all) again, with a proxy before PostgreSQL until everything is healed; the proxy."""
+        """Restart these processes (without any: all) with a proxy to PostgreSQL; return the proxy.
+
+        They use it until everything is healed.
+        """
         folder, database = parts_of(self.postgres.url)
         way = self.network.database(folder)
         self.restart(
@@ -150,7 +156,10 @@ class ChaosCluster(Cluster):
         return way
 
     def restart(self, *names: str, **settings: str) -> None:
-        """Start these processes again with these settings until everything is healed, and return when they work."""
+        """Restart these processes with these settings, until everything is healed.
+
+        Returns when they work.
+        """
         for name in names:
             if self.running[name].alive:
                 self.running[name].kill()
@@ -161,20 +170,20 @@ class ChaosCluster(Cluster):
             wait_until(lambda started=started: self._works(started), f"{name} works")
 
     def step_clock(self, seconds: float) -> None:
-        """PostgreSQL's clock, as leases and deadlines know it, is that far from the truth."""
+        """Move PostgreSQL's clock, which leases and deadlines use, by this much."""
         with psycopg.connect(self.postgres.url, autocommit=True) as connection:
             connection.execute(
                 "update opsjobs_clock set shift = make_interval(secs => %s)", [seconds]
             )
 
     def revive(self, name: str) -> None:
-        """Start it again if it is dead, as whoever looks after services does."""
+        """Restart it if it is dead, as a service manager does."""
         if not self.running[name].alive:
             self._armed.discard(name)
             self.spawn(name)
 
     def heal(self) -> None:
-        """Everything is as it was meant: what is dead lives, what is frozen goes on, no fault is left on order."""
+        """Heal everything: restart dead processes, thaw frozen ones, remove failpoints."""
         for name in self._armed:
             if self.running[name].alive:
                 self.running[name].kill()
@@ -198,7 +207,7 @@ class ChaosCluster(Cluster):
         return False
 
     def sweep_up(self, marks: Sequence[str]) -> None:
-        """End what nobody waits for any more, and make room."""
+        """End commands that nothing awaits any more, and free disk space."""
         for machine in self.fleet:
             for pid in machine.durable_processes():
                 _send(pid, signal.SIGKILL)
@@ -212,23 +221,23 @@ class ChaosCluster(Cluster):
     # Servers.
 
     def kill_server(self, server: Postgres | Valkey) -> None:
-        """As a crash does it; `heal` starts it again."""
+        """Kill it, like a crash; `heal` starts it again."""
         if server.process is not None:
             server.process.kill()
             server.process.wait()
 
     def freeze(self, server: Postgres | Valkey) -> None:
-        """It does nothing, and its connections stay open."""
+        """Freeze it: it does nothing, and its connections stay open."""
         for pid in _family(server):
             _send(pid, signal.SIGSTOP)
 
     def thaw(self, server: Postgres | Valkey) -> None:
-        """It goes on."""
+        """Let it continue."""
         for pid in _family(server):
             _send(pid, signal.SIGCONT)
 
     def set_read_only(self, on: bool) -> None:
-        """PostgreSQL refuses to write in every session from now on, or no longer."""
+        """Let PostgreSQL refuse writes in every session from now on, or accept them again."""
         with psycopg.connect(
             self.postgres.url, autocommit=True, options="-c default_transaction_read_only=off"
         ) as connection:
@@ -246,7 +255,10 @@ class ChaosCluster(Cluster):
                 connection.execute("select pg_reload_conf()")
 
     def kill_a_backend(self) -> bool:
-        """One PostgreSQL session dies hard, and PostgreSQL starts all of itself again. Whether there was one."""
+        """Kill one PostgreSQL session, after which PostgreSQL restarts itself.
+
+        Returns whether there was one.
+        """
         backends = "select pid from pg_stat_activity where application_name like 'opsjobs%%' order by random() limit 1"
         found = self.rows(backends)
         for row in found:
@@ -255,11 +267,11 @@ class ChaosCluster(Cluster):
 
     @property
     def postgres_filler(self) -> Path:
-        """What takes the room of PostgreSQL's disk, where it has one of its own."""
+        """A file that fills PostgreSQL's disk, if it has one of its own."""
         return self.postgres._home / "filler"
 
     def fill_postgres_disk(self) -> None:
-        """Not one more block can be had."""
+        """Fill the disk to the last block."""
         assert IS_ROOT
         with suppress(OSError), self.postgres_filler.open("ab", buffering=0) as file:
             for size in (1 << 20, 4096):
@@ -268,7 +280,7 @@ class ChaosCluster(Cluster):
                         file.write(b"x" * size)
 
     def free_postgres_disk(self) -> None:
-        """There is room again."""
+        """Free the space again."""
         self.postgres_filler.unlink(missing_ok=True)
 
 
@@ -287,7 +299,7 @@ def _send(pid: int, what: signal.Signals) -> None:
 
 @contextmanager
 def chaos_cluster() -> Iterator[ChaosCluster]:
-    """A running service with its fleet, for the length of the block."""
+    """Run a service with its fleet until the block ends."""
     keep_mounts_to_ourselves()
     with ExitStack() as stack:
         folder = stack.enter_context(open_folder())
@@ -324,7 +336,7 @@ def chaos_cluster() -> Iterator[ChaosCluster]:
 
 
 def _addresses() -> list[list[str]]:
-    """Of a network that depends on the process, so that two stages do not meet."""
+    """Return addresses that depend on the process, so that two clusters do not meet."""
     return [
         [f"127.{_network()}.{n}.{m}" for m in range(1, ADDRESSES_A_MACHINE + 1)]
         for n in range(1, MACHINES + 1)
@@ -340,7 +352,7 @@ def _network() -> int:
 
 
 def _postgres(stack: ExitStack) -> Postgres:
-    """One on a disk of its own that can be filled, where we may mount one."""
+    """Start one on a disk of its own that can be filled, if mounting is possible."""
     folder = stack.enter_context(open_folder(None if IS_ROOT else backing_servers.memory()))
     if IS_ROOT:
         subprocess.run(

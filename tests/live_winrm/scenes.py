@@ -1,7 +1,7 @@
-"""What a Windows host has to do for opsjobs: the contract of the transport, as scenes.
+"""The contract of the WinRM transport, as scenes.
 
-Their commands mean the same to cmd.exe and to the `/bin/sh` of the stand-in, so that each scene
-can be played on both, recorded and replayed.
+Their commands mean the same to cmd.exe and to the `/bin/sh` of the stand-in, so that each scene can
+be played on both, recorded and replayed.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class HostUnderTest:
     endpoint: Endpoint
 
     def over(self, **options: Any) -> HostUnderTest:
-        """The same host with other options of WinRM."""
+        """Return the same host with other options of WinRM."""
         target = self.endpoint.target
         assert target.winrm is not None
         changed = target.winrm.model_copy(update=options)

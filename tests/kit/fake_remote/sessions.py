@@ -92,7 +92,7 @@ class FakeSession:
 
     @property
     def capabilities(self) -> Capabilities:
-        """Those of the target, without durable runs if `durable_off`."""
+        """The capabilities of the target, without durable runs if `durable_off`."""
         durable = self._capabilities.durable and not self._machine.durable_off
         return replace(self._capabilities, durable=durable)
 
