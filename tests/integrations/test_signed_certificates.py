@@ -161,7 +161,7 @@ async def test_one_that_has_lapsed_is_not_even_shown(trusting: Trusting) -> None
     async with pool(trusting, signing=TurnedClock()) as sessions:
         failure = await failure_of(sessions, signed(trusting, ours()))
     assert failure.code is ErrorCode.CREDENTIAL_MISSING
-    assert "was good until 2026-01-01 00:05Z" in failure.message
+    assert "was valid until 2026-01-01 00:05Z" in failure.message
     assert trusting.server.log.count("Connection from") == before
 
 

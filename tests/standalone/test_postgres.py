@@ -106,7 +106,7 @@ def test_data_of_another_postgres_major_is_refused_and_left_unchanged(folder: Pa
     version.write_text("17\n")
     with pytest.raises(
         Refusal,
-        match=r"made by PostgreSQL 17, and this release brings PostgreSQL 18.*opsjobs backup",
+        match=r"made by PostgreSQL 17, and this release contains PostgreSQL 18.*opsjobs backup",
     ):
         Postgres(folder / "data").start()
     assert version.read_text() == "17\n"

@@ -85,7 +85,7 @@ async def check_notify(
 
 
 async def check_rules(request: Request, rules: Mapping[str, NotificationRule]) -> None:
-    """Check rules by their pointers, as `check_notify` does."""
+    """Check the names in rules of notifications, given by their pointers in the body."""
     if any(rule.channel is NotificationChannel.APPRISE for rule in rules.values()):
         check_permission(request, "credentials:use")
     await services_of(request).notification_channels.check(

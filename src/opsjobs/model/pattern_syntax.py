@@ -174,7 +174,7 @@ class _PatternReader:
     def group(self, depth: int) -> Node:
         if self.follows("?") and not self.follows(":"):
             raise self.wrong(
-                "(? is taken only as (?: … ), and as (?i), (?m), (?s) at the very beginning"
+                "(? is only supported as (?: … ), and as (?i), (?m), (?s) at the very beginning"
             )
         node = self.choice(depth + 1)
         if not self.follows(")"):

@@ -103,7 +103,7 @@ class Execution:
         }
 
     def event_data(self) -> dict[str, Any]:
-        """Return the `data` of its events: all but the text of a command, which stays here."""
+        """Return the `data` of its events: all fields except `summary`, the text of a command."""
         return {name: value for name, value in self.data().items() if name != "summary"}
 
 

@@ -29,6 +29,7 @@ from opsjobs.model.parameter import (
 from opsjobs.model.parameter_value import ValueRefused
 from opsjobs.model.pattern import MatchBudget, TooMuchWork, pattern
 from opsjobs.model.secret import Secret
+from opsjobs.model.units import format_duration
 from opsjobs.model.validation_errors import fault
 
 CONDITIONS_MAX = 20
@@ -336,8 +337,8 @@ def _check_standard(key: str, headers: Headers, body: bytes, now: float) -> str 
         return "webhook-timestamp is not a number of seconds since 1970"
     if abs(now - int(sent_at)) > TOLERANCE_SECONDS:
         return (
-            f"webhook-timestamp is more than {TOLERANCE_SECONDS} seconds away from this service's "
-            "clock"
+            f"webhook-timestamp is more than {format_duration(TOLERANCE_SECONDS)} away from this "
+            "service's clock"
         )
     return None
 

@@ -309,7 +309,7 @@ def _examples(body: Mapping[str, Any], key: str) -> Iterator[Example]:
 
 def _match(body: Any, sets: Mapping[str, tuple[str, ...]]) -> Match:
     if not isinstance(body, dict) or not body:
-        raise TypeError("an item of any says what a call must be: {command: rm, flags: [-r]}")
+        raise TypeError("an item of `any` is a mapping, such as {command: rm, flags: [-r]}")
     _only(body, _MATCH_KEYS)
     dialect = body.get("dialect", "posix")
     if dialect not in _DIALECTS:

@@ -201,7 +201,7 @@ class Postgres:
         if found != self._major:
             raise Refusal(
                 "other_postgres_major",
-                f"{self._data} was made by PostgreSQL {found}, and this release brings "
+                f"{self._data} was made by PostgreSQL {found}, and this release contains "
                 f"PostgreSQL {self._major}, which cannot read it. "
                 "Back it up with the release that made it (opsjobs backup), "
                 "then restore that here (opsjobs restore --replace).",

@@ -278,9 +278,9 @@ class Partitions:
         self._database = database
 
     async def find_missing(self) -> Sequence[date]:
-        """Return the days without a partition.
+        """Return the days that need a partition.
 
-        Today and the days ahead, then days whose rows are in the default partition.
+        These are today and the days ahead, then days whose rows are in the default partition.
         """
         return [row["day"] for row in await self._database.fetch(WANTED, {"ahead": DAYS_AHEAD})]
 

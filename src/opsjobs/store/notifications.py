@@ -289,9 +289,9 @@ class NotificationTurn:
 
     @asynccontextmanager
     async def savepoint(self) -> AsyncIterator[None]:
-        """Undo what the block wrote or added if it raises; the turn goes on.
+        """Undo the writes and deliveries of the block if it raises; the turn can continue.
 
-        Raises Unavailable if PostgreSQL is the cause: then the turn cannot go on.
+        Raises the error, or Unavailable if PostgreSQL is the cause: then the turn has failed.
         """
         before = len(self._added)
         try:

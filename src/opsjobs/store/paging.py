@@ -120,7 +120,7 @@ class PageRequest:
     among: Sequence[int] | None = None
     """Only items with these ids."""
     exempt: Mapping[str, Sequence[int]] = field(default_factory=dict)
-    """By the name of a filter, the ids of items that need not fit it."""
+    """Ids of items that are listed even if they do not match a filter, by its name."""
     counted: Mapping[str, PageRequest] = field(default_factory=dict)
     """By the name of a facet, what it counts, if not this request without the column's filter."""
 
@@ -459,9 +459,9 @@ class Listing:
         return f"select {once} from ({' union all '.join(parts)}) walked order by id {way} {last}"
 
     def _walk(self, request: PageRequest) -> str | None:
-        """Return the filter whose index is walked, or None.
+        """Return the filter whose index provides the page in order of ids, or None.
 
-        It is the first such column of the list, if the order is that of ids.
+        It is the first filter of the request with such an index, if the list is sorted by id.
         """
         sorted_by = (request.sort or self.default_sort).removeprefix("-")
         if sorted_by != "id" and not self.columns.get(sorted_by, ListColumn()).by_id:

@@ -110,7 +110,7 @@ def _scope(scope: Scope, values: dict[str, Any], numbers: Iterator[int]) -> str:
 
 
 def _requirement(requirement: Requirement, values: dict[str, Any], numbers: Iterator[int]) -> str:
-    assert not requirement.negated, "a scope says what labels are, not what they are not"
+    assert not requirement.negated, "a scope has no negated requirements"
     key = f"reach_{next(numbers)}"
     values[key] = requirement.key
     if not requirement.values:

@@ -116,7 +116,7 @@ class SessionOut(AnswerModel):
         description="From then on sensitive changes need POST /auth/confirm"
     )
     confirm_by: Literal["password", "code", "oidc"] = Field(
-        description="The proof to give there; oidc: at GET /auth/oidc?confirm=true instead"
+        description="How to confirm there; oidc: by GET /auth/oidc?confirm=true instead"
     )
     external: ExternalPersonOut | None = Field(description="Null for users and API keys")
 

@@ -130,9 +130,9 @@ class ResumedOut(ExecutionOut):
 class CancelledRunsOut(AnswerModel):
     """The outcome of a cancel of single targets."""
 
-    cancelled: int = Field(description="Have ended as cancelled now")
-    stopping: int = Field(description="A worker has them, and stops them")
-    ended_before: int = Field(description="Had ended, or ended meanwhile, and keep their outcome")
+    cancelled: int = Field(description="Targets that have ended as cancelled")
+    stopping: int = Field(description="Targets whose runs a worker is stopping")
+    ended_before: int = Field(description="Targets that had ended before, and keep their outcome")
 
 
 class CancelledOut(ExecutionOut):

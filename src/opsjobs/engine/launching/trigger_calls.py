@@ -72,7 +72,7 @@ class LaunchRefused(Refusal):
     def __init__(self, cause: Refusal) -> None:
         super().__init__(
             cause.code,
-            "The job was not launched. The reason is among the calls of the trigger: "
+            "The job was not launched. The trigger's list of calls shows the reason: "
             "ask its owner.",
         )
         self.status = cause.status

@@ -167,8 +167,7 @@ class DurableCommand:
                 if not self._may_have_started:
                     raise
                 raise ContactLost(
-                    "the command was started, and its machine cannot say what became of it: "
-                    f"{reason}"
+                    f"the command was started, and its machine cannot report its outcome: {reason}"
                 ) from None
             except RemoteFailure as failure:
                 self._note_loss(failure)

@@ -258,7 +258,7 @@ def parse_target(answer: Any, calls: TargetCalls, id: str) -> TargetDraft:
 
 
 def is_active(value: Any) -> bool:
-    """Return False for a value that says that a target or a user is switched off."""
+    """Return False for a value that means that a target or a user is disabled."""
     if isinstance(value, str):
         return value.lower() not in INACTIVE | {"false", "0", "no"}
     return value is None or bool(value)

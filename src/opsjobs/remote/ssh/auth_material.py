@@ -104,7 +104,7 @@ class AuthMaterials:
             # Not attempted: a machine would count it as a rejected login.
             raise _missing(
                 f"The certificate of the credential {credential.name} "
-                f"was good until {login.expires_at:%Y-%m-%d %H:%M}Z."
+                f"was valid until {login.expires_at:%Y-%m-%d %H:%M}Z."
             )
         return login
 

@@ -135,7 +135,7 @@ class RunMove:
     by spaces.
     """
     watched: bool = False
-    """Its `watched` from the claim."""
+    """The `watched` of its execution, as of the claim."""
     sweep: bool = False
     """With its end: the outcome of some of its actions is to be looked up in their spool."""
     release: bool = False

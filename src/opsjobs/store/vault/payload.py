@@ -145,7 +145,7 @@ def check_certificate(
     if identity.valid_before <= now.timestamp():
         raise _wrong(
             "certificate",
-            f"The certificate was good until {_day(identity.valid_before)}: have the key signed "
+            f"The certificate was valid until {_day(identity.valid_before)}: have the key signed "
             f"again.",
         )
 
@@ -168,7 +168,7 @@ def check_client_certificate(
     if found.not_valid_after_utc <= now:
         raise _wrong(
             "certificate",
-            f"The certificate was good until {found.not_valid_after_utc:%Y-%m-%d}: have it issued "
+            f"The certificate was valid until {found.not_valid_after_utc:%Y-%m-%d}: have it issued "
             f"again.",
         )
 
