@@ -84,8 +84,8 @@ def test_each_form_of_the_dialect(text: str, subject: str, matches: bool) -> Non
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("a**", "repeated"), ("(a", "missing"), ("[a", "missing"), (r"(a)\1", "linear time"), ("a(?=b)", "taken only as"),
-        ("(?P<n>a)", "taken only as"), ("a{1001}", "not a range"), ("a{3,2}", "not a range"), ("((a{99}){99}){99}", "repeats too much"),
+        ("a**", "repeated"), ("(a", "missing"), ("[a", "missing"), (r"(a)\1", "linear time"), ("a(?=b)", "only supported as"),
+        ("(?P<n>a)", "only supported as"), ("a{1001}", "not a range"), ("a{3,2}", "not a range"), ("((a{99}){99}){99}", "repeats too much"),
         ("\\", "backslash"), ("+a", "nothing before"), ("a)", "closes nothing"), ("[z-a]", "no order"), ("(" * 99, "deep"),
         (r"\q", "means nothing"), ("a" * 1_001, "limit"), (r"\xZ", "hexadecimal"),
     ],

@@ -27,11 +27,16 @@ from pydantic import (
     model_validator,
 )
 from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema
+from pydantic_core import CoreSchema, PydanticCustomError
 
-from opsjobs.model.units import format_duration, format_size, parse_duration, parse_size
+from opsjobs.model.units import (
+    LIMIT_ERRORS,
+    format_duration,
+    format_size,
+    parse_duration,
+    parse_size,
+)
 from opsjobs.model.unknown_field import UnknownField
-from opsjobs.model.validation_errors import limit_fault
 
 EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
 HORIZON = datetime(2200, 1, 1, tzinfo=UTC)
@@ -76,7 +81,8 @@ def _limits(write: Callable[[Any], str], bounds: dict[str, float]) -> AfterValid
     def check(value: Any) -> Any:
         for bound, limit in bounds.items():
             if not _HOLDS[bound](value, limit):
-                raise limit_fault(bound, write(limit))
+                code, words = LIMIT_ERRORS[bound]
+                raise PydanticCustomError(code, words, {bound: write(limit)})
         return value
 
     return AfterValidator(check)

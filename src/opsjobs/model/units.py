@@ -8,6 +8,12 @@ from decimal import Decimal
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, None: 1.0}
 _SIZE = re.compile(r"(\d{1,30})\s*(B|KiB|MiB|GiB)?")
+LIMIT_ERRORS = {
+    "gt": ("greater_than", "it must be more than {gt}"),
+    "ge": ("greater_than_equal", "it must be at least {ge}"),
+    "le": ("less_than_equal", "it must be at most {le}"),
+}
+"""The code of pydantic's error for each bound, and its message."""
 _BYTES = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, None: 1}
 
 

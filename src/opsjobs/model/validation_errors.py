@@ -13,6 +13,7 @@ from typing import Any
 from pydantic_core import PydanticCustomError
 
 from opsjobs.model import text_patterns
+from opsjobs.model.units import LIMIT_ERRORS
 from opsjobs.model.unknown_field import UnknownField
 
 
@@ -29,17 +30,7 @@ def fault(code: str, detail: str, *at: str | int) -> PydanticCustomError:
     return PydanticCustomError(code, "{words}", {"words": words, "detail": detail, "at": list(at)})
 
 
-def limit_fault(bound: str, limit: str) -> PydanticCustomError:
-    """Return pydantic's error for a value outside a bound: `gt`, `ge` or `le`, and its limit.
-
-    >>> str(limit_fault("le", "1d"))
-    'it must be at most 1d'"""
-    kind = _OF_BOUND[bound]
-    return PydanticCustomError(kind, _WORDS[kind], {bound: limit})
-
-
 _PREFIXES = ("Value error, ", "Assertion failed, ")
-_OF_BOUND = {"gt": "greater_than", "ge": "greater_than_equal", "le": "less_than_equal"}
 _DATE = "it must be a date and time such as 2026-12-01T09:00:00Z"
 _WHOLE = "it must be a whole number"
 _NUMBER = "it must be a number"
@@ -66,10 +57,8 @@ _WORDS = {
     "string_too_long": "it must have at most {max_length} characters",
     "too_short": "it must have at least {min_length} items, not {actual_length}",
     "too_long": "it must have at most {max_length} items",
-    "greater_than": "it must be more than {gt}",
-    "greater_than_equal": "it must be at least {ge}",
     "less_than": "it must be less than {lt}",
-    "less_than_equal": "it must be at most {le}",
+    **dict(LIMIT_ERRORS.values()),
 }
 _CHOICES = {"literal_error": "expected", "enum": "expected", "union_tag_invalid": "expected_tags"}
 
