@@ -421,7 +421,7 @@ async def test_nothing_to_download_is_a_failure(database: Database) -> None:
 @pytest.mark.parametrize(
     ("limits", "setting"),
     [
-        (ArtifactLimits(caller_bytes=250), "250 (OPSJOBS_ARTIFACTS_PER_CALLER_BYTES)"),
+        (ArtifactLimits(caller_bytes=250), "250 bytes (OPSJOBS_ARTIFACTS_PER_CALLER_BYTES)"),
         (ArtifactLimits(caller_artifacts=2), "2 (OPSJOBS_ARTIFACTS_PER_CALLER)"),
     ],
 )
