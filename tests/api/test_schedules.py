@@ -326,13 +326,38 @@ async def test_a_firing_shows_the_approval_and_the_end_of_its_execution(
 async def test_schedules_without_a_name_get_names_of_their_own(database: Database) -> None:
     async with api_client(database) as ada:
         await ada.http.post("/jobs", json=job())
-        unnamed = {"type": "recurring", "every": "daily"}
+        often = {"type": "recurring", "every": "minutes", "interval": 5}
+        nightly = {"type": "cron", "cron": "0 2 * * 1-5", "timezone": "Europe/Berlin"}
         names = [
-            (await ada.http.post("/jobs/1/schedules", json={**unnamed, "time": time})).json()[
-                "name"
-            ]
-            for time in ("02:00", "03:00", "04:00")
+            (await ada.http.post("/jobs/1/schedules", json=one)).json()["name"]
+            for one in (often, {**often, "timezone": "Asia/Tokyo"}, nightly)
         ]
-        assert names == ["recurring daily", "recurring daily (2)", "recurring daily (3)"]
-        taken = await ada.http.post("/jobs/1/schedules", json={**unnamed, "name": names[0]})
+        assert names == [
+            "every 5 minutes",
+            "every 5 minutes (2)",
+            "at 02:00 on weekdays",
+        ]
+        taken = await ada.http.post("/jobs/1/schedules", json={**often, "name": names[0]})
         problem(taken, 409, "name_taken")
+
+
+async def test_a_name_that_says_when_follows_the_schedule(database: Database) -> None:
+    async with api_client(database) as ada:
+        await ada.http.post("/jobs", json=job())
+        often = {"type": "recurring", "every": "minutes", "interval": 5}
+        for _ in range(2):
+            await ada.http.post("/jobs/1/schedules", json=often)
+        anyway = {"If-Match": "*"}
+
+        async def changed(number: int, **some: Any) -> tuple[str, int]:
+            done = await ada.http.patch(f"/schedules/{number}", json=some, headers=anyway)
+            return done.json()["name"], done.json()["version"]
+
+        assert await changed(2, overlap="queue") == ("every 5 minutes (2)", 2)
+        assert await changed(2, interval=10) == ("every 10 minutes", 3)
+        assert await changed(2, interval=5, name="often") == ("often", 4)
+        assert await changed(2, interval=10) == ("often", 5)
+        for version in (6, 6):
+            body = {**often, "interval": 5}
+            put = await ada.http.put("/schedules/2", json=body, headers=anyway)
+            assert (put.json()["name"], put.json()["version"]) == ("every 5 minutes (2)", version)

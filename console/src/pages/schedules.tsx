@@ -23,7 +23,7 @@ const MISSED_SHOWN = 5;
 const WORDS: readonly FilterWord[] = [
   { word: "job", parameter: "job_name" },
   { word: "enabled", parameter: "enabled", values: ["true", "false"] },
-  { word: "type", parameter: "type", values: ["cron", "recurring", "interval", "once"] },
+  { word: "type", parameter: "type", values: ["cron", "recurring", "once"] },
   { word: "calendar", parameter: "calendars" },
   { word: "owner", parameter: "owner" },
 ];
@@ -61,7 +61,7 @@ export default function Schedules() {
         columns={COLUMNS}
         keyOf={(schedule) => String(schedule.id)}
         pathOf={(schedule) => `/schedules/${schedule.id}`}
-        width={940}
+        width={980}
         empty={
           <Empty
             why={`There are no schedules yet${inSight("schedules:read")}. A schedule launches its job when it is due.`}
@@ -116,7 +116,7 @@ const COLUMNS: readonly Column<Schedule>[] = [
   {
     name: "name",
     label: "Schedule",
-    width: "minmax(140px, 1fr)",
+    width: "minmax(184px, 2fr)",
     sort: "name",
     cell: (schedule) => (
       <Link to={`/schedules/${schedule.id}`}>
@@ -140,7 +140,7 @@ const COLUMNS: readonly Column<Schedule>[] = [
   {
     name: "words",
     label: "When",
-    width: "minmax(180px, 3fr)",
+    width: "minmax(180px, 2fr)",
     cell: (schedule) => <Text of={schedule.words} />,
   },
   {

@@ -126,8 +126,8 @@ export function draftOf(
     enabled: fields.enabled,
     parameters,
   };
-  // Without a name a new one gets a name that says when.
-  if (fields.name.trim() || stored) draft["name"] = fields.name.trim();
+  // Without a name it gets one that says when.
+  if (fields.name.trim()) draft["name"] = fields.name.trim();
   if (stored) {
     draft["notify"] = stored.notify;
     draft["dst_gap"] = stored.dst_gap;

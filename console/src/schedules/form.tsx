@@ -172,7 +172,7 @@ function Policies({ fields, onChange, fault }: PoliciesProps) {
     <>
       <TextField
         label="Name"
-        hint="Empty: it gets one"
+        hint="Empty: it says when it runs"
         value={fields.name}
         onChange={(name) => onChange({ name })}
         fault={fault("name")}

@@ -319,7 +319,7 @@ def _past(draft: ScheduleDraft, now: datetime) -> tuple[str, str] | None:
 
 
 def _name_of(draft: ScheduleDraft) -> str:
-    """Return the default name of a schedule."""
+    """Return the name of a draft without one; the store replaces it by the due times in words."""
     when = draft.cron or draft.at or draft.local_time or draft.every
     text = when.isoformat() if isinstance(when, datetime) else str(when)
     return f"{draft.type} {text}"[:200]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from datetime import datetime
 from itertools import count
@@ -16,7 +17,7 @@ from opsjobs.model.errors import Conflict, FieldError, Invalid, NotFound, Precon
 from opsjobs.model.events import EventType
 from opsjobs.model.identity import Identity
 from opsjobs.model.schedule.draft import ScheduleDraft, refuse_past
-from opsjobs.model.schedule.timetable import Timetable, timetable
+from opsjobs.model.schedule.timetable import Timetable, timetable, words_of
 from opsjobs.model.time_zones import tzdata_version
 from opsjobs.store import audit, idempotency
 from opsjobs.store.idempotency import Answer, IdempotentRequest
@@ -31,6 +32,10 @@ from opsjobs.store.scope_sql import OF_JOB
 from opsjobs.store.transaction import Connection, Database
 
 T = TypeVar("T")
+
+NAME_CHARACTERS = 190
+"""Characters of a default name, without its number."""
+_NUMBER = re.compile(r" \([0-9]+\)$")
 
 SCHEDULES = Listing(
     f"""
@@ -234,9 +239,13 @@ class Schedules:
         async def write(connection: Connection) -> StoredSchedule:
             old = await self._locked(connection, ref, if_match)
             check_basis("schedule", ref, old.updated_at, basis)
-            if old.definition == draft and old.enabled == draft.enabled:
+            named = draft
+            if "name" not in draft.model_fields_set or _follows(old, draft):
+                table = timetable(draft, uuid=old.uuid, created_at=old.created_at)
+                named = await _with_free_name(connection, old.job_id, draft, table, but=old.id)
+            if old.definition == named and old.enabled == named.enabled:
                 return old
-            return await self._replace(connection, old, draft, by)
+            return await self._replace(connection, old, named, by)
 
         return await self._run(write)
 
@@ -313,11 +322,12 @@ class Schedules:
                 "(OPSJOBS_SCHEDULES_PER_CALLER). Delete some, or have the limit raised."
             )
             raise Conflict("too_many_schedules", detail)
-        if "name" not in draft.model_fields_set:
-            draft = await _with_free_name(connection, found["id"], draft)
         await check_calendars_exist(connection, draft.calendars)
         now = await _now(connection)
         uuid = uuid7(self._clock.now())
+        table = timetable(draft, uuid=uuid, created_at=now)
+        if "name" not in draft.model_fields_set:
+            draft = await _with_free_name(connection, found["id"], draft, table)
         row = {
             "job": found["id"],
             "uuid": uuid,
@@ -326,7 +336,7 @@ class Schedules:
             **owner_values(owner),
             **_row(draft),
         }
-        row |= _ahead(timetable(draft, uuid=uuid, created_at=now), now)
+        row |= _ahead(table, now)
         if row["due"] is None:
             raise _never(draft, now)
         with unique_name("schedule", draft.name):
@@ -480,14 +490,41 @@ async def _count_owned(connection: Connection, owner: Identity) -> int:
     return 0 if row is None else int(row["n"])
 
 
+def _default_name(draft: ScheduleDraft, table: Timetable) -> str:
+    """Return the name of a schedule that is given none: when it is due, without the zone."""
+    words = words_of(draft, table.cron)
+    return words.removesuffix(f", {draft.timezone or 'UTC'}")[:NAME_CHARACTERS]
+
+
+def _follows(old: StoredSchedule, draft: ScheduleDraft) -> bool:
+    """Return whether the schedule has its default name, and this draft keeps it.
+
+    The name then says when the draft is due."""
+    number = _NUMBER.search(old.name)
+    plain = old.name[: number.start()] if number else old.name
+    return draft.name == old.name and plain == _default_name(old.definition, old.timetable)
+
+
 async def _with_free_name(
-    connection: Connection, job_id: int, draft: ScheduleDraft
+    connection: Connection,
+    job_id: int,
+    draft: ScheduleDraft,
+    table: Timetable,
+    *,
+    but: int | None = None,
 ) -> ScheduleDraft:
-    """Return the draft with its default name, numbered if the job has a schedule of that name."""
-    query = "select name from job_schedules where job_id = %s and deleted_at is null"
-    taken = {row["name"] for row in await (await connection.execute(query, [job_id])).fetchall()}
-    numbered = (f"{draft.name[:190]} ({number})" for number in count(2))
-    name = draft.name if draft.name not in taken else next(n for n in numbered if n not in taken)
+    """Return the draft with its default name, numbered if the job has a schedule of that name.
+
+    `but`: the schedule that the draft replaces."""
+    query = (
+        "select name from job_schedules where job_id = %s and deleted_at is null "
+        "and id is distinct from %s"
+    )
+    rows = await (await connection.execute(query, [job_id, but])).fetchall()
+    taken = {row["name"] for row in rows}
+    plain = _default_name(draft, table)
+    numbered = (f"{plain} ({number})" for number in count(2))
+    name = plain if plain not in taken else next(n for n in numbered if n not in taken)
     return draft.model_copy(update={"name": name})
 
 
