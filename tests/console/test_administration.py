@@ -124,10 +124,15 @@ def test_the_audit_log_says_who_did_it_and_that_it_is_whole(visit: Visit, stack:
         expect(page.get_by_text('"created": write what it is')).to_be_visible()
         assert "q=" not in page.url
         box.clear()
-        page.keyboard.type("action:calendar.created name:audited")
+        page.keyboard.type("after:2026-")
+        page.keyboard.press("Enter")
+        expect(page.get_by_text("after: takes a time, such as 2026-11-29")).to_be_visible()
+        assert "q=" not in page.url
+        box.clear()
+        page.keyboard.type("action:calendar.created name:audited after:2000-01-01")
         page.keyboard.press("Enter")
         expect(page.locator(".line")).to_have_count(1)
-        page.locator(".line").click()
+        page.get_by_role("button", name="Details of audit row").press("Enter")
         dialog = page.get_by_role("dialog", name="Audit row")
         expect(dialog).to_contain_text("calendar.created")
         check_accessibility(page)

@@ -78,7 +78,7 @@ function wordsOf(keys: readonly string[]) {
   return [...FIELDS, ...keys].map((word) => ({
     word,
     parameter: word,
-    ...(values[word] && { values: values[word] }),
+    ...(values[word] && { values: values[word], open: word === "error" }),
     ...(FIELDS.includes(word) ? {} : { hint: "label" }),
   }));
 }

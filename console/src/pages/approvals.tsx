@@ -20,7 +20,7 @@ const WORDS: readonly FilterWord[] = [
     parameter: "status",
     values: ["pending", "approved", "rejected", "expired", "cancelled"],
   },
-  { word: "execution", parameter: "execution_id", hint: "its number" },
+  { word: "execution", parameter: "execution_id", kind: "number", hint: "its number" },
   { word: "kind", parameter: "kind", values: ["launch", "action"] },
 ];
 const CAN: FilterWord = { word: "can", parameter: "can", values: ["approve"] };

@@ -7,6 +7,7 @@ import { CopyButton } from "../parts/copy.tsx";
 import { Dialog } from "../parts/dialog.tsx";
 import { Empty } from "../parts/empty.tsx";
 import { Facts } from "../parts/facts.tsx";
+import { Icon } from "../parts/icon.tsx";
 import { ListPage } from "../parts/list-page.tsx";
 import { Panel } from "../parts/panel.tsx";
 import { Status } from "../parts/status.tsx";
@@ -27,14 +28,15 @@ const WORDS: readonly FilterWord[] = [
   {
     word: "object",
     parameter: "thing",
+    open: true,
     values: ["execution", "job", "target", "schedule", "approval", "credential", "user", "api_key"],
   },
   { word: "id", parameter: "thing_id", hint: "of the object" },
   { word: "name", parameter: "thing_name", hint: "of the object" },
   { word: "address", parameter: "address" },
   { word: "request", parameter: "request_id" },
-  { word: "after", parameter: "at_after", hint: "2026-11-29T00:00:00Z" },
-  { word: "before", parameter: "at_before" },
+  { word: "after", parameter: "at_after", kind: "time", hint: "2026-11-29 or 2026-11-29T08:30" },
+  { word: "before", parameter: "at_before", kind: "time" },
 ];
 
 export default function Audit() {
@@ -55,14 +57,16 @@ export default function Audit() {
         intro={<Chain />}
         columns={COLUMNS}
         keyOf={(row) => String(row.id)}
-        onOpen={(row) => setQuery({ row: String(row.id) }, { replace: false })}
-        width={860}
+        onOpen={open}
+        width={970}
         empty={<Empty why="Nothing has been recorded yet." />}
       />
       {shown && <Row id={shown} />}
     </>
   );
 }
+
+const open = (row: AuditEntry) => setQuery({ row: String(row.id) }, { replace: false });
 
 const COLUMNS: readonly Column<AuditEntry>[] = [
   { name: "at", label: "When", width: "170px", cell: (row) => <Time at={row.at} /> },
@@ -91,6 +95,24 @@ const COLUMNS: readonly Column<AuditEntry>[] = [
     cell: (row) => row.reason && <Text of={row.reason} />,
   },
   { name: "address", label: "From", width: "130px", cell: (row) => row.address ?? "–" },
+  {
+    name: "details",
+    label: "Actions",
+    width: "112px",
+    bare: true,
+    cell: (row) => (
+      <button
+        type="button"
+        class="button small"
+        aria-haspopup="dialog"
+        aria-label={`Details of audit row ${row.id}`}
+        onClick={() => open(row)}
+      >
+        Details
+        <Icon name="right" />
+      </button>
+    ),
+  },
 ];
 
 function Thing({ row }: { row: AuditEntry }) {

@@ -25,7 +25,7 @@ const WORDS: readonly FilterWord[] = [
   { word: "error", parameter: "error" },
   { word: "job", parameter: "job" },
   { word: "target", parameter: "target" },
-  { word: "execution", parameter: "execution" },
+  { word: "execution", parameter: "execution", kind: "number" },
 ];
 
 type Answer = "revive" | "discard";

@@ -49,11 +49,16 @@ const WORDS: readonly FilterWord[] = [
   },
   { word: "target", parameter: "target", hint: "on which it ran: a name or an id", single: true },
   { word: "label", parameter: "label", hint: "such as label:env=prod" },
-  { word: "parent", parameter: "parent", hint: "the execution that it retries" },
-  { word: "job-id", parameter: "job_id" },
-  { word: "id", parameter: "id" },
-  { word: "after", parameter: "finished_after", hint: "ended at this time or later" },
-  { word: "before", parameter: "finished_before", hint: "ended before" },
+  { word: "parent", parameter: "parent", kind: "number", hint: "the execution that it retries" },
+  { word: "job-id", parameter: "job_id", kind: "number" },
+  { word: "id", parameter: "id", kind: "number" },
+  {
+    word: "after",
+    parameter: "finished_after",
+    kind: "time",
+    hint: "ended at this time or later",
+  },
+  { word: "before", parameter: "finished_before", kind: "time", hint: "ended before" },
 ];
 
 export default function Executions() {

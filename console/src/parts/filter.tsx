@@ -1,7 +1,7 @@
 /** The filter of a list: words in one field, kept in the URL as `q`. */
 import { useEffect, useId, useRef, useState } from "preact/hooks";
 import { query, setQuery } from "../router.tsx";
-import { completions, type FilterWord, toQuery } from "../state/list-filter.ts";
+import { completions, expectedOf, type FilterWord, toQuery } from "../state/list-filter.ts";
 
 const TYPING_MS = 300;
 
@@ -34,8 +34,10 @@ export function Filter({
   const [at, setAt] = useState(-1);
   const shown = currentFilter();
   const { unknown, text: free } = toQuery(typed, words);
-  // A list without full-text search refuses such a text, and each word begins as one.
-  const held = free !== "" && !text;
+  const expected = expectedOf(typed, words);
+  // What would be refused is not sent: a word half typed, and a text if the list has no full-text
+  // search, as which each word begins. The list stays as it is.
+  const held = (free !== "" && !text) || expected !== null;
   // Back and forward, and buttons that set the filter.
   useEffect(() => {
     if (document.activeElement !== input.current) setTyped(shown);
@@ -73,9 +75,12 @@ export function Filter({
   const fault =
     unknown.length && !anyWord
       ? `Left out: ${unknown.join(" ")}. This list takes ${taken}`
-      : held
+      : free !== "" && !text
         ? `"${free}": write what it is, such as ${words[0]?.word}:${free}. This list takes ${names}`
         : null;
+  // The options say it, too, and would cover it.
+  const hint = options.length === 0 ? expected : null;
+  const about = [fault && `${id}-fault`, hint && `${id}-hint`].filter(Boolean).join(" ");
   return (
     <div class="filter">
       <input
@@ -89,7 +94,7 @@ export function Filter({
         aria-autocomplete="list"
         aria-activedescendant={options[at] === undefined ? undefined : `${id}-${at}`}
         aria-invalid={fault ? "true" : undefined}
-        aria-describedby={fault ? `${id}-fault` : undefined}
+        aria-describedby={about || undefined}
         data-filter
         autoComplete="off"
         spellcheck={false}
@@ -131,6 +136,11 @@ export function Filter({
       {fault && (
         <p id={`${id}-fault`} class="small tone warn">
           {fault}
+        </p>
+      )}
+      {hint && (
+        <p id={`${id}-hint`} class="small dim">
+          {hint}
         </p>
       )}
     </div>

@@ -41,6 +41,17 @@ export function zoneOf(clock: Clock): string {
   return clock === "utc" ? "UTC" : Intl.DateTimeFormat().resolvedOptions().timeZone;
 }
 
+const WRITTEN = /^\d{4}-\d\d-\d\d(?:T\d\d:\d\d(?::\d\d(?:\.\d{1,6})?)?(Z|[+-]\d\d:\d\d)?)?$/;
+
+/** Return the instant of a date or time that somebody typed, as the API takes it; null: it is none. */
+export function typedInstant(typed: string, clock: Clock): string | null {
+  const found = WRITTEN.exec(typed);
+  if (found === null) return null;
+  const time = typed.includes("T") ? typed : `${typed}T00:00`;
+  const at = new Date(found[1] || clock === "local" ? time : `${time}Z`);
+  return Number.isNaN(at.getTime()) ? null : at.toISOString();
+}
+
 /** Return date and time; without the date if it is today. */
 export function momentWords(at: Date, clock: Clock, now: Date = new Date()): string {
   const day = dayWords(at, clock, now);

@@ -195,7 +195,7 @@ function Line<T>({ row, index, tabIndex, table, onFocus }: LineProps<T>) {
   return (
     <div
       role="row"
-      class="line"
+      class={onOpen ? "line opens" : "line"}
       data-index={index}
       aria-rowindex={index + 2}
       aria-selected={selection ? chosen : undefined}

@@ -37,6 +37,16 @@ export function parseFilter(text: string): Filter {
   return terms;
 }
 
+/** True if a text in quotes has begun and not ended. */
+export function isQuoteOpen(text: string): boolean {
+  let inside = false;
+  for (let n = 0; n < text.length; n++) {
+    if (text[n] === "\\" && inside) n++;
+    else if (text[n] === '"') inside = !inside;
+  }
+  return inside;
+}
+
 /** Write a filter so that `parseFilter` reads the same. */
 export function formatFilter(filter: Filter): string {
   return filter.map(formatTerm).join(" ");

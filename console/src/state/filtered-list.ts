@@ -3,6 +3,7 @@ import { type Answer, ask, type Given, type Route } from "../api/ask.ts";
 import { query } from "../router.tsx";
 import { type FilterWord, toQuery } from "./list-filter.ts";
 import { type Listing, useListing } from "./listing.ts";
+import { taste } from "./taste.ts";
 
 interface AnyPage {
   items: unknown[];
@@ -42,7 +43,7 @@ export function useFilteredList<R extends ListRoute>(
 ): FilteredList<RowOf<R>> {
   const filter = query.value.get("q") ?? "";
   const sort = query.value.get("sort") ?? defaultSort ?? null;
-  const { query: asked, text } = toQuery(filter, words);
+  const { query: asked, text } = toQuery(filter, words, taste.value.clock);
   const list = useListing(
     (cursor, signal) => {
       const wanted = { ...asked, ...(text && { q: text }), ...more, sort, cursor, limit };

@@ -1,5 +1,6 @@
 /** Filters of lists: which words a list has, what they are in the API's query, completions. */
-import { formatTerm, parseFilter } from "./filter.ts";
+import { type Clock, typedInstant } from "../parts/moment.ts";
+import { formatTerm, isQuoteOpen, parseFilter } from "./filter.ts";
 
 /** A word that a list can be filtered by. */
 export interface FilterWord {
@@ -8,6 +9,10 @@ export interface FilterWord {
   parameter: string;
   /** Values that are offered. */
   values?: readonly string[];
+  /** It takes other values than those offered, too. */
+  open?: boolean;
+  /** What its values are, if they are no text. */
+  kind?: "time" | "number";
   hint?: string;
   /** All its values are one parameter, with commas between them. */
   joined?: boolean;
@@ -24,8 +29,16 @@ export interface ListQuery {
   unknown: string[];
 }
 
-/** Return what a filter asks a list for: `status:failed,lost job:"patch web"`. */
-export function toQuery(filter: string, words: readonly FilterWord[]): ListQuery {
+/**
+ * Return what a filter asks a list for: `status:failed,lost job:"patch web"`.
+ *
+ * `clock`: that of times without an offset.
+ */
+export function toQuery(
+  filter: string,
+  words: readonly FilterWord[],
+  clock: Clock = "local",
+): ListQuery {
   const query: Record<string, string[]> = {};
   const text: string[] = [];
   const unknown: string[] = [];
@@ -34,7 +47,7 @@ export function toQuery(filter: string, words: readonly FilterWord[]): ListQuery
     if (term.key === "" && !term.not) text.push(...term.values);
     else if (!found || term.not) unknown.push(formatTerm(term));
     else {
-      const given = [...(query[found.parameter] ?? []), ...term.values];
+      const given = [...(query[found.parameter] ?? []), ...term.values.map(sent(found, clock))];
       const most = found.single ? 1 : given.length;
       query[found.parameter] = given.slice(0, most);
       if (given.length > most) unknown.push(formatTerm({ ...term, values: given.slice(most) }));
@@ -43,6 +56,38 @@ export function toQuery(filter: string, words: readonly FilterWord[]): ListQuery
   for (const { parameter } of words.filter((one) => one.joined))
     if (query[parameter]) query[parameter] = [query[parameter].join(",")];
   return { query, text: text.join(" "), unknown };
+}
+
+/** What is sent for a value: a time with its offset. */
+function sent({ kind }: FilterWord, clock: Clock): (value: string) => string {
+  return (value) => (kind === "time" ? (typedInstant(value, clock) ?? value) : value);
+}
+
+/** Return what is expected of a word that is not finished; null if the filter can be sent. */
+export function expectedOf(filter: string, words: readonly FilterWord[]): string | null {
+  if (isQuoteOpen(filter)) return 'End the text in quotes with ".';
+  const [, name] = /(?:^|\s)([^\s":]+):$/.exec(filter.trimEnd()) ?? [];
+  const begun = words.find((one) => one.word === name);
+  if (begun) return takes(begun);
+  for (const { key, values, not } of parseFilter(filter)) {
+    const found = words.find((one) => one.word === key);
+    if (found && !not && !values.every((value) => fits(value, found))) return takes(found);
+  }
+  return null;
+}
+
+function fits(value: string, { values, open, kind }: FilterWord): boolean {
+  if (kind === "time") return typedInstant(value, "utc") !== null;
+  if (kind === "number") return /^\d{1,18}$/.test(value);
+  if (!values || values.includes(value)) return true;
+  return open === true && !values.some((one) => one.startsWith(value));
+}
+
+function takes({ word, values, open, kind, hint }: FilterWord): string {
+  if (kind === "time") return `${word}: takes a time, such as 2026-11-29 or 2026-11-29T08:30.`;
+  if (kind === "number") return `${word}: takes a number.`;
+  if (values) return `${word}: takes ${values.join(", ")}${open ? ", …" : ""}.`;
+  return `${word}: takes a value${hint ? `: ${hint}` : ""}.`;
 }
 
 /** Return what completes the word at the end of the text: whole new texts. */
