@@ -109,6 +109,11 @@ test("a definition knows the lines of its parts, and of its mistakes", async () 
   assert.equal(wrong.body, null);
   assert.ok(wrong.remarks[0]!.line! >= 2 && wrong.remarks[0]!.grave);
   assert.equal((await readYaml("- a")).body, null);
+  for (const several of ["name: a\n---\nname: b\n", "jobs:\n  - name: a\n"]) {
+    const { body, remarks } = await readYaml(several);
+    assert.equal(body, null);
+    assert.match(remarks[0]!.words, /^This form takes one job\./);
+  }
 });
 
 test("a trigger is sent as it was read", () => {

@@ -75,11 +75,15 @@ def test_a_schedule_is_made_changed_and_deleted_on_a_phone(
     visit: Visit, stack: Stack, receiver: str
 ) -> None:
     number = job(stack, "form-scheduled")
+    others = [job(stack, f"a-choice-{n}") for n in range(12)]
     with visit(size=PHONE) as ada:
         ada.refusals = {422}
         page = ada.go("/schedules")
         page.get_by_role("button", name="New schedule …").first.click()
         dialog = page.get_by_role("dialog")
+        expect(dialog.get_by_text(re.compile("more jobs: type part of a name"))).to_be_visible()
+        for one in others:
+            stack.call("DELETE", f"/jobs/{one}")
         dialog.get_by_label("Job to run").fill("form-scheduled")
         dialog.get_by_role("button", name="form-scheduled").click()
         expect(dialog.get_by_label("Runs", exact=True)).to_be_visible()
@@ -105,6 +109,9 @@ def test_a_schedule_is_made_changed_and_deleted_on_a_phone(
         page.get_by_role("button", name="Keep editing").click()
         dialog.get_by_role("button", name="Schedule", exact=True).click()
         page.wait_for_url("**/console/schedules/*")
+        # Without a name, it is called by when it runs.
+        heading = page.get_by_role("heading", level=1)
+        expect(heading).to_have_text("at 03:45 on weekdays")
         (made,) = stack.call("GET", f"/jobs/{number}/schedules")["items"]
         assert (made["cron"], made["overlap"]) == ("45 3 * * 1-5", "queue")
         assert made["parameters"] == {"level": "high"}
@@ -123,6 +130,7 @@ def test_a_schedule_is_made_changed_and_deleted_on_a_phone(
         dialog.get_by_label("sat").check()
         dialog.get_by_role("button", name="Save").click()
         expect(dialog).to_be_hidden()
+        expect(heading).to_have_text(re.compile("^at .* on Saturdays$"))
         changed = stack.call("GET", f"/schedules/{made['id']}")
         assert (changed["every"], changed["weekdays"], changed["cron"]) == ("weekly", ["sat"], None)
         # The list of rules is reloaded below a question, which is about the list as it was.
@@ -257,6 +265,15 @@ def test_a_job_is_written_checked_and_saved_over_another_version(
         page.wait_for_url(f"**/console/jobs/{number}")
         saved = stack.call("GET", f"/jobs/{number}")
         assert (saved["version"], saved["description"], saved["tags"]) == (3, "mine", [])
+        page.get_by_role("link", name="Edit …").click()
+        area.fill(area.input_value().replace("uptime", "mkfs.ext4 /dev/none"))
+        page.get_by_role("button", name="Override the check …").click()
+        dialog = page.get_by_role("dialog")
+        expect(dialog).to_contain_text("mkfs")
+        check_accessibility(page)
+        dialog.get_by_label("Reason").fill("a new disk")
+        dialog.get_by_role("button", name="Save as version 4").click()
+        page.wait_for_url(f"**/console/jobs/{number}")
         page.get_by_role("button", name="Delete …").click()
         confirm(page, "Delete")
         page.wait_for_url("**/console/jobs")

@@ -197,6 +197,24 @@ def test_output_follows_at_its_end_and_stays_elsewhere(visit: Visit, stack: Stac
         expect(panel).to_have_count(0)
 
 
+def test_a_panel_takes_the_focus_only_when_it_opens(visit: Visit, stack: Stack) -> None:
+    gate = stack.gate()
+    command = f'[ "$OPSJOBS_TARGET" = lab-5 ] || {{ {gate.wait}; }}'
+    actions = [{"type": "command", "command": command}]
+    made = stack.call("POST", "/run", {"actions": actions, "targets": {"ids": ["lab-3", "lab-5"]}})
+    with visit() as ada:
+        page = ada.go(f"/executions/{made['id']}?tab=groups")
+        succeeded = page.locator(".groups > li").filter(has_text="succeeded")
+        succeeded.get_by_role("button", name="Details").click()
+        expect(page.get_by_role("complementary", name="Group of 1 target")).to_be_focused()
+        # As after a click beside the panel: its next name does not call the keyboard back.
+        page.evaluate("document.activeElement.blur()")
+        gate.open()
+        expect(page.get_by_role("complementary", name="Group of 2 targets")).to_be_visible()
+        page.evaluate("new Promise(done => requestAnimationFrame(() => setTimeout(done, 100)))")
+        expect(page.locator("body")).to_be_focused()
+
+
 @pytest.fixture(scope="module")
 def differing_execution(stack: Stack) -> int:
     """Run an execution in which one machine of four differs, after one without differences."""

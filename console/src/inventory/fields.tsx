@@ -1,15 +1,14 @@
 /** The text of an import, and what holds for all of its targets. */
 import { ask } from "../api/ask.ts";
+import { FileField } from "../parts/file-field.tsx";
 import { Check, Field, Select, TextField } from "../parts/form.tsx";
 import { ListField, useLabelsAndGroups } from "../parts/picker.tsx";
 import { Text } from "../parts/text.tsx";
-import { toast } from "../parts/toast.tsx";
 import { useResource } from "../state/resource.ts";
 import { askIf, mayDoEverywhere } from "../state/rights.ts";
 import { type FoundTarget, ownOf } from "./found.ts";
 import { type ImportOptions, usersOf, variablesOf } from "./options.ts";
 
-const FILE_BYTES_MAX = 1 << 20;
 const USERS_SHOWN = 10;
 const EXAMPLE = `[web]
 web[1:3].example.com
@@ -37,18 +36,11 @@ interface SourceProps {
 export function Source({ text, onText, fault }: SourceProps) {
   return (
     <>
-      <Field label="Inventory file" hint="At most 1 MiB; it is shown below before it is used.">
-        <input
-          class="input"
-          type="file"
-          onChange={async (event) => {
-            const file = event.currentTarget.files?.[0];
-            if (!file) return;
-            if (file.size > FILE_BYTES_MAX) toast(`${file.name} is larger than 1 MiB`, "bad");
-            else onText(await file.text(), file.name);
-          }}
-        />
-      </Field>
+      <FileField
+        label="Inventory file"
+        hint="At most 1 MiB; it is shown below before it is used."
+        onText={onText}
+      />
       <Field
         label="Or its text"
         hint="An Ansible inventory (INI, YAML, JSON), an ssh_config, a CSV table, /etc/hosts, lines such as web-1 10.0.0.5 env=prod, or targets as YAML or JSON"

@@ -3,6 +3,7 @@ import { useMemo, useRef, useState } from "preact/hooks";
 import { ask, RequestError } from "../api/ask.ts";
 import type { Job, Validation } from "../api/types.ts";
 import { Editor, goToLine } from "../parts/editor.tsx";
+import { FileField } from "../parts/file-field.tsx";
 import { Form } from "../parts/form.tsx";
 import { Panel } from "../parts/panel.tsx";
 import { useSettled } from "../parts/picker.tsx";
@@ -11,9 +12,11 @@ import { toast } from "../parts/toast.tsx";
 import { Loaded } from "../parts/trouble.tsx";
 import { Verdict } from "../parts/verdict.tsx";
 import { go } from "../router.tsx";
-import { useResource } from "../state/resource.ts";
+import { type Resource, useResource } from "../state/resource.ts";
+import { mayDoEverywhere } from "../state/rights.ts";
 import { writtenYaml } from "./definition.ts";
 import { DiffLines } from "./diff-lines.tsx";
+import { OverrideDialog } from "./override.tsx";
 import { added, SNIPPETS } from "./snippets.ts";
 import { type ReadYaml, type Remark, readYaml } from "./yaml-body.ts";
 import "../style/launch.css";
@@ -33,18 +36,26 @@ export function JobEditor({ source }: { source: JobSource }) {
   const [newer, setNewer] = useState<JobSource | null>(null);
   const [text, setText] = useState(source.text);
   const [refused, setRefused] = useState<RequestError | null>(null);
+  // Ends the submission that the question of the override belongs to.
+  const [answer, setAnswer] = useState<((sent: boolean) => void) | null>(null);
   const area = useRef<HTMLTextAreaElement>(null);
-  const checked = useChecked(text);
+  const [checked, isCurrent] = useChecked(text);
   const found = checked.data.value;
   const remarks = useMemo(
     () => [...(found?.remarks ?? []), ...said(refused, found)],
     [found, refused],
   );
-  const save = async () => {
+  const isBlocked = found?.verdict === "block" && isCurrent;
+  const mayOverride = mayDoEverywhere("safety:override");
+  const submit = () =>
+    isBlocked && mayOverride
+      ? new Promise<boolean>((resolve) => setAnswer(() => resolve))
+      : save({});
+  const save = async (override: { override_safety?: true; reason?: string }) => {
     const { body } = await readYaml(text);
     if (body === null) return false;
     try {
-      const saved = await send(base.job, body as never);
+      const saved = await send(base.job, { ...body, ...override } as never);
       toast(
         base.job ? `${saved.name} is at version ${saved.version}` : `${saved.name} was created`,
       );
@@ -57,68 +68,99 @@ export function JobEditor({ source }: { source: JobSource }) {
     }
   };
   const { job } = base;
+  const verb = job ? `Save as version ${job.version + 1}` : "Create the job";
   const close = () => go(job ? `/jobs/${job.id}` : "/jobs");
   return (
-    <Form
-      verb={job ? `Save as version ${job.version + 1}` : "Create the job"}
-      disabled={found?.body === null}
-      onSubmit={save}
-      onCancel={close}
-    >
-      {() => (
-        <div class="launch">
-          <div class="form">
-            <Editor
-              label="Definition, as YAML"
-              hint="Comments are not stored."
-              text={text}
-              onChange={(typed) => {
-                setText(typed);
-                setRefused(null);
-              }}
-              wrong={new Set(remarks.filter((one) => one.grave).map((one) => one.line ?? 0))}
-              area={area}
-            />
-          </div>
-          <div class="stack">
-            <Snippets text={text} area={area} />
-            <Panel title={<>Check {found?.verdict && <Verdict verdict={found.verdict} />}</>}>
-              <div aria-live="polite">
-                <Loaded resource={checked} what="the check">
-                  {() => (
-                    <Remarks remarks={remarks} onLine={(line) => goToLine(area.current!, line)} />
-                  )}
-                </Loaded>
-              </div>
-            </Panel>
-            {newer && (
-              <Newer
-                base={base}
-                newer={newer}
-                onTake={() => {
-                  setBase(newer);
-                  setNewer(null);
+    <>
+      <Form
+        verb={isBlocked && mayOverride ? "Override the check …" : verb}
+        disabled={found?.body === null || (isBlocked && !mayOverride)}
+        onSubmit={submit}
+        onCancel={close}
+      >
+        {() => (
+          <div class="launch">
+            <div class="form">
+              <Editor
+                label="Definition, as YAML"
+                hint="Comments are not stored."
+                text={text}
+                onChange={(typed) => {
+                  setText(typed);
+                  setRefused(null);
                 }}
+                wrong={new Set(remarks.filter((one) => one.grave).map((one) => one.line ?? 0))}
+                area={area}
               />
-            )}
-            {job && (
-              <DiffLines
-                title={`Changed since version ${job.version}`}
-                before={base.text}
-                after={text}
-              />
-            )}
+              {job === null && (
+                <FileField
+                  label="Or from a file"
+                  hint="Its text takes the place of the one above; nothing is stored yet."
+                  accept=".yaml,.yml,.json"
+                  onText={(read) => {
+                    setText(read);
+                    setRefused(null);
+                  }}
+                />
+              )}
+            </div>
+            <div class="stack">
+              <Snippets text={text} area={area} />
+              <Panel title={<>Check {found?.verdict && <Verdict verdict={found.verdict} />}</>}>
+                <div aria-live="polite">
+                  <Loaded resource={checked} what="the check">
+                    {() => (
+                      <Remarks remarks={remarks} onLine={(line) => goToLine(area.current!, line)} />
+                    )}
+                  </Loaded>
+                  {isBlocked && (
+                    <p class="tone bad">
+                      The safety check blocks it. Change it
+                      {mayOverride && ", or override the check with a reason"}.
+                    </p>
+                  )}
+                </div>
+              </Panel>
+              {newer && (
+                <Newer
+                  base={base}
+                  newer={newer}
+                  onTake={() => {
+                    setBase(newer);
+                    setNewer(null);
+                  }}
+                />
+              )}
+              {job && (
+                <DiffLines
+                  title={`Changed since version ${job.version}`}
+                  before={base.text}
+                  after={text}
+                />
+              )}
+            </div>
           </div>
-        </div>
+        )}
+      </Form>
+      {answer && (
+        <OverrideDialog
+          verb={verb}
+          remarks={remarks}
+          onSave={(reason) => save({ override_safety: true, reason })}
+          onClose={() => {
+            answer(false);
+            setAnswer(null);
+          }}
+        />
       )}
-    </Form>
+    </>
   );
 }
 
-/** Read and check a text when typing has paused. */
-function useChecked(text: string) {
+/** Read and check a text when typing has paused; the flag says that it is still the same. */
+function useChecked(text: string): [Resource<Checked>, boolean] {
   const settled = useSettled(text, text);
-  return useResource(
+  const checked = useResource(
     async (signal): Promise<Checked> => {
       const read = await readYaml(settled);
       if (read.body === null) return { ...read, verdict: null };
@@ -131,6 +173,7 @@ function useChecked(text: string) {
     },
     [settled],
   );
+  return [checked, settled === text];
 }
 
 interface Told {

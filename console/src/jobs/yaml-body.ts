@@ -17,6 +17,12 @@ export interface ReadYaml {
   lineOf: (pointer: string) => number | null;
 }
 
+const SEVERAL = "This form takes one job. Several at once: opsjobs jobs apply -f FILE.";
+
+/** True for what `opsjobs jobs export` writes. */
+const isExport = (value: unknown): boolean =>
+  value !== null && typeof value === "object" && Object.keys(value).join() === "jobs";
+
 /** Read a text; the reader is loaded when it is first needed. */
 export async function readYaml(text: string): Promise<ReadYaml> {
   const { LineCounter, parseDocument } = await import("yaml");
@@ -25,7 +31,7 @@ export async function readYaml(text: string): Promise<ReadYaml> {
   const lineAt = (offset: number) => lineCounter.linePos(offset).line;
   const remarks = found.errors.map((error) => ({
     line: lineAt(error.pos[0]),
-    words: `${error.message}.`.replace(/\.\.$/, "."),
+    words: error.code === "MULTIPLE_DOCS" ? SEVERAL : `${error.message}.`.replace(/\.\.$/, "."),
     grave: true,
   }));
   if (remarks.length) return { body: null, remarks, lineOf: () => null };
@@ -37,6 +43,8 @@ export async function readYaml(text: string): Promise<ReadYaml> {
     return null;
   };
   const value: unknown = found.toJS();
+  if (isExport(value))
+    return { body: null, remarks: [{ line: 1, words: SEVERAL, grave: true }], lineOf };
   if (value !== null && typeof value === "object" && !Array.isArray(value))
     return { body: value as Record<string, unknown>, remarks, lineOf };
   const words = "Write the fields of a job: name, targets, actions.";

@@ -1,6 +1,7 @@
 /** One approval: is it safe, who asks, who may decide? */
 import { useState } from "preact/hooks";
 import { ask } from "../api/ask.ts";
+import { overrideWords } from "../api/override.ts";
 import type { ApprovalDetail } from "../api/types.ts";
 import { Findings } from "../execution/findings.tsx";
 import { titleOf } from "../execution/name.ts";
@@ -116,9 +117,6 @@ function Decide({ approval, onDecide }: { approval: ApprovalDetail; onDecide: (v
   );
 }
 
-/** What a button of this page does, as the API says it. */
-const BY_OVERRIDE = "with override_safety: true and a reason";
-
 /** Why this person cannot approve. */
 function WhyNot({ of }: { of: ApprovalDetail }) {
   const refused = of.cannot["approve"];
@@ -127,7 +125,7 @@ function WhyNot({ of }: { of: ApprovalDetail }) {
     <p class="why-not">
       <b>You cannot approve this.</b>{" "}
       {refused ? (
-        <Text of={refused.detail.replace(BY_OVERRIDE, "with Override and a reason")} />
+        <Text of={overrideWords(refused.detail)} />
       ) : (
         "Your role does not hold approvals:decide. Ask an administrator."
       )}

@@ -169,7 +169,21 @@ function Definition({ job }: { job: JobDetail }) {
   return (
     <Loaded resource={yaml} what="the definition">
       {(text) => (
-        <Panel title="As YAML" actions={<CopyButton text={text} what="definition" />}>
+        <Panel
+          title="As YAML"
+          actions={
+            <>
+              <a
+                class="button small"
+                href={`data:application/yaml;charset=utf-8,${encodeURIComponent(text)}`}
+                download={`${job.name.replace(/[^\w.-]+/g, "-")}.yaml`}
+              >
+                Download
+              </a>
+              <CopyButton text={text} what="definition" />
+            </>
+          }
+        >
           <pre class="definition">
             <Text of={text} />
           </pre>

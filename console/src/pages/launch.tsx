@@ -4,7 +4,7 @@ import { ask } from "../api/ask.ts";
 import type { RunDraft } from "../api/types.ts";
 import { PREFIX } from "../api/url.ts";
 import { draftOf, type LaunchDraft, launchCommand, missing, runBody } from "../launch/draft.ts";
-import { JobChoice } from "../launch/job-choice.tsx";
+import { JobToLaunch } from "../launch/job-to-launch.tsx";
 import { LaunchButton, Preview, usePreview } from "../launch/preview.tsx";
 import { pickedQuery } from "../launch/selection.ts";
 import { curlLine } from "../parts/command-line.ts";
@@ -32,7 +32,7 @@ export default function Launch() {
     return (
       <div class="stack">
         <h1>Launch</h1>
-        <JobChoice />
+        <JobToLaunch />
       </div>
     );
   return (
@@ -47,7 +47,7 @@ export default function Launch() {
           ...(mayDo("jobs:read")
             ? [
                 { name: "file", label: "File", content: of(() => <FileFields draft={draft} />) },
-                { name: "job", label: "Job", content: () => <JobChoice /> },
+                { name: "job", label: "Job", content: () => <JobToLaunch /> },
               ]
             : []),
         ]}

@@ -4,7 +4,7 @@ import { ask } from "../api/ask.ts";
 import type { Execution, Schedule } from "../api/types.ts";
 import { Name } from "../execution/name-shown.tsx";
 import { Took } from "../execution/took.tsx";
-import { JobChoice } from "../launch/job-choice.tsx";
+import { JobToLaunch } from "../launch/job-to-launch.tsx";
 import { factsOf, loadNeeds } from "../now/needs.ts";
 import { countWords } from "../parts/counts.ts";
 import { Command, Empty } from "../parts/empty.tsx";
@@ -53,7 +53,7 @@ export default function Now() {
       <h1 class="hidden-text">Now</h1>
       {onlyLaunches() ? (
         <Panel title="Launch a job">
-          <JobChoice />
+          <JobToLaunch />
         </Panel>
       ) : (
         <Needs needs={needs} />

@@ -29,17 +29,27 @@ export function deliveryColumns<One extends Sent>(
       label: "Event",
       width: "minmax(150px, 2fr)",
       cell: (delivery) => (
-        <>
+        <span>
           <Text of={delivery.event} />
           {delivery.redelivery && <span class="dim"> again</span>}
-        </>
+        </span>
       ),
     },
     {
       name: "answer",
       label: "Answer",
       width: "minmax(160px, 3fr)",
-      cell: (delivery) => <Text of={answerOf(delivery)} />,
+      cell: (delivery) => (
+        <span>
+          <Text of={answerOf(delivery)} />
+          {delivery.attempts > 0 && delivery.status === "pending" && delivery.next_attempt_at && (
+            <span class="dim">
+              {" "}
+              · tried again <Time at={delivery.next_attempt_at} ago />
+            </span>
+          )}
+        </span>
+      ),
     },
     {
       name: "attempts",

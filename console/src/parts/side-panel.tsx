@@ -16,18 +16,39 @@ interface SidePanelProps {
 
 export function SidePanel({ about, label, title, actions, onClose, children }: SidePanelProps) {
   const box = useRef<HTMLElement>(null);
+  // What in it has the focus; null once the person has gone on elsewhere.
+  const held = useRef<Element | null>(null);
   useEffect(() => box.current?.focus(), [about]);
-  // What had the focus in it may be gone with what it is about.
+  // What had the focus may be gone with what it was about: the keyboard goes on from the panel.
   useEffect(() => {
+    if (held.current === null || held.current.isConnected) return;
+    held.current = null;
     if (document.activeElement === document.body) box.current?.focus({ preventScroll: true });
-  }, [label]);
+  });
+  const onFocusOut = () => {
+    const left = held.current;
+    // Whether it was left or deleted is known once the script that did it has ended.
+    queueMicrotask(() => {
+      if (held.current === left && left?.isConnected) held.current = null;
+    });
+  };
   const onKeyDown = (event: KeyboardEvent) => {
     if (event.key !== "Escape") return;
     event.stopPropagation();
     onClose();
   };
   return (
-    <aside ref={box} class="panel side" tabIndex={-1} aria-label={label} onKeyDown={onKeyDown}>
+    <aside
+      ref={box}
+      class="panel side"
+      tabIndex={-1}
+      aria-label={label}
+      onFocusIn={(event) => {
+        held.current = event.target as Element;
+      }}
+      onFocusOut={onFocusOut}
+      onKeyDown={onKeyDown}
+    >
       <header>
         <h2 class="cut">{title}</h2>
         <div class="actions">

@@ -1,11 +1,9 @@
 /** A new schedule: first of which job, then its form. */
 import { useState } from "preact/hooks";
 import { ask } from "../api/ask.ts";
-import { labelsOf } from "../jobs/labels.ts";
+import { JobChoice } from "../jobs/choice.tsx";
 import { Dialog } from "../parts/dialog.tsx";
 import { Empty } from "../parts/empty.tsx";
-import { Field } from "../parts/form.tsx";
-import { useSettled } from "../parts/picker.tsx";
 import { Text } from "../parts/text.tsx";
 import { Loaded } from "../parts/trouble.tsx";
 import { go, Link } from "../router.tsx";
@@ -13,14 +11,12 @@ import { useResource } from "../state/resource.ts";
 import { mayDo } from "../state/rights.ts";
 import { ScheduleForm } from "./form.tsx";
 
-const SHOWN = 20;
-
 export function NewSchedule({ onClose }: { onClose: () => void }) {
   const [job, setJob] = useState<string | null>(null);
   if (job !== null) return <FormOf job={job} onClose={onClose} />;
   return (
     <Dialog title="New schedule" onClose={onClose}>
-      <JobChoice onChoose={setJob} />
+      <JobToSchedule onChoose={setJob} />
       <Back onClose={onClose} />
     </Dialog>
   );
@@ -36,59 +32,28 @@ function Back({ onClose }: { onClose: () => void }) {
   );
 }
 
-function JobChoice({ onChoose }: { onChoose: (id: string) => void }) {
+function JobToSchedule({ onChoose }: { onChoose: (id: string) => void }) {
   const [typed, setTyped] = useState("");
-  const q = useSettled(typed, typed);
-  const jobs = useResource(
-    (signal) =>
-      ask("GET /jobs", {
-        query: { state: ["active"], limit: SHOWN, sort: "name", ...(q && { q }) },
-        signal,
-      }),
-    [q],
-  );
   return (
-    <>
-      <Field label="Job to run" hint="Part of its name or description">
-        <input
-          class="input"
-          data-first
-          autoComplete="off"
-          value={typed}
-          onInput={(event) => setTyped(event.currentTarget.value)}
-        />
-      </Field>
-      <Loaded resource={jobs} what="jobs">
-        {({ items, next }) => {
-          const mine = items.filter((one) => mayDo("schedules:manage", labelsOf(one)));
-          if (mine.length === 0)
-            return (
-              <Empty why={q ? "No job has this text." : "There is no job to schedule yet."}>
-                {!q && mayDo("jobs:create") && <Link to="/jobs/new">New job …</Link>}
-              </Empty>
-            );
-          return (
-            <ul class="entries" aria-label="Jobs to schedule">
-              {mine.map((one) => (
-                <li key={one.id}>
-                  <button
-                    type="button"
-                    class="button small"
-                    onClick={() => onChoose(String(one.id))}
-                  >
-                    <Text of={one.name} />
-                  </button>
-                  <span class="dim cut">
-                    <Text of={one.description} />
-                  </span>
-                </li>
-              ))}
-              {next && <li class="dim">There are more jobs: type part of a name.</li>}
-            </ul>
-          );
-        }}
-      </Loaded>
-    </>
+    <JobChoice
+      label="Job to run"
+      list="Jobs to schedule"
+      most={10}
+      permission="schedules:manage"
+      typed={typed}
+      onType={setTyped}
+      none={
+        <Empty why="There is no job to schedule yet.">
+          {mayDo("jobs:create") && <Link to="/jobs/new">New job …</Link>}
+        </Empty>
+      }
+    >
+      {(job) => (
+        <button type="button" class="button small" onClick={() => onChoose(String(job.id))}>
+          <Text of={job.name} />
+        </button>
+      )}
+    </JobChoice>
   );
 }
 
