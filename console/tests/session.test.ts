@@ -3,7 +3,14 @@ import { beforeEach, test } from "node:test";
 import type { Me } from "../src/api/types.ts";
 import { loginGate, proofGate } from "../src/state/login.ts";
 import { mayDo, mayDoEverywhere, onlyLaunches } from "../src/state/rights.ts";
-import { login, me, resumeConfirmed, resumeLogin } from "../src/state/session.ts";
+import {
+  loadMe,
+  login,
+  me,
+  resumeConfirmed,
+  resumeLogin,
+  unknownMe,
+} from "../src/state/session.ts";
 
 const ADA = who("ada", "user");
 let reloads = 0;
@@ -64,4 +71,18 @@ test("who launches sees what they launched, within the scope of that right", () 
   assert.equal(mayDoEverywhere("executions:read"), false);
   holds({ "jobs:read": [""] });
   assert.equal(mayDo("executions:read"), false);
+});
+
+test("who is logged in is asked until the service answers", async (context) => {
+  context.mock.timers.enable({ apis: ["setTimeout"] });
+  me.value = null;
+  answer = ADA;
+  const found = globalThis.fetch;
+  Object.assign(globalThis, { fetch: async () => new Response("", { status: 503 }) });
+  await loadMe();
+  assert.ok(unknownMe.value?.retryAt);
+  Object.assign(globalThis, { fetch: found });
+  context.mock.timers.tick(5_000);
+  while (me.value === null) await new Promise((done) => setImmediate(done));
+  assert.equal(unknownMe.value, null);
 });

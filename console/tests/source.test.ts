@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { unreachable } from "../src/api/problem.ts";
 import {
   BLOCK_LINES,
   BLOCKS_MAX,
@@ -111,4 +112,37 @@ test("a failure is told, and the block is asked for again later", async () => {
   await settled();
   source.line(1);
   assert.equal(told.length, 1);
+});
+
+test("lines that come while the end is read are read after it", async () => {
+  const server = new Server(3);
+  const source = new LineSource(server.fetch);
+  const first = source.read();
+  server.total = 5;
+  assert.equal(source.read(), first, "the same reading");
+  await source.refresh();
+  assert.equal(source.total, 5);
+  assert.equal(server.asked.length, 2);
+});
+
+test("after an outage the end is read again by itself", async (context) => {
+  context.mock.timers.enable({ apis: ["setTimeout"] });
+  const server = new Server(3);
+  let isAway = true;
+  const source = new LineSource(async (from, count) => {
+    if (isAway) throw unreachable();
+    return server.fetch(from, count);
+  });
+  let failures = 0;
+  source.onError = () => failures++;
+  await source.refresh();
+  assert.deepEqual([failures, source.seq], [1, null]);
+  isAway = false;
+  const read = new Promise<void>((done) => {
+    source.onRead = done;
+  });
+  context.mock.timers.tick(5_000);
+  await read;
+  assert.equal(source.total, 3);
+  source.close();
 });

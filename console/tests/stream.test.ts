@@ -86,3 +86,18 @@ test("a stream rests while the tab is hidden, and begins at the place that was a
   stop();
   server.close();
 });
+
+test("a stream that breaks before its first event goes on where it began", async () => {
+  const places: (string | undefined)[] = [];
+  const server = await served((request, response) => {
+    places.push(request.headers["last-event-id"] as string | undefined);
+    response.end(places.length === 1 ? ": connected\nid: 7-1\n\n" : "id: 8-1\ndata: a\n\n");
+  });
+  let stop = () => {};
+  await new Promise<void>((done) => {
+    stop = follow({ url: server.url, onEvent: () => done() });
+  });
+  stop();
+  server.close();
+  assert.deepEqual(places, [undefined, "7-1"]);
+});

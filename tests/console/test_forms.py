@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -274,6 +275,10 @@ def test_a_job_is_written_checked_and_saved_over_another_version(
         dialog.get_by_label("Reason").fill("a new disk")
         dialog.get_by_role("button", name="Save as version 4").click()
         page.wait_for_url(f"**/console/jobs/{number}")
+        with page.expect_download() as download:
+            page.get_by_role("button", name="Download").click()
+        assert download.value.suggested_filename == "form-job.yaml"
+        assert "mkfs" in Path(download.value.path()).read_text()
         page.get_by_role("button", name="Delete …").click()
         confirm(page, "Delete")
         page.wait_for_url("**/console/jobs")

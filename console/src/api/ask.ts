@@ -6,6 +6,7 @@
  */
 import { loginGate, proofGate } from "../state/login.ts";
 import { isAttended, UNATTENDED } from "./attended.ts";
+import { awaited } from "./awaited.ts";
 import { errorOf, RequestError, unreachable } from "./problem.ts";
 import type { Operations } from "./types.ts";
 import { type QueryValue, urlOf } from "./url.ts";
@@ -47,7 +48,7 @@ export async function ask<R extends Route>(
 ): Promise<Answer<R>> {
   const response = await askRaw(route, given[0] as AnyGiven | undefined);
   if (response.status === 204) return undefined as Answer<R>;
-  const text = await response.text();
+  const text = await arrived(response.text());
   return (text ? JSON.parse(text) : undefined) as Answer<R>;
 }
 
@@ -74,8 +75,16 @@ export async function send(url: string, request: RequestInit): Promise<Response>
 export async function attempt(url: string, request: RequestInit): Promise<Response> {
   const headers = new Headers(request.headers);
   if (!isAttended()) headers.set(UNATTENDED, "true");
+  const options: RequestInit = { credentials: "same-origin", cache: "no-store", ...request };
+  const isRead = (request.method ?? "GET") === "GET";
+  const send = (signal: AbortSignal | null) => fetch(url, { ...options, headers, signal });
+  return arrived(isRead ? awaited(send, request.signal) : send(request.signal ?? null));
+}
+
+/** Wait for a part of an answer. Throws a RequestError if it does not arrive, or an AbortError. */
+export async function arrived<T>(part: Promise<T>): Promise<T> {
   try {
-    return await fetch(url, { credentials: "same-origin", cache: "no-store", ...request, headers });
+    return await part;
   } catch (failed) {
     if (failed instanceof DOMException && failed.name === "AbortError") throw failed;
     throw unreachable();

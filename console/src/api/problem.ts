@@ -1,5 +1,8 @@
 /** Errors of requests: problem documents of the API (RFC 9457), and a service that does not answer. */
+import { overrideWords } from "./override.ts";
 import type { Problem } from "./types.ts";
+
+const TEMPORARY: ReadonlySet<number> = new Set([0, 429, 502, 503, 504]);
 
 /** A request that was refused, or not answered. `status` 0: the service cannot be reached. */
 export class RequestError extends Error {
@@ -11,7 +14,7 @@ export class RequestError extends Error {
   readonly retryAfter: number | null;
 
   constructor(problem: Problem, retryAfter: number | null = null) {
-    super(problem.detail);
+    super(overrideWords(problem.detail));
     this.status = problem.status;
     this.code = problem.code;
     this.requestId = problem.request_id;
@@ -19,9 +22,9 @@ export class RequestError extends Error {
     this.retryAfter = retryAfter;
   }
 
-  /** True if trying again later may help: overload, an outage, no network. */
+  /** True if trying again later may help: overload, an outage, also behind a proxy, no network. */
   get isTemporary(): boolean {
-    return this.status === 0 || this.status === 429 || this.status === 503;
+    return TEMPORARY.has(this.status);
   }
 }
 

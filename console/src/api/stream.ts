@@ -98,10 +98,11 @@ class Stream {
     if (this.place !== undefined) headers["Last-Event-ID"] = this.place;
     const response = await send(this.options.url, { headers, signal: connection.signal });
     const parser = createParser({
-      onEvent: (event) => {
-        if (event.id !== undefined) this.place = event.id;
-        this.options.onEvent(event);
+      // Also without an event: from its beginning, a break loses none.
+      onId: (id) => {
+        this.place = id;
       },
+      onEvent: (event) => this.options.onEvent(event),
     });
     const reader = response.body!.pipeThrough(new TextDecoderStream()).getReader();
     this.options.onLive?.(true);

@@ -1,5 +1,5 @@
 /** The two outputs that are compared: each the beginning of a stream of one target. */
-import { ask, askRaw } from "../api/ask.ts";
+import { arrived, ask, askRaw } from "../api/ask.ts";
 
 /** Instead of a second target: the last good run of the first one. */
 export const LAST_GOOD = "@last-good";
@@ -61,7 +61,7 @@ async function read(place: Place, { stream, bytes }: Wanted, signal: AbortSignal
   let text = "";
   let size = 0;
   for (;;) {
-    const { done, value } = await reader.read();
+    const { done, value } = await arrived(reader.read());
     if (done) return { ...place, text: text + decoder.decode(), isCut: false };
     text += decoder.decode(value.subarray(0, bytes - size), { stream: true });
     size += value.length;

@@ -1,7 +1,7 @@
 /** The run as it was: a slider over the time of the execution, kept in the URL as `at`. */
 import { createParser } from "eventsource-parser";
 import { useEffect, useState } from "preact/hooks";
-import { askRaw } from "../api/ask.ts";
+import { arrived, askRaw } from "../api/ask.ts";
 import { RequestError } from "../api/problem.ts";
 import type { LogFrame, Runs } from "../matrix/runs.ts";
 import { Icon } from "../parts/icon.tsx";
@@ -117,7 +117,7 @@ async function loadReplay(id: string, runs: Runs, stop: AbortSignal): Promise<Re
   const reader = response.body!.pipeThrough(new TextDecoderStream()).getReader();
   while (!ended) {
     const quiet = new Promise<null>((resolve) => setTimeout(() => resolve(null), QUIET_MS));
-    const read = await Promise.race([reader.read(), quiet]);
+    const read = await Promise.race([arrived(reader.read()), quiet]);
     if (read === null || read.done) break;
     parser.feed(read.value);
   }

@@ -34,7 +34,8 @@ export class ExecutionView {
   readonly failure = signal<RequestError | null>(null);
   /** When the snapshot is read again after a failure; null: not by itself. */
   readonly retryAt = signal<number | null>(null);
-  readonly live = signal(false);
+  /** The stream has broken, and is not there again yet. */
+  readonly isBroken = signal(false);
   /** Grows once a frame in which states changed. */
   readonly beat = signal(0);
   /** Grows at most twice a second while states change. */
@@ -76,7 +77,9 @@ export class ExecutionView {
   private readonly listeners = new Set<(rows: ReadonlySet<number> | null) => void>();
   private stopRuns: (() => void) | null = null;
   private finished = false;
+  private stopped = false;
   private retrying = 0;
+  private reading = 0;
   private settling = 0;
   private reloading = 0;
   private readonly disposers: (() => void)[] = [];
@@ -112,7 +115,9 @@ export class ExecutionView {
     this.execution.stop();
     for (const dispose of this.disposers) dispose();
     this.stopRuns?.();
+    this.stopped = true;
     clearTimeout(this.retrying);
+    clearTimeout(this.reading);
     clearTimeout(this.settling);
     clearTimeout(this.reloading);
   }
@@ -150,6 +155,10 @@ export class ExecutionView {
       this.spec.value = await ask("GET /executions/{id}/spec", { path: { id: this.id } });
     } catch (failed) {
       if (!(failed instanceof RequestError)) throw failed;
+      if (failed.isTemporary && !this.stopped) {
+        const ms = (failed.retryAfter ?? RETRY_SECONDS) * 1_000;
+        this.reading = window.setTimeout(() => void this.readSpecification(), ms);
+      }
     }
   }
 
@@ -193,7 +202,7 @@ export class ExecutionView {
           this.retrying = window.setTimeout(() => this.restart(), ms);
         },
         onLive: (live) => {
-          this.live.value = live;
+          this.isBroken.value = !live;
         },
       },
     );

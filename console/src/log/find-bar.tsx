@@ -61,7 +61,7 @@ export function FindBar({ find, ofAll }: FindBarProps) {
         </button>
       )}
       {search?.error.value && (
-        <Trouble error={search.error.value} onRetry={() => void search.run()} />
+        <Trouble error={search.error.value} onRetry={() => find.start(search.wanted)} />
       )}
     </form>
   );
@@ -77,8 +77,9 @@ function showHosts(): void {
 function progress(find: Find, search: Search): string {
   const { found } = search;
   const summary = search.summary.value;
-  if (found.count === 0) return summary ? "not found" : "searching …";
-  const more = summary?.complete ? "" : summary ? " and maybe more" : " so far";
+  const stopped = summary !== null || search.error.value !== null;
+  if (found.count === 0) return summary ? "not found" : stopped ? "" : "searching …";
+  const more = summary?.complete ? "" : stopped ? " and maybe more" : " so far";
   return `${found.upTo(find.current)}/${found.numbers.length}${more}`;
 }
 

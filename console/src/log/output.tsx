@@ -19,6 +19,8 @@ import { LineSource } from "./source.ts";
 import { type LogPlace, LogView } from "./view.ts";
 
 const REFRESH_MS = 300;
+/** Until the end was read, there is no place to follow from. */
+const UNREAD_MS = 5_000;
 
 export interface OutputProps {
   /** Id of the execution. */
@@ -170,6 +172,9 @@ function useLog(part: Part, hasEnded: boolean, opensAtEnd: boolean) {
       if (!(failed instanceof RequestError)) throw failed;
       error.value = failed;
     };
+    source.onRead = () => {
+      error.value = null;
+    };
     const range = parseRange(location.hash);
     const looks = { wrap: false, times: false, utc: false, ansi: true, names: false, mark: "" };
     const made = new LogView(box.current!, source, looks, { atEnd: opensAtEnd && !range });
@@ -179,7 +184,7 @@ function useLog(part: Part, hasEnded: boolean, opensAtEnd: boolean) {
       if (source.seq !== null) total.value = source.total;
     };
     made.onChoose = (chosen) => history.replaceState(null, "", formatRange(chosen));
-    void source.refresh().then(() => {
+    void source.read().then(() => {
       if (!range || view.current !== made) return;
       made.setChosen(range);
       made.to(range[0]);
@@ -216,11 +221,16 @@ function followOutput({ execution, target }: Part, source: LineSource): () => vo
   let stop = () => {};
   let ended = false;
   const begin = () => {
+    timer = 0;
     if (ended) return;
+    if (source.seq === null) {
+      timer = window.setTimeout(() => void source.read().then(begin), UNREAD_MS);
+      return;
+    }
     const given = { kinds: "output", target };
     stop = follow({
       url: urlOf("/executions/{id}/events", { id: execution }, given),
-      after: String(source.seq ?? 0),
+      after: String(source.seq),
       onEvent: () => {
         if (timer || ended) return;
         timer = window.setTimeout(() => {
@@ -230,7 +240,7 @@ function followOutput({ execution, target }: Part, source: LineSource): () => vo
       },
     });
   };
-  void source.refresh().then(begin);
+  void source.read().then(begin);
   return () => {
     ended = true;
     clearTimeout(timer);

@@ -1,6 +1,6 @@
 /** Searches in the output of an execution, read line by line as the server finds them. */
 import { effect, signal } from "@preact/signals";
-import { askRaw } from "../api/ask.ts";
+import { arrived, askRaw } from "../api/ask.ts";
 import { RequestError } from "../api/problem.ts";
 import { type FindSummary, type FoundLine, FoundLines, JsonLines } from "./find.ts";
 
@@ -94,7 +94,7 @@ export class Search {
     const reader = response.body!.pipeThrough(new TextDecoderStream()).getReader();
     const lines = new JsonLines();
     for (;;) {
-      const { done, value } = await reader.read();
+      const { done, value } = await arrived(reader.read());
       if (done) return;
       for (const one of lines.feed(value)) this.take(one as FoundLine | FindSummary);
       this.beat.value += 1;

@@ -2,8 +2,10 @@
  * Lines by number, fetched in blocks as they are seen; a bounded number of blocks is kept.
  *
  * The last line may go on and lines are added while the execution runs: `refresh` asks for the end
- * again, and blocks that were not complete are fetched again when they are seen.
+ * again, and blocks that were not complete are fetched again when they are seen. What cannot be
+ * fetched now is asked for again soon.
  */
+import { RequestError } from "../api/problem.ts";
 
 export interface OutputLine {
   readonly line: number;
@@ -40,6 +42,8 @@ export const BLOCK_LINES = 500;
 export const BLOCKS_MAX = 40;
 /** A block is asked for again after this time at the earliest. */
 const AGAIN_MS = 2_000;
+/** After a failure that may pass, all is asked for again after this time. */
+const RETRY_MS = 5_000;
 
 interface Block {
   lines: OutputLine[];
@@ -57,9 +61,15 @@ export class LineSource {
   /** Called when lines or the total have changed. */
   onChange: () => void = () => {};
   onError: (failed: unknown) => void = () => {};
+  /** Called when the end was read. */
+  onRead: () => void = () => {};
   private readonly fetch: FetchLines;
   private readonly blocks = new Map<number, Block>();
-  private tail: AbortController | null = null;
+  private readonly tail = new AbortController();
+  private reading: Promise<void> | null = null;
+  /** Lines may have come since the end was asked for. */
+  private isBehind = false;
+  private retrying: ReturnType<typeof setTimeout> | undefined;
   private closed = false;
 
   constructor(fetch: FetchLines) {
@@ -81,26 +91,50 @@ export class LineSource {
     return known;
   }
 
-  /** Ask how many lines there are, with the last ones. */
-  async refresh(): Promise<void> {
-    if (this.tail || this.closed) return;
-    const request = new AbortController();
-    this.tail = request;
-    try {
-      const answer = await this.fetch(-100, 100, request.signal);
-      if (this.closed) return;
-      this.take(answer);
-    } catch (failed) {
-      if (!request.signal.aborted) this.onError(failed);
-    } finally {
-      this.tail = null;
-    }
+  /** Ask how many lines there are now, with the last ones. */
+  refresh(): Promise<void> {
+    this.isBehind = true;
+    return this.read();
+  }
+
+  /** Read the end; what is being read already will do. */
+  read(): Promise<void> {
+    this.reading ??= this.readEnd().finally(() => {
+      this.reading = null;
+    });
+    return this.reading;
   }
 
   close(): void {
     this.closed = true;
-    this.tail?.abort();
+    clearTimeout(this.retrying);
+    this.tail.abort();
     for (const block of this.blocks.values()) block.request?.abort();
+  }
+
+  private async readEnd(): Promise<void> {
+    clearTimeout(this.retrying);
+    do {
+      this.isBehind = false;
+      try {
+        const answer = await this.fetch(-100, 100, this.tail.signal);
+        if (this.closed) return;
+        this.take(answer);
+        this.onRead();
+      } catch (failed) {
+        this.fail(failed);
+        return;
+      }
+    } while (this.isBehind);
+  }
+
+  private fail(failed: unknown): void {
+    if (this.closed) return;
+    this.onError(failed);
+    if (!(failed instanceof RequestError && failed.isTemporary)) return;
+    clearTimeout(this.retrying);
+    const ms = failed.retryAfter === null ? RETRY_MS : failed.retryAfter * 1_000;
+    this.retrying = setTimeout(() => void this.refresh(), ms);
   }
 
   private load(index: number, place: number): void {
@@ -118,7 +152,7 @@ export class LineSource {
       },
       (failed: unknown) => {
         block.request = null;
-        if (!request.signal.aborted) this.onError(failed);
+        if (!request.signal.aborted) this.fail(failed);
       },
     );
   }

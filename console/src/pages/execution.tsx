@@ -14,6 +14,7 @@ import { ExecutionView } from "../execution/view.ts";
 import { WhatRanTab } from "../execution/what-ran-tab.tsx";
 import { WhoTab } from "../execution/who-tab.tsx";
 import type { Runs } from "../matrix/runs.ts";
+import { hasEnded } from "../matrix/states.ts";
 import { type Tab, Tabs } from "../parts/tabs.tsx";
 import { Loaded, Trouble } from "../parts/trouble.tsx";
 import { query } from "../router.tsx";
@@ -40,6 +41,11 @@ function Body({ view, execution }: { view: ExecutionView; execution: ExecutionDe
       <Head view={view} execution={execution} />
       {failure && (
         <Trouble error={failure} onRetry={() => view.restart()} retryAt={view.retryAt.value} />
+      )}
+      {view.isBroken.value && !hasEnded(execution.status) && (
+        <p class="small dim" role="status">
+          The connection has broken: states are those of before. Connecting again …
+        </p>
       )}
       {runs ? (
         <Parts view={view} execution={execution} runs={runs} />

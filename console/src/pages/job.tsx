@@ -14,6 +14,7 @@ import { CopyButton, CopyMenu } from "../parts/copy.tsx";
 import { Confirm } from "../parts/dialog.tsx";
 import { Panel } from "../parts/panel.tsx";
 import { RecentStrip } from "../parts/recent.tsx";
+import { saveText } from "../parts/save-text.ts";
 import { Status } from "../parts/status.tsx";
 import { Tabs } from "../parts/tabs.tsx";
 import { Text } from "../parts/text.tsx";
@@ -173,13 +174,13 @@ function Definition({ job }: { job: JobDetail }) {
           title="As YAML"
           actions={
             <>
-              <a
+              <button
+                type="button"
                 class="button small"
-                href={`data:application/yaml;charset=utf-8,${encodeURIComponent(text)}`}
-                download={`${job.name.replace(/[^\w.-]+/g, "-")}.yaml`}
+                onClick={() => saveText(text, job.name, "yaml")}
               >
                 Download
-              </a>
+              </button>
               <CopyButton text={text} what="definition" />
             </>
           }

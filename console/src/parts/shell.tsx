@@ -2,6 +2,7 @@
 import { signal } from "@preact/signals";
 import type { FunctionComponent } from "preact";
 import { useEffect, useState } from "preact/hooks";
+import { attempt } from "../api/ask.ts";
 import { RequestError } from "../api/problem.ts";
 import { match } from "../paths.ts";
 import { Link, path } from "../router.tsx";
@@ -11,7 +12,7 @@ import { followEvents, useEvents } from "../state/events.ts";
 import { loginGate, proofGate } from "../state/login.ts";
 import { loginProblem } from "../state/login-problem.ts";
 import { mayOpen, type Place, places } from "../state/rights.ts";
-import { loggedOutFrom, logout, me } from "../state/session.ts";
+import { loggedOutFrom, logout, me, unknownMe } from "../state/session.ts";
 import { setTaste, taste } from "../state/taste.ts";
 import { leaving } from "../state/unsaved.ts";
 import { Empty } from "./empty.tsx";
@@ -64,6 +65,9 @@ export function Shell() {
       <Bar />
       <main id="page" class="page" tabIndex={-1}>
         {me.value && <PageView route={found?.route ?? null} parameters={found?.parameters ?? {}} />}
+        {!me.value && unknownMe.value && (
+          <Trouble {...unknownMe.value} onRetry={() => location.reload()} />
+        )}
       </main>
       {paletteOpen.value && <Palette />}
       {helpOpen.value && <Help />}
@@ -219,7 +223,7 @@ function PageView({ route, parameters }: { route: PageRoute | null; parameters: 
       </>
     );
   if (!mayOpen(route)) return <NotYours route={route} />;
-  if (failed) return <Trouble error={newVersion()} onRetry={() => location.reload()} />;
+  if (failed) return <Trouble error={newVersion()} onRetry={() => void reloadIfUp()} />;
   if (page?.route !== route) return null;
   return <page.Page key={path.value} {...parameters} />;
 }
@@ -244,6 +248,17 @@ function NotYours({ route }: { route: PageRoute }) {
   );
 }
 
+/** Load the tab again; a browser would lose the page if opsjobs does not answer. */
+async function reloadIfUp(): Promise<void> {
+  try {
+    await attempt(location.pathname, { method: "HEAD" });
+    location.reload();
+  } catch (failed) {
+    if (!(failed instanceof RequestError)) throw failed;
+    toastError(failed);
+  }
+}
+
 /** The error of a page's script that is not there: mostly, opsjobs was upgraded. */
 function newVersion(): RequestError {
   return new RequestError({
@@ -251,7 +266,7 @@ function newVersion(): RequestError {
     title: "Not loaded",
     status: 0,
     detail:
-      "This page could not be loaded. opsjobs may have been upgraded. Try again to reload the tab.",
+      "This page could not be loaded. opsjobs does not answer, or was upgraded. Try again to reload the tab.",
     code: "page_not_loaded",
     request_id: "",
   });

@@ -1,5 +1,6 @@
 /** Short news about what was just done. Nothing that must be read stands only here. */
 import { signal } from "@preact/signals";
+import { slowReads } from "../api/awaited.ts";
 import type { RequestError } from "../api/problem.ts";
 import type { Tone } from "./tone.ts";
 
@@ -31,6 +32,11 @@ function close(id: number): void {
 export function Toasts() {
   return (
     <div class="toasts" role="status" aria-live="polite">
+      {slowReads.value > 0 && (
+        <div class="toast warn">
+          opsjobs has not answered for some time: what is shown may be old.
+        </div>
+      )}
       {news.value.map(({ id, tone, text }) => (
         <div key={id} class={`toast ${tone}`}>
           <span class="grow">{text}</span>

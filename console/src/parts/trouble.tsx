@@ -36,7 +36,7 @@ export function Trouble({ error, onRetry, retryAt = null }: TroubleProps) {
             <CopyButton text={error.requestId} what="request id" />
           </>
         )}
-        {seconds !== null && <span>tries again in {seconds} s</span>}
+        {seconds !== null && <span aria-hidden="true">tries again in {seconds} s</span>}
         {onRetry && (
           <button type="button" class="button small" onClick={onRetry}>
             Try again

@@ -1,5 +1,4 @@
 /** The stream of events that the person may see: one for the tab, shared by all that is shown. */
-import { signal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
 import { follow } from "../api/stream.ts";
 import { urlOf } from "../api/url.ts";
@@ -19,9 +18,6 @@ const TYPES = [
 ];
 const GATHER_MS = 400;
 
-/** True while events come. */
-export const isLive = signal(false);
-
 type Listener = (type: string) => void;
 const listeners = new Set<Listener>();
 /** The type of what is told if events were missed: everything may have changed. */
@@ -34,11 +30,7 @@ export function followEvents(): () => void {
     stop = follow({
       url: urlOf("/events", {}, { type: TYPES }),
       onEvent: ({ event }) => event && tell(event),
-      onLive: (live) => {
-        isLive.value = live;
-      },
       onEnd: (error) => {
-        isLive.value = false;
         if (error.status !== 410) return;
         tell(MISSED);
         begin();

@@ -1,7 +1,7 @@
 /** Who is logged in, and what the console shows them. The server judges every request anyway. */
 import { signal } from "@preact/signals";
 import { ask, attempt } from "../api/ask.ts";
-import { errorOf } from "../api/problem.ts";
+import { errorOf, RequestError } from "../api/problem.ts";
 import type { Me } from "../api/types.ts";
 import { PREFIX } from "../api/url.ts";
 import { loginGate, proofGate } from "./login.ts";
@@ -9,9 +9,22 @@ import { loginProblem } from "./login-problem.ts";
 
 export const me = signal<Me | null>(null);
 
-/** Load who is logged in; opens the login if nobody is. */
+const RETRY_SECONDS = 5;
+
+/** Why it is not known yet who is logged in, and when that is asked again; null: by a reload. */
+export const unknownMe = signal<{ error: RequestError; retryAt: number | null } | null>(null);
+
+/** Load who is logged in; opens the login if nobody is. Goes on until the service answers. */
 export async function loadMe(): Promise<void> {
-  me.value = await ask("GET /auth/me");
+  try {
+    me.value = await ask("GET /auth/me");
+    unknownMe.value = null;
+  } catch (error) {
+    if (!(error instanceof RequestError)) throw error;
+    const ms = (error.retryAfter ?? RETRY_SECONDS) * 1_000;
+    unknownMe.value = { error, retryAt: error.isTemporary ? Date.now() + ms : null };
+    if (error.isTemporary) setTimeout(() => void loadMe(), ms);
+  }
 }
 
 /** What somebody logs in with. */
