@@ -4,10 +4,15 @@ import type { FunctionComponent } from "preact";
 export type PageProps = Record<string, string>;
 type Page = FunctionComponent<PageProps>;
 
-/** The permission without which a page shows nothing; `everywhere`: held without a scope. */
+/**
+ * The permission without which a page shows nothing; `everywhere`: held without a scope.
+ *
+ * `or`: one that is enough instead.
+ */
 export interface Need {
   permission: string;
   everywhere?: boolean;
+  or?: string;
 }
 
 export interface PageRoute {
@@ -61,7 +66,12 @@ export const ROUTES: readonly PageRoute[] = [
   page("/jobs/:id/edit", "Edit a job", "jobs:update", () => import("./pages/job-edit.tsx")),
   page("/jobs/:id", "Job", "jobs:read", () => import("./pages/job.tsx")),
   page("/jobs/:id/launch", "Launch a job", "jobs:execute", () => import("./pages/job-launch.tsx")),
-  page("/launch", "Launch", "jobs:execute", () => import("./pages/launch.tsx")),
+  page(
+    "/launch",
+    "Launch",
+    { permission: "jobs:execute", or: "commands:run" },
+    () => import("./pages/launch.tsx"),
+  ),
   page("/schedules", "Schedules", "schedules:read", () => import("./pages/schedules.tsx")),
   page("/schedules/:id", "Schedule", "schedules:read", () => import("./pages/schedule.tsx")),
   page("/tonight", "Tonight", "schedules:read", () => import("./pages/tonight.tsx")),

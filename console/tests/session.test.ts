@@ -1,8 +1,16 @@
 import assert from "node:assert/strict";
 import { beforeEach, test } from "node:test";
 import type { Me } from "../src/api/types.ts";
+import { ROUTES } from "../src/routes.ts";
 import { loginGate, proofGate } from "../src/state/login.ts";
-import { mayDo, mayDoEverywhere, onlyLaunches } from "../src/state/rights.ts";
+import {
+  mayDo,
+  mayDoEverywhere,
+  mayLaunch,
+  mayLaunchAgain,
+  mayOpen,
+  onlyLaunches,
+} from "../src/state/rights.ts";
 import {
   loadMe,
   login,
@@ -69,6 +77,9 @@ test("who launches sees what they launched, within the scope of that right", () 
   assert.equal(mayDo("executions:read", { team: "web" }), true);
   assert.equal(mayDo("executions:read", { team: "db" }), false);
   assert.equal(mayDoEverywhere("executions:read"), false);
+  holds({ "commands:run": ["team=db"] });
+  assert.equal(mayDo("executions:read", { team: "db" }), true);
+  assert.equal(mayDo("executions:read", { team: "web" }), false);
   holds({ "jobs:read": [""] });
   assert.equal(mayDo("executions:read"), false);
 });
@@ -85,4 +96,22 @@ test("who is logged in is asked until the service answers", async (context) => {
   context.mock.timers.tick(5_000);
   while (me.value === null) await new Promise((done) => setImmediate(done));
   assert.equal(unknownMe.value, null);
+});
+
+test("a job and commands without one take a permission each, to launch and to launch again", () => {
+  const job = { job_id: 3, labels: { team: "web" } };
+  const adHoc = { job_id: null, labels: { team: "web" } };
+  const may = (permissions: Record<string, string[]>) => {
+    me.value = { ...ADA, permissions } as unknown as Me;
+    return [mayLaunch(), mayLaunchAgain(job), mayLaunchAgain(adHoc)];
+  };
+  assert.deepEqual(may({ "jobs:execute": [""] }), [true, true, false]);
+  assert.deepEqual(may({ "commands:run": [""] }), [true, false, true]);
+  assert.deepEqual(may({ "commands:run": ["team=db"] }), [true, false, false]);
+  assert.deepEqual(may({ "jobs:read": [""] }), [false, false, false]);
+  const launch = ROUTES.find(({ pattern }) => pattern === "/launch")!;
+  may({ "commands:run": [""] });
+  assert.equal(mayOpen(launch), true);
+  may({ "jobs:read": [""] });
+  assert.equal(mayOpen(launch), false);
 });

@@ -157,7 +157,7 @@ def services_on(
     metrics = Metrics()
     integrations = build_integrations(settings, clock, metrics)
     target_service = build_target_service(integrations, clock)
-    users = build_platform_users(integrations, known, clock)
+    users = build_platform_users(settings, integrations, known, clock)
     ledger = Ledger(database)
     inventory = build_inventory(settings, database, vault, clock, target_service)
     launcher = Launcher(
@@ -243,7 +243,9 @@ def services_on(
 def use_identities(services: Any, known: IdentityStore) -> None:
     """Authenticate tokens by `known` from now on."""
     services.identities = known
-    services.platform_users = build_platform_users(services.integrations, known, services.clock)
+    services.platform_users = build_platform_users(
+        services.settings, services.integrations, known, services.clock
+    )
     services.authentication = build_authentication(
         services.settings,
         known,

@@ -43,6 +43,10 @@ from opsjobs.store.reference import _CHANGED_WITH, name_taken
             "Change that one (PATCH, or `opsjobs targets set`).",
             "Change that one (`opsjobs targets set`).",
         ),
+        (
+            "Launch a job (POST /jobs/{id}/execute), or ask an administrator for commands:run.",
+            "Launch a job (`opsjobs jobs run NAME`), or ask an administrator for commands:run.",
+        ),
         ("There is no file 9.", "There is no file 9: `opsjobs files list` shows them."),
         (
             "/a: there is no such field; did you mean 'b'?.",

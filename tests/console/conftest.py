@@ -45,6 +45,12 @@ PEOPLE: dict[str, dict[str, Any]] = {
     # With a scope: objects without labels are outside of it.
     "sam": {"role": "operator", "scope": "lab=true"},
     "lea": {"permissions": ["jobs:read", "jobs:execute", "executions:retry"]},
+    # Sees what others launch, and launches stored jobs only.
+    "cleo": {
+        "permissions": [
+            *("jobs:read", "targets:read", "executions:read", "jobs:execute", "executions:retry")
+        ]
+    },
 }
 """Users who log in with a password, by their grants."""
 ENDED_SECONDS = 60

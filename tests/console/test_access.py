@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from console.browser import DESKTOP, PHONE, Visitor, check_accessibility, check_width
-from console.conftest import PASSWORD, Stack, Visit, add_person
+from console.conftest import ENDED_SECONDS, PASSWORD, Stack, Visit, add_person
 
 
 def pending_approval(stack: Stack, name: str) -> int:
@@ -292,7 +292,34 @@ def test_people_who_only_launch_see_their_jobs_and_what_they_launched(
         texts, _ = everywhere(lea, [*PLACES, f"/jobs/{number}", f"/jobs/{number}/launch"])
         assert "only launches jobs" in texts[f"/jobs/{number}"]
         assert "does not hold targets:read" in texts["/targets"]
+        assert "take the permission commands:run" in texts["/launch"]
         assert "ad-hoc" not in texts["/"]
+
+
+def test_who_launches_stored_jobs_only_is_offered_no_other_commands(
+    visit: Visit, stack: Stack
+) -> None:
+    without_job = stack.run("exit 3")["id"]
+    of_job = stack.call("POST", f"/jobs/{shared_job(stack)}/execute", {})["id"]
+    stack.http.get(f"/executions/{of_job}/events", timeout=ENDED_SECONDS)
+    with visit(person="cleo") as cleo:
+        page = cleo.go("/launch")
+        expect(page.get_by_text("Other commands take the permission commands:run")).to_be_visible()
+        expect(page.get_by_role("link", name="for-everybody")).to_be_visible()
+        expect(page.get_by_role("tab")).to_have_count(0)
+        check_accessibility(page)
+        page = cleo.follow(f"/executions/{of_job}")
+        for name in ("Retry", "Run again"):
+            expect(page.get_by_role("button", name=name, exact=True)).to_be_visible()
+        page = cleo.follow(f"/executions/{without_job}")
+        expect(page.locator("h1")).to_contain_text("exit 3")
+        expect(page.locator("h1 + .status")).to_have_text("failed")
+        for name in ("Retry", "Run again"):
+            expect(page.get_by_role("button", name=name, exact=True)).to_have_count(0)
+            expect(page.get_by_role("link", name=name, exact=True)).to_have_count(0)
+        page = cleo.follow("/targets/lab-1")
+        expect(page.get_by_role("heading", name="lab-1", exact=True)).to_be_visible()
+        expect(page.get_by_role("link", name="Launch here")).to_have_count(0)
 
 
 def test_only_those_who_may_approve_are_called(visit: Visit, stack: Stack) -> None:

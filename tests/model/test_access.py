@@ -27,6 +27,8 @@ def test_each_role_holds_all_of_the_one_before_and_more() -> None:
     [
         ("viewer", "jobs:read", True),
         ("viewer", "jobs:execute", False),
+        ("viewer", "commands:run", False),
+        ("operator", "commands:run", True),
         ("operator", "executions:cancel", True),
         ("operator", "jobs:create", False),
         ("developer", "credentials:use", True),
@@ -48,6 +50,11 @@ def test_a_role_may_what_the_contract_says(role: str, permission: str, held: boo
 )
 def test_other_spellings_of_a_permission_mean_the_same(spelling: str) -> None:
     assert normalised(spelling) == "jobs:read"
+
+
+def test_the_permission_for_commands_has_the_usual_spellings() -> None:
+    for spelling in ("commands.run", "run_commands", "command:run", "run_command"):
+        assert normalised(spelling) == "commands:run"
 
 
 def test_a_permission_of_two_words_keeps_them() -> None:

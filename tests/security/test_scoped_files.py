@@ -14,6 +14,7 @@ from opsjobs.store.transaction import Database
 from security.two_scopes import principal_with, scoped_app
 
 BYTES = {"Content-Type": "application/octet-stream"}
+RUNS = (("jobs:execute", ""), ("commands:run", ""))
 
 
 def bringing(file: object, **fields: Any) -> dict[str, Any]:
@@ -32,9 +33,7 @@ async def test_who_does_not_see_a_file_does_not_bring_it(database: Database, see
     async with scoped_app(database) as on:
         await on.target("web-1", "staging")
         runner = on.admit(
-            principal_with(
-                "ci", ("jobs:execute", ""), ("jobs:create", ""), ("targets:read", ""), *sees
-            )
+            principal_with("ci", *RUNS, ("jobs:create", ""), ("targets:read", ""), *sees)
         )
         others = (await on.http.post("/files?name=x", content=b"secret", headers=BYTES)).json()
         for path, body in (
@@ -48,9 +47,7 @@ async def test_who_does_not_see_a_file_does_not_bring_it(database: Database, see
         assert (
             await on.http.post("/run", json=bringing(own["id"]), headers=runner)
         ).status_code == 202
-        reader = on.admit(
-            principal_with("dev", ("jobs:execute", ""), ("targets:read", ""), ("jobs:read", ""))
-        )
+        reader = on.admit(principal_with("dev", *RUNS, ("targets:read", ""), ("jobs:read", "")))
         assert (
             await on.http.post("/run", json=bringing(others["id"]), headers=reader)
         ).status_code == 202

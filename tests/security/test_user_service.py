@@ -44,7 +44,10 @@ async def api_with_user_service(
             **more,
         }
     )
-    identity = IdentitySettings(jwt_secret_key=Secret(SECRET))
+    identity = IdentitySettings(
+        jwt_secret_key=Secret(SECRET),
+        jwt_execute_runs_commands=wanted.identity.jwt_execute_runs_commands,
+    )
     async with api_client(database, identity=identity, platform=wanted.platform) as found:
         yield found
         await found.services.integrations.close()
@@ -158,7 +161,7 @@ async def users_of(
     known = IdentityStore(database)
     await known.remember(None, Principal.of_role("ada", "operator", "external", person="ada"))
     try:
-        yield build_platform_users(integrations, known, clock)
+        yield build_platform_users(settings, integrations, known, clock)
     finally:
         await integrations.close()
 

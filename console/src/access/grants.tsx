@@ -10,9 +10,9 @@ const LAUNCHES = ["jobs:read", "jobs:execute", "executions:cancel", "executions:
 
 /** The choices of the form. Each role, from viewer on, holds what the one before it holds. */
 const CHOICES = {
-  launcher: "launcher: launches jobs, and any command by API or CLI; sees only own launches",
+  launcher: "launcher: launches stored jobs, no other commands; sees only own launches",
   viewer: "viewer: sees jobs, executions and targets, changes nothing",
-  operator: "operator: launches, cancels, retries, revives and schedules, too",
+  operator: "operator: launches jobs and any command, cancels, retries, schedules, too",
   developer: "developer: writes jobs and triggers, and uses credentials, too",
   manager: "manager: approves, deletes jobs, changes targets, reads the audit log, too",
   admin: "admin: everything, with users, credentials and overrides",

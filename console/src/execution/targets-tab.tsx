@@ -8,7 +8,7 @@ import { copy } from "../parts/copy.tsx";
 import { Filter } from "../parts/filter.tsx";
 import { inNameOrder } from "../parts/natural-order.ts";
 import { Text } from "../parts/text.tsx";
-import { mayDo } from "../state/rights.ts";
+import { mayDo, mayLaunchAgain } from "../state/rights.ts";
 import { query, setQuery } from "../router.tsx";
 import { allOf, describe, flip, isEmpty, NOTHING } from "../state/selection.ts";
 import { fitsChoice } from "../matrix/retries.ts";
@@ -147,14 +147,13 @@ function SelectionBar({ view, runs }: { view: ExecutionView; runs: Runs }) {
     inNameOrder([...selected], (row) => runs.name[row]!).map((row) => runs.name[row]!);
   const targets = () => [...selected].map((row) => runs.target[row]!);
   const lost = () => [...selected].filter((row) => fitsChoice(runs, row, "lost")).length;
-  const labels = execution?.labels ?? {};
   return (
     <div class="row selection" role="region" aria-label="Selection">
       <b>{number} selected</b>
       <code>
         <Text of={describe(selection)} />
       </code>
-      {execution && mayDo("executions:retry", labels) && (
+      {execution && mayDo("executions:retry", execution.labels) && mayLaunchAgain(execution) && (
         <button
           type="button"
           class="button small"
@@ -175,7 +174,7 @@ function SelectionBar({ view, runs }: { view: ExecutionView; runs: Runs }) {
           Cancel {number} …
         </button>
       )}
-      {execution && execution.job_id !== null && mayDo("jobs:execute", labels) && (
+      {execution && execution.job_id !== null && mayLaunchAgain(execution) && (
         <button
           type="button"
           class="button small"
@@ -185,7 +184,7 @@ function SelectionBar({ view, runs }: { view: ExecutionView; runs: Runs }) {
           Run on these …
         </button>
       )}
-      {execution && execution.job_id === null && mayDo("jobs:execute", labels) && (
+      {execution && execution.job_id === null && mayLaunchAgain(execution) && (
         <LaunchAgain view={view} rows={selected} label="Run on these" small />
       )}
       {selected.length === 2 && (

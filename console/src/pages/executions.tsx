@@ -20,7 +20,7 @@ import { formatTerm } from "../state/filter.ts";
 import { useFilteredList } from "../state/filtered-list.ts";
 import type { FilterWord } from "../state/list-filter.ts";
 import { useResource } from "../state/resource.ts";
-import { inSight, mayDo } from "../state/rights.ts";
+import { inSight, mayLaunch } from "../state/rights.ts";
 import { taste } from "../state/taste.ts";
 import "../style/executions.css";
 
@@ -81,7 +81,7 @@ export default function Executions() {
       width={980}
       empty={
         <Empty why={`Nothing has been launched yet${inSight("executions:read")}.`}>
-          {mayDo("jobs:execute") && (
+          {mayLaunch() && (
             <Link class="button primary" to="/launch">
               Launch …
             </Link>

@@ -27,11 +27,18 @@ export default function Launch() {
   const draft = draftOf(query.value);
   useFieldFocus();
   const of = (content: () => preact.ComponentChildren) => () => <Ad draft={draft}>{content()}</Ad>;
+  const commands = mayDo("commands:run");
   // Targets that one may not see cannot be picked: a job has its own.
-  if (!mayDo("targets:read"))
+  if (!commands || !mayDo("targets:read"))
     return (
       <div class="stack">
         <h1>Launch</h1>
+        {!commands && (
+          <p class="dim">
+            You may launch stored jobs. Other commands take the permission commands:run: ask an
+            administrator.
+          </p>
+        )}
         <JobToLaunch />
       </div>
     );
@@ -45,10 +52,10 @@ export default function Launch() {
           { name: "command", label: "Command", content: of(() => <CommandFields draft={draft} />) },
           { name: "script", label: "Script", content: of(() => <ScriptFields draft={draft} />) },
           ...(mayDo("jobs:read")
-            ? [
-                { name: "file", label: "File", content: of(() => <FileFields draft={draft} />) },
-                { name: "job", label: "Job", content: () => <JobToLaunch /> },
-              ]
+            ? [{ name: "file", label: "File", content: of(() => <FileFields draft={draft} />) }]
+            : []),
+          ...(mayDo("jobs:read") && mayDo("jobs:execute")
+            ? [{ name: "job", label: "Job", content: () => <JobToLaunch /> }]
             : []),
         ]}
       />

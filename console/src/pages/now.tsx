@@ -21,7 +21,7 @@ import { Loaded } from "../parts/trouble.tsx";
 import { Link } from "../router.tsx";
 import { useEvents } from "../state/events.ts";
 import { type Resource, useResource } from "../state/resource.ts";
-import { askIf, inSight, mayDo, onlyLaunches } from "../state/rights.ts";
+import { askIf, inSight, mayDo, mayLaunch, onlyLaunches } from "../state/rights.ts";
 import { me } from "../state/session.ts";
 import { taste } from "../state/taste.ts";
 import "../style/now.css";
@@ -123,7 +123,7 @@ function Running({ running, next }: RunningProps) {
   const data = running.data.value;
   const number = data && `${data.items.length.toLocaleString("en")}${data.next ? "+" : ""}`;
   // Without any, the empty panel has the button.
-  const launch = data && data.items.length > 0 && mayDo("jobs:execute") && !onlyLaunches() && (
+  const launch = data && data.items.length > 0 && mayLaunch() && !onlyLaunches() && (
     <Link to="/launch" class="button small">
       Launch …
     </Link>
@@ -228,7 +228,7 @@ function Idle({ next }: { next: Schedule | undefined }) {
           , <Time at={next.next_due_at} due />
         </p>
       )}
-      {mayDo("jobs:execute") && !onlyLaunches() && (
+      {mayLaunch() && !onlyLaunches() && (
         <Link to="/launch" class="button">
           Launch …
         </Link>

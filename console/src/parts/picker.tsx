@@ -140,7 +140,7 @@ export function TargetField(props: Omit<ListFieldProps, "options">) {
   return <ListField {...props} options={names} />;
 }
 
-/** Return what a selection finds now; null while nothing is selected. */
+/** Return what a selection finds now for commands without a job; null while nothing is selected. */
 export function useResolved(picked: Picked): Resource<ResolvedPage | null> {
   const key = JSON.stringify(selectionOf(picked));
   const settled = useSettled(key, key);
@@ -149,7 +149,7 @@ export function useResolved(picked: Picked): Resource<ResolvedPage | null> {
       const targets = JSON.parse(settled);
       if (targets === null) return null;
       const query = { limit: NAMES_SHOWN };
-      return ask("POST /targets/resolve", { query, body: { targets }, signal });
+      return ask("POST /targets/resolve", { query, body: { targets, ad_hoc: true }, signal });
     },
     [settled],
   );

@@ -5,6 +5,9 @@ import { me } from "./session.ts";
 
 type Labels = Readonly<Record<string, string>>;
 
+/** Launching a stored job, and commands without one: each is held without the other. */
+const LAUNCH = ["jobs:execute", "commands:run"] as const;
+
 /**
  * True if the person holds this permission for these labels; null: for any at all.
  *
@@ -12,8 +15,18 @@ type Labels = Readonly<Record<string, string>>;
  */
 export function mayDo(permission: string, labels: Labels | null = null): boolean {
   const scopes = scopesOf(permission);
-  const own = permission === "executions:read" ? scopesOf("jobs:execute") : [];
+  const own = permission === "executions:read" ? LAUNCH.flatMap(scopesOf) : [];
   return [...scopes, ...own].some((scope) => labels === null || mayFit(scope, labels));
+}
+
+/** True if the person may launch something: stored jobs, or commands without one. */
+export function mayLaunch(): boolean {
+  return LAUNCH.some((permission) => mayDo(permission));
+}
+
+/** True if the person may launch again what an execution ran: its job, or its own commands. */
+export function mayLaunchAgain(execution: { job_id: number | null; labels: Labels }): boolean {
+  return mayDo(execution.job_id === null ? "commands:run" : "jobs:execute", execution.labels);
 }
 
 /** True if the person holds this permission without a scope. */
@@ -28,7 +41,8 @@ export function inSight(permission: string): string {
 
 /** What launching a job takes, and following what was launched. */
 const LAUNCHING: ReadonlySet<string> = new Set([
-  ...["jobs:read", "jobs:execute", "executions:read", "executions:cancel", "executions:retry"],
+  ...["jobs:read", "jobs:execute", "commands:run"],
+  ...["executions:read", "executions:cancel", "executions:retry"],
 ]);
 
 /** The pages of people who only launch. */
@@ -57,7 +71,8 @@ export function mayOpen({ pattern, needs }: PageRoute): boolean {
 
 function meets(need: Need | null): boolean {
   if (need === null) return true;
-  return need.everywhere ? mayDoEverywhere(need.permission) : mayDo(need.permission);
+  if (need.everywhere) return mayDoEverywhere(need.permission);
+  return mayDo(need.permission) || (need.or !== undefined && mayDo(need.or));
 }
 
 export interface Place extends NavigationEntry {

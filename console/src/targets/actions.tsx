@@ -76,7 +76,7 @@ export function TargetActions({ target, onChange }: ActionsProps) {
   return (
     <>
       <div class="row">
-        {mayDo("jobs:execute", target.labels) && (
+        {mayDo("commands:run", target.labels) && (
           <Link class="button" to={`/launch?t=${encodeURIComponent(target.name)}`}>
             Launch here …
           </Link>

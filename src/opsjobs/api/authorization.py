@@ -15,7 +15,7 @@ from pydantic import Field
 
 from opsjobs.api.request import principal_of, session_of
 from opsjobs.model import approval
-from opsjobs.model.access import EVERYTHING, SEE_EXECUTIONS, Reach
+from opsjobs.model.access import EVERYTHING, LAUNCH, RUN_COMMANDS, SEE_EXECUTIONS, Principal, Reach
 from opsjobs.model.access_bounds import Bounds
 from opsjobs.model.api_model import Overriding
 from opsjobs.model.errors import FieldError, Forbidden, NotFound, Refusal
@@ -66,17 +66,24 @@ def check_permission(
     principal = principal_of(request)
     held = principal.reach(permission)
     if held.nowhere:
-        roles = ", ".join(principal.roles) or "none"
-        detail = (
-            f"{principal.name} (roles: {roles}) does not hold {permission}. Ask an administrator."
-        )
-        raise Forbidden("forbidden", detail)
+        raise Forbidden("forbidden", _describe_missing(principal, permission))
     if within is Within.EVERYTHING and not held.everywhere:
         detail = (
             f"{principal.name} holds {permission} only within a scope, and this request takes it "
             "without one. Ask an administrator."
         )
         raise Forbidden("out_of_reach", detail)
+
+
+def _describe_missing(principal: Principal, permission: str) -> str:
+    name, roles = principal.name, ", ".join(principal.roles) or "none"
+    detail = f"{name} (roles: {roles}) does not hold {permission}"
+    if permission == RUN_COMMANDS and principal.has_permission(LAUNCH):
+        return (
+            f"{detail}: {name} may launch stored jobs, but no other commands. Launch a job (POST "
+            f"/jobs/{{id}}/execute), or ask an administrator for {permission}."
+        )
+    return f"{detail}. Ask an administrator."
 
 
 ReuseName = Annotated[

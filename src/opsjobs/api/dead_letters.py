@@ -18,7 +18,7 @@ from opsjobs.api.request import principal_of
 from opsjobs.api.schemas.approvals import DeadLetterPageOut, DiscardedLettersOut, RevivedOut
 from opsjobs.api.schemas.responses import PAGED, REVIVED
 from opsjobs.engine.launching.retries import REVIVED_MAX
-from opsjobs.model.access import SEE_EXECUTIONS, Reach
+from opsjobs.model.access import LAUNCH, RUN_COMMANDS, SEE_EXECUTIONS, Reach
 from opsjobs.model.api_model import Moment
 from opsjobs.model.retry_request import DiscardDraft, ReviveDraft
 from opsjobs.store.dead_letters import DEAD_LETTERS
@@ -64,9 +64,11 @@ async def revive(
 ) -> Response:
     """Launch a new execution for each old one that has letters among these, at most 100.
 
-    `more`: other dead letters match the filter. Needs `jobs:execute`, too.
+    `more`: other dead letters match the filter. Needs `jobs:execute`, too, and `commands:run` for
+    those of executions without a job.
     """
-    check_permission(request, "jobs:execute", within=Within.BODY)
+    if not principal_of(request).has_permission(RUN_COMMANDS):
+        check_permission(request, LAUNCH, within=Within.BODY)
     check_override(request, draft)
     quota, caller = request.app.state.open_executions, principal_of(request)
     room, made = await quota.take(caller, REVIVED_MAX), 0
@@ -75,7 +77,8 @@ async def revive(
             draft,
             reach=reach(request),
             sight=_sight(request),
-            bounds=bounds(request, "jobs:execute"),
+            bounds=bounds(request, LAUNCH),
+            ad_hoc_bounds=bounds(request, RUN_COMMANDS),
             idem=idem,
             at_most=room,
             requested_by=await requester(request),

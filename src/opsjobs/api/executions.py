@@ -60,7 +60,8 @@ from opsjobs.api.schemas.executions import (
 from opsjobs.api.schemas.responses import LAUNCHED_OR_PREVIEW, PAGED, RETRIED_OR_PREVIEW
 from opsjobs.engine.launching.retries import refuse_unended
 from opsjobs.model import text_patterns
-from opsjobs.model.access import SEE_EXECUTIONS
+from opsjobs.model.access import LAUNCH, RUN_COMMANDS, SEE_EXECUTIONS, launch_permission
+from opsjobs.model.action import JobAction
 from opsjobs.model.api_model import ApiModel
 from opsjobs.model.job import LaunchOrder, RunDraft, summarize
 from opsjobs.model.parameter import undeclared
@@ -120,7 +121,7 @@ async def execute(
 @router.post(
     "/run",
     status_code=202,
-    dependencies=[requires("jobs:execute", Within.BODY)],
+    dependencies=[requires(RUN_COMMANDS, Within.BODY)],
     summary="Run actions without a stored job",
     response_model=ExecutionOut,
     responses=LAUNCHED_OR_PREVIEW,
@@ -130,9 +131,12 @@ async def run(
 ) -> Response:
     """Launch these actions on these targets.
 
-    Naming a credential needs `credentials:use`, too. `dry_run`: 200 with a preview.
+    Naming a credential needs `credentials:use`, too, and an action that runs a job
+    `jobs:execute`. `dry_run`: 200 with a preview.
     """
-    await check_written(request, draft, "jobs:execute")
+    if any(isinstance(action, JobAction) for action in draft.actions):
+        check_permission(request, LAUNCH, within=Within.BODY)
+    await check_written(request, draft, RUN_COMMANDS)
     check_override(request, draft)
     declared = undeclared(draft.parameters)
     order = LaunchOrder(
@@ -240,7 +244,7 @@ async def show(request: Request, services: ServicesDep, execution: ExecutionDep)
     for name, refusal in refused.items():
         if actions.holds(name, "executions:cancel"):
             actions.add(name, refusal)
-    if actions.holds("retry", "executions:retry", "jobs:execute"):
+    if actions.holds("retry", "executions:retry", launch_permission(execution.job_id)):
         actions.add("retry", refuse_unended(execution.id, ended=execution.finished_at is not None))
     return JSONResponse({**render_execution(found), **actions.data()})
 
@@ -405,6 +409,7 @@ async def retry(
     id: str,
     request: Request,
     services: ServicesDep,
+    execution: ExecutionDep,
     draft: RetryDraft,
     idem: Idempotent,
     prefer: Prefer = None,
@@ -412,11 +417,13 @@ async def retry(
     """Launch a new execution of the targets that failed, from the step that failed.
 
     409 before the execution has ended, and `already_retried` if one of the targets was retried
-    before, unless `again` is true. `dry_run`: 200 with a preview. Needs `jobs:execute`, too.
+    before, unless `again` is true. `dry_run`: 200 with a preview. Needs `jobs:execute`, too, or
+    `commands:run` if the execution has no job.
     """
-    check_permission(request, "jobs:execute", within=Within.OBJECT)
+    launches = launch_permission(execution.job_id)
+    check_permission(request, launches, within=Within.OBJECT)
     check_override(request, draft)
-    limits = bounds(request, "jobs:execute")
+    limits = bounds(request, launches)
     seen = principal_of(request).reach(SEE_EXECUTIONS)
     if draft.dry_run:
         return JSONResponse(

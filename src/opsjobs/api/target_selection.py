@@ -26,6 +26,7 @@ from opsjobs.api.schemas.targets import (
 from opsjobs.composition.services import Services
 from opsjobs.engine.launching.preview import preview_selection
 from opsjobs.model import text_patterns
+from opsjobs.model.access import LAUNCH, RUN_COMMANDS
 from opsjobs.model.api_model import ApiModel
 from opsjobs.model.selection import GroupDraft, SelectionDraft
 from opsjobs.store.groups import GROUPS, StoredGroup
@@ -122,9 +123,12 @@ picker_router = APIRouter(tags=["targets"])
 
 
 class ResolveDraft(ApiModel):
-    """Body of POST /targets/resolve: a selection, as in a job or a launch."""
+    """Body of POST /targets/resolve: a selection, as in a job or a launch.
+
+    `ad_hoc`: the refusals are those of POST /run, not of a launch of a job."""
 
     targets: SelectionDraft
+    ad_hoc: bool = False
 
 
 @picker_router.post(
@@ -143,9 +147,9 @@ async def resolve(
     """Return how many targets a selection finds now, a page of them, and their labels.
 
     `refusals` are the reasons why a launch on it would be refused, such as unknown names or
-    targets on which the caller may not execute jobs. Nothing is launched.
+    targets on which the caller may not launch. Nothing is launched.
     """
-    limits = bounds(request, "jobs:execute")
+    limits = bounds(request, RUN_COMMANDS if draft.ad_hoc else LAUNCH)
     found = await preview_selection(services.launcher, services.inventory, draft.targets, limits)
     shown = await services.inventory.list(
         page, among=[int(target.id) for target in found.targets], reach=limits.sight

@@ -76,6 +76,7 @@ _REPLACED: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], .
     (re.compile(r"`?\breuse_name\b`?(?!:)"), "--reuse-name"),
     (re.compile(r"GET /([a-z-]+)/(\d+)\b(?!/)"), r"`opsjobs \1 show \2`"),
     (re.compile(r"GET /(approvals|dead-letters)\b(?!/)"), r"`opsjobs \1 list`"),
+    (re.compile(r"\(POST /jobs/\{id\}/execute\)"), "(`opsjobs jobs run NAME`)"),
     (re.compile(r"\(PATCH, or (`opsjobs [a-z -]+`)\)"), r"(\1)"),
     (
         re.compile(r"\b([Ee]xecution) (\d+)\b(.*): (.*)see its /targets"),

@@ -122,7 +122,7 @@ def build(
     known = build_identity_store(settings, database, clock)
     vault = Vault(database, settings.security.encryption_keys, clock)
     integrations = build_integrations(settings, clock, metrics)
-    platform_users = build_platform_users(integrations, known, clock)
+    platform_users = build_platform_users(settings, integrations, known, clock)
     target_service = build_target_service(integrations, clock)
     inventory = build_inventory(settings, database, vault, clock, target_service)
     external_secrets = ExternalSecrets(

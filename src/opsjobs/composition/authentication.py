@@ -132,7 +132,11 @@ def _id_token_keys(
 
 def _rules(settings: IdentitySettings, audiences: tuple[str, ...]) -> ClaimRules:
     return ClaimRules(
-        settings.jwt_issuer, audiences, settings.jwt_leeway, name_claim=settings.jwt_name_claim
+        settings.jwt_issuer,
+        audiences,
+        settings.jwt_leeway,
+        name_claim=settings.jwt_name_claim,
+        execute_runs_commands=settings.jwt_execute_runs_commands,
     )
 
 

@@ -57,13 +57,17 @@ def build_integrations(settings: Settings, clock: Clock, metrics: Metrics) -> In
 
 
 def build_platform_users(
-    integrations: Integrations, identities: IdentityStore, clock: Clock
+    settings: Settings, integrations: Integrations, identities: IdentityStore, clock: Clock
 ) -> PlatformUsers:
     """Build the check of the platform's users; without a User Service it confirms everything."""
     connected = integrations.get("USER")
     if connected is None or connected.profile.users is None:
         return PlatformUsers(identities, None)
-    return PlatformUsers(identities, UserService(connected.client, connected.profile.users, clock))
+    return PlatformUsers(
+        identities,
+        UserService(connected.client, connected.profile.users, clock),
+        execute_runs_commands=settings.identity.jwt_execute_runs_commands,
+    )
 
 
 def build_target_service(integrations: Integrations, clock: Clock) -> TargetService | None:

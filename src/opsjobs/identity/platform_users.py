@@ -21,6 +21,7 @@ from opsjobs.store.identities.services import split_name
 CONFIRMED = frozenset(
     {
         "jobs:execute",
+        "commands:run",
         "executions:retry",
         "dead_letters:manage",
         "approvals:decide",
@@ -34,11 +35,21 @@ Stopping work never waits for a service.
 
 
 class PlatformUsers:
-    """The current rights of identities; `service` is None if there is no User Service."""
+    """The current rights of identities; `service` is None if there is no User Service.
 
-    def __init__(self, identities: IdentityStore, service: UserService | None) -> None:
+    `execute_runs_commands`: as of ClaimRules, for the rights in its answers.
+    """
+
+    def __init__(
+        self,
+        identities: IdentityStore,
+        service: UserService | None,
+        *,
+        execute_runs_commands: bool = True,
+    ) -> None:
         self._identities = identities
         self._service = service
+        self._rules = ClaimRules(execute_runs_commands=execute_runs_commands)
 
     async def current_principal(self, identity: Identity) -> Principal | None:
         """Return an identity with its current rights, or None if they have ended.
@@ -52,7 +63,7 @@ class PlatformUsers:
             found = await self._load(user)
             if not found.active:
                 return None
-            principal = _limit(principal, found, user)
+            principal = _limit(principal, found, user, self._rules)
         return principal
 
     async def has_ended(self, identity: Identity) -> bool:
@@ -77,7 +88,7 @@ class PlatformUsers:
                     f"{user} is disabled in the User Service, so nothing is launched in that name. "
                     "Ask an administrator of the platform.",
                 )
-            principal = _limit(principal, found, user)
+            principal = _limit(principal, found, user, self._rules)
         return principal
 
     async def _load(self, user: str) -> PlatformUser:
@@ -110,12 +121,12 @@ def _users_of(principal: Principal) -> list[str]:
     return [user for user in dict.fromkeys(users) if user is not None]
 
 
-def _limit(principal: Principal, found: PlatformUser, user: str) -> Principal:
+def _limit(principal: Principal, found: PlatformUser, user: str, rules: ClaimRules) -> Principal:
     """Return the principal limited to the rights in the answer, if it has any."""
     if not found.claims:
         return principal
     try:
-        now = external({"sub": user, **found.claims}, ClaimRules())
+        now = external({"sub": user, **found.claims}, rules)
     except Unauthorised as unfit:
         raise _unavailable(f"the rights of {user} cannot be read: {unfit}") from None
     return replace(principal, grants=both(principal, now), roles=both_roles(principal, now))

@@ -30,10 +30,13 @@ class Role(StrEnum):
 
 EVERYTHING = "*"
 LAUNCH = "jobs:execute"
+RUN_COMMANDS = "commands:run"
+"""The permission for launches without a stored job, such as POST /run, and their retries."""
 SEE_EXECUTIONS = "executions:read"
 PERMISSIONS = frozenset(
     {
         *("jobs:read", "jobs:create", "jobs:update", "jobs:delete", "jobs:execute"),
+        "commands:run",
         *("executions:read", "executions:cancel", "executions:retry"),
         *("schedules:read", "schedules:manage"),
         *("triggers:read", "triggers:manage"),
@@ -52,6 +55,7 @@ _VIEWER = frozenset(
 )
 _OPERATOR = _VIEWER | {
     "jobs:execute",
+    "commands:run",
     "executions:cancel",
     "executions:retry",
     "schedules:manage",
@@ -72,6 +76,16 @@ _OF_ROLE: Mapping[Role, frozenset[str]] = {
     Role.MANAGER: _MANAGER,
     Role.ADMIN: frozenset({EVERYTHING}),
 }
+
+
+def launch_permission(job_id: int | None) -> str:
+    """Return the permission to launch this job; None: commands without a stored job.
+
+    Holding one of the two does not include the other.
+
+    >>> launch_permission(3), launch_permission(None)
+    ('jobs:execute', 'commands:run')"""
+    return RUN_COMMANDS if job_id is None else LAUNCH
 
 
 def permissions_of(role: str) -> frozenset[str]:
@@ -253,7 +267,8 @@ class Principal:
         held = Reach(self._scopes(permission))
         if permission != SEE_EXECUTIONS or held.everywhere:
             return held
-        launching = tuple(scope for scope in self._scopes(LAUNCH) if scope not in held.scopes)
+        scopes = dict.fromkeys((*self._scopes(LAUNCH), *self._scopes(RUN_COMMANDS)))
+        launching = tuple(scope for scope in scopes if scope not in held.scopes)
         own = OwnReach(self.identity, launching) if launching else None
         return Reach(held.scopes, own)
 
@@ -360,6 +375,7 @@ def labels_of(tags: Iterable[str]) -> dict[str, str]:
 
 _SINGULAR = {
     "job": "jobs",
+    "command": "commands",
     "execution": "executions",
     "schedule": "schedules",
     "target": "targets",

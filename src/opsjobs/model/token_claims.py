@@ -11,7 +11,9 @@ from pydantic import ValidationError
 
 from opsjobs.model.access import (
     EVERYTHING,
+    LAUNCH,
     PERMISSIONS,
+    RUN_COMMANDS,
     Grant,
     Principal,
     Scope,
@@ -53,6 +55,11 @@ class ClaimRules:
     """The only claim that names its bearer.
 
     If it is missing, the platform's older `username` does, then `user_id`.
+    """
+    execute_runs_commands: bool = True
+    """True if the permission jobs:execute covers commands:run.
+
+    A platform that does not know our permissions cannot name it.
     """
 
     def __post_init__(self) -> None:
@@ -101,8 +108,9 @@ def external(claims: Claims, rules: ClaimRules) -> Principal:
     """Return the platform's user from either set of claims.
 
     The sets are `user_id, username, role, permissions` and `sub, roles, permissions`. Unknown roles
-    and permissions hold nothing. `scope_labels` (`env=staging`) limits all of them;
-    `opsjobs_grants`, a list like that of POST /users, adds roles and permissions with a scope each.
+    and permissions hold nothing. By default jobs:execute in `permissions` covers commands:run.
+    `scope_labels` (`env=staging`) limits all of them; `opsjobs_grants`, a list like that of POST
+    /users, adds roles and permissions with a scope each, and exactly these.
     Raises Unauthorised if any of these has an invalid form, because its meaning would be unclear.
     """
     name = _name(claims, rules.name_claim)
@@ -112,6 +120,8 @@ def external(claims: Claims, rules: ClaimRules) -> Principal:
     permissions = frozenset(
         normalised(p) for p in _texts(claims, "permissions", CLAIM_PERMISSIONS_MAX)
     )
+    if rules.execute_runs_commands and LAUNCH in permissions:
+        permissions |= {RUN_COMMANDS}
     scope = _scope(claims)
     held: frozenset[str] = frozenset().union(
         permissions & (PERMISSIONS | {EVERYTHING}), *(permissions_of(role) for role in roles)

@@ -12,6 +12,7 @@ from opsjobs.model.secret import Secret
 from opsjobs.settings.types import (
     HOW_TO_MAKE_A_KEY,
     NETWORKS,
+    SWITCH,
     Network,
     address,
     choice,
@@ -93,6 +94,12 @@ class IdentitySettings(SettingsGroup):
         "sub",
         "Claim that identifies the user of a token. The issuer must never give its value to "
         "another person.",
+    )
+    jwt_execute_runs_commands: Annotated[bool, SWITCH] = setting(
+        "OPSJOBS_JWT_EXECUTE_RUNS_COMMANDS",
+        "on",
+        "Whether the permission jobs:execute in a platform token, or in an answer of the User "
+        "Service, covers commands:run. With off the platform must name commands:run itself.",
     )
     auth_service_url: Annotated[str | None, address(_HTTP, "https://auth.example.org")] = setting(
         "AUTH_SERVICE_URL",

@@ -106,14 +106,14 @@ class Stack:
         if self._settings.security.local_transport:
             found.append(
                 "running as root with OPSJOBS_LOCAL_TRANSPORT=on: "
-                "callers with targets:manage and jobs:execute run commands as root "
-                f"on this machine and can read all keys in {self.options.data_dir}. "
+                "callers with targets:manage and jobs:execute (or commands:run) run commands as "
+                f"root on this machine and can read all keys in {self.options.data_dir}. "
                 "Run it as a user of its own."
             )
         if self.options.lab or self.options.lab_windows:
             found.append(
-                "running a lab as root: callers with jobs:execute run commands as root "
-                "on this machine. Use it for trials only, or run it as another user."
+                "running a lab as root: callers with jobs:execute (or commands:run) run commands "
+                "as root on this machine. Use it for trials only, or run it as another user."
             )
         return found
 

@@ -15,7 +15,7 @@ from opsjobs.engine.launching.launch import Launched, Launcher
 from opsjobs.integrations.targets import Targets
 from opsjobs.model.access import Reach
 from opsjobs.model.access_bounds import NO_BOUNDS, Bounds
-from opsjobs.model.errors import Conflict, FieldError, Invalid, NotFound, Refusal
+from opsjobs.model.errors import Conflict, FieldError, Forbidden, Invalid, NotFound, Refusal
 from opsjobs.model.execution import TriggeredBy
 from opsjobs.model.identity import Identity
 from opsjobs.model.job import LaunchOrder
@@ -164,17 +164,18 @@ class RetryService:
         reach: Reach | None = None,
         sight: Reach | None = None,
         bounds: Bounds = NO_BOUNDS,
+        ad_hoc_bounds: Bounds = NO_BOUNDS,
         idem: IdempotentRequest | None = None,
         at_most: int = REVIVED_MAX,
     ) -> Revived | Answer:
         """Launch a new execution for each one with matching dead letters; answer each letter once.
 
-        Only letters within `reach` and `sight` match. `at_most`: the number of new executions, up
-        to 100.
+        Only letters within `reach` and `sight` match. `bounds` are for executions of jobs,
+        `ad_hoc_bounds` for those without a job. `at_most`: the number of new executions, up to 100.
 
         Raises NotFound or Conflict if the draft has ids of which none remains (others answered
         them), or a job was deleted; Forbidden if a job or a target, as they are now, is outside the
-        caller's scope.
+        caller's scope, or if the caller may launch one of the executions nowhere.
         """
         while True:
             try:
@@ -184,6 +185,7 @@ class RetryService:
                     reach=reach,
                     sight=sight,
                     bounds=bounds,
+                    ad_hoc_bounds=ad_hoc_bounds,
                     idem=idem,
                     at_most=at_most,
                 )
@@ -198,6 +200,7 @@ class RetryService:
         reach: Reach | None,
         sight: Reach | None,
         bounds: Bounds,
+        ad_hoc_bounds: Bounds,
         idem: IdempotentRequest | None,
         at_most: int,
     ) -> Revived | Answer:
@@ -216,7 +219,10 @@ class RetryService:
         inventory = await self._targets.get_many(
             [run.target.id for run in chosen_runs], strict=True
         )
-        await self._check_bounds(bounds, parents, chosen_runs, inventory)
+        of_jobs = [parent for parent in parents if parent.job_id is not None]
+        ad_hoc = [parent for parent in parents if parent.job_id is None]
+        await self._check_revived(bounds, of_jobs, chosen, inventory)
+        await self._check_revived(ad_hoc_bounds, ad_hoc, chosen, inventory)
         by: dict[str, Any] = {
             "requested_by": requested_by,
             "reason": draft.reason,
@@ -247,6 +253,25 @@ class RetryService:
         )
         self._launcher.notify(list(inventory.values()))
         return done
+
+    async def _check_revived(
+        self,
+        bounds: Bounds,
+        parents: Sequence[Parent],
+        chosen: Mapping[int, Sequence[PastRun]],
+        inventory: Mapping[str, Target],
+    ) -> None:
+        """Raise Forbidden if the caller may not launch these again, of jobs or without one."""
+        if parents and bounds.act.nowhere:
+            kind = "jobs" if parents[0].job_id is not None else "executions without a job"
+            detail = (
+                f"Dead letters of {kind}, such as those of execution {parents[0].id}, take "
+                f"{bounds.permission}, which you do not hold. Choose others, or ask an "
+                "administrator."
+            )
+            raise Forbidden("forbidden", detail)
+        runs = [run for parent in parents for run in chosen[parent.id]]
+        await self._check_bounds(bounds, parents, runs, inventory)
 
     async def _check_bounds(
         self,
