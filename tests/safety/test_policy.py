@@ -81,7 +81,7 @@ def test_a_label_without_a_value_is_any_of_it() -> None:
         ("policies: [{name: a, verdict: perhaps}]", "policies.0.verdict"),
         ("policies: [{name: a, nonsense: 1}]", "policies.0.nonsense"),
         ("- a", "its top"),
-        ("x" * 300_000, "bytes"),
+        ("x" * 300_000, "256KiB"),
     ],
 )
 def test_what_is_wrong_with_the_file_is_said(text: str, words: str) -> None:
