@@ -56,6 +56,20 @@ async def test_an_error_ends_a_round_and_not_the_loop() -> None:
     assert rounds.count == count, "it went on after its stop"
 
 
+async def test_a_loop_that_stops_closes_what_its_rounds_have_left() -> None:
+    rounds, closed = Rounds(), []
+
+    async def close() -> None:
+        closed.append(rounds.count)
+
+    loop = Loop("rounds", rounds, interval_seconds=0.001, metrics=Metrics(), close=close)
+    loop.start()
+    await rounds.reach(2)
+    assert closed == []
+    await loop.stop()
+    assert closed == [rounds.count], "no round begins after it"
+
+
 async def test_a_loop_ends_even_if_its_cancel_comes_with_an_answer() -> None:
     asked, answer = asyncio.Event(), asyncio.get_running_loop().create_future()
 

@@ -68,8 +68,12 @@ class ScheduleHarness:
         closer: CalendarReader = load_closed_reason,
         current_principal: PrincipalLookup = as_administrator,
         launcher: Launcher | None = None,
+        patience_seconds: float = 60.0,
     ) -> FiringService:
-        """Return another firing service, with a cache of schedules of its own."""
+        """Return another firing service, with a cache of schedules of its own.
+
+        Its passes wait for their launches, however slow the machine is.
+        """
         launcher = launcher or self.launcher
         firings = Firings(self.database, closer=closer)
         return FiringService(
@@ -85,6 +89,7 @@ class ScheduleHarness:
             launcher=launcher,
             ledger=self.ledger,
             metrics=self.metrics,
+            patience_seconds=patience_seconds,
         )
 
     async def job(self, name: str = "nightly", **fields: Any) -> StoredJob:

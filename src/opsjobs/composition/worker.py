@@ -158,7 +158,11 @@ def build_worker(settings: Settings, services: Services, *, name: str | None = N
             metrics=services.metrics,
         ),
         Loop(
-            "firing", stand_in.run_once, interval_seconds=STAND_IN_SECONDS, metrics=services.metrics
+            "firing",
+            stand_in.run_once,
+            interval_seconds=STAND_IN_SECONDS,
+            metrics=services.metrics,
+            close=stand_in.stop,
         ),
         Loop("heap", give_back, interval_seconds=GIVE_BACK_SECONDS, metrics=services.metrics),
         Loop(

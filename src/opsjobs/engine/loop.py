@@ -35,7 +35,7 @@ class Loop:
 
     The interval is jittered by a fifth. `run_once` returns how much it did, by kind. An error ends
     the round, not the loop: an outage of PostgreSQL is waited out, anything else is reported as a
-    bug in opsjobs.
+    bug in opsjobs. `close` is called when the loop has stopped, and ends what rounds have left.
     """
 
     def __init__(
@@ -45,8 +45,10 @@ class Loop:
         *,
         interval_seconds: float,
         metrics: Metrics,
+        close: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self.name = name
+        self._close = close
         self._run_once = run_once
         self._interval_seconds = interval_seconds
         self._metrics = metrics
@@ -65,6 +67,8 @@ class Loop:
         """Stop the loop, between rounds or within one."""
         if self._task is not None:
             await ended(self._task)
+        if self._close is not None:
+            await self._close()
 
     async def _run(self) -> None:
         while True:

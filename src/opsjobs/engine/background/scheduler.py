@@ -103,7 +103,9 @@ class Scheduler:
             return await self.run_once()
 
     async def stop(self) -> None:
-        """Stop, and abort a running repair round."""
+        """Stop; abort a running repair round and launches that are under way."""
+        if self._firing is not None:
+            await self._firing.stop()
         if self._repair is not None:
             self._repair.cancel()
             with contextlib.suppress(asyncio.CancelledError, Exception):

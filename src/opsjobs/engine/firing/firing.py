@@ -12,7 +12,12 @@ from collections import Counter
 from collections.abc import Sequence
 
 from opsjobs import failpoints
-from opsjobs.engine.firing.schedule_launch import FiringPreparer, defer, end_refused
+from opsjobs.engine.firing.schedule_launch import (
+    FiringPreparer,
+    Prepared,
+    defer,
+    end_refused,
+)
 from opsjobs.engine.launching.launch import Launcher
 from opsjobs.engine.loop import Counts
 from opsjobs.model.errors import Conflict, NotFound, Refusal, Unavailable
@@ -29,6 +34,7 @@ from opsjobs.store.scheduling.firing_transitions import (
 from opsjobs.store.scheduling.firings import Firings, FiringsDue
 from opsjobs.store.scheduling.schedules import Schedules
 from opsjobs.store.workers import Workers
+from opsjobs.task_cancellation import Task, ended
 from opsjobs.telemetry import tracing
 from opsjobs.telemetry.logs import log
 from opsjobs.telemetry.metrics import Metrics
@@ -38,9 +44,16 @@ from opsjobs.telemetry.tracing import SpanKind
 # thousand due times of one schedule may have to be examined.
 FIRE_SCHEDULES = 50
 FIRE_LATE_SCHEDULES = 5
-# Firings that one transaction launches, and how many such transactions run at a time.
+# Firings that one transaction launches, how many such batches are prepared at a time, and how many
+# transactions run at a time.
 LAUNCH_FIRINGS = 25
+PREPARED_AT_ONCE = 6
 LAUNCHES_AT_ONCE = 3
+# How long a pass waits for its launches. Slow ones go on beside the next passes.
+PATIENCE_SECONDS = 0.25
+# A prepared batch that takes longer is given up. Its claims have ended by then, so that a later
+# pass launches its firings.
+LAUNCH_SECONDS_MAX = 60.0
 # Limits of one pass. Catch-ups come last and few at a time, so that a downtime does not end in a
 # stampede.
 ROUNDS_A_PASS = 40
@@ -67,6 +80,8 @@ class FiringService:
     """Fire due schedules; `run_once` is one query if nothing is due.
 
     Every step is a separate transaction: the process may be killed before or after it.
+    A pass waits for its launches for `patience_seconds`. A slow one goes on beside the next passes,
+    so that schedules that come due meanwhile are not late; claims keep its firings from them.
     """
 
     def __init__(
@@ -78,6 +93,7 @@ class FiringService:
         launcher: Launcher,
         ledger: Ledger,
         metrics: Metrics,
+        patience_seconds: float = PATIENCE_SECONDS,
     ) -> None:
         self._firings = firings
         self._schedules = schedules
@@ -85,7 +101,13 @@ class FiringService:
         self._launcher = launcher
         self._ledger = ledger
         self._metrics = metrics
-        self._room = asyncio.Semaphore(LAUNCHES_AT_ONCE)
+        self._patience_seconds = patience_seconds
+        self._preparing = asyncio.Semaphore(PREPARED_AT_ONCE)
+        self._launching = asyncio.Semaphore(LAUNCHES_AT_ONCE)
+        self._under_way: set[Task] = set()
+        self._catch_ups: set[Task] = set()
+        self._done: Counter[str] = Counter()
+        self._patient_until = 0.0
         self._next_at = 0.0
         self._rules_at = 0.0
 
@@ -95,26 +117,35 @@ class FiringService:
         return min(max(self._next_at - time.monotonic(), 0.0), REST_SECONDS)
 
     async def run_once(self) -> Counts:
-        """Run one pass; return counts by kind."""
+        """Run one pass; return counts by kind, also of launches that earlier passes have left.
+
+        While as many launches are under way as may be, it begins no more. Raises the failures of
+        the launches that have ended.
+        """
         self._next_at = time.monotonic() + REST_SECONDS
-        done: Counter[str] = Counter()
+        self._patient_until = time.monotonic() + self._patience_seconds
         if time.monotonic() >= self._rules_at:
-            done["recomputed"] += await self._firings.recompute(RECOMPUTE_SCHEDULES)
-            if done["recomputed"] < RECOMPUTE_SCHEDULES:
+            recomputed = await self._firings.recompute(RECOMPUTE_SCHEDULES)
+            self._done["recomputed"] += recomputed
+            if recomputed < RECOMPUTE_SCHEDULES:
                 self._rules_at = time.monotonic() + RULES_SECONDS
         look = await self._firings.check_due()
-        if look.due or look.pending:
+        if (look.due or look.pending) and await self._has_room():
             with tracing.entry("firing_pass", None, kind=SpanKind.INTERNAL) as span:
-                try:
-                    await self._work(done, look)
-                except ExceptionGroup as failed:
-                    raise _unwrap_outage(failed) from failed
-                span.annotate(triggered=done["triggered"])
+                await self._work(look)
+                span.annotate(triggered=self._done["triggered"])
             look = await self._firings.check_due()
-        self._set_rest(look, worked=any(done.values()))
+        self._set_rest(look, worked=any(self._done.values()))
+        self._collect_ended()
+        done, self._done = self._done, Counter()
         if done["missed"]:
             log.warning("schedule_firings_missed", firings=done["missed"])
         return {kind: count for kind, count in done.items() if count}
+
+    async def stop(self) -> None:
+        """Abort the launches that are under way; other processes continue them."""
+        await ended(*self._under_way)
+        self._under_way.clear()
 
     def _set_rest(self, look: FiringsDue, *, worked: bool) -> None:
         if look.due:
@@ -123,67 +154,116 @@ class FiringService:
             rest = REST_SECONDS if look.next_seconds is None else look.next_seconds
         self._next_at = time.monotonic() + min(rest, REST_SECONDS)
 
-    async def _work(self, done: Counter[str], look: FiringsDue) -> None:
+    async def _has_room(self) -> bool:
+        """Return True if another batch can be prepared at once, now or within the patience."""
+        left = {task for task in self._under_way if not task.done()}
+        if len(left) < PREPARED_AT_ONCE:
+            return True
+        ended_now, _ = await asyncio.wait(
+            left, timeout=self._patience_seconds, return_when=asyncio.FIRST_COMPLETED
+        )
+        return len(left) - len(ended_now) < PREPARED_AT_ONCE
+
+    def _collect_ended(self) -> None:
+        """Forget the launches that have ended. Raises their failures."""
+        ended_now = {task for task in self._under_way if task.done()}
+        self._under_way -= ended_now
+        failures = [task.exception() for task in ended_now if not task.cancelled()]
+        raised = [failure for failure in failures if isinstance(failure, Exception)]
+        if raised:
+            failed = ExceptionGroup("launches failed", raised)
+            raise _unwrap_outage(failed) from failed
+
+    async def _work(self, look: FiringsDue) -> None:
         if look.due:
-            await self._fire(done)
+            await self._fire()
         if look.pending:
-            await self._expire(done)
-            await self._launch(done, await self._firings.claim(TAKE_FIRINGS, catch_up=False))
+            await self._expire()
+            await self._launch(await self._firings.claim(TAKE_FIRINGS, catch_up=False))
         if look.due:
-            await self._fire_late(done)
-        left = CATCH_UPS_A_PASS
-        while left > 0 and (
-            ready := await self._firings.claim(min(left, LAUNCH_FIRINGS), catch_up=True)
-        ):
-            await self._launch(done, ready)
-            left -= len(ready)
+            await self._fire_late()
+        await self._catch_up()
 
-    async def _fire(self, done: Counter[str]) -> None:
+    async def _fire(self) -> None:
         """Fire all schedules that are on time; launch while the next ones are fired."""
-        async with asyncio.TaskGroup() as launches:
-            for _ in range(ROUNDS_A_PASS):
-                fired = await self._firings.fire(FIRE_SCHEDULES, to_seconds=LATE_SECONDS)
-                self._count_fired(done, fired)
-                launches.create_task(self._launch(done, fired.ready))
-                if fired.schedules < FIRE_SCHEDULES:
-                    return
+        launches: set[Task] = set()
+        for _ in range(ROUNDS_A_PASS):
+            fired = await self._firings.fire(FIRE_SCHEDULES, to_seconds=LATE_SECONDS)
+            self._count_fired(fired)
+            launches |= self._begin_launch(fired.ready)
+            if fired.schedules < FIRE_SCHEDULES:
+                break
+        await self._wait(launches)
 
-    async def _fire_late(self, done: Counter[str]) -> None:
+    async def _fire_late(self) -> None:
         """Fire some of the schedules that are long overdue, after all that are on time."""
         began = time.monotonic()
         while time.monotonic() - began < LATE_SECONDS_A_PASS:
             fired = await self._firings.fire(FIRE_LATE_SCHEDULES, from_seconds=LATE_SECONDS)
-            self._count_fired(done, fired)
-            await self._launch(done, fired.ready)
+            self._count_fired(fired)
+            await self._launch(fired.ready)
             if fired.schedules < FIRE_LATE_SCHEDULES:
                 return
 
-    async def _expire(self, done: Counter[str]) -> None:
+    async def _catch_up(self) -> None:
+        """Launch some catch-ups, in their order: none while earlier ones are under way."""
+        left = CATCH_UPS_A_PASS
+        while left > 0 and all(task.done() for task in self._catch_ups):
+            ready = await self._firings.claim(min(left, LAUNCH_FIRINGS), catch_up=True)
+            if not ready:
+                return
+            left -= len(ready)
+            self._catch_ups = self._begin_launch(ready)
+            await self._wait(self._catch_ups)
+
+    async def _expire(self) -> None:
         if failed := await self._firings.expire(EXPIRE_FIRINGS):
-            done["failed"] += failed
+            self._done["failed"] += failed
             self._metrics.schedule_failed.inc(failed)
             log.warning("schedule_firings_expired", firings=failed)
 
-    async def _launch(self, done: Counter[str], ready: Sequence[ReadyFiring]) -> None:
-        """Launch these firings, a few per transaction, and a few transactions at a time."""
-        async with asyncio.TaskGroup() as parts:
-            for first in range(0, len(ready), LAUNCH_FIRINGS):
-                parts.create_task(self._launch_some(done, ready[first : first + LAUNCH_FIRINGS]))
+    async def _launch(self, ready: Sequence[ReadyFiring]) -> None:
+        await self._wait(self._begin_launch(ready))
 
-    async def _launch_some(self, done: Counter[str], ready: Sequence[ReadyFiring]) -> None:
-        async with self._room:
-            async with failpoints.at("firing.prepare"):
-                prepared = await self._preparer.prepare(ready)
-            await self._end(done, [one for one in prepared if isinstance(one, FiringEnd)])
+    def _begin_launch(self, ready: Sequence[ReadyFiring]) -> set[Task]:
+        """Launch these firings in the background, a few per transaction."""
+        begun = {
+            asyncio.create_task(
+                self._launch_some(ready[first : first + LAUNCH_FIRINGS]), name="launch_firings"
+            )
+            for first in range(0, len(ready), LAUNCH_FIRINGS)
+        }
+        self._under_way |= begun
+        return begun
+
+    async def _wait(self, launches: set[Task]) -> None:
+        """Wait for these launches, as long as the pass has patience left."""
+        if launches:
+            left = max(self._patient_until - time.monotonic(), 0.0)
+            await asyncio.wait(launches, timeout=left)
+
+    async def _launch_some(self, ready: Sequence[ReadyFiring]) -> None:
+        async with self._preparing, failpoints.at("firing.prepare"):
+            prepared = await self._preparer.prepare(ready)
+        try:
+            async with asyncio.timeout(LAUNCH_SECONDS_MAX):
+                await self._launch_prepared(prepared)
+        except TimeoutError:
+            seconds = f"{LAUNCH_SECONDS_MAX:g} s"
+            raise Unavailable(f"due firings were not launched within {seconds}") from None
+
+    async def _launch_prepared(self, prepared: Sequence[Prepared]) -> None:
+        async with self._launching:
+            await self._end([one for one in prepared if isinstance(one, FiringEnd)])
             await self._firings.defer([one for one in prepared if isinstance(one, Deferral)])
             orders = [one for one in prepared if isinstance(one, FiringLaunch)]
-            batches = await self._start(done, orders) if orders else ()
+            batches = await self._start(orders) if orders else ()
         for batch in batches:
-            self._count_launched(done, batch)
+            self._count_launched(batch)
             await self._stop_orphans(batch.ended)
             await self._cancel_before(batch)
 
-    async def _start(self, done: Counter[str], orders: Sequence[FiringLaunch]) -> list[LaunchBatch]:
+    async def _start(self, orders: Sequence[FiringLaunch]) -> list[LaunchBatch]:
         """Launch these in one transaction; if that fails, each in its own transaction.
 
         So one that cannot be launched does not block the others.
@@ -194,8 +274,8 @@ class FiringService:
             raise
         except Exception as wrong:  # noqa: BLE001  one firing that fails must not lose the others
             if len(orders) > 1:
-                return [batch for order in orders for batch in await self._start(done, [order])]
-            await self._end_or_defer(done, orders[0].ready, wrong)
+                return [batch for order in orders for batch in await self._start([order])]
+            await self._end_or_defer(orders[0].ready, wrong)
             return []
         launched = {ran.ready.id for ran in batch.ran}
         self._launcher.notify(
@@ -203,9 +283,9 @@ class FiringService:
         )
         return [batch]
 
-    async def _end_or_defer(self, done: Counter[str], ready: ReadyFiring, wrong: Exception) -> None:
+    async def _end_or_defer(self, ready: ReadyFiring, wrong: Exception) -> None:
         if isinstance(wrong, Refusal):
-            await self._end(done, [end_refused(ready, wrong)])
+            await self._end([end_refused(ready, wrong)])
             return
         self._metrics.bugs.labels("firing").inc()
         log.error(
@@ -213,26 +293,26 @@ class FiringService:
         )
         await self._firings.defer([defer(ready, f"a fault of opsjobs: {type(wrong).__name__}")])
 
-    async def _end(self, done: Counter[str], ended: Sequence[FiringEnd]) -> None:
-        await self._firings.settle(ended)
-        self._count_ended(done, ended)
-        await self._stop_orphans(ended)
-        await self._pause_orphans(ended)
+    async def _end(self, ends: Sequence[FiringEnd]) -> None:
+        await self._firings.settle(ends)
+        self._count_ended(ends)
+        await self._stop_orphans(ends)
+        await self._pause_orphans(ends)
 
-    async def _stop_orphans(self, ended: Sequence[FiringEnd]) -> None:
+    async def _stop_orphans(self, ends: Sequence[FiringEnd]) -> None:
         """Delete schedules whose job was deleted by a process that does not know schedules."""
         for job in {
-            move.ready.schedule.job_id for move in ended if move.rule is FiringRule.JOB_DELETED
+            move.ready.schedule.job_id for move in ends if move.rule is FiringRule.JOB_DELETED
         }:
             await self._schedules.delete_of_deleted_job(job)
 
-    async def _pause_orphans(self, ended: Sequence[FiringEnd]) -> None:
+    async def _pause_orphans(self, ends: Sequence[FiringEnd]) -> None:
         """Pause schedules whose owner is deleted, disabled or expired.
 
         Their due times are skipped, and recorded, until another identity becomes the owner.
         """
         for schedule, move in {
-            move.ready.schedule.id: move for move in ended if move.pauses
+            move.ready.schedule.id: move for move in ends if move.pauses
         }.items():
             owner = move.ready.schedule.owner.name
             log.warning("schedule_paused_for_its_owner", schedule=schedule, owner=owner)
@@ -261,17 +341,17 @@ class FiringService:
             ]
         )
 
-    def _count_fired(self, done: Counter[str], fired: Fired) -> None:
+    def _count_fired(self, fired: Fired) -> None:
         for (status, rule), moments in fired.counts.items():
-            done[status] += moments
+            self._done[status] += moments
             if status == FiringStatus.MISSED:
                 self._metrics.schedule_missed.inc(moments)
             elif status == FiringStatus.SKIPPED:
                 self._metrics.schedule_skipped.labels(rule).inc(moments)
 
-    def _count_ended(self, done: Counter[str], ended: Sequence[FiringEnd]) -> None:
-        for move in ended:
-            done[move.status.value] += 1
+    def _count_ended(self, ends: Sequence[FiringEnd]) -> None:
+        for move in ends:
+            self._done[move.status.value] += 1
             if move.status is FiringStatus.FAILED:
                 self._metrics.schedule_failed.inc()
                 log.warning(
@@ -283,10 +363,10 @@ class FiringService:
             else:
                 self._metrics.schedule_skipped.labels(move.rule.value).inc()
 
-    def _count_launched(self, done: Counter[str], batch: LaunchBatch) -> None:
-        self._count_ended(done, batch.ended)
+    def _count_launched(self, batch: LaunchBatch) -> None:
+        self._count_ended(batch.ended)
         for ran in batch.ran:
-            done["triggered"] += 1
+            self._done["triggered"] += 1
             self._metrics.schedule_fired.inc()
             self._metrics.schedule_start_lag.observe(ran.late_ms / 1000)
             log.info(
@@ -345,6 +425,10 @@ class StandIn:
             if time.monotonic() + rest >= until:
                 return done
             await asyncio.sleep(max(rest, 0.01))
+
+    async def stop(self) -> None:
+        """Abort the launches that are under way; other processes continue them."""
+        await self._firing.stop()
 
     def _set_standing_in(self, *, standing_in: bool) -> None:
         if standing_in != self._standing_in:
