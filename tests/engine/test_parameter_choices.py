@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -18,7 +19,7 @@ from opsjobs.integrations.caller_urls import (
     Choices,
 )
 from opsjobs.model.errors import Invalid
-from opsjobs.model.parameter import ParameterDraft
+from opsjobs.model.parameter import ParameterDraft, Scalar
 
 LOOPBACK = [ipaddress.ip_network("127.0.0.0/8")]
 
@@ -77,6 +78,73 @@ async def test_the_urls_of_a_job_are_fetched_side_by_side_and_each_once() -> Non
         **{f"p{n}": [f"/{n}"] for n in range(CHOICES_CONNECTIONS_MAX)},
         "again": ["/0"],
     }
+
+
+class HeldDesk:
+    """A server that answers the first request once it is released, and all others at once."""
+
+    def __init__(self, first: ApiResponse) -> None:
+        self.asked, self.release = threading.Event(), threading.Event()
+        self._first: list[ApiResponse] = [first]
+
+    def __call__(self, _: object) -> ApiResponse:
+        if not self._first:
+            return ApiResponse(body=["later"])
+        answer = self._first.pop()
+        self.asked.set()
+        assert self.release.wait(60)
+        return answer
+
+    async def asked_by(
+        self, callers: int, choices: Choices, url: str
+    ) -> list[asyncio.Task[dict[str, Sequence[Scalar]]]]:
+        """Callers at once, of whose requests the first one has arrived."""
+        tasks = [asyncio.create_task(choices.fetch_all(asking(url))) for _ in range(callers)]
+        assert await asyncio.to_thread(self.asked.wait, 60)
+        return tasks
+
+
+@pytest.fixture
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(caller_urls, "SECONDS_MAX", 60.0)
+
+
+@pytest.mark.usefixtures("_patient")
+async def test_many_callers_at_once_share_one_request() -> None:
+    desk = HeldDesk(ApiResponse(body=["1.0"]))
+    with serve_api(desk) as api:
+        callers = await desk.asked_by(200, Choices(SystemClock(), allow=LOOPBACK), api.url)
+        desk.release.set()
+        assert await asyncio.gather(*callers) == [{"version": ["1.0"]}] * 200
+        assert len(api.requests) == 1
+
+
+@pytest.mark.usefixtures("_patient")
+async def test_a_failure_is_shared_by_those_who_wait_and_is_not_cached() -> None:
+    desk = HeldDesk(ApiResponse(body=["1.0"], status=500))
+    choices = Choices(SystemClock(), allow=LOOPBACK)
+    with serve_api(desk) as api:
+        callers = await desk.asked_by(3, choices, api.url)
+        desk.release.set()
+        failed = await asyncio.gather(*callers, return_exceptions=True)
+        assert [isinstance(one, Invalid) and "answers 500" in one.detail for one in failed] == [
+            True
+        ] * 3
+        assert len(api.requests) == 1
+        assert await choices.fetch_all(asking(api.url)) == {"version": ["later"]}
+
+
+@pytest.mark.usefixtures("_patient")
+async def test_a_caller_that_is_cancelled_does_not_end_the_request_of_others() -> None:
+    desk = HeldDesk(ApiResponse(body=["1.0"]))
+    with serve_api(desk) as api:
+        callers = await desk.asked_by(2, Choices(SystemClock(), allow=LOOPBACK), api.url)
+        callers[0].cancel()
+        await asyncio.wait(callers[:1])
+        desk.release.set()
+        assert await callers[1] == {"version": ["1.0"]}
+        assert callers[0].cancelled()
+        assert len(api.requests) == 1
 
 
 async def test_if_several_urls_fail_the_first_parameter_is_named() -> None:

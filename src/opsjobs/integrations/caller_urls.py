@@ -17,6 +17,7 @@ import httpx2
 
 from opsjobs.clock import Clock
 from opsjobs.integrations.answers import parse_json, parse_retry_after
+from opsjobs.integrations.secrets.ttl_cache import TtlCache
 from opsjobs.model.addresses import Network, is_allowed
 from opsjobs.model.errors import FieldError, Invalid
 from opsjobs.model.parameter import ParameterDraft, Scalar
@@ -156,14 +157,11 @@ class _Unfit(Exception):
     """The URL yields no choices; the message is the reason."""
 
 
-@dataclass(frozen=True, slots=True)
-class _CachedChoices:
-    choices: Sequence[Scalar]
-    until: float
-
-
 class Choices:
-    """Fetches `choices_url`; `allow` lists networks accepted although not public."""
+    """Fetches `choices_url`; `allow` lists networks accepted although not public.
+
+    Requests to a URL are all alike: concurrent callers share one fetch, and its failure.
+    """
 
     def __init__(
         self,
@@ -172,10 +170,11 @@ class Choices:
         allow: Sequence[Network] = (),
         client: Callable[[], httpx2.AsyncClient] | None = None,
     ) -> None:
-        self._clock = clock
         self._allow = tuple(allow)
         self._client = client or _client
-        self._kept: dict[str, _CachedChoices] = {}
+        self._cached: TtlCache[Sequence[Scalar]] = TtlCache(
+            clock, seconds=KEPT_SECONDS, most=KEPT_MAX
+        )
 
     async def fetch_all(self, parameters: Sequence[ParameterDraft]) -> dict[str, Sequence[Scalar]]:
         """Return the choices of each parameter with a URL.
@@ -206,12 +205,9 @@ class Choices:
     async def _choices(
         self, name: str, url: str, until: float, room: asyncio.Semaphore
     ) -> Sequence[Scalar]:
-        kept, now = self._kept.get(url), self._clock.monotonic()
-        if kept is not None and now < kept.until:
-            return kept.choices
         try:
             async with asyncio.timeout_at(until), room:
-                choices = _read(await self._fetched(url))
+                return await self._cached.get(url, lambda: self._fetch(url))
         except (
             httpx2.HTTPError,
             httpx2.InvalidURL,
@@ -230,12 +226,13 @@ class Choices:
                 detail,
                 errors=[FieldError(f"/parameters/{name}", detail, "no_choices")],
             ) from None
-        if len(self._kept) >= KEPT_MAX:
-            self._kept.clear()
-        self._kept[url] = _CachedChoices(choices, now + KEPT_SECONDS)
-        return choices
 
-    async def _fetched(self, url: str) -> bytes:
+    async def _fetch(self, url: str) -> Sequence[Scalar]:
+        # A deadline of its own: the callers who wait for it have begun at different times.
+        async with asyncio.timeout(SECONDS_MAX):
+            return _read(await self._load(url))
+
+    async def _load(self, url: str) -> bytes:
         parts = urlsplit(url)
         host = str(parts.hostname)
         # Connect to the address that was checked, whatever the name resolves to afterwards; the
