@@ -9,7 +9,7 @@ import hmac
 import json
 from collections.abc import Mapping
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import httpx2
 import pytest
@@ -19,7 +19,7 @@ from opsjobs.clock import TurnedClock
 from opsjobs.engine.launching.trigger_calls import RefusalSummary
 from opsjobs.model.target import TargetDraft
 from opsjobs.store.transaction import Database
-from opsjobs.store.triggers import CALLS_KEPT
+from opsjobs.store.triggers import CALLS_KEPT, Hook
 
 PARAMETERS = [
     {"name": "branch", "required": True, "pattern": "[a-z/-]+"},
@@ -379,6 +379,29 @@ async def test_calls_beyond_the_limit_are_429_until_the_minute_is_over(database:
             )
         assert (await sender.push(delivery="3")).status_code == 202
         assert len(await executions(ada)) == 3
+
+
+@pytest.mark.parametrize(
+    ("body", "status"), [(PUSH, 202), ({**PUSH, "ref": "MAIN;"}, 422), (b"{", 422)]
+)
+async def test_calls_at_the_same_moment_do_not_pass_the_limit_together(
+    database: Database, body: Any, status: int
+) -> None:
+    async with api_client(database) as ada:
+        trigger = await create_trigger(ada, max_calls_per_minute=2, when=[])
+        sender = TriggerSender(ada, trigger)
+        found, read = ada.services.job_triggers.hook, asyncio.Barrier(6)
+
+        async def hook(uuid: UUID) -> Hook | None:
+            seen = await found(uuid)
+            await read.wait()  # all of them see that none was counted yet
+            return seen
+
+        ada.services.job_triggers.hook = hook  # type: ignore[method-assign]
+        async with asyncio.timeout(60):
+            answers = await asyncio.gather(*(sender.push(body) for _ in range(6)))
+        assert sorted(answer.status_code for answer in answers) == [status] * 2 + [429] * 4
+        assert (await ada.http.get(f"/triggers/{trigger['id']}")).json()["calls"] == 2
 
 
 async def test_ignored_and_repeated_calls_use_up_none_of_the_calls_of_a_minute(

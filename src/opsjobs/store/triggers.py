@@ -182,8 +182,8 @@ update job_triggers set secret_version = %(version)s, key_id = %(key_id)s,
   owner_kind = %(owner_kind)s, updated_at = opsjobs_now()
 where id = %(id)s"""
 
-# Counts a call, and if it is `limited` also in the current minute; one that launches only if the
-# trigger's calls are not used up and it was not disabled meanwhile.
+# Counts a call. One that is `limited` counts in the current minute, too, and only if the calls of
+# that are not used up; one that launches only if the trigger was not disabled meanwhile.
 _COUNT = """
 update job_triggers t set calls = t.calls + 1,
   window_calls = case when not %(limited)s then t.window_calls
@@ -192,8 +192,8 @@ update job_triggers t set calls = t.calls + 1,
     else t.window_began_at end
 from (select c.now, c.now - make_interval(secs => %(window)s) as before
       from (select opsjobs_now() as now offset 0) c) n
-where t.id = %(id)s and (not %(launches)s
-  or t.enabled and (t.window_began_at <= n.before or t.window_calls < %(most)s))
+where t.id = %(id)s and (not %(launches)s or t.enabled)
+  and (not %(limited)s or t.window_began_at <= n.before or t.window_calls < %(most)s)
 returning t.id"""
 
 _NOTE = """
@@ -394,10 +394,13 @@ class JobTriggers:
         opened = self._vault.open_secret(sealed, SealPlace(TABLE, uuid, row["secret_version"]))
         return Hook(_stored(row), opened, bool(row["expired"]), row["wait"])
 
-    async def count(self, trigger: StoredTrigger) -> None:
-        """Count a call by a holder of the secret that was refused."""
+    async def count(self, trigger: StoredTrigger) -> bool:
+        """Count a call by a holder of the secret that was refused.
+
+        Return False if the calls of this minute are used up, or the trigger was deleted.
+        """
         async with self._database.transaction() as connection:
-            await _count(connection, trigger, limited=True)
+            return await _count(connection, trigger, limited=True)
 
     async def count_launch(self, connection: Connection, trigger: StoredTrigger) -> bool:
         """Count a call in the transaction of its launch.

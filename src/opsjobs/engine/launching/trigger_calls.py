@@ -136,14 +136,22 @@ class TriggerCalls:
         try:
             result = await self._answer(request, hook, body_sha256, check_open)
         except Refusal as refused:
-            if not isinstance(refused, TooMany):
-                await self._triggers.count(hook.trigger)
-            await self._note_refused(request, hook, refused.code, str(refused))
-            if refused.code in _FOR_SENDERS or isinstance(refused, SenderRefusal):
-                raise
-            raise LaunchRefused(refused) from None
+            refusal = await self._count_refused(hook.trigger, refused)
+            await self._note_refused(request, hook, refusal.code, str(refusal))
+            if refusal.code in _FOR_SENDERS or isinstance(refusal, SenderRefusal):
+                raise refusal from None
+            raise LaunchRefused(refusal) from None
         self._metrics.trigger_calls.labels(result.outcome.value).inc()
         return result
+
+    async def _count_refused(self, trigger: StoredTrigger, refused: Refusal) -> Refusal:
+        """Count a refused call; return its refusal, or that it is one call too many.
+
+        Other calls may have used up those of this minute since the trigger was read.
+        """
+        if isinstance(refused, TooMany) or await self._triggers.count(trigger):
+            return refused
+        return _too_fast(trigger, WINDOW_SECONDS)
 
     async def _find(self, uuid: UUID) -> Hook | None:
         try:
