@@ -20,8 +20,13 @@ CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0
 
 
 @asynccontextmanager
-async def stream(pieces: Sequence[bytes], *, ends: bool = False) -> AsyncIterator[HttpStream]:
-    """Connect to a host that answers each request with these pieces, one after the other."""
+async def stream(
+    pieces: Sequence[bytes], *, ends: bool = False, unasked: asyncio.Event | None = None
+) -> AsyncIterator[HttpStream]:
+    """Connect to a host that answers each request with these pieces, one after the other.
+
+    `unasked`: it sends another response once this is set.
+    """
 
     answering: set[asyncio.Task[None]] = set()
 
@@ -32,6 +37,9 @@ async def stream(pieces: Sequence[bytes], *, ends: bool = False) -> AsyncIterato
                     writer.write(piece)
                     await writer.drain()
                     await asyncio.sleep(0.01)
+                if unasked is not None:
+                    await unasked.wait()
+                    writer.write(USUAL)
                 if ends:
                     break
         writer.close()
@@ -90,8 +98,42 @@ async def test_a_connection_that_the_host_ends_is_not_used_again(response: bytes
 
 
 @pytest.mark.parametrize(
+    "pieces",
+    [
+        [b"HTTP/1.0 200 OK\r\n\r\nhello"],
+        [b"HTTP/1.0 200 OK\r\n\r\n", b"hel", b"lo"],
+        [b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nhel", b"lo"],
+    ],
+)
+async def test_a_body_without_a_length_ends_with_the_connection(pieces: list[bytes]) -> None:
+    async with stream(pieces, ends=True) as http:
+        assert (await http.post({}, b"", 60.0)).body == b"hello"
+        assert not http.usable
+
+
+async def test_a_response_to_no_request_is_not_taken_for_that_to_the_next_one() -> None:
+    unasked = asyncio.Event()
+    async with stream([USUAL], unasked=unasked) as http:
+        assert (await http.post({}, b"", 60.0)).body == b"hello"
+        assert http.usable
+        unasked.set()
+        async with asyncio.timeout(60):
+            while http.usable:
+                await asyncio.sleep(0.01)
+        with pytest.raises(Broken) as broken:
+            await http.post({}, b"", 60.0)
+        assert (str(broken.value), broken.value.silent) == (
+            "the host sent a response to no request",
+            True,
+        )
+
+
+@pytest.mark.parametrize(
     ("response", "words"),
     [
+        (CHUNKED[:-3], "the host closed the connection"),
+        (CHUNKED[:50], "the host closed the connection"),
+        (b"HTTP/1.0 200 OK\r\nContent-Length: 6\r\n\r\nhello", "the host closed the connection"),
         (USUAL[:-1], "the host closed the connection"),
         (USUAL[:30], "the host closed the connection"),
         (USUAL + b"x", "more than one response came for one request"),

@@ -17,6 +17,7 @@ PATH = "/wsman"
 
 _STATUS = re.compile(r"HTTP/1\.1 ([2-5][0-9]{2})(?: .*)?")
 _WITHOUT_BODY = frozenset({204, 304})
+_CLOSED = "the host closed the connection"
 
 
 class Broken(Exception):
@@ -62,13 +63,26 @@ class HttpStream:
     @property
     def usable(self) -> bool:
         """True if another request may be sent, as far as it is known."""
-        return self._is_free and not self._writer.is_closing() and not self._reader.at_eof()
+        return (
+            self._is_free
+            and not self._writer.is_closing()
+            and not self._reader.at_eof()
+            and not self._has_unread
+        )
+
+    @property
+    def _has_unread(self) -> bool:
+        """True if bytes came that no request asked for: the next one must not get them."""
+        return bool(self._reader._buffer)  # type: ignore[attr-defined]  # no other way to see them
 
     async def post(self, headers: Mapping[str, str], body: bytes, seconds: float) -> HttpResponse:
         """Send a request and return the response.
 
         A connection on which this fails, or is cancelled, is closed. Raises Broken, TimeoutError.
         """
+        if self._has_unread:
+            self.close()
+            raise Broken("the host sent a response to no request", silent=True)
         silent, self._is_free = True, False
         try:
             async with asyncio.timeout(seconds):
@@ -106,7 +120,7 @@ class HttpStream:
     async def _read(self) -> bytes:
         data = await self._reader.read(READ_BYTES)
         if not data:
-            raise ConnectionResetError("the host closed the connection")
+            raise ConnectionResetError(_CLOSED)
         return data
 
     async def _read_response(self, data: bytes) -> HttpResponse:
@@ -140,7 +154,7 @@ class HttpStream:
         while isinstance(head, h11.InformationalResponse):
             head = await self._next_event(protocol)
         if not isinstance(head, h11.Response):
-            raise ConnectionResetError("the host closed the connection")
+            raise ConnectionResetError(_CLOSED)
         body = bytearray()
         while not isinstance(part := await self._next_event(protocol), h11.EndOfMessage):
             if isinstance(part, h11.Data):
@@ -153,10 +167,19 @@ class HttpStream:
         return HttpResponse(head.status_code, headers, bytes(body))
 
     async def _next_event(self, protocol: h11.Connection) -> h11.Event:
-        while (event := protocol.next_event()) is h11.NEED_DATA:
-            protocol.receive_data(await self._read())
+        has_ended = False
+        try:
+            while (event := protocol.next_event()) is h11.NEED_DATA:
+                # The end of the connection is the end of a body that has no length.
+                data = await self._reader.read(READ_BYTES)
+                has_ended = not data
+                protocol.receive_data(data)
+        except h11.RemoteProtocolError:
+            if has_ended:
+                raise ConnectionResetError(_CLOSED) from None
+            raise
         if not isinstance(event, h11.Event):
-            raise ConnectionResetError("the host closed the connection")
+            raise ConnectionResetError(_CLOSED)
         return event
 
     def close(self) -> None:
