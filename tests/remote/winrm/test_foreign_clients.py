@@ -29,6 +29,7 @@ from kit.windows_hosts import (
     until,
     windows_host,
 )
+from opsjobs.standalone.lab.wsman import server
 from opsjobs.standalone.lab.wsman.service import LabQuotas
 
 T = TypeVar("T")
@@ -267,3 +268,18 @@ async def test_pypsrp_disconnects_and_another_client_connects_to_its_pool() -> N
     async with windows_host() as host:
         assert await beside(work) == [["again"], ["late"]]
         await until(lambda: not host.server.service.shells)
+
+
+@pytest.mark.parametrize(
+    "part", [b"POST /wsman HTT", b"POST /wsman HTTP/1.1\r\nContent-Length: 9\r\n\r\nhalf"]
+)
+async def test_a_client_that_does_not_finish_its_request_is_disconnected(
+    part: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "REQUEST_SECONDS", 0.1)
+    async with windows_host() as host:
+        reader, writer = await asyncio.open_connection("127.0.0.1", host.server.port)
+        writer.write(part)
+        async with asyncio.timeout(30):
+            assert await reader.read() == b""
+        writer.close()

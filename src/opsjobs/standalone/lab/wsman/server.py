@@ -41,6 +41,8 @@ from opsjobs.standalone.lab.wsman.stand_in_command import make_command
 
 SOAP = "application/soap+xml;charset=UTF-8"
 IDLE_SECONDS = 120.0
+REQUEST_SECONDS = 60.0
+"""Time limit of a request, from its first byte to its last."""
 READ_BYTES = 64 * 1024
 BODY_BYTES_MAX = 4 << 20
 _REQUEST = re.compile(r"[A-Z]+ [!-~]+ HTTP/1\.1")
@@ -247,6 +249,11 @@ class _Guest:
                 data = self._rest or await self._reader.read(READ_BYTES)
         finally:
             self._server.idle.discard(self._writer)
+        async with asyncio.timeout(REQUEST_SECONDS):
+            return await self._read_request(data)
+
+    async def _read_request(self, data: bytes) -> _Http | None:
+        """Return the request that begins with this."""
         head = read_head(data)
         if head is None or _REQUEST.fullmatch(head.line) is None:
             return await self._next_by_h11(data)
