@@ -10,13 +10,12 @@ from datetime import UTC, datetime
 import pytest
 from ruamel.yaml import YAML
 
+from opsjobs.cli.messages import plain, pluralize
 from opsjobs.cli.render import (
     Column,
     Form,
     ago,
     elapsed,
-    plain,
-    pluralize,
     render_counts,
     seconds,
     shorten,

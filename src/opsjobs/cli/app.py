@@ -10,7 +10,7 @@ import typer
 from opsjobs import __version__
 from opsjobs.cli.errors import CommandFailed, ExitCode
 from opsjobs.cli.lazy_commands import Commands, LazyCommand
-from opsjobs.cli.render import discard_stdout, plain, tell
+from opsjobs.cli.messages import discard_stdout, plain, tell
 from opsjobs.model.errors import Failure
 
 
@@ -50,7 +50,7 @@ class _All(Commands):
             "Run the scheduler: fire due schedules, recover orphans.",
         ),
         "healthcheck": LazyCommand(
-            "server_commands", "healthcheck", "Check whether a process on this machine is healthy."
+            "healthcheck", "healthcheck", "Check whether a process on this machine is healthy."
         ),
         "jobs": LazyCommand(
             "jobs", "app", "Jobs: list, show, run, validate, export and apply them."

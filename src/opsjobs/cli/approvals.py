@@ -16,17 +16,8 @@ from opsjobs.cli import inputs, options
 from opsjobs.cli.client import Json, connect, path_of
 from opsjobs.cli.errors import ExitCode
 from opsjobs.cli.inputs import find_interpreter
-from opsjobs.cli.render import (
-    Column,
-    Form,
-    ago,
-    plain,
-    pluralize,
-    shorten,
-    show_list,
-    show_one,
-    tell,
-)
+from opsjobs.cli.messages import plain, pluralize, tell
+from opsjobs.cli.render import Column, Form, ago, shorten, show_list, show_one
 from opsjobs.cli.terminal_escapes import escape_json
 from opsjobs.model.action import DRAFT_TYPES
 from opsjobs.model.approval import ApprovalStatus

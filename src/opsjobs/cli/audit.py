@@ -15,7 +15,8 @@ import typer
 from opsjobs.cli import options
 from opsjobs.cli.client import Client, connect
 from opsjobs.cli.errors import CommandFailed, ExitCode
-from opsjobs.cli.render import Column, Form, ago, pluralize, show_list, tell
+from opsjobs.cli.messages import pluralize, tell
+from opsjobs.cli.render import Column, Form, ago, show_list
 from opsjobs.model.audit_chain import FIELDS, NOTHING, ChainBreak, ChainLink, ChainWalk, SigningKeys
 from opsjobs.model.secret import Secret
 from opsjobs.model.units import parse_duration

@@ -15,8 +15,9 @@ from opsjobs.cli import inputs, options, yaml_documents
 from opsjobs.cli.client import Client, Json, RequestRefused, connect
 from opsjobs.cli.errors import CommandFailed, ExitCode
 from opsjobs.cli.importing.inventory import Skipped
+from opsjobs.cli.messages import plain, pluralize, tell
 from opsjobs.cli.nouns import Noun, add_list, add_remove, add_show
-from opsjobs.cli.render import Column, Form, ago, plain, pluralize, show_list, show_one, tell
+from opsjobs.cli.render import Column, Form, ago, show_list, show_one
 from opsjobs.model.calendar import CalendarDraft
 from opsjobs.model.validation_errors import plain_words
 

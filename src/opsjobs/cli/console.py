@@ -14,7 +14,7 @@ import typer
 from opsjobs.cli.client import Client, connect
 from opsjobs.cli.endpoint import TokenStore
 from opsjobs.cli.errors import CommandFailed
-from opsjobs.cli.render import tell
+from opsjobs.cli.messages import tell
 
 PAGE_FILE = "console.html"
 _PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>opsjobs</title>

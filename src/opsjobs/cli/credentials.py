@@ -22,8 +22,9 @@ from opsjobs.cli.inputs import (
     read_secret,
     read_secret_text,
 )
+from opsjobs.cli.messages import plain, tell
 from opsjobs.cli.nouns import Noun, add_list, add_remove
-from opsjobs.cli.render import Column, Form, ago, plain, show_list, show_one, tell
+from opsjobs.cli.render import Column, Form, ago, show_list, show_one
 from opsjobs.model.credential import CredentialType
 
 app = typer.Typer(

@@ -11,7 +11,8 @@ import typer
 from opsjobs.cli import options
 from opsjobs.cli.client import Client, Json, connect
 from opsjobs.cli.errors import CommandFailed, ExitCode
-from opsjobs.cli.render import Column, Form, ago, plain, pluralize, shorten, show_list, tell
+from opsjobs.cli.messages import plain, pluralize, tell
+from opsjobs.cli.render import Column, Form, ago, shorten, show_list
 from opsjobs.model.execution import ErrorCode
 from opsjobs.model.units import parse_duration
 

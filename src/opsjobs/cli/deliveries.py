@@ -10,8 +10,9 @@ import typer
 from opsjobs.cli import inputs, options, yaml_documents
 from opsjobs.cli.client import Client, Json, connect
 from opsjobs.cli.errors import CommandFailed, ExitCode
+from opsjobs.cli.messages import plain, tell
 from opsjobs.cli.nouns import Noun, add_each, add_list, add_remove, add_show
-from opsjobs.cli.render import Column, Form, ago, plain, show_list, show_one, tell
+from opsjobs.cli.render import Column, Form, ago, show_list, show_one
 from opsjobs.model.notification import NotificationChannel
 
 webhooks = typer.Typer(help="Webhooks: URLs that receive events.", no_args_is_help=True)

@@ -20,7 +20,8 @@ from opsjobs.cli.errors import ExitCode, get_execution_exit_code
 from opsjobs.cli.execution_output import render_result_group
 from opsjobs.cli.launch import follow
 from opsjobs.cli.live_view import Tally
-from opsjobs.cli.render import console, plain, pluralize, seconds, tell
+from opsjobs.cli.messages import plain, pluralize, tell
+from opsjobs.cli.render import console, seconds
 from opsjobs.model.errors import Failure
 from opsjobs.settings import names
 from opsjobs.standalone.stack import Stack, StackOptions

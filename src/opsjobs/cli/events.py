@@ -11,8 +11,9 @@ import typer
 
 from opsjobs.cli.client import connect
 from opsjobs.cli.event_stream import Event
+from opsjobs.cli.messages import plain, pluralize, tell
 from opsjobs.cli.options import split
-from opsjobs.cli.render import paint, plain, pluralize, render_counts, tell
+from opsjobs.cli.render import paint, render_counts
 from opsjobs.cli.terminal_escapes import escape_json
 
 _PREFIX, _SUFFIX = "io.opsconductor.", ".v1"

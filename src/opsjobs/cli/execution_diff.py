@@ -13,7 +13,7 @@ import typer
 
 from opsjobs.cli import options
 from opsjobs.cli.client import Client, connect, path_of
-from opsjobs.cli.render import plain, tell
+from opsjobs.cli.messages import plain, tell
 
 OUTPUT_BYTES_MAX = 4 << 20
 """Only this much of each output is compared."""

@@ -15,7 +15,8 @@ import typer
 from opsjobs.cli import options
 from opsjobs.cli.client import Client, Json, connect, path_of
 from opsjobs.cli.errors import CommandFailed, ExitCode
-from opsjobs.cli.render import Column, Form, plain, pluralize, show_list, size, tell
+from opsjobs.cli.messages import plain, pluralize, tell
+from opsjobs.cli.render import Column, Form, show_list, size
 from opsjobs.cli.terminal import OutputLines, Terminal
 from opsjobs.model.execution import ErrorCode, RunStatus
 from opsjobs.model.line_search import CONTEXT_LINES_MAX

@@ -15,12 +15,11 @@ from opsjobs.cli.execution_diff import diff
 from opsjobs.cli.execution_output import artifacts, logs, render_result_group, search
 from opsjobs.cli.launch import launch, parse_wait_limit, watch
 from opsjobs.cli.live_view import render_wait_reason
+from opsjobs.cli.messages import plain, pluralize, tell
 from opsjobs.cli.render import (
     Column,
     Form,
     ago,
-    plain,
-    pluralize,
     render_counts,
     render_duration,
     render_error,
@@ -29,7 +28,6 @@ from opsjobs.cli.render import (
     shorten,
     show_list,
     show_one,
-    tell,
 )
 from opsjobs.model.execution import ExecutionStatus, RunStatus, TriggeredBy
 from opsjobs.model.retry_request import Which

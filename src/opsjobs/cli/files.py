@@ -14,7 +14,8 @@ import typer
 from opsjobs.cli import options
 from opsjobs.cli.client import connect, path_of
 from opsjobs.cli.errors import CommandFailed, ExitCode
-from opsjobs.cli.render import Column, Form, ago, show_list, show_one, size, tell
+from opsjobs.cli.messages import tell
+from opsjobs.cli.render import Column, Form, ago, show_list, show_one, size
 
 app = typer.Typer(
     help="Files: upload and download the sources of file transfers.", no_args_is_help=True

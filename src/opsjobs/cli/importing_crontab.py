@@ -27,7 +27,8 @@ from opsjobs.cli.importing.crontab_jobs import (
     source_of,
 )
 from opsjobs.cli.importing.inventory import Skipped
-from opsjobs.cli.render import Column, Form, plain, pluralize, show_list, tell
+from opsjobs.cli.messages import plain, pluralize, tell
+from opsjobs.cli.render import Column, Form, show_list
 from opsjobs.model.job import JobDraft
 from opsjobs.model.schedule.draft import ScheduleDraft
 from opsjobs.model.time_zones import zone_names

@@ -17,7 +17,8 @@ from opsjobs.cli.client import Client, Json, RequestRefused, connect
 from opsjobs.cli.errors import CommandFailed, ExitCode
 from opsjobs.cli.importing import FoundTarget, ImportedInventory, Skipped, SourceKind, guess, read
 from opsjobs.cli.inputs import ask_passphrase, is_encrypted_key
-from opsjobs.cli.render import Column, Form, plain, pluralize, render_counts, show_list, tell
+from opsjobs.cli.messages import plain, pluralize, tell
+from opsjobs.cli.render import Column, Form, render_counts, show_list
 from opsjobs.cli.target_changes import changes_in_words, warn_of_twins, warn_of_zones
 from opsjobs.model.target import HostKeyPolicy
 from opsjobs.model.target_import import jumps_first

@@ -15,7 +15,7 @@ from pathlib import Path, PurePath
 import typer
 
 from opsjobs.cli.errors import CommandFailed, ExitCode
-from opsjobs.cli.render import plain, pluralize
+from opsjobs.cli.messages import plain, pluralize
 from opsjobs.model.units import describe_size
 
 

@@ -6,7 +6,7 @@ import base64
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from opsjobs.cli.render import plain
+from opsjobs.cli.messages import plain
 
 # Defaults, which are not shown.
 _POLICY_DEFAULTS: Mapping[str, Any] = {

@@ -13,8 +13,9 @@ from opsjobs.cli.client import RequestRefused, connect, path_of
 from opsjobs.cli.errors import CommandFailed, ExitCode
 from opsjobs.cli.inputs import ask_secret, read_secret
 from opsjobs.cli.launch import launch, show_preview
+from opsjobs.cli.messages import plain, pluralize, tell
 from opsjobs.cli.nouns import Noun, add_remove
-from opsjobs.cli.render import Column, Form, ago, plain, pluralize, show_list, show_one, tell
+from opsjobs.cli.render import Column, Form, ago, show_list, show_one
 
 app = typer.Typer(
     help="Jobs: list, show, run, validate, export and apply them.", no_args_is_help=True

@@ -11,7 +11,8 @@ import typer
 from opsjobs.cli import options
 from opsjobs.cli.client import Client, Json, connect
 from opsjobs.cli.errors import CommandFailed, ExitCode
-from opsjobs.cli.render import Column, Form, show_list, tell
+from opsjobs.cli.messages import tell
+from opsjobs.cli.render import Column, Form, show_list
 from opsjobs.model.secret import decode_key, key_id
 from opsjobs.settings import load_client
 from opsjobs.standalone.data_dir import KEYS_FILE, add_key, new_key, remove_key

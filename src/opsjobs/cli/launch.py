@@ -15,18 +15,8 @@ from opsjobs.cli.client import Client, Json, RequestRefused
 from opsjobs.cli.errors import CommandFailed, ExitCode, get_execution_exit_code
 from opsjobs.cli.event_stream import Event
 from opsjobs.cli.live_view import LiveView, Tally, render_header, render_wait_reason
-from opsjobs.cli.render import (
-    Column,
-    Form,
-    discard_stdout,
-    get_style,
-    plain,
-    pluralize,
-    seconds,
-    show_list,
-    show_one,
-    tell,
-)
+from opsjobs.cli.messages import discard_stdout, plain, pluralize, tell
+from opsjobs.cli.render import Column, Form, get_style, seconds, show_list, show_one
 from opsjobs.cli.terminal import OutputLines, Terminal
 from opsjobs.cli.terminal_escapes import escape_json
 from opsjobs.model.units import parse_duration

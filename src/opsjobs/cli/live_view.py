@@ -14,7 +14,8 @@ from typing import Any
 
 from opsjobs.cli.client import Client, Json
 from opsjobs.cli.errors import CommandFailed
-from opsjobs.cli.render import plain, pluralize, render_counts, seconds
+from opsjobs.cli.messages import plain, pluralize
+from opsjobs.cli.render import render_counts, seconds
 from opsjobs.cli.terminal import Terminal, bytes_of
 from opsjobs.model.execution import ErrorCode, RunStatus
 from opsjobs.model.run_views import last_line

@@ -10,7 +10,8 @@ import typer
 
 from opsjobs.cli import options
 from opsjobs.cli.client import Client, Json, connect, path_of
-from opsjobs.cli.render import Column, Form, plain, show_list, show_one, tell
+from opsjobs.cli.messages import plain, tell
+from opsjobs.cli.render import Column, Form, show_list, show_one
 
 
 @dataclass(frozen=True, slots=True)

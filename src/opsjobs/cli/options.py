@@ -14,7 +14,8 @@ import typer
 
 from opsjobs.cli.client import Client, Json, path_of
 from opsjobs.cli.errors import CommandFailed, ExitCode
-from opsjobs.cli.render import Form, plain, tell
+from opsjobs.cli.messages import plain, tell
+from opsjobs.cli.render import Form
 from opsjobs.model.units import parse_duration
 
 Output = Annotated[Form, typer.Option("-o", "--output", help="Output format.")]

@@ -12,8 +12,9 @@ from opsjobs.cli.client import Client, Json, RequestRefused, connect, is_clear_t
 from opsjobs.cli.endpoint import StoredLogin, TokenStore
 from opsjobs.cli.errors import CommandFailed, ExitCode
 from opsjobs.cli.inputs import read_password
+from opsjobs.cli.messages import tell
 from opsjobs.cli.nouns import Noun, add_each, add_list, add_remove, add_show
-from opsjobs.cli.render import Column, ago, tell
+from opsjobs.cli.render import Column, ago
 from opsjobs.model.access import Role
 
 

@@ -19,8 +19,9 @@ from typing import IO, Annotated, Any, Self
 import typer
 
 from opsjobs.cli.errors import CommandFailed, ExitCode
+from opsjobs.cli.messages import plain
 from opsjobs.cli.options import split
-from opsjobs.cli.render import paint, plain
+from opsjobs.cli.render import paint
 from opsjobs.model.units import parse_duration
 from opsjobs.settings import load_client
 

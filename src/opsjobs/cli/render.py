@@ -1,6 +1,6 @@
 """Print results: tables for people; JSON, YAML and names for programs.
 
-Data goes to stdout, messages go to stderr.
+Data goes to stdout, messages go to stderr (`messages`).
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import re
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from rich.table import Table
 from rich.text import Text
 from ruamel.yaml import YAML
 
+from opsjobs.cli.messages import plain, tell
 from opsjobs.cli.terminal_escapes import escape_json, escape_output
 from opsjobs.model.execution import ErrorCode
 
@@ -39,7 +39,6 @@ REASONS = frozenset({
     "error", "message", "why", "reason", "waits for", "outcome", "changes", "summary",
 })  # fmt: skip
 """Headings of columns with reasons: hidden only before names and ids."""
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 _STYLE_OF = {
     "succeeded": "green",
@@ -114,27 +113,6 @@ def show_one(item: Mapping[str, Any], form: Form, *, name: str = "name") -> None
         _fields(item)
 
 
-def tell(message: str) -> None:
-    """Print a message on stderr, one or more lines.
-
-    It may contain text of a target or of the service: control characters are escaped. Pending
-    stdout is written first, to keep the order if both are one file.
-    """
-    sys.stdout.flush()
-    sys.stderr.write(f"{plain_lines(message)}\n")
-    sys.stderr.flush()
-
-
-def plain_lines(text: str) -> str:
-    """Return the text with its control characters escaped, except line ends."""
-    return "\n".join(plain(line) for line in text.split("\n"))
-
-
-def discard_stdout() -> None:
-    """Discard pending stdout after a broken pipe, so that the exit does not write again."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
 def has_colours(file: TextIO) -> bool:
     """Return True if colours can be used: the file is a terminal and NO_COLOR is not set."""
     return file.isatty() and not os.environ.get("NO_COLOR")
@@ -172,11 +150,6 @@ def console(file: TextIO) -> Console:
         emoji=False,
         soft_wrap=False,
     )
-
-
-def plain(value: object) -> str:
-    """Return the text with control and bidirectional characters escaped."""
-    return _CONTROL.sub(lambda m: repr(m[0])[1:-1], str(value))
 
 
 def cell(value: object) -> Text:
@@ -235,11 +208,6 @@ def elapsed(seconds_ago: float) -> str:
 def render_time(moment: object) -> str | None:
     """Return an RFC 3339 time without zero milliseconds: `2026-11-26T01:30:00Z`."""
     return moment.replace(".000Z", "Z") if isinstance(moment, str) else None
-
-
-def pluralize(number: int, noun: str) -> str:
-    """Return a number with its noun: `pluralize(3, "target")` -> "3 targets"."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def size(size_bytes: object) -> str:

@@ -11,18 +11,8 @@ from opsjobs.cli import options
 from opsjobs.cli.client import Client, Json, RequestRefused, connect, is_id, path_of
 from opsjobs.cli.errors import CommandFailed, ExitCode
 from opsjobs.cli.launch import launch
-from opsjobs.cli.render import (
-    Column,
-    Form,
-    ago,
-    plain,
-    pluralize,
-    render_time,
-    seconds,
-    show_list,
-    show_one,
-    tell,
-)
+from opsjobs.cli.messages import plain, pluralize, tell
+from opsjobs.cli.render import Column, Form, ago, render_time, seconds, show_list, show_one
 from opsjobs.cli.schedule_options import HOW, ScheduleTiming, has_options, timed, to_draft
 from opsjobs.model.safety_verdict import SafetyVerdict
 

@@ -12,18 +12,17 @@ import typer
 from opsjobs.cli import options
 from opsjobs.cli.client import connect
 from opsjobs.cli.errors import CommandFailed
+from opsjobs.cli.messages import pluralize, tell
 from opsjobs.cli.render import (
     Column,
     Form,
     elapsed,
-    pluralize,
     render_counts,
     render_time,
     seconds,
     show_list,
     show_one,
     size,
-    tell,
 )
 from opsjobs.settings import Settings, SettingsError, describe, for_service, load, unknown
 

@@ -11,8 +11,9 @@ import typer
 from opsjobs.cli import options
 from opsjobs.cli.client import Client, Json, connect, path_of
 from opsjobs.cli.errors import CommandFailed, ExitCode
+from opsjobs.cli.messages import plain, pluralize, tell
 from opsjobs.cli.options import All, Chosen, Group, query_each, render_failure, select_targets
-from opsjobs.cli.render import Column, Form, ago, plain, pluralize, seconds, show_list, tell
+from opsjobs.cli.render import Column, Form, ago, seconds, show_list
 from opsjobs.model.target import REVOKED, HostKeyPolicy, Transport, host_key_fingerprint
 from opsjobs.model.winrm import spell_fingerprint
 

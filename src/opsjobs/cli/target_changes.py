@@ -11,8 +11,8 @@ import typer
 from opsjobs.cli import options
 from opsjobs.cli.client import Client, Json, RequestRefused, connect, path_of
 from opsjobs.cli.errors import CommandFailed, ExitCode
+from opsjobs.cli.messages import plain, tell
 from opsjobs.cli.options import All, Chosen, Group, render_failure, select_targets
-from opsjobs.cli.render import plain, tell
 from opsjobs.cli.winrm_options import WinrmFields
 from opsjobs.model.target import HostKeyPolicy, TargetDraft, Transport
 from opsjobs.model.target_import import differences

@@ -15,21 +15,19 @@ from opsjobs.cli import (
 )
 from opsjobs.cli.client import PAGE_ITEMS, Client, Json, connect, path_of
 from opsjobs.cli.errors import CommandFailed, ExitCode
+from opsjobs.cli.messages import plain, pluralize, tell
 from opsjobs.cli.nouns import Noun, add_list, add_remove, add_show
 from opsjobs.cli.options import parse_labels
 from opsjobs.cli.render import (
     Column,
     Form,
     ago,
-    plain,
-    pluralize,
     render_duration,
     render_error,
     render_wait,
     shorten,
     show_list,
     show_one,
-    tell,
 )
 from opsjobs.cli.target_changes import warn_of_twins_of, warn_of_zones
 from opsjobs.cli.winrm_options import WinrmFields

@@ -10,7 +10,8 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from opsjobs.cli.render import has_colours, paint, plain
+from opsjobs.cli.messages import plain
+from opsjobs.cli.render import has_colours, paint
 from opsjobs.cli.terminal_escapes import EscapedOutput
 
 _CLEAR = b"\r\x1b[K"

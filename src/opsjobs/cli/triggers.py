@@ -12,7 +12,8 @@ import typer
 from opsjobs.cli import options
 from opsjobs.cli.client import Client, Json, RequestRefused, connect, is_id, path_of
 from opsjobs.cli.errors import CommandFailed, ExitCode
-from opsjobs.cli.render import Column, Form, ago, plain, show_list, show_one, tell
+from opsjobs.cli.messages import plain, tell
+from opsjobs.cli.render import Column, Form, ago, show_list, show_one
 from opsjobs.model.trigger import CallVerification
 
 app = typer.Typer(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import os
 import signal
 import socket
@@ -39,6 +38,7 @@ WORKER_ENDS_SECONDS = 15.0
 LAB_SECONDS = 30.0
 PORT_SECONDS = 3.0  # a killed `up` may leave processes that hold its port for a moment
 DEATHS_AT_START = 3
+STATUS_BYTES_MAX = 1_024
 # Addresses for the health checks of the stack.
 _LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104  compared only
 
@@ -375,11 +375,15 @@ def _free_port(host: str, port: int, setting: str = "--port") -> int:
 
 
 def _answers(host: str, port: int) -> bool:
-    connection = http.client.HTTPConnection(host, port, timeout=2)
+    # Without http.client, which would load OpenSSL into `up` for this one status line.
     try:
-        connection.request("GET", "/readyz")
-        return connection.getresponse().status == 200
-    except (OSError, http.client.HTTPException):
+        with (
+            socket.create_connection((host, port), timeout=2) as connection,
+            connection.makefile("rb") as answer,
+        ):
+            connection.sendall(
+                b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+            )
+            return answer.readline(STATUS_BYTES_MAX).split(b" ", 2)[1:2] == [b"200"]
+    except OSError:
         return False
-    finally:
-        connection.close()
