@@ -27,9 +27,12 @@ Summary = Annotated[
 
 
 class AnswerModel(BaseModel):
-    """An object in an answer. Fields without a default are always there."""
+    """An object in an answer. Fields without a default are always there.
 
-    model_config = ConfigDict(frozen=True)
+    Models describe answers and never validate them, so their validators are not built.
+    """
+
+    model_config = ConfigDict(frozen=True, defer_build=True)
 
     @classmethod
     def __get_pydantic_json_schema__(
