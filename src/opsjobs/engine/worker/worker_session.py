@@ -286,7 +286,8 @@ class WorkerSession:
         if claim.miscounted:
             self._tools.metrics.bugs.labels("counters").inc()
             log.error("executions_set_aside", executions=list(claim.miscounted))
-        self._floor = claim.lowest_turn or 0
+        # After a claim that was not full nothing is left above: the next one begins below.
+        self._floor = (claim.lowest_turn or 0) if claim.more else 0
         await self._start_runs(claim.runs, asked_at)
         if claim.more and self._free_slots <= 0:
             self._tools.notify(self._options.zone)
@@ -435,7 +436,6 @@ class WorkerSession:
 
     def _on_flushed(self, flush: Flush, settled: Settled) -> None:
         """Remove finished runs after a flush, notify followers, wake claims for ready runs."""
-        was_full = self._free_slots <= 0
         for move in flush.runs:
             if move.run_id in settled.stale:
                 self._drop_run(move.run_id, move.fence)
@@ -449,9 +449,7 @@ class WorkerSession:
         for zone in settled.admitted:
             if zone != self._options.zone or self._stopping or self._free_slots <= 0:
                 self._tools.notify(zone)
-        # With free slots before, the last claim took all there was: an end alone brings no work.
-        returned = any(m.status is not None and not m.status.final for m in flush.runs)
-        if settled.stale or settled.admitted or returned or (was_full and self._free_slots > 0):
+        if settled.stale or settled.admitted or any(move.status is not None for move in flush.runs):
             self._wake.set()
 
     def _remove_finished(self, move: RunMove) -> None:

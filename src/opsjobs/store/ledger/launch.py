@@ -121,6 +121,8 @@ _JOB = "select name, state from jobs where id = %s and state <> 'archived'"
 # With the lengths of the arrays known, PostgreSQL holds every new plan for cheaper than the kept
 # one; making it takes longer than running it (0.7 and 0.6 ms).
 _KEEP_PLAN = "set local plan_cache_mode = force_generic_plan"
+# What a retry inherits is found by a plan that depends on the number of its targets.
+_PLAN_ANEW = "set local plan_cache_mode = auto"
 
 _GATES = """
 insert into execution_gates (execution_id, waves, limits, per_wave, confirm, checked, pause_on_fail)
@@ -186,6 +188,7 @@ async def launch(connection: Connection, new: NewExecution) -> Execution:
         SLOTS, {"targets": [t.id for t in new.targets], "slots": [t.slots for t in new.targets]}
     )
     if new.retried_runs:
+        await connection.execute(_PLAN_ANEW)
         await connection.execute(_INHERIT, _inherited_rows(new, execution_id))
     if new.gated:
         await connection.execute(_GATES, _gate_row(new, execution_id))
