@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from api.kit import job, problem
 from api.live import LiveApi, live_api
 from opsjobs.store.transaction import Database
@@ -172,6 +174,27 @@ async def test_jobs_show_their_last_executions(database: Database) -> None:
         ]
         assert "recent" not in (await ada.http.get("/jobs")).json()["items"][0]
         problem(await ada.http.get("/jobs?recent=31"), 422, "invalid")
+
+
+async def test_older_executions_of_a_viewer_are_found_by_label_behind_newer_ones_of_others(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with scoped_app(database) as all_:
+        run = {
+            "actions": [{"command": "date"}],
+            "targets": {"ids": [all_.things["target", STAGING]]},
+        }
+        ben = {"headers": all_.admit(principal_with("ben", ("commands:run", "env=staging")))}
+        mine = (await all_.http.post("/run", json=run, **ben)).json()["id"]
+        for _ in range(2):
+            newer = (await all_.http.post("/run", json=run)).json()["id"]
+        monkeypatch.setattr("opsjobs.store.executions.FOUND_MAX", 1)
+        for who, found in (({}, newer), (ben, mine)):
+            for query in ("label=env=staging", "label=env=staging&q=date"):
+                items = (await all_.http.get(f"/executions?{query}", **who)).json()["items"]
+                assert [one["id"] for one in items] == [found], (who, query)
+        other = await all_.http.get("/executions?label=env=prod", **ben)
+        assert other.json()["items"] == []
 
 
 async def test_what_is_out_of_sight_is_neither_found_nor_counted(database: Database) -> None:

@@ -185,7 +185,8 @@ async def list_(
     """List executions.
 
     The default order is newest first. `target` and `label` look through the last 10,000
-    executions on that target or with that label. `q` looks through the summaries of the last
+    executions on that target or with that label; for who does not see all executions, `label`
+    also looks through the last 10,000 that they see. `q` looks through the summaries of the last
     10,000 executions without a job, or, for who does not see all executions, through the last
     10,000 that they see; if more than 100 jobs have the text in their names, through the last
     10,000 executions instead.

@@ -8,6 +8,8 @@ from datetime import datetime
 from functools import partial
 from typing import Any
 
+from psycopg.types.json import Jsonb
+
 from opsjobs.model.access import NOWHERE, UNBOUNDED, Reach
 from opsjobs.model.access_bounds import redact_waiting
 from opsjobs.model.action import script_line
@@ -190,6 +192,7 @@ FOUND_MAX = 10_000
 """The number of executions, the newest ones, that `target` and `label` look through.
 
 So does `q` for summaries, and for names if it is in those of more jobs than a filter may name.
+With a reach, `label` looks through as many executions within it, too.
 """
 AD_HOC = "ad-hoc"
 """The name of executions without a job, which have a summary."""
@@ -224,8 +227,10 @@ select id from (select execution_id as id, summary from execution_specs where su
   order by execution_id desc limit %(limit)s) s
 where strpos(lower(summary), lower(%(q)s)) > 0"""
 _WITH_SUMMARY = "job_name = 'ad-hoc' and strpos(lower(summary), lower(%(q)s)) > 0"
+_WITH_LABEL = "labels @> %(label)s"
 _WITH_TEXT = """
 (strpos(lower(job_name), lower(%(q)s)) > 0 or strpos(lower(summary), lower(%(q)s)) > 0)"""
+_TEXTS = ("job_name", "summary")
 _ON_TARGET = """
 select execution_id as id from target_runs where target_id = any(array(
   select %(value)s union select id::text from targets where name = %(value)s))
@@ -322,7 +327,7 @@ class Executions:
         the names of very many jobs, it becomes the ids of what fits all filters: the counts of a
         column are of what fits the others.
         """
-        among = await self._find_among(find)
+        among = await self._find_among(find, reach)
         narrowed = await self._narrow(request, find.q, among, reach)
         if find.q is None:
             return narrowed
@@ -336,18 +341,32 @@ class Executions:
                 counted[name] = narrowed
         return replace(narrowed, counted=counted)
 
-    async def _find_among(self, find: ExecutionFind) -> set[int] | None:
-        """Return the executions that indexes find by target and labels; None without these."""
-        among: set[int] | None = None
-        for query, values in (
-            (_ON_TARGET, [find.target] if find.target is not None else []),
-            (_LABELLED, find.labels),
-        ):
-            for value in values:
-                rows = await self._database.fetch(query, {"value": value, "limit": FOUND_MAX})
-                found = {row["id"] for row in rows}
-                among = found if among is None else among & found
-        return among
+    async def _find_among(self, find: ExecutionFind, reach: Reach | None) -> set[int] | None:
+        """Return the executions that are found by target and labels; None without these."""
+        found = [await self._labelled(label, reach) for label in find.labels]
+        if find.target is not None:
+            found.append(await self._indexed(_ON_TARGET, find.target))
+        return set.intersection(*found) if found else None
+
+    async def _labelled(self, label: str, reach: Reach | None) -> set[int]:
+        """Return the last 10,000 executions with this label.
+
+        With a reach, those among the last 10,000 within it, too: all executions with the label
+        that one may see can be older than the last 10,000 of all callers.
+        """
+        found = await self._indexed(_LABELLED, label)
+        if len(found) < FOUND_MAX or reach is None or reach.everywhere:
+            return found
+        key, _, value = label.partition("=")
+        values = {"label": Jsonb({key: value})}
+        return found.union(
+            await self._newest_matching(_WITH_LABEL, PageRequest(), reach, ("labels",), values)
+        )
+
+    async def _indexed(self, query: str, value: str) -> set[int]:
+        """Return the last 10,000 executions that an index finds for a value."""
+        rows = await self._database.fetch(query, {"value": value, "limit": FOUND_MAX})
+        return {row["id"] for row in rows}
 
     async def _narrow(
         self, request: PageRequest, q: str | None, among: set[int] | None, reach: Reach | None
@@ -367,7 +386,7 @@ class Executions:
         wanted = request.filters.get("job_name")
         names = await self._names_with(q, wanted)
         if names is None:
-            with_text = await self._newest_matching(_WITH_TEXT, q, request, reach)
+            with_text = await self._newest_matching(_WITH_TEXT, request, reach, _TEXTS, {"q": q})
             return replace(request, among=with_text)
         found: Sequence[int] = ()
         if AD_HOC not in names and (wanted is None or AD_HOC in wanted):
@@ -394,20 +413,28 @@ class Executions:
         if reach is None or reach.everywhere:
             rows = await self._database.fetch(_SUMMARIZED, {"q": q, "limit": FOUND_MAX})
             return [row["id"] for row in rows]
-        return await self._newest_matching(_WITH_SUMMARY, q, PageRequest(), reach)
+        return await self._newest_matching(_WITH_SUMMARY, PageRequest(), reach, _TEXTS, {"q": q})
 
     async def _newest_matching(
-        self, matching: str, q: str, request: PageRequest, reach: Reach | None
+        self,
+        matching: str,
+        request: PageRequest,
+        reach: Reach | None,
+        of: Sequence[str],
+        values: Mapping[str, Any],
     ) -> Sequence[int]:
-        """Return those of the last 10,000 executions of a request that match, within reach."""
+        """Return those of the last 10,000 executions of a request that match, within reach.
+
+        `matching`: a condition over the columns `of`, with these `values`.
+        """
         return await EXECUTIONS.newest(
             self._database,
             replace(request, sort=None, q=None),
             FOUND_MAX,
             reach=reach,
             matching=matching,
-            of=("job_name", "summary"),
-            values={"q": q},
+            of=of,
+            values=values,
         )
 
     async def ownership(self, execution_id: int) -> Ownership:
