@@ -19,6 +19,7 @@ from opsjobs.model.errors import Unavailable
 from opsjobs.model.safety_verdict import Finding
 from opsjobs.safety import SafetyQuestion
 from opsjobs.store.scheduling.due_firings import CLAIM_SECONDS
+from opsjobs.store.scheduling.firings import Firings, FiringsDue
 from opsjobs.store.transaction import Database
 
 SECONDS = 60
@@ -50,6 +51,29 @@ class SlowHarness(ScheduleHarness):
         job = await self.job(name, actions=[{"type": "command", "command": name}])
         at = await self.now() + timedelta(seconds=seconds)
         await self.schedule(job, name, type="once", at=at.isoformat())
+
+    async def due_slow(self, count: int, seconds: float, *, once: bool) -> None:
+        """So many schedules of one slow job, due once in so many seconds, or every minute."""
+        job = await self.job("slow", actions=[{"type": "command", "command": "slow"}])
+        at = await self.now() + timedelta(seconds=seconds)
+        due = {"type": "once", "at": at.isoformat()} if once else {"overlap": "allow"}
+        for n in range(count):
+            await self.schedule(job, f"s{n}", **due)
+
+    async def fired(self) -> int:
+        """The number of schedules that have fired."""
+        rows = await self.database.fetch("select distinct schedule_id from schedule_executions")
+        return len(rows)
+
+    async def pass_until_launched(self, scheduler: FiringService, schedules: int) -> None:
+        """Passes until so many schedules have fired, and nothing waits."""
+
+        async def launched() -> bool:
+            await scheduler.run_once()
+            waiting = "pending" in (await self.statuses()).values()
+            return not waiting and await self.fired() == schedules
+
+        await until(launched, SECONDS)
 
     async def statuses(self) -> dict[str, str]:
         """The status of the firing of each schedule."""
@@ -109,6 +133,78 @@ async def test_a_pass_begins_no_launch_while_as_many_as_may_be_are_under_way(
     assert scheduler.rest_seconds <= 0.25, "it looks again soon"
     on.release.set()
     await on.pass_until(scheduler, {"slow": "triggered", "quick": "triggered"})
+
+
+@pytest.mark.parametrize("once", [True, False], ids=["on time", "long overdue"])
+async def test_a_pass_begins_no_more_launches_than_are_prepared_at_once(
+    database: Database, monkeypatch: pytest.MonkeyPatch, once: bool
+) -> None:
+    monkeypatch.setattr(firing, "PREPARED_AT_ONCE", 2)
+    monkeypatch.setattr(firing, "LAUNCH_FIRINGS", 5)
+    monkeypatch.setattr(firing, "FIRE_SCHEDULES", 5)
+    on = SlowHarness(database)
+    await on.due_slow(20, 600, once=once)
+    await on.turn(seconds=600)
+    scheduler = on.scheduler(patience_seconds=0)
+    for _ in range(3):
+        await scheduler.run_once()
+        assert await on.fired() <= 10, "two batches; the others stay for a later pass"
+    on.release.set()
+    await on.pass_until_launched(scheduler, 20)
+    assert await faults(database) == []
+
+
+async def test_a_launch_that_waited_too_long_to_be_prepared_is_left_to_a_later_pass(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(firing, "PREPARED_AT_ONCE", 1)
+    on = SlowHarness(database)
+    scheduler = on.scheduler(patience_seconds=0)
+    await on.begin_slow(scheduler)
+    monkeypatch.setattr(firing, "PREPARED_AT_ONCE", 2)
+    monkeypatch.setattr(firing, "QUEUE_SECONDS_MAX", -1.0)
+    await on.due_in(5, "quick")
+    await on.turn(seconds=5)
+    await on.pass_until(scheduler, {"slow": "pending", "quick": "pending"})
+    on.release.set()
+    await on.pass_until(scheduler, {"slow": "triggered", "quick": "pending"})
+    monkeypatch.setattr(firing, "QUEUE_SECONDS_MAX", float(SECONDS))
+    await on.turn(seconds=CLAIM_SECONDS)
+    await on.pass_until(scheduler, {"slow": "triggered", "quick": "triggered"})
+    rows = await database.fetch("select attempts from schedule_executions order by id")
+    assert rows[1]["attempts"] > 1, "it was claimed again"
+    assert len(await database.fetch("select from job_executions")) == 2, "each is launched once"
+    assert await faults(database) == []
+
+
+async def test_a_pass_that_fails_reports_the_launches_that_failed(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on = SlowHarness(database)
+    scheduler = on.scheduler(patience_seconds=0)
+    await on.begin_slow(scheduler)
+    failpoints.arm("firing.launch:error")
+    on.release.set()
+
+    async def broken(_: Firings) -> FiringsDue:
+        raise ZeroDivisionError("a bug (as scripted)")
+
+    async def both_failed() -> bool:
+        try:
+            await scheduler.run_once()
+        except ExceptionGroup as failed:
+            return [type(one) for one in failed.exceptions] == [ZeroDivisionError, Unavailable]
+        except ZeroDivisionError:
+            return False
+        raise AssertionError("the pass did not fail")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Firings, "check_due", broken)
+        await until(both_failed, SECONDS)
+    failpoints.arm("")
+    await scheduler.run_once()  # each failure is raised once
+    await on.turn(seconds=CLAIM_SECONDS)
+    await on.pass_until(scheduler, {"slow": "triggered"})
 
 
 async def test_a_launch_that_fails_after_its_pass_fails_a_later_pass(database: Database) -> None:

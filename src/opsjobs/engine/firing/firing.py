@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 from opsjobs import failpoints
 from opsjobs.engine.firing.schedule_launch import (
+    PREPARE_SECONDS,
     FiringPreparer,
     Prepared,
     defer,
@@ -23,7 +24,7 @@ from opsjobs.engine.loop import Counts
 from opsjobs.model.errors import Conflict, NotFound, Refusal, Unavailable
 from opsjobs.model.firing import LATE_SECONDS, FiringRule, FiringStatus
 from opsjobs.store.ledger import Ledger
-from opsjobs.store.scheduling.due_firings import Fired, ReadyFiring
+from opsjobs.store.scheduling.due_firings import CLAIM_SECONDS, Fired, ReadyFiring
 from opsjobs.store.scheduling.firing_transitions import (
     Deferral,
     FiringEnd,
@@ -45,10 +46,13 @@ from opsjobs.telemetry.tracing import SpanKind
 FIRE_SCHEDULES = 50
 FIRE_LATE_SCHEDULES = 5
 # Firings that one transaction launches, how many such batches are prepared at a time, and how many
-# transactions run at a time.
+# transactions run at a time. They share the connections of the process with its other work.
 LAUNCH_FIRINGS = 25
-PREPARED_AT_ONCE = 6
+PREPARED_AT_ONCE = 4
 LAUNCHES_AT_ONCE = 3
+# A batch that has waited longer to be prepared is dropped: its claims could end before it is
+# prepared. A later pass launches its firings.
+QUEUE_SECONDS_MAX = CLAIM_SECONDS - PREPARE_SECONDS
 # How long a pass waits for its launches. Slow ones go on beside the next passes.
 PATIENCE_SECONDS = 0.25
 # A prepared batch that takes longer is given up. Its claims have ended by then, so that a later
@@ -57,7 +61,6 @@ LAUNCH_SECONDS_MAX = 60.0
 # Limits of one pass. Catch-ups come last and few at a time, so that a downtime does not end in a
 # stampede.
 ROUNDS_A_PASS = 40
-TAKE_FIRINGS = 100
 CATCH_UPS_A_PASS = 20
 EXPIRE_FIRINGS = 200
 RECOMPUTE_SCHEDULES = 200
@@ -119,24 +122,17 @@ class FiringService:
     async def run_once(self) -> Counts:
         """Run one pass; return counts by kind, also of launches that earlier passes have left.
 
-        While as many launches are under way as may be, it begins no more. Raises the failures of
-        the launches that have ended.
+        While as many launches are under way as may be, it begins no more. Raises its failure and
+        those of the launches that have ended.
         """
-        self._next_at = time.monotonic() + REST_SECONDS
-        self._patient_until = time.monotonic() + self._patience_seconds
-        if time.monotonic() >= self._rules_at:
-            recomputed = await self._firings.recompute(RECOMPUTE_SCHEDULES)
-            self._done["recomputed"] += recomputed
-            if recomputed < RECOMPUTE_SCHEDULES:
-                self._rules_at = time.monotonic() + RULES_SECONDS
-        look = await self._firings.check_due()
-        if (look.due or look.pending) and await self._has_room():
-            with tracing.entry("firing_pass", None, kind=SpanKind.INTERNAL) as span:
-                await self._work(look)
-                span.annotate(triggered=self._done["triggered"])
-            look = await self._firings.check_due()
-        self._set_rest(look, worked=any(self._done.values()))
-        self._collect_ended()
+        failures: list[Exception] = []
+        try:
+            await self._pass()
+        except Exception as failed:  # noqa: BLE001  it is raised with those of the launches
+            failures.append(failed)
+        failures += self._collect_ended()
+        if failures:
+            raise _merge_failures(failures)
         done, self._done = self._done, Counter()
         if done["missed"]:
             log.warning("schedule_firings_missed", firings=done["missed"])
@@ -147,6 +143,22 @@ class FiringService:
         await ended(*self._under_way)
         self._under_way.clear()
 
+    async def _pass(self) -> None:
+        self._next_at = time.monotonic() + REST_SECONDS
+        self._patient_until = time.monotonic() + self._patience_seconds
+        if time.monotonic() >= self._rules_at:
+            recomputed = await self._firings.recompute(RECOMPUTE_SCHEDULES)
+            self._done["recomputed"] += recomputed
+            if recomputed < RECOMPUTE_SCHEDULES:
+                self._rules_at = time.monotonic() + RULES_SECONDS
+        look = await self._firings.check_due()
+        if (look.due or look.pending) and await self._room():
+            with tracing.entry("firing_pass", None, kind=SpanKind.INTERNAL) as span:
+                await self._work(look)
+                span.annotate(triggered=self._done["triggered"])
+            look = await self._firings.check_due()
+        self._set_rest(look, worked=any(self._done.values()))
+
     def _set_rest(self, look: FiringsDue, *, worked: bool) -> None:
         if look.due:
             rest = LEFT_OVER_SECONDS if worked else OTHERS_AT_IT_SECONDS
@@ -154,51 +166,63 @@ class FiringService:
             rest = REST_SECONDS if look.next_seconds is None else look.next_seconds
         self._next_at = time.monotonic() + min(rest, REST_SECONDS)
 
-    async def _has_room(self) -> bool:
-        """Return True if another batch can be prepared at once, now or within the patience."""
-        left = {task for task in self._under_way if not task.done()}
-        if len(left) < PREPARED_AT_ONCE:
-            return True
-        ended_now, _ = await asyncio.wait(
-            left, timeout=self._patience_seconds, return_when=asyncio.FIRST_COMPLETED
-        )
-        return len(left) - len(ended_now) < PREPARED_AT_ONCE
+    async def _room(self) -> int:
+        """Return how many more batches can be prepared at once.
 
-    def _collect_ended(self) -> None:
-        """Forget the launches that have ended. Raises their failures."""
+        If there is no room, wait for it, as long as the pass has patience left.
+        """
+        left = {task for task in self._under_way if not task.done()}
+        while len(left) >= PREPARED_AT_ONCE and (seconds := self._patience_left()):
+            _, left = await asyncio.wait(left, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        return max(PREPARED_AT_ONCE - len(left), 0)
+
+    def _patience_left(self) -> float:
+        return max(self._patient_until - time.monotonic(), 0.0)
+
+    def _collect_ended(self) -> list[Exception]:
+        """Forget the launches that have ended; return their failures."""
         ended_now = {task for task in self._under_way if task.done()}
         self._under_way -= ended_now
         failures = [task.exception() for task in ended_now if not task.cancelled()]
-        raised = [failure for failure in failures if isinstance(failure, Exception)]
-        if raised:
-            failed = ExceptionGroup("launches failed", raised)
-            raise _unwrap_outage(failed) from failed
+        return [failure for failure in failures if isinstance(failure, Exception)]
 
     async def _work(self, look: FiringsDue) -> None:
         if look.due:
             await self._fire()
         if look.pending:
             await self._expire()
-            await self._launch(await self._firings.claim(TAKE_FIRINGS, catch_up=False))
+            await self._take()
         if look.due:
             await self._fire_late()
         await self._catch_up()
 
     async def _fire(self) -> None:
-        """Fire all schedules that are on time; launch while the next ones are fired."""
+        """Fire the schedules that are on time; launch while the next ones are fired.
+
+        Those that find no room stay for the next pass.
+        """
         launches: set[Task] = set()
         for _ in range(ROUNDS_A_PASS):
-            fired = await self._firings.fire(FIRE_SCHEDULES, to_seconds=LATE_SECONDS)
+            limit = min(await self._room() * LAUNCH_FIRINGS, FIRE_SCHEDULES)
+            if not limit:
+                break
+            fired = await self._firings.fire(limit, to_seconds=LATE_SECONDS)
             self._count_fired(fired)
             launches |= self._begin_launch(fired.ready)
-            if fired.schedules < FIRE_SCHEDULES:
+            if fired.schedules < limit:
                 break
         await self._wait(launches)
+
+    async def _take(self) -> None:
+        """Launch firings that have waited, as many as find room."""
+        if room := await self._room():
+            limit = room * LAUNCH_FIRINGS
+            await self._launch(await self._firings.claim(limit, catch_up=False))
 
     async def _fire_late(self) -> None:
         """Fire some of the schedules that are long overdue, after all that are on time."""
         began = time.monotonic()
-        while time.monotonic() - began < LATE_SECONDS_A_PASS:
+        while time.monotonic() - began < LATE_SECONDS_A_PASS and await self._room():
             fired = await self._firings.fire(FIRE_LATE_SCHEDULES, from_seconds=LATE_SECONDS)
             self._count_fired(fired)
             await self._launch(fired.ready)
@@ -208,7 +232,7 @@ class FiringService:
     async def _catch_up(self) -> None:
         """Launch some catch-ups, in their order: none while earlier ones are under way."""
         left = CATCH_UPS_A_PASS
-        while left > 0 and all(task.done() for task in self._catch_ups):
+        while left > 0 and all(task.done() for task in self._catch_ups) and await self._room():
             ready = await self._firings.claim(min(left, LAUNCH_FIRINGS), catch_up=True)
             if not ready:
                 return
@@ -239,11 +263,13 @@ class FiringService:
     async def _wait(self, launches: set[Task]) -> None:
         """Wait for these launches, as long as the pass has patience left."""
         if launches:
-            left = max(self._patient_until - time.monotonic(), 0.0)
-            await asyncio.wait(launches, timeout=left)
+            await asyncio.wait(launches, timeout=self._patience_left())
 
     async def _launch_some(self, ready: Sequence[ReadyFiring]) -> None:
+        claimed_at = time.monotonic()
         async with self._preparing, failpoints.at("firing.prepare"):
+            if time.monotonic() - claimed_at > QUEUE_SECONDS_MAX:
+                return
             prepared = await self._preparer.prepare(ready)
         try:
             async with asyncio.timeout(LAUNCH_SECONDS_MAX):
@@ -388,14 +414,16 @@ class FiringService:
             )
 
 
-def _unwrap_outage(failed: ExceptionGroup[Exception]) -> Exception:
-    """Return the failure of concurrent launches; the first if all of them are Unavailable.
+def _merge_failures(failures: Sequence[Exception]) -> Exception:
+    """Return one failure for those of a pass and its launches.
 
-    An outage of PostgreSQL is one failure, and not a bug of opsjobs.
+    The first if all of them are Unavailable: an outage of PostgreSQL is one failure, and not a bug
+    of opsjobs.
     """
+    failed = ExceptionGroup("a pass and its launches failed", failures)
     away, others = failed.split(Unavailable)
     if away is None or others is not None:
-        return failed
+        return failures[0] if len(failures) == 1 else failed
     first: Exception = away
     while isinstance(first, ExceptionGroup):
         first = first.exceptions[0]
