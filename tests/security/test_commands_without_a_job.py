@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import httpx2
 import pytest
 
 from api.kit import api_client, problem
@@ -85,7 +86,7 @@ async def test_a_holder_of_jobs_execute_launches_stored_jobs_and_nothing_else(
             )
             assert refused["detail"] == (
                 "Dead letters of executions without a job, such as those of execution "
-                f"{without_job}, take commands:run, which you do not hold. Choose others, or ask "
+                f"{without_job}, take commands:run, which you do not hold. Filter by a job, or ask "
                 "an administrator."
             )
         assert await launched() == [without_job]
@@ -157,6 +158,39 @@ async def test_commands_run_only_in_the_scope_of_their_own_permission(database: 
             found = await app.http.post("/targets/resolve", json=body, headers=lea)
             assert found.status_code == 200, found.text
             assert len(found.json()["refusals"]) == refusals, ad_hoc
+
+
+async def test_a_job_among_the_commands_takes_jobs_execute_in_its_own_scope(
+    database: Database,
+) -> None:
+    async with scoped_app(database) as app:
+        own, foreign = app.things["job", STAGING], app.things["job", FOREIGN]
+        name = (await app.http.get(f"/jobs/{foreign}")).json()["name"]
+        reads = (("targets:read", ""), ("jobs:read", "env=staging"))
+
+        async def run(job: str, who: dict[str, str], **more: Any) -> httpx2.Response:
+            body = command(STAGING) | {"actions": [{"type": "job", "job": job}]} | more
+            return await app.http.post("/run", json=body, headers=who)
+
+        kim = app.admit(
+            principal_with("kim", ("commands:run", ""), ("jobs:execute", "env=staging"), *reads)
+        )
+        for more in ({}, {"dry_run": True}):
+            missing = problem(await run("no-such-job", kim, **more), 422, "unknown_job")
+            for job in (foreign, name):
+                refused = problem(await run(job, kim, **more), 422, "unknown_job")
+                assert refused["detail"].replace(job, "no-such-job") == missing["detail"]
+                assert [one["pointer"] for one in refused["errors"]] == ["/actions/0/job"]
+        inside = await run(own, kim)
+        assert inside.status_code == 202, inside.text
+        lou = app.admit(
+            principal_with("lou", ("commands:run", "env=staging"), ("jobs:execute", ""), *reads)
+        )
+        for job in (own, foreign, name):
+            launched = await run(job, lou)
+            assert launched.status_code == 202, launched.text
+        outside = await run(own, lou, targets={"selector": f"env={FOREIGN}"})
+        problem(outside, 403, "out_of_reach")
 
 
 async def test_a_key_has_the_permissions_that_it_lists_and_no_other(database: Database) -> None:

@@ -136,7 +136,7 @@ async def run(
     """
     if any(isinstance(action, JobAction) for action in draft.actions):
         check_permission(request, LAUNCH, within=Within.BODY)
-    await check_written(request, draft, RUN_COMMANDS)
+    await check_written(request, draft, RUN_COMMANDS, job_permission=LAUNCH)
     check_override(request, draft)
     declared = undeclared(draft.parameters)
     order = LaunchOrder(

@@ -53,12 +53,18 @@ async def vet(request: Request, draft: JobDraft, overriding: Overriding, *, at: 
 
 
 async def check_written(
-    request: Request, draft: JobDraft | RunDraft, permission: str, *, at: str = ""
+    request: Request,
+    draft: JobDraft | RunDraft,
+    permission: str,
+    *,
+    job_permission: str | None = None,
+    at: str = "",
 ) -> None:
     """Check a draft as `check_actions` does, and its references against the caller's scope.
 
     Also raises Forbidden or Invalid if the draft names an object outside the scope in which the
-    caller holds this permission, or a channel of notifications that does not exist. `at`: the
+    caller holds this permission, or a channel of notifications that does not exist.
+    `job_permission`: the one for the jobs that its actions run (default: `permission`). `at`: the
     pointer to the draft in the body.
     """
     check_actions(request, draft)
@@ -66,6 +72,7 @@ async def check_written(
         draft,
         bounds(request, permission),
         lambda file: is_caller(request, file.created_by),
+        job_bounds=bounds(request, job_permission or permission),
         sees_files=principal_of(request).reach("jobs:read").everywhere,
     )
     await check_notify(request, draft.policy.notify, f"{at}/policy/notify")

@@ -41,13 +41,21 @@ class JobAuthorization:
         self._files = files
 
     async def check(
-        self, draft: JobDraft | RunDraft, bounds: Bounds, owns: Owns, *, sees_files: bool = True
+        self,
+        draft: JobDraft | RunDraft,
+        bounds: Bounds,
+        owns: Owns,
+        *,
+        job_bounds: Bounds | None = None,
+        sees_files: bool = True,
     ) -> None:
         """Raise Forbidden for names out of scope, Invalid for missing or hidden ones.
 
-        Files of others are refused if the author has a scope, or may not see them (`sees_files`
-        False). The name of the job is checked by the store.
+        `job_bounds`: those for the jobs that its actions run (default: `bounds`). Files of others
+        are refused if the author has a scope, or may not see them (`sees_files` False). The name
+        of the job is checked by the store.
         """
+        await self._check_jobs(draft, job_bounds or bounds)
         if bounds.act.everywhere:
             if not sees_files:
                 await self._check_files(draft, owns)
@@ -59,8 +67,6 @@ class JobAuthorization:
         for position, action in enumerate(_actions(draft)):
             if action.targets is not None:
                 await self._check_selection(draft, action.targets, bounds)
-            if isinstance(action, JobAction):
-                await self._check_job(action, position, bounds)
             if isinstance(action, FileTransferAction) and action.direction == "upload":
                 await self._check_file(action, position, owns)
 
@@ -80,9 +86,15 @@ class JobAuthorization:
         order = LaunchOrder(draft.actions, selection, draft.policy, name, bounds=bounds)
         await self._launcher.select_targets(order)
 
-    async def _check_job(self, action: JobAction, position: int, bounds: Bounds) -> None:
-        labels = await self._jobs.labels_of(action.job)
-        if labels is None or not bounds.act.holds(labels):
+    async def _check_jobs(self, draft: JobDraft | RunDraft, bounds: Bounds) -> None:
+        if bounds.act.everywhere:
+            return
+        for position, action in enumerate(draft.actions):
+            if not isinstance(action, JobAction):
+                continue
+            labels = await self._jobs.labels_of(action.job)
+            if labels is not None and bounds.act.holds(labels):
+                continue
             detail = f"There is no job {action.job!r} within your scope: name one that is."
             error = FieldError(f"/actions/{position}/job", detail, "unknown_job")
             raise Invalid("unknown_job", detail, errors=[error])

@@ -263,10 +263,12 @@ class RetryService:
     ) -> None:
         """Raise Forbidden if the caller may not launch these again, of jobs or without one."""
         if parents and bounds.act.nowhere:
-            kind = "jobs" if parents[0].job_id is not None else "executions without a job"
+            kind, other = "jobs", "an execution without a job"
+            if parents[0].job_id is None:
+                kind, other = "executions without a job", "a job"
             detail = (
                 f"Dead letters of {kind}, such as those of execution {parents[0].id}, take "
-                f"{bounds.permission}, which you do not hold. Choose others, or ask an "
+                f"{bounds.permission}, which you do not hold. Filter by {other}, or ask an "
                 "administrator."
             )
             raise Forbidden("forbidden", detail)
