@@ -9,6 +9,7 @@ import {
   mayLaunch,
   mayLaunchAgain,
   mayOpen,
+  mayRunAgain,
   onlyLaunches,
 } from "../src/state/rights.ts";
 import {
@@ -109,6 +110,13 @@ test("a job and commands without one take a permission each, to launch and to la
   assert.deepEqual(may({ "commands:run": [""] }), [true, false, true]);
   assert.deepEqual(may({ "commands:run": ["team=db"] }), [true, false, false]);
   assert.deepEqual(may({ "jobs:read": [""] }), [false, false, false]);
+  // The form of commands shows targets; a retry shows none.
+  const forms = (permissions: Record<string, string[]>) => {
+    may(permissions);
+    return [mayRunAgain(job), mayRunAgain(adHoc)];
+  };
+  assert.deepEqual(forms({ "jobs:execute": [""], "commands:run": [""] }), [true, false]);
+  assert.deepEqual(forms({ "commands:run": [""], "targets:read": ["env=dev"] }), [false, true]);
   const launch = ROUTES.find(({ pattern }) => pattern === "/launch")!;
   may({ "commands:run": [""] });
   assert.equal(mayOpen(launch), true);

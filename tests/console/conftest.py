@@ -51,6 +51,8 @@ PEOPLE: dict[str, dict[str, Any]] = {
             *("jobs:read", "targets:read", "executions:read", "jobs:execute", "executions:retry")
         ]
     },
+    # Runs commands, but sees no targets to choose and no jobs.
+    "kit": {"permissions": ["commands:run", "executions:read", "executions:retry"]},
 }
 """Users who log in with a password, by their grants."""
 ENDED_SECONDS = 60

@@ -320,6 +320,15 @@ def test_who_launches_stored_jobs_only_is_offered_no_other_commands(
         page = cleo.follow("/targets/lab-1")
         expect(page.get_by_role("heading", name="lab-1", exact=True)).to_be_visible()
         expect(page.get_by_role("link", name="Launch here")).to_have_count(0)
+    with visit(person="kit") as kit:
+        page = kit.go("/launch")
+        expect(page.get_by_text("takes the permission targets:read")).to_be_visible()
+        expect(page.get_by_label("Find a job")).to_have_count(0)
+        expect(page.get_by_role("tab")).to_have_count(0)
+        check_accessibility(page)
+        page = kit.follow(f"/executions/{without_job}")
+        expect(page.get_by_role("button", name="Retry", exact=True)).to_be_visible()
+        expect(page.get_by_role("link", name="Run again", exact=True)).to_have_count(0)
 
 
 def test_only_those_who_may_approve_are_called(visit: Visit, stack: Stack) -> None:

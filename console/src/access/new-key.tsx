@@ -38,7 +38,8 @@ export function NewKeyDialog({ onMade, onClose }: NewKeyDialogProps) {
   return (
     <Dialog title="New API key" onClose={onClose}>
       <p class="dim">
-        It may do what you may at each moment, and ends when you are disabled or deleted.
+        It keeps the rights that you have now, and may never do more than you may. It ends when you
+        are disabled or deleted.
       </p>
       <Form verb="Create the key" onSubmit={make} onCancel={onClose}>
         {(error) => (

@@ -5,7 +5,7 @@ import { PREFIX } from "../api/url.ts";
 import { commandLine, curlLine } from "../parts/command-line.ts";
 import { CopyMenu } from "../parts/copy.tsx";
 import { Menu, type MenuItem } from "../parts/menu.tsx";
-import { mayLaunchAgain } from "../state/rights.ts";
+import { mayRunAgain } from "../state/rights.ts";
 import { CancelDialog } from "./cancel.tsx";
 import { LaunchAgain } from "./launch-again.tsx";
 import { PauseDialog } from "./pause.tsx";
@@ -47,7 +47,7 @@ export function Actions({ view, execution }: { view: ExecutionView; execution: E
       {has("retry") && (
         <RetryMenu view={view} why={whyNot("retry")} onChoose={(retry) => setOpen({ retry })} />
       )}
-      {ended && mayLaunchAgain(execution) && (
+      {ended && mayRunAgain(execution) && (
         <RunAgain view={view} execution={execution} onChoose={() => setOpen("again")} />
       )}
       <CopyMenu

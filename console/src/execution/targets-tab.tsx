@@ -8,7 +8,7 @@ import { copy } from "../parts/copy.tsx";
 import { Filter } from "../parts/filter.tsx";
 import { inNameOrder } from "../parts/natural-order.ts";
 import { Text } from "../parts/text.tsx";
-import { mayDo, mayLaunchAgain } from "../state/rights.ts";
+import { mayDo, mayLaunchAgain, mayRunAgain } from "../state/rights.ts";
 import { query, setQuery } from "../router.tsx";
 import { allOf, describe, flip, isEmpty, NOTHING } from "../state/selection.ts";
 import { fitsChoice } from "../matrix/retries.ts";
@@ -174,7 +174,7 @@ function SelectionBar({ view, runs }: { view: ExecutionView; runs: Runs }) {
           Cancel {number} …
         </button>
       )}
-      {execution && execution.job_id !== null && mayLaunchAgain(execution) && (
+      {execution && execution.job_id !== null && mayRunAgain(execution) && (
         <button
           type="button"
           class="button small"
@@ -184,7 +184,7 @@ function SelectionBar({ view, runs }: { view: ExecutionView; runs: Runs }) {
           Run on these …
         </button>
       )}
-      {execution && execution.job_id === null && mayLaunchAgain(execution) && (
+      {execution && execution.job_id === null && mayRunAgain(execution) && (
         <LaunchAgain view={view} rows={selected} label="Run on these" small />
       )}
       {selected.length === 2 && (

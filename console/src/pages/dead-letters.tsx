@@ -16,7 +16,7 @@ import { toast } from "../parts/toast.tsx";
 import { Link, setQuery } from "../router.tsx";
 import { useFilteredList } from "../state/filtered-list.ts";
 import { type FilterWord, toQuery } from "../state/list-filter.ts";
-import { mayDo } from "../state/rights.ts";
+import { mayDo, mayLaunch } from "../state/rights.ts";
 
 const REFRESH_SECONDS = 15;
 
@@ -27,6 +27,9 @@ const WORDS: readonly FilterWord[] = [
   { word: "target", parameter: "target" },
   { word: "execution", parameter: "execution", kind: "number" },
 ];
+
+const REVIVE = " Revive a run to start it again, or discard it.";
+const DISCARD = " Discard a run that needs no other answer. Reviving one takes a right to launch.";
 
 type Answer = "revive" | "discard";
 
@@ -46,7 +49,9 @@ export default function DeadLetters() {
   const manages = mayDo("dead_letters:manage");
   const actions = total > 0 && manages && (
     <>
-      <Action answer="revive" total={total} several={several} onChoose={setAnswering} />
+      {mayLaunch() && (
+        <Action answer="revive" total={total} several={several} onChoose={setAnswering} />
+      )}
       <Action answer="discard" total={total} several={several} onChoose={setAnswering} />
     </>
   );
@@ -61,7 +66,7 @@ export default function DeadLetters() {
         intro={
           <p class="dim">
             Runs whose outcome is unknown (lost), or whose worker died each time it ran them (dead).
-            {manages && " Revive a run to start it again, or discard it."}
+            {manages && (mayLaunch() ? REVIVE : DISCARD)}
           </p>
         }
         above={() => (

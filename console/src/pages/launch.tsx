@@ -27,19 +27,13 @@ export default function Launch() {
   const draft = draftOf(query.value);
   useFieldFocus();
   const of = (content: () => preact.ComponentChildren) => () => <Ad draft={draft}>{content()}</Ad>;
-  const commands = mayDo("commands:run");
   // Targets that one may not see cannot be picked: a job has its own.
-  if (!commands || !mayDo("targets:read"))
+  if (!mayDo("commands:run") || !mayDo("targets:read"))
     return (
       <div class="stack">
         <h1>Launch</h1>
-        {!commands && (
-          <p class="dim">
-            You may launch stored jobs. Other commands take the permission commands:run: ask an
-            administrator.
-          </p>
-        )}
-        <JobToLaunch />
+        <Limits />
+        {mayLaunchJobs() && <JobToLaunch />}
       </div>
     );
   return (
@@ -54,12 +48,33 @@ export default function Launch() {
           ...(mayDo("jobs:read")
             ? [{ name: "file", label: "File", content: of(() => <FileFields draft={draft} />) }]
             : []),
-          ...(mayDo("jobs:read") && mayDo("jobs:execute")
+          ...(mayLaunchJobs()
             ? [{ name: "job", label: "Job", content: () => <JobToLaunch /> }]
             : []),
         ]}
       />
     </div>
+  );
+}
+
+/** Jobs that one may not see cannot be chosen. */
+const mayLaunchJobs = () => mayDo("jobs:read") && mayDo("jobs:execute");
+
+/** What the person may not launch here, and the permission that it takes. */
+function Limits() {
+  if (mayDo("commands:run"))
+    return (
+      <p class="dim">
+        You may run commands. Choosing their targets here takes the permission targets:read: ask an
+        administrator.
+      </p>
+    );
+  return (
+    <p class="dim">
+      You may launch stored jobs. Other commands take the permission commands:run: ask an
+      administrator.
+      {!mayLaunchJobs() && " Choosing a job here takes the permission jobs:read."}
+    </p>
   );
 }
 
@@ -175,11 +190,7 @@ function FileFields({ draft }: { draft: LaunchDraft }) {
     <Loaded resource={files} what="files">
       {({ items }) =>
         items.length === 0 ? (
-          <Empty why="There are no files yet.">
-            <Link class="button" to="/files">
-              Upload a file
-            </Link>
-          </Empty>
+          <NoFiles />
         ) : (
           <>
             <Field label="File">
@@ -207,6 +218,20 @@ function FileFields({ draft }: { draft: LaunchDraft }) {
         )
       }
     </Loaded>
+  );
+}
+
+function NoFiles() {
+  return (
+    <Empty why="There are no files yet.">
+      {mayDo("jobs:execute") ? (
+        <Link class="button" to="/files">
+          Upload a file
+        </Link>
+      ) : (
+        <p>Uploading one takes the permission jobs:execute: ask an administrator.</p>
+      )}
+    </Empty>
   );
 }
 

@@ -29,6 +29,11 @@ export function mayLaunchAgain(execution: { job_id: number | null; labels: Label
   return mayDo(execution.job_id === null ? "commands:run" : "jobs:execute", execution.labels);
 }
 
+/** True if the person may run it again by a form: that of commands shows targets to choose. */
+export function mayRunAgain(execution: { job_id: number | null; labels: Labels }): boolean {
+  return mayLaunchAgain(execution) && (execution.job_id !== null || mayDo("targets:read"));
+}
+
 /** True if the person holds this permission without a scope. */
 export function mayDoEverywhere(permission: string): boolean {
   return scopesOf(permission).includes("");
