@@ -64,7 +64,7 @@ async def revive(
 ) -> Response:
     """Launch a new execution for each old one that has letters among these, at most 100.
 
-    `more`: other dead letters match the filter. Needs `jobs:execute`, too, and `commands:run` for
+    `more`: other dead letters match the filter. Needs `jobs:execute`, too, or `commands:run` for
     those of executions without a job.
     """
     if not principal_of(request).has_permission(RUN_COMMANDS):

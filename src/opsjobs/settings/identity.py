@@ -99,7 +99,9 @@ class IdentitySettings(SettingsGroup):
         "OPSJOBS_JWT_EXECUTE_RUNS_COMMANDS",
         "on",
         "Whether the permission jobs:execute in a platform token, or in an answer of the User "
-        "Service, covers commands:run. With off the platform must name commands:run itself.",
+        "Service, covers commands:run. With off the platform must name commands:run itself; "
+        "rights that are stored already follow at the person's next login or token, so end the "
+        "person's sessions to have it at once.",
     )
     auth_service_url: Annotated[str | None, address(_HTTP, "https://auth.example.org")] = setting(
         "AUTH_SERVICE_URL",
