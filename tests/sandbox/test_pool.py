@@ -68,6 +68,8 @@ async def until(
             context=Context(frozenset({"env=prod"}), 0.5, 100, True),
         ),
         make_question("#" * (200 << 10)),
+        make_question("rm -rf /\n" + "#" * (200 << 10)),
+        make_question("rm -rf $1\n" + "#" * (200 << 10), arguments=("/",)),
     ],
     ids=lambda question: question.text[:20].encode("ascii", "replace").decode(),
 )
@@ -79,6 +81,13 @@ async def test_the_answer_is_that_of_the_judge(question: SafetyQuestion) -> None
             question.interpreter, text, context=question.context, given=question.given
         )
     assert failed == []
+
+
+async def test_a_text_whose_inputs_are_too_large_is_not_judged_without_them() -> None:
+    async with judges() as (made, _):
+        given = {"arguments": ("x" * (200 << 10),)}
+        found = await made.check(make_question('rm -rf "$1"/\n', **given))
+        assert [finding.rule for finding in found] == ["too-large"]
 
 
 async def test_a_process_that_is_killed_costs_nothing_but_a_second_try() -> None:

@@ -56,7 +56,8 @@ def check_text(
     the target; sh for a command line.
     `given`: the arguments and variables of the program, as far as they are known.
     A text that cannot be read, or costs more than 64 KiB and some 50 ms, is itself a finding
-    (`needs_approval`), beside those that were found until then. Raises only MemoryError.
+    (`needs_approval`), beside those that were found until then, and those of the complete commands
+    at the beginning of a shell script. Raises only MemoryError.
     """
     trace = _new_trace()
     try:
@@ -65,13 +66,17 @@ def check_text(
         raise
     except Exception:  # noqa: BLE001  a reader's mistake neither refuses a text nor hides anything
         trace.events.append(("unreadable", SourcePosition(excerpt_of(text))))
+    _read_beginning(trace, interpreter, text, given)
     return findings(trace, _matcher(), context or Context())
 
 
-def too_large(context: Context) -> tuple[Finding, ...]:
-    """Return the findings for a text that is too large to be read."""
-    trace = Trace(Budget(), _READERS)
+def too_large(
+    interpreter: str, beginning: str, context: Context, given: ProgramInputs
+) -> tuple[Finding, ...]:
+    """Return the findings for a text that is too large to be read, and begins with this."""
+    trace = _new_trace()
     trace.events.append(("too_large", SourcePosition()))
+    _read_beginning(trace, interpreter, beginning, given)
     return findings(trace, _matcher(), context)
 
 
@@ -95,6 +100,36 @@ def _read(trace: Trace, interpreter: str, text: str, given: ProgramInputs) -> No
         settle(trace)
     except (Spent, RecursionError):
         trace.events.append(("too_much", SourcePosition(excerpt_of(text))))
+
+
+_FAILURES = frozenset({"unreadable", "too_large", "too_much"})
+
+
+def _read_beginning(trace: Trace, interpreter: str, text: str, given: ProgramInputs) -> None:
+    """If a shell script was not read to its end, read the complete commands at its beginning.
+
+    A shell runs them before it reads what follows, and stops at what it cannot read.
+    """
+    failures = {event for event, place in trace.events if place.depth <= 1} & _FAILURES
+    if not failures or _language(interpreter) != "bash":
+        return
+    first = cleared(text).encode(errors="replace")[:TEXT_BYTES_MAX].decode(errors="ignore")
+    try:
+        for beginning in posix.beginnings(first, is_costly=failures != {"unreadable"}):
+            begun = _new_trace()
+            try:
+                posix.read_beginning(begun, beginning, SourcePosition(depth=1, given=given))
+                settle(begun)
+            except (Spent, RecursionError):
+                continue
+            # Before all others: later calls may undo their effects.
+            trace.calls[:0] = begun.calls
+            trace.events += begun.events
+            return
+    except MemoryError:
+        raise
+    except Exception:  # noqa: BLE001  a reader's mistake hides nothing that was found before
+        return
 
 
 @cache

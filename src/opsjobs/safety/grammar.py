@@ -32,7 +32,7 @@ _BRACKET = re.compile(rb"[(\[{]|[)\]}]")
 
 def parsed(language: Language, source: bytes, budget: Budget) -> Node:
     """Return the root of the syntax tree. Raises Spent if the grammar reads again and again."""
-    if _is_nested(source) or _is_long_pipeline(source):
+    if find_too_complex(source) is not None:
         raise Spent
     reads, most = 0, _READS_FREE + _READS_MAX * len(source) // _PIECE_BYTES
     looks, most_looks = 0, _READS_FREE + len(source) // _BYTES_A_LOOK
@@ -57,8 +57,14 @@ def parsed(language: Language, source: bytes, budget: Budget) -> Node:
     return root
 
 
-def _is_long_pipeline(source: bytes) -> bool:
-    """Return True if a pipeline has more stages than real scripts have.
+def find_too_complex(source: bytes) -> int | None:
+    """Return where the source is nested or piped more than real scripts are; None if nowhere."""
+    found = [at for at in (_find_nested(source), _find_long_pipeline(source)) if at is not None]
+    return min(found, default=None)
+
+
+def _find_long_pipeline(source: bytes) -> int | None:
+    """Return where a pipeline has as many stages as in real scripts, and has more.
 
     Each stage stays on the grammar's stack until the last one is read. If that one is wrong, the
     recovery is quadratic in the stack: 16,000 stages took 2 GB.
@@ -67,12 +73,12 @@ def _is_long_pipeline(source: bytes) -> bool:
     for found in _PIPE_OR_END.finditer(source):
         count = count + 1 if found[0][0] == _PIPE else 0
         if count > _PIPES_MAX:
-            return True
-    return False
+            return found.start() + 1
+    return None
 
 
-def _is_nested(source: bytes) -> bool:
-    """Return True if more brackets are open at once than in real scripts.
+def _find_nested(source: bytes) -> int | None:
+    """Return where a bracket opens in more open ones than in real scripts.
 
     Each open bracket is a frame of the grammar's stack.
     """
@@ -80,5 +86,5 @@ def _is_nested(source: bytes) -> bool:
     for found in _BRACKET.finditer(source):
         depth = depth + 1 if found[0] in b"([{" else max(depth - 1, 0)
         if depth > _NESTED_MAX:
-            return True
-    return False
+            return found.start()
+    return None

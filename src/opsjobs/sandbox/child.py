@@ -66,7 +66,7 @@ def _answer(body: bytes, answers: BinaryIO) -> bool:
 def _findings(body: bytes) -> tuple[Finding, ...]:
     asked, is_too_large = protocol.decode_question(body)
     if is_too_large:
-        return too_large(asked.context)
+        return too_large(asked.interpreter, asked.text, asked.context, asked.given)
     return check_text(asked.interpreter, asked.text, context=asked.context, given=asked.given)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from opsjobs.model.safety_verdict import Finding, SafetyVerdict
-from opsjobs.safety import Context, SafetyQuestion
+from opsjobs.safety import TEXT_BYTES_MAX, Context, SafetyQuestion
 
 HEADER = struct.Struct("!I")
 MESSAGE_BYTES_MAX = 4 << 20
@@ -34,19 +34,23 @@ def length_of(header: bytes) -> int:
 
 
 def encode_question(question: SafetyQuestion, *, too_large: bool) -> bytes:
-    """Return a question as JSON; if it is too large, only the fields that its answer needs."""
+    """Return a question as JSON; if it is too large, only the beginning of its text.
+
+    Nothing of a text whose inputs are too large: without them its commands mean something else.
+    """
     context = question.context
+    knows_inputs = question.given_characters <= TEXT_BYTES_MAX
     return json.dumps(
         {
             "interpreter": question.interpreter,
-            "text": "" if too_large else question.text,
+            "text": question.text[:TEXT_BYTES_MAX] if knows_inputs else "",
             "too_large": too_large,
             "labels": sorted(context.labels),
             "share_of_targets": context.share_of_targets,
             "targets": context.targets,
             "become": context.become,
-            "arguments": None if too_large else question.arguments,
-            "variables": () if too_large else question.variables,
+            "arguments": question.arguments if knows_inputs else None,
+            "variables": question.variables if knows_inputs else (),
             "unknown": question.unknown,
         }
     ).encode()

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 import tree_sitter_bash
 from tree_sitter import Language, Node
 
-from opsjobs.safety.budget import Budget
-from opsjobs.safety.grammar import parsed
+from opsjobs.safety.budget import Budget, Spent
+from opsjobs.safety.grammar import find_too_complex, parsed
 
 _LANGUAGE = Language(tree_sitter_bash.language())
 # Values of the service, `${target.labels.env}`: no shell has such names, and the value is
@@ -25,6 +25,9 @@ _BEHIND = re.compile(r"[^\s\"'=({\\$]\$[A-Za-z_]")
 
 EXCERPT_BYTES_MAX = 2_000
 _WORD_BYTES_MAX = 256
+_BEGINNINGS_MAX = 6
+_BETWEEN_COMMANDS = frozenset({"\n", ";", "&", ";;"})
+_BEHIND_COMMANDS = (b";", b"&", b"|")
 
 
 class Script:
@@ -85,10 +88,69 @@ class Script:
             return self._plain[start:end]
         return self.source[start:end].decode(errors="replace")
 
+    def complete_bytes(self) -> int:
+        """Return the length of the original text before the first command with a fault."""
+        if not self.root.has_error:
+            return len(self._written)
+        for child in self.root.children:
+            # Without a node around them, the words of a command are faults, too.
+            is_whole = child.is_named or child.type in _BETWEEN_COMMANDS
+            if not is_whole or child.is_missing or any(_faults(child)):
+                return self._origin(child.start_byte)
+        return 0 if self.root.type == "ERROR" else len(self._written)
+
     def faults(self) -> Iterator[Node]:
         """Return the first places that the grammar does not understand."""
         if self.root.has_error:
             yield from _faults(self.root)
+
+
+def beginnings(text: str, *, is_costly: bool) -> Iterator[Script]:
+    """Return the complete commands at the beginning of a text, and ever fewer of them.
+
+    A shell runs a line after it has read all of it. So all are in lines before the first place
+    that the grammar does not understand. `is_costly`: the whole text costs too much, which says
+    nothing of what a shell makes of its lines, so they may also be in the same line. None if
+    the grammar has found them in the whole text, too.
+    """
+    source = text.encode()
+    if not is_costly and not _is_torn(Script(text, Budget()).root):
+        return
+    too_complex = find_too_complex(source)
+    size = len(source) if too_complex is None else too_complex
+    if is_costly and too_complex is None:
+        size //= 2
+    for _ in range(_BEGINNINGS_MAX):
+        size = _end_of_commands(source, size, within_lines=is_costly)
+        if not size:
+            return
+        try:
+            beginning = Script(source[:size].decode(errors="replace"), Budget())
+        except Spent:
+            size //= 2
+            continue
+        if (complete := beginning.complete_bytes()) < size:
+            size = complete
+            continue
+        yield beginning
+        size //= 2
+
+
+def _is_torn(root: Node) -> bool:
+    """Return True if lines may be without the nodes of their commands."""
+    return root.type == "ERROR" or any(
+        child.type == "ERROR" and child.start_point[0] != child.end_point[0]
+        for child in root.children
+    )
+
+
+def _end_of_commands(source: bytes, before: int, *, within_lines: bool) -> int:
+    """Return the last place up to this one at which a command may end."""
+    line = source.rfind(b"\n", 0, before) + 1
+    if not within_lines:
+        return line
+    mark = max(source.rfind(mark, line, before) for mark in _BEHIND_COMMANDS)
+    return line if mark < 0 else line + len(source[line:mark].rstrip(b";&| "))
 
 
 def _faults(node: Node) -> Iterator[Node]:

@@ -40,6 +40,14 @@ def read(trace: Trace, text: str, place: SourcePosition) -> None:
     ScriptWalk(trace, Script(text, trace.budget), place).whole()
 
 
+def read_beginning(trace: Trace, beginning: Script, place: SourcePosition) -> None:
+    """Record the effects of the commands with which a script begins.
+
+    Its functions count only if they are called here: what follows may set their variables.
+    """
+    ScriptWalk(trace, beginning, place).whole(uncalled=False)
+
+
 class ScriptWalk:
     """One script. Definitions are collected first: an assignment counts wherever it appears."""
 
@@ -80,8 +88,11 @@ class ScriptWalk:
             "heredoc_body": self._within,
         }
 
-    def whole(self) -> None:
-        """Read everything: definitions, then commands, then the functions that are never called."""
+    def whole(self, *, uncalled: bool = True) -> None:
+        """Read everything: definitions, then commands, then the functions that are never called.
+
+        `uncalled`: those functions are read, too.
+        """
         for fault in self._script.faults():
             self._trace.event("unreadable", self._place(fault))
             break
@@ -94,7 +105,7 @@ class ScriptWalk:
             self._trace.event("fork_bomb", self._place(self._script.root))
         self._statement(self._script.root, NOTHING)
         for name, node in self._defined.functions.items():
-            if name not in self._inlined:
+            if uncalled and name not in self._inlined:
                 self._body(name, node, None)
 
     # --- statements
