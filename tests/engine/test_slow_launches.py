@@ -154,6 +154,25 @@ async def test_a_pass_begins_no_more_launches_than_are_prepared_at_once(
     assert await faults(database) == []
 
 
+async def test_slow_schedules_on_time_leave_a_place_to_firings_that_have_waited(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(firing, "PREPARED_AT_ONCE", 2)
+    monkeypatch.setattr(firing, "LAUNCH_FIRINGS", 1)
+    on = SlowHarness(database)
+    scheduler = on.scheduler(patience_seconds=0)
+    await on.due_in(5, "quick")
+    await on.turn(seconds=5)
+    fired = await on.firings.fire(1)  # as by a process that is killed before it launches
+    assert len(fired.ready) == 1
+    await on.due_slow(3, CLAIM_SECONDS, once=True)
+    await on.turn(seconds=CLAIM_SECONDS)
+    await on.pass_until(scheduler, {"quick": "triggered", "s0": "pending"})
+    on.release.set()
+    await on.pass_until_launched(scheduler, 4)
+    assert await faults(database) == []
+
+
 async def test_a_launch_that_waited_too_long_to_be_prepared_is_left_to_a_later_pass(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -161,7 +180,7 @@ async def test_a_launch_that_waited_too_long_to_be_prepared_is_left_to_a_later_p
     on = SlowHarness(database)
     scheduler = on.scheduler(patience_seconds=0)
     await on.begin_slow(scheduler)
-    monkeypatch.setattr(firing, "PREPARED_AT_ONCE", 2)
+    monkeypatch.setattr(firing, "PREPARED_AT_ONCE", 3)
     monkeypatch.setattr(firing, "QUEUE_SECONDS_MAX", -1.0)
     await on.due_in(5, "quick")
     await on.turn(seconds=5)

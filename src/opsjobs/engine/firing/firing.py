@@ -58,8 +58,7 @@ PATIENCE_SECONDS = 0.25
 # A prepared batch that takes longer is given up. Its claims have ended by then, so that a later
 # pass launches its firings.
 LAUNCH_SECONDS_MAX = 60.0
-# Limits of one pass. Catch-ups come last and few at a time, so that a downtime does not end in a
-# stampede.
+# Limits of one pass. Catch-ups come few at a time, so that a downtime does not end in a stampede.
 ROUNDS_A_PASS = 40
 CATCH_UPS_A_PASS = 20
 EXPIRE_FIRINGS = 200
@@ -107,8 +106,10 @@ class FiringService:
         self._patience_seconds = patience_seconds
         self._preparing = asyncio.Semaphore(PREPARED_AT_ONCE)
         self._launching = asyncio.Semaphore(LAUNCHES_AT_ONCE)
-        self._under_way: set[Task] = set()
+        self._on_time: set[Task] = set()
+        self._waited: set[Task] = set()
         self._catch_ups: set[Task] = set()
+        self._turn = 0
         self._done: Counter[str] = Counter()
         self._patient_until = 0.0
         self._next_at = 0.0
@@ -140,8 +141,9 @@ class FiringService:
 
     async def stop(self) -> None:
         """Abort the launches that are under way; other processes continue them."""
-        await ended(*self._under_way)
-        self._under_way.clear()
+        await ended(*self._on_time, *self._waited)
+        self._on_time.clear()
+        self._waited.clear()
 
     async def _pass(self) -> None:
         self._next_at = time.monotonic() + REST_SECONDS
@@ -152,7 +154,7 @@ class FiringService:
             if recomputed < RECOMPUTE_SCHEDULES:
                 self._rules_at = time.monotonic() + RULES_SECONDS
         look = await self._firings.check_due()
-        if (look.due or look.pending) and await self._room():
+        if (look.due or look.pending) and await self._room(set()):
             with tracing.entry("firing_pass", None, kind=SpanKind.INTERNAL) as span:
                 await self._work(look)
                 span.annotate(triggered=self._done["triggered"])
@@ -166,23 +168,28 @@ class FiringService:
             rest = REST_SECONDS if look.next_seconds is None else look.next_seconds
         self._next_at = time.monotonic() + min(rest, REST_SECONDS)
 
-    async def _room(self) -> int:
-        """Return how many more batches can be prepared at once.
+    async def _room(self, kind: set[Task]) -> int:
+        """Return how many more batches of this kind can be prepared at once.
 
-        If there is no room, wait for it, as long as the pass has patience left.
+        If there is no room, wait for it, as long as the pass has patience left. Of the two kinds,
+        launches on time and those of firings that have waited, each leaves the other a place.
         """
-        left = {task for task in self._under_way if not task.done()}
-        while len(left) >= PREPARED_AT_ONCE and (seconds := self._patience_left()):
-            _, left = await asyncio.wait(left, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-        return max(PREPARED_AT_ONCE - len(left), 0)
+        share = max(PREPARED_AT_ONCE - 1, 1)
+        while True:
+            left = {task for task in self._on_time | self._waited if not task.done()}
+            room = min(PREPARED_AT_ONCE - len(left), share - len(left & kind))
+            if room > 0 or not (seconds := self._patience_left()):
+                return max(room, 0)
+            await asyncio.wait(left, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
 
     def _patience_left(self) -> float:
         return max(self._patient_until - time.monotonic(), 0.0)
 
     def _collect_ended(self) -> list[Exception]:
         """Forget the launches that have ended; return their failures."""
-        ended_now = {task for task in self._under_way if task.done()}
-        self._under_way -= ended_now
+        ended_now = {task for task in self._on_time | self._waited if task.done()}
+        self._on_time -= ended_now
+        self._waited -= ended_now
         failures = [task.exception() for task in ended_now if not task.cancelled()]
         return [failure for failure in failures if isinstance(failure, Exception)]
 
@@ -191,10 +198,11 @@ class FiringService:
             await self._fire()
         if look.pending:
             await self._expire()
-            await self._take()
-        if look.due:
-            await self._fire_late()
-        await self._catch_up()
+        # These share their places, so each of them is the first in turn.
+        parts = [self._take, self._fire_late, self._catch_up]
+        self._turn = (self._turn + 1) % len(parts)
+        for part in parts[self._turn :] + parts[: self._turn]:
+            await part(look)
 
     async def _fire(self) -> None:
         """Fire the schedules that are on time; launch while the next ones are fired.
@@ -203,41 +211,44 @@ class FiringService:
         """
         launches: set[Task] = set()
         for _ in range(ROUNDS_A_PASS):
-            limit = min(await self._room() * LAUNCH_FIRINGS, FIRE_SCHEDULES)
+            limit = min(await self._room(self._on_time) * LAUNCH_FIRINGS, FIRE_SCHEDULES)
             if not limit:
                 break
             fired = await self._firings.fire(limit, to_seconds=LATE_SECONDS)
             self._count_fired(fired)
-            launches |= self._begin_launch(fired.ready)
+            launches |= self._begin_launch(fired.ready, self._on_time)
             if fired.schedules < limit:
                 break
         await self._wait(launches)
 
-    async def _take(self) -> None:
+    async def _take(self, look: FiringsDue) -> None:
         """Launch firings that have waited, as many as find room."""
-        if room := await self._room():
+        if look.pending and (room := await self._room(self._waited)):
             limit = room * LAUNCH_FIRINGS
-            await self._launch(await self._firings.claim(limit, catch_up=False))
+            ready = await self._firings.claim(limit, catch_up=False)
+            await self._wait(self._begin_launch(ready, self._waited))
 
-    async def _fire_late(self) -> None:
+    async def _fire_late(self, look: FiringsDue) -> None:
         """Fire some of the schedules that are long overdue, after all that are on time."""
-        began = time.monotonic()
-        while time.monotonic() - began < LATE_SECONDS_A_PASS and await self._room():
+        until = time.monotonic() + LATE_SECONDS_A_PASS
+        while look.due and time.monotonic() < until and await self._room(self._waited):
             fired = await self._firings.fire(FIRE_LATE_SCHEDULES, from_seconds=LATE_SECONDS)
             self._count_fired(fired)
-            await self._launch(fired.ready)
+            await self._wait(self._begin_launch(fired.ready, self._waited))
             if fired.schedules < FIRE_LATE_SCHEDULES:
                 return
 
-    async def _catch_up(self) -> None:
+    async def _catch_up(self, _: FiringsDue) -> None:
         """Launch some catch-ups, in their order: none while earlier ones are under way."""
         left = CATCH_UPS_A_PASS
-        while left > 0 and all(task.done() for task in self._catch_ups) and await self._room():
+        while left > 0 and all(task.done() for task in self._catch_ups):
+            if not await self._room(self._waited):
+                return
             ready = await self._firings.claim(min(left, LAUNCH_FIRINGS), catch_up=True)
             if not ready:
                 return
             left -= len(ready)
-            self._catch_ups = self._begin_launch(ready)
+            self._catch_ups = self._begin_launch(ready, self._waited)
             await self._wait(self._catch_ups)
 
     async def _expire(self) -> None:
@@ -246,10 +257,7 @@ class FiringService:
             self._metrics.schedule_failed.inc(failed)
             log.warning("schedule_firings_expired", firings=failed)
 
-    async def _launch(self, ready: Sequence[ReadyFiring]) -> None:
-        await self._wait(self._begin_launch(ready))
-
-    def _begin_launch(self, ready: Sequence[ReadyFiring]) -> set[Task]:
+    def _begin_launch(self, ready: Sequence[ReadyFiring], kind: set[Task]) -> set[Task]:
         """Launch these firings in the background, a few per transaction."""
         begun = {
             asyncio.create_task(
@@ -257,7 +265,7 @@ class FiringService:
             )
             for first in range(0, len(ready), LAUNCH_FIRINGS)
         }
-        self._under_way |= begun
+        kind |= begun
         return begun
 
     async def _wait(self, launches: set[Task]) -> None:
