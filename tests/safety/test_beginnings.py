@@ -30,6 +30,7 @@ UNREAD_LINES = {
     "too many brackets": "( " * 320 + ": " + ")" * 320,
     "too many stages": ":" + " | :" * 510,
 }
+STOPPED = "systemctl stop sshd\ncp a /etc/b\ncat <<'X'\n{}X\nsystemctl start sshd\n"
 LINES = {
     "plain": "rm -rf {}\n",
     "after others": "set -e\ncd /tmp\nD={}\nrm -rf $D\n",
@@ -93,12 +94,49 @@ def test_shells_run_such_lines(shell: str, tmp_path: Path) -> None:
         'clean() {\n  rm -rf "$D"/*\n}\nD=/srv/cache\n' + "(\n" * 400 + "clean\n",
         "echo 'rm -rf /; " + "x; " * 30_000 + "'",
         "cat <<X\nrm -rf /; x; x\n" + "x; " * 30_000 + "\nX\n",
+        "X=$'it\\'s\nrm -rf /\n" + "some text; more\n" * 4_600 + "'\n",
+        "X=$'it\\'s; rm -rf /; " + "some text; more; " * 4_600 + "'\n",
+        "rm -rf /\\\ntmp/x " + "(" * 301,
+        "rm -rf /\\\ntmp/x " + "x; " * 30_000,
+        "rm -rf /\\;x " + "(" * 301,
+        "trap 'rm -rf \"$WORK\"/*' EXIT\n" + "(\n" * 301 + "WORK=$(mktemp -d)\n",
+        STOPPED.format("\x1b[31m*\n" * 301),
     ],
     ids=[
         *("a text", "a heredoc", "after it", "a function before its variables"),
-        *("a text in a line", "a heredoc in a line"),
+        *("a text in a line", "a heredoc in a line", "a word with a quote"),
+        *("a word with a quote in a line", "a line that goes on", "a large line that goes on"),
+        *("a word that goes on", "a trap before its variables", "a service that is started again"),
     ],
 )
 def test_what_a_shell_does_not_run_before_it_is_not_blocked(text: str) -> None:
     severities = [finding.severity for finding in check_text("sh", text)]
     assert worst(severities) is SafetyVerdict.NEEDS_APPROVAL
+
+
+def test_an_earlier_start_does_not_make_up_for_a_stop() -> None:
+    lines = "systemctl start sshd\nsystemctl stop sshd\n"
+    found = check_text("sh", lines + "ls -l /tmp\n" * 1_500)
+    assert "too-large" in {finding.rule for finding in found}, "only a part was read"
+    assert (found[0].rule, found[0].severity) == ("stop-lifeline", SafetyVerdict.BLOCK)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "# a comment\n" * 3_000 + "rm -rf /\n" + "# a comment\n" * 3_000,
+        "rm -rf /\n" + "while :; do x=$((1+\n" * 200,
+        "rm -rf /\n" + "a)b\n" * 16_000,
+        "#!/bin/sh\n# a comment\n\nrm -rf /\n" + "a)b\n" * 16_000,
+        "trap 'echo ended' EXIT\nrm -rf /\n" + "(\n" * 301,
+    ],
+    ids=["behind comments", "many loops", "many cases", "a comment first", "a trap first"],
+)
+def test_dangerous_lines_are_found_in_large_texts(text: str) -> None:
+    found = check_text("sh", text)
+    assert (found[0].rule, found[0].severity) == ("delete-everything", SafetyVerdict.BLOCK)
+
+
+def test_a_fault_that_costs_nearly_all_reads_is_an_answer() -> None:
+    found = check_text("sh", 'y="${x:-a\nrm -rf /' + "(\n" * 301)
+    assert worst(finding.severity for finding in found) is SafetyVerdict.NEEDS_APPROVAL

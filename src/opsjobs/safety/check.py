@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from functools import cache, lru_cache, partial
+from itertools import chain
 
 from opsjobs.model.safety_verdict import Finding, SafetyVerdict
 from opsjobs.safety import command_prompt, perl_node, posix, powershell, python, system_files
@@ -66,8 +67,8 @@ def check_text(
         raise
     except Exception:  # noqa: BLE001  a reader's mistake neither refuses a text nor hides anything
         trace.events.append(("unreadable", SourcePosition(excerpt_of(text))))
-    _read_beginning(trace, interpreter, text, given)
-    return findings(trace, _matcher(), context or Context())
+    traces = (*_beginning(trace, interpreter, text, given), trace)
+    return findings(traces, _matcher(), context or Context())
 
 
 def too_large(
@@ -76,8 +77,8 @@ def too_large(
     """Return the findings for a text that is too large to be read, and begins with this."""
     trace = _new_trace()
     trace.events.append(("too_large", SourcePosition()))
-    _read_beginning(trace, interpreter, beginning, given)
-    return findings(trace, _matcher(), context)
+    traces = (*_beginning(trace, interpreter, beginning, given), trace)
+    return findings(traces, _matcher(), context)
 
 
 def traced(interpreter: str, text: str, given: ProgramInputs = UNKNOWN_INPUTS) -> Trace:
@@ -87,8 +88,8 @@ def traced(interpreter: str, text: str, given: ProgramInputs = UNKNOWN_INPUTS) -
     return trace
 
 
-def _new_trace() -> Trace:
-    return Trace(Budget(), _READERS, _matcher().names)
+def _new_trace(*, is_beginning: bool = False) -> Trace:
+    return Trace(Budget(), _READERS, _matcher().names, is_beginning)
 
 
 def _read(trace: Trace, interpreter: str, text: str, given: ProgramInputs) -> None:
@@ -105,31 +106,33 @@ def _read(trace: Trace, interpreter: str, text: str, given: ProgramInputs) -> No
 _FAILURES = frozenset({"unreadable", "too_large", "too_much"})
 
 
-def _read_beginning(trace: Trace, interpreter: str, text: str, given: ProgramInputs) -> None:
-    """If a shell script was not read to its end, read the complete commands at its beginning.
+def _beginning(
+    trace: Trace, interpreter: str, text: str, given: ProgramInputs
+) -> tuple[Trace, ...]:
+    """If a shell script was not read to its end, trace the complete commands at its beginning.
 
     A shell runs them before it reads what follows, and stops at what it cannot read.
     """
     failures = {event for event, place in trace.events if place.depth <= 1} & _FAILURES
     if not failures or _language(interpreter) != "bash":
-        return
+        return ()
     first = cleared(text).encode(errors="replace")[:TEXT_BYTES_MAX].decode(errors="ignore")
     try:
-        for beginning in posix.beginnings(first, is_costly=failures != {"unreadable"}):
-            begun = _new_trace()
+        for beginning in posix.beginnings(
+            first, is_costly=failures != {"unreadable"}, was_read="too_large" not in failures
+        ):
+            begun = _new_trace(is_beginning=True)
             try:
                 posix.read_beginning(begun, beginning, SourcePosition(depth=1, given=given))
                 settle(begun)
             except (Spent, RecursionError):
                 continue
-            # Before all others: later calls may undo their effects.
-            trace.calls[:0] = begun.calls
-            trace.events += begun.events
-            return
+            return (begun,)
     except MemoryError:
         raise
     except Exception:  # noqa: BLE001  a reader's mistake hides nothing that was found before
-        return
+        return ()
+    return ()
 
 
 @cache
@@ -155,10 +158,11 @@ Test = Callable[[Call], bool]
 Ready = tuple[SafetyRule, str, tuple[Test, ...]]
 
 
-def findings(trace: Trace, matcher: Matcher, context: Context) -> tuple[Finding, ...]:
+def findings(traces: Iterable[Trace], matcher: Matcher, context: Context) -> tuple[Finding, ...]:
     """Return the most severe findings first, each rule once for each position."""
     found: dict[tuple[str, str], Finding] = {}
-    for rule, excerpt in _applied(trace, matcher, Budget(MATCHING_STEPS_MAX)):
+    budget = Budget(MATCHING_STEPS_MAX)
+    for rule, excerpt in chain.from_iterable(_applied(trace, matcher, budget) for trace in traces):
         finding = Finding(
             rule.name, severity(rule, context), rule.reason, excerpt, unknown=rule.unknown
         )
@@ -197,7 +201,11 @@ def _applied(trace: Trace, matcher: Matcher, budget: Budget) -> Iterator[tuple[S
             applied = [
                 rule
                 for rule in applied
-                if not (rule.undone and _is_undone(rule, call, trace.calls[position + 1 :], budget))
+                if not rule.undone
+                or not (
+                    trace.is_beginning
+                    or _is_undone(rule, call, trace.calls[position + 1 :], budget)
+                )
             ]
         except Spent:
             yield matcher.book.events["too_much"], call.place.excerpt

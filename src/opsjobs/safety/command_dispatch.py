@@ -114,6 +114,8 @@ def run(
             _write(trace, called, place, io)
         if name == "kill" and lists_all_processes(io.feeders):
             trace.call(KILL_ALL, place)
+        if name == "trap" and trace.is_beginning:
+            continue
         for one in inner(called):
             _within(trace, one, place, io, layer)
 

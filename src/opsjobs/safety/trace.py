@@ -189,6 +189,8 @@ class Trace:
     """The reader of each language."""
     names: frozenset[str] = frozenset()
     """The commands that the rules are about."""
+    is_beginning: bool = False
+    """The rest is not read. It may undo the calls, and set variables of what runs at the end."""
     calls: list[Call] = field(default_factory=list)
     events: list[tuple[str, SourcePosition]] = field(default_factory=list)
     downloaded: set[str] = field(default_factory=set)

@@ -26,8 +26,13 @@ _BEHIND = re.compile(r"[^\s\"'=({\\$]\$[A-Za-z_]")
 EXCERPT_BYTES_MAX = 2_000
 _WORD_BYTES_MAX = 256
 _BEGINNINGS_MAX = 6
+_BACKSLASH = ord("\\")
 _BETWEEN_COMMANDS = frozenset({"\n", ";", "&", ";;"})
 _BEHIND_COMMANDS = (b";", b"&", b"|")
+# If a text ends within `$'it\'s'`, the grammar takes its first part for a whole word.
+_HALF_A_WORD = re.compile(rb"\$'[^']*\\'")
+# The first line with more than a comment, if it is a short one.
+_FIRST_LINE = re.compile(rb"(?:\s*+#[^\n]*+\n)*+\s*+[^\n]{0,256}\n")
 
 
 class Script:
@@ -105,23 +110,29 @@ class Script:
             yield from _faults(self.root)
 
 
-def beginnings(text: str, *, is_costly: bool) -> Iterator[Script]:
+def beginnings(text: str, *, is_costly: bool, was_read: bool) -> Iterator[Script]:
     """Return the complete commands at the beginning of a text, and ever fewer of them.
 
     A shell runs a line after it has read all of it. So all are in lines before the first place
     that the grammar does not understand. `is_costly`: the whole text costs too much, which says
-    nothing of what a shell makes of its lines, so they may also be in the same line. None if
-    the grammar has found them in the whole text, too.
+    nothing of what a shell makes of its lines, so they may also be in the same line. `was_read`:
+    this text was the whole one, so all of it is not tried again. None if the grammar has found
+    them in the whole text, too.
     """
     source = text.encode()
     if not is_costly and not _is_torn(Script(text, Budget()).root):
         return
     too_complex = find_too_complex(source)
     size = len(source) if too_complex is None else too_complex
-    if is_costly and too_complex is None:
+    if is_costly and was_read and too_complex is None:
         size //= 2
-    for _ in range(_BEGINNINGS_MAX):
+    if (half := _HALF_A_WORD.search(source, 0, size)) is not None:
+        size = source.rfind(b"\n", 0, half.start()) + 1
+    line = _FIRST_LINE.match(source, 0, size)
+    for tries_left in range(_BEGINNINGS_MAX, -1, -1):
         size = _end_of_commands(source, size, within_lines=is_costly)
+        if (not size or not tries_left) and line is not None:
+            size, line = _end_of_commands(source, line.end(), within_lines=False), None
         if not size:
             return
         try:
@@ -130,7 +141,7 @@ def beginnings(text: str, *, is_costly: bool) -> Iterator[Script]:
             size //= 2
             continue
         if (complete := beginning.complete_bytes()) < size:
-            size = complete
+            size = complete or size // 2
             continue
         yield beginning
         size //= 2
@@ -146,11 +157,19 @@ def _is_torn(root: Node) -> bool:
 
 def _end_of_commands(source: bytes, before: int, *, within_lines: bool) -> int:
     """Return the last place up to this one at which a command may end."""
-    line = source.rfind(b"\n", 0, before) + 1
+    line = _find_last(b"\n", source, 0, before) + 1
     if not within_lines:
         return line
-    mark = max(source.rfind(mark, line, before) for mark in _BEHIND_COMMANDS)
+    mark = max(_find_last(mark, source, line, before) for mark in _BEHIND_COMMANDS)
     return line if mark < 0 else line + len(source[line:mark].rstrip(b";&| "))
+
+
+def _find_last(mark: bytes, source: bytes, start: int, before: int) -> int:
+    """Return the last place of the mark that has no backslash before it; -1 if there is none."""
+    at = source.rfind(mark, start, before)
+    while at > 0 and source[at - 1] == _BACKSLASH:
+        at = source.rfind(mark, start, at)
+    return at
 
 
 def _faults(node: Node) -> Iterator[Node]:
